@@ -1,0 +1,9 @@
+-- name: InsertAuditEntries :exec
+-- InsertAuditEntries writes all entries of one cause, in one statement however many there are.
+INSERT INTO audit_entries (zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path,
+    entity_type, entity_id, status_code, payload)
+SELECT e.zone_id, e.id, @request_id, sqlc.narg(actor_id), @actor_name, sqlc.narg(actor_scope), @operation, e.action,
+    @method, @path, nullif(e.entity_type, ''), nullif(e.entity_id, ''), @status_code, e.payload
+FROM (SELECT unnest(@zone_ids::text[]) AS zone_id, unnest(@ids::text[]) AS id, unnest(@actions::text[]) AS action,
+    unnest(@entity_types::text[]) AS entity_type, unnest(@entity_ids::text[]) AS entity_id,
+    unnest(@payloads::text[]) AS payload) AS e;

@@ -1,0 +1,44 @@
+-- name: InsertZone :one
+-- InsertZone answers no row when the slug is taken, so that another can be tried in the same transaction.
+INSERT INTO zones (id, name, slug, reserved, dcr_enabled)
+VALUES (@id, @name, @slug, @reserved, @dcr_enabled)
+ON CONFLICT ON CONSTRAINT zones_slug_taken DO NOTHING
+RETURNING *;
+
+-- name: GetFreeZoneSlug :one
+-- GetFreeZoneSlug finds the first of base-2 … base-999 that no zone has ever had. The LATERAL look-up keeps it to one
+-- probe of the index for each candidate, and stops at the first that is free.
+SELECT (@base::text || '-' || n)::text AS slug
+FROM generate_series(2, 999) AS n
+LEFT JOIN LATERAL (SELECT true AS taken FROM zones WHERE zones.slug = @base::text || '-' || n LIMIT 1) AS other ON true
+WHERE other.taken IS NULL
+ORDER BY n
+LIMIT 1;
+
+-- name: GetZone :one
+SELECT * FROM zones WHERE id = @id AND archived_at IS NULL;
+
+-- name: LockZone :one
+-- LockZone holds the zone until the transaction ends: what it says stays so.
+SELECT * FROM zones WHERE id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
+
+-- name: ListZones :many
+-- ListZones pages backwards in time. The row comparison keeps page 1000 as cheap as page 1, and steady while new zones
+-- arrive.
+SELECT * FROM zones
+WHERE archived_at IS NULL AND NOT reserved
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: UpdateZone :one
+UPDATE zones SET
+    name                    = coalesce(sqlc.narg(name), name),
+    slug                    = coalesce(sqlc.narg(slug), slug),
+    reserved                = @reserved,
+    dcr_enabled             = coalesce(sqlc.narg(dcr_enabled), dcr_enabled),
+    operator_coauthor_badge = coalesce(sqlc.narg(operator_coauthor_badge), operator_coauthor_badge),
+    version                 = version + 1,
+    updated_at              = now()
+WHERE id = @id
+RETURNING *;

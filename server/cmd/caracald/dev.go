@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"caracal.run/management/server"
+	"caracal.run/management/store"
+	"caracal.run/management/store/private"
+)
+
+// dev serves on servers of its own, and keeps what is in them.
+func dev(ctx context.Context, args []string, out io.Writer) (err error) {
+	flags := flag.NewFlagSet("dev", flag.ContinueOnError)
+	home, err := dataHome()
+	if err != nil {
+		return err
+	}
+	dir := flags.String("dir", home, "folder for the data")
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	say := func(step string) { fmt.Fprintln(out, "·", step) }
+	say("data stays in " + *dir)
+	servers, err := private.Start(ctx, private.Options{Dir: *dir, Log: say})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, servers.Stop()) }()
+	err = store.Migrate(ctx, servers.PostgresURL(private.Owner, "caracal"), func(name string) { say("applied migration " + name) })
+	if err != nil {
+		return err
+	}
+	token, err := keep(filepath.Join(*dir, "admin-token"), "cat_dev_")
+	if err != nil {
+		return err
+	}
+	key, err := keep(filepath.Join(*dir, "streams-hmac-key"), "")
+	if err != nil {
+		return err
+	}
+	// What a person set wins over what is made up here, except where the data is.
+	environ := append([]string{"CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + key}, os.Environ()...)
+	environ = append(environ, "DATABASE_URL="+servers.PostgresURL(private.Service, "caracal"), "REDIS_URL="+servers.RedisURL())
+	config, err := server.LoadConfig(environ)
+	if err != nil {
+		return err
+	}
+	log, err := logger(config, os.Stderr)
+	if err != nil {
+		return err
+	}
+	slog.SetDefault(log)
+	running, err := server.Start(ctx, config, log)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, `
+The Management API answers at %s. Try
+
+  export CARACAL_URL=%s CARACAL_ADMIN_TOKEN=%s
+  curl -H "Authorization: Bearer $CARACAL_ADMIN_TOKEN" $CARACAL_URL/v1/zones
+
+Its promise is at %s/openapi.yaml. Ctrl-C stops it.
+
+`, running.URL, running.URL, string(config.AdminToken), running.URL)
+	return running.Wait(ctx)
+}
+
+// dataHome is where data stays unless told. Postgres will not run as root, so
+// root's data must be where another user can reach it.
+func dataHome() (string, error) {
+	if os.Getuid() == 0 {
+		return "/var/lib/caracald", nil
+	}
+	if data := os.Getenv("XDG_DATA_HOME"); data != "" {
+		return filepath.Join(data, "caracald"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("name a folder with -dir: %w", err)
+	}
+	return filepath.Join(home, ".local", "share", "caracald"), nil
+}
+
+// keep is the secret in a file, made at the first start.
+func keep(file, prefix string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err == nil {
+		return strings.TrimSpace(string(text)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	var bits [32]byte
+	_, _ = rand.Read(bits[:]) // never fails (crypto/rand)
+	secret := prefix + hex.EncodeToString(bits[:])
+	return secret, os.WriteFile(file, []byte(secret+"\n"), 0o600)
+}

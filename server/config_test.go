@@ -1,0 +1,83 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+
+func TestASettingThatIsWrongIsNamed(t *testing.T) {
+	t.Parallel()
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, []byte(" \n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	usual := []string{"CARACAL_MODE=dev", "DATABASE_URL=postgres://", "REDIS_URL=redis://"}
+	for _, tt := range []struct{ setting, named string }{
+		{"PORT=10abc", "PORT"},
+		{"PORT=-1", "PORT"},
+		{"DB_POOL_MAX=0", "DB_POOL_MAX"},
+		{"TRUST_PROXY=maybe", "TRUST_PROXY"},
+		{"CARACAL_MODE=production", "CARACAL_MODE"},
+		{"STREAMS_HMAC_KEY=" + key + "zz", "STREAMS_HMAC_KEY"},
+		{"STREAMS_HMAC_KEY=0011", "STREAMS_HMAC_KEY"},
+		{"CARACAL_MODE=stable", "STREAMS_HMAC_KEY"},
+		{"DATABASE_URL=", "DATABASE_URL"},
+		{"REDIS_URL=", "REDIS_URL"},
+		{"METRICS_BEARER_FILE=/nowhere", "METRICS_BEARER_FILE"},
+		{"METRICS_BEARER_FILE=" + empty, "METRICS_BEARER_FILE"},
+	} {
+		t.Run(tt.setting, func(t *testing.T) {
+			t.Parallel()
+			_, err := LoadConfig(append(append([]string{}, usual...), tt.setting))
+			if err == nil || !strings.Contains(err.Error(), tt.named) {
+				t.Errorf("got %v, want an error that names %s", err, tt.named)
+			}
+		})
+	}
+}
+
+func TestSettingsAreReadFromFilesToo(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(file, []byte("postgres://from-a-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadConfig([]string{"DATABASE_URL_FILE=" + file, "REDIS_URL=redis://", "STREAMS_HMAC_KEY=" + key, "TRUST_PROXY=on", "PORT="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.DatabaseURL != "postgres://from-a-file" || !c.TrustProxy || c.Port != 3000 || c.Mode != "stable" || c.Host != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestASecretIsNeverShown(t *testing.T) {
+	t.Parallel()
+	c := Config{AdminToken: "canary-1", DatabaseURL: "canary-2", StreamsHMACKey: "canary-3"}
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shown := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c), fmt.Sprintf("%q %x %d", c.AdminToken, c.AdminToken, c.AdminToken), string(text)} {
+		if strings.Contains(shown, "canary") || strings.Contains(shown, fmt.Sprintf("%x", "canary")) {
+			t.Errorf("it shows %s", shown)
+		}
+	}
+}
+
+func TestTheREADMEListsEverySetting(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), SettingsTable()) {
+		t.Errorf("put into README.md:\n%s", SettingsTable())
+	}
+}

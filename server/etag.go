@@ -1,0 +1,28 @@
+package server
+
+import (
+	"strconv"
+	"strings"
+
+	"caracal.run/management/store"
+)
+
+// etag is a row's version as an entity tag (RFC 9110 §8.8.3).
+func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
+
+// match is the versions that an If-Match header admits (RFC 9110 §13.1.1). A
+// tag that we never made admits none.
+func match(header *string) store.Match {
+	if header == nil || strings.TrimSpace(*header) == "*" {
+		return store.Match{}
+	}
+	m := store.Match{Said: true}
+	for tag := range strings.SplitSeq(*header, ",") {
+		tag = strings.TrimSpace(tag)
+		version, err := strconv.ParseInt(strings.Trim(tag, `"`), 10, 64)
+		if err == nil && tag == etag(version) {
+			m.Versions = append(m.Versions, version)
+		}
+	}
+	return m
+}

@@ -1,0 +1,112 @@
+package server_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
+)
+
+func TestHealthAndReadiness(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	ready := decode[client.Readiness](t, a.Do("GET", "/ready", ""))
+	if !ready.Ok || ready.Redis != client.ReadinessRedisReachable {
+		t.Errorf("ready says %+v", ready)
+	}
+	a.DB.Away()
+	raw := a.Do("GET", "/ready", "")
+	if red := decode[client.Unreadiness](t, raw); raw.StatusCode() != http.StatusServiceUnavailable || *red.Error != client.UnreadinessErrorPostgresUnreachable {
+		t.Errorf("answered %d %s", raw.StatusCode(), raw.Body)
+	}
+	servertest.Expect(t, a.Do("GET", "/health", ""), http.StatusOK, "")
+	answer := a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...)
+	servertest.Expect(t, answer, 0, code.ServiceUnavailable)
+	if answer.Header.Get("Retry-After") == "" {
+		t.Error("it does not say when to try again")
+	}
+	a.DB.Back()
+	eventually(t, "it serves again by itself", func() bool {
+		return a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...).StatusCode() == http.StatusOK
+	})
+}
+
+func TestReadyWithoutRedis(t *testing.T) {
+	t.Parallel()
+	a := servertest.Beside(t, storetest.New(t), "redis://127.0.0.1:1/0")
+	ready := decode[client.Readiness](t, a.Do("GET", "/ready", ""))
+	if !ready.Ok || ready.Redis != client.ReadinessRedisUnreachable {
+		t.Errorf("ready says %+v", ready)
+	}
+	a.Zone()
+}
+
+func TestAFaultOfOursTellsTheLogAndNobodyElse(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	a.DB.Exec("ALTER TABLE zones RENAME COLUMN dcr_enabled TO elsewhere")
+	raw := a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...)
+	servertest.Expect(t, raw, 0, code.InternalError)
+	if strings.Contains(string(raw.Body), "elsewhere") || strings.Contains(string(raw.Body), "dcr_enabled") {
+		t.Errorf("the caller learns too much: %s", raw.Body)
+	}
+	id := raw.Header.Get("X-Request-Id")
+	eventually(t, "the log knows the cause", func() bool {
+		for line := range strings.Lines(a.Log.String()) {
+			if strings.Contains(line, id) && strings.Contains(line, "dcr_enabled") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	open := servertest.New(t)
+	raw := open.Do("GET", "/metrics", "")
+	servertest.Expect(t, raw, http.StatusOK, "")
+	if kind := raw.Header.Get("Content-Type"); !strings.HasPrefix(kind, "text/plain; version=0.0.4") {
+		t.Errorf("the type is %q", kind)
+	}
+	for _, name := range []string{"caracal_api_request_duration_seconds_bucket", "caracal_api_db_pool_max_connections 8", "caracal_api_build_info"} {
+		again := open.Do("GET", "/metrics", "")
+		if !strings.Contains(string(again.Body), name) {
+			t.Errorf("%s is not measured", name)
+		}
+	}
+	for _, tt := range []struct {
+		name     string
+		settings []string
+		bearer   string
+		want     code.Code
+	}{
+		{"published, without a token set", []string{"CARACAL_MODE=stable", "HOST=127.0.0.1"}, "x", code.Unauthorized},
+		{"right", []string{"METRICS_BEARER=secret"}, "secret", ""},
+		{"wrong", []string{"METRICS_BEARER=secret"}, "Secret", code.Unauthorized},
+		{"none", []string{"METRICS_BEARER=secret"}, "", code.Unauthorized},
+		{"the admin token is not it", []string{"METRICS_BEARER=secret"}, servertest.Bootstrap, code.Unauthorized},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a := servertest.New(t, tt.settings...)
+			servertest.Expect(t, a.Do("GET", "/metrics", "", bearer(tt.bearer)...), http.StatusOK, tt.want)
+		})
+	}
+}
+
+func TestThePromiseIsServed(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	spec := decode[struct{ Paths map[string]any }](t, a.Do("GET", "/openapi.json", ""))
+	if spec.Paths["/v1/zones"] == nil {
+		t.Error("/openapi.json does not describe /v1/zones")
+	}
+	if yaml := a.Do("GET", "/openapi.yaml", ""); !strings.Contains(string(yaml.Body), "operationId: listZones") {
+		t.Error("/openapi.yaml does not describe listZones")
+	}
+}

@@ -1,0 +1,42 @@
+package server_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestWhoMayImportWhom holds the rooms of the house against each other: what a
+// package may not know, it does not reach by any way.
+func TestWhoMayImportWhom(t *testing.T) {
+	t.Parallel()
+	const module = "caracal.run/management/"
+	for room, closed := range map[string][]string{
+		"store":             {module + "server", module + "gen/api", module + "gen/client", "github.com/labstack/echo", "net/http/httptest"},
+		"gen/client":        {module + "server", module + "store", "github.com/labstack/echo", "github.com/jackc/pgx"},
+		"gen/code":          {module, "github.com/"},
+		"gen/db":            {module + "server", module + "store"},
+		"server/problem":    {module + "store", module + "gen/client"},
+		"server/limiter":    {module},
+		"server/timestamp":  {module},
+		"server/auth":       {module + "server/middleware", module + "gen/api"},
+		"server":            {module + "store/storetest", module + "server/servertest", module + "gen/client", module + "store/private"},
+		"server/middleware": {module + "gen/db/", module + "store/storetest"},
+	} {
+		t.Run(room, func(t *testing.T) {
+			t.Parallel()
+			out, err := exec.Command("go", "list", "-deps", module+room).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for dep := range strings.Lines(string(out)) {
+				dep = strings.TrimSpace(dep)
+				for _, prefix := range closed {
+					if dep != module+room && strings.HasPrefix(dep, prefix) {
+						t.Errorf("%s reaches %s", room, dep)
+					}
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,64 @@
+package server_test
+
+import (
+	"net/http"
+	"strconv"
+	"testing"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
+)
+
+// until calls at most n times, and says how often it took until the answer was
+// the code. Windows begin with the minute, so that a test may see two.
+func until(t *testing.T, n int, want code.Code, call func() servertest.Raw) int {
+	t.Helper()
+	for i := range n {
+		raw := call()
+		if raw.StatusCode() == code.Table[want].Status {
+			servertest.Expect(t, raw, 0, want)
+			if after, err := strconv.Atoi(raw.Header.Get("Retry-After")); err != nil || after < 1 || after > 60 {
+				t.Errorf("Retry-After is %q", raw.Header.Get("Retry-After"))
+			}
+			return i
+		}
+	}
+	t.Fatalf("%d calls, and never %s", n, want)
+	return 0
+}
+
+func TestAnAddressIsLimited(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=5")
+	admitted := until(t, 20, code.RateLimited, func() servertest.Raw { return a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...) })
+	if admitted < 5 {
+		t.Errorf("%d were admitted, want 5", admitted)
+	}
+	servertest.Expect(t, a.Do("GET", "/health", ""), http.StatusOK, "")
+}
+
+func TestReadinessIsLimited(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t, "READY_RATE_LIMIT_PER_MIN=3")
+	until(t, 20, code.RateLimited, func() servertest.Raw { return a.Do("GET", "/ready", "") })
+}
+
+func TestWhoFailsTooOftenIsToldSo(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=3")
+	until(t, 20, code.RateLimited, func() servertest.Raw { return a.Do("GET", "/v1/zones", "", bearer("wrong")...) })
+	servertest.Expect(t, a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...), http.StatusOK, "")
+}
+
+func TestReplicasCountTogether(t *testing.T) {
+	t.Parallel()
+	db, redisURL := storetest.New(t), storetest.RedisURL(t)
+	settings := []string{"READY_RATE_LIMIT_PER_MIN=20"}
+	one, two := servertest.Beside(t, db, redisURL, settings...), servertest.Beside(t, db, redisURL, settings...)
+	until(t, 60, code.RateLimited, func() servertest.Raw { return one.Do("GET", "/ready", "") })
+	// The other learns of it without having been asked once.
+	eventually(t, "the other replica refuses too", func() bool {
+		return two.Do("GET", "/ready", "").StatusCode() == http.StatusTooManyRequests
+	})
+}

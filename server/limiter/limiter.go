@@ -1,0 +1,130 @@
+// Package limiter counts requests in fixed windows. Each process counts for
+// itself and answers at once; a few times a second it tells Redis what it
+// counted and learns what all have counted together. Without Redis each
+// process limits alone.
+package limiter
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A Limiter admits so many requests of a key in a window. A limit of 0 admits
+// all.
+type Limiter struct {
+	prefix string // of the Redis keys
+	window time.Duration
+	limit  int64
+
+	mu      sync.Mutex
+	counts  map[string]*count
+	refused uint64
+}
+
+// A count is one key's in its latest window.
+type count struct {
+	window int64 // since 1970
+	total  int64 // what all have counted, as last heard
+	untold int64 // what we counted since
+}
+
+// New makes a limiter; its keys in Redis begin with prefix.
+func New(prefix string, window time.Duration, limit int) *Limiter {
+	return &Limiter{prefix: prefix, window: window, limit: int64(limit), counts: map[string]*count{}}
+}
+
+// Admit counts a request of key and says whether it is still within the limit.
+// What is refused counts too.
+func (l *Limiter) Admit(key string) bool {
+	if l.limit == 0 {
+		return true
+	}
+	window := l.windowOf(time.Now())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.counts[key]
+	if c == nil || c.window != window {
+		c = &count{window: window}
+		l.counts[key] = c
+	}
+	c.untold++
+	if c.total+c.untold > l.limit {
+		l.refused++
+		return false
+	}
+	return true
+}
+
+// Stat is how many requests were refused.
+func (l *Limiter) Stat() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refused
+}
+
+func (l *Limiter) windowOf(t time.Time) int64 { return t.UnixMilli() / l.window.Milliseconds() }
+
+// Exchange tells Redis what the limiters counted, and them what all counted,
+// until ctx ends.
+func Exchange(ctx context.Context, client *redis.Client, limiters ...*Limiter) {
+	const every = 250 * time.Millisecond
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			for _, l := range limiters {
+				l.exchange(ctx, client)
+			}
+		}
+	}
+}
+
+// exchange does one round for one limiter. What Redis did not take is told the
+// next time.
+func (l *Limiter) exchange(ctx context.Context, client *redis.Client) {
+	const patience = time.Second
+	type told struct {
+		key   string
+		count count
+		total *redis.IntCmd
+	}
+	now := l.windowOf(time.Now())
+	var news []told
+	l.mu.Lock()
+	for key, c := range l.counts {
+		switch {
+		case c.window != now:
+			delete(l.counts, key)
+		case c.untold > 0:
+			news = append(news, told{key: key, count: *c})
+		}
+	}
+	l.mu.Unlock()
+	if len(news) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	pipe := client.Pipeline()
+	for i, n := range news {
+		key := l.prefix + n.key + ":" + strconv.FormatInt(n.count.window, 10)
+		news[i].total = pipe.IncrBy(ctx, key, n.count.untold)
+		pipe.PExpire(ctx, key, l.window*3/2)
+	}
+	_, _ = pipe.Exec(ctx) // each reply has its own error
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range news {
+		if c := l.counts[n.key]; n.total.Err() == nil && c != nil && c.window == n.count.window {
+			c.total = n.total.Val()
+			c.untold -= n.count.untold
+		}
+	}
+}

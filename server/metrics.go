@@ -1,0 +1,67 @@
+package server
+
+import (
+	"runtime/debug"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what the process measures of itself. Labels are names of
+// operations and codes of the spec: their number is bounded.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.HistogramVec
+	statuses *prometheus.CounterVec
+}
+
+func newMetrics(s *Server) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "caracal_api_request_duration_seconds", Help: "How long requests took, by operation.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"operation"}),
+		statuses: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "caracal_api_requests_total", Help: "Requests, by operation and status class.",
+		}, []string{"operation", "status"}),
+	}
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	counter := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
+	}
+	pool := func(value func() int32) func() float64 { return func() float64 { return float64(value()) } }
+	version := "dev"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	m.registry.MustRegister(m.requests, m.statuses,
+		gauge("caracal_api_db_pool_max_connections", "Postgres connections at the most.", pool(func() int32 { return s.store.Stat().MaxConns() })),
+		gauge("caracal_api_db_pool_acquired_connections", "Postgres connections in use.", pool(func() int32 { return s.store.Stat().AcquiredConns() })),
+		gauge("caracal_api_db_pool_idle_connections", "Postgres connections that wait for work.", pool(func() int32 { return s.store.Stat().IdleConns() })),
+		counter("caracal_api_refusals_dropped_total", "Refusals that could not be recorded in the audit trail.", func() float64 { return float64(s.refusals.dropped.Load()) }),
+		counter("caracal_api_token_cache_hits_total", "Tokens that were recognised without a look into the database.", func() float64 { return float64(s.verifier.Stat().Hits) }),
+		counter("caracal_api_token_cache_misses_total", "Tokens that had to be looked up.", func() float64 { return float64(s.verifier.Stat().Misses) }),
+		counter("caracal_api_auth_failures_total", "Requests whose token was not recognised.", func() float64 { return float64(s.verifier.Stat().Refusals) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Which build this is; always 1.",
+			ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 }),
+	)
+	for _, limit := range s.limits.named() {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "caracal_api_rate_limited_total", Help: "Requests that a limit refused.", ConstLabels: prometheus.Labels{"limit": limit.name},
+		}, func() float64 { return float64(limit.Stat()) }))
+	}
+	return m
+}
+
+// observe one request. What is no operation of the spec counts under "".
+func (m *metrics) observe(operation string, status int, took time.Duration) {
+	m.requests.WithLabelValues(operation).Observe(took.Seconds())
+	m.statuses.WithLabelValues(operation, statusClass(status)).Inc()
+}
+
+func statusClass(status int) string {
+	return [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}[min(max(status/100, 1), 5)-1]
+}

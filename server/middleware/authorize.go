@@ -1,0 +1,40 @@
+package middleware
+
+import (
+	"github.com/labstack/echo/v4"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/auth"
+	"caracal.run/management/store"
+)
+
+// Authorize holds the caller against the operation's access rule and the zone
+// in the path.
+func Authorize(verifier *auth.Verifier) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			facts := FactsOf(c.Request().Context())
+			if facts.Token == nil || facts.Operation == nil {
+				return next(c)
+			}
+			zone, _ := pathParam(c, "zoneId")
+			if err := facts.Operation.admit(facts.Token, zone); err != nil {
+				return err
+			}
+			verifier.Used(facts.Token.ID)
+			return next(c)
+		}
+	}
+}
+
+// admit says whether a token may call the operation.
+func (o *Operation) admit(token *store.AdminToken, zone string) error {
+	actor := token.Actor()
+	switch {
+	case o.write && !token.MayWrite():
+		return code.AdminTokenReadOnly
+	case !actor.Global() && (o.global || o.inZone && zone != actor.Zone):
+		return code.AdminTokenZoneMismatch
+	}
+	return nil
+}

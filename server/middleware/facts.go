@@ -1,0 +1,85 @@
+// Package middleware is what every request passes before its operation, in this
+// order: facts (request id, headers) → log → recover → limit by address →
+// authenticate → authorize → limit by token → validate. Nobody who may not do a
+// thing learns how to do it right, and no body is read for a stranger.
+package middleware
+
+import (
+	"context"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"caracal.run/management/store"
+)
+
+// Facts is what is known of a request.
+type Facts struct {
+	RequestID string
+	Operation *Operation        // nil where no operation is
+	Bearer    string            // as it was sent; nobody has vouched for it
+	Token     *store.AdminToken // nil until it is recognised
+	Method    string
+	Path      string // as it was received, without the query
+	Query     url.Values
+	misrouted error // why there is no operation, where Echo would say otherwise
+}
+
+type factsKey struct{}
+
+// FactsOf a request that has come through [Begin].
+func FactsOf(ctx context.Context) *Facts {
+	facts, _ := ctx.Value(factsKey{}).(*Facts)
+	return facts
+}
+
+// Cause is why a transaction of this request runs.
+func (f *Facts) Cause() store.Cause {
+	cause := store.Cause{RequestID: f.RequestID, Method: f.Method, Path: f.Path}
+	if f.Operation != nil {
+		cause.Operation, cause.Status = f.Operation.ID, f.Operation.success
+	}
+	if f.Token != nil {
+		cause.Actor = f.Token.Actor()
+	}
+	return cause
+}
+
+// v1 says whether a path belongs to the management API, known or not.
+func v1(path string) bool { return path == "/v1" || strings.HasPrefix(path, "/v1/") }
+
+var requestID = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,128}$`)
+
+// Begin finds the operation, gives the request an id, and sets the headers that
+// every answer has (contract: conventions.md §3).
+func Begin(operations *Operations) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			r := c.Request()
+			facts := &Facts{Method: r.Method, Path: r.URL.EscapedPath()}
+			facts.Operation, facts.misrouted = operations.of(c)
+			if ids := r.Header.Values("X-Request-Id"); len(ids) == 1 && requestID.MatchString(ids[0]) {
+				facts.RequestID = ids[0]
+			} else {
+				facts.RequestID = uuid.NewString()
+			}
+			h := c.Response().Header()
+			h.Set("X-Request-Id", facts.RequestID)
+			if v1(r.URL.Path) {
+				h.Set("X-Content-Type-Options", "nosniff")
+				h.Set("Referrer-Policy", "no-referrer")
+				h.Set("Cache-Control", "no-store")
+			}
+			c.Response().Before(func() {
+				if h.Get("Content-Type") == "application/json" {
+					h.Set("Content-Type", "application/json; charset=utf-8")
+				}
+			})
+			c.SetRequest(r.WithContext(context.WithValue(r.Context(), factsKey{}, facts)))
+			return next(c)
+		}
+	}
+}

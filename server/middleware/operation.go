@@ -1,0 +1,137 @@
+package middleware
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/labstack/echo/v4"
+
+	"caracal.run/management/gen/code"
+)
+
+// An Operation is what the spec says of one, made ready for each request.
+type Operation struct {
+	ID      string
+	Method  string
+	Path    string // as Echo routes it
+	success int    // the status of its answer when all goes well
+
+	isPublic, global, write, inZone bool
+
+	route       *routers.Route
+	path, query openapi3.Parameters
+	body        *openapi3.Schema // nil: takes none
+	invalidBody code.Code        // for a body that breaks the schema
+	trimmed     []string         // members that are trimmed before they are checked
+}
+
+// Operations are the operations of the spec, by method and path.
+type Operations struct{ byRoute map[string]*Operation }
+
+// of is the operation that Echo routed a request to. Where Echo means well, the
+// request is misrouted: it lets a last parameter swallow slashes, and answers
+// OPTIONS by itself.
+func (o *Operations) of(c echo.Context) (_ *Operation, misrouted error) {
+	r := c.Request()
+	method := r.Method
+	switch method {
+	case http.MethodHead:
+		method = http.MethodGet
+	case http.MethodOptions:
+		if allow, known := c.Get(echo.ContextKeyHeaderAllow).(string); known {
+			c.Response().Header().Set("Allow", strings.TrimPrefix(allow, "OPTIONS, "))
+			return nil, echo.ErrMethodNotAllowed
+		}
+	}
+	found := o.byRoute[method+" "+c.Path()]
+	if found != nil && strings.Count(found.Path, "/") != strings.Count(r.URL.RawPath, "/") {
+		return nil, echo.ErrNotFound
+	}
+	return found, nil
+}
+
+func (o *Operation) public() bool { return o != nil && o.isPublic }
+
+var pathParameter = regexp.MustCompile(`\{([^}]+)\}`)
+
+// NewOperations reads the spec. It refuses an operation that does not say who
+// may call it.
+func NewOperations(spec *openapi3.T) (*Operations, error) {
+	all := &Operations{byRoute: map[string]*Operation{}}
+	for path, item := range spec.Paths.Map() {
+		for method, op := range item.Operations() {
+			o, err := newOperation(spec, path, item, method, op)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", op.OperationID, err)
+			}
+			all.byRoute[o.Method+" "+o.Path] = o
+		}
+	}
+	return all, nil
+}
+
+func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method string, op *openapi3.Operation) (*Operation, error) {
+	access := stringsOf(op.Extensions["x-access"])
+	o := &Operation{
+		ID: op.OperationID, Method: method, Path: pathParameter.ReplaceAllString(path, ":$1"),
+		isPublic: slices.Contains(access, "public"),
+		global:   slices.Contains(access, "global"),
+		write:    slices.Contains(access, "write"),
+		inZone:   strings.Contains(path, "{zoneId}"),
+		route:    &routers.Route{Spec: spec, Path: path, PathItem: item, Method: method, Operation: op},
+	}
+	if !o.isPublic && !o.write && !slices.Contains(access, "read") {
+		return nil, fmt.Errorf("x-access %q does not say who may call it", access)
+	}
+	if strings.HasPrefix(path, "/v1/zones/{") && !o.inZone {
+		return nil, fmt.Errorf("the zone in %s must be called zoneId, or nobody checks it", path)
+	}
+	for status := range op.Responses.Map() {
+		if n, err := strconv.Atoi(status); err == nil && n < 300 {
+			o.success = n
+		}
+	}
+	for _, p := range slices.Concat(item.Parameters, op.Parameters) {
+		switch p.Value.In {
+		case openapi3.ParameterInPath:
+			o.path = append(o.path, p)
+		case openapi3.ParameterInQuery:
+			o.query = append(o.query, p)
+		}
+	}
+	if op.RequestBody == nil {
+		return o, nil
+	}
+	o.body = op.RequestBody.Value.Content.Get("application/json").Schema.Value
+	for member, schema := range o.body.Properties {
+		if trim, _ := schema.Value.Extensions["x-trim"].(bool); trim {
+			o.trimmed = append(o.trimmed, member)
+		}
+	}
+	for _, c := range stringsOf(op.Extensions["x-problems"]) {
+		if code.Table[code.Code(c)].In == "body" {
+			o.invalidBody = code.Code(c)
+		}
+	}
+	if o.invalidBody == "" {
+		return nil, fmt.Errorf("it takes a body, but x-problems has no code for one that is wrong")
+	}
+	return o, nil
+}
+
+func stringsOf(v any) []string {
+	list, _ := v.([]any)
+	var all []string
+	for _, one := range list {
+		if s, ok := one.(string); ok {
+			all = append(all, s)
+		}
+	}
+	return all
+}

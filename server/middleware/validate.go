@@ -1,0 +1,262 @@
+package middleware
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/labstack/echo/v4"
+
+	"caracal.run/management/gen/code"
+)
+
+// Validate holds path, query and body against the spec, so that an operation
+// sees only what the spec admits. Of a body it passes on the very value that
+// was checked.
+func Validate(bodyLimit int64) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			facts := FactsOf(c.Request().Context())
+			op := facts.Operation
+			switch {
+			case facts.misrouted != nil:
+				return facts.misrouted
+			case op == nil:
+				return next(c)
+			}
+			if err := op.checkParameters(c); err != nil {
+				return err
+			}
+			if op.body != nil {
+				value, err := op.readBody(c.Response(), c.Request(), bodyLimit)
+				if err != nil {
+					return err
+				}
+				c.Request().Body = validated{value}
+			}
+			return next(c)
+		}
+	}
+}
+
+// validated stands in for a body that was read: the generated code asks it for
+// the value that was checked, and never decodes the text a second time.
+type validated struct{ value any }
+
+func (v validated) ValidatedValue() any    { return v.value }
+func (validated) Read([]byte) (int, error) { return 0, io.EOF }
+func (validated) Close() error             { return nil }
+
+// pathParam is a path parameter, decoded. The server routes by the encoded
+// path, so it is decoded exactly once.
+func pathParam(c echo.Context, name string) (string, error) {
+	return url.PathUnescape(c.Param(name))
+}
+
+func (o *Operation) checkParameters(c echo.Context) error {
+	r := c.Request()
+	for _, p := range o.path {
+		value, err := pathParam(c, p.Value.Name)
+		if err != nil {
+			return code.InvalidParams.At("is not properly percent-encoded", p.Value.Name)
+		}
+		if err := p.Value.Schema.Value.VisitJSON(value); err != nil {
+			return withIssues(code.InvalidParams, err, p.Value.Name)
+		}
+	}
+	if len(o.query) == 0 {
+		return nil
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return code.InvalidQuery.At("is not properly encoded")
+	}
+	FactsOf(r.Context()).Query = query
+	input := &openapi3filter.RequestValidationInput{
+		Request: r, QueryParams: query, Route: o.route,
+		Options: &openapi3filter.Options{SkipSettingDefaults: true},
+	}
+	for _, p := range o.query {
+		values := query[p.Value.Name]
+		if len(values) > 1 && !p.Value.Schema.Value.Type.Is("array") {
+			return code.InvalidQuery.At("is there more than once", p.Value.Name)
+		}
+		for _, v := range values {
+			if strings.ContainsRune(v, 0) || !utf8.ValidString(v) {
+				return code.InvalidQuery.At("is not text", p.Value.Name)
+			}
+			if v == "" {
+				return code.InvalidQuery.At("is empty", p.Value.Name)
+			}
+		}
+		if err := openapi3filter.ValidateParameter(r.Context(), input, p.Value); err != nil {
+			return withIssues(code.InvalidQuery, err, p.Value.Name)
+		}
+	}
+	return nil
+}
+
+// readBody is the body as a value that the schema admits.
+func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (any, error) {
+	kind := r.Header.Get("Content-Type")
+	if r.ContentLength == 0 && kind == "" {
+		return nil, o.invalidBody.At("is missing")
+	}
+	if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
+		return nil, code.UnsupportedMediaType
+	}
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		return nil, code.UnsupportedMediaType
+	}
+	if r.ContentLength > limit {
+		return nil, code.PayloadTooLarge
+	}
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		return nil, code.PayloadTooLarge
+	}
+	if err != nil {
+		return nil, code.InvalidJSON.Because(err) // the caller hung up, or sent broken chunks
+	}
+	value, err := decode(text)
+	if err != nil {
+		return nil, err
+	}
+	switch path, why := hostile(value, 0); why {
+	case "":
+	case tooDeep:
+		return nil, code.InvalidJSON.At(tooDeep)
+	default:
+		return nil, o.invalidBody.At(why, path...)
+	}
+	if object, ok := value.(map[string]any); ok {
+		for _, member := range o.trimmed {
+			if s, ok := object[member].(string); ok {
+				object[member] = strings.TrimFunc(s, space)
+			}
+		}
+	}
+	if err := o.body.VisitJSON(value, openapi3.MultiErrors(), openapi3.VisitAsRequest()); err != nil {
+		return nil, withIssues(o.invalidBody, err)
+	}
+	return value, nil
+}
+
+// space is white space as JavaScript trims it (contract: conventions.md).
+func space(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' }
+
+// decode reads exactly one JSON value.
+func decode(text []byte) (any, error) {
+	if !utf8.Valid(text) {
+		return nil, code.InvalidJSON.At("is not UTF-8")
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		return nil, code.InvalidJSON.At(jsonFault(err))
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, code.InvalidJSON.At("goes on after its end")
+	}
+	return value, nil
+}
+
+func jsonFault(err error) string {
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("%s, at byte %d", syntax, syntax.Offset)
+	case errors.Is(err, io.EOF):
+		return "is empty"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "ends too early"
+	}
+	return "cannot be read"
+}
+
+const tooDeep = "is nested too deep"
+
+// hostile finds what no schema can refuse: text that Postgres cannot keep, and
+// nesting that nobody means.
+func hostile(value any, depth int) (path []string, why string) {
+	const deepest = 64
+	if depth > deepest {
+		return nil, tooDeep
+	}
+	switch v := value.(type) {
+	case string:
+		if strings.ContainsRune(v, 0) {
+			return nil, "contains a NUL character"
+		}
+	case []any:
+		for i, element := range v {
+			if path, why := hostile(element, depth+1); why != "" {
+				return append([]string{strconv.Itoa(i)}, path...), why
+			}
+		}
+	case map[string]any:
+		for key, member := range v {
+			if strings.ContainsRune(key, 0) {
+				return nil, "has a member whose name contains a NUL character"
+			}
+			if path, why := hostile(member, depth+1); why != "" {
+				return append([]string{key}, path...), why
+			}
+		}
+	}
+	return nil, ""
+}
+
+// withIssues says what is wrong with which member, as the schema found it. Its
+// messages quote the promise, never the value.
+func withIssues(refusal code.Code, err error, at ...string) error {
+	full := &code.Error{Code: refusal}
+	collect(full, err, at)
+	return full
+}
+
+func collect(into *code.Error, err error, at []string) {
+	var many openapi3.MultiError
+	if errors.As(err, &many) {
+		for _, one := range many {
+			collect(into, one, at)
+		}
+		return
+	}
+	message, path := "is not what it must be", at
+	var schema *openapi3.SchemaError
+	var parse *openapi3filter.ParseError
+	switch {
+	case errors.As(err, &schema):
+		path = append(append([]string{}, at...), schema.JSONPointer()...)
+		message = schema.Reason
+		if member, found := unknownMember(schema); found {
+			path, message = append(path, member), "is not a member that this operation knows"
+		}
+	case errors.As(err, &parse):
+		message = "is not a number"
+	}
+	into.Issues = append(into.Issues, code.Issue{Path: path, Message: message})
+}
+
+// unknownMember cuts a member's name out of the reason: kin-openapi says it
+// nowhere else.
+func unknownMember(e *openapi3.SchemaError) (string, bool) {
+	name, found := strings.CutPrefix(e.Reason, `property "`)
+	if !found {
+		return "", false
+	}
+	return strings.CutSuffix(name, `" is unsupported`)
+}

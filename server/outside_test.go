@@ -1,0 +1,167 @@
+package server_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+)
+
+func TestWhereNoOperationIs(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	for _, tt := range []struct {
+		method, path, token string
+		want                code.Code
+		allow               string
+	}{
+		{"GET", "/", "", code.NotFound, ""},
+		{"GET", "/nothing", "", code.NotFound, ""},
+		{"GET", "/v1", "", code.InvalidAdminToken, ""},
+		{"GET", "/v1/nothing", "", code.InvalidAdminToken, ""},
+		{"GET", "/v1/nothing", servertest.Bootstrap, code.NotFound, ""},
+		{"GET", "/v1/zones/", servertest.Bootstrap, code.NotFound, ""},
+		{"GET", "/v1/zones/x/nothing", "", code.InvalidAdminToken, ""},
+		{"GET", "/v1/zones/x/nothing", servertest.Bootstrap, code.NotFound, ""},
+		{"OPTIONS", "/v1/zones", "", code.InvalidAdminToken, ""},
+		{"OPTIONS", "/v1/nothing", servertest.Bootstrap, code.NotFound, ""},
+		{"GET", "/V1/zones", servertest.Bootstrap, code.NotFound, ""},
+		{"GET", "/v1//zones", servertest.Bootstrap, code.NotFound, ""},
+		{"PUT", "/v1/zones", "", code.InvalidAdminToken, ""},
+		{"PUT", "/v1/zones", servertest.Bootstrap, code.MethodNotAllowed, "GET, HEAD, POST"},
+		{"OPTIONS", "/v1/zones", servertest.Bootstrap, code.MethodNotAllowed, "GET, HEAD, POST"},
+		{"TRACE", "/health", "", code.MethodNotAllowed, "GET, HEAD"},
+		{"WHATEVER", "/health", "", code.MethodNotAllowed, "GET, HEAD"},
+	} {
+		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
+			t.Parallel()
+			var headers []string
+			if tt.token != "" {
+				headers = bearer(tt.token)
+			}
+			raw := a.Do(tt.method, tt.path, "", headers...)
+			servertest.Expect(t, raw, 0, tt.want)
+			for method := range strings.SplitSeq(tt.allow, ", ") {
+				if !strings.Contains(raw.Header.Get("Allow"), method) {
+					t.Errorf("Allow is %q, want %q", raw.Header.Get("Allow"), tt.allow)
+				}
+			}
+		})
+	}
+}
+
+// A request that net/http refuses to read is answered in the one shape too.
+func TestWhatIsHardlyHTTPIsAnsweredInTheOneShape(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	for _, tt := range []struct {
+		name, request string
+		want          code.Code
+	}{
+		{"broken percent-encoding", "GET /v1/zones/%zz HTTP/1.1\r\nHost: x\r\n\r\n", code.InvalidRequest},
+		{"half a percent-encoding", "GET /v1/zones/a% HTTP/1.1\r\nHost: x\r\n\r\n", code.InvalidRequest},
+		{"no host", "GET /health HTTP/1.1\r\n\r\n", code.InvalidRequest},
+		{"two hosts", "GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", code.InvalidRequest},
+		{"a header with a NUL", "GET /health HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n", code.InvalidRequest},
+		{"huge headers", "GET /health HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", code.HeaderTooLarge},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", strings.TrimPrefix(a.URL, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			go func() { _, _ = io.WriteString(conn, tt.request) }() // the server may hang up before it has read all
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			var problem client.Problem
+			if err := json.NewDecoder(resp.Body).Decode(&problem); err != nil {
+				t.Fatal(err)
+			}
+			if problem.Error != string(tt.want) || resp.StatusCode != code.Table[tt.want].Status || problem.RequestID != resp.Header.Get("X-Request-Id") {
+				t.Errorf("answered %d %+v", resp.StatusCode, problem)
+			}
+		})
+	}
+}
+
+func TestRequestIDs(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	for _, tt := range []struct {
+		sent []string
+		kept bool
+	}{
+		{[]string{"abc.DEF:1-2_3"}, true},
+		{[]string{strings.Repeat("x", 128)}, true},
+		{[]string{strings.Repeat("x", 129)}, false},
+		{[]string{"a b"}, false},
+		{[]string{""}, false},
+		{[]string{"a", "b"}, false},
+	} {
+		t.Run(fmt.Sprint(tt.sent), func(t *testing.T) {
+			t.Parallel()
+			var headers []string
+			for _, id := range tt.sent {
+				headers = append(headers, "X-Request-Id", id)
+			}
+			raw := a.Do("GET", "/v1/zones", "", headers...)
+			got := raw.Header.Get("X-Request-Id")
+			if (got == tt.sent[0]) != tt.kept || got == "" {
+				t.Errorf("sent %q, got %q", tt.sent, got)
+			}
+			if problem := decode[client.Problem](t, raw); problem.RequestID != got {
+				t.Errorf("the body says %q, the header %q", problem.RequestID, got)
+			}
+		})
+	}
+}
+
+func TestAProblemAsRFC9457(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	raw := a.Do("POST", "/v1/zones", `{"name":"","dcr_enabled":1}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType, "Accept", "application/json;q=0.5, application/problem+json")...)
+	servertest.Expect(t, raw, 0, code.InvalidZone)
+	if kind := raw.Header.Get("Content-Type"); kind != "application/problem+json" {
+		t.Errorf("the type is %q", kind)
+	}
+	problem := decode[struct {
+		Type, Title string
+		Status      int
+	}](t, raw)
+	if problem.Type != "urn:caracal:problem:invalid_zone" || problem.Status != 400 || problem.Title == "" {
+		t.Errorf("got %s", raw.Body)
+	}
+}
+
+func TestInvalidInputIsNamed(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	raw := a.Do("POST", "/v1/zones", `{"name":"","slug":"Not A Slug","dcr_enabled":"yes","color":"red"}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
+	servertest.Expect(t, raw, 0, code.InvalidZone)
+	problem := decode[client.Problem](t, raw)
+	got := map[string]string{}
+	for _, issue := range problem.Details.Issues {
+		got[strings.Join(issue.Path, ".")] = issue.Message
+	}
+	for _, member := range []string{"name", "slug", "dcr_enabled", "color"} {
+		if got[member] == "" {
+			t.Errorf("%q is not named in %s", member, raw.Body)
+		}
+		if strings.Contains(got[member], "Not A Slug") || strings.Contains(got[member], "red") {
+			t.Errorf("%q repeats what was sent: %s", member, got[member])
+		}
+	}
+}

@@ -1,0 +1,112 @@
+// Package problem answers errors. Every error that leaves the house has one
+// shape and is looked up in one table, the generated [code.Table]; what has no
+// code is internal_error, and only the log learns more.
+package problem
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"caracal.run/management/gen/code"
+)
+
+// Code is the code of any error.
+func Code(err error) code.Code {
+	var refusal code.Code
+	if errors.As(err, &refusal) {
+		return refusal
+	}
+	if errors.Is(err, context.Canceled) {
+		return code.ServiceUnavailable // the caller has left, or we are leaving: nobody reads this
+	}
+	var routing *echo.HTTPError
+	if errors.As(err, &routing) {
+		switch routing.Code {
+		case http.StatusNotFound:
+			return code.NotFound
+		case http.StatusMethodNotAllowed:
+			return code.MethodNotAllowed
+		}
+	}
+	return code.InternalError
+}
+
+// Status is what an error answers.
+func Status(err error) int { return code.Table[Code(err)].Status }
+
+// Write answers an error.
+func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) error {
+	refusal := Code(err)
+	entry := code.Table[refusal]
+	body := map[string]any{}
+	var full *code.Error
+	if errors.As(err, &full) {
+		for member, value := range full.Members {
+			body[member] = value
+		}
+		if len(full.Issues) > 0 {
+			body["details"] = map[string]any{"issues": issues(full.Issues)}
+		}
+	}
+	body["error"] = string(refusal)
+	body["error_description"] = entry.Sentence
+	body["requestId"] = requestID
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	if wantsRFC9457(r) {
+		body["type"] = "urn:caracal:problem:" + string(refusal)
+		body["title"] = entry.Sentence
+		body["status"] = entry.Status
+		h.Set("Content-Type", "application/problem+json")
+	}
+	switch entry.Status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", "Bearer")
+	case http.StatusTooManyRequests:
+		if h.Get("Retry-After") == "" {
+			h.Set("Retry-After", strconv.Itoa(60-time.Now().Second())) // windows begin with the minute
+		}
+	case http.StatusServiceUnavailable:
+		h.Set("Retry-After", "1")
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(entry.Status)
+	_, err = w.Write(text)
+	return err
+}
+
+type issue struct {
+	Path    []string `json:"path"`
+	Message string   `json:"message"`
+}
+
+func issues(all []code.Issue) []issue {
+	shown := make([]issue, len(all))
+	for i, one := range all {
+		shown[i] = issue{Path: append([]string{}, one.Path...), Message: one.Message}
+	}
+	return shown
+}
+
+func wantsRFC9457(r *http.Request) bool {
+	for _, accepted := range r.Header.Values("Accept") {
+		for one := range strings.SplitSeq(accepted, ",") {
+			if kind, _, err := mime.ParseMediaType(one); err == nil && kind == "application/problem+json" {
+				return true
+			}
+		}
+	}
+	return false
+}

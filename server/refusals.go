@@ -1,0 +1,107 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"caracal.run/management/store"
+)
+
+// refusals records who was refused what, after the answer, as well as it can:
+// nothing changed, so nothing is lost but the note.
+type refusals struct {
+	store   *store.Store
+	log     *slog.Logger
+	waiting chan refusal
+	dropped atomic.Uint64
+}
+
+type refusal struct {
+	cause      store.Cause
+	zone       string
+	kind, item string
+}
+
+func newRefusals(s *store.Store, log *slog.Logger) *refusals {
+	const most = 1024
+	return &refusals{store: s, log: log, waiting: make(chan refusal, most)}
+}
+
+// add notes a refusal without making anybody wait.
+func (r *refusals) add(cause store.Cause, zone string) {
+	kind, item := entityOf(cause.Path)
+	select {
+	case r.waiting <- refusal{cause, zoneOfRefusal(cause.Actor, zone), kind, item}:
+	default:
+		r.dropped.Add(1)
+	}
+}
+
+// run writes until ctx ends, and then what is left.
+func (r *refusals) run(ctx context.Context) {
+	for {
+		select {
+		case one := <-r.waiting:
+			r.write(ctx, one)
+		case <-ctx.Done():
+			for {
+				select {
+				case one := <-r.waiting:
+					r.write(ctx, one)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (r *refusals) write(ctx context.Context, one refusal) {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	if err := r.store.Refuse(ctx, one.cause, one.zone, one.kind, one.item); err != nil {
+		r.dropped.Add(1)
+		r.log.WarnContext(ctx, "could not record a refusal", "request_id", one.cause.RequestID, "error", err)
+	}
+}
+
+var zoneID = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,128}$`)
+
+// zoneOfRefusal is the zone in whose trail a refusal belongs: the one in the
+// path, if the caller may see it, and otherwise the caller's own. Nobody writes
+// into the trail of a zone that is closed to them.
+func zoneOfRefusal(actor store.Actor, path string) string {
+	switch {
+	case !actor.Global():
+		return actor.Zone
+	case zoneID.MatchString(path):
+		return path
+	}
+	return store.NoZone
+}
+
+// collections are what an audit entry may name (contract: admin-audit.md §2.1).
+var collections = []string{"zones", "applications", "admin-tokens"}
+
+// entityOf is the right-most collection in a path and the item after it.
+func entityOf(path string) (kind, item string) {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	for i := len(parts) - 2; i >= 0; i-- {
+		if !slices.Contains(collections, parts[i]) {
+			continue
+		}
+		id, err := url.PathUnescape(parts[i+1])
+		if err != nil || !zoneID.MatchString(id) {
+			return "", ""
+		}
+		return parts[i], id
+	}
+	return "", ""
+}

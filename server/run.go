@@ -1,0 +1,181 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"caracal.run/management/server/limiter"
+	"caracal.run/management/store"
+)
+
+// Run serves until ctx ends, then stops in order. Requests that were accepted
+// are answered.
+func Run(ctx context.Context, c Config, log *slog.Logger) error {
+	r, err := Start(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	return r.Wait(ctx)
+}
+
+// A Running is a service that has started.
+type Running struct {
+	URL    string
+	Server *Server
+	log    *slog.Logger
+	grace  time.Duration
+	failed chan error
+	stops  []func(context.Context) error // in the order of the starts
+}
+
+// Start starts everything and returns when requests are accepted. It refuses a
+// schema that is not its own; it does not wait for Redis.
+func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err error) {
+	r := &Running{log: log, grace: c.DrainDelay.duration() + c.ShutdownGrace.duration(), failed: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Stop())
+		}
+	}()
+	db, err := store.Open(context.WithoutCancel(ctx), store.Config{
+		URL: string(c.DatabaseURL), Name: c.WorkerID, PoolMax: c.PoolMax,
+		ConnectTimeout: c.ConnectTimeout.duration(), IdleTimeout: c.IdleTimeout.duration(),
+		StatementTimeout: c.StatementTimeout.duration(), IdleInTxTimeout: c.IdleInTxTimeout.duration(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.onStop(func(context.Context) error { db.Close(); return nil })
+	if err := db.CheckSchema(ctx); err != nil {
+		return nil, err
+	}
+	if c.AdminToken != "" {
+		seed := store.Cause{Actor: store.System, RequestID: c.WorkerID, Operation: "seed-admin-tokens"}
+		if err := db.InTx(ctx, seed, func(tx *store.Tx) error { return tx.SeedAdminTokens(ctx, string(c.AdminToken)) }); err != nil {
+			return nil, fmt.Errorf("seed the bootstrap token: %w", err)
+		}
+	}
+	redisOptions, err := redis.ParseURL(string(c.RedisURL))
+	if err != nil {
+		return nil, fmt.Errorf("%w: REDIS_URL is not an address of Redis", ErrConfig)
+	}
+	redisOptions.ClientName = c.WorkerID
+	client := redis.NewClient(redisOptions)
+	r.onStop(func(context.Context) error { return client.Close() })
+
+	var handler http.Handler
+	r.Server, handler, err = New(Options{Config: c, Store: db, Redis: client, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	s := r.Server
+	r.beside(ctx, s.verifier.Run)
+	r.beside(ctx, s.refusals.run)
+	r.beside(ctx, func(ctx context.Context) {
+		db.Listen(ctx, log, map[string]func(){store.AdminTokensRevoked: s.verifier.Forget}, s.verifier.Hearing)
+	})
+	r.beside(ctx, func(ctx context.Context) { limiter.Exchange(ctx, client, s.limits.all()...) })
+	return r, r.listen(ctx, c, handler)
+}
+
+// Wait until ctx ends or serving fails, then stop.
+func (r *Running) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		r.log.Info("draining")
+		return r.Stop()
+	case err := <-r.failed:
+		return errors.Join(err, r.Stop())
+	}
+}
+
+// onStop has f called when everything stops; the last started stops first.
+func (r *Running) onStop(f func(context.Context) error) { r.stops = append(r.stops, f) }
+
+// beside runs work beside the requests, from now until they have been answered.
+func (r *Running) beside(ctx context.Context, work func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var done sync.WaitGroup
+	done.Go(func() { work(ctx) })
+	r.onStop(func(deadline context.Context) error {
+		cancel()
+		return within(deadline, done.Wait)
+	})
+}
+
+func within(deadline context.Context, wait func()) error {
+	finished := make(chan struct{})
+	go func() { wait(); close(finished) }()
+	select {
+	case <-finished:
+		return nil
+	case <-deadline.Done():
+		return deadline.Err()
+	}
+}
+
+func (r *Running) listen(ctx context.Context, c Config, handler http.Handler) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
+	if err != nil {
+		return err
+	}
+	r.URL = "http://" + address(listener.Addr().(*net.TCPAddr))
+	const headers = 16 << 10
+	server := &http.Server{
+		Handler:           handler,
+		ReadTimeout:       c.RequestTimeout.duration(),
+		ReadHeaderTimeout: min(c.RequestTimeout.duration(), 10*time.Second),
+		WriteTimeout:      c.RequestTimeout.duration() + c.StatementTimeout.duration(),
+		IdleTimeout:       c.KeepAlive.duration(),
+		MaxHeaderBytes:    headers,
+		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
+	}
+	go func() {
+		if err := server.Serve(oneShape(listener)); !errors.Is(err, http.ErrServerClosed) {
+			r.failed <- err
+		}
+	}()
+	r.onStop(func(deadline context.Context) error {
+		close(r.Server.draining)
+		select {
+		case <-time.After(c.DrainDelay.duration()):
+		case <-deadline.Done():
+		}
+		return server.Shutdown(deadline)
+	})
+	r.log.Info("serving", "url", r.URL, "mode", c.Mode)
+	return nil
+}
+
+// address is where a person on this machine finds the service.
+func address(a *net.TCPAddr) string {
+	if a.IP.IsUnspecified() {
+		return net.JoinHostPort("localhost", strconv.Itoa(a.Port))
+	}
+	return a.String()
+}
+
+// Stop says that it is draining, answers what was accepted, and stops
+// everything in the reverse order of its start, within the grace.
+func (r *Running) Stop() error {
+	deadline, cancel := context.WithTimeout(context.Background(), r.grace)
+	defer cancel()
+	var failed []error
+	for len(r.stops) > 0 {
+		last := r.stops[len(r.stops)-1]
+		r.stops = r.stops[:len(r.stops)-1]
+		if err := last(deadline); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}

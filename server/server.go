@@ -1,0 +1,161 @@
+// Package server is how the store is reached: the operations of the spec over
+// HTTP. An operation is a translation of a request to one call of the store and
+// of what it answers to a response; who may call it, and whether the request is
+// what the spec admits, is decided before.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/labstack/echo/v4"
+	"github.com/redis/go-redis/v9"
+
+	"caracal.run/management/gen"
+	"caracal.run/management/gen/api"
+	"caracal.run/management/server/auth"
+	"caracal.run/management/server/limiter"
+	"caracal.run/management/server/middleware"
+	"caracal.run/management/server/problem"
+	"caracal.run/management/store"
+)
+
+// Options are what a server needs.
+type Options struct {
+	Config Config
+	Store  *store.Store
+	Redis  *redis.Client
+	Log    *slog.Logger
+}
+
+// A Server answers requests ([New]). What goes on beside them is in [Start].
+type Server struct {
+	config   Config
+	store    *store.Store
+	redis    *redis.Client
+	log      *slog.Logger
+	verifier *auth.Verifier
+	refusals *refusals
+	metrics  *metrics
+	limits   limits
+	draining chan struct{} // closed when the process is about to stop
+	spec     promise
+}
+
+type limits struct{ address, token, readiness, authFailures *limiter.Limiter }
+
+type namedLimit struct {
+	name string
+	*limiter.Limiter
+}
+
+func (l limits) named() []namedLimit {
+	return []namedLimit{{"address", l.address}, {"token", l.token}, {"readiness", l.readiness}, {"auth_failures", l.authFailures}}
+}
+
+func (l limits) all() []*limiter.Limiter {
+	return []*limiter.Limiter{l.address, l.token, l.readiness, l.authFailures}
+}
+
+var _ api.StrictServerInterface = (*Server)(nil)
+
+// promise is the spec, read once for all servers of a process.
+type promise struct {
+	json, yaml []byte
+	operations *middleware.Operations
+}
+
+var readPromise = sync.OnceValues(func() (promise, error) {
+	spec, err := openapi3.NewLoader().LoadFromData(gen.OpenAPI)
+	if err != nil {
+		return promise{}, fmt.Errorf("spec: %w", err)
+	}
+	if err := spec.Validate(context.Background()); err != nil {
+		return promise{}, fmt.Errorf("spec: %w", err)
+	}
+	operations, err := middleware.NewOperations(spec)
+	if err != nil {
+		return promise{}, fmt.Errorf("spec: %w", err)
+	}
+	text, err := json.Marshal(spec)
+	return promise{json: text, yaml: gen.OpenAPI, operations: operations}, err
+})
+
+// New makes a server and its handler.
+func New(o Options) (*Server, http.Handler, error) {
+	spec, err := readPromise()
+	if err != nil {
+		return nil, nil, err
+	}
+	c := o.Config
+	perMinute := func(prefix string, limit int) *limiter.Limiter { return limiter.New(prefix, time.Minute, limit) }
+	s := &Server{
+		config: c, store: o.Store, redis: o.Redis, log: o.Log, spec: spec,
+		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
+		refusals: newRefusals(o.Store, o.Log),
+		limits: limits{
+			address:      perMinute("api:v1_rl:", c.RequestsPerMinute),
+			token:        perMinute("api:v1_rl:", c.RequestsPerMinute),
+			readiness:    perMinute("api:ready_rl:", c.ReadyPerMinute),
+			authFailures: perMinute("api:admin_auth_fail:", c.AuthFailuresPerMinute),
+		},
+		draining: make(chan struct{}),
+	}
+	s.metrics = newMetrics(s)
+	return s, s.handler(), nil
+}
+
+func (s *Server) handler() http.Handler {
+	e := echo.New()
+	e.IPExtractor = echo.ExtractIPDirect()
+	if s.config.TrustProxy {
+		e.IPExtractor = echo.ExtractIPFromXFFHeader()
+	}
+	e.HTTPErrorHandler = func(err error, c echo.Context) { // only what precedes the log
+		_ = problem.Write(c.Response(), c.Request(), "", err)
+	}
+	e.Pre(routeByEncodedPath)
+	e.Use(
+		middleware.Begin(s.spec.operations),
+		middleware.Log(s.log, s.metrics.observe, s.refusals.add),
+		middleware.Recover(),
+		middleware.LimitByAddress(s.limits.address, s.limits.readiness),
+		middleware.Authenticate(s.verifier, s.limits.authFailures),
+		middleware.Authorize(s.verifier),
+		middleware.LimitByToken(s.limits.token),
+		middleware.Validate(s.config.BodyLimit),
+	)
+	api.RegisterHandlers(headToo{e}, api.NewStrictHandler(s, nil))
+	return e
+}
+
+// routeByEncodedPath makes Echo see the path as it was sent, always. It takes
+// the decoded one where that is unambiguous, and then %2541 would be decoded
+// twice.
+func routeByEncodedPath(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		url := c.Request().URL
+		url.RawPath = url.EscapedPath()
+		return next(c)
+	}
+}
+
+// headToo answers HEAD wherever GET is answered; net/http drops the body.
+type headToo struct{ *echo.Echo }
+
+func (e headToo) GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+	e.Echo.HEAD(path, h, m...)
+	return e.Echo.GET(path, h, m...)
+}
+
+// cause is why a transaction of this request runs.
+func cause(ctx context.Context) store.Cause { return middleware.FactsOf(ctx).Cause() }
+
+// reads is the store as the caller may see it.
+func (s *Server) reads(ctx context.Context) *store.Store { return s.store.For(cause(ctx).Actor) }

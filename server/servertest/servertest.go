@@ -1,0 +1,211 @@
+// Package servertest runs the service in process, on a database of its own, for
+// tests that speak HTTP to it. It holds every answer against the spec, whoever
+// asked, and remembers which codes were seen: a full run fails at its end if
+// one that the spec declares was never met.
+package servertest
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server"
+	"caracal.run/management/store/storetest"
+)
+
+// Bootstrap is the bootstrap token of every server here.
+const Bootstrap = "bootstrap-token-of-the-tests"
+
+// StreamsKey signs the events of every server here: the key of the contract's
+// worked examples.
+const StreamsKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+
+// An API is a service in process and those who call it.
+type API struct {
+	TB      testing.TB
+	URL     string
+	DB      *storetest.DB
+	Redis   *redis.Client
+	Admin   *client.ClientWithResponses // the bootstrap token
+	Running *server.Running
+	Config  server.Config
+	Log     *Log
+}
+
+// New starts a service on a new database. Limits are off and no secret is
+// asked for unless a setting says otherwise.
+func New(tb testing.TB, settings ...string) *API {
+	tb.Helper()
+	return Beside(tb, storetest.New(tb), storetest.RedisURL(tb), settings...)
+}
+
+// Beside starts a service on a database and Redis that others may use too: a
+// second replica.
+func Beside(tb testing.TB, db *storetest.DB, redisURL string, settings ...string) *API {
+	tb.Helper()
+	config, err := server.LoadConfig(append([]string{
+		"CARACAL_MODE=dev", "PORT=0", "DB_POOL_MAX=8",
+		"DATABASE_URL=" + db.URL(), "REDIS_URL=" + redisURL,
+		"CARACAL_ADMIN_TOKEN=" + Bootstrap, "STREAMS_HMAC_KEY=" + StreamsKey,
+		"API_V1_RATE_LIMIT_PER_MIN=0", "READY_RATE_LIMIT_PER_MIN=0", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=0",
+	}, settings...))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	options, err := redis.ParseURL(redisURL)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	a := &API{TB: tb, DB: db, Redis: redis.NewClient(options), Config: config, Log: &Log{}}
+	a.Running, err = server.Start(context.Background(), config, slog.New(slog.NewJSONHandler(a.Log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := a.Running.Stop(); err != nil {
+			tb.Errorf("stop: %v", err)
+		}
+		_ = a.Redis.Close()
+		if tb.Failed() {
+			tb.Logf("log of the service:\n%s", a.Log)
+		}
+	})
+	a.URL = a.Running.URL
+	a.Admin = a.With(Bootstrap)
+	return a
+}
+
+// With calls with a token; "" is none.
+func (a *API) With(token string) *client.ClientWithResponses {
+	a.TB.Helper()
+	c, err := client.NewClientWithResponses(a.URL,
+		client.WithHTTPClient(&http.Client{Transport: a.Transport()}),
+		client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+			if token != "" {
+				r.Header.Set("Authorization", "Bearer "+token)
+			}
+			return nil
+		}))
+	if err != nil {
+		a.TB.Fatal(err)
+	}
+	return c
+}
+
+// Anonymous calls without a token.
+func (a *API) Anonymous() *client.ClientWithResponses { return a.With("") }
+
+// As calls with a new token for a zone ("": global) and a capability.
+func (a *API) As(zone, capability string) *client.ClientWithResponses {
+	a.TB.Helper()
+	return a.With(a.Token(zone, capability).Token)
+}
+
+// Token mints a token for a zone ("": global) and a capability.
+func (a *API) Token(zone, capability string) client.MintedAdminToken {
+	a.TB.Helper()
+	body := client.NewAdminToken{Name: "test", Scope: client.AdminTokenScopeGlobal, Capability: new(client.AdminTokenCapability(capability))}
+	if zone != "" {
+		body.Scope, body.ZoneID = client.AdminTokenScopeZone, &zone
+	}
+	resp, err := a.Admin.CreateAdminTokenWithResponse(context.Background(), body)
+	if err != nil {
+		a.TB.Fatal(err)
+	}
+	Expect(a.TB, resp, http.StatusCreated, "")
+	return *resp.JSON201
+}
+
+// Zone creates a zone.
+func (a *API) Zone(change ...func(*client.NewZone)) client.Zone {
+	a.TB.Helper()
+	body := client.NewZone{Name: "Test zone"}
+	for _, f := range change {
+		f(&body)
+	}
+	resp, err := a.Admin.CreateZoneWithResponse(context.Background(), body)
+	if err != nil {
+		a.TB.Fatal(err)
+	}
+	Expect(a.TB, resp, http.StatusCreated, "")
+	return *resp.JSON201
+}
+
+// An Answer is what every response of the generated client can say.
+type Answer interface {
+	StatusCode() int
+	GetBody() []byte
+}
+
+// Expect fails unless the answer has the code that is wanted, with that code's
+// status; without one, unless it has the status.
+func Expect(tb testing.TB, answer Answer, status int, want code.Code) {
+	tb.Helper()
+	if want != "" {
+		status = code.Table[want].Status
+	}
+	if got := codeOf(answer.GetBody()); answer.StatusCode() != status || got != want && status >= 400 {
+		tb.Fatalf("answered %d %q, want %d %q\n%s", answer.StatusCode(), got, status, want, answer.GetBody())
+	}
+}
+
+// A Raw is the answer to a request that the client cannot make.
+type Raw struct {
+	*http.Response
+	Body []byte
+}
+
+// StatusCode makes a Raw an Answer.
+func (r Raw) StatusCode() int { return r.Response.StatusCode }
+
+// GetBody makes a Raw an Answer.
+func (r Raw) GetBody() []byte { return r.Body }
+
+// Do sends a request as it is. Headers come as name, value, name, value…
+func (a *API) Do(method, path, body string, headers ...string) Raw {
+	a.TB.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), method, a.URL+path, strings.NewReader(body))
+	if err != nil {
+		a.TB.Fatal(err)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	resp, err := (&http.Client{Transport: a.Transport()}).Do(r)
+	if err != nil {
+		a.TB.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		a.TB.Fatal(err)
+	}
+	return Raw{resp, text}
+}
+
+// A Log is what the service wrote.
+type Log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *Log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

@@ -1,0 +1,70 @@
+package server
+
+import (
+	"context"
+
+	"caracal.run/management/gen/api"
+	"caracal.run/management/gen/db"
+	"caracal.run/management/server/timestamp"
+	"caracal.run/management/store"
+)
+
+// ListZones answers GET /v1/zones.
+func (s *Server) ListZones(ctx context.Context, req api.ListZonesRequestObject) (api.ListZonesResponseObject, error) {
+	page, err := pageOf(req.Params.Cursor, req.Params.Limit, "zones")
+	if err != nil {
+		return nil, err
+	}
+	zones, err := s.reads(ctx).Zones(ctx, page)
+	if err != nil {
+		return nil, err
+	}
+	zones, link := cut(ctx, zones, page, "zones", func(z db.Zone) store.Place { return store.Place{Time: z.CreatedAt, ID: z.ID} })
+	return api.ListZones200JSONResponse{Body: each(zones, toZone), Headers: api.ListZones200ResponseHeaders{Link: link}}, nil
+}
+
+// CreateZone answers POST /v1/zones.
+func (s *Server) CreateZone(ctx context.Context, req api.CreateZoneRequestObject) (api.CreateZoneResponseObject, error) {
+	var zone db.Zone
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		zone, err = tx.CreateZone(ctx, store.NewZone{Name: req.Body.Name, Slug: req.Body.Slug, DCREnabled: or(req.Body.DCREnabled, false)})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.CreateZone201JSONResponse{Body: toZone(zone), Headers: api.CreateZone201ResponseHeaders{ETag: etag(zone.Version)}}, nil
+}
+
+// GetZone answers GET /v1/zones/{zoneId}.
+func (s *Server) GetZone(ctx context.Context, req api.GetZoneRequestObject) (api.GetZoneResponseObject, error) {
+	zone, err := s.reads(ctx).Zone(ctx, req.ZoneID)
+	if err != nil {
+		return nil, err
+	}
+	return api.GetZone200JSONResponse{Body: toZone(zone), Headers: api.GetZone200ResponseHeaders{ETag: etag(zone.Version)}}, nil
+}
+
+// UpdateZone answers PATCH /v1/zones/{zoneId}.
+func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject) (api.UpdateZoneResponseObject, error) {
+	patch := store.ZonePatch{
+		Name: req.Body.Name, Slug: req.Body.Slug,
+		DCREnabled: req.Body.DCREnabled, OperatorCoauthorBadge: req.Body.OperatorCoauthorBadge,
+	}
+	var zone db.Zone
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		zone, err = tx.UpdateZone(ctx, req.ZoneID, match(req.Params.IfMatch), patch)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.UpdateZone200JSONResponse{Body: toZone(zone), Headers: api.UpdateZone200ResponseHeaders{ETag: etag(zone.Version)}}, nil
+}
+
+func toZone(z db.Zone) api.Zone {
+	return api.Zone{
+		ID: z.ID, Name: z.Name, Slug: z.Slug, DCREnabled: z.DCREnabled, OperatorCoauthorBadge: z.OperatorCoauthorBadge,
+		CreatedAt: timestamp.Time(z.CreatedAt), UpdatedAt: timestamp.Time(z.UpdatedAt),
+	}
+}

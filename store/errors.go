@@ -1,0 +1,73 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"caracal.run/management/gen/code"
+)
+
+// conflicts maps a constraint's name to the code that its breach means. A
+// migration that adds such a constraint adds its line here.
+var conflicts = map[string]code.Code{
+	"zones_slug_taken": code.ZoneSlugConflict,
+}
+
+// translate gives a breached constraint its code, and a database that cannot be
+// reached or does not get to answer service_unavailable. Anything else stays
+// what it is: a fault of ours.
+func translate(err error) error {
+	if err == nil || errors.Is(err, pgx.ErrNoRows) || errors.As(err, new(code.Code)) {
+		return err
+	}
+	var connect *pgconn.ConnectError
+	var pg *pgconn.PgError
+	var network net.Error
+	switch {
+	case errors.As(err, &connect):
+		return code.ServiceUnavailable.Because(err)
+	case errors.As(err, &pg):
+		if refusal, ok := conflicts[pg.ConstraintName]; ok {
+			return refusal.Because(err)
+		}
+		if away(pg.Code) {
+			return code.ServiceUnavailable.Because(err)
+		}
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), pgconn.SafeToRetry(err):
+		return code.ServiceUnavailable.Because(err)
+	}
+	return err
+}
+
+// away says whether an SQLSTATE speaks of the server and not of the statement.
+func away(sqlstate string) bool {
+	return slices.Contains([]string{
+		"25006",                            // read-only: a replica that was promoted elsewhere
+		"57014",                            // our own time limit
+		"57P01", "57P02", "57P03", "57P05", // shutting down, crashed, starting
+	}, sqlstate) || strings.HasPrefix(sqlstate, "08") || strings.HasPrefix(sqlstate, "53")
+}
+
+// again says whether a transaction that failed so may succeed when it is run
+// once more: it met a deadlock or could not be serialized.
+func again(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
+}
+
+// missing makes of an absent row the code that the caller gives. Only lookups
+// of what a request names say so: elsewhere an absent row is a fault of ours.
+func missing(err error, refusal code.Code) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return refusal
+	}
+	return err
+}

@@ -1,0 +1,66 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io/fs"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // goose speaks database/sql
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"caracal.run/management/store/migrations"
+)
+
+// Migrate brings the schema up to what this program needs, in the owner's role.
+// Replicas that start together wait for each other; one does the work. It calls
+// step for each migration that it applied.
+func Migrate(ctx context.Context, url string, step func(name string)) error {
+	pool, err := sql.Open("pgx", url)
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	defer pool.Close()
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, pool, migrations.FS, goose.WithSessionLocker(locker))
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	results, err := provider.Up(ctx)
+	for _, r := range results {
+		step(r.Source.Path)
+	}
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// CheckSchema refuses a schema that is not the one this program was built with.
+// The service never migrates: it has no right to.
+func (s *Store) CheckSchema(ctx context.Context) error {
+	names, err := fs.Glob(migrations.FS, "*.sql")
+	if err != nil {
+		return err
+	}
+	wanted, err := goose.NumericComponent(names[len(names)-1])
+	if err != nil {
+		return err
+	}
+	var have int64
+	// goose owns this table, so sqlc does not know it.
+	err = s.pool.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&have)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the database has no schema that this role can read; run `caracald migrate` first: %w", err)
+	case have < wanted:
+		return fmt.Errorf("the schema is at version %d and this program wants %d: run `caracald migrate`", have, wanted)
+	case have > wanted:
+		return fmt.Errorf("the schema is at version %d and this program knows only %d: run a newer caracald", have, wanted)
+	}
+	return nil
+}

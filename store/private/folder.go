@@ -1,0 +1,244 @@
+package private
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	throwAwayPrefix = "caracal-private-"
+	longestSocket   = 107 // bytes, by the kernel's sockaddr_un
+)
+
+// A folder is ours as long as its lock is held. The servers inherit the lock, so
+// it stays held until the last of them is gone, whatever becomes of us.
+type folder struct {
+	dir       string
+	throwAway bool
+	lock      *os.File
+
+	account   *syscall.Credential // whom the servers run as; nil for ourselves
+	sockets   string
+	elsewhere *folder // has the sockets, if dir is no place for them
+}
+
+func openFolder(ctx context.Context, o Options) (f *folder, err error) {
+	if o.Dir == "" {
+		f, err = makeThrowAway(roomiest())
+	} else {
+		f, err = claim(ctx, o.Dir, o.Log)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := f.prepare(); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	return f, nil
+}
+
+func (f *folder) prepare() (err error) {
+	if f.account, err = serverAccount(f.path("postgres"), f.dir); err != nil {
+		return err
+	}
+	if !f.throwAway {
+		if err := os.WriteFile(f.lock.Name(), fmt.Appendln(nil, os.Getpid()), 0o600); err != nil {
+			return err
+		}
+		if f.account != nil {
+			// Whoever the data belongs to may use it later without being root.
+			if err := f.lock.Chown(int(f.account.Uid), int(f.account.Gid)); err != nil {
+				return err
+			}
+		}
+	}
+	f.sockets = f.path("run")
+	// To Postgres this is a list of folders, with commas and quotes.
+	if len(f.sockets+"/.s.PGSQL.5432") > longestSocket || strings.ContainsAny(f.sockets, `,"`) {
+		if f.elsewhere, err = makeThrowAway("/tmp"); err != nil {
+			return err
+		}
+		f.sockets = f.elsewhere.path("run")
+	}
+	return f.give(f.sockets)
+}
+
+func (f *folder) path(name string) string { return filepath.Join(f.dir, name) }
+
+// give makes an empty folder that only the servers' account may enter.
+func (f *folder) give(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	err := os.Mkdir(dir, 0o700)
+	if err == nil && f.account != nil {
+		err = os.Chown(dir, int(f.account.Uid), int(f.account.Gid))
+	}
+	return err
+}
+
+// command is a program that runs in dir, as the servers' account and holding
+// the lock, and that gets a signal when the thread that started it ends.
+func (f *folder) command(ctx context.Context, dir string, orphaned syscall.Signal, argv ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir = dir
+	// Neither a PGDATA nor our secrets, and messages in English.
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC"}
+	cmd.ExtraFiles = []*os.File{f.lock}
+	// A process group of its own keeps it away from a Ctrl-C that is for us.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: f.account, Setpgid: true, Pdeathsig: orphaned}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return cmd
+}
+
+// explain adds to an error of starting a command what a person can do about it.
+func (f *folder) explain(err error) error {
+	if f.account == nil || !errors.Is(err, syscall.EACCES) {
+		return err
+	}
+	name := strconv.Itoa(int(f.account.Uid))
+	if u, err := user.LookupId(name); err == nil {
+		name = u.Username
+	}
+	return fmt.Errorf("%w: Postgres refuses to run as root, and user %s cannot enter %s: "+
+		"choose a folder whose parents that user may enter, or start as an ordinary user", err, name, f.dir)
+}
+
+func (f *folder) close() error {
+	var errs []error
+	if f.elsewhere != nil {
+		errs = append(errs, f.elsewhere.close())
+	}
+	if f.throwAway {
+		errs = append(errs, os.RemoveAll(f.dir))
+	}
+	return errors.Join(append(errs, f.lock.Close())...)
+}
+
+// serverAccount says whom the servers run as when we are root, which Postgres
+// refuses: the owner of the first of the places that is not root's, so that data
+// stays with one account, and else Debian's account for Postgres.
+func serverAccount(places ...string) (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	for _, place := range places {
+		var stat syscall.Stat_t
+		if syscall.Stat(place, &stat) == nil && stat.Uid != 0 {
+			return &syscall.Credential{Uid: stat.Uid, Gid: stat.Gid}, nil
+		}
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		if u, err := user.Lookup(name); err == nil {
+			uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
+			gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
+			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, errors.Join(err1, err2)
+		}
+	}
+	return nil, errors.New("Postgres refuses to run as root, and there is no user postgres or nobody to run it as: " +
+		"apt-get install postgresql, or start as an ordinary user")
+}
+
+// claim locks a persistent folder. Servers that have lost their program hold it
+// for as long as they take to shut down, and are waited for.
+func claim(ctx context.Context, dir string, log func(string)) (*folder, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	path := filepath.Join(dir, "lock")
+	for waiting := false; ; waiting = true {
+		lock, err := lockFile(path, os.O_RDWR|os.O_CREATE)
+		if err == nil {
+			return &folder{dir: dir, lock: lock}, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, err
+		}
+		text, _ := os.ReadFile(path)
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err == nil && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			return nil, fmt.Errorf("%s is in use by another caracald (pid %d)", dir, pid)
+		}
+		if !waiting {
+			log("waiting for the servers of an earlier run to shut down…")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the servers of an earlier run, which hold %s (see: fuser -v %[1]s): %w",
+				path, context.Cause(ctx))
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+// makeThrowAway makes a folder, the lock of which is on the folder itself, and
+// removes those that nobody holds.
+func makeThrowAway(parent string) (*folder, error) {
+	// Anybody may put anything there: follow no link, and wait for no FIFO.
+	const flags = os.O_RDONLY | syscall.O_DIRECTORY | syscall.O_NOFOLLOW
+	leftovers, _ := filepath.Glob(filepath.Join(parent, throwAwayPrefix+"*"))
+	for _, dir := range leftovers {
+		if lock, err := lockFile(dir, flags); err == nil {
+			os.RemoveAll(dir) // that of another user stays
+			lock.Close()
+		}
+	}
+	for {
+		dir, err := os.MkdirTemp(parent, throwAwayPrefix)
+		if err != nil {
+			return nil, err
+		}
+		lock, err := lockFile(dir, flags)
+		if err == nil {
+			// The servers' account has to pass through, and nobody has to look.
+			if err = os.Chmod(dir, 0o711); err == nil {
+				return &folder{dir: dir, throwAway: true, lock: lock}, nil
+			}
+			lock.Close()
+		}
+		// Before it was locked, another process may have taken it for a leftover.
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, err
+		}
+	}
+}
+
+func lockFile(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
+	}
+	return f, nil
+}
+
+// roomiest is the fastest place for a throw-away folder: in RAM, if there is
+// more than a gigabyte.
+func roomiest() string {
+	const ram, writable = "/dev/shm", 2
+	var stat syscall.Statfs_t
+	if syscall.Statfs(ram, &stat) == nil && uint64(stat.Bavail)*uint64(stat.Bsize) > 1<<30 &&
+		syscall.Access(ram, writable) == nil {
+		return ram
+	}
+	return os.TempDir()
+}

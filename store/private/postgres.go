@@ -1,0 +1,159 @@
+package private
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	oldestPostgres = 15
+	superuser      = "postgres"
+)
+
+// findPostgres returns the folder of the machine's newest Postgres programs, or
+// of those that match the cluster in f: its files are of one major version, and
+// mean nothing to another.
+func findPostgres(f *folder) (string, error) {
+	want := 0
+	if text, err := os.ReadFile(f.path("postgres/PG_VERSION")); err == nil {
+		want, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+	}
+	places, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if path, err := exec.LookPath("initdb"); err == nil {
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			places = append(places, filepath.Dir(path))
+		}
+	}
+	best, found := "", oldestPostgres-1
+	for _, place := range places {
+		var version int
+		said, _ := exec.Command(filepath.Join(place, "postgres"), "--version").Output()
+		fmt.Sscanf(string(said), "postgres (PostgreSQL) %d", &version)
+		if version > found && (want == 0 || version == want) {
+			best, found = place, version
+		}
+	}
+	switch {
+	case best != "":
+		return best, nil
+	case want != 0:
+		return "", fmt.Errorf("%s was made by Postgres %d, which is not on PATH or below /usr/lib/postgresql: "+
+			"apt-get install postgresql-%[2]d, or remove that folder to begin anew", f.dir, want)
+	default:
+		return "", fmt.Errorf("no initdb of Postgres %d or later found on PATH or below /usr/lib/postgresql: "+
+			"apt-get install postgresql", oldestPostgres)
+	}
+}
+
+// createCluster makes the data folder if there is none. It comes into being by
+// a rename, so that one which exists is complete, whatever was killed when.
+func createCluster(ctx context.Context, f *folder, programs string, log func(string)) error {
+	data, fresh := f.path("postgres"), f.path("postgres.new")
+	if _, err := os.Stat(data); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	log("creating a Postgres cluster…")
+	if err := f.give(fresh); err != nil {
+		return err
+	}
+	argv := []string{filepath.Join(programs, "initdb"), "-D", fresh, "-U", superuser, "--auth", "trust",
+		"--encoding", "UTF8", "--locale", "C.UTF-8", "--no-instructions"}
+	if f.throwAway {
+		argv = append(argv, "--no-sync")
+	}
+	cmd := f.command(ctx, fresh, syscall.SIGKILL, argv...)
+	runtime.LockOSThread() // see Process.launch
+	defer runtime.UnlockOSThread()
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return fmt.Errorf("creating a Postgres cluster: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		return fmt.Errorf("creating a Postgres cluster: %s%w", out, f.explain(err))
+	}
+	return os.Rename(fresh, data)
+}
+
+// removeStalePid removes the postmaster.pid of a killed Postgres if its pid is
+// now some other program's, as happens when a container is started again.
+// Postgres would take that program for itself and not start.
+func removeStalePid(f *folder) error {
+	file := f.path("postgres/postmaster.pid")
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pid, _, _ := strings.Cut(string(text), "\n")
+	if name, _ := os.ReadFile("/proc/" + pid + "/comm"); string(name) == "postgres\n" {
+		return nil
+	}
+	return os.Remove(file)
+}
+
+func newPostgres(f *folder, programs string) *Process {
+	argv := []string{filepath.Join(programs, "postgres"), "-D", f.path("postgres"),
+		"-c", "listen_addresses=", "-c", "port=5432", "-c", "unix_socket_directories=" + f.sockets}
+	if f.throwAway {
+		argv = append(argv, "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off",
+			"-c", "max_connections=300", "-c", "shared_buffers=128MB")
+	}
+	return &Process{
+		name: "Postgres", argv: argv, folder: f, dir: f.path("postgres"), log: f.path("postgres.log"),
+		quit: syscall.SIGINT, // "fast": SIGTERM would wait for every client to leave
+		ping: func(ctx context.Context) error {
+			return asSuperuser(ctx, f, func(*pgx.Conn) error { return nil })
+		},
+	}
+}
+
+// createDatabase makes the roles and the database that are missing: all of them
+// in a new cluster, some if a first start was cut short.
+func createDatabase(ctx context.Context, f *folder, log func(string)) error {
+	missing := []struct{ query, statement string }{
+		{"SELECT FROM pg_roles WHERE rolname = '" + Owner + "'", "CREATE ROLE " + Owner + " LOGIN CREATEDB CREATEROLE"},
+		{"SELECT FROM pg_roles WHERE rolname = '" + Service + "'", "CREATE ROLE " + Service + " LOGIN"},
+		{"SELECT FROM pg_database WHERE datname = 'caracal'", "CREATE DATABASE caracal OWNER " + Owner},
+	}
+	return asSuperuser(ctx, f, func(conn *pgx.Conn) error {
+		for _, m := range missing {
+			found, err := conn.Exec(ctx, m.query)
+			if err == nil && found.RowsAffected() == 0 {
+				log(m.statement + "…")
+				_, err = conn.Exec(ctx, m.statement)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", m.statement, err)
+			}
+		}
+		return nil
+	})
+}
+
+func asSuperuser(ctx context.Context, f *folder, do func(*pgx.Conn) error) error {
+	conn, err := pgx.Connect(ctx, postgresURL(f, superuser, "postgres"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(conn), conn.Close(ctx))
+}
+
+func postgresURL(f *folder, role, database string) string {
+	// The port is a part of the socket's name; said here, PGPORT cannot change it.
+	query := url.Values{"host": {f.sockets}, "port": {"5432"}, "user": {role}}
+	return (&url.URL{Scheme: "postgres", Path: "/" + database, RawQuery: query.Encode()}).String()
+}

@@ -1,0 +1,151 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"caracal.run/management/gen/db"
+)
+
+// shown is what the trail may say of a row, member by member. Rows are never
+// encoded whole: a column added later would leak.
+type shown map[string]any
+
+// secret is a member of which the trail says that it changed, not into what.
+type secret string
+
+// A change is the difference that a write made.
+type change struct {
+	Fields        []string          `json:"changed_fields"`
+	Values        map[string]fromTo `json:"changes,omitempty"`
+	SecretRotated bool              `json:"secret_rotated,omitempty"`
+}
+
+type fromTo struct {
+	From any `json:"from"`
+	To   any `json:"to"`
+}
+
+// diff compares what was shown with what is. Nothing before is a creation,
+// nothing after a removal.
+func diff(before, after shown) change {
+	c := change{Fields: []string{}, Values: map[string]fromTo{}}
+	for _, member := range slices.Sorted(maps.Keys(after)) {
+		from, to := before[member], after[member]
+		if reflect.DeepEqual(from, to) {
+			continue
+		}
+		if _, hidden := to.(secret); hidden {
+			c.SecretRotated = before != nil
+			continue
+		}
+		c.Fields = append(c.Fields, member)
+		c.Values[member] = fromTo{from, to}
+	}
+	return c
+}
+
+// An entry is one line of the audit trail, to be written when the transaction
+// is about to commit.
+type entry struct {
+	zone, action, kind, id string
+	payload                any
+}
+
+// An event is what others must hear. Members without a value are not sent.
+type event struct {
+	zone, stream string
+	fields       map[string]string
+}
+
+// record notes that one thing changed, and what others must hear of it. Both
+// are written, in the same transaction, when fn has returned.
+func (tx *Tx) record(zone, kind, id string, c change, events ...event) {
+	tx.entries = append(tx.entries, entry{zone: zone, kind: kind, id: id, payload: c})
+	tx.events = append(tx.events, events...)
+}
+
+// writeRecords writes what record noted.
+func (tx *Tx) writeRecords(ctx context.Context) error {
+	if len(tx.entries) == 0 {
+		return nil
+	}
+	p, err := entriesParams(tx.cause, tx.entries)
+	if err != nil {
+		return err
+	}
+	return tx.q.InsertAuditEntries(ctx, p)
+}
+
+// Refuse records that an authenticated caller was refused. Nothing changed, so
+// there is no transaction to belong to.
+func (s *Store) Refuse(ctx context.Context, cause Cause, zone, kind, id string) error {
+	p, err := entriesParams(cause, []entry{{zone: zone, kind: kind, id: id}})
+	if err != nil {
+		return err
+	}
+	return s.For(cause.Actor).q.InsertAuditEntries(ctx, p)
+}
+
+func entriesParams(cause Cause, entries []entry) (db.InsertAuditEntriesParams, error) {
+	p := db.InsertAuditEntriesParams{
+		RequestID: cause.RequestID, ActorName: cause.Actor.Name, Operation: cause.Operation,
+		Method: cause.Method, Path: cause.Path, StatusCode: int32(cause.Status),
+	}
+	scope := scopeMembers{Mode: "control_plane_wildcard", Zone: AllZones}
+	if cause.Actor.ID != "" {
+		actorScope := "global"
+		if !cause.Actor.Global() {
+			actorScope = "zone"
+			scope = scopeMembers{Mode: "zone_scoped", Zone: cause.Actor.Zone}
+		}
+		p.ActorID, p.ActorScope = &cause.Actor.ID, &actorScope
+	}
+	for _, e := range entries {
+		payload, err := e.text(scope)
+		if err != nil {
+			return p, fmt.Errorf("audit entry of %s %s: %w", e.kind, e.id, err)
+		}
+		action := e.action
+		if action == "" {
+			action = cause.Method + " " + cause.Path
+		}
+		p.ZoneIds = append(p.ZoneIds, e.zone)
+		p.Ids = append(p.Ids, newID())
+		p.Actions = append(p.Actions, action)
+		p.EntityTypes = append(p.EntityTypes, e.kind)
+		p.EntityIds = append(p.EntityIds, e.id)
+		p.Payloads = append(p.Payloads, payload)
+	}
+	return p, nil
+}
+
+// scopeMembers say, in every entry, under which row-level security the actor
+// worked (contract: admin-audit.md §3.1).
+type scopeMembers struct {
+	Mode string `json:"rls_mode"`
+	Zone string `json:"rls_zone_guc"`
+}
+
+// text is the payload as it is stored and will be hashed: compact JSON, the
+// scope first.
+func (e entry) text(scope scopeMembers) (string, error) {
+	var payload any
+	switch p := e.payload.(type) {
+	case nil:
+		payload = scope
+	case change:
+		payload = struct {
+			scopeMembers
+			change
+		}{scope, p}
+	default:
+		return "", fmt.Errorf("a %T is no payload", p)
+	}
+	text, err := json.Marshal(payload)
+	return string(text), err
+}

@@ -1,0 +1,221 @@
+// Package storetest gives every test a database of its own, on a private
+// Postgres that the test binary starts, and the rows that no operation writes
+// yet.
+package storetest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"caracal.run/management/store"
+	"caracal.run/management/store/migrations"
+	"caracal.run/management/store/private"
+)
+
+var servers *private.Servers
+
+// Main runs a test binary's tests between the start and the end of its own
+// Postgres and Redis. Each binary that uses this package calls it in TestMain.
+func Main(m *testing.M) { os.Exit(Run(m.Run)) }
+
+// Run is Main for those who have something to say about the exit code.
+func Run(tests func() int) int {
+	var err error
+	servers, err = private.Start(context.Background(), private.Options{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	status := tests()
+	if err := servers.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return status
+}
+
+// Servers are the binary's Postgres and Redis, for tests that hurt them.
+func Servers() *private.Servers { return servers }
+
+// A DB is one test's database.
+type DB struct {
+	tb   testing.TB
+	name string
+	pool *pgxpool.Pool // the owner's, who sees all zones
+}
+
+var serial atomic.Int64
+
+// New clones the migrated template; the clone goes with the test.
+func New(tb testing.TB) *DB {
+	tb.Helper()
+	from := template(tb)
+	d := &DB{tb: tb, name: fmt.Sprintf("test_%d", serial.Add(1))}
+	admin(tb, "CREATE DATABASE "+d.name+" OWNER "+private.Owner+" TEMPLATE "+from+" STRATEGY FILE_COPY")
+	config, err := pgxpool.ParseConfig(servers.PostgresURL(private.Owner, d.name))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	config.ConnConfig.RuntimeParams["caracal.zone_id"] = store.AllZones
+	config.MaxConns = 2
+	d.pool, err = pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		d.pool.Close()
+		admin(tb, "DROP DATABASE "+d.name+" WITH (FORCE)")
+	})
+	return d
+}
+
+// URL is the database in the service's role.
+func (d *DB) URL() string { return servers.PostgresURL(private.Service, d.name) }
+
+// OwnerURL is the database in the owner's role.
+func (d *DB) OwnerURL() string { return servers.PostgresURL(private.Owner, d.name) }
+
+// Store opens the database in the service's role.
+func (d *DB) Store() *store.Store {
+	d.tb.Helper()
+	s, err := store.Open(context.Background(), store.Config{
+		URL: d.URL(), Name: d.tb.Name(), PoolMax: 4, ConnectTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		StatementTimeout: 15 * time.Second, IdleInTxTimeout: 30 * time.Second,
+	})
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	d.tb.Cleanup(s.Close)
+	return s
+}
+
+// Away makes the database refuse everybody, as if its server were gone.
+func (d *DB) Away() {
+	d.tb.Helper()
+	admin(d.tb, "ALTER DATABASE "+d.name+" ALLOW_CONNECTIONS false")
+	admin(d.tb, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+d.name+"'")
+}
+
+// Back ends what Away began.
+func (d *DB) Back() {
+	d.tb.Helper()
+	admin(d.tb, "ALTER DATABASE "+d.name+" ALLOW_CONNECTIONS true")
+}
+
+// Exec runs a statement as the owner.
+func (d *DB) Exec(sql string, args ...any) {
+	d.tb.Helper()
+	if _, err := d.pool.Exec(context.Background(), sql, args...); err != nil {
+		d.tb.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// Value is the one value that a query of the owner answers.
+func Value[T any](d *DB, sql string, args ...any) T {
+	d.tb.Helper()
+	v, err := queryValue[T](d.pool, sql, args...)
+	if err != nil {
+		d.tb.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+// Column is the values of a query of the owner that answers one column.
+func Column[T any](d *DB, sql string, args ...any) []T {
+	d.tb.Helper()
+	rows, err := d.pool.Query(context.Background(), sql, args...)
+	if err != nil {
+		d.tb.Fatalf("%s: %v", sql, err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowTo[T])
+	if err != nil {
+		d.tb.Fatalf("%s: %v", sql, err)
+	}
+	return all
+}
+
+func queryValue[T any](pool *pgxpool.Pool, sql string, args ...any) (T, error) {
+	var v T
+	err := pool.QueryRow(context.Background(), sql, args...).Scan(&v)
+	return v, err
+}
+
+// newTemplate migrates one database, named after the migrations, for all tests
+// of the binary.
+var newTemplate = sync.OnceValues(func() (string, error) {
+	hash := sha256.New()
+	names, err := fs.Glob(migrations.FS, "*.sql")
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		text, err := migrations.FS.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		_, _ = hash.Write(text) // a hash takes everything
+	}
+	name := "template_" + hex.EncodeToString(hash.Sum(nil)[:6])
+	if err := asAdmin("CREATE DATABASE " + name + " OWNER " + private.Owner); err != nil {
+		return "", err
+	}
+	return name, store.Migrate(context.Background(), servers.PostgresURL(private.Owner, name), func(string) {})
+})
+
+func template(tb testing.TB) string {
+	tb.Helper()
+	if servers == nil {
+		tb.Fatal("no servers: call storetest.Main in TestMain")
+	}
+	name, err := newTemplate()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return name
+}
+
+func admin(tb testing.TB, sql string) {
+	tb.Helper()
+	if err := asAdmin(sql); err != nil {
+		tb.Fatalf("%s: %v", sql, err)
+	}
+}
+
+var adminPool = sync.OnceValues(func() (*pgxpool.Pool, error) {
+	return pgxpool.New(context.Background(), servers.PostgresURL("postgres", "postgres"))
+})
+
+func asAdmin(sql string) error {
+	pool, err := adminPool()
+	if err != nil {
+		return err
+	}
+	_, err = pool.Exec(context.Background(), sql)
+	return err
+}
+
+// RedisURL is a database of the binary's Redis that no other test uses.
+func RedisURL(tb testing.TB) string {
+	tb.Helper()
+	u, err := url.Parse(servers.RedisURL())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	q := u.Query()
+	q.Set("db", fmt.Sprint(serial.Add(1)%private.RedisDatabases))
+	u.RawQuery = q.Encode()
+	return strings.TrimSuffix(u.String(), "?")
+}

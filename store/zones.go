@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/db"
+)
+
+// Zone is a live zone, or zone_not_found.
+func (s *Store) Zone(ctx context.Context, id string) (db.Zone, error) {
+	zone, err := s.q.GetZone(ctx, id)
+	return zone, missing(err, code.ZoneNotFound)
+}
+
+// Zones is a page of live zones that are not Caracal's own, newest first.
+func (s *Store) Zones(ctx context.Context, p Page) ([]db.Zone, error) {
+	return s.q.ListZones(ctx, db.ListZonesParams{BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
+}
+
+// NewZone is what a caller says of a zone to be.
+type NewZone struct {
+	Name       string
+	Slug       *string // nil: made from the name
+	DCREnabled bool
+}
+
+// CreateZone adds a zone.
+func (tx *Tx) CreateZone(ctx context.Context, n NewZone) (db.Zone, error) {
+	row := db.InsertZoneParams{ID: newID(), Name: n.Name, DCREnabled: n.DCREnabled}
+	if err := tx.mayName(zoneName, n.Name); err != nil {
+		return db.Zone{}, err
+	}
+	var zone db.Zone
+	var err error
+	if n.Slug != nil {
+		if err := tx.mayName(zoneSlug, *n.Slug); err != nil {
+			return db.Zone{}, err
+		}
+		row.Slug, row.Reserved = *n.Slug, reserved(zoneName, n.Name) || reserved(zoneSlug, *n.Slug)
+		zone, err = tx.q.InsertZone(ctx, row)
+		err = missing(err, code.ZoneSlugConflict)
+	} else {
+		row.Reserved = reserved(zoneName, n.Name)
+		zone, err = tx.insertZoneUnderFreeSlug(ctx, row)
+	}
+	if err != nil {
+		return zone, err
+	}
+	tx.record(zone.ID, "zones", zone.ID, diff(nil, shownZone(zone)))
+	return zone, nil
+}
+
+// insertZoneUnderFreeSlug tries the slug that the name suggests, then numbered
+// ones, then one that nobody else can have thought of. Others may create zones
+// of the same name at the same moment, so what looks free need not stay so.
+func (tx *Tx) insertZoneUnderFreeSlug(ctx context.Context, row db.InsertZoneParams) (db.Zone, error) {
+	const tries = 10
+	base := slugOf(row.Name)
+	row.Slug = base
+	for range tries {
+		zone, err := tx.q.InsertZone(ctx, row)
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return zone, err
+		}
+		row.Slug, err = tx.q.GetFreeZoneSlug(ctx, base)
+		if errors.Is(err, pgx.ErrNoRows) {
+			break
+		}
+		if err != nil {
+			return zone, err
+		}
+	}
+	row.Slug = base + "-" + strings.ReplaceAll(row.ID, "-", "")
+	return tx.q.InsertZone(ctx, row)
+}
+
+// slugOf is a name in lower case with everything but letters and digits made
+// into single hyphens. A name that would lead into the reserved namespace is
+// kept out of it.
+func slugOf(name string) string {
+	words := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	})
+	slug := strings.Join(words, "-")
+	switch {
+	case slug == "":
+		return "zone"
+	case reserved(zoneSlug, slug):
+		return "zone-" + slug
+	}
+	return slug
+}
+
+// ZonePatch is what a caller wants changed; nil stays as it is.
+type ZonePatch struct {
+	Name                  *string
+	Slug                  *string
+	DCREnabled            *bool
+	OperatorCoauthorBadge *bool
+}
+
+// UpdateZone changes a zone that is still at a version that match admits.
+func (tx *Tx) UpdateZone(ctx context.Context, id string, match Match, p ZonePatch) (db.Zone, error) {
+	if p == (ZonePatch{}) {
+		return db.Zone{}, code.NoFields
+	}
+	for space, value := range map[namespace]*string{zoneName: p.Name, zoneSlug: p.Slug} {
+		if value == nil {
+			continue
+		}
+		if err := tx.mayName(space, *value); err != nil {
+			return db.Zone{}, err
+		}
+	}
+	before, err := tx.lockZone(ctx, id, together)
+	if err != nil {
+		return before, err
+	}
+	if err := match.check(before.Version); err != nil {
+		return before, err
+	}
+	after, err := tx.q.UpdateZone(ctx, db.UpdateZoneParams{
+		ID: id, Name: p.Name, Slug: p.Slug, DCREnabled: p.DCREnabled, OperatorCoauthorBadge: p.OperatorCoauthorBadge,
+		Reserved: reserved(zoneName, or(p.Name, before.Name)) || reserved(zoneSlug, or(p.Slug, before.Slug)),
+	})
+	if err != nil {
+		return after, err
+	}
+	tx.record(id, "zones", id, diff(shownZone(before), shownZone(after)))
+	return after, nil
+}
+
+func shownZone(z db.Zone) shown {
+	return shown{"name": z.Name, "slug": z.Slug, "dcr_enabled": z.DCREnabled, "operator_coauthor_badge": z.OperatorCoauthorBadge}
+}
+
+func or[T any](value *T, otherwise T) T {
+	if value == nil {
+		return otherwise
+	}
+	return *value
+}
