@@ -25,3 +25,16 @@ SELECT pg_notify('caracal_admin_tokens', '');
 -- TouchAdminTokens notes that tokens were used, unless a replica noted it a short while ago.
 UPDATE admin_tokens SET last_used_at = @used_at
 WHERE id = ANY (@ids::text[]) AND (last_used_at IS NULL OR last_used_at <= @stale_before::timestamptz);
+
+-- name: ListAdminTokens :many
+-- ListAdminTokens pages backwards in time, like every list.
+SELECT * FROM admin_tokens
+WHERE (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: RevokeAdminToken :one
+UPDATE admin_tokens SET revoked_at = now() WHERE id = @id AND revoked_at IS NULL RETURNING *;
+
+-- name: RevokeAdminTokensOfZone :many
+UPDATE admin_tokens SET revoked_at = now() WHERE zone_id = @zone_id AND revoked_at IS NULL RETURNING *;

@@ -42,3 +42,13 @@ UPDATE zones SET
     updated_at              = now()
 WHERE id = @id
 RETURNING *;
+
+-- name: ArchiveZone :exec
+UPDATE zones SET archived_at = now(), updated_at = now(), version = version + 1 WHERE id = @id;
+
+-- name: GetZoneDCRStatus :one
+SELECT zones.id, zones.dcr_enabled,
+    (SELECT count(*) FROM applications
+     WHERE zone_id = zones.id AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()) AS live_dcr_applications
+FROM zones
+WHERE zones.id = @id AND zones.archived_at IS NULL;

@@ -5,6 +5,7 @@ import (
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/db"
 	"caracal.run/management/server/middleware"
 	"caracal.run/management/server/timestamp"
 	"caracal.run/management/store"
@@ -39,6 +40,48 @@ func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenR
 		ZoneID: token.OfZone, CreatedBy: token.CreatedBy,
 		CreatedAt: timestamp.Time(token.CreatedAt), ExpiresAt: timestamp.Optional(token.ExpiresAt), Token: text,
 	}, nil
+}
+
+// ListAdminTokens answers GET /v1/admin-tokens.
+func (s *Server) ListAdminTokens(ctx context.Context, req api.ListAdminTokensRequestObject) (api.ListAdminTokensResponseObject, error) {
+	if err := mayManageTokens(ctx); err != nil {
+		return nil, err
+	}
+	page, err := pageOf(req.Params.Cursor, req.Params.Limit, "admin-tokens")
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := s.reads(ctx).AdminTokens(ctx, page)
+	if err != nil {
+		return nil, err
+	}
+	tokens, link := cut(ctx, tokens, page, "admin-tokens", func(t db.AdminToken) store.Place { return store.Place{Time: t.CreatedAt, ID: t.ID} })
+	return api.ListAdminTokens200JSONResponse{Body: each(tokens, toAdminToken), Headers: api.ListAdminTokens200ResponseHeaders{Link: link}}, nil
+}
+
+// DeleteAdminToken answers DELETE /v1/admin-tokens/{id}.
+func (s *Server) DeleteAdminToken(ctx context.Context, req api.DeleteAdminTokenRequestObject) (api.DeleteAdminTokenResponseObject, error) {
+	if err := mayManageTokens(ctx); err != nil {
+		return nil, err
+	}
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DeleteAdminToken(ctx, req.ID) })
+	if err != nil {
+		return nil, err
+	}
+	s.verifier.Forget() // here at once; the other replicas hear of it
+	return api.DeleteAdminToken204Response{}, nil
+}
+
+func toAdminToken(t db.AdminToken) api.AdminToken {
+	scope := api.AdminTokenScopeGlobal
+	if t.OfZone != nil {
+		scope = api.AdminTokenScopeZone
+	}
+	return api.AdminToken{
+		ID: t.ID, Name: t.Name, Scope: scope, Capability: api.AdminTokenCapability(t.Capability), ZoneID: t.OfZone,
+		CreatedBy: t.CreatedBy, CreatedAt: timestamp.Time(t.CreatedAt), ExpiresAt: timestamp.Optional(t.ExpiresAt),
+		LastUsedAt: timestamp.Optional(t.LastUsedAt), RevokedAt: timestamp.Optional(t.RevokedAt),
+	}
 }
 
 // mayManageTokens refuses a token that was derived from the bootstrap token:

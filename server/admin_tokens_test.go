@@ -27,7 +27,7 @@ func TestCreateAdminToken(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone()
-	a.DB.Exec("INSERT INTO zones (id, name, slug, reserved, archived_at) VALUES ('gone', 'Gone', 'gone', false, now())")
+	gone := a.DB.ArchivedZone()
 	global := client.NewAdminToken{Name: "x", Scope: client.AdminTokenScopeGlobal}
 	ofZone := func(id string) client.NewAdminToken {
 		return client.NewAdminToken{Name: "x", Scope: client.AdminTokenScopeZone, ZoneID: &id}
@@ -52,7 +52,7 @@ func TestCreateAdminToken(t *testing.T) {
 		{"global with a zone", a.Admin, client.NewAdminToken{Name: "x", Scope: "global", ZoneID: &zone.ID}, code.ZoneIDNotAllowedForGlobal},
 		{"zone unknown", a.Admin, ofZone("nowhere"), code.ZoneNotFound},
 		{"zone that is no zone", a.Admin, ofZone("-"), code.ZoneNotFound},
-		{"zone archived", a.Admin, ofZone("gone"), code.ZoneNotFound},
+		{"zone archived", a.Admin, ofZone(gone), code.ZoneNotFound},
 		{"by the Console", a.With(console("caracal:console:write:v1")), global, code.AdminTokenManagementForbiddenForDerivedToken},
 		{"by the Console, reading", a.With(console("caracal:console:read-only:v1")), global, code.AdminTokenReadOnly},
 	} {

@@ -94,8 +94,12 @@ func LoadConfig(environ []string) (Config, error) {
 func withFiles(environ []string) (map[string]string, error) {
 	values := map[string]string{}
 	for _, pair := range environ {
-		if name, value, _ := strings.Cut(pair, "="); value != "" {
-			values[name] = value
+		name, value, _ := strings.Cut(pair, "=")
+		values[name] = value
+	}
+	for name, value := range values {
+		if value == "" {
+			delete(values, name)
 		}
 	}
 	for field := range settings() {

@@ -17,6 +17,14 @@ import (
 	"caracal.run/management/store"
 )
 
+// go-redis logs by itself whatever it cannot reach; what matters of that is a
+// metric, readiness, and an answer here.
+func init() { redis.SetLogger(quiet{}) }
+
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
 // Run serves until ctx ends, then stops in order. Requests that were accepted
 // are answered.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {

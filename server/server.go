@@ -48,7 +48,14 @@ type Server struct {
 	spec     promise
 }
 
-type limits struct{ address, token, readiness, authFailures *limiter.Limiter }
+type limits struct{ address, token, readiness, authFailures, registrations *limiter.Limiter }
+
+func (l limits) all() (all []*limiter.Limiter) {
+	for _, one := range l.named() {
+		all = append(all, one.Limiter)
+	}
+	return all
+}
 
 type namedLimit struct {
 	name string
@@ -56,11 +63,7 @@ type namedLimit struct {
 }
 
 func (l limits) named() []namedLimit {
-	return []namedLimit{{"address", l.address}, {"token", l.token}, {"readiness", l.readiness}, {"auth_failures", l.authFailures}}
-}
-
-func (l limits) all() []*limiter.Limiter {
-	return []*limiter.Limiter{l.address, l.token, l.readiness, l.authFailures}
+	return []namedLimit{{"address", l.address}, {"token", l.token}, {"readiness", l.readiness}, {"auth_failures", l.authFailures}, {"registrations", l.registrations}}
 }
 
 var _ api.StrictServerInterface = (*Server)(nil)
@@ -104,6 +107,8 @@ func New(o Options) (*Server, http.Handler, error) {
 			token:        perMinute("api:v1_rl:", c.RequestsPerMinute),
 			readiness:    perMinute("api:ready_rl:", c.ReadyPerMinute),
 			authFailures: perMinute("api:admin_auth_fail:", c.AuthFailuresPerMinute),
+
+			registrations: limiter.New("rl:dcr:", time.Second, registrationsPerSecond),
 		},
 		draining: make(chan struct{}),
 	}

@@ -137,7 +137,14 @@ func TestAZoneTokenCanDoNothingToAnotherZone(t *testing.T) {
 	w := newWalker(t)
 	own := w.Zone()
 	token := w.Token(own.ID, "write").Token
-	foreign := map[string]string{} // collection -> the id of one of the other zone's
+	application, err := w.Admin.CreateApplicationWithResponse(t.Context(), w.zone.ID, client.NewApplication{Name: "theirs", RegistrationMethod: "managed"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := map[string]string{ // collection -> the id of one of the other zone's
+		"applications": application.JSON201.ID,
+		"admin-tokens": w.Token(w.zone.ID, "write").ID,
+	}
 	before := everythingOf(w.DB, w.zone.ID)
 	tried := 0
 	each(t, scoped, func(t *testing.T, op servertest.Operation) {

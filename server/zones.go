@@ -50,6 +50,7 @@ func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject
 	patch := store.ZonePatch{
 		Name: req.Body.Name, Slug: req.Body.Slug,
 		DCREnabled: req.Body.DCREnabled, OperatorCoauthorBadge: req.Body.OperatorCoauthorBadge,
+		DCRShutdown: (*string)(req.Body.DCRShutdown),
 	}
 	var zone db.Zone
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
@@ -60,6 +61,24 @@ func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject
 		return nil, err
 	}
 	return api.UpdateZone200JSONResponse{Body: toZone(zone), Headers: api.UpdateZone200ResponseHeaders{ETag: etag(zone.Version)}}, nil
+}
+
+// DeleteZone answers DELETE /v1/zones/{zoneId}.
+func (s *Server) DeleteZone(ctx context.Context, req api.DeleteZoneRequestObject) (api.DeleteZoneResponseObject, error) {
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DeleteZone(ctx, req.ZoneID, match(req.Params.IfMatch)) })
+	if err != nil {
+		return nil, err
+	}
+	return api.DeleteZone204Response{}, nil
+}
+
+// GetDCRStatus answers GET /v1/zones/{zoneId}/dcr-status.
+func (s *Server) GetDCRStatus(ctx context.Context, req api.GetDCRStatusRequestObject) (api.GetDCRStatusResponseObject, error) {
+	status, err := s.reads(ctx).DCRStatus(ctx, req.ZoneID)
+	if err != nil {
+		return nil, err
+	}
+	return api.GetDCRStatus200JSONResponse{ID: status.ID, DCREnabled: status.DCREnabled, LiveDCRApplications: status.LiveDCRApplications}, nil
 }
 
 func toZone(z db.Zone) api.Zone {

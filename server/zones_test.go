@@ -133,7 +133,7 @@ func TestGetZone(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, other := a.Zone(), a.Zone()
-	a.DB.Exec("INSERT INTO zones (id, name, slug, reserved, archived_at) VALUES ('gone', 'Gone', 'gone', false, now())")
+	gone := a.DB.ArchivedZone()
 	for _, tt := range []struct {
 		name string
 		as   *client.ClientWithResponses
@@ -144,7 +144,7 @@ func TestGetZone(t *testing.T) {
 		{"own zone", a.As(zone.ID, "read"), zone.ID, ""},
 		{"other zone", a.As(other.ID, "write"), zone.ID, code.AdminTokenZoneMismatch},
 		{"unknown", a.Admin, "nowhere", code.ZoneNotFound},
-		{"archived", a.Admin, "gone", code.ZoneNotFound},
+		{"archived", a.Admin, gone, code.ZoneNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -162,7 +162,7 @@ func TestUpdateZone(t *testing.T) {
 	a := servertest.New(t)
 	taken := a.Zone()
 	system := a.Zone(func(z *client.NewZone) { z.Name = "caracal.sys/system" })
-	a.DB.Exec("INSERT INTO zones (id, name, slug, reserved, archived_at) VALUES ('gone', 'Gone', 'gone', false, now())")
+	gone := a.DB.ArchivedZone()
 	mine := a.Zone()
 	for _, tt := range []struct {
 		name string
@@ -182,7 +182,7 @@ func TestUpdateZone(t *testing.T) {
 		{"reserved name", a.As("", "write"), "", client.ZonePatch{Name: new("caracal.sys/x")}, code.ReservedNamespace},
 		{"reserved slug", a.As("", "write"), "", client.ZonePatch{Slug: new("caracal-sys-y")}, code.ReservedNamespace},
 		{"unknown", a.Admin, "nowhere", client.ZonePatch{Name: new("x")}, code.ZoneNotFound},
-		{"archived", a.Admin, "gone", client.ZonePatch{Name: new("x")}, code.ZoneNotFound},
+		{"archived", a.Admin, gone, client.ZonePatch{Name: new("x")}, code.ZoneNotFound},
 		{"Caracal's own, by the bootstrap token", a.Admin, system.ID, client.ZonePatch{DCREnabled: new(true)}, ""},
 		{"Caracal's own, by another", a.As("", "write"), system.ID, client.ZonePatch{DCREnabled: new(false)}, code.SystemZoneReadOnly},
 	} {
@@ -271,7 +271,7 @@ func TestListZonesShowsEachOnceThoughTheyShareATimestamp(t *testing.T) {
 	const many, page = 47, 10
 	a.DB.Exec(`INSERT INTO zones (id, name, slug, reserved, created_at) SELECT 'z-' || n, 'Zone', 'z-' || n, false,
 		timestamptz '2026-01-01 00:00:00.000001Z' + (n / 20) * interval '1 microsecond' FROM generate_series(1, $1) AS n`, many)
-	a.DB.Exec("INSERT INTO zones (id, name, slug, reserved, archived_at) VALUES ('gone', 'Gone', 'gone', false, now())")
+	a.DB.ArchivedZone()
 	a.Zone(func(z *client.NewZone) { z.Name = "caracal.sys/hidden" })
 	seen := map[string]int{}
 	pages := 0

@@ -85,6 +85,20 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 	return AdminToken{token}, text, nil
 }
 
+// AdminTokens is a page of all tokens there ever were, newest first.
+func (s *Store) AdminTokens(ctx context.Context, p Page) ([]db.AdminToken, error) {
+	return s.q.ListAdminTokens(ctx, db.ListAdminTokensParams{BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
+}
+
+// DeleteAdminToken revokes a live token, for every replica at once.
+func (tx *Tx) DeleteAdminToken(ctx context.Context, id string) error {
+	token, err := tx.q.RevokeAdminToken(ctx, id)
+	if err != nil {
+		return missing(err, code.AdminTokenNotFound)
+	}
+	return tx.recordRevoked(ctx, []db.AdminToken{token})
+}
+
 // SeedAdminTokens makes the bootstrap token and the Console's two tokens that
 // derive from it live, and ends those of an earlier bootstrap token (contract:
 // conventions.md §9.2). A token that was revoked and is configured again works
@@ -128,7 +142,7 @@ func (tx *Tx) recordRevoked(ctx context.Context, tokens []db.AdminToken) error {
 		return nil
 	}
 	for _, t := range tokens {
-		tx.record(t.ZoneID, "admin-tokens", t.ID, diff(shownAdminToken(t), nil))
+		tx.record(t.ZoneID, "admin-tokens", t.ID, removed)
 	}
 	return tx.q.NotifyAdminTokensRevoked(ctx)
 }

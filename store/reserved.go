@@ -11,8 +11,9 @@ import (
 type namespace string
 
 const (
-	zoneName namespace = "caracal.sys/"
-	zoneSlug namespace = "caracal-sys-"
+	zoneName        namespace = "caracal.sys/"
+	zoneSlug        namespace = "caracal-sys-"
+	applicationName namespace = "caracal.sys/"
 )
 
 // reserved says whether a name belongs to Caracal itself. Case and surrounding

@@ -96,33 +96,58 @@ func slugOf(name string) string {
 	return slug
 }
 
+// DCRStatus is whether applications may register themselves in a zone, and how
+// many live ones did.
+func (s *Store) DCRStatus(ctx context.Context, id string) (db.GetZoneDCRStatusRow, error) {
+	status, err := s.q.GetZoneDCRStatus(ctx, id)
+	return status, missing(err, code.ZoneNotFound)
+}
+
 // ZonePatch is what a caller wants changed; nil stays as it is.
 type ZonePatch struct {
 	Name                  *string
 	Slug                  *string
 	DCREnabled            *bool
 	OperatorCoauthorBadge *bool
+	DCRShutdown           *string // goes with DCREnabled false: what becomes of live applications
 }
+
+// What becomes of the live applications when registration ends.
+const (
+	keepLive   = "keep_live"
+	revokeLive = "revoke_live"
+)
 
 // UpdateZone changes a zone that is still at a version that match admits.
 func (tx *Tx) UpdateZone(ctx context.Context, id string, match Match, p ZonePatch) (db.Zone, error) {
-	if p == (ZonePatch{}) {
+	ends := p.DCREnabled != nil && !*p.DCREnabled
+	switch {
+	case p.DCRShutdown != nil && !ends:
+		return db.Zone{}, code.DCRShutdownNotApplicable
+	case p == ZonePatch{}:
 		return db.Zone{}, code.NoFields
 	}
-	for space, value := range map[namespace]*string{zoneName: p.Name, zoneSlug: p.Slug} {
-		if value == nil {
-			continue
-		}
-		if err := tx.mayName(space, *value); err != nil {
-			return db.Zone{}, err
-		}
+	if err := tx.mayName(zoneName, or(p.Name, "")); err != nil {
+		return db.Zone{}, err
 	}
-	before, err := tx.lockZone(ctx, id, together)
+	if err := tx.mayName(zoneSlug, or(p.Slug, "")); err != nil {
+		return db.Zone{}, err
+	}
+	how := together
+	if ends {
+		how = alone
+	}
+	before, err := tx.lockZone(ctx, id, how)
 	if err != nil {
 		return before, err
 	}
 	if err := match.check(before.Version); err != nil {
 		return before, err
+	}
+	if ends && (before.DCREnabled || p.DCRShutdown != nil) {
+		if err := tx.shutDownDCR(ctx, id, p.DCRShutdown); err != nil {
+			return before, err
+		}
 	}
 	after, err := tx.q.UpdateZone(ctx, db.UpdateZoneParams{
 		ID: id, Name: p.Name, Slug: p.Slug, DCREnabled: p.DCREnabled, OperatorCoauthorBadge: p.OperatorCoauthorBadge,
@@ -133,6 +158,72 @@ func (tx *Tx) UpdateZone(ctx context.Context, id string, match Match, p ZonePatc
 	}
 	tx.record(id, "zones", id, diff(shownZone(before), shownZone(after)))
 	return after, nil
+}
+
+// A dcrShutdown is what the trail says of the end of registration.
+type dcrShutdown struct {
+	Disabled     bool   `json:"dcr_registration_disabled"`
+	Mode         string `json:"dcr_shutdown_mode"`
+	Live         int    `json:"live_dcr_applications"`
+	Applications int    `json:"revoked_applications"`
+	Sessions     int    `json:"revoked_sessions"`
+	Agents       int    `json:"terminated_agents"`
+	Delegations  int    `json:"revoked_delegations"`
+}
+
+// shutDownDCR decides what becomes of the live applications that registered
+// themselves. The zone is held alone: no other registers meanwhile.
+func (tx *Tx) shutDownDCR(ctx context.Context, zone string, mode *string) error {
+	live, err := tx.q.LockLiveDCRApplications(ctx, zone)
+	if err != nil {
+		return err
+	}
+	done := dcrShutdown{Disabled: true, Mode: or(mode, keepLive), Live: len(live)}
+	switch {
+	case len(live) == 0:
+		done.Mode = "no_live"
+	case mode == nil:
+		return code.DCRShutdownRequired.With("live_dcr_applications", len(live))
+	case *mode == revokeLive:
+		if err := tx.archiveApplications(ctx, zone, live); err != nil {
+			return err
+		}
+		r, err := tx.revokeOf(ctx, zone, applicationIDs(live), "dcr_shutdown")
+		if err != nil {
+			return err
+		}
+		done.Applications, done.Sessions, done.Agents, done.Delegations = len(live), len(r.sessions), len(r.agents), len(r.edges)
+	}
+	tx.entries = append(tx.entries, entry{zone: zone, action: "DCR shutdown " + done.Mode, kind: "zones", id: zone, payload: done})
+	return nil
+}
+
+// DeleteZone archives a zone and revokes all that lives in it, its tokens among
+// them.
+func (tx *Tx) DeleteZone(ctx context.Context, id string, match Match) error {
+	const reason = "zone_archived"
+	before, err := tx.lockZone(ctx, id, alone)
+	if err != nil {
+		return err
+	}
+	if err := match.check(before.Version); err != nil {
+		return err
+	}
+	if err := tx.q.ArchiveZone(ctx, id); err != nil {
+		return err
+	}
+	tokens, err := tx.q.RevokeAdminTokensOfZone(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := tx.recordRevoked(ctx, tokens); err != nil {
+		return err
+	}
+	if _, err := tx.revokeAll(ctx, id, reason); err != nil {
+		return err
+	}
+	tx.record(id, "zones", id, removed, event{id, streamPolicyInvalidate, fields{"zone_id": id}})
+	return nil
 }
 
 func shownZone(z db.Zone) shown {

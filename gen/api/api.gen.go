@@ -28,10 +28,21 @@ const (
 	AdminTokenScopeZone   AdminTokenScope = "zone"
 )
 
+// Defines values for NewApplicationRegistrationMethod.
+const (
+	NewApplicationRegistrationMethodManaged NewApplicationRegistrationMethod = "managed"
+)
+
 // Defines values for ReadinessRedis.
 const (
 	ReadinessRedisReachable   ReadinessRedis = "reachable"
 	ReadinessRedisUnreachable ReadinessRedis = "unreachable"
+)
+
+// Defines values for RegistrationMethod.
+const (
+	RegistrationMethodDCR     RegistrationMethod = "dcr"
+	RegistrationMethodManaged RegistrationMethod = "managed"
 )
 
 // Defines values for UnreadinessDependency.
@@ -44,11 +55,98 @@ const (
 	UnreadinessErrorPostgresUnreachable UnreadinessError = "postgres_unreachable"
 )
 
+// Defines values for ZonePatchDCRShutdown.
+const (
+	ZonePatchDCRShutdownKeepLive   ZonePatchDCRShutdown = "keep_live"
+	ZonePatchDCRShutdownRevokeLive ZonePatchDCRShutdown = "revoke_live"
+)
+
+// AdminToken defines model for AdminToken.
+type AdminToken struct {
+	// Capability Whether the token may only read, or also write.
+	Capability AdminTokenCapability `json:"capability"`
+
+	// CreatedAt UTC, with exactly three fractional digits.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy `env-bootstrap`, `env-derived`, `env-derived-write`, or `admin:` and the id of the token that minted this one.
+	CreatedBy string `json:"created_by"`
+
+	// ExpiresAt When it stops working; null is never.
+	ExpiresAt *timestamp.Time `json:"expires_at"`
+	ID        ID              `json:"id"`
+
+	// LastUsedAt To the debounce; null is not yet.
+	LastUsedAt *timestamp.Time `json:"last_used_at"`
+	Name       string          `json:"name"`
+	RevokedAt  *timestamp.Time `json:"revoked_at"`
+
+	// Scope Whether the token is for everything or for one zone.
+	Scope  AdminTokenScope `json:"scope"`
+	ZoneID *string         `json:"zone_id"`
+}
+
 // AdminTokenCapability Whether the token may only read, or also write.
 type AdminTokenCapability string
 
 // AdminTokenScope Whether the token is for everything or for one zone.
 type AdminTokenScope string
+
+// Application What acts in a zone.
+type Application struct {
+	// CreatedAt UTC, with exactly three fractional digits.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ExpiresAt When it stops working; null is never.
+	ExpiresAt *timestamp.Time `json:"expires_at"`
+	ID        ID              `json:"id"`
+	Name      string          `json:"name"`
+
+	// RegistrationMethod Whether people manage it, or it registered itself.
+	RegistrationMethod RegistrationMethod `json:"registration_method"`
+
+	// Traits For global callers only.
+	Traits *[]string `json:"traits,omitempty"`
+	ZoneID ID        `json:"zone_id"`
+}
+
+// ApplicationName For people; not unique.
+type ApplicationName = string
+
+// ApplicationPatch defines model for ApplicationPatch.
+type ApplicationPatch struct {
+	// ClientSecret A secret of the caller's own.
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// Name For people; not unique.
+	Name *ApplicationName `json:"name,omitempty"`
+
+	// Traits At most 32, each once, of 1 to 128 characters: a letter, then letters, digits and `._:-`. What comes before the
+	// first `:` is the namespace; `control` and `caracal.sys` are for global callers only.
+	Traits *Traits `json:"traits,omitempty"`
+}
+
+// ApplicationRegistration defines model for ApplicationRegistration.
+type ApplicationRegistration struct {
+	// ExpiresIn After how many seconds it stops working; 3600 unless said.
+	ExpiresIn *int64 `json:"expires_in,omitempty"`
+
+	// Name For people; not unique.
+	Name ApplicationName `json:"name"`
+}
+
+// DCRStatus defines model for DCRStatus.
+type DCRStatus struct {
+	DCREnabled bool `json:"dcr_enabled"`
+	ID         ID   `json:"id"`
+
+	// LiveDCRApplications Those that are neither archived nor expired.
+	LiveDCRApplications int64 `json:"live_dcr_applications"`
+}
 
 // Health defines model for Health.
 type Health struct {
@@ -102,6 +200,20 @@ type NewAdminToken struct {
 	ZoneID *string `json:"zone_id,omitempty"`
 }
 
+// NewApplication defines model for NewApplication.
+type NewApplication struct {
+	// Name For people; not unique.
+	Name               ApplicationName                  `json:"name"`
+	RegistrationMethod NewApplicationRegistrationMethod `json:"registration_method"`
+
+	// Traits At most 32, each once, of 1 to 128 characters: a letter, then letters, digits and `._:-`. What comes before the
+	// first `:` is the namespace; `control` and `caracal.sys` are for global callers only.
+	Traits *Traits `json:"traits,omitempty"`
+}
+
+// NewApplicationRegistrationMethod defines model for NewApplication.RegistrationMethod.
+type NewApplicationRegistrationMethod string
+
 // NewZone defines model for NewZone.
 type NewZone struct {
 	// DCREnabled Whether applications may register themselves here; false unless said.
@@ -126,10 +238,37 @@ type Readiness struct {
 // ReadinessRedis defines model for Readiness.Redis.
 type ReadinessRedis string
 
+// RegisteredApplication A new application and its secret.
+type RegisteredApplication struct {
+	// ClientSecret The secret. Nobody can read it again.
+	ClientSecret string `json:"client_secret"`
+
+	// CreatedAt UTC, with exactly three fractional digits.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ExpiresAt When it stops working; null is never.
+	ExpiresAt *timestamp.Time `json:"expires_at"`
+	ID        ID              `json:"id"`
+	Name      string          `json:"name"`
+
+	// RegistrationMethod Whether people manage it, or it registered itself.
+	RegistrationMethod RegistrationMethod `json:"registration_method"`
+	ZoneID             ID                 `json:"zone_id"`
+}
+
+// RegistrationMethod Whether people manage it, or it registered itself.
+type RegistrationMethod string
+
 // Timestamp UTC, with exactly three fractional digits.
 //
 // Example: 2026-07-01T12:00:00.123Z
 type Timestamp = timestamp.Time
+
+// Traits At most 32, each once, of 1 to 128 characters: a letter, then letters, digits and `._:-`. What comes before the
+// first `:` is the namespace; `control` and `caracal.sys` are for global callers only.
+type Traits = []string
 
 // Unreadiness defines model for Unreadiness.
 type Unreadiness struct {
@@ -175,6 +314,9 @@ type ZonePatch struct {
 	// DCREnabled Whether applications may register themselves here.
 	DCREnabled *bool `json:"dcr_enabled,omitempty"`
 
+	// DCRShutdown What becomes of the applications that registered themselves; goes with `dcr_enabled: false` only.
+	DCRShutdown *ZonePatchDCRShutdown `json:"dcr_shutdown,omitempty"`
+
 	// Name For people; not unique. Surrounding white space is taken off before it is counted and kept.
 	Name *ZoneName `json:"name,omitempty"`
 
@@ -185,11 +327,17 @@ type ZonePatch struct {
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
 
+// ZonePatchDCRShutdown What becomes of the applications that registered themselves; goes with `dcr_enabled: false` only.
+type ZonePatchDCRShutdown string
+
 // ZoneSlug For addresses; unique among all zones there ever were.
 type ZoneSlug = string
 
 // Cursor defines model for cursor.
 type Cursor = string
+
+// IDParameter defines model for id.
+type IDParameter = ID
 
 // IfMatch defines model for ifMatch.
 type IfMatch = string
@@ -200,6 +348,15 @@ type Limit = int
 // ZoneID defines model for zoneId.
 type ZoneID = ID
 
+// ListAdminTokensParams defines parameters for ListAdminTokens.
+type ListAdminTokensParams struct {
+	// Limit How many rows a page holds at the most; 200 unless said.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListZonesParams defines parameters for ListZones.
 type ListZonesParams struct {
 	// Limit How many rows a page holds at the most; 200 unless said.
@@ -209,8 +366,35 @@ type ListZonesParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// DeleteZoneParams defines parameters for DeleteZone.
+type DeleteZoneParams struct {
+	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // UpdateZoneParams defines parameters for UpdateZone.
 type UpdateZoneParams struct {
+	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListApplicationsParams defines parameters for ListApplications.
+type ListApplicationsParams struct {
+	// Limit How many rows a page holds at the most; 200 unless said.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DeleteApplicationParams defines parameters for DeleteApplication.
+type DeleteApplicationParams struct {
+	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// UpdateApplicationParams defines parameters for UpdateApplication.
+type UpdateApplicationParams struct {
 	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
@@ -223,6 +407,15 @@ type CreateZoneJSONRequestBody = NewZone
 
 // UpdateZoneJSONRequestBody defines body for UpdateZone for application/json ContentType.
 type UpdateZoneJSONRequestBody = ZonePatch
+
+// CreateApplicationJSONRequestBody defines body for CreateApplication for application/json ContentType.
+type CreateApplicationJSONRequestBody = NewApplication
+
+// RegisterApplicationJSONRequestBody defines body for RegisterApplication for application/json ContentType.
+type RegisterApplicationJSONRequestBody = ApplicationRegistration
+
+// UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
+type UpdateApplicationJSONRequestBody = ApplicationPatch
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -241,21 +434,51 @@ type ServerInterface interface {
 	// GetReadiness Should requests be sent here
 	// (GET /ready)
 	GetReadiness(ctx echo.Context) error
+	// ListAdminTokens List admin tokens
+	// (GET /v1/admin-tokens)
+	ListAdminTokens(ctx echo.Context, params ListAdminTokensParams) error
 	// CreateAdminToken Mint an admin token
 	// (POST /v1/admin-tokens)
 	CreateAdminToken(ctx echo.Context) error
+	// DeleteAdminToken Revoke an admin token
+	// (DELETE /v1/admin-tokens/{id})
+	DeleteAdminToken(ctx echo.Context, id IDParameter) error
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx echo.Context, params ListZonesParams) error
 	// CreateZone Create a zone
 	// (POST /v1/zones)
 	CreateZone(ctx echo.Context) error
+	// DeleteZone Archive a zone
+	// (DELETE /v1/zones/{zoneId})
+	DeleteZone(ctx echo.Context, zoneID ZoneID, params DeleteZoneParams) error
 	// GetZone Read a zone
 	// (GET /v1/zones/{zoneId})
 	GetZone(ctx echo.Context, zoneID ZoneID) error
 	// UpdateZone Change a zone
 	// (PATCH /v1/zones/{zoneId})
 	UpdateZone(ctx echo.Context, zoneID ZoneID, params UpdateZoneParams) error
+	// ListApplications List applications
+	// (GET /v1/zones/{zoneId}/applications)
+	ListApplications(ctx echo.Context, zoneID ZoneID, params ListApplicationsParams) error
+	// CreateApplication Create a managed application
+	// (POST /v1/zones/{zoneId}/applications)
+	CreateApplication(ctx echo.Context, zoneID ZoneID) error
+	// RegisterApplication Register an application dynamically
+	// (POST /v1/zones/{zoneId}/applications/dcr)
+	RegisterApplication(ctx echo.Context, zoneID ZoneID) error
+	// DeleteApplication Archive an application
+	// (DELETE /v1/zones/{zoneId}/applications/{id})
+	DeleteApplication(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteApplicationParams) error
+	// GetApplication Read an application
+	// (GET /v1/zones/{zoneId}/applications/{id})
+	GetApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// UpdateApplication Change an application
+	// (PATCH /v1/zones/{zoneId}/applications/{id})
+	UpdateApplication(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateApplicationParams) error
+	// GetDCRStatus Count the applications that registered themselves
+	// (GET /v1/zones/{zoneId}/dcr-status)
+	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -308,12 +531,53 @@ func (w *ServerInterfaceWrapper) GetReadiness(ctx echo.Context) error {
 	return err
 }
 
+// ListAdminTokens converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAdminTokens(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAdminTokensParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAdminTokens(ctx, params)
+	return err
+}
+
 // CreateAdminToken converts echo context to params.
 func (w *ServerInterfaceWrapper) CreateAdminToken(ctx echo.Context) error {
 	var err error
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.CreateAdminToken(ctx)
+	return err
+}
+
+// DeleteAdminToken converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteAdminToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteAdminToken(ctx, id)
 	return err
 }
 
@@ -348,6 +612,42 @@ func (w *ServerInterfaceWrapper) CreateZone(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.CreateZone(ctx)
+	return err
+}
+
+// DeleteZone converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteZone(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteZoneParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteZone(ctx, zoneID, params)
 	return err
 }
 
@@ -403,6 +703,198 @@ func (w *ServerInterfaceWrapper) UpdateZone(ctx echo.Context) error {
 	return err
 }
 
+// ListApplications converts echo context to params.
+func (w *ServerInterfaceWrapper) ListApplications(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListApplicationsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListApplications(ctx, zoneID, params)
+	return err
+}
+
+// CreateApplication converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateApplication(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateApplication(ctx, zoneID)
+	return err
+}
+
+// RegisterApplication converts echo context to params.
+func (w *ServerInterfaceWrapper) RegisterApplication(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RegisterApplication(ctx, zoneID)
+	return err
+}
+
+// DeleteApplication converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteApplication(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteApplicationParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteApplication(ctx, zoneID, id, params)
+	return err
+}
+
+// GetApplication converts echo context to params.
+func (w *ServerInterfaceWrapper) GetApplication(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetApplication(ctx, zoneID, id)
+	return err
+}
+
+// UpdateApplication converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateApplication(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpdateApplicationParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateApplication(ctx, zoneID, id, params)
+	return err
+}
+
+// GetDCRStatus converts echo context to params.
+func (w *ServerInterfaceWrapper) GetDCRStatus(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetDCRStatus(ctx, zoneID)
+	return err
+}
+
 // This is a simple interface which specifies echo.Route addition functions which
 // are present on both echo.Echo and echo.Group, since we want to allow using
 // either of them for path registration
@@ -455,11 +947,21 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/openapi.json", wrapper.GetOpenAPIJSON, options.OperationMiddlewares["getOpenAPIJSON"]...)
 	router.GET(options.BaseURL+"/openapi.yaml", wrapper.GetOpenAPIYAML, options.OperationMiddlewares["getOpenAPIYAML"]...)
 	router.GET(options.BaseURL+"/ready", wrapper.GetReadiness, options.OperationMiddlewares["getReadiness"]...)
+	router.GET(options.BaseURL+"/v1/admin-tokens", wrapper.ListAdminTokens, options.OperationMiddlewares["listAdminTokens"]...)
 	router.POST(options.BaseURL+"/v1/admin-tokens", wrapper.CreateAdminToken, options.OperationMiddlewares["createAdminToken"]...)
+	router.DELETE(options.BaseURL+"/v1/admin-tokens/:id", wrapper.DeleteAdminToken, options.OperationMiddlewares["deleteAdminToken"]...)
 	router.GET(options.BaseURL+"/v1/zones", wrapper.ListZones, options.OperationMiddlewares["listZones"]...)
 	router.POST(options.BaseURL+"/v1/zones", wrapper.CreateZone, options.OperationMiddlewares["createZone"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId", wrapper.DeleteZone, options.OperationMiddlewares["deleteZone"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId", wrapper.GetZone, options.OperationMiddlewares["getZone"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId", wrapper.UpdateZone, options.OperationMiddlewares["updateZone"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/applications", wrapper.ListApplications, options.OperationMiddlewares["listApplications"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications", wrapper.CreateApplication, options.OperationMiddlewares["createApplication"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.DeleteApplication, options.OperationMiddlewares["deleteApplication"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.GetApplication, options.OperationMiddlewares["getApplication"]...)
+	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
 
 }
 
@@ -585,6 +1087,38 @@ func (response GetReadiness503JSONResponse) VisitGetReadinessResponse(w http.Res
 	return err
 }
 
+type ListAdminTokensRequestObject struct {
+	Params ListAdminTokensParams
+}
+
+type ListAdminTokensResponseObject interface {
+	VisitListAdminTokensResponse(w http.ResponseWriter) error
+}
+
+type ListAdminTokens200ResponseHeaders struct {
+	Link *string
+}
+
+type ListAdminTokens200JSONResponse struct {
+	Body    []AdminToken
+	Headers ListAdminTokens200ResponseHeaders
+}
+
+func (response ListAdminTokens200JSONResponse) VisitListAdminTokensResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CreateAdminTokenRequestObject struct {
 	Body *CreateAdminTokenJSONRequestBody
 }
@@ -605,6 +1139,22 @@ func (response CreateAdminToken201JSONResponse) VisitCreateAdminTokenResponse(w 
 	w.WriteHeader(201)
 	_, err := buf.WriteTo(w)
 	return err
+}
+
+type DeleteAdminTokenRequestObject struct {
+	ID IDParameter `json:"id"`
+}
+
+type DeleteAdminTokenResponseObject interface {
+	VisitDeleteAdminTokenResponse(w http.ResponseWriter) error
+}
+
+type DeleteAdminToken204Response struct {
+}
+
+func (response DeleteAdminToken204Response) VisitDeleteAdminTokenResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
 }
 
 type ListZonesRequestObject struct {
@@ -669,6 +1219,23 @@ func (response CreateZone201JSONResponse) VisitCreateZoneResponse(w http.Respons
 	return err
 }
 
+type DeleteZoneRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params DeleteZoneParams
+}
+
+type DeleteZoneResponseObject interface {
+	VisitDeleteZoneResponse(w http.ResponseWriter) error
+}
+
+type DeleteZone204Response struct {
+}
+
+func (response DeleteZone204Response) VisitDeleteZoneResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
 type GetZoneRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 }
@@ -731,6 +1298,205 @@ func (response UpdateZone200JSONResponse) VisitUpdateZoneResponse(w http.Respons
 	return err
 }
 
+type ListApplicationsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListApplicationsParams
+}
+
+type ListApplicationsResponseObject interface {
+	VisitListApplicationsResponse(w http.ResponseWriter) error
+}
+
+type ListApplications200ResponseHeaders struct {
+	Link *string
+}
+
+type ListApplications200JSONResponse struct {
+	Body    []Application
+	Headers ListApplications200ResponseHeaders
+}
+
+func (response ListApplications200JSONResponse) VisitListApplicationsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateApplicationRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreateApplicationJSONRequestBody
+}
+
+type CreateApplicationResponseObject interface {
+	VisitCreateApplicationResponse(w http.ResponseWriter) error
+}
+
+type CreateApplication201ResponseHeaders struct {
+	ETag string
+}
+
+type CreateApplication201JSONResponse struct {
+	Body    RegisteredApplication
+	Headers CreateApplication201ResponseHeaders
+}
+
+func (response CreateApplication201JSONResponse) VisitCreateApplicationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RegisterApplicationRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *RegisterApplicationJSONRequestBody
+}
+
+type RegisterApplicationResponseObject interface {
+	VisitRegisterApplicationResponse(w http.ResponseWriter) error
+}
+
+type RegisterApplication201ResponseHeaders struct {
+	ETag string
+}
+
+type RegisterApplication201JSONResponse struct {
+	Body    RegisteredApplication
+	Headers RegisterApplication201ResponseHeaders
+}
+
+func (response RegisterApplication201JSONResponse) VisitRegisterApplicationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteApplicationRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params DeleteApplicationParams
+}
+
+type DeleteApplicationResponseObject interface {
+	VisitDeleteApplicationResponse(w http.ResponseWriter) error
+}
+
+type DeleteApplication204Response struct {
+}
+
+func (response DeleteApplication204Response) VisitDeleteApplicationResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetApplicationRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+}
+
+type GetApplicationResponseObject interface {
+	VisitGetApplicationResponse(w http.ResponseWriter) error
+}
+
+type GetApplication200ResponseHeaders struct {
+	ETag string
+}
+
+type GetApplication200JSONResponse struct {
+	Body    Application
+	Headers GetApplication200ResponseHeaders
+}
+
+func (response GetApplication200JSONResponse) VisitGetApplicationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateApplicationRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params UpdateApplicationParams
+	Body   *UpdateApplicationJSONRequestBody
+}
+
+type UpdateApplicationResponseObject interface {
+	VisitUpdateApplicationResponse(w http.ResponseWriter) error
+}
+
+type UpdateApplication200ResponseHeaders struct {
+	ETag string
+}
+
+type UpdateApplication200JSONResponse struct {
+	Body    Application
+	Headers UpdateApplication200ResponseHeaders
+}
+
+func (response UpdateApplication200JSONResponse) VisitUpdateApplicationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDCRStatusRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+}
+
+type GetDCRStatusResponseObject interface {
+	VisitGetDCRStatusResponse(w http.ResponseWriter) error
+}
+
+type GetDCRStatus200JSONResponse DCRStatus
+
+func (response GetDCRStatus200JSONResponse) VisitGetDCRStatusResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// GetHealth Is the process alive
@@ -748,21 +1514,51 @@ type StrictServerInterface interface {
 	// GetReadiness Should requests be sent here
 	// (GET /ready)
 	GetReadiness(ctx context.Context, request GetReadinessRequestObject) (GetReadinessResponseObject, error)
+	// ListAdminTokens List admin tokens
+	// (GET /v1/admin-tokens)
+	ListAdminTokens(ctx context.Context, request ListAdminTokensRequestObject) (ListAdminTokensResponseObject, error)
 	// CreateAdminToken Mint an admin token
 	// (POST /v1/admin-tokens)
 	CreateAdminToken(ctx context.Context, request CreateAdminTokenRequestObject) (CreateAdminTokenResponseObject, error)
+	// DeleteAdminToken Revoke an admin token
+	// (DELETE /v1/admin-tokens/{id})
+	DeleteAdminToken(ctx context.Context, request DeleteAdminTokenRequestObject) (DeleteAdminTokenResponseObject, error)
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx context.Context, request ListZonesRequestObject) (ListZonesResponseObject, error)
 	// CreateZone Create a zone
 	// (POST /v1/zones)
 	CreateZone(ctx context.Context, request CreateZoneRequestObject) (CreateZoneResponseObject, error)
+	// DeleteZone Archive a zone
+	// (DELETE /v1/zones/{zoneId})
+	DeleteZone(ctx context.Context, request DeleteZoneRequestObject) (DeleteZoneResponseObject, error)
 	// GetZone Read a zone
 	// (GET /v1/zones/{zoneId})
 	GetZone(ctx context.Context, request GetZoneRequestObject) (GetZoneResponseObject, error)
 	// UpdateZone Change a zone
 	// (PATCH /v1/zones/{zoneId})
 	UpdateZone(ctx context.Context, request UpdateZoneRequestObject) (UpdateZoneResponseObject, error)
+	// ListApplications List applications
+	// (GET /v1/zones/{zoneId}/applications)
+	ListApplications(ctx context.Context, request ListApplicationsRequestObject) (ListApplicationsResponseObject, error)
+	// CreateApplication Create a managed application
+	// (POST /v1/zones/{zoneId}/applications)
+	CreateApplication(ctx context.Context, request CreateApplicationRequestObject) (CreateApplicationResponseObject, error)
+	// RegisterApplication Register an application dynamically
+	// (POST /v1/zones/{zoneId}/applications/dcr)
+	RegisterApplication(ctx context.Context, request RegisterApplicationRequestObject) (RegisterApplicationResponseObject, error)
+	// DeleteApplication Archive an application
+	// (DELETE /v1/zones/{zoneId}/applications/{id})
+	DeleteApplication(ctx context.Context, request DeleteApplicationRequestObject) (DeleteApplicationResponseObject, error)
+	// GetApplication Read an application
+	// (GET /v1/zones/{zoneId}/applications/{id})
+	GetApplication(ctx context.Context, request GetApplicationRequestObject) (GetApplicationResponseObject, error)
+	// UpdateApplication Change an application
+	// (PATCH /v1/zones/{zoneId}/applications/{id})
+	UpdateApplication(ctx context.Context, request UpdateApplicationRequestObject) (UpdateApplicationResponseObject, error)
+	// GetDCRStatus Count the applications that registered themselves
+	// (GET /v1/zones/{zoneId}/dcr-status)
+	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx echo.Context, request any) (any, error)
@@ -892,6 +1688,31 @@ func (sh *strictHandler) GetReadiness(ctx echo.Context) error {
 	return nil
 }
 
+// ListAdminTokens operation middleware
+func (sh *strictHandler) ListAdminTokens(ctx echo.Context, params ListAdminTokensParams) error {
+	var request ListAdminTokensRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAdminTokens(ctx.Request().Context(), request.(ListAdminTokensRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAdminTokens")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAdminTokensResponseObject); ok {
+		return validResponse.VisitListAdminTokensResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // CreateAdminToken operation middleware
 func (sh *strictHandler) CreateAdminToken(ctx echo.Context) error {
 	var request CreateAdminTokenRequestObject
@@ -932,6 +1753,31 @@ func (sh *strictHandler) CreateAdminToken(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(CreateAdminTokenResponseObject); ok {
 		return validResponse.VisitCreateAdminTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteAdminToken operation middleware
+func (sh *strictHandler) DeleteAdminToken(ctx echo.Context, id IDParameter) error {
+	var request DeleteAdminTokenRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteAdminToken(ctx.Request().Context(), request.(DeleteAdminTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteAdminToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteAdminTokenResponseObject); ok {
+		return validResponse.VisitDeleteAdminTokenResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -1009,6 +1855,32 @@ func (sh *strictHandler) CreateZone(ctx echo.Context) error {
 	return nil
 }
 
+// DeleteZone operation middleware
+func (sh *strictHandler) DeleteZone(ctx echo.Context, zoneID ZoneID, params DeleteZoneParams) error {
+	var request DeleteZoneRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteZone(ctx.Request().Context(), request.(DeleteZoneRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteZone")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteZoneResponseObject); ok {
+		return validResponse.VisitDeleteZoneResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetZone operation middleware
 func (sh *strictHandler) GetZone(ctx echo.Context, zoneID ZoneID) error {
 	var request GetZoneRequestObject
@@ -1077,6 +1949,256 @@ func (sh *strictHandler) UpdateZone(ctx echo.Context, zoneID ZoneID, params Upda
 		return err
 	} else if validResponse, ok := response.(UpdateZoneResponseObject); ok {
 		return validResponse.VisitUpdateZoneResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListApplications operation middleware
+func (sh *strictHandler) ListApplications(ctx echo.Context, zoneID ZoneID, params ListApplicationsParams) error {
+	var request ListApplicationsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListApplications(ctx.Request().Context(), request.(ListApplicationsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListApplications")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListApplicationsResponseObject); ok {
+		return validResponse.VisitListApplicationsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateApplication operation middleware
+func (sh *strictHandler) CreateApplication(ctx echo.Context, zoneID ZoneID) error {
+	var request CreateApplicationRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreateApplicationJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateApplication(ctx.Request().Context(), request.(CreateApplicationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateApplication")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateApplicationResponseObject); ok {
+		return validResponse.VisitCreateApplicationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RegisterApplication operation middleware
+func (sh *strictHandler) RegisterApplication(ctx echo.Context, zoneID ZoneID) error {
+	var request RegisterApplicationRequestObject
+
+	request.ZoneID = zoneID
+
+	var body RegisterApplicationJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RegisterApplication(ctx.Request().Context(), request.(RegisterApplicationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RegisterApplication")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RegisterApplicationResponseObject); ok {
+		return validResponse.VisitRegisterApplicationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteApplication operation middleware
+func (sh *strictHandler) DeleteApplication(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteApplicationParams) error {
+	var request DeleteApplicationRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteApplication(ctx.Request().Context(), request.(DeleteApplicationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteApplication")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteApplicationResponseObject); ok {
+		return validResponse.VisitDeleteApplicationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetApplication operation middleware
+func (sh *strictHandler) GetApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request GetApplicationRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetApplication(ctx.Request().Context(), request.(GetApplicationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetApplication")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetApplicationResponseObject); ok {
+		return validResponse.VisitGetApplicationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateApplication operation middleware
+func (sh *strictHandler) UpdateApplication(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateApplicationParams) error {
+	var request UpdateApplicationRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	var body UpdateApplicationJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateApplication(ctx.Request().Context(), request.(UpdateApplicationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateApplication")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateApplicationResponseObject); ok {
+		return validResponse.VisitUpdateApplicationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetDCRStatus operation middleware
+func (sh *strictHandler) GetDCRStatus(ctx echo.Context, zoneID ZoneID) error {
+	var request GetDCRStatusRequestObject
+
+	request.ZoneID = zoneID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDCRStatus(ctx.Request().Context(), request.(GetDCRStatusRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDCRStatus")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetDCRStatusResponseObject); ok {
+		return validResponse.VisitGetDCRStatusResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -106,12 +106,34 @@ const (
 	InvalidZone Code = "invalid_zone"
 	// NoFields: 400. The body names nothing to change.
 	NoFields Code = "no_fields"
+	// DCRShutdownNotApplicable: 400. dcr_shutdown goes with dcr_enabled: false only.
+	DCRShutdownNotApplicable Code = "dcr_shutdown_not_applicable"
 	// ZoneNotFound: 404. There is no such zone.
 	ZoneNotFound Code = "zone_not_found"
 	// ReservedNamespace: 409. The name belongs to Caracal itself.
 	ReservedNamespace Code = "reserved_namespace"
 	// ZoneSlugConflict: 409. The slug belongs to another zone or belonged to an archived one.
 	ZoneSlugConflict Code = "zone_slug_conflict"
+	// DCRShutdownRequired: 409. Registered applications are live; say with dcr_shutdown what becomes of them.
+	DCRShutdownRequired Code = "dcr_shutdown_required"
+	// InvalidApplication: 400. The body does not describe an application.
+	InvalidApplication Code = "invalid_application"
+	// DCRDisabled: 403. Applications may not register themselves in this zone.
+	DCRDisabled Code = "dcr_disabled"
+	// TraitCountExceeded: 403. The application has too many traits.
+	TraitCountExceeded Code = "trait_count_exceeded"
+	// TraitInvalid: 403. A trait is not formed as traits are.
+	TraitInvalid Code = "trait_invalid"
+	// TraitDuplicate: 403. A trait is there twice.
+	TraitDuplicate Code = "trait_duplicate"
+	// TraitForbidden: 403. Only global callers may give or touch this trait.
+	TraitForbidden Code = "trait_forbidden"
+	// ApplicationNotFound: 404. There is no such application in this zone.
+	ApplicationNotFound Code = "application_not_found"
+	// DCRRateLimitExceeded: 429. Too many registrations in this second.
+	DCRRateLimitExceeded Code = "dcr_rate_limit_exceeded"
+	// DCRLimitExceeded: 429. The zone has as many registered applications as it may.
+	DCRLimitExceeded Code = "dcr_limit_exceeded"
 	// InvalidAdminTokenRequest: 400. The body does not describe an admin token.
 	InvalidAdminTokenRequest Code = "invalid_admin_token_request"
 	// ZoneIDRequired: 400. A token for a zone must name it.
@@ -120,6 +142,8 @@ const (
 	ZoneIDNotAllowedForGlobal Code = "zone_id_not_allowed_for_global"
 	// AdminTokenManagementForbiddenForDerivedToken: 403. A token that was derived from the bootstrap token cannot manage tokens.
 	AdminTokenManagementForbiddenForDerivedToken Code = "admin_token_management_forbidden_for_derived_token"
+	// AdminTokenNotFound: 404. There is no such live admin token.
+	AdminTokenNotFound Code = "admin_token_not_found"
 )
 
 // Table holds every code.
@@ -145,11 +169,23 @@ var Table = map[Code]Entry{
 	ServiceUnavailable:        {503, "", "The service cannot reach its database; try again shortly."},
 	InvalidZone:               {400, "body", "The body does not describe a zone."},
 	NoFields:                  {400, "", "The body names nothing to change."},
+	DCRShutdownNotApplicable:  {400, "", "dcr_shutdown goes with dcr_enabled: false only."},
 	ZoneNotFound:              {404, "", "There is no such zone."},
 	ReservedNamespace:         {409, "", "The name belongs to Caracal itself."},
 	ZoneSlugConflict:          {409, "", "The slug belongs to another zone or belonged to an archived one."},
+	DCRShutdownRequired:       {409, "", "Registered applications are live; say with dcr_shutdown what becomes of them."},
+	InvalidApplication:        {400, "body", "The body does not describe an application."},
+	DCRDisabled:               {403, "", "Applications may not register themselves in this zone."},
+	TraitCountExceeded:        {403, "", "The application has too many traits."},
+	TraitInvalid:              {403, "", "A trait is not formed as traits are."},
+	TraitDuplicate:            {403, "", "A trait is there twice."},
+	TraitForbidden:            {403, "", "Only global callers may give or touch this trait."},
+	ApplicationNotFound:       {404, "", "There is no such application in this zone."},
+	DCRRateLimitExceeded:      {429, "", "Too many registrations in this second."},
+	DCRLimitExceeded:          {429, "", "The zone has as many registered applications as it may."},
 	InvalidAdminTokenRequest:  {400, "body", "The body does not describe an admin token."},
 	ZoneIDRequired:            {400, "", "A token for a zone must name it."},
 	ZoneIDNotAllowedForGlobal: {400, "", "A global token names no zone."},
 	AdminTokenManagementForbiddenForDerivedToken: {403, "", "A token that was derived from the bootstrap token cannot manage tokens."},
+	AdminTokenNotFound:                           {404, "", "There is no such live admin token."},
 }

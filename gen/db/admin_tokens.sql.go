@@ -80,6 +80,52 @@ func (q *Queries) InsertAdminToken(ctx context.Context, arg InsertAdminTokenPara
 	return i, err
 }
 
+const listAdminTokens = `-- name: ListAdminTokens :many
+SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at FROM admin_tokens
+WHERE (created_at, id) < ($1::timestamptz, $2::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $3
+`
+
+type ListAdminTokensParams struct {
+	BeforeTime time.Time
+	BeforeID   string
+	RowLimit   int32
+}
+
+// ListAdminTokens pages backwards in time, like every list.
+func (q *Queries) ListAdminTokens(ctx context.Context, arg ListAdminTokensParams) ([]AdminToken, error) {
+	rows, err := q.db.Query(ctx, listAdminTokens, arg.BeforeTime, arg.BeforeID, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AdminToken{}
+	for rows.Next() {
+		var i AdminToken
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.OfZone,
+			&i.ID,
+			&i.Name,
+			&i.Capability,
+			&i.CreatedBy,
+			&i.TokenSHA256,
+			&i.CreatedAt,
+			&i.ExpiresAt,
+			&i.LastUsedAt,
+			&i.RevokedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const notifyAdminTokensRevoked = `-- name: NotifyAdminTokensRevoked :exec
 SELECT pg_notify('caracal_admin_tokens', '')
 `
@@ -89,6 +135,65 @@ SELECT pg_notify('caracal_admin_tokens', '')
 func (q *Queries) NotifyAdminTokensRevoked(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, notifyAdminTokensRevoked)
 	return err
+}
+
+const revokeAdminToken = `-- name: RevokeAdminToken :one
+UPDATE admin_tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at
+`
+
+func (q *Queries) RevokeAdminToken(ctx context.Context, id string) (AdminToken, error) {
+	row := q.db.QueryRow(ctx, revokeAdminToken, id)
+	var i AdminToken
+	err := row.Scan(
+		&i.ZoneID,
+		&i.OfZone,
+		&i.ID,
+		&i.Name,
+		&i.Capability,
+		&i.CreatedBy,
+		&i.TokenSHA256,
+		&i.CreatedAt,
+		&i.ExpiresAt,
+		&i.LastUsedAt,
+		&i.RevokedAt,
+	)
+	return i, err
+}
+
+const revokeAdminTokensOfZone = `-- name: RevokeAdminTokensOfZone :many
+UPDATE admin_tokens SET revoked_at = now() WHERE zone_id = $1 AND revoked_at IS NULL RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at
+`
+
+func (q *Queries) RevokeAdminTokensOfZone(ctx context.Context, zoneID string) ([]AdminToken, error) {
+	rows, err := q.db.Query(ctx, revokeAdminTokensOfZone, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AdminToken{}
+	for rows.Next() {
+		var i AdminToken
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.OfZone,
+			&i.ID,
+			&i.Name,
+			&i.Capability,
+			&i.CreatedBy,
+			&i.TokenSHA256,
+			&i.CreatedAt,
+			&i.ExpiresAt,
+			&i.LastUsedAt,
+			&i.RevokedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const revokeOtherAdminTokensBy = `-- name: RevokeOtherAdminTokensBy :many

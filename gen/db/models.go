@@ -22,6 +22,40 @@ type AdminToken struct {
 	RevokedAt   *time.Time
 }
 
+type AgentSession struct {
+	ZoneID            string
+	ID                string
+	ApplicationID     string
+	ParentID          *string
+	SubjectSessionID  string
+	Status            string
+	Lifecycle         string
+	Labels            []string
+	Depth             int32
+	MaxChildren       int32
+	ChildCount        int32
+	TtlSeconds        *int32
+	SpawnedAt         time.Time
+	LastActiveAt      time.Time
+	UpdatedAt         time.Time
+	TerminatedAt      *time.Time
+	TerminationReason *string
+}
+
+type Application struct {
+	ZoneID             string
+	ID                 string
+	Name               string
+	RegistrationMethod string
+	ClientSecretHash   string
+	Traits             []string
+	Version            int64
+	CreatedAt          time.Time
+	UpdatedAt          time.Time
+	ExpiresAt          *time.Time
+	ArchivedAt         *time.Time
+}
+
 type AuditEntry struct {
 	ZoneID     string
 	ID         string
@@ -38,6 +72,58 @@ type AuditEntry struct {
 	StatusCode int32
 	Payload    string
 	OccurredAt time.Time
+}
+
+type DelegationEdge struct {
+	ZoneID                string
+	ID                    string
+	SourceSessionID       string
+	TargetSessionID       string
+	IssuerApplicationID   string
+	ReceiverApplicationID string
+	ParentEdgeID          *string
+	ResourceID            *string
+	Scopes                []string
+	Constraints           []byte
+	Status                string
+	EdgeVersion           int64
+	ExpiresAt             time.Time
+	CreatedAt             time.Time
+	UpdatedAt             time.Time
+	RevokedAt             *time.Time
+}
+
+type DelegationGraphEpoch struct {
+	ZoneID string
+	Epoch  int64
+}
+
+type Outbox struct {
+	ZoneID       string
+	ID           string
+	Seq          int64
+	Stream       string
+	Fields       []byte
+	RequestID    string
+	Attempts     int32
+	LastError    *string
+	CreatedAt    time.Time
+	DispatchedAt *time.Time
+	DeadAt       *time.Time
+}
+
+type Session struct {
+	ZoneID          string
+	ID              string
+	SessionType     string
+	SubjectID       *string
+	ParentID        *string
+	Status          string
+	ExpiresAt       time.Time
+	AuthenticatedAt time.Time
+	CreatedAt       time.Time
+	RevokedAt       *time.Time
+	RevokedReason   *string
 }
 
 type Zone struct {

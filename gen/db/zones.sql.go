@@ -10,6 +10,15 @@ import (
 	"time"
 )
 
+const archiveZone = `-- name: ArchiveZone :exec
+UPDATE zones SET archived_at = now(), updated_at = now(), version = version + 1 WHERE id = $1
+`
+
+func (q *Queries) ArchiveZone(ctx context.Context, id string) error {
+	_, err := q.db.Exec(ctx, archiveZone, id)
+	return err
+}
+
 const getFreeZoneSlug = `-- name: GetFreeZoneSlug :one
 SELECT ($1::text || '-' || n)::text AS slug
 FROM generate_series(2, 999) AS n
@@ -47,6 +56,27 @@ func (q *Queries) GetZone(ctx context.Context, id string) (Zone, error) {
 		&i.UpdatedAt,
 		&i.ArchivedAt,
 	)
+	return i, err
+}
+
+const getZoneDCRStatus = `-- name: GetZoneDCRStatus :one
+SELECT zones.id, zones.dcr_enabled,
+    (SELECT count(*) FROM applications
+     WHERE zone_id = zones.id AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()) AS live_dcr_applications
+FROM zones
+WHERE zones.id = $1 AND zones.archived_at IS NULL
+`
+
+type GetZoneDCRStatusRow struct {
+	ID                  string
+	DCREnabled          bool
+	LiveDCRApplications int64
+}
+
+func (q *Queries) GetZoneDCRStatus(ctx context.Context, id string) (GetZoneDCRStatusRow, error) {
+	row := q.db.QueryRow(ctx, getZoneDCRStatus, id)
+	var i GetZoneDCRStatusRow
+	err := row.Scan(&i.ID, &i.DCREnabled, &i.LiveDCRApplications)
 	return i, err
 }
 

@@ -72,6 +72,7 @@ func Begin(operations *Operations) echo.MiddlewareFunc {
 				h.Set("X-Content-Type-Options", "nosniff")
 				h.Set("Referrer-Policy", "no-referrer")
 				h.Set("Cache-Control", "no-store")
+				h.Set("Vary", "Authorization")
 			}
 			c.Response().Before(func() {
 				if h.Get("Content-Type") == "application/json" {

@@ -70,12 +70,8 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	switch entry.Status {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", "Bearer")
-	case http.StatusTooManyRequests:
-		if h.Get("Retry-After") == "" {
-			h.Set("Retry-After", strconv.Itoa(60-time.Now().Second())) // windows begin with the minute
-		}
-	case http.StatusServiceUnavailable:
-		h.Set("Retry-After", "1")
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		h.Set("Retry-After", strconv.Itoa(retryAfter(refusal)))
 	}
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -85,6 +81,18 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	w.WriteHeader(entry.Status)
 	_, err = w.Write(text)
 	return err
+}
+
+// retryAfter is in how many seconds another try is worth it.
+func retryAfter(refusal code.Code) int {
+	const minute = 60
+	switch refusal {
+	case code.RateLimited:
+		return minute - time.Now().Second() // windows begin with the minute
+	case code.DCRLimitExceeded:
+		return minute // when some will have expired is for the zone to know
+	}
+	return 1
 }
 
 type issue struct {

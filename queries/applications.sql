@@ -1,0 +1,43 @@
+-- name: InsertApplication :one
+INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, traits, expires_at)
+VALUES (@zone_id, @id, @name, @registration_method, @client_secret_hash, @traits, now() + sqlc.narg(expires_in)::bigint * interval '1 second')
+RETURNING *;
+
+-- name: GetApplication :one
+SELECT * FROM applications WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL;
+
+-- name: LockApplication :one
+SELECT * FROM applications WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
+
+-- name: ListApplications :many
+-- ListApplications pages backwards in time, like every list.
+SELECT * FROM applications
+WHERE zone_id = @zone_id AND archived_at IS NULL
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: UpdateApplication :one
+UPDATE applications SET
+    name               = coalesce(sqlc.narg(name), name),
+    client_secret_hash = coalesce(sqlc.narg(client_secret_hash), client_secret_hash),
+    traits             = coalesce(sqlc.narg(traits), traits),
+    version            = version + 1,
+    updated_at         = now()
+WHERE zone_id = @zone_id AND id = @id
+RETURNING *;
+
+-- name: ArchiveApplications :exec
+UPDATE applications SET archived_at = now(), updated_at = now(), version = version + 1
+WHERE zone_id = @zone_id AND id = ANY (@ids::text[]);
+
+-- name: LockLiveDCRApplications :many
+-- LockLiveDCRApplications holds those that registered themselves and have neither expired nor been archived.
+SELECT * FROM applications
+WHERE zone_id = @zone_id AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()
+ORDER BY created_at, id
+FOR NO KEY UPDATE;
+
+-- name: CountLiveDCRApplications :one
+SELECT count(*) FROM applications
+WHERE zone_id = @zone_id AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now();

@@ -1,0 +1,11 @@
+-- name: RevokeDelegationEdgesOf :many
+-- RevokeDelegationEdgesOf ends the active edges that begin or end at agent sessions.
+UPDATE delegation_edges SET status = 'revoked', revoked_at = now(), updated_at = now(), edge_version = edge_version + 1
+WHERE zone_id = @zone_id AND status = 'active'
+  AND (source_session_id = ANY (@agent_session_ids::text[]) OR target_session_id = ANY (@agent_session_ids::text[]))
+RETURNING *;
+
+-- name: BumpDelegationGraphEpoch :one
+INSERT INTO delegation_graph_epochs AS e (zone_id, epoch) VALUES (@zone_id, 1)
+ON CONFLICT (zone_id) DO UPDATE SET epoch = e.epoch + 1
+RETURNING epoch;

@@ -1,0 +1,131 @@
+package server
+
+import (
+	"context"
+
+	"caracal.run/management/gen/api"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/db"
+	"caracal.run/management/server/timestamp"
+	"caracal.run/management/store"
+)
+
+const (
+	registrationsPerSecond = 10   // of one token in one zone
+	usualRegistration      = 3600 // seconds that a registered application lives, unless it says
+)
+
+// ListApplications answers GET /v1/zones/{zoneId}/applications.
+func (s *Server) ListApplications(ctx context.Context, req api.ListApplicationsRequestObject) (api.ListApplicationsResponseObject, error) {
+	list := "applications of " + req.ZoneID
+	page, err := pageOf(req.Params.Cursor, req.Params.Limit, list)
+	if err != nil {
+		return nil, err
+	}
+	applications, err := s.reads(ctx).Applications(ctx, req.ZoneID, page)
+	if err != nil {
+		return nil, err
+	}
+	applications, link := cut(ctx, applications, page, list, func(a db.Application) store.Place { return store.Place{Time: a.CreatedAt, ID: a.ID} })
+	return api.ListApplications200JSONResponse{
+		Body:    each(applications, func(a db.Application) api.Application { return toApplication(ctx, a) }),
+		Headers: api.ListApplications200ResponseHeaders{Link: link},
+	}, nil
+}
+
+// CreateApplication answers POST /v1/zones/{zoneId}/applications.
+func (s *Server) CreateApplication(ctx context.Context, req api.CreateApplicationRequestObject) (api.CreateApplicationResponseObject, error) {
+	var a db.Application
+	var secret string
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		a, secret, err = tx.CreateApplication(ctx, req.ZoneID, store.NewApplication{Name: req.Body.Name, Traits: or(req.Body.Traits, nil)})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.CreateApplication201JSONResponse{
+		Body: toRegisteredApplication(a, secret), Headers: api.CreateApplication201ResponseHeaders{ETag: etag(a.Version)},
+	}, nil
+}
+
+// RegisterApplication answers POST /v1/zones/{zoneId}/applications/dcr.
+func (s *Server) RegisterApplication(ctx context.Context, req api.RegisterApplicationRequestObject) (api.RegisterApplicationResponseObject, error) {
+	why := cause(ctx)
+	if !s.limits.registrations.Admit(req.ZoneID + ":" + why.Actor.ID) {
+		return nil, code.DCRRateLimitExceeded
+	}
+	registration := store.Registration{Name: req.Body.Name, ExpiresIn: or(req.Body.ExpiresIn, usualRegistration)}
+	var a db.Application
+	var secret string
+	err := s.store.InTx(ctx, why, func(tx *store.Tx) (err error) {
+		a, secret, err = tx.RegisterApplication(ctx, req.ZoneID, registration)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.RegisterApplication201JSONResponse{
+		Body: toRegisteredApplication(a, secret), Headers: api.RegisterApplication201ResponseHeaders{ETag: etag(a.Version)},
+	}, nil
+}
+
+// GetApplication answers GET /v1/zones/{zoneId}/applications/{id}.
+func (s *Server) GetApplication(ctx context.Context, req api.GetApplicationRequestObject) (api.GetApplicationResponseObject, error) {
+	a, err := s.reads(ctx).Application(ctx, req.ZoneID, req.ID)
+	if err != nil {
+		return nil, err
+	}
+	return api.GetApplication200JSONResponse{Body: toApplication(ctx, a), Headers: api.GetApplication200ResponseHeaders{ETag: etag(a.Version)}}, nil
+}
+
+// UpdateApplication answers PATCH /v1/zones/{zoneId}/applications/{id}.
+func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicationRequestObject) (api.UpdateApplicationResponseObject, error) {
+	patch := store.ApplicationPatch{Name: req.Body.Name, Traits: or(req.Body.Traits, nil)}
+	if secret := req.Body.ClientSecret; secret != nil {
+		hash, err := store.HashChosenSecret(ctx, *secret)
+		if err != nil {
+			return nil, err
+		}
+		patch.ClientSecret = &hash
+	}
+	var a db.Application
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		a, err = tx.UpdateApplication(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch), patch)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.UpdateApplication200JSONResponse{Body: toApplication(ctx, a), Headers: api.UpdateApplication200ResponseHeaders{ETag: etag(a.Version)}}, nil
+}
+
+// DeleteApplication answers DELETE /v1/zones/{zoneId}/applications/{id}.
+func (s *Server) DeleteApplication(ctx context.Context, req api.DeleteApplicationRequestObject) (api.DeleteApplicationResponseObject, error) {
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
+		return tx.DeleteApplication(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.DeleteApplication204Response{}, nil
+}
+
+// toApplication shows traits to global callers only.
+func toApplication(ctx context.Context, a db.Application) api.Application {
+	shown := api.Application{
+		ID: a.ID, ZoneID: a.ZoneID, Name: a.Name, RegistrationMethod: api.RegistrationMethod(a.RegistrationMethod),
+		ExpiresAt: timestamp.Optional(a.ExpiresAt), CreatedAt: timestamp.Time(a.CreatedAt),
+	}
+	if cause(ctx).Actor.Global() {
+		shown.Traits = &a.Traits
+	}
+	return shown
+}
+
+func toRegisteredApplication(a db.Application, secret string) api.RegisteredApplication {
+	return api.RegisteredApplication{
+		ID: a.ID, ZoneID: a.ZoneID, Name: a.Name, RegistrationMethod: api.RegistrationMethod(a.RegistrationMethod),
+		ExpiresAt: timestamp.Optional(a.ExpiresAt), CreatedAt: timestamp.Time(a.CreatedAt), ClientSecret: secret,
+	}
+}

@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/db"
+)
+
+// How an application came to be.
+const (
+	managed = "managed" // people manage it
+	dcr     = "dcr"     // it registered itself, and expires
+)
+
+// Application is a live application of a zone, or application_not_found.
+func (s *Store) Application(ctx context.Context, zone, id string) (db.Application, error) {
+	a, err := s.q.GetApplication(ctx, db.GetApplicationParams{ZoneID: zone, ID: id})
+	return a, missing(err, code.ApplicationNotFound)
+}
+
+// Applications is a page of a zone's live applications, newest first.
+func (s *Store) Applications(ctx context.Context, zone string, p Page) ([]db.Application, error) {
+	return s.q.ListApplications(ctx, db.ListApplicationsParams{ZoneID: zone, BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
+}
+
+// NewApplication is what a caller says of a managed application to be.
+type NewApplication struct {
+	Name   string
+	Traits []string
+}
+
+// CreateApplication adds a managed application and answers its secret, which is
+// not kept.
+func (tx *Tx) CreateApplication(ctx context.Context, zone string, n NewApplication) (db.Application, string, error) {
+	if err := tx.mayName(applicationName, n.Name); err != nil {
+		return db.Application{}, "", err
+	}
+	if err := tx.checkTraits(n.Traits); err != nil {
+		return db.Application{}, "", err
+	}
+	if _, err := tx.withinZone(ctx, zone, together); err != nil {
+		return db.Application{}, "", err
+	}
+	return tx.insertApplication(ctx, db.InsertApplicationParams{
+		ZoneID: zone, Name: n.Name, RegistrationMethod: managed, Traits: append([]string{}, n.Traits...),
+	})
+}
+
+// Registration is what an application says of itself.
+type Registration struct {
+	Name      string
+	ExpiresIn int64 // seconds
+}
+
+// RegisterApplication adds an application that expires. It holds the zone, so
+// that nobody registers between a count and what follows from it.
+func (tx *Tx) RegisterApplication(ctx context.Context, zone string, r Registration) (db.Application, string, error) {
+	const most = 1000 // live in a zone (contract: applications.md)
+	if err := tx.mayName(applicationName, r.Name); err != nil {
+		return db.Application{}, "", err
+	}
+	z, err := tx.lockZone(ctx, zone, together)
+	if err != nil {
+		return db.Application{}, "", err
+	}
+	if !z.DCREnabled {
+		return db.Application{}, "", code.DCRDisabled
+	}
+	live, err := tx.q.CountLiveDCRApplications(ctx, zone)
+	if err != nil {
+		return db.Application{}, "", err
+	}
+	if live >= most {
+		return db.Application{}, "", code.DCRLimitExceeded
+	}
+	return tx.insertApplication(ctx, db.InsertApplicationParams{
+		ZoneID: zone, Name: r.Name, RegistrationMethod: dcr, Traits: []string{}, ExpiresIn: &r.ExpiresIn,
+	})
+}
+
+func (tx *Tx) insertApplication(ctx context.Context, p db.InsertApplicationParams) (db.Application, string, error) {
+	secret := newSecret("cs_")
+	p.ID, p.ClientSecretHash = newID(), string(hashGenerated(secret))
+	a, err := tx.q.InsertApplication(ctx, p)
+	if err != nil {
+		return a, "", err
+	}
+	tx.record(a.ZoneID, "applications", a.ID, diff(nil, shownApplication(a)))
+	return a, secret, nil
+}
+
+// ApplicationPatch is what a caller wants changed; nil stays as it is.
+type ApplicationPatch struct {
+	Name         *string
+	ClientSecret *SecretHash
+	Traits       []string // nil: as they are
+}
+
+// UpdateApplication changes an application that is still at a version that
+// match admits.
+func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, match Match, p ApplicationPatch) (db.Application, error) {
+	if p.Name == nil && p.ClientSecret == nil && p.Traits == nil {
+		return db.Application{}, code.NoFields
+	}
+	if p.Name != nil {
+		if err := tx.mayName(applicationName, *p.Name); err != nil {
+			return db.Application{}, err
+		}
+	}
+	if err := tx.checkTraits(p.Traits); err != nil {
+		return db.Application{}, err
+	}
+	before, err := tx.lockApplication(ctx, zone, id, together, match)
+	if err != nil {
+		return before, err
+	}
+	after, err := tx.q.UpdateApplication(ctx, db.UpdateApplicationParams{
+		ZoneID: zone, ID: id, Name: p.Name, ClientSecretHash: (*string)(p.ClientSecret), Traits: p.Traits,
+	})
+	if err != nil {
+		return after, err
+	}
+	tx.record(zone, "applications", id, diff(shownApplication(before), shownApplication(after)))
+	return after, nil
+}
+
+// DeleteApplication archives an application and revokes what hangs on it.
+func (tx *Tx) DeleteApplication(ctx context.Context, zone, id string, match Match) error {
+	before, err := tx.lockApplication(ctx, zone, id, alone, match)
+	if err != nil {
+		return err
+	}
+	if err := tx.archiveApplications(ctx, zone, []db.Application{before}); err != nil {
+		return err
+	}
+	_, err = tx.revokeOf(ctx, zone, []string{id}, "application_archived")
+	return err
+}
+
+func (tx *Tx) archiveApplications(ctx context.Context, zone string, applications []db.Application) error {
+	if err := tx.q.ArchiveApplications(ctx, db.ArchiveApplicationsParams{ZoneID: zone, Ids: applicationIDs(applications)}); err != nil {
+		return err
+	}
+	for _, a := range applications {
+		tx.record(zone, "applications", a.ID, removed)
+	}
+	return nil
+}
+
+// lockApplication holds an application that the actor may change and that is
+// still at a version that match admits.
+func (tx *Tx) lockApplication(ctx context.Context, zone, id string, how guard, match Match) (db.Application, error) {
+	if _, err := tx.withinZone(ctx, zone, how); err != nil {
+		return db.Application{}, err
+	}
+	a, err := tx.q.LockApplication(ctx, db.LockApplicationParams{ZoneID: zone, ID: id})
+	if err != nil {
+		return a, missing(err, code.ApplicationNotFound)
+	}
+	if err := tx.mayTouchTraits(a.Traits); err != nil {
+		return a, err
+	}
+	return a, match.check(a.Version)
+}
+
+func applicationIDs(applications []db.Application) []string {
+	ids := make([]string, len(applications))
+	for i, a := range applications {
+		ids[i] = a.ID
+	}
+	return ids
+}
+
+func shownApplication(a db.Application) shown {
+	return shown{
+		"name": a.Name, "registration_method": a.RegistrationMethod, "traits": a.Traits,
+		"expires_at": a.ExpiresAt, "client_secret": secret(a.ClientSecretHash),
+	}
+}

@@ -1,0 +1,48 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+
+	"golang.org/x/crypto/argon2"
+)
+
+// A SecretHash is what is kept of a client secret.
+type SecretHash string
+
+// hashGenerated hashes 256 random bits: nobody can guess them, so a fast hash
+// is enough.
+func hashGenerated(text string) SecretHash {
+	digest := sha256.Sum256([]byte(text))
+	return SecretHash("sha256$" + base64.RawStdEncoding.EncodeToString(digest[:]))
+}
+
+// Argon2id costs this much memory a hash (KiB), so few run at once.
+const (
+	argonMemory  = 64 << 10
+	argonTime    = 3
+	argonThreads = 2
+	argonAtOnce  = 2
+)
+
+var argon = make(chan struct{}, argonAtOnce)
+
+// HashChosenSecret hashes a secret that a person may have made up, with
+// Argon2id (RFC 9106), as a PHC string. It is slow on purpose: call it before a
+// transaction, never within. It waits for its turn until ctx ends.
+func HashChosenSecret(ctx context.Context, text string) (SecretHash, error) {
+	select {
+	case argon <- struct{}{}:
+		defer func() { <-argon }()
+	case <-ctx.Done():
+		return "", translate(ctx.Err())
+	}
+	var salt [16]byte
+	_, _ = rand.Read(salt[:]) // never fails (crypto/rand)
+	hash := argon2.IDKey([]byte(text), salt[:], argonTime, argonMemory, argonThreads, sha256.Size)
+	return SecretHash(fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads,
+		base64.RawStdEncoding.EncodeToString(salt[:]), base64.RawStdEncoding.EncodeToString(hash))), nil
+}

@@ -1,0 +1,88 @@
+package storetest
+
+import (
+	"fmt"
+)
+
+// Each fixture is valid without arguments but those it hangs on; a test changes
+// only what it is about.
+
+// id is an id that no other fixture has.
+func id(kind string) string { return fmt.Sprintf("%s-%d", kind, serial.Add(1)) }
+
+// Session adds an active session of a user.
+func (d *DB) Session(zone string) string {
+	d.tb.Helper()
+	return d.insertSession(zone, "user", "somebody", nil)
+}
+
+// ApplicationSession adds an active session of an application.
+func (d *DB) ApplicationSession(zone, application string) string {
+	d.tb.Helper()
+	return d.insertSession(zone, "application", application, nil)
+}
+
+// ChildSession adds an active session that descends from another.
+func (d *DB) ChildSession(zone, parent string) string {
+	d.tb.Helper()
+	return d.insertSession(zone, "user", "somebody", &parent)
+}
+
+func (d *DB) insertSession(zone, kind, subject string, parent *string) string {
+	d.tb.Helper()
+	s := id("session")
+	d.Exec("INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, expires_at) VALUES ($1, $2, $3, $4, $5, now() + interval '1 hour')",
+		zone, s, kind, subject, parent)
+	return s
+}
+
+// AgentSession adds an active agent session of an application, on a session.
+func (d *DB) AgentSession(zone, application, session string) string {
+	d.tb.Helper()
+	a := id("agent")
+	d.Exec("INSERT INTO agent_sessions (zone_id, id, application_id, subject_session_id) VALUES ($1, $2, $3, $4)", zone, a, application, session)
+	return a
+}
+
+// ChildAgentSession adds an active agent session that descends from another.
+func (d *DB) ChildAgentSession(zone, application, session, parent string) string {
+	d.tb.Helper()
+	a := id("agent")
+	d.Exec("INSERT INTO agent_sessions (zone_id, id, application_id, subject_session_id, parent_id, depth) VALUES ($1, $2, $3, $4, $5, 1)",
+		zone, a, application, session, parent)
+	d.Exec("UPDATE agent_sessions SET child_count = child_count + 1 WHERE zone_id = $1 AND id = $2", zone, parent)
+	return a
+}
+
+// DelegationEdge adds an active edge between agent sessions.
+func (d *DB) DelegationEdge(zone, source, target string) string {
+	d.tb.Helper()
+	e := id("edge")
+	d.Exec(`INSERT INTO delegation_edges (zone_id, id, source_session_id, target_session_id, issuer_application_id, receiver_application_id, expires_at)
+		SELECT $1, $2, s.id, t.id, s.application_id, t.application_id, now() + interval '1 hour'
+		FROM agent_sessions AS s, agent_sessions AS t WHERE s.zone_id = $1 AND s.id = $3 AND t.zone_id = $1 AND t.id = $4`, zone, e, source, target)
+	return e
+}
+
+// DCRApplications adds live applications that registered themselves.
+func (d *DB) DCRApplications(zone string, many int) {
+	d.tb.Helper()
+	d.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, expires_at)
+		SELECT $1, $2 || '-' || n, 'Registered', 'dcr', 'sha256$', now() + interval '1 hour' FROM generate_series(1, $3) AS n`, zone, id("dcr"), many)
+}
+
+// ArchivedZone adds a zone that is archived.
+func (d *DB) ArchivedZone() string {
+	d.tb.Helper()
+	z := id("archived")
+	d.Exec("INSERT INTO zones (id, name, slug, reserved, archived_at) VALUES ($1, 'Archived', $1, false, now())", z)
+	return z
+}
+
+// Event adds a pending event to the outbox.
+func (d *DB) Event(zone, stream string) string {
+	d.tb.Helper()
+	e := id("event")
+	d.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id) VALUES ($1, $2, $3, jsonb_build_object('zone_id', $1::text), 'fixture')`, zone, e, stream)
+	return e
+}
