@@ -5,3 +5,39 @@ SELECT e.zone_id, e.id, e.stream, e.fields::jsonb, @request_id
 FROM (SELECT generate_subscripts(@ids::text[], 1) AS n, unnest(@zone_ids::text[]) AS zone_id, unnest(@ids::text[]) AS id,
     unnest(@streams::text[]) AS stream, unnest(@fields::text[]) AS fields) AS e
 ORDER BY e.n;
+
+-- name: ListPendingOutbox :many
+-- ListPendingOutbox is what is to be published next, in order, but for zones that wait. The two conditions are those of
+-- the index outbox_pending, so that what was dispatched costs nothing.
+SELECT zone_id, id, seq, stream, fields, attempts FROM outbox
+WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL (@parked::text[])
+ORDER BY seq
+LIMIT @row_limit;
+
+-- name: DispatchOutbox :exec
+UPDATE outbox SET dispatched_at = now(), last_error = NULL
+WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL;
+
+-- name: RefuseOutbox :exec
+-- RefuseOutbox counts that Redis refused an event; at last it is dead.
+UPDATE outbox SET attempts = attempts + 1, last_error = @last_error::text,
+    dead_at = CASE WHEN attempts + 1 >= @most::integer THEN now() END
+WHERE seq = @seq AND dispatched_at IS NULL AND dead_at IS NULL;
+
+-- name: PurgeOutbox :execrows
+-- PurgeOutbox deletes events that were dispatched long ago, oldest first, a batch at a time.
+DELETE FROM outbox WHERE (zone_id, id) IN (
+    SELECT old.zone_id, old.id FROM outbox AS old WHERE old.dispatched_at < @before::timestamptz ORDER BY old.dispatched_at LIMIT @row_limit);
+
+-- name: GetOutboxStat :one
+-- GetOutboxStat counts what waits and what is dead; dispatched rows are not touched.
+SELECT
+    (SELECT count(*) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL) AS pending,
+    (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL) AS dead,
+    coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL ORDER BY seq LIMIT 1), 0)::double precision AS oldest_pending_seconds,
+    coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dead_at IS NOT NULL ORDER BY created_at, id LIMIT 1), 0)::double precision AS oldest_dead_seconds;
+
+-- name: NotifyOutbox :exec
+-- NotifyOutbox wakes the replica that publishes. It runs outside any transaction: inside one it would take a
+-- database-wide lock at commit.
+SELECT pg_notify('caracal_outbox', '');

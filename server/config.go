@@ -41,6 +41,12 @@ type Config struct {
 	StatementTimeout milliseconds `env:"DB_STATEMENT_TIMEOUT_MS" default:"15000" min:"1" help:"how long an SQL statement may take"`
 	IdleInTxTimeout  milliseconds `env:"DB_IDLE_IN_TX_TIMEOUT_MS" default:"30000" min:"1" help:"how long a transaction may do nothing"`
 
+	OutboxBatch       int          `env:"OUTBOX_BATCH_SIZE" default:"500" min:"1" help:"events that are sent to Redis together"`
+	OutboxPoll        milliseconds `env:"OUTBOX_POLL_MS" default:"250" min:"1" help:"how often to look for events that nobody announced"`
+	OutboxMaxAttempts int          `env:"OUTBOX_MAX_ATTEMPTS" default:"5" min:"1" help:"after how many refusals by Redis an event is dead"`
+	OutboxStreamLen   int64        `env:"OUTBOX_STREAM_MAXLEN" default:"100000" min:"1" help:"about how many entries a stream keeps"`
+	OutboxRetention   hours        `env:"OUTBOX_RETENTION_HOURS" default:"168" min:"1" help:"how long dispatched events stay in Postgres"`
+
 	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"requests a minute below /v1, for each address and for each token; 0 is no limit"`
 	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"requests a minute for /ready, for each address; 0 is no limit"`
 	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"failed authentications a minute, for each address, before the answer is 429; 0 is no limit"`
@@ -50,10 +56,12 @@ type Config struct {
 type (
 	milliseconds int64
 	seconds      int64
+	hours        int64
 )
 
 func (m milliseconds) duration() time.Duration { return time.Duration(m) * time.Millisecond }
 func (s seconds) duration() time.Duration      { return time.Duration(s) * time.Second }
+func (h hours) duration() time.Duration        { return time.Duration(h) * time.Hour }
 
 // A Secret is a string that prints as [set], however it is printed, so that a
 // logged Config leaks nothing.

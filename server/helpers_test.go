@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,4 +28,13 @@ func eventually(t *testing.T, what string, happened func() bool) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+func containsLine(text, line string) bool {
+	for l := range strings.Lines(text) {
+		if strings.TrimSpace(l) == line {
+			return true
+		}
+	}
+	return false
 }

@@ -1,10 +1,13 @@
 package server
 
 import (
+	"context"
 	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"caracal.run/management/store"
 )
 
 // metrics are what the process measures of itself. Labels are names of
@@ -44,6 +47,10 @@ func newMetrics(s *Server) *metrics {
 		counter("caracal_api_refusals_dropped_total", "Refusals that could not be recorded in the audit trail.", func() float64 { return float64(s.refusals.dropped.Load()) }),
 		counter("caracal_api_token_cache_hits_total", "Tokens that were recognised without a look into the database.", func() float64 { return float64(s.verifier.Stat().Hits) }),
 		counter("caracal_api_token_cache_misses_total", "Tokens that had to be looked up.", func() float64 { return float64(s.verifier.Stat().Misses) }),
+		counter("caracal_api_outbox_published_total", "Events that Redis has taken from this process.", func() float64 { return float64(s.outbox.Stat().Published) }),
+		counter("caracal_api_outbox_refused_total", "Times that Redis refused an event.", func() float64 { return float64(s.outbox.Stat().Refused) }),
+		counter("caracal_api_outbox_away_total", "Times that Redis could not take events.", func() float64 { return float64(s.outbox.Stat().Away) }),
+		outboxDepth{s.store},
 		counter("caracal_api_auth_failures_total", "Requests whose token was not recognised.", func() float64 { return float64(s.verifier.Stat().Refusals) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Which build this is; always 1.",
 			ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 }),
@@ -64,4 +71,38 @@ func (m *metrics) observe(operation string, status int, took time.Duration) {
 
 func statusClass(status int) string {
 	return [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}[min(max(status/100, 1), 5)-1]
+}
+
+// outboxDepth asks Postgres at each scrape. While Postgres is away it measures
+// nothing, and leaves the other metrics alone.
+type outboxDepth struct{ store *store.Store }
+
+// The contract's names (operations.md §4), though two end in _total.
+var (
+	outboxPending    = prometheus.NewDesc("caracal_api_outbox_pending_total", "Events that wait to be published.", nil, nil)
+	outboxDead       = prometheus.NewDesc("caracal_api_outbox_dead_total", "Events that Redis refused for good.", nil, nil)
+	outboxPendingAge = prometheus.NewDesc("caracal_api_outbox_oldest_pending_age_seconds", "How long the oldest has waited.", nil, nil)
+	outboxDeadAge    = prometheus.NewDesc("caracal_api_outbox_oldest_dead_age_seconds", "How old the oldest dead event is.", nil, nil)
+)
+
+// Describe names the metrics.
+func (outboxDepth) Describe(names chan<- *prometheus.Desc) {
+	for _, name := range []*prometheus.Desc{outboxPending, outboxDead, outboxPendingAge, outboxDeadAge} {
+		names <- name
+	}
+}
+
+// Collect measures.
+func (o outboxDepth) Collect(into chan<- prometheus.Metric) {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	stat, err := o.store.OutboxStat(ctx)
+	if err != nil {
+		return
+	}
+	into <- prometheus.MustNewConstMetric(outboxPending, prometheus.GaugeValue, float64(stat.Pending))
+	into <- prometheus.MustNewConstMetric(outboxDead, prometheus.GaugeValue, float64(stat.Dead))
+	into <- prometheus.MustNewConstMetric(outboxPendingAge, prometheus.GaugeValue, stat.OldestPendingSeconds)
+	into <- prometheus.MustNewConstMetric(outboxDeadAge, prometheus.GaugeValue, stat.OldestDeadSeconds)
 }

@@ -77,6 +77,8 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 		return nil, fmt.Errorf("%w: REDIS_URL is not an address of Redis", ErrConfig)
 	}
 	redisOptions.ClientName = c.WorkerID
+	redisOptions.MaxRetries = -1 // whoever asks Redis knows what to do without it
+	redisOptions.ContextTimeoutEnabled = true
 	client := redis.NewClient(redisOptions)
 	r.onStop(func(context.Context) error { return client.Close() })
 
@@ -89,9 +91,11 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 	r.beside(ctx, s.verifier.Run)
 	r.beside(ctx, s.refusals.run)
 	r.beside(ctx, func(ctx context.Context) {
-		db.Listen(ctx, log, map[string]func(){store.AdminTokensRevoked: s.verifier.Forget}, s.verifier.Hearing)
+		db.Listen(ctx, log, map[string]func(){store.AdminTokensRevoked: s.verifier.Forget, store.OutboxFilled: s.outbox.Wake}, s.verifier.Hearing)
 	})
 	r.beside(ctx, func(ctx context.Context) { limiter.Exchange(ctx, client, s.limits.all()...) })
+	r.beside(ctx, s.outbox.Run)
+	r.beside(ctx, s.outbox.Tell)
 	return r, r.listen(ctx, c, handler)
 }
 

@@ -24,6 +24,7 @@ import (
 	"caracal.run/management/server/middleware"
 	"caracal.run/management/server/problem"
 	"caracal.run/management/store"
+	"caracal.run/management/store/outbox"
 )
 
 // Options are what a server needs.
@@ -41,6 +42,7 @@ type Server struct {
 	redis    *redis.Client
 	log      *slog.Logger
 	verifier *auth.Verifier
+	outbox   *outbox.Publisher
 	refusals *refusals
 	metrics  *metrics
 	limits   limits
@@ -97,11 +99,19 @@ func New(o Options) (*Server, http.Handler, error) {
 		return nil, nil, err
 	}
 	c := o.Config
+	key, err := c.streamsKey()
+	if err != nil {
+		return nil, nil, err
+	}
 	perMinute := func(prefix string, limit int) *limiter.Limiter { return limiter.New(prefix, time.Minute, limit) }
 	s := &Server{
 		config: c, store: o.Store, redis: o.Redis, log: o.Log, spec: spec,
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
 		refusals: newRefusals(o.Store, o.Log),
+		outbox: outbox.New(o.Store.For(store.System), o.Redis, o.Log, outbox.Config{
+			Key: key, Batch: c.OutboxBatch, Poll: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
+			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),
+		}),
 		limits: limits{
 			address:      perMinute("api:v1_rl:", c.RequestsPerMinute),
 			token:        perMinute("api:v1_rl:", c.RequestsPerMinute),

@@ -144,6 +144,7 @@ func TestAZoneTokenCanDoNothingToAnotherZone(t *testing.T) {
 	foreign := map[string]string{ // collection -> the id of one of the other zone's
 		"applications": application.JSON201.ID,
 		"admin-tokens": w.Token(w.zone.ID, "write").ID,
+		"dead-letters": w.DB.DeadLetter(w.zone.ID),
 	}
 	before := everythingOf(w.DB, w.zone.ID)
 	tried := 0

@@ -12,6 +12,8 @@ import (
 const (
 	// AdminTokensRevoked is heard when a token was revoked.
 	AdminTokensRevoked = "caracal_admin_tokens"
+	// OutboxFilled is heard when another replica has committed events.
+	OutboxFilled = "caracal_outbox"
 )
 
 // Listen calls heard[channel] whenever another replica, or this one, speaks on
@@ -24,7 +26,7 @@ func (s *Store) Listen(ctx context.Context, log *slog.Logger, heard map[string]f
 		err := s.listen(ctx, heard, up)
 		up(false)
 		if ctx.Err() == nil {
-			log.WarnContext(ctx, "lost the connection that hears of revoked tokens", "error", err)
+			log.WarnContext(ctx, "lost the connection that hears the other replicas", "error", err)
 		}
 		select {
 		case <-time.After(again):

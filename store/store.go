@@ -102,14 +102,16 @@ func (s *Store) Emitted() <-chan struct{} { return s.emitted }
 
 // For is the store as the actor may see it.
 func (s *Store) For(actor Actor) *Store {
-	return &Store{pool: s.pool, emitted: s.emitted, q: db.New(scoped{pool: s.pool, zone: actor.Zone})}
+	return &Store{pool: s.pool, emitted: s.emitted, q: db.New(scoped{conn: s.pool, zone: actor.Zone})}
 }
 
 // scoped stands where sqlc expects a connection. It sends each read together
 // with the setting that row-level security asks for, in one batch: one round
 // trip, one implicit transaction, and nothing left behind on the connection.
 type scoped struct {
-	pool *pgxpool.Pool
+	conn interface {
+		SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
+	}
 	zone string
 }
 
@@ -144,7 +146,7 @@ func (s scoped) send(ctx context.Context, sql string, args []any) pgx.BatchResul
 	var batch pgx.Batch
 	batch.Queue(setZone, s.zone)
 	batch.Queue(sql, args...)
-	results := s.pool.SendBatch(ctx, &batch)
+	results := s.conn.SendBatch(ctx, &batch)
 	_, _ = results.Exec()
 	return results
 }

@@ -31,6 +31,7 @@ type Tx struct {
 	first   *queue
 	entries []entry
 	events  []event
+	rearmed bool // an event that was there is pending again
 }
 
 // InTx runs fn in a transaction and commits when fn returns nil. After a
@@ -81,7 +82,7 @@ func (s *Store) try(ctx context.Context, cause Cause, fn func(*Tx) error) error 
 	if err := pgtx.Commit(ctx); err != nil {
 		return err
 	}
-	if len(tx.events) > 0 {
+	if len(tx.events) > 0 || tx.rearmed {
 		select {
 		case s.emitted <- struct{}{}:
 		default: // the publisher has been woken and not yet looked

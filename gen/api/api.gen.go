@@ -148,6 +148,36 @@ type DCRStatus struct {
 	LiveDCRApplications int64 `json:"live_dcr_applications"`
 }
 
+// DeadLetter defines model for DeadLetter.
+type DeadLetter struct {
+	// Attempts How often Redis refused it.
+	Attempts int32 `json:"attempts"`
+
+	// CreatedAt UTC, with exactly three fractional digits.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// DeadAt UTC, with exactly three fractional digits.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	DeadAt Timestamp `json:"dead_at"`
+
+	// Fields What it says.
+	Fields map[string]string `json:"fields"`
+	ID     ID                `json:"id"`
+
+	// LastError What Redis said last.
+	LastError string `json:"last_error"`
+
+	// RequestID The request that caused it.
+	RequestID string `json:"request_id"`
+
+	// Stream The Redis stream it is for.
+	Stream string `json:"stream"`
+	ZoneID ID     `json:"zone_id"`
+}
+
 // Health defines model for Health.
 type Health struct {
 	Ok bool `json:"ok"`
@@ -357,6 +387,15 @@ type ListAdminTokensParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ListDeadLettersParams defines parameters for ListDeadLetters.
+type ListDeadLettersParams struct {
+	// Limit How many rows a page holds at the most; 200 unless said.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListZonesParams defines parameters for ListZones.
 type ListZonesParams struct {
 	// Limit How many rows a page holds at the most; 200 unless said.
@@ -443,6 +482,15 @@ type ServerInterface interface {
 	// DeleteAdminToken Revoke an admin token
 	// (DELETE /v1/admin-tokens/{id})
 	DeleteAdminToken(ctx echo.Context, id IDParameter) error
+	// ListDeadLetters List dead letters
+	// (GET /v1/dead-letters)
+	ListDeadLetters(ctx echo.Context, params ListDeadLettersParams) error
+	// DiscardDeadLetter Discard a dead letter
+	// (DELETE /v1/dead-letters/{id})
+	DiscardDeadLetter(ctx echo.Context, id IDParameter) error
+	// RearmDeadLetter Try to publish a dead letter again
+	// (POST /v1/dead-letters/{id}/rearm)
+	RearmDeadLetter(ctx echo.Context, id IDParameter) error
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx echo.Context, params ListZonesParams) error
@@ -578,6 +626,63 @@ func (w *ServerInterfaceWrapper) DeleteAdminToken(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DeleteAdminToken(ctx, id)
+	return err
+}
+
+// ListDeadLetters converts echo context to params.
+func (w *ServerInterfaceWrapper) ListDeadLetters(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDeadLettersParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListDeadLetters(ctx, params)
+	return err
+}
+
+// DiscardDeadLetter converts echo context to params.
+func (w *ServerInterfaceWrapper) DiscardDeadLetter(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DiscardDeadLetter(ctx, id)
+	return err
+}
+
+// RearmDeadLetter converts echo context to params.
+func (w *ServerInterfaceWrapper) RearmDeadLetter(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RearmDeadLetter(ctx, id)
 	return err
 }
 
@@ -950,6 +1055,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/admin-tokens", wrapper.ListAdminTokens, options.OperationMiddlewares["listAdminTokens"]...)
 	router.POST(options.BaseURL+"/v1/admin-tokens", wrapper.CreateAdminToken, options.OperationMiddlewares["createAdminToken"]...)
 	router.DELETE(options.BaseURL+"/v1/admin-tokens/:id", wrapper.DeleteAdminToken, options.OperationMiddlewares["deleteAdminToken"]...)
+	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["listDeadLetters"]...)
+	router.DELETE(options.BaseURL+"/v1/dead-letters/:id", wrapper.DiscardDeadLetter, options.OperationMiddlewares["discardDeadLetter"]...)
+	router.POST(options.BaseURL+"/v1/dead-letters/:id/rearm", wrapper.RearmDeadLetter, options.OperationMiddlewares["rearmDeadLetter"]...)
 	router.GET(options.BaseURL+"/v1/zones", wrapper.ListZones, options.OperationMiddlewares["listZones"]...)
 	router.POST(options.BaseURL+"/v1/zones", wrapper.CreateZone, options.OperationMiddlewares["createZone"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId", wrapper.DeleteZone, options.OperationMiddlewares["deleteZone"]...)
@@ -1153,6 +1261,70 @@ type DeleteAdminToken204Response struct {
 }
 
 func (response DeleteAdminToken204Response) VisitDeleteAdminTokenResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ListDeadLettersRequestObject struct {
+	Params ListDeadLettersParams
+}
+
+type ListDeadLettersResponseObject interface {
+	VisitListDeadLettersResponse(w http.ResponseWriter) error
+}
+
+type ListDeadLetters200ResponseHeaders struct {
+	Link *string
+}
+
+type ListDeadLetters200JSONResponse struct {
+	Body    []DeadLetter
+	Headers ListDeadLetters200ResponseHeaders
+}
+
+func (response ListDeadLetters200JSONResponse) VisitListDeadLettersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DiscardDeadLetterRequestObject struct {
+	ID IDParameter `json:"id"`
+}
+
+type DiscardDeadLetterResponseObject interface {
+	VisitDiscardDeadLetterResponse(w http.ResponseWriter) error
+}
+
+type DiscardDeadLetter204Response struct {
+}
+
+func (response DiscardDeadLetter204Response) VisitDiscardDeadLetterResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RearmDeadLetterRequestObject struct {
+	ID IDParameter `json:"id"`
+}
+
+type RearmDeadLetterResponseObject interface {
+	VisitRearmDeadLetterResponse(w http.ResponseWriter) error
+}
+
+type RearmDeadLetter204Response struct {
+}
+
+func (response RearmDeadLetter204Response) VisitRearmDeadLetterResponse(w http.ResponseWriter) error {
 	w.WriteHeader(204)
 	return nil
 }
@@ -1523,6 +1695,15 @@ type StrictServerInterface interface {
 	// DeleteAdminToken Revoke an admin token
 	// (DELETE /v1/admin-tokens/{id})
 	DeleteAdminToken(ctx context.Context, request DeleteAdminTokenRequestObject) (DeleteAdminTokenResponseObject, error)
+	// ListDeadLetters List dead letters
+	// (GET /v1/dead-letters)
+	ListDeadLetters(ctx context.Context, request ListDeadLettersRequestObject) (ListDeadLettersResponseObject, error)
+	// DiscardDeadLetter Discard a dead letter
+	// (DELETE /v1/dead-letters/{id})
+	DiscardDeadLetter(ctx context.Context, request DiscardDeadLetterRequestObject) (DiscardDeadLetterResponseObject, error)
+	// RearmDeadLetter Try to publish a dead letter again
+	// (POST /v1/dead-letters/{id}/rearm)
+	RearmDeadLetter(ctx context.Context, request RearmDeadLetterRequestObject) (RearmDeadLetterResponseObject, error)
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx context.Context, request ListZonesRequestObject) (ListZonesResponseObject, error)
@@ -1778,6 +1959,81 @@ func (sh *strictHandler) DeleteAdminToken(ctx echo.Context, id IDParameter) erro
 		return err
 	} else if validResponse, ok := response.(DeleteAdminTokenResponseObject); ok {
 		return validResponse.VisitDeleteAdminTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListDeadLetters operation middleware
+func (sh *strictHandler) ListDeadLetters(ctx echo.Context, params ListDeadLettersParams) error {
+	var request ListDeadLettersRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDeadLetters(ctx.Request().Context(), request.(ListDeadLettersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDeadLetters")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListDeadLettersResponseObject); ok {
+		return validResponse.VisitListDeadLettersResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DiscardDeadLetter operation middleware
+func (sh *strictHandler) DiscardDeadLetter(ctx echo.Context, id IDParameter) error {
+	var request DiscardDeadLetterRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DiscardDeadLetter(ctx.Request().Context(), request.(DiscardDeadLetterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DiscardDeadLetter")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DiscardDeadLetterResponseObject); ok {
+		return validResponse.VisitDiscardDeadLetterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RearmDeadLetter operation middleware
+func (sh *strictHandler) RearmDeadLetter(ctx echo.Context, id IDParameter) error {
+	var request RearmDeadLetterRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RearmDeadLetter(ctx.Request().Context(), request.(RearmDeadLetterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RearmDeadLetter")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RearmDeadLetterResponseObject); ok {
+		return validResponse.VisitRearmDeadLetterResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

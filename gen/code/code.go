@@ -144,6 +144,8 @@ const (
 	AdminTokenManagementForbiddenForDerivedToken Code = "admin_token_management_forbidden_for_derived_token"
 	// AdminTokenNotFound: 404. There is no such live admin token.
 	AdminTokenNotFound Code = "admin_token_not_found"
+	// DeadLetterNotFound: 404. There is no such dead letter.
+	DeadLetterNotFound Code = "dead_letter_not_found"
 )
 
 // Table holds every code.
@@ -188,4 +190,5 @@ var Table = map[Code]Entry{
 	ZoneIDNotAllowedForGlobal: {400, "", "A global token names no zone."},
 	AdminTokenManagementForbiddenForDerivedToken: {403, "", "A token that was derived from the bootstrap token cannot manage tokens."},
 	AdminTokenNotFound:                           {404, "", "There is no such live admin token."},
+	DeadLetterNotFound:                           {404, "", "There is no such dead letter."},
 }

@@ -7,7 +7,46 @@ package db
 
 import (
 	"context"
+	"time"
 )
+
+const dispatchOutbox = `-- name: DispatchOutbox :exec
+UPDATE outbox SET dispatched_at = now(), last_error = NULL
+WHERE seq = ANY ($1::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL
+`
+
+func (q *Queries) DispatchOutbox(ctx context.Context, seqs []int64) error {
+	_, err := q.db.Exec(ctx, dispatchOutbox, seqs)
+	return err
+}
+
+const getOutboxStat = `-- name: GetOutboxStat :one
+SELECT
+    (SELECT count(*) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL) AS pending,
+    (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL) AS dead,
+    coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL ORDER BY seq LIMIT 1), 0)::double precision AS oldest_pending_seconds,
+    coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dead_at IS NOT NULL ORDER BY created_at, id LIMIT 1), 0)::double precision AS oldest_dead_seconds
+`
+
+type GetOutboxStatRow struct {
+	Pending              int64
+	Dead                 int64
+	OldestPendingSeconds float64
+	OldestDeadSeconds    float64
+}
+
+// GetOutboxStat counts what waits and what is dead; dispatched rows are not touched.
+func (q *Queries) GetOutboxStat(ctx context.Context) (GetOutboxStatRow, error) {
+	row := q.db.QueryRow(ctx, getOutboxStat)
+	var i GetOutboxStatRow
+	err := row.Scan(
+		&i.Pending,
+		&i.Dead,
+		&i.OldestPendingSeconds,
+		&i.OldestDeadSeconds,
+	)
+	return i, err
+}
 
 const insertOutbox = `-- name: InsertOutbox :exec
 INSERT INTO outbox (zone_id, id, stream, fields, request_id)
@@ -34,5 +73,103 @@ func (q *Queries) InsertOutbox(ctx context.Context, arg InsertOutboxParams) erro
 		arg.Streams,
 		arg.Fields,
 	)
+	return err
+}
+
+const listPendingOutbox = `-- name: ListPendingOutbox :many
+SELECT zone_id, id, seq, stream, fields, attempts FROM outbox
+WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL ($1::text[])
+ORDER BY seq
+LIMIT $2
+`
+
+type ListPendingOutboxParams struct {
+	Parked   []string
+	RowLimit int32
+}
+
+type ListPendingOutboxRow struct {
+	ZoneID   string
+	ID       string
+	Seq      int64
+	Stream   string
+	Fields   []byte
+	Attempts int32
+}
+
+// ListPendingOutbox is what is to be published next, in order, but for zones that wait. The two conditions are those of
+// the index outbox_pending, so that what was dispatched costs nothing.
+func (q *Queries) ListPendingOutbox(ctx context.Context, arg ListPendingOutboxParams) ([]ListPendingOutboxRow, error) {
+	rows, err := q.db.Query(ctx, listPendingOutbox, arg.Parked, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListPendingOutboxRow{}
+	for rows.Next() {
+		var i ListPendingOutboxRow
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Seq,
+			&i.Stream,
+			&i.Fields,
+			&i.Attempts,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const notifyOutbox = `-- name: NotifyOutbox :exec
+SELECT pg_notify('caracal_outbox', '')
+`
+
+// NotifyOutbox wakes the replica that publishes. It runs outside any transaction: inside one it would take a
+// database-wide lock at commit.
+func (q *Queries) NotifyOutbox(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, notifyOutbox)
+	return err
+}
+
+const purgeOutbox = `-- name: PurgeOutbox :execrows
+DELETE FROM outbox WHERE (zone_id, id) IN (
+    SELECT old.zone_id, old.id FROM outbox AS old WHERE old.dispatched_at < $1::timestamptz ORDER BY old.dispatched_at LIMIT $2)
+`
+
+type PurgeOutboxParams struct {
+	Before   time.Time
+	RowLimit int32
+}
+
+// PurgeOutbox deletes events that were dispatched long ago, oldest first, a batch at a time.
+func (q *Queries) PurgeOutbox(ctx context.Context, arg PurgeOutboxParams) (int64, error) {
+	result, err := q.db.Exec(ctx, purgeOutbox, arg.Before, arg.RowLimit)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const refuseOutbox = `-- name: RefuseOutbox :exec
+UPDATE outbox SET attempts = attempts + 1, last_error = $1::text,
+    dead_at = CASE WHEN attempts + 1 >= $2::integer THEN now() END
+WHERE seq = $3 AND dispatched_at IS NULL AND dead_at IS NULL
+`
+
+type RefuseOutboxParams struct {
+	LastError string
+	Most      int32
+	Seq       int64
+}
+
+// RefuseOutbox counts that Redis refused an event; at last it is dead.
+func (q *Queries) RefuseOutbox(ctx context.Context, arg RefuseOutboxParams) error {
+	_, err := q.db.Exec(ctx, refuseOutbox, arg.LastError, arg.Most, arg.Seq)
 	return err
 }

@@ -20,6 +20,7 @@ CREATE TABLE outbox (
 );
 CREATE UNIQUE INDEX outbox_pending ON outbox (seq) WHERE dispatched_at IS NULL AND dead_at IS NULL;
 CREATE INDEX outbox_dead ON outbox (created_at DESC, id DESC) WHERE dead_at IS NOT NULL;
+CREATE UNIQUE INDEX outbox_dead_by_id ON outbox (id) WHERE dead_at IS NOT NULL;
 CREATE INDEX outbox_dispatched ON outbox (dispatched_at) WHERE dispatched_at IS NOT NULL;
 ALTER TABLE outbox ENABLE ROW LEVEL SECURITY;
 ALTER TABLE outbox FORCE ROW LEVEL SECURITY;

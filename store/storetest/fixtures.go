@@ -86,3 +86,11 @@ func (d *DB) Event(zone, stream string) string {
 	d.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id) VALUES ($1, $2, $3, jsonb_build_object('zone_id', $1::text), 'fixture')`, zone, e, stream)
 	return e
 }
+
+// DeadLetter adds an event that Redis refused for good.
+func (d *DB) DeadLetter(zone string) string {
+	d.tb.Helper()
+	e := id("dead")
+	d.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, attempts, last_error, dead_at) VALUES ($1, $2, 'nowhere', '{}', 'fixture', 5, 'refused', now())`, zone, e)
+	return e
+}

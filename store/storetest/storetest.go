@@ -62,9 +62,19 @@ var serial atomic.Int64
 // New clones the migrated template; the clone goes with the test.
 func New(tb testing.TB) *DB {
 	tb.Helper()
-	from := template(tb)
+	return create(tb, " TEMPLATE "+template(tb)+" STRATEGY FILE_COPY")
+}
+
+// NewEmpty is a database without a schema.
+func NewEmpty(tb testing.TB) *DB {
+	tb.Helper()
+	return create(tb, "")
+}
+
+func create(tb testing.TB, from string) *DB {
+	tb.Helper()
 	d := &DB{tb: tb, name: fmt.Sprintf("test_%d", serial.Add(1))}
-	admin(tb, "CREATE DATABASE "+d.name+" OWNER "+private.Owner+" TEMPLATE "+from+" STRATEGY FILE_COPY")
+	admin(tb, "CREATE DATABASE "+d.name+" OWNER "+private.Owner+from)
 	config, err := pgxpool.ParseConfig(servers.PostgresURL(private.Owner, d.name))
 	if err != nil {
 		tb.Fatal(err)

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/store/storetest"
+)
+
+const (
+	token     = "a-bootstrap-token-of-the-tests"
+	streamKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+)
+
+// The test binary is the program too: what is killed here is a real process.
+func TestMain(m *testing.M) {
+	if os.Getenv("CARACALD_TEST_IS_MAIN") != "" {
+		main()
+		return
+	}
+	storetest.Main(m)
+}
+
+// program is a caracald with settings of its own and none of ours.
+func program(args []string, settings ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append([]string{"CARACALD_TEST_IS_MAIN=1"}, settings...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// A replica is a running caracald serve.
+type replica struct {
+	cmd    *exec.Cmd
+	client *client.ClientWithResponses
+}
+
+func startReplica(t *testing.T, db *storetest.DB, redisURL string) *replica {
+	t.Helper()
+	cmd := program([]string{"serve"}, "PORT=0", "HOST=127.0.0.1", "DATABASE_URL="+db.URL(), "REDIS_URL="+redisURL,
+		"CARACAL_ADMIN_TOKEN="+token, "STREAMS_HMAC_KEY="+streamKey, "API_V1_RATE_LIMIT_PER_MIN=0", "OUTBOX_BATCH_SIZE=7")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	url := make(chan string, 1)
+	go func() {
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			var line struct{ Msg, URL string }
+			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "serving" {
+				url <- line.URL
+			}
+		}
+		close(url)
+	}()
+	r := &replica{cmd: cmd}
+	r.client, err = client.NewClientWithResponses(<-url, client.WithRequestEditorFn(func(_ context.Context, req *http.Request) error {
+		req.Header.Set("Authorization", "Bearer "+token)
+		return nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// kill ends the process with no chance to say goodbye.
+func (r *replica) kill(t *testing.T) {
+	t.Helper()
+	if err := r.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.cmd.Wait()
+}
+
+func TestReplicasThatMigrateAtOnceAllFindTheSchema(t *testing.T) {
+	t.Parallel()
+	db := storetest.NewEmpty(t)
+	if out, err := program([]string{"serve"}, "DATABASE_URL="+db.URL(), "REDIS_URL=redis://", "CARACAL_MODE=dev").CombinedOutput(); err == nil || !strings.Contains(string(out), "caracald migrate") {
+		t.Errorf("without a schema, serve says: %v\n%s", err, out)
+	}
+	applied := make(chan int, 4)
+	var all sync.WaitGroup
+	for range cap(applied) {
+		all.Go(func() {
+			out, err := program([]string{"migrate"}, "CARACAL_MIGRATE_URL="+db.OwnerURL()).Output()
+			if err != nil {
+				t.Errorf("migrate: %v", err)
+			}
+			applied <- strings.Count(string(out), "applied ")
+		})
+	}
+	all.Wait()
+	close(applied)
+	busy := 0
+	for n := range applied {
+		if n > 0 {
+			busy++
+		}
+	}
+	if busy != 1 {
+		t.Errorf("%d of them applied something, want 1", busy)
+	}
+	db.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
+	if out, err := program([]string{"serve"}, "DATABASE_URL="+db.URL(), "REDIS_URL=redis://", "CARACAL_MODE=dev").CombinedOutput(); err == nil || !strings.Contains(string(out), "newer caracald") {
+		t.Errorf("on a newer schema, serve says: %v\n%s", err, out)
+	}
+}
+
+// Two replicas are killed, again and again, while they are asked for changes
+// that others must hear. Whatever was acknowledged has left, and in order.
+func TestKilledReplicasLoseNoEvent(t *testing.T) {
+	t.Parallel()
+	const zones, kills = 3, 6
+	db, redisURL := storetest.New(t), storetest.RedisURL(t)
+	replicas := []*replica{startReplica(t, db, redisURL), startReplica(t, db, redisURL)}
+	var mu sync.Mutex
+	pick := func(n int) *client.ClientWithResponses {
+		mu.Lock()
+		defer mu.Unlock()
+		return replicas[n%len(replicas)].client
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var acknowledged sync.Map // session id -> true
+	var load sync.WaitGroup
+	for z := range zones {
+		made, err := pick(0).CreateZoneWithResponse(t.Context(), client.NewZone{Name: "Zone"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		zone := made.JSON201.ID
+		load.Go(func() {
+			for n := z; ctx.Err() == nil; n++ {
+				application, err := pick(n).CreateApplicationWithResponse(ctx, zone, client.NewApplication{Name: "x", RegistrationMethod: "managed"})
+				if err != nil || application.JSON201 == nil {
+					continue // it was killed under us: nothing was promised
+				}
+				session := db.ApplicationSession(zone, application.JSON201.ID)
+				gone, err := pick(n+1).DeleteApplicationWithResponse(ctx, zone, application.JSON201.ID, nil)
+				if err == nil && gone.StatusCode() == http.StatusNoContent {
+					acknowledged.Store(session, true)
+				}
+			}
+		})
+	}
+	for n := range kills {
+		time.Sleep(time.Duration(50+40*n) * time.Millisecond) // whatever it is doing just then
+		replicas[n%2].kill(t)
+		fresh := startReplica(t, db, redisURL)
+		mu.Lock()
+		replicas[n%2] = fresh
+		mu.Unlock()
+	}
+	stop()
+	load.Wait()
+	deadline := time.Now().Add(20 * time.Second)
+	for storetest.Value[int](db, "SELECT count(*) FROM outbox WHERE dispatched_at IS NULL") > 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("some events never leave")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	// SIGTERM ends what is left in an orderly way.
+	for _, r := range replicas {
+		if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.cmd.Wait(); err != nil {
+			t.Errorf("SIGTERM: %v", err)
+		}
+	}
+
+	options, err := redis.ParseURL(redisURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	streams := redis.NewClient(options)
+	defer streams.Close()
+	entries, err := streams.XRange(t.Context(), "caracal.sessions.revoke", "-", "+").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := map[string][]string{} // zone -> outbox ids, in the order of their first delivery
+	heard := map[string]bool{}
+	for _, e := range entries {
+		zone, id := e.Values["zone_id"].(string), e.Values["outbox_id"].(string)
+		if !slices.Contains(first[zone], id) {
+			first[zone] = append(first[zone], id)
+		}
+		heard[e.Values["session_id"].(string)] = true
+	}
+	lost, count := 0, 0
+	acknowledged.Range(func(session, _ any) bool {
+		count++
+		if !heard[session.(string)] {
+			lost++
+		}
+		return true
+	})
+	if lost > 0 || count == 0 {
+		t.Errorf("%d of %d acknowledged events were never heard", lost, count)
+	}
+	for zone, got := range first {
+		want := storetest.Column[string](db, "SELECT id FROM outbox WHERE zone_id = $1 ORDER BY seq", zone)
+		if !slices.Equal(got, want) {
+			t.Errorf("zone %s: %d events were heard in another order than the %d were committed", zone, len(got), len(want))
+		}
+	}
+	t.Logf("%d acknowledged events, %d entries in the stream, %d kills", count, len(entries), kills)
+}

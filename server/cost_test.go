@@ -1,0 +1,132 @@
+package server_test
+
+import (
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
+)
+
+// A tollgate stands between the service and Postgres and counts round trips:
+// how often, on any connection, the service speaks after it was answered.
+type tollgate struct{ trips atomic.Int64 }
+
+// newTollgate listens where a database URL can lead to, and leads on to db.
+func newTollgate(t *testing.T, db *storetest.DB) (*tollgate, string) {
+	t.Helper()
+	to, err := url.Parse(db.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	real := filepath.Join(to.Query().Get("host"), ".s.PGSQL.5432")
+	dir, err := os.MkdirTemp("", "toll")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", filepath.Join(dir, ".s.PGSQL.5432"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close(); _ = os.RemoveAll(dir) })
+	g := &tollgate{}
+	go func() {
+		for {
+			here, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			there, err := net.Dial("unix", real)
+			if err != nil {
+				_ = here.Close()
+				return
+			}
+			var answered atomic.Bool
+			answered.Store(true)
+			go pass(here, there, func() {
+				if answered.Swap(false) {
+					g.trips.Add(1)
+				}
+			})
+			go pass(there, here, func() { answered.Store(true) })
+		}
+	}()
+	q := to.Query()
+	q.Set("host", dir)
+	to.RawQuery = q.Encode()
+	return g, to.String()
+}
+
+func pass(from, to net.Conn, each func()) {
+	defer to.Close()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 {
+			each()
+			if _, err := to.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// A request costs few round trips to Postgres, and those of a warm token none.
+func TestRoundTrips(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	gate, databaseURL := newTollgate(t, db)
+	a := servertest.Beside(t, db, storetest.RedisURL(t), "DATABASE_URL="+databaseURL, "OUTBOX_POLL_MS=3600000")
+	zone := a.Zone()
+	made, err := a.Admin.CreateApplicationWithResponse(t.Context(), zone.ID, client.NewApplication{Name: "x", RegistrationMethod: "managed"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := "/v1/zones/" + zone.ID
+	application := in + "/applications/" + made.JSON201.ID
+	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
+	for _, tt := range []struct {
+		method, path, body string
+		most               int64
+	}{
+		{"GET", in, "", 1},
+		{"GET", in + "/dcr-status", "", 1},
+		{"GET", "/v1/zones", "", 1},
+		{"GET", application, "", 1},
+		{"GET", in + "/applications", "", 1},
+		{"GET", in + "/applications/unknown", "", 1},
+		{"POST", "/v1/zones", `{"name":"x","slug":"SLUG"}`, 4},
+		{"POST", "/v1/zones", `{"name":"never heard of NUMBER"}`, 4},
+		{"POST", in + "/applications", `{"name":"x","registration_method":"managed"}`, 5},
+		{"PATCH", in, `{"name":"x"}`, 5},
+		{"PATCH", application, `{"name":"x"}`, 6},
+		{"GET", "/v1/zones?limit=0", "", 0},
+		{"GET", "/health", "", 0},
+	} {
+		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
+			// The best of several: the first prepare their statements, and now and then something
+			// goes on beside the requests.
+			best := int64(1 << 40)
+			for n := range 5 {
+				number := strings.Repeat("x", n+1) + zone.Slug
+				body := strings.NewReplacer("SLUG", "s"+number, "NUMBER", number).Replace(tt.body)
+				before := gate.trips.Load()
+				a.Do(tt.method, tt.path, body, with...)
+				best = min(best, gate.trips.Load()-before)
+			}
+			t.Logf("%d round trips", best)
+			if best > tt.most {
+				t.Errorf("%d round trips, want %d at the most", best, tt.most)
+			}
+		})
+	}
+}

@@ -1,0 +1,43 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"caracal.run/management/gen/db"
+)
+
+// Lead waits until this process is the only one that leads what is named so,
+// and runs work then, with a store that sees all zones and that speaks through
+// the very connection which holds the lead: when that is lost, so is the lead,
+// and the store fails. It returns when work does, when the connection is lost,
+// or when ctx ends; another process can lead at once.
+func (s *Store) Lead(ctx context.Context, what string, work func(context.Context, *Store) error) error {
+	const patience, closing = 500 * time.Millisecond, 2 * time.Second
+	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
+	if err != nil {
+		return translate(err)
+	}
+	defer func() {
+		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+		defer cancel()
+		_ = conn.Close(bye)
+	}()
+	led := &Store{pool: s.pool, emitted: s.emitted, q: db.New(scoped{conn: conn, zone: AllZones})}
+	for {
+		leads, err := led.q.TryToLead(ctx, what)
+		if err != nil {
+			return err
+		}
+		if leads {
+			return work(ctx, led)
+		}
+		select {
+		case <-time.After(patience):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

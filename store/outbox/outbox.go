@@ -1,0 +1,296 @@
+// Package outbox takes events from Postgres to signed Redis streams.
+//
+// One replica publishes at a time. It promises each event at least once, and
+// the first deliveries of a zone in the order of its commits, with one
+// exception: what was sent in one batch behind an event that Redis refused may
+// arrive before it. outbox_id is the key by which a consumer knows an event
+// again.
+//
+// Redis away, full or loading counts against nobody: everything waits. An event
+// that Redis itself refuses makes its own zone wait, is tried a few times
+// quickly, and then is dead: the zone goes on without it.
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"caracal.run/management/store"
+)
+
+// Fields that every entry has besides the event's own.
+const (
+	outboxID  = "outbox_id"
+	signature = "_sig"
+)
+
+// Config says how to publish.
+type Config struct {
+	Key         []byte        // signs; nil signs nothing
+	Batch       int           // events that are sent together
+	Poll        time.Duration // how long to trust that we are woken
+	MaxLen      int64         // about how many entries a stream keeps
+	MaxAttempts int           // refusals after which an event is dead
+	Retention   time.Duration // how long dispatched events stay in Postgres
+}
+
+// A Publisher publishes for as long as it leads. Make one with [New].
+type Publisher struct {
+	config Config
+	store  *store.Store
+	redis  *redis.Client
+	log    *slog.Logger
+	wake   chan struct{}
+	leads  atomic.Bool
+	parked map[string]time.Time // zone -> until when it waits; only the leading goroutine looks
+
+	published, refused, away atomic.Uint64
+}
+
+// Stat is what a publisher has done so far.
+type Stat struct {
+	Leads                    bool
+	Published, Refused, Away uint64 // events taken, events refused, times that Redis was away
+}
+
+// New makes a publisher.
+func New(s *store.Store, client *redis.Client, log *slog.Logger, c Config) *Publisher {
+	return &Publisher{config: c, store: s, redis: client, log: log, wake: make(chan struct{}, 1), parked: map[string]time.Time{}}
+}
+
+// Stat is what the publisher has done so far.
+func (p *Publisher) Stat() Stat {
+	return Stat{p.leads.Load(), p.published.Load(), p.refused.Load(), p.away.Load()}
+}
+
+// Wake makes the publisher look at once.
+func (p *Publisher) Wake() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // it has been woken and not yet looked
+	}
+}
+
+// Run publishes whenever this process leads, until ctx ends; then it publishes
+// what is pending once more, if Redis takes it.
+func (p *Publisher) Run(ctx context.Context) {
+	const again = 500 * time.Millisecond
+	for ctx.Err() == nil {
+		err := p.store.Lead(ctx, "outbox", p.lead)
+		p.leads.Store(false)
+		if ctx.Err() != nil {
+			return
+		}
+		p.log.WarnContext(ctx, "lost the lead of the outbox", "error", err)
+		sleep(ctx, again)
+	}
+}
+
+// Tell wakes the publisher after each commit of events by this process, until
+// ctx ends: the one in this process if that leads, and otherwise the one that
+// does, at most once in a few milliseconds.
+func (p *Publisher) Tell(ctx context.Context) {
+	const coalesce = 5 * time.Millisecond
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.store.Emitted():
+		}
+		if p.leads.Load() {
+			p.Wake()
+			continue
+		}
+		if err := p.store.TellPublisher(ctx); err != nil && ctx.Err() == nil {
+			p.log.WarnContext(ctx, "could not wake the publisher; it will look by itself", "error", err)
+		}
+		sleep(ctx, coalesce)
+	}
+}
+
+// lead publishes until ctx ends or the lead is lost.
+func (p *Publisher) lead(ctx context.Context, s *store.Store) error {
+	const purgeEvery = time.Minute
+	p.leads.Store(true)
+	p.log.InfoContext(ctx, "leads the outbox")
+	pause := pause{}
+	purged := time.Time{}
+	for {
+		n, err := p.Publish(ctx, s)
+		switch {
+		case ctx.Err() != nil:
+			return p.drain(ctx, s)
+		case errors.Is(err, errAway):
+			p.away.Add(1)
+			p.log.WarnContext(ctx, "Redis does not take events; they wait", "error", err)
+			sleep(ctx, pause.next())
+			continue
+		case err != nil:
+			return err
+		}
+		pause.reset()
+		if time.Since(purged) > purgeEvery {
+			if err := p.purge(ctx, s); err != nil {
+				return err
+			}
+			purged = time.Now()
+		}
+		if n == p.config.Batch {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-p.wake:
+		case <-time.After(p.untilParked()):
+		}
+	}
+}
+
+// drain publishes what is pending when the process is about to stop. It tries
+// no harder than that: the next leader goes on.
+func (p *Publisher) drain(ctx context.Context, s *store.Store) error {
+	const patience = 5 * time.Second
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	for {
+		if n, err := p.Publish(last, s); err != nil || n < p.config.Batch {
+			return err
+		}
+	}
+}
+
+// errAway is that Redis cannot be reached or does not take anything now.
+var errAway = errors.New("redis is away")
+
+// Publish sends one batch and says how many events it had. No transaction is
+// open while Redis is asked.
+func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
+	events, err := s.PendingEvents(ctx, p.config.Batch, p.waiting())
+	if err != nil || len(events) == 0 {
+		return 0, err
+	}
+	pipe := p.redis.Pipeline()
+	for _, e := range events {
+		entry, err := p.entry(e)
+		if err != nil {
+			return 0, err
+		}
+		pipe.XAdd(ctx, entry)
+	}
+	replies, _ := pipe.Exec(ctx) // each reply has its own error
+	// What Redis has taken is marked even if we are told to stop meanwhile.
+	marking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	var sent []int64
+	var away error
+	for i, e := range events {
+		switch err := replies[i].Err(); {
+		case err == nil:
+			sent = append(sent, e.Seq)
+		case refusal(err):
+			if err := p.park(marking, s, e, err); err != nil {
+				return 0, err
+			}
+		default:
+			away = fmt.Errorf("%w: %w", errAway, err)
+		}
+	}
+	p.published.Add(uint64(len(sent)))
+	if err := s.MarkDispatched(marking, sent); err != nil {
+		return 0, err
+	}
+	return len(events), away
+}
+
+// entry is an event as it stands in its stream.
+func (p *Publisher) entry(e store.Event) (*redis.XAddArgs, error) {
+	fields := map[string]string{}
+	if err := json.Unmarshal(e.Fields, &fields); err != nil {
+		return nil, fmt.Errorf("event %s: %w", e.ID, err)
+	}
+	fields[outboxID] = e.ID
+	if p.config.Key != nil {
+		fields[signature] = Sign(p.config.Key, e.Stream, fields)
+	}
+	return &redis.XAddArgs{Stream: e.Stream, MaxLen: p.config.MaxLen, Approx: true, Values: fields}, nil
+}
+
+// refusal says whether Redis read an event and will not have it. All else, such
+// as OOM, LOADING, READONLY, MASTERDOWN or no connection, speaks of Redis and
+// not of the event.
+func refusal(err error) bool {
+	return redis.HasErrorPrefix(err, "WRONGTYPE") || redis.HasErrorPrefix(err, "ERR")
+}
+
+// park makes a refused event's zone wait, and counts the refusal. Only the first
+// of a zone in a batch counts: the others have not had their turn.
+func (p *Publisher) park(ctx context.Context, s *store.Store, e store.Event, why error) error {
+	const first = 50 * time.Millisecond
+	if time.Now().Before(p.parked[e.ZoneID]) {
+		return nil
+	}
+	p.refused.Add(1)
+	p.log.WarnContext(ctx, "Redis refused an event", "zone", e.ZoneID, "stream", e.Stream, "outbox_id", e.ID, "attempt", e.Attempts+1, "error", why)
+	p.parked[e.ZoneID] = time.Now().Add(first << min(e.Attempts, 6))
+	return s.MarkRefused(ctx, e.Seq, why.Error(), p.config.MaxAttempts)
+}
+
+// waiting is the zones that still wait, and forgets those that need not.
+func (p *Publisher) waiting() []string {
+	zones := []string{}
+	for zone, until := range p.parked {
+		if time.Now().Before(until) {
+			zones = append(zones, zone)
+		} else {
+			delete(p.parked, zone)
+		}
+	}
+	return zones
+}
+
+// untilParked is how long to rest: until we poll, or until a zone need not wait.
+func (p *Publisher) untilParked() time.Duration {
+	rest := p.config.Poll
+	for _, until := range p.parked {
+		rest = min(rest, max(time.Until(until), time.Millisecond))
+	}
+	return rest
+}
+
+// purge deletes what was dispatched longer ago than the retention.
+func (p *Publisher) purge(ctx context.Context, s *store.Store) error {
+	const batch = 1000
+	for ctx.Err() == nil {
+		n, err := s.PurgeEvents(ctx, time.Now().Add(-p.config.Retention), batch)
+		if err != nil || n < batch {
+			return err
+		}
+	}
+	return nil
+}
+
+// A pause grows while Redis stays away.
+type pause struct{ last time.Duration }
+
+func (p *pause) next() time.Duration {
+	const first, most = 50 * time.Millisecond, 2 * time.Second
+	p.last = min(max(first, 2*p.last), most)
+	return p.last/2 + rand.N(p.last/2)
+}
+
+func (p *pause) reset() { p.last = 0 }
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

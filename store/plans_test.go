@@ -1,0 +1,140 @@
+package store_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"caracal.run/management/store"
+	"caracal.run/management/store/storetest"
+)
+
+func TestMain(m *testing.M) { storetest.Main(m) }
+
+// pile fills the tables with what piles up in years: archived rows, ended
+// sessions, dispatched events, the trail.
+func pile(db *storetest.DB) {
+	db.Exec(`INSERT INTO zones (id, name, slug, reserved, created_at, archived_at)
+		SELECT 'z' || n, 'Zone', 'z' || n, false, now() - n * interval '1 minute', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO admin_tokens (zone_id, id, name, capability, created_by, token_sha256, created_at, revoked_at)
+		SELECT 'z' || (n % 2000 + 1), 't' || n, 'x', 'read', 'admin:t' || n % 100, sha256(n::text::bytea), now() - n * interval '1 minute', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO audit_entries (zone_id, id, request_id, actor_name, operation, action, method, path, status_code, payload)
+		SELECT 'z' || n % 2000, 'e' || n, 'r', 'a', 'o', 'a', 'POST', '/v1/zones', 201, '{}' FROM generate_series(1, 200000) AS n`)
+	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, created_at, expires_at, archived_at)
+		SELECT 'z' || n % 20 + 1, 'a' || n, 'x', CASE WHEN n % 2 = 0 THEN 'dcr' ELSE 'managed' END, 'sha256$', now() - n * interval '1 second',
+			CASE WHEN n % 2 = 0 THEN now() + interval '1 hour' END, CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 100000) AS n`)
+	db.Exec(`INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, status, expires_at)
+		SELECT 'z' || n % 20 + 1, 's' || n, CASE WHEN n % 2 = 0 THEN 'application' ELSE 'user' END, 'a' || n / 20, CASE WHEN n > 40 THEN 's' || n - 20 END,
+			CASE WHEN n % 10 > 0 THEN 'expired' ELSE 'active' END, now() FROM generate_series(1, 40000) AS n`)
+	db.Exec(`INSERT INTO agent_sessions (zone_id, id, application_id, subject_session_id, parent_id, status)
+		SELECT 'z' || n % 20 + 1, 'g' || n, 'a' || n, 's' || n, CASE WHEN n > 40 THEN 'g' || n - 20 END, CASE WHEN n % 10 > 0 THEN 'terminated' ELSE 'active' END
+		FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO delegation_edges (zone_id, id, source_session_id, target_session_id, issuer_application_id, receiver_application_id, status, expires_at)
+		SELECT 'z' || n % 20 + 1, 'd' || n, 'g' || n, 'g' || n + 20, 'a', 'a', CASE WHEN n % 10 > 0 THEN 'revoked' ELSE 'active' END, now() FROM generate_series(1, 19900) AS n`)
+	db.Exec(`INSERT INTO delegation_graph_epochs SELECT 'z' || n, 1 FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, created_at, dispatched_at, dead_at)
+		SELECT 'z' || n % 2000, 'o' || n, 's', '{}', 'r', now() - n * interval '1 second', CASE WHEN n % 50 > 0 THEN now() - n * interval '1 second' END, CASE WHEN n % 100 = 0 THEN now() END
+		FROM generate_series(1, 100000) AS n`)
+	for _, table := range storetest.Column[string](db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") {
+		db.Exec("ANALYZE " + table) // autovacuum would, in time
+	}
+}
+
+// statements are the generated queries, by name.
+func statements(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("../gen/db/*.sql.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range file.Decls {
+			constant, ok := decl.(*ast.GenDecl)
+			if !ok || constant.Tok != token.CONST {
+				continue
+			}
+			spec := constant.Specs[0].(*ast.ValueSpec)
+			sql, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[spec.Names[0].Name] = sql
+		}
+	}
+	if len(all) < 20 {
+		t.Fatalf("only %d statements were found", len(all))
+	}
+	return all
+}
+
+// No statement reads a whole table, whatever has piled up in it, as the service
+// and under row-level security, for whatever parameters.
+func TestNoStatementScansATable(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	pile(db)
+	conn, err := pgx.Connect(t.Context(), db.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	for _, setting := range []string{"SET plan_cache_mode = force_generic_plan", "SET caracal.zone_id = '" + store.AllZones + "'"} {
+		if _, err := conn.Exec(t.Context(), setting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := statements(t)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		description, err := conn.Prepare(t.Context(), name, all[name])
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		execute := `EXECUTE "` + name + `"`
+		if n := len(description.ParamOIDs); n > 0 {
+			execute += "(" + strings.TrimSuffix(strings.Repeat("NULL,", n), ",") + ")"
+		}
+		var text []byte
+		if err := conn.QueryRow(t.Context(), "EXPLAIN (FORMAT JSON) "+execute, pgx.QueryExecModeSimpleProtocol).Scan(&text); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var plans []struct{ Plan map[string]any }
+		if err := json.Unmarshal(text, &plans); err != nil {
+			t.Fatal(err)
+		}
+		for _, scan := range scans(plans[0].Plan) {
+			t.Errorf("%s %s\n%s", name, scan, all[name])
+		}
+	}
+}
+
+// scans says which nodes of a plan read whole tables.
+func scans(node map[string]any) (all []string) {
+	kind, _ := node["Node Type"].(string)
+	_, bounded := node["Index Cond"]
+	switch {
+	case kind == "Seq Scan":
+		all = append(all, fmt.Sprint("scans ", node["Relation Name"]))
+	case kind == "Bitmap Index Scan" && !bounded:
+		all = append(all, fmt.Sprint("scans the index ", node["Index Name"]))
+	}
+	children, _ := node["Plans"].([]any)
+	for _, child := range children {
+		all = append(all, scans(child.(map[string]any))...)
+	}
+	return all
+}

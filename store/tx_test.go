@@ -1,0 +1,114 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/db"
+	"caracal.run/management/store"
+	"caracal.run/management/store/storetest"
+)
+
+var cause = store.Cause{Actor: store.System, RequestID: "test", Operation: "test"}
+
+func newZone(t *testing.T, s *store.Store) db.Zone {
+	t.Helper()
+	var zone db.Zone
+	err := s.InTx(t.Context(), cause, func(tx *store.Tx) (err error) {
+		zone, err = tx.CreateZone(t.Context(), store.NewZone{Name: "Zone"})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return zone
+}
+
+func TestFailedTransactionLeavesNothing(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	s := d.Store()
+	failure := errors.New("second thoughts")
+	err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
+		if _, err := tx.CreateZone(t.Context(), store.NewZone{Name: "Zone"}); err != nil {
+			return err
+		}
+		return failure
+	})
+	if !errors.Is(err, failure) {
+		t.Errorf("got %v", err)
+	}
+	for _, table := range []string{"zones", "audit_entries", "outbox"} {
+		if n := storetest.Value[int](d, "SELECT count(*) FROM "+table); n != 0 {
+			t.Errorf("%d rows are in %s", n, table)
+		}
+	}
+}
+
+func TestAnUnclaimedStoreSeesNothing(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	s := d.Store()
+	zone := newZone(t, s)
+	if _, err := s.Zone(t.Context(), zone.ID); !errors.Is(err, code.ZoneNotFound) {
+		t.Errorf("unclaimed: %v", err)
+	}
+	if _, err := s.For(store.Actor{Zone: "elsewhere"}).Zone(t.Context(), zone.ID); !errors.Is(err, code.ZoneNotFound) {
+		t.Errorf("as another zone: %v", err)
+	}
+	if _, err := s.For(store.Actor{Zone: zone.ID}).Zone(t.Context(), zone.ID); err != nil {
+		t.Errorf("as the zone: %v", err)
+	}
+	err := s.InTx(t.Context(), store.Cause{Actor: store.Actor{Zone: "it's"}}, func(tx *store.Tx) error {
+		_, err := tx.UpdateZone(t.Context(), zone.ID, store.Match{}, store.ZonePatch{Name: new("x")})
+		return err
+	})
+	if !errors.Is(err, code.ZoneNotFound) {
+		t.Errorf("a transaction as another zone: %v", err)
+	}
+}
+
+// Transactions that meet in a deadlock are run again, and all their changes
+// happen once.
+func TestADeadlockIsNobodysFailure(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	s := d.Store()
+	one, two := newZone(t, s), newZone(t, s)
+	var both sync.WaitGroup
+	meet := make(chan struct{}, 2)
+	for _, order := range [][2]string{{one.ID, two.ID}, {two.ID, one.ID}} {
+		both.Go(func() {
+			first := true
+			err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
+				for i, id := range order {
+					if _, err := tx.UpdateZone(t.Context(), id, store.Match{}, store.ZonePatch{Name: new("x")}); err != nil {
+						return err
+					}
+					if i == 0 && first {
+						first = false
+						meet <- struct{}{}
+						for len(meet) < 2 { // until the other holds its first zone too
+							if err := context.Cause(t.Context()); err != nil {
+								return err
+							}
+						}
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	both.Wait()
+	for _, id := range []string{one.ID, two.ID} {
+		if v := storetest.Value[int](d, "SELECT version FROM zones WHERE id = $1", id); v != 3 {
+			t.Errorf("the version is %d, want 3", v)
+		}
+	}
+}
