@@ -77,6 +77,7 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	if err != nil {
 		return err
 	}
+	text = append(text, '\n') // as every other answer ends
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(entry.Status)
 	_, err = w.Write(text)

@@ -17,7 +17,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -210,17 +212,22 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 	return len(events), away
 }
 
-// entry is an event as it stands in its stream.
+// entry is an event as it stands in its stream: its id, what it says, and the
+// signature over both.
 func (p *Publisher) entry(e store.Event) (*redis.XAddArgs, error) {
-	fields := map[string]string{}
-	if err := json.Unmarshal(e.Fields, &fields); err != nil {
+	said := map[string]string{}
+	if err := json.Unmarshal(e.Fields, &said); err != nil {
 		return nil, fmt.Errorf("event %s: %w", e.ID, err)
 	}
-	fields[outboxID] = e.ID
-	if p.config.Key != nil {
-		fields[signature] = Sign(p.config.Key, e.Stream, fields)
+	values := []string{outboxID, e.ID}
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		values = append(values, name, said[name])
 	}
-	return &redis.XAddArgs{Stream: e.Stream, MaxLen: p.config.MaxLen, Approx: true, Values: fields}, nil
+	if p.config.Key != nil {
+		said[outboxID] = e.ID
+		values = append(values, signature, Sign(p.config.Key, e.Stream, said))
+	}
+	return &redis.XAddArgs{Stream: e.Stream, MaxLen: p.config.MaxLen, Approx: true, Values: values}, nil
 }
 
 // refusal says whether Redis read an event and will not have it. All else, such

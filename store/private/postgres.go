@@ -123,7 +123,7 @@ func newPostgres(f *folder, programs string) *Process {
 
 // createDatabase makes the roles and the database that are missing: all of them
 // in a new cluster, some if a first start was cut short.
-func createDatabase(ctx context.Context, f *folder, log func(string)) error {
+func createDatabase(ctx context.Context, f *folder) error {
 	missing := []struct{ query, statement string }{
 		{"SELECT FROM pg_roles WHERE rolname = '" + Owner + "'", "CREATE ROLE " + Owner + " LOGIN CREATEDB CREATEROLE"},
 		{"SELECT FROM pg_roles WHERE rolname = '" + Service + "'", "CREATE ROLE " + Service + " LOGIN"},
@@ -133,7 +133,6 @@ func createDatabase(ctx context.Context, f *folder, log func(string)) error {
 		for _, m := range missing {
 			found, err := conn.Exec(ctx, m.query)
 			if err == nil && found.RowsAffected() == 0 {
-				log(m.statement + "…")
 				_, err = conn.Exec(ctx, m.statement)
 			}
 			if err != nil {

@@ -27,6 +27,7 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	dir := flags.String("dir", home, "folder for the data")
+	demonstrate := flags.Bool("demo", false, "add a zone with applications, sessions and agents to look at")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
@@ -41,7 +42,8 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	token, err := keep(filepath.Join(*dir, "admin-token"), "cat_dev_")
+	tokenFile := filepath.Join(*dir, "admin-token")
+	token, err := keep(tokenFile, "cat_dev_")
 	if err != nil {
 		return err
 	}
@@ -65,15 +67,29 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	howToSay := "$(cat " + tokenFile + ")"
+	if string(config.AdminToken) != token {
+		howToSay = "…" // the caller's own, who knows it
+	}
 	fmt.Fprintf(out, `
-The Management API answers at %s. Try
+The Management API answers at %s; its promise is at %s/openapi.yaml. In another terminal:
 
-  export CARACAL_URL=%s CARACAL_ADMIN_TOKEN=%s
+  export CARACAL_URL=%s
+  export CARACAL_ADMIN_TOKEN=%s
+  export CARACAL_DATA=%s
   curl -H "Authorization: Bearer $CARACAL_ADMIN_TOKEN" $CARACAL_URL/v1/zones
 
-Its promise is at %s/openapi.yaml. Ctrl-C stops it.
+Look inside with  psql '%s'
+            and   redis-cli -s %s
+Ctrl-C stops everything.
 
-`, running.URL, running.URL, string(config.AdminToken), running.URL)
+`, running.URL, running.URL, running.URL, howToSay, servers.Dir(), servers.PostgresURL("postgres", "caracal"), strings.TrimPrefix(servers.RedisURL(), "unix://"))
+	if *demonstrate {
+		err := demo(ctx, out, running.URL, string(config.AdminToken), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(*dir, "demo-zone"))
+		if err != nil {
+			return errors.Join(err, running.Stop())
+		}
+	}
 	return running.Wait(ctx)
 }
 

@@ -1,0 +1,13 @@
+-- What no operation writes yet, for the demo. The service's role may not run these; the owner's may.
+
+-- name: InsertSession :exec
+INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, expires_at)
+VALUES (@zone_id, @id, @session_type, @subject_id, sqlc.narg(parent_id), now() + interval '1 hour');
+
+-- name: InsertAgentSession :exec
+INSERT INTO agent_sessions (zone_id, id, application_id, subject_session_id, parent_id, labels, depth, child_count)
+VALUES (@zone_id, @id, @application_id, @subject_session_id, sqlc.narg(parent_id), @labels, @depth, @child_count);
+
+-- name: InsertDelegationEdge :exec
+INSERT INTO delegation_edges (zone_id, id, source_session_id, target_session_id, issuer_application_id, receiver_application_id, scopes, expires_at)
+VALUES (@zone_id, @id, @source_session_id, @target_session_id, @issuer_application_id, @receiver_application_id, @scopes, now() + interval '1 hour');

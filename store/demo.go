@@ -1,0 +1,70 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"caracal.run/management/gen/db"
+)
+
+// Demo gives each of a zone's applications what other services would: a
+// session, one that descends from it, an agent at work and a helper of that
+// agent; and a delegation edge from each application's agent to the next one's.
+// It runs in the owner's role and leaves no trace in the trail.
+func Demo(ctx context.Context, ownerURL, zone string, applications []string) error {
+	conn, err := pgx.Connect(ctx, ownerURL)
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, setZone, zone); err != nil {
+			return err
+		}
+		q := db.New(tx)
+		var agents []string
+		for _, application := range applications {
+			agent, err := demoApplication(ctx, q, zone, application)
+			if err != nil {
+				return err
+			}
+			agents = append(agents, agent)
+		}
+		for i := 1; i < len(agents); i++ {
+			if err := q.InsertDelegationEdge(ctx, db.InsertDelegationEdgeParams{
+				ZoneID: zone, ID: newID(), SourceSessionID: agents[i-1], TargetSessionID: agents[i],
+				IssuerApplicationID: applications[i-1], ReceiverApplicationID: applications[i], Scopes: []string{"invoices:read"},
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	return nil
+}
+
+func demoApplication(ctx context.Context, q *db.Queries, zone, application string) (agent string, err error) {
+	session, mandate, agent := newID(), newID(), newID()
+	for _, s := range []db.InsertSessionParams{
+		{ZoneID: zone, ID: session, SessionType: "application", SubjectID: &application},
+		{ZoneID: zone, ID: mandate, SessionType: "application", SubjectID: &application, ParentID: &session},
+	} {
+		if err := q.InsertSession(ctx, s); err != nil {
+			return "", err
+		}
+	}
+	for _, a := range []db.InsertAgentSessionParams{
+		{ZoneID: zone, ID: agent, ApplicationID: application, SubjectSessionID: session, Labels: []string{"planner"}, ChildCount: 1},
+		{ZoneID: zone, ID: newID(), ApplicationID: application, SubjectSessionID: session, Labels: []string{"helper"}, ParentID: &agent, Depth: 1},
+	} {
+		if err := q.InsertAgentSession(ctx, a); err != nil {
+			return "", err
+		}
+	}
+	return agent, nil
+}
