@@ -87,27 +87,31 @@ func expand(spec *yaml.Node, known problems) error {
 	return nil
 }
 
-// sharedBy is what middleware and store answer to an operation because of what
-// it is made of.
-func sharedBy(shared, item, op *yaml.Node) []string {
-	access := list(get(op, "x-access"))
-	var where []string // "path zoneId", "query cursor", …
-	for _, parameters := range []*yaml.Node{get(item, "parameters"), get(op, "parameters")} {
-		if parameters == nil {
+// parameters are an operation's, as "path zoneId", "query cursor" or "header
+// ifMatch", by the names of their components.
+func parameters(item, op *yaml.Node) (all []string) {
+	for _, given := range []*yaml.Node{get(item, "parameters"), get(op, "parameters")} {
+		if given == nil {
 			continue
 		}
-		for _, p := range parameters.Content {
-			name := p.Content[1].Value[strings.LastIndex(p.Content[1].Value, "/")+1:]
-			switch name {
+		for _, p := range given.Content {
+			switch name := last(get(p, "$ref").Value); name {
 			case "zoneId", "id", "versionId":
-				where = append(where, "path "+name)
+				all = append(all, "path "+name)
 			case "ifMatch":
-				where = append(where, name)
+				all = append(all, "header "+name)
 			default:
-				where = append(where, "query "+name)
+				all = append(all, "query "+name)
 			}
 		}
 	}
+	return all
+}
+
+// sharedBy is what middleware and store answer to an operation because of what
+// it is made of.
+func sharedBy(shared, item, op *yaml.Node) []string {
+	access, where := list(get(op, "x-access")), parameters(item, op)
 	has := func(prefix string) bool {
 		return slices.ContainsFunc(where, func(w string) bool { return strings.HasPrefix(w, prefix) })
 	}
@@ -128,7 +132,7 @@ func sharedBy(shared, item, op *yaml.Node) []string {
 		{"query", has("query")},
 		{"cursor", has("query cursor")},
 		{"body", get(op, "requestBody") != nil},
-		{"if_match", has("ifMatch")},
+		{"if_match", has("header ifMatch")},
 	} {
 		if rule.applies {
 			codes = append(codes, list(get(shared, rule.name))...)
