@@ -10,8 +10,8 @@ SELECT * FROM applications WHERE zone_id = @zone_id AND id = @id AND archived_at
 SELECT * FROM applications WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
 
 -- name: ListApplications :many
--- ListApplications pages backwards in time, like every list.
-SELECT * FROM applications
+-- ListApplications pages backwards in time, like every list. It reads what a list shows and no secret.
+SELECT zone_id, id, name, registration_method, traits, created_at, expires_at FROM applications
 WHERE zone_id = @zone_id AND archived_at IS NULL
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
 ORDER BY created_at DESC, id DESC

@@ -19,10 +19,10 @@ UPDATE outbox SET dispatched_at = now(), last_error = NULL
 WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL;
 
 -- name: RefuseOutbox :exec
--- RefuseOutbox counts that Redis refused an event; at last it is dead.
+-- RefuseOutbox counts that Redis refused events; at last they are dead.
 UPDATE outbox SET attempts = attempts + 1, last_error = @last_error::text,
     dead_at = CASE WHEN attempts + 1 >= @most::integer THEN now() END
-WHERE seq = @seq AND dispatched_at IS NULL AND dead_at IS NULL;
+WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL;
 
 -- name: PurgeOutbox :execrows
 -- PurgeOutbox deletes events that were dispatched long ago, oldest first, a batch at a time.

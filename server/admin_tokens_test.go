@@ -4,7 +4,9 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -177,5 +179,237 @@ func TestNoTextOfATokenIsKept(t *testing.T) {
 				t.Error("a token's text is in the log")
 			}
 		}
+	}
+}
+
+func listTokens(t *testing.T, as *client.ClientWithResponses) map[string]client.AdminToken {
+	t.Helper()
+	resp, err := as.ListAdminTokensWithResponse(t.Context(), &client.ListAdminTokensParams{Limit: new(500)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, resp, http.StatusOK, "")
+	all := map[string]client.AdminToken{}
+	for _, one := range *resp.JSON200 {
+		all[one.ID] = one
+	}
+	return all
+}
+
+func deleteToken(t *testing.T, as *client.ClientWithResponses, id string) servertest.Answer {
+	t.Helper()
+	resp, err := as.DeleteAdminTokenWithResponse(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+// seeded is the id of the live token that a seed made.
+func seeded(a *servertest.API, createdBy string) string {
+	a.TB.Helper()
+	return storetest.Value[string](a.DB, "SELECT id FROM admin_tokens WHERE created_by = $1 AND revoked_at IS NULL", createdBy)
+}
+
+func TestListAdminTokens(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	for _, tt := range []struct {
+		name string
+		as   *client.ClientWithResponses
+		want code.Code
+	}{
+		{"bootstrap", a.Admin, ""},
+		{"global read", a.As("", "read"), ""},
+		{"zone token", a.As(zone, "write"), code.AdminTokenZoneMismatch},
+		{"the Console", a.With(console("caracal:console:write:v1")), code.AdminTokenManagementForbiddenForDerivedToken},
+		{"the Console, reading", a.With(console("caracal:console:read-only:v1")), code.AdminTokenManagementForbiddenForDerivedToken},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			resp, err := tt.as.ListAdminTokensWithResponse(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, resp, http.StatusOK, tt.want)
+		})
+	}
+}
+
+func TestTheListHoldsEveryTokenThereWasButNoText(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	global, ofZone, revoked := a.Token("", "read"), a.Token(zone, "write"), a.Token(zone, "read")
+	servertest.Expect(t, deleteToken(t, a.Admin, revoked.ID), http.StatusNoContent, "")
+	by := "admin:" + seeded(a, "env-bootstrap")
+	all := listTokens(t, a.Admin)
+	if len(all) != 6 {
+		t.Errorf("%d tokens are listed, want the 3 seeded and 3 minted", len(all))
+	}
+	for _, tt := range []struct {
+		id, name, createdBy string
+		scope               client.AdminTokenScope
+		capability          client.AdminTokenCapability
+		zone                string
+		revoked             bool
+	}{
+		{seeded(a, "env-bootstrap"), "bootstrap", "env-bootstrap", "global", "write", "", false},
+		{seeded(a, "env-derived"), "console-read-only", "env-derived", "global", "read", "", false},
+		{seeded(a, "env-derived-write"), "console-write", "env-derived-write", "global", "write", "", false},
+		{global.ID, "test", by, "global", "read", "", false},
+		{ofZone.ID, "test", by, "zone", "write", zone, false},
+		{revoked.ID, "test", by, "zone", "read", zone, true},
+	} {
+		got := all[tt.id]
+		if got.Name != tt.name || got.CreatedBy != tt.createdBy || got.Scope != tt.scope || got.Capability != tt.capability ||
+			(got.ZoneID != nil) != (tt.zone != "") || got.ZoneID != nil && *got.ZoneID != tt.zone || (got.RevokedAt != nil) != tt.revoked || got.ExpiresAt != nil {
+			t.Errorf("listed %+v, want %+v", got, tt)
+		}
+	}
+	raw := a.Do("GET", "/v1/admin-tokens", "", bearer(servertest.Bootstrap)...)
+	for _, text := range []string{servertest.Bootstrap, global.Token, ofZone.Token, revoked.Token, console("caracal:console:write:v1")} {
+		digest := sha256.Sum256([]byte(text))
+		for _, secret := range []string{text, hex.EncodeToString(digest[:]), base64.StdEncoding.EncodeToString(digest[:])} {
+			if strings.Contains(string(raw.Body), secret) {
+				t.Errorf("%q is in the list", secret)
+			}
+		}
+	}
+}
+
+func TestListAdminTokensShowsEachOnceThoughTheyShareATimestamp(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	const many = 44 // and the three seeded
+	a.DB.Exec(`INSERT INTO admin_tokens (zone_id, id, name, capability, created_by, token_sha256, created_at) SELECT '-', 't-' || n, 'x', 'read', 'admin:x', sha256(n::text::bytea),
+		timestamptz '2026-01-01 00:00:00.000001Z' + (n / 20) * interval '1 microsecond' FROM generate_series(1, $1) AS n`, many)
+	seen := map[string]int{}
+	pages := eachPage(t, a, "/v1/admin-tokens?limit=10", func(one client.AdminToken) { seen[one.ID]++ })
+	for id, times := range seen {
+		if times != 1 {
+			t.Errorf("%s was seen %d times", id, times)
+		}
+	}
+	if pages != 5 || len(seen) != many+3 {
+		t.Errorf("%d tokens on %d pages", len(seen), pages)
+	}
+}
+
+func TestDeleteAdminToken(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	for _, tt := range []struct {
+		name string
+		as   *client.ClientWithResponses
+		id   string // "": a new token
+		want code.Code
+	}{
+		{"bootstrap", a.Admin, "", ""},
+		{"minted", a.As("", "write"), "", ""},
+		{"a zone's", a.Admin, a.Token(zone, "read").ID, ""},
+		{"the Console's", a.Admin, seeded(a, "env-derived"), ""},
+		{"unknown", a.Admin, "nobody", code.AdminTokenNotFound},
+		{"by a read token", a.As("", "read"), "", code.AdminTokenReadOnly},
+		{"by a zone token", a.As(zone, "write"), "", code.AdminTokenZoneMismatch},
+		{"by the Console", a.With(console("caracal:console:write:v1")), "", code.AdminTokenManagementForbiddenForDerivedToken},
+		{"by the Console, of nothing", a.With(console("caracal:console:write:v1")), "nobody", code.AdminTokenManagementForbiddenForDerivedToken},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if tt.id == "" {
+				tt.id = a.Token("", "read").ID
+			}
+			servertest.Expect(t, deleteToken(t, tt.as, tt.id), http.StatusNoContent, tt.want)
+			if one, listed := listTokens(t, a.Admin)[tt.id]; listed != (tt.id != "nobody") || (one.RevokedAt != nil) != (tt.want == "") {
+				t.Errorf("listed %v: %+v", listed, one)
+			}
+			if tt.want == "" {
+				servertest.Expect(t, deleteToken(t, tt.as, tt.id), 0, code.AdminTokenNotFound)
+			}
+		})
+	}
+}
+
+func TestARevokedTokenEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	late := 0
+	for range 40 { // what is remembered of a token may be forgotten soon or at once
+		minted := a.Token("", "write")
+		as := a.With(minted.Token)
+		servertest.Expect(t, deleteToken(t, as, minted.ID), http.StatusNoContent, "")
+		if deleteToken(t, as, "nobody").StatusCode() != http.StatusUnauthorized {
+			late++
+		}
+	}
+	if late > 0 {
+		t.Errorf("of 40 tokens %d worked on after they were revoked", late)
+	}
+}
+
+func TestARevokedTokenLeavesThoseThatItMinted(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	parent := a.Token("", "write")
+	minted, err := a.With(parent.Token).CreateAdminTokenWithResponse(t.Context(), client.NewAdminToken{Name: "child", Scope: "global"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, minted, http.StatusCreated, "")
+	if minted.JSON201.CreatedBy != "admin:"+parent.ID {
+		t.Errorf("it was created by %s", minted.JSON201.CreatedBy)
+	}
+	servertest.Expect(t, deleteToken(t, a.Admin, parent.ID), http.StatusNoContent, "")
+	if one := listTokens(t, a.With(minted.JSON201.Token))[parent.ID]; one.RevokedAt == nil {
+		t.Errorf("listed %+v", one)
+	}
+}
+
+func TestARevokedTokenEndsInEveryReplica(t *testing.T) {
+	t.Parallel()
+	db, redisURL := storetest.New(t), storetest.RedisURL(t)
+	one, two := servertest.Beside(t, db, redisURL), servertest.Beside(t, db, redisURL)
+	revoked, kept := one.Token("", "read"), one.Token("", "read")
+	status := func(token string) int { return two.Do("GET", "/v1/zones", "", bearer(token)...).StatusCode() }
+	for _, token := range []string{revoked.Token, revoked.Token, kept.Token} { // the second replica remembers them
+		if got := status(token); got != http.StatusOK {
+			t.Fatalf("answered %d", got)
+		}
+	}
+	servertest.Expect(t, deleteToken(t, one.Admin, revoked.ID), http.StatusNoContent, "")
+	eventually(t, "the other replica refuses it too", func() bool { return status(revoked.Token) == http.StatusUnauthorized })
+	if got := status(kept.Token); got != http.StatusOK {
+		t.Errorf("the other token was answered %d", got)
+	}
+}
+
+func TestARevokedBootstrapTokenComesBackAtARestart(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	first := seeded(a, "env-bootstrap")
+	servertest.Expect(t, deleteToken(t, a.Admin, first), http.StatusNoContent, "")
+	servertest.Expect(t, a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...), 0, code.InvalidAdminToken)
+	again := servertest.Beside(t, a.DB, storetest.RedisURL(t))
+	all := listTokens(t, again.Admin)
+	if second := seeded(a, "env-bootstrap"); second == first || all[first].RevokedAt == nil || all[second].RevokedAt != nil {
+		t.Errorf("the first is %+v, the second %+v", all[first], all[second])
+	}
+}
+
+func TestTheEndOfATokenIsInTheTrail(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	minted := a.Token(a.Zone().ID, "read")
+	servertest.Expect(t, deleteToken(t, a.Admin, minted.ID), http.StatusNoContent, "")
+	got := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', zone_id, action, status_code, payload) FROM audit_entries WHERE entity_type = 'admin-tokens' AND entity_id = $1 ORDER BY id", minted.ID)
+	want := []string{
+		*minted.ZoneID + ` | POST /v1/admin-tokens | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["capability","expires_at","name","zone_id"],"changes":{"capability":{"from":null,"to":"read"},"expires_at":{"from":null,"to":null},"name":{"from":null,"to":"test"},"zone_id":{"from":null,"to":"` + *minted.ZoneID + `"}}}`,
+		*minted.ZoneID + " | DELETE /v1/admin-tokens/" + minted.ID + ` | 204 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[]}`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the trail says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

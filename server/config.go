@@ -25,6 +25,7 @@ type Config struct {
 	AdminToken     Secret `env:"CARACAL_ADMIN_TOKEN" help:"the bootstrap admin token; the Console's tokens derive from it"`
 	StreamsHMACKey Secret `env:"STREAMS_HMAC_KEY" help:"signs events: hexadecimal, 32 bytes or more; must be set in rc and stable"`
 	MetricsBearer  Secret `env:"METRICS_BEARER" help:"bearer token for /metrics; without it they are open in dev mode and closed otherwise"`
+	Docs           *bool  `env:"API_DOCS" help:"serve /docs, where people read and try the API; true in dev mode, otherwise false"`
 	LogLevel       string `env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error"`
 	WorkerID       string `env:"WORKER_ID" help:"what Postgres and the log call this process; <host>:<pid> unless said"`
 
@@ -218,6 +219,9 @@ func (c *Config) check() error {
 	}
 	if c.Host == "" && c.Mode == "dev" {
 		c.Host = "127.0.0.1"
+	}
+	if c.Docs == nil {
+		c.Docs = new(c.Mode == "dev")
 	}
 	if c.WorkerID == "" {
 		host, err := os.Hostname()

@@ -19,7 +19,7 @@ import (
 type tollgate struct{ trips atomic.Int64 }
 
 // newTollgate listens where a database URL can lead to, and leads on to db.
-func newTollgate(t *testing.T, db *storetest.DB) (*tollgate, string) {
+func newTollgate(t testing.TB, db *storetest.DB) (*tollgate, string) {
 	t.Helper()
 	to, err := url.Parse(db.URL())
 	if err != nil {
@@ -91,6 +91,10 @@ func TestRoundTrips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the token is remembered", func() bool {
+		a.Do("GET", "/v1/zones/"+zone.ID, "", bearer(servertest.Bootstrap)...)
+		return !containsLine(string(a.Do("GET", "/metrics", "").Body), "caracal_api_token_cache_hits_total 0")
+	})
 	in := "/v1/zones/" + zone.ID
 	application := in + "/applications/" + made.JSON201.ID
 	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
@@ -103,13 +107,11 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", "/v1/zones", "", 1},
 		{"GET", application, "", 1},
 		{"GET", in + "/applications", "", 1},
-		{"GET", in + "/applications/unknown", "", 1},
 		{"POST", "/v1/zones", `{"name":"x","slug":"SLUG"}`, 4},
 		{"POST", "/v1/zones", `{"name":"never heard of NUMBER"}`, 4},
 		{"POST", in + "/applications", `{"name":"x","registration_method":"managed"}`, 5},
 		{"PATCH", in, `{"name":"x"}`, 5},
 		{"PATCH", application, `{"name":"x"}`, 6},
-		{"GET", "/v1/zones?limit=0", "", 0},
 		{"GET", "/health", "", 0},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {

@@ -28,6 +28,9 @@ func (s *Server) GetReadiness(ctx context.Context, _ api.GetReadinessRequestObje
 		return api.GetReadiness503JSONResponse{Draining: &yes}, nil
 	default:
 	}
+	if !s.limits.readiness.Admit("ip:" + middleware.FactsOf(ctx).Address) {
+		return nil, code.RateLimited
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	redis := make(chan api.ReadinessRedis, 1)

@@ -3,7 +3,9 @@ package server_test
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/servertest"
@@ -49,6 +51,19 @@ func TestWhoFailsTooOftenIsToldSo(t *testing.T) {
 	a := servertest.New(t, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=3")
 	until(t, 20, code.RateLimited, func() servertest.Raw { return a.Do("GET", "/v1/zones", "", bearer("wrong")...) })
 	servertest.Expect(t, a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...), http.StatusOK, "")
+}
+
+func TestWithoutRedisEachLimitsAlone(t *testing.T) {
+	t.Parallel()
+	for _, nobody := range []string{"redis://127.0.0.1:1/0", strings.Replace(storetest.RedisURL(t), "unix://", "unix://:wrong@", 1)} {
+		a := servertest.Beside(t, storetest.New(t), nobody, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=20")
+		start := time.Now()
+		for time.Since(start) < 600*time.Millisecond { // a few exchanges with nobody
+			a.Do("GET", "/v1/zones", "", bearer("wrong")...)
+			time.Sleep(50 * time.Millisecond)
+		}
+		until(t, 60, code.RateLimited, func() servertest.Raw { return a.Do("GET", "/v1/zones", "", bearer("wrong")...) })
+	}
 }
 
 func TestReplicasCountTogether(t *testing.T) {

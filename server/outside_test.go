@@ -146,6 +146,50 @@ func TestAProblemAsRFC9457(t *testing.T) {
 	}
 }
 
+// To JSON Schema 60.0 and 6e1 are integers like 60.
+func TestAWholeNumberMayBeWrittenAnyWay(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
+	for number, want := range map[string]code.Code{
+		"60": "", "60.0": "", "6e1": "", "0.6e2": "", "60.5": code.InvalidAdminTokenRequest, "1e400": code.InvalidAdminTokenRequest, "1e30": code.InvalidAdminTokenRequest,
+	} {
+		raw := a.Do("POST", "/v1/admin-tokens", `{"name":"x","scope":"global","expires_in":`+number+`}`, with...)
+		if got := decode[client.Problem](t, raw).Error; got != string(want) || raw.StatusCode() >= 500 {
+			t.Errorf("%s: answered %d %s", number, raw.StatusCode(), raw.Body)
+		}
+	}
+}
+
+func TestIfMatchMayComeInSeveralLines(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone()
+	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
+	raw := a.Do("PATCH", "/v1/zones/"+zone.ID, `{"name":"x"}`, append(with, "If-Match", `"7"`, "If-Match", `"1"`)...)
+	servertest.Expect(t, raw, http.StatusOK, "")
+	raw = a.Do("PATCH", "/v1/zones/"+zone.ID, `{"name":"x"}`, append(with, "If-Match", `"7"`, "If-Match", `"1"`)...)
+	servertest.Expect(t, raw, 0, code.VersionConflict)
+}
+
+// Behind a proxy, limits count the address that the proxy saw, and none that a
+// caller made up.
+func TestTheLastHopCounts(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t, "TRUST_PROXY=true", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=3")
+	n := 0
+	until(t, 20, code.RateLimited, func() servertest.Raw {
+		n++
+		return a.Do("GET", "/v1/zones", "", "X-Forwarded-For", fmt.Sprintf("10.9.9.%d, 10.0.0.5", n))
+	})
+	servertest.Expect(t, a.Do("GET", "/v1/zones", "", "X-Forwarded-For", "10.0.0.5, 10.0.0.6"), 0, code.InvalidAdminToken)
+	// Of an IPv6 network anybody has more addresses than can be counted.
+	until(t, 20, code.RateLimited, func() servertest.Raw {
+		n++
+		return a.Do("GET", "/v1/zones", "", "X-Forwarded-For", fmt.Sprintf("2001:db8::%x", n))
+	})
+}
+
 func TestInvalidInputIsNamed(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)

@@ -7,7 +7,6 @@ import (
 	"hash/fnv"
 	"maps"
 	"net/url"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -68,8 +67,6 @@ func writeCursor(p store.Place, list string) string {
 	return base64.RawURLEncoding.EncodeToString(append(b, p.ID...))
 }
 
-var cursorID = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,128}$`)
-
 func readCursor(text, list string) (store.Place, bool) {
 	b, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil || len(b) < cursorHead || b[0] != cursorVersion || binary.BigEndian.Uint64(b[1:]) != listHash(list) {
@@ -77,7 +74,7 @@ func readCursor(text, list string) (store.Place, bool) {
 	}
 	at := time.UnixMicro(int64(binary.BigEndian.Uint64(b[9:])))
 	id := string(b[cursorHead:])
-	if at.Year() < 1970 || at.After(store.Newest.Time) || !cursorID.MatchString(id) {
+	if at.Year() < 1970 || at.After(store.Newest.Time) || !middleware.IsID(id) {
 		return store.Place{}, false
 	}
 	return store.Place{Time: at, ID: id}, true

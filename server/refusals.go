@@ -4,12 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"caracal.run/management/server/middleware"
 	"caracal.run/management/store"
 )
 
@@ -72,8 +72,6 @@ func (r *refusals) write(ctx context.Context, one refusal) {
 	}
 }
 
-var zoneID = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,128}$`)
-
 // zoneOfRefusal is the zone in whose trail a refusal belongs: the one in the
 // path, if the caller may see it, and otherwise the caller's own. Nobody writes
 // into the trail of a zone that is closed to them.
@@ -81,7 +79,7 @@ func zoneOfRefusal(actor store.Actor, path string) string {
 	switch {
 	case !actor.Global():
 		return actor.Zone
-	case zoneID.MatchString(path):
+	case middleware.IsID(path):
 		return path
 	}
 	return store.NoZone
@@ -98,7 +96,7 @@ func entityOf(path string) (kind, item string) {
 			continue
 		}
 		id, err := url.PathUnescape(parts[i+1])
-		if err != nil || !zoneID.MatchString(id) {
+		if err != nil || !middleware.IsID(id) {
 			return "", ""
 		}
 		return parts[i], id

@@ -62,7 +62,7 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 	if err != nil {
 		return nil, err
 	}
-	r.onStop(func(context.Context) error { db.Close(); return nil })
+	r.onStop(func(deadline context.Context) error { return within(deadline, db.Close) })
 	if err := db.CheckSchema(ctx); err != nil {
 		return nil, err
 	}
@@ -162,7 +162,10 @@ func (r *Running) listen(ctx context.Context, c Config, handler http.Handler) er
 		case <-time.After(c.DrainDelay.duration()):
 		case <-deadline.Done():
 		}
-		return server.Shutdown(deadline)
+		if err := server.Shutdown(deadline); err != nil {
+			return errors.Join(err, server.Close())
+		}
+		return nil
 	})
 	r.log.Info("serving", "url", r.URL, "mode", c.Mode)
 	return nil

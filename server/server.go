@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"caracal.run/management/gen"
 	"caracal.run/management/gen/api"
 	"caracal.run/management/server/auth"
+	"caracal.run/management/server/docs"
 	"caracal.run/management/server/limiter"
 	"caracal.run/management/server/middleware"
 	"caracal.run/management/server/problem"
@@ -126,28 +129,49 @@ func New(o Options) (*Server, http.Handler, error) {
 	return s, s.handler(), nil
 }
 
+// Published is how many events Redis has taken from this process.
+func (s *Server) Published() uint64 { return s.outbox.Stat().Published }
+
 func (s *Server) handler() http.Handler {
 	e := echo.New()
 	e.IPExtractor = echo.ExtractIPDirect()
 	if s.config.TrustProxy {
-		e.IPExtractor = echo.ExtractIPFromXFFHeader()
+		e.IPExtractor = lastHop
 	}
 	e.HTTPErrorHandler = func(err error, c echo.Context) { // only what precedes the log
 		_ = problem.Write(c.Response(), c.Request(), "", err)
 	}
 	e.Pre(routeByEncodedPath)
 	e.Use(
-		middleware.Begin(s.spec.operations),
+		middleware.Begin(s.spec.operations, s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration()),
 		middleware.Log(s.log, s.metrics.observe, s.refusals.add),
 		middleware.Recover(),
-		middleware.LimitByAddress(s.limits.address, s.limits.readiness),
+		middleware.LimitByAddress(s.limits.address),
 		middleware.Authenticate(s.verifier, s.limits.authFailures),
 		middleware.Authorize(s.verifier),
 		middleware.LimitByToken(s.limits.token),
 		middleware.Validate(s.config.BodyLimit),
 	)
 	api.RegisterHandlers(headToo{e}, api.NewStrictHandler(s, nil))
+	if s.config.Docs != nil && *s.config.Docs {
+		docs.Register(headToo{e})
+	}
 	return e
+}
+
+// lastHop is the address that the proxy in front of us saw: what it appended to
+// X-Forwarded-For. Whatever stands before that, the caller may have made up.
+func lastHop(r *http.Request) string {
+	said := r.Header.Values("X-Forwarded-For")
+	if len(said) == 0 {
+		return echo.ExtractIPDirect()(r)
+	}
+	line := said[len(said)-1]
+	hop := strings.TrimSpace(line[strings.LastIndex(line, ",")+1:])
+	if _, err := netip.ParseAddr(hop); err != nil {
+		return echo.ExtractIPDirect()(r)
+	}
+	return hop
 }
 
 // routeByEncodedPath makes Echo see the path as it was sent, always. It takes

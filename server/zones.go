@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"net/http"
+	"strconv"
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/db"
@@ -20,7 +22,33 @@ func (s *Server) ListZones(ctx context.Context, req api.ListZonesRequestObject) 
 		return nil, err
 	}
 	zones, link := cut(ctx, zones, page, "zones", func(z db.Zone) store.Place { return store.Place{Time: z.CreatedAt, ID: z.ID} })
-	return api.ListZones200JSONResponse{Body: each(zones, toZone), Headers: api.ListZones200ResponseHeaders{Link: link}}, nil
+	return zonesPage{zones, link}, nil
+}
+
+// A zonesPage answers a list of zones, by hand like [applicationsPage].
+type zonesPage struct {
+	rows []db.Zone
+	link *string
+}
+
+// VisitListZonesResponse writes the answer.
+func (p zonesPage) VisitListZonesResponse(w http.ResponseWriter) error {
+	return writePage(w, p.link, p.rows, func(b []byte, z db.Zone) []byte {
+		b = append(b, `{"id":`...)
+		b = appendString(b, z.ID)
+		b = append(b, `,"name":`...)
+		b = appendString(b, z.Name)
+		b = append(b, `,"slug":`...)
+		b = appendString(b, z.Slug)
+		b = append(b, `,"dcr_enabled":`...)
+		b = strconv.AppendBool(b, z.DCREnabled)
+		b = append(b, `,"operator_coauthor_badge":`...)
+		b = strconv.AppendBool(b, z.OperatorCoauthorBadge)
+		b = append(b, `,"created_at":`...)
+		b = appendTime(b, z.CreatedAt)
+		b = append(b, `,"updated_at":`...)
+		return append(appendTime(b, z.UpdatedAt), '}')
+	})
 }
 
 // CreateZone answers POST /v1/zones.
@@ -69,6 +97,7 @@ func (s *Server) DeleteZone(ctx context.Context, req api.DeleteZoneRequestObject
 	if err != nil {
 		return nil, err
 	}
+	s.verifier.Forget() // its tokens, here at once; the other replicas hear of it
 	return api.DeleteZone204Response{}, nil
 }
 

@@ -34,6 +34,7 @@ func TestCreateZone(t *testing.T) {
 		{"slug too long", a.Admin, client.NewZone{Name: "P", Slug: new(strings.Repeat("s", 256))}, code.InvalidZone},
 		{"reserved name", a.Admin, client.NewZone{Name: " Caracal.SYS/system"}, ""},
 		{"reserved name, not bootstrap", a.As("", "write"), client.NewZone{Name: " Caracal.SYS/x"}, code.ReservedNamespace},
+		{"reserved name behind a byte order mark", a.As("", "write"), client.NewZone{Name: "\ufeffcaracal.sys/x"}, code.ReservedNamespace},
 		{"reserved slug, not bootstrap", a.As("", "write"), client.NewZone{Name: "x", Slug: new("caracal-sys-x")}, code.ReservedNamespace},
 		{"no token", a.Anonymous(), client.NewZone{Name: "Dev"}, code.InvalidAdminToken},
 		{"read token", a.As("", "read"), client.NewZone{Name: "Dev"}, code.AdminTokenReadOnly},

@@ -68,8 +68,11 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 	zone := NoZone
 	if n.Zone != nil {
 		zone = *n.Zone
-		if _, err := tx.withinZone(ctx, zone, together); err != nil {
+		if err := tx.guard(ctx, zone, together); err != nil {
 			return AdminToken{}, "", err
+		}
+		if _, err := tx.q.GetZone(ctx, zone); err != nil {
+			return AdminToken{}, "", missing(err, code.ZoneNotFound)
 		}
 	}
 	text := newSecret("cat_")

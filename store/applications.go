@@ -20,7 +20,7 @@ func (s *Store) Application(ctx context.Context, zone, id string) (db.Applicatio
 }
 
 // Applications is a page of a zone's live applications, newest first.
-func (s *Store) Applications(ctx context.Context, zone string, p Page) ([]db.Application, error) {
+func (s *Store) Applications(ctx context.Context, zone string, p Page) ([]db.ListApplicationsRow, error) {
 	return s.q.ListApplications(ctx, db.ListApplicationsParams{ZoneID: zone, BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
 }
 

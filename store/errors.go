@@ -50,8 +50,8 @@ func translate(err error) error {
 // away says whether an SQLSTATE speaks of the server and not of the statement.
 func away(sqlstate string) bool {
 	return slices.Contains([]string{
-		"25006",                            // read-only: a replica that was promoted elsewhere
-		"57014",                            // our own time limit
+		"25006",          // read-only: a replica that was promoted elsewhere
+		"55P03", "57014", // our own time limits, for locks and for statements
 		"57P01", "57P02", "57P03", "57P05", // shutting down, crashed, starting
 	}, sqlstate) || strings.HasPrefix(sqlstate, "08") || strings.HasPrefix(sqlstate, "53")
 }

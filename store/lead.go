@@ -16,7 +16,16 @@ import (
 // or when ctx ends; another process can lead at once.
 func (s *Store) Lead(ctx context.Context, what string, work func(context.Context, *Store) error) error {
 	const patience, closing = 500 * time.Millisecond, 2 * time.Second
-	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
+	config := s.pool.Config().ConnConfig
+	// Postgres ends the lead of a process that is frozen, or whose machine is gone.
+	for name, value := range map[string]string{
+		"idle_session_timeout": "5s",
+		"tcp_keepalives_idle":  "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3",
+		"tcp_user_timeout": "5s",
+	} {
+		config.RuntimeParams[name] = value
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return translate(err)
 	}

@@ -3,9 +3,12 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	_ "github.com/jackc/pgx/v5/stdlib" // goose speaks database/sql
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -52,11 +55,14 @@ func (s *Store) CheckSchema(ctx context.Context) error {
 		return err
 	}
 	var have int64
+	var refused *pgconn.PgError
 	// goose owns this table, so sqlc does not know it.
 	err = s.pool.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&have)
 	switch {
-	case err != nil:
+	case errors.As(err, &refused) && slices.Contains([]string{"42P01", "42501"}, refused.Code):
 		return fmt.Errorf("the database has no schema that this role can read; run `caracald migrate` first: %w", err)
+	case err != nil:
+		return fmt.Errorf("database: %w", err)
 	case have < wanted:
 		return fmt.Errorf("the schema is at version %d and this program wants %d: run `caracald migrate`", have, wanted)
 	case have > wanted:

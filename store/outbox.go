@@ -21,10 +21,10 @@ func (s *Store) MarkDispatched(ctx context.Context, seqs []int64) error {
 	return s.q.DispatchOutbox(ctx, seqs)
 }
 
-// MarkRefused counts that Redis refused an event, and why. After most times it
-// is dead.
-func (s *Store) MarkRefused(ctx context.Context, seq int64, why string, most int) error {
-	return s.q.RefuseOutbox(ctx, db.RefuseOutboxParams{Seq: seq, LastError: why, Most: int32(most)})
+// MarkRefused counts that Redis refused events, and why. After most times they
+// are dead.
+func (s *Store) MarkRefused(ctx context.Context, seqs []int64, why string, most int) error {
+	return s.q.RefuseOutbox(ctx, db.RefuseOutboxParams{Seqs: seqs, LastError: why, Most: int32(most)})
 }
 
 // PurgeEvents deletes a batch of events that were dispatched before a moment,

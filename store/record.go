@@ -79,26 +79,34 @@ func (tx *Tx) record(zone, kind, id string, c change, events ...event) {
 // events' zone alone.
 func (tx *Tx) emit(events ...event) { tx.events = append(tx.events, events...) }
 
-// writeRecords writes what record noted.
+// writeRecords writes what record noted: a piece at a time, as one change may
+// end very many things.
 func (tx *Tx) writeRecords(ctx context.Context) error {
-	if len(tx.entries) == 0 {
-		return nil
+	const piece = 5000
+	later := db.New(queued{tx.first}) // goes out with the last statement
+	for entries := range slices.Chunk(tx.entries, piece) {
+		p, err := entriesParams(tx.cause, entries)
+		if err != nil {
+			return err
+		}
+		insert := tx.q.InsertAuditEntries
+		if len(tx.events) > 0 {
+			insert = later.InsertAuditEntries
+		}
+		if err := insert(ctx, p); err != nil {
+			return err
+		}
 	}
-	entries, err := entriesParams(tx.cause, tx.entries)
-	if err != nil {
-		return err
+	for events := range slices.Chunk(tx.events, piece) {
+		p, err := outboxParams(tx.cause, events)
+		if err != nil {
+			return err
+		}
+		if err := tx.q.InsertOutbox(ctx, p); err != nil {
+			return err
+		}
 	}
-	if len(tx.events) == 0 {
-		return tx.q.InsertAuditEntries(ctx, entries)
-	}
-	events, err := outboxParams(tx.cause, tx.events)
-	if err != nil {
-		return err
-	}
-	if err := db.New(queued{tx.first}).InsertAuditEntries(ctx, entries); err != nil { // goes out with the next
-		return err
-	}
-	return tx.q.InsertOutbox(ctx, events)
+	return nil
 }
 
 func outboxParams(cause Cause, events []event) (db.InsertOutboxParams, error) {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"strings"
+	"unicode"
 
 	"caracal.run/management/gen/code"
 )
@@ -19,8 +20,12 @@ const (
 // reserved says whether a name belongs to Caracal itself. Case and surrounding
 // white space make no difference.
 func reserved(space namespace, name string) bool {
-	return strings.HasPrefix(strings.ToLower(strings.TrimSpace(name)), string(space))
+	return strings.HasPrefix(strings.ToLower(strings.TrimFunc(name, IsSpace)), string(space))
 }
+
+// IsSpace says whether a character is white space to the contract: Unicode's,
+// and the byte order mark.
+func IsSpace(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' }
 
 // mayName refuses a reserved name to everybody but the bootstrap token.
 func (tx *Tx) mayName(space namespace, name string) error {

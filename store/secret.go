@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 )
@@ -32,8 +33,11 @@ var argon = make(chan struct{}, argonAtOnce)
 
 // HashChosenSecret hashes a secret that a person may have made up, with
 // Argon2id (RFC 9106), as a PHC string. It is slow on purpose: call it before a
-// transaction, never within. It waits for its turn until ctx ends.
+// transaction, never within. It waits a while for its turn.
 func HashChosenSecret(ctx context.Context, text string) (SecretHash, error) {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	select {
 	case argon <- struct{}{}:
 		defer func() { <-argon }()

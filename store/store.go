@@ -46,10 +46,55 @@ func (a Actor) Global() bool { return a.Zone == AllZones }
 
 // A Store reads as one actor sees, and opens transactions.
 type Store struct {
-	pool    *pgxpool.Pool
+	pool    *pool
 	q       *db.Queries
 	emitted chan struct{}
 }
+
+// A pool gives out connections, and waits for one no longer than it may take to
+// make one. Transactions leave some for reads: they may wait for each other's
+// locks, and nobody else should have to wait with them.
+type pool struct {
+	*pgxpool.Pool
+	patience time.Duration
+	writers  chan struct{}
+}
+
+func (p *pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	defer cancel()
+	return p.Acquire(ctx)
+}
+
+// SendBatch sends a batch on a connection that goes back when the batch is
+// closed.
+func (p *pool) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchResults {
+	conn, err := p.acquire(ctx)
+	if err != nil {
+		return noBatch{err}
+	}
+	return borrowed{conn.SendBatch(ctx, batch), conn}
+}
+
+type borrowed struct {
+	pgx.BatchResults
+	conn *pgxpool.Conn
+}
+
+func (b borrowed) Close() error {
+	defer b.conn.Release()
+	return b.BatchResults.Close()
+}
+
+// noBatch is a batch that could not be sent.
+type noBatch struct{ error }
+
+func (n noBatch) Exec() (pgconn.CommandTag, error) { return pgconn.CommandTag{}, n.error }
+func (n noBatch) Query() (pgx.Rows, error)         { return nil, n.error }
+func (n noBatch) QueryRow() pgx.Row                { return n }
+func (n noBatch) Scan(...any) error                { return n.error }
+func (n noBatch) Tx() pgx.Tx                       { return nil }
+func (n noBatch) Close() error                     { return n.error }
 
 // Config says how to reach Postgres.
 type Config struct {
@@ -77,14 +122,19 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		"timezone":                            "UTC",
 		"statement_timeout":                   strconv.FormatInt(c.StatementTimeout.Milliseconds(), 10),
 		"idle_in_transaction_session_timeout": strconv.FormatInt(c.IdleInTxTimeout.Milliseconds(), 10),
+		"lock_timeout":                        "3s", // who waits for a busy zone holds a connection
 	} {
 		config.ConnConfig.RuntimeParams[name] = value
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	connections, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
-	s := &Store{pool: pool, emitted: make(chan struct{}, 1)}
+	writers := max(1, c.PoolMax-max(1, c.PoolMax/4))
+	s := &Store{
+		pool:    &pool{Pool: connections, patience: c.ConnectTimeout, writers: make(chan struct{}, writers)},
+		emitted: make(chan struct{}, 1),
+	}
 	return s.For(Actor{}), nil
 }
 
@@ -95,7 +145,14 @@ func (s *Store) Close() { s.pool.Close() }
 func (s *Store) Stat() *pgxpool.Stat { return s.pool.Stat() }
 
 // Ping says whether Postgres answers.
-func (s *Store) Ping(ctx context.Context) error { return translate(s.pool.Ping(ctx)) }
+func (s *Store) Ping(ctx context.Context) error {
+	conn, err := s.pool.acquire(ctx)
+	if err != nil {
+		return translate(err)
+	}
+	defer conn.Release()
+	return translate(conn.Ping(ctx))
+}
 
 // Emitted has a token after a transaction of this process has committed events.
 func (s *Store) Emitted() <-chan struct{} { return s.emitted }

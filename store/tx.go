@@ -54,7 +54,15 @@ func (s *Store) InTx(ctx context.Context, cause Cause, fn func(*Tx) error) error
 }
 
 func (s *Store) try(ctx context.Context, cause Cause, fn func(*Tx) error) error {
-	conn, err := s.pool.Acquire(ctx)
+	turn, cancel := context.WithTimeout(ctx, s.pool.patience)
+	defer cancel()
+	select {
+	case s.pool.writers <- struct{}{}:
+		defer func() { <-s.pool.writers }()
+	case <-turn.Done():
+		return turn.Err()
+	}
+	conn, err := s.pool.acquire(ctx)
 	if err != nil {
 		return err
 	}
@@ -69,7 +77,11 @@ func (s *Store) try(ctx context.Context, cause Cause, fn func(*Tx) error) error 
 	if err != nil {
 		return err
 	}
-	defer func() { _ = pgtx.Rollback(context.WithoutCancel(ctx)) }() // does nothing after a commit
+	defer func() { // does nothing after a commit
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pool.patience)
+		defer cancel()
+		_ = pgtx.Rollback(undo)
+	}()
 
 	tx := &Tx{cause: cause, first: &queue{tx: pgtx}}
 	tx.q = db.New(tx.first)

@@ -219,7 +219,7 @@ func (tx *Tx) DeleteZone(ctx context.Context, id string, match Match) error {
 	if err := tx.recordRevoked(ctx, tokens); err != nil {
 		return err
 	}
-	if _, err := tx.revokeAll(ctx, id, reason); err != nil {
+	if err := tx.revokeAll(ctx, id, reason); err != nil {
 		return err
 	}
 	tx.record(id, "zones", id, removed, event{id, streamPolicyInvalidate, fields{"zone_id": id}})

@@ -28,15 +28,15 @@ func (q *Queries) ForgetAgentSessionChildren(ctx context.Context, arg ForgetAgen
 
 const terminateAgentSessionsOfApplications = `-- name: TerminateAgentSessionsOfApplications :many
 WITH RECURSIVE doomed AS (
-    SELECT id FROM agent_sessions
-    WHERE zone_id = $2 AND application_id = ANY ($3::text[]) AND status IN ('active', 'suspended')
+    SELECT id FROM agent_sessions WHERE zone_id = $2 AND application_id = ANY ($3::text[])
     UNION
-    SELECT child.id FROM agent_sessions AS child JOIN doomed ON child.parent_id = doomed.id
-    WHERE child.zone_id = $2 AND child.status IN ('active', 'suspended')
+    SELECT child.id FROM agent_sessions AS child JOIN doomed ON child.parent_id = doomed.id WHERE child.zone_id = $2
 )
-UPDATE agent_sessions SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = $1::text
-WHERE agent_sessions.zone_id = $2 AND agent_sessions.id IN (SELECT doomed.id FROM doomed) AND agent_sessions.status IN ('active', 'suspended')
-RETURNING zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason
+UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = $1::text
+FROM agent_sessions AS before
+WHERE a.zone_id = $2 AND a.id IN (SELECT doomed.id FROM doomed) AND a.status IN ('active', 'suspended')
+  AND before.zone_id = a.zone_id AND before.id = a.id
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS was
 `
 
 type TerminateAgentSessionsOfApplicationsParams struct {
@@ -45,35 +45,29 @@ type TerminateAgentSessionsOfApplicationsParams struct {
 	ApplicationIds []string
 }
 
-// TerminateAgentSessionsOfApplications ends the live agent sessions of applications, and what descends from them, of
-// whichever application.
-func (q *Queries) TerminateAgentSessionsOfApplications(ctx context.Context, arg TerminateAgentSessionsOfApplicationsParams) ([]AgentSession, error) {
+type TerminateAgentSessionsOfApplicationsRow struct {
+	ID               string
+	ParentID         *string
+	SubjectSessionID string
+	Was              string
+}
+
+// TerminateAgentSessionsOfApplications ends the live agent sessions of applications, and what descends from any of
+// theirs, of whichever application: one that has ended already does not shield its children.
+func (q *Queries) TerminateAgentSessionsOfApplications(ctx context.Context, arg TerminateAgentSessionsOfApplicationsParams) ([]TerminateAgentSessionsOfApplicationsRow, error) {
 	rows, err := q.db.Query(ctx, terminateAgentSessionsOfApplications, arg.Reason, arg.ZoneID, arg.ApplicationIds)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []AgentSession{}
+	items := []TerminateAgentSessionsOfApplicationsRow{}
 	for rows.Next() {
-		var i AgentSession
+		var i TerminateAgentSessionsOfApplicationsRow
 		if err := rows.Scan(
-			&i.ZoneID,
 			&i.ID,
-			&i.ApplicationID,
 			&i.ParentID,
 			&i.SubjectSessionID,
-			&i.Status,
-			&i.Lifecycle,
-			&i.Labels,
-			&i.Depth,
-			&i.MaxChildren,
-			&i.ChildCount,
-			&i.TtlSeconds,
-			&i.SpawnedAt,
-			&i.LastActiveAt,
-			&i.UpdatedAt,
-			&i.TerminatedAt,
-			&i.TerminationReason,
+			&i.Was,
 		); err != nil {
 			return nil, err
 		}
@@ -86,9 +80,10 @@ func (q *Queries) TerminateAgentSessionsOfApplications(ctx context.Context, arg 
 }
 
 const terminateAgentSessionsOfZone = `-- name: TerminateAgentSessionsOfZone :many
-UPDATE agent_sessions SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = $1::text
-WHERE zone_id = $2 AND status IN ('active', 'suspended')
-RETURNING zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason
+UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = $1::text
+FROM agent_sessions AS before
+WHERE a.zone_id = $2 AND a.status IN ('active', 'suspended') AND before.zone_id = a.zone_id AND before.id = a.id
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS was
 `
 
 type TerminateAgentSessionsOfZoneParams struct {
@@ -96,33 +91,27 @@ type TerminateAgentSessionsOfZoneParams struct {
 	ZoneID string
 }
 
-func (q *Queries) TerminateAgentSessionsOfZone(ctx context.Context, arg TerminateAgentSessionsOfZoneParams) ([]AgentSession, error) {
+type TerminateAgentSessionsOfZoneRow struct {
+	ID               string
+	ParentID         *string
+	SubjectSessionID string
+	Was              string
+}
+
+func (q *Queries) TerminateAgentSessionsOfZone(ctx context.Context, arg TerminateAgentSessionsOfZoneParams) ([]TerminateAgentSessionsOfZoneRow, error) {
 	rows, err := q.db.Query(ctx, terminateAgentSessionsOfZone, arg.Reason, arg.ZoneID)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []AgentSession{}
+	items := []TerminateAgentSessionsOfZoneRow{}
 	for rows.Next() {
-		var i AgentSession
+		var i TerminateAgentSessionsOfZoneRow
 		if err := rows.Scan(
-			&i.ZoneID,
 			&i.ID,
-			&i.ApplicationID,
 			&i.ParentID,
 			&i.SubjectSessionID,
-			&i.Status,
-			&i.Lifecycle,
-			&i.Labels,
-			&i.Depth,
-			&i.MaxChildren,
-			&i.ChildCount,
-			&i.TtlSeconds,
-			&i.SpawnedAt,
-			&i.LastActiveAt,
-			&i.UpdatedAt,
-			&i.TerminatedAt,
-			&i.TerminationReason,
+			&i.Was,
 		); err != nil {
 			return nil, err
 		}

@@ -109,7 +109,7 @@ func (q *Queries) InsertApplication(ctx context.Context, arg InsertApplicationPa
 }
 
 const listApplications = `-- name: ListApplications :many
-SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications
+SELECT zone_id, id, name, registration_method, traits, created_at, expires_at FROM applications
 WHERE zone_id = $1 AND archived_at IS NULL
   AND (created_at, id) < ($2::timestamptz, $3::text)
 ORDER BY created_at DESC, id DESC
@@ -123,8 +123,18 @@ type ListApplicationsParams struct {
 	RowLimit   int32
 }
 
-// ListApplications pages backwards in time, like every list.
-func (q *Queries) ListApplications(ctx context.Context, arg ListApplicationsParams) ([]Application, error) {
+type ListApplicationsRow struct {
+	ZoneID             string
+	ID                 string
+	Name               string
+	RegistrationMethod string
+	Traits             []string
+	CreatedAt          time.Time
+	ExpiresAt          *time.Time
+}
+
+// ListApplications pages backwards in time, like every list. It reads what a list shows and no secret.
+func (q *Queries) ListApplications(ctx context.Context, arg ListApplicationsParams) ([]ListApplicationsRow, error) {
 	rows, err := q.db.Query(ctx, listApplications,
 		arg.ZoneID,
 		arg.BeforeTime,
@@ -135,21 +145,17 @@ func (q *Queries) ListApplications(ctx context.Context, arg ListApplicationsPara
 		return nil, err
 	}
 	defer rows.Close()
-	items := []Application{}
+	items := []ListApplicationsRow{}
 	for rows.Next() {
-		var i Application
+		var i ListApplicationsRow
 		if err := rows.Scan(
 			&i.ZoneID,
 			&i.ID,
 			&i.Name,
 			&i.RegistrationMethod,
-			&i.ClientSecretHash,
 			&i.Traits,
-			&i.Version,
 			&i.CreatedAt,
-			&i.UpdatedAt,
 			&i.ExpiresAt,
-			&i.ArchivedAt,
 		); err != nil {
 			return nil, err
 		}

@@ -26,7 +26,7 @@ const revokeDelegationEdgesOf = `-- name: RevokeDelegationEdgesOf :many
 UPDATE delegation_edges SET status = 'revoked', revoked_at = now(), updated_at = now(), edge_version = edge_version + 1
 WHERE zone_id = $1 AND status = 'active'
   AND (source_session_id = ANY ($2::text[]) OR target_session_id = ANY ($2::text[]))
-RETURNING zone_id, id, source_session_id, target_session_id, issuer_application_id, receiver_application_id, parent_edge_id, resource_id, scopes, constraints, status, edge_version, expires_at, created_at, updated_at, revoked_at
+RETURNING id, target_session_id
 `
 
 type RevokeDelegationEdgesOfParams struct {
@@ -34,34 +34,53 @@ type RevokeDelegationEdgesOfParams struct {
 	AgentSessionIds []string
 }
 
+type RevokeDelegationEdgesOfRow struct {
+	ID              string
+	TargetSessionID string
+}
+
 // RevokeDelegationEdgesOf ends the active edges that begin or end at agent sessions.
-func (q *Queries) RevokeDelegationEdgesOf(ctx context.Context, arg RevokeDelegationEdgesOfParams) ([]DelegationEdge, error) {
+func (q *Queries) RevokeDelegationEdgesOf(ctx context.Context, arg RevokeDelegationEdgesOfParams) ([]RevokeDelegationEdgesOfRow, error) {
 	rows, err := q.db.Query(ctx, revokeDelegationEdgesOf, arg.ZoneID, arg.AgentSessionIds)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []DelegationEdge{}
+	items := []RevokeDelegationEdgesOfRow{}
 	for rows.Next() {
-		var i DelegationEdge
-		if err := rows.Scan(
-			&i.ZoneID,
-			&i.ID,
-			&i.SourceSessionID,
-			&i.TargetSessionID,
-			&i.IssuerApplicationID,
-			&i.ReceiverApplicationID,
-			&i.ParentEdgeID,
-			&i.ResourceID,
-			&i.Scopes,
-			&i.Constraints,
-			&i.Status,
-			&i.EdgeVersion,
-			&i.ExpiresAt,
-			&i.CreatedAt,
-			&i.UpdatedAt,
-			&i.RevokedAt,
-		); err != nil {
+		var i RevokeDelegationEdgesOfRow
+		if err := rows.Scan(&i.ID, &i.TargetSessionID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const revokeDelegationEdgesOfZone = `-- name: RevokeDelegationEdgesOfZone :many
+UPDATE delegation_edges SET status = 'revoked', revoked_at = now(), updated_at = now(), edge_version = edge_version + 1
+WHERE zone_id = $1 AND status = 'active'
+RETURNING id, target_session_id
+`
+
+type RevokeDelegationEdgesOfZoneRow struct {
+	ID              string
+	TargetSessionID string
+}
+
+func (q *Queries) RevokeDelegationEdgesOfZone(ctx context.Context, zoneID string) ([]RevokeDelegationEdgesOfZoneRow, error) {
+	rows, err := q.db.Query(ctx, revokeDelegationEdgesOfZone, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []RevokeDelegationEdgesOfZoneRow{}
+	for rows.Next() {
+		var i RevokeDelegationEdgesOfZoneRow
+		if err := rows.Scan(&i.ID, &i.TargetSessionID); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -159,17 +159,17 @@ func (q *Queries) PurgeOutbox(ctx context.Context, arg PurgeOutboxParams) (int64
 const refuseOutbox = `-- name: RefuseOutbox :exec
 UPDATE outbox SET attempts = attempts + 1, last_error = $1::text,
     dead_at = CASE WHEN attempts + 1 >= $2::integer THEN now() END
-WHERE seq = $3 AND dispatched_at IS NULL AND dead_at IS NULL
+WHERE seq = ANY ($3::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL
 `
 
 type RefuseOutboxParams struct {
 	LastError string
 	Most      int32
-	Seq       int64
+	Seqs      []int64
 }
 
-// RefuseOutbox counts that Redis refused an event; at last it is dead.
+// RefuseOutbox counts that Redis refused events; at last they are dead.
 func (q *Queries) RefuseOutbox(ctx context.Context, arg RefuseOutboxParams) error {
-	_, err := q.db.Exec(ctx, refuseOutbox, arg.LastError, arg.Most, arg.Seq)
+	_, err := q.db.Exec(ctx, refuseOutbox, arg.LastError, arg.Most, arg.Seqs)
 	return err
 }

@@ -12,14 +12,13 @@ import (
 const revokeSessionsOfApplications = `-- name: RevokeSessionsOfApplications :many
 WITH RECURSIVE doomed AS (
     SELECT id FROM sessions
-    WHERE zone_id = $2 AND subject_id = ANY ($3::text[]) AND session_type = 'application' AND status = 'active'
+    WHERE zone_id = $2 AND subject_id = ANY ($3::text[]) AND session_type = 'application'
     UNION
-    SELECT child.id FROM sessions AS child JOIN doomed ON child.parent_id = doomed.id
-    WHERE child.zone_id = $2 AND child.status = 'active'
+    SELECT child.id FROM sessions AS child JOIN doomed ON child.parent_id = doomed.id WHERE child.zone_id = $2
 )
 UPDATE sessions SET status = 'revoked', revoked_at = now(), revoked_reason = $1::text
 WHERE sessions.zone_id = $2 AND sessions.id IN (SELECT doomed.id FROM doomed) AND sessions.status = 'active'
-RETURNING zone_id, id, session_type, subject_id, parent_id, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason
+RETURNING id
 `
 
 type RevokeSessionsOfApplicationsParams struct {
@@ -28,32 +27,21 @@ type RevokeSessionsOfApplicationsParams struct {
 	ApplicationIds []string
 }
 
-// RevokeSessionsOfApplications ends the active sessions of applications, and what descends from them.
-func (q *Queries) RevokeSessionsOfApplications(ctx context.Context, arg RevokeSessionsOfApplicationsParams) ([]Session, error) {
+// RevokeSessionsOfApplications ends the active sessions of applications, and what descends from any session of theirs: a
+// session that has ended already does not shield its children.
+func (q *Queries) RevokeSessionsOfApplications(ctx context.Context, arg RevokeSessionsOfApplicationsParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, revokeSessionsOfApplications, arg.Reason, arg.ZoneID, arg.ApplicationIds)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []Session{}
+	items := []string{}
 	for rows.Next() {
-		var i Session
-		if err := rows.Scan(
-			&i.ZoneID,
-			&i.ID,
-			&i.SessionType,
-			&i.SubjectID,
-			&i.ParentID,
-			&i.Status,
-			&i.ExpiresAt,
-			&i.AuthenticatedAt,
-			&i.CreatedAt,
-			&i.RevokedAt,
-			&i.RevokedReason,
-		); err != nil {
+		var id string
+		if err := rows.Scan(&id); err != nil {
 			return nil, err
 		}
-		items = append(items, i)
+		items = append(items, id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -64,7 +52,7 @@ func (q *Queries) RevokeSessionsOfApplications(ctx context.Context, arg RevokeSe
 const revokeSessionsOfZone = `-- name: RevokeSessionsOfZone :many
 UPDATE sessions SET status = 'revoked', revoked_at = now(), revoked_reason = $1::text
 WHERE zone_id = $2 AND status = 'active'
-RETURNING zone_id, id, session_type, subject_id, parent_id, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason
+RETURNING id
 `
 
 type RevokeSessionsOfZoneParams struct {
@@ -72,31 +60,19 @@ type RevokeSessionsOfZoneParams struct {
 	ZoneID string
 }
 
-func (q *Queries) RevokeSessionsOfZone(ctx context.Context, arg RevokeSessionsOfZoneParams) ([]Session, error) {
+func (q *Queries) RevokeSessionsOfZone(ctx context.Context, arg RevokeSessionsOfZoneParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, revokeSessionsOfZone, arg.Reason, arg.ZoneID)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []Session{}
+	items := []string{}
 	for rows.Next() {
-		var i Session
-		if err := rows.Scan(
-			&i.ZoneID,
-			&i.ID,
-			&i.SessionType,
-			&i.SubjectID,
-			&i.ParentID,
-			&i.Status,
-			&i.ExpiresAt,
-			&i.AuthenticatedAt,
-			&i.CreatedAt,
-			&i.RevokedAt,
-			&i.RevokedReason,
-		); err != nil {
+		var id string
+		if err := rows.Scan(&id); err != nil {
 			return nil, err
 		}
-		items = append(items, i)
+		items = append(items, id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

@@ -40,6 +40,7 @@ func New(prefix string, window time.Duration, limit int) *Limiter {
 // Admit counts a request of key and says whether it is still within the limit.
 // What is refused counts too.
 func (l *Limiter) Admit(key string) bool {
+	const most = 100_000 // keys in memory
 	if l.limit == 0 {
 		return true
 	}
@@ -47,6 +48,10 @@ func (l *Limiter) Admit(key string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.counts[key]
+	if c == nil && len(l.counts) >= most {
+		key = "" // so many keys are nobody's honest use: those that come now share one count
+		c = l.counts[key]
+	}
 	if c == nil || c.window != window {
 		c = &count{window: window}
 		l.counts[key] = c
@@ -122,7 +127,10 @@ func (l *Limiter) exchange(ctx context.Context, client *redis.Client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, n := range news {
-		if c := l.counts[n.key]; n.total.Err() == nil && c != nil && c.window == n.count.window {
+		// A total below what was told is no reply: the client leaves it untouched
+		// when Redis refused the connection itself.
+		told := n.total.Err() == nil && n.total.Val() >= n.count.untold
+		if c := l.counts[n.key]; told && c != nil && c.window == n.count.window {
 			c.total = n.total.Val()
 			c.untold -= n.count.untold
 		}

@@ -22,7 +22,7 @@ func Authenticate(verifier *auth.Verifier, failures *limiter.Limiter) echo.Middl
 				return next(c)
 			}
 			token, err := verifier.Verify(r.Context(), facts.Bearer)
-			if errors.Is(err, code.InvalidAdminToken) && !failures.Admit(c.RealIP()) {
+			if errors.Is(err, code.InvalidAdminToken) && !failures.Admit(facts.Address) {
 				return code.RateLimited
 			}
 			if err != nil {

@@ -6,9 +6,11 @@ package middleware
 
 import (
 	"context"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -25,7 +27,8 @@ type Facts struct {
 	Method    string
 	Path      string // as it was received, without the query
 	Query     url.Values
-	misrouted error // why there is no operation, where Echo would say otherwise
+	Address   string // of the caller, as limits count it
+	misrouted error  // why there is no operation, where Echo would say otherwise
 }
 
 type factsKey struct{}
@@ -51,17 +54,36 @@ func (f *Facts) Cause() store.Cause {
 // v1 says whether a path belongs to the management API, known or not.
 func v1(path string) bool { return path == "/v1" || strings.HasPrefix(path, "/v1/") }
 
-var requestID = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,128}$`)
+var id = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,128}$`)
+
+// IsID says whether a text is formed as ids are (contract: conventions.md §6).
+func IsID(text string) bool { return id.MatchString(text) }
+
+// address is what limits count: an IPv4 address, or the network of an IPv6
+// address, of which anybody has more than can be counted.
+func address(ip string) string {
+	const network = 64
+	a, err := netip.ParseAddr(ip)
+	if err != nil || a.Unmap().Is4() {
+		return ip
+	}
+	prefix, err := a.WithZone("").Prefix(network)
+	if err != nil {
+		return ip
+	}
+	return prefix.Addr().String()
+}
 
 // Begin finds the operation, gives the request an id, and sets the headers that
-// every answer has (contract: conventions.md §3).
-func Begin(operations *Operations) echo.MiddlewareFunc {
+// every answer has (contract: conventions.md §3). It has a deadline from here on:
+// a Postgres that has stalled keeps nobody for longer.
+func Begin(operations *Operations, deadline time.Duration) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			facts := &Facts{Method: r.Method, Path: r.URL.EscapedPath()}
+			facts := &Facts{Method: r.Method, Path: r.URL.EscapedPath(), Address: address(c.RealIP())}
 			facts.Operation, facts.misrouted = operations.of(c)
-			if ids := r.Header.Values("X-Request-Id"); len(ids) == 1 && requestID.MatchString(ids[0]) {
+			if ids := r.Header.Values("X-Request-Id"); len(ids) == 1 && IsID(ids[0]) {
 				facts.RequestID = ids[0]
 			} else {
 				facts.RequestID = uuid.NewString()
@@ -79,7 +101,9 @@ func Begin(operations *Operations) echo.MiddlewareFunc {
 					h.Set("Content-Type", "application/json; charset=utf-8")
 				}
 			})
-			c.SetRequest(r.WithContext(context.WithValue(r.Context(), factsKey{}, facts)))
+			ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), factsKey{}, facts), deadline)
+			defer cancel()
+			c.SetRequest(r.WithContext(ctx))
 			return next(c)
 		}
 	}

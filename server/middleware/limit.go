@@ -7,19 +7,13 @@ import (
 	"caracal.run/management/server/limiter"
 )
 
-// LimitByAddress admits so many requests from one address, known operation or
-// not; readiness has a limit of its own.
-func LimitByAddress(management, readiness *limiter.Limiter) echo.MiddlewareFunc {
+// LimitByAddress admits so many requests below /v1 from one address, known
+// operation or not.
+func LimitByAddress(limit *limiter.Limiter) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			limit := readiness
-			switch path := c.Request().URL.Path; {
-			case v1(path):
-				limit = management
-			case path != "/ready":
-				return next(c)
-			}
-			if !limit.Admit("ip:" + c.RealIP()) {
+			r := c.Request()
+			if v1(r.URL.Path) && !limit.Admit("ip:"+FactsOf(r.Context()).Address) {
 				return code.RateLimited
 			}
 			return next(c)

@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,10 @@ import (
 	"caracal.run/management/server/problem"
 	"caracal.run/management/store"
 )
+
+// hungUp is the status, for log and metrics only, of a caller who left before
+// the answer.
+const hungUp = 499
 
 // Log answers an error, writes one line a request, and has an authenticated
 // caller's refusal recorded. Neither query nor body nor header is logged: they
@@ -30,12 +35,15 @@ func Log(log *slog.Logger, observe func(operation string, status int, took time.
 			}
 			took := time.Since(start)
 			status := c.Response().Status
+			if errors.Is(r.Context().Err(), context.Canceled) {
+				status = hungUp
+			}
 			operation := ""
 			if facts.Operation != nil {
 				operation = facts.Operation.ID
 			}
 			observe(operation, status, took)
-			if status >= 400 && status < 500 && facts.Token != nil {
+			if status >= 400 && status < hungUp && facts.Token != nil {
 				cause := facts.Cause()
 				cause.Status = status
 				refused(cause, c.Param("zoneId"))

@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -19,6 +19,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"caracal.run/management/gen/code"
+	"caracal.run/management/store"
 )
 
 // Validate holds path, query and body against the spec, so that an operation
@@ -74,6 +75,9 @@ func (o *Operation) checkParameters(c echo.Context) error {
 		if err := p.Value.Schema.Value.VisitJSON(value); err != nil {
 			return withIssues(code.InvalidParams, err, p.Value.Name)
 		}
+	}
+	if lines := r.Header.Values("If-Match"); len(lines) > 1 { // a list may come in several lines (RFC 9110 §5.3)
+		r.Header.Set("If-Match", strings.Join(lines, ", "))
 	}
 	if len(o.query) == 0 {
 		return nil
@@ -133,7 +137,8 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 	if err != nil {
 		return nil, err
 	}
-	switch path, why := hostile(value, 0); why {
+	value, path, why := clean(value, 0)
+	switch why {
 	case "":
 	case tooDeep:
 		return nil, code.InvalidJSON.At(tooDeep)
@@ -143,7 +148,7 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 	if object, ok := value.(map[string]any); ok {
 		for _, member := range o.trimmed {
 			if s, ok := object[member].(string); ok {
-				object[member] = strings.TrimFunc(s, space)
+				object[member] = strings.TrimFunc(s, store.IsSpace)
 			}
 		}
 	}
@@ -152,9 +157,6 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 	}
 	return value, nil
 }
-
-// space is white space as JavaScript trims it (contract: conventions.md).
-func space(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' }
 
 // decode reads exactly one JSON value.
 func decode(text []byte) (any, error) {
@@ -188,35 +190,50 @@ func jsonFault(err error) string {
 
 const tooDeep = "is nested too deep"
 
-// hostile finds what no schema can refuse: text that Postgres cannot keep, and
-// nesting that nobody means.
-func hostile(value any, depth int) (path []string, why string) {
+// clean finds what no schema can refuse: text that Postgres cannot keep, and
+// nesting that nobody means. And it writes whole numbers plainly: to JSON Schema
+// 60.0 and 6e1 are integers like 60.
+func clean(value any, depth int) (_ any, path []string, why string) {
 	const deepest = 64
 	if depth > deepest {
-		return nil, tooDeep
+		return nil, nil, tooDeep
 	}
 	switch v := value.(type) {
 	case string:
 		if strings.ContainsRune(v, 0) {
-			return nil, "contains a NUL character"
+			return nil, nil, "contains a NUL character"
 		}
+	case json.Number:
+		return plain(v), nil, ""
 	case []any:
 		for i, element := range v {
-			if path, why := hostile(element, depth+1); why != "" {
-				return append([]string{strconv.Itoa(i)}, path...), why
+			if v[i], path, why = clean(element, depth+1); why != "" {
+				return nil, append([]string{strconv.Itoa(i)}, path...), why
 			}
 		}
 	case map[string]any:
 		for key, member := range v {
 			if strings.ContainsRune(key, 0) {
-				return nil, "has a member whose name contains a NUL character"
+				return nil, nil, "has a member whose name contains a NUL character"
 			}
-			if path, why := hostile(member, depth+1); why != "" {
-				return append([]string{key}, path...), why
+			if v[key], path, why = clean(member, depth+1); why != "" {
+				return nil, append([]string{key}, path...), why
 			}
 		}
 	}
-	return nil, ""
+	return value, nil, ""
+}
+
+func plain(n json.Number) json.Number {
+	const exact = 1 << 53
+	if !strings.ContainsAny(string(n), ".eE") {
+		return n
+	}
+	f, err := n.Float64()
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > exact {
+		return n
+	}
+	return json.Number(strconv.FormatInt(int64(f), 10))
 }
 
 // withIssues says what is wrong with which member, as the schema found it. Its

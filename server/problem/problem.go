@@ -34,6 +34,8 @@ func Code(err error) code.Code {
 			return code.NotFound
 		case http.StatusMethodNotAllowed:
 			return code.MethodNotAllowed
+		case http.StatusBadRequest:
+			return code.InvalidRequest
 		}
 	}
 	return code.InternalError

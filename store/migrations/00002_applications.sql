@@ -39,8 +39,9 @@ CREATE TABLE sessions (
     PRIMARY KEY (zone_id, id),
     FOREIGN KEY (zone_id, parent_id) REFERENCES sessions (zone_id, id)
 );
-CREATE INDEX sessions_active_by_subject ON sessions (zone_id, subject_id) WHERE status = 'active';
-CREATE INDEX sessions_active_by_parent ON sessions (zone_id, parent_id) WHERE status = 'active';
+CREATE INDEX sessions_by_subject ON sessions (zone_id, subject_id);
+CREATE INDEX sessions_by_parent ON sessions (zone_id, parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX sessions_active ON sessions (zone_id) WHERE status = 'active';
 ALTER TABLE sessions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE sessions FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_zone ON sessions USING (current_setting('caracal.zone_id', true) IN (zone_id, '*'));
@@ -70,8 +71,9 @@ CREATE TABLE agent_sessions (
     FOREIGN KEY (zone_id, parent_id) REFERENCES agent_sessions (zone_id, id),
     FOREIGN KEY (zone_id, subject_session_id) REFERENCES sessions (zone_id, id)
 );
-CREATE INDEX agent_sessions_live_by_application ON agent_sessions (zone_id, application_id) WHERE status IN ('active', 'suspended');
-CREATE INDEX agent_sessions_live_by_parent ON agent_sessions (zone_id, parent_id) WHERE status IN ('active', 'suspended');
+CREATE INDEX agent_sessions_by_application ON agent_sessions (zone_id, application_id);
+CREATE INDEX agent_sessions_by_parent ON agent_sessions (zone_id, parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX agent_sessions_live ON agent_sessions (zone_id) WHERE status IN ('active', 'suspended');
 ALTER TABLE agent_sessions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE agent_sessions FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_zone ON agent_sessions USING (current_setting('caracal.zone_id', true) IN (zone_id, '*'));

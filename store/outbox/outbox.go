@@ -12,6 +12,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -129,7 +130,10 @@ func (p *Publisher) lead(ctx context.Context, s *store.Store) error {
 		n, err := p.Publish(ctx, s)
 		switch {
 		case ctx.Err() != nil:
-			return p.drain(ctx, s)
+			if err := p.drain(ctx, s); err != nil {
+				p.log.WarnContext(ctx, "events wait for the next leader", "error", err)
+			}
+			return nil
 		case errors.Is(err, errAway):
 			p.away.Add(1)
 			p.log.WarnContext(ctx, "Redis does not take events; they wait", "error", err)
@@ -139,13 +143,10 @@ func (p *Publisher) lead(ctx context.Context, s *store.Store) error {
 			return err
 		}
 		pause.reset()
-		if time.Since(purged) > purgeEvery {
-			if err := p.purge(ctx, s); err != nil {
-				return err
-			}
+		if time.Since(purged) > purgeEvery && p.purge(ctx, s) {
 			purged = time.Now()
 		}
-		if n == p.config.Batch {
+		if n == p.config.Batch || purged.IsZero() {
 			continue
 		}
 		select {
@@ -159,15 +160,16 @@ func (p *Publisher) lead(ctx context.Context, s *store.Store) error {
 // drain publishes what is pending when the process is about to stop. It tries
 // no harder than that: the next leader goes on.
 func (p *Publisher) drain(ctx context.Context, s *store.Store) error {
-	const patience = 5 * time.Second
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	for {
-		if n, err := p.Publish(last, s); err != nil || n < p.config.Batch {
+	for until := time.Now().Add(patience / 2); time.Now().Before(until); {
+		if n, err := p.Publish(ctx, s); err != nil || n < p.config.Batch {
 			return err
 		}
 	}
+	return errors.New("there was no time for all of them")
 }
+
+// patience is how long one batch may take.
+const patience = 10 * time.Second
 
 // errAway is that Redis cannot be reached or does not take anything now.
 var errAway = errors.New("redis is away")
@@ -175,42 +177,54 @@ var errAway = errors.New("redis is away")
 // Publish sends one batch and says how many events it had. No transaction is
 // open while Redis is asked.
 func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
-	events, err := s.PendingEvents(ctx, p.config.Batch, p.waiting())
+	// A batch that was begun is finished even if we are told to stop meanwhile:
+	// what Redis has taken must be marked, on a connection that still works.
+	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	events, err := s.PendingEvents(working, p.config.Batch, p.waiting())
 	if err != nil || len(events) == 0 {
 		return 0, err
 	}
 	pipe := p.redis.Pipeline()
-	for _, e := range events {
+	replies := make([]*redis.StringCmd, len(events))
+	for i, e := range events {
 		entry, err := p.entry(e)
 		if err != nil {
 			return 0, err
 		}
-		pipe.XAdd(ctx, entry)
+		replies[i] = pipe.XAdd(working, entry)
 	}
-	replies, _ := pipe.Exec(ctx) // each reply has its own error
-	// What Redis has taken is marked even if we are told to stop meanwhile.
-	marking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	var sent []int64
-	var away error
+	_, failed := pipe.Exec(working)
+	var sent, refused []int64
+	var why, away error
 	for i, e := range events {
-		switch err := replies[i].Err(); {
-		case err == nil:
+		switch id, err := replies[i].Result(); {
+		case err == nil && id != "":
 			sent = append(sent, e.Seq)
+		case err == nil:
+			// The client leaves replies untouched when Redis refused the connection itself.
+			away = fmt.Errorf("%w: %w", errAway, cmp.Or(failed, errNoReply))
 		case refusal(err):
-			if err := p.park(marking, s, e, err); err != nil {
-				return 0, err
-			}
+			refused, why = append(refused, e.Seq), err
+			p.park(ctx, e, err)
 		default:
 			away = fmt.Errorf("%w: %w", errAway, err)
 		}
 	}
 	p.published.Add(uint64(len(sent)))
-	if err := s.MarkDispatched(marking, sent); err != nil {
+	p.refused.Add(uint64(len(refused)))
+	if err := s.MarkDispatched(working, sent); err != nil {
 		return 0, err
+	}
+	if len(refused) > 0 {
+		if err := s.MarkRefused(working, refused, why.Error(), p.config.MaxAttempts); err != nil {
+			return 0, err
+		}
 	}
 	return len(events), away
 }
+
+var errNoReply = errors.New("no reply")
 
 // entry is an event as it stands in its stream: its id, what it says, and the
 // signature over both.
@@ -237,17 +251,14 @@ func refusal(err error) bool {
 	return redis.HasErrorPrefix(err, "WRONGTYPE") || redis.HasErrorPrefix(err, "ERR")
 }
 
-// park makes a refused event's zone wait, and counts the refusal. Only the first
-// of a zone in a batch counts: the others have not had their turn.
-func (p *Publisher) park(ctx context.Context, s *store.Store, e store.Event, why error) error {
+// park makes a refused event's zone wait, a little longer each time.
+func (p *Publisher) park(ctx context.Context, e store.Event, why error) {
 	const first = 50 * time.Millisecond
 	if time.Now().Before(p.parked[e.ZoneID]) {
-		return nil
+		return // for another event of this batch
 	}
-	p.refused.Add(1)
 	p.log.WarnContext(ctx, "Redis refused an event", "zone", e.ZoneID, "stream", e.Stream, "outbox_id", e.ID, "attempt", e.Attempts+1, "error", why)
 	p.parked[e.ZoneID] = time.Now().Add(first << min(e.Attempts, 6))
-	return s.MarkRefused(ctx, e.Seq, why.Error(), p.config.MaxAttempts)
 }
 
 // waiting is the zones that still wait, and forgets those that need not.
@@ -265,23 +276,26 @@ func (p *Publisher) waiting() []string {
 
 // untilParked is how long to rest: until we poll, or until a zone need not wait.
 func (p *Publisher) untilParked() time.Duration {
-	rest := p.config.Poll
+	const heartbeat = 2 * time.Second // who leads and says nothing loses the lead (store.Lead)
+	rest := min(p.config.Poll, heartbeat)
 	for _, until := range p.parked {
 		rest = min(rest, max(time.Until(until), time.Millisecond))
 	}
 	return rest
 }
 
-// purge deletes what was dispatched longer ago than the retention.
-func (p *Publisher) purge(ctx context.Context, s *store.Store) error {
+// purge deletes a batch of what was dispatched longer ago than the retention,
+// and says whether that was all. Events go first: it does one batch at a time.
+func (p *Publisher) purge(ctx context.Context, s *store.Store) (done bool) {
 	const batch = 1000
-	for ctx.Err() == nil {
-		n, err := s.PurgeEvents(ctx, time.Now().Add(-p.config.Retention), batch)
-		if err != nil || n < batch {
-			return err
-		}
+	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	n, err := s.PurgeEvents(working, time.Now().Add(-p.config.Retention), batch)
+	if err != nil {
+		p.log.WarnContext(ctx, "could not purge dispatched events", "error", err)
+		return true
 	}
-	return nil
+	return n < batch
 }
 
 // A pause grows while Redis stays away.

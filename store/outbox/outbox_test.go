@@ -243,6 +243,51 @@ func TestAFullRedisCountsAgainstNobody(t *testing.T) {
 	}
 }
 
+// A Redis that refuses the connection itself gives no reply to any command,
+// which is not the same as a reply without an error.
+func TestARedisThatRefusesTheConnectionHasTakenNothing(t *testing.T) {
+	t.Parallel()
+	servers, err := private.Start(t.Context(), private.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = servers.Stop() })
+	b := besides(t, storetest.New(t), servers.RedisURL())
+	id := b.Event("z", stream)
+	b.redis.ConfigSet(t.Context(), "requirepass", "changed")
+	for _, url := range []string{servers.RedisURL(), servers.RedisURL() + "?db=99999"} {
+		late := besides(t, b.DB, url)
+		if _, err := late.Publish(t.Context(), late.store); err == nil {
+			t.Errorf("%s: it published to nobody", url)
+		}
+	}
+	if n := storetest.Value[int](b.DB, "SELECT count(*) FROM outbox WHERE dispatched_at IS NULL AND attempts = 0"); n != 1 {
+		t.Fatal("the event is not pending any more")
+	}
+	b.redis.ConfigSet(t.Context(), "requirepass", "")
+	late := besides(t, b.DB, servers.RedisURL())
+	late.publish()
+	if got := late.arrived(stream); !slices.Equal(got, []string{id}) {
+		t.Errorf("arrived %v", got)
+	}
+}
+
+// A stream that Redis refuses holds its zone for a few tries, however many
+// events go there.
+func TestManyRefusedEventsDieTogether(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, func(c *outbox.Config) { c.Batch = 100 })
+	b.redis.Set(t.Context(), "no.stream", "a string", 0)
+	for range 250 {
+		b.Event("sick", "no.stream")
+	}
+	last := b.Event("sick", stream)
+	eventually(t, "all are dead and the zone goes on", func() bool {
+		b.publish()
+		return slices.Equal(b.arrived(stream), []string{last}) && len(b.dead()) == 250
+	})
+}
+
 func TestDispatchedEventsArePurgedAfterTheRetentionAndNothingElse(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -122,6 +122,11 @@ func (f *folder) close() error {
 	if f.throwAway {
 		errs = append(errs, os.RemoveAll(f.dir))
 	}
+	if !f.throwAway {
+		// Whoever of ours still holds the lock is on the way out: who comes next
+		// is to wait for it, and not to be told that the folder is in use.
+		errs = append(errs, f.lock.Truncate(0))
+	}
 	return errors.Join(append(errs, f.lock.Close())...)
 }
 

@@ -123,20 +123,21 @@ func newPostgres(f *folder, programs string) *Process {
 
 // createDatabase makes the roles and the database that are missing: all of them
 // in a new cluster, some if a first start was cut short.
-func createDatabase(ctx context.Context, f *folder) error {
-	missing := []struct{ query, statement string }{
-		{"SELECT FROM pg_roles WHERE rolname = '" + Owner + "'", "CREATE ROLE " + Owner + " LOGIN CREATEDB CREATEROLE"},
-		{"SELECT FROM pg_roles WHERE rolname = '" + Service + "'", "CREATE ROLE " + Service + " LOGIN"},
-		{"SELECT FROM pg_database WHERE datname = 'caracal'", "CREATE DATABASE caracal OWNER " + Owner},
+func createDatabase(ctx context.Context, f *folder, log func(string)) error {
+	missing := []struct{ step, query, statement string }{
+		{"making the role " + Owner, "SELECT FROM pg_roles WHERE rolname = '" + Owner + "'", "CREATE ROLE " + Owner + " LOGIN CREATEDB CREATEROLE"},
+		{"making the role " + Service, "SELECT FROM pg_roles WHERE rolname = '" + Service + "'", "CREATE ROLE " + Service + " LOGIN"},
+		{"making the database caracal", "SELECT FROM pg_database WHERE datname = 'caracal'", "CREATE DATABASE caracal OWNER " + Owner},
 	}
 	return asSuperuser(ctx, f, func(conn *pgx.Conn) error {
 		for _, m := range missing {
 			found, err := conn.Exec(ctx, m.query)
 			if err == nil && found.RowsAffected() == 0 {
+				log(m.step + "…")
 				_, err = conn.Exec(ctx, m.statement)
 			}
 			if err != nil {
-				return fmt.Errorf("%s: %w", m.statement, err)
+				return fmt.Errorf("%s: %w", m.step, err)
 			}
 		}
 		return nil

@@ -94,7 +94,7 @@ func (s *Servers) start(ctx context.Context, log func(string)) (err error) {
 			return err
 		}
 	}
-	return createDatabase(ctx, s.folder)
+	return createDatabase(ctx, s.folder, log)
 }
 
 // Dir is the folder with the data and the logs of both servers.

@@ -79,11 +79,12 @@ The Management API answers at %s; its promise is at %s/openapi.yaml. In another 
   export CARACAL_DATA=%s
   curl -H "Authorization: Bearer $CARACAL_ADMIN_TOKEN" $CARACAL_URL/v1/zones
 
+Read and try it at %s/docs
 Look inside with  psql '%s'
             and   redis-cli -s %s
 Ctrl-C stops everything.
 
-`, running.URL, running.URL, running.URL, howToSay, servers.Dir(), servers.PostgresURL("postgres", "caracal"), strings.TrimPrefix(servers.RedisURL(), "unix://"))
+`, running.URL, running.URL, running.URL, howToSay, servers.Dir(), running.URL, servers.PostgresURL("postgres", "caracal"), strings.TrimPrefix(servers.RedisURL(), "unix://"))
 	if *demonstrate {
 		err := demo(ctx, out, running.URL, string(config.AdminToken), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(*dir, "demo-zone"))
 		if err != nil {

@@ -1,0 +1,38 @@
+package middleware
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+)
+
+// What the spec leaves open stops the program at its start.
+func TestASpecThatLeavesAccessOpenIsRefused(t *testing.T) {
+	t.Parallel()
+	const spec = `{"openapi": "3.0.3", "info": {"title": "x", "version": "1"}, "paths": {"PATH": {"post": {
+		"operationId": "tryIt", "x-access": ACCESS, "x-problems": [PROBLEM],
+		"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},
+		"responses": {"200": {"description": "x"}}}}}}`
+	for _, tt := range []struct{ name, path, access, problem, want string }{
+		{"right", "/v1/zones/{zoneId}/x", `["write"]`, `"invalid_zone"`, ""},
+		{"no rule", "/v1/x", `null`, `"invalid_zone"`, "does not say who may call it"},
+		{"an empty rule", "/v1/x", `[]`, `"invalid_zone"`, "does not say who may call it"},
+		{"a scope but no capability", "/v1/x", `["global"]`, `"invalid_zone"`, "does not say who may call it"},
+		{"a zone by another name", "/v1/zones/{id}/x", `["write"]`, `"invalid_zone"`, "must be called zoneId"},
+		{"a body without a code of its own", "/v1/x", `["write"]`, `"no_fields"`, "has no code for one that is wrong"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			text := strings.NewReplacer("PATH", tt.path, "ACCESS", tt.access, "PROBLEM", tt.problem).Replace(spec)
+			doc, err := openapi3.NewLoader().LoadFromData([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = NewOperations(doc)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,548 @@
+package server_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
+)
+
+// A scene is a zone with an application that is to end, one that stays, and
+// whatever may hang on either. Its rows are called by names.
+type scene struct {
+	*servertest.API
+	zone, doomed string
+	names        map[string]string // id -> name
+}
+
+func newScene(t *testing.T, a *servertest.API) scene {
+	t.Helper()
+	s := scene{API: a, zone: openZone(a), names: map[string]string{}}
+	z, db := s.zone, a.DB
+	name := func(name, id string) string { s.names[id] = name; return id }
+	name("Z", z)
+	name("token", a.Token(z, "write").ID)
+	s.doomed = name("doomed", register(t, a.Admin, z).JSON201.ID)
+	stays := name("stays", newApplication(t, a, z).ID)
+
+	app := name("app", db.ApplicationSession(z, s.doomed))
+	name("grandchild", db.ChildSession(z, name("child", db.ChildSession(z, app))))
+	db.Exec("UPDATE sessions SET status = 'revoked', revoked_reason = 'logout', revoked_at = now() WHERE id = $1", name("over", db.ApplicationSession(z, s.doomed)))
+	user := name("user", db.Session(z))
+	db.Exec("UPDATE sessions SET subject_id = $2 WHERE id = $1", name("namesake", db.Session(z)), s.doomed) // a user who is called like it
+	other := name("other", db.ApplicationSession(z, stays))
+
+	root := name("root", db.AgentSession(z, s.doomed, app))
+	name("guest", db.ChildAgentSession(z, stays, user, root))
+	onUser := name("onUser", db.AgentSession(z, s.doomed, user))
+	db.Exec("UPDATE agent_sessions SET status = 'suspended' WHERE id = $1", name("suspended", db.AgentSession(z, s.doomed, user)))
+	db.Exec("UPDATE agent_sessions SET status = 'terminated', termination_reason = 'ttl', terminated_at = now() WHERE id = $1", name("done", db.AgentSession(z, s.doomed, app)))
+	host := name("host", db.AgentSession(z, stays, other))
+	name("hosted", db.ChildAgentSession(z, s.doomed, other, host))
+	sibling := name("sibling", db.ChildAgentSession(z, stays, other, host))
+
+	name("from", db.DelegationEdge(z, root, host))
+	name("to", db.DelegationEdge(z, host, onUser))
+	name("among", db.DelegationEdge(z, host, sibling))
+	db.Exec("UPDATE delegation_edges SET status = 'revoked', revoked_at = now() WHERE id = $1", name("cut", db.DelegationEdge(z, root, host)))
+	db.Exec("INSERT INTO delegation_graph_epochs (zone_id, epoch) VALUES ($1, 41)", z)
+	return s
+}
+
+// double is another zone whose rows have the very same ids, but more descends
+// there from what is to end.
+func (s scene) double() (zone string) {
+	zone = openZone(s.API)
+	s.Token(zone, "write")
+	for _, table := range []string{"applications", "sessions", "agent_sessions", "delegation_edges", "delegation_graph_epochs"} {
+		s.DB.Exec("INSERT INTO "+table+" SELECT (jsonb_populate_record(t, jsonb_build_object('zone_id', $2::text))).* FROM "+table+" AS t WHERE zone_id = $1", s.zone, zone)
+	}
+	ids := map[string]string{}
+	for id, name := range s.names {
+		ids[name] = id
+	}
+	s.DB.Exec("UPDATE sessions SET parent_id = $2 WHERE zone_id = $1 AND id = $3", zone, ids["app"], ids["other"])
+	s.DB.Exec("UPDATE agent_sessions SET parent_id = $2 WHERE zone_id = $1 AND id = $3", zone, ids["root"], ids["sibling"])
+	return zone
+}
+
+// state is all rows of the zone that a request may change, by table and name.
+func (s scene) state(t *testing.T) map[string]map[string]any {
+	t.Helper()
+	all := map[string]map[string]any{}
+	for table, column := range map[string]string{
+		"zones": "id", "admin_tokens": "zone_id", "applications": "zone_id", "sessions": "zone_id",
+		"agent_sessions": "zone_id", "delegation_edges": "zone_id", "delegation_graph_epochs": "zone_id",
+	} {
+		for _, text := range storetest.Column[string](s.DB, "SELECT to_jsonb(t)::text FROM "+table+" AS t WHERE "+column+" = $1", s.zone) {
+			var row map[string]any
+			if err := json.Unmarshal([]byte(text), &row); err != nil {
+				t.Fatal(err)
+			}
+			id, _ := row["id"].(string) // an epoch has none
+			all[strings.TrimSpace(table+" "+s.names[id])] = row
+		}
+	}
+	return all
+}
+
+// changes is what differs, a line for each row. Of a time it says that it is another.
+func changes(before, after map[string]map[string]any) (lines []string) {
+	for row, columns := range after {
+		line := row + ":"
+		for _, column := range slices.Sorted(maps.Keys(columns)) {
+			was, is := before[row][column], columns[column]
+			switch {
+			case reflect.DeepEqual(was, is):
+			case strings.HasSuffix(column, "_at") && is != nil:
+				line += " " + column
+			default:
+				line += fmt.Sprintf(" %s=%v", column, is)
+			}
+		}
+		if line != row+":" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// events are the zone's in the outbox, in order: stream and fields.
+func (s scene) events(t *testing.T) (lines []string) {
+	t.Helper()
+	for _, text := range storetest.Column[string](s.DB, "SELECT jsonb_build_object('stream', stream, 'fields', fields)::text FROM outbox WHERE zone_id = $1 ORDER BY seq", s.zone) {
+		var event struct {
+			Stream string
+			Fields map[string]string
+		}
+		if err := json.Unmarshal([]byte(text), &event); err != nil {
+			t.Fatal(err)
+		}
+		line := event.Stream
+		for _, field := range slices.Sorted(maps.Keys(event.Fields)) {
+			value := event.Fields[field]
+			if name, named := s.names[value]; named {
+				value = name
+			}
+			line += " " + field + "=" + value
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// trail is what a request left in it: a line for each thing, what it was and what became of it.
+func (s scene) trail(request string) (lines []string) {
+	for _, line := range storetest.Column[string](s.DB, `SELECT concat_ws(' ', entity_id, entity_type, payload::jsonb #>> '{changes,status,from}', payload::jsonb #>> '{changes,status,to}',
+		CASE WHEN action LIKE 'DCR %' THEN action || ' ' || payload END) FROM audit_entries WHERE zone_id = $1 AND request_id = $2`, s.zone, request) {
+		id, rest, _ := strings.Cut(line, " ")
+		lines = append(lines, s.names[id]+" "+rest)
+	}
+	return lines
+}
+
+var names = regexp.MustCompile(`\w+(\|\w+)+`)
+
+// same compares lines with a text of them; a|b in it stands for a line with a
+// and one with b, and within a paragraph the order is free.
+func same(t *testing.T, what string, got []string, text, reason string) {
+	t.Helper()
+	var want, ordered []string
+	for paragraph := range strings.SplitSeq(strings.TrimSpace(strings.ReplaceAll(text, "=R", "="+reason)), "\n\n") {
+		var lines []string
+		for line := range strings.SplitSeq(paragraph, "\n") {
+			all := names.FindString(line)
+			for name := range strings.SplitSeq(all, "|") {
+				lines = append(lines, strings.Replace(line, all, name, 1))
+			}
+		}
+		slices.Sort(lines)
+		want = append(want, lines...)
+		n := min(len(lines), len(got))
+		ordered = append(ordered, slices.Sorted(slices.Values(got[:n]))...)
+		got = got[n:]
+	}
+	if ordered = append(ordered, got...); !slices.Equal(ordered, want) {
+		t.Errorf("%s:\n%s\nwant:\n%s", what, strings.Join(ordered, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// What ends with an application.
+const (
+	changesOfApplication = `
+applications doomed: archived_at updated_at version=2
+sessions app|child|grandchild: revoked_at revoked_reason=R status=revoked
+agent_sessions root: child_count=0 status=terminated terminated_at termination_reason=R updated_at
+agent_sessions guest|onUser|suspended|hosted: status=terminated terminated_at termination_reason=R updated_at
+agent_sessions host: child_count=1 updated_at
+delegation_edges from|to: edge_version=2 revoked_at status=revoked updated_at
+delegation_graph_epochs: epoch=42
+`
+	eventsOfApplication = `
+caracal.sessions.revoke reason=R session_id=app|child|grandchild zone_id=Z
+
+caracal.agents.lifecycle agent_session_id=root|onUser|suspended event=terminate reason=R zone_id=Z
+caracal.agents.lifecycle agent_session_id=guest event=terminate parent_id=root reason=R zone_id=Z
+caracal.agents.lifecycle agent_session_id=hosted event=terminate parent_id=host reason=R zone_id=Z
+
+caracal.sessions.revoke agent_session_id=root reason=R session_id=app zone_id=Z
+caracal.sessions.revoke agent_session_id=guest|onUser|suspended|hosted reason=R zone_id=Z
+
+caracal.sessions.revoke agent_session_id=host delegation_edge_id=from reason=R zone_id=Z
+caracal.sessions.revoke agent_session_id=onUser delegation_edge_id=to reason=R zone_id=Z
+caracal.delegations.invalidate affected_edges=1 edge_id=from|to epoch=42 event=edge_revoke zone_id=Z
+`
+	trailOfApplication = `
+doomed applications
+app|child|grandchild sessions active revoked
+root|guest|onUser|hosted agent-sessions active terminated
+suspended agent-sessions suspended terminated
+from|to delegation-edges active revoked
+`
+)
+
+// What a shutdown of registration does besides.
+const (
+	changesOfShutdown = "zones Z: dcr_enabled=false updated_at version=2"
+	trailOfShutdown   = `Z zones
+Z zones DCR shutdown revoke_live {"dcr_registration_disabled":true,"dcr_shutdown_mode":"revoke_live","live_dcr_applications":1,"revoked_applications":1,"revoked_sessions":3,"terminated_agents":5,"revoked_delegations":2}`
+)
+
+// What ends with a zone.
+const (
+	changesOfZone = `
+zones Z: archived_at updated_at version=2
+admin_tokens token: revoked_at
+sessions app|child|grandchild|user|namesake|other: revoked_at revoked_reason=R status=revoked
+agent_sessions root|host: child_count=0 status=terminated terminated_at termination_reason=R updated_at
+agent_sessions guest|onUser|suspended|hosted|sibling: status=terminated terminated_at termination_reason=R updated_at
+delegation_edges from|to|among: edge_version=2 revoked_at status=revoked updated_at
+delegation_graph_epochs: epoch=42
+`
+	eventsOfZone = `
+caracal.sessions.revoke reason=R session_id=app|child|grandchild|user|namesake|other zone_id=Z
+
+caracal.agents.lifecycle agent_session_id=root|onUser|suspended|host event=terminate reason=R zone_id=Z
+caracal.agents.lifecycle agent_session_id=guest event=terminate parent_id=root reason=R zone_id=Z
+caracal.agents.lifecycle agent_session_id=hosted|sibling event=terminate parent_id=host reason=R zone_id=Z
+
+caracal.sessions.revoke agent_session_id=root reason=R session_id=app zone_id=Z
+caracal.sessions.revoke agent_session_id=guest|onUser|suspended reason=R session_id=user zone_id=Z
+caracal.sessions.revoke agent_session_id=host|hosted|sibling reason=R session_id=other zone_id=Z
+
+caracal.sessions.revoke agent_session_id=host delegation_edge_id=from reason=R zone_id=Z
+caracal.sessions.revoke agent_session_id=onUser delegation_edge_id=to reason=R zone_id=Z
+caracal.sessions.revoke agent_session_id=sibling delegation_edge_id=among reason=R zone_id=Z
+caracal.delegations.invalidate affected_edges=1 edge_id=from|to|among epoch=42 event=edge_revoke zone_id=Z
+
+caracal.policy.invalidate zone_id=Z
+`
+	trailOfZone = `
+Z zones
+token admin-tokens
+app|child|grandchild|user|namesake|other sessions active revoked
+root|guest|onUser|host|hosted|sibling agent-sessions active terminated
+suspended agent-sessions suspended terminated
+from|to|among delegation-edges active revoked
+`
+)
+
+// called gives a request its id.
+func called(id string) client.RequestEditorFn {
+	return func(_ context.Context, r *http.Request) error { r.Header.Set("X-Request-Id", id); return nil }
+}
+
+// The ways in which a request ends more than it names. An If-Match or a slug of "" is none.
+type end func(t *testing.T, s scene, ifMatch, slug string) servertest.Answer
+
+func deleteApplication(t *testing.T, s scene, ifMatch, _ string) servertest.Answer {
+	t.Helper()
+	resp, err := s.Admin.DeleteApplicationWithResponse(t.Context(), s.zone, s.doomed, &client.DeleteApplicationParams{IfMatch: said(ifMatch)}, called("the-end"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+func revokeLive(t *testing.T, s scene, ifMatch, slug string) servertest.Answer {
+	t.Helper()
+	patch := client.ZonePatch{DCREnabled: new(false), DCRShutdown: new(client.ZonePatchDCRShutdown("revoke_live")), Slug: said(slug)}
+	resp, err := s.Admin.UpdateZoneWithResponse(t.Context(), s.zone, &client.UpdateZoneParams{IfMatch: said(ifMatch)}, patch, called("the-end"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+func deleteZone(t *testing.T, s scene, ifMatch, _ string) servertest.Answer {
+	t.Helper()
+	resp, err := s.Admin.DeleteZoneWithResponse(t.Context(), s.zone, &client.DeleteZoneParams{IfMatch: said(ifMatch)}, called("the-end"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+func said(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+func TestWhatEndsTakesAlongAllThatHangsOnItAndNothingElse(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	for _, tt := range []struct {
+		name, reason           string
+		end                    end
+		status                 int
+		changes, events, trail string
+	}{
+		{"application", "application_archived", deleteApplication, http.StatusNoContent, changesOfApplication, eventsOfApplication, trailOfApplication},
+		{"registration", "dcr_shutdown", revokeLive, http.StatusOK, changesOfApplication + changesOfShutdown, eventsOfApplication, trailOfApplication + trailOfShutdown},
+		{"zone", "zone_archived", deleteZone, http.StatusNoContent, changesOfZone, eventsOfZone, trailOfZone},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t, a)
+			elsewhere := s.double()
+			before, apart := s.state(t), everythingOf(a.DB, elsewhere)
+			servertest.Expect(t, tt.end(t, s, "", ""), tt.status, "")
+			same(t, "what changed", changes(before, s.state(t)), tt.changes, tt.reason)
+			same(t, "the events", s.events(t), tt.events, tt.reason)
+			same(t, "the trail", s.trail("the-end"), tt.trail, tt.reason)
+			if requests := storetest.Column[string](a.DB, "SELECT DISTINCT request_id FROM outbox WHERE zone_id = $1", s.zone); !slices.Equal(requests, []string{"the-end"}) {
+				t.Errorf("the events name the requests %q", requests)
+			}
+			if now := everythingOf(a.DB, elsewhere); now != apart {
+				t.Errorf("the other zone was\n%s\nand is\n%s", apart, now)
+			}
+		})
+	}
+}
+
+func TestARefusedEndChangesNothingAndEmitsNothing(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	taken := a.Zone().Slug
+	for _, tt := range []struct {
+		name          string
+		end           end
+		ifMatch, slug string
+		want          code.Code
+	}{
+		{"application", deleteApplication, `"77"`, "", code.VersionConflict},
+		{"registration", revokeLive, `"77"`, "", code.VersionConflict},
+		{"registration, after all was revoked", revokeLive, "", taken, code.ZoneSlugConflict},
+		{"zone", deleteZone, `"77"`, "", code.VersionConflict},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t, a)
+			before := s.state(t)
+			servertest.Expect(t, tt.end(t, s, tt.ifMatch, tt.slug), 0, tt.want)
+			if changed, emitted := changes(before, s.state(t)), s.events(t); len(changed) > 0 || len(emitted) > 0 {
+				t.Errorf("changed %q, emitted %q", changed, emitted)
+			}
+			if entries := storetest.Value[int](a.DB, "SELECT count(*) FROM audit_entries WHERE zone_id = $1 AND request_id = 'the-end' AND status_code < 400", s.zone); entries > 0 {
+				t.Errorf("%d entries speak of a change", entries)
+			}
+		})
+	}
+}
+
+func TestWhereNothingHangsNothingIsEmitted(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	s := scene{API: a, zone: openZone(a)}
+	s.doomed = register(t, a.Admin, s.zone).JSON201.ID
+	a.DB.Session(s.zone)
+	kept, err := a.Admin.UpdateZoneWithResponse(t.Context(), s.zone, nil, client.ZonePatch{DCREnabled: new(false), DCRShutdown: new(client.ZonePatchDCRShutdown("keep_live"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, kept, http.StatusOK, "")
+	servertest.Expect(t, deleteApplication(t, s, "", ""), http.StatusNoContent, "")
+	if emitted := s.events(t); len(emitted) > 0 {
+		t.Errorf("emitted %q", emitted)
+	}
+	if n := storetest.Value[int](a.DB, "SELECT count(*) FROM delegation_graph_epochs"); n > 0 {
+		t.Error("the graph has a new epoch, though no edge changed")
+	}
+}
+
+// What one descends from may have ended by itself meanwhile; who descends is still alive.
+func TestWhatHasEndedDoesNotShieldItsDescendants(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	for name, end := range map[string]end{"application": deleteApplication, "registration": revokeLive} {
+		for _, expired := range []int{0, 1} {
+			t.Run(fmt.Sprint(name, " at depth ", expired), func(t *testing.T) {
+				t.Parallel()
+				s := newScene(t, a)
+				other := newApplication(t, a, s.zone).ID
+				sessions := []string{a.DB.ApplicationSession(s.zone, s.doomed)}
+				agents := []string{a.DB.AgentSession(s.zone, s.doomed, sessions[0])}
+				for i := range 2 {
+					sessions = append(sessions, a.DB.ChildSession(s.zone, sessions[i]))
+					agents = append(agents, a.DB.ChildAgentSession(s.zone, other, sessions[0], agents[i]))
+				}
+				a.DB.Exec("UPDATE sessions SET status = 'expired' WHERE id = $1", sessions[expired])
+				a.DB.Exec("UPDATE agent_sessions SET status = 'expired' WHERE id = $1", agents[expired])
+				if answer := end(t, s, "", ""); answer.StatusCode() >= http.StatusMultipleChoices {
+					t.Fatalf("answered %s", answer.GetBody())
+				}
+				for i := range 3 {
+					session, agent := "revoked", "terminated"
+					if i == expired {
+						session, agent = "expired", "expired"
+					}
+					if got := storetest.Value[string](a.DB, "SELECT status FROM sessions WHERE id = $1", sessions[i]); got != session {
+						t.Errorf("the session at depth %d is %s", i, got)
+					}
+					if got := storetest.Value[string](a.DB, "SELECT status FROM agent_sessions WHERE id = $1", agents[i]); got != agent {
+						t.Errorf("the agent session at depth %d is %s", i, got)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestAZoneTakesAlongEveryEdgeThoughItsAgentsHaveExpired(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	s := scene{API: a, zone: a.Zone().ID}
+	application := newApplication(t, a, s.zone).ID
+	session := a.DB.Session(s.zone)
+	one, two := a.DB.AgentSession(s.zone, application, session), a.DB.AgentSession(s.zone, application, session)
+	a.DB.Exec("UPDATE agent_sessions SET status = 'expired' WHERE zone_id = $1", s.zone)
+	edge := a.DB.DelegationEdge(s.zone, one, two)
+	servertest.Expect(t, deleteZone(t, s, "", ""), http.StatusNoContent, "")
+	if got := storetest.Value[string](a.DB, "SELECT status FROM delegation_edges WHERE id = $1", edge); got != "revoked" {
+		t.Errorf("the edge is %s", got)
+	}
+	want := "caracal.sessions.revoke agent_session_id=" + two + " delegation_edge_id=" + edge + " reason=zone_archived zone_id=" + s.zone
+	if got := s.events(t); !slices.Contains(got, want) {
+		t.Errorf("the events are\n%s\nwithout\n%s", strings.Join(got, "\n"), want)
+	}
+}
+
+func TestDeleteZone(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	gone, mine := a.DB.ArchivedZone(), a.Zone().ID
+	system := a.Zone(func(z *client.NewZone) { z.Name = "caracal.sys/other" }).ID
+	for _, tt := range []struct {
+		name, zone string // zone "": a new one
+		as         *client.ClientWithResponses
+		ifMatch    string
+		want       code.Code // "" is 204
+	}{
+		{"by a global token", "", a.As("", "write"), "", ""},
+		{"by its own token", mine, a.As(mine, "write"), "", ""},
+		{"as it was read", "", a.Admin, `"1"`, ""},
+		{"as it was not read", "", a.Admin, `"2"`, code.VersionConflict},
+		{"by another zone's token", "", a.As(a.Zone().ID, "write"), "", code.AdminTokenZoneMismatch},
+		{"by a read token", "", a.As("", "read"), "", code.AdminTokenReadOnly},
+		{"unknown", "nowhere", a.Admin, "", code.ZoneNotFound},
+		{"archived", gone, a.Admin, "", code.ZoneNotFound},
+		{"archived, at a version", gone, a.Admin, `"2"`, code.ZoneNotFound},
+		{"Caracal's own", systemZone(a).ID, a.Admin, "", ""},
+		{"Caracal's own, not bootstrap", system, a.As("", "write"), "", code.SystemZoneReadOnly},
+		{"Caracal's own, by its own token", system, a.As(system, "write"), "", code.SystemZoneReadOnly},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if tt.zone == "" {
+				tt.zone = a.Zone().ID
+			}
+			resp, err := tt.as.DeleteZoneWithResponse(t.Context(), tt.zone, &client.DeleteZoneParams{IfMatch: said(tt.ifMatch)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, resp, http.StatusNoContent, tt.want)
+			if tt.want != "" {
+				return
+			}
+			read, err := a.Admin.GetZoneWithResponse(t.Context(), tt.zone)
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, read, 0, code.ZoneNotFound)
+			servertest.Expect(t, deleteZone(t, scene{API: a, zone: tt.zone}, "", ""), 0, code.ZoneNotFound)
+		})
+	}
+}
+
+func TestADeletedZonesTokensEndAtOnce(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	other := a.Zone().ID
+	stays := a.As(other, "read")
+	status := func(as *client.ClientWithResponses, zone string) int {
+		t.Helper()
+		resp, err := as.GetZoneWithResponse(t.Context(), zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode()
+	}
+	late := 0
+	for range 20 { // what is remembered of a token may be forgotten soon or at once
+		zone := a.Zone().ID
+		deleter, reader := a.As(zone, "write"), a.As(zone, "read")
+		if got := status(reader, zone); got != http.StatusOK {
+			t.Fatalf("its token was answered %d", got)
+		}
+		resp, err := deleter.DeleteZoneWithResponse(t.Context(), zone, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		servertest.Expect(t, resp, http.StatusNoContent, "")
+		for _, as := range []*client.ClientWithResponses{reader, deleter} {
+			if status(as, zone) != http.StatusUnauthorized {
+				late++
+			}
+		}
+	}
+	if late > 0 {
+		t.Errorf("of 40 tokens %d worked on after their zone was gone", late)
+	}
+	if got := status(stays, other); got != http.StatusOK {
+		t.Errorf("another zone's token was answered %d", got)
+	}
+}
+
+func TestADeletedZonesSlugStaysTaken(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone()
+	servertest.Expect(t, deleteZone(t, scene{API: a, zone: zone.ID}, "", ""), http.StatusNoContent, "")
+	created, err := a.Admin.CreateZoneWithResponse(t.Context(), client.NewZone{Name: "x", Slug: &zone.Slug})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, created, 0, code.ZoneSlugConflict)
+	again := a.Zone()
+	if again.Slug != zone.Slug+"-2" {
+		t.Errorf("the next slug is %q", again.Slug)
+	}
+	updated, err := a.Admin.UpdateZoneWithResponse(t.Context(), again.ID, nil, client.ZonePatch{Slug: &zone.Slug})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, updated, 0, code.ZoneSlugConflict)
+}
