@@ -1,7 +1,7 @@
 -- name: InsertOutbox :exec
 -- InsertOutbox writes all events of one cause, in the order in which they are given: seq is drawn row by row.
-INSERT INTO outbox (zone_id, id, stream, fields, request_id)
-SELECT e.zone_id, e.id, e.stream, e.fields::jsonb, @request_id
+INSERT INTO outbox (zone_id, id, stream, fields, request_id, traceparent)
+SELECT e.zone_id, e.id, e.stream, e.fields::jsonb, @request_id, sqlc.narg(traceparent)
 FROM (SELECT generate_subscripts(@ids::text[], 1) AS n, unnest(@zone_ids::text[]) AS zone_id, unnest(@ids::text[]) AS id,
     unnest(@streams::text[]) AS stream, unnest(@fields::text[]) AS fields) AS e
 ORDER BY e.n;
@@ -9,7 +9,7 @@ ORDER BY e.n;
 -- name: ListPendingOutbox :many
 -- ListPendingOutbox is what is to be published next, in order, but for zones that wait. The two conditions are those of
 -- the index outbox_pending, so that what was dispatched costs nothing.
-SELECT zone_id, id, seq, stream, fields, attempts FROM outbox
+SELECT zone_id, id, seq, stream, fields, attempts, traceparent FROM outbox
 WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL (@parked::text[])
 ORDER BY seq
 LIMIT @row_limit;

@@ -82,8 +82,14 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 	client := redis.NewClient(redisOptions)
 	r.onStop(func(context.Context) error { return client.Close() })
 
+	traces, flush, err := newTracing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.onStop(flush)
+
 	var handler http.Handler
-	r.Server, handler, err = New(Options{Config: c, Store: db, Redis: client, Log: log})
+	r.Server, handler, err = New(Options{Config: c, Store: db, Redis: client, Log: log, Traces: traces})
 	if err != nil {
 		return nil, err
 	}

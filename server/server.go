@@ -18,6 +18,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/labstack/echo/v4"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 
 	"caracal.run/management/gen"
 	"caracal.run/management/gen/api"
@@ -36,6 +37,7 @@ type Options struct {
 	Store  *store.Store
 	Redis  *redis.Client
 	Log    *slog.Logger
+	Traces trace.TracerProvider
 }
 
 // A Server answers requests ([New]). What goes on beside them is in [Start].
@@ -48,6 +50,7 @@ type Server struct {
 	outbox   *outbox.Publisher
 	refusals *refusals
 	metrics  *metrics
+	traces   trace.TracerProvider
 	limits   limits
 	draining chan struct{} // closed when the process is about to stop
 	spec     promise
@@ -108,11 +111,11 @@ func New(o Options) (*Server, http.Handler, error) {
 	}
 	perMinute := func(prefix string, limit int) *limiter.Limiter { return limiter.New(prefix, time.Minute, limit) }
 	s := &Server{
-		config: c, store: o.Store, redis: o.Redis, log: o.Log, spec: spec,
+		config: c, store: o.Store, redis: o.Redis, log: o.Log, traces: o.Traces, spec: spec,
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
 		refusals: newRefusals(o.Store, o.Log),
 		outbox: outbox.New(o.Store.For(store.System), o.Redis, o.Log, outbox.Config{
-			Key: key, Batch: c.OutboxBatch, Poll: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
+			Traces: o.Traces, Key: key, Batch: c.OutboxBatch, Poll: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
 			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),
 		}),
 		limits: limits{
@@ -144,6 +147,7 @@ func (s *Server) handler() http.Handler {
 	e.Pre(routeByEncodedPath)
 	e.Use(
 		middleware.Begin(s.spec.operations, s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration()),
+		middleware.Trace(s.traces),
 		middleware.Log(s.log, s.metrics.observe, s.refusals.add),
 		middleware.Recover(),
 		middleware.LimitByAddress(s.limits.address),

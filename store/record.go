@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.opentelemetry.io/otel/propagation"
+
 	"caracal.run/management/gen/db"
 )
 
@@ -79,11 +81,15 @@ func (tx *Tx) record(zone, kind, id string, c change, events ...event) {
 // events' zone alone.
 func (tx *Tx) emit(events ...event) { tx.events = append(tx.events, events...) }
 
+const traceparent = "traceparent" // W3C Trace Context §3.2
+
 // writeRecords writes what record noted: a piece at a time, as one change may
 // end very many things.
 func (tx *Tx) writeRecords(ctx context.Context) error {
 	const piece = 5000
 	later := db.New(queued{tx.first}) // goes out with the last statement
+	here := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, here)
 	for entries := range slices.Chunk(tx.entries, piece) {
 		p, err := entriesParams(tx.cause, entries)
 		if err != nil {
@@ -101,6 +107,9 @@ func (tx *Tx) writeRecords(ctx context.Context) error {
 		p, err := outboxParams(tx.cause, events)
 		if err != nil {
 			return err
+		}
+		if here.Get(traceparent) != "" {
+			p.Traceparent = new(here.Get(traceparent))
 		}
 		if err := tx.q.InsertOutbox(ctx, p); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"go.opentelemetry.io/otel/trace"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
@@ -39,6 +40,8 @@ type Tx struct {
 // fn must be repeatable and touch nothing outside the transaction.
 func (s *Store) InTx(ctx context.Context, cause Cause, fn func(*Tx) error) error {
 	const tries = 3
+	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("caracal.run/management/store").Start(ctx, "transaction")
+	defer span.End()
 	for n := 1; ; n++ {
 		err := s.try(ctx, cause, fn)
 		if n == tries || !again(err) {
@@ -88,7 +91,7 @@ func (s *Store) try(ctx context.Context, cause Cause, fn func(*Tx) error) error 
 	if err := fn(tx); err != nil {
 		return err
 	}
-	if err := tx.writeRecords(ctx); err != nil {
+	if err := tx.writeRecords(ctx); err != nil { // the context names the trace that events belong to
 		return err
 	}
 	if err := pgtx.Commit(ctx); err != nil {

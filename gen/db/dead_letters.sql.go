@@ -11,7 +11,7 @@ import (
 )
 
 const deleteDeadLetter = `-- name: DeleteDeadLetter :one
-DELETE FROM outbox WHERE id = $1 AND dead_at IS NOT NULL RETURNING zone_id, id, seq, stream, fields, request_id, attempts, last_error, created_at, dispatched_at, dead_at
+DELETE FROM outbox WHERE id = $1 AND dead_at IS NOT NULL RETURNING zone_id, id, seq, stream, fields, request_id, traceparent, attempts, last_error, created_at, dispatched_at, dead_at
 `
 
 func (q *Queries) DeleteDeadLetter(ctx context.Context, id string) (Outbox, error) {
@@ -24,6 +24,7 @@ func (q *Queries) DeleteDeadLetter(ctx context.Context, id string) (Outbox, erro
 		&i.Stream,
 		&i.Fields,
 		&i.RequestID,
+		&i.Traceparent,
 		&i.Attempts,
 		&i.LastError,
 		&i.CreatedAt,
@@ -34,7 +35,7 @@ func (q *Queries) DeleteDeadLetter(ctx context.Context, id string) (Outbox, erro
 }
 
 const listDeadLetters = `-- name: ListDeadLetters :many
-SELECT zone_id, id, seq, stream, fields, request_id, attempts, last_error, created_at, dispatched_at, dead_at FROM outbox
+SELECT zone_id, id, seq, stream, fields, request_id, traceparent, attempts, last_error, created_at, dispatched_at, dead_at FROM outbox
 WHERE dead_at IS NOT NULL AND (created_at, id) < ($1::timestamptz, $2::text)
 ORDER BY created_at DESC, id DESC
 LIMIT $3
@@ -63,6 +64,7 @@ func (q *Queries) ListDeadLetters(ctx context.Context, arg ListDeadLettersParams
 			&i.Stream,
 			&i.Fields,
 			&i.RequestID,
+			&i.Traceparent,
 			&i.Attempts,
 			&i.LastError,
 			&i.CreatedAt,
@@ -80,7 +82,7 @@ func (q *Queries) ListDeadLetters(ctx context.Context, arg ListDeadLettersParams
 }
 
 const rearmDeadLetter = `-- name: RearmDeadLetter :one
-UPDATE outbox SET dead_at = NULL, attempts = 0 WHERE id = $1 AND dead_at IS NOT NULL RETURNING zone_id, id, seq, stream, fields, request_id, attempts, last_error, created_at, dispatched_at, dead_at
+UPDATE outbox SET dead_at = NULL, attempts = 0 WHERE id = $1 AND dead_at IS NOT NULL RETURNING zone_id, id, seq, stream, fields, request_id, traceparent, attempts, last_error, created_at, dispatched_at, dead_at
 `
 
 func (q *Queries) RearmDeadLetter(ctx context.Context, id string) (Outbox, error) {
@@ -93,6 +95,7 @@ func (q *Queries) RearmDeadLetter(ctx context.Context, id string) (Outbox, error
 		&i.Stream,
 		&i.Fields,
 		&i.RequestID,
+		&i.Traceparent,
 		&i.Attempts,
 		&i.LastError,
 		&i.CreatedAt,

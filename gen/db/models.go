@@ -105,6 +105,7 @@ type Outbox struct {
 	Stream       string
 	Fields       []byte
 	RequestID    string
+	Traceparent  *string
 	Attempts     int32
 	LastError    *string
 	CreatedAt    time.Time

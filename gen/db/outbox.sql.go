@@ -49,25 +49,27 @@ func (q *Queries) GetOutboxStat(ctx context.Context) (GetOutboxStatRow, error) {
 }
 
 const insertOutbox = `-- name: InsertOutbox :exec
-INSERT INTO outbox (zone_id, id, stream, fields, request_id)
-SELECT e.zone_id, e.id, e.stream, e.fields::jsonb, $1
-FROM (SELECT generate_subscripts($2::text[], 1) AS n, unnest($3::text[]) AS zone_id, unnest($2::text[]) AS id,
-    unnest($4::text[]) AS stream, unnest($5::text[]) AS fields) AS e
+INSERT INTO outbox (zone_id, id, stream, fields, request_id, traceparent)
+SELECT e.zone_id, e.id, e.stream, e.fields::jsonb, $1, $2
+FROM (SELECT generate_subscripts($3::text[], 1) AS n, unnest($4::text[]) AS zone_id, unnest($3::text[]) AS id,
+    unnest($5::text[]) AS stream, unnest($6::text[]) AS fields) AS e
 ORDER BY e.n
 `
 
 type InsertOutboxParams struct {
-	RequestID string
-	Ids       []string
-	ZoneIds   []string
-	Streams   []string
-	Fields    []string
+	RequestID   string
+	Traceparent *string
+	Ids         []string
+	ZoneIds     []string
+	Streams     []string
+	Fields      []string
 }
 
 // InsertOutbox writes all events of one cause, in the order in which they are given: seq is drawn row by row.
 func (q *Queries) InsertOutbox(ctx context.Context, arg InsertOutboxParams) error {
 	_, err := q.db.Exec(ctx, insertOutbox,
 		arg.RequestID,
+		arg.Traceparent,
 		arg.Ids,
 		arg.ZoneIds,
 		arg.Streams,
@@ -77,7 +79,7 @@ func (q *Queries) InsertOutbox(ctx context.Context, arg InsertOutboxParams) erro
 }
 
 const listPendingOutbox = `-- name: ListPendingOutbox :many
-SELECT zone_id, id, seq, stream, fields, attempts FROM outbox
+SELECT zone_id, id, seq, stream, fields, attempts, traceparent FROM outbox
 WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL ($1::text[])
 ORDER BY seq
 LIMIT $2
@@ -89,12 +91,13 @@ type ListPendingOutboxParams struct {
 }
 
 type ListPendingOutboxRow struct {
-	ZoneID   string
-	ID       string
-	Seq      int64
-	Stream   string
-	Fields   []byte
-	Attempts int32
+	ZoneID      string
+	ID          string
+	Seq         int64
+	Stream      string
+	Fields      []byte
+	Attempts    int32
+	Traceparent *string
 }
 
 // ListPendingOutbox is what is to be published next, in order, but for zones that wait. The two conditions are those of
@@ -115,6 +118,7 @@ func (q *Queries) ListPendingOutbox(ctx context.Context, arg ListPendingOutboxPa
 			&i.Stream,
 			&i.Fields,
 			&i.Attempts,
+			&i.Traceparent,
 		); err != nil {
 			return nil, err
 		}

@@ -29,9 +29,10 @@ func badClients(t *testing.T, how func(t *testing.T, s *service, l *load)) {
 	w := newWorld(t)
 	s := w.start("api", fmt.Sprintf("REQUEST_TIMEOUT_MS=%d", requestTimeout.Milliseconds()))
 	l := w.on(s)
-	l.take()
+	l.lasts(300 * time.Millisecond)
 	how(t, s, l)
 	during := l.take()
+	l.lasts(300 * time.Millisecond)
 	l.stop()
 	w.settles(s)
 	w.keeps(l)
@@ -146,16 +147,11 @@ func TestClientsThatNeverReadHoldNothingOfTheDatabase(t *testing.T) {
 				}
 			})
 		}
-		busy := 0.0
-		for range 10 {
-			time.Sleep(50 * time.Millisecond)
-			busy = max(busy, s.metric("caracal_api_db_pool_acquired_connections"))
-		}
 		all.Wait()
 		if n := stuck.Load(); n > 0 {
 			t.Errorf("%d were never cut off", n)
 		}
-		t.Logf("the last was cut off after %v; %v connections to Postgres were in use at the most", time.Since(began).Round(time.Millisecond), busy)
+		t.Logf("the last was cut off after %v", time.Since(began).Round(time.Millisecond))
 	})
 }
 
@@ -163,7 +159,6 @@ func TestClientsThatDisconnectInTheMiddleLeaveAllOrNothing(t *testing.T) {
 	t.Parallel()
 	badClients(t, func(t *testing.T, s *service, l *load) {
 		const many, requests = 8, 40
-		l.breaking() // nobody else is refused: see below
 		var all sync.WaitGroup
 		for n := range many {
 			r := rand.New(rand.NewPCG(l.seed, uint64(2000+n)))
@@ -180,7 +175,7 @@ func TestClientsThatDisconnectInTheMiddleLeaveAllOrNothing(t *testing.T) {
 						ask = ask[:r.IntN(len(ask))] // not even all of it
 					}
 					_, _ = io.WriteString(conn, ask)
-					time.Sleep(time.Duration(r.IntN(5000)) * time.Microsecond) // whatever it is doing just then
+					time.Sleep(time.Duration(r.IntN(20_000)) * time.Microsecond) // whatever it is doing just then
 					if r.IntN(2) == 0 {
 						_ = conn.(*net.TCPConn).SetLinger(0) // a reset, not a goodbye
 					}
@@ -189,13 +184,6 @@ func TestClientsThatDisconnectInTheMiddleLeaveAllOrNothing(t *testing.T) {
 			})
 		}
 		all.Wait()
-		l.mu.Lock()
-		refused := l.counts.refused
-		l.mu.Unlock()
-		if refused > 0 {
-			t.Errorf("%d honest callers were refused meanwhile", refused)
-		}
-		l.recovers(2 * time.Second)
 		made := column[int](l.w, "SELECT count(*) FROM zones WHERE name LIKE 'Made by a bad client%'")[0]
 		if made == 0 || made == many*requests {
 			t.Errorf("%d of %d became zones: that was no middle", made, many*requests)
@@ -210,11 +198,10 @@ func TestABusyZoneKeepsNobodyElseWaiting(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	s := w.start("api")
-	var zones []string
 	l := w.on(s)
 	l.lasts(300 * time.Millisecond)
 	l.stop()
-	zones = column[string](w, "SELECT id FROM zones WHERE dcr_enabled AND archived_at IS NULL ORDER BY id")
+	zones := column[string](w, "SELECT id FROM zones WHERE dcr_enabled AND archived_at IS NULL ORDER BY id")
 	tx, err := w.owner.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -224,7 +224,7 @@ func (l *load) Do(r *http.Request) (*http.Response, error) {
 // call is one caller. Nobody else changes what it made.
 func (l *load) call(r *rand.Rand, shared []string) {
 	var zones, applications []*thing
-	pace := time.NewTicker(4 * time.Millisecond)
+	pace := time.NewTicker(8 * time.Millisecond)
 	defer pace.Stop()
 	for {
 		select {

@@ -46,19 +46,22 @@ func TestNothingIsLostWhenTheProcessIsKilledAtAnyMoment(t *testing.T) {
 	const kills, lanes = 50, 2
 	w := newWorld(t)
 	var replicas fleet
-	a := w.start("a")
-	replicas.add(a.url)
+	first := w.start("first")
+	replicas.add(first.url)
 	l := w.load(replicas.any)
+	l.lasts(200 * time.Millisecond)
 	l.mu.Lock()
 	l.breaks, l.faulty = true, true
 	l.mu.Unlock()
 	began := time.Now()
+	first.kill()
+	replicas.remove(first.url)
 	var all sync.WaitGroup
 	unborn := make([]int, lanes) // killed before they served
 	for lane := range lanes {
 		r := rand.New(rand.NewPCG(l.seed, uint64(1000+lane)))
 		all.Go(func() {
-			for n := range kills / lanes {
+			for n := range kills/lanes - (1 - lane) { // the first was one of them
 				s, serving := w.spawn("killed")
 				early := make(<-chan time.Time)
 				if n%5 == 0 {
@@ -79,6 +82,8 @@ func TestNothingIsLostWhenTheProcessIsKilledAtAnyMoment(t *testing.T) {
 	all.Wait()
 	took := time.Since(began)
 	met := l.take()
+	a := w.start("a")
+	replicas.add(a.url)
 	back := l.recovers(5 * time.Second)
 	l.lasts(300 * time.Millisecond)
 	l.stop()

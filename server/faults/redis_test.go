@@ -13,9 +13,10 @@ import (
 	"caracal.run/management/store/private"
 )
 
-// unhurried is how long a request may take while Redis is away: as long as when
-// it is there, on a machine that has other things to do.
-const unhurried = time.Second
+// unhurried is how long a request may take that waits for nothing, on a machine
+// that has other things to do. It is less than any time-out of the client of
+// Redis.
+const unhurried = 2 * time.Second
 
 // longestPause is the longest that the publisher waits before it tries Redis
 // once more.

@@ -1,5 +1,5 @@
 // Package middleware is what every request passes before its operation, in this
-// order: facts (request id, headers) → log → recover → limit by address →
+// order: facts (request id, headers) → trace → log → recover → limit by address →
 // authenticate → authorize → limit by token → validate. Nobody who may not do a
 // thing learns how to do it right, and no body is read for a stranger.
 package middleware
@@ -28,6 +28,7 @@ type Facts struct {
 	Path      string // as it was received, without the query
 	Query     url.Values
 	Address   string // of the caller, as limits count it
+	Trace     string // the W3C trace id, if the request is traced
 	misrouted error  // why there is no operation, where Echo would say otherwise
 }
 

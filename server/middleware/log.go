@@ -60,6 +60,9 @@ func Log(log *slog.Logger, observe func(operation string, status int, took time.
 				slog.String("request_id", facts.RequestID), slog.String("operation", operation),
 				slog.String("method", facts.Method), slog.String("path", facts.Path),
 				slog.Int("status", status), slog.Float64("duration_ms", float64(took.Microseconds())/1000), slog.Int64("bytes", c.Response().Size))
+			if facts.Trace != "" {
+				attrs = append(attrs, slog.String("trace_id", facts.Trace))
+			}
 			if facts.Token != nil {
 				attrs = append(attrs, slog.String("actor", facts.Token.ID))
 			}

@@ -10,6 +10,7 @@ CREATE TABLE outbox (
     stream        text NOT NULL,
     fields        jsonb NOT NULL,                            -- an object of strings
     request_id    text NOT NULL,
+    traceparent   text,                                      -- where the event belongs, if its request was traced
     attempts      integer NOT NULL DEFAULT 0,                -- how often Redis refused it
     last_error    text,
     created_at    timestamptz NOT NULL DEFAULT now(),

@@ -25,18 +25,22 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"caracal.run/management/store"
 )
 
 // Fields that every entry has besides the event's own.
 const (
-	outboxID  = "outbox_id"
-	signature = "_sig"
+	outboxID    = "outbox_id"
+	signature   = "_sig"
+	traceparent = "traceparent" // of traced requests only
 )
 
 // Config says how to publish.
 type Config struct {
+	Traces      trace.TracerProvider
 	Key         []byte        // signs; nil signs nothing
 	Batch       int           // events that are sent together
 	Poll        time.Duration // how long to trust that we are woken
@@ -188,7 +192,9 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 	pipe := p.redis.Pipeline()
 	replies := make([]*redis.StringCmd, len(events))
 	for i, e := range events {
-		entry, err := p.entry(e)
+		span := p.span(working, e)
+		defer span.End()
+		entry, err := p.entry(e, span)
 		if err != nil {
 			return 0, err
 		}
@@ -226,12 +232,25 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 
 var errNoReply = errors.New("no reply")
 
-// entry is an event as it stands in its stream: its id, what it says, and the
-// signature over both.
-func (p *Publisher) entry(e store.Event) (*redis.XAddArgs, error) {
+// span is that of publishing an event, below the transaction that wrote it.
+func (p *Publisher) span(ctx context.Context, e store.Event) trace.Span {
+	if e.Traceparent == nil {
+		return trace.SpanFromContext(context.Background()) // of a request that nobody traces
+	}
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{traceparent: *e.Traceparent})
+	_, span := p.config.Traces.Tracer("caracal.run/management/store/outbox").Start(ctx, "publish "+e.Stream, trace.WithSpanKind(trace.SpanKindProducer))
+	return span
+}
+
+// entry is an event as it stands in its stream: its id, what it says, where it
+// belongs if it is traced, and the signature over all that.
+func (p *Publisher) entry(e store.Event, span trace.Span) (*redis.XAddArgs, error) {
 	said := map[string]string{}
 	if err := json.Unmarshal(e.Fields, &said); err != nil {
 		return nil, fmt.Errorf("event %s: %w", e.ID, err)
+	}
+	if span.IsRecording() {
+		propagation.TraceContext{}.Inject(trace.ContextWithSpan(context.Background(), span), propagation.MapCarrier(said))
 	}
 	values := []string{outboxID, e.ID}
 	for _, name := range slices.Sorted(maps.Keys(said)) {

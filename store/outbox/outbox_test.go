@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"caracal.run/management/store"
 	"caracal.run/management/store/outbox"
@@ -72,7 +73,7 @@ func besides(t *testing.T, db *storetest.DB, redisURL string, change ...func(*ou
 	options.ContextTimeoutEnabled = true
 	client := redis.NewClient(options)
 	t.Cleanup(func() { _ = client.Close() })
-	config := outbox.Config{Key: []byte("key"), Batch: 10, Poll: 20 * time.Millisecond, MaxLen: 100_000, MaxAttempts: 3, Retention: time.Hour}
+	config := outbox.Config{Traces: noop.NewTracerProvider(), Key: []byte("key"), Batch: 10, Poll: 20 * time.Millisecond, MaxLen: 100_000, MaxAttempts: 3, Retention: time.Hour}
 	for _, f := range change {
 		f(&config)
 	}

@@ -23,6 +23,7 @@ const usage = `caracald is the Caracal Management API.
   caracald serve     serve on the Postgres and Redis that the settings name
   caracald migrate   bring the schema up to date, as its owner (CARACAL_MIGRATE_URL)
   caracald settings  list the settings, as a Markdown table
+  caracald load      drive a mixed load against a service of its own
 
 Each takes -h. Settings are environment variables; NAME_FILE names a file
 instead.
@@ -52,7 +53,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errUsage
 	}
 	commands := map[string]func(context.Context, []string, io.Writer) error{
-		"dev": dev, "serve": serve, "migrate": migrate, "settings": settings,
+		"dev": dev, "serve": serve, "migrate": migrate, "settings": settings, "load": load,
 	}
 	command, known := commands[args[0]]
 	if !known {

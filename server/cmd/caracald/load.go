@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/server"
+	"caracal.run/management/store"
+	"caracal.run/management/store/private"
+)
+
+// load drives a mixed load against a service on servers of its own, in this
+// process, and prints what came of it.
+func load(ctx context.Context, args []string, out io.Writer) (err error) {
+	flags := flag.NewFlagSet("load", flag.ContinueOnError)
+	lasting := flags.Duration("for", 10*time.Second, "how long")
+	callers := flags.Int("callers", 16, "how many at once")
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	servers, err := private.Start(ctx, private.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, servers.Stop()) }()
+	if err := store.Migrate(ctx, servers.PostgresURL(private.Owner, "caracal"), func(string) {}); err != nil {
+		return err
+	}
+	const token = "load"
+	config, err := server.LoadConfig([]string{
+		"CARACAL_MODE=dev", "PORT=0", "CARACAL_ADMIN_TOKEN=" + token, "API_V1_RATE_LIMIT_PER_MIN=0",
+		"DATABASE_URL=" + servers.PostgresURL(private.Service, "caracal"), "REDIS_URL=" + servers.RedisURL(),
+	})
+	if err != nil {
+		return err
+	}
+	running, err := server.Start(ctx, config, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, running.Stop()) }()
+	c, err := client.New(running.URL, token, client.WithHTTPClient(&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: *callers}}))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%d callers for %v: half reads by id, the rest lists, changes, creations and deletions\n", *callers, *lasting)
+	t, err := drive(ctx, c, *callers, *lasting)
+	if err != nil {
+		return err
+	}
+	t.print(out, *lasting)
+	return nil
+}
+
+// A tally is what came of a load.
+type tally struct {
+	mu     sync.Mutex
+	took   map[string][]time.Duration
+	errors map[string]int
+}
+
+func (t *tally) note(what string, start time.Time, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.took[what] = append(t.took[what], time.Since(start))
+	if err != nil {
+		t.errors[what+": "+err.Error()]++
+	}
+}
+
+func drive(ctx context.Context, c *client.ClientWithResponses, callers int, lasting time.Duration) (*tally, error) {
+	const zones, applications = 8, 50
+	var all []client.Zone
+	for range zones {
+		zone, err := client.Created(c.CreateZoneWithResponse(ctx, client.NewZone{Name: "Load"}))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, zone)
+		for range applications {
+			if _, err := client.Created(c.CreateApplicationWithResponse(ctx, zone.ID, newLoad)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	t := &tally{took: map[string][]time.Duration{}, errors: map[string]int{}}
+	until := time.Now().Add(lasting)
+	var busy sync.WaitGroup
+	for range callers {
+		busy.Go(func() {
+			for time.Now().Before(until) && ctx.Err() == nil {
+				zone := all[rand.N(len(all))].ID
+				start := time.Now()
+				switch n := rand.N(100); {
+				case n < 50:
+					_, err := client.OK(c.GetZoneWithResponse(ctx, zone))
+					t.note("get a zone", start, err)
+				case n < 65:
+					_, err := client.OK(c.ListApplicationsWithResponse(ctx, zone, &client.ListApplicationsParams{Limit: new(applications)}))
+					t.note("list 50 applications", start, err)
+				case n < 80:
+					_, err := client.OK(c.UpdateZoneWithResponse(ctx, zone, nil, client.ZonePatch{Name: new("Loaded")}))
+					t.note("change a zone", start, err)
+				default:
+					a, err := client.Created(c.CreateApplicationWithResponse(ctx, zone, newLoad))
+					t.note("create an application", start, err)
+					if err == nil {
+						start = time.Now()
+						t.note("delete an application", start, client.Done(c.DeleteApplicationWithResponse(ctx, zone, a.ID, nil)))
+					}
+				}
+			}
+		})
+	}
+	busy.Wait()
+	return t, ctx.Err()
+}
+
+var newLoad = client.NewApplication{Name: "Load", RegistrationMethod: client.NewApplicationRegistrationMethodManaged}
+
+func (t *tally) print(out io.Writer, lasting time.Duration) {
+	fmt.Fprintf(out, "%-24s %9s %9s %9s %9s %9s\n", "", "requests", "per s", "median", "p99", "slowest")
+	var every []time.Duration
+	row := func(what string, took []time.Duration) {
+		slices.Sort(took)
+		at := func(q float64) time.Duration { return took[int(q*float64(len(took)-1))].Round(10 * time.Microsecond) }
+		fmt.Fprintf(out, "%-24s %9d %9.0f %9v %9v %9v\n", what, len(took), float64(len(took))/lasting.Seconds(), at(.5), at(.99), at(1))
+	}
+	for _, what := range []string{"get a zone", "list 50 applications", "change a zone", "create an application", "delete an application"} {
+		if took := t.took[what]; len(took) > 0 {
+			every = append(every, took...)
+			row(what, took)
+		}
+	}
+	if len(every) > 0 {
+		row("all", every)
+	}
+	fmt.Fprintf(out, "%d kinds of errors\n", len(t.errors))
+	for what, n := range t.errors {
+		fmt.Fprintf(out, "%9d × %s\n", n, what)
+	}
+	fmt.Fprintf(out, "resident memory afterwards, callers included: %s; %d goroutines\n", resident(), runtime.NumGoroutine())
+}
+
+// resident is the memory of this process, as the kernel counts it.
+func resident() string {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(text)) {
+		if size, found := strings.CutPrefix(line, "VmRSS:"); found {
+			return strings.TrimSpace(size)
+		}
+	}
+	return "unknown"
+}
