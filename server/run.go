@@ -86,7 +86,12 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 	if err != nil {
 		return nil, err
 	}
-	r.onStop(flush)
+	r.onStop(func(deadline context.Context) error {
+		if err := flush(deadline); err != nil {
+			log.Warn("the collector did not take the last spans", "error", err)
+		}
+		return nil
+	})
 
 	var handler http.Handler
 	r.Server, handler, err = New(Options{Config: c, Store: db, Redis: client, Log: log, Traces: traces})

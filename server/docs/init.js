@@ -115,6 +115,10 @@ const breakable = (name, wbr) => name.split(/(?<=_)/).flatMap((part) => [part, w
 
 // What Swagger UI shows, and how.
 
+// It comes with a library that would follow every link within the page in its
+// own way: slowly, to under the header, and without a hashchange.
+window.noZensmooth = true;
+
 function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
   const raw = (path, method) => operations.find((o) => o.path === path && o.method === method)?.raw;
 
@@ -361,6 +365,8 @@ async function start() {
   requestAnimationFrame(follow);
 }
 
-start().catch((failure) => {
-  $("operations").replaceChildren(element("p", { className: "waiting" }, `The page cannot be shown: ${failure.message}.`));
-});
+// This runs before Swagger UI is there; when the document is complete, it is.
+addEventListener("DOMContentLoaded", () =>
+  start().catch((failure) => {
+    $("operations").replaceChildren(element("p", { className: "waiting" }, `The page cannot be shown: ${failure.message}.`));
+  }));

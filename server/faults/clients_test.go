@@ -175,7 +175,7 @@ func TestClientsThatDisconnectInTheMiddleLeaveAllOrNothing(t *testing.T) {
 						ask = ask[:r.IntN(len(ask))] // not even all of it
 					}
 					_, _ = io.WriteString(conn, ask)
-					time.Sleep(time.Duration(r.IntN(20_000)) * time.Microsecond) // whatever it is doing just then
+					time.Sleep(time.Duration(r.IntN(60_000)) * time.Microsecond) // whatever it is doing just then
 					if r.IntN(2) == 0 {
 						_ = conn.(*net.TCPConn).SetLinger(0) // a reset, not a goodbye
 					}
@@ -184,6 +184,7 @@ func TestClientsThatDisconnectInTheMiddleLeaveAllOrNothing(t *testing.T) {
 			})
 		}
 		all.Wait()
+		l.lasts(300 * time.Millisecond)
 		made := column[int](l.w, "SELECT count(*) FROM zones WHERE name LIKE 'Made by a bad client%'")[0]
 		if made == 0 || made == many*requests {
 			t.Errorf("%d of %d became zones: that was no middle", made, many*requests)

@@ -182,7 +182,7 @@ func TestNothingIsLostOrMissedWhenTheClockOfPostgresSteps(t *testing.T) {
 	s := w.start("api")
 	l := w.on(s)
 	l.lasts(300 * time.Millisecond)
-	admin, err := client.New(s.url, token)
+	admin, err := client.New(s.url, token) // sends reads again when they are refused
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,10 +199,13 @@ func TestNothingIsLostOrMissedWhenTheClockOfPostgresSteps(t *testing.T) {
 		want = append(want, made.JSON201.ID)
 	}
 	slices.Reverse(want)
-	// While the list is walked, the clock steps after every few pages, and every
-	// page finds one more there.
+	// Postgres measures its time-outs by the time of day: a step may end what is
+	// underway, and its caller is told to try again.
+	l.breaking()
+	// While the list is walked, the clock steps again and again, and each time
+	// there is one more application.
 	var got []string
-	pages, off := 0, time.Duration(0)
+	met, more := 0, 0
 	for a, err := range admin.AllApplications(t.Context(), zone.JSON201.ID, &client.ListApplicationsParams{Limit: new(2)}) {
 		if err != nil {
 			t.Fatal(err)
@@ -210,14 +213,18 @@ func TestNothingIsLostOrMissedWhenTheClockOfPostgresSteps(t *testing.T) {
 		if a.Name == "There before" {
 			got = append(got, a.ID)
 		}
-		if pages++; pages%5 == 0 {
-			off = steps[pages/5%len(steps)]
+		if met++; met%5 == 0 {
+			off := steps[met/5%len(steps)]
 			w.stepPostgres(off)
 			if is := column[time.Time](w, "SELECT now()")[0]; is.Sub(time.Now().Add(off)).Abs() > 10*time.Second {
 				t.Fatalf("its clock shows %v", is)
 			}
-			if _, err := admin.CreateApplicationWithResponse(t.Context(), zone.JSON201.ID, client.NewApplication{Name: "New", RegistrationMethod: "managed"}); err != nil {
+			added, err := admin.CreateApplicationWithResponse(t.Context(), zone.JSON201.ID, client.NewApplication{Name: "New", RegistrationMethod: "managed"})
+			if err != nil {
 				t.Fatal(err)
+			}
+			if added.JSON201 != nil {
+				more++
 			}
 			l.lasts(100 * time.Millisecond)
 		}
@@ -225,14 +232,20 @@ func TestNothingIsLostOrMissedWhenTheClockOfPostgresSteps(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the walk met %d of the %d that were there before: %v", len(got), len(want), got)
 	}
+	if more == 0 {
+		t.Error("nothing was added meanwhile")
+	}
 	for _, off := range steps {
 		w.stepPostgres(off)
-		t.Logf("%v off: %v", off, l.lasts(500*time.Millisecond))
+		t.Logf("%v off: %v", off, l.lasts(300*time.Millisecond))
 	}
+	l.recovers(2 * time.Second)
+	l.lasts(300 * time.Millisecond)
 	l.stop()
 	w.settles(s)
 	w.keeps(l)
 	s.terminate()
+	t.Logf("it refused: %v", s.why)
 }
 
 // stepPostgres steps the clock of every process that Postgres has, so that those

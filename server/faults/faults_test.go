@@ -186,6 +186,7 @@ type service struct {
 	logged map[string]int // request id -> status that was answered
 	faults []string       // lines of its log that nobody may see
 	latest []string       // of what else it said
+	why    map[string]int // why it refused, and how often
 }
 
 // A line is what matters of one line of the log.
@@ -198,7 +199,7 @@ type line struct {
 // spawn starts a service and does not wait until it serves.
 func (w *world) spawn(name string, settings ...string) (s *service, serving <-chan struct{}) {
 	w.t.Helper()
-	s = &service{t: w.t, name: name, read: make(chan struct{}), logged: map[string]int{}}
+	s = &service{t: w.t, name: name, read: make(chan struct{}), logged: map[string]int{}, why: map[string]int{}}
 	s.cmd = exec.Command(os.Args[0])
 	s.cmd.Env = append([]string{
 		"FAULTS_TEST_IS_CARACALD=1", "GORACE=atexit_sleep_ms=0", "CARACAL_MODE=dev", "PORT=0", "WORKER_ID=" + name,
@@ -228,7 +229,7 @@ func (w *world) spawn(name string, settings ...string) (s *service, serving <-ch
 		_ = s.cmd.Wait()
 		<-s.read
 		if w.t.Failed() {
-			w.t.Logf("the last of %s:\n%s\n%s", s.name, strings.Join(s.latest, "\n"), &s.stderr)
+			w.t.Logf("the last of %s:\n%s\n%s\nwhy it refused: %v", s.name, strings.Join(s.latest, "\n"), &s.stderr, s.why)
 		}
 	})
 	return s, ready
@@ -274,7 +275,9 @@ func (s *service) listen(out io.ReadCloser, serving chan<- struct{}) {
 			s.window = l.URL
 		case l.Msg == "request":
 			s.logged[l.RequestID] = l.Status
-			if l.Status >= 500 && l.Status != http.StatusServiceUnavailable {
+			if l.Status == http.StatusServiceUnavailable {
+				s.why[fmt.Sprintf("%.200s", l.Cause)]++
+			} else if l.Status >= 500 {
 				s.faults = append(s.faults, lines.Text())
 			}
 		}

@@ -70,10 +70,15 @@ type thing struct {
 
 var serial atomic.Int64
 
-const callers = 4
+const (
+	callers = 4
+	steady  = 20 * time.Millisecond // how often each of them calls
+	dense   = 2 * time.Millisecond  // so that there are always some underway
+)
 
-// load begins a load on whatever serves at the address that where tells.
-func (w *world) load(where func() string) *load {
+// load begins a load on whatever serves at the address that where tells; while
+// that is nobody, "", the callers wait.
+func (w *world) load(pace time.Duration, where func() string) *load {
 	w.t.Helper()
 	l := &load{
 		t: w.t, w: w, where: where, stopping: make(chan struct{}), seed: rand.Uint64(), calm: time.Now(),
@@ -94,7 +99,7 @@ func (w *world) load(where func() string) *load {
 		shared[i] = zone.id
 	}
 	for n := range callers {
-		l.callers.Go(func() { l.call(rand.New(rand.NewPCG(l.seed, uint64(n))), shared) })
+		l.callers.Go(func() { l.call(rand.New(rand.NewPCG(l.seed, uint64(n))), pace, shared) })
 	}
 	w.t.Cleanup(l.stop)
 	return l
@@ -103,7 +108,7 @@ func (w *world) load(where func() string) *load {
 // on is a load on one service.
 func (w *world) on(s *service) *load {
 	w.t.Helper()
-	return w.load(func() string { return s.url })
+	return w.load(steady, func() string { return s.url })
 }
 
 // stop ends the load when every caller has heard the answer to the last
@@ -222,15 +227,18 @@ func (l *load) Do(r *http.Request) (*http.Response, error) {
 }
 
 // call is one caller. Nobody else changes what it made.
-func (l *load) call(r *rand.Rand, shared []string) {
+func (l *load) call(r *rand.Rand, every time.Duration, shared []string) {
 	var zones, applications []*thing
-	pace := time.NewTicker(8 * time.Millisecond)
+	pace := time.NewTicker(every)
 	defer pace.Stop()
 	for {
 		select {
 		case <-l.stopping:
 			return
 		case <-pace.C:
+		}
+		if l.where() == "" {
+			continue
 		}
 		zone := shared[r.IntN(len(shared))]
 		switch n := r.IntN(100); {

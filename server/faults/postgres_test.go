@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -87,21 +88,20 @@ func restartPostgres(t *testing.T, w *world) {
 // service's role, those that the service has among them.
 func outOfConnections(t *testing.T, w *world) {
 	const most = 4
-	w.superuser("ALTER ROLE "+private.Service+" CONNECTION LIMIT 4",
-		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+private.Service+"'")
 	config, err := pgx.ParseConfig(w.servers.PostgresURL(private.Service, "caracal"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	config.RuntimeParams["application_name"] = "greedy"
-	eventually(t, 5*time.Second, "the neighbour has every connection", func() bool {
-		if conn, err := pgx.ConnectConfig(context.Background(), config); err == nil {
-			t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	for range most {
+		conn, err := pgx.ConnectConfig(context.Background(), config)
+		if err != nil {
+			t.Fatal(err)
 		}
-		// Whoever came first must leave again.
-		w.superuser("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '" + private.Service + "' AND application_name <> 'greedy'")
-		return column[int](w, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'greedy'")[0] == most
-	})
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	}
+	w.superuser(fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT %d", private.Service, most),
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+private.Service+"' AND application_name <> 'greedy'")
 }
 
 func TestWhileAwayPostgresIsNamedAndRefusalsAreSoon(t *testing.T) {

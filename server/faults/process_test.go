@@ -30,12 +30,12 @@ func (f *fleet) remove(url string) {
 	f.urls = slices.DeleteFunc(f.urls, func(one string) bool { return one == url })
 }
 
-// any is each of them in turn.
+// any is each of them in turn, or "".
 func (f *fleet) any() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.urls) == 0 {
-		return "http://127.0.0.1:1" // nobody
+		return ""
 	}
 	f.next++
 	return f.urls[f.next%len(f.urls)]
@@ -48,7 +48,7 @@ func TestNothingIsLostWhenTheProcessIsKilledAtAnyMoment(t *testing.T) {
 	var replicas fleet
 	first := w.start("first")
 	replicas.add(first.url)
-	l := w.load(replicas.any)
+	l := w.load(dense, replicas.any)
 	l.lasts(200 * time.Millisecond)
 	l.mu.Lock()
 	l.breaks, l.faulty = true, true
@@ -102,7 +102,7 @@ func TestSIGTERMUnderLoadDropsNoAcceptedRequest(t *testing.T) {
 	var replicas fleet
 	s := w.start("api-0")
 	replicas.add(s.url)
-	l := w.load(replicas.any)
+	l := w.load(dense, replicas.any)
 	for n := range times {
 		l.lasts(300 * time.Millisecond)
 		l.mu.Lock()
@@ -162,7 +162,7 @@ func TestSIGTERMIsNotNoticedByWhoHeedsReadiness(t *testing.T) {
 	leaves, stays := w.start("leaves", "DRAIN_DELAY_MS=1000"), w.start("stays")
 	replicas.add(leaves.url)
 	replicas.add(stays.url)
-	l := w.load(replicas.any)
+	l := w.load(dense, replicas.any)
 	l.lasts(300 * time.Millisecond)
 	if err := leaves.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

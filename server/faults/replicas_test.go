@@ -122,7 +122,7 @@ func TestOneOfTwoReplicasIsCutOff(t *testing.T) {
 			var replicas fleet
 			replicas.add(far.url)
 			replicas.add(near.url)
-			l := w.load(replicas.any)
+			l := w.load(steady, replicas.any)
 			before := l.lasts(500 * time.Millisecond)
 			if n := near.metric("caracal_api_outbox_published_total"); n != 0 {
 				t.Fatalf("the other leads: it has published %v", n)
