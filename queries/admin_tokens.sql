@@ -22,9 +22,11 @@ RETURNING *;
 SELECT pg_notify('caracal_admin_tokens', '');
 
 -- name: TouchAdminTokens :exec
--- TouchAdminTokens notes that tokens were used, unless a replica noted it a short while ago.
-UPDATE admin_tokens SET last_used_at = @used_at
-WHERE id = ANY (@ids::text[]) AND (last_used_at IS NULL OR last_used_at <= @stale_before::timestamptz);
+-- TouchAdminTokens notes that tokens were used, unless a replica noted it a short while ago. A note from the future was
+-- made by a clock that has been set right since.
+UPDATE admin_tokens SET last_used_at = @used_at::timestamptz
+WHERE id = ANY (@ids::text[])
+  AND (last_used_at IS NULL OR last_used_at <= @stale_before::timestamptz OR last_used_at > @used_at::timestamptz);
 
 -- name: ListAdminTokens :many
 -- ListAdminTokens pages backwards in time, like every list.

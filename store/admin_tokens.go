@@ -52,7 +52,7 @@ func (s *Store) AdminTokenBySecret(ctx context.Context, digest [sha256.Size]byte
 
 // TouchAdminTokens notes that tokens were used, at most once in a debounce.
 func (s *Store) TouchAdminTokens(ctx context.Context, ids []string, at time.Time, debounce time.Duration) error {
-	return s.For(System).q.TouchAdminTokens(ctx, db.TouchAdminTokensParams{Ids: ids, UsedAt: &at, StaleBefore: at.Add(-debounce)})
+	return s.For(System).q.TouchAdminTokens(ctx, db.TouchAdminTokensParams{Ids: ids, UsedAt: at, StaleBefore: at.Add(-debounce)})
 }
 
 // NewAdminToken is what a caller says of a token to be.

@@ -241,17 +241,19 @@ func (q *Queries) RevokeOtherAdminTokensBy(ctx context.Context, arg RevokeOtherA
 }
 
 const touchAdminTokens = `-- name: TouchAdminTokens :exec
-UPDATE admin_tokens SET last_used_at = $1
-WHERE id = ANY ($2::text[]) AND (last_used_at IS NULL OR last_used_at <= $3::timestamptz)
+UPDATE admin_tokens SET last_used_at = $1::timestamptz
+WHERE id = ANY ($2::text[])
+  AND (last_used_at IS NULL OR last_used_at <= $3::timestamptz OR last_used_at > $1::timestamptz)
 `
 
 type TouchAdminTokensParams struct {
-	UsedAt      *time.Time
+	UsedAt      time.Time
 	Ids         []string
 	StaleBefore time.Time
 }
 
-// TouchAdminTokens notes that tokens were used, unless a replica noted it a short while ago.
+// TouchAdminTokens notes that tokens were used, unless a replica noted it a short while ago. A note from the future was
+// made by a clock that has been set right since.
 func (q *Queries) TouchAdminTokens(ctx context.Context, arg TouchAdminTokensParams) error {
 	_, err := q.db.Exec(ctx, touchAdminTokens, arg.UsedAt, arg.Ids, arg.StaleBefore)
 	return err

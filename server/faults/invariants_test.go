@@ -94,9 +94,9 @@ func (w *world) settles(services ...*service) {
 	}
 }
 
-// keeps fails unless every promise is kept. What Redis itself has lost is none
-// of ours.
-func (w *world) keeps(l *load, lost ...string) {
+// keeps fails unless every promise is kept, and says how often the event was
+// heard that was heard most. What Redis itself has lost is none of ours.
+func (w *world) keeps(l *load, lost ...string) (most int) {
 	w.t.Helper()
 	l.blameless()
 	for _, p := range promises {
@@ -112,7 +112,7 @@ func (w *world) keeps(l *load, lost ...string) {
 		}
 	}
 	w.holds(l)
-	w.heard(lost)
+	return w.heard(lost)
 }
 
 // holds fails unless whatever was acknowledged is there.
@@ -165,7 +165,7 @@ type event struct {
 
 // heard fails unless every event is in its stream, as it was meant and signed,
 // and for the first time in the order of the commits.
-func (w *world) heard(lost []string) {
+func (w *world) heard(lost []string) (most int) {
 	w.t.Helper()
 	key, err := hex.DecodeString(streamKey)
 	if err != nil {
@@ -185,6 +185,7 @@ func (w *world) heard(lost []string) {
 		order = append(order, e.id)
 	}
 	first := map[string]string{} // outbox id -> id of its first entry
+	times := map[string]int{}
 	entries, doubled := 0, 0
 	for _, stream := range []string{"caracal.sessions.revoke", "caracal.agents.lifecycle", "caracal.delegations.invalidate", "caracal.policy.invalidate"} {
 		all, err := streams.XRange(context.Background(), stream, "-", "+").Result()
@@ -208,6 +209,8 @@ func (w *world) heard(lost []string) {
 			if !known || want.stream != stream || !maps.Equal(want.fields, e.fields) {
 				w.t.Errorf("nobody meant to say %s %v, but %v", stream, e.fields, want)
 			}
+			times[e.id]++
+			most = max(most, times[e.id])
 			if _, again := first[e.id]; again {
 				doubled++
 				continue
@@ -258,7 +261,8 @@ func (w *world) heard(lost []string) {
 			latest[zone] = ms
 		}
 	}
-	w.t.Logf("%d events, %d entries in the streams, %d of them doubled, %d lost by Redis", len(order), entries, doubled, len(lost))
+	w.t.Logf("%d events, %d entries in the streams, %d of them doubled, one of them heard %d times, %d lost by Redis", len(order), entries, doubled, most, len(lost))
+	return most
 }
 
 func zonesOf(events []event) map[string]bool {

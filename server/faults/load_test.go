@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,8 +20,6 @@ import (
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/servertest"
 )
-
-func lockThread() { runtime.LockOSThread() }
 
 // A load is callers who change and read all kinds of things, and remember what
 // they were told. It goes on until it is stopped.
@@ -72,8 +69,8 @@ var serial atomic.Int64
 
 const (
 	callers = 4
-	steady  = 20 * time.Millisecond // how often each of them calls
-	dense   = 2 * time.Millisecond  // so that there are always some underway
+	steady  = 25 * time.Millisecond // how often each of them calls
+	dense   = 10 * time.Millisecond // so that there are always some underway
 )
 
 // load begins a load on whatever serves at the address that where tells; while

@@ -38,7 +38,7 @@ func TestNobodyWaitsForRedisAndEveryEventArrivesWhenItIs(t *testing.T) {
 				if err := w.servers.Redis().Kill(); err != nil {
 					t.Fatal(err)
 				}
-			}, longestPause + 2*time.Second, restartRedis, client.ReadinessRedisUnreachable,
+			}, longestPause + time.Second, restartRedis, client.ReadinessRedisUnreachable,
 		},
 		{
 			"paused", false,

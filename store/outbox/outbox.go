@@ -57,7 +57,10 @@ type Publisher struct {
 	log    *slog.Logger
 	wake   chan struct{}
 	leads  atomic.Bool
-	parked map[string]time.Time // zone -> until when it waits; only the leading goroutine looks
+
+	// Only the leading goroutine looks at these.
+	parked   map[string]time.Time // zone -> until when it waits
+	unmarked []int64              // events that Redis has taken, and Postgres has not been told
 
 	published, refused, away atomic.Uint64
 }
@@ -125,11 +128,11 @@ func (p *Publisher) Tell(ctx context.Context) {
 
 // lead publishes until ctx ends or the lead is lost.
 func (p *Publisher) lead(ctx context.Context, s *store.Store) error {
-	const purgeEvery = time.Minute
+	const purgeEvery, giveUp = time.Minute, 5 * time.Second
 	p.leads.Store(true)
 	p.log.InfoContext(ctx, "leads the outbox")
 	pause := pause{}
-	purged := time.Time{}
+	var purged, away time.Time
 	for {
 		n, err := p.Publish(ctx, s)
 		switch {
@@ -141,12 +144,18 @@ func (p *Publisher) lead(ctx context.Context, s *store.Store) error {
 		case errors.Is(err, errAway):
 			p.away.Add(1)
 			p.log.WarnContext(ctx, "Redis does not take events; they wait", "error", err)
+			if away.IsZero() {
+				away = time.Now()
+			} else if time.Since(away) > giveUp {
+				return err // perhaps another replica reaches it
+			}
 			sleep(ctx, pause.next())
 			continue
 		case err != nil:
 			return err
 		}
 		pause.reset()
+		away = time.Time{}
 		if time.Since(purged) > purgeEvery && p.purge(ctx, s) {
 			purged = time.Now()
 		}
@@ -172,8 +181,13 @@ func (p *Publisher) drain(ctx context.Context, s *store.Store) error {
 	return errors.New("there was no time for all of them")
 }
 
-// patience is how long one batch may take.
-const patience = 10 * time.Second
+// patience is how long one batch may take, and redisPatience how long Redis may
+// take for it: with the longest pause that is less than a leader may be silent
+// (store.Lead).
+const (
+	patience      = 10 * time.Second
+	redisPatience = 2 * time.Second
+)
 
 // errAway is that Redis cannot be reached or does not take anything now.
 var errAway = errors.New("redis is away")
@@ -185,10 +199,18 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 	// what Redis has taken must be marked, on a connection that still works.
 	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
+	if len(p.unmarked) > 0 { // they are not to be sent a second time
+		if err := s.MarkDispatched(working, p.unmarked); err != nil {
+			return 0, err
+		}
+		p.unmarked = nil
+	}
 	events, err := s.PendingEvents(working, p.config.Batch, p.waiting())
 	if err != nil || len(events) == 0 {
 		return 0, err
 	}
+	asking, stop := context.WithTimeout(working, redisPatience)
+	defer stop()
 	pipe := p.redis.Pipeline()
 	replies := make([]*redis.StringCmd, len(events))
 	for i, e := range events {
@@ -198,9 +220,9 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		replies[i] = pipe.XAdd(working, entry)
+		replies[i] = pipe.XAdd(asking, entry)
 	}
-	_, failed := pipe.Exec(working)
+	_, failed := pipe.Exec(asking)
 	var sent, refused []int64
 	var why, away error
 	for i, e := range events {
@@ -220,6 +242,7 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 	p.published.Add(uint64(len(sent)))
 	p.refused.Add(uint64(len(refused)))
 	if err := s.MarkDispatched(working, sent); err != nil {
+		p.unmarked = sent
 		return 0, err
 	}
 	if len(refused) > 0 {
