@@ -1,3 +1,5 @@
+//go:build faults
+
 // Package faults_test breaks what the service stands on, and holds it to its
 // promises: whatever it accepted is there, once, with its record; what others
 // must hear is heard at least once and in order; who is refused is told so soon
