@@ -31,7 +31,7 @@ func badClients(t *testing.T, how func(t *testing.T, s *service, l *load)) {
 	w := newWorld(t)
 	s := w.start("api", fmt.Sprintf("REQUEST_TIMEOUT_MS=%d", requestTimeout.Milliseconds()))
 	l := w.on(s)
-	l.lasts(300 * time.Millisecond)
+	l.take()
 	how(t, s, l)
 	time.Sleep(300 * time.Millisecond) // of the load
 	during := l.take()
@@ -201,11 +201,6 @@ func TestABusyZoneKeepsNobodyElseWaiting(t *testing.T) {
 	w := newWorld(t)
 	s := w.start("api")
 	l := w.load(dense, func() string { return s.url })
-	eventually(t, 10*time.Second, "there is something to keep", func() bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return len(l.promised) > 40
-	})
 	l.stop()
 	zones := column[string](w, "SELECT id FROM zones WHERE dcr_enabled AND archived_at IS NULL ORDER BY id")
 	tx, err := w.owner.Begin(t.Context())

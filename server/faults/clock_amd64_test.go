@@ -131,7 +131,6 @@ func TestNobodyNoticesThatTheClockOfTheServiceSteps(t *testing.T) {
 	}
 	defer c.close()
 	l := w.on(s)
-	l.lasts(300 * time.Millisecond)
 	for _, off := range steps {
 		c.step(off)
 		if is := s.date(); is.Sub(time.Now().Add(off)).Abs() > 10*time.Second {
@@ -183,7 +182,6 @@ func TestNothingIsLostOrMissedWhenTheClockOfPostgresSteps(t *testing.T) {
 	w := newWorld(t)
 	s := w.start("api")
 	l := w.on(s)
-	l.lasts(300 * time.Millisecond)
 	admin, err := client.New(s.url, token) // sends reads again when they are refused
 	if err != nil {
 		t.Fatal(err)

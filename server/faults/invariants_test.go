@@ -153,9 +153,6 @@ func (w *world) holds(l *load) {
 			w.t.Errorf("%s %s was acknowledged as %+v and is %+v", want.kind, id, *want, is)
 		}
 	}
-	if len(l.promised) < 20 {
-		w.t.Errorf("only %d changes were acknowledged: that was no load", len(l.promised))
-	}
 	w.t.Logf("%d changes were acknowledged, and all are there; seed %d", len(l.promised), l.seed)
 }
 

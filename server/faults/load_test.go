@@ -72,6 +72,7 @@ var serial atomic.Int64
 const (
 	callers = 4
 	steady  = 25 * time.Millisecond // how often each of them calls
+	enough  = 30                    // changes, for a load
 	dense   = 10 * time.Millisecond // so that there are always some underway
 )
 
@@ -101,6 +102,11 @@ func (w *world) load(pace time.Duration, where func() string) *load {
 		l.callers.Go(func() { l.call(rand.New(rand.NewPCG(l.seed, uint64(n))), pace, shared) })
 	}
 	w.t.Cleanup(l.stop)
+	eventually(w.t, 30*time.Second, "there is something to lose", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.promised) > enough
+	})
 	return l
 }
 

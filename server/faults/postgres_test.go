@@ -50,7 +50,7 @@ func TestNothingIsLostWhenPostgresIs(t *testing.T) {
 			w := newWorld(t)
 			s := w.start("api")
 			l := w.on(s)
-			before := l.lasts(500 * time.Millisecond)
+			before := l.lasts(300 * time.Millisecond)
 			l.breaking()
 			tt.hurt(t, w)
 			time.Sleep(tt.lasts)
@@ -68,7 +68,7 @@ func TestNothingIsLostWhenPostgresIs(t *testing.T) {
 			}
 			tt.mend(t, w)
 			took := l.recovers(5 * time.Second)
-			after := l.lasts(500 * time.Millisecond)
+			after := l.lasts(300 * time.Millisecond)
 			l.stop()
 			if status, body := s.get("/ready"); status != http.StatusOK {
 				t.Errorf("/ready answers %d %s", status, body)

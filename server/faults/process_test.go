@@ -51,7 +51,6 @@ func TestNothingIsLostWhenTheProcessIsKilledAtAnyMoment(t *testing.T) {
 	first := w.start("first")
 	replicas.add(first.url)
 	l := w.load(dense, replicas.any)
-	l.lasts(200 * time.Millisecond)
 	l.mu.Lock()
 	l.breaks, l.faulty = true, true
 	l.mu.Unlock()
@@ -165,7 +164,6 @@ func TestSIGTERMIsNotNoticedByWhoHeedsReadiness(t *testing.T) {
 	replicas.add(leaves.url)
 	replicas.add(stays.url)
 	l := w.load(dense, replicas.any)
-	l.lasts(300 * time.Millisecond)
 	if err := leaves.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -95,13 +95,13 @@ func TestNobodyWaitsForRedisAndEveryEventArrivesWhenItIs(t *testing.T) {
 			}
 			s := w.start("api")
 			l := w.on(s)
-			before := l.lasts(500 * time.Millisecond)
+			before := l.lasts(300 * time.Millisecond)
 			tt.hurt(t, w, r)
 			during := l.lasts(tt.lasts)
 			status, body := s.get("/ready")
 			tt.mend(t, w, r)
 			mended := time.Now()
-			after := l.lasts(500 * time.Millisecond)
+			after := l.lasts(300 * time.Millisecond)
 			l.stop()
 			w.settles()
 			settled := time.Since(mended)
@@ -128,7 +128,7 @@ func TestRedisThatIsEmptyAfterARestartGetsAllThatItHadNotTaken(t *testing.T) {
 	w := newWorld(t)
 	s := w.start("api")
 	l := w.on(s)
-	l.lasts(500 * time.Millisecond)
+	eventually(t, 10*time.Second, "Redis takes something", func() bool { return s.metric("caracal_api_outbox_published_total") > 0 })
 	// Frozen, it takes nothing more. Once the service has noticed, all that it
 	// took is marked.
 	if err := w.servers.Redis().Pause(); err != nil {

@@ -125,7 +125,7 @@ func TestOneOfTwoReplicasIsCutOff(t *testing.T) {
 			replicas.add(far.url)
 			replicas.add(near.url)
 			l := w.load(steady, replicas.any)
-			before := l.lasts(500 * time.Millisecond)
+			before := l.lasts(300 * time.Millisecond)
 			if n := near.metric("caracal_api_outbox_published_total"); n != 0 {
 				t.Fatalf("the other leads: it has published %v", n)
 			}
@@ -141,7 +141,7 @@ func TestOneOfTwoReplicasIsCutOff(t *testing.T) {
 			// Where one is cut off, callers go to the other.
 			replicas.remove(far.url)
 			l.recovers(bound + statementTimeout + idleInTxTimeout)
-			alone := l.lasts(500 * time.Millisecond)
+			alone := l.lasts(300 * time.Millisecond)
 			links[tt.from].set(func() { links[tt.from].cut = false })
 			healed := eventually(t, 10*time.Second, "it serves again", func() bool { status, _ := far.get("/v1/zones"); return status == 200 })
 			if tt.refuses {
@@ -149,7 +149,7 @@ func TestOneOfTwoReplicasIsCutOff(t *testing.T) {
 			}
 			replicas.add(far.url)
 			l.recovers(5 * time.Second)
-			after := l.lasts(500 * time.Millisecond)
+			after := l.lasts(300 * time.Millisecond)
 			l.stop()
 			w.settles(far, near)
 			w.keeps(l)
