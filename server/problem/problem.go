@@ -41,9 +41,6 @@ func Code(err error) code.Code {
 	return code.InternalError
 }
 
-// Status is what an error answers.
-func Status(err error) int { return code.Table[Code(err)].Status }
-
 // Write answers an error.
 func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) error {
 	refusal := Code(err)

@@ -47,9 +47,6 @@ func Run(tests func() int) int {
 	return status
 }
 
-// Servers are the binary's Postgres and Redis, for tests that hurt them.
-func Servers() *private.Servers { return servers }
-
 // A DB is one test's database.
 type DB struct {
 	tb   testing.TB
