@@ -8,8 +8,10 @@ ORDER BY e.n;
 
 -- name: ListPendingOutbox :many
 -- ListPendingOutbox is what is to be published next, in order, but for zones that wait. The two conditions are those of
--- the index outbox_pending, so that what was dispatched costs nothing.
-SELECT zone_id, id, seq, stream, fields, attempts, traceparent FROM outbox
+-- the index outbox_pending, so that what was dispatched costs nothing. An event's age is told by the clock that dated it.
+SELECT zone_id, id, seq, stream, fields, attempts, traceparent,
+    extract(epoch FROM clock_timestamp() - created_at)::double precision AS age_seconds
+FROM outbox
 WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL (@parked::text[])
 ORDER BY seq
 LIMIT @row_limit;

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -54,78 +55,131 @@ func (c caller) call(b *testing.B, method, path, body string, want int) {
 	}
 }
 
-// measured runs f as often as asked, many at once, and reports the round trips
-// to Postgres that each took.
-func measured(b *testing.B, gate *tollgate, f func(n int64)) {
+// A bench is a service with a zone that has 50 applications, and with limits on
+// that nobody reaches.
+type bench struct {
+	*servertest.API
+	direct  caller
+	counted caller // the same on a connection to Postgres that counts round trips
+	gate    *tollgate
+	zone    string // its path
+	n       atomic.Int64
+}
+
+func newBench(b *testing.B, prepare ...func(*storetest.DB)) *bench {
+	b.Helper()
+	db := storetest.New(b)
+	for _, f := range prepare {
+		f(db)
+	}
+	gate, gated := newTollgate(b, db)
+	quiet := []string{"OUTBOX_POLL_MS=60000", "DB_POOL_MAX=20", "LOG_LEVEL=info", "API_V1_RATE_LIMIT_PER_MIN=1000000000"}
+	a := servertest.Beside(b, db, storetest.RedisURL(b), quiet...)
+	counted := servertest.Beside(b, db, storetest.RedisURL(b), append(quiet, "DATABASE_URL="+gated)...)
+	zone := a.Zone()
+	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, traits)
+		SELECT $1, 'application-' || n, 'Application ' || n, 'managed', 'sha256$', '{team:payments}' FROM generate_series(1, 50) AS n`, zone.ID)
+	return &bench{API: a, direct: newCaller(a.URL), counted: newCaller(counted.URL), gate: gate, zone: "/v1/zones/" + zone.ID}
+}
+
+// run f as often as asked, many at once. f gets a number that it has not had
+// before. Round trips are those of calls before the clock runs.
+func (x *bench) run(b *testing.B, f func(c caller, n int64)) {
 	b.Helper()
 	const atOnce = 4 // for each processor
-	var n atomic.Int64
-	for range 50 { // statements are prepared, the token is remembered
-		f(n.Add(1))
+	const few = 20
+	for range few { // statements are prepared, the token is remembered
+		f(x.direct, x.n.Add(1))
+		f(x.counted, x.n.Add(1))
 	}
-	before := gate.trips.Load()
+	before := x.gate.trips.Load()
+	for range few {
+		f(x.counted, x.n.Add(1))
+	}
+	trips := x.gate.trips.Load() - before
 	b.ReportAllocs()
 	b.SetParallelism(atOnce)
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			f(n.Add(1))
+			f(x.direct, x.n.Add(1))
 		}
 	})
 	b.StopTimer()
-	b.ReportMetric(float64(gate.trips.Load()-before)/float64(b.N), "trips/op")
-}
-
-// benched is a service with a zone that has 50 applications.
-func benched(b *testing.B) (*servertest.API, *tollgate, caller, string) {
-	b.Helper()
-	db := storetest.New(b)
-	gate, databaseURL := newTollgate(b, db)
-	a := servertest.Beside(b, db, storetest.RedisURL(b), "DATABASE_URL="+databaseURL, "OUTBOX_POLL_MS=60000", "DB_POOL_MAX=20")
-	zone := a.Zone()
-	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, traits)
-		SELECT $1, 'application-' || n, 'Application ' || n, 'managed', 'sha256$', '{team:payments}' FROM generate_series(1, 50) AS n`, zone.ID)
-	return a, gate, newCaller(a.URL), "/v1/zones/" + zone.ID
+	b.ReportMetric(float64(trips)/few, "trips/op")
 }
 
 func BenchmarkHealth(b *testing.B) {
-	_, gate, c, _ := benched(b)
-	measured(b, gate, func(int64) { c.call(b, "GET", "/health", "", 200) })
+	x := newBench(b)
+	x.run(b, func(c caller, _ int64) { c.call(b, "GET", "/health", "", 200) })
 }
 
 func BenchmarkGetZone(b *testing.B) {
-	_, gate, c, zone := benched(b)
-	measured(b, gate, func(int64) { c.call(b, "GET", zone, "", 200) })
+	x := newBench(b)
+	x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone, "", 200) })
 }
 
-func BenchmarkGetApplication(b *testing.B) {
-	_, gate, c, zone := benched(b)
-	measured(b, gate, func(int64) { c.call(b, "GET", zone+"/applications/application-7", "", 200) })
+// BenchmarkWayToAnOperation is what authentication, limits, validation, metrics
+// and logs cost: the same read with them, and from the bare handler.
+func BenchmarkWayToAnOperation(b *testing.B) {
+	x := newBench(b)
+	for _, way := range []struct {
+		name    string
+		handler http.Handler
+	}{{"bare", x.Running.Server.Bare()}, {"whole", x.Running.Server.Handler()}} {
+		b.Run(way.name, func(b *testing.B) {
+			served := httptest.NewServer(way.handler)
+			defer served.Close()
+			x.direct = newCaller(served.URL)
+			x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone+"/applications/application-7", "", 200) })
+		})
+	}
 }
 
 func BenchmarkListApplications(b *testing.B) {
-	_, gate, c, zone := benched(b)
-	measured(b, gate, func(int64) { c.call(b, "GET", zone+"/applications?limit=50", "", 200) })
+	x := newBench(b)
+	x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone+"/applications?limit=50", "", 200) })
 }
 
-func BenchmarkCreateZone(b *testing.B) {
-	_, gate, c, _ := benched(b)
-	measured(b, gate, func(n int64) {
-		c.call(b, "POST", "/v1/zones", fmt.Sprintf(`{"name":"Zone","slug":"bench-%d"}`, n), 201)
-	})
+// BenchmarkCreate is in a database that is empty, and in one where years have
+// piled up.
+func BenchmarkCreate(b *testing.B) {
+	for _, in := range []struct {
+		name    string
+		prepare func(*storetest.DB)
+	}{{"empty", func(*storetest.DB) {}}, {"piled", pileUp}} {
+		x := newBench(b, in.prepare)
+		b.Run("zone/"+in.name, func(b *testing.B) {
+			x.run(b, func(c caller, n int64) {
+				c.call(b, "POST", "/v1/zones", fmt.Sprintf(`{"name":"Zone","slug":"bench-%d"}`, n), 201)
+			})
+		})
+		b.Run("application/"+in.name, func(b *testing.B) {
+			x.run(b, func(c caller, _ int64) {
+				c.call(b, "POST", x.zone+"/applications", `{"name":"Billing","registration_method":"managed"}`, 201)
+			})
+		})
+	}
 }
 
-func BenchmarkCreateApplication(b *testing.B) {
-	_, gate, c, zone := benched(b)
-	measured(b, gate, func(int64) {
-		c.call(b, "POST", zone+"/applications", `{"name":"Billing","registration_method":"managed"}`, 201)
-	})
+// pileUp fills a database with 500,000 audit entries, 100,000 dispatched events
+// and 100,000 archived rows.
+func pileUp(db *storetest.DB) {
+	db.Exec(`INSERT INTO zones (id, name, slug, reserved, archived_at)
+		SELECT 'z' || n, 'Zone', 'z' || n, false, now() FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, archived_at)
+		SELECT 'z' || n % 2000 + 1, 'a' || n, 'x', 'managed', 'sha256$', now() FROM generate_series(1, 80000) AS n`)
+	db.Exec(`INSERT INTO audit_entries (zone_id, id, request_id, actor_name, operation, action, method, path, status_code, payload)
+		SELECT 'z' || n % 2000 + 1, 'e' || n, 'r', 'a', 'o', 'a', 'POST', '/v1/zones', 201, '{}' FROM generate_series(1, 500000) AS n`)
+	db.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, created_at, dispatched_at)
+		SELECT 'z' || n % 2000 + 1, 'o' || n, 's', '{}', 'r', now(), now() FROM generate_series(1, 100000) AS n`)
+	db.Exec("VACUUM ANALYZE") // autovacuum would, in time
 }
 
 func BenchmarkPatchApplication(b *testing.B) {
-	_, gate, c, zone := benched(b)
-	measured(b, gate, func(n int64) {
-		c.call(b, "PATCH", fmt.Sprintf("%s/applications/application-%d", zone, n%50+1), `{"name":"Invoicing"}`, 200)
+	x := newBench(b)
+	x.run(b, func(c caller, n int64) {
+		c.call(b, "PATCH", fmt.Sprintf("%s/applications/application-%d", x.zone, n%50+1), `{"name":"Invoicing"}`, 200)
 	})
 }
 
@@ -154,14 +208,14 @@ func BenchmarkOutboxDrain(b *testing.B) {
 
 // BenchmarkCommitToStream is from a committed change to its event in the stream.
 func BenchmarkCommitToStream(b *testing.B) {
-	a, _, c, _ := benched(b)
+	x := newBench(b)
 	last := "$"
 	for b.Loop() {
 		b.StopTimer()
-		zone := a.Zone()
+		zone := x.Zone()
 		arrived := make(chan time.Time, 1)
 		go func() {
-			streams, err := a.Redis.XRead(context.Background(), &redis.XReadArgs{Streams: []string{"caracal.policy.invalidate", last}, Count: 1, Block: 5 * time.Second}).Result()
+			streams, err := x.Redis.XRead(context.Background(), &redis.XReadArgs{Streams: []string{"caracal.policy.invalidate", last}, Count: 1, Block: 5 * time.Second}).Result()
 			if err == nil {
 				last = streams[0].Messages[0].ID
 			}
@@ -169,16 +223,16 @@ func BenchmarkCommitToStream(b *testing.B) {
 		}()
 		time.Sleep(2 * time.Millisecond) // the reader is there, and the service idle
 		b.StartTimer()
-		c.call(b, "DELETE", "/v1/zones/"+zone.ID, "", 204)
+		x.direct.call(b, "DELETE", "/v1/zones/"+zone.ID, "", 204)
 		<-arrived
 	}
 }
 
 // BenchmarkColdStart is from nothing to the first answer of /ready.
 func BenchmarkColdStart(b *testing.B) {
-	a, _, _, _ := benched(b)
+	x := newBench(b)
 	for b.Loop() {
-		running, err := server.Start(b.Context(), a.Config, slog.New(slog.DiscardHandler))
+		running, err := server.Start(b.Context(), x.Config, slog.New(slog.DiscardHandler))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -2,9 +2,13 @@ package server_test
 
 import (
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -128,6 +132,43 @@ func TestRoundTrips(t *testing.T) {
 			t.Logf("%d round trips", best)
 			if best > tt.most {
 				t.Errorf("%d round trips, want %d at the most", best, tt.most)
+			}
+		})
+	}
+}
+
+// TestAllocations counts what a read by id allocates from its request to its
+// answer: on the whole way, of which the operation and Postgres are a part.
+func TestAllocations(t *testing.T) { // not parallel: it counts the allocations of the whole process
+	a := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=1000000000", "OUTBOX_POLL_MS=3600000")
+	zone := a.Zone()
+	for _, tt := range []struct {
+		name    string
+		handler http.Handler
+		most    float64
+	}{
+		{"whole", a.Running.Server.Handler(), 125},
+		{"bare", a.Running.Server.Bare(), 85},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			request := httptest.NewRequest("GET", "/v1/zones/"+zone.ID, nil)
+			request.Header.Set("Authorization", "Bearer "+servertest.Bootstrap)
+			best := 1e9 // now and then something goes on beside the requests
+			for range 5 {
+				best = min(best, testing.AllocsPerRun(100, func() {
+					answer := httptest.NewRecorder()
+					tt.handler.ServeHTTP(answer, request)
+					if answer.Code != http.StatusOK {
+						t.Fatalf("answered %d", answer.Code)
+					}
+				}))
+			}
+			t.Logf("%.0f allocations", best)
+			if build, _ := debug.ReadBuildInfo(); slices.Contains(build.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+				tt.most *= 1.1 // the race detector allocates too
+			}
+			if best > tt.most {
+				t.Errorf("%.0f allocations, want %.0f at the most", best, tt.most)
 			}
 		})
 	}

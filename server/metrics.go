@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"caracal.run/management/gen/code"
 	"caracal.run/management/store"
 )
 
@@ -16,10 +17,12 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
 	statuses *prometheus.CounterVec
+	errors   *prometheus.CounterVec
+	outbox   prometheus.Histogram
 }
 
-func newMetrics(s *Server) *metrics {
-	m := &metrics{
+func newMetrics() *metrics {
+	return &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "caracal_api_request_duration_seconds", Help: "How long requests took, by operation.",
@@ -28,7 +31,18 @@ func newMetrics(s *Server) *metrics {
 		statuses: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "caracal_api_requests_total", Help: "Requests, by operation and status class.",
 		}, []string{"operation", "status"}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "caracal_api_errors_total", Help: "Errors that were answered, by operation and code.",
+		}, []string{"operation", "code"}),
+		outbox: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "caracal_api_outbox_latency_seconds", Help: "From the beginning of an event's transaction until Redis took the event.",
+			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 60, 600},
+		}),
 	}
+}
+
+// register the metrics, with those that a server's parts keep.
+func (m *metrics) register(s *Server) {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
@@ -40,7 +54,7 @@ func newMetrics(s *Server) *metrics {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		version = info.Main.Version
 	}
-	m.registry.MustRegister(m.requests, m.statuses,
+	m.registry.MustRegister(m.requests, m.statuses, m.errors, m.outbox,
 		gauge("caracal_api_db_pool_max_connections", "Postgres connections at the most.", pool(func() int32 { return s.store.Stat().MaxConns() })),
 		gauge("caracal_api_db_pool_acquired_connections", "Postgres connections in use.", pool(func() int32 { return s.store.Stat().AcquiredConns() })),
 		gauge("caracal_api_db_pool_idle_connections", "Postgres connections that wait for work.", pool(func() int32 { return s.store.Stat().IdleConns() })),
@@ -56,17 +70,24 @@ func newMetrics(s *Server) *metrics {
 			ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 }),
 	)
 	for _, limit := range s.limits.named() {
-		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "caracal_api_rate_limited_total", Help: "Requests that a limit refused.", ConstLabels: prometheus.Labels{"limit": limit.name},
-		}, func() float64 { return float64(limit.Stat()) }))
+		decisions := func(decision string, value func() uint64) {
+			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+				Name: "caracal_api_limit_decisions_total", Help: "Requests that a limit admitted or refused.",
+				ConstLabels: prometheus.Labels{"limit": limit.name, "decision": decision},
+			}, func() float64 { return float64(value()) }))
+		}
+		decisions("admitted", func() uint64 { return limit.Stat().Admitted })
+		decisions("refused", func() uint64 { return limit.Stat().Refused })
 	}
-	return m
 }
 
 // observe one request. What is no operation of the spec counts under "".
-func (m *metrics) observe(operation string, status int, took time.Duration) {
+func (m *metrics) observe(operation string, status int, refusal code.Code, took time.Duration) {
 	m.requests.WithLabelValues(operation).Observe(took.Seconds())
 	m.statuses.WithLabelValues(operation, statusClass(status)).Inc()
+	if refusal != "" {
+		m.errors.WithLabelValues(operation, string(refusal)).Inc()
+	}
 }
 
 func statusClass(status int) string {

@@ -110,6 +110,7 @@ func New(o Options) (*Server, http.Handler, error) {
 		return nil, nil, err
 	}
 	perMinute := func(prefix string, limit int) *limiter.Limiter { return limiter.New(prefix, time.Minute, limit) }
+	m := newMetrics()
 	s := &Server{
 		config: c, store: o.Store, redis: o.Redis, log: o.Log, traces: o.Traces, spec: spec,
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
@@ -117,6 +118,7 @@ func New(o Options) (*Server, http.Handler, error) {
 		outbox: outbox.New(o.Store.For(store.System), o.Redis, o.Log, outbox.Config{
 			Traces: o.Traces, Key: key, Batch: c.OutboxBatch, Poll: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
 			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),
+			Observe: func(took time.Duration) { m.outbox.Observe(took.Seconds()) },
 		}),
 		limits: limits{
 			address:      perMinute("api:v1_rl:", c.RequestsPerMinute),
@@ -126,9 +128,10 @@ func New(o Options) (*Server, http.Handler, error) {
 
 			registrations: limiter.New("rl:dcr:", time.Second, registrationsPerSecond),
 		},
+		metrics:  m,
 		draining: make(chan struct{}),
 	}
-	s.metrics = newMetrics(s)
+	m.register(s)
 	return s, s.handler(), nil
 }
 

@@ -79,7 +79,9 @@ func (q *Queries) InsertOutbox(ctx context.Context, arg InsertOutboxParams) erro
 }
 
 const listPendingOutbox = `-- name: ListPendingOutbox :many
-SELECT zone_id, id, seq, stream, fields, attempts, traceparent FROM outbox
+SELECT zone_id, id, seq, stream, fields, attempts, traceparent,
+    extract(epoch FROM clock_timestamp() - created_at)::double precision AS age_seconds
+FROM outbox
 WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL ($1::text[])
 ORDER BY seq
 LIMIT $2
@@ -98,10 +100,11 @@ type ListPendingOutboxRow struct {
 	Fields      []byte
 	Attempts    int32
 	Traceparent *string
+	AgeSeconds  float64
 }
 
 // ListPendingOutbox is what is to be published next, in order, but for zones that wait. The two conditions are those of
-// the index outbox_pending, so that what was dispatched costs nothing.
+// the index outbox_pending, so that what was dispatched costs nothing. An event's age is told by the clock that dated it.
 func (q *Queries) ListPendingOutbox(ctx context.Context, arg ListPendingOutboxParams) ([]ListPendingOutboxRow, error) {
 	rows, err := q.db.Query(ctx, listPendingOutbox, arg.Parked, arg.RowLimit)
 	if err != nil {
@@ -119,6 +122,7 @@ func (q *Queries) ListPendingOutbox(ctx context.Context, arg ListPendingOutboxPa
 			&i.Fields,
 			&i.Attempts,
 			&i.Traceparent,
+			&i.AgeSeconds,
 		); err != nil {
 			return nil, err
 		}

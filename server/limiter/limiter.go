@@ -20,10 +20,14 @@ type Limiter struct {
 	window time.Duration
 	limit  int64
 
-	mu      sync.Mutex
-	counts  map[string]*count
-	refused uint64
+	mu     sync.Mutex
+	counts map[string]*count
+	stat   Stat
 }
+
+// A Stat counts decisions, for metrics. What needs none, because there is no
+// limit, is not counted.
+type Stat struct{ Admitted, Refused uint64 }
 
 // A count is one key's in its latest window.
 type count struct {
@@ -58,17 +62,18 @@ func (l *Limiter) Admit(key string) bool {
 	}
 	c.untold++
 	if c.total+c.untold > l.limit {
-		l.refused++
+		l.stat.Refused++
 		return false
 	}
+	l.stat.Admitted++
 	return true
 }
 
-// Stat is how many requests were refused.
-func (l *Limiter) Stat() uint64 {
+// Stat is what was decided so far.
+func (l *Limiter) Stat() Stat {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.refused
+	return l.stat
 }
 
 func (l *Limiter) windowOf(t time.Time) int64 { return t.UnixMilli() / l.window.Milliseconds() }

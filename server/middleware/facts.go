@@ -34,6 +34,11 @@ type Facts struct {
 
 type factsKey struct{}
 
+// WithFacts makes facts those of the requests that ctx belongs to.
+func WithFacts(ctx context.Context, facts *Facts) context.Context {
+	return context.WithValue(ctx, factsKey{}, facts)
+}
+
 // FactsOf a request that has come through [Begin].
 func FactsOf(ctx context.Context) *Facts {
 	facts, _ := ctx.Value(factsKey{}).(*Facts)
@@ -102,7 +107,7 @@ func Begin(operations *Operations, deadline time.Duration) echo.MiddlewareFunc {
 					h.Set("Content-Type", "application/json; charset=utf-8")
 				}
 			})
-			ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), factsKey{}, facts), deadline)
+			ctx, cancel := context.WithTimeout(WithFacts(r.Context(), facts), deadline)
 			defer cancel()
 			c.SetRequest(r.WithContext(ctx))
 			return next(c)

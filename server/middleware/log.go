@@ -23,7 +23,7 @@ const hungUp = 499
 // Log answers an error, writes one line a request, and has an authenticated
 // caller's refusal recorded. Neither query nor body nor header is logged: they
 // may hold secrets.
-func Log(log *slog.Logger, observe func(operation string, status int, took time.Duration), refused func(store.Cause, string)) echo.MiddlewareFunc {
+func Log(log *slog.Logger, observe func(operation string, status int, refusal code.Code, took time.Duration), refused func(store.Cause, string)) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			start := time.Now()
@@ -42,7 +42,11 @@ func Log(log *slog.Logger, observe func(operation string, status int, took time.
 			if facts.Operation != nil {
 				operation = facts.Operation.ID
 			}
-			observe(operation, status, took)
+			var refusal code.Code
+			if err != nil {
+				refusal = problem.Code(err)
+			}
+			observe(operation, status, refusal, took)
 			if status >= 400 && status < hungUp && facts.Token != nil {
 				cause := facts.Cause()
 				cause.Status = status
@@ -67,7 +71,7 @@ func Log(log *slog.Logger, observe func(operation string, status int, took time.
 				attrs = append(attrs, slog.String("actor", facts.Token.ID))
 			}
 			if err != nil {
-				attrs = append(attrs, slog.String("error", string(problem.Code(err))))
+				attrs = append(attrs, slog.String("error", string(refusal)))
 				if status >= 500 {
 					attrs = append(attrs, slog.String("cause", err.Error()))
 				}

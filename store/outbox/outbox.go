@@ -47,6 +47,10 @@ type Config struct {
 	MaxLen      int64         // about how many entries a stream keeps
 	MaxAttempts int           // refusals after which an event is dead
 	Retention   time.Duration // how long dispatched events stay in Postgres
+
+	// Observe, if not nil, hears of each event that Redis has taken how long that
+	// took since its transaction began.
+	Observe func(time.Duration)
 }
 
 // A Publisher publishes for as long as it leads. Make one with [New].
@@ -73,6 +77,9 @@ type Stat struct {
 
 // New makes a publisher.
 func New(s *store.Store, client *redis.Client, log *slog.Logger, c Config) *Publisher {
+	if c.Observe == nil {
+		c.Observe = func(time.Duration) {}
+	}
 	return &Publisher{config: c, store: s, redis: client, log: log, wake: make(chan struct{}, 1), parked: map[string]time.Time{}}
 }
 
@@ -209,6 +216,7 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 	if err != nil || len(events) == 0 {
 		return 0, err
 	}
+	read := time.Now()
 	asking, stop := context.WithTimeout(working, redisPatience)
 	defer stop()
 	pipe := p.redis.Pipeline()
@@ -229,6 +237,7 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 		switch id, err := replies[i].Result(); {
 		case err == nil && id != "":
 			sent = append(sent, e.Seq)
+			p.config.Observe(time.Duration(e.AgeSeconds*float64(time.Second)) + time.Since(read))
 		case err == nil:
 			// The client leaves replies untouched when Redis refused the connection itself.
 			away = fmt.Errorf("%w: %w", errAway, cmp.Or(failed, errNoReply))
