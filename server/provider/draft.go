@@ -1,0 +1,125 @@
+package provider
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A draft is a configuration that is being checked: values become normal one by
+// one, as the rows of the matrix accept them.
+type draft struct {
+	kind   Kind
+	keys   []string // as the body has them
+	values map[string]any
+}
+
+// decode reads an object and remembers the order of its members.
+func decode(kind Kind, config json.RawMessage) (*draft, error) {
+	d := &draft{kind: kind, values: map[string]any{}}
+	if !slices.Contains(Kinds(), kind) {
+		return nil, fmt.Errorf("unknown provider kind %q", kind)
+	}
+	in := json.NewDecoder(bytes.NewReader(config))
+	in.UseNumber() // no rule takes a number: one that fits no float64 is as wrong as any other
+	if open, _ := in.Token(); open != json.Delim('{') || !json.Valid(config) {
+		return nil, errors.New("a provider's configuration is not a JSON object")
+	}
+	for in.More() {
+		name, _ := in.Token() // neither fails: the text is valid
+		var value any
+		_ = in.Decode(&value)
+		key := name.(string)
+		if _, again := d.values[key]; !again {
+			d.keys = append(d.keys, key)
+		}
+		d.values[key] = value
+	}
+	return d, nil
+}
+
+// check holds a configuration against the matrix; the first refusal wins.
+// Sealed says which secrets need not be supplied.
+func check(kind Kind, config json.RawMessage, sealed func(key string) bool) (*draft, error) {
+	d, err := decode(kind, config)
+	if err != nil {
+		return nil, err
+	}
+	members := kind.Members()
+	find := func(key string) int { return slices.IndexFunc(members, func(m Member) bool { return m.Name == key }) }
+	if unknown := slices.DeleteFunc(slices.Clone(d.keys), func(key string) bool { return find(key) >= 0 }); len(unknown) > 0 {
+		r := row{text: "has unsupported keys: " + strings.Join(unknown, ", ")}
+		if len(unknown) == 1 {
+			r.key = unknown[0]
+		}
+		return nil, d.refuse(r)
+	}
+	for _, key := range d.keys {
+		if _, ok := asGiven(d.values[key], nil); !ok && members[find(key)].Secret {
+			return nil, d.refuse(row{key: key, text: key + " must be a non-empty string"})
+		}
+	}
+	for _, r := range kind.rows() {
+		if r.applies(d.values) && !r.accepts(d.values, sealed) {
+			return nil, d.refuse(r)
+		}
+	}
+	return d, nil
+}
+
+func (r row) applies(values map[string]any) bool { return r.when == nil || r.when(values) }
+
+// accepts says whether the member is as the row demands, and leaves it normal.
+func (r row) accepts(values map[string]any, sealed func(key string) bool) bool {
+	value, given := values[r.key]
+	switch {
+	case r.demand == mayNot:
+		return !given
+	case r.demand == secret:
+		return given || sealed(r.key)
+	case !given && r.unsaid != "":
+		values[r.key] = r.unsaid
+		return true
+	case !given:
+		return r.demand == may
+	}
+	value, ok := r.rule(value, values)
+	values[r.key] = value
+	return ok
+}
+
+func (d *draft) refuse(r row) error {
+	subject := string(d.kind)
+	if r.subject != "" {
+		subject = r.subject
+	}
+	return &Error{Key: r.key, Message: subject + " provider config " + r.text}
+}
+
+// config takes the secrets out of what is public.
+func (d *draft) config() Config {
+	public, secrets := map[string]any{}, Secrets{}
+	for _, m := range d.kind.Members() {
+		switch value, given := d.values[m.Name]; {
+		case given && m.Secret:
+			text := value.(string)
+			secrets[m.Name] = Secret{&text}
+		case given:
+			public[m.Name] = value
+		}
+	}
+	return Config{Kind: d.kind, Public: encode(public), Secrets: secrets}
+}
+
+// encode writes strings, booleans and collections of them: nothing that could
+// fail. URLs keep their ampersands.
+func encode(value any) json.RawMessage {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(value)
+	return bytes.TrimSpace(out.Bytes())
+}

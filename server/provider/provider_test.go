@@ -1,0 +1,355 @@
+package provider_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"caracal.run/management/server/provider"
+)
+
+func TestAcceptedConfigurationsAreNormal(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		kind         provider.Kind
+		config, want string
+	}{
+		{provider.None, ` { } `, `{}`},
+		{provider.APIKey, `{"api_key":" k ","header_name":" X-Key "}`, `{"auth_location":"header","header_name":"X-Key"}`},
+		{provider.ClientCredentials,
+			`{"client_secret":"s","token_endpoint":" https://ID.example.com:8443/t?a=<b>&c=%26 ","client_id":" me ","allowed_token_hosts":[" ID.Example.COM","10.0.0.1"],
+			  "token_params":{"b":" 2 ","a":"1"},"scopes":[" read "],"forward_caracal_identity":false}`,
+			`{"allowed_token_hosts":["id.example.com","10.0.0.1"],"client_auth_method":"client_secret_basic","client_id":"me","forward_caracal_identity":false,` +
+				`"scopes":[" read "],"token_endpoint":"https://ID.example.com:8443/t?a=<b>&c=%26","token_params":{"a":"1","b":"2"}}`},
+		{provider.AuthorizationCode,
+			`{"client_auth_method":"none","token_endpoint":"https://id.example.com","client_id":"me","allowed_token_hosts":["id.example.com"],
+			  "authorization_endpoint":"\ufeffhttps://münchen.example/a#b","redirect_uri":"app:cb","authorization_params":{}}`,
+			`{"allowed_token_hosts":["id.example.com"],"authorization_endpoint":"https://münchen.example/a#b","authorization_params":{},` +
+				`"client_auth_method":"none","client_id":"me","redirect_uri":"app:cb","token_endpoint":"https://id.example.com"}`},
+	}
+	for _, tt := range tests {
+		if c, err := provider.Check(tt.kind, []byte(tt.config)); err != nil || string(c.Public) != tt.want || c.Kind != tt.kind {
+			t.Errorf("%s\n got %s (%v)\nwant %s", tt.config, c.Public, err, tt.want)
+		}
+	}
+}
+
+func TestURLs(t *testing.T) {
+	t.Parallel()
+	s := stateOf(t, "code open")
+	tests := []struct {
+		key, text string
+		ok        bool
+	}{
+		{"authorization_endpoint", "HTTPS://id.example.com", true},
+		{"authorization_endpoint", "https://id.example.com:", true},
+		{"authorization_endpoint", "https://id.example.com:65535/x", true},
+		{"authorization_endpoint", "https://[2001:db8::1]/x", true},
+		{"authorization_endpoint", "https://id.example.com:65536/x", false},
+		{"authorization_endpoint", "https://[fe80::1%25eth0]/x", false},
+		{"authorization_endpoint", "https://@id.example.com/x", false},
+		{"authorization_endpoint", "https://id.exam\u00adple.com\u0000", false},
+		{"authorization_endpoint", "https://id.example.com/\u2028", true}, // trimmed
+		{"authorization_endpoint", "https://id.example.com/\u2028x", false},
+		{"redirect_uri", "http://localhost:8080/back", true},
+		{"redirect_uri", "https://app.example.com/back#fragment", true},
+		{"redirect_uri", "urn:ietf:wg:oauth:2.0:oob", true},
+		{"redirect_uri", "myapp://callback", true},
+		{"redirect_uri", "myapp:", true},
+		{"redirect_uri", "http:callback", false},
+		{"redirect_uri", ":callback", false},
+		{"redirect_uri", "?x", false},
+	}
+	for _, tt := range tests {
+		text, err := json.Marshal(tt.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := provider.Check(s.kind, with(s.config, tt.key, string(text)).json()); (err == nil) != tt.ok {
+			t.Errorf("%s %q: %v", tt.key, tt.text, err)
+		}
+	}
+}
+
+func TestHostNamesHaveAtMost253Characters(t *testing.T) {
+	t.Parallel()
+	for length, ok := range map[int]bool{1: true, 2: true, 253: true, 254: false} {
+		config := `{"bearer_token":"t","allowed_token_hosts":["` + strings.Repeat("a", length) + `"]}`
+		if _, err := provider.Check(provider.BearerToken, []byte(config)); (err == nil) != ok {
+			t.Errorf("%d characters: %v", length, err)
+		}
+	}
+}
+
+// TestWhatBecomesOfSecrets is the contract's table of effects, with PR-2.
+func TestWhatBecomesOfSecrets(t *testing.T) {
+	t.Parallel()
+	const basic, post, key, open = "client basic", "client post", "client key", "client open"
+	tests := []struct {
+		name     string
+		kind     provider.Kind // stored
+		sealed   []string
+		say      provider.Kind // "" is nothing
+		state    string        // "" is no configuration
+		supplied string        // what the state needs, with this value; "" is left out
+		fate     provider.Fate
+		after    []string
+		text     string
+	}{
+		{"new configuration, secret kept", provider.APIKey, []string{"api_key"}, "", "key in header", "", provider.Keep, []string{"api_key"}, ""},
+		{"another place, secret kept", provider.APIKey, []string{"api_key"}, "", "key in query", "", provider.Keep, []string{"api_key"}, ""},
+		{"secret replaced", provider.APIKey, []string{"api_key"}, "", "key in header", `"new"`, provider.Replace, []string{"api_key"}, ""},
+		{"the same kind said, secret kept", provider.APIKey, []string{"api_key"}, provider.APIKey, "key in header", "", provider.Keep, []string{"api_key"}, ""},
+		{"the same kind alone", provider.APIKey, []string{"api_key"}, provider.APIKey, "", "", provider.Keep, []string{"api_key"}, ""},
+		{"nothing said", provider.APIKey, []string{"api_key"}, "", "", "", provider.Keep, []string{"api_key"}, ""},
+		{"only oauth kinds are asked again for what was never sealed", provider.APIKey, nil, "", "key in header", "", provider.Keep, nil, ""},
+		{"no secrets at all", provider.None, nil, "", "none", "", provider.Keep, nil, ""},
+
+		{"another kind, secret supplied", provider.APIKey, []string{"api_key"}, provider.BearerToken, "bearer", `"t"`, provider.Replace, []string{"bearer_token"}, ""},
+		{"another kind, secret missing", provider.APIKey, []string{"api_key"}, provider.BearerToken, "bearer", "", 0, nil, "requires bearer_token"},
+		{"another kind has no use for the secret of the same name", provider.AuthorizationCode, []string{"client_secret"}, provider.ClientCredentials, basic, "", 0, nil, "requires client_secret"},
+		{"a kind without secrets", provider.APIKey, []string{"api_key"}, provider.None, "none", "", provider.Erase, nil, ""},
+		{"another kind that needs no secret", provider.APIKey, []string{"api_key"}, provider.ClientCredentials, open, "", provider.Erase, nil, ""},
+
+		{"basic to post keeps the secret", provider.ClientCredentials, []string{"client_secret"}, "", post, "", provider.Keep, []string{"client_secret"}, ""},
+		{"basic to none drops the secret", provider.ClientCredentials, []string{"client_secret"}, "", open, "", provider.Erase, nil, ""},
+		{"a code's basic to none drops the secret", provider.AuthorizationCode, []string{"client_secret"}, "", "code open", "", provider.Erase, nil, ""},
+		{"basic to key without one", provider.ClientCredentials, []string{"client_secret"}, "", key, "", 0, nil, "requires private_key"},
+		{"basic to key", provider.ClientCredentials, []string{"client_secret"}, "", key, `"PEM"`, provider.Replace, []string{"private_key"}, ""},
+		{"key stays sealed", provider.ClientCredentials, []string{"private_key"}, "", key, "", provider.Keep, []string{"private_key"}, ""},
+		{"key to basic without a secret", provider.ClientCredentials, []string{"private_key"}, "", basic, "", 0, nil, "requires client_secret"},
+		{"none to basic without a secret", provider.ClientCredentials, nil, "", basic, "", 0, nil, "requires client_secret"},
+		{"none to post with a secret", provider.AuthorizationCode, nil, "", "code post", `"s"`, provider.Replace, []string{"client_secret"}, ""},
+		{"none stays none", provider.ClientCredentials, nil, "", open, "", provider.Keep, nil, ""},
+		{"two sealed, one of use", provider.ClientCredentials, []string{"private_key", "client_secret"}, "", basic, "", provider.Keep, []string{"client_secret"}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var config json.RawMessage
+			kind := tt.kind
+			var say *provider.Kind
+			if tt.say != "" {
+				kind, say = tt.say, &tt.say
+			}
+			if tt.state != "" {
+				s := stateOf(t, tt.state)
+				if config = s.config.json(); s.secret != "" {
+					config = with(s.config, s.secret, tt.supplied).json()
+				}
+			}
+			got, err := provider.Change(provider.Stored{Kind: tt.kind, SecretKeys: tt.sealed}, say, config)
+			if text := refusal(t, err); text != message(kind, tt.text) {
+				t.Fatalf("%q, want %q", text, tt.text)
+			}
+			if tt.text != "" {
+				return
+			}
+			if got.Fate != tt.fate || !slices.Equal(got.SecretKeys, tt.after) || got.Kind != kind || (got.Public == nil) != (config == nil) {
+				t.Errorf("got %+v", got)
+			}
+			if (got.Fate == provider.Replace) != (len(got.Secrets) > 0) {
+				t.Errorf("fate %v with secrets %v", got.Fate, got.Secrets.Names())
+			}
+		})
+	}
+}
+
+func TestANewKindNeedsAConfiguration(t *testing.T) {
+	t.Parallel()
+	kind := provider.None
+	if _, err := provider.Change(provider.Stored{Kind: provider.APIKey}, &kind, nil); !errors.Is(err, provider.ErrConfigRequired) {
+		t.Error(err)
+	}
+}
+
+// TestAPublicClientsSecretIsSealed is the contract's remark on method none: the
+// secret is of no use now, but was given on purpose.
+func TestAPublicClientsSecretIsSealed(t *testing.T) {
+	t.Parallel()
+	s := stateOf(t, "client open")
+	config := with(s.config, "client_secret", `" for later "`).json()
+	c, err := provider.Check(s.kind, config)
+	if err != nil || string(c.Secrets.Plaintext()) != `{"client_secret":" for later "}` || strings.Contains(string(c.Public), "later") {
+		t.Errorf("%s (%v)", c.Public, err)
+	}
+	changed, err := provider.Change(provider.Stored{Kind: s.kind}, nil, config)
+	if err != nil || changed.Fate != provider.Replace || !slices.Equal(changed.SecretKeys, []string{"client_secret"}) {
+		t.Errorf("%+v (%v)", changed, err)
+	}
+}
+
+func TestASecretIsNeverShown(t *testing.T) {
+	t.Parallel()
+	s := stateOf(t, "client basic")
+	const plain = `se"cret&sauce`
+	c, err := provider.Check(s.kind, with(s.config, "client_secret", `"se\"cret&sauce"`).json())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := c.Secrets["client_secret"]
+	if secret.Reveal() != plain || string(c.Secrets.Plaintext()) != `{"client_secret":"se\"cret&sauce"}` {
+		t.Error("the secret is lost")
+	}
+	changed, err := provider.Change(provider.Stored{Kind: s.kind}, nil, with(s.config, "client_secret", `"se\"cret&sauce"`).json())
+	if err != nil {
+		t.Fatal(err)
+	}
+	type hidden struct{ inside any }
+	type deep struct{ c provider.Changed } // fmt asks no methods in there
+	var out bytes.Buffer
+	for _, value := range []any{secret, &secret, c.Secrets, c, &c, changed, []any{c}, hidden{c}, deep{changed}, &deep{changed}, map[string]any{"c": &c}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%o", "% x", "%e", "%c", "%U", "%p", "%9.3s"} {
+			_, _ = fmt.Fprintf(&out, verb+"\n", value)
+		}
+		_, _ = fmt.Fprintln(&out, value)
+		encoded, err := json.Marshal(value)
+		if err != nil {
+			t.Error(err)
+		}
+		_, _ = out.Write(encoded)
+		for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+			slog.New(handler).Info("a value", "value", value, slog.Group("in", "value", value))
+		}
+	}
+	for _, part := range []string{"cret", "sauce", fmt.Sprintf("%x", "sauce"), fmt.Sprintf("%X", "sauce"), fmt.Sprintf("% x", "sauce"), fmt.Sprint([]byte("sauce"))} {
+		// The members' own names stay readable.
+		if shown := strings.ReplaceAll(strings.ReplaceAll(out.String(), "client_secret", ""), "Secret", ""); strings.Contains(shown, part) {
+			t.Errorf("%q is shown", part)
+		}
+	}
+	if !strings.Contains(out.String(), "[set]") || fmt.Sprint(provider.Secret{}) != "" {
+		t.Error("what is set does not show as set")
+	}
+}
+
+// TestNoConfigurationNeedsTwoSecrets holds up what Fate relies on: a seal is
+// kept or dropped as a whole.
+func TestNoConfigurationNeedsTwoSecrets(t *testing.T) {
+	t.Parallel()
+	for _, s := range states {
+		var secrets []string
+		for _, m := range s.kind.Members() {
+			if m.Secret {
+				secrets = append(secrets, m.Name)
+			}
+		}
+		stored := provider.Stored{Kind: s.kind, SecretKeys: secrets}
+		changed, err := provider.Change(stored, nil, s.config.without(s.kind).json())
+		if err != nil || len(changed.SecretKeys) > 1 {
+			t.Errorf("%s needs %v (%v)", s.name, changed.SecretKeys, err)
+		}
+	}
+}
+
+func TestEndpointOf(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []provider.Kind{provider.None, provider.CaracalMandate, provider.APIKey, provider.BearerToken} {
+		if _, err := provider.EndpointOf(kind, []byte(`{"token_endpoint":"https://a","allowed_token_hosts":["a"]}`)); !errors.Is(err, provider.ErrNoEndpoint) {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	tests := []struct {
+		config, url string
+		hosts       []string
+		text        string
+	}{
+		{`{"token_endpoint":"https://id.example.com/t","allowed_token_hosts":["id.example.com","b"],"client_id":"me"}`, "https://id.example.com/t", []string{"id.example.com", "b"}, ""},
+		{`{"token_endpoint":" https://ID.example.com/t ","allowed_token_hosts":[" Id.Example.Com "]}`, "https://ID.example.com/t", []string{"id.example.com"}, ""},
+		{`{"token_endpoint":"https://evil.example.com/t","allowed_token_hosts":["id.example.com"]}`, "", nil, "token_endpoint must be on a host in allowed_token_hosts"},
+		{`{"token_endpoint":"http://id.example.com/t","allowed_token_hosts":["id.example.com"]}`, "", nil, "token_endpoint must be an HTTPS URL"},
+		{`{"allowed_token_hosts":["id.example.com"]}`, "", nil, "token_endpoint must be an HTTPS URL"},
+		{`{"token_endpoint":"https://id.example.com/t"}`, "", nil, "requires allowed_token_hosts"},
+		{`{"token_endpoint":"https://id.example.com/t","allowed_token_hosts":["*"]}`, "", nil, notHosts},
+	}
+	for _, kind := range []provider.Kind{provider.ClientCredentials, provider.AuthorizationCode} {
+		for _, tt := range tests {
+			e, err := provider.EndpointOf(kind, []byte(tt.config))
+			if got := refusal(t, err); got != message(kind, tt.text) || !reflect.DeepEqual(e, provider.Endpoint{URL: tt.url, Hosts: tt.hosts}) {
+				t.Errorf("%s: %v %q", tt.config, e, got)
+			}
+		}
+	}
+}
+
+func TestIdentifiers(t *testing.T) {
+	t.Parallel()
+	for text, ok := range map[string]bool{
+		"provider://a": true, "provider://a-1-b": true, "provider://007": true, "provider://caracal-sys-x": true,
+		"": false, "provider://": false, "provider://-a": false, "provider://a-": false, "provider://a--b": false, "provider://A": false,
+		"provider://a_b": false, "provider://a\n": false, " provider://a": false, "Provider://a": false, "a": false, "provider://a/b": false, "provider://é": false,
+	} {
+		if provider.ValidIdentifier(text) != ok {
+			t.Errorf("%q: %t", text, !ok)
+		}
+	}
+	for name, want := range map[string]string{
+		"Stripe": "provider://stripe", " My  Bank (EU) ": "provider://my-bank-eu", "provider://Git Hub": "provider://git-hub",
+		"": "provider://provider", "日本": "provider://provider", "--": "provider://provider", "provider://": "provider://provider",
+		"Über 9": "provider://ber-9", "provider://provider://x": "provider://provider-x", "\ufeffa": "provider://a",
+	} {
+		if got := provider.BaseIdentifier(name); got != want || !provider.ValidIdentifier(got) {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+}
+
+// FuzzCheck looks for configurations that panic, that would be refused or
+// changed when they come back, or that carry a secret into what is public.
+func FuzzCheck(f *testing.F) {
+	for _, tt := range trials(f) {
+		if tt.text != "" {
+			continue // the others hold every key and a good value of it
+		}
+		f.Add(string(tt.state.kind), tt.config.json())
+	}
+	f.Fuzz(func(t *testing.T, kind string, config []byte) {
+		c, err := provider.Check(provider.Kind(kind), config)
+		if err != nil {
+			if c.Public != nil || c.Secrets != nil {
+				t.Error("something is left of what was refused")
+			}
+			return
+		}
+		if !json.Valid(c.Public) {
+			t.Fatalf("no JSON: %s", c.Public)
+		}
+
+		var whole map[string]any
+		if err := json.Unmarshal(c.Public, &whole); err != nil {
+			t.Fatal(err)
+		}
+		const mark = "7h15-15-53cr37"
+		for name := range c.Secrets {
+			if _, public := whole[name]; public {
+				t.Errorf("%s is public", name)
+			}
+			whole[name] = mark
+		}
+		again, err := json.Marshal(whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := provider.Check(provider.Kind(kind), again)
+		if err != nil || string(second.Public) != string(c.Public) || !slices.Equal(second.Secrets.Names(), c.Secrets.Names()) {
+			t.Errorf("%s\nbecame %s\nthen   %s (%v)", config, c.Public, second.Public, err)
+		}
+		if strings.Contains(fmt.Sprintf("%+v %#v %s", second, second, second.Public), mark) && !bytes.Contains(config, []byte(mark)) {
+			t.Error("a secret is public")
+		}
+
+		kept, err := provider.Change(provider.Stored{Kind: provider.Kind(kind), SecretKeys: c.Secrets.Names()}, nil, c.Public)
+		if err != nil || string(kept.Public) != string(c.Public) || kept.Fate == provider.Replace {
+			t.Errorf("%s changed into itself: %+v (%v)", c.Public, kept, err)
+		}
+		if _, err := provider.EndpointOf(provider.Kind(kind), c.Public); err != nil && !errors.Is(err, provider.ErrNoEndpoint) {
+			t.Errorf("%s: %v", c.Public, err)
+		}
+	})
+}
