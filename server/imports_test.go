@@ -19,6 +19,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"server/problem":    {module + "store", module + "gen/client"},
 		"server/limiter":    {module},
 		"server/timestamp":  {module},
+		"server/provider":   {module + "server", module + "store", module + "gen/api", module + "gen/client", module + "gen/db", "github.com/", "net/http"},
 		"server/auth":       {module + "server/middleware", module + "gen/api"},
 		"server":            {module + "store/storetest", module + "server/servertest", module + "gen/client", module + "store/private"},
 		"server/middleware": {module + "gen/db/", module + "store/storetest"},
