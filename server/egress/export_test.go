@@ -1,0 +1,32 @@
+package egress
+
+import (
+	"context"
+	"net"
+	"net/netip"
+)
+
+// What the tests see of the rules; none of it changes them.
+var (
+	Closed  = closed
+	Details = details
+	Public  = public
+	Control = control
+)
+
+func (b block) Is() string { return b.is }
+
+// First is the block that closes an address, and false if none does.
+func First(addr netip.Addr) (netip.Prefix, bool) {
+	for _, b := range closed {
+		if b.Contains(addr) {
+			return b.Prefix, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// DialOf is how a client dials.
+func DialOf(c *Client) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return c.options.Dial
+}
