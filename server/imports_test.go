@@ -17,6 +17,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gen/code":          {module, "github.com/"},
 		"gen/db":            {module + "server", module + "store"},
 		"server/problem":    {module + "store", module + "gen/client"},
+		"server/egress":     {module},
 		"server/limiter":    {module},
 		"server/timestamp":  {module},
 		"server/provider":   {module + "server", module + "store", module + "gen/api", module + "gen/client", module + "gen/db", "github.com/", "net/http"},
