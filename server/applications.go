@@ -51,14 +51,8 @@ func (p applicationsPage) VisitListApplicationsResponse(w http.ResponseWriter) e
 		b = append(b, `,"registration_method":`...)
 		b = appendString(b, a.RegistrationMethod)
 		if p.traits {
-			b = append(b, `,"traits":[`...)
-			for i, t := range a.Traits {
-				if i > 0 {
-					b = append(b, ',')
-				}
-				b = appendString(b, t)
-			}
-			b = append(b, ']')
+			b = append(b, `,"traits":`...)
+			b = appendStrings(b, a.Traits)
 		}
 		b = append(b, `,"expires_at":`...)
 		b = appendOptionalTime(b, a.ExpiresAt)

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"caracal.run/management/server/egress"
+	"caracal.run/management/store/seal"
 )
 
 // Config is what can be set. Each setting is an environment variable; NAME_FILE
@@ -23,6 +26,7 @@ type Config struct {
 	DatabaseURL    Secret `env:"DATABASE_URL" help:"Postgres, in the service's role (caracal_service)"`
 	RedisURL       Secret `env:"REDIS_URL" help:"Redis, for events and shared limits"`
 	AdminToken     Secret `env:"CARACAL_ADMIN_TOKEN" help:"the bootstrap admin token; the Console's tokens derive from it"`
+	ZoneKEK        Secret `env:"ZONE_KEK" help:"wraps the keys that seal secrets: one or more keys of 32 bytes in hexadecimal; the first wraps, all unwrap"`
 	StreamsHMACKey Secret `env:"STREAMS_HMAC_KEY" help:"signs events: hexadecimal, 32 bytes or more; must be set in rc and stable"`
 	MetricsBearer  Secret `env:"METRICS_BEARER" help:"bearer token for /metrics; without it they are open in dev mode and closed otherwise"`
 	Docs           *bool  `env:"API_DOCS" help:"serve /docs, where people read and try the API; true in dev mode, otherwise false"`
@@ -51,7 +55,14 @@ type Config struct {
 	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"requests a minute below /v1, for each address and for each token; 0 is no limit"`
 	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"requests a minute for /ready, for each address; 0 is no limit"`
 	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"failed authentications a minute, for each address, before the answer is 429; 0 is no limit"`
+	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global callers see"`
+	ResourcesPerZone      int     `env:"API_MAX_RESOURCES_PER_ZONE" default:"100000" min:"0" help:"live resources of a zone at the most; 0 is no limit"`
 	LastUsedDebounce      seconds `env:"ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC" default:"60" min:"0" help:"how often at the most a token's last_used_at is written"`
+
+	// Egress is how requests leave the house. It is no setting: only tests change it.
+	Egress egress.Options `json:"-"`
+
+	zoneKEKFile string // where ZONE_KEK came from, if it came from a file
 }
 
 type (
@@ -95,7 +106,25 @@ func LoadConfig(environ []string) (Config, error) {
 	if err != nil {
 		return c, fmt.Errorf("%w: %w", ErrConfig, byVariable(err))
 	}
+	c.zoneKEKFile = values["ZONE_KEK_FILE"]
 	return c, c.check()
+}
+
+// Keys are the key-encryption keys that ZONE_KEK names. What is wrong with them
+// is said here and now.
+func (c *Config) Keys() (*seal.Keys, error) {
+	source := func() (string, error) { return string(c.ZoneKEK), nil }
+	if c.zoneKEKFile != "" {
+		source = func() (string, error) {
+			text, err := os.ReadFile(c.zoneKEKFile)
+			return string(text), err
+		}
+	}
+	keys, err := seal.Load(source)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ZONE_KEK: %w", ErrConfig, err)
+	}
+	return keys, nil
 }
 
 // withFiles is the environment with each NAME_FILE read into NAME. What is
@@ -114,7 +143,11 @@ func withFiles(environ []string) (map[string]string, error) {
 	for field := range settings() {
 		name := field.Tag.Get("env")
 		file := values[name+"_FILE"]
-		if values[name] != "" || file == "" {
+		if file == "" {
+			continue
+		}
+		if values[name] != "" {
+			delete(values, name+"_FILE")
 			continue
 		}
 		text, err := os.ReadFile(file)
@@ -133,7 +166,7 @@ func withFiles(environ []string) (map[string]string, error) {
 func settings() func(yield func(reflect.StructField) bool) {
 	return func(yield func(reflect.StructField) bool) {
 		for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
-			if !yield(field) {
+			if field.Tag.Get("env") != "" && !yield(field) {
 				return
 			}
 		}
@@ -213,6 +246,11 @@ func (c *Config) check() error {
 	}
 	if c.RedisURL == "" {
 		say("REDIS_URL", "must be set")
+	}
+	if _, err := c.Keys(); c.ZoneKEK == "" {
+		say("ZONE_KEK", "must be set")
+	} else if err != nil {
+		wrong = append(wrong, err)
 	}
 	if _, err := c.streamsKey(); err != nil {
 		say("STREAMS_HMAC_KEY", "%w", err)

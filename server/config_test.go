@@ -48,7 +48,7 @@ func TestSettingsAreReadFromFilesToo(t *testing.T) {
 	if err := os.WriteFile(file, []byte("postgres://from-a-file\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := LoadConfig([]string{"DATABASE_URL_FILE=" + file, "REDIS_URL=redis://", "STREAMS_HMAC_KEY=" + key, "TRUST_PROXY=on", "PORT="})
+	c, err := LoadConfig([]string{"DATABASE_URL_FILE=" + file, "REDIS_URL=redis://", "STREAMS_HMAC_KEY=" + key, "ZONE_KEK=" + key, "TRUST_PROXY=on", "PORT="})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,7 @@ func zoneOfRefusal(actor store.Actor, path string) string {
 }
 
 // collections are what an audit entry may name (contract: admin-audit.md §2.1).
-var collections = []string{"zones", "applications", "admin-tokens", "dead-letters"}
+var collections = []string{"zones", "applications", "providers", "resources", "admin-tokens", "dead-letters"}
 
 // entityOf is the right-most collection in a path and the item after it.
 func entityOf(path string) (kind, item string) {

@@ -15,6 +15,7 @@ import (
 
 	"caracal.run/management/server/limiter"
 	"caracal.run/management/store"
+	"caracal.run/management/store/seal"
 )
 
 // go-redis logs by itself whatever it cannot reach; what matters of that is a
@@ -54,16 +55,15 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 			err = errors.Join(err, r.Stop())
 		}
 	}()
-	db, err := store.Open(context.WithoutCancel(ctx), store.Config{
-		URL: string(c.DatabaseURL), Name: c.WorkerID, PoolMax: c.PoolMax,
-		ConnectTimeout: c.ConnectTimeout.duration(), IdleTimeout: c.IdleTimeout.duration(),
-		StatementTimeout: c.StatementTimeout.duration(), IdleInTxTimeout: c.IdleInTxTimeout.duration(),
-	})
+	db, keys, err := c.OpenStore(context.WithoutCancel(ctx))
 	if err != nil {
 		return nil, err
 	}
 	r.onStop(func(deadline context.Context) error { return within(deadline, db.Close) })
 	if err := db.CheckSchema(ctx); err != nil {
+		return nil, err
+	}
+	if err := db.CheckKeys(ctx); err != nil {
 		return nil, err
 	}
 	if c.AdminToken != "" {
@@ -105,9 +105,46 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 		db.Listen(ctx, log, map[string]func(){store.AdminTokensRevoked: s.verifier.Forget, store.OutboxFilled: s.outbox.Wake}, s.verifier.Hearing)
 	})
 	r.beside(ctx, func(ctx context.Context) { limiter.Exchange(ctx, client, s.limits.all()...) })
+	r.beside(ctx, func(ctx context.Context) { followKeys(ctx, keys, log) })
 	r.beside(ctx, s.outbox.Run)
 	r.beside(ctx, s.outbox.Tell)
 	return r, r.listen(ctx, c, handler)
+}
+
+// OpenStore opens the store that the settings name, and the keys of its secrets.
+func (c *Config) OpenStore(ctx context.Context) (*store.Store, *seal.Keys, error) {
+	keys, err := c.Keys()
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := store.Open(ctx, store.Config{
+		URL: string(c.DatabaseURL), Name: c.WorkerID, PoolMax: c.PoolMax,
+		ConnectTimeout: c.ConnectTimeout.duration(), IdleTimeout: c.IdleTimeout.duration(),
+		StatementTimeout: c.StatementTimeout.duration(), IdleInTxTimeout: c.IdleInTxTimeout.duration(),
+		Keys: keys, ControlAudience: c.ControlAudience, ResourcesMost: c.ResourcesPerZone,
+	})
+	return db, keys, err
+}
+
+// followKeys reads the key-encryption keys again and again, until ctx ends, so
+// that a file can be changed while the service runs.
+func followKeys(ctx context.Context, keys *seal.Keys, log *slog.Logger) {
+	const every = 10 * time.Second
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			before := keys.Current()
+			if err := keys.Reload(); err != nil {
+				log.WarnContext(ctx, "could not read ZONE_KEK again; the keys stay what they were", "error", err)
+			} else if now := keys.Current(); now != before {
+				log.InfoContext(ctx, "another key-encryption key wraps from now on", "key", now, "before", before)
+			}
+		}
+	}
 }
 
 // Wait until ctx ends or serving fails, then stop.

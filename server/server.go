@@ -24,6 +24,7 @@ import (
 	"caracal.run/management/gen/api"
 	"caracal.run/management/server/auth"
 	"caracal.run/management/server/docs"
+	"caracal.run/management/server/egress"
 	"caracal.run/management/server/limiter"
 	"caracal.run/management/server/middleware"
 	"caracal.run/management/server/problem"
@@ -48,6 +49,7 @@ type Server struct {
 	log      *slog.Logger
 	verifier *auth.Verifier
 	outbox   *outbox.Publisher
+	egress   *egress.Client
 	refusals *refusals
 	metrics  *metrics
 	traces   trace.TracerProvider
@@ -90,12 +92,15 @@ var readPromise = sync.OnceValues(func() (promise, error) {
 	if err := spec.Validate(context.Background()); err != nil {
 		return promise{}, fmt.Errorf("spec: %w", err)
 	}
+	text, err := json.Marshal(spec)
+	if err != nil {
+		return promise{}, fmt.Errorf("spec: %w", err)
+	}
 	operations, err := middleware.NewOperations(spec)
 	if err != nil {
 		return promise{}, fmt.Errorf("spec: %w", err)
 	}
-	text, err := json.Marshal(spec)
-	return promise{json: text, yaml: gen.OpenAPI, operations: operations}, err
+	return promise{json: text, yaml: gen.OpenAPI, operations: operations}, nil
 })
 
 // New makes a server and its handler.
@@ -115,6 +120,7 @@ func New(o Options) (*Server, http.Handler, error) {
 		config: c, store: o.Store, redis: o.Redis, log: o.Log, traces: o.Traces, spec: spec,
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
 		refusals: newRefusals(o.Store, o.Log),
+		egress:   egress.New(c.Egress),
 		outbox: outbox.New(o.Store.For(store.System), o.Redis, o.Log, outbox.Config{
 			Traces: o.Traces, Key: key, Batch: c.OutboxBatch, Poll: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
 			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),

@@ -145,6 +145,8 @@ func TestAZoneTokenCanDoNothingToAnotherZone(t *testing.T) {
 		"applications": application.JSON201.ID,
 		"admin-tokens": w.Token(w.zone.ID, "write").ID,
 		"dead-letters": w.DB.DeadLetter(w.zone.ID),
+		"providers":    w.DB.Provider(w.zone.ID),
+		"resources":    w.DB.Resource(w.zone.ID),
 	}
 	before := everythingOf(w.DB, w.zone.ID)
 	tried := 0

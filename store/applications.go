@@ -134,6 +134,9 @@ func (tx *Tx) DeleteApplication(ctx context.Context, zone, id string, match Matc
 	if err := tx.archiveApplications(ctx, zone, []db.Application{before}); err != nil {
 		return err
 	}
+	if err := tx.unbindResources(ctx, zone, id); err != nil {
+		return err
+	}
 	_, err = tx.revokeOf(ctx, zone, []string{id}, "application_archived")
 	return err
 }

@@ -17,7 +17,9 @@ import (
 // conflicts maps a constraint's name to the code that its breach means. A
 // migration that adds such a constraint adds its line here.
 var conflicts = map[string]code.Code{
-	"zones_slug_taken": code.ZoneSlugConflict,
+	"zones_slug_taken":           code.ZoneSlugConflict,
+	"providers_identifier_taken": code.ProviderIdentifierConflict,
+	"resources_identifier_taken": code.ResourceIdentifierConflict,
 }
 
 // translate gives a breached constraint its code, and a database that cannot be

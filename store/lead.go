@@ -34,7 +34,7 @@ func (s *Store) Lead(ctx context.Context, what string, work func(context.Context
 		defer cancel()
 		_ = conn.Close(bye)
 	}()
-	led := &Store{pool: s.pool, emitted: s.emitted, q: db.New(scoped{conn: conn, zone: AllZones})}
+	led := &Store{house: s.house, actor: System, q: db.New(scoped{conn: conn, zone: AllZones})}
 	for {
 		leads, err := led.q.TryToLead(ctx, what)
 		if err != nil {

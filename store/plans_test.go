@@ -45,6 +45,17 @@ func pile(db *storetest.DB) {
 	db.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, created_at, dispatched_at, dead_at)
 		SELECT 'z' || n % 2000, 'o' || n, 's', '{}', 'r', now() - n * interval '1 second', CASE WHEN n % 50 > 0 THEN now() - n * interval '1 second' END, CASE WHEN n % 100 = 0 THEN now() END
 		FROM generate_series(1, 100000) AS n`)
+	db.Exec(`INSERT INTO data_keys (zone_id, number, wrapped_by, wrapped, created_at, retired_at)
+		SELECT 'z' || (n - 1) / 2 + 1, 2 - n % 2, CASE WHEN n % 100 = 0 THEN 'old' ELSE 'new' END, 'x', now() - n * interval '1 minute', CASE WHEN n % 2 = 1 THEN now() END FROM generate_series(1, 40000) AS n`)
+	db.Exec(`INSERT INTO providers (zone_id, id, name, identifier, kind, secret_config_keys, secret_config, data_key, created_at, archived_at)
+		SELECT 'z' || n % 20 + 1, 'p' || n, 'x', 'provider://p' || n, 'api_key', CASE WHEN n % 10 > 0 THEN '{}' ELSE '{api_key}'::text[] END,
+			CASE WHEN n % 10 = 0 THEN 'x'::bytea END, CASE WHEN n % 10 = 0 THEN 2 END, now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 40000) AS n`)
+	db.Exec(`INSERT INTO resources (zone_id, id, name, identifier, scopes, credential_provider_id, gateway_application_id, operation_enforcement, created_at, archived_at)
+		SELECT 'z' || n % 20 + 1, 'r' || n, 'x', 'https://r' || n, '{s}', 'p' || n, 'a' || n, 'enforced', now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 40000) AS n`)
+	db.Exec(`INSERT INTO resource_totals (zone_id, live) SELECT 'z' || n, 1 FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, status, access_token, data_key)
+		SELECT 'z' || n % 20 + 1, 'pg' || n, 'u' || n, 'r' || n, 'p' || n, CASE WHEN n % 10 > 0 THEN 'revoked' ELSE 'active' END,
+			CASE WHEN n % 10 = 0 THEN 'x'::bytea END, CASE WHEN n % 10 = 0 THEN 2 END FROM generate_series(1, 40000) AS n`)
 	for _, table := range storetest.Column[string](db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") {
 		db.Exec("ANALYZE " + table) // autovacuum would, in time
 	}

@@ -15,6 +15,9 @@ const (
 	zoneName        namespace = "caracal.sys/"
 	zoneSlug        namespace = "caracal-sys-"
 	applicationName namespace = "caracal.sys/"
+
+	providerIdentifier namespace = "provider://caracal-sys-"
+	resourceIdentifier namespace = "caracal-sys://"
 )
 
 // reserved says whether a name belongs to Caracal itself. Case and surrounding

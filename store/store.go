@@ -13,6 +13,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"caracal.run/management/gen/db"
+	"caracal.run/management/store/seal"
 )
 
 // AllZones is the scope of who may see every zone. NoZone is the zone of rows
@@ -46,9 +48,18 @@ func (a Actor) Global() bool { return a.Zone == AllZones }
 
 // A Store reads as one actor sees, and opens transactions.
 type Store struct {
-	pool    *pool
-	q       *db.Queries
-	emitted chan struct{}
+	*house
+	actor Actor
+	q     *db.Queries
+}
+
+// A house is what the stores of all actors share.
+type house struct {
+	pool            *pool
+	emitted         chan struct{}
+	keys            *seal.Keys
+	controlAudience string
+	resourcesMost   int64
 }
 
 // A pool gives out connections, and waits for one no longer than it may take to
@@ -105,6 +116,10 @@ type Config struct {
 	IdleTimeout      time.Duration // after which a connection that nobody uses is closed
 	StatementTimeout time.Duration
 	IdleInTxTimeout  time.Duration
+
+	Keys            *seal.Keys // wrap the keys that seal secrets; nil: there are no secrets to seal
+	ControlAudience string     // the identifier of the control resource (contract: resources.md)
+	ResourcesMost   int        // in a zone; 0 is no limit
 }
 
 // Open makes a store. It does not wait for Postgres: a store whose database is
@@ -131,9 +146,13 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	writers := max(1, c.PoolMax-max(1, c.PoolMax/4))
-	s := &Store{
+	s := &Store{house: &house{
 		pool:    &pool{Pool: connections, patience: c.ConnectTimeout, writers: make(chan struct{}, writers)},
 		emitted: make(chan struct{}, 1),
+		keys:    c.Keys, controlAudience: c.ControlAudience, resourcesMost: int64(c.ResourcesMost),
+	}}
+	if c.ResourcesMost == 0 {
+		s.resourcesMost = math.MaxInt64
 	}
 	return s.For(Actor{}), nil
 }
@@ -159,7 +178,7 @@ func (s *Store) Emitted() <-chan struct{} { return s.emitted }
 
 // For is the store as the actor may see it.
 func (s *Store) For(actor Actor) *Store {
-	return &Store{pool: s.pool, emitted: s.emitted, q: db.New(scoped{conn: s.pool, zone: actor.Zone})}
+	return &Store{house: s.house, actor: actor, q: db.New(scoped{conn: s.pool, zone: actor.Zone})}
 }
 
 // scoped stands where sqlc expects a connection. It sends each read together

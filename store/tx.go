@@ -27,6 +27,7 @@ type Cause struct {
 // locks it, compares its version if one was given, changes it, and records what
 // changed.
 type Tx struct {
+	*house
 	cause   Cause
 	q       *db.Queries
 	first   *queue
@@ -86,7 +87,7 @@ func (s *Store) try(ctx context.Context, cause Cause, fn func(*Tx) error) error 
 		_ = pgtx.Rollback(undo)
 	}()
 
-	tx := &Tx{cause: cause, first: &queue{tx: pgtx}}
+	tx := &Tx{house: s.house, cause: cause, first: &queue{tx: pgtx}}
 	tx.q = db.New(tx.first)
 	if err := fn(tx); err != nil {
 		return err

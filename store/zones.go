@@ -2,10 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
@@ -46,7 +43,14 @@ func (tx *Tx) CreateZone(ctx context.Context, n NewZone) (db.Zone, error) {
 		err = missing(err, code.ZoneSlugConflict)
 	} else {
 		row.Reserved = reserved(zoneName, n.Name)
-		zone, err = tx.insertZoneUnderFreeSlug(ctx, row)
+		base := slugOf(n.Name, "zone")
+		if reserved(zoneSlug, base) {
+			base = "zone-" + base // a name does not lead into the reserved namespace
+		}
+		zone, err = underFreeName(base, row.ID, func(slug string) (db.Zone, error) {
+			row.Slug = slug
+			return tx.q.InsertZone(ctx, row)
+		}, func() (string, error) { return tx.q.GetFreeZoneSlug(ctx, base) })
 	}
 	if err != nil {
 		return zone, err
@@ -55,45 +59,16 @@ func (tx *Tx) CreateZone(ctx context.Context, n NewZone) (db.Zone, error) {
 	return zone, nil
 }
 
-// insertZoneUnderFreeSlug tries the slug that the name suggests, then numbered
-// ones, then one that nobody else can have thought of. Others may create zones
-// of the same name at the same moment, so what looks free need not stay so.
-func (tx *Tx) insertZoneUnderFreeSlug(ctx context.Context, row db.InsertZoneParams) (db.Zone, error) {
-	const tries = 10
-	base := slugOf(row.Name)
-	row.Slug = base
-	for range tries {
-		zone, err := tx.q.InsertZone(ctx, row)
-		if !errors.Is(err, pgx.ErrNoRows) {
-			return zone, err
-		}
-		row.Slug, err = tx.q.GetFreeZoneSlug(ctx, base)
-		if errors.Is(err, pgx.ErrNoRows) {
-			break
-		}
-		if err != nil {
-			return zone, err
-		}
-	}
-	row.Slug = base + "-" + strings.ReplaceAll(row.ID, "-", "")
-	return tx.q.InsertZone(ctx, row)
-}
-
 // slugOf is a name in lower case with everything but letters and digits made
-// into single hyphens. A name that would lead into the reserved namespace is
-// kept out of it.
-func slugOf(name string) string {
+// into single hyphens, or something else where nothing is left.
+func slugOf(name, otherwise string) string {
 	words := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
 	})
-	slug := strings.Join(words, "-")
-	switch {
-	case slug == "":
-		return "zone"
-	case reserved(zoneSlug, slug):
-		return "zone-" + slug
+	if len(words) == 0 {
+		return otherwise
 	}
-	return slug
+	return strings.Join(words, "-")
 }
 
 // DCRStatus is whether applications may register themselves in a zone, and how

@@ -13,7 +13,14 @@ import (
 
 	"caracal.run/management/server/timestamp"
 	"github.com/labstack/echo/v4"
+	"github.com/oapi-codegen/nullable"
 	"github.com/oapi-codegen/runtime"
+)
+
+// Defines values for APIKeyProviderConfigAuthLocation.
+const (
+	APIKeyProviderConfigAuthLocationHeader APIKeyProviderConfigAuthLocation = "header"
+	APIKeyProviderConfigAuthLocationQuery  APIKeyProviderConfigAuthLocation = "query"
 )
 
 // Defines values for AdminTokenCapability.
@@ -31,6 +38,37 @@ const (
 // Defines values for NewApplicationRegistrationMethod.
 const (
 	NewApplicationRegistrationMethodManaged NewApplicationRegistrationMethod = "managed"
+)
+
+// Defines values for OAuth2AuthorizationCodeProviderConfigClientAuthMethod.
+const (
+	OAuth2AuthorizationCodeProviderConfigClientAuthMethodClientSecretBasic OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "client_secret_basic"
+	OAuth2AuthorizationCodeProviderConfigClientAuthMethodClientSecretPost  OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "client_secret_post"
+	OAuth2AuthorizationCodeProviderConfigClientAuthMethodNone              OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "none"
+)
+
+// Defines values for OAuth2ClientCredentialsProviderConfigClientAuthMethod.
+const (
+	OAuth2ClientCredentialsProviderConfigClientAuthMethodClientSecretBasic OAuth2ClientCredentialsProviderConfigClientAuthMethod = "client_secret_basic"
+	OAuth2ClientCredentialsProviderConfigClientAuthMethodClientSecretPost  OAuth2ClientCredentialsProviderConfigClientAuthMethod = "client_secret_post"
+	OAuth2ClientCredentialsProviderConfigClientAuthMethodNone              OAuth2ClientCredentialsProviderConfigClientAuthMethod = "none"
+	OAuth2ClientCredentialsProviderConfigClientAuthMethodPrivateKeyJwt     OAuth2ClientCredentialsProviderConfigClientAuthMethod = "private_key_jwt"
+)
+
+// Defines values for OperationEnforcement.
+const (
+	OperationEnforcementEnforced         OperationEnforcement = "enforced"
+	OperationEnforcementTransportUniform OperationEnforcement = "transport_uniform"
+)
+
+// Defines values for ProviderKind.
+const (
+	ProviderKindAPIKey                  ProviderKind = "api_key"
+	ProviderKindBearerToken             ProviderKind = "bearer_token"
+	ProviderKindCaracalMandate          ProviderKind = "caracal_mandate"
+	ProviderKindNone                    ProviderKind = "none"
+	ProviderKindOauth2AuthorizationCode ProviderKind = "oauth2_authorization_code"
+	ProviderKindOauth2ClientCredentials ProviderKind = "oauth2_client_credentials"
 )
 
 // Defines values for ReadinessRedis.
@@ -60,6 +98,49 @@ const (
 	ZonePatchDCRShutdownKeepLive   ZonePatchDCRShutdown = "keep_live"
 	ZonePatchDCRShutdownRevokeLive ZonePatchDCRShutdown = "revoke_live"
 )
+
+// APIKeyProviderConfig Of the kind `api_key`, which sends one key to the upstream in a header or in the query.
+type APIKeyProviderConfig struct {
+	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	//
+	// Example: false
+	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
+
+	// APIKey The key itself; sealed and never shown again.
+	//
+	// Example: a-key-of-the-upstreams-making
+	APIKey *string `json:"api_key,omitempty"`
+
+	// AuthLocation Where the key is sent; `header` unless said.
+	//
+	// Example: header
+	AuthLocation *APIKeyProviderConfigAuthLocation `json:"auth_location,omitempty"`
+
+	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	//
+	// Example: Bearer
+	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
+
+	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	//
+	// Example: true
+	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
+
+	// HeaderName The header that carries the key, an RFC 9110 token; required if `auth_location` is `header`.
+	//
+	// Example: X-Api-Key
+	HeaderName *string `json:"header_name,omitempty"`
+
+	// QueryParamName The query parameter that carries the key; required if `auth_location` is `query`.
+	//
+	// Example: api_key
+	QueryParamName *string `json:"query_param_name,omitempty"`
+}
+
+// APIKeyProviderConfigAuthLocation Where the key is sent; `header` unless said.
+//
+// Example: header
+type APIKeyProviderConfigAuthLocation string
 
 // AdminToken defines model for AdminToken.
 type AdminToken struct {
@@ -137,6 +218,39 @@ type ApplicationRegistration struct {
 
 	// Name For people; not unique.
 	Name ApplicationName `json:"name"`
+}
+
+// BearerTokenProviderConfig Of the kind `bearer_token`, which sends one fixed token to the upstream.
+type BearerTokenProviderConfig struct {
+	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	//
+	// Example: false
+	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
+
+	// AllowedTokenHosts The only hosts that the token may go to; DNS names without a port, stored in lower case.
+	//
+	// Example: ["api.example.com"]
+	AllowedTokenHosts []string `json:"allowed_token_hosts,omitempty"`
+
+	// AuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+	//
+	// Example: Authorization
+	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
+
+	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	//
+	// Example: Bearer
+	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
+
+	// BearerToken The token itself; sealed and never shown again.
+	//
+	// Example: a-token-of-the-upstreams-making
+	BearerToken *string `json:"bearer_token,omitempty"`
+
+	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	//
+	// Example: true
+	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 }
 
 // DCRStatus defines model for DCRStatus.
@@ -244,6 +358,57 @@ type NewApplication struct {
 // NewApplicationRegistrationMethod defines model for NewApplication.RegistrationMethod.
 type NewApplicationRegistrationMethod string
 
+// NewProvider A name or an identifier is needed.
+type NewProvider struct {
+	// ConfigJSON What the kind wants; `{}` unless said. A change sends no kind, so it is not this schema that a configuration is
+	// held against: the first thing that is wrong for the kind is told as `invalid_provider_config`.
+	ConfigJSON *ProviderConfigInput `json:"config_json,omitempty"`
+
+	// Identifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
+	Identifier *ProviderIdentifier `json:"identifier,omitempty"`
+
+	// Kind How the provider comes by the credential that an upstream wants.
+	Kind ProviderKind `json:"kind"`
+
+	// Name For people; not unique. What is blank counts as absent.
+	Name *ProviderName `json:"name,omitempty"`
+}
+
+// NewResource A name or an identifier is needed.
+type NewResource struct {
+	// CredentialProviderID The provider whose credential the upstream gets; empty is none.
+	CredentialProviderID *string `json:"credential_provider_id,omitempty"`
+
+	// GatewayApplicationID The managed application that exchanges tokens for it.
+	GatewayApplicationID *string `json:"gateway_application_id,omitempty"`
+
+	// Identifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`; unique among the
+	// zone's live resources. The control audience, which is none, names the control resource.
+	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
+
+	// Name For people; not unique.
+	Name *ResourceName `json:"name,omitempty"`
+
+	// OperationEnforcement `enforced` unless said.
+	OperationEnforcement *OperationEnforcement `json:"operation_enforcement,omitempty"`
+
+	// Operations None unless said.
+	Operations []NewResourceOperation `json:"operations,omitempty"`
+
+	// Scopes What tokens for the resource may allow.
+	Scopes ResourceScopes `json:"scopes"`
+
+	// UpstreamURL Where gateways send requests to; http or https. Only the control resource can do without.
+	UpstreamURL *UpstreamURL `json:"upstream_url,omitempty"`
+}
+
+// NewResourceOperation No two of a resource have the same method and path. Members besides these are ignored.
+type NewResourceOperation struct {
+	Method string `json:"method"`
+	Path   string `json:"path"`
+	Scope  string `json:"scope"`
+}
+
 // NewZone defines model for NewZone.
 type NewZone struct {
 	// DCREnabled Whether applications may register themselves here; false unless said.
@@ -256,8 +421,303 @@ type NewZone struct {
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
 
+// NoProviderConfig Of the kinds `none` and `caracal_mandate`, which have nothing to configure.
+//
+// Example: {}
+type NoProviderConfig = map[string]interface{}
+
+// OAuth2AuthorizationCodeProviderConfig Of the kind `oauth2_authorization_code`, which fetches tokens for a person who has agreed (RFC 6749, section 4.1, with PKCE).
+type OAuth2AuthorizationCodeProviderConfig struct {
+	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	//
+	// Example: false
+	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
+
+	// AllowedTokenHosts The only hosts that are asked for tokens; DNS names without a port, stored in lower case.
+	//
+	// Example: ["login.example.com"]
+	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
+
+	// AuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+	//
+	// Example: Authorization
+	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
+
+	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	//
+	// Example: Bearer
+	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
+
+	// AuthorizationEndpoint Where the person is sent to agree; https, without user and password.
+	//
+	// Example: https://login.example.com/oauth2/authorize
+	AuthorizationEndpoint string `json:"authorization_endpoint"`
+
+	// AuthorizationParams More query parameters for `authorization_endpoint`, none unless said; not `client_id`, `code_challenge`,
+	// `code_challenge_method`, `redirect_uri`, `response_type`, `scope` or `state`.
+	//
+	//
+	// Example: {"access_type":"offline","prompt":"consent"}
+	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
+
+	// ClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+	//
+	// Example: client_secret_post
+	ClientAuthMethod *OAuth2AuthorizationCodeProviderConfigClientAuthMethod `json:"client_auth_method,omitempty"`
+
+	// ClientID Who Caracal is to the token endpoint.
+	//
+	// Example: caracal-billing
+	ClientID ProviderClientID `json:"client_id"`
+
+	// ClientSecret Sealed and never shown again; required unless `client_auth_method` is `none`.
+	//
+	// Example: a-secret-of-the-issuers-making
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	//
+	// Example: true
+	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
+
+	// RedirectURI Where the person comes back to, as it is registered there; an absolute URI, also of a scheme of one's own.
+	//
+	// Example: https://console.example.com/oauth/callback
+	RedirectURI string `json:"redirect_uri"`
+
+	// Scopes The scopes to ask for; none unless said.
+	//
+	// Example: ["invoices:read"]
+	Scopes *ProviderScopes `json:"scopes,omitempty"`
+
+	// TokenEndpoint Where tokens are fetched; https, without user and password, and on a host in `allowed_token_hosts`.
+	//
+	// Example: https://login.example.com/oauth2/token
+	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
+
+	// TokenParams More form parameters for `token_endpoint`, none unless said; not `client_assertion`, `client_assertion_type`,
+	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` or `scope`.
+	//
+	//
+	// Example: {"tenant":"acme"}
+	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
+}
+
+// OAuth2AuthorizationCodeProviderConfigClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+//
+// Example: client_secret_post
+type OAuth2AuthorizationCodeProviderConfigClientAuthMethod string
+
+// OAuth2ClientCredentialsProviderConfig Of the kind `oauth2_client_credentials`, which fetches tokens in Caracal's own name (RFC 6749, section 4.4).
+type OAuth2ClientCredentialsProviderConfig struct {
+	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	//
+	// Example: false
+	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
+
+	// AllowedTokenHosts The only hosts that are asked for tokens; DNS names without a port, stored in lower case.
+	//
+	// Example: ["login.example.com"]
+	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
+
+	// Audience The `audience` to ask a token for; none unless said.
+	//
+	// Example: https://api.example.com
+	Audience *string `json:"audience,omitempty"`
+
+	// AuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+	//
+	// Example: Authorization
+	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
+
+	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	//
+	// Example: Bearer
+	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
+
+	// ClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+	//
+	// Example: private_key_jwt
+	ClientAuthMethod *OAuth2ClientCredentialsProviderConfigClientAuthMethod `json:"client_auth_method,omitempty"`
+
+	// ClientID Who Caracal is to the token endpoint.
+	//
+	// Example: caracal-billing
+	ClientID ProviderClientID `json:"client_id"`
+
+	// ClientSecret Sealed and never shown again; required unless `client_auth_method` is `private_key_jwt`, where it is refused, or `none`.
+	//
+	// Example: a-secret-of-the-issuers-making
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	//
+	// Example: true
+	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
+
+	// KeyID The `kid` of assertions; only if `client_auth_method` is `private_key_jwt`.
+	//
+	// Example: 2026-07
+	KeyID *string `json:"key_id,omitempty"`
+
+	// PrivateKey The key that signs assertions, in PEM; sealed and never shown again; required if `client_auth_method` is `private_key_jwt`, otherwise refused.
+	//
+	// Example: -----BEGIN PRIVATE KEY-----
+	// …
+	// -----END PRIVATE KEY-----
+	PrivateKey *string `json:"private_key,omitempty"`
+
+	// Resource The `resource` to ask a token for (RFC 8707); none unless said.
+	//
+	// Example: https://api.example.com/invoices
+	Resource *string `json:"resource,omitempty"`
+
+	// Scopes The scopes to ask for; none unless said.
+	//
+	// Example: ["invoices:read"]
+	Scopes *ProviderScopes `json:"scopes,omitempty"`
+
+	// TokenEndpoint Where tokens are fetched; https, without user and password, and on a host in `allowed_token_hosts`.
+	//
+	// Example: https://login.example.com/oauth2/token
+	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
+
+	// TokenParams More form parameters for `token_endpoint`, none unless said; not `client_assertion`, `client_assertion_type`,
+	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` or `scope`.
+	//
+	//
+	// Example: {"tenant":"acme"}
+	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
+}
+
+// OAuth2ClientCredentialsProviderConfigClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+//
+// Example: private_key_jwt
+type OAuth2ClientCredentialsProviderConfigClientAuthMethod string
+
 // OpenAPI defines model for OpenAPI.
 type OpenAPI map[string]interface{}
+
+// OperationEnforcement Whether gateways hold each request against the operations, or treat all alike.
+type OperationEnforcement string
+
+// Provider Where an upstream's credential comes from.
+type Provider struct {
+	// ConfigJSON The configuration, normalised, without its secrets.
+	ConfigJSON json.RawMessage `json:"config_json"`
+
+	// CreatedAt UTC, with exactly three fractional digits.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt  Timestamp `json:"created_at"`
+	ID         ID        `json:"id"`
+	Identifier string    `json:"identifier"`
+
+	// Kind How the provider comes by the credential that an upstream wants.
+	Kind ProviderKind `json:"kind"`
+	Name string       `json:"name"`
+
+	// SecretConfigKeys The names of the secrets that are sealed, sorted.
+	SecretConfigKeys []string `json:"secret_config_keys"`
+
+	// UpdatedAt UTC, with exactly three fractional digits.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	UpdatedAt Timestamp `json:"updated_at"`
+	ZoneID    ID        `json:"zone_id"`
+}
+
+// ProviderAllowRuntimeInjection Whether the credential may be injected at run time.
+//
+// Example: false
+type ProviderAllowRuntimeInjection = bool
+
+// ProviderAllowedTokenHosts The only hosts that are asked for tokens; DNS names without a port, stored in lower case.
+//
+// Example: ["login.example.com"]
+type ProviderAllowedTokenHosts = []string
+
+// ProviderAuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+//
+// Example: Authorization
+type ProviderAuthHeader = string
+
+// ProviderAuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+//
+// Example: Bearer
+type ProviderAuthScheme = string
+
+// ProviderClientID Who Caracal is to the token endpoint.
+//
+// Example: caracal-billing
+type ProviderClientID = string
+
+// ProviderConfigInput What the kind wants; `{}` unless said. A change sends no kind, so it is not this schema that a configuration is
+// held against: the first thing that is wrong for the kind is told as `invalid_provider_config`.
+type ProviderConfigInput struct {
+	union json.RawMessage
+}
+
+// ProviderForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+//
+// Example: true
+type ProviderForwardCaracalIdentity = bool
+
+// ProviderIdentifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
+type ProviderIdentifier = string
+
+// ProviderKind How the provider comes by the credential that an upstream wants.
+type ProviderKind string
+
+// ProviderName For people; not unique. What is blank counts as absent.
+type ProviderName = string
+
+// ProviderPatch defines model for ProviderPatch.
+type ProviderPatch struct {
+	// ConfigJSON What the kind wants; `{}` unless said. A change sends no kind, so it is not this schema that a configuration is
+	// held against: the first thing that is wrong for the kind is told as `invalid_provider_config`.
+	ConfigJSON *ProviderConfigInput `json:"config_json,omitempty"`
+
+	// Identifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
+	Identifier *ProviderIdentifier `json:"identifier,omitempty"`
+
+	// Kind How the provider comes by the credential that an upstream wants.
+	Kind *ProviderKind `json:"kind,omitempty"`
+
+	// Name For people; not unique. What is blank counts as absent.
+	Name *ProviderName `json:"name,omitempty"`
+}
+
+// ProviderScopes The scopes to ask for; none unless said.
+//
+// Example: ["invoices:read"]
+type ProviderScopes = []string
+
+// ProviderTest defines model for ProviderTest.
+type ProviderTest struct {
+	// Detail What happened, for a person.
+	Detail string `json:"detail"`
+
+	// DurationMs How long that took, in milliseconds.
+	DurationMs int64 `json:"duration_ms"`
+
+	// Reachable Whether the endpoint answered at all.
+	Reachable bool `json:"reachable"`
+
+	// Status The HTTP status of its answer; null if there was none.
+	Status *int `json:"status"`
+}
+
+// ProviderTokenEndpoint Where tokens are fetched; https, without user and password, and on a host in `allowed_token_hosts`.
+//
+// Example: https://login.example.com/oauth2/token
+type ProviderTokenEndpoint = string
+
+// ProviderTokenParams More form parameters for `token_endpoint`, none unless said; not `client_assertion`, `client_assertion_type`,
+// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` or `scope`.
+//
+// Example: {"tenant":"acme"}
+type ProviderTokenParams map[string]string
 
 // Readiness defines model for Readiness.
 type Readiness struct {
@@ -291,6 +751,89 @@ type RegisteredApplication struct {
 // RegistrationMethod Whether people manage it, or it registered itself.
 type RegistrationMethod string
 
+// Resource An upstream that is reached through a gateway, under Caracal's authority.
+type Resource struct {
+	// CreatedAt UTC, with exactly three fractional digits.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt            Timestamp `json:"created_at"`
+	CredentialProviderID ID        `json:"credential_provider_id"`
+
+	// GatewayApplicationID The application that exchanges tokens for it; null if that was archived, and on the control resource.
+	GatewayApplicationID *string `json:"gateway_application_id"`
+	ID                   ID      `json:"id"`
+	Identifier           string  `json:"identifier"`
+	Name                 string  `json:"name"`
+
+	// OperationEnforcement Whether gateways hold each request against the operations, or treat all alike.
+	OperationEnforcement OperationEnforcement `json:"operation_enforcement"`
+	Operations           []ResourceOperation  `json:"operations"`
+	Scopes               []string             `json:"scopes"`
+
+	// UpdatedAt UTC, with exactly three fractional digits.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	UpdatedAt Timestamp `json:"updated_at"`
+
+	// UpstreamURL Null on the control resource only.
+	UpstreamURL *string `json:"upstream_url"`
+	ZoneID      ID      `json:"zone_id"`
+}
+
+// ResourceIdentifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`; unique among the
+// zone's live resources. The control audience, which is none, names the control resource.
+type ResourceIdentifier = string
+
+// ResourceName For people; not unique.
+type ResourceName = string
+
+// ResourceOperation One thing that the resource offers, under one of its scopes.
+type ResourceOperation struct {
+	// Method Of HTTP, in upper case.
+	//
+	// Example: GET
+	Method string `json:"method"`
+
+	// Path It begins with a slash.
+	//
+	// Example: /invoices
+	Path string `json:"path"`
+
+	// Scope One of the resource's.
+	//
+	// Example: invoices:read
+	Scope string `json:"scope"`
+}
+
+// ResourcePatch defines model for ResourcePatch.
+type ResourcePatch struct {
+	// CredentialProviderID The provider whose credential the upstream gets; null and empty are none.
+	CredentialProviderID nullable.Nullable[string] `json:"credential_provider_id,omitempty"`
+
+	// GatewayApplicationID The managed application that exchanges tokens for it; null is none.
+	GatewayApplicationID nullable.Nullable[string] `json:"gateway_application_id,omitempty"`
+
+	// Identifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`; unique among the
+	// zone's live resources. The control audience, which is none, names the control resource.
+	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
+
+	// Name For people; not unique.
+	Name *ResourceName `json:"name,omitempty"`
+
+	// OperationEnforcement Whether gateways hold each request against the operations, or treat all alike.
+	OperationEnforcement *OperationEnforcement   `json:"operation_enforcement,omitempty"`
+	Operations           *[]NewResourceOperation `json:"operations,omitempty"`
+
+	// Scopes What tokens for the resource may allow.
+	Scopes *ResourceScopes `json:"scopes,omitempty"`
+
+	// UpstreamURL Where gateways send requests to; http or https. Null takes it from the control resource.
+	UpstreamURL nullable.Nullable[string] `json:"upstream_url,omitempty"`
+}
+
+// ResourceScopes What tokens for the resource may allow.
+type ResourceScopes = []string
+
 // Timestamp UTC, with exactly three fractional digits.
 //
 // Example: 2026-07-01T12:00:00.123Z
@@ -313,6 +856,9 @@ type UnreadinessDependency string
 
 // UnreadinessError defines model for Unreadiness.Error.
 type UnreadinessError string
+
+// UpstreamURL Where gateways send requests to; http or https. Only the control resource can do without.
+type UpstreamURL = string
 
 // Zone A tenant.
 type Zone struct {
@@ -438,6 +984,48 @@ type UpdateApplicationParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListProvidersParams defines parameters for ListProviders.
+type ListProvidersParams struct {
+	// Limit How many rows a page holds at the most; 200 unless said.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DeleteProviderParams defines parameters for DeleteProvider.
+type DeleteProviderParams struct {
+	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// UpdateProviderParams defines parameters for UpdateProvider.
+type UpdateProviderParams struct {
+	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListResourcesParams defines parameters for ListResources.
+type ListResourcesParams struct {
+	// Limit How many rows a page holds at the most; 200 unless said.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DeleteResourceParams defines parameters for DeleteResource.
+type DeleteResourceParams struct {
+	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// UpdateResourceParams defines parameters for UpdateResource.
+type UpdateResourceParams struct {
+	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
 type CreateAdminTokenJSONRequestBody = NewAdminToken
 
@@ -455,6 +1043,158 @@ type RegisterApplicationJSONRequestBody = ApplicationRegistration
 
 // UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
 type UpdateApplicationJSONRequestBody = ApplicationPatch
+
+// CreateProviderJSONRequestBody defines body for CreateProvider for application/json ContentType.
+type CreateProviderJSONRequestBody = NewProvider
+
+// UpdateProviderJSONRequestBody defines body for UpdateProvider for application/json ContentType.
+type UpdateProviderJSONRequestBody = ProviderPatch
+
+// CreateResourceJSONRequestBody defines body for CreateResource for application/json ContentType.
+type CreateResourceJSONRequestBody = NewResource
+
+// UpdateResourceJSONRequestBody defines body for UpdateResource for application/json ContentType.
+type UpdateResourceJSONRequestBody = ResourcePatch
+
+// AsNoProviderConfig returns the union data inside the ProviderConfigInput as a NoProviderConfig
+func (t ProviderConfigInput) AsNoProviderConfig() (NoProviderConfig, error) {
+	var body NoProviderConfig
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromNoProviderConfig overwrites any union data inside the ProviderConfigInput as the provided NoProviderConfig
+func (t *ProviderConfigInput) FromNoProviderConfig(v NoProviderConfig) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeNoProviderConfig performs a merge with any union data inside the ProviderConfigInput, using the provided NoProviderConfig
+func (t *ProviderConfigInput) MergeNoProviderConfig(v NoProviderConfig) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsAPIKeyProviderConfig returns the union data inside the ProviderConfigInput as a APIKeyProviderConfig
+func (t ProviderConfigInput) AsAPIKeyProviderConfig() (APIKeyProviderConfig, error) {
+	var body APIKeyProviderConfig
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAPIKeyProviderConfig overwrites any union data inside the ProviderConfigInput as the provided APIKeyProviderConfig
+func (t *ProviderConfigInput) FromAPIKeyProviderConfig(v APIKeyProviderConfig) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeAPIKeyProviderConfig performs a merge with any union data inside the ProviderConfigInput, using the provided APIKeyProviderConfig
+func (t *ProviderConfigInput) MergeAPIKeyProviderConfig(v APIKeyProviderConfig) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsBearerTokenProviderConfig returns the union data inside the ProviderConfigInput as a BearerTokenProviderConfig
+func (t ProviderConfigInput) AsBearerTokenProviderConfig() (BearerTokenProviderConfig, error) {
+	var body BearerTokenProviderConfig
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromBearerTokenProviderConfig overwrites any union data inside the ProviderConfigInput as the provided BearerTokenProviderConfig
+func (t *ProviderConfigInput) FromBearerTokenProviderConfig(v BearerTokenProviderConfig) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeBearerTokenProviderConfig performs a merge with any union data inside the ProviderConfigInput, using the provided BearerTokenProviderConfig
+func (t *ProviderConfigInput) MergeBearerTokenProviderConfig(v BearerTokenProviderConfig) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOAuth2ClientCredentialsProviderConfig returns the union data inside the ProviderConfigInput as a OAuth2ClientCredentialsProviderConfig
+func (t ProviderConfigInput) AsOAuth2ClientCredentialsProviderConfig() (OAuth2ClientCredentialsProviderConfig, error) {
+	var body OAuth2ClientCredentialsProviderConfig
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOAuth2ClientCredentialsProviderConfig overwrites any union data inside the ProviderConfigInput as the provided OAuth2ClientCredentialsProviderConfig
+func (t *ProviderConfigInput) FromOAuth2ClientCredentialsProviderConfig(v OAuth2ClientCredentialsProviderConfig) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeOAuth2ClientCredentialsProviderConfig performs a merge with any union data inside the ProviderConfigInput, using the provided OAuth2ClientCredentialsProviderConfig
+func (t *ProviderConfigInput) MergeOAuth2ClientCredentialsProviderConfig(v OAuth2ClientCredentialsProviderConfig) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOAuth2AuthorizationCodeProviderConfig returns the union data inside the ProviderConfigInput as a OAuth2AuthorizationCodeProviderConfig
+func (t ProviderConfigInput) AsOAuth2AuthorizationCodeProviderConfig() (OAuth2AuthorizationCodeProviderConfig, error) {
+	var body OAuth2AuthorizationCodeProviderConfig
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOAuth2AuthorizationCodeProviderConfig overwrites any union data inside the ProviderConfigInput as the provided OAuth2AuthorizationCodeProviderConfig
+func (t *ProviderConfigInput) FromOAuth2AuthorizationCodeProviderConfig(v OAuth2AuthorizationCodeProviderConfig) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeOAuth2AuthorizationCodeProviderConfig performs a merge with any union data inside the ProviderConfigInput, using the provided OAuth2AuthorizationCodeProviderConfig
+func (t *ProviderConfigInput) MergeOAuth2AuthorizationCodeProviderConfig(v OAuth2AuthorizationCodeProviderConfig) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ProviderConfigInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ProviderConfigInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -527,6 +1267,39 @@ type ServerInterface interface {
 	// GetDCRStatus Count the applications that registered themselves
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
+	// ListProviders List providers
+	// (GET /v1/zones/{zoneId}/providers)
+	ListProviders(ctx echo.Context, zoneID ZoneID, params ListProvidersParams) error
+	// CreateProvider Create a provider
+	// (POST /v1/zones/{zoneId}/providers)
+	CreateProvider(ctx echo.Context, zoneID ZoneID) error
+	// DeleteProvider Archive a provider
+	// (DELETE /v1/zones/{zoneId}/providers/{id})
+	DeleteProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteProviderParams) error
+	// GetProvider Read a provider
+	// (GET /v1/zones/{zoneId}/providers/{id})
+	GetProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// UpdateProvider Change a provider
+	// (PATCH /v1/zones/{zoneId}/providers/{id})
+	UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateProviderParams) error
+	// TestProvider See whether a provider's token endpoint can be reached
+	// (POST /v1/zones/{zoneId}/providers/{id}/test)
+	TestProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// ListResources List resources
+	// (GET /v1/zones/{zoneId}/resources)
+	ListResources(ctx echo.Context, zoneID ZoneID, params ListResourcesParams) error
+	// CreateResource Create a resource
+	// (POST /v1/zones/{zoneId}/resources)
+	CreateResource(ctx echo.Context, zoneID ZoneID) error
+	// DeleteResource Archive a resource
+	// (DELETE /v1/zones/{zoneId}/resources/{id})
+	DeleteResource(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteResourceParams) error
+	// GetResource Read a resource
+	// (GET /v1/zones/{zoneId}/resources/{id})
+	GetResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// UpdateResource Change a resource
+	// (PATCH /v1/zones/{zoneId}/resources/{id})
+	UpdateResource(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateResourceParams) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -1000,6 +1773,350 @@ func (w *ServerInterfaceWrapper) GetDCRStatus(ctx echo.Context) error {
 	return err
 }
 
+// ListProviders converts echo context to params.
+func (w *ServerInterfaceWrapper) ListProviders(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListProvidersParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListProviders(ctx, zoneID, params)
+	return err
+}
+
+// CreateProvider converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateProvider(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateProvider(ctx, zoneID)
+	return err
+}
+
+// DeleteProvider converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteProvider(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteProviderParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteProvider(ctx, zoneID, id, params)
+	return err
+}
+
+// GetProvider converts echo context to params.
+func (w *ServerInterfaceWrapper) GetProvider(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetProvider(ctx, zoneID, id)
+	return err
+}
+
+// UpdateProvider converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateProvider(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpdateProviderParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateProvider(ctx, zoneID, id, params)
+	return err
+}
+
+// TestProvider converts echo context to params.
+func (w *ServerInterfaceWrapper) TestProvider(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.TestProvider(ctx, zoneID, id)
+	return err
+}
+
+// ListResources converts echo context to params.
+func (w *ServerInterfaceWrapper) ListResources(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListResourcesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListResources(ctx, zoneID, params)
+	return err
+}
+
+// CreateResource converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateResource(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateResource(ctx, zoneID)
+	return err
+}
+
+// DeleteResource converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteResource(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteResourceParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteResource(ctx, zoneID, id, params)
+	return err
+}
+
+// GetResource converts echo context to params.
+func (w *ServerInterfaceWrapper) GetResource(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetResource(ctx, zoneID, id)
+	return err
+}
+
+// UpdateResource converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateResource(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpdateResourceParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateResource(ctx, zoneID, id, params)
+	return err
+}
+
 // This is a simple interface which specifies echo.Route addition functions which
 // are present on both echo.Echo and echo.Group, since we want to allow using
 // either of them for path registration
@@ -1070,6 +2187,17 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.ListProviders, options.OperationMiddlewares["listProviders"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.CreateProvider, options.OperationMiddlewares["createProvider"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/providers/:id", wrapper.DeleteProvider, options.OperationMiddlewares["deleteProvider"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/providers/:id", wrapper.GetProvider, options.OperationMiddlewares["getProvider"]...)
+	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/providers/:id", wrapper.UpdateProvider, options.OperationMiddlewares["updateProvider"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/providers/:id/test", wrapper.TestProvider, options.OperationMiddlewares["testProvider"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/resources", wrapper.ListResources, options.OperationMiddlewares["listResources"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/resources", wrapper.CreateResource, options.OperationMiddlewares["createResource"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.DeleteResource, options.OperationMiddlewares["deleteResource"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.GetResource, options.OperationMiddlewares["getResource"]...)
+	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.UpdateResource, options.OperationMiddlewares["updateResource"]...)
 
 }
 
@@ -1669,6 +2797,321 @@ func (response GetDCRStatus200JSONResponse) VisitGetDCRStatusResponse(w http.Res
 	return err
 }
 
+type ListProvidersRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListProvidersParams
+}
+
+type ListProvidersResponseObject interface {
+	VisitListProvidersResponse(w http.ResponseWriter) error
+}
+
+type ListProviders200ResponseHeaders struct {
+	Link *string
+}
+
+type ListProviders200JSONResponse struct {
+	Body    []Provider
+	Headers ListProviders200ResponseHeaders
+}
+
+func (response ListProviders200JSONResponse) VisitListProvidersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateProviderRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreateProviderJSONRequestBody
+}
+
+type CreateProviderResponseObject interface {
+	VisitCreateProviderResponse(w http.ResponseWriter) error
+}
+
+type CreateProvider201ResponseHeaders struct {
+	ETag string
+}
+
+type CreateProvider201JSONResponse struct {
+	Body    Provider
+	Headers CreateProvider201ResponseHeaders
+}
+
+func (response CreateProvider201JSONResponse) VisitCreateProviderResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteProviderRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params DeleteProviderParams
+}
+
+type DeleteProviderResponseObject interface {
+	VisitDeleteProviderResponse(w http.ResponseWriter) error
+}
+
+type DeleteProvider204Response struct {
+}
+
+func (response DeleteProvider204Response) VisitDeleteProviderResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetProviderRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+}
+
+type GetProviderResponseObject interface {
+	VisitGetProviderResponse(w http.ResponseWriter) error
+}
+
+type GetProvider200ResponseHeaders struct {
+	ETag string
+}
+
+type GetProvider200JSONResponse struct {
+	Body    Provider
+	Headers GetProvider200ResponseHeaders
+}
+
+func (response GetProvider200JSONResponse) VisitGetProviderResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateProviderRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params UpdateProviderParams
+	Body   *UpdateProviderJSONRequestBody
+}
+
+type UpdateProviderResponseObject interface {
+	VisitUpdateProviderResponse(w http.ResponseWriter) error
+}
+
+type UpdateProvider200ResponseHeaders struct {
+	ETag string
+}
+
+type UpdateProvider200JSONResponse struct {
+	Body    Provider
+	Headers UpdateProvider200ResponseHeaders
+}
+
+func (response UpdateProvider200JSONResponse) VisitUpdateProviderResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestProviderRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+}
+
+type TestProviderResponseObject interface {
+	VisitTestProviderResponse(w http.ResponseWriter) error
+}
+
+type TestProvider200JSONResponse ProviderTest
+
+func (response TestProvider200JSONResponse) VisitTestProviderResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListResourcesRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListResourcesParams
+}
+
+type ListResourcesResponseObject interface {
+	VisitListResourcesResponse(w http.ResponseWriter) error
+}
+
+type ListResources200ResponseHeaders struct {
+	Link *string
+}
+
+type ListResources200JSONResponse struct {
+	Body    []Resource
+	Headers ListResources200ResponseHeaders
+}
+
+func (response ListResources200JSONResponse) VisitListResourcesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+	}
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateResourceRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreateResourceJSONRequestBody
+}
+
+type CreateResourceResponseObject interface {
+	VisitCreateResourceResponse(w http.ResponseWriter) error
+}
+
+type CreateResource201ResponseHeaders struct {
+	ETag string
+}
+
+type CreateResource201JSONResponse struct {
+	Body    Resource
+	Headers CreateResource201ResponseHeaders
+}
+
+func (response CreateResource201JSONResponse) VisitCreateResourceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteResourceRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params DeleteResourceParams
+}
+
+type DeleteResourceResponseObject interface {
+	VisitDeleteResourceResponse(w http.ResponseWriter) error
+}
+
+type DeleteResource204Response struct {
+}
+
+func (response DeleteResource204Response) VisitDeleteResourceResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetResourceRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+}
+
+type GetResourceResponseObject interface {
+	VisitGetResourceResponse(w http.ResponseWriter) error
+}
+
+type GetResource200ResponseHeaders struct {
+	ETag string
+}
+
+type GetResource200JSONResponse struct {
+	Body    Resource
+	Headers GetResource200ResponseHeaders
+}
+
+func (response GetResource200JSONResponse) VisitGetResourceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateResourceRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params UpdateResourceParams
+	Body   *UpdateResourceJSONRequestBody
+}
+
+type UpdateResourceResponseObject interface {
+	VisitUpdateResourceResponse(w http.ResponseWriter) error
+}
+
+type UpdateResource200ResponseHeaders struct {
+	ETag string
+}
+
+type UpdateResource200JSONResponse struct {
+	Body    Resource
+	Headers UpdateResource200ResponseHeaders
+}
+
+func (response UpdateResource200JSONResponse) VisitUpdateResourceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// GetHealth Is the process alive
@@ -1740,6 +3183,39 @@ type StrictServerInterface interface {
 	// GetDCRStatus Count the applications that registered themselves
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
+	// ListProviders List providers
+	// (GET /v1/zones/{zoneId}/providers)
+	ListProviders(ctx context.Context, request ListProvidersRequestObject) (ListProvidersResponseObject, error)
+	// CreateProvider Create a provider
+	// (POST /v1/zones/{zoneId}/providers)
+	CreateProvider(ctx context.Context, request CreateProviderRequestObject) (CreateProviderResponseObject, error)
+	// DeleteProvider Archive a provider
+	// (DELETE /v1/zones/{zoneId}/providers/{id})
+	DeleteProvider(ctx context.Context, request DeleteProviderRequestObject) (DeleteProviderResponseObject, error)
+	// GetProvider Read a provider
+	// (GET /v1/zones/{zoneId}/providers/{id})
+	GetProvider(ctx context.Context, request GetProviderRequestObject) (GetProviderResponseObject, error)
+	// UpdateProvider Change a provider
+	// (PATCH /v1/zones/{zoneId}/providers/{id})
+	UpdateProvider(ctx context.Context, request UpdateProviderRequestObject) (UpdateProviderResponseObject, error)
+	// TestProvider See whether a provider's token endpoint can be reached
+	// (POST /v1/zones/{zoneId}/providers/{id}/test)
+	TestProvider(ctx context.Context, request TestProviderRequestObject) (TestProviderResponseObject, error)
+	// ListResources List resources
+	// (GET /v1/zones/{zoneId}/resources)
+	ListResources(ctx context.Context, request ListResourcesRequestObject) (ListResourcesResponseObject, error)
+	// CreateResource Create a resource
+	// (POST /v1/zones/{zoneId}/resources)
+	CreateResource(ctx context.Context, request CreateResourceRequestObject) (CreateResourceResponseObject, error)
+	// DeleteResource Archive a resource
+	// (DELETE /v1/zones/{zoneId}/resources/{id})
+	DeleteResource(ctx context.Context, request DeleteResourceRequestObject) (DeleteResourceResponseObject, error)
+	// GetResource Read a resource
+	// (GET /v1/zones/{zoneId}/resources/{id})
+	GetResource(ctx context.Context, request GetResourceRequestObject) (GetResourceResponseObject, error)
+	// UpdateResource Change a resource
+	// (PATCH /v1/zones/{zoneId}/resources/{id})
+	UpdateResource(ctx context.Context, request UpdateResourceRequestObject) (UpdateResourceResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx echo.Context, request any) (any, error)
@@ -2455,6 +3931,386 @@ func (sh *strictHandler) GetDCRStatus(ctx echo.Context, zoneID ZoneID) error {
 		return err
 	} else if validResponse, ok := response.(GetDCRStatusResponseObject); ok {
 		return validResponse.VisitGetDCRStatusResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListProviders operation middleware
+func (sh *strictHandler) ListProviders(ctx echo.Context, zoneID ZoneID, params ListProvidersParams) error {
+	var request ListProvidersRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListProviders(ctx.Request().Context(), request.(ListProvidersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListProviders")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListProvidersResponseObject); ok {
+		return validResponse.VisitListProvidersResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateProvider operation middleware
+func (sh *strictHandler) CreateProvider(ctx echo.Context, zoneID ZoneID) error {
+	var request CreateProviderRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreateProviderJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateProvider(ctx.Request().Context(), request.(CreateProviderRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateProvider")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateProviderResponseObject); ok {
+		return validResponse.VisitCreateProviderResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteProvider operation middleware
+func (sh *strictHandler) DeleteProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteProviderParams) error {
+	var request DeleteProviderRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteProvider(ctx.Request().Context(), request.(DeleteProviderRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteProvider")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteProviderResponseObject); ok {
+		return validResponse.VisitDeleteProviderResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetProvider operation middleware
+func (sh *strictHandler) GetProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request GetProviderRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetProvider(ctx.Request().Context(), request.(GetProviderRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetProvider")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetProviderResponseObject); ok {
+		return validResponse.VisitGetProviderResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateProvider operation middleware
+func (sh *strictHandler) UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateProviderParams) error {
+	var request UpdateProviderRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	var body UpdateProviderJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateProvider(ctx.Request().Context(), request.(UpdateProviderRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateProvider")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateProviderResponseObject); ok {
+		return validResponse.VisitUpdateProviderResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// TestProvider operation middleware
+func (sh *strictHandler) TestProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request TestProviderRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.TestProvider(ctx.Request().Context(), request.(TestProviderRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestProvider")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(TestProviderResponseObject); ok {
+		return validResponse.VisitTestProviderResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListResources operation middleware
+func (sh *strictHandler) ListResources(ctx echo.Context, zoneID ZoneID, params ListResourcesParams) error {
+	var request ListResourcesRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListResources(ctx.Request().Context(), request.(ListResourcesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListResources")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListResourcesResponseObject); ok {
+		return validResponse.VisitListResourcesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateResource operation middleware
+func (sh *strictHandler) CreateResource(ctx echo.Context, zoneID ZoneID) error {
+	var request CreateResourceRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreateResourceJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateResource(ctx.Request().Context(), request.(CreateResourceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateResource")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateResourceResponseObject); ok {
+		return validResponse.VisitCreateResourceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteResource operation middleware
+func (sh *strictHandler) DeleteResource(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteResourceParams) error {
+	var request DeleteResourceRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteResource(ctx.Request().Context(), request.(DeleteResourceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteResource")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteResourceResponseObject); ok {
+		return validResponse.VisitDeleteResourceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetResource operation middleware
+func (sh *strictHandler) GetResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request GetResourceRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetResource(ctx.Request().Context(), request.(GetResourceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetResource")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetResourceResponseObject); ok {
+		return validResponse.VisitGetResourceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateResource operation middleware
+func (sh *strictHandler) UpdateResource(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateResourceParams) error {
+	var request UpdateResourceRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	var body UpdateResourceJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateResource(ctx.Request().Context(), request.(UpdateResourceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateResource")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateResourceResponseObject); ok {
+		return validResponse.VisitUpdateResourceResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

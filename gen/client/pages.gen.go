@@ -65,6 +65,44 @@ func (c *ClientWithResponses) AllDeadLetters(ctx context.Context, params *ListDe
 	})
 }
 
+// AllProviders yields what [ClientWithResponses.ListProvidersWithResponse] lists, page after page, to its end. A refusal is the
+// last thing it yields, as an [*Error].
+func (c *ClientWithResponses) AllProviders(ctx context.Context, zoneID string, params *ListProvidersParams, edit ...RequestEditorFn) iter.Seq2[Provider, error] {
+	return all(func(cursor *string) (*[]Provider, *http.Response, error) {
+		page := ListProvidersParams{}
+		if params != nil {
+			page = *params
+		}
+		if cursor != nil {
+			page.Cursor = cursor
+		}
+		resp, err := c.ListProvidersWithResponse(ctx, zoneID, &page, edit...)
+		if err != nil {
+			return nil, nil, err
+		}
+		return resp.JSON200, resp.HTTPResponse, check(resp)
+	})
+}
+
+// AllResources yields what [ClientWithResponses.ListResourcesWithResponse] lists, page after page, to its end. A refusal is the
+// last thing it yields, as an [*Error].
+func (c *ClientWithResponses) AllResources(ctx context.Context, zoneID string, params *ListResourcesParams, edit ...RequestEditorFn) iter.Seq2[Resource, error] {
+	return all(func(cursor *string) (*[]Resource, *http.Response, error) {
+		page := ListResourcesParams{}
+		if params != nil {
+			page = *params
+		}
+		if cursor != nil {
+			page.Cursor = cursor
+		}
+		resp, err := c.ListResourcesWithResponse(ctx, zoneID, &page, edit...)
+		if err != nil {
+			return nil, nil, err
+		}
+		return resp.JSON200, resp.HTTPResponse, check(resp)
+	})
+}
+
 // AllZones yields what [ClientWithResponses.ListZonesWithResponse] lists, page after page, to its end. A refusal is the
 // last thing it yields, as an [*Error].
 func (c *ClientWithResponses) AllZones(ctx context.Context, params *ListZonesParams, edit ...RequestEditorFn) iter.Seq2[Zone, error] {

@@ -144,6 +144,52 @@ const (
 	AdminTokenManagementForbiddenForDerivedToken Code = "admin_token_management_forbidden_for_derived_token"
 	// AdminTokenNotFound: 404. There is no such live admin token.
 	AdminTokenNotFound Code = "admin_token_not_found"
+	// InvalidProvider: 400. The body does not describe a provider.
+	InvalidProvider Code = "invalid_provider"
+	// InvalidProviderIdentifier: 400. The identifier is not formed as those of providers are.
+	InvalidProviderIdentifier Code = "invalid_provider_identifier"
+	// InvalidProviderConfig: 400. The configuration is not what this kind of provider wants.
+	InvalidProviderConfig Code = "invalid_provider_config"
+	// ProviderConfigRequired: 400. A provider that changes its kind needs a configuration for the new one.
+	ProviderConfigRequired Code = "provider_config_required"
+	// ProviderTestUnsupported: 400. Providers of this kind have no token endpoint to reach.
+	ProviderTestUnsupported Code = "provider_test_unsupported"
+	// ProviderNotFound: 404. There is no such provider in this zone.
+	ProviderNotFound Code = "provider_not_found"
+	// ProviderIdentifierConflict: 409. The identifier belongs to another provider of this zone.
+	ProviderIdentifierConflict Code = "provider_identifier_conflict"
+	// ProviderInUse: 409. Resources of this zone name the provider as their credential provider.
+	ProviderInUse Code = "provider_in_use"
+	// InvalidResource: 400. The body does not describe a resource.
+	InvalidResource Code = "invalid_resource"
+	// InvalidResourceIdentifier: 400. The identifier is not an audience that tokens can be for.
+	InvalidResourceIdentifier Code = "invalid_resource_identifier"
+	// CredentialProviderRequired: 400. A resource needs a credential provider.
+	CredentialProviderRequired Code = "credential_provider_required"
+	// UpstreamURLRequired: 400. A resource needs an upstream URL.
+	UpstreamURLRequired Code = "upstream_url_required"
+	// GatewayApplicationRequired: 400. A resource needs an application that exchanges tokens for it.
+	GatewayApplicationRequired Code = "gateway_application_required"
+	// GatewayExchangeApplicationMustBeManaged: 400. An application that registered itself cannot exchange tokens for a resource.
+	GatewayExchangeApplicationMustBeManaged Code = "gateway_exchange_application_must_be_managed"
+	// OperationMethodAndPathRequired: 400. An operation has no method or no path.
+	OperationMethodAndPathRequired Code = "operation_method_and_path_required"
+	// OperationPathMustBeAbsolute: 400. An operation's path does not begin with a slash.
+	OperationPathMustBeAbsolute Code = "operation_path_must_be_absolute"
+	// OperationScopeNotInResourceScopes: 400. An operation wants a scope that is not among the resource's.
+	OperationScopeNotInResourceScopes Code = "operation_scope_not_in_resource_scopes"
+	// OperationDuplicate: 400. Two operations have the same method and path.
+	OperationDuplicate Code = "operation_duplicate"
+	// ResourceNotFound: 404. There is no such resource in this zone.
+	ResourceNotFound Code = "resource_not_found"
+	// GatewayApplicationNotFound: 404. There is no such live application in this zone.
+	GatewayApplicationNotFound Code = "gateway_application_not_found"
+	// ProtectedResource: 409. The control resource belongs to the control API.
+	ProtectedResource Code = "protected_resource"
+	// ResourceQuotaExceeded: 409. The zone has as many resources as it may.
+	ResourceQuotaExceeded Code = "resource_quota_exceeded"
+	// ResourceIdentifierConflict: 409. The identifier belongs to another resource of this zone.
+	ResourceIdentifierConflict Code = "resource_identifier_conflict"
 	// DeadLetterNotFound: 404. There is no such dead letter.
 	DeadLetterNotFound Code = "dead_letter_not_found"
 )
@@ -190,5 +236,28 @@ var Table = map[Code]Entry{
 	ZoneIDNotAllowedForGlobal: {400, "", "A global token names no zone."},
 	AdminTokenManagementForbiddenForDerivedToken: {403, "", "A token that was derived from the bootstrap token cannot manage tokens."},
 	AdminTokenNotFound:                           {404, "", "There is no such live admin token."},
+	InvalidProvider:                              {400, "body", "The body does not describe a provider."},
+	InvalidProviderIdentifier:                    {400, "", "The identifier is not formed as those of providers are."},
+	InvalidProviderConfig:                        {400, "", "The configuration is not what this kind of provider wants."},
+	ProviderConfigRequired:                       {400, "", "A provider that changes its kind needs a configuration for the new one."},
+	ProviderTestUnsupported:                      {400, "", "Providers of this kind have no token endpoint to reach."},
+	ProviderNotFound:                             {404, "", "There is no such provider in this zone."},
+	ProviderIdentifierConflict:                   {409, "", "The identifier belongs to another provider of this zone."},
+	ProviderInUse:                                {409, "", "Resources of this zone name the provider as their credential provider."},
+	InvalidResource:                              {400, "body", "The body does not describe a resource."},
+	InvalidResourceIdentifier:                    {400, "", "The identifier is not an audience that tokens can be for."},
+	CredentialProviderRequired:                   {400, "", "A resource needs a credential provider."},
+	UpstreamURLRequired:                          {400, "", "A resource needs an upstream URL."},
+	GatewayApplicationRequired:                   {400, "", "A resource needs an application that exchanges tokens for it."},
+	GatewayExchangeApplicationMustBeManaged:      {400, "", "An application that registered itself cannot exchange tokens for a resource."},
+	OperationMethodAndPathRequired:               {400, "", "An operation has no method or no path."},
+	OperationPathMustBeAbsolute:                  {400, "", "An operation's path does not begin with a slash."},
+	OperationScopeNotInResourceScopes:            {400, "", "An operation wants a scope that is not among the resource's."},
+	OperationDuplicate:                           {400, "", "Two operations have the same method and path."},
+	ResourceNotFound:                             {404, "", "There is no such resource in this zone."},
+	GatewayApplicationNotFound:                   {404, "", "There is no such live application in this zone."},
+	ProtectedResource:                            {409, "", "The control resource belongs to the control API."},
+	ResourceQuotaExceeded:                        {409, "", "The zone has as many resources as it may."},
+	ResourceIdentifierConflict:                   {409, "", "The identifier belongs to another resource of this zone."},
 	DeadLetterNotFound:                           {404, "", "There is no such dead letter."},
 }

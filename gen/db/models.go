@@ -5,6 +5,7 @@
 package db
 
 import (
+	"encoding/json"
 	"time"
 )
 
@@ -74,6 +75,15 @@ type AuditEntry struct {
 	OccurredAt time.Time
 }
 
+type DataKey struct {
+	ZoneID    string
+	Number    int32
+	WrappedBy string
+	Wrapped   []byte
+	CreatedAt time.Time
+	RetiredAt *time.Time
+}
+
 type DelegationEdge struct {
 	ZoneID                string
 	ID                    string
@@ -84,7 +94,7 @@ type DelegationEdge struct {
 	ParentEdgeID          *string
 	ResourceID            *string
 	Scopes                []string
-	Constraints           []byte
+	Constraints           json.RawMessage
 	Status                string
 	EdgeVersion           int64
 	ExpiresAt             time.Time
@@ -103,7 +113,7 @@ type Outbox struct {
 	ID           string
 	Seq          int64
 	Stream       string
-	Fields       []byte
+	Fields       json.RawMessage
 	RequestID    string
 	Traceparent  *string
 	Attempts     int32
@@ -111,6 +121,63 @@ type Outbox struct {
 	CreatedAt    time.Time
 	DispatchedAt *time.Time
 	DeadAt       *time.Time
+}
+
+type Provider struct {
+	ZoneID           string
+	ID               string
+	Name             string
+	Identifier       string
+	Kind             string
+	ConfigJSON       json.RawMessage
+	SecretConfigKeys []string
+	SecretConfig     []byte
+	DataKey          *int32
+	Version          int64
+	CreatedAt        time.Time
+	UpdatedAt        time.Time
+	ArchivedAt       *time.Time
+}
+
+type ProviderGrant struct {
+	ZoneID              string
+	ID                  string
+	UserID              string
+	ResourceID          string
+	ProviderID          string
+	Scopes              []string
+	Status              string
+	AccessToken         []byte
+	RefreshToken        []byte
+	DataKey             *int32
+	RefreshTokenVersion int64
+	RefreshedAt         *time.Time
+	ExpiresAt           *time.Time
+	CreatedAt           time.Time
+	UpdatedAt           time.Time
+}
+
+type Resource struct {
+	ZoneID               string
+	ID                   string
+	Name                 string
+	Identifier           string
+	UpstreamURL          *string
+	Scopes               []string
+	CredentialProviderID string
+	GatewayApplicationID *string
+	Operations           json.RawMessage
+	OperationEnforcement string
+	Version              int64
+	CreatedAt            time.Time
+	UpdatedAt            time.Time
+	ArchivedAt           *time.Time
+}
+
+type ResourceTotal struct {
+	ZoneID          string
+	Live            int64
+	BindingRevision int64
 }
 
 type Session struct {

@@ -7,6 +7,7 @@ package db
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 )
 
@@ -97,7 +98,7 @@ type ListPendingOutboxRow struct {
 	ID          string
 	Seq         int64
 	Stream      string
-	Fields      []byte
+	Fields      json.RawMessage
 	Attempts    int32
 	Traceparent *string
 	AgeSeconds  float64

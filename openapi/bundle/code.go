@@ -105,7 +105,7 @@ func goName(code string) string {
 	var b strings.Builder
 	for word := range strings.SplitSeq(code, "_") {
 		switch word {
-		case "dcr", "id", "json":
+		case "dcr", "id", "json", "url":
 			b.WriteString(strings.ToUpper(word))
 		default:
 			b.WriteString(strings.ToUpper(word[:1]) + word[1:])

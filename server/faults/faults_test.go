@@ -215,7 +215,7 @@ func (w *world) spawn(name string, settings ...string) (s *service, serving <-ch
 	s.cmd.Env = append([]string{
 		"FAULTS_TEST_IS_CARACALD=1", "GORACE=atexit_sleep_ms=0", "CARACAL_MODE=dev", "PORT=0", "WORKER_ID=" + name,
 		"DATABASE_URL=" + w.servers.PostgresURL(private.Service, "caracal"), "REDIS_URL=" + w.servers.RedisURL(),
-		"CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + streamKey,
+		"CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + streamKey, "ZONE_KEK=" + streamKey,
 		"API_V1_RATE_LIMIT_PER_MIN=0", "READY_RATE_LIMIT_PER_MIN=0", "OUTBOX_BATCH_SIZE=50",
 		fmt.Sprintf("DB_POOL_MAX=%d", poolMax),
 		fmt.Sprintf("DB_CONNECTION_TIMEOUT_MS=%d", connectTimeout.Milliseconds()),

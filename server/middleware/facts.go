@@ -27,6 +27,7 @@ type Facts struct {
 	Method    string
 	Path      string // as it was received, without the query
 	Query     url.Values
+	Body      []byte // as it was received, if it was what the spec admits
 	Address   string // of the caller, as limits count it
 	Trace     string // the W3C trace id, if the request is traced
 	misrouted error  // why there is no operation, where Echo would say otherwise

@@ -113,6 +113,9 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		if trim, _ := schema.Value.Extensions["x-trim"].(bool); trim {
 			o.trimmed = append(o.trimmed, member)
 		}
+		if _, elsewhere := schema.Value.Extensions["x-checked-by"]; elsewhere {
+			schema.Value.OneOf = nil // which of them it must be is known, and said, by whoever checks it
+		}
 	}
 	for _, c := range stringsOf(op.Extensions["x-problems"]) {
 		if code.Table[code.Code(c)].In == "body" {

@@ -40,10 +40,11 @@ func Validate(bodyLimit int64) echo.MiddlewareFunc {
 				return err
 			}
 			if op.body != nil {
-				value, err := op.readBody(c.Response(), c.Request(), bodyLimit)
+				value, text, err := op.readBody(c.Response(), c.Request(), bodyLimit)
 				if err != nil {
 					return err
 				}
+				facts.Body = text
 				c.Request().Body = validated{value}
 			}
 			return next(c)
@@ -111,39 +112,39 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	return nil
 }
 
-// readBody is the body as a value that the schema admits.
-func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (any, error) {
+// readBody is the body as a value that the schema admits, and as it was received.
+func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, err error) {
 	kind := r.Header.Get("Content-Type")
 	if r.ContentLength == 0 && kind == "" {
-		return nil, o.invalidBody.At("is missing")
+		return nil, nil, o.invalidBody.At("is missing")
 	}
 	if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
-		return nil, code.UnsupportedMediaType
+		return nil, nil, code.UnsupportedMediaType
 	}
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return nil, code.UnsupportedMediaType
+		return nil, nil, code.UnsupportedMediaType
 	}
 	if r.ContentLength > limit {
-		return nil, code.PayloadTooLarge
+		return nil, nil, code.PayloadTooLarge
 	}
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	text, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		return nil, code.PayloadTooLarge
+		return nil, nil, code.PayloadTooLarge
 	}
 	if err != nil {
-		return nil, code.InvalidJSON.Because(err) // the caller hung up, or sent broken chunks
+		return nil, nil, code.InvalidJSON.Because(err) // the caller hung up, or sent broken chunks
 	}
-	value, err := decode(text)
+	value, err = decode(text)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	value, path, why := clean(value, 0)
 	switch why {
 	case "":
 	case tooDeep:
-		return nil, code.InvalidJSON.At(tooDeep)
+		return nil, nil, code.InvalidJSON.At(tooDeep)
 	default:
-		return nil, o.invalidBody.At(why, path...)
+		return nil, nil, o.invalidBody.At(why, path...)
 	}
 	if object, ok := value.(map[string]any); ok {
 		for _, member := range o.trimmed {
@@ -153,9 +154,9 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 		}
 	}
 	if err := o.body.VisitJSON(value, openapi3.MultiErrors(), openapi3.VisitAsRequest()); err != nil {
-		return nil, withIssues(o.invalidBody, err)
+		return nil, nil, withIssues(o.invalidBody, err)
 	}
-	return value, nil
+	return value, text, nil
 }
 
 // decode reads exactly one JSON value.

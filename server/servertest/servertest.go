@@ -29,6 +29,9 @@ const Bootstrap = "bootstrap-token-of-the-tests"
 // worked examples.
 const StreamsKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
+// KEK wraps the data keys of every server here.
+const KEK = "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
+
 // An API is a service in process and those who call it.
 type API struct {
 	TB      testing.TB
@@ -55,7 +58,7 @@ func Beside(tb testing.TB, db *storetest.DB, redisURL string, settings ...string
 	config, err := server.LoadConfig(append([]string{
 		"CARACAL_MODE=dev", "PORT=0", "DB_POOL_MAX=8",
 		"DATABASE_URL=" + db.URL(), "REDIS_URL=" + redisURL,
-		"CARACAL_ADMIN_TOKEN=" + Bootstrap, "STREAMS_HMAC_KEY=" + StreamsKey,
+		"CARACAL_ADMIN_TOKEN=" + Bootstrap, "STREAMS_HMAC_KEY=" + StreamsKey, "ZONE_KEK=" + KEK,
 		"API_V1_RATE_LIMIT_PER_MIN=0", "READY_RATE_LIMIT_PER_MIN=0", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=0",
 	}, settings...))
 	if err != nil {

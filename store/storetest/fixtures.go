@@ -94,3 +94,39 @@ func (d *DB) DeadLetter(zone string) string {
 	d.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, attempts, last_error, dead_at) VALUES ($1, $2, 'nowhere', '{}', 'fixture', 5, 'refused', now())`, zone, e)
 	return e
 }
+
+// Application adds a managed application.
+func (d *DB) Application(zone string) string {
+	d.tb.Helper()
+	a := id("application")
+	d.Exec("INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash) VALUES ($1, $2, 'Billing', 'managed', 'sha256$')", zone, a)
+	return a
+}
+
+// Provider adds a provider without secrets.
+func (d *DB) Provider(zone string) string {
+	d.tb.Helper()
+	p := id("provider")
+	d.Exec("INSERT INTO providers (zone_id, id, name, identifier, kind) VALUES ($1, $2, 'Provider', 'provider://' || $2, 'caracal_mandate')", zone, p)
+	return p
+}
+
+// Resource adds a resource, with a provider and an application of its own.
+func (d *DB) Resource(zone string) string {
+	d.tb.Helper()
+	r := id("resource")
+	d.Exec(`INSERT INTO resources (zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id, gateway_application_id, operation_enforcement)
+		VALUES ($1, $2, 'Resource', 'https://' || $2 || '.example.com', 'https://upstream.example.com', '{read}', $3, $4, 'enforced')`, zone, r, d.Provider(zone), d.Application(zone))
+	return r
+}
+
+// ProviderGrant adds an active grant of somebody's for a resource and its
+// provider. Its tokens are sealed by nobody: they are the bytes of a text.
+func (d *DB) ProviderGrant(zone, resource string) string {
+	d.tb.Helper()
+	g := id("grant")
+	d.Exec("INSERT INTO data_keys (zone_id, number, wrapped_by, wrapped) VALUES ($1, 1, 'nobody', 'x') ON CONFLICT DO NOTHING", zone)
+	d.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, access_token, refresh_token, data_key)
+		SELECT $1, $2, 'somebody', $3, credential_provider_id, 'access', 'refresh', 1 FROM resources WHERE zone_id = $1 AND id = $3`, zone, g, resource)
+	return g
+}

@@ -51,8 +51,12 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	kekFile := filepath.Join(*dir, "zone-kek")
+	if _, err := keep(kekFile, ""); err != nil {
+		return err
+	}
 	// What a person set wins over what is made up here, except where the data is.
-	environ := append([]string{"CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + key}, os.Environ()...)
+	environ := append([]string{"CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + key, "ZONE_KEK_FILE=" + kekFile}, os.Environ()...)
 	environ = append(environ, "DATABASE_URL="+servers.PostgresURL(private.Service, "caracal"), "REDIS_URL="+servers.RedisURL())
 	config, err := server.LoadConfig(environ)
 	if err != nil {

@@ -41,7 +41,7 @@ func load(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	const token = "load"
 	config, err := server.LoadConfig([]string{
-		"CARACAL_MODE=dev", "PORT=0", "CARACAL_ADMIN_TOKEN=" + token, "API_V1_RATE_LIMIT_PER_MIN=0",
+		"CARACAL_MODE=dev", "PORT=0", "ZONE_KEK=" + strings.Repeat("01", 32), "CARACAL_ADMIN_TOKEN=" + token, "API_V1_RATE_LIMIT_PER_MIN=0",
 		"DATABASE_URL=" + servers.PostgresURL(private.Service, "caracal"), "REDIS_URL=" + servers.RedisURL(),
 	})
 	if err != nil {

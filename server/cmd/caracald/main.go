@@ -22,6 +22,7 @@ const usage = `caracald is the Caracal Management API.
   caracald dev       serve on a private Postgres and Redis that it starts itself
   caracald serve     serve on the Postgres and Redis that the settings name
   caracald migrate   bring the schema up to date, as its owner (CARACAL_MIGRATE_URL)
+  caracald keys      rotate the keys that seal secrets, or verify that all secrets open
   caracald settings  list the settings, as a Markdown table
   caracald load      drive a mixed load against a service of its own
 
@@ -53,7 +54,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errUsage
 	}
 	commands := map[string]func(context.Context, []string, io.Writer) error{
-		"dev": dev, "serve": serve, "migrate": migrate, "settings": settings, "load": load,
+		"dev": dev, "serve": serve, "migrate": migrate, "keys": keys, "settings": settings, "load": load,
 	}
 	command, known := commands[args[0]]
 	if !known {

@@ -51,7 +51,7 @@ type replica struct {
 func startReplica(t *testing.T, db *storetest.DB, redisURL string) *replica {
 	t.Helper()
 	cmd := program([]string{"serve"}, "PORT=0", "HOST=127.0.0.1", "DATABASE_URL="+db.URL(), "REDIS_URL="+redisURL,
-		"CARACAL_ADMIN_TOKEN="+token, "STREAMS_HMAC_KEY="+streamKey, "API_V1_RATE_LIMIT_PER_MIN=0", "OUTBOX_BATCH_SIZE=7")
+		"CARACAL_ADMIN_TOKEN="+token, "STREAMS_HMAC_KEY="+streamKey, "ZONE_KEK="+streamKey, "API_V1_RATE_LIMIT_PER_MIN=0", "OUTBOX_BATCH_SIZE=7")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

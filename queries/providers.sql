@@ -1,0 +1,76 @@
+-- name: InsertProvider :one
+-- InsertProvider answers no row when a live provider has the identifier, so that another can be tried in the same
+-- transaction.
+INSERT INTO providers (zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key)
+VALUES (@zone_id, @id, @name, @identifier, @kind, @config_json, @secret_config_keys, sqlc.narg(secret_config), sqlc.narg(data_key))
+ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
+RETURNING *;
+
+-- name: GetFreeProviderIdentifier :one
+-- GetFreeProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like
+-- GetFreeZoneSlug.
+SELECT (@base::text || '-' || n)::text AS identifier
+FROM generate_series(2, 999) AS n
+LEFT JOIN LATERAL (
+    SELECT true AS taken FROM providers
+    WHERE providers.zone_id = @zone_id AND providers.identifier = @base::text || '-' || n AND providers.archived_at IS NULL LIMIT 1
+) AS other ON true
+WHERE other.taken IS NULL
+ORDER BY n
+LIMIT 1;
+
+-- name: GetProvider :one
+SELECT * FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL;
+
+-- name: LockProvider :one
+SELECT * FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
+
+-- name: HoldProvider :one
+-- HoldProvider keeps a live provider from being archived or changed while something comes to name it.
+SELECT id FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR SHARE;
+
+-- name: ListProviders :many
+-- ListProviders pages backwards in time, like every list. It reads what a list shows and nothing sealed.
+SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, created_at, updated_at FROM providers
+WHERE zone_id = @zone_id AND archived_at IS NULL
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: UpdateProvider :one
+UPDATE providers SET
+    name               = @name,
+    identifier         = @identifier,
+    kind               = @kind,
+    config_json        = @config_json,
+    secret_config_keys = @secret_config_keys,
+    secret_config      = sqlc.narg(secret_config),
+    data_key           = sqlc.narg(data_key),
+    version            = version + 1,
+    updated_at         = now()
+WHERE zone_id = @zone_id AND id = @id
+RETURNING *;
+
+-- name: ArchiveProvider :exec
+-- ArchiveProvider erases its secrets too.
+UPDATE providers SET archived_at = now(), updated_at = now(), version = version + 1,
+    secret_config = NULL, secret_config_keys = '{}', data_key = NULL
+WHERE zone_id = @zone_id AND id = @id;
+
+-- name: HoldProviderByIdentifier :one
+SELECT id, kind FROM providers WHERE zone_id = @zone_id AND identifier = @identifier AND archived_at IS NULL FOR SHARE;
+
+-- name: EnsureProvider :exec
+-- EnsureProvider adds a provider that holds nothing, or brings it back if it was archived.
+INSERT INTO providers AS p (zone_id, id, name, identifier, kind) VALUES (@zone_id, @id, @name, @identifier, @kind)
+ON CONFLICT (zone_id, id) DO UPDATE SET
+    name = @name, identifier = @identifier, kind = @kind, config_json = '{}', archived_at = NULL, updated_at = now(), version = p.version + 1;
+
+-- name: IsProviderInUse :one
+SELECT EXISTS (SELECT FROM resources WHERE zone_id = @zone_id AND credential_provider_id = @provider_id AND archived_at IS NULL);
+
+-- name: RevokeProviderGrantsOfProvider :many
+-- RevokeProviderGrantsOfProvider erases what the grants hold.
+UPDATE provider_grants SET status = 'revoked', access_token = NULL, refresh_token = NULL, data_key = NULL, updated_at = now()
+WHERE zone_id = @zone_id AND provider_id = @provider_id AND status = 'active'
+RETURNING id;

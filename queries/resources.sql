@@ -1,0 +1,72 @@
+-- name: InsertResource :one
+-- InsertResource answers no row when a live resource has the identifier, so that another can be tried in the same
+-- transaction.
+INSERT INTO resources (zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id, gateway_application_id, operations, operation_enforcement)
+VALUES (@zone_id, @id, @name, @identifier, sqlc.narg(upstream_url), @scopes, @credential_provider_id, sqlc.narg(gateway_application_id), @operations, @operation_enforcement)
+ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
+RETURNING *;
+
+-- name: GetFreeResourceIdentifier :one
+-- GetFreeResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like
+-- GetFreeZoneSlug.
+SELECT (@base::text || '-' || n)::text AS identifier
+FROM generate_series(2, 999) AS n
+LEFT JOIN LATERAL (
+    SELECT true AS taken FROM resources
+    WHERE resources.zone_id = @zone_id AND resources.identifier = @base::text || '-' || n AND resources.archived_at IS NULL LIMIT 1
+) AS other ON true
+WHERE other.taken IS NULL
+ORDER BY n
+LIMIT 1;
+
+-- name: GetResource :one
+SELECT * FROM resources WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL;
+
+-- name: LockResource :one
+SELECT * FROM resources WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
+
+-- name: ListResources :many
+-- ListResources pages backwards in time, like every list. Hidden is an identifier that the caller may not see, or ''.
+SELECT * FROM resources
+WHERE zone_id = @zone_id AND archived_at IS NULL AND identifier <> @hidden
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: UpdateResource :one
+-- UpdateResource leaves updated_at alone where only the binding to an application changed (contract: resources.md).
+UPDATE resources SET
+    name                   = @name,
+    identifier             = @identifier,
+    upstream_url           = sqlc.narg(upstream_url),
+    scopes                 = @scopes,
+    credential_provider_id = @credential_provider_id,
+    gateway_application_id = sqlc.narg(gateway_application_id),
+    operations             = @operations,
+    operation_enforcement  = @operation_enforcement,
+    version                = version + 1,
+    updated_at             = CASE WHEN @touched::boolean THEN now() ELSE updated_at END
+WHERE zone_id = @zone_id AND id = @id
+RETURNING *;
+
+-- name: ArchiveResource :exec
+UPDATE resources SET archived_at = now(), updated_at = now(), version = version + 1, gateway_application_id = NULL
+WHERE zone_id = @zone_id AND id = @id;
+
+-- name: UnbindResources :many
+-- UnbindResources takes an application from the resources that it exchanges tokens for.
+UPDATE resources SET gateway_application_id = NULL, version = version + 1
+WHERE zone_id = @zone_id AND gateway_application_id = @application_id AND archived_at IS NULL
+RETURNING id;
+
+-- name: CountResourceIn :execrows
+-- CountResourceIn counts a new resource, and a new binding if there is one. It answers no row when the zone is full.
+INSERT INTO resource_totals AS t (zone_id, live, binding_revision) VALUES (@zone_id, 1, @bindings)
+ON CONFLICT (zone_id) DO UPDATE SET live = t.live + 1, binding_revision = t.binding_revision + @bindings
+WHERE t.live < @most;
+
+-- name: CountResourceOut :exec
+UPDATE resource_totals SET live = live - 1, binding_revision = binding_revision + @bindings WHERE zone_id = @zone_id;
+
+-- name: BumpBindingRevision :exec
+UPDATE resource_totals SET binding_revision = binding_revision + 1 WHERE zone_id = @zone_id;

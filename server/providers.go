@@ -1,0 +1,256 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"caracal.run/management/gen/api"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/db"
+	"caracal.run/management/server/egress"
+	"caracal.run/management/server/middleware"
+	"caracal.run/management/server/provider"
+	"caracal.run/management/server/timestamp"
+	"caracal.run/management/store"
+	"caracal.run/management/store/seal"
+)
+
+// ListProviders answers GET /v1/zones/{zoneId}/providers.
+func (s *Server) ListProviders(ctx context.Context, req api.ListProvidersRequestObject) (api.ListProvidersResponseObject, error) {
+	list := "providers of " + req.ZoneID
+	page, err := pageOf(req.Params.Cursor, req.Params.Limit, list)
+	if err != nil {
+		return nil, err
+	}
+	providers, err := s.reads(ctx).Providers(ctx, req.ZoneID, page)
+	if err != nil {
+		return nil, err
+	}
+	providers, link := cut(ctx, providers, page, list, func(p db.ListProvidersRow) store.Place { return store.Place{Time: p.CreatedAt, ID: p.ID} })
+	return providersPage{providers, link}, nil
+}
+
+// A providersPage answers a list of providers, by hand like [applicationsPage].
+type providersPage struct {
+	rows []db.ListProvidersRow
+	link *string
+}
+
+// VisitListProvidersResponse writes the answer.
+func (p providersPage) VisitListProvidersResponse(w http.ResponseWriter) error {
+	return writePage(w, p.link, p.rows, func(b []byte, p db.ListProvidersRow) []byte {
+		b = append(b, `{"id":`...)
+		b = appendString(b, p.ID)
+		b = append(b, `,"zone_id":`...)
+		b = appendString(b, p.ZoneID)
+		b = append(b, `,"name":`...)
+		b = appendString(b, p.Name)
+		b = append(b, `,"identifier":`...)
+		b = appendString(b, p.Identifier)
+		b = append(b, `,"kind":`...)
+		b = appendString(b, p.Kind)
+		b = append(b, `,"config_json":`...)
+		b = append(b, p.ConfigJSON...)
+		b = append(b, `,"secret_config_keys":`...)
+		b = appendStrings(b, p.SecretConfigKeys)
+		b = append(b, `,"created_at":`...)
+		b = appendTime(b, p.CreatedAt)
+		b = append(b, `,"updated_at":`...)
+		return append(appendTime(b, p.UpdatedAt), '}')
+	})
+}
+
+// CreateProvider answers POST /v1/zones/{zoneId}/providers.
+func (s *Server) CreateProvider(ctx context.Context, req api.CreateProviderRequestObject) (api.CreateProviderResponseObject, error) {
+	n := store.NewProvider{Name: unlessBlank(req.Body.Name), Identifier: unlessBlank(req.Body.Identifier)}
+	if err := checkProviderIdentifier(n.Identifier); err != nil {
+		return nil, err
+	}
+	config, err := provider.Check(provider.Kind(req.Body.Kind), sentConfig(ctx, "{}"))
+	if err != nil {
+		return nil, configRefusal(err)
+	}
+	n.Base, n.ProviderConfig = provider.BaseIdentifier(or(n.Name, "")), toProviderConfig(config, config.Secrets.Names())
+	var key seal.DataKey
+	if len(config.Secrets) > 0 {
+		if key, err = s.store.DataKey(ctx, cause(ctx), req.ZoneID); err != nil {
+			return nil, err
+		}
+	}
+	var p db.Provider
+	err = s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		p, err = tx.CreateProvider(ctx, req.ZoneID, key, n)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.CreateProvider201JSONResponse{Body: toProvider(p), Headers: api.CreateProvider201ResponseHeaders{ETag: etag(p.Version)}}, nil
+}
+
+// GetProvider answers GET /v1/zones/{zoneId}/providers/{id}.
+func (s *Server) GetProvider(ctx context.Context, req api.GetProviderRequestObject) (api.GetProviderResponseObject, error) {
+	p, err := s.reads(ctx).Provider(ctx, req.ZoneID, req.ID)
+	if err != nil {
+		return nil, err
+	}
+	return api.GetProvider200JSONResponse{Body: toProvider(p), Headers: api.GetProvider200ResponseHeaders{ETag: etag(p.Version)}}, nil
+}
+
+// UpdateProvider answers PATCH /v1/zones/{zoneId}/providers/{id}.
+func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderRequestObject) (api.UpdateProviderResponseObject, error) {
+	patch := store.ProviderPatch{Name: unlessBlank(req.Body.Name), Identifier: unlessBlank(req.Body.Identifier)}
+	if err := checkProviderIdentifier(patch.Identifier); err != nil {
+		return nil, err
+	}
+	config := sentConfig(ctx, "")
+	if req.Body.Kind != nil || config != nil {
+		patch.Configure = func(stored store.ProviderConfig) (store.ProviderConfig, error) {
+			was := provider.Stored{Kind: provider.Kind(stored.Kind), SecretKeys: stored.SecretKeys}
+			becomes, err := provider.Change(was, (*provider.Kind)(req.Body.Kind), config)
+			if err != nil {
+				return stored, configRefusal(err)
+			}
+			if becomes.Public == nil {
+				becomes.Public = stored.Public
+			}
+			return toProviderConfig(becomes.Config, becomes.SecretKeys), nil
+		}
+	}
+	var key seal.DataKey
+	if config != nil { // which may hold secrets: only the stored kind can say
+		var err error
+		if key, err = s.store.DataKey(ctx, cause(ctx), req.ZoneID); err != nil {
+			return nil, err
+		}
+	}
+	var p db.Provider
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		p, err = tx.UpdateProvider(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch), key, patch)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.UpdateProvider200JSONResponse{Body: toProvider(p), Headers: api.UpdateProvider200ResponseHeaders{ETag: etag(p.Version)}}, nil
+}
+
+// DeleteProvider answers DELETE /v1/zones/{zoneId}/providers/{id}.
+func (s *Server) DeleteProvider(ctx context.Context, req api.DeleteProviderRequestObject) (api.DeleteProviderResponseObject, error) {
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
+		return tx.DeleteProvider(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.DeleteProvider204Response{}, nil
+}
+
+// TestProvider answers POST /v1/zones/{zoneId}/providers/{id}/test. The trail
+// knows of the request before anybody else does.
+func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestObject) (api.TestProviderResponseObject, error) {
+	var endpoint provider.Endpoint
+	var unusable *provider.Error // the configuration is older than a rule
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
+		p, err := tx.TestProvider(ctx, req.ZoneID, req.ID)
+		if err != nil {
+			return err
+		}
+		endpoint, err = provider.EndpointOf(provider.Kind(p.Kind), p.ConfigJSON)
+		switch {
+		case errors.Is(err, provider.ErrNoEndpoint):
+			return code.ProviderTestUnsupported
+		case errors.As(err, &unusable):
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if unusable != nil {
+		return api.TestProvider200JSONResponse{Detail: unusable.Message}, nil
+	}
+	answer, err := s.egress.Probe(ctx, endpoint.URL, endpoint.Hosts)
+	result := api.TestProvider200JSONResponse{DurationMs: answer.Duration.Milliseconds()}
+	if failed := new(egress.Error); errors.As(err, &failed) {
+		result.Detail = failed.Detail()
+		return result, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	result.Reachable, result.Status, result.Detail = true, &answer.Status, "The token endpoint answered."
+	return result, nil
+}
+
+// sentConfig is the configuration in the body, as it was written: what is wrong
+// with it is told in its own order.
+func sentConfig(ctx context.Context, otherwise string) json.RawMessage {
+	var body struct {
+		Config json.RawMessage `json:"config_json"`
+	}
+	if err := json.Unmarshal(middleware.FactsOf(ctx).Body, &body); err != nil || body.Config == nil {
+		if otherwise == "" {
+			return nil
+		}
+		return json.RawMessage(otherwise)
+	}
+	return body.Config
+}
+
+func toProviderConfig(c provider.Config, secretKeys []string) store.ProviderConfig {
+	config := store.ProviderConfig{Kind: string(c.Kind), Public: c.Public, SecretKeys: secretKeys}
+	if len(c.Secrets) > 0 {
+		config.Secrets = seal.Plaintext(c.Secrets.Plaintext())
+	}
+	return config
+}
+
+// configRefusal gives what is wrong with a configuration its code.
+func configRefusal(err error) error {
+	var refusal *provider.Error
+	switch {
+	case errors.Is(err, provider.ErrConfigRequired):
+		return code.ProviderConfigRequired
+	case errors.As(err, &refusal):
+		path := []string{"config_json"}
+		if refusal.Key != "" {
+			path = append(path, refusal.Key)
+		}
+		return withMessage(code.InvalidProviderConfig, refusal.Message, path...)
+	}
+	return err
+}
+
+func checkProviderIdentifier(identifier *string) error {
+	if identifier == nil || provider.ValidIdentifier(*identifier) {
+		return nil
+	}
+	return withMessage(code.InvalidProviderIdentifier,
+		"provider identifier must start with provider:// and use lowercase letters, numbers, or hyphens", "identifier")
+}
+
+// withMessage is a refusal that says what is wrong in the contract's member too.
+func withMessage(refusal code.Code, message string, path ...string) error {
+	full := refusal.At(message, path...)
+	full.Members = map[string]any{"message": message}
+	return full
+}
+
+// unlessBlank is a text that says something.
+func unlessBlank(text *string) *string {
+	if text == nil || *text == "" { // white space was taken off before
+		return nil
+	}
+	return text
+}
+
+func toProvider(p db.Provider) api.Provider {
+	return api.Provider{
+		ID: p.ID, ZoneID: p.ZoneID, Name: p.Name, Identifier: p.Identifier, Kind: api.ProviderKind(p.Kind), ConfigJSON: p.ConfigJSON,
+		SecretConfigKeys: p.SecretConfigKeys, CreatedAt: timestamp.Time(p.CreatedAt), UpdatedAt: timestamp.Time(p.UpdatedAt),
+	}
+}

@@ -1,0 +1,157 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/oapi-codegen/nullable"
+
+	"caracal.run/management/gen/api"
+	"caracal.run/management/gen/db"
+	"caracal.run/management/server/timestamp"
+	"caracal.run/management/store"
+)
+
+// ListResources answers GET /v1/zones/{zoneId}/resources.
+func (s *Server) ListResources(ctx context.Context, req api.ListResourcesRequestObject) (api.ListResourcesResponseObject, error) {
+	list := "resources of " + req.ZoneID
+	page, err := pageOf(req.Params.Cursor, req.Params.Limit, list)
+	if err != nil {
+		return nil, err
+	}
+	resources, err := s.reads(ctx).Resources(ctx, req.ZoneID, page)
+	if err != nil {
+		return nil, err
+	}
+	resources, link := cut(ctx, resources, page, list, func(r db.Resource) store.Place { return store.Place{Time: r.CreatedAt, ID: r.ID} })
+	return resourcesPage{resources, link}, nil
+}
+
+// A resourcesPage answers a list of resources, by hand like [applicationsPage].
+type resourcesPage struct {
+	rows []db.Resource
+	link *string
+}
+
+// VisitListResourcesResponse writes the answer.
+func (p resourcesPage) VisitListResourcesResponse(w http.ResponseWriter) error {
+	return writePage(w, p.link, p.rows, func(b []byte, r db.Resource) []byte {
+		b = append(b, `{"id":`...)
+		b = appendString(b, r.ID)
+		b = append(b, `,"zone_id":`...)
+		b = appendString(b, r.ZoneID)
+		b = append(b, `,"name":`...)
+		b = appendString(b, r.Name)
+		b = append(b, `,"identifier":`...)
+		b = appendString(b, r.Identifier)
+		b = append(b, `,"upstream_url":`...)
+		b = appendOptionalString(b, r.UpstreamURL)
+		b = append(b, `,"scopes":`...)
+		b = appendStrings(b, r.Scopes)
+		b = append(b, `,"credential_provider_id":`...)
+		b = appendString(b, r.CredentialProviderID)
+		b = append(b, `,"gateway_application_id":`...)
+		b = appendOptionalString(b, r.GatewayApplicationID)
+		b = append(b, `,"operations":`...)
+		b = append(b, r.Operations...)
+		b = append(b, `,"operation_enforcement":`...)
+		b = appendString(b, r.OperationEnforcement)
+		b = append(b, `,"created_at":`...)
+		b = appendTime(b, r.CreatedAt)
+		b = append(b, `,"updated_at":`...)
+		return append(appendTime(b, r.UpdatedAt), '}')
+	})
+}
+
+// CreateResource answers POST /v1/zones/{zoneId}/resources.
+func (s *Server) CreateResource(ctx context.Context, req api.CreateResourceRequestObject) (api.CreateResourceResponseObject, error) {
+	n := store.NewResource{
+		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: req.Body.UpstreamURL, Scopes: req.Body.Scopes,
+		CredentialProviderID: or(req.Body.CredentialProviderID, ""), GatewayApplicationID: req.Body.GatewayApplicationID,
+		Operations: each(req.Body.Operations, toStoredOperation), OperationEnforcement: string(or(req.Body.OperationEnforcement, api.OperationEnforcementEnforced)),
+	}
+	var r db.Resource
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		r, err = tx.CreateResource(ctx, req.ZoneID, n)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	body, err := toResource(r)
+	return api.CreateResource201JSONResponse{Body: body, Headers: api.CreateResource201ResponseHeaders{ETag: etag(r.Version)}}, err
+}
+
+// GetResource answers GET /v1/zones/{zoneId}/resources/{id}.
+func (s *Server) GetResource(ctx context.Context, req api.GetResourceRequestObject) (api.GetResourceResponseObject, error) {
+	r, err := s.reads(ctx).Resource(ctx, req.ZoneID, req.ID)
+	if err != nil {
+		return nil, err
+	}
+	body, err := toResource(r)
+	return api.GetResource200JSONResponse{Body: body, Headers: api.GetResource200ResponseHeaders{ETag: etag(r.Version)}}, err
+}
+
+// UpdateResource answers PATCH /v1/zones/{zoneId}/resources/{id}.
+func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceRequestObject) (api.UpdateResourceResponseObject, error) {
+	patch := store.ResourcePatch{
+		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: said(req.Body.UpstreamURL), Scopes: or(req.Body.Scopes, nil),
+		GatewayApplicationID: said(req.Body.GatewayApplicationID), OperationEnforcement: (*string)(req.Body.OperationEnforcement),
+	}
+	if provider := said(req.Body.CredentialProviderID); provider != nil {
+		patch.CredentialProviderID = new(or(*provider, ""))
+	}
+	if req.Body.Operations != nil {
+		patch.Operations = each(*req.Body.Operations, toStoredOperation)
+	}
+	var r db.Resource
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		r, err = tx.UpdateResource(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch), patch)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	body, err := toResource(r)
+	return api.UpdateResource200JSONResponse{Body: body, Headers: api.UpdateResource200ResponseHeaders{ETag: etag(r.Version)}}, err
+}
+
+// DeleteResource answers DELETE /v1/zones/{zoneId}/resources/{id}.
+func (s *Server) DeleteResource(ctx context.Context, req api.DeleteResourceRequestObject) (api.DeleteResourceResponseObject, error) {
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
+		return tx.DeleteResource(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.DeleteResource204Response{}, nil
+}
+
+// said is what a member that may be null was said to be; nil is nothing.
+func said(n nullable.Nullable[string]) **string {
+	if !n.IsSpecified() {
+		return nil
+	}
+	var value *string
+	if v, err := n.Get(); err == nil {
+		value = &v
+	}
+	return &value
+}
+
+func toStoredOperation(o api.NewResourceOperation) store.ResourceOperation {
+	return store.ResourceOperation{Method: o.Method, Path: o.Path, Scope: o.Scope}
+}
+
+func toResource(r db.Resource) (api.Resource, error) {
+	operations, err := store.Operations(r)
+	return api.Resource{
+		ID: r.ID, ZoneID: r.ZoneID, Name: r.Name, Identifier: r.Identifier, UpstreamURL: r.UpstreamURL, Scopes: r.Scopes,
+		CredentialProviderID: r.CredentialProviderID, GatewayApplicationID: r.GatewayApplicationID,
+		Operations: each(operations, func(o store.ResourceOperation) api.ResourceOperation {
+			return api.ResourceOperation{Method: o.Method, Path: o.Path, Scope: o.Scope}
+		}),
+		OperationEnforcement: api.OperationEnforcement(r.OperationEnforcement),
+		CreatedAt:            timestamp.Time(r.CreatedAt), UpdatedAt: timestamp.Time(r.UpdatedAt),
+	}, err
+}

@@ -1,0 +1,72 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+
+	"caracal.run/management/gen/db"
+	"caracal.run/management/store/seal"
+)
+
+// DataKey is the key that seals a zone's secrets, made when the first is about
+// to be sealed. Ask for it before a transaction, never within: it is not said
+// that whatever unwraps it is near.
+func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.DataKey, error) {
+	const tries = 2
+	for range tries {
+		row, err := s.For(cause.Actor).q.GetDataKey(ctx, zone)
+		if err == nil {
+			return s.keys.Unwrap(seal.Wrapped{Zone: zone, Number: row.Number, By: row.WrappedBy, Bytes: row.Wrapped})
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return seal.DataKey{}, err
+		}
+		key, wrapped := s.keys.NewDataKey(zone, 1)
+		added := false
+		err = s.InTx(ctx, cause, func(tx *Tx) (err error) {
+			if _, err := tx.withinZone(ctx, zone, together); err != nil {
+				return err
+			}
+			added, err = tx.addDataKey(ctx, wrapped)
+			return err
+		})
+		if err != nil || added {
+			return key, err
+		}
+	}
+	return seal.DataKey{}, fmt.Errorf("zone %s has no data key and does not get one", zone)
+}
+
+// addDataKey says whether nobody else was faster.
+func (tx *Tx) addDataKey(ctx context.Context, w seal.Wrapped) (bool, error) {
+	n, err := tx.q.InsertDataKey(ctx, db.InsertDataKeyParams{ZoneID: w.Zone, Number: w.Number, WrappedBy: w.By, Wrapped: w.Bytes})
+	if err != nil || n == 0 {
+		return false, err
+	}
+	tx.recordDataKey(w, diff(nil, shown{"wrapped_by": w.By}))
+	return true, nil
+}
+
+func (tx *Tx) recordDataKey(w seal.Wrapped, c change) {
+	tx.record(w.Zone, "data-keys", strconv.Itoa(int(w.Number)), c)
+}
+
+// CheckKeys says which key-encryption key is missing that some zone needs.
+func (s *Store) CheckKeys(ctx context.Context) error {
+	needed, err := s.For(System).q.ListDataKeyWrappers(ctx)
+	if err != nil {
+		return err
+	}
+	if missing := s.keys.Missing(needed); len(missing) > 0 {
+		return fmt.Errorf("%w: the database has data keys that are wrapped by %v", ErrKeyMissing, missing)
+	}
+	return nil
+}
+
+// ErrKeyMissing is that a key-encryption key which the database needs is not
+// among the service's.
+var ErrKeyMissing = errors.New("a key-encryption key is missing")

@@ -1,0 +1,245 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/db"
+	"caracal.run/management/store/seal"
+)
+
+// Provider is a live provider of a zone, or provider_not_found.
+func (s *Store) Provider(ctx context.Context, zone, id string) (db.Provider, error) {
+	p, err := s.q.GetProvider(ctx, db.GetProviderParams{ZoneID: zone, ID: id})
+	return p, missing(err, code.ProviderNotFound)
+}
+
+// Providers is a page of a zone's live providers, newest first.
+func (s *Store) Providers(ctx context.Context, zone string, p Page) ([]db.ListProvidersRow, error) {
+	return s.q.ListProviders(ctx, db.ListProvidersParams{ZoneID: zone, BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
+}
+
+// A ProviderConfig is a configuration that whoever knows the rules has checked.
+type ProviderConfig struct {
+	Kind       string
+	Public     json.RawMessage
+	Secrets    seal.Plaintext // to be sealed; empty: none
+	SecretKeys []string       // the names of the secrets, sorted
+}
+
+// NewProvider is what a caller says of a provider to be.
+type NewProvider struct {
+	Name       *string
+	Identifier *string // nil: made from the name
+	Base       string  // what to make it from
+	ProviderConfig
+}
+
+// CreateProvider adds a provider. The key is the zone's, if there are secrets to
+// seal.
+func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey, n NewProvider) (db.Provider, error) {
+	if n.Name == nil && n.Identifier == nil {
+		return db.Provider{}, code.InvalidProvider.At("is missing, and so is identifier: one of them is needed", "name")
+	}
+	base := or(n.Identifier, n.Base)
+	if err := tx.mayName(providerIdentifier, base); err != nil {
+		return db.Provider{}, err
+	}
+	if _, err := tx.withinZone(ctx, zone, together); err != nil {
+		return db.Provider{}, err
+	}
+	row := db.InsertProviderParams{
+		ZoneID: zone, ID: newID(), Kind: n.Kind, ConfigJSON: n.Public, SecretConfigKeys: append([]string{}, n.SecretKeys...),
+	}
+	row.SecretConfig, row.DataKey = sealProvider(key, zone, row.ID, n.Secrets)
+	insert := func(identifier string) (db.Provider, error) {
+		row.Name, row.Identifier = or(n.Name, identifier), identifier
+		return tx.q.InsertProvider(ctx, row)
+	}
+	var p db.Provider
+	var err error
+	if n.Identifier != nil {
+		p, err = insert(*n.Identifier)
+		err = missing(err, code.ProviderIdentifierConflict)
+	} else {
+		p, err = underFreeName(base, row.ID, insert, func() (string, error) {
+			return tx.q.GetFreeProviderIdentifier(ctx, db.GetFreeProviderIdentifierParams{ZoneID: zone, Base: base})
+		})
+	}
+	if err != nil {
+		return p, err
+	}
+	tx.record(zone, "providers", p.ID, diff(nil, shownProvider(p)))
+	return p, nil
+}
+
+// sealProvider is a provider's secrets as they are stored.
+func sealProvider(key seal.DataKey, zone, id string, secrets seal.Plaintext) ([]byte, *int32) {
+	if len(secrets) == 0 {
+		return nil, nil
+	}
+	return key.Seal(providerSecrets(zone, id), secrets), &key.Number
+}
+
+func providerSecrets(zone, id string) seal.Place {
+	return seal.Place{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
+}
+
+// ProviderPatch is what a caller wants changed; nil stays as it is.
+type ProviderPatch struct {
+	Name       *string
+	Identifier *string
+	// Configure decides, under the provider's lock, what its configuration
+	// becomes: that depends on what it is. Nil: it stays.
+	Configure func(stored ProviderConfig) (ProviderConfig, error)
+}
+
+// UpdateProvider changes a provider that is still at a version that match
+// admits. The key is the zone's, if secrets may have to be sealed.
+//
+// Where Configure answers names of secrets but no secrets, those that are sealed
+// stay. A provider that stops being one that people grant access to loses what
+// they have granted.
+func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, match Match, key seal.DataKey, p ProviderPatch) (db.Provider, error) {
+	if p.Name == nil && p.Identifier == nil && p.Configure == nil {
+		return db.Provider{}, code.NoFields
+	}
+	if err := tx.mayName(providerIdentifier, or(p.Identifier, "")); err != nil {
+		return db.Provider{}, err
+	}
+	before, err := tx.lockProvider(ctx, zone, id, match)
+	if err != nil {
+		return before, err
+	}
+	row := db.UpdateProviderParams{
+		ZoneID: zone, ID: id, Name: or(p.Name, before.Name), Identifier: or(p.Identifier, before.Identifier),
+		Kind: before.Kind, ConfigJSON: before.ConfigJSON,
+		SecretConfig: before.SecretConfig, SecretConfigKeys: before.SecretConfigKeys, DataKey: before.DataKey,
+	}
+	if p.Configure != nil {
+		config, err := p.Configure(ProviderConfig{Kind: before.Kind, Public: before.ConfigJSON, SecretKeys: before.SecretConfigKeys})
+		if err != nil {
+			return before, err
+		}
+		row.Kind, row.ConfigJSON, row.SecretConfigKeys = config.Kind, config.Public, append([]string{}, config.SecretKeys...)
+		switch {
+		case len(config.Secrets) > 0:
+			row.SecretConfig, row.DataKey = sealProvider(key, zone, id, config.Secrets)
+		case len(config.SecretKeys) == 0:
+			row.SecretConfig, row.DataKey = nil, nil
+		}
+	}
+	after, err := tx.q.UpdateProvider(ctx, row)
+	if err != nil {
+		return after, err
+	}
+	tx.record(zone, "providers", id, diff(shownProvider(before), shownProvider(after)))
+	if after.Kind != before.Kind {
+		return after, tx.revokeProviderGrants(ctx, zone, id)
+	}
+	return after, nil
+}
+
+// DeleteProvider archives a provider and erases its secrets and what people have
+// granted it. While a live resource names it, it stays, unless it is of a kind
+// that holds no credential.
+func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, match Match) error {
+	before, err := tx.lockProvider(ctx, zone, id, match)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains([]string{kindNone, "caracal_mandate"}, before.Kind) {
+		used, err := tx.q.IsProviderInUse(ctx, db.IsProviderInUseParams{ZoneID: zone, ProviderID: id})
+		if err != nil {
+			return err
+		}
+		if used {
+			return code.ProviderInUse
+		}
+	}
+	if err := tx.q.ArchiveProvider(ctx, db.ArchiveProviderParams{ZoneID: zone, ID: id}); err != nil {
+		return err
+	}
+	tx.record(zone, "providers", id, removed)
+	return tx.revokeProviderGrants(ctx, zone, id)
+}
+
+// TestProvider is a provider whose token endpoint is about to be reached. The
+// trail says so.
+func (tx *Tx) TestProvider(ctx context.Context, zone, id string) (db.Provider, error) {
+	if _, err := tx.withinZone(ctx, zone, together); err != nil {
+		return db.Provider{}, err
+	}
+	p, err := tx.q.GetProvider(ctx, db.GetProviderParams{ZoneID: zone, ID: id})
+	if err != nil {
+		return p, missing(err, code.ProviderNotFound)
+	}
+	tx.record(zone, "providers", id, diff(nil, nil))
+	return p, nil
+}
+
+func (tx *Tx) revokeProviderGrants(ctx context.Context, zone, provider string) error {
+	grants, err := tx.q.RevokeProviderGrantsOfProvider(ctx, db.RevokeProviderGrantsOfProviderParams{ZoneID: zone, ProviderID: provider})
+	for _, id := range grants {
+		tx.record(zone, "provider-grants", id, diff(shown{"status": "active"}, shown{"status": "revoked"}))
+	}
+	return err
+}
+
+// lockProvider holds a provider that the actor may change and that is still at a
+// version that match admits.
+func (tx *Tx) lockProvider(ctx context.Context, zone, id string, match Match) (db.Provider, error) {
+	if _, err := tx.withinZone(ctx, zone, together); err != nil {
+		return db.Provider{}, err
+	}
+	p, err := tx.q.LockProvider(ctx, db.LockProviderParams{ZoneID: zone, ID: id})
+	if err != nil {
+		return p, missing(err, code.ProviderNotFound)
+	}
+	return p, match.check(p.Version)
+}
+
+const kindNone = "none"
+
+// noneProvider is the id of a live provider that stands for "no credential",
+// held. A zone has one as soon as something needs it, under an id that says so.
+// The transaction holds the zone.
+func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
+	const name = "No credential"
+	id, identifier := "provider-none-"+zone, "provider://none"
+	held, err := tx.q.HoldProvider(ctx, db.HoldProviderParams{ZoneID: zone, ID: id})
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return held, err
+	}
+	other, err := tx.q.HoldProviderByIdentifier(ctx, db.HoldProviderByIdentifierParams{ZoneID: zone, Identifier: identifier})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+	case err != nil:
+		return "", err
+	case other.Kind == kindNone:
+		return other.ID, nil
+	default: // it belongs to a provider of another kind
+		identifier, err = tx.q.GetFreeProviderIdentifier(ctx, db.GetFreeProviderIdentifierParams{ZoneID: zone, Base: identifier})
+		if err != nil {
+			return "", err
+		}
+	}
+	if err := tx.q.EnsureProvider(ctx, db.EnsureProviderParams{ZoneID: zone, ID: id, Name: name, Identifier: identifier, Kind: kindNone}); err != nil {
+		return "", err
+	}
+	tx.record(zone, "providers", id, diff(nil, shown{"name": name, "identifier": identifier, "kind": kindNone}))
+	return id, nil
+}
+
+func shownProvider(p db.Provider) shown {
+	return shown{
+		"name": p.Name, "identifier": p.Identifier, "kind": p.Kind, "config_json": p.ConfigJSON,
+		"secret_config_keys": p.SecretConfigKeys, "secret_config": secret(strings.ToValidUTF8(string(p.SecretConfig), "?")),
+	}
+}

@@ -1,0 +1,82 @@
+package store
+
+import (
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/db"
+)
+
+// A ResourceOperation is what a resource offers under one of its scopes.
+type ResourceOperation struct {
+	Method string `json:"method"`
+	Path   string `json:"path"`
+	Scope  string `json:"scope"`
+}
+
+// Operations are a stored resource's.
+func Operations(r db.Resource) ([]ResourceOperation, error) {
+	operations := []ResourceOperation{}
+	return operations, json.Unmarshal(r.Operations, &operations)
+}
+
+// settleOperations writes methods in upper case and takes the white space off,
+// or says what is wrong with the first that is wrong.
+func settleOperations(said []ResourceOperation, scopes []string) ([]ResourceOperation, error) {
+	settled := make([]ResourceOperation, 0, len(said))
+	seen := map[string]bool{}
+	for _, o := range said {
+		o.Method = strings.ToUpper(strings.TrimFunc(o.Method, IsSpace))
+		o.Path = strings.TrimFunc(o.Path, IsSpace)
+		switch {
+		case o.Method == "" || o.Path == "":
+			return nil, code.OperationMethodAndPathRequired
+		case !strings.HasPrefix(o.Path, "/"):
+			return nil, code.OperationPathMustBeAbsolute
+		case !slices.Contains(scopes, o.Scope):
+			return nil, code.OperationScopeNotInResourceScopes
+		case seen[o.Method+" "+o.Path]:
+			return nil, code.OperationDuplicate
+		}
+		seen[o.Method+" "+o.Path] = true
+		settled = append(settled, o)
+	}
+	return settled, nil
+}
+
+// checkAudience refuses an identifier that no token can be for.
+func checkAudience(identifier, control string) error {
+	const message = "resource identifier must be an absolute resource audience URI and must not use the provider:// namespace"
+	u, err := url.Parse(identifier)
+	if identifier == control || err == nil && u.IsAbs() && u.Scheme != "provider" && u.User == nil {
+		return nil
+	}
+	return &code.Error{
+		Code: code.InvalidResourceIdentifier, Members: map[string]any{"message": message},
+		Issues: []code.Issue{{Path: []string{"identifier"}, Message: message}},
+	}
+}
+
+// checkUpstream refuses what no gateway can send a request to.
+func checkUpstream(upstream *string) error {
+	if upstream == nil {
+		return nil
+	}
+	u, err := url.Parse(*upstream)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return code.InvalidResource.At("is not an http or https URL with a host", "upstream_url")
+	}
+	return nil
+}
+
+// resourceBase is the identifier that a name suggests.
+func resourceBase(name string) string {
+	const scheme = "resource://"
+	if name = strings.TrimFunc(name, IsSpace); strings.HasPrefix(name, scheme) {
+		return name
+	}
+	return scheme + slugOf(name, "resource")
+}
