@@ -162,6 +162,22 @@ func BenchmarkCreate(b *testing.B) {
 	}
 }
 
+func BenchmarkCreateProvider(b *testing.B) {
+	x := newBench(b)
+	x.run(b, func(c caller, n int64) {
+		c.call(b, "POST", x.zone+"/providers", fmt.Sprintf(`{"identifier":"provider://p%d"`, n)+`,"kind":"api_key","config_json":{"header_name":"X-Api-Key","api_key":"secret"}}`, 201)
+	})
+}
+
+func BenchmarkCreateResource(b *testing.B) {
+	x := newBench(b)
+	id := strings.TrimPrefix(x.zone, "/v1/zones/")
+	body := `","upstream_url":"https://upstream.example.com","scopes":["read"],"credential_provider_id":"` + x.DB.Provider(id) + `","gateway_application_id":"application-7"}`
+	x.run(b, func(c caller, n int64) {
+		c.call(b, "POST", x.zone+"/resources", fmt.Sprintf(`{"identifier":"https://r%d.example.com%s`, n, body), 201)
+	})
+}
+
 // pileUp fills a database with 500,000 audit entries, 100,000 dispatched events
 // and 100,000 archived rows.
 func pileUp(db *storetest.DB) {

@@ -100,6 +100,7 @@ func TestRoundTrips(t *testing.T) {
 		return !containsLine(string(a.Do("GET", "/metrics", "").Body), "caracal_api_token_cache_hits_total 0")
 	})
 	in := "/v1/zones/" + zone.ID
+	provider, resource := db.Provider(zone.ID), db.Resource(zone.ID)
 	application := in + "/applications/" + made.JSON201.ID
 	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
 	for _, tt := range []struct {
@@ -116,6 +117,12 @@ func TestRoundTrips(t *testing.T) {
 		{"POST", in + "/applications", `{"name":"x","registration_method":"managed"}`, 5},
 		{"PATCH", in, `{"name":"x"}`, 5},
 		{"PATCH", application, `{"name":"x"}`, 6},
+		{"POST", in + "/providers", `{"identifier":"provider://pNUMBER","kind":"none"}`, 5},
+		{"POST", in + "/providers", `{"identifier":"provider://qNUMBER","kind":"api_key","config_json":{"header_name":"x","api_key":"s"}}`, 6},
+		{"POST", in + "/resources", `{"identifier":"https://NUMBER","scopes":["s"],"upstream_url":"https://u","credential_provider_id":"` + provider + `","gateway_application_id":"` + made.JSON201.ID + `"}`, 8},
+		{"PATCH", in + "/resources/" + resource, `{"name":"x"}`, 6},
+		{"GET", in + "/resources", "", 1},
+		{"GET", in + "/providers/" + provider, "", 1},
 		{"GET", "/health", "", 0},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {

@@ -31,6 +31,19 @@ var promises = []struct{ promise, broken string }{
 		FROM zones AS z
 		FULL JOIN (SELECT entity_id, count(*) AS n FROM audit_entries WHERE entity_type = 'zones' AND status_code < 400 GROUP BY 1) AS e ON e.entity_id = z.id
 		WHERE z.version IS DISTINCT FROM e.n`},
+	{"each change of a provider or a resource has one entry in the trail, and each entry its change", `
+		SELECT coalesce(x.id, e.entity_id) || ': ' || coalesce(x.version, 0) || ' changes, ' || coalesce(e.n, 0) || ' entries'
+		FROM (SELECT 'providers' AS kind, zone_id, id, version FROM providers UNION ALL SELECT 'resources', zone_id, id, version FROM resources) AS x
+		FULL JOIN (SELECT entity_type, zone_id, entity_id, count(*) AS n FROM audit_entries WHERE entity_type IN ('providers', 'resources') AND status_code < 400 GROUP BY 1, 2, 3) AS e
+			ON e.entity_type = x.kind AND e.zone_id = x.zone_id AND e.entity_id = x.id
+		WHERE x.version IS DISTINCT FROM e.n`},
+	{"no live resource names an application that is archived, and a zone has counted its live resources", `
+		SELECT r.id FROM resources AS r JOIN applications AS a ON a.zone_id = r.zone_id AND a.id = r.gateway_application_id
+		WHERE r.archived_at IS NULL AND a.archived_at IS NOT NULL
+		UNION ALL SELECT t.zone_id || ': ' || t.live FROM resource_totals AS t
+		WHERE t.live <> (SELECT count(*) FROM resources AS r WHERE r.zone_id = t.zone_id AND r.archived_at IS NULL)`},
+	{"a zone has one data key, made once", `
+		SELECT zone_id || ': ' || count(*) FROM data_keys GROUP BY zone_id HAVING count(*) > 1`},
 	{"each ended session has one entry in the trail, and each entry its session", `
 		SELECT coalesce(s.id, e.entity_id) || ': ' || coalesce(e.n, 0) || ' entries'
 		FROM (SELECT * FROM sessions WHERE status = 'revoked') AS s
@@ -141,7 +154,9 @@ func (w *world) holds(l *load) {
 	}
 	there := map[string]thing{}
 	for _, text := range column[string](w, `SELECT concat_ws(' ', 'zones', id, archived_at IS NOT NULL, name) FROM zones
-		UNION ALL SELECT concat_ws(' ', 'applications', id, archived_at IS NOT NULL, name) FROM applications`) {
+		UNION ALL SELECT concat_ws(' ', 'applications', id, archived_at IS NOT NULL, name) FROM applications
+		UNION ALL SELECT concat_ws(' ', 'providers', id, archived_at IS NOT NULL, name) FROM providers
+		UNION ALL SELECT concat_ws(' ', 'resources', id, archived_at IS NOT NULL, name) FROM resources`) {
 		var is thing
 		if _, err := fmt.Sscan(text, &is.kind, &is.id, &is.gone, &is.name); err != nil {
 			w.t.Fatal(err)

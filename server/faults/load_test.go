@@ -233,7 +233,7 @@ func (l *load) Do(r *http.Request) (*http.Response, error) {
 
 // call is one caller. Nobody else changes what it made.
 func (l *load) call(r *rand.Rand, every time.Duration, shared []string) {
-	var zones, applications []*thing
+	var zones, applications, providers []*thing
 	pace := time.NewTicker(every)
 	defer pace.Stop()
 	for {
@@ -264,6 +264,12 @@ func (l *load) call(r *rand.Rand, every time.Duration, shared []string) {
 			}
 		case len(applications) == 0:
 			l.list(zone)
+		case n < 32:
+			if made, ok := l.createProvider(applications[0].zone); ok {
+				providers = append(providers, made)
+			}
+		case n < 34 && len(providers) > 0:
+			l.createResource(providers[r.IntN(len(providers))], applications)
 		case n < 35:
 			l.register(zone)
 		case n < 50:
@@ -340,6 +346,41 @@ func (l *load) createApplication(zone string) (*thing, bool) {
 		now.id = made.JSON201.ID
 	}
 	return l.noted(id, made, err, http.StatusCreated, now)
+}
+
+// createProvider makes one with a secret.
+func (l *load) createProvider(zone string) (*thing, bool) {
+	ctx, id, cancel := l.request()
+	defer cancel()
+	var config client.ProviderConfigInput
+	if err := config.FromAPIKeyProviderConfig(client.APIKeyProviderConfig{HeaderName: new("X-Api-Key"), APIKey: new("secret of " + id)}); err != nil {
+		l.t.Error(err)
+	}
+	made, err := l.client.CreateProviderWithResponse(ctx, zone, client.NewProvider{Name: &id, Kind: client.ProviderKindAPIKey, ConfigJSON: &config})
+	now := thing{kind: "providers", zone: zone, name: id}
+	if err == nil && made.JSON201 != nil {
+		now.id = made.JSON201.ID
+	}
+	return l.noted(id, made, err, http.StatusCreated, now)
+}
+
+// createResource makes one that names a provider and an application of its zone.
+func (l *load) createResource(provider *thing, applications []*thing) {
+	i := slices.IndexFunc(applications, func(a *thing) bool { return a.zone == provider.zone })
+	if i < 0 {
+		return
+	}
+	ctx, id, cancel := l.request()
+	defer cancel()
+	made, err := l.client.CreateResourceWithResponse(ctx, provider.zone, client.NewResource{
+		Name: &id, UpstreamURL: new("https://upstream.example.com"), Scopes: []string{"read"},
+		CredentialProviderID: &provider.id, GatewayApplicationID: &applications[i].id,
+	})
+	now := thing{kind: "resources", zone: provider.zone, name: id}
+	if err == nil && made.JSON201 != nil {
+		now.id = made.JSON201.ID
+	}
+	l.noted(id, made, err, http.StatusCreated, now)
 }
 
 func (l *load) register(zone string) {
