@@ -22,11 +22,19 @@ const (
 // out within a few seconds.
 func (s *Store) Listen(ctx context.Context, log *slog.Logger, heard map[string]func(), up func(bool)) {
 	const again = 200 * time.Millisecond
+	lost := false
 	for ctx.Err() == nil {
-		err := s.listen(ctx, heard, up)
+		err := s.listen(ctx, heard, func() {
+			if lost {
+				log.InfoContext(ctx, "hears the other replicas again")
+			}
+			lost = false
+			up(true)
+		})
 		up(false)
-		if ctx.Err() == nil {
-			log.WarnContext(ctx, "lost the connection that hears the other replicas", "error", err)
+		if ctx.Err() == nil && !lost {
+			lost = true
+			log.WarnContext(ctx, "lost the connection that hears the other replicas; trying until it is back", "error", err)
 		}
 		select {
 		case <-time.After(again):
@@ -35,7 +43,7 @@ func (s *Store) Listen(ctx context.Context, log *slog.Logger, heard map[string]f
 	}
 }
 
-func (s *Store) listen(ctx context.Context, heard map[string]func(), up func(bool)) error {
+func (s *Store) listen(ctx context.Context, heard map[string]func(), up func()) error {
 	const every, patience = 2 * time.Second, 2 * time.Second
 	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
 	if err != nil {
@@ -51,7 +59,7 @@ func (s *Store) listen(ctx context.Context, heard map[string]func(), up func(boo
 			return err
 		}
 	}
-	up(true)
+	up()
 	for {
 		quiet, cancel := context.WithTimeout(ctx, every)
 		notification, err := conn.WaitForNotification(quiet)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,7 +46,7 @@ func withService(tests func() int) (_ int, err error) {
 	}
 	config, err := server.LoadConfig([]string{
 		"CARACAL_MODE=dev", "PORT=0", "CARACAL_ADMIN_TOKEN=" + token, "REDIS_URL=" + servers.RedisURL(),
-		"DATABASE_URL=" + servers.PostgresURL(private.Service, "caracal"),
+		"DATABASE_URL=" + servers.PostgresURL(private.Service, "caracal"), "ZONE_KEK=" + strings.Repeat("01", 32),
 	})
 	if err != nil {
 		return 0, err
@@ -200,4 +201,31 @@ func ExampleRetry() {
 	_, err = client.OK(c.GetZoneWithResponse(ctx, "x"))
 	fmt.Println(errors.Is(err, context.DeadlineExceeded))
 	// Output: true
+}
+
+// A provider's configuration is one of a few kinds; a secret in it goes in and
+// never comes out.
+func ExampleProviderConfigInput() {
+	ctx := context.Background()
+	c, err := client.New(address, token)
+	if err != nil {
+		log.Fatal(err)
+	}
+	zone, err := client.Created(c.CreateZoneWithResponse(ctx, client.NewZone{Name: "Production"}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	var config client.ProviderConfigInput
+	err = config.FromAPIKeyProviderConfig(client.APIKeyProviderConfig{HeaderName: new("X-Api-Key"), APIKey: new("the secret")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	provider, err := client.Created(c.CreateProviderWithResponse(ctx, zone.ID, client.NewProvider{
+		Name: new("Ledger"), Kind: client.ProviderKindAPIKey, ConfigJSON: &config,
+	}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(provider.Identifier, provider.SecretConfigKeys, string(provider.ConfigJSON))
+	// Output: provider://ledger [api_key] {"header_name":"X-Api-Key","auth_location":"header"}
 }

@@ -231,6 +231,9 @@ func (b *browser) picture(name string) {
 	b.call(&encoded, "GET", "/screenshot", nil)
 	png, err := base64.StdEncoding.DecodeString(encoded)
 	if err == nil {
+		err = os.MkdirAll(*pictures, 0o700)
+	}
+	if err == nil {
 		err = os.WriteFile(filepath.Join(*pictures, name+".png"), png, 0o600)
 	}
 	if err != nil {
