@@ -2,8 +2,10 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"caracal.run/management/gen/code"
@@ -50,7 +52,7 @@ func settleOperations(said []ResourceOperation, scopes []string) ([]ResourceOper
 // checkAudience refuses an identifier that no token can be for.
 func checkAudience(identifier, control string) error {
 	const message = "resource identifier must be an absolute resource audience URI and must not use the provider:// namespace"
-	u, err := url.Parse(identifier)
+	u, err := parseURL(identifier)
 	if identifier == control || err == nil && u.IsAbs() && u.Scheme != "provider" && u.User == nil {
 		return nil
 	}
@@ -65,11 +67,27 @@ func checkUpstream(upstream *string) error {
 	if upstream == nil {
 		return nil
 	}
-	u, err := url.Parse(*upstream)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+	u, err := parseURL(*upstream)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
 		return code.InvalidResource.At("is not an http or https URL with a host", "upstream_url")
 	}
 	return nil
+}
+
+// parseURL refuses what only looks like a web address. Others find a host, and a
+// user, where [url.Parse] finds none: in "https:user@host".
+func parseURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
+		return u, err
+	}
+	if u.Hostname() == "" {
+		return nil, errors.New("it has no host")
+	}
+	if port := u.Port(); port != "" {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	return u, err
 }
 
 // resourceBase is the identifier that a name suggests.

@@ -382,8 +382,9 @@ type NewResource struct {
 	// GatewayApplicationID The managed application that exchanges tokens for it.
 	GatewayApplicationID *string `json:"gateway_application_id,omitempty"`
 
-	// Identifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`; unique among the
-	// zone's live resources. The control audience, which is none, names the control resource.
+	// Identifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`, and with a host
+	// if it is http or https; unique among the zone's live resources. The control audience, which is none, names the
+	// control resource.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
 	// Name For people; not unique.
@@ -398,7 +399,7 @@ type NewResource struct {
 	// Scopes What tokens for the resource may allow.
 	Scopes ResourceScopes `json:"scopes"`
 
-	// UpstreamURL Where gateways send requests to; http or https. Only the control resource can do without.
+	// UpstreamURL Where gateways send requests to; http or https, and with a host. Only the control resource can do without.
 	UpstreamURL *UpstreamURL `json:"upstream_url,omitempty"`
 }
 
@@ -780,8 +781,9 @@ type Resource struct {
 	ZoneID      ID      `json:"zone_id"`
 }
 
-// ResourceIdentifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`; unique among the
-// zone's live resources. The control audience, which is none, names the control resource.
+// ResourceIdentifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`, and with a host
+// if it is http or https; unique among the zone's live resources. The control audience, which is none, names the
+// control resource.
 type ResourceIdentifier = string
 
 // ResourceName For people; not unique.
@@ -813,8 +815,9 @@ type ResourcePatch struct {
 	// GatewayApplicationID The managed application that exchanges tokens for it; null is none.
 	GatewayApplicationID nullable.Nullable[string] `json:"gateway_application_id,omitempty"`
 
-	// Identifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`; unique among the
-	// zone's live resources. The control audience, which is none, names the control resource.
+	// Identifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`, and with a host
+	// if it is http or https; unique among the zone's live resources. The control audience, which is none, names the
+	// control resource.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
 	// Name For people; not unique.
@@ -827,7 +830,7 @@ type ResourcePatch struct {
 	// Scopes What tokens for the resource may allow.
 	Scopes *ResourceScopes `json:"scopes,omitempty"`
 
-	// UpstreamURL Where gateways send requests to; http or https. Null takes it from the control resource.
+	// UpstreamURL Where gateways send requests to; http or https, and with a host. Null takes it from the control resource.
 	UpstreamURL nullable.Nullable[string] `json:"upstream_url,omitempty"`
 }
 
@@ -857,7 +860,7 @@ type UnreadinessDependency string
 // UnreadinessError defines model for Unreadiness.Error.
 type UnreadinessError string
 
-// UpstreamURL Where gateways send requests to; http or https. Only the control resource can do without.
+// UpstreamURL Where gateways send requests to; http or https, and with a host. Only the control resource can do without.
 type UpstreamURL = string
 
 // Zone A tenant.
