@@ -1,9 +1,11 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
@@ -56,13 +58,17 @@ func (tx *Tx) CreateResource(ctx context.Context, zone string, n NewResource) (d
 		Identifier: base, UpstreamURL: n.UpstreamURL, Scopes: n.Scopes, CredentialProviderID: n.CredentialProviderID,
 		GatewayApplicationID: n.GatewayApplicationID, OperationEnforcement: n.OperationEnforcement,
 	}
-	if err := tx.holdNamed(ctx, zone, n.CredentialProviderID, n.GatewayApplicationID); err != nil {
+	how := together
+	if n.CredentialProviderID == "" && base == tx.controlAudience {
+		how = alone // for noneProvider
+	}
+	if err := tx.holdNamed(ctx, zone, how, n.CredentialProviderID, n.GatewayApplicationID); err != nil {
 		return r, err
 	}
 	if err := tx.mayBeResource(r, r); err != nil {
 		return r, err
 	}
-	if err := tx.settle(ctx, zone, &r, n.Operations); err != nil {
+	if _, err := tx.settle(ctx, zone, &r, n.Operations); err != nil {
 		return r, err
 	}
 	counted, err := tx.q.CountResourceIn(ctx, db.CountResourceInParams{ZoneID: zone, Bindings: bindings(r), Most: tx.resourcesMost})
@@ -77,19 +83,22 @@ func (tx *Tx) CreateResource(ctx context.Context, zone string, n NewResource) (d
 		GatewayApplicationID: r.GatewayApplicationID, Operations: r.Operations, OperationEnforcement: r.OperationEnforcement,
 	}
 	insert := func(identifier string) (db.Resource, error) {
+		// What was settled under one identifier need not be right under a numbered one.
+		if checkAudience(identifier, tx.controlAudience) != nil || (identifier == tx.controlAudience) != (base == tx.controlAudience) {
+			return db.Resource{}, pgx.ErrNoRows
+		}
 		row.Name, row.Identifier = or(n.Name, identifier), identifier
 		return tx.q.InsertResource(ctx, row)
 	}
 	if n.Identifier != nil {
 		r, err = insert(base)
-		err = missing(err, code.ResourceIdentifierConflict)
 	} else {
 		r, err = underFreeName(base, row.ID, insert, func() (string, error) {
 			return tx.q.GetFreeResourceIdentifier(ctx, db.GetFreeResourceIdentifierParams{ZoneID: zone, Base: base})
 		})
 	}
 	if err != nil {
-		return r, err
+		return r, missing(err, code.ResourceIdentifierConflict)
 	}
 	tx.record(zone, "resources", r.ID, diff(nil, shownResource(r)))
 	return r, nil
@@ -120,17 +129,22 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Match, 
 	if p.onlyBinds() && p.GatewayApplicationID == nil {
 		return db.Resource{}, code.NoFields
 	}
-	if err := tx.holdNamed(ctx, zone, or(p.CredentialProviderID, ""), or(p.GatewayApplicationID, nil)); err != nil {
+	how := together
+	if p.CredentialProviderID != nil && *p.CredentialProviderID == "" {
+		how = alone // for noneProvider
+	}
+	if err := tx.holdNamed(ctx, zone, how, or(p.CredentialProviderID, ""), or(p.GatewayApplicationID, nil)); err != nil {
 		return db.Resource{}, err
 	}
 	before, err := tx.lockResource(ctx, zone, id, match)
 	if err != nil {
 		return before, err
 	}
-	operations, err := Operations(before)
+	stored, err := Operations(before)
 	if err != nil {
 		return before, err
 	}
+	operations := stored
 	after := before
 	after.Name, after.Identifier = or(p.Name, before.Name), or(p.Identifier, before.Identifier)
 	after.UpstreamURL = or(p.UpstreamURL, before.UpstreamURL)
@@ -146,8 +160,15 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Match, 
 	if err := tx.mayBeResource(before, after); err != nil {
 		return before, err
 	}
-	if err := tx.settle(ctx, zone, &after, operations); err != nil {
+	settled, err := tx.settle(ctx, zone, &after, operations)
+	if err != nil {
 		return before, err
+	}
+	if rebound(before, after) || !slices.Equal(stored, settled) {
+		// Before the identifier: whoever creates a resource comes this way too.
+		if err := db.New(queued{tx.first}).BumpBindingRevision(ctx, zone); err != nil {
+			return before, err
+		}
 	}
 	after, err = tx.q.UpdateResource(ctx, db.UpdateResourceParams{
 		ZoneID: zone, ID: id, Name: after.Name, Identifier: after.Identifier, UpstreamURL: after.UpstreamURL, Scopes: after.Scopes,
@@ -158,9 +179,6 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Match, 
 		return after, err
 	}
 	tx.record(zone, "resources", id, diff(shownResource(before), shownResource(after)))
-	if rebound(before, after) {
-		return after, tx.q.BumpBindingRevision(ctx, zone)
-	}
 	return after, nil
 }
 
@@ -171,23 +189,25 @@ func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, match Match) 
 		return err
 	}
 	r, err := tx.lockResource(ctx, zone, id, match)
+	control := r.Identifier == tx.controlAudience
+	if control && !tx.cause.Actor.Global() {
+		return code.ResourceNotFound // whatever its version
+	}
 	if err != nil {
 		return err
 	}
-	if r.Identifier == tx.controlAudience {
-		if !tx.cause.Actor.Global() {
-			return code.ResourceNotFound
-		}
+	if control {
 		return code.ProtectedResource.With("detail", "control API resource cannot be deleted")
 	}
 	if err := tx.mayName(resourceIdentifier, r.Identifier); err != nil {
 		return err
 	}
-	if err := tx.q.ArchiveResource(ctx, db.ArchiveResourceParams{ZoneID: zone, ID: id}); err != nil {
+	// Before the identifier: whoever creates a resource comes this way too.
+	if err := db.New(queued{tx.first}).CountResourceOut(ctx, db.CountResourceOutParams{ZoneID: zone, Bindings: bindings(r)}); err != nil {
 		return err
 	}
 	tx.record(zone, "resources", id, removed)
-	return tx.q.CountResourceOut(ctx, db.CountResourceOutParams{ZoneID: zone, Bindings: bindings(r)})
+	return tx.q.ArchiveResource(ctx, db.ArchiveResourceParams{ZoneID: zone, ID: id})
 }
 
 // unbindResources takes an application from the resources that it exchanges
@@ -205,8 +225,8 @@ func (tx *Tx) unbindResources(ctx context.Context, zone, application string) err
 
 // holdNamed lets a transaction write below a live zone, and keeps what a
 // resource is to name from being archived.
-func (tx *Tx) holdNamed(ctx context.Context, zone, provider string, application *string) error {
-	if _, err := tx.withinZone(ctx, zone, together); err != nil {
+func (tx *Tx) holdNamed(ctx context.Context, zone string, how guard, provider string, application *string) error {
+	if _, err := tx.withinZone(ctx, zone, how); err != nil {
 		return err
 	}
 	if provider != "" {
@@ -252,40 +272,37 @@ func (tx *Tx) mayBeResource(before, after db.Resource) error {
 
 // settle brings a resource, as it is to be, into the form in which it is stored,
 // or says what it lacks (contract: resources.md). The control resource needs no
-// binding and has none.
-func (tx *Tx) settle(ctx context.Context, zone string, r *db.Resource, operations []ResourceOperation) error {
+// binding and has none; the transaction holds its zone alone if it lacks a
+// provider, so that nobody else adds one meanwhile. It answers the operations.
+func (tx *Tx) settle(ctx context.Context, zone string, r *db.Resource, operations []ResourceOperation) ([]ResourceOperation, error) {
 	if r.Identifier == tx.controlAudience {
 		r.GatewayApplicationID = nil
 		if r.CredentialProviderID == "" {
-			// Two that both find no such provider must not both make it.
-			if _, err := tx.q.LockZone(ctx, zone); err != nil {
-				return missing(err, code.ZoneNotFound)
-			}
 			provider, err := tx.noneProvider(ctx, zone)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			r.CredentialProviderID = provider
 		}
 	} else {
 		switch {
 		case r.CredentialProviderID == "":
-			return code.CredentialProviderRequired
+			return nil, code.CredentialProviderRequired
 		case r.UpstreamURL == nil:
-			return code.UpstreamURLRequired
+			return nil, code.UpstreamURLRequired
 		case r.GatewayApplicationID == nil:
-			return code.GatewayApplicationRequired
+			return nil, code.GatewayApplicationRequired
 		}
 	}
 	if err := checkUpstream(r.UpstreamURL); err != nil {
-		return err
+		return nil, err
 	}
 	settled, err := settleOperations(operations, r.Scopes)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.Operations, err = json.Marshal(settled)
-	return err
+	return settled, err
 }
 
 func bindings(r db.Resource) int64 {
@@ -295,11 +312,12 @@ func bindings(r db.Resource) int64 {
 	return 1
 }
 
-// rebound says whether a change is one that gateways must see.
+// rebound says whether a change, but for the operations, is one that gateways
+// must see.
 func rebound(before, after db.Resource) bool {
 	return before.Identifier != after.Identifier || or(before.UpstreamURL, "") != or(after.UpstreamURL, "") ||
 		before.CredentialProviderID != after.CredentialProviderID || or(before.GatewayApplicationID, "") != or(after.GatewayApplicationID, "") ||
-		!bytes.Equal(before.Operations, after.Operations) || before.OperationEnforcement != after.OperationEnforcement
+		before.OperationEnforcement != after.OperationEnforcement
 }
 
 func shownResource(r db.Resource) shown {
