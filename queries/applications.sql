@@ -41,9 +41,3 @@ FOR NO KEY UPDATE;
 -- name: CountLiveDCRApplications :one
 SELECT count(*) FROM applications
 WHERE zone_id = @zone_id AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now();
-
--- name: HoldApplication :one
--- HoldApplication keeps a live application from being archived while something comes to name it.
-SELECT registration_method FROM applications
-WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-FOR SHARE;

@@ -70,3 +70,15 @@ UPDATE resource_totals SET live = live - 1, binding_revision = binding_revision 
 
 -- name: BumpBindingRevision :exec
 UPDATE resource_totals SET binding_revision = binding_revision + 1 WHERE zone_id = @zone_id;
+
+-- name: HoldNamed :one
+-- HoldNamed keeps a live provider and a live application from being archived while a resource comes to name them. What there is
+-- not is ''.
+WITH provider AS (
+    SELECT id FROM providers WHERE providers.zone_id = @zone_id AND providers.id = @provider_id AND archived_at IS NULL FOR SHARE
+), application AS (
+    SELECT registration_method FROM applications
+    WHERE applications.zone_id = @zone_id AND applications.id = @application_id AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    FOR SHARE
+)
+SELECT coalesce((SELECT id FROM provider), '')::text AS provider_id, coalesce((SELECT registration_method FROM application), '')::text AS registration_method;

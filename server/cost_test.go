@@ -119,7 +119,7 @@ func TestRoundTrips(t *testing.T) {
 		{"PATCH", application, `{"name":"x"}`, 6},
 		{"POST", in + "/providers", `{"identifier":"provider://pNUMBER","kind":"none"}`, 5},
 		{"POST", in + "/providers", `{"identifier":"provider://qNUMBER","kind":"api_key","config_json":{"header_name":"x","api_key":"s"}}`, 6},
-		{"POST", in + "/resources", `{"identifier":"https://NUMBER","scopes":["s"],"upstream_url":"https://u","credential_provider_id":"` + provider + `","gateway_application_id":"` + made.JSON201.ID + `"}`, 8},
+		{"POST", in + "/resources", `{"identifier":"https://NUMBER","scopes":["s"],"upstream_url":"https://u","credential_provider_id":"` + provider + `","gateway_application_id":"` + made.JSON201.ID + `"}`, 7},
 		{"PATCH", in + "/resources/" + resource, `{"name":"x"}`, 6},
 		{"GET", in + "/resources", "", 1},
 		{"GET", in + "/providers/" + provider, "", 1},

@@ -229,22 +229,21 @@ func (tx *Tx) holdNamed(ctx context.Context, zone string, how guard, provider st
 	if _, err := tx.withinZone(ctx, zone, how); err != nil {
 		return err
 	}
-	if provider != "" {
-		if _, err := tx.q.HoldProvider(ctx, db.HoldProviderParams{ZoneID: zone, ID: provider}); err != nil {
-			return missing(err, code.ProviderNotFound)
-		}
-	}
-	if application == nil {
+	if provider == "" && application == nil {
 		return nil
 	}
-	method, err := tx.q.HoldApplication(ctx, db.HoldApplicationParams{ZoneID: zone, ID: *application})
-	if err != nil {
-		return missing(err, code.GatewayApplicationNotFound)
+	held, err := tx.q.HoldNamed(ctx, db.HoldNamedParams{ZoneID: zone, ProviderID: provider, ApplicationID: or(application, "")})
+	switch {
+	case err != nil:
+		return err
+	case held.ProviderID != provider:
+		return code.ProviderNotFound
+	case application == nil || held.RegistrationMethod == managed:
+		return nil
+	case held.RegistrationMethod == "":
+		return code.GatewayApplicationNotFound
 	}
-	if method != managed {
-		return code.GatewayExchangeApplicationMustBeManaged
-	}
-	return nil
+	return code.GatewayExchangeApplicationMustBeManaged
 }
 
 func (tx *Tx) lockResource(ctx context.Context, zone, id string, match Match) (db.Resource, error) {

@@ -112,7 +112,7 @@ type guard bool
 
 const (
 	together guard = false // with others that emit no event
-	alone    guard = true  // it emits events: their order must be the order of commits
+	alone    guard = true  // and nobody else writes below it: the order of events must be the order of commits
 )
 
 // lockZone holds a live zone: nobody changes it until the transaction ends.

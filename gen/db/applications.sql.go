@@ -65,25 +65,6 @@ func (q *Queries) GetApplication(ctx context.Context, arg GetApplicationParams) 
 	return i, err
 }
 
-const holdApplication = `-- name: HoldApplication :one
-SELECT registration_method FROM applications
-WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-FOR SHARE
-`
-
-type HoldApplicationParams struct {
-	ZoneID string
-	ID     string
-}
-
-// HoldApplication keeps a live application from being archived while something comes to name it.
-func (q *Queries) HoldApplication(ctx context.Context, arg HoldApplicationParams) (string, error) {
-	row := q.db.QueryRow(ctx, holdApplication, arg.ZoneID, arg.ID)
-	var registration_method string
-	err := row.Scan(&registration_method)
-	return registration_method, err
-}
-
 const insertApplication = `-- name: InsertApplication :one
 INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, traits, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::bigint * interval '1 second')

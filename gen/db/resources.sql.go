@@ -127,6 +127,37 @@ func (q *Queries) GetResource(ctx context.Context, arg GetResourceParams) (Resou
 	return i, err
 }
 
+const holdNamed = `-- name: HoldNamed :one
+WITH provider AS (
+    SELECT id FROM providers WHERE providers.zone_id = $1 AND providers.id = $2 AND archived_at IS NULL FOR SHARE
+), application AS (
+    SELECT registration_method FROM applications
+    WHERE applications.zone_id = $1 AND applications.id = $3 AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    FOR SHARE
+)
+SELECT coalesce((SELECT id FROM provider), '')::text AS provider_id, coalesce((SELECT registration_method FROM application), '')::text AS registration_method
+`
+
+type HoldNamedParams struct {
+	ZoneID        string
+	ProviderID    string
+	ApplicationID string
+}
+
+type HoldNamedRow struct {
+	ProviderID         string
+	RegistrationMethod string
+}
+
+// HoldNamed keeps a live provider and a live application from being archived while a resource comes to name them. What there is
+// not is ”.
+func (q *Queries) HoldNamed(ctx context.Context, arg HoldNamedParams) (HoldNamedRow, error) {
+	row := q.db.QueryRow(ctx, holdNamed, arg.ZoneID, arg.ProviderID, arg.ApplicationID)
+	var i HoldNamedRow
+	err := row.Scan(&i.ProviderID, &i.RegistrationMethod)
+	return i, err
+}
+
 const insertResource = `-- name: InsertResource :one
 INSERT INTO resources (zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id, gateway_application_id, operations, operation_enforcement)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)

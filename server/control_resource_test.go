@@ -1,0 +1,306 @@
+package server_test
+
+import (
+	"net/http"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/oapi-codegen/nullable"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+)
+
+func TestOnlyGlobalCallersSeeAndManageTheControlResource(t *testing.T) {
+	t.Parallel()
+	const other = "resource://control-2"
+	for _, tt := range []struct {
+		name, audience string
+		settings       []string
+	}{
+		{"as usual", controlAudience, nil},
+		{"another audience", other, []string{"CONTROL_AUDIENCE=" + other}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a := servertest.New(t, tt.settings...)
+			z := newResourceZone(a)
+			global, zoned := a.As("", "write"), a.As(z.zone, "write")
+			body := client.NewResource{Identifier: &tt.audience, Scopes: []string{"control"}}
+			const managedElsewhere = "control API resource is managed only through the Control console path"
+			protected := func(answer servertest.Answer, detail string) {
+				t.Helper()
+				servertest.Expect(t, answer, 0, code.ProtectedResource)
+				if problem := problemOf(t, answer); problem.Detail == nil || *problem.Detail != detail {
+					t.Errorf("answered %s", answer.GetBody())
+				}
+			}
+			protected(createResource(t, zoned, z.zone, body), managedElsewhere)
+			protected(createResource(t, zoned, z.zone, z.body(func(b *client.NewResource) { b.Identifier = &tt.audience })), managedElsewhere)
+			created := createResource(t, global, z.zone, body)
+			servertest.Expect(t, created, http.StatusCreated, "")
+			control := *created.JSON201
+			want := client.Resource{
+				ID: control.ID, ZoneID: z.zone, Name: tt.audience, Identifier: tt.audience, Scopes: []string{"control"},
+				CredentialProviderID: "provider-none-" + z.zone, Operations: []client.ResourceOperation{}, OperationEnforcement: client.OperationEnforcementEnforced,
+				CreatedAt: control.CreatedAt, UpdatedAt: control.CreatedAt,
+			}
+			if !reflect.DeepEqual(control, want) {
+				t.Errorf("it is %+v, want %+v", control, want)
+			}
+			provider, err := a.Admin.GetProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, provider, http.StatusOK, "")
+			if p := provider.JSON200; p.Name != "No credential" || p.Identifier != "provider://none" || p.Kind != client.ProviderKindNone || string(p.ConfigJSON) != "{}" {
+				t.Errorf("its provider is %s", provider.Body)
+			}
+			if _, revision := z.totals(); revision != 0 {
+				t.Errorf("gateways have to look %d times, though nothing is bound", revision)
+			}
+			if read := readResource(t, a.As("", "read"), z.zone, control.ID); !reflect.DeepEqual(read, want) {
+				t.Errorf("read %+v", read)
+			}
+			servertest.Expect(t, getResource(t, zoned, z.zone, control.ID), 0, code.ResourceNotFound)
+			servertest.Expect(t, getResource(t, a.As(z.zone, "read"), z.zone, control.ID), 0, code.ResourceNotFound)
+			protected(updateResource(t, zoned, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), managedElsewhere)
+			protected(updateResource(t, zoned, z.zone, control.ID, client.ResourcePatch{Identifier: new("urn:mine")}), managedElsewhere)
+			protected(updateResource(t, zoned, z.zone, z.resource(t).ID, client.ResourcePatch{Identifier: &tt.audience}), managedElsewhere)
+			servertest.Expect(t, deleteResource(t, zoned, z.zone, control.ID), 0, code.ResourceNotFound)
+			stale, err := zoned.DeleteResourceWithResponse(t.Context(), z.zone, control.ID, &client.DeleteResourceParams{IfMatch: new(`"77"`)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, stale, 0, code.ResourceNotFound)
+			protected(deleteResource(t, global, z.zone, control.ID), "control API resource cannot be deleted")
+			servertest.Expect(t, createResource(t, global, z.zone, body), 0, code.ResourceIdentifierConflict)
+			// No name leads to it, and none from it to one that is half of it.
+			for range 3 {
+				made := createResource(t, zoned, z.zone, z.body(func(b *client.NewResource) { b.Name = new("Control") }))
+				servertest.Expect(t, made, http.StatusCreated, "")
+				if made.JSON201.Identifier == tt.audience {
+					t.Errorf("a zone token made %+v", *made.JSON201)
+				}
+			}
+			servertest.Expect(t, updateResource(t, global, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), http.StatusOK, "")
+			z.counted(t)
+		})
+	}
+}
+
+// A name may lead to the control resource, of which there is one, or to an
+// ordinary one; never to an ordinary one that has only what the control resource
+// needs, nor past a zone token's bounds.
+func TestANameLeadsToTheControlResourceOrToAnother(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t, "CONTROL_AUDIENCE=resource://control-2")
+	z := newResourceZone(a)
+	zoned := a.As(z.zone, "write")
+	called := func(name string) client.NewResource {
+		return z.body(func(b *client.NewResource) { b.Name = &name })
+	}
+	var got []string
+	for range 3 {
+		resp := createResource(t, zoned, z.zone, called("Control"))
+		servertest.Expect(t, resp, http.StatusCreated, "")
+		got = append(got, resp.JSON201.Identifier)
+	}
+	if slices.Contains(got, "resource://control-2") || got[0] != "resource://control" {
+		t.Errorf("a zone token made %q", got)
+	}
+	servertest.Expect(t, createResource(t, zoned, z.zone, called("Control 2")), 0, code.ProtectedResource)
+	bare := client.NewResource{Name: new("Control 2"), Scopes: []string{"control"}}
+	first := createResource(t, a.Admin, z.zone, bare)
+	servertest.Expect(t, first, http.StatusCreated, "")
+	if first.JSON201.Identifier != "resource://control-2" {
+		t.Errorf("it is %+v", *first.JSON201)
+	}
+	servertest.Expect(t, createResource(t, a.Admin, z.zone, bare), 0, code.ResourceIdentifierConflict)
+	z.counted(t)
+}
+
+func TestTheControlResourceIsNeverBound(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newResourceZone(a)
+	upstream := new("https://control.example.com")
+	created := createResource(t, a.Admin, z.zone, z.body(func(b *client.NewResource) { b.Identifier, b.UpstreamURL = new(controlAudience), upstream }))
+	servertest.Expect(t, created, http.StatusCreated, "")
+	control := *created.JSON201
+	if control.GatewayApplicationID != nil || control.CredentialProviderID != z.provider || *control.UpstreamURL != *upstream {
+		t.Errorf("it is %+v", control)
+	}
+	is, none := nullable.NewNullableWithValue[string], nullable.NewNullNullable[string]()
+	updated := updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{GatewayApplicationID: is(z.application)})
+	servertest.Expect(t, updated, http.StatusOK, "")
+	if updated.JSON200.GatewayApplicationID != nil {
+		t.Errorf("it is %+v", *updated.JSON200)
+	}
+	if _, revision := z.totals(); revision != 0 {
+		t.Errorf("gateways have to look %d times, though nothing was bound", revision)
+	}
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{GatewayApplicationID: is("nobody")}), 0, code.GatewayApplicationNotFound)
+	updated = updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{UpstreamURL: none, CredentialProviderID: none, GatewayApplicationID: none})
+	servertest.Expect(t, updated, http.StatusOK, "")
+	if r := updated.JSON200; r.UpstreamURL != nil || r.CredentialProviderID != "provider-none-"+z.zone || r.GatewayApplicationID != nil {
+		t.Errorf("it is %+v", *r)
+	}
+}
+
+func TestAResourceBecomesTheControlResourceAndAnOrdinaryOneAgain(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newResourceZone(a)
+	id := z.resource(t).ID
+	is := nullable.NewNullableWithValue[string]
+	update := func(p client.ResourcePatch, want code.Code) (r client.Resource, bumped int64) {
+		t.Helper()
+		_, before := z.totals()
+		resp := updateResource(t, a.Admin, z.zone, id, p)
+		servertest.Expect(t, resp, http.StatusOK, want)
+		if want == "" {
+			r = *resp.JSON200
+		}
+		_, after := z.totals()
+		return r, after - before
+	}
+	r, bumped := update(client.ResourcePatch{Identifier: new(controlAudience), CredentialProviderID: is("")}, "")
+	if r.GatewayApplicationID != nil || r.CredentialProviderID != "provider-none-"+z.zone || r.UpstreamURL == nil || bumped != 1 {
+		t.Errorf("gateways look %d times; it is %+v", bumped, r)
+	}
+	servertest.Expect(t, getResource(t, a.As(z.zone, "read"), z.zone, id), 0, code.ResourceNotFound)
+	update(client.ResourcePatch{Identifier: new("urn:x")}, code.GatewayApplicationRequired)
+	r, bumped = update(client.ResourcePatch{Identifier: new("urn:x"), GatewayApplicationID: is(z.application)}, "")
+	if *r.GatewayApplicationID != z.application || r.CredentialProviderID != "provider-none-"+z.zone || bumped != 1 {
+		t.Errorf("gateways look %d times; it is %+v", bumped, r)
+	}
+	readResource(t, a.As(z.zone, "read"), z.zone, id)
+	servertest.Expect(t, deleteResource(t, a.As(z.zone, "write"), z.zone, id), http.StatusNoContent, "")
+	z.control(t)
+	z.counted(t)
+}
+
+func TestTheControlResourceFindsAProviderThatHoldsNothing(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	implicit := func(z resourceZone) string { return "provider-none-" + z.zone }
+	add := func(z resourceZone, id, identifier, kind string) {
+		a.DB.Exec("INSERT INTO providers (zone_id, id, name, identifier, kind) VALUES ($1, $2, 'Mine', $3, $4)", z.zone, id, identifier, kind)
+	}
+	for _, tt := range []struct {
+		name       string
+		before     func(z resourceZone)
+		own        bool   // it is the zone's own provider, not mine
+		identifier string // of that provider
+	}{
+		{"none is there", func(resourceZone) {}, true, "provider://none"},
+		{"it is there", func(z resourceZone) { add(z, implicit(z), "provider://none", "none") }, true, "provider://none"},
+		{"it was given another identifier", func(z resourceZone) { add(z, implicit(z), "provider://nothing", "none") }, true, "provider://nothing"},
+		{"it is archived", func(z resourceZone) {
+			add(z, implicit(z), "provider://none", "none")
+			a.DB.Exec(archiveProvider, z.zone, implicit(z))
+		}, true, "provider://none"},
+		{"another holds nothing too", func(z resourceZone) { add(z, "mine-"+z.zone, "provider://none", "none") }, false, "provider://none"},
+		{"it is archived and another holds nothing too", func(z resourceZone) {
+			add(z, implicit(z), "provider://none", "none")
+			a.DB.Exec(archiveProvider, z.zone, implicit(z))
+			add(z, "mine-"+z.zone, "provider://none", "none")
+		}, false, "provider://none"},
+		{"another that held nothing is archived", func(z resourceZone) {
+			add(z, "mine-"+z.zone, "provider://none", "none")
+			a.DB.Exec(archiveProvider, z.zone, "mine-"+z.zone)
+		}, true, "provider://none"},
+		{"one of another kind has the identifier", func(z resourceZone) { add(z, "mine-"+z.zone, "provider://none", "api_key") }, true, "provider://none-2"},
+		{"it is archived and one of another kind has the identifier", func(z resourceZone) {
+			add(z, implicit(z), "provider://none", "none")
+			a.DB.Exec(archiveProvider, z.zone, implicit(z))
+			add(z, "mine-"+z.zone, "provider://none", "api_key")
+		}, true, "provider://none-2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			z := newResourceZone(a)
+			tt.before(z)
+			control := z.control(t)
+			provider, err := a.Admin.GetProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, provider, http.StatusOK, "")
+			if p := provider.JSON200; (p.ID == implicit(z)) != tt.own || p.Identifier != tt.identifier || p.Kind != client.ProviderKindNone {
+				t.Errorf("its provider is %s", provider.Body)
+			}
+		})
+	}
+}
+
+func TestAControlResourceThatLostItsProviderGetsItBack(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newResourceZone(a)
+	control := z.control(t)
+	// Whatever holds no credential can be archived while a resource names it.
+	removed, err := a.Admin.DeleteProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, removed, http.StatusNoContent, "")
+	// What it names already is not looked at again.
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), http.StatusOK, "")
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{CredentialProviderID: nullable.NewNullNullable[string]()}), http.StatusOK, "")
+	provider, err := a.Admin.GetProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, provider, http.StatusOK, "")
+}
+
+func TestAZoneHasOneControlResource(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	for range 10 {
+		z := newResourceZone(a)
+		var got [2]int
+		try := func(i int) func() {
+			return func() {
+				resp, err := a.Admin.CreateResourceWithResponse(t.Context(), z.zone, controlBody())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got[i] = resp.StatusCode()
+			}
+		}
+		atOnce(try(0), try(1))
+		slices.Sort(got[:])
+		if got != [2]int{http.StatusCreated, http.StatusConflict} {
+			t.Errorf("answers were %v", got)
+		}
+		z.counted(t)
+	}
+}
+
+// The control resource takes for its provider an identifier that others may take
+// at the same moment.
+func TestTheControlResourceNeedsNobodysLeaveForItsProvider(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	for range 20 {
+		z := newResourceZone(a)
+		id := z.resource(t).ID
+		atOnce(func() {
+			resp, err := a.Admin.CreateProviderWithResponse(t.Context(), z.zone, client.NewProvider{Identifier: new("provider://none"), Kind: client.ProviderKindCaracalMandate})
+			if err != nil || resp.StatusCode() != http.StatusCreated && resp.StatusCode() != http.StatusConflict {
+				t.Errorf("%v: %s", err, resp.Body)
+			}
+		}, func() {
+			resp, err := a.Admin.UpdateResourceWithResponse(t.Context(), z.zone, id, nil, client.ResourcePatch{Identifier: new(controlAudience), CredentialProviderID: nullable.NewNullNullable[string]()})
+			if err != nil || resp.StatusCode() != http.StatusOK {
+				t.Errorf("%v: %s", err, resp.Body)
+			}
+		})
+	}
+}
