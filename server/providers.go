@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/code"
@@ -65,14 +66,14 @@ func (p providersPage) VisitListProvidersResponse(w http.ResponseWriter) error {
 // CreateProvider answers POST /v1/zones/{zoneId}/providers.
 func (s *Server) CreateProvider(ctx context.Context, req api.CreateProviderRequestObject) (api.CreateProviderResponseObject, error) {
 	n := store.NewProvider{Name: unlessBlank(req.Body.Name), Identifier: unlessBlank(req.Body.Identifier)}
-	if err := checkProviderIdentifier(n.Identifier); err != nil {
+	if err := errors.Join(n.Check(), checkProviderIdentifier(n.Identifier)); err != nil {
 		return nil, err
 	}
 	config, err := provider.Check(provider.Kind(req.Body.Kind), sentConfig(ctx, "{}"))
 	if err != nil {
 		return nil, configRefusal(err)
 	}
-	n.Base, n.ProviderConfig = provider.BaseIdentifier(or(n.Name, "")), toProviderConfig(config, config.Secrets.Names())
+	n.Base, n.ProviderConfig = baseIdentifier(or(n.Name, "")), toProviderConfig(config, config.Secrets.Names())
 	var key seal.DataKey
 	if len(config.Secrets) > 0 {
 		if key, err = s.store.DataKey(ctx, cause(ctx), req.ZoneID); err != nil {
@@ -223,6 +224,14 @@ func configRefusal(err error) error {
 		return withMessage(code.InvalidProviderConfig, refusal.Message, path...)
 	}
 	return err
+}
+
+// baseIdentifier is what a name suggests, short enough that what has to be added
+// to it, 33 characters at most, makes no identifier that the spec does not admit.
+func baseIdentifier(name string) string {
+	const longest = 500 - len("-") - 32
+	base := provider.BaseIdentifier(name)
+	return strings.TrimRight(base[:min(len(base), longest)], "-")
 }
 
 func checkProviderIdentifier(identifier *string) error {

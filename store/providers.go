@@ -41,14 +41,19 @@ type NewProvider struct {
 	ProviderConfig
 }
 
+// Check refuses a provider that is called nothing. [Tx.CreateProvider] does too,
+// but by then there is a key for its secrets.
+func (n NewProvider) Check() error {
+	if n.Name == nil && n.Identifier == nil {
+		return code.InvalidProvider.At("is missing, and so is identifier: one of them is needed", "name")
+	}
+	return nil
+}
+
 // CreateProvider adds a provider. The key is the zone's, if there are secrets to
 // seal.
 func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey, n NewProvider) (db.Provider, error) {
-	if n.Name == nil && n.Identifier == nil {
-		return db.Provider{}, code.InvalidProvider.At("is missing, and so is identifier: one of them is needed", "name")
-	}
-	base := or(n.Identifier, n.Base)
-	if err := tx.mayName(providerIdentifier, base); err != nil {
+	if err := n.Check(); err != nil {
 		return db.Provider{}, err
 	}
 	if _, err := tx.withinZone(ctx, zone, together); err != nil {
@@ -59,6 +64,9 @@ func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey,
 	}
 	row.SecretConfig, row.DataKey = sealProvider(key, zone, row.ID, n.Secrets)
 	insert := func(identifier string) (db.Provider, error) {
+		if err := tx.mayName(providerIdentifier, identifier); err != nil { // of a number too: caracal-sys is free to all, caracal-sys-2 is not
+			return db.Provider{}, err
+		}
 		row.Name, row.Identifier = or(n.Name, identifier), identifier
 		return tx.q.InsertProvider(ctx, row)
 	}
@@ -68,8 +76,8 @@ func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey,
 		p, err = insert(*n.Identifier)
 		err = missing(err, code.ProviderIdentifierConflict)
 	} else {
-		p, err = underFreeName(base, row.ID, insert, func() (string, error) {
-			return tx.q.GetFreeProviderIdentifier(ctx, db.GetFreeProviderIdentifierParams{ZoneID: zone, Base: base})
+		p, err = underFreeName(n.Base, row.ID, insert, func() (string, error) {
+			return tx.q.GetFreeProviderIdentifier(ctx, db.GetFreeProviderIdentifierParams{ZoneID: zone, Base: n.Base})
 		})
 	}
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server"
+	"caracal.run/management/server/egress"
 	"caracal.run/management/store/storetest"
 )
 
@@ -55,6 +56,17 @@ func New(tb testing.TB, settings ...string) *API {
 // second replica.
 func Beside(tb testing.TB, db *storetest.DB, redisURL string, settings ...string) *API {
 	tb.Helper()
+	return start(tb, db, redisURL, egress.Options{}, settings)
+}
+
+// WithEgress is New for a service whose own requests go where a test says.
+func WithEgress(tb testing.TB, out egress.Options, settings ...string) *API {
+	tb.Helper()
+	return start(tb, storetest.New(tb), storetest.RedisURL(tb), out, settings)
+}
+
+func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options, settings []string) *API {
+	tb.Helper()
 	config, err := server.LoadConfig(append([]string{
 		"CARACAL_MODE=dev", "PORT=0", "DB_POOL_MAX=8",
 		"DATABASE_URL=" + db.URL(), "REDIS_URL=" + redisURL,
@@ -64,6 +76,7 @@ func Beside(tb testing.TB, db *storetest.DB, redisURL string, settings ...string
 	if err != nil {
 		tb.Fatal(err)
 	}
+	config.Egress = out
 	options, err := redis.ParseURL(redisURL)
 	if err != nil {
 		tb.Fatal(err)
