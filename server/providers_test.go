@@ -21,6 +21,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/egress"
@@ -960,42 +962,109 @@ func TestAProviderIsChangedAndDeletedOnlyAsItWasRead(t *testing.T) {
 	servertest.Expect(t, remove("*"), http.StatusNoContent, "")
 }
 
-// TestAConfigurationIsOfTheKindThatItMeets, though kinds change at the same time
-// (PR-3).
-func TestAConfigurationIsOfTheKindThatItMeets(t *testing.T) {
+// inLine runs requests that all wait for the row that a statement locks, in this
+// order, until the last of them does; then it lets them go. Each of them starts
+// when the one before is waiting.
+func inLine(t *testing.T, a *servertest.API, lock string, args []any, requests ...func()) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), a.DB.OwnerURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), "SELECT set_config('caracal.zone_id', '*', false)"); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tag, err := tx.Exec(t.Context(), lock, args...); err != nil || tag.RowsAffected() != 1 {
+		t.Fatalf("%s: %v %v", lock, tag, err)
+	}
+	var all sync.WaitGroup
+	for i, request := range requests {
+		all.Go(request)
+		eventually(t, "a request waits for a lock", func() bool {
+			return storetest.Value[int](a.DB, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0") == i+1
+		})
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all.Wait()
+}
+
+const lockProvider = "SELECT FROM providers WHERE zone_id = $1 AND id = $2 FOR UPDATE"
+
+// TestAConfigurationIsHeldAgainstTheKindThatItMeets, and not against the one that
+// was there when its request came (PR-3).
+func TestAConfigurationIsHeldAgainstTheKindThatItMeets(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
 	id := addProvider(t, a, zone, client.NewProvider{Name: new("Torn"), Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
-	patches := []client.ProviderPatch{
-		{Kind: new(client.ProviderKind("api_key")), ConfigJSON: configOf(keyConfig)},
-		{Kind: new(client.ProviderKind("bearer_token")), ConfigJSON: configOf(bearerConfig)},
-		{Kind: new(client.ProviderKind("none")), ConfigJSON: configOf(`{}`)},
-		{ConfigJSON: configOf(`{"header_name":"X"}`)},                         // of an api_key only
-		{ConfigJSON: configOf(`{"bearer_token":"hush-2","auth_header":"X"}`)}, // of a bearer_token only
-	}
-	var all sync.WaitGroup
-	for _, patch := range patches {
-		all.Go(func() {
-			for range 8 {
-				resp, err := a.Admin.UpdateProviderWithResponse(t.Context(), zone, id, nil, patch)
-				switch {
-				case err != nil || resp.JSON200 == nil && (resp.JSON400 == nil || patch.Kind != nil):
-					t.Errorf("%v %s", err, resp.Body)
-				case resp.JSON200 == nil:
-				default:
-					if _, err := provider.Change(provider.Stored{Kind: provider.Kind(resp.JSON200.Kind), SecretKeys: resp.JSON200.SecretConfigKeys}, nil, resp.JSON200.ConfigJSON); err != nil {
-						t.Errorf("%v: %s", err, resp.Body)
-					}
-				}
+	change := func(patch client.ProviderPatch, want code.Code) func() {
+		return func() {
+			resp, err := a.Admin.UpdateProviderWithResponse(t.Context(), zone, id, nil, patch)
+			if err != nil {
+				t.Error(err)
+				return
 			}
-		})
+			if got := code.Code(""); resp.StatusCode() != http.StatusOK {
+				got = code.Code(problemOf(t, resp).Error)
+				if got != want {
+					t.Errorf("answered %s, want %q", resp.Body, want)
+				}
+			} else if want != "" {
+				t.Errorf("answered %s, want %q", resp.Body, want)
+			}
+		}
 	}
-	all.Wait()
-	for _, patch := range patches[:3] { // and what it is in the end becomes any other kind
-		servertest.Expect(t, changeProvider(t, a.Admin, zone, id, patch), http.StatusOK, "")
+	bearerToken := client.ProviderPatch{Kind: new(client.ProviderKind("bearer_token")), ConfigJSON: configOf(bearerConfig)}
+	inLine(t, a, lockProvider, []any{zone, id},
+		change(client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"X"}`)}, ""),
+		change(bearerToken, ""),
+		change(client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"Y"}`)}, code.InvalidProviderConfig),
+		change(client.ProviderPatch{Name: new("Renamed")}, ""),
+		change(client.ProviderPatch{Kind: bearerToken.Kind}, ""),
+		change(client.ProviderPatch{ConfigJSON: configOf(`{"auth_header":"X"}`)}, ""),
+	)
+	now := seeProvider(t, a.Admin, zone, id)
+	if now.Name != "Renamed" || now.Kind != "bearer_token" || !equalJSON(t, now.ConfigJSON, []byte(`{"auth_header":"X"}`)) || openedOf(t, a.DB, zone, id) != `{"bearer_token":"hush-bearer"}` {
+		t.Errorf("it is %+v with %s", now, now.ConfigJSON)
 	}
-	openedOf(t, a.DB, zone, id)
+}
+
+func TestOfManyChangesOfOneVersionOfAProviderOnlyOneHappens(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	id := addProvider(t, a, zone, client.NewProvider{Name: new("Torn"), Kind: "none"}).ID
+	read, err := a.Admin.GetProviderWithResponse(t.Context(), zone, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	etag := read.HTTPResponse.Header.Get("ETag")
+	answers := make(chan int, 3)
+	change := func() {
+		resp, err := a.Admin.UpdateProviderWithResponse(t.Context(), zone, id, &client.UpdateProviderParams{IfMatch: &etag}, client.ProviderPatch{Name: new("x")})
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- resp.StatusCode()
+	}
+	remove := func() {
+		resp, err := a.Admin.DeleteProviderWithResponse(t.Context(), zone, id, &client.DeleteProviderParams{IfMatch: &etag})
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- resp.StatusCode()
+	}
+	inLine(t, a, lockProvider, []any{zone, id}, change, change, remove)
+	if sum := <-answers + <-answers + <-answers; sum != http.StatusOK+2*http.StatusPreconditionFailed {
+		t.Errorf("the statuses add up to %d", sum)
+	}
 }
 
 const archiveResource = "UPDATE resources SET archived_at = now() WHERE zone_id = $1 AND id = $2"
@@ -1144,40 +1213,40 @@ func TestWhatPeopleHaveGrantedEndsWithWhatTheyGrantedItTo(t *testing.T) {
 	}
 }
 
-// TestAResourceNeverNamesADeletedProvider, though one is made while the other
-// goes.
-func TestAResourceNeverNamesADeletedProvider(t *testing.T) {
+// TestAProviderIsNotDeletedFromUnderAResource that is being made: each waits for
+// the other.
+func TestAProviderIsNotDeletedFromUnderAResource(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	for i := range 12 {
-		id := addProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
-		var both sync.WaitGroup
-		both.Go(func() {
+	a.DB.Exec("INSERT INTO resource_totals (zone_id) VALUES ($1)", zone)
+	application := a.DB.Application(zone)
+	create := func(provider string, want code.Code) func() {
+		return func() {
 			resp, err := a.Admin.CreateResourceWithResponse(t.Context(), zone, client.NewResource{
-				Identifier: new(fmt.Sprintf("https://r%d.example.com", i)), Scopes: []string{"read"},
-				UpstreamURL: new("https://upstream.example.com"), CredentialProviderID: &id,
+				Name: new("Ledger"), Scopes: []string{"read"}, UpstreamURL: new("https://upstream.example.com"),
+				CredentialProviderID: &provider, GatewayApplicationID: &application,
 			})
-			if err != nil || resp.JSON201 == nil && resp.StatusCode() >= http.StatusInternalServerError {
+			if err != nil || want == "" && resp.JSON201 == nil || want != "" && problemOf(t, resp).Error != string(want) {
 				t.Errorf("%v %s", err, resp.Body)
 			}
-		})
-		both.Go(func() {
-			resp, err := a.Admin.DeleteProviderWithResponse(t.Context(), zone, id, nil)
-			if err != nil || resp.StatusCode() >= http.StatusInternalServerError {
+		}
+	}
+	remove := func(provider string, want code.Code) func() {
+		return func() {
+			resp, err := a.Admin.DeleteProviderWithResponse(t.Context(), zone, provider, nil)
+			if err != nil || want == "" && resp.StatusCode() != http.StatusNoContent || want != "" && problemOf(t, resp).Error != string(want) {
 				t.Errorf("%v %s", err, resp.Body)
 			}
-		})
-		both.Wait()
+		}
 	}
-	const orphaned = `SELECT count(*) FROM resources AS r JOIN providers AS p ON p.zone_id = r.zone_id AND p.id = r.credential_provider_id
-		WHERE r.zone_id = $1 AND r.archived_at IS NULL AND p.archived_at IS NOT NULL`
-	if n := storetest.Value[int](a.DB, orphaned, zone); n != 0 {
-		t.Errorf("%d live resources name a deleted provider", n)
+	add := func() string {
+		return addProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
 	}
-	if n := storetest.Value[int](a.DB, "SELECT (SELECT count(*) FROM resources WHERE zone_id = $1) + (SELECT count(*) FROM providers WHERE zone_id = $1 AND archived_at IS NOT NULL)", zone); n != 12 {
-		t.Errorf("of 12 pairs %d were made or deleted", n)
-	}
+	id := add()
+	inLine(t, a, "SELECT FROM resource_totals WHERE zone_id = $1 FOR UPDATE", []any{zone}, create(id, ""), remove(id, code.ProviderInUse))
+	id = add()
+	inLine(t, a, lockProvider, []any{zone, id}, remove(id, ""), create(id, code.ProviderNotFound))
 }
 
 func TestWhatHappensToAProviderIsInTheTrail(t *testing.T) {
@@ -1219,6 +1288,7 @@ func TestWhatHappensToAProviderIsInTheTrail(t *testing.T) {
 // but for some names that it makes a difference with. It notes what it was sent.
 type tokenServer struct {
 	*httptest.Server
+	before  func() // runs when a request has come and is not answered
 	mu      sync.Mutex
 	heard   []string // requests, whole
 	dialled []string // addresses
@@ -1235,6 +1305,9 @@ func newTokenServer(t *testing.T) *tokenServer {
 		s.mu.Lock()
 		s.heard = append(s.heard, string(text))
 		s.mu.Unlock()
+		if s.before != nil {
+			s.before()
+		}
 		var status int
 		if _, err := fmt.Sscanf(r.URL.Path, "/answers/%d", &status); err != nil {
 			t.Errorf("asked for %s", r.URL)
@@ -1345,6 +1418,32 @@ func TestTestProvider(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestAProviderIsTestedOutsideAnyTransaction, whose end would have to wait for
+// somebody else's server; and the trail knows first.
+func TestAProviderIsTestedOutsideAnyTransaction(t *testing.T) {
+	t.Parallel()
+	upstream := newTokenServer(t)
+	a := servertest.WithEgress(t, upstream.options())
+	zone := a.Zone().ID
+	id := addProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "oauth2_client_credentials", ConfigJSON: endpointAt("login.example.com", "/answers/204")}).ID
+	upstream.before = func() {
+		if n := storetest.Value[int](a.DB, "SELECT count(*) FROM audit_entries WHERE entity_id = $1 AND operation = 'testProvider'", id); n != 1 {
+			t.Errorf("the trail has %d entries when the endpoint is asked", n)
+		}
+		if n := storetest.Value[int](a.DB, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"); n != 0 {
+			t.Errorf("%d guards of zones are held when the endpoint is asked", n)
+		}
+	}
+	resp, err := a.Admin.TestProviderWithResponse(t.Context(), zone, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, resp, http.StatusOK, "")
+	if *resp.JSON200.Status != http.StatusNoContent {
+		t.Errorf("answered %s", resp.Body)
+	}
 }
 
 func TestWhoMayTestAProviderAndWhich(t *testing.T) {
