@@ -121,7 +121,7 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 		}
 	}
 	var key seal.DataKey
-	if config != nil { // which may hold secrets: only the stored kind can say
+	if namesSecret(config) {
 		var err error
 		if key, err = s.store.DataKey(ctx, cause(ctx), req.ZoneID); err != nil {
 			return nil, err
@@ -200,6 +200,23 @@ func sentConfig(ctx context.Context, otherwise string) json.RawMessage {
 		return json.RawMessage(otherwise)
 	}
 	return body.Config
+}
+
+// namesSecret says whether a configuration has a member that is a secret of some
+// kind: of which kind the provider is, nobody knows before it is locked.
+func namesSecret(config json.RawMessage) bool {
+	var sent map[string]json.RawMessage
+	if err := json.Unmarshal(config, &sent); err != nil {
+		return false // there is none
+	}
+	for _, kind := range provider.Kinds() {
+		for _, m := range kind.Members() {
+			if _, named := sent[m.Name]; named && m.Secret {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func toProviderConfig(c provider.Config, secretKeys []string) store.ProviderConfig {

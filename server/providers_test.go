@@ -537,8 +537,9 @@ func TestAZoneGetsOneDataKeyHoweverManySealAtOnce(t *testing.T) {
 	}
 }
 
-// TestARefusedProviderMakesNoDataKey: what is refused changes nothing.
-func TestARefusedProviderMakesNoDataKey(t *testing.T) {
+// TestAZoneGetsNoDataKeyBeforeItHasASecret, and none for what can be refused
+// without a look into the database.
+func TestAZoneGetsNoDataKeyBeforeItHasASecret(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -554,6 +555,9 @@ func TestARefusedProviderMakesNoDataKey(t *testing.T) {
 		}
 		servertest.Expect(t, resp, 0, want)
 	}
+	id := a.DB.Provider(zone)
+	servertest.Expect(t, changeProvider(t, anybody, zone, id, client.ProviderPatch{ConfigJSON: configOf(`{}`)}), http.StatusOK, "")
+	servertest.Expect(t, changeProvider(t, anybody, zone, id, client.ProviderPatch{ConfigJSON: configOf(`{"a":1}`)}), 0, code.InvalidProviderConfig)
 	if n := storetest.Value[int](a.DB, "SELECT count(*) FROM data_keys"); n != 0 {
 		t.Errorf("there are %d data keys", n)
 	}
@@ -577,7 +581,10 @@ func TestAKeyThatDoesNotOpenIsOurFault(t *testing.T) {
 			t.Errorf("answered %s", answer.GetBody())
 		}
 	}
+	// What seals nothing needs no key.
 	servertest.Expect(t, changeProvider(t, a.Admin, zone, made.ID, client.ProviderPatch{Name: new("x")}), http.StatusOK, "")
+	servertest.Expect(t, changeProvider(t, a.Admin, zone, made.ID, client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"X"}`)}), http.StatusOK, "")
+	servertest.Expect(t, changeProvider(t, a.Admin, zone, made.ID, client.ProviderPatch{Kind: new(client.ProviderKind("none")), ConfigJSON: configOf(`{}`)}), http.StatusOK, "")
 }
 
 func TestGetProvider(t *testing.T) {
