@@ -1074,7 +1074,7 @@ func TestOfManyChangesOfOneVersionOfAProviderOnlyOneHappens(t *testing.T) {
 	}
 }
 
-const archiveResource = "UPDATE resources SET archived_at = now() WHERE zone_id = $1 AND id = $2"
+const endResource = "UPDATE resources SET archived_at = now() WHERE zone_id = $1 AND id = $2"
 
 // providerOf is the provider of a resource, from now on one that people grant
 // access to.
@@ -1099,7 +1099,7 @@ func TestDeleteProvider(t *testing.T) {
 	a := servertest.New(t)
 	zone, other, system, gone := a.Zone().ID, a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
 	used, unused, builtin, mandated := a.DB.Resource(zone), a.DB.Resource(zone), a.DB.Resource(zone), a.DB.Resource(zone)
-	a.DB.Exec(archiveResource, zone, unused)
+	a.DB.Exec(endResource, zone, unused)
 	inUse, released := providerOf(a, zone, used), providerOf(a, zone, unused)
 	none, mandate := providerOf(a, zone, builtin), providerOf(a, zone, mandated)
 	a.DB.Exec("UPDATE providers SET kind = 'none', config_json = '{}' WHERE zone_id = $1 AND id = $2", zone, none)
@@ -1188,7 +1188,7 @@ func TestWhatPeopleHaveGrantedEndsWithWhatTheyGrantedItTo(t *testing.T) {
 			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("api_key")), ConfigJSON: configOf(`{}`)})
 		}, code.InvalidProviderConfig, activeGrant},
 		{"deleted", func(t *testing.T, id, resource string) servertest.Answer {
-			a.DB.Exec(archiveResource, zone, resource)
+			a.DB.Exec(endResource, zone, resource)
 			return removeProvider(t, a.Admin, zone, id)
 		}, "", revokedGrant},
 		{"not deleted, being in use", func(t *testing.T, id, _ string) servertest.Answer {
