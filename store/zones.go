@@ -44,8 +44,8 @@ func (tx *Tx) CreateZone(ctx context.Context, n NewZone) (db.Zone, error) {
 	} else {
 		row.Reserved = reserved(zoneName, n.Name)
 		base := slugOf(n.Name, "zone")
-		if reserved(zoneSlug, base) {
-			base = "zone-" + base // a name does not lead into the reserved namespace
+		if reserved(zoneSlug, base+"-") {
+			base = "zone-" + base // a name does not lead into the reserved namespace, nor does a number after it
 		}
 		zone, err = underFreeName(base, row.ID, func(slug string) (db.Zone, error) {
 			row.Slug = slug
