@@ -1285,7 +1285,7 @@ type ServerInterface interface {
 	// UpdateProvider Change a provider
 	// (PATCH /v1/zones/{zoneId}/providers/{id})
 	UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateProviderParams) error
-	// TestProvider See whether a provider's token endpoint can be reached
+	// TestProvider Test a provider's token endpoint
 	// (POST /v1/zones/{zoneId}/providers/{id}/test)
 	TestProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// ListResources List resources
@@ -3201,7 +3201,7 @@ type StrictServerInterface interface {
 	// UpdateProvider Change a provider
 	// (PATCH /v1/zones/{zoneId}/providers/{id})
 	UpdateProvider(ctx context.Context, request UpdateProviderRequestObject) (UpdateProviderResponseObject, error)
-	// TestProvider See whether a provider's token endpoint can be reached
+	// TestProvider Test a provider's token endpoint
 	// (POST /v1/zones/{zoneId}/providers/{id}/test)
 	TestProvider(ctx context.Context, request TestProviderRequestObject) (TestProviderResponseObject, error)
 	// ListResources List resources

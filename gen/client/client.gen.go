@@ -1637,7 +1637,7 @@ type ClientInterface interface {
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
 	UpdateProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, body UpdateProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// TestProvider See whether a provider's token endpoint can be reached
+	// TestProvider Test a provider's token endpoint
 	//
 	// Sends the token endpoint a request without any credential, over TLS, under the rules by which every request
 	// leaves the service: https, a host in `allowed_token_hosts`, public addresses only, no redirect followed. Any
@@ -2407,7 +2407,7 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 	return c.Client.Do(req)
 }
 
-// TestProvider See whether a provider's token endpoint can be reached
+// TestProvider Test a provider's token endpoint
 //
 // Sends the token endpoint a request without any credential, over TLS, under the rules by which every request
 // leaves the service: https, a host in `allowed_token_hosts`, public addresses only, no redirect followed. Any
@@ -4620,7 +4620,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
 	UpdateProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, body UpdateProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateProviderResponse, error)
 
-	// TestProviderWithResponse See whether a provider's token endpoint can be reached
+	// TestProviderWithResponse Test a provider's token endpoint
 	//
 	// Sends the token endpoint a request without any credential, over TLS, under the rules by which every request
 	// leaves the service: https, a host in `allowed_token_hosts`, public addresses only, no redirect followed. Any
@@ -8879,7 +8879,7 @@ func (c *ClientWithResponses) UpdateProviderWithResponse(ctx context.Context, zo
 	return ParseUpdateProviderResponse(rsp)
 }
 
-// TestProviderWithResponse See whether a provider's token endpoint can be reached
+// TestProviderWithResponse Test a provider's token endpoint
 //
 // Sends the token endpoint a request without any credential, over TLS, under the rules by which every request
 // leaves the service: https, a host in `allowed_token_hosts`, public addresses only, no redirect followed. Any
