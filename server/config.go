@@ -65,6 +65,13 @@ type Config struct {
 	zoneKEKFile string // where ZONE_KEK came from, if it came from a file
 }
 
+// Format prints the settings with their secrets as [set]. They print themselves
+// so already, but fmt does not ask them behind a pointer and with %s.
+func (c Config) Format(f fmt.State, _ rune) {
+	type settings Config
+	_, _ = fmt.Fprintf(f, "%+v", settings(c))
+}
+
 type (
 	milliseconds int64
 	seconds      int64

@@ -12,6 +12,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -127,7 +128,7 @@ type Config struct {
 func Open(ctx context.Context, c Config) (*Store, error) {
 	config, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
-		return nil, fmt.Errorf("database URL: %w", err)
+		return nil, errors.New("database URL: it cannot be read") // pgx quotes it, and with it perhaps the password
 	}
 	config.MaxConns = int32(c.PoolMax)
 	config.MaxConnIdleTime = c.IdleTimeout

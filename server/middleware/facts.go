@@ -6,6 +6,7 @@ package middleware
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -32,6 +33,15 @@ type Facts struct {
 	Trace     string // the W3C trace id, if the request is traced
 	misrouted error  // why there is no operation, where Echo would say otherwise
 }
+
+// Format prints which request it is, and nothing of what it brought: that may be
+// secret.
+func (f Facts) Format(s fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(s, "request %s: %s %s", f.RequestID, f.Method, f.Path)
+}
+
+// MarshalText keeps the rest out of JSON too.
+func (f Facts) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", f), nil }
 
 type factsKey struct{}
 

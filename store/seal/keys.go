@@ -31,7 +31,7 @@ type Keys struct {
 
 type key struct {
 	id    string
-	bytes [chacha20poly1305.KeySize]byte
+	bytes *[chacha20poly1305.KeySize]byte // behind a pointer, where fmt finds an address
 }
 
 // A Wrapped data key can be kept anywhere.
@@ -86,8 +86,8 @@ func parse(text string) ([]key, error) {
 		if err != nil || len(bytes) != chacha20poly1305.KeySize {
 			return nil, fmt.Errorf("key %d is not %d bytes in hexadecimal", i+1, chacha20poly1305.KeySize)
 		}
-		one := key{id: idOf(bytes), bytes: [chacha20poly1305.KeySize]byte(bytes)}
-		if one.bytes == [chacha20poly1305.KeySize]byte{} {
+		one := key{id: idOf(bytes), bytes: (*[chacha20poly1305.KeySize]byte)(bytes)}
+		if *one.bytes == [chacha20poly1305.KeySize]byte{} {
 			return nil, fmt.Errorf("key %d is all zeros", i+1)
 		}
 		if slices.ContainsFunc(ring, func(k key) bool { return k.id == one.id }) {
