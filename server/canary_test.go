@@ -917,9 +917,18 @@ func TestNoSettingThatIsWrongIsQuoted(t *testing.T) {
 					t.Fatal("it started")
 				}
 			}
+			failures := []error{err}
+			if databaseURL, is := strings.CutPrefix(tt.setting, "DATABASE_URL="); is { // as is CARACAL_MIGRATE_URL
+				failures = append(failures, store.Migrate(t.Context(), databaseURL, func(string) {}))
+			}
 			places := []place{{"the log", heard.String()}}
-			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
-				places = append(places, place{verb, fmt.Sprintf(verb, err)})
+			for _, failure := range failures {
+				if failure == nil {
+					t.Fatal("nothing failed")
+				}
+				for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+					places = append(places, place{verb, fmt.Sprintf(verb, failure)})
+				}
 			}
 			for _, found := range find(map[string][]byte{"the secret": []byte(stem)}, places) {
 				t.Error(found)

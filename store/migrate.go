@@ -2,14 +2,14 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	_ "github.com/jackc/pgx/v5/stdlib" // goose speaks database/sql
+	"github.com/jackc/pgx/v5/stdlib" // goose speaks database/sql
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
@@ -20,10 +20,11 @@ import (
 // Replicas that start together wait for each other; one does the work. It calls
 // step for each migration that it applied.
 func Migrate(ctx context.Context, url string, step func(name string)) error {
-	pool, err := sql.Open("pgx", url)
+	config, err := pgx.ParseConfig(url)
 	if err != nil {
-		return fmt.Errorf("migrate: %w", err)
+		return errors.New("migrate: the database URL cannot be read") // pgx quotes it, and with it perhaps the password
 	}
+	pool := stdlib.OpenDB(*config)
 	defer pool.Close()
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {
