@@ -70,7 +70,7 @@ func forms(secret []byte) map[string]string {
 		return strings.Join(all, separator)
 	}
 	all := map[string]string{
-		"as it is": string(secret), "in hex": list("%02x", ""), "in upper hex": list("%02X", ""), "in escapes": list(`\x%02x`, ""),
+		"as it is": string(secret), "in lower case": strings.ToLower(string(secret)), "in upper case": strings.ToUpper(string(secret)), "in hex": list("%02x", ""), "in upper hex": list("%02X", ""), "in escapes": list(`\x%02x`, ""),
 		"percent-encoded": list("%%%02X", ""), "as a list": list("%d", " "), "as a JSON list": list("%d", ","), "as a Go list": list("0x%x", ", "), "as octal escapes": list(`\%03o`, ""),
 	}
 	// What precedes it decides which base64 it has: three ways, and of each the
