@@ -7,17 +7,15 @@ ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
 RETURNING *;
 
 -- name: GetFreeProviderIdentifier :one
--- GetFreeProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like
--- GetFreeZoneSlug.
-SELECT (@base::text || '-' || n)::text AS identifier
-FROM generate_series(2, 999) AS n
-LEFT JOIN LATERAL (
-    SELECT true AS taken FROM providers
-    WHERE providers.zone_id = @zone_id AND providers.identifier = @base::text || '-' || n AND providers.archived_at IS NULL LIMIT 1
-) AS other ON true
-WHERE other.taken IS NULL
-ORDER BY n
-LIMIT 1;
+-- GetFreeProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like GetFreeZoneSlug.
+WITH RECURSIVE tried (n, candidate) AS (
+    SELECT 2, @base::text || '-2'
+    UNION ALL
+    SELECT tried.n + 1, @base::text || '-' || (tried.n + 1) FROM tried
+    WHERE tried.n < 999 AND EXISTS (SELECT FROM providers WHERE providers.zone_id = @zone_id AND providers.identifier = tried.candidate AND providers.archived_at IS NULL)
+)
+SELECT last.candidate::text AS identifier FROM (SELECT tried.candidate FROM tried ORDER BY tried.n DESC LIMIT 1) AS last
+WHERE NOT EXISTS (SELECT FROM providers WHERE providers.zone_id = @zone_id AND providers.identifier = last.candidate AND providers.archived_at IS NULL);
 
 -- name: GetProvider :one
 SELECT * FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL;

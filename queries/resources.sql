@@ -7,17 +7,15 @@ ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
 RETURNING *;
 
 -- name: GetFreeResourceIdentifier :one
--- GetFreeResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like
--- GetFreeZoneSlug.
-SELECT (@base::text || '-' || n)::text AS identifier
-FROM generate_series(2, 999) AS n
-LEFT JOIN LATERAL (
-    SELECT true AS taken FROM resources
-    WHERE resources.zone_id = @zone_id AND resources.identifier = @base::text || '-' || n AND resources.archived_at IS NULL LIMIT 1
-) AS other ON true
-WHERE other.taken IS NULL
-ORDER BY n
-LIMIT 1;
+-- GetFreeResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like GetFreeZoneSlug.
+WITH RECURSIVE tried (n, candidate) AS (
+    SELECT 2, @base::text || '-2'
+    UNION ALL
+    SELECT tried.n + 1, @base::text || '-' || (tried.n + 1) FROM tried
+    WHERE tried.n < 999 AND EXISTS (SELECT FROM resources WHERE resources.zone_id = @zone_id AND resources.identifier = tried.candidate AND resources.archived_at IS NULL)
+)
+SELECT last.candidate::text AS identifier FROM (SELECT tried.candidate FROM tried ORDER BY tried.n DESC LIMIT 1) AS last
+WHERE NOT EXISTS (SELECT FROM resources WHERE resources.zone_id = @zone_id AND resources.identifier = last.candidate AND resources.archived_at IS NULL);
 
 -- name: GetResource :one
 SELECT * FROM resources WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL;

@@ -6,14 +6,17 @@ ON CONFLICT ON CONSTRAINT zones_slug_taken DO NOTHING
 RETURNING *;
 
 -- name: GetFreeZoneSlug :one
--- GetFreeZoneSlug finds the first of base-2 … base-999 that no zone has ever had. The LATERAL look-up keeps it to one
--- probe of the index for each candidate, and stops at the first that is free.
-SELECT (@base::text || '-' || n)::text AS slug
-FROM generate_series(2, 999) AS n
-LEFT JOIN LATERAL (SELECT true AS taken FROM zones WHERE zones.slug = @base::text || '-' || n LIMIT 1) AS other ON true
-WHERE other.taken IS NULL
-ORDER BY n
-LIMIT 1;
+-- GetFreeZoneSlug finds the first of base-2 … base-999 that no zone has ever had: one probe of the index for each that is
+-- taken, and no more. The candidates are written out before they are compared: under row-level security only a plain
+-- comparison may use an index.
+WITH RECURSIVE tried (n, candidate) AS (
+    SELECT 2, @base::text || '-2'
+    UNION ALL
+    SELECT tried.n + 1, @base::text || '-' || (tried.n + 1) FROM tried
+    WHERE tried.n < 999 AND EXISTS (SELECT FROM zones WHERE zones.slug = tried.candidate)
+)
+SELECT last.candidate::text AS slug FROM (SELECT tried.candidate FROM tried ORDER BY tried.n DESC LIMIT 1) AS last
+WHERE NOT EXISTS (SELECT FROM zones WHERE zones.slug = last.candidate);
 
 -- name: GetZone :one
 SELECT * FROM zones WHERE id = @id AND archived_at IS NULL;

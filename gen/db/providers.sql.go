@@ -55,26 +55,24 @@ func (q *Queries) EnsureProvider(ctx context.Context, arg EnsureProviderParams) 
 }
 
 const getFreeProviderIdentifier = `-- name: GetFreeProviderIdentifier :one
-SELECT ($1::text || '-' || n)::text AS identifier
-FROM generate_series(2, 999) AS n
-LEFT JOIN LATERAL (
-    SELECT true AS taken FROM providers
-    WHERE providers.zone_id = $2 AND providers.identifier = $1::text || '-' || n AND providers.archived_at IS NULL LIMIT 1
-) AS other ON true
-WHERE other.taken IS NULL
-ORDER BY n
-LIMIT 1
+WITH RECURSIVE tried (n, candidate) AS (
+    SELECT 2, $2::text || '-2'
+    UNION ALL
+    SELECT tried.n + 1, $2::text || '-' || (tried.n + 1) FROM tried
+    WHERE tried.n < 999 AND EXISTS (SELECT FROM providers WHERE providers.zone_id = $1 AND providers.identifier = tried.candidate AND providers.archived_at IS NULL)
+)
+SELECT last.candidate::text AS identifier FROM (SELECT tried.candidate FROM tried ORDER BY tried.n DESC LIMIT 1) AS last
+WHERE NOT EXISTS (SELECT FROM providers WHERE providers.zone_id = $1 AND providers.identifier = last.candidate AND providers.archived_at IS NULL)
 `
 
 type GetFreeProviderIdentifierParams struct {
-	Base   string
 	ZoneID string
+	Base   string
 }
 
-// GetFreeProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like
-// GetFreeZoneSlug.
+// GetFreeProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like GetFreeZoneSlug.
 func (q *Queries) GetFreeProviderIdentifier(ctx context.Context, arg GetFreeProviderIdentifierParams) (string, error) {
-	row := q.db.QueryRow(ctx, getFreeProviderIdentifier, arg.Base, arg.ZoneID)
+	row := q.db.QueryRow(ctx, getFreeProviderIdentifier, arg.ZoneID, arg.Base)
 	var identifier string
 	err := row.Scan(&identifier)
 	return identifier, err

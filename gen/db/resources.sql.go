@@ -71,26 +71,24 @@ func (q *Queries) CountResourceOut(ctx context.Context, arg CountResourceOutPara
 }
 
 const getFreeResourceIdentifier = `-- name: GetFreeResourceIdentifier :one
-SELECT ($1::text || '-' || n)::text AS identifier
-FROM generate_series(2, 999) AS n
-LEFT JOIN LATERAL (
-    SELECT true AS taken FROM resources
-    WHERE resources.zone_id = $2 AND resources.identifier = $1::text || '-' || n AND resources.archived_at IS NULL LIMIT 1
-) AS other ON true
-WHERE other.taken IS NULL
-ORDER BY n
-LIMIT 1
+WITH RECURSIVE tried (n, candidate) AS (
+    SELECT 2, $2::text || '-2'
+    UNION ALL
+    SELECT tried.n + 1, $2::text || '-' || (tried.n + 1) FROM tried
+    WHERE tried.n < 999 AND EXISTS (SELECT FROM resources WHERE resources.zone_id = $1 AND resources.identifier = tried.candidate AND resources.archived_at IS NULL)
+)
+SELECT last.candidate::text AS identifier FROM (SELECT tried.candidate FROM tried ORDER BY tried.n DESC LIMIT 1) AS last
+WHERE NOT EXISTS (SELECT FROM resources WHERE resources.zone_id = $1 AND resources.identifier = last.candidate AND resources.archived_at IS NULL)
 `
 
 type GetFreeResourceIdentifierParams struct {
-	Base   string
 	ZoneID string
+	Base   string
 }
 
-// GetFreeResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like
-// GetFreeZoneSlug.
+// GetFreeResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like GetFreeZoneSlug.
 func (q *Queries) GetFreeResourceIdentifier(ctx context.Context, arg GetFreeResourceIdentifierParams) (string, error) {
-	row := q.db.QueryRow(ctx, getFreeResourceIdentifier, arg.Base, arg.ZoneID)
+	row := q.db.QueryRow(ctx, getFreeResourceIdentifier, arg.ZoneID, arg.Base)
 	var identifier string
 	err := row.Scan(&identifier)
 	return identifier, err

@@ -20,16 +20,19 @@ func (q *Queries) ArchiveZone(ctx context.Context, id string) error {
 }
 
 const getFreeZoneSlug = `-- name: GetFreeZoneSlug :one
-SELECT ($1::text || '-' || n)::text AS slug
-FROM generate_series(2, 999) AS n
-LEFT JOIN LATERAL (SELECT true AS taken FROM zones WHERE zones.slug = $1::text || '-' || n LIMIT 1) AS other ON true
-WHERE other.taken IS NULL
-ORDER BY n
-LIMIT 1
+WITH RECURSIVE tried (n, candidate) AS (
+    SELECT 2, $1::text || '-2'
+    UNION ALL
+    SELECT tried.n + 1, $1::text || '-' || (tried.n + 1) FROM tried
+    WHERE tried.n < 999 AND EXISTS (SELECT FROM zones WHERE zones.slug = tried.candidate)
+)
+SELECT last.candidate::text AS slug FROM (SELECT tried.candidate FROM tried ORDER BY tried.n DESC LIMIT 1) AS last
+WHERE NOT EXISTS (SELECT FROM zones WHERE zones.slug = last.candidate)
 `
 
-// GetFreeZoneSlug finds the first of base-2 … base-999 that no zone has ever had. The LATERAL look-up keeps it to one
-// probe of the index for each candidate, and stops at the first that is free.
+// GetFreeZoneSlug finds the first of base-2 … base-999 that no zone has ever had: one probe of the index for each that is
+// taken, and no more. The candidates are written out before they are compared: under row-level security only a plain
+// comparison may use an index.
 func (q *Queries) GetFreeZoneSlug(ctx context.Context, base string) (string, error) {
 	row := q.db.QueryRow(ctx, getFreeZoneSlug, base)
 	var slug string

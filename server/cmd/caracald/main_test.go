@@ -94,7 +94,7 @@ func (r *replica) kill(t *testing.T) {
 func TestReplicasThatMigrateAtOnceAllFindTheSchema(t *testing.T) {
 	t.Parallel()
 	db := storetest.NewEmpty(t)
-	if out, err := program([]string{"serve"}, "DATABASE_URL="+db.URL(), "REDIS_URL=redis://", "CARACAL_MODE=dev").CombinedOutput(); err == nil || !strings.Contains(string(out), "caracald migrate") {
+	if out, err := program([]string{"serve"}, "DATABASE_URL="+db.URL(), "REDIS_URL=redis://", "CARACAL_MODE=dev", "ZONE_KEK="+streamKey).CombinedOutput(); err == nil || !strings.Contains(string(out), "caracald migrate") {
 		t.Errorf("without a schema, serve says: %v\n%s", err, out)
 	}
 	applied := make(chan int, 4)
@@ -120,7 +120,7 @@ func TestReplicasThatMigrateAtOnceAllFindTheSchema(t *testing.T) {
 		t.Errorf("%d of them applied something, want 1", busy)
 	}
 	db.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
-	if out, err := program([]string{"serve"}, "DATABASE_URL="+db.URL(), "REDIS_URL=redis://", "CARACAL_MODE=dev").CombinedOutput(); err == nil || !strings.Contains(string(out), "newer caracald") {
+	if out, err := program([]string{"serve"}, "DATABASE_URL="+db.URL(), "REDIS_URL=redis://", "CARACAL_MODE=dev", "ZONE_KEK="+streamKey).CombinedOutput(); err == nil || !strings.Contains(string(out), "newer caracald") {
 		t.Errorf("on a newer schema, serve says: %v\n%s", err, out)
 	}
 }
