@@ -16,6 +16,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gen/client":        {module + "server", module + "store", "github.com/labstack/echo", "github.com/jackc/pgx"},
 		"gen/code":          {module, "github.com/"},
 		"gen/db":            {module + "server", module + "store"},
+		"store/seal":        {module, "github.com/", "database/sql", "net/"},
 		"server/problem":    {module + "store", module + "gen/client"},
 		"server/egress":     {module},
 		"server/limiter":    {module},

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -24,14 +23,15 @@ import (
 type Keys struct {
 	source func() (string, error)
 
-	mu     sync.Mutex
-	ring   []key
-	looked time.Time
+	mu      sync.Mutex
+	ring    []key
+	reading int // counts the times that the source was read
+	read    int // of which the ring is
 }
 
 type key struct {
-	id    string
-	bytes *[chacha20poly1305.KeySize]byte // behind a pointer, where fmt finds an address
+	id string
+	vault
 }
 
 // A Wrapped data key can be kept anywhere.
@@ -46,14 +46,18 @@ type Wrapped struct {
 // hexadecimal, separated by commas or white space, the one that wraps first.
 func Load(source func() (string, error)) (*Keys, error) {
 	k := &Keys{source: source}
-	return k, k.Reload()
+	if err := k.Reload(); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // Reload reads the source again. If that fails, the keys stay what they are. A
 // key that the source has no more goes on unwrapping until the process ends.
 func (k *Keys) Reload() error {
 	k.mu.Lock()
-	k.looked = time.Now()
+	k.reading++
+	reading := k.reading
 	k.mu.Unlock()
 	text, err := k.source()
 	if err != nil {
@@ -65,6 +69,10 @@ func (k *Keys) Reload() error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if reading < k.read { // somebody began later and was faster
+		return nil
+	}
+	k.read = reading
 	for _, old := range k.ring {
 		if !slices.ContainsFunc(ring, func(one key) bool { return one.id == old.id }) {
 			ring = append(ring, old)
@@ -86,10 +94,10 @@ func parse(text string) ([]key, error) {
 		if err != nil || len(bytes) != chacha20poly1305.KeySize {
 			return nil, fmt.Errorf("key %d is not %d bytes in hexadecimal", i+1, chacha20poly1305.KeySize)
 		}
-		one := key{id: idOf(bytes), bytes: (*[chacha20poly1305.KeySize]byte)(bytes)}
-		if *one.bytes == [chacha20poly1305.KeySize]byte{} {
+		if [chacha20poly1305.KeySize]byte(bytes) == [chacha20poly1305.KeySize]byte{} {
 			return nil, fmt.Errorf("key %d is all zeros", i+1)
 		}
+		one := key{id: idOf(bytes), vault: lockUp(bytes)}
 		if slices.ContainsFunc(ring, func(k key) bool { return k.id == one.id }) {
 			return nil, fmt.Errorf("key %d is there twice", i+1)
 		}
@@ -117,11 +125,14 @@ func (k *Keys) Missing(ids []string) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { _, err := k.byID(id); return err == nil })
 }
 
-// NewDataKey makes a zone's data key and wraps it.
+// NewDataKey makes a zone's data key and wraps it with what the source has first
+// now: once a rotation has begun, nobody adds to what it has to do. If the source
+// cannot be read, the keys stay what they are.
 func (k *Keys) NewDataKey(zone string, number int32) (DataKey, Wrapped) {
-	var bytes [chacha20poly1305.KeySize]byte
-	_, _ = rand.Read(bytes[:]) // never fails (crypto/rand)
-	made := newDataKey(zone, number, &bytes)
+	_ = k.Reload()
+	bytes := make([]byte, chacha20poly1305.KeySize)
+	_, _ = rand.Read(bytes) // never fails (crypto/rand)
+	made := DataKey{Number: number, zone: zone, vault: lockUp(bytes)}
 	return made, k.Wrap(made)
 }
 
@@ -131,7 +142,9 @@ func (k *Keys) Wrap(d DataKey) Wrapped {
 	current := k.ring[0]
 	k.mu.Unlock()
 	w := Wrapped{Zone: d.zone, Number: d.Number, By: current.id}
-	w.Bytes = seal(newAEAD(current.bytes[:]), d.bytes[:], w.bind())
+	_, bytes := d.vault()
+	aead, _ := current.vault()
+	w.Bytes = seal(aead, bytes, w.bind())
 	return w
 }
 
@@ -142,49 +155,44 @@ func (k *Keys) Unwrap(w Wrapped) (DataKey, error) {
 	if err != nil {
 		return DataKey{}, fmt.Errorf("data key %d of zone %s: %w", w.Number, w.Zone, err)
 	}
-	bytes, err := open(newAEAD(by.bytes[:]), w.Bytes, w.bind())
+	aead, _ := by.vault()
+	bytes, err := open(aead, w.Bytes, w.bind())
 	if err == nil && len(bytes) != chacha20poly1305.KeySize {
 		err = ErrBroken
 	}
 	if err != nil {
 		return DataKey{}, fmt.Errorf("data key %d of zone %s: %w", w.Number, w.Zone, err)
 	}
-	return newDataKey(w.Zone, w.Number, (*[chacha20poly1305.KeySize]byte)(bytes)), nil
+	return DataKey{Number: w.Number, zone: w.Zone, vault: lockUp(bytes)}, nil
 }
 
 func (w Wrapped) bind() []byte { return bound("data key", w.Zone, strconv.Itoa(int(w.Number)), w.By) }
 
-// byID is one of the keys, looked for at the source too: another replica may
-// have learnt of it first.
+// byID is one of the keys. One that is not among them is looked for at the
+// source, however recently somebody looked: another replica may have learnt of it
+// first, and a request must not fail for that.
 func (k *Keys) byID(id string) (key, error) {
-	const patience = time.Second // between looks
-	find := func() (key, time.Time, bool) {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		i := slices.IndexFunc(k.ring, func(one key) bool { return one.id == id })
-		if i < 0 {
-			return key{}, k.looked, false
-		}
-		return k.ring[i], k.looked, true
-	}
-	one, looked, found := find()
-	if found {
+	if one, found := k.find(id); found {
 		return one, nil
 	}
-	missing := fmt.Errorf("the key-encryption key %s is missing", id)
-	if time.Since(looked) < patience {
-		return key{}, missing
-	}
-	if err := k.Reload(); err != nil {
-		return key{}, errors.Join(missing, err)
-	}
-	if one, _, found = find(); found {
+	failed := k.Reload()
+	if one, found := k.find(id); found {
 		return one, nil
 	}
-	return key{}, missing
+	return key{}, errors.Join(fmt.Errorf("the key-encryption key %s is missing", id), failed)
 }
 
-// Format prints how many keys there are and never the keys.
+func (k *Keys) find(id string) (key, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := slices.IndexFunc(k.ring, func(one key) bool { return one.id == id })
+	if i < 0 {
+		return key{}, false
+	}
+	return k.ring[i], true
+}
+
+// Format prints which key wraps and never the keys.
 func (k *Keys) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "key-encryption keys, current %s", k.Current())
 }

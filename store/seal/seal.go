@@ -29,8 +29,20 @@ type Place struct{ Zone, Table, Column, Row string }
 type DataKey struct {
 	Number int32 // counts the zone's data keys from 1
 	zone   string
-	aead   cipher.AEAD
-	bytes  *[chacha20poly1305.KeySize]byte
+	vault
+}
+
+// A vault holds a key where it cannot be printed. fmt prints what is unexported
+// in a struct without asking, and with a verb that does not fit what pointers
+// point to, but it does not look into a function.
+type vault func() (cipher.AEAD, []byte)
+
+func lockUp(bytes []byte) vault {
+	aead, err := chacha20poly1305.NewX(bytes)
+	if err != nil {
+		panic(err) // the key's length is wrong, and it is ours
+	}
+	return func() (cipher.AEAD, []byte) { return aead, bytes }
 }
 
 // Format prints the number and never the key.
@@ -41,18 +53,16 @@ func (k DataKey) Format(f fmt.State, _ rune) {
 // MarshalText keeps the key out of JSON too.
 func (k DataKey) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", k), nil }
 
-func newDataKey(zone string, number int32, bytes *[chacha20poly1305.KeySize]byte) DataKey {
-	return DataKey{Number: number, zone: zone, aead: newAEAD(bytes[:]), bytes: bytes}
-}
-
 // Seal seals a secret for a place in the key's own zone.
 func (k DataKey) Seal(p Place, secret Plaintext) []byte {
-	return seal(k.aead, secret, k.bind(p))
+	aead, _ := k.vault()
+	return seal(aead, secret, k.bind(p))
 }
 
 // Open opens what was sealed for this very place, or answers [ErrBroken].
 func (k DataKey) Open(p Place, sealed []byte) (Plaintext, error) {
-	secret, err := open(k.aead, sealed, k.bind(p))
+	aead, _ := k.vault()
+	secret, err := open(aead, sealed, k.bind(p))
 	if err != nil {
 		return nil, fmt.Errorf("%s.%s of row %s: %w", p.Table, p.Column, p.Row, err)
 	}
@@ -65,14 +75,6 @@ func (k DataKey) bind(p Place) []byte {
 
 // version begins everything that is sealed; another cipher gets another.
 const version = 1
-
-func newAEAD(key []byte) cipher.AEAD {
-	aead, err := chacha20poly1305.NewX(key)
-	if err != nil {
-		panic(err) // the key's length is wrong, and it is ours
-	}
-	return aead
-}
 
 // seal is the version, a nonce, and the secret under both.
 func seal(aead cipher.AEAD, secret, associated []byte) []byte {

@@ -1,0 +1,227 @@
+package seal_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"caracal.run/management/store/seal"
+)
+
+var place = seal.Place{Zone: "zone", Table: "table", Column: "column", Row: "row"}
+
+const secret = "hunter2"
+
+func TestWhatIsSealedOpensInItsPlace(t *testing.T) {
+	t.Parallel()
+	key, _ := load(t, first).NewDataKey("zone", 1)
+	for name, text := range map[string]string{"a secret": secret, "an empty one": "", "a long one": strings.Repeat("x", 1<<20)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sealed := key.Seal(place, seal.Plaintext(text))
+			before := bytes.Clone(sealed)
+			opened, err := key.Open(place, sealed)
+			if err != nil || string(opened) != text {
+				t.Errorf("%d bytes opened as %d: %v", len(text), len(opened), err)
+			}
+			if !bytes.Equal(sealed, before) {
+				t.Error("to open it changed it")
+			}
+			if text != "" && bytes.Contains(sealed, []byte(text)) {
+				t.Error("it can be read without the key")
+			}
+		})
+	}
+}
+
+func TestNothingOpensOutsideItsPlace(t *testing.T) {
+	t.Parallel()
+	keys := load(t, first)
+	key, wrapped := keys.NewDataKey("zone", 1)
+	sealed := key.Seal(place, seal.Plaintext(secret))
+	another, _ := keys.NewDataKey("zone", 1)
+	wrapped.Number = 2
+	tests := []struct {
+		name   string
+		key    seal.DataKey
+		place  seal.Place
+		sealed []byte
+	}{
+		{"another zone", key, seal.Place{Zone: "zones", Table: "table", Column: "column", Row: "row"}, sealed},
+		{"another table", key, seal.Place{Zone: "zone", Table: "tables", Column: "column", Row: "row"}, sealed},
+		{"another column", key, seal.Place{Zone: "zone", Table: "table", Column: "columns", Row: "row"}, sealed},
+		{"another row", key, seal.Place{Zone: "zone", Table: "table", Column: "column", Row: "rows"}, sealed},
+		{"the same letters otherwise divided", key, seal.Place{Zone: "zone", Table: "tablec", Column: "olumn", Row: "row"}, sealed},
+		{"no place", key, seal.Place{}, sealed},
+		{"another key of that number", another, place, sealed},
+		{"that key as another number", numbered(key, 2), place, sealed},
+		{"another version", key, place, append([]byte{2}, sealed[1:]...)},
+		{"no version", key, place, sealed[1:]},
+		{"something after it", key, place, append(bytes.Clone(sealed), 0)},
+		{"empty", key, place, []byte{}},
+		{"nothing", key, place, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if opened, err := tt.key.Open(tt.place, tt.sealed); !errors.Is(err, seal.ErrBroken) || opened != nil {
+				t.Errorf("it opened as %q, %v", []byte(opened), err)
+			}
+		})
+	}
+	for n := range sealed {
+		if _, err := key.Open(place, sealed[:n]); !errors.Is(err, seal.ErrBroken) {
+			t.Errorf("cut to %d bytes: %v", n, err)
+		}
+	}
+	for bit := range 8 * len(sealed) {
+		if _, err := key.Open(place, flipped(sealed, bit)); !errors.Is(err, seal.ErrBroken) {
+			t.Errorf("with bit %d flipped: %v", bit, err)
+		}
+	}
+}
+
+// numbered is a data key that goes by another number.
+func numbered(key seal.DataKey, number int32) seal.DataKey {
+	key.Number = number
+	return key
+}
+
+func flipped(b []byte, bit int) []byte {
+	b = bytes.Clone(b)
+	b[bit/8] ^= 1 << (bit % 8)
+	return b
+}
+
+func TestTheSameSecretIsNeverSealedTheSame(t *testing.T) {
+	t.Parallel()
+	keys := load(t, first)
+	key, _ := keys.NewDataKey("zone", 1)
+	seen := map[string]bool{}
+	for range 1000 {
+		sealed, wrapped := key.Seal(place, seal.Plaintext(secret)), keys.Wrap(key).Bytes
+		for _, b := range [][]byte{sealed, wrapped} {
+			nonce := string(b[1 : 1+chacha20poly1305.NonceSizeX])
+			if seen[nonce] {
+				t.Fatal("a nonce came twice")
+			}
+			seen[nonce] = true
+		}
+	}
+}
+
+// The format is forever: rows hold it. These bytes were made by
+// XChaCha20-Poly1305 itself, with the key-encryption key 20, 21 … 3f, the data key
+// 80, 81 … 9f, and nonces that count from 40 and from 60.
+func TestTheFormatIsWhatItWas(t *testing.T) {
+	t.Parallel()
+	const (
+		wrapped = "01404142434445464748494a4b4c4d4e4f5051525354555657" +
+			"baa0ef2aa2e37b58fff765b368ee6caa69c45570428294d4ac185bb412a2578d" + "71722aac2bb31c31b11ee25c077cda3a"
+		sealed     = "01606162636465666768696a6b6c6d6e6f7071727374757677" + "b9757c40d50f7e" + "bedcbe42aadeb5e4ebdd92bca9a57322"
+		associated = "00000006" + "736563726574" + "00000004" + "7a6f6e65" + "00000001" + "37" +
+			"00000005" + "7461626c65" + "00000006" + "636f6c756d6e" + "00000003" + "726f77" // secret, zone, 7, table, column, row
+	)
+	keys := load(t, second)
+	if got, want := keys.Current(), "6498334d67a3c7cb"; got != want {
+		t.Errorf("the key-encryption key is called %s, want %s", got, want)
+	}
+	key, err := keys.Unwrap(seal.Wrapped{Zone: "zone", Number: 7, By: "6498334d67a3c7cb", Bytes: unhex(t, wrapped)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if opened, err := key.Open(place, unhex(t, sealed)); err != nil || string(opened) != secret {
+		t.Errorf("it opens as %q, %v", []byte(opened), err)
+	}
+
+	// What is sealed now, the cipher opens with that data key and these
+	// associated data.
+	aead, err := chacha20poly1305.NewX(unhex(t, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := key.Seal(place, seal.Plaintext(secret))
+	nonce := fresh[1 : 1+aead.NonceSize()]
+	if opened, err := aead.Open(nil, nonce, fresh[1+aead.NonceSize():], unhex(t, associated)); err != nil || string(opened) != secret || fresh[0] != 1 {
+		t.Errorf("%x opens as %q, %v", fresh, opened, err)
+	}
+}
+
+func unhex(t *testing.T, text string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestKeysAndSecretsAreNeverShown(t *testing.T) {
+	t.Parallel()
+	keys := load(t, second+"\n"+first)
+	// The data key of TestTheFormatIsWhatItWas, whose bytes are known.
+	key, err := keys.Unwrap(seal.Wrapped{Zone: "zone", Number: 7, By: "6498334d67a3c7cb", Bytes: unhex(t, "01404142434445464748494a4b4c4d4e4f5051525354555657"+
+		"baa0ef2aa2e37b58fff765b368ee6caa69c45570428294d4ac185bb412a2578d71722aac2bb31c31b11ee25c077cda3a")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := seal.Plaintext(secret)
+	type hidden struct { // fmt calls no methods of what it cannot reach
+		key  seal.DataKey
+		keys *seal.Keys
+	}
+	type open struct {
+		Key     seal.DataKey
+		Pointer *seal.DataKey
+		Keys    *seal.Keys
+		Plain   seal.Plaintext
+		Wrapped seal.Wrapped
+	}
+	values := map[string]any{
+		"data key": key, "pointer to a data key": &key, "keys": keys, "plaintext": plain, "wrapped": keys.Wrap(key),
+		"in a struct": open{key, &key, keys, plain, keys.Wrap(key)}, "out of reach": hidden{key, keys},
+		"in a list": []any{key, keys, plain}, "in a map": map[string]any{"k": key, "ks": keys, "p": plain},
+		"in an error": fmt.Errorf("%v %v %v", key, keys, plain),
+	}
+	forbidden := []string{secret}
+	for _, bytes := range [][]byte{unhex(t, first), unhex(t, second), unhex(t, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f"), []byte(secret)} {
+		bytes = bytes[:min(4, len(bytes))]
+		list := strings.Trim(fmt.Sprintf("%d", bytes), "[]")
+		forbidden = append(forbidden, string(bytes), fmt.Sprintf("%x", bytes), fmt.Sprintf("%X", bytes), fmt.Sprintf("% x", bytes),
+			list, strings.ReplaceAll(list, " ", ", "), strings.ReplaceAll(list, " ", ","), strings.Trim(fmt.Sprintf("%#v", bytes), "[]byte{}"))
+	}
+	for name, value := range values {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			shown := map[string]string{}
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%o", "%c", "%U", "%t", "%z"} {
+				shown[verb] = fmt.Sprintf(verb, value)
+			}
+			var asJSON, asText bytes.Buffer
+			slog.New(slog.NewJSONHandler(&asJSON, nil)).Info("x", "value", value)
+			slog.New(slog.NewTextHandler(&asText, nil)).Info("x", "value", value)
+			shown["slog JSON"], shown["slog text"] = asJSON.String(), asText.String()
+			text, err := json.Marshal(value)
+			if err != nil {
+				t.Error(err)
+			}
+			shown["JSON"] = string(text)
+			for how, text := range shown {
+				if i := slices.IndexFunc(forbidden, func(s string) bool { return strings.Contains(text, s) }); i >= 0 {
+					t.Errorf("%s shows %q in %s", how, forbidden[i], text)
+				}
+			}
+		})
+	}
+	if got := fmt.Sprintf("%v|%s|%v", key, plain, seal.Plaintext(nil)); got != "data key 7 of zone zone|[set]|" {
+		t.Errorf("they show as %s", got)
+	}
+}
