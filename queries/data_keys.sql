@@ -21,15 +21,20 @@ WITH RECURSIVE needed AS (
 SELECT needed.wrapped_by::text FROM needed WHERE needed.wrapped_by IS NOT NULL;
 
 -- name: LockDataKeysWrappedBy :many
--- LockDataKeysWrappedBy holds some of the keys that other key-encryption keys wrap; what somebody else holds, they rewrap.
+-- LockDataKeysWrappedBy holds some of the keys that other key-encryption keys wrap. It waits for none that a request seals
+-- with, and passes by none that another rotation holds: that may come to nothing.
 SELECT zone_id, number, wrapped_by, wrapped FROM data_keys
 WHERE wrapped_by = ANY (@wrapped_by::text[])
 ORDER BY wrapped_by, zone_id, number
 LIMIT @row_limit
-FOR UPDATE SKIP LOCKED;
+FOR NO KEY UPDATE;
 
 -- name: RewrapDataKey :exec
 UPDATE data_keys SET wrapped_by = @wrapped_by, wrapped = @wrapped WHERE zone_id = @zone_id AND number = @number;
+
+-- name: GetMomentBefore :one
+-- GetMomentBefore is the moment some seconds ago, by the clock that dates the keys.
+SELECT (now() - make_interval(secs => @seconds))::timestamptz AS moment;
 
 -- name: ListZonesWithOldDataKey :many
 -- ListZonesWithOldDataKey is zones whose key is from before a moment, the oldest first.
@@ -73,10 +78,10 @@ UPDATE provider_grants SET access_token = sqlc.narg(access_token), refresh_token
 WHERE zone_id = @zone_id AND id = @id;
 
 -- name: DeleteRetiredDataKeys :many
--- DeleteRetiredDataKeys deletes a zone's keys that seal nothing any more. One that was retired a moment ago may be in the
--- hands of a request that has not committed.
+-- DeleteRetiredDataKeys deletes a zone's keys that seal nothing and were retired longer ago than some seconds. One that was
+-- retired a moment ago may be in the hands of a request that has not committed.
 DELETE FROM data_keys AS old
-WHERE old.zone_id = @zone_id AND old.retired_at < @before::timestamptz
+WHERE old.zone_id = @zone_id AND old.retired_at < now() - make_interval(secs => @longer)
   AND NOT EXISTS (SELECT FROM providers WHERE providers.zone_id = old.zone_id AND providers.data_key = old.number)
   AND NOT EXISTS (SELECT FROM provider_grants WHERE provider_grants.zone_id = old.zone_id AND provider_grants.data_key = old.number)
 RETURNING old.number;

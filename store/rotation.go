@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -22,13 +24,9 @@ func (s *Store) RewrapDataKeys(ctx context.Context, cause Cause, progress func(d
 	if err != nil {
 		return err
 	}
-	var others []string
-	for _, id := range needed {
-		if id != s.keys.Current() {
-			others = append(others, id)
-		}
-	}
 	return inBatches(ctx, s, cause, progress, func(tx *Tx) (int, error) {
+		current := s.keys.Current() // which may change meanwhile
+		others := slices.DeleteFunc(slices.Clone(needed), func(id string) bool { return id == current })
 		rows, err := tx.q.LockDataKeysWrappedBy(ctx, db.LockDataKeysWrappedByParams{WrappedBy: others, RowLimit: rotationBatch})
 		if err != nil {
 			return 0, err
@@ -63,17 +61,24 @@ func inBatches(ctx context.Context, s *Store, cause Cause, progress func(done in
 	}
 }
 
-// ReplaceDataKeys gives each zone whose data key is from before a moment a new
+// ReplaceDataKeys gives each zone whose data key is older than some time a new
 // one, and tells how many it has done. What is sealed goes on opening with the
-// old keys, until [Store.Reseal].
-func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, before time.Time, progress func(done int)) error {
+// old keys, until [Store.Reseal]. Ages are by the database's clock: by one that
+// goes ahead of it, the new keys would be old too.
+func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, older time.Duration, progress func(done int)) error {
+	before, err := s.For(cause.Actor).q.GetMomentBefore(ctx, older.Seconds())
+	if err != nil {
+		return err
+	}
 	return inBatches(ctx, s, cause, progress, func(tx *Tx) (int, error) {
 		zones, err := tx.q.ListZonesWithOldDataKey(ctx, db.ListZonesWithOldDataKeyParams{Before: before, RowLimit: rotationBatch})
 		if err != nil {
 			return 0, err
 		}
+		// In the order in which RewrapDataKeys locks, so that two rotations wait for each other at the worst.
+		slices.SortFunc(zones, func(a, b db.ListZonesWithOldDataKeyRow) int { return cmp.Compare(a.ZoneID, b.ZoneID) })
 		for _, zone := range zones {
-			retired, err := tx.q.RetireDataKey(ctx, db.RetireDataKeyParams{ZoneID: zone.ZoneID, Number: zone.Number})
+			retired, err := tx.q.RetireDataKey(ctx, db.RetireDataKeyParams(zone))
 			if err != nil {
 				return 0, err
 			}
@@ -81,8 +86,12 @@ func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, before time.Ti
 				continue
 			}
 			_, wrapped := s.keys.NewDataKey(zone.ZoneID, zone.Number+1)
-			if _, err := tx.addDataKey(ctx, wrapped); err != nil {
+			added, err := tx.addDataKey(ctx, wrapped)
+			if err != nil {
 				return 0, err
+			}
+			if !added {
+				return 0, fmt.Errorf("zone %s has a data key %d that is newer than its current one", zone.ZoneID, wrapped.Number)
 			}
 		}
 		return len(zones), nil
@@ -115,7 +124,7 @@ func (s *Store) Reseal(ctx context.Context, cause Cause, progress func(done int)
 					return err
 				}
 			}
-			err = s.InTx(ctx, cause, func(tx *Tx) error { return tx.deleteRetiredDataKeys(ctx, zone, time.Now().Add(-longestRequest)) })
+			err = s.InTx(ctx, cause, func(tx *Tx) error { return tx.deleteRetiredDataKeys(ctx, zone, longestRequest) })
 			if err != nil {
 				return err
 			}
@@ -207,8 +216,8 @@ func grantToken(zone, id, column string) seal.Place {
 	return seal.Place{Zone: zone, Table: "provider_grants", Column: column, Row: id}
 }
 
-func (tx *Tx) deleteRetiredDataKeys(ctx context.Context, zone string, before time.Time) error {
-	numbers, err := tx.q.DeleteRetiredDataKeys(ctx, db.DeleteRetiredDataKeysParams{ZoneID: zone, Before: before})
+func (tx *Tx) deleteRetiredDataKeys(ctx context.Context, zone string, longer time.Duration) error {
+	numbers, err := tx.q.DeleteRetiredDataKeys(ctx, db.DeleteRetiredDataKeysParams{ZoneID: zone, Longer: longer.Seconds()})
 	for _, number := range numbers {
 		tx.record(zone, "data-keys", strconv.Itoa(int(number)), removed)
 	}

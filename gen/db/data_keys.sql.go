@@ -12,7 +12,7 @@ import (
 
 const deleteRetiredDataKeys = `-- name: DeleteRetiredDataKeys :many
 DELETE FROM data_keys AS old
-WHERE old.zone_id = $1 AND old.retired_at < $2::timestamptz
+WHERE old.zone_id = $1 AND old.retired_at < now() - make_interval(secs => $2)
   AND NOT EXISTS (SELECT FROM providers WHERE providers.zone_id = old.zone_id AND providers.data_key = old.number)
   AND NOT EXISTS (SELECT FROM provider_grants WHERE provider_grants.zone_id = old.zone_id AND provider_grants.data_key = old.number)
 RETURNING old.number
@@ -20,13 +20,13 @@ RETURNING old.number
 
 type DeleteRetiredDataKeysParams struct {
 	ZoneID string
-	Before time.Time
+	Longer float64
 }
 
-// DeleteRetiredDataKeys deletes a zone's keys that seal nothing any more. One that was retired a moment ago may be in the
-// hands of a request that has not committed.
+// DeleteRetiredDataKeys deletes a zone's keys that seal nothing and were retired longer ago than some seconds. One that was
+// retired a moment ago may be in the hands of a request that has not committed.
 func (q *Queries) DeleteRetiredDataKeys(ctx context.Context, arg DeleteRetiredDataKeysParams) ([]int32, error) {
-	rows, err := q.db.Query(ctx, deleteRetiredDataKeys, arg.ZoneID, arg.Before)
+	rows, err := q.db.Query(ctx, deleteRetiredDataKeys, arg.ZoneID, arg.Longer)
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +61,18 @@ func (q *Queries) GetDataKey(ctx context.Context, zoneID string) (GetDataKeyRow,
 	var i GetDataKeyRow
 	err := row.Scan(&i.Number, &i.WrappedBy, &i.Wrapped)
 	return i, err
+}
+
+const getMomentBefore = `-- name: GetMomentBefore :one
+SELECT (now() - make_interval(secs => $1))::timestamptz AS moment
+`
+
+// GetMomentBefore is the moment some seconds ago, by the clock that dates the keys.
+func (q *Queries) GetMomentBefore(ctx context.Context, seconds float64) (time.Time, error) {
+	row := q.db.QueryRow(ctx, getMomentBefore, seconds)
+	var moment time.Time
+	err := row.Scan(&moment)
+	return moment, err
 }
 
 const insertDataKey = `-- name: InsertDataKey :execrows
@@ -332,7 +344,7 @@ SELECT zone_id, number, wrapped_by, wrapped FROM data_keys
 WHERE wrapped_by = ANY ($1::text[])
 ORDER BY wrapped_by, zone_id, number
 LIMIT $2
-FOR UPDATE SKIP LOCKED
+FOR NO KEY UPDATE
 `
 
 type LockDataKeysWrappedByParams struct {
@@ -347,7 +359,8 @@ type LockDataKeysWrappedByRow struct {
 	Wrapped   []byte
 }
 
-// LockDataKeysWrappedBy holds some of the keys that other key-encryption keys wrap; what somebody else holds, they rewrap.
+// LockDataKeysWrappedBy holds some of the keys that other key-encryption keys wrap. It waits for none that a request seals
+// with, and passes by none that another rotation holds: that may come to nothing.
 func (q *Queries) LockDataKeysWrappedBy(ctx context.Context, arg LockDataKeysWrappedByParams) ([]LockDataKeysWrappedByRow, error) {
 	rows, err := q.db.Query(ctx, lockDataKeysWrappedBy, arg.WrappedBy, arg.RowLimit)
 	if err != nil {
