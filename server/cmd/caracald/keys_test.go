@@ -1,0 +1,347 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/store/seal"
+	"caracal.run/management/store/storetest"
+)
+
+const (
+	oldKEK = "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
+	newKEK = "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f"
+)
+
+func keysOf(t *testing.T, text string) *seal.Keys {
+	t.Helper()
+	keys, err := seal.Load(func() (string, error) { return text, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// A keyFile holds the key-encryption keys of several processes.
+type keyFile string
+
+func newKeyFile(t *testing.T, text string) keyFile {
+	f := keyFile(filepath.Join(t.TempDir(), "kek"))
+	f.write(t, text)
+	return f
+}
+
+// write replaces the file at once.
+func (f keyFile) write(t *testing.T, text string) {
+	t.Helper()
+	beside := string(f) + ".new"
+	if err := os.WriteFile(beside, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(beside, string(f)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// settings are those of a service that has its keys from the file.
+func (f keyFile) settings(db *storetest.DB, redisURL string) []string {
+	return []string{"PORT=0", "HOST=127.0.0.1", "DATABASE_URL=" + db.URL(), "REDIS_URL=" + redisURL, "CARACAL_ADMIN_TOKEN=" + token,
+		"STREAMS_HMAC_KEY=" + streamKey, "API_V1_RATE_LIMIT_PER_MIN=0", "DB_POOL_MAX=8", "ZONE_KEK_FILE=" + string(f)}
+}
+
+// serve starts a replica that has its keys from the file. It ends with the test.
+func (f keyFile) serve(t *testing.T, db *storetest.DB, redisURL string) *client.ClientWithResponses {
+	t.Helper()
+	cmd := program([]string{"serve"}, f.settings(db, redisURL)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	url := make(chan string, 1)
+	var faults sync.WaitGroup
+	faults.Go(func() {
+		defer close(url)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var line struct{ Msg, Level, URL string }
+			_ = json.Unmarshal(lines.Bytes(), &line) // what is no line of the log is shown as it is
+			if line.Msg == "serving" {
+				url <- line.URL
+			}
+			if text := lines.Text(); line.Level != "INFO" || strings.Contains(text, oldKEK) || strings.Contains(text, newKEK) {
+				t.Errorf("the service says %s", text)
+			}
+		}
+	})
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		faults.Wait()
+		_ = cmd.Wait()
+	})
+	c, err := client.NewClientWithResponses(<-url, client.WithRequestEditorFn(func(_ context.Context, req *http.Request) error {
+		req.Header.Set("Authorization", "Bearer "+token)
+		return nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func bearer(text string) *client.ProviderConfigInput {
+	config := new(client.ProviderConfigInput)
+	if err := config.UnmarshalJSON(fmt.Appendf(nil, `{"bearer_token":%q}`, text)); err != nil {
+		panic(err) // it is JSON
+	}
+	return config
+}
+
+// A vault is what was sealed through the API, and acknowledged.
+type vault struct{ sync.Map }
+
+// write creates a provider and changes its secret as often as said. Each request
+// goes to the next replica.
+func (v *vault) write(t *testing.T, replicas []*client.ClientWithResponses, zone, name string, changes int) bool {
+	secret := func(n int) string { return fmt.Sprintf("%s in %s, %d", name, zone, n) }
+	made, err := replicas[0].CreateProviderWithResponse(context.Background(), zone, client.NewProvider{Name: &name, Kind: "bearer_token", ConfigJSON: bearer(secret(0))})
+	if err != nil || made.JSON201 == nil {
+		t.Errorf("create: %v %s", err, made.GetBody())
+		return false
+	}
+	v.Store(zone+"/"+made.JSON201.ID, secret(0))
+	for n := 1; n <= changes; n++ {
+		patched, err := replicas[n%len(replicas)].UpdateProviderWithResponse(context.Background(), zone, made.JSON201.ID, nil, client.ProviderPatch{ConfigJSON: bearer(secret(n))})
+		if err != nil || patched.JSON200 == nil {
+			t.Errorf("patch: %v %s", err, patched.GetBody())
+			return false
+		}
+		v.Store(zone+"/"+made.JSON201.ID, secret(n))
+	}
+	return true
+}
+
+func newZone(t *testing.T, c *client.ClientWithResponses) string {
+	made, err := c.CreateZoneWithResponse(context.Background(), client.NewZone{Name: "Zone"})
+	if err != nil || made.JSON201 == nil {
+		t.Errorf("create a zone: %v %s", err, made.GetBody())
+		return ""
+	}
+	return made.JSON201.ID
+}
+
+// check opens everything that the database has, and compares.
+func (v *vault) check(t *testing.T, db *storetest.DB, keys *seal.Keys) (many int) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), db.OwnerURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), "SET caracal.zone_id = '*'"); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := conn.Query(t.Context(), `SELECT zone_id, number, wrapped_by, wrapped, id, secret_config FROM providers JOIN data_keys USING (zone_id) WHERE number = data_key`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	var w seal.Wrapped
+	var id string
+	var sealed []byte
+	_, err = pgx.ForEachRow(rows, []any{&w.Zone, &w.Number, &w.By, &w.Bytes, &id, &sealed}, func() error {
+		key, err := keys.Unwrap(w)
+		if err != nil {
+			return err
+		}
+		secret, err := key.Open(seal.Place{Zone: w.Zone, Table: "providers", Column: "secret_config", Row: id}, sealed)
+		found[w.Zone+"/"+id] = string(secret)
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	v.Range(func(at, secret any) bool {
+		many++
+		if !strings.Contains(found[at.(string)], fmt.Sprintf("%q", secret)) {
+			t.Errorf("%s holds %q, and %q was acknowledged", at, found[at.(string)], secret)
+		}
+		return true
+	})
+	if len(found) != many {
+		t.Errorf("%d secrets are there, %d were acknowledged", len(found), many)
+	}
+	return many
+}
+
+// Keys are rotated while two replicas are busy, and the rotation is killed again
+// and again. No request fails, nothing is lost, and in the end nothing needs the
+// old key.
+func TestARotationThatIsKilledHarmsNobody(t *testing.T) {
+	t.Parallel()
+	const zones, writers = 130, 3
+	db, redisURL, file := storetest.New(t), storetest.RedisURL(t), newKeyFile(t, oldKEK)
+	replicas := []*client.ClientWithResponses{file.serve(t, db, redisURL), file.serve(t, db, redisURL)}
+	var secrets vault
+	var all [zones]string
+	var seed sync.WaitGroup
+	for n := range 4 {
+		seed.Go(func() {
+			for i := n; i < zones; i += 4 {
+				all[i] = newZone(t, replicas[i%2])
+				secrets.write(t, replicas, all[i], "seed", 0)
+			}
+		})
+	}
+	seed.Wait()
+
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for n := range writers {
+		load.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				zone := all[(n+i*7)%zones]
+				if i%5 == 0 { // what is new has no data key yet
+					zone = newZone(t, replicas[i/5%2])
+				}
+				if !secrets.write(t, replicas, zone, fmt.Sprintf("writer %d %d", n, i), 2) {
+					return
+				}
+			}
+		})
+	}
+	file.write(t, newKEK+"\n"+oldKEK+"\n")
+	rotate := []string{"keys", "rotate", "-replace-older", "1ns"}
+	for _, at := range []string{"data keys rewrapped: ", "data keys replaced: 100", "secrets resealed: 10", "secrets resealed: 60"} {
+		killAt(t, program(rotate, file.settings(db, redisURL)...), at)
+	}
+	out, err := program(rotate, file.settings(db, redisURL)...).CombinedOutput()
+	if err != nil {
+		t.Errorf("rotate: %v\n%s", err, out)
+	}
+	close(stop)
+	load.Wait()
+
+	many := secrets.check(t, db, keysOf(t, newKEK+" "+oldKEK))
+	out, err = program([]string{"keys", "verify"}, file.settings(db, redisURL)...).CombinedOutput()
+	if lines := strings.Split(strings.TrimSpace(string(out)), "\n"); err != nil || lines[len(lines)-1] != fmt.Sprint("secrets that open: ", many) {
+		t.Errorf("verify, of %d secrets: %v\n%s", many, err, out)
+	}
+	if n := storetest.Value[int](db, "SELECT count(*) FROM data_keys WHERE wrapped_by <> $1", keysOf(t, newKEK).Current()); n > 0 {
+		t.Errorf("%d data keys are wrapped by the old key", n)
+	}
+	if n := storetest.Value[int](db, "SELECT count(*) FROM data_keys WHERE number = 1 AND retired_at IS NULL AND zone_id = ANY ($1)", all[:]); n > 0 {
+		t.Errorf("%d data keys were not replaced", n)
+	}
+
+	file.write(t, newKEK)
+	fresh := file.serve(t, db, redisURL)
+	for _, zone := range []string{all[0], newZone(t, fresh)} {
+		secrets.write(t, []*client.ClientWithResponses{fresh, replicas[0], replicas[1]}, zone, "afterwards", 3)
+	}
+	secrets.check(t, db, keysOf(t, newKEK))
+	t.Logf("%d secrets", many)
+}
+
+// killAt kills a program as soon as it says something.
+func killAt(t *testing.T, cmd *exec.Cmd, text string) {
+	t.Helper()
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := false
+	for lines := bufio.NewScanner(out); !said && lines.Scan(); {
+		said = strings.HasPrefix(lines.Text(), text)
+	}
+	_ = cmd.Process.Kill()
+	if err := cmd.Wait(); !said || err == nil || cmd.ProcessState.ExitCode() != -1 {
+		t.Errorf("it was not killed at %q: %v", text, err)
+	}
+}
+
+func TestServeRefusesKeysThatDoNotFitTheDatabase(t *testing.T) {
+	t.Parallel()
+	db, redisURL, file := storetest.New(t), storetest.RedisURL(t), newKeyFile(t, oldKEK)
+	c := file.serve(t, db, redisURL)
+	new(vault).write(t, []*client.ClientWithResponses{c}, newZone(t, c), "p", 0)
+	needed := keysOf(t, oldKEK).Current()
+	for _, tt := range []struct{ name, setting, want string }{
+		{"another key", "ZONE_KEK=" + newKEK, needed},
+		{"another key in a file", "ZONE_KEK_FILE=" + string(newKeyFile(t, newKEK)), needed},
+		{"no key", "ZONE_KEK=", "ZONE_KEK must be set"},
+		{"a file that is not there", "ZONE_KEK_FILE=/nowhere", "ZONE_KEK_FILE: open /nowhere"},
+		{"a file that cannot be read", "ZONE_KEK_FILE=" + t.TempDir(), "ZONE_KEK_FILE: read "},
+		{"an empty file", "ZONE_KEK_FILE=" + string(newKeyFile(t, "\n")), "ZONE_KEK_FILE"},
+		{"half a key", "ZONE_KEK=" + oldKEK[:32], "ZONE_KEK: key 1 is not 32 bytes"},
+		{"a second key that is wrong", "ZONE_KEK_FILE=" + string(newKeyFile(t, oldKEK+"\n"+newKEK[:60])), "ZONE_KEK: key 2 is not 32 bytes"},
+	} {
+		for _, command := range []string{"serve", "keys rotate", "keys verify"} {
+			t.Run(command+" with "+tt.name, func(t *testing.T) {
+				t.Parallel()
+				out, err := program(strings.Fields(command), append(keyFile("").settings(db, redisURL), tt.setting)...).CombinedOutput()
+				if err == nil || !strings.Contains(string(out), tt.want) {
+					t.Errorf("want %s, got %v\n%s", tt.want, err, out)
+				}
+				for _, kek := range []string{oldKEK, newKEK} {
+					if strings.Contains(string(out), kek[:8]) {
+						t.Errorf("it prints a key: %s", out)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestKeysSaysWhatItTakes(t *testing.T) {
+	t.Parallel()
+	db, file := storetest.New(t), newKeyFile(t, oldKEK)
+	for _, tt := range []struct {
+		args, want string
+		fails      bool
+	}{
+		{"", "say rotate or verify", true},
+		{"rotat", `not "rotat"`, true},
+		{"-replace-older 1h", "caracald keys rotate [-replace-older", true},
+		{"-h", "caracald keys verify", false},
+		{"rotate -h", "caracald keys rotate [-replace-older", false},
+		{"rotate now", `what is "now"?`, true},
+		{"rotate -replace-older 1", "invalid value", true},
+		{"rotate -replace-older -1h", "older than -1h0m0s", true},
+		{"verify -replace-older 1h", "flag provided but not defined", true},
+		{"verify", "secrets that open: 0\n", false},
+		{"rotate", "the key-encryption key " + keysOf(t, oldKEK).Current() + " wraps\ndata keys rewrapped: 0\nsecrets resealed: 0\n", false},
+		{"rotate -replace-older 1h", "data keys rewrapped: 0\ndata keys replaced: 0\nsecrets resealed: 0\n", false},
+	} {
+		t.Run("keys "+tt.args, func(t *testing.T) {
+			t.Parallel()
+			out, err := program(append([]string{"keys"}, strings.Fields(tt.args)...), file.settings(db, "redis://")...).CombinedOutput()
+			if (err != nil) != tt.fails || !strings.Contains(string(out), tt.want) || tt.args == "verify" && string(out) != tt.want {
+				t.Errorf("want %s, got %v\n%s", tt.want, err, out)
+			}
+		})
+	}
+}
