@@ -169,7 +169,11 @@ func entriesParams(cause Cause, entries []entry) (db.InsertAuditEntriesParams, e
 			return p, fmt.Errorf("audit entry of %s %s: %w", e.kind, e.id, err)
 		}
 		action := e.action
-		if action == "" {
+		switch {
+		case action != "":
+		case cause.Method == "": // nobody's request
+			action = cause.Operation
+		default:
 			action = cause.Method + " " + cause.Path
 		}
 		p.ZoneIds = append(p.ZoneIds, e.zone)

@@ -355,7 +355,7 @@ func TestEveryDataKeyIsRewrapped(t *testing.T) {
 	}
 	for prefix, from := range map[string]string{"eldest-": id1, "elder-": id2} {
 		change := fmt.Sprintf(`"changes":{"wrapped_by":{"from":%q,"to":%q}}`, from, id3)
-		if n := storetest.Value[int](d, `SELECT count(DISTINCT zone_id) FROM audit_entries WHERE entity_type = 'data-keys' AND entity_id = '1' AND zone_id LIKE $1 AND payload LIKE '%' || $2 || '%'`,
+		if n := storetest.Value[int](d, `SELECT count(DISTINCT zone_id) FROM audit_entries WHERE entity_type = 'data-keys' AND entity_id = '1' AND action = operation AND zone_id LIKE $1 AND payload LIKE '%' || $2 || '%'`,
 			prefix+"%", change); n != map[string]int{"eldest-": 100, "elder-": 150}[prefix] {
 			t.Errorf("the trail of %d of the zones %s… says so", n, prefix)
 		}
