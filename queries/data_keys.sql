@@ -22,9 +22,9 @@ SELECT needed.wrapped_by::text FROM needed WHERE needed.wrapped_by IS NOT NULL;
 
 -- name: LockDataKeysWrappedBy :many
 -- LockDataKeysWrappedBy holds some of the keys that other key-encryption keys wrap. It waits for none that a request seals
--- with, and passes by none that another rotation holds: that may come to nothing.
+-- with, and passes by none that another rotation holds: that may come to nothing. Zones whose keys do not open are passed.
 SELECT zone_id, number, wrapped_by, wrapped FROM data_keys
-WHERE wrapped_by = ANY (@wrapped_by::text[])
+WHERE wrapped_by = ANY (@wrapped_by::text[]) AND zone_id <> ALL (@passed::text[])
 ORDER BY wrapped_by, zone_id, number
 LIMIT @row_limit
 FOR NO KEY UPDATE;

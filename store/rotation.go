@@ -3,7 +3,9 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -18,46 +20,53 @@ const rotationBatch = 100
 
 // RewrapDataKeys wraps every data key that another key-encryption key wraps with
 // the current one, and tells how many it has done after each batch. It can be
-// broken off anywhere and begun again.
+// broken off anywhere and begun again. A zone whose key does not open is passed,
+// and named in the end.
 func (s *Store) RewrapDataKeys(ctx context.Context, cause Cause, progress func(done int)) error {
 	needed, err := s.For(cause.Actor).q.ListDataKeyWrappers(ctx)
 	if err != nil {
 		return err
 	}
-	return inBatches(ctx, s, cause, progress, func(tx *Tx) (int, error) {
+	broken := map[string]error{} // by zone
+	err = inBatches(ctx, s, cause, progress, func(tx *Tx) (found, done int, err error) {
 		current := s.keys.Current() // which may change meanwhile
 		others := slices.DeleteFunc(slices.Clone(needed), func(id string) bool { return id == current })
-		rows, err := tx.q.LockDataKeysWrappedBy(ctx, db.LockDataKeysWrappedByParams{WrappedBy: others, RowLimit: rotationBatch})
+		rows, err := tx.q.LockDataKeysWrappedBy(ctx, db.LockDataKeysWrappedByParams{
+			WrappedBy: others, Passed: slices.AppendSeq([]string{}, maps.Keys(broken)), RowLimit: rotationBatch,
+		})
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		for _, row := range rows {
 			key, err := s.keys.Unwrap(seal.Wrapped{Zone: row.ZoneID, Number: row.Number, By: row.WrappedBy, Bytes: row.Wrapped})
 			if err != nil {
-				return 0, err
+				broken[row.ZoneID] = err
+				continue
 			}
+			done++
 			w := s.keys.Wrap(key)
 			if err := tx.q.RewrapDataKey(ctx, db.RewrapDataKeyParams{ZoneID: w.Zone, Number: w.Number, WrappedBy: w.By, Wrapped: w.Bytes}); err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 			tx.recordDataKey(w, diff(shown{"wrapped_by": row.WrappedBy}, shown{"wrapped_by": w.By}))
 		}
-		return len(rows), nil
+		return len(rows), done, nil
 	})
+	return errors.Join(append(slices.Collect(maps.Values(broken)), err)...)
 }
 
 // inBatches runs transactions until one finds nothing to do.
-func inBatches(ctx context.Context, s *Store, cause Cause, progress func(done int), one func(*Tx) (int, error)) error {
-	for done := 0; ; progress(done) {
-		n := 0
+func inBatches(ctx context.Context, s *Store, cause Cause, progress func(done int), one func(*Tx) (found, done int, err error)) error {
+	for all := 0; ; progress(all) {
+		found, done := 0, 0
 		err := s.InTx(ctx, cause, func(tx *Tx) (err error) {
-			n, err = one(tx)
+			found, done, err = one(tx)
 			return err
 		})
-		if err != nil || n == 0 {
+		if err != nil || found == 0 {
 			return err
 		}
-		done += n
+		all += done
 	}
 }
 
@@ -70,17 +79,17 @@ func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, older time.Dur
 	if err != nil {
 		return err
 	}
-	return inBatches(ctx, s, cause, progress, func(tx *Tx) (int, error) {
+	return inBatches(ctx, s, cause, progress, func(tx *Tx) (found, done int, err error) {
 		zones, err := tx.q.ListZonesWithOldDataKey(ctx, db.ListZonesWithOldDataKeyParams{Before: before, RowLimit: rotationBatch})
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		// In the order in which RewrapDataKeys locks, so that two rotations wait for each other at the worst.
 		slices.SortFunc(zones, func(a, b db.ListZonesWithOldDataKeyRow) int { return cmp.Compare(a.ZoneID, b.ZoneID) })
 		for _, zone := range zones {
 			retired, err := tx.q.RetireDataKey(ctx, db.RetireDataKeyParams(zone))
 			if err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 			if retired == 0 {
 				continue
@@ -88,49 +97,61 @@ func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, older time.Dur
 			_, wrapped := s.keys.NewDataKey(zone.ZoneID, zone.Number+1)
 			added, err := tx.addDataKey(ctx, wrapped)
 			if err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 			if !added {
-				return 0, fmt.Errorf("zone %s has a data key %d that is newer than its current one", zone.ZoneID, wrapped.Number)
+				return 0, 0, fmt.Errorf("zone %s has a data key %d that is newer than its current one", zone.ZoneID, wrapped.Number)
 			}
 		}
-		return len(zones), nil
+		return len(zones), len(zones), nil
 	})
 }
 
 // Reseal seals with its zone's current data key whatever an older one seals,
 // tells how many secrets it has done, and deletes the old keys that nothing needs
 // any more. A key that was retired less than a request ago is left for the next
-// time: a request may be about to seal with it.
+// time: a request may be about to seal with it. A zone in which something does
+// not open is left, and named in the end.
 func (s *Store) Reseal(ctx context.Context, cause Cause, progress func(done int)) error {
-	const longestRequest = 5 * time.Minute
+	var broken []error
 	done := 0
 	for after := ""; ; {
 		zones, err := s.For(cause.Actor).q.ListZonesWithRetiredDataKey(ctx, db.ListZonesWithRetiredDataKeyParams{After: after, RowLimit: rotationBatch})
 		if err != nil || len(zones) == 0 {
-			return err
+			return errors.Join(append(broken, err)...)
 		}
 		for _, zone := range zones {
-			keys, err := s.dataKeys(ctx, cause, zone)
-			if err != nil {
-				return err
+			err := s.resealZone(ctx, cause, zone, func(n int) { done += n; progress(done) })
+			if err != nil && !errors.Is(err, seal.ErrBroken) {
+				return errors.Join(append(broken, err)...)
 			}
-			before := done
-			sofar := func(n int) { done = before + n; progress(done) }
-			for _, one := range []func(context.Context, string, []seal.DataKey, *Tx) (int, error){resealProviders, resealProviderGrants} {
-				before = done
-				err := inBatches(ctx, s, cause, sofar, func(tx *Tx) (int, error) { return one(ctx, zone, keys, tx) })
-				if err != nil {
-					return err
-				}
-			}
-			err = s.InTx(ctx, cause, func(tx *Tx) error { return tx.deleteRetiredDataKeys(ctx, zone, longestRequest) })
 			if err != nil {
-				return err
+				broken = append(broken, fmt.Errorf("zone %s: %w", zone, err))
 			}
 		}
 		after = zones[len(zones)-1]
 	}
+}
+
+// resealZone tells after each batch how many secrets that had.
+func (s *Store) resealZone(ctx context.Context, cause Cause, zone string, progress func(n int)) error {
+	const longestRequest = 5 * time.Minute
+	keys, err := s.dataKeys(ctx, cause, zone)
+	if err != nil {
+		return err
+	}
+	for _, one := range []func(context.Context, string, []seal.DataKey, *Tx) (int, error){resealProviders, resealProviderGrants} {
+		told := 0
+		sofar := func(n int) { progress(n - told); told = n }
+		err := inBatches(ctx, s, cause, sofar, func(tx *Tx) (found, done int, err error) {
+			n, err := one(ctx, zone, keys, tx)
+			return n, n, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.InTx(ctx, cause, func(tx *Tx) error { return tx.deleteRetiredDataKeys(ctx, zone, longestRequest) })
 }
 
 // dataKeys are all of a zone's, the current one last.

@@ -614,3 +614,34 @@ func TestRotationsAtOnceDoNotHarmEachOther(t *testing.T) {
 		t.Errorf("%d data keys are current", n)
 	}
 }
+
+func TestWhatDoesNotOpenHoldsUpNoOtherZone(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	addZones(t, d, sealing(t, d, kek1), "zone-", 6)
+	s := sealing(t, d, kek2, kek1)
+	zones := storetest.Column[string](d, "SELECT zone_id FROM data_keys ORDER BY zone_id")
+	const broken = "\\x010203"
+	d.Exec("UPDATE data_keys SET wrapped = $2 WHERE zone_id = $1", zones[1], []byte(broken))
+	d.Exec("UPDATE providers SET secret_config = $2 WHERE zone_id = $1", zones[3], []byte(broken))
+	ignore := func(int) {}
+	if err := s.RewrapDataKeys(t.Context(), store.Cause{Actor: store.System}, ignore); !errors.Is(err, seal.ErrBroken) || !strings.Contains(err.Error(), zones[1]) {
+		t.Errorf("the rewrap says %v", err)
+	}
+	if err := replace(s)(t.Context(), store.Cause{Actor: store.System}, ignore); err != nil {
+		t.Error(err)
+	}
+	err := s.Reseal(t.Context(), store.Cause{Actor: store.System}, ignore)
+	for _, zone := range []string{zones[1], zones[3]} {
+		if !errors.Is(err, seal.ErrBroken) || !strings.Contains(err.Error(), zone) {
+			t.Errorf("of zone %s the resealing says %v", zone, err)
+		}
+	}
+	old := keysOf(t, kek1).Current()
+	if left := storetest.Column[string](d, "SELECT DISTINCT zone_id FROM data_keys WHERE wrapped_by = $1", old); !slices.Equal(left, zones[1:2]) {
+		t.Errorf("the old key still wraps those of %v", left)
+	}
+	if left := storetest.Column[string](d, "SELECT DISTINCT zone_id FROM providers WHERE data_key = 1 ORDER BY 1"); !slices.Equal(left, []string{zones[1], zones[3]}) {
+		t.Errorf("the first data key still seals in %v", left)
+	}
+}

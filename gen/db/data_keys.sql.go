@@ -341,14 +341,15 @@ func (q *Queries) ListZonesWithRetiredDataKey(ctx context.Context, arg ListZones
 
 const lockDataKeysWrappedBy = `-- name: LockDataKeysWrappedBy :many
 SELECT zone_id, number, wrapped_by, wrapped FROM data_keys
-WHERE wrapped_by = ANY ($1::text[])
+WHERE wrapped_by = ANY ($1::text[]) AND zone_id <> ALL ($2::text[])
 ORDER BY wrapped_by, zone_id, number
-LIMIT $2
+LIMIT $3
 FOR NO KEY UPDATE
 `
 
 type LockDataKeysWrappedByParams struct {
 	WrappedBy []string
+	Passed    []string
 	RowLimit  int32
 }
 
@@ -360,9 +361,9 @@ type LockDataKeysWrappedByRow struct {
 }
 
 // LockDataKeysWrappedBy holds some of the keys that other key-encryption keys wrap. It waits for none that a request seals
-// with, and passes by none that another rotation holds: that may come to nothing.
+// with, and passes by none that another rotation holds: that may come to nothing. Zones whose keys do not open are passed.
 func (q *Queries) LockDataKeysWrappedBy(ctx context.Context, arg LockDataKeysWrappedByParams) ([]LockDataKeysWrappedByRow, error) {
-	rows, err := q.db.Query(ctx, lockDataKeysWrappedBy, arg.WrappedBy, arg.RowLimit)
+	rows, err := q.db.Query(ctx, lockDataKeysWrappedBy, arg.WrappedBy, arg.Passed, arg.RowLimit)
 	if err != nil {
 		return nil, err
 	}
