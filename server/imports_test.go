@@ -19,6 +19,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"store/seal":        {module, "github.com/", "database/sql", "net/"},
 		"server/problem":    {module + "store", module + "gen/client"},
 		"server/egress":     {module},
+		"server/docs":       {module + "server", module + "store", module + "gen/api", module + "gen/db"},
 		"server/limiter":    {module},
 		"server/timestamp":  {module},
 		"server/provider":   {module + "server", module + "store", module + "gen/api", module + "gen/client", module + "gen/db", "github.com/", "net/http"},
