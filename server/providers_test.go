@@ -969,9 +969,10 @@ func TestAProviderIsChangedAndDeletedOnlyAsItWasRead(t *testing.T) {
 	servertest.Expect(t, remove("*"), http.StatusNoContent, "")
 }
 
-// inLine runs requests that all wait for the row that a statement locks, in this
-// order, until the last of them does; then it lets them go. Each of them starts
-// when the one before is waiting.
+// inLine runs requests that all wait for the row that a statement locks, until
+// the last of them does; then it lets them go. Each of them starts when the one
+// before is waiting. The first gets the row first; once it has changed it, the
+// others come in any order.
 func inLine(t *testing.T, a *servertest.API, lock string, args []any, requests ...func()) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), a.DB.OwnerURL())
@@ -1029,14 +1030,13 @@ func TestAConfigurationIsHeldAgainstTheKindThatItMeets(t *testing.T) {
 		}
 	}
 	bearerToken := client.ProviderPatch{Kind: new(client.ProviderKind("bearer_token")), ConfigJSON: configOf(bearerConfig)}
-	inLine(t, a, lockProvider, []any{zone, id},
-		change(client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"X"}`)}, ""),
-		change(bearerToken, ""),
-		change(client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"Y"}`)}, code.InvalidProviderConfig),
-		change(client.ProviderPatch{Name: new("Renamed")}, ""),
-		change(client.ProviderPatch{Kind: bearerToken.Kind}, ""),
-		change(client.ProviderPatch{ConfigJSON: configOf(`{"auth_header":"X"}`)}, ""),
-	)
+	for _, two := range [][2]func(){
+		{change(client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"X"}`)}, ""), change(client.ProviderPatch{Name: new("Renamed")}, "")},
+		{change(bearerToken, ""), change(client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"Y"}`)}, code.InvalidProviderConfig)},
+		{change(client.ProviderPatch{Kind: bearerToken.Kind}, ""), change(client.ProviderPatch{ConfigJSON: configOf(`{"auth_header":"X"}`)}, "")},
+	} {
+		inLine(t, a, lockProvider, []any{zone, id}, two[:]...)
+	}
 	now := seeProvider(t, a.Admin, zone, id)
 	if now.Name != "Renamed" || now.Kind != "bearer_token" || !equalJSON(t, now.ConfigJSON, []byte(`{"auth_header":"X"}`)) || openedOf(t, a.DB, zone, id) != `{"bearer_token":"hush-bearer"}` {
 		t.Errorf("it is %+v with %s", now, now.ConfigJSON)
