@@ -49,8 +49,8 @@ var details = map[Kind]string{
 	HasUserinfo:      "The URL must not contain a user name or a password.",
 	HostNotAName:     "The URL's host must be a DNS name; addresses are not accepted.",
 	HostNotAllowed:   "The URL's host is not one of the allowed hosts.",
-	NotResolved:      "The host's name could not be resolved.",
-	AddressNotPublic: "The host's name leads to an address that is not public.",
+	NotResolved:      "The host's name leads to no public address.",
+	AddressNotPublic: "The host's name leads to no public address.", // that there is another is nobody's business
 	NotConnected:     "No connection to the host could be made.",
 	TLSFailed:        "The host's certificate is not valid for its name, or TLS failed.",
 	NoAnswer:         "The host gave no usable HTTP answer.",

@@ -30,3 +30,9 @@ func First(addr netip.Addr) (netip.Prefix, bool) {
 func DialOf(c *Client) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return c.options.Dial
 }
+
+// Check is whether a URL keeps the rules that need no network.
+func Check(rawURL string, allowedHosts []string) error {
+	_, err := parse(rawURL, allowedHosts)
+	return err
+}

@@ -16,17 +16,12 @@ type target struct {
 	port uint16
 }
 
-// Check says whether a URL keeps the rules that need no network: https, no user
+// parse says whether a URL keeps the rules that need no network: https, no user
 // name or password, a port from 1 to 65535, and a host that is one of
 // allowedHosts, exactly but for case, surrounding space, a final dot and the
 // spelling of an internationalized name (UTS 46). No address is a host, not even
 // a public one: an allow-list holds names, and refusing all is simpler than
 // telling apart the many ways to write one. Its error is an [*Error].
-func Check(rawURL string, allowedHosts []string) error {
-	_, err := parse(rawURL, allowedHosts)
-	return err
-}
-
 func parse(rawURL string, allowedHosts []string) (target, error) {
 	u, err := url.Parse(strings.TrimSpace(rawURL))
 	if err != nil {

@@ -44,16 +44,28 @@ func decode(kind Kind, config json.RawMessage) (*draft, error) {
 // check holds a configuration against the matrix; the first refusal wins.
 // Sealed says which secrets need not be supplied.
 func check(kind Kind, config json.RawMessage, sealed func(key string) bool) (*draft, error) {
+	const mostBytes, mostNamed, longestName = 64 << 10, 10, 64 // a list shows hundreds of configurations; a refusal is for reading
 	d, err := decode(kind, config)
 	if err != nil {
 		return nil, err
 	}
+	if len(config) > mostBytes {
+		return nil, d.refuse(row{text: fmt.Sprintf("is larger than %d bytes", mostBytes)})
+	}
 	members := kind.Members()
 	find := func(key string) int { return slices.IndexFunc(members, func(m Member) bool { return m.Name == key }) }
 	if unknown := slices.DeleteFunc(slices.Clone(d.keys), func(key string) bool { return find(key) >= 0 }); len(unknown) > 0 {
-		r := row{text: "has unsupported keys: " + strings.Join(unknown, ", ")}
+		var r row
 		if len(unknown) == 1 {
 			r.key = unknown[0]
+		}
+		named := unknown[:min(len(unknown), mostNamed)]
+		for i, key := range named {
+			named[i] = strings.ToValidUTF8(key[:min(len(key), longestName)], "")
+		}
+		r.text = "has unsupported keys: " + strings.Join(named, ", ")
+		if more := len(unknown) - len(named); more > 0 {
+			r.text += fmt.Sprintf(" and %d more", more)
 		}
 		return nil, d.refuse(r)
 	}

@@ -73,20 +73,9 @@ type Stored struct {
 	SecretKeys []string // the names of the secrets that are sealed
 }
 
-// A Fate is what becomes of the secrets that are sealed.
-type Fate int
-
-// A seal holds all secrets of a provider, so they share one fate.
-const (
-	Keep    Fate = iota // they stay as they are
-	Replace             // exactly the supplied ones take their place
-	Erase               // they go: nothing that is left needs them
-)
-
 // A Changed is a provider as a change leaves it.
 type Changed struct {
 	Config              // Public is nil if the configuration stays as it is
-	Fate                // of the secrets that are sealed
 	SecretKeys []string // the names of the secrets that are sealed afterwards, sorted
 }
 
@@ -107,10 +96,10 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 		if err != nil {
 			return Changed{}, err
 		}
-		return changed(c, nil, Erase), nil
+		return changed(c, nil), nil
 	}
 	if config == nil {
-		return changed(Config{Kind: stored.Kind}, stored.SecretKeys, Keep), nil
+		return changed(Config{Kind: stored.Kind}, stored.SecretKeys), nil
 	}
 	d, err := check(stored.Kind, config, func(string) bool { return true })
 	if err != nil {
@@ -131,19 +120,15 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 			return Changed{}, d.refuse(r)
 		}
 	}
-	fate := Keep
-	if len(kept) == 0 && len(stored.SecretKeys) > 0 {
-		fate = Erase
-	}
-	return changed(d.config(), kept, fate), nil
+	return changed(d.config(), kept), nil
 }
 
-// changed is c with the fate of the secrets that are sealed, if none was supplied.
-func changed(c Config, kept []string, fate Fate) Changed {
+// changed is c with the sealed secrets that are kept, if none was supplied.
+func changed(c Config, kept []string) Changed {
 	if len(c.Secrets) > 0 {
-		return Changed{Config: c, Fate: Replace, SecretKeys: c.Secrets.Names()}
+		return Changed{Config: c, SecretKeys: c.Secrets.Names()}
 	}
-	return Changed{Config: c, Fate: fate, SecretKeys: slices.Sorted(slices.Values(kept))}
+	return Changed{Config: c, SecretKeys: slices.Sorted(slices.Values(kept))}
 }
 
 // An Endpoint is where a provider's tokens come from.

@@ -98,36 +98,35 @@ func TestWhatBecomesOfSecrets(t *testing.T) {
 		say      provider.Kind // "" is nothing
 		state    string        // "" is no configuration
 		supplied string        // what the state needs, with this value; "" is left out
-		fate     provider.Fate
 		after    []string
 		text     string
 	}{
-		{"new configuration, secret kept", provider.APIKey, []string{"api_key"}, "", "key in header", "", provider.Keep, []string{"api_key"}, ""},
-		{"another place, secret kept", provider.APIKey, []string{"api_key"}, "", "key in query", "", provider.Keep, []string{"api_key"}, ""},
-		{"secret replaced", provider.APIKey, []string{"api_key"}, "", "key in header", `"new"`, provider.Replace, []string{"api_key"}, ""},
-		{"the same kind said, secret kept", provider.APIKey, []string{"api_key"}, provider.APIKey, "key in header", "", provider.Keep, []string{"api_key"}, ""},
-		{"the same kind alone", provider.APIKey, []string{"api_key"}, provider.APIKey, "", "", provider.Keep, []string{"api_key"}, ""},
-		{"nothing said", provider.APIKey, []string{"api_key"}, "", "", "", provider.Keep, []string{"api_key"}, ""},
-		{"only oauth kinds are asked again for what was never sealed", provider.APIKey, nil, "", "key in header", "", provider.Keep, nil, ""},
-		{"no secrets at all", provider.None, nil, "", "none", "", provider.Keep, nil, ""},
+		{"new configuration, secret kept", provider.APIKey, []string{"api_key"}, "", "key in header", "", []string{"api_key"}, ""},
+		{"another place, secret kept", provider.APIKey, []string{"api_key"}, "", "key in query", "", []string{"api_key"}, ""},
+		{"secret replaced", provider.APIKey, []string{"api_key"}, "", "key in header", `"new"`, []string{"api_key"}, ""},
+		{"the same kind said, secret kept", provider.APIKey, []string{"api_key"}, provider.APIKey, "key in header", "", []string{"api_key"}, ""},
+		{"the same kind alone", provider.APIKey, []string{"api_key"}, provider.APIKey, "", "", []string{"api_key"}, ""},
+		{"nothing said", provider.APIKey, []string{"api_key"}, "", "", "", []string{"api_key"}, ""},
+		{"only oauth kinds are asked again for what was never sealed", provider.APIKey, nil, "", "key in header", "", nil, ""},
+		{"no secrets at all", provider.None, nil, "", "none", "", nil, ""},
 
-		{"another kind, secret supplied", provider.APIKey, []string{"api_key"}, provider.BearerToken, "bearer", `"t"`, provider.Replace, []string{"bearer_token"}, ""},
-		{"another kind, secret missing", provider.APIKey, []string{"api_key"}, provider.BearerToken, "bearer", "", 0, nil, "requires bearer_token"},
-		{"another kind has no use for the secret of the same name", provider.AuthorizationCode, []string{"client_secret"}, provider.ClientCredentials, basic, "", 0, nil, "requires client_secret"},
-		{"a kind without secrets", provider.APIKey, []string{"api_key"}, provider.None, "none", "", provider.Erase, nil, ""},
-		{"another kind that needs no secret", provider.APIKey, []string{"api_key"}, provider.ClientCredentials, open, "", provider.Erase, nil, ""},
+		{"another kind, secret supplied", provider.APIKey, []string{"api_key"}, provider.BearerToken, "bearer", `"t"`, []string{"bearer_token"}, ""},
+		{"another kind, secret missing", provider.APIKey, []string{"api_key"}, provider.BearerToken, "bearer", "", nil, "requires bearer_token"},
+		{"another kind has no use for the secret of the same name", provider.AuthorizationCode, []string{"client_secret"}, provider.ClientCredentials, basic, "", nil, "requires client_secret"},
+		{"a kind without secrets", provider.APIKey, []string{"api_key"}, provider.None, "none", "", nil, ""},
+		{"another kind that needs no secret", provider.APIKey, []string{"api_key"}, provider.ClientCredentials, open, "", nil, ""},
 
-		{"basic to post keeps the secret", provider.ClientCredentials, []string{"client_secret"}, "", post, "", provider.Keep, []string{"client_secret"}, ""},
-		{"basic to none drops the secret", provider.ClientCredentials, []string{"client_secret"}, "", open, "", provider.Erase, nil, ""},
-		{"a code's basic to none drops the secret", provider.AuthorizationCode, []string{"client_secret"}, "", "code open", "", provider.Erase, nil, ""},
-		{"basic to key without one", provider.ClientCredentials, []string{"client_secret"}, "", key, "", 0, nil, "requires private_key"},
-		{"basic to key", provider.ClientCredentials, []string{"client_secret"}, "", key, `"PEM"`, provider.Replace, []string{"private_key"}, ""},
-		{"key stays sealed", provider.ClientCredentials, []string{"private_key"}, "", key, "", provider.Keep, []string{"private_key"}, ""},
-		{"key to basic without a secret", provider.ClientCredentials, []string{"private_key"}, "", basic, "", 0, nil, "requires client_secret"},
-		{"none to basic without a secret", provider.ClientCredentials, nil, "", basic, "", 0, nil, "requires client_secret"},
-		{"none to post with a secret", provider.AuthorizationCode, nil, "", "code post", `"s"`, provider.Replace, []string{"client_secret"}, ""},
-		{"none stays none", provider.ClientCredentials, nil, "", open, "", provider.Keep, nil, ""},
-		{"two sealed, one of use", provider.ClientCredentials, []string{"private_key", "client_secret"}, "", basic, "", provider.Keep, []string{"client_secret"}, ""},
+		{"basic to post keeps the secret", provider.ClientCredentials, []string{"client_secret"}, "", post, "", []string{"client_secret"}, ""},
+		{"basic to none drops the secret", provider.ClientCredentials, []string{"client_secret"}, "", open, "", nil, ""},
+		{"a code's basic to none drops the secret", provider.AuthorizationCode, []string{"client_secret"}, "", "code open", "", nil, ""},
+		{"basic to key without one", provider.ClientCredentials, []string{"client_secret"}, "", key, "", nil, "requires private_key"},
+		{"basic to key", provider.ClientCredentials, []string{"client_secret"}, "", key, `"PEM"`, []string{"private_key"}, ""},
+		{"key stays sealed", provider.ClientCredentials, []string{"private_key"}, "", key, "", []string{"private_key"}, ""},
+		{"key to basic without a secret", provider.ClientCredentials, []string{"private_key"}, "", basic, "", nil, "requires client_secret"},
+		{"none to basic without a secret", provider.ClientCredentials, nil, "", basic, "", nil, "requires client_secret"},
+		{"none to post with a secret", provider.AuthorizationCode, nil, "", "code post", `"s"`, []string{"client_secret"}, ""},
+		{"none stays none", provider.ClientCredentials, nil, "", open, "", nil, ""},
+		{"two sealed, one of use", provider.ClientCredentials, []string{"private_key", "client_secret"}, "", basic, "", []string{"client_secret"}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -151,11 +150,8 @@ func TestWhatBecomesOfSecrets(t *testing.T) {
 			if tt.text != "" {
 				return
 			}
-			if got.Fate != tt.fate || !slices.Equal(got.SecretKeys, tt.after) || got.Kind != kind || (got.Public == nil) != (config == nil) {
+			if !slices.Equal(got.SecretKeys, tt.after) || got.Kind != kind || (got.Public == nil) != (config == nil) {
 				t.Errorf("got %+v", got)
-			}
-			if (got.Fate == provider.Replace) != (len(got.Secrets) > 0) {
-				t.Errorf("fate %v with secrets %v", got.Fate, got.Secrets.Names())
 			}
 		})
 	}
@@ -180,7 +176,7 @@ func TestAPublicClientsSecretIsSealed(t *testing.T) {
 		t.Errorf("%s (%v)", c.Public, err)
 	}
 	changed, err := provider.Change(provider.Stored{Kind: s.kind}, nil, config)
-	if err != nil || changed.Fate != provider.Replace || !slices.Equal(changed.SecretKeys, []string{"client_secret"}) {
+	if err != nil || len(changed.Secrets) != 1 || !slices.Equal(changed.SecretKeys, []string{"client_secret"}) {
 		t.Errorf("%+v (%v)", changed, err)
 	}
 }
@@ -229,7 +225,7 @@ func TestASecretIsNeverShown(t *testing.T) {
 	}
 }
 
-// TestNoConfigurationNeedsTwoSecrets holds up what Fate relies on: a seal is
+// TestNoConfigurationNeedsTwoSecrets holds up what a change relies on: a seal is
 // kept or dropped as a whole.
 func TestNoConfigurationNeedsTwoSecrets(t *testing.T) {
 	t.Parallel()
@@ -345,11 +341,36 @@ func FuzzCheck(f *testing.F) {
 		}
 
 		kept, err := provider.Change(provider.Stored{Kind: provider.Kind(kind), SecretKeys: c.Secrets.Names()}, nil, c.Public)
-		if err != nil || string(kept.Public) != string(c.Public) || kept.Fate == provider.Replace {
+		if err != nil || string(kept.Public) != string(c.Public) || len(kept.Secrets) > 0 {
 			t.Errorf("%s changed into itself: %+v (%v)", c.Public, kept, err)
 		}
 		if _, err := provider.EndpointOf(provider.Kind(kind), c.Public); err != nil && !errors.Is(err, provider.ErrNoEndpoint) {
 			t.Errorf("%s: %v", c.Public, err)
 		}
 	})
+}
+
+// A list shows hundreds of configurations, and a refusal is for reading: neither
+// may become as large as a body.
+func TestAConfigurationAndItsRefusalAreBounded(t *testing.T) {
+	t.Parallel()
+	const most = 64 << 10
+	const begin, end = `{"header_name":"X","api_key":"`, `"}`
+	largest := begin + strings.Repeat("k", most-len(begin)-len(end)) + end
+	if _, err := provider.Check(provider.APIKey, json.RawMessage(largest)); err != nil {
+		t.Errorf("%d bytes: %v", len(largest), err)
+	}
+	_, err := provider.Check(provider.APIKey, json.RawMessage(largest+" "))
+	if err == nil || err.Error() != "api_key provider config is larger than 65536 bytes" {
+		t.Errorf("more: %v", err)
+	}
+	keys := `{"` + strings.Repeat("é", 100) + `":1`
+	for n := range 20 {
+		keys += fmt.Sprintf(`,"x%d":1`, n)
+	}
+	_, err = provider.Check(provider.None, json.RawMessage(keys+"}"))
+	want := "none provider config has unsupported keys: " + strings.Repeat("é", 32) + ", x0, x1, x2, x3, x4, x5, x6, x7, x8 and 11 more"
+	if err == nil || err.Error() != want {
+		t.Errorf("answered %v, want %s", err, want)
+	}
 }
