@@ -25,7 +25,7 @@ SELECT * FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS
 
 -- name: HoldProvider :one
 -- HoldProvider keeps a live provider from being archived or changed while something comes to name it.
-SELECT id FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR SHARE;
+SELECT kind FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR SHARE;
 
 -- name: ListProviders :many
 -- ListProviders pages backwards in time, like every list. It reads what a list shows and nothing sealed.

@@ -846,7 +846,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		"https://u:" + stem + "@h.example.com/" + stem + "?token=" + stem, "http://h.example.com/" + stem, "https://h.example.com/" + stem, "https://1.2.3.4/?t=" + stem,
 		"https://h.example.com:x" + stem + "/", "https://h.example.com/%zz" + stem, "://" + stem, "https://u:" + stem + "/x@h.example.com/",
 	} {
-		values["egress to "+raw] = egress.Check(raw, []string{"other.example.com"})
+		_, values["egress to "+raw] = egress.New(egress.Options{}).Probe(t.Context(), raw, []string{"other.example.com"})
 	}
 	secrets := map[string][]byte{"the secret": []byte(stem)}
 	for name, v := range values {

@@ -304,3 +304,22 @@ func TestTheControlResourceNeedsNobodysLeaveForItsProvider(t *testing.T) {
 		})
 	}
 }
+
+func TestTheControlResourceGetsNoCredentialThatSomebodyMadeOfItsProvider(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newResourceZone(a)
+	control := z.control(t)
+	changed, err := a.As(z.zone, "write").UpdateProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID, nil,
+		client.ProviderPatch{Kind: new(client.ProviderKindAPIKey), ConfigJSON: configOf(keyConfig)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, changed, http.StatusOK, "")
+	again := updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{CredentialProviderID: nullable.NewNullNullable[string]()})
+	servertest.Expect(t, again, http.StatusOK, "")
+	provider := seeProvider(t, a.Admin, z.zone, again.JSON200.CredentialProviderID)
+	if provider.Kind != client.ProviderKindNone || seeProvider(t, a.Admin, z.zone, control.CredentialProviderID).Kind != client.ProviderKindAPIKey {
+		t.Errorf("it names %+v", provider)
+	}
+}

@@ -90,6 +90,7 @@ func TestTheSpecDescribesEachMemberOfAProvidersConfiguration(t *testing.T) {
 		for _, kind := range kinds {
 			table := map[string]provider.Member{}
 			for _, m := range kind.Members() {
+				m.Required = m.Required && !m.Secret // a change need not send it again
 				table[m.Name] = m
 			}
 			if !maps.Equal(said, table) {

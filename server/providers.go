@@ -114,8 +114,11 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 			if err != nil {
 				return stored, configRefusal(err)
 			}
-			if becomes.Public == nil {
-				becomes.Public = stored.Public
+			if becomes.Public == nil { // the stored kind, and nothing else of a configuration
+				if patch.Name == nil && patch.Identifier == nil {
+					return stored, code.NoFields
+				}
+				return stored, nil
 			}
 			return toProviderConfig(becomes.Config, becomes.SecretKeys), nil
 		}
@@ -155,6 +158,7 @@ func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestOb
 	var endpoint provider.Endpoint
 	var unusable *provider.Error // the configuration is older than a rule
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
+		unusable = nil
 		p, err := tx.TestProvider(ctx, req.ZoneID, req.ID)
 		if err != nil {
 			return err
@@ -190,16 +194,14 @@ func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestOb
 // sentConfig is the configuration in the body, as it was written: what is wrong
 // with it is told in its own order.
 func sentConfig(ctx context.Context, otherwise string) json.RawMessage {
-	var body struct {
-		Config json.RawMessage `json:"config_json"`
-	}
-	if err := json.Unmarshal(middleware.FactsOf(ctx).Body, &body); err != nil || body.Config == nil {
+	var body map[string]json.RawMessage // and no struct: that would take CONFIG_JSON too
+	if err := json.Unmarshal(middleware.FactsOf(ctx).Body, &body); err != nil || body["config_json"] == nil {
 		if otherwise == "" {
 			return nil
 		}
 		return json.RawMessage(otherwise)
 	}
-	return body.Config
+	return body["config_json"]
 }
 
 // namesSecret says whether a configuration has a member that is a secret of some

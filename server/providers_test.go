@@ -276,6 +276,37 @@ func TestCreateProvider(t *testing.T) {
 	}
 }
 
+// Clients send back what they have read, with a change, and members that the
+// service has never known: the contract ignores them.
+func TestWhatWasReadCanBeSentBack(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	made := addProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "api_key", ConfigJSON: configOf(keyConfig)})
+	headers := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
+	for _, item := range []string{"/v1/zones/" + zone + "/providers/" + made.ID, "/v1/zones/" + zone + "/resources/" + a.DB.Resource(zone)} {
+		whole := decode[map[string]any](t, a.Do("GET", item, "", headers...))
+		whole["name"], whole["owner_type"], whole["prefix"], whole["CONFIG_JSON"] = "Renamed", "team", "/x", map[string]any{"api_key": "hush"}
+		body, err := json.Marshal(whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw := a.Do("PATCH", item, string(body), headers...)
+		servertest.Expect(t, raw, http.StatusOK, "")
+		for _, unknown := range []string{"owner_type", "prefix", "CONFIG_JSON"} {
+			delete(whole, unknown)
+		}
+		answer := decode[map[string]any](t, raw)
+		whole["updated_at"] = answer["updated_at"]
+		if !reflect.DeepEqual(answer, whole) {
+			t.Errorf("it was to be %v and is %v", whole, answer)
+		}
+	}
+	if opened := openedOf(t, a.DB, zone, made.ID); opened != `{"api_key":"hush-key"}` {
+		t.Errorf("its secret is %s", opened)
+	}
+}
+
 func TestAProvidersBodyIsHeldAgainstItsSchema(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
@@ -287,15 +318,12 @@ func TestAProvidersBodyIsHeldAgainstItsSchema(t *testing.T) {
 		`{"name":"x","kind":"none","config_json":[]}`,
 		`{"name":"x","kind":"none","config_json":"{}"}`,
 		`{"name":"x","kind":"none","config_json":1}`,
-		`{"name":"x","kind":"none","Config_JSON":{}}`,
 		`{"name":"x","kind":"none","config_json":{"a":"\u0000"}}`,
 		`{"name":null,"kind":"none"}`,
 		`{"name":"x","identifier":null,"kind":"none"}`,
 		`{"name":1,"kind":"none"}`,
 		`{"name":"x","kind":null}`,
 		`{"name":"x","kind":["none"]}`,
-		`{"name":"x","kind":"none","id":"mine"}`,
-		`{"name":"x","kind":"none","secret_config_keys":[]}`,
 	} {
 		servertest.Expect(t, a.Do("POST", "/v1/zones/"+zone+"/providers", body, headers...), 0, code.InvalidProvider)
 		servertest.Expect(t, a.Do("PATCH", "/v1/zones/"+zone+"/providers/"+id, body, headers...), 0, code.InvalidProvider)
@@ -736,13 +764,14 @@ func TestUpdateProvider(t *testing.T) {
 		{"identifier reserved", a.Admin, zone, "", identified("provider://caracal-sys-x"), ""},
 		{"identifier reserved, not bootstrap", a.As("", "write"), zone, "", identified("provider://caracal-sys-y"), code.ReservedNamespace},
 		{"identifier reserved as it was, not bootstrap", a.As("", "write"), zone, reserved, identified("provider://caracal-sys-own"), code.ReservedNamespace},
-		{"name of one that has a reserved identifier", a.As("", "write"), zone, reserved, named, ""},
+		{"name of one that has a reserved identifier", a.As("", "write"), zone, reserved, named, code.ReservedNamespace},
 		{"name too long", a.Admin, zone, "", client.ProviderPatch{Name: new(strings.Repeat("x", 1001))}, code.InvalidProvider},
 		{"kind unheard of", a.Admin, zone, "", configured("basic", "{}"), code.InvalidProvider},
 		{"another kind", a.Admin, zone, "", configured("bearer_token", bearerConfig), ""},
 		{"another kind without its configuration", a.Admin, zone, "", configured("none", ""), code.ProviderConfigRequired},
 		{"another kind and the old configuration", a.Admin, zone, "", configured("bearer_token", keyConfig), code.InvalidProviderConfig},
-		{"the same kind", a.Admin, zone, "", configured("api_key", ""), ""},
+		{"the same kind", a.Admin, zone, "", configured("api_key", ""), code.NoFields},
+		{"the same kind and a name", a.Admin, zone, "", client.ProviderPatch{Kind: new(client.ProviderKindAPIKey), Name: new("x")}, ""},
 		{"configuration", a.Admin, zone, "", configured("", `{"header_name":"X"}`), ""},
 		{"configuration of another kind", a.Admin, zone, "", configured("", bearerConfig), code.InvalidProviderConfig},
 		{"nothing", a.Admin, zone, "", client.ProviderPatch{}, code.NoFields},
@@ -833,7 +862,6 @@ func TestWhatAChangeOfAProviderLeaves(t *testing.T) {
 		{"the configuration emptied", "bearer_token", `{"bearer_token":"hush","auth_header":"X"}`, "", `{}`, kept, `{}`, `{"bearer_token":"hush"}`, []string{"bearer_token"}},
 		{"the same kind said, no secret sent", "api_key", keyConfig, "api_key", `{"header_name":"X"}`, kept, `{"auth_location":"header","header_name":"X"}`, `{"api_key":"hush-key"}`, []string{"api_key"}},
 		{"the same kind said, a secret sent", "api_key", keyConfig, "api_key", `{"header_name":"X","api_key":"hush-2"}`, replaced, `{"auth_location":"header","header_name":"X"}`, `{"api_key":"hush-2"}`, []string{"api_key"}},
-		{"the same kind said, and nothing else", "api_key", keyConfig, "api_key", "", kept, `{"auth_location":"header","header_name":"X-Api-Key"}`, `{"api_key":"hush-key"}`, []string{"api_key"}},
 		{"the same kind said, of one that has nothing", "none", `{}`, "none", `{}`, erased, `{}`, ``, []string{}},
 		{"another kind that has no secrets", "api_key", keyConfig, "none", `{}`, erased, `{}`, ``, []string{}},
 		{"another kind with its secret", "api_key", keyConfig, "bearer_token", bearerConfig, replaced, `{}`, `{"bearer_token":"hush-bearer"}`, []string{"bearer_token"}},
@@ -1033,7 +1061,7 @@ func TestAConfigurationIsHeldAgainstTheKindThatItMeets(t *testing.T) {
 	for _, two := range [][2]func(){
 		{change(client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"X"}`)}, ""), change(client.ProviderPatch{Name: new("Renamed")}, "")},
 		{change(bearerToken, ""), change(client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"Y"}`)}, code.InvalidProviderConfig)},
-		{change(client.ProviderPatch{Kind: bearerToken.Kind}, ""), change(client.ProviderPatch{ConfigJSON: configOf(`{"auth_header":"X"}`)}, "")},
+		{change(client.ProviderPatch{Kind: bearerToken.Kind, Name: new("Renamed")}, ""), change(client.ProviderPatch{ConfigJSON: configOf(`{"auth_header":"X"}`)}, "")},
 	} {
 		inLine(t, a, lockProvider, []any{zone, id}, two[:]...)
 	}
@@ -1102,6 +1130,8 @@ func TestDeleteProvider(t *testing.T) {
 	a.DB.Exec(endResource, zone, unused)
 	inUse, released := providerOf(a, zone, used), providerOf(a, zone, unused)
 	none, mandate := providerOf(a, zone, builtin), providerOf(a, zone, mandated)
+	reserved := a.DB.Provider(zone)
+	a.DB.Exec("UPDATE providers SET identifier = 'provider://caracal-sys-x' WHERE zone_id = $1 AND id = $2", zone, reserved)
 	a.DB.Exec("UPDATE providers SET kind = 'none', config_json = '{}' WHERE zone_id = $1 AND id = $2", zone, none)
 	a.DB.Exec("UPDATE providers SET kind = 'caracal_mandate', config_json = '{}' WHERE zone_id = $1 AND id = $2", zone, mandate)
 	for _, tt := range []struct {
@@ -1116,6 +1146,7 @@ func TestDeleteProvider(t *testing.T) {
 		{"an archived resource names it", a.Admin, zone, released, ""},
 		{"none, and a resource names it", a.Admin, zone, none, ""},
 		{"caracal_mandate, and a resource names it", a.Admin, zone, mandate, ""},
+		{"reserved identifier, not bootstrap", a.As("", "write"), zone, reserved, code.ReservedNamespace},
 		{"unknown", a.Admin, zone, "nobody", code.ProviderNotFound},
 		{"of another zone", a.Admin, zone, a.DB.Provider(other), code.ProviderNotFound},
 		{"zone unknown", a.Admin, "nowhere", "nobody", code.ZoneNotFound},
@@ -1384,8 +1415,8 @@ func TestTestProvider(t *testing.T) {
 		{"has a query", "login.example.com", "/answers/400?code=hush#hush", 400, answered},
 		{"has another's certificate", "login.example.org", "/answers/200", 0, "The host's certificate is not valid for its name, or TLS failed."},
 		{"refuses the connection", "closed.example.com", "/answers/200", 0, "No connection to the host could be made."},
-		{"is within", "private.example.com", "/answers/200", 0, "The host's name leads to an address that is not public."},
-		{"is nowhere", "nowhere.example.com", "/answers/200", 0, "The host's name could not be resolved."},
+		{"is within", "private.example.com", "/answers/200", 0, "The host's name leads to no public address."},
+		{"is nowhere", "nowhere.example.com", "/answers/200", 0, "The host's name leads to no public address."},
 		{"is an address", "93.184.215.14", "/answers/200", 0, "The URL's host must be a DNS name; addresses are not accepted."},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -296,9 +296,11 @@ func TestAResourceIsWhatTheSpecAdmits(t *testing.T) {
 		{"operation whose path is empty", `"operations":[{"method":"GET","path":"","scope":"read"}]`, code.InvalidResource, code.InvalidResource},
 		{"operation whose scope is empty", `"operations":[{"method":"GET","path":"/x","scope":""}]`, code.InvalidResource, code.InvalidResource},
 		{"operation with more than it has", `"operations":[{"method":"GET","path":"/x","scope":"read","id":"x","extra":{"y":[1]}}]`, "", ""},
+		{"scopes larger than 64 KiB", `"scopes":["read","` + strings.Repeat("x", 64<<10) + `"]`, code.InvalidResource, code.InvalidResource},
+		{"scopes and operations larger than 64 KiB", `"scopes":["read","` + strings.Repeat("x", 60<<10) + `"],"operations":[{"method":"GET","path":"/` + strings.Repeat("x", 4<<10) + `","scope":"read"}]`, code.InvalidResource, code.InvalidResource},
 		{"enforcement null", `"operation_enforcement":null`, code.InvalidResource, code.InvalidResource},
-		{"a member that it has not", `"archived_at":"2026-01-01T00:00:00.000Z"`, code.InvalidResource, code.InvalidResource},
-		{"its own id", `"id":"mine"`, code.InvalidResource, code.InvalidResource},
+		{"a member that it has not", `"archived_at":"2026-01-01T00:00:00.000Z"`, "", code.NoFields},
+		{"its own id", `"id":"mine"`, "", code.NoFields},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -870,7 +872,7 @@ func TestUpdateResource(t *testing.T) {
 		{"its own identifier", a.Admin, z.zone, taken.ID, patch{Identifier: &taken.Identifier}, ""},
 		{"into the reserved namespace", a.Admin, z.zone, "", patch{Identifier: new("caracal-sys://y")}, ""},
 		{"into the reserved namespace, not bootstrap", zoned, z.zone, "", patch{Identifier: new("CARACAL-sys://z")}, code.ReservedNamespace},
-		{"out of the reserved namespace, not bootstrap", global, z.zone, reserved, patch{Identifier: new("urn:out")}, ""},
+		{"out of the reserved namespace, not bootstrap", global, z.zone, reserved, patch{Identifier: new("urn:out")}, code.ReservedNamespace},
 		{"unknown", a.Admin, z.zone, "nothing", named, code.ResourceNotFound},
 		{"archived", a.Admin, z.zone, archived, named, code.ResourceNotFound},
 		{"of another zone", a.Admin, z.zone, elsewhere, named, code.ResourceNotFound},
@@ -1343,5 +1345,19 @@ func TestWhatHappensToAResourceIsInTheTrailAndInNoEvent(t *testing.T) {
 	}
 	if events := storetest.Value[int](a.DB, "SELECT count(*) FROM outbox"); events > 0 {
 		t.Errorf("%d events left", events)
+	}
+}
+
+// An entry of the trail stays for ever, so no password gets into it.
+func TestAPasswordInAnUpstreamStaysOutOfTheTrail(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newResourceZone(a)
+	r := z.resource(t, func(n *client.NewResource) { n.UpstreamURL = new("https://somebody:hush@upstream.example.com/x") })
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{UpstreamURL: nullable.NewNullableWithValue("https://u:hush@other.example.com")}), http.StatusOK, "")
+	trail := storetest.Column[string](a.DB, "SELECT payload FROM audit_entries WHERE zone_id = $1 AND entity_type = 'resources' ORDER BY id", z.zone)
+	text := strings.Join(trail, "\n")
+	if len(trail) != 2 || strings.Contains(text, "hush") || !strings.Contains(text, "https://upstream.example.com/x") {
+		t.Errorf("the trail says\n%s", text)
 	}
 }

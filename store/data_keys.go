@@ -26,6 +26,8 @@ func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.Dat
 			return seal.DataKey{}, err
 		}
 		key, wrapped := s.keys.NewDataKey(zone, 1)
+		// It stays even if the request that it is made for is refused, and is no part of that.
+		cause := Cause{Actor: cause.Actor, RequestID: cause.RequestID, Operation: "make data key"}
 		added := false
 		err = s.InTx(ctx, cause, func(tx *Tx) (err error) {
 			if _, err := tx.withinZone(ctx, zone, together); err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -210,6 +209,9 @@ func (tx *Tx) lockProvider(ctx context.Context, zone, id string, match Match) (d
 	if err != nil {
 		return p, missing(err, code.ProviderNotFound)
 	}
+	if err := tx.mayName(providerIdentifier, p.Identifier); err != nil {
+		return p, err
+	}
 	return p, match.check(p.Version)
 }
 
@@ -221,9 +223,14 @@ const kindNone = "none"
 func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 	const name = "No credential"
 	id, identifier := "provider-none-"+zone, "provider://none"
-	held, err := tx.q.HoldProvider(ctx, db.HoldProviderParams{ZoneID: zone, ID: id})
-	if !errors.Is(err, pgx.ErrNoRows) {
-		return held, err
+	kind, err := tx.q.HoldProvider(ctx, db.HoldProviderParams{ZoneID: zone, ID: id})
+	switch {
+	case err == nil && kind == kindNone:
+		return id, nil
+	case err == nil:
+		id = newID() // somebody has made it something else, and keeps it
+	case !errors.Is(err, pgx.ErrNoRows):
+		return "", err
 	}
 	other, err := tx.q.HoldProviderByIdentifier(ctx, db.HoldProviderByIdentifierParams{ZoneID: zone, Identifier: identifier})
 	switch {
@@ -248,6 +255,6 @@ func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 func shownProvider(p db.Provider) shown {
 	return shown{
 		"name": p.Name, "identifier": p.Identifier, "kind": p.Kind, "config_json": p.ConfigJSON,
-		"secret_config_keys": p.SecretConfigKeys, "secret_config": secret(strings.ToValidUTF8(string(p.SecretConfig), "?")),
+		"secret_config_keys": p.SecretConfigKeys, "secret_config": secret(p.SecretConfig),
 	}
 }

@@ -3,8 +3,8 @@ package store
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -28,8 +28,13 @@ func Operations(r db.Resource) ([]ResourceOperation, error) {
 // settleOperations writes methods in upper case and takes the white space off,
 // or says what is wrong with the first that is wrong.
 func settleOperations(said []ResourceOperation, scopes []string) ([]ResourceOperation, error) {
+	const most = 64 << 10 // bytes: a list shows hundreds of resources
 	settled := make([]ResourceOperation, 0, len(said))
-	seen := map[string]bool{}
+	seen, known, size := map[string]bool{}, map[string]bool{}, 0
+	for _, scope := range scopes {
+		known[scope] = true
+		size += len(scope)
+	}
 	for _, o := range said {
 		o.Method = strings.ToUpper(strings.TrimFunc(o.Method, IsSpace))
 		o.Path = strings.TrimFunc(o.Path, IsSpace)
@@ -38,13 +43,17 @@ func settleOperations(said []ResourceOperation, scopes []string) ([]ResourceOper
 			return nil, code.OperationMethodAndPathRequired
 		case !strings.HasPrefix(o.Path, "/"):
 			return nil, code.OperationPathMustBeAbsolute
-		case !slices.Contains(scopes, o.Scope):
+		case !known[o.Scope]:
 			return nil, code.OperationScopeNotInResourceScopes
 		case seen[o.Method+" "+o.Path]:
 			return nil, code.OperationDuplicate
 		}
 		seen[o.Method+" "+o.Path] = true
 		settled = append(settled, o)
+		size += len(o.Method) + len(o.Path) + len(o.Scope)
+	}
+	if size > most {
+		return nil, code.InvalidResource.At(fmt.Sprintf("are, with the operations, larger than %d bytes", most), "scopes")
 	}
 	return settled, nil
 }
@@ -72,6 +81,19 @@ func checkUpstream(upstream *string) error {
 		return code.InvalidResource.At("is not an http or https URL with a host", "upstream_url")
 	}
 	return nil
+}
+
+// shownURL is a URL without whom it goes in as: a password may stand there.
+func shownURL(text *string) *string {
+	if text == nil {
+		return nil
+	}
+	u, err := url.Parse(*text)
+	if err != nil || u.User == nil {
+		return text
+	}
+	u.User = nil
+	return new(u.String())
 }
 
 // parseURL refuses what only looks like a web address. Others find a host, and a

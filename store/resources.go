@@ -59,7 +59,7 @@ func (tx *Tx) CreateResource(ctx context.Context, zone string, n NewResource) (d
 		GatewayApplicationID: n.GatewayApplicationID, OperationEnforcement: n.OperationEnforcement,
 	}
 	how := together
-	if n.CredentialProviderID == "" && base == tx.controlAudience {
+	if n.CredentialProviderID == "" && base == tx.controlAudience && tx.cause.Actor.Global() {
 		how = alone // for noneProvider
 	}
 	if err := tx.holdNamed(ctx, zone, how, n.CredentialProviderID, n.GatewayApplicationID); err != nil {
@@ -130,7 +130,7 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Match, 
 		return db.Resource{}, code.NoFields
 	}
 	how := together
-	if p.CredentialProviderID != nil && *p.CredentialProviderID == "" {
+	if p.CredentialProviderID != nil && *p.CredentialProviderID == "" && tx.cause.Actor.Global() {
 		how = alone // for noneProvider
 	}
 	if err := tx.holdNamed(ctx, zone, how, or(p.CredentialProviderID, ""), or(p.GatewayApplicationID, nil)); err != nil {
@@ -260,8 +260,10 @@ func (tx *Tx) mayBeResource(before, after db.Resource) error {
 	if err := checkAudience(after.Identifier, tx.controlAudience); err != nil {
 		return err
 	}
-	if err := tx.mayName(resourceIdentifier, after.Identifier); err != nil {
-		return err
+	for _, identifier := range []string{before.Identifier, after.Identifier} {
+		if err := tx.mayName(resourceIdentifier, identifier); err != nil {
+			return err
+		}
 	}
 	if control := tx.controlAudience; (before.Identifier == control || after.Identifier == control) && !tx.cause.Actor.Global() {
 		return code.ProtectedResource.With("detail", "control API resource is managed only through the Control console path")
@@ -321,7 +323,7 @@ func rebound(before, after db.Resource) bool {
 
 func shownResource(r db.Resource) shown {
 	return shown{
-		"name": r.Name, "identifier": r.Identifier, "upstream_url": r.UpstreamURL, "scopes": r.Scopes,
+		"name": r.Name, "identifier": r.Identifier, "upstream_url": shownURL(r.UpstreamURL), "scopes": r.Scopes,
 		"credential_provider_id": r.CredentialProviderID, "gateway_application_id": r.GatewayApplicationID,
 		"operations": r.Operations, "operation_enforcement": r.OperationEnforcement,
 	}

@@ -70,8 +70,8 @@ const (
 	ProviderKindBearerToken             ProviderKind = "bearer_token"
 	ProviderKindCaracalMandate          ProviderKind = "caracal_mandate"
 	ProviderKindNone                    ProviderKind = "none"
-	ProviderKindOauth2AuthorizationCode ProviderKind = "oauth2_authorization_code"
-	ProviderKindOauth2ClientCredentials ProviderKind = "oauth2_client_credentials"
+	ProviderKindOAuth2AuthorizationCode ProviderKind = "oauth2_authorization_code"
+	ProviderKindOAuth2ClientCredentials ProviderKind = "oauth2_client_credentials"
 )
 
 // Defines values for ReadinessRedis.
@@ -109,7 +109,7 @@ type APIKeyProviderConfig struct {
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// APIKey The key itself; sealed and never shown again.
+	// APIKey The key itself; sealed and never shown again; required when the provider gets its kind.
 	//
 	// Example: a-key-of-the-upstreams-making
 	APIKey *string `json:"api_key,omitempty"`
@@ -245,7 +245,7 @@ type BearerTokenProviderConfig struct {
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// BearerToken The token itself; sealed and never shown again.
+	// BearerToken The token itself; sealed and never shown again; required when the provider gets its kind.
 	//
 	// Example: a-token-of-the-upstreams-making
 	BearerToken *string `json:"bearer_token,omitempty"`
@@ -370,10 +370,11 @@ type NewApplication struct {
 // NewApplicationRegistrationMethod defines model for NewApplication.RegistrationMethod.
 type NewApplicationRegistrationMethod string
 
-// NewProvider A name or an identifier is needed.
+// NewProvider A name or an identifier is needed. Members besides these are ignored.
 type NewProvider struct {
-	// ConfigJSON What the kind wants; `{}` unless said. A change sends no kind, so it is not this schema that a configuration is
-	// held against: the first thing that is wrong for the kind is told as `invalid_provider_config`.
+	// ConfigJSON What the kind wants; `{}` unless said, and 64 KiB at the most. A change need not send the kind, so it is not
+	// this schema that a configuration is held against: the first thing that is wrong for the kind is told as
+	// `invalid_provider_config`.
 	ConfigJSON *ProviderConfigInput `json:"config_json,omitempty"`
 
 	// Identifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
@@ -386,7 +387,7 @@ type NewProvider struct {
 	Name *ProviderName `json:"name,omitempty"`
 }
 
-// NewResource A name or an identifier is needed.
+// NewResource A name or an identifier is needed. Members besides these are ignored.
 type NewResource struct {
 	// CredentialProviderID The provider whose credential the upstream gets; empty is none.
 	CredentialProviderID *string `json:"credential_provider_id,omitempty"`
@@ -408,7 +409,7 @@ type NewResource struct {
 	// Operations None unless said.
 	Operations []NewResourceOperation `json:"operations,omitempty"`
 
-	// Scopes What tokens for the resource may allow.
+	// Scopes What tokens for the resource may allow; with the operations, 64 KiB at the most.
 	Scopes ResourceScopes `json:"scopes"`
 
 	// UpstreamURL Where gateways send requests to; http or https, and with a host. Only the control resource can do without.
@@ -687,8 +688,9 @@ type ProviderAuthScheme = string
 // Example: caracal-billing
 type ProviderClientID = string
 
-// ProviderConfigInput What the kind wants; `{}` unless said. A change sends no kind, so it is not this schema that a configuration is
-// held against: the first thing that is wrong for the kind is told as `invalid_provider_config`.
+// ProviderConfigInput What the kind wants; `{}` unless said, and 64 KiB at the most. A change need not send the kind, so it is not
+// this schema that a configuration is held against: the first thing that is wrong for the kind is told as
+// `invalid_provider_config`.
 type ProviderConfigInput struct {
 	union json.RawMessage
 }
@@ -707,10 +709,11 @@ type ProviderKind string
 // ProviderName For people; not unique. What is blank counts as absent.
 type ProviderName = string
 
-// ProviderPatch defines model for ProviderPatch.
+// ProviderPatch Members besides these are ignored.
 type ProviderPatch struct {
-	// ConfigJSON What the kind wants; `{}` unless said. A change sends no kind, so it is not this schema that a configuration is
-	// held against: the first thing that is wrong for the kind is told as `invalid_provider_config`.
+	// ConfigJSON What the kind wants; `{}` unless said, and 64 KiB at the most. A change need not send the kind, so it is not
+	// this schema that a configuration is held against: the first thing that is wrong for the kind is told as
+	// `invalid_provider_config`.
 	ConfigJSON *ProviderConfigInput `json:"config_json,omitempty"`
 
 	// Identifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
@@ -841,7 +844,7 @@ type ResourceOperation struct {
 	Scope string `json:"scope"`
 }
 
-// ResourcePatch defines model for ResourcePatch.
+// ResourcePatch Members besides these are ignored.
 type ResourcePatch struct {
 	// CredentialProviderID The provider whose credential the upstream gets; null and empty are none.
 	CredentialProviderID nullable.Nullable[string] `json:"credential_provider_id,omitempty"`
@@ -861,14 +864,14 @@ type ResourcePatch struct {
 	OperationEnforcement *OperationEnforcement   `json:"operation_enforcement,omitempty"`
 	Operations           *[]NewResourceOperation `json:"operations,omitempty"`
 
-	// Scopes What tokens for the resource may allow.
+	// Scopes What tokens for the resource may allow; with the operations, 64 KiB at the most.
 	Scopes *ResourceScopes `json:"scopes,omitempty"`
 
 	// UpstreamURL Where gateways send requests to; http or https, and with a host. Null takes it from the control resource.
 	UpstreamURL nullable.Nullable[string] `json:"upstream_url,omitempty"`
 }
 
-// ResourceScopes What tokens for the resource may allow.
+// ResourceScopes What tokens for the resource may allow; with the operations, 64 KiB at the most.
 type ResourceScopes = []string
 
 // Timestamp UTC, with exactly three fractional digits.

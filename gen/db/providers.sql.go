@@ -109,7 +109,7 @@ func (q *Queries) GetProvider(ctx context.Context, arg GetProviderParams) (Provi
 }
 
 const holdProvider = `-- name: HoldProvider :one
-SELECT id FROM providers WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR SHARE
+SELECT kind FROM providers WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR SHARE
 `
 
 type HoldProviderParams struct {
@@ -120,9 +120,9 @@ type HoldProviderParams struct {
 // HoldProvider keeps a live provider from being archived or changed while something comes to name it.
 func (q *Queries) HoldProvider(ctx context.Context, arg HoldProviderParams) (string, error) {
 	row := q.db.QueryRow(ctx, holdProvider, arg.ZoneID, arg.ID)
-	var id string
-	err := row.Scan(&id)
-	return id, err
+	var kind string
+	err := row.Scan(&kind)
+	return kind, err
 }
 
 const holdProviderByIdentifier = `-- name: HoldProviderByIdentifier :one
