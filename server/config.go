@@ -20,13 +20,13 @@ import (
 // names a file that holds it instead. The README's table is made from these
 // tags.
 type Config struct {
-	Mode           string `env:"CARACAL_MODE" default:"stable" help:"dev, rc or stable; rc and stable insist on every secret"`
+	Mode           string `env:"CARACAL_MODE" default:"stable" help:"dev, rc or stable; rc and stable insist on signed events, and keep /docs and /metrics closed unless told"`
 	Host           string `env:"HOST" help:"address to serve on; 127.0.0.1 in dev mode, otherwise all"`
 	Port           int    `env:"PORT" default:"3000" min:"0" help:"port to serve on; 0 takes a free one"`
-	DatabaseURL    Secret `env:"DATABASE_URL" help:"Postgres, in the service's role (caracal_service)"`
-	RedisURL       Secret `env:"REDIS_URL" help:"Redis, for events and shared limits"`
-	AdminToken     Secret `env:"CARACAL_ADMIN_TOKEN" help:"the bootstrap admin token; the Console's tokens derive from it"`
-	ZoneKEK        Secret `env:"ZONE_KEK" help:"wraps the keys that seal secrets: one or more keys of 32 bytes in hexadecimal; the first wraps, all unwrap"`
+	DatabaseURL    Secret `env:"DATABASE_URL" help:"Postgres, in the service's role (caracal_service); must be set"`
+	RedisURL       Secret `env:"REDIS_URL" help:"Redis, for events and shared limits; must be set"`
+	AdminToken     Secret `env:"CARACAL_ADMIN_TOKEN" help:"the bootstrap admin token, with which everything begins; the Console's tokens derive from it"`
+	ZoneKEK        Secret `env:"ZONE_KEK" help:"wraps the keys that seal secrets: one or more keys of 32 bytes in hexadecimal; the first wraps, all unwrap; must be set"`
 	StreamsHMACKey Secret `env:"STREAMS_HMAC_KEY" help:"signs events: hexadecimal, 32 bytes or more; must be set in rc and stable"`
 	MetricsBearer  Secret `env:"METRICS_BEARER" help:"bearer token for /metrics; without it they are open in dev mode and closed otherwise"`
 	Docs           *bool  `env:"API_DOCS" help:"serve /docs, where people read and try the API; true in dev mode, otherwise false"`

@@ -66,7 +66,9 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 	if err := db.CheckKeys(ctx); err != nil {
 		return nil, err
 	}
-	if c.AdminToken != "" {
+	if c.AdminToken == "" {
+		log.Warn("CARACAL_ADMIN_TOKEN is not set: only admin tokens that the database already has can call")
+	} else {
 		seed := store.Cause{Actor: store.System, RequestID: c.WorkerID, Operation: "seed-admin-tokens"}
 		if err := db.InTx(ctx, seed, func(tx *store.Tx) error { return tx.SeedAdminTokens(ctx, string(c.AdminToken)) }); err != nil {
 			return nil, fmt.Errorf("seed the bootstrap token: %w", err)

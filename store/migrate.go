@@ -69,5 +69,14 @@ func (s *Store) CheckSchema(ctx context.Context) error {
 	case have > wanted:
 		return fmt.Errorf("the schema is at version %d and this program knows only %d: run a newer caracald", have, wanted)
 	}
+	var role string
+	var bound bool
+	err = s.pool.QueryRow(ctx, "SELECT rolname, NOT (rolsuper OR rolbypassrls) FROM pg_roles WHERE rolname = current_user").Scan(&role, &bound)
+	switch {
+	case err != nil:
+		return fmt.Errorf("database: %w", err)
+	case !bound:
+		return fmt.Errorf("row-level security does not bind the role %s: DATABASE_URL must name one that is no superuser, such as caracal_service", role)
+	}
 	return nil
 }

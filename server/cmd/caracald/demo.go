@@ -33,7 +33,8 @@ func demo(ctx context.Context, out io.Writer, url, token, ownerURL, file string)
 	default:
 		zone := strings.TrimSpace(string(id))
 		if have, err := c.GetZoneWithResponse(ctx, zone); err == nil && have.JSON200 != nil {
-			return sayDemo(out, zone, "as you left it")
+			_, err := fmt.Fprintf(out, "The demo zone is there, as you left it.\n\n  export DEMO_ZONE=%s\n\n", zone)
+			return err
 		}
 	}
 	zone, err := c.CreateZoneWithResponse(ctx, client.NewZone{Name: "Demo", DCREnabled: new(true)})
@@ -59,11 +60,11 @@ func demo(ctx context.Context, out io.Writer, url, token, ownerURL, file string)
 	if err := os.WriteFile(file, []byte(in+"\n"), 0o600); err != nil {
 		return err
 	}
-	return sayDemo(out, in, "new")
+	return sayDemo(out, in)
 }
 
-func sayDemo(out io.Writer, zone, how string) error {
-	_, err := fmt.Fprintf(out, "The demo zone is there, %s: a managed application, two that registered themselves, their sessions and agents.\n\n  export DEMO_ZONE=%s\n\n", how, zone)
+func sayDemo(out io.Writer, zone string) error {
+	_, err := fmt.Fprintf(out, "The demo zone is new: a managed application, two that registered themselves, their sessions and agents.\n\n  export DEMO_ZONE=%s\n\n", zone)
 	return err
 }
 

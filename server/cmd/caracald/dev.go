@@ -71,15 +71,15 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	howToSay := "$(cat " + tokenFile + ")"
+	howToSay := "export CARACAL_ADMIN_TOKEN=$(cat " + tokenFile + ")"
 	if string(config.AdminToken) != token {
-		howToSay = "…" // the caller's own, who knows it
+		howToSay = "# and CARACAL_ADMIN_TOKEN, which you have set yourself"
 	}
 	fmt.Fprintf(out, `
 The Management API answers at %s; its promise is at %s/openapi.yaml. In another terminal:
 
   export CARACAL_URL=%s
-  export CARACAL_ADMIN_TOKEN=%s
+  %s
   export CARACAL_DATA=%s
   curl -H "Authorization: Bearer $CARACAL_ADMIN_TOKEN" $CARACAL_URL/v1/zones
 

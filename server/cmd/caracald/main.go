@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/lmittmann/tint"
@@ -39,7 +40,7 @@ func main() {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 	case errors.Is(err, errUsage):
-		fmt.Fprint(os.Stderr, usage)
+		fmt.Fprintf(os.Stderr, "caracald: %v\n\n%s", err, usage)
 		os.Exit(2)
 	default:
 		fmt.Fprintln(os.Stderr, "caracald:", err)
@@ -51,14 +52,18 @@ var errUsage = errors.New("no such command")
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errUsage
+		return fmt.Errorf("%w: say what to do", errUsage)
+	}
+	if slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
+		_, err := io.WriteString(out, usage)
+		return err
 	}
 	commands := map[string]func(context.Context, []string, io.Writer) error{
 		"dev": dev, "serve": serve, "migrate": migrate, "keys": keys, "settings": settings, "load": load,
 	}
 	command, known := commands[args[0]]
 	if !known {
-		return errUsage
+		return fmt.Errorf("%w: %s", errUsage, args[0])
 	}
 	return command(ctx, args[1:], out)
 }

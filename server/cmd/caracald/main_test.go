@@ -125,6 +125,30 @@ func TestReplicasThatMigrateAtOnceAllFindTheSchema(t *testing.T) {
 	}
 }
 
+// Row-level security binds no superuser: whoever serves as one serves without it.
+func TestServeRefusesASuperuser(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	url := strings.Replace(db.URL(), "caracal_service", "postgres", 1)
+	out, err := program([]string{"serve"}, "DATABASE_URL="+url, "REDIS_URL=redis://", "CARACAL_MODE=dev", "ZONE_KEK="+streamKey).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "row-level security does not bind the role postgres") {
+		t.Errorf("serve says: %v\n%s", err, out)
+	}
+}
+
+func TestWhatIsNoCommandIsSaid(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{nil, {"nix"}} {
+		out, err := program(args).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "no such command") || !strings.Contains(string(out), "caracald serve") {
+			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+	}
+	if out, err := program([]string{"-h"}).Output(); err != nil || !strings.Contains(string(out), "caracald serve") {
+		t.Errorf("-h: %v\n%s", err, out)
+	}
+}
+
 // Two replicas are killed, again and again, while they are asked for changes
 // that others must hear. Whatever was acknowledged has left, and in order.
 func TestKilledReplicasLoseNoEvent(t *testing.T) {
