@@ -154,7 +154,7 @@ func TestAllocations(t *testing.T) { // not parallel: it counts the allocations 
 		handler http.Handler
 		most    float64
 	}{
-		{"whole", a.Running.Server.Handler(), 125},
+		{"whole", a.Running.Server.Handler(), 117},
 		{"bare", a.Running.Server.Bare(), 85},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

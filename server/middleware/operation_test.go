@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -34,5 +35,20 @@ func TestASpecThatLeavesAccessOpenIsRefused(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// IsID is the pattern of the spec, written out.
+func TestIsIDIsThePattern(t *testing.T) {
+	t.Parallel()
+	pattern := regexp.MustCompile(idPattern)
+	texts := []string{"", strings.Repeat("x", 128), strings.Repeat("x", 129), "0198c0de-0000-7000-8000-00000000000a", "a_b.c:d-e", "é", "a\n", "a b"}
+	for c := range 256 {
+		texts = append(texts, "a"+string([]byte{byte(c)})+"b", string(rune(c)))
+	}
+	for _, text := range texts {
+		if IsID(text) != pattern.MatchString(text) {
+			t.Errorf("%q: %v", text, IsID(text))
+		}
 	}
 }
