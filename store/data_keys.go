@@ -13,8 +13,8 @@ import (
 )
 
 // DataKey is the key that seals a zone's secrets, made when the first is about
-// to be sealed. Ask for it before a transaction, never within: it is not said
-// that whatever unwraps it is near.
+// to be sealed. A request asks for it before its transaction: what unwraps it
+// need not be near, and others must not wait for that.
 func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.DataKey, error) {
 	const tries = 2
 	for range tries {
