@@ -372,7 +372,7 @@ func everyBody(t *testing.T, op servertest.Operation) (all []string) {
 	t.Helper()
 	all = examples(t, op)
 	for name, member := range op.RequestBody.Value.Content.Get(jsonType).Schema.Value.Properties {
-		for _, one := range member.Value.OneOf {
+		for _, one := range slices.Concat(member.Value.AnyOf, member.Value.OneOf) {
 			whole := map[string]any{}
 			for key, part := range one.Value.Properties {
 				if part.Value.Example != nil {

@@ -114,7 +114,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 			o.trimmed = append(o.trimmed, member)
 		}
 		if _, elsewhere := schema.Value.Extensions["x-checked-by"]; elsewhere {
-			schema.Value.OneOf = nil // which of them it must be is known, and said, by whoever checks it
+			schema.Value.AnyOf = nil // which of them it must be is known, and said, by whoever checks it
 		}
 	}
 	for _, c := range stringsOf(op.Extensions["x-problems"]) {
