@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"caracal.run/management/server"
 	"caracal.run/management/store"
+	"caracal.run/management/store/seal"
 )
 
 const keysUsage = `caracald keys rotate [-replace-older DURATION]
@@ -83,16 +85,25 @@ func keys(ctx context.Context, args []string, out io.Writer) (err error) {
 		return step("secrets that open", db.VerifySecrets)
 	}
 	fmt.Fprintln(out, "the key-encryption key", ring.Current(), "wraps")
-	if err := step("data keys rewrapped", db.RewrapDataKeys); err != nil {
-		return err
+	steps := []func() error{
+		func() error { return step("data keys rewrapped", db.RewrapDataKeys) },
+		func() error {
+			if *older == 0 {
+				return nil
+			}
+			return step("data keys replaced", func(ctx context.Context, cause store.Cause, progress func(int)) error {
+				return db.ReplaceDataKeys(ctx, cause, *older, progress)
+			})
+		},
+		func() error { return step("secrets resealed", db.Reseal) },
 	}
-	if *older > 0 {
-		err := step("data keys replaced", func(ctx context.Context, cause store.Cause, progress func(int)) error {
-			return db.ReplaceDataKeys(ctx, cause, *older, progress)
-		})
-		if err != nil {
-			return err
+	var failed []error
+	for _, one := range steps {
+		err := one()
+		failed = append(failed, err)
+		if err != nil && !errors.Is(err, seal.ErrBroken) { // what does not open holds up nothing else
+			break
 		}
 	}
-	return step("secrets resealed", db.Reseal)
+	return errors.Join(failed...)
 }

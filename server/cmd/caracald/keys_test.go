@@ -3,9 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,50 +55,17 @@ func (f keyFile) write(t *testing.T, text string) {
 
 // settings are those of a service that has its keys from the file.
 func (f keyFile) settings(db *storetest.DB, redisURL string) []string {
-	return []string{"PORT=0", "HOST=127.0.0.1", "DATABASE_URL=" + db.URL(), "REDIS_URL=" + redisURL, "CARACAL_ADMIN_TOKEN=" + token,
-		"STREAMS_HMAC_KEY=" + streamKey, "API_V1_RATE_LIMIT_PER_MIN=0", "DB_POOL_MAX=8", "ZONE_KEK_FILE=" + string(f)}
+	return append(settingsOf(db, redisURL), "DB_POOL_MAX=8", "ZONE_KEK=", "ZONE_KEK_FILE="+string(f))
 }
 
-// serve starts a replica that has its keys from the file. It ends with the test.
+// serve starts a replica that has its keys from the file and nothing to warn of.
 func (f keyFile) serve(t *testing.T, db *storetest.DB, redisURL string) *client.ClientWithResponses {
 	t.Helper()
-	cmd := program([]string{"serve"}, f.settings(db, redisURL)...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	url := make(chan string, 1)
-	var faults sync.WaitGroup
-	faults.Go(func() {
-		defer close(url)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			var line struct{ Msg, Level, URL string }
-			_ = json.Unmarshal(lines.Bytes(), &line) // what is no line of the log is shown as it is
-			if line.Msg == "serving" {
-				url <- line.URL
-			}
-			if text := lines.Text(); line.Level != "INFO" || strings.Contains(text, oldKEK) || strings.Contains(text, newKEK) {
-				t.Errorf("the service says %s", text)
-			}
+	return startReplica(t, func(level, line string) {
+		if level != "INFO" || strings.Contains(line, oldKEK) || strings.Contains(line, newKEK) {
+			t.Errorf("the service says %s", line)
 		}
-	})
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		faults.Wait()
-		_ = cmd.Wait()
-	})
-	c, err := client.NewClientWithResponses(<-url, client.WithRequestEditorFn(func(_ context.Context, req *http.Request) error {
-		req.Header.Set("Authorization", "Bearer "+token)
-		return nil
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	}, f.settings(db, redisURL)).client
 }
 
 func bearer(text string) *client.ProviderConfigInput {
@@ -285,6 +250,25 @@ func killAt(t *testing.T, cmd *exec.Cmd, text string, n int) {
 	_ = cmd.Process.Kill()
 	if err := cmd.Wait(); said < n || err == nil || cmd.ProcessState.ExitCode() != -1 {
 		t.Errorf("it was not killed after %q: %v", text, err)
+	}
+}
+
+func TestWhatDoesNotOpenIsNamedAndTheOtherZonesAreRotated(t *testing.T) {
+	t.Parallel()
+	db, redisURL, file := storetest.New(t), storetest.RedisURL(t), newKeyFile(t, oldKEK)
+	c := file.serve(t, db, redisURL)
+	broken, whole := newZone(t, c), newZone(t, c)
+	for _, zone := range []string{broken, whole} {
+		new(vault).write(t, []*client.ClientWithResponses{c}, zone, "p", 0)
+	}
+	db.Exec("UPDATE data_keys SET wrapped = 'x' WHERE zone_id = $1", broken)
+	file.write(t, newKEK+"\n"+oldKEK+"\n")
+	out, err := program([]string{"keys", "rotate", "-replace-older", "1ns"}, file.settings(db, redisURL)...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), broken) || strings.Contains(string(out), whole) {
+		t.Errorf("rotate: %v\n%s", err, out)
+	}
+	if key := storetest.Value[int](db, "SELECT data_key FROM providers WHERE zone_id = $1", whole); key != 2 {
+		t.Errorf("the other zone's secret is sealed with data key %d\n%s", key, out)
 	}
 }
 

@@ -48,10 +48,17 @@ type replica struct {
 	client *client.ClientWithResponses
 }
 
-func startReplica(t *testing.T, db *storetest.DB, redisURL string) *replica {
+// settingsOf a service on a database and Redis of the tests.
+func settingsOf(db *storetest.DB, redisURL string) []string {
+	return []string{"PORT=0", "HOST=127.0.0.1", "DATABASE_URL=" + db.URL(), "REDIS_URL=" + redisURL,
+		"CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + streamKey, "ZONE_KEK=" + streamKey, "API_V1_RATE_LIMIT_PER_MIN=0", "OUTBOX_BATCH_SIZE=7"}
+}
+
+// startReplica starts a service that ends with the test, and tells heard each
+// line of its log.
+func startReplica(t *testing.T, heard func(level, line string), settings []string) *replica {
 	t.Helper()
-	cmd := program([]string{"serve"}, "PORT=0", "HOST=127.0.0.1", "DATABASE_URL="+db.URL(), "REDIS_URL="+redisURL,
-		"CARACAL_ADMIN_TOKEN="+token, "STREAMS_HMAC_KEY="+streamKey, "ZONE_KEK="+streamKey, "API_V1_RATE_LIMIT_PER_MIN=0", "OUTBOX_BATCH_SIZE=7")
+	cmd := program([]string{"serve"}, settings...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -61,17 +68,24 @@ func startReplica(t *testing.T, db *storetest.DB, redisURL string) *replica {
 		t.Fatal(err)
 	}
 	url := make(chan string, 1)
-	go func() {
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			var line struct{ Msg, URL string }
-			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "serving" {
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		defer close(url)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var line struct{ Msg, Level, URL string }
+			_ = json.Unmarshal(lines.Bytes(), &line) // what is no line of the log is heard as it is
+			if line.Msg == "serving" {
 				url <- line.URL
 			}
+			heard(line.Level, lines.Text())
 		}
-		close(url)
-	}()
+	})
 	r := &replica{cmd: cmd}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		listening.Wait()
+		_ = cmd.Wait()
+	})
 	r.client, err = client.NewClientWithResponses(<-url, client.WithRequestEditorFn(func(_ context.Context, req *http.Request) error {
 		req.Header.Set("Authorization", "Bearer "+token)
 		return nil
@@ -155,7 +169,8 @@ func TestKilledReplicasLoseNoEvent(t *testing.T) {
 	t.Parallel()
 	const zones, kills = 3, 6
 	db, redisURL := storetest.New(t), storetest.RedisURL(t)
-	replicas := []*replica{startReplica(t, db, redisURL), startReplica(t, db, redisURL)}
+	start := func() *replica { return startReplica(t, func(string, string) {}, settingsOf(db, redisURL)) }
+	replicas := []*replica{start(), start()}
 	var mu sync.Mutex
 	pick := func(n int) *client.ClientWithResponses {
 		mu.Lock()
@@ -188,7 +203,7 @@ func TestKilledReplicasLoseNoEvent(t *testing.T) {
 	for n := range kills {
 		time.Sleep(time.Duration(50+40*n) * time.Millisecond) // whatever it is doing just then
 		replicas[n%2].kill(t)
-		fresh := startReplica(t, db, redisURL)
+		fresh := start()
 		mu.Lock()
 		replicas[n%2] = fresh
 		mu.Unlock()
