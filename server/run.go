@@ -154,7 +154,11 @@ func (r *Running) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		r.log.Info("draining")
-		return r.Stop()
+		err := r.Stop()
+		if err == nil {
+			r.log.Info("stopped")
+		}
+		return err
 	case err := <-r.failed:
 		return errors.Join(err, r.Stop())
 	}
