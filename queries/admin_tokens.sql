@@ -5,8 +5,8 @@ VALUES (@zone_id, @id, @name, @capability, @created_by, @token_sha256, now() + s
 ON CONFLICT (token_sha256) WHERE revoked_at IS NULL DO NOTHING
 RETURNING *;
 
--- name: GetLiveAdminToken :one
--- GetLiveAdminToken is how a caller is recognised: by the digest of the token alone.
+-- name: GetActiveAdminToken :one
+-- GetActiveAdminToken is how a caller is recognised: by the digest of the token alone.
 SELECT * FROM admin_tokens
 WHERE token_sha256 = @token_sha256 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
 

@@ -18,8 +18,8 @@ FROM agent_sessions AS before
 WHERE a.zone_id = @zone_id AND a.status IN ('active', 'suspended') AND before.zone_id = a.zone_id AND before.id = a.id
 RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS was;
 
--- name: ForgetAgentSessionChildren :exec
--- ForgetAgentSessionChildren takes ended children off their parents' count. A parent is named once for each.
+-- name: DecrementAgentSessionChildren :exec
+-- DecrementAgentSessionChildren takes ended children off their parents' count. A parent is named once for each.
 UPDATE agent_sessions SET child_count = greatest(0, child_count - gone.children), updated_at = now()
 FROM (SELECT parent_id, count(*)::integer AS children FROM (SELECT unnest(@parent_ids::text[]) AS parent_id) AS p GROUP BY parent_id) AS gone
 WHERE agent_sessions.zone_id = @zone_id AND agent_sessions.id = gone.parent_id;

@@ -31,13 +31,13 @@ RETURNING *;
 UPDATE applications SET archived_at = now(), updated_at = now(), version = version + 1
 WHERE zone_id = @zone_id AND id = ANY (@ids::text[]);
 
--- name: LockLiveDCRApplications :many
--- LockLiveDCRApplications holds those that registered themselves and have neither expired nor been archived.
+-- name: LockActiveDCRApplications :many
+-- LockActiveDCRApplications holds those that registered themselves and have neither expired nor been archived.
 SELECT * FROM applications
 WHERE zone_id = @zone_id AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()
 ORDER BY created_at, id
 FOR NO KEY UPDATE;
 
--- name: CountLiveDCRApplications :one
+-- name: CountActiveDCRApplications :one
 SELECT count(*) FROM applications
 WHERE zone_id = @zone_id AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now();

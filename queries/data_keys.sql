@@ -32,8 +32,8 @@ FOR NO KEY UPDATE;
 -- name: RewrapDataKey :exec
 UPDATE data_keys SET wrapped_by = @wrapped_by, wrapped = @wrapped WHERE zone_id = @zone_id AND number = @number;
 
--- name: GetMomentBefore :one
--- GetMomentBefore is the moment some seconds ago, by the clock that dates the keys.
+-- name: GetTimeBefore :one
+-- GetTimeBefore is the moment some seconds ago, by the clock that dates the keys.
 SELECT (now() - make_interval(secs => @seconds))::timestamptz AS moment;
 
 -- name: ListZonesWithOldDataKey :many

@@ -12,7 +12,7 @@ ORDER BY e.n;
 SELECT zone_id, id, seq, stream, fields, attempts, traceparent,
     extract(epoch FROM clock_timestamp() - created_at)::double precision AS age_seconds
 FROM outbox
-WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL (@parked::text[])
+WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL (@paused_zones::text[])
 ORDER BY seq
 LIMIT @row_limit;
 
@@ -20,10 +20,10 @@ LIMIT @row_limit;
 UPDATE outbox SET dispatched_at = now(), last_error = NULL
 WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL;
 
--- name: RefuseOutbox :exec
--- RefuseOutbox counts that Redis refused events; at last they are dead.
+-- name: RejectOutbox :exec
+-- RejectOutbox counts that Redis refused events; at last they are dead.
 UPDATE outbox SET attempts = attempts + 1, last_error = @last_error::text,
-    dead_at = CASE WHEN attempts + 1 >= @most::integer THEN now() END
+    dead_at = CASE WHEN attempts + 1 >= @max_attempts::integer THEN now() END
 WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL;
 
 -- name: PurgeOutbox :execrows

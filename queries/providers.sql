@@ -6,8 +6,8 @@ VALUES (@zone_id, @id, @name, @identifier, @kind, @config_json, @secret_config_k
 ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
 RETURNING *;
 
--- name: GetFreeProviderIdentifier :one
--- GetFreeProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like GetFreeZoneSlug.
+-- name: GetAvailableProviderIdentifier :one
+-- GetAvailableProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like GetAvailableZoneSlug.
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, @base::text || '-2'
     UNION ALL
@@ -23,8 +23,8 @@ SELECT * FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS
 -- name: LockProvider :one
 SELECT * FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
 
--- name: HoldProvider :one
--- HoldProvider keeps a live provider from being archived or changed while something comes to name it.
+-- name: LockProviderShared :one
+-- LockProviderShared keeps a live provider from being archived or changed while something comes to name it.
 SELECT kind FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR SHARE;
 
 -- name: ListProviders :many
@@ -55,7 +55,7 @@ UPDATE providers SET archived_at = now(), updated_at = now(), version = version 
     secret_config = NULL, secret_config_keys = '{}', data_key = NULL
 WHERE zone_id = @zone_id AND id = @id;
 
--- name: HoldProviderByIdentifier :one
+-- name: LockProviderByIdentifierShared :one
 SELECT id, kind FROM providers WHERE zone_id = @zone_id AND identifier = @identifier AND archived_at IS NULL FOR SHARE;
 
 -- name: EnsureProvider :exec

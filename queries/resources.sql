@@ -6,8 +6,8 @@ VALUES (@zone_id, @id, @name, @identifier, sqlc.narg(upstream_url), @scopes, @cr
 ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
 RETURNING *;
 
--- name: GetFreeResourceIdentifier :one
--- GetFreeResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like GetFreeZoneSlug.
+-- name: GetAvailableResourceIdentifier :one
+-- GetAvailableResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like GetAvailableZoneSlug.
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, @base::text || '-2'
     UNION ALL
@@ -26,7 +26,7 @@ SELECT * FROM resources WHERE zone_id = @zone_id AND id = @id AND archived_at IS
 -- name: ListResources :many
 -- ListResources pages backwards in time, like every list. Hidden is an identifier that the caller may not see, or ''.
 SELECT * FROM resources
-WHERE zone_id = @zone_id AND archived_at IS NULL AND identifier <> @hidden
+WHERE zone_id = @zone_id AND archived_at IS NULL AND identifier <> @excluded_identifier
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
 ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
@@ -57,20 +57,20 @@ UPDATE resources SET gateway_application_id = NULL, version = version + 1
 WHERE zone_id = @zone_id AND gateway_application_id = @application_id AND archived_at IS NULL
 RETURNING id;
 
--- name: CountResourceIn :execrows
--- CountResourceIn counts a new resource, and a new binding if there is one. It answers no row when the zone is full.
+-- name: IncrementResourceCount :execrows
+-- IncrementResourceCount counts a new resource, and a new binding if there is one. It answers no row when the zone is full.
 INSERT INTO resource_totals AS t (zone_id, live, binding_revision) VALUES (@zone_id, 1, @bindings)
 ON CONFLICT (zone_id) DO UPDATE SET live = t.live + 1, binding_revision = t.binding_revision + @bindings
-WHERE t.live < @most;
+WHERE t.live < @max_resources;
 
--- name: CountResourceOut :exec
+-- name: DecrementResourceCount :exec
 UPDATE resource_totals SET live = live - 1, binding_revision = binding_revision + @bindings WHERE zone_id = @zone_id;
 
 -- name: BumpBindingRevision :exec
 UPDATE resource_totals SET binding_revision = binding_revision + 1 WHERE zone_id = @zone_id;
 
--- name: HoldNamed :one
--- HoldNamed keeps a live provider and a live application from being archived while a resource comes to name them. What there is
+-- name: LockReferencesShared :one
+-- LockReferencesShared keeps a live provider and a live application from being archived while a resource comes to name them. What there is
 -- not is ''.
 WITH provider AS (
     SELECT id FROM providers WHERE providers.zone_id = @zone_id AND providers.id = @provider_id AND archived_at IS NULL FOR SHARE

@@ -5,8 +5,8 @@ VALUES (@id, @name, @slug, @reserved, @dcr_enabled)
 ON CONFLICT ON CONSTRAINT zones_slug_taken DO NOTHING
 RETURNING *;
 
--- name: GetFreeZoneSlug :one
--- GetFreeZoneSlug finds the first of base-2 … base-999 that no zone has ever had: one probe of the index for each that is
+-- name: GetAvailableZoneSlug :one
+-- GetAvailableZoneSlug finds the first of base-2 … base-999 that no zone has ever had: one probe of the index for each that is
 -- taken, and no more. The candidates are written out before they are compared: under row-level security only a plain
 -- comparison may use an index.
 WITH RECURSIVE tried (n, candidate) AS (

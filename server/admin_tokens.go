@@ -13,7 +13,7 @@ import (
 
 // CreateAdminToken answers POST /v1/admin-tokens.
 func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenRequestObject) (api.CreateAdminTokenResponseObject, error) {
-	if err := mayManageTokens(ctx); err != nil {
+	if err := authorizeTokenManagement(ctx); err != nil {
 		return nil, err
 	}
 	switch zone := req.Body.ZoneID; {
@@ -24,7 +24,7 @@ func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenR
 	}
 	fresh := store.NewAdminToken{
 		Name: req.Body.Name, Zone: req.Body.ZoneID, ExpiresIn: req.Body.ExpiresIn,
-		Capability: string(or(req.Body.Capability, api.AdminTokenCapabilityWrite)),
+		Capability: string(valueOr(req.Body.Capability, api.AdminTokenCapabilityWrite)),
 	}
 	var token store.AdminToken
 	var text string
@@ -44,31 +44,31 @@ func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenR
 
 // ListAdminTokens answers GET /v1/admin-tokens.
 func (s *Server) ListAdminTokens(ctx context.Context, req api.ListAdminTokensRequestObject) (api.ListAdminTokensResponseObject, error) {
-	if err := mayManageTokens(ctx); err != nil {
+	if err := authorizeTokenManagement(ctx); err != nil {
 		return nil, err
 	}
-	page, err := pageOf(req.Params.Cursor, req.Params.Limit, "admin-tokens")
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, "admin-tokens")
 	if err != nil {
 		return nil, err
 	}
-	tokens, err := s.reads(ctx).AdminTokens(ctx, page)
+	tokens, err := s.storeFor(ctx).AdminTokens(ctx, page)
 	if err != nil {
 		return nil, err
 	}
-	tokens, link := cut(ctx, tokens, page, "admin-tokens", func(t db.AdminToken) store.Place { return store.Place{Time: t.CreatedAt, ID: t.ID} })
-	return api.ListAdminTokens200JSONResponse{Body: each(tokens, toAdminToken), Headers: api.ListAdminTokens200ResponseHeaders{Link: link}}, nil
+	tokens, link := paginate(ctx, tokens, page, "admin-tokens", func(t db.AdminToken) store.Position { return store.Position{Time: t.CreatedAt, ID: t.ID} })
+	return api.ListAdminTokens200JSONResponse{Body: mapSlice(tokens, toAdminToken), Headers: api.ListAdminTokens200ResponseHeaders{Link: link}}, nil
 }
 
 // DeleteAdminToken answers DELETE /v1/admin-tokens/{id}.
 func (s *Server) DeleteAdminToken(ctx context.Context, req api.DeleteAdminTokenRequestObject) (api.DeleteAdminTokenResponseObject, error) {
-	if err := mayManageTokens(ctx); err != nil {
+	if err := authorizeTokenManagement(ctx); err != nil {
 		return nil, err
 	}
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DeleteAdminToken(ctx, req.ID) })
 	if err != nil {
 		return nil, err
 	}
-	s.verifier.Forget() // here at once; the other replicas hear of it
+	s.verifier.InvalidateCache() // here at once; the other replicas hear of it
 	return api.DeleteAdminToken204Response{}, nil
 }
 
@@ -84,10 +84,10 @@ func toAdminToken(t db.AdminToken) api.AdminToken {
 	}
 }
 
-// mayManageTokens refuses a token that was derived from the bootstrap token:
+// authorizeTokenManagement refuses a token that was derived from the bootstrap token:
 // whoever holds the Console must not make itself a key that outlives it.
-func mayManageTokens(ctx context.Context) error {
-	if middleware.FactsOf(ctx).Token.Derived() {
+func authorizeTokenManagement(ctx context.Context) error {
+	if middleware.RequestInfoFrom(ctx).Token.Derived() {
 		return code.AdminTokenManagementForbiddenForDerivedToken
 	}
 	return nil

@@ -44,7 +44,7 @@ func TestCreateAdminToken(t *testing.T) {
 		{"for a zone", a.Admin, ofZone(zone.ID), ""},
 		{"read only", a.Admin, client.NewAdminToken{Name: "x", Scope: "global", Capability: new(client.AdminTokenCapabilityRead)}, ""},
 		{"for an hour", a.Admin, client.NewAdminToken{Name: "x", Scope: "global", ExpiresIn: new(int64(3600))}, ""},
-		{"by a minted token", a.As("", "write"), global, ""},
+		{"by a minted token", a.ClientFor("", "write"), global, ""},
 		{"no name", a.Admin, client.NewAdminToken{Scope: "global"}, code.InvalidAdminTokenRequest},
 		{"name too long", a.Admin, client.NewAdminToken{Name: strings.Repeat("x", 121), Scope: "global"}, code.InvalidAdminTokenRequest},
 		{"no such scope", a.Admin, client.NewAdminToken{Name: "x", Scope: "galaxy"}, code.InvalidAdminTokenRequest},
@@ -55,8 +55,8 @@ func TestCreateAdminToken(t *testing.T) {
 		{"zone unknown", a.Admin, ofZone("nowhere"), code.ZoneNotFound},
 		{"zone that is no zone", a.Admin, ofZone("-"), code.ZoneNotFound},
 		{"zone archived", a.Admin, ofZone(gone), code.ZoneNotFound},
-		{"by the Console", a.With(console("caracal:console:write:v1")), global, code.AdminTokenManagementForbiddenForDerivedToken},
-		{"by the Console, reading", a.With(console("caracal:console:read-only:v1")), global, code.AdminTokenReadOnly},
+		{"by the Console", a.ClientWithToken(console("caracal:console:write:v1")), global, code.AdminTokenManagementForbiddenForDerivedToken},
+		{"by the Console, reading", a.ClientWithToken(console("caracal:console:read-only:v1")), global, code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -73,7 +73,7 @@ func TestCreateAdminToken(t *testing.T) {
 				t.Errorf("minted %+v", minted)
 			}
 			id := zone.ID
-			probe, err := a.With(minted.Token).GetZoneWithResponse(t.Context(), id)
+			probe, err := a.ClientWithToken(minted.Token).GetZoneWithResponse(t.Context(), id)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,7 +89,7 @@ func TestTheConsolesTokensWork(t *testing.T) {
 		"caracal:console:write:v1":     "",
 		"caracal:console:read-only:v1": code.AdminTokenReadOnly,
 	} {
-		resp, err := a.With(console(label)).CreateZoneWithResponse(t.Context(), client.NewZone{Name: "x"})
+		resp, err := a.ClientWithToken(console(label)).CreateZoneWithResponse(t.Context(), client.NewZone{Name: "x"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,8 +101,8 @@ func TestAnExpiredTokenIsNoToken(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	minted := a.Token("", "read")
-	caller := a.With(minted.Token)
-	read := func() servertest.Answer {
+	caller := a.ClientWithToken(minted.Token)
+	read := func() servertest.Response {
 		resp, err := caller.ListZonesWithResponse(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -127,14 +127,14 @@ func TestANewBootstrapTokenReplacesTheOld(t *testing.T) {
 	if got := status(servertest.Bootstrap); got != http.StatusOK {
 		t.Fatalf("the first answered %d", got)
 	}
-	servertest.Beside(t, a.DB, url, "CARACAL_ADMIN_TOKEN=the-second")
+	servertest.NewReplica(t, a.DB, url, "CARACAL_ADMIN_TOKEN=the-second")
 	// The first replica hears of it, though it had remembered the token.
 	eventually(t, "the first is revoked", func() bool { return status(servertest.Bootstrap) == http.StatusUnauthorized })
 	if got := status("the-second"); got != http.StatusOK {
 		t.Errorf("the second answered %d", got)
 	}
 	// Configured again, the first works again: nobody is locked out by a change of mind.
-	servertest.Beside(t, a.DB, url)
+	servertest.NewReplica(t, a.DB, url)
 	eventually(t, "the second is revoked", func() bool { return status("the-second") == http.StatusUnauthorized })
 	if got := status(servertest.Bootstrap); got != http.StatusOK {
 		t.Errorf("the first answered %d again", got)
@@ -157,7 +157,7 @@ func TestTheUseOfATokenIsNoted(t *testing.T) {
 	eventually(t, "the use is noted", func() bool { return used() != nil })
 	first := used()
 	a.Do("GET", "/v1/zones", "", bearer(minted.Token)...)
-	if err := a.Running.Stop(); err != nil { // notes what is left
+	if err := a.Service.Stop(); err != nil { // notes what is left
 		t.Fatal(err)
 	}
 	if !used().Equal(*first) {
@@ -196,7 +196,7 @@ func listTokens(t *testing.T, as *client.ClientWithResponses) map[string]client.
 	return all
 }
 
-func deleteToken(t *testing.T, as *client.ClientWithResponses, id string) servertest.Answer {
+func deleteToken(t *testing.T, as *client.ClientWithResponses, id string) servertest.Response {
 	t.Helper()
 	resp, err := as.DeleteAdminTokenWithResponse(t.Context(), id)
 	if err != nil {
@@ -221,10 +221,10 @@ func TestListAdminTokens(t *testing.T) {
 		want code.Code
 	}{
 		{"bootstrap", a.Admin, ""},
-		{"global read", a.As("", "read"), ""},
-		{"zone token", a.As(zone, "write"), code.AdminTokenZoneMismatch},
-		{"the Console", a.With(console("caracal:console:write:v1")), code.AdminTokenManagementForbiddenForDerivedToken},
-		{"the Console, reading", a.With(console("caracal:console:read-only:v1")), code.AdminTokenManagementForbiddenForDerivedToken},
+		{"global read", a.ClientFor("", "read"), ""},
+		{"zone token", a.ClientFor(zone, "write"), code.AdminTokenZoneMismatch},
+		{"the Console", a.ClientWithToken(console("caracal:console:write:v1")), code.AdminTokenManagementForbiddenForDerivedToken},
+		{"the Console, reading", a.ClientWithToken(console("caracal:console:read-only:v1")), code.AdminTokenManagementForbiddenForDerivedToken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -308,14 +308,14 @@ func TestDeleteAdminToken(t *testing.T) {
 		want code.Code
 	}{
 		{"bootstrap", a.Admin, "", ""},
-		{"minted", a.As("", "write"), "", ""},
+		{"minted", a.ClientFor("", "write"), "", ""},
 		{"a zone's", a.Admin, a.Token(zone, "read").ID, ""},
 		{"the Console's", a.Admin, seeded(a, "env-derived"), ""},
 		{"unknown", a.Admin, "nobody", code.AdminTokenNotFound},
-		{"by a read token", a.As("", "read"), "", code.AdminTokenReadOnly},
-		{"by a zone token", a.As(zone, "write"), "", code.AdminTokenZoneMismatch},
-		{"by the Console", a.With(console("caracal:console:write:v1")), "", code.AdminTokenManagementForbiddenForDerivedToken},
-		{"by the Console, of nothing", a.With(console("caracal:console:write:v1")), "nobody", code.AdminTokenManagementForbiddenForDerivedToken},
+		{"by a read token", a.ClientFor("", "read"), "", code.AdminTokenReadOnly},
+		{"by a zone token", a.ClientFor(zone, "write"), "", code.AdminTokenZoneMismatch},
+		{"by the Console", a.ClientWithToken(console("caracal:console:write:v1")), "", code.AdminTokenManagementForbiddenForDerivedToken},
+		{"by the Console, of nothing", a.ClientWithToken(console("caracal:console:write:v1")), "nobody", code.AdminTokenManagementForbiddenForDerivedToken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -339,7 +339,7 @@ func TestARevokedTokenEndsAtOnce(t *testing.T) {
 	late := 0
 	for range 40 { // what is remembered of a token may be forgotten soon or at once
 		minted := a.Token("", "write")
-		as := a.With(minted.Token)
+		as := a.ClientWithToken(minted.Token)
 		servertest.Expect(t, deleteToken(t, as, minted.ID), http.StatusNoContent, "")
 		if deleteToken(t, as, "nobody").StatusCode() != http.StatusUnauthorized {
 			late++
@@ -354,7 +354,7 @@ func TestARevokedTokenLeavesThoseThatItMinted(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	parent := a.Token("", "write")
-	minted, err := a.With(parent.Token).CreateAdminTokenWithResponse(t.Context(), client.NewAdminToken{Name: "child", Scope: "global"})
+	minted, err := a.ClientWithToken(parent.Token).CreateAdminTokenWithResponse(t.Context(), client.NewAdminToken{Name: "child", Scope: "global"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +363,7 @@ func TestARevokedTokenLeavesThoseThatItMinted(t *testing.T) {
 		t.Errorf("it was created by %s", minted.JSON201.CreatedBy)
 	}
 	servertest.Expect(t, deleteToken(t, a.Admin, parent.ID), http.StatusNoContent, "")
-	if one := listTokens(t, a.With(minted.JSON201.Token))[parent.ID]; one.RevokedAt == nil {
+	if one := listTokens(t, a.ClientWithToken(minted.JSON201.Token))[parent.ID]; one.RevokedAt == nil {
 		t.Errorf("listed %+v", one)
 	}
 }
@@ -371,7 +371,7 @@ func TestARevokedTokenLeavesThoseThatItMinted(t *testing.T) {
 func TestARevokedTokenEndsInEveryReplica(t *testing.T) {
 	t.Parallel()
 	db, redisURL := storetest.New(t), storetest.RedisURL(t)
-	one, two := servertest.Beside(t, db, redisURL), servertest.Beside(t, db, redisURL)
+	one, two := servertest.NewReplica(t, db, redisURL), servertest.NewReplica(t, db, redisURL)
 	revoked, kept := one.Token("", "read"), one.Token("", "read")
 	status := func(token string) int { return two.Do("GET", "/v1/zones", "", bearer(token)...).StatusCode() }
 	for _, token := range []string{revoked.Token, revoked.Token, kept.Token} { // the second replica remembers them
@@ -392,7 +392,7 @@ func TestARevokedBootstrapTokenComesBackAtARestart(t *testing.T) {
 	first := seeded(a, "env-bootstrap")
 	servertest.Expect(t, deleteToken(t, a.Admin, first), http.StatusNoContent, "")
 	servertest.Expect(t, a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...), 0, code.InvalidAdminToken)
-	again := servertest.Beside(t, a.DB, storetest.RedisURL(t))
+	again := servertest.NewReplica(t, a.DB, storetest.RedisURL(t))
 	all := listTokens(t, again.Admin)
 	if second := seeded(a, "env-bootstrap"); second == first || all[first].RevokedAt == nil || all[second].RevokedAt != nil {
 		t.Errorf("the first is %+v, the second %+v", all[first], all[second])

@@ -12,22 +12,22 @@ import (
 )
 
 const (
-	registrationsPerSecond = 10   // of one token in one zone
-	usualRegistration      = 3600 // seconds that a registered application lives, unless it says
+	registrationsPerSecond     = 10   // of one token in one zone
+	defaultRegistrationSeconds = 3600 // seconds that a registered application lives, unless it says
 )
 
 // ListApplications answers GET /v1/zones/{zoneId}/applications.
 func (s *Server) ListApplications(ctx context.Context, req api.ListApplicationsRequestObject) (api.ListApplicationsResponseObject, error) {
 	list := "applications of " + req.ZoneID
-	page, err := pageOf(req.Params.Cursor, req.Params.Limit, list)
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, list)
 	if err != nil {
 		return nil, err
 	}
-	applications, err := s.reads(ctx).Applications(ctx, req.ZoneID, page)
+	applications, err := s.storeFor(ctx).Applications(ctx, req.ZoneID, page)
 	if err != nil {
 		return nil, err
 	}
-	applications, link := cut(ctx, applications, page, list, func(a db.ListApplicationsRow) store.Place { return store.Place{Time: a.CreatedAt, ID: a.ID} })
+	applications, link := paginate(ctx, applications, page, list, func(a db.ListApplicationsRow) store.Position { return store.Position{Time: a.CreatedAt, ID: a.ID} })
 	return applicationsPage{rows: applications, link: link, traits: cause(ctx).Actor.Global()}, nil
 }
 
@@ -66,7 +66,7 @@ func (s *Server) CreateApplication(ctx context.Context, req api.CreateApplicatio
 	var a db.Application
 	var secret string
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		a, secret, err = tx.CreateApplication(ctx, req.ZoneID, store.NewApplication{Name: req.Body.Name, Traits: or(req.Body.Traits, nil)})
+		a, secret, err = tx.CreateApplication(ctx, req.ZoneID, store.NewApplication{Name: req.Body.Name, Traits: valueOr(req.Body.Traits, nil)})
 		return err
 	})
 	if err != nil {
@@ -79,14 +79,14 @@ func (s *Server) CreateApplication(ctx context.Context, req api.CreateApplicatio
 
 // RegisterApplication answers POST /v1/zones/{zoneId}/applications/dcr.
 func (s *Server) RegisterApplication(ctx context.Context, req api.RegisterApplicationRequestObject) (api.RegisterApplicationResponseObject, error) {
-	why := cause(ctx)
-	if !s.limits.registrations.Admit(req.ZoneID + ":" + why.Actor.ID) {
+	cause := cause(ctx)
+	if !s.limits.registrations.Allow(req.ZoneID + ":" + cause.Actor.ID) {
 		return nil, code.DCRRateLimitExceeded
 	}
-	registration := store.Registration{Name: req.Body.Name, ExpiresIn: or(req.Body.ExpiresIn, usualRegistration)}
+	registration := store.Registration{Name: req.Body.Name, ExpiresIn: valueOr(req.Body.ExpiresIn, defaultRegistrationSeconds)}
 	var a db.Application
 	var secret string
-	err := s.store.InTx(ctx, why, func(tx *store.Tx) (err error) {
+	err := s.store.InTx(ctx, cause, func(tx *store.Tx) (err error) {
 		a, secret, err = tx.RegisterApplication(ctx, req.ZoneID, registration)
 		return err
 	})
@@ -100,7 +100,7 @@ func (s *Server) RegisterApplication(ctx context.Context, req api.RegisterApplic
 
 // GetApplication answers GET /v1/zones/{zoneId}/applications/{id}.
 func (s *Server) GetApplication(ctx context.Context, req api.GetApplicationRequestObject) (api.GetApplicationResponseObject, error) {
-	a, err := s.reads(ctx).Application(ctx, req.ZoneID, req.ID)
+	a, err := s.storeFor(ctx).Application(ctx, req.ZoneID, req.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +109,10 @@ func (s *Server) GetApplication(ctx context.Context, req api.GetApplicationReque
 
 // UpdateApplication answers PATCH /v1/zones/{zoneId}/applications/{id}.
 func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicationRequestObject) (api.UpdateApplicationResponseObject, error) {
-	patch := store.ApplicationPatch{Name: req.Body.Name, Traits: or(req.Body.Traits, nil)}
+	patch := store.ApplicationPatch{Name: req.Body.Name, Traits: valueOr(req.Body.Traits, nil)}
 	if secret := req.Body.ClientSecret; secret != nil {
 		// Nobody makes us hash for an application that there is not.
-		if _, err := s.reads(ctx).Application(ctx, req.ZoneID, req.ID); err != nil {
+		if _, err := s.storeFor(ctx).Application(ctx, req.ZoneID, req.ID); err != nil {
 			return nil, err
 		}
 		hash, err := store.HashChosenSecret(ctx, *secret)
@@ -123,7 +123,7 @@ func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicatio
 	}
 	var a db.Application
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		a, err = tx.UpdateApplication(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch), patch)
+		a, err = tx.UpdateApplication(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch), patch)
 		return err
 	})
 	if err != nil {
@@ -135,7 +135,7 @@ func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicatio
 // DeleteApplication answers DELETE /v1/zones/{zoneId}/applications/{id}.
 func (s *Server) DeleteApplication(ctx context.Context, req api.DeleteApplicationRequestObject) (api.DeleteApplicationResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
-		return tx.DeleteApplication(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch))
+		return tx.DeleteApplication(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
 	})
 	if err != nil {
 		return nil, err
@@ -145,14 +145,14 @@ func (s *Server) DeleteApplication(ctx context.Context, req api.DeleteApplicatio
 
 // toApplication shows traits to global callers only.
 func toApplication(ctx context.Context, a db.Application) api.Application {
-	shown := api.Application{
+	result := api.Application{
 		ID: a.ID, ZoneID: a.ZoneID, Name: a.Name, RegistrationMethod: api.RegistrationMethod(a.RegistrationMethod),
 		ExpiresAt: timestamp.Optional(a.ExpiresAt), CreatedAt: timestamp.Time(a.CreatedAt),
 	}
 	if cause(ctx).Actor.Global() {
-		shown.Traits = &a.Traits
+		result.Traits = &a.Traits
 	}
-	return shown
+	return result
 }
 
 func toRegisteredApplication(a db.Application, secret string) api.RegisteredApplication {

@@ -45,9 +45,9 @@ func readApplication(t *testing.T, as *client.ClientWithResponses, zone, id stri
 }
 
 // problemOf is what a refusal says.
-func problemOf(t *testing.T, answer servertest.Answer) client.Problem {
+func problemOf(t *testing.T, answer servertest.Response) client.Problem {
 	t.Helper()
-	return decode[client.Problem](t, servertest.Raw{Body: answer.GetBody()})
+	return decode[client.Problem](t, servertest.RawResponse{Body: answer.GetBody()})
 }
 
 // eachPage walks a list and says how many pages it had.
@@ -65,7 +65,7 @@ func eachPage[T any](t *testing.T, a *servertest.API, path string, visit func(T)
 }
 
 // next is the path of the next page, or "".
-func next(raw servertest.Raw) string {
+func next(raw servertest.RawResponse) string {
 	path, _, _ := strings.Cut(strings.TrimPrefix(raw.Header.Get("Link"), "<"), ">")
 	return path
 }
@@ -98,8 +98,8 @@ func TestCreateApplication(t *testing.T) {
 		want code.Code // "" is 201
 	}{
 		{"minimal", a.Admin, zone, named("Billing"), ""},
-		{"by a zone token", a.As(zone, "write"), zone, named("Billing"), ""},
-		{"by a global token", a.As("", "write"), zone, named("Billing"), ""},
+		{"by a zone token", a.ClientFor(zone, "write"), zone, named("Billing"), ""},
+		{"by a global token", a.ClientFor("", "write"), zone, named("Billing"), ""},
 		{"with traits", a.Admin, zone, client.NewApplication{Name: "x", RegistrationMethod: "managed", Traits: &[]string{"team:a", "b"}}, ""},
 		{"a name of one space", a.Admin, zone, named(" "), ""},
 		{"the longest name", a.Admin, zone, named(strings.Repeat("😀", 200)), ""},
@@ -109,13 +109,13 @@ func TestCreateApplication(t *testing.T) {
 		{"registered nohow", a.Admin, zone, client.NewApplication{Name: "x"}, code.InvalidApplication},
 		{"registered as nobody does", a.Admin, zone, client.NewApplication{Name: "x", RegistrationMethod: "Managed"}, code.InvalidApplication},
 		{"reserved name", a.Admin, zone, named("caracal.sys/console"), ""},
-		{"reserved name, not bootstrap", a.As("", "write"), zone, named(" Caracal.SYS/console"), code.ReservedNamespace},
+		{"reserved name, not bootstrap", a.ClientFor("", "write"), zone, named(" Caracal.SYS/console"), code.ReservedNamespace},
 		{"zone unknown", a.Admin, "nowhere", named("x"), code.ZoneNotFound},
 		{"zone archived", a.Admin, gone, named("x"), code.ZoneNotFound},
 		{"Caracal's own zone", a.Admin, system, named("x"), ""},
-		{"Caracal's own zone, not bootstrap", a.As("", "write"), system, named("x"), code.SystemZoneReadOnly},
-		{"Caracal's own zone, by its own token", a.As(system, "write"), system, named("x"), code.SystemZoneReadOnly},
-		{"read token", a.As("", "read"), zone, named("x"), code.AdminTokenReadOnly},
+		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, named("x"), code.SystemZoneReadOnly},
+		{"Caracal's own zone, by its own token", a.ClientFor(system, "write"), system, named("x"), code.SystemZoneReadOnly},
+		{"read token", a.ClientFor("", "read"), zone, named("x"), code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -157,8 +157,8 @@ func TestGetApplication(t *testing.T) {
 		zone, id string
 		want     code.Code
 	}{
-		{"global read", a.As("", "read"), zone, live, ""},
-		{"zone read", a.As(zone, "read"), zone, live, ""},
+		{"global read", a.ClientFor("", "read"), zone, live, ""},
+		{"zone read", a.ClientFor(zone, "read"), zone, live, ""},
 		{"expired, not yet archived", a.Admin, zone, expired, ""},
 		{"archived", a.Admin, zone, gone, code.ApplicationNotFound},
 		{"unknown", a.Admin, zone, "nobody", code.ApplicationNotFound},
@@ -192,8 +192,8 @@ func TestListApplications(t *testing.T) {
 		zone string
 		want []string // ids; none is [] and not null
 	}{
-		{"global read", a.As("", "read"), zone, []string{last, first}},
-		{"zone read", a.As(zone, "read"), zone, []string{last, first}},
+		{"global read", a.ClientFor("", "read"), zone, []string{last, first}},
+		{"zone read", a.ClientFor(zone, "read"), zone, []string{last, first}},
 		{"of a zone that has none", a.Admin, empty, nil},
 		{"of a zone that there is not", a.Admin, "nowhere", nil},
 	} {
@@ -238,7 +238,7 @@ func TestUpdateApplication(t *testing.T) {
 		{"name of one space", a.Admin, zone, "", named(" "), ""},
 		{"traits", a.Admin, zone, "", client.ApplicationPatch{Traits: &[]string{"control:x", "b"}}, ""},
 		{"no traits any more", a.Admin, zone, "", client.ApplicationPatch{Traits: &[]string{}}, ""},
-		{"by a zone token", a.As(zone, "write"), zone, "", client.ApplicationPatch{Name: new("x"), Traits: &[]string{"team:b"}}, ""},
+		{"by a zone token", a.ClientFor(zone, "write"), zone, "", client.ApplicationPatch{Name: new("x"), Traits: &[]string{"team:b"}}, ""},
 		{"registered by itself", a.Admin, zone, dcr, named("New name"), ""},
 		{"the shortest secret", a.Admin, zone, "", secret(16), ""},
 		{"secret too short", a.Admin, zone, "", secret(15), code.InvalidApplication},
@@ -247,15 +247,15 @@ func TestUpdateApplication(t *testing.T) {
 		{"name too long", a.Admin, zone, "", named(strings.Repeat("é", 201)), code.InvalidApplication},
 		{"nothing", a.Admin, zone, "", client.ApplicationPatch{}, code.NoFields},
 		{"nothing, of nothing", a.Admin, zone, "nobody", client.ApplicationPatch{}, code.NoFields},
-		{"reserved name", a.As("", "write"), zone, "", named("caracal.sys/x"), code.ReservedNamespace},
-		{"reserved name and bad traits", a.As("", "write"), zone, "", client.ApplicationPatch{Name: new("caracal.sys/x"), Traits: &[]string{""}}, code.ReservedNamespace},
+		{"reserved name", a.ClientFor("", "write"), zone, "", named("caracal.sys/x"), code.ReservedNamespace},
+		{"reserved name and bad traits", a.ClientFor("", "write"), zone, "", client.ApplicationPatch{Name: new("caracal.sys/x"), Traits: &[]string{""}}, code.ReservedNamespace},
 		{"unknown", a.Admin, zone, "nobody", named("x"), code.ApplicationNotFound},
 		{"archived", a.Admin, zone, archived, named("x"), code.ApplicationNotFound},
 		{"of another zone", a.Admin, zone, elsewhere, named("x"), code.ApplicationNotFound},
 		{"zone unknown", a.Admin, "nowhere", "nobody", named("x"), code.ZoneNotFound},
 		{"zone archived", a.Admin, gone, "nobody", named("x"), code.ZoneNotFound},
 		{"Caracal's own zone", a.Admin, system, "", named("x"), ""},
-		{"Caracal's own zone, not bootstrap", a.As("", "write"), system, systems, named("x"), code.SystemZoneReadOnly},
+		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, systems, named("x"), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -299,22 +299,22 @@ func TestDeleteApplication(t *testing.T) {
 		zone, id string // id "": a new application
 		want     code.Code
 	}{
-		{"by a global token", a.As("", "write"), zone, "", ""},
-		{"by a zone token", a.As(zone, "write"), zone, "", ""},
+		{"by a global token", a.ClientFor("", "write"), zone, "", ""},
+		{"by a zone token", a.ClientFor(zone, "write"), zone, "", ""},
 		{"archived", a.Admin, zone, archived, code.ApplicationNotFound},
 		{"unknown", a.Admin, zone, "nobody", code.ApplicationNotFound},
 		{"of another zone", a.Admin, zone, elsewhere, code.ApplicationNotFound},
 		{"zone unknown", a.Admin, "nowhere", "nobody", code.ZoneNotFound},
 		{"zone archived", a.Admin, gone, "nobody", code.ZoneNotFound},
 		{"Caracal's own zone", a.Admin, system, "", ""},
-		{"Caracal's own zone, not bootstrap", a.As("", "write"), system, systems, code.SystemZoneReadOnly},
+		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, systems, code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			if tt.id == "" {
 				tt.id = newApplication(t, a, tt.zone).ID
 			}
-			remove := func() servertest.Answer {
+			remove := func() servertest.Response {
 				resp, err := tt.as.DeleteApplicationWithResponse(t.Context(), tt.zone, tt.id, nil)
 				if err != nil {
 					t.Fatal(err)
@@ -353,7 +353,7 @@ func TestAnApplicationIsChangedAndDeletedOnlyAsItWasRead(t *testing.T) {
 		}
 		return resp
 	}
-	remove := func(ifMatch string) servertest.Answer {
+	remove := func(ifMatch string) servertest.Response {
 		t.Helper()
 		resp, err := a.Admin.DeleteApplicationWithResponse(t.Context(), zone, id, &client.DeleteApplicationParams{IfMatch: &ifMatch})
 		if err != nil {
@@ -405,7 +405,7 @@ func TestTraitRules(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	global, zoned := a.As("", "write"), a.As(zone, "write")
+	global, zoned := a.ClientFor("", "write"), a.ClientFor(zone, "write")
 	many := func(n int) (traits []string) {
 		for i := range n {
 			traits = append(traits, fmt.Sprintf("t%d", i))
@@ -464,7 +464,7 @@ func TestTraitRules(t *testing.T) {
 				}
 				return
 			}
-			for _, refused := range []servertest.Answer{created, updated} {
+			for _, refused := range []servertest.Response{created, updated} {
 				if problem := problemOf(t, refused); problem.Detail == nil || *problem.Detail != tt.detail {
 					t.Errorf("got %s, want the detail %q", refused.GetBody(), tt.detail)
 				}
@@ -491,7 +491,7 @@ func TestTraitsAreShownToGlobalCallersOnly(t *testing.T) {
 			id := newApplication(t, a, zone, traits...).ID
 			t.Run(fmt.Sprint(tt.name, traits), func(t *testing.T) {
 				t.Parallel()
-				as := a.As(tt.scope, "write")
+				as := a.ClientFor(tt.scope, "write")
 				listed, err := as.ListApplicationsWithResponse(t.Context(), zone, nil)
 				if err != nil {
 					t.Fatal(err)
@@ -518,7 +518,7 @@ func TestAZoneTokenCannotTouchWhatHoldsAPrivilegedTrait(t *testing.T) {
 	a := servertest.New(t)
 	zone := a.Zone().ID
 	id := newApplication(t, a, zone, "team:a", "control:agent").ID
-	zoned := a.As(zone, "write")
+	zoned := a.ClientFor(zone, "write")
 	row := func() string {
 		return storetest.Value[string](a.DB, "SELECT to_jsonb(applications)::text FROM applications WHERE zone_id = $1 AND id = $2", zone, id)
 	}
@@ -543,7 +543,7 @@ func TestAZoneTokenCannotTouchWhatHoldsAPrivilegedTrait(t *testing.T) {
 	if after := row(); after != before {
 		t.Errorf("it was\n%s\nand is\n%s", before, after)
 	}
-	removed, err := a.As("", "write").DeleteApplicationWithResponse(t.Context(), zone, id, nil)
+	removed, err := a.ClientFor("", "write").DeleteApplicationWithResponse(t.Context(), zone, id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -572,7 +572,7 @@ func TestAClientSecretIsShownOnce(t *testing.T) {
 		raw := a.Do(request.method, "/v1/zones/"+zone+"/applications"+request.path, request.body, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
 		later.Write(raw.Body)
 	}
-	if err := a.Running.Stop(); err != nil { // writes what is left to log
+	if err := a.Service.Stop(); err != nil { // writes what is left to log
 		t.Fatal(err)
 	}
 	for _, secret := range []string{made.ClientSecret, registered.JSON201.ClientSecret, chosen} {
@@ -621,7 +621,7 @@ func TestWhatHappensToAnApplicationIsInTheTrail(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	zoned := a.As(zone, "write")
+	zoned := a.ClientFor(zone, "write")
 	id := newApplication(t, a, zone, "team:a").ID
 	updated, err := zoned.UpdateApplicationWithResponse(t.Context(), zone, id, nil, client.ApplicationPatch{Name: new("Renamed"), ClientSecret: new("a-secret-of-my-own")})
 	if err != nil {

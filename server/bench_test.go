@@ -73,9 +73,9 @@ func newBench(b *testing.B, prepare ...func(*storetest.DB)) *bench {
 		f(db)
 	}
 	gate, gated := newTollgate(b, db)
-	quiet := []string{"OUTBOX_POLL_MS=60000", "DB_POOL_MAX=20", "LOG_LEVEL=info", "API_V1_RATE_LIMIT_PER_MIN=1000000000"}
-	a := servertest.Beside(b, db, storetest.RedisURL(b), quiet...)
-	counted := servertest.Beside(b, db, storetest.RedisURL(b), append(quiet, "DATABASE_URL="+gated)...)
+	discardLogger := []string{"OUTBOX_POLL_MS=60000", "DB_POOL_MAX=20", "LOG_LEVEL=info", "API_V1_RATE_LIMIT_PER_MIN=1000000000"}
+	a := servertest.NewReplica(b, db, storetest.RedisURL(b), discardLogger...)
+	counted := servertest.NewReplica(b, db, storetest.RedisURL(b), append(discardLogger, "DATABASE_URL="+gated)...)
 	zone := a.Zone()
 	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, traits)
 		SELECT $1, 'application-' || n, 'Application ' || n, 'managed', 'sha256$', '{team:payments}' FROM generate_series(1, 50) AS n`, zone.ID)
@@ -126,7 +126,7 @@ func BenchmarkWayToAnOperation(b *testing.B) {
 	for _, way := range []struct {
 		name    string
 		handler http.Handler
-	}{{"bare", x.Running.Server.Bare()}, {"whole", x.Running.Server.Handler()}} {
+	}{{"bare", x.Service.Server.Bare()}, {"whole", x.Service.Server.Handler()}} {
 		b.Run(way.name, func(b *testing.B) {
 			served := httptest.NewServer(way.handler)
 			defer served.Close()
@@ -209,12 +209,12 @@ func BenchmarkOutboxDrain(b *testing.B) {
 			SELECT 'z' || n % 10, 'e' || n, 'caracal.sessions.revoke', jsonb_build_object('zone_id', 'z' || n % 10, 'session_id', 's' || n, 'reason', 'zone_archived'), 'bench'
 			FROM generate_series(1, $1) AS n`, events)
 		b.StartTimer()
-		a := servertest.Beside(b, db, storetest.RedisURL(b))
-		for a.Running.Server.Published() < events {
+		a := servertest.NewReplica(b, db, storetest.RedisURL(b))
+		for a.Service.Server.Published() < events {
 			time.Sleep(time.Millisecond)
 		}
 		b.StopTimer()
-		if err := a.Running.Stop(); err != nil {
+		if err := a.Service.Stop(); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()

@@ -139,7 +139,7 @@ func watch(t *testing.T, settings ...string) *watched {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.URL)
 
 	db, redisURL := storetest.New(t), storetest.RedisURL(t)
-	w.walker.API = servertest.Beside(t, db, strings.Replace(redisURL, "unix://", "unix://default:redis-"+stem+"@", 1),
+	w.walker.API = servertest.NewReplica(t, db, strings.Replace(redisURL, "unix://", "unix://default:redis-"+stem+"@", 1),
 		append([]string{"DATABASE_URL=" + tapped(t, db.URL(), w.postgres), "CARACAL_ADMIN_TOKEN=" + w.admin, "ZONE_KEK=" + asKey(1), "STREAMS_HMAC_KEY=" + asKey(2),
 			"METRICS_BEARER=" + metricsBearer, "API_BODY_LIMIT_BYTES=65536", "LOG_LEVEL=debug",
 			"API_V1_RATE_LIMIT_PER_MIN=1000000", "READY_RATE_LIMIT_PER_MIN=1000000", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=1000000"}, settings...)...)
@@ -149,7 +149,7 @@ func watch(t *testing.T, settings ...string) *watched {
 		mac.Write([]byte(label))
 		w.secrets["the derived token "+label] = []byte("cat_" + base64.RawURLEncoding.EncodeToString(mac.Sum(nil)))
 	}
-	w.API.Admin = w.With(w.admin)
+	w.API.Admin = w.ClientWithToken(w.admin)
 	monitor(t, w)
 	w.furnish()
 	return w
@@ -248,7 +248,7 @@ func (w *watched) secret() string {
 
 // send keeps all that is answered, but for the one sight of a secret that the
 // service has made.
-func (w *watched) send(method, path, body string, headers ...string) servertest.Raw {
+func (w *watched) send(method, path, body string, headers ...string) servertest.RawResponse {
 	w.t.Helper()
 	raw := w.Do(method, path, body, headers...)
 	text := string(raw.Body)
@@ -285,7 +285,7 @@ func (w *watched) send(method, path, body string, headers ...string) servertest.
 	return raw
 }
 
-func (w *watched) want(status int, method, path, body string) servertest.Raw {
+func (w *watched) want(status int, method, path, body string) servertest.RawResponse {
 	w.t.Helper()
 	raw := w.send(method, path, body, append(bearer(w.admin), "Content-Type", jsonType)...)
 	servertest.Expect(w.t, raw, status, "")
@@ -297,7 +297,7 @@ func (w *watched) everywhere() []place {
 	w.t.Helper()
 	metrics := w.send("GET", "/metrics", "", bearer(metricsBearer)...)
 	servertest.Expect(w.t, metrics, http.StatusOK, "")
-	if err := w.Running.Stop(); err != nil { // writes the last refusals and sends the last spans
+	if err := w.Service.Stop(); err != nil { // writes the last refusals and sends the last spans
 		w.t.Error(err)
 	}
 	places := []place{
@@ -692,7 +692,7 @@ func TestASecretIsPlantedInEverySecretMember(t *testing.T) {
 			look(part)
 		}
 	}
-	each(t, takesBody, func(_ *testing.T, op servertest.Operation) {
+	mapSlice(t, takesBody, func(_ *testing.T, op servertest.Operation) {
 		look(op.RequestBody.Value.Content.Get(jsonType).Schema)
 	})
 	slices.Sort(members)
@@ -740,7 +740,7 @@ func TestNoSecretLeavesWithATestOfAProvider(t *testing.T) { // not parallel: see
 		{"its certificate is nobody's", egress.Options{Resolver: resolver(there), Dial: dial}, http.StatusOK},
 		{"it is not there", egress.Options{Resolver: resolver(func(context.Context) []netip.Addr { return nil })}, http.StatusOK},
 		{"a panic", egress.Options{Resolver: resolver(func(ctx context.Context) []netip.Addr {
-			panic(fmt.Sprintf("%v %+v", ctx, middleware.FactsOf(ctx)))
+			panic(fmt.Sprintf("%v %+v", ctx, middleware.RequestInfoFrom(ctx)))
 		})}, http.StatusInternalServerError},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -834,13 +834,13 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	}
 	dataKey, wrapped := keys.NewDataKey("zone", 1)
 	plain := seal.Plaintext(checked.Secrets.Plaintext())
-	_, unopened := dataKey.Open(seal.Place{Zone: "zone"}, plain)
+	_, unopened := dataKey.Open(seal.Location{Zone: "zone"}, plain)
 	n := store.NewProvider{ProviderConfig: store.ProviderConfig{Kind: "api_key", Secrets: plain, SecretKeys: []string{key}}}
-	facts := &middleware.Facts{Bearer: stem, Body: []byte(stem), Query: map[string][]string{"token": {stem}}}
+	info := &middleware.RequestInfo{Bearer: stem, Body: []byte(stem), Query: map[string][]string{"token": {stem}}}
 	values := map[string]any{
 		"config": config, "pointer to config": &config, "setting": config.AdminToken, "checked": checked, "secrets": checked.Secrets, "secret": checked.Secrets[key], "changed": changed,
 		"new provider": n, "provider config": n.ProviderConfig, "plaintext": plain, "keys": keys, "data key": dataKey, "wrapped": wrapped,
-		"refusal": refused, "unopened": unopened, "facts": facts, "facts themselves": *facts,
+		"refusal": refused, "unopened": unopened, "facts": info, "facts themselves": *info,
 	}
 	for _, raw := range []string{
 		"https://u:" + stem + "@h.example.com/" + stem + "?token=" + stem, "http://h.example.com/" + stem, "https://h.example.com/" + stem, "https://1.2.3.4/?t=" + stem,
@@ -910,7 +910,7 @@ func TestNoSettingThatIsWrongIsQuoted(t *testing.T) {
 				"CARACAL_MODE=dev", "PORT=0", "REDIS_URL=redis://localhost", "DATABASE_URL=" + db.URL(), "ZONE_KEK=" + servertest.KEK, "DB_CONNECTION_TIMEOUT_MS=500", tt.setting,
 			})
 			if err == nil {
-				var running *server.Running
+				var running *server.Service
 				running, err = server.Start(t.Context(), config, slog.New(slog.NewJSONHandler(heard, nil)))
 				if err == nil {
 					_ = running.Stop()

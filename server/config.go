@@ -56,7 +56,7 @@ type Config struct {
 	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"requests a minute for /ready, for each address; 0 is no limit"`
 	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"failed authentications a minute, for each address, before the answer is 429; 0 is no limit"`
 	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global callers see"`
-	ResourcesPerZone      int     `env:"API_MAX_RESOURCES_PER_ZONE" default:"100000" min:"0" help:"live resources of a zone at the most; 0 is no limit"`
+	MaxResourcesPerZone   int     `env:"API_MAX_RESOURCES_PER_ZONE" default:"100000" min:"0" help:"live resources of a zone at the most; 0 is no limit"`
 	LastUsedDebounce      seconds `env:"ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC" default:"60" min:"0" help:"how often at the most a token's last_used_at is written"`
 
 	// Egress is how requests leave the house. It is no setting: only tests change it.
@@ -114,7 +114,7 @@ func LoadConfig(environ []string) (Config, error) {
 		return c, fmt.Errorf("%w: %w", ErrConfig, byVariable(err))
 	}
 	c.zoneKEKFile = values["ZONE_KEK_FILE"]
-	return c, c.check()
+	return c, c.validate()
 }
 
 // Keys are the key-encryption keys that ZONE_KEK names. What is wrong with them
@@ -185,11 +185,11 @@ func SettingsTable() string {
 	var b strings.Builder
 	b.WriteString("| setting | unless set | what it is |\n| --- | --- | --- |\n")
 	for field := range settings() {
-		usual := field.Tag.Get("default")
-		if usual != "" {
-			usual = "`" + usual + "`"
+		defaultValue := field.Tag.Get("default")
+		if defaultValue != "" {
+			defaultValue = "`" + defaultValue + "`"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", field.Tag.Get("env"), usual, field.Tag.Get("help"))
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", field.Tag.Get("env"), defaultValue, field.Tag.Get("help"))
 	}
 	return b.String()
 }
@@ -223,19 +223,19 @@ func byVariable(err error) error {
 	return errors.Join(named...)
 }
 
-func (c *Config) check() error {
-	var wrong []error
-	say := func(variable, format string, args ...any) {
-		wrong = append(wrong, fmt.Errorf("%w: %s "+format, append([]any{ErrConfig, variable}, args...)...))
+func (c *Config) validate() error {
+	var problems []error
+	add := func(variable, format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%w: %s "+format, append([]any{ErrConfig, variable}, args...)...))
 	}
 	for field := range settings() {
-		least := field.Tag.Get("min")
-		if least == "" {
+		minimum := field.Tag.Get("min")
+		if minimum == "" {
 			continue
 		}
-		bound, _ := strconv.ParseInt(least, 10, 64)
+		bound, _ := strconv.ParseInt(minimum, 10, 64)
 		if v := reflect.ValueOf(*c).FieldByIndex(field.Index).Int(); v < bound {
-			say(field.Tag.Get("env"), "is %d and must be %d or more", v, bound)
+			add(field.Tag.Get("env"), "is %d and must be %d or more", v, bound)
 		}
 	}
 	c.Mode = strings.ToLower(strings.TrimSpace(c.Mode))
@@ -243,24 +243,24 @@ func (c *Config) check() error {
 	case "dev":
 	case "rc", "stable":
 		if c.StreamsHMACKey == "" {
-			say("STREAMS_HMAC_KEY", "must be set in mode %s", c.Mode)
+			add("STREAMS_HMAC_KEY", "must be set in mode %s", c.Mode)
 		}
 	default:
-		say("CARACAL_MODE", "is %q and must be dev, rc or stable", c.Mode)
+		add("CARACAL_MODE", "is %q and must be dev, rc or stable", c.Mode)
 	}
 	if c.DatabaseURL == "" {
-		say("DATABASE_URL", "must be set")
+		add("DATABASE_URL", "must be set")
 	}
 	if c.RedisURL == "" {
-		say("REDIS_URL", "must be set")
+		add("REDIS_URL", "must be set")
 	}
 	if _, err := c.Keys(); c.ZoneKEK == "" {
-		say("ZONE_KEK", "must be set")
+		add("ZONE_KEK", "must be set")
 	} else if err != nil {
-		wrong = append(wrong, err)
+		problems = append(problems, err)
 	}
 	if _, err := c.streamsKey(); err != nil {
-		say("STREAMS_HMAC_KEY", "%w", err)
+		add("STREAMS_HMAC_KEY", "%w", err)
 	}
 	if c.Host == "" && c.Mode == "dev" {
 		c.Host = "127.0.0.1"
@@ -275,12 +275,12 @@ func (c *Config) check() error {
 		}
 		c.WorkerID = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
-	return errors.Join(wrong...)
+	return errors.Join(problems...)
 }
 
 // streamsKey is the key that signs events; nil signs none.
 func (c *Config) streamsKey() ([]byte, error) {
-	const least = 32
+	const minimum = 32
 	if c.StreamsHMACKey == "" {
 		return nil, nil
 	}
@@ -288,8 +288,8 @@ func (c *Config) streamsKey() ([]byte, error) {
 	if err != nil {
 		return nil, errors.New("is not hexadecimal")
 	}
-	if len(key) < least {
-		return nil, fmt.Errorf("has %d bytes and must have %d or more", len(key), least)
+	if len(key) < minimum {
+		return nil, fmt.Errorf("has %d bytes and must have %d or more", len(key), minimum)
 	}
 	return key, nil
 }

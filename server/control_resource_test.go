@@ -27,10 +27,10 @@ func TestOnlyGlobalCallersSeeAndManageTheControlResource(t *testing.T) {
 			t.Parallel()
 			a := servertest.New(t, tt.settings...)
 			z := newResourceZone(a)
-			global, zoned := a.As("", "write"), a.As(z.zone, "write")
+			global, zoned := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
 			body := client.NewResource{Identifier: &tt.audience, Scopes: []string{"control"}}
 			const managedElsewhere = "control API resource is managed only through the Control console path"
-			protected := func(answer servertest.Answer, detail string) {
+			protected := func(answer servertest.Response, detail string) {
 				t.Helper()
 				servertest.Expect(t, answer, 0, code.ProtectedResource)
 				if problem := problemOf(t, answer); problem.Detail == nil || *problem.Detail != detail {
@@ -61,11 +61,11 @@ func TestOnlyGlobalCallersSeeAndManageTheControlResource(t *testing.T) {
 			if _, revision := z.totals(); revision != 0 {
 				t.Errorf("gateways have to look %d times, though nothing is bound", revision)
 			}
-			if read := readResource(t, a.As("", "read"), z.zone, control.ID); !reflect.DeepEqual(read, want) {
+			if read := readResource(t, a.ClientFor("", "read"), z.zone, control.ID); !reflect.DeepEqual(read, want) {
 				t.Errorf("read %+v", read)
 			}
 			servertest.Expect(t, getResource(t, zoned, z.zone, control.ID), 0, code.ResourceNotFound)
-			servertest.Expect(t, getResource(t, a.As(z.zone, "read"), z.zone, control.ID), 0, code.ResourceNotFound)
+			servertest.Expect(t, getResource(t, a.ClientFor(z.zone, "read"), z.zone, control.ID), 0, code.ResourceNotFound)
 			protected(updateResource(t, zoned, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), managedElsewhere)
 			protected(updateResource(t, zoned, z.zone, control.ID, client.ResourcePatch{Identifier: new("urn:mine")}), managedElsewhere)
 			protected(updateResource(t, zoned, z.zone, z.resource(t).ID, client.ResourcePatch{Identifier: &tt.audience}), managedElsewhere)
@@ -98,7 +98,7 @@ func TestANameLeadsToTheControlResourceOrToAnother(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "CONTROL_AUDIENCE=resource://control-2")
 	z := newResourceZone(a)
-	zoned := a.As(z.zone, "write")
+	zoned := a.ClientFor(z.zone, "write")
 	called := func(name string) client.NewResource {
 		return z.body(func(b *client.NewResource) { b.Name = &name })
 	}
@@ -171,14 +171,14 @@ func TestAResourceBecomesTheControlResourceAndAnOrdinaryOneAgain(t *testing.T) {
 	if r.GatewayApplicationID != nil || r.CredentialProviderID != "provider-none-"+z.zone || r.UpstreamURL == nil || bumped != 1 {
 		t.Errorf("gateways look %d times; it is %+v", bumped, r)
 	}
-	servertest.Expect(t, getResource(t, a.As(z.zone, "read"), z.zone, id), 0, code.ResourceNotFound)
+	servertest.Expect(t, getResource(t, a.ClientFor(z.zone, "read"), z.zone, id), 0, code.ResourceNotFound)
 	update(client.ResourcePatch{Identifier: new("urn:x")}, code.GatewayApplicationRequired)
 	r, bumped = update(client.ResourcePatch{Identifier: new("urn:x"), GatewayApplicationID: is(z.application)}, "")
 	if *r.GatewayApplicationID != z.application || r.CredentialProviderID != "provider-none-"+z.zone || bumped != 1 {
 		t.Errorf("gateways look %d times; it is %+v", bumped, r)
 	}
-	readResource(t, a.As(z.zone, "read"), z.zone, id)
-	servertest.Expect(t, deleteResource(t, a.As(z.zone, "write"), z.zone, id), http.StatusNoContent, "")
+	readResource(t, a.ClientFor(z.zone, "read"), z.zone, id)
+	servertest.Expect(t, deleteResource(t, a.ClientFor(z.zone, "write"), z.zone, id), http.StatusNoContent, "")
 	z.control(t)
 	z.counted(t)
 }
@@ -310,7 +310,7 @@ func TestTheControlResourceGetsNoCredentialThatSomebodyMadeOfItsProvider(t *test
 	a := servertest.New(t)
 	z := newResourceZone(a)
 	control := z.control(t)
-	changed, err := a.As(z.zone, "write").UpdateProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID, nil,
+	changed, err := a.ClientFor(z.zone, "write").UpdateProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID, nil,
 		client.ProviderPatch{Kind: new(client.ProviderKindAPIKey), ConfigJSON: configOf(keyConfig)})
 	if err != nil {
 		t.Fatal(err)

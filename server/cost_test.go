@@ -67,13 +67,13 @@ func newTollgate(t testing.TB, db *storetest.DB) (*tollgate, string) {
 	return g, to.String()
 }
 
-func pass(from, to net.Conn, each func()) {
+func pass(from, to net.Conn, mapSlice func()) {
 	defer to.Close()
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
 		if n > 0 {
-			each()
+			mapSlice()
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return
 			}
@@ -89,7 +89,7 @@ func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	gate, databaseURL := newTollgate(t, db)
-	a := servertest.Beside(t, db, storetest.RedisURL(t), "DATABASE_URL="+databaseURL, "OUTBOX_POLL_MS=3600000")
+	a := servertest.NewReplica(t, db, storetest.RedisURL(t), "DATABASE_URL="+databaseURL, "OUTBOX_POLL_MS=3600000")
 	zone := a.Zone()
 	made, err := a.Admin.CreateApplicationWithResponse(t.Context(), zone.ID, client.NewApplication{Name: "x", RegistrationMethod: "managed"})
 	if err != nil {
@@ -154,8 +154,8 @@ func TestAllocations(t *testing.T) { // not parallel: it counts the allocations 
 		handler http.Handler
 		most    float64
 	}{
-		{"whole", a.Running.Server.Handler(), 117},
-		{"bare", a.Running.Server.Bare(), 85},
+		{"whole", a.Service.Server.Handler(), 117},
+		{"bare", a.Service.Server.Bare(), 85},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			request := httptest.NewRequest("GET", "/v1/zones/"+zone.ID, nil)

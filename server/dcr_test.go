@@ -64,19 +64,19 @@ func TestRegisterApplication(t *testing.T) {
 		{"for an hour", a.Admin, "", during(3600), ""},
 		{"for no time", a.Admin, zone, during(0), code.InvalidApplication},
 		{"for too long", a.Admin, zone, during(3601), code.InvalidApplication},
-		{"by a zone token", a.As(zone, "write"), zone, named("Job"), ""},
+		{"by a zone token", a.ClientFor(zone, "write"), zone, named("Job"), ""},
 		{"a name of one space", a.Admin, "", named(" "), ""},
 		{"the longest name", a.Admin, "", named(strings.Repeat("😀", 200)), ""},
 		{"name too long", a.Admin, zone, named(strings.Repeat("é", 201)), code.InvalidApplication},
 		{"name empty", a.Admin, zone, named(""), code.InvalidApplication},
 		{"reserved name", a.Admin, "", named("caracal.sys/x"), ""},
-		{"reserved name, not bootstrap", a.As("", "write"), zone, named("caracal.sys/x"), code.ReservedNamespace},
+		{"reserved name, not bootstrap", a.ClientFor("", "write"), zone, named("caracal.sys/x"), code.ReservedNamespace},
 		{"zone closed", a.Admin, closed, named("x"), code.DCRDisabled},
 		{"zone unknown", a.Admin, "nowhere", named("x"), code.ZoneNotFound},
 		{"zone archived", a.Admin, gone, named("x"), code.ZoneNotFound},
 		{"Caracal's own zone", a.Admin, system, named("x"), ""},
-		{"Caracal's own zone, not bootstrap", a.As("", "write"), system, named("x"), code.SystemZoneReadOnly},
-		{"read token", a.As("", "read"), zone, named("x"), code.AdminTokenReadOnly},
+		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, named("x"), code.SystemZoneReadOnly},
+		{"read token", a.ClientFor("", "read"), zone, named("x"), code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -116,13 +116,13 @@ func TestATokenRegistersTenASecondInAZone(t *testing.T) {
 	a := servertest.New(t)
 	zone, other := openZone(a), openZone(a)
 	headers := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
-	admitted := until(t, 500, code.DCRRateLimitExceeded, func() servertest.Raw {
+	admitted := until(t, 500, code.DCRRateLimitExceeded, func() servertest.RawResponse {
 		return a.Do("POST", "/v1/zones/"+zone+"/applications/dcr", `{"name":"Job"}`, headers...)
 	})
 	if admitted < 10 {
 		t.Errorf("%d were admitted, want 10", admitted)
 	}
-	servertest.Expect(t, register(t, a.As(zone, "write"), zone), http.StatusCreated, "")
+	servertest.Expect(t, register(t, a.ClientFor(zone, "write"), zone), http.StatusCreated, "")
 	servertest.Expect(t, register(t, a.Admin, other), http.StatusCreated, "")
 }
 
@@ -150,17 +150,17 @@ func TestHoweverManyRegisterAtOnceAThousandAreLive(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := openZone(a)
-	const free, tokens, each = 5, 4, 5
+	const free, tokens, mapSlice = 5, 4, 5
 	a.DB.DCRApplications(zone, 1000-free)
-	answers := make(chan *client.RegisterApplicationResponse, tokens*each)
+	answers := make(chan *client.RegisterApplicationResponse, tokens*mapSlice)
 	for range tokens { // more than one, that none meets the limit of its second
-		as := a.As(zone, "write")
-		for range each {
+		as := a.ClientFor(zone, "write")
+		for range mapSlice {
 			go func() { answers <- register(t, as, zone) }()
 		}
 	}
 	got := map[int]int{}
-	for range tokens * each {
+	for range tokens * mapSlice {
 		resp := <-answers
 		if resp.JSON201 == nil {
 			servertest.Expect(t, resp, 0, code.DCRLimitExceeded)
@@ -190,8 +190,8 @@ func TestGetDCRStatus(t *testing.T) {
 		live int64
 		want code.Code
 	}{
-		{"open", a.As("", "read"), open, true, 3, ""},
-		{"closed", a.As(closed, "read"), closed, false, 1, ""},
+		{"open", a.ClientFor("", "read"), open, true, 3, ""},
+		{"closed", a.ClientFor(closed, "read"), closed, false, 1, ""},
 		{"unknown", a.Admin, "nowhere", false, 0, code.ZoneNotFound},
 		{"archived", a.Admin, gone, false, 0, code.ZoneNotFound},
 	} {
@@ -253,7 +253,7 @@ func TestTheEndOfRegistration(t *testing.T) {
 			a.DB.DCRApplications(zone, int(tt.before)+1)
 			a.DB.Exec("UPDATE applications SET expires_at = now() WHERE zone_id = $1 AND id LIKE '%-1'", zone) // expired ones are nobody's business
 			kept := newApplication(t, a, zone).ID
-			resp, err := a.As(zone, "write").UpdateZoneWithResponse(t.Context(), zone, nil, tt.patch)
+			resp, err := a.ClientFor(zone, "write").UpdateZoneWithResponse(t.Context(), zone, nil, tt.patch)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -315,7 +315,7 @@ func TestWhatIsKeptLiveCanBeRevokedLater(t *testing.T) {
 func TestNobodyRegistersPastAShutdown(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	as := []*client.ClientWithResponses{a.As("", "write"), a.As("", "write")}
+	as := []*client.ClientWithResponses{a.ClientFor("", "write"), a.ClientFor("", "write")}
 	admitted := 0
 	for range 10 {
 		zone := openZone(a)

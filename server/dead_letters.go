@@ -12,16 +12,16 @@ import (
 
 // ListDeadLetters answers GET /v1/dead-letters.
 func (s *Server) ListDeadLetters(ctx context.Context, req api.ListDeadLettersRequestObject) (api.ListDeadLettersResponseObject, error) {
-	page, err := pageOf(req.Params.Cursor, req.Params.Limit, "dead-letters")
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, "dead-letters")
 	if err != nil {
 		return nil, err
 	}
-	letters, err := s.reads(ctx).DeadLetters(ctx, page)
+	letters, err := s.storeFor(ctx).DeadLetters(ctx, page)
 	if err != nil {
 		return nil, err
 	}
-	letters, link := cut(ctx, letters, page, "dead-letters", func(e db.Outbox) store.Place { return store.Place{Time: e.CreatedAt, ID: e.ID} })
-	return api.ListDeadLetters200JSONResponse{Body: each(letters, toDeadLetter), Headers: api.ListDeadLetters200ResponseHeaders{Link: link}}, nil
+	letters, link := paginate(ctx, letters, page, "dead-letters", func(e db.Outbox) store.Position { return store.Position{Time: e.CreatedAt, ID: e.ID} })
+	return api.ListDeadLetters200JSONResponse{Body: mapSlice(letters, toDeadLetter), Headers: api.ListDeadLetters200ResponseHeaders{Link: link}}, nil
 }
 
 // RearmDeadLetter answers POST /v1/dead-letters/{id}/rearm.
@@ -47,7 +47,7 @@ func toDeadLetter(e db.Outbox) api.DeadLetter {
 	_ = json.Unmarshal(e.Fields, &fields) // the store wrote it as an object of strings
 	return api.DeadLetter{
 		ID: e.ID, ZoneID: e.ZoneID, Stream: e.Stream, Fields: fields, RequestID: e.RequestID,
-		Attempts: e.Attempts, LastError: or(e.LastError, ""),
-		CreatedAt: timestamp.Time(e.CreatedAt), DeadAt: timestamp.Time(or(e.DeadAt, e.CreatedAt)),
+		Attempts: e.Attempts, LastError: valueOr(e.LastError, ""),
+		CreatedAt: timestamp.Time(e.CreatedAt), DeadAt: timestamp.Time(valueOr(e.DeadAt, e.CreatedAt)),
 	}
 }

@@ -100,7 +100,7 @@ func TestTheDocsAreOnInDevModeUnlessSaid(t *testing.T) {
 
 // fetch asks for what is no part of the spec, and as it travels: nothing is
 // unpacked on the way.
-func fetch(t *testing.T, a *servertest.API, method, path string, headers ...string) servertest.Raw {
+func fetch(t *testing.T, a *servertest.API, method, path string, headers ...string) servertest.RawResponse {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, a.URL+path, nil)
 	if err != nil {
@@ -120,5 +120,5 @@ func fetch(t *testing.T, a *servertest.API, method, path string, headers ...stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	return servertest.Raw{Response: resp, Body: body}
+	return servertest.RawResponse{Response: resp, Body: body}
 }

@@ -53,7 +53,7 @@ func TestPagesAreWhatTheGeneratedTypesSay(t *testing.T) {
 		if err := (zonesPage{rows: zones}).VisitListZonesResponse(w); err != nil {
 			t.Fatal(err)
 		}
-		same(t, w.Body.Bytes(), each(zones, toZone))
+		same(t, w.Body.Bytes(), mapSlice(zones, toZone))
 	}
 }
 

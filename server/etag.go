@@ -10,13 +10,13 @@ import (
 // etag is a row's version as an entity tag (RFC 9110 §8.8.3).
 func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
-// match is the versions that an If-Match header admits (RFC 9110 §13.1.1). A
+// precondition is the versions that an If-Match header admits (RFC 9110 §13.1.1). A
 // tag that we never made admits none.
-func match(header *string) store.Match {
+func precondition(header *string) store.Precondition {
 	if header == nil || strings.TrimSpace(*header) == "*" {
-		return store.Match{}
+		return store.Precondition{}
 	}
-	m := store.Match{Said: true}
+	m := store.Precondition{Present: true}
 	for tag := range strings.SplitSeq(*header, ",") {
 		tag = strings.TrimSpace(tag)
 		version, err := strconv.ParseInt(strings.Trim(tag, `"`), 10, 64)

@@ -22,7 +22,7 @@ func (s *Server) Bare() http.Handler {
 	e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			c.SetRequest(r.WithContext(middleware.WithFacts(r.Context(), &middleware.Facts{Method: r.Method, Token: token})))
+			c.SetRequest(r.WithContext(middleware.WithRequestInfo(r.Context(), &middleware.RequestInfo{Method: r.Method, Token: token})))
 			return next(c)
 		}
 	})

@@ -21,17 +21,17 @@ func (s *Server) GetHealth(context.Context, api.GetHealthRequestObject) (api.Get
 
 // GetReadiness answers GET /ready. Postgres and Redis are asked at once.
 func (s *Server) GetReadiness(ctx context.Context, _ api.GetReadinessRequestObject) (api.GetReadinessResponseObject, error) {
-	const patience = 5 * time.Second
+	const timeout = 5 * time.Second
 	select {
 	case <-s.draining:
-		yes := true
-		return api.GetReadiness503JSONResponse{Draining: &yes}, nil
+		draining := true
+		return api.GetReadiness503JSONResponse{Draining: &draining}, nil
 	default:
 	}
-	if !s.limits.readiness.Admit("ip:" + middleware.FactsOf(ctx).Address) {
+	if !s.limits.readiness.Allow("ip:" + middleware.RequestInfoFrom(ctx).Address) {
 		return nil, code.RateLimited
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	redis := make(chan api.ReadinessRedis, 1)
 	go func() {
@@ -53,7 +53,7 @@ func (s *Server) GetReadiness(ctx context.Context, _ api.GetReadinessRequestObje
 
 // GetMetrics answers GET /metrics.
 func (s *Server) GetMetrics(ctx context.Context, _ api.GetMetricsRequestObject) (api.GetMetricsResponseObject, error) {
-	if !s.mayScrape(middleware.FactsOf(ctx).Bearer) {
+	if !s.authorizeMetrics(middleware.RequestInfoFrom(ctx).Bearer) {
 		return nil, code.Unauthorized
 	}
 	families, err := s.metrics.registry.Gather()
@@ -70,7 +70,7 @@ func (s *Server) GetMetrics(ctx context.Context, _ api.GetMetricsRequestObject) 
 	return metricsText(text.Bytes()), nil
 }
 
-func (s *Server) mayScrape(bearer string) bool {
+func (s *Server) authorizeMetrics(bearer string) bool {
 	if s.config.MetricsBearer == "" {
 		return s.config.Mode == "dev"
 	}

@@ -37,7 +37,7 @@ func TestHealthAndReadiness(t *testing.T) {
 
 func TestReadyWithoutRedis(t *testing.T) {
 	t.Parallel()
-	a := servertest.Beside(t, storetest.New(t), "redis://127.0.0.1:1/0")
+	a := servertest.NewReplica(t, storetest.New(t), "redis://127.0.0.1:1/0")
 	ready := decode[client.Readiness](t, a.Do("GET", "/ready", ""))
 	if !ready.Ok || ready.Redis != client.ReadinessRedisUnreachable {
 		t.Errorf("ready says %+v", ready)

@@ -9,7 +9,7 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
-func decode[T any](t *testing.T, raw servertest.Raw) T {
+func decode[T any](t *testing.T, raw servertest.RawResponse) T {
 	t.Helper()
 	var v T
 	if err := json.Unmarshal(raw.Body, &v); err != nil {

@@ -14,7 +14,7 @@ import (
 
 // until calls at most n times, and says how often it took until the answer was
 // the code. Windows begin with the minute, so that a test may see two.
-func until(t *testing.T, n int, want code.Code, call func() servertest.Raw) int {
+func until(t *testing.T, n int, want code.Code, call func() servertest.RawResponse) int {
 	t.Helper()
 	for i := range n {
 		raw := call()
@@ -33,7 +33,7 @@ func until(t *testing.T, n int, want code.Code, call func() servertest.Raw) int 
 func TestAnAddressIsLimited(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=5")
-	admitted := until(t, 20, code.RateLimited, func() servertest.Raw { return a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...) })
+	admitted := until(t, 20, code.RateLimited, func() servertest.RawResponse { return a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...) })
 	if admitted < 5 {
 		t.Errorf("%d were admitted, want 5", admitted)
 	}
@@ -43,26 +43,26 @@ func TestAnAddressIsLimited(t *testing.T) {
 func TestReadinessIsLimited(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "READY_RATE_LIMIT_PER_MIN=3")
-	until(t, 20, code.RateLimited, func() servertest.Raw { return a.Do("GET", "/ready", "") })
+	until(t, 20, code.RateLimited, func() servertest.RawResponse { return a.Do("GET", "/ready", "") })
 }
 
 func TestWhoFailsTooOftenIsToldSo(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=3")
-	until(t, 20, code.RateLimited, func() servertest.Raw { return a.Do("GET", "/v1/zones", "", bearer("wrong")...) })
+	until(t, 20, code.RateLimited, func() servertest.RawResponse { return a.Do("GET", "/v1/zones", "", bearer("wrong")...) })
 	servertest.Expect(t, a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...), http.StatusOK, "")
 }
 
 func TestWithoutRedisEachLimitsAlone(t *testing.T) {
 	t.Parallel()
 	for _, nobody := range []string{"redis://127.0.0.1:1/0", strings.Replace(storetest.RedisURL(t), "unix://", "unix://:wrong@", 1)} {
-		a := servertest.Beside(t, storetest.New(t), nobody, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=20")
+		a := servertest.NewReplica(t, storetest.New(t), nobody, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=20")
 		start := time.Now()
 		for time.Since(start) < 600*time.Millisecond { // a few exchanges with nobody
 			a.Do("GET", "/v1/zones", "", bearer("wrong")...)
 			time.Sleep(50 * time.Millisecond)
 		}
-		until(t, 60, code.RateLimited, func() servertest.Raw { return a.Do("GET", "/v1/zones", "", bearer("wrong")...) })
+		until(t, 60, code.RateLimited, func() servertest.RawResponse { return a.Do("GET", "/v1/zones", "", bearer("wrong")...) })
 	}
 }
 
@@ -70,8 +70,8 @@ func TestReplicasCountTogether(t *testing.T) {
 	t.Parallel()
 	db, redisURL := storetest.New(t), storetest.RedisURL(t)
 	settings := []string{"READY_RATE_LIMIT_PER_MIN=20"}
-	one, two := servertest.Beside(t, db, redisURL, settings...), servertest.Beside(t, db, redisURL, settings...)
-	until(t, 60, code.RateLimited, func() servertest.Raw { return one.Do("GET", "/ready", "") })
+	one, two := servertest.NewReplica(t, db, redisURL, settings...), servertest.NewReplica(t, db, redisURL, settings...)
+	until(t, 60, code.RateLimited, func() servertest.RawResponse { return one.Do("GET", "/ready", "") })
 	// The other learns of it without having been asked once.
 	eventually(t, "the other replica refuses too", func() bool {
 		return two.Do("GET", "/ready", "").StatusCode() == http.StatusTooManyRequests

@@ -58,14 +58,14 @@ func (m *metrics) register(s *Server) {
 		gauge("caracal_api_db_pool_max_connections", "Postgres connections at the most.", pool(func() int32 { return s.store.Stat().MaxConns() })),
 		gauge("caracal_api_db_pool_acquired_connections", "Postgres connections in use.", pool(func() int32 { return s.store.Stat().AcquiredConns() })),
 		gauge("caracal_api_db_pool_idle_connections", "Postgres connections that wait for work.", pool(func() int32 { return s.store.Stat().IdleConns() })),
-		counter("caracal_api_refusals_dropped_total", "Refusals that could not be recorded in the audit trail.", func() float64 { return float64(s.refusals.dropped.Load()) }),
+		counter("caracal_api_refusals_dropped_total", "Refusals that could not be recorded in the audit trail.", func() float64 { return float64(s.denied.dropped.Load()) }),
 		counter("caracal_api_token_cache_hits_total", "Tokens that were recognised without a look into the database.", func() float64 { return float64(s.verifier.Stat().Hits) }),
 		counter("caracal_api_token_cache_misses_total", "Tokens that had to be looked up.", func() float64 { return float64(s.verifier.Stat().Misses) }),
 		counter("caracal_api_outbox_published_total", "Events that Redis has taken from this process.", func() float64 { return float64(s.outbox.Stat().Published) }),
-		counter("caracal_api_outbox_refused_total", "Times that Redis refused an event.", func() float64 { return float64(s.outbox.Stat().Refused) }),
-		counter("caracal_api_outbox_away_total", "Times that Redis could not take events.", func() float64 { return float64(s.outbox.Stat().Away) }),
+		counter("caracal_api_outbox_refused_total", "Times that Redis refused an event.", func() float64 { return float64(s.outbox.Stat().Rejected) }),
+		counter("caracal_api_outbox_away_total", "Times that Redis could not take events.", func() float64 { return float64(s.outbox.Stat().Unavailable) }),
 		outboxDepth{s.store},
-		counter("caracal_api_auth_failures_total", "Requests whose token was not recognised.", func() float64 { return float64(s.verifier.Stat().Refusals) }),
+		counter("caracal_api_auth_failures_total", "Requests whose token was not recognised.", func() float64 { return float64(s.verifier.Stat().Failures) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Which build this is; always 1.",
 			ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 }),
 	)
@@ -76,17 +76,17 @@ func (m *metrics) register(s *Server) {
 				ConstLabels: prometheus.Labels{"limit": limit.name, "decision": decision},
 			}, func() float64 { return float64(value()) }))
 		}
-		decisions("admitted", func() uint64 { return limit.Stat().Admitted })
-		decisions("refused", func() uint64 { return limit.Stat().Refused })
+		decisions("admitted", func() uint64 { return limit.Stat().Allowed })
+		decisions("refused", func() uint64 { return limit.Stat().Denied })
 	}
 }
 
 // observe one request. What is no operation of the spec counts under "".
-func (m *metrics) observe(operation string, status int, refusal code.Code, took time.Duration) {
+func (m *metrics) observe(operation string, status int, deniedRequest code.Code, took time.Duration) {
 	m.requests.WithLabelValues(operation).Observe(took.Seconds())
 	m.statuses.WithLabelValues(operation, statusClass(status)).Inc()
-	if refusal != "" {
-		m.errors.WithLabelValues(operation, string(refusal)).Inc()
+	if deniedRequest != "" {
+		m.errors.WithLabelValues(operation, string(deniedRequest)).Inc()
 	}
 }
 
@@ -115,8 +115,8 @@ func (outboxDepth) Describe(names chan<- *prometheus.Desc) {
 
 // Collect measures.
 func (o outboxDepth) Collect(into chan<- prometheus.Metric) {
-	const patience = 5 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	const timeout = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	stat, err := o.store.OutboxStat(ctx)
 	if err != nil {

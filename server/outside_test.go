@@ -178,13 +178,13 @@ func TestTheLastHopCounts(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "TRUST_PROXY=true", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=3")
 	n := 0
-	until(t, 20, code.RateLimited, func() servertest.Raw {
+	until(t, 20, code.RateLimited, func() servertest.RawResponse {
 		n++
 		return a.Do("GET", "/v1/zones", "", "X-Forwarded-For", fmt.Sprintf("10.9.9.%d, 10.0.0.5", n))
 	})
 	servertest.Expect(t, a.Do("GET", "/v1/zones", "", "X-Forwarded-For", "10.0.0.5, 10.0.0.6"), 0, code.InvalidAdminToken)
 	// Of an IPv6 network anybody has more addresses than can be counted.
-	until(t, 20, code.RateLimited, func() servertest.Raw {
+	until(t, 20, code.RateLimited, func() servertest.RawResponse {
 		n++
 		return a.Do("GET", "/v1/zones", "", "X-Forwarded-For", fmt.Sprintf("2001:db8::%x", n))
 	})

@@ -15,79 +15,79 @@ import (
 	"caracal.run/management/store"
 )
 
-// usualPage is how many rows a page has unless the caller says.
-const usualPage = 200
+// defaultPageSize is the number of rows of a page unless the request sets a limit.
+const defaultPageSize = 200
 
-// pageOf is the page that a caller asks for, of the list that is called so:
-// its name and whatever it is filtered by. It asks for one row too many, so
-// that cut knows whether there is a next page.
-func pageOf(cursor *string, limit *int, list string) (store.Page, error) {
-	page := store.Page{Before: store.Newest, Rows: int32(or(limit, usualPage)) + 1}
+// parsePage parses the cursor and limit of a list request. A scope names the
+// list and whatever filters it: a cursor is valid only in the scope that it was
+// made in.
+func parsePage(cursor *string, limit *int, scope string) (store.Page, error) {
+	page := store.Page{After: store.FirstPosition, Limit: int32(valueOr(limit, defaultPageSize))}
 	if cursor == nil {
 		return page, nil
 	}
-	place, ok := readCursor(*cursor, list)
+	position, ok := decodeCursor(*cursor, scope)
 	if !ok {
-		return page, code.InvalidCursor.At("is not a cursor of this list", "cursor")
+		return page, code.InvalidCursor.At("must be a cursor of this list", "cursor")
 	}
-	page.Before = place
+	page.After = position
 	return page, nil
 }
 
-// cut drops the row too many and, if there was one, says where the next page
-// is.
-func cut[T any](ctx context.Context, rows []T, page store.Page, list string, place func(T) store.Place) ([]T, *string) {
-	most := int(page.Rows) - 1
-	if len(rows) <= most {
+// paginate trims the extra row that the store reads and, if there was one,
+// returns the Link header of the next page.
+func paginate[T any](ctx context.Context, rows []T, page store.Page, scope string, position func(T) store.Position) ([]T, *string) {
+	limit := int(page.Limit)
+	if len(rows) <= limit {
 		return rows, nil
 	}
-	rows = rows[:most]
-	facts := middleware.FactsOf(ctx)
-	query := maps.Clone(facts.Query)
+	rows = rows[:limit]
+	info := middleware.RequestInfoFrom(ctx)
+	query := maps.Clone(info.Query)
 	if query == nil {
 		query = url.Values{}
 	}
-	query.Set("limit", strconv.Itoa(most))
-	query.Set("cursor", writeCursor(place(rows[most-1]), list))
-	link := "<" + facts.Path + "?" + query.Encode() + `>; rel="next"`
+	query.Set("limit", strconv.Itoa(limit))
+	query.Set("cursor", encodeCursor(position(rows[limit-1]), scope))
+	link := "<" + info.Path + "?" + query.Encode() + `>; rel="next"`
 	return rows, &link
 }
 
-// A cursor is, in base64url: its version, the list it is good for, the last
-// row's time in microseconds, and its id.
+// A cursor is, in base64url: a version, a hash of its scope, the last row's time
+// in microseconds, and that row's id.
 const (
-	cursorVersion = 1
-	cursorHead    = 1 + 8 + 8
+	cursorVersion    = 1
+	cursorHeaderSize = 1 + 8 + 8
 )
 
-func writeCursor(p store.Place, list string) string {
+func encodeCursor(p store.Position, scope string) string {
 	b := []byte{cursorVersion}
-	b = binary.BigEndian.AppendUint64(b, listHash(list))
+	b = binary.BigEndian.AppendUint64(b, scopeHash(scope))
 	b = binary.BigEndian.AppendUint64(b, uint64(p.Time.UnixMicro()))
 	return base64.RawURLEncoding.EncodeToString(append(b, p.ID...))
 }
 
-func readCursor(text, list string) (store.Place, bool) {
+func decodeCursor(text, scope string) (store.Position, bool) {
 	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(b) < cursorHead || b[0] != cursorVersion || binary.BigEndian.Uint64(b[1:]) != listHash(list) {
-		return store.Place{}, false
+	if err != nil || len(b) < cursorHeaderSize || b[0] != cursorVersion || binary.BigEndian.Uint64(b[1:]) != scopeHash(scope) {
+		return store.Position{}, false
 	}
 	at := time.UnixMicro(int64(binary.BigEndian.Uint64(b[9:])))
-	id := string(b[cursorHead:])
-	if at.Year() < 1970 || at.After(store.Newest.Time) || !middleware.IsID(id) {
-		return store.Place{}, false
+	id := string(b[cursorHeaderSize:])
+	if at.Year() < 1970 || at.After(store.FirstPosition.Time) || !middleware.IsID(id) {
+		return store.Position{}, false
 	}
-	return store.Place{Time: at, ID: id}, true
+	return store.Position{Time: at, ID: id}, true
 }
 
-func listHash(list string) uint64 {
+func scopeHash(scope string) uint64 {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(list)) // a hash takes everything
+	_, _ = h.Write([]byte(scope)) // a hash takes everything
 	return h.Sum64()
 }
 
-// each translates rows.
-func each[Row, Item any](rows []Row, translate func(Row) Item) []Item {
+// mapSlice translates rows.
+func mapSlice[Row, Item any](rows []Row, translate func(Row) Item) []Item {
 	items := make([]Item, len(rows))
 	for i, row := range rows {
 		items[i] = translate(row)
@@ -95,10 +95,10 @@ func each[Row, Item any](rows []Row, translate func(Row) Item) []Item {
 	return items
 }
 
-// or is what was said, or what is meant when nothing was.
-func or[T any](said *T, otherwise T) T {
-	if said == nil {
-		return otherwise
+// valueOr returns the value of p, or fallback if p is nil.
+func valueOr[T any](p *T, fallback T) T {
+	if p == nil {
+		return fallback
 	}
-	return *said
+	return *p
 }

@@ -75,9 +75,9 @@ func TestTheSpecDescribesEachMemberOfAProvidersConfiguration(t *testing.T) {
 		if closed := schema.AdditionalProperties.Has; closed == nil || *closed {
 			t.Errorf("%s admits what it does not name", name)
 		}
-		said := map[string]provider.Member{}
+		fromNullable := map[string]provider.Field{}
 		for member, ref := range schema.Properties {
-			said[member] = provider.Member{Name: member, Secret: ref.Value.WriteOnly, Required: slices.Contains(schema.Required, member)}
+			fromNullable[member] = provider.Field{Name: member, Secret: ref.Value.WriteOnly, Required: slices.Contains(schema.Required, member)}
 			if ref.Value.Description == "" {
 				t.Errorf("%s does not describe %s", name, member)
 			}
@@ -88,13 +88,13 @@ func TestTheSpecDescribesEachMemberOfAProvidersConfiguration(t *testing.T) {
 			}
 		}
 		for _, kind := range kinds {
-			table := map[string]provider.Member{}
-			for _, m := range kind.Members() {
+			table := map[string]provider.Field{}
+			for _, m := range kind.Fields() {
 				m.Required = m.Required && !m.Secret // a change need not send it again
 				table[m.Name] = m
 			}
-			if !maps.Equal(said, table) {
-				t.Errorf("%s has\n%+v, the table of %s\n%+v", name, said, kind, table)
+			if !maps.Equal(fromNullable, table) {
+				t.Errorf("%s has\n%+v, the table of %s\n%+v", name, fromNullable, kind, table)
 			}
 		}
 	}
@@ -106,7 +106,7 @@ func TestTheSpecShowsNoSecretOfAProvider(t *testing.T) {
 	t.Parallel()
 	schema := schemaOf(t, loadSpec(t), "Provider")
 	for _, kind := range provider.Kinds() {
-		for _, m := range kind.Members() {
+		for _, m := range kind.Fields() {
 			if m.Secret && schema.Properties[m.Name] != nil {
 				t.Errorf("a provider shows its %s", m.Name)
 			}
@@ -146,7 +146,7 @@ func TestEveryExampleOfAProviderIsAccepted(t *testing.T) {
 		if _, err := provider.Check(provider.Kind(example["kind"].(string)), encode(config)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if identifier, said := example["identifier"].(string); said && !provider.ValidIdentifier(identifier) {
+		if identifier, fromNullable := example["identifier"].(string); fromNullable && !provider.ValidIdentifier(identifier) {
 			t.Errorf("%s is identified by %q", name, identifier)
 		}
 	}

@@ -21,15 +21,15 @@ import (
 // ListProviders answers GET /v1/zones/{zoneId}/providers.
 func (s *Server) ListProviders(ctx context.Context, req api.ListProvidersRequestObject) (api.ListProvidersResponseObject, error) {
 	list := "providers of " + req.ZoneID
-	page, err := pageOf(req.Params.Cursor, req.Params.Limit, list)
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, list)
 	if err != nil {
 		return nil, err
 	}
-	providers, err := s.reads(ctx).Providers(ctx, req.ZoneID, page)
+	providers, err := s.storeFor(ctx).Providers(ctx, req.ZoneID, page)
 	if err != nil {
 		return nil, err
 	}
-	providers, link := cut(ctx, providers, page, list, func(p db.ListProvidersRow) store.Place { return store.Place{Time: p.CreatedAt, ID: p.ID} })
+	providers, link := paginate(ctx, providers, page, list, func(p db.ListProvidersRow) store.Position { return store.Position{Time: p.CreatedAt, ID: p.ID} })
 	return providersPage{providers, link}, nil
 }
 
@@ -65,15 +65,15 @@ func (p providersPage) VisitListProvidersResponse(w http.ResponseWriter) error {
 
 // CreateProvider answers POST /v1/zones/{zoneId}/providers.
 func (s *Server) CreateProvider(ctx context.Context, req api.CreateProviderRequestObject) (api.CreateProviderResponseObject, error) {
-	n := store.NewProvider{Name: unlessBlank(req.Body.Name), Identifier: unlessBlank(req.Body.Identifier)}
+	n := store.NewProvider{Name: nilIfEmpty(req.Body.Name), Identifier: nilIfEmpty(req.Body.Identifier)}
 	if err := errors.Join(n.Check(), checkProviderIdentifier(n.Identifier)); err != nil {
 		return nil, err
 	}
-	config, err := provider.Check(provider.Kind(req.Body.Kind), sentConfig(ctx, "{}"))
+	config, err := provider.Check(provider.Kind(req.Body.Kind), rawConfig(ctx, "{}"))
 	if err != nil {
-		return nil, configRefusal(err)
+		return nil, configError(err)
 	}
-	n.Base, n.ProviderConfig = baseIdentifier(or(n.Name, "")), toProviderConfig(config, config.Secrets.Names())
+	n.BaseIdentifier, n.ProviderConfig = baseIdentifier(valueOr(n.Name, "")), toProviderConfig(config, config.Secrets.Names())
 	var key seal.DataKey
 	if len(config.Secrets) > 0 {
 		if key, err = s.store.DataKey(ctx, cause(ctx), req.ZoneID); err != nil {
@@ -93,7 +93,7 @@ func (s *Server) CreateProvider(ctx context.Context, req api.CreateProviderReque
 
 // GetProvider answers GET /v1/zones/{zoneId}/providers/{id}.
 func (s *Server) GetProvider(ctx context.Context, req api.GetProviderRequestObject) (api.GetProviderResponseObject, error) {
-	p, err := s.reads(ctx).Provider(ctx, req.ZoneID, req.ID)
+	p, err := s.storeFor(ctx).Provider(ctx, req.ZoneID, req.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -102,29 +102,29 @@ func (s *Server) GetProvider(ctx context.Context, req api.GetProviderRequestObje
 
 // UpdateProvider answers PATCH /v1/zones/{zoneId}/providers/{id}.
 func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderRequestObject) (api.UpdateProviderResponseObject, error) {
-	patch := store.ProviderPatch{Name: unlessBlank(req.Body.Name), Identifier: unlessBlank(req.Body.Identifier)}
+	patch := store.ProviderPatch{Name: nilIfEmpty(req.Body.Name), Identifier: nilIfEmpty(req.Body.Identifier)}
 	if err := checkProviderIdentifier(patch.Identifier); err != nil {
 		return nil, err
 	}
-	config := sentConfig(ctx, "")
+	config := rawConfig(ctx, "")
 	if req.Body.Kind != nil || config != nil {
 		patch.Configure = func(stored store.ProviderConfig) (store.ProviderConfig, error) {
 			was := provider.Stored{Kind: provider.Kind(stored.Kind), SecretKeys: stored.SecretKeys}
-			becomes, err := provider.Change(was, (*provider.Kind)(req.Body.Kind), config)
+			change, err := provider.Change(was, (*provider.Kind)(req.Body.Kind), config)
 			if err != nil {
-				return stored, configRefusal(err)
+				return stored, configError(err)
 			}
-			if becomes.Public == nil { // the stored kind, and nothing else of a configuration
+			if change.Public == nil { // the stored kind, and nothing else of a configuration
 				if patch.Name == nil && patch.Identifier == nil {
 					return stored, code.NoFields
 				}
 				return stored, nil
 			}
-			return toProviderConfig(becomes.Config, becomes.SecretKeys), nil
+			return toProviderConfig(change.Config, change.SecretKeys), nil
 		}
 	}
 	var key seal.DataKey
-	if namesSecret(config) {
+	if hasSecretField(config) {
 		var err error
 		if key, err = s.store.DataKey(ctx, cause(ctx), req.ZoneID); err != nil {
 			return nil, err
@@ -132,7 +132,7 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 	}
 	var p db.Provider
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		p, err = tx.UpdateProvider(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch), key, patch)
+		p, err = tx.UpdateProvider(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch), key, patch)
 		return err
 	})
 	if err != nil {
@@ -144,7 +144,7 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 // DeleteProvider answers DELETE /v1/zones/{zoneId}/providers/{id}.
 func (s *Server) DeleteProvider(ctx context.Context, req api.DeleteProviderRequestObject) (api.DeleteProviderResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
-		return tx.DeleteProvider(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch))
+		return tx.DeleteProvider(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
 	})
 	if err != nil {
 		return nil, err
@@ -156,9 +156,9 @@ func (s *Server) DeleteProvider(ctx context.Context, req api.DeleteProviderReque
 // knows of the request before anybody else does.
 func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestObject) (api.TestProviderResponseObject, error) {
 	var endpoint provider.Endpoint
-	var unusable *provider.Error // the configuration is older than a rule
+	var invalidConfig *provider.Error // the configuration is older than a rule
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
-		unusable = nil
+		invalidConfig = nil
 		p, err := tx.TestProvider(ctx, req.ZoneID, req.ID)
 		if err != nil {
 			return err
@@ -167,7 +167,7 @@ func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestOb
 		switch {
 		case errors.Is(err, provider.ErrNoEndpoint):
 			return code.ProviderTestUnsupported
-		case errors.As(err, &unusable):
+		case errors.As(err, &invalidConfig):
 			return nil
 		}
 		return err
@@ -175,8 +175,8 @@ func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestOb
 	if err != nil {
 		return nil, err
 	}
-	if unusable != nil {
-		return api.TestProvider200JSONResponse{Detail: unusable.Message}, nil
+	if invalidConfig != nil {
+		return api.TestProvider200JSONResponse{Detail: invalidConfig.Message}, nil
 	}
 	answer, err := s.egress.Probe(ctx, endpoint.URL, endpoint.Hosts)
 	result := api.TestProvider200JSONResponse{DurationMs: answer.Duration.Milliseconds()}
@@ -191,11 +191,11 @@ func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestOb
 	return result, nil
 }
 
-// sentConfig is the configuration in the body, as it was written: what is wrong
+// rawConfig is the configuration in the body, as it was written: what is wrong
 // with it is told in its own order.
-func sentConfig(ctx context.Context, otherwise string) json.RawMessage {
+func rawConfig(ctx context.Context, otherwise string) json.RawMessage {
 	var body map[string]json.RawMessage // and no struct: that would take CONFIG_JSON too
-	if err := json.Unmarshal(middleware.FactsOf(ctx).Body, &body); err != nil || body["config_json"] == nil {
+	if err := json.Unmarshal(middleware.RequestInfoFrom(ctx).Body, &body); err != nil || body["config_json"] == nil {
 		if otherwise == "" {
 			return nil
 		}
@@ -204,15 +204,15 @@ func sentConfig(ctx context.Context, otherwise string) json.RawMessage {
 	return body["config_json"]
 }
 
-// namesSecret says whether a configuration has a member that is a secret of some
+// hasSecretField says whether a configuration has a member that is a secret of some
 // kind: of which kind the provider is, nobody knows before it is locked.
-func namesSecret(config json.RawMessage) bool {
+func hasSecretField(config json.RawMessage) bool {
 	var sent map[string]json.RawMessage
 	if err := json.Unmarshal(config, &sent); err != nil {
 		return false // there is none
 	}
 	for _, kind := range provider.Kinds() {
-		for _, m := range kind.Members() {
+		for _, m := range kind.Fields() {
 			if _, named := sent[m.Name]; named && m.Secret {
 				return true
 			}
@@ -222,25 +222,25 @@ func namesSecret(config json.RawMessage) bool {
 }
 
 func toProviderConfig(c provider.Config, secretKeys []string) store.ProviderConfig {
-	config := store.ProviderConfig{Kind: string(c.Kind), Public: c.Public, SecretKeys: secretKeys}
+	config := store.ProviderConfig{Kind: string(c.Kind), PublicConfig: c.Public, SecretKeys: secretKeys}
 	if len(c.Secrets) > 0 {
 		config.Secrets = seal.Plaintext(c.Secrets.Plaintext())
 	}
 	return config
 }
 
-// configRefusal gives what is wrong with a configuration its code.
-func configRefusal(err error) error {
-	var refusal *provider.Error
+// configError gives what is wrong with a configuration its code.
+func configError(err error) error {
+	var deniedRequest *provider.Error
 	switch {
 	case errors.Is(err, provider.ErrConfigRequired):
 		return code.ProviderConfigRequired
-	case errors.As(err, &refusal):
+	case errors.As(err, &deniedRequest):
 		path := []string{"config_json"}
-		if refusal.Key != "" {
-			path = append(path, refusal.Key)
+		if deniedRequest.Key != "" {
+			path = append(path, deniedRequest.Key)
 		}
-		return withMessage(code.InvalidProviderConfig, refusal.Message, path...)
+		return errorWithMessage(code.InvalidProviderConfig, deniedRequest.Message, path...)
 	}
 	return err
 }
@@ -248,28 +248,28 @@ func configRefusal(err error) error {
 // baseIdentifier is what a name suggests, short enough that what has to be added
 // to it, 33 characters at most, makes no identifier that the spec does not admit.
 func baseIdentifier(name string) string {
-	const longest = 500 - len("-") - 32
+	const maxBase = 500 - len("-") - 32
 	base := provider.BaseIdentifier(name)
-	return strings.TrimRight(base[:min(len(base), longest)], "-")
+	return strings.TrimRight(base[:min(len(base), maxBase)], "-")
 }
 
 func checkProviderIdentifier(identifier *string) error {
 	if identifier == nil || provider.ValidIdentifier(*identifier) {
 		return nil
 	}
-	return withMessage(code.InvalidProviderIdentifier,
+	return errorWithMessage(code.InvalidProviderIdentifier,
 		"provider identifier must start with provider:// and use lowercase letters, numbers, or hyphens", "identifier")
 }
 
-// withMessage is a refusal that says what is wrong in the contract's member too.
-func withMessage(refusal code.Code, message string, path ...string) error {
-	full := refusal.At(message, path...)
-	full.Members = map[string]any{"message": message}
+// errorWithMessage is a refusal that says what is wrong in the contract's member too.
+func errorWithMessage(deniedRequest code.Code, message string, path ...string) error {
+	full := deniedRequest.At(message, path...)
+	full.Fields = map[string]any{"message": message}
 	return full
 }
 
-// unlessBlank is a text that says something.
-func unlessBlank(text *string) *string {
+// nilIfEmpty is a text that says something.
+func nilIfEmpty(text *string) *string {
 	if text == nil || *text == "" { // white space was taken off before
 		return nil
 	}

@@ -70,7 +70,7 @@ func changeProvider(t *testing.T, as *client.ClientWithResponses, zone, id strin
 	return resp
 }
 
-func removeProvider(t *testing.T, as *client.ClientWithResponses, zone, id string) servertest.Answer {
+func removeProvider(t *testing.T, as *client.ClientWithResponses, zone, id string) servertest.Response {
 	t.Helper()
 	resp, err := as.DeleteProviderWithResponse(t.Context(), zone, id, nil)
 	if err != nil {
@@ -147,12 +147,12 @@ func openedOf(t *testing.T, db *storetest.DB, zone, id string) string {
 	const of = " FROM data_keys AS k JOIN providers AS p ON p.zone_id = k.zone_id AND p.data_key = k.number WHERE p.zone_id = $1 AND p.id = $2"
 	key, err := keys.Unwrap(seal.Wrapped{
 		Zone: zone, Number: storetest.Value[int32](db, "SELECT k.number"+of, zone, id),
-		By: storetest.Value[string](db, "SELECT k.wrapped_by"+of, zone, id), Bytes: storetest.Value[[]byte](db, "SELECT k.wrapped"+of, zone, id),
+		KEKID: storetest.Value[string](db, "SELECT k.wrapped_by"+of, zone, id), Bytes: storetest.Value[[]byte](db, "SELECT k.wrapped"+of, zone, id),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := key.Open(seal.Place{Zone: zone, Table: "providers", Column: "secret_config", Row: id}, sealed)
+	text, err := key.Open(seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}, sealed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func openedOf(t *testing.T, db *storetest.DB, zone, id string) string {
 
 // expectMessage wants the contract's message in its member, and as an issue
 // where the fault is.
-func expectMessage(t *testing.T, answer servertest.Answer, message string, path ...string) {
+func expectMessage(t *testing.T, answer servertest.Response, message string, path ...string) {
 	t.Helper()
 	p := problemOf(t, answer)
 	if p.Message == nil || *p.Message != message || p.Details == nil || !reflect.DeepEqual(p.Details.Issues, []client.Issue{{Path: path, Message: message}}) {
@@ -223,27 +223,27 @@ func TestCreateProvider(t *testing.T) {
 		{"identifier with a line feed", a.Admin, zone, of("x", "provider://a\nb"), code.InvalidProviderIdentifier, "", ""},
 		{"identifier of other letters", a.Admin, zone, of("x", "provider://é"), code.InvalidProviderIdentifier, "", ""},
 		{"reserved identifier", a.Admin, zone, of("", "provider://caracal-sys-x"), "", "provider://caracal-sys-x", "provider://caracal-sys-x"},
-		{"reserved identifier, not bootstrap", a.As("", "write"), zone, of("", " provider://caracal-sys-y"), code.ReservedNamespace, "", ""},
-		{"reserved identifier, zone token", a.As(zone, "write"), zone, of("x", "provider://caracal-sys-y"), code.ReservedNamespace, "", ""},
+		{"reserved identifier, not bootstrap", a.ClientFor("", "write"), zone, of("", " provider://caracal-sys-y"), code.ReservedNamespace, "", ""},
+		{"reserved identifier, zone token", a.ClientFor(zone, "write"), zone, of("x", "provider://caracal-sys-y"), code.ReservedNamespace, "", ""},
 		{"name that leads into the reserved namespace", a.Admin, zone, of("Caracal.SYS z", ""), "", "Caracal.SYS z", "provider://caracal-sys-z"},
-		{"name that leads into the reserved namespace, not bootstrap", a.As("", "write"), zone, of("caracal sys x", ""), code.ReservedNamespace, "", ""},
-		{"reserved name that is none of an identifier", a.As("", "write"), zone, of("caracal.sys/x", "provider://mine"), "", "caracal.sys/x", "provider://mine"},
-		{"almost reserved", a.As("", "write"), zone, of("x", "provider://caracal-sysx"), "", "x", "provider://caracal-sysx"},
+		{"name that leads into the reserved namespace, not bootstrap", a.ClientFor("", "write"), zone, of("caracal sys x", ""), code.ReservedNamespace, "", ""},
+		{"reserved name that is none of an identifier", a.ClientFor("", "write"), zone, of("caracal.sys/x", "provider://mine"), "", "caracal.sys/x", "provider://mine"},
+		{"almost reserved", a.ClientFor("", "write"), zone, of("x", "provider://caracal-sysx"), "", "x", "provider://caracal-sysx"},
 		{"kind unsaid", a.Admin, zone, client.NewProvider{Name: new("x")}, code.InvalidProvider, "", ""},
 		{"kind unheard of", a.Admin, zone, client.NewProvider{Name: new("x"), Kind: "API_KEY"}, code.InvalidProvider, "", ""},
 		{"key", a.Admin, zone, key(keyConfig), "", "Ledger", "provider://ledger"},
 		{"without the configuration that it needs", a.Admin, zone, client.NewProvider{Name: new("x"), Kind: "api_key"}, code.InvalidProviderConfig, "", ""},
 		{"without its secret", a.Admin, zone, key(`{"header_name":"X"}`), code.InvalidProviderConfig, "", ""},
-		{"zone token", a.As(zone, "write"), zone, of("By a zone token", ""), "", "By a zone token", "provider://by-a-zone-token"},
-		{"zone token of another zone", a.As(other, "write"), zone, of("x", ""), code.AdminTokenZoneMismatch, "", ""},
-		{"read token", a.As("", "read"), zone, of("x", ""), code.AdminTokenReadOnly, "", ""},
+		{"zone token", a.ClientFor(zone, "write"), zone, of("By a zone token", ""), "", "By a zone token", "provider://by-a-zone-token"},
+		{"zone token of another zone", a.ClientFor(other, "write"), zone, of("x", ""), code.AdminTokenZoneMismatch, "", ""},
+		{"read token", a.ClientFor("", "read"), zone, of("x", ""), code.AdminTokenReadOnly, "", ""},
 		{"zone unknown", a.Admin, "nowhere", of("x", ""), code.ZoneNotFound, "", ""},
 		{"zone unknown, with a secret", a.Admin, "nowhere", key(keyConfig), code.ZoneNotFound, "", ""},
 		{"zone archived", a.Admin, gone, of("x", ""), code.ZoneNotFound, "", ""},
 		{"zone archived, with a secret", a.Admin, gone, key(keyConfig), code.ZoneNotFound, "", ""},
 		{"Caracal's own zone", a.Admin, system, of("x", ""), "", "x", "provider://x"},
-		{"Caracal's own zone, not bootstrap", a.As("", "write"), system, of("x", ""), code.SystemZoneReadOnly, "", ""},
-		{"Caracal's own zone, with a secret, by its own token", a.As(system, "write"), system, key(keyConfig), code.SystemZoneReadOnly, "", ""},
+		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, of("x", ""), code.SystemZoneReadOnly, "", ""},
+		{"Caracal's own zone, with a secret, by its own token", a.ClientFor(system, "write"), system, key(keyConfig), code.SystemZoneReadOnly, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -399,7 +399,7 @@ func TestEveryKindOfProviderIsKeptAndItsSecretsAreSealed(t *testing.T) {
 			if bytes.Contains(sealedOf(a.DB, zone, made.ID), []byte(secretive)) {
 				t.Error("it is kept as it came")
 			}
-			answers := map[string]servertest.Answer{"create": created}
+			answers := map[string]servertest.Response{"create": created}
 			if answers["get"], err = a.Admin.GetProviderWithResponse(t.Context(), zone, made.ID); err != nil {
 				t.Fatal(err)
 			}
@@ -428,7 +428,7 @@ func TestAGeneratedProviderIdentifier(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	anybody := a.As("", "write")
+	anybody := a.ClientFor("", "write")
 	create := func(name string) client.Provider {
 		t.Helper()
 		resp, err := anybody.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: &name, Kind: "none"})
@@ -483,7 +483,7 @@ func TestANumberDoesNotLeadIntoTheReservedNamespace(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	anybody := a.As("", "write")
+	anybody := a.ClientFor("", "write")
 	create := func(as *client.ClientWithResponses) *client.CreateProviderResponse {
 		t.Helper()
 		resp, err := as.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("Caracal Sys"), Kind: "none"})
@@ -538,7 +538,7 @@ func TestAZoneGetsOneDataKeyHoweverManySealAtOnce(t *testing.T) {
 	if n := storetest.Value[int](a.DB, "SELECT count(*) FROM data_keys"); n != 0 {
 		t.Fatalf("there are %d data keys before the first secret", n)
 	}
-	zoned := a.As(zone, "write")
+	zoned := a.ClientFor(zone, "write")
 	const many = 6
 	ids := make([]string, many)
 	var all sync.WaitGroup
@@ -571,7 +571,7 @@ func TestAZoneGetsNoDataKeyBeforeItHasASecret(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	anybody := a.As("", "write")
+	anybody := a.ClientFor("", "write")
 	for want, body := range map[code.Code]client.NewProvider{
 		code.InvalidProvider:           {Kind: "api_key", ConfigJSON: configOf(keyConfig)},
 		code.InvalidProviderConfig:     {Name: new("x"), Kind: "api_key", ConfigJSON: configOf(`{"api_key":"hush"}`)},
@@ -603,7 +603,7 @@ func TestAKeyThatDoesNotOpenIsOurFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed := changeProvider(t, a.Admin, zone, made.ID, client.ProviderPatch{ConfigJSON: configOf(keyConfig)})
-	for _, answer := range []servertest.Answer{created, changed} {
+	for _, answer := range []servertest.Response{created, changed} {
 		servertest.Expect(t, answer, 0, code.InternalError)
 		if p := problemOf(t, answer); p.Message != nil || p.Details != nil || strings.Contains(p.ErrorDescription, "key") {
 			t.Errorf("answered %s", answer.GetBody())
@@ -627,8 +627,8 @@ func TestGetProvider(t *testing.T) {
 		zone, id string
 		want     code.Code
 	}{
-		{"global read", a.As("", "read"), zone, live, ""},
-		{"zone read", a.As(zone, "read"), zone, live, ""},
+		{"global read", a.ClientFor("", "read"), zone, live, ""},
+		{"zone read", a.ClientFor(zone, "read"), zone, live, ""},
 		{"archived", a.Admin, zone, gone, code.ProviderNotFound},
 		{"unknown", a.Admin, zone, "nobody", code.ProviderNotFound},
 		{"of another zone", a.Admin, zone, elsewhere, code.ProviderNotFound},
@@ -667,8 +667,8 @@ func TestAListShowsAProviderAsItselfDoes(t *testing.T) {
 		zone string
 		want []string // ids; none is [] and not null
 	}{
-		{"global read", a.As("", "read"), zone, want},
-		{"zone read", a.As(zone, "read"), zone, want},
+		{"global read", a.ClientFor("", "read"), zone, want},
+		{"zone read", a.ClientFor(zone, "read"), zone, want},
 		{"of a zone that has none", a.Admin, a.Zone().ID, nil},
 		{"of a zone that there is not", a.Admin, "nowhere", nil},
 	} {
@@ -680,7 +680,7 @@ func TestAListShowsAProviderAsItselfDoes(t *testing.T) {
 			}
 			servertest.Expect(t, listed, http.StatusOK, "")
 			var got []string
-			for i, one := range decode[[]json.RawMessage](t, servertest.Raw{Body: listed.Body}) {
+			for i, one := range decode[[]json.RawMessage](t, servertest.RawResponse{Body: listed.Body}) {
 				id := (*listed.JSON200)[i].ID
 				got = append(got, id)
 				read, err := tt.as.GetProviderWithResponse(t.Context(), tt.zone, id)
@@ -753,7 +753,7 @@ func TestUpdateProvider(t *testing.T) {
 		want     code.Code
 	}{
 		{"name", a.Admin, zone, "", named, ""},
-		{"name, by a zone token", a.As(zone, "write"), zone, "", named, ""},
+		{"name, by a zone token", a.ClientFor(zone, "write"), zone, "", named, ""},
 		{"name, the identifier blank", a.Admin, zone, "", client.ProviderPatch{Name: new("Renamed"), Identifier: new(" ")}, ""},
 		{"identifier", a.Admin, zone, "", identified(" provider://new-1"), ""},
 		{"identifier of another zone's", a.Admin, zone, "", identified("provider://provider-1"), ""},
@@ -762,9 +762,9 @@ func TestUpdateProvider(t *testing.T) {
 		{"identifier malformed, of nothing", a.Admin, zone, "nobody", identified("a"), code.InvalidProviderIdentifier},
 		{"identifier taken", a.Admin, zone, "", identified("provider://taken"), code.ProviderIdentifierConflict},
 		{"identifier reserved", a.Admin, zone, "", identified("provider://caracal-sys-x"), ""},
-		{"identifier reserved, not bootstrap", a.As("", "write"), zone, "", identified("provider://caracal-sys-y"), code.ReservedNamespace},
-		{"identifier reserved as it was, not bootstrap", a.As("", "write"), zone, reserved, identified("provider://caracal-sys-own"), code.ReservedNamespace},
-		{"name of one that has a reserved identifier", a.As("", "write"), zone, reserved, named, code.ReservedNamespace},
+		{"identifier reserved, not bootstrap", a.ClientFor("", "write"), zone, "", identified("provider://caracal-sys-y"), code.ReservedNamespace},
+		{"identifier reserved as it was, not bootstrap", a.ClientFor("", "write"), zone, reserved, identified("provider://caracal-sys-own"), code.ReservedNamespace},
+		{"name of one that has a reserved identifier", a.ClientFor("", "write"), zone, reserved, named, code.ReservedNamespace},
 		{"name too long", a.Admin, zone, "", client.ProviderPatch{Name: new(strings.Repeat("x", 1001))}, code.InvalidProvider},
 		{"kind unheard of", a.Admin, zone, "", configured("basic", "{}"), code.InvalidProvider},
 		{"another kind", a.Admin, zone, "", configured("bearer_token", bearerConfig), ""},
@@ -785,11 +785,11 @@ func TestUpdateProvider(t *testing.T) {
 		{"zone unknown", a.Admin, "nowhere", "nobody", named, code.ZoneNotFound},
 		{"zone unknown, the configuration", a.Admin, "nowhere", "nobody", configured("", "{}"), code.ZoneNotFound},
 		{"zone archived", a.Admin, gone, "nobody", named, code.ZoneNotFound},
-		{"zone token of another zone", a.As(other, "write"), zone, "", named, code.AdminTokenZoneMismatch},
-		{"read token", a.As("", "read"), zone, "", named, code.AdminTokenReadOnly},
+		{"zone token of another zone", a.ClientFor(other, "write"), zone, "", named, code.AdminTokenZoneMismatch},
+		{"read token", a.ClientFor("", "read"), zone, "", named, code.AdminTokenReadOnly},
 		{"Caracal's own zone", a.Admin, system, "", named, ""},
-		{"Caracal's own zone, not bootstrap", a.As("", "write"), system, systems, named, code.SystemZoneReadOnly},
-		{"Caracal's own zone, the configuration, not bootstrap", a.As("", "write"), system, systems, configured("", "{}"), code.SystemZoneReadOnly},
+		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, systems, named, code.SystemZoneReadOnly},
+		{"Caracal's own zone, the configuration, not bootstrap", a.ClientFor("", "write"), system, systems, configured("", "{}"), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -973,7 +973,7 @@ func TestAProviderIsChangedAndDeletedOnlyAsItWasRead(t *testing.T) {
 		}
 		return resp
 	}
-	remove := func(ifMatch string) servertest.Answer {
+	remove := func(ifMatch string) servertest.Response {
 		t.Helper()
 		resp, err := a.Admin.DeleteProviderWithResponse(t.Context(), zone, id, &client.DeleteProviderParams{IfMatch: &ifMatch})
 		if err != nil {
@@ -1140,21 +1140,21 @@ func TestDeleteProvider(t *testing.T) {
 		zone, id string // id "": a new provider
 		want     code.Code
 	}{
-		{"by a global token", a.As("", "write"), zone, "", ""},
-		{"by a zone token", a.As(zone, "write"), zone, "", ""},
+		{"by a global token", a.ClientFor("", "write"), zone, "", ""},
+		{"by a zone token", a.ClientFor(zone, "write"), zone, "", ""},
 		{"a live resource names it", a.Admin, zone, inUse, code.ProviderInUse},
 		{"an archived resource names it", a.Admin, zone, released, ""},
 		{"none, and a resource names it", a.Admin, zone, none, ""},
 		{"caracal_mandate, and a resource names it", a.Admin, zone, mandate, ""},
-		{"reserved identifier, not bootstrap", a.As("", "write"), zone, reserved, code.ReservedNamespace},
+		{"reserved identifier, not bootstrap", a.ClientFor("", "write"), zone, reserved, code.ReservedNamespace},
 		{"unknown", a.Admin, zone, "nobody", code.ProviderNotFound},
 		{"of another zone", a.Admin, zone, a.DB.Provider(other), code.ProviderNotFound},
 		{"zone unknown", a.Admin, "nowhere", "nobody", code.ZoneNotFound},
 		{"zone archived", a.Admin, gone, "nobody", code.ZoneNotFound},
-		{"zone token of another zone", a.As(other, "write"), zone, inUse, code.AdminTokenZoneMismatch},
-		{"read token", a.As("", "read"), zone, inUse, code.AdminTokenReadOnly},
+		{"zone token of another zone", a.ClientFor(other, "write"), zone, inUse, code.AdminTokenZoneMismatch},
+		{"read token", a.ClientFor("", "read"), zone, inUse, code.AdminTokenReadOnly},
 		{"Caracal's own zone", a.Admin, system, "", ""},
-		{"Caracal's own zone, not bootstrap", a.As("", "write"), system, a.DB.Provider(system), code.SystemZoneReadOnly},
+		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, a.DB.Provider(system), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -1199,30 +1199,30 @@ func TestWhatPeopleHaveGrantedEndsWithWhatTheyGrantedItTo(t *testing.T) {
 	addProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "bearer_token", ConfigJSON: configOf(bearerConfig)}) // the zone has a data key
 	for _, tt := range []struct {
 		name string
-		do   func(t *testing.T, id, resource string) servertest.Answer
+		do   func(t *testing.T, id, resource string) servertest.Response
 		code code.Code // "" is a change
 		want string    // of the grant
 	}{
-		{"renamed", func(t *testing.T, id, _ string) servertest.Answer {
+		{"renamed", func(t *testing.T, id, _ string) servertest.Response {
 			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Name: new("x")})
 		}, "", activeGrant},
-		{"configured", func(t *testing.T, id, _ string) servertest.Answer {
+		{"configured", func(t *testing.T, id, _ string) servertest.Response {
 			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{ConfigJSON: configOf(codeConfig)})
 		}, "", activeGrant},
-		{"of the same kind again", func(t *testing.T, id, _ string) servertest.Answer {
+		{"of the same kind again", func(t *testing.T, id, _ string) servertest.Response {
 			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("oauth2_authorization_code")), ConfigJSON: configOf(codeConfig)})
 		}, "", activeGrant},
-		{"of another kind", func(t *testing.T, id, _ string) servertest.Answer {
+		{"of another kind", func(t *testing.T, id, _ string) servertest.Response {
 			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("oauth2_client_credentials")), ConfigJSON: configOf(clientConfig)})
 		}, "", revokedGrant},
-		{"of another kind, refused", func(t *testing.T, id, _ string) servertest.Answer {
+		{"of another kind, refused", func(t *testing.T, id, _ string) servertest.Response {
 			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("api_key")), ConfigJSON: configOf(`{}`)})
 		}, code.InvalidProviderConfig, activeGrant},
-		{"deleted", func(t *testing.T, id, resource string) servertest.Answer {
+		{"deleted", func(t *testing.T, id, resource string) servertest.Response {
 			a.DB.Exec(endResource, zone, resource)
 			return removeProvider(t, a.Admin, zone, id)
 		}, "", revokedGrant},
-		{"not deleted, being in use", func(t *testing.T, id, _ string) servertest.Answer {
+		{"not deleted, being in use", func(t *testing.T, id, _ string) servertest.Response {
 			return removeProvider(t, a.Admin, zone, id)
 		}, code.ProviderInUse, activeGrant},
 	} {
@@ -1291,7 +1291,7 @@ func TestWhatHappensToAProviderIsInTheTrail(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	zoned := a.As(zone, "write")
+	zoned := a.ClientFor(zone, "write")
 	id := addProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
 	for _, patch := range []client.ProviderPatch{
 		{Name: new("Renamed"), Identifier: new("provider://renamed")},
@@ -1504,17 +1504,17 @@ func TestWhoMayTestAProviderAndWhich(t *testing.T) {
 		want     code.Code
 	}
 	tests := []row{
-		{"global token", a.As("", "write"), zone, live, ""},
-		{"zone token", a.As(zone, "write"), zone, live, ""},
-		{"read token", a.As("", "read"), zone, live, code.AdminTokenReadOnly},
-		{"zone token of another zone", a.As(other, "write"), zone, live, code.AdminTokenZoneMismatch},
+		{"global token", a.ClientFor("", "write"), zone, live, ""},
+		{"zone token", a.ClientFor(zone, "write"), zone, live, ""},
+		{"read token", a.ClientFor("", "read"), zone, live, code.AdminTokenReadOnly},
+		{"zone token of another zone", a.ClientFor(other, "write"), zone, live, code.AdminTokenZoneMismatch},
 		{"unknown", a.Admin, zone, "nobody", code.ProviderNotFound},
 		{"archived", a.Admin, zone, gone, code.ProviderNotFound},
 		{"of another zone", a.Admin, zone, elsewhere, code.ProviderNotFound},
 		{"zone unknown", a.Admin, "nowhere", live, code.ZoneNotFound},
 		{"zone archived", a.Admin, archived, below, code.ZoneNotFound},
 		{"Caracal's own zone", a.Admin, system, systems, ""},
-		{"Caracal's own zone, not bootstrap", a.As("", "write"), system, systems, code.SystemZoneReadOnly},
+		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, systems, code.SystemZoneReadOnly},
 	}
 	for _, s := range samples {
 		if want := code.ProviderTestUnsupported; !strings.HasPrefix(string(s.kind), "oauth2_") {

@@ -15,15 +15,15 @@ import (
 // ListResources answers GET /v1/zones/{zoneId}/resources.
 func (s *Server) ListResources(ctx context.Context, req api.ListResourcesRequestObject) (api.ListResourcesResponseObject, error) {
 	list := "resources of " + req.ZoneID
-	page, err := pageOf(req.Params.Cursor, req.Params.Limit, list)
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, list)
 	if err != nil {
 		return nil, err
 	}
-	resources, err := s.reads(ctx).Resources(ctx, req.ZoneID, page)
+	resources, err := s.storeFor(ctx).Resources(ctx, req.ZoneID, page)
 	if err != nil {
 		return nil, err
 	}
-	resources, link := cut(ctx, resources, page, list, func(r db.Resource) store.Place { return store.Place{Time: r.CreatedAt, ID: r.ID} })
+	resources, link := paginate(ctx, resources, page, list, func(r db.Resource) store.Position { return store.Position{Time: r.CreatedAt, ID: r.ID} })
 	return resourcesPage{resources, link}, nil
 }
 
@@ -67,8 +67,8 @@ func (p resourcesPage) VisitListResourcesResponse(w http.ResponseWriter) error {
 func (s *Server) CreateResource(ctx context.Context, req api.CreateResourceRequestObject) (api.CreateResourceResponseObject, error) {
 	n := store.NewResource{
 		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: req.Body.UpstreamURL, Scopes: req.Body.Scopes,
-		CredentialProviderID: or(req.Body.CredentialProviderID, ""), GatewayApplicationID: req.Body.GatewayApplicationID,
-		Operations: each(req.Body.Operations, toStoredOperation), OperationEnforcement: string(or(req.Body.OperationEnforcement, api.OperationEnforcementEnforced)),
+		CredentialProviderID: valueOr(req.Body.CredentialProviderID, ""), GatewayApplicationID: req.Body.GatewayApplicationID,
+		Operations: mapSlice(req.Body.Operations, toStoredOperation), OperationEnforcement: string(valueOr(req.Body.OperationEnforcement, api.OperationEnforcementEnforced)),
 	}
 	var r db.Resource
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
@@ -84,7 +84,7 @@ func (s *Server) CreateResource(ctx context.Context, req api.CreateResourceReque
 
 // GetResource answers GET /v1/zones/{zoneId}/resources/{id}.
 func (s *Server) GetResource(ctx context.Context, req api.GetResourceRequestObject) (api.GetResourceResponseObject, error) {
-	r, err := s.reads(ctx).Resource(ctx, req.ZoneID, req.ID)
+	r, err := s.storeFor(ctx).Resource(ctx, req.ZoneID, req.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -95,18 +95,18 @@ func (s *Server) GetResource(ctx context.Context, req api.GetResourceRequestObje
 // UpdateResource answers PATCH /v1/zones/{zoneId}/resources/{id}.
 func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceRequestObject) (api.UpdateResourceResponseObject, error) {
 	patch := store.ResourcePatch{
-		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: said(req.Body.UpstreamURL), Scopes: or(req.Body.Scopes, nil),
-		GatewayApplicationID: said(req.Body.GatewayApplicationID), OperationEnforcement: (*string)(req.Body.OperationEnforcement),
+		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: fromNullable(req.Body.UpstreamURL), Scopes: valueOr(req.Body.Scopes, nil),
+		GatewayApplicationID: fromNullable(req.Body.GatewayApplicationID), OperationEnforcement: (*string)(req.Body.OperationEnforcement),
 	}
-	if provider := said(req.Body.CredentialProviderID); provider != nil {
-		patch.CredentialProviderID = new(or(*provider, ""))
+	if provider := fromNullable(req.Body.CredentialProviderID); provider != nil {
+		patch.CredentialProviderID = new(valueOr(*provider, ""))
 	}
 	if req.Body.Operations != nil {
-		patch.Operations = each(*req.Body.Operations, toStoredOperation)
+		patch.Operations = mapSlice(*req.Body.Operations, toStoredOperation)
 	}
 	var r db.Resource
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		r, err = tx.UpdateResource(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch), patch)
+		r, err = tx.UpdateResource(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch), patch)
 		return err
 	})
 	if err != nil {
@@ -119,7 +119,7 @@ func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceReque
 // DeleteResource answers DELETE /v1/zones/{zoneId}/resources/{id}.
 func (s *Server) DeleteResource(ctx context.Context, req api.DeleteResourceRequestObject) (api.DeleteResourceResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
-		return tx.DeleteResource(ctx, req.ZoneID, req.ID, match(req.Params.IfMatch))
+		return tx.DeleteResource(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
 	})
 	if err != nil {
 		return nil, err
@@ -127,8 +127,8 @@ func (s *Server) DeleteResource(ctx context.Context, req api.DeleteResourceReque
 	return api.DeleteResource204Response{}, nil
 }
 
-// said is what a member that may be null was said to be; nil is nothing.
-func said(n nullable.Nullable[string]) **string {
+// fromNullable is what a member that may be null was said to be; nil is nothing.
+func fromNullable(n nullable.Nullable[string]) **string {
 	if !n.IsSpecified() {
 		return nil
 	}
@@ -148,7 +148,7 @@ func toResource(r db.Resource) (api.Resource, error) {
 	return api.Resource{
 		ID: r.ID, ZoneID: r.ZoneID, Name: r.Name, Identifier: r.Identifier, UpstreamURL: r.UpstreamURL, Scopes: r.Scopes,
 		CredentialProviderID: r.CredentialProviderID, GatewayApplicationID: r.GatewayApplicationID,
-		Operations: each(operations, func(o store.ResourceOperation) api.ResourceOperation {
+		Operations: mapSlice(operations, func(o store.ResourceOperation) api.ResourceOperation {
 			return api.ResourceOperation{Method: o.Method, Path: o.Path, Scope: o.Scope}
 		}),
 		OperationEnforcement: api.OperationEnforcement(r.OperationEnforcement),

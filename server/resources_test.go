@@ -156,7 +156,7 @@ func TestCreateResource(t *testing.T) {
 	a := servertest.New(t)
 	z, other, system := newResourceZone(a), newResourceZone(a), resourcesOf(a, systemZone(a).ID)
 	gone := a.DB.ArchivedZone()
-	global, zoned := a.As("", "write"), a.As(z.zone, "write")
+	global, zoned := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
 	taken := z.resource(t)
 	archivedProvider, archivedApplication := a.DB.Provider(z.zone), a.DB.Application(z.zone)
 	a.DB.Exec(archiveProvider, z.zone, archivedProvider)
@@ -217,8 +217,8 @@ func TestCreateResource(t *testing.T) {
 		{"zone archived", a.Admin, resourceZone{a, gone, z.provider, z.application}, nil, code.ZoneNotFound},
 		{"Caracal's own zone", a.Admin, system, nil, ""},
 		{"Caracal's own zone, not bootstrap", global, system, nil, code.SystemZoneReadOnly},
-		{"read token", a.As("", "read"), z, nil, code.AdminTokenReadOnly},
-		{"token of another zone", a.As(other.zone, "write"), z, nil, code.AdminTokenZoneMismatch},
+		{"read token", a.ClientFor("", "read"), z, nil, code.AdminTokenReadOnly},
+		{"token of another zone", a.ClientFor(other.zone, "write"), z, nil, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -304,7 +304,7 @@ func TestAResourceIsWhatTheSpecAdmits(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			send := func(method, path, body string) servertest.Raw {
+			send := func(method, path, body string) servertest.RawResponse {
 				return a.Do(method, "/v1/zones/"+z.zone+"/resources"+path, body, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
 			}
 			before := z.resource(t)
@@ -320,7 +320,7 @@ func TestAResourceIsWhatTheSpecAdmits(t *testing.T) {
 				return
 			}
 			want := []client.ResourceOperation{{Method: "GET", Path: "/x", Scope: "read"}}
-			for _, raw := range []servertest.Raw{created, updated} {
+			for _, raw := range []servertest.RawResponse{created, updated} {
 				if got := decode[client.Resource](t, raw).Operations; !slices.Equal(got, want) {
 					t.Errorf("its operations are %+v", got)
 				}
@@ -392,8 +392,8 @@ func TestAnIdentifierIsAnAudience(t *testing.T) {
 				}
 				return
 			case code.InvalidResourceIdentifier:
-				for _, refused := range []servertest.Answer{created, updated} {
-					problem := decode[struct{ Message string }](t, servertest.Raw{Body: refused.GetBody()})
+				for _, refused := range []servertest.Response{created, updated} {
+					problem := decode[struct{ Message string }](t, servertest.RawResponse{Body: refused.GetBody()})
 					if problem.Message != "resource identifier must be an absolute resource audience URI and must not use the provider:// namespace" {
 						t.Errorf("answered %s", refused.GetBody())
 					}
@@ -536,7 +536,7 @@ func TestANameSuggestsAnIdentifier(t *testing.T) {
 			z := newResourceZone(a)
 			var got []string
 			for _, name := range tt.said {
-				resp := createResource(t, a.As("", "write"), z.zone, z.body(func(b *client.NewResource) { b.Name = &name }))
+				resp := createResource(t, a.ClientFor("", "write"), z.zone, z.body(func(b *client.NewResource) { b.Name = &name }))
 				if resp.JSON201 == nil {
 					got = append(got, problemOf(t, resp).Error)
 					continue
@@ -673,13 +673,13 @@ func TestGetResource(t *testing.T) {
 		zone, id string
 		want     code.Code
 	}{
-		{"global read", a.As("", "read"), z.zone, live, ""},
-		{"zone read", a.As(z.zone, "read"), z.zone, live, ""},
+		{"global read", a.ClientFor("", "read"), z.zone, live, ""},
+		{"zone read", a.ClientFor(z.zone, "read"), z.zone, live, ""},
 		{"archived", a.Admin, z.zone, gone, code.ResourceNotFound},
 		{"unknown", a.Admin, z.zone, "nothing", code.ResourceNotFound},
 		{"of another zone", a.Admin, z.zone, elsewhere, code.ResourceNotFound},
 		{"zone unknown", a.Admin, "nowhere", live, code.ResourceNotFound},
-		{"token of another zone", a.As(other.zone, "read"), z.zone, live, code.AdminTokenZoneMismatch},
+		{"token of another zone", a.ClientFor(other.zone, "read"), z.zone, live, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -705,8 +705,8 @@ func TestListResources(t *testing.T) {
 		zone string
 		want []string // ids; none is [] and not null
 	}{
-		{"global read", a.As("", "read"), z.zone, []string{last, control, first}},
-		{"zone read", a.As(z.zone, "read"), z.zone, []string{last, first}},
+		{"global read", a.ClientFor("", "read"), z.zone, []string{last, control, first}},
+		{"zone read", a.ClientFor(z.zone, "read"), z.zone, []string{last, first}},
 		{"of a zone that has none", a.Admin, empty, nil},
 		{"of a zone that there is not", a.Admin, "nowhere", nil},
 	} {
@@ -766,7 +766,7 @@ func TestAPageIsFullThoughTheControlResourceIsHidden(t *testing.T) {
 	z.resource(t)
 	z.control(t)
 	z.resource(t)
-	resp, err := a.As(z.zone, "read").ListResourcesWithResponse(t.Context(), z.zone, &client.ListResourcesParams{Limit: new(2)})
+	resp, err := a.ClientFor(z.zone, "read").ListResourcesWithResponse(t.Context(), z.zone, &client.ListResourcesParams{Limit: new(2)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -812,7 +812,7 @@ func TestUpdateResource(t *testing.T) {
 	a := servertest.New(t)
 	z, other, system := newResourceZone(a), newResourceZone(a), resourcesOf(a, systemZone(a).ID)
 	gone := a.DB.ArchivedZone()
-	global, zoned := a.As("", "write"), a.As(z.zone, "write")
+	global, zoned := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
 	taken, archived, elsewhere := z.resource(t), z.resource(t).ID, other.resource(t).ID
 	a.DB.Exec(archiveResource, z.zone, archived)
 	provider, archivedProvider := a.DB.Provider(z.zone), a.DB.Provider(z.zone)
@@ -880,8 +880,8 @@ func TestUpdateResource(t *testing.T) {
 		{"zone archived", a.Admin, gone, "nothing", named, code.ZoneNotFound},
 		{"Caracal's own zone", a.Admin, system.zone, system.resource(t).ID, named, ""},
 		{"Caracal's own zone, not bootstrap", global, system.zone, system.resource(t).ID, named, code.SystemZoneReadOnly},
-		{"read token", a.As("", "read"), z.zone, "nothing", named, code.AdminTokenReadOnly},
-		{"token of another zone", a.As(other.zone, "write"), z.zone, taken.ID, named, code.AdminTokenZoneMismatch},
+		{"read token", a.ClientFor("", "read"), z.zone, "nothing", named, code.AdminTokenReadOnly},
+		{"token of another zone", a.ClientFor(other.zone, "write"), z.zone, taken.ID, named, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -949,7 +949,7 @@ func TestAReservedResourceBelongsToCaracal(t *testing.T) {
 	a := servertest.New(t)
 	z := newResourceZone(a)
 	id := z.resource(t, func(b *client.NewResource) { b.Identifier = new("caracal-sys://x") }).ID
-	for _, as := range []*client.ClientWithResponses{a.As("", "write"), a.As(z.zone, "write")} {
+	for _, as := range []*client.ClientWithResponses{a.ClientFor("", "write"), a.ClientFor(z.zone, "write")} {
 		readResource(t, as, z.zone, id)
 		servertest.Expect(t, updateResource(t, as, z.zone, id, client.ResourcePatch{Name: new("x")}), 0, code.ReservedNamespace)
 		servertest.Expect(t, deleteResource(t, as, z.zone, id), 0, code.ReservedNamespace)
@@ -991,15 +991,15 @@ func TestDeleteResource(t *testing.T) {
 		zone, id string // id "": a new resource of z
 		want     code.Code
 	}{
-		{"by a global token", a.As("", "write"), z.zone, "", ""},
-		{"by a zone token", a.As(z.zone, "write"), z.zone, "", ""},
+		{"by a global token", a.ClientFor("", "write"), z.zone, "", ""},
+		{"by a zone token", a.ClientFor(z.zone, "write"), z.zone, "", ""},
 		{"archived", a.Admin, z.zone, archived, code.ResourceNotFound},
 		{"unknown", a.Admin, z.zone, "nothing", code.ResourceNotFound},
 		{"of another zone", a.Admin, z.zone, elsewhere, code.ResourceNotFound},
 		{"zone unknown", a.Admin, "nowhere", "nothing", code.ZoneNotFound},
 		{"zone archived", a.Admin, gone, "nothing", code.ZoneNotFound},
-		{"Caracal's own zone, not bootstrap", a.As("", "write"), system.zone, systems, code.SystemZoneReadOnly},
-		{"read token", a.As(z.zone, "read"), z.zone, "nothing", code.AdminTokenReadOnly},
+		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system.zone, systems, code.SystemZoneReadOnly},
+		{"read token", a.ClientFor(z.zone, "read"), z.zone, "nothing", code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -1054,7 +1054,7 @@ func TestAResourceIsChangedAndDeletedOnlyAsItWasRead(t *testing.T) {
 	z.counted(t)
 }
 
-func deleteApplicationOf(t *testing.T, z resourceZone) servertest.Answer {
+func deleteApplicationOf(t *testing.T, z resourceZone) servertest.Response {
 	t.Helper()
 	resp, err := z.Admin.DeleteApplicationWithResponse(t.Context(), z.zone, z.application, nil)
 	if err != nil {
@@ -1181,7 +1181,7 @@ func TestAResourceThatLostItsApplicationCanStillBeDeleted(t *testing.T) {
 	id := z.resource(t).ID
 	servertest.Expect(t, deleteApplicationOf(t, z), http.StatusNoContent, "")
 	_, before := z.totals()
-	servertest.Expect(t, deleteResource(t, a.As(z.zone, "write"), z.zone, id), http.StatusNoContent, "")
+	servertest.Expect(t, deleteResource(t, a.ClientFor(z.zone, "write"), z.zone, id), http.StatusNoContent, "")
 	if live, after := z.totals(); after != before || live != 0 {
 		t.Errorf("gateways hear %d times of what was not bound; %d are counted", after-before, live)
 	}
@@ -1234,23 +1234,29 @@ func TestNothingIsNamedThatEndsAtTheSameMoment(t *testing.T) {
 	for range 25 {
 		provider, application, another := credential(), a.DB.Application(z.zone), a.DB.Application(z.zone)
 		var named, ended, bound, parted, rebound, partedToo int
-		var said [3][]byte
+		var fromNullable [3][]byte
 		atOnce(
-			func() { named, said[0] = create(func(b *client.NewResource) { b.CredentialProviderID = &provider }) },
+			func() {
+				named, fromNullable[0] = create(func(b *client.NewResource) { b.CredentialProviderID = &provider })
+			},
 			func() { ended = endProvider(provider) },
-			func() { bound, said[1] = create(func(b *client.NewResource) { b.GatewayApplicationID = &application }) },
+			func() {
+				bound, fromNullable[1] = create(func(b *client.NewResource) { b.GatewayApplicationID = &application })
+			},
 			func() { parted = endApplication(application) },
-			func() { rebound, said[2] = update(existing, client.ResourcePatch{GatewayApplicationID: is(another)}) },
+			func() {
+				rebound, fromNullable[2] = update(existing, client.ResourcePatch{GatewayApplicationID: is(another)})
+			},
 			func() { partedToo = endApplication(another) },
 		)
 		if got := [2]int{named, ended}; got != [2]int{http.StatusCreated, http.StatusConflict} && got != [2]int{http.StatusNotFound, http.StatusNoContent} {
-			t.Errorf("a resource named a provider that ended: %v %s", got, said[0])
+			t.Errorf("a resource named a provider that ended: %v %s", got, fromNullable[0])
 		}
 		if bound != http.StatusCreated && bound != http.StatusNotFound || parted != http.StatusNoContent {
-			t.Errorf("a resource named an application that ended: %d %d %s", bound, parted, said[1])
+			t.Errorf("a resource named an application that ended: %d %d %s", bound, parted, fromNullable[1])
 		}
 		if rebound != http.StatusOK && rebound != http.StatusNotFound || partedToo != http.StatusNoContent {
-			t.Errorf("a resource came to name an application that ended: %d %d %s", rebound, partedToo, said[2])
+			t.Errorf("a resource came to name an application that ended: %d %d %s", rebound, partedToo, fromNullable[2])
 		}
 	}
 	orphans := storetest.Value[int](a.DB, `SELECT count(*) FROM resources AS r
@@ -1273,7 +1279,7 @@ func TestThoseWhoWantOneIdentifierNeverWaitForEachOther(t *testing.T) {
 	named := func(identifier string) client.NewResource {
 		return z.body(func(b *client.NewResource) { b.Identifier = &identifier })
 	}
-	answered := func(answer servertest.Answer, err error) {
+	answered := func(answer servertest.Response, err error) {
 		if err != nil || answer.StatusCode() >= 500 {
 			t.Errorf("%v: %s", err, answer.GetBody())
 		}
@@ -1299,7 +1305,7 @@ func TestThoseWhoWantOneIdentifierNeverWaitForEachOther(t *testing.T) {
 		}
 	}
 	z.counted(t)
-	if err := a.Running.Stop(); err != nil { // a connection tells what it met when it ends
+	if err := a.Service.Stop(); err != nil { // a connection tells what it met when it ends
 		t.Fatal(err)
 	}
 	eventually(t, "the service's connections end", func() bool {
@@ -1314,7 +1320,7 @@ func TestWhatHappensToAResourceIsInTheTrailAndInNoEvent(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
-	zoned := a.As(z.zone, "write")
+	zoned := a.ClientFor(z.zone, "write")
 	r := z.resource(t)
 	servertest.Expect(t, updateResource(t, zoned, z.zone, r.ID, client.ResourcePatch{
 		Name: new("Renamed"), Scopes: &r.Scopes, Operations: &[]client.NewResourceOperation{}, UpstreamURL: nullable.NewNullableWithValue("http://x"),

@@ -264,37 +264,37 @@ func called(id string) client.RequestEditorFn {
 }
 
 // The ways in which a request ends more than it names. An If-Match or a slug of "" is none.
-type end func(t *testing.T, s scene, ifMatch, slug string) servertest.Answer
+type end func(t *testing.T, s scene, ifMatch, slug string) servertest.Response
 
-func deleteApplication(t *testing.T, s scene, ifMatch, _ string) servertest.Answer {
+func deleteApplication(t *testing.T, s scene, ifMatch, _ string) servertest.Response {
 	t.Helper()
-	resp, err := s.Admin.DeleteApplicationWithResponse(t.Context(), s.zone, s.doomed, &client.DeleteApplicationParams{IfMatch: said(ifMatch)}, called("the-end"))
+	resp, err := s.Admin.DeleteApplicationWithResponse(t.Context(), s.zone, s.doomed, &client.DeleteApplicationParams{IfMatch: fromNullable(ifMatch)}, called("the-end"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return resp
 }
 
-func revokeLive(t *testing.T, s scene, ifMatch, slug string) servertest.Answer {
+func revokeLive(t *testing.T, s scene, ifMatch, slug string) servertest.Response {
 	t.Helper()
-	patch := client.ZonePatch{DCREnabled: new(false), DCRShutdown: new(client.ZonePatchDCRShutdown("revoke_live")), Slug: said(slug)}
-	resp, err := s.Admin.UpdateZoneWithResponse(t.Context(), s.zone, &client.UpdateZoneParams{IfMatch: said(ifMatch)}, patch, called("the-end"))
+	patch := client.ZonePatch{DCREnabled: new(false), DCRShutdown: new(client.ZonePatchDCRShutdown("revoke_live")), Slug: fromNullable(slug)}
+	resp, err := s.Admin.UpdateZoneWithResponse(t.Context(), s.zone, &client.UpdateZoneParams{IfMatch: fromNullable(ifMatch)}, patch, called("the-end"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return resp
 }
 
-func deleteZone(t *testing.T, s scene, ifMatch, _ string) servertest.Answer {
+func deleteZone(t *testing.T, s scene, ifMatch, _ string) servertest.Response {
 	t.Helper()
-	resp, err := s.Admin.DeleteZoneWithResponse(t.Context(), s.zone, &client.DeleteZoneParams{IfMatch: said(ifMatch)}, called("the-end"))
+	resp, err := s.Admin.DeleteZoneWithResponse(t.Context(), s.zone, &client.DeleteZoneParams{IfMatch: fromNullable(ifMatch)}, called("the-end"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return resp
 }
 
-func said(text string) *string {
+func fromNullable(text string) *string {
 	if text == "" {
 		return nil
 	}
@@ -451,25 +451,25 @@ func TestDeleteZone(t *testing.T) {
 		ifMatch    string
 		want       code.Code // "" is 204
 	}{
-		{"by a global token", "", a.As("", "write"), "", ""},
-		{"by its own token", mine, a.As(mine, "write"), "", ""},
+		{"by a global token", "", a.ClientFor("", "write"), "", ""},
+		{"by its own token", mine, a.ClientFor(mine, "write"), "", ""},
 		{"as it was read", "", a.Admin, `"1"`, ""},
 		{"as it was not read", "", a.Admin, `"2"`, code.VersionConflict},
-		{"by another zone's token", "", a.As(a.Zone().ID, "write"), "", code.AdminTokenZoneMismatch},
-		{"by a read token", "", a.As("", "read"), "", code.AdminTokenReadOnly},
+		{"by another zone's token", "", a.ClientFor(a.Zone().ID, "write"), "", code.AdminTokenZoneMismatch},
+		{"by a read token", "", a.ClientFor("", "read"), "", code.AdminTokenReadOnly},
 		{"unknown", "nowhere", a.Admin, "", code.ZoneNotFound},
 		{"archived", gone, a.Admin, "", code.ZoneNotFound},
 		{"archived, at a version", gone, a.Admin, `"2"`, code.ZoneNotFound},
 		{"Caracal's own", systemZone(a).ID, a.Admin, "", ""},
-		{"Caracal's own, not bootstrap", system, a.As("", "write"), "", code.SystemZoneReadOnly},
-		{"Caracal's own, by its own token", system, a.As(system, "write"), "", code.SystemZoneReadOnly},
+		{"Caracal's own, not bootstrap", system, a.ClientFor("", "write"), "", code.SystemZoneReadOnly},
+		{"Caracal's own, by its own token", system, a.ClientFor(system, "write"), "", code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			if tt.zone == "" {
 				tt.zone = a.Zone().ID
 			}
-			resp, err := tt.as.DeleteZoneWithResponse(t.Context(), tt.zone, &client.DeleteZoneParams{IfMatch: said(tt.ifMatch)})
+			resp, err := tt.as.DeleteZoneWithResponse(t.Context(), tt.zone, &client.DeleteZoneParams{IfMatch: fromNullable(tt.ifMatch)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -491,7 +491,7 @@ func TestADeletedZonesTokensEndAtOnce(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	other := a.Zone().ID
-	stays := a.As(other, "read")
+	stays := a.ClientFor(other, "read")
 	status := func(as *client.ClientWithResponses, zone string) int {
 		t.Helper()
 		resp, err := as.GetZoneWithResponse(t.Context(), zone)
@@ -503,7 +503,7 @@ func TestADeletedZonesTokensEndAtOnce(t *testing.T) {
 	late := 0
 	for range 20 { // what is remembered of a token may be forgotten soon or at once
 		zone := a.Zone().ID
-		deleter, reader := a.As(zone, "write"), a.As(zone, "read")
+		deleter, reader := a.ClientFor(zone, "write"), a.ClientFor(zone, "read")
 		if got := status(reader, zone); got != http.StatusOK {
 			t.Fatalf("its token was answered %d", got)
 		}

@@ -20,11 +20,11 @@ import (
 
 // go-redis logs by itself whatever it cannot reach; what matters of that is a
 // metric, readiness, and an answer here.
-func init() { redis.SetLogger(quiet{}) }
+func init() { redis.SetLogger(discardLogger{}) }
 
-type quiet struct{}
+type discardLogger struct{}
 
-func (quiet) Printf(context.Context, string, ...any) {}
+func (discardLogger) Printf(context.Context, string, ...any) {}
 
 // Run serves until ctx ends, then stops in order. Requests that were accepted
 // are answered.
@@ -36,8 +36,8 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	return r.Wait(ctx)
 }
 
-// A Running is a service that has started.
-type Running struct {
+// A Service is a service that has started.
+type Service struct {
 	URL    string
 	Server *Server
 	log    *slog.Logger
@@ -48,8 +48,8 @@ type Running struct {
 
 // Start starts everything and returns when requests are accepted. It refuses a
 // schema that is not its own; it does not wait for Redis.
-func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err error) {
-	r := &Running{log: log, grace: c.DrainDelay.duration() + c.ShutdownGrace.duration(), failed: make(chan error, 1)}
+func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err error) {
+	r := &Service{log: log, grace: c.DrainDelay.duration() + c.ShutdownGrace.duration(), failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Stop())
@@ -59,7 +59,7 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 	if err != nil {
 		return nil, err
 	}
-	r.onStop(func(deadline context.Context) error { return within(deadline, db.Close) })
+	r.onShutdown(func(deadline context.Context) error { return waitUntil(deadline, db.Close) })
 	if err := db.CheckSchema(ctx); err != nil {
 		return nil, err
 	}
@@ -82,13 +82,13 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 	redisOptions.MaxRetries = -1 // whoever asks Redis knows what to do without it
 	redisOptions.ContextTimeoutEnabled = true
 	client := redis.NewClient(redisOptions)
-	r.onStop(func(context.Context) error { return client.Close() })
+	r.onShutdown(func(context.Context) error { return client.Close() })
 
 	traces, flush, err := newTracing(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.onStop(func(deadline context.Context) error {
+	r.onShutdown(func(deadline context.Context) error {
 		if err := flush(deadline); err != nil {
 			log.Warn("the collector did not take the last spans", "error", err)
 		}
@@ -101,15 +101,15 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Running, err err
 		return nil, err
 	}
 	s := r.Server
-	r.beside(ctx, s.verifier.Run)
-	r.beside(ctx, s.refusals.run)
-	r.beside(ctx, func(ctx context.Context) {
-		db.Listen(ctx, log, map[string]func(){store.AdminTokensRevoked: s.verifier.Forget, store.OutboxFilled: s.outbox.Wake}, s.verifier.Hearing)
+	r.goBackground(ctx, s.verifier.Run)
+	r.goBackground(ctx, s.denied.run)
+	r.goBackground(ctx, func(ctx context.Context) {
+		db.Listen(ctx, log, map[string]func(){store.AdminTokensChannel: s.verifier.InvalidateCache, store.OutboxChannel: s.outbox.Wake}, s.verifier.SetConnected)
 	})
-	r.beside(ctx, func(ctx context.Context) { limiter.Exchange(ctx, client, s.limits.all()...) })
-	r.beside(ctx, func(ctx context.Context) { followKeys(ctx, keys, log) })
-	r.beside(ctx, s.outbox.Run)
-	r.beside(ctx, s.outbox.Tell)
+	r.goBackground(ctx, func(ctx context.Context) { limiter.SyncLoop(ctx, client, s.limits.all()...) })
+	r.goBackground(ctx, func(ctx context.Context) { reloadKeysPeriodically(ctx, keys, log) })
+	r.goBackground(ctx, s.outbox.Run)
+	r.goBackground(ctx, s.outbox.NotifyLoop)
 	return r, r.listen(ctx, c, handler)
 }
 
@@ -123,16 +123,16 @@ func (c *Config) OpenStore(ctx context.Context) (*store.Store, *seal.Keys, error
 		URL: string(c.DatabaseURL), Name: c.WorkerID, PoolMax: c.PoolMax,
 		ConnectTimeout: c.ConnectTimeout.duration(), IdleTimeout: c.IdleTimeout.duration(),
 		StatementTimeout: c.StatementTimeout.duration(), IdleInTxTimeout: c.IdleInTxTimeout.duration(),
-		Keys: keys, ControlAudience: c.ControlAudience, ResourcesMost: c.ResourcesPerZone,
+		Keys: keys, ControlAudience: c.ControlAudience, MaxResources: c.MaxResourcesPerZone,
 	})
 	return db, keys, err
 }
 
-// followKeys reads the key-encryption keys again and again, until ctx ends, so
+// reloadKeysPeriodically reads the key-encryption keys again and again, until ctx ends, so
 // that a file can be changed while the service runs.
-func followKeys(ctx context.Context, keys *seal.Keys, log *slog.Logger) {
-	const every = 10 * time.Second
-	tick := time.NewTicker(every)
+func reloadKeysPeriodically(ctx context.Context, keys *seal.Keys, log *slog.Logger) {
+	const reloadInterval = 10 * time.Second
+	tick := time.NewTicker(reloadInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -150,7 +150,7 @@ func followKeys(ctx context.Context, keys *seal.Keys, log *slog.Logger) {
 }
 
 // Wait until ctx ends or serving fails, then stop.
-func (r *Running) Wait(ctx context.Context) error {
+func (r *Service) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		r.log.Info("draining")
@@ -164,21 +164,21 @@ func (r *Running) Wait(ctx context.Context) error {
 	}
 }
 
-// onStop has f called when everything stops; the last started stops first.
-func (r *Running) onStop(f func(context.Context) error) { r.stops = append(r.stops, f) }
+// onShutdown has f called when everything stops; the last started stops first.
+func (r *Service) onShutdown(f func(context.Context) error) { r.stops = append(r.stops, f) }
 
-// beside runs work beside the requests, from now until they have been answered.
-func (r *Running) beside(ctx context.Context, work func(context.Context)) {
+// goBackground runs work beside the requests, from now until they have been answered.
+func (r *Service) goBackground(ctx context.Context, work func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var done sync.WaitGroup
 	done.Go(func() { work(ctx) })
-	r.onStop(func(deadline context.Context) error {
+	r.onShutdown(func(deadline context.Context) error {
 		cancel()
-		return within(deadline, done.Wait)
+		return waitUntil(deadline, done.Wait)
 	})
 }
 
-func within(deadline context.Context, wait func()) error {
+func waitUntil(deadline context.Context, wait func()) error {
 	finished := make(chan struct{})
 	go func() { wait(); close(finished) }()
 	select {
@@ -189,7 +189,7 @@ func within(deadline context.Context, wait func()) error {
 	}
 }
 
-func (r *Running) listen(ctx context.Context, c Config, handler http.Handler) error {
+func (r *Service) listen(ctx context.Context, c Config, handler http.Handler) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
 	if err != nil {
 		return err
@@ -206,11 +206,11 @@ func (r *Running) listen(ctx context.Context, c Config, handler http.Handler) er
 		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 	}
 	go func() {
-		if err := server.Serve(oneShape(listener)); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(jsonErrorListener(listener)); !errors.Is(err, http.ErrServerClosed) {
 			r.failed <- err
 		}
 	}()
-	r.onStop(func(deadline context.Context) error {
+	r.onShutdown(func(deadline context.Context) error {
 		close(r.Server.draining)
 		select {
 		case <-time.After(c.DrainDelay.duration()):
@@ -235,7 +235,7 @@ func address(a *net.TCPAddr) string {
 
 // Stop says that it is draining, answers what was accepted, and stops
 // everything in the reverse order of its start, within the grace.
-func (r *Running) Stop() error {
+func (r *Service) Stop() error {
 	deadline, cancel := context.WithTimeout(context.Background(), r.grace)
 	defer cancel()
 	var failed []error

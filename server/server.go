@@ -50,12 +50,12 @@ type Server struct {
 	verifier *auth.Verifier
 	outbox   *outbox.Publisher
 	egress   *egress.Client
-	refusals *refusals
+	denied   *deniedRequests
 	metrics  *metrics
 	traces   trace.TracerProvider
 	limits   limits
 	draining chan struct{} // closed when the process is about to stop
-	spec     promise
+	spec     specDocument
 }
 
 type limits struct{ address, token, readiness, authFailures, registrations *limiter.Limiter }
@@ -78,34 +78,34 @@ func (l limits) named() []namedLimit {
 
 var _ api.StrictServerInterface = (*Server)(nil)
 
-// promise is the spec, read once for all servers of a process.
-type promise struct {
+// spec is the spec, read once for all servers of a process.
+type specDocument struct {
 	json, yaml []byte
 	operations *middleware.Operations
 }
 
-var readPromise = sync.OnceValues(func() (promise, error) {
+var loadSpec = sync.OnceValues(func() (specDocument, error) {
 	spec, err := openapi3.NewLoader().LoadFromData(gen.OpenAPI)
 	if err != nil {
-		return promise{}, fmt.Errorf("spec: %w", err)
+		return specDocument{}, fmt.Errorf("spec: %w", err)
 	}
 	if err := spec.Validate(context.Background()); err != nil {
-		return promise{}, fmt.Errorf("spec: %w", err)
+		return specDocument{}, fmt.Errorf("spec: %w", err)
 	}
 	text, err := json.Marshal(spec)
 	if err != nil {
-		return promise{}, fmt.Errorf("spec: %w", err)
+		return specDocument{}, fmt.Errorf("spec: %w", err)
 	}
 	operations, err := middleware.NewOperations(spec)
 	if err != nil {
-		return promise{}, fmt.Errorf("spec: %w", err)
+		return specDocument{}, fmt.Errorf("spec: %w", err)
 	}
-	return promise{json: text, yaml: gen.OpenAPI, operations: operations}, nil
+	return specDocument{json: text, yaml: gen.OpenAPI, operations: operations}, nil
 })
 
 // New makes a server and its handler.
 func New(o Options) (*Server, http.Handler, error) {
-	spec, err := readPromise()
+	spec, err := loadSpec()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -119,10 +119,10 @@ func New(o Options) (*Server, http.Handler, error) {
 	s := &Server{
 		config: c, store: o.Store, redis: o.Redis, log: o.Log, traces: o.Traces, spec: spec,
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
-		refusals: newRefusals(o.Store, o.Log),
+		denied:   newDeniedRequests(o.Store, o.Log),
 		egress:   egress.New(c.Egress),
 		outbox: outbox.New(o.Store.For(store.System), o.Redis, o.Log, outbox.Config{
-			Traces: o.Traces, Key: key, Batch: c.OutboxBatch, Poll: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
+			Traces: o.Traces, Key: key, Batch: c.OutboxBatch, PollInterval: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
 			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),
 			Observe: func(took time.Duration) { m.outbox.Observe(took.Seconds()) },
 		}),
@@ -155,9 +155,9 @@ func (s *Server) handler() http.Handler {
 	}
 	e.Pre(routeByEncodedPath)
 	e.Use(
-		middleware.Begin(s.spec.operations, s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration()),
+		middleware.RequestContext(s.spec.operations, s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration()),
 		middleware.Trace(s.traces),
-		middleware.Log(s.log, s.metrics.observe, s.refusals.add),
+		middleware.Log(s.log, s.metrics.observe, s.denied.add),
 		middleware.Recover(),
 		middleware.LimitByAddress(s.limits.address),
 		middleware.Authenticate(s.verifier, s.limits.authFailures),
@@ -165,9 +165,9 @@ func (s *Server) handler() http.Handler {
 		middleware.LimitByToken(s.limits.token),
 		middleware.Validate(s.config.BodyLimit),
 	)
-	api.RegisterHandlers(headToo{e}, api.NewStrictHandler(s, nil))
+	api.RegisterHandlers(headForGet{e}, api.NewStrictHandler(s, nil))
 	if s.config.Docs != nil && *s.config.Docs {
-		docs.Register(headToo{e})
+		docs.Register(headForGet{e})
 	}
 	return e
 }
@@ -175,11 +175,11 @@ func (s *Server) handler() http.Handler {
 // lastHop is the address that the proxy in front of us saw: what it appended to
 // X-Forwarded-For. Whatever stands before that, the caller may have made up.
 func lastHop(r *http.Request) string {
-	said := r.Header.Values("X-Forwarded-For")
-	if len(said) == 0 {
+	fromNullable := r.Header.Values("X-Forwarded-For")
+	if len(fromNullable) == 0 {
 		return echo.ExtractIPDirect()(r)
 	}
-	line := said[len(said)-1]
+	line := fromNullable[len(fromNullable)-1]
 	hop := strings.TrimSpace(line[strings.LastIndex(line, ",")+1:])
 	if _, err := netip.ParseAddr(hop); err != nil {
 		return echo.ExtractIPDirect()(r)
@@ -198,16 +198,16 @@ func routeByEncodedPath(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// headToo answers HEAD wherever GET is answered; net/http drops the body.
-type headToo struct{ *echo.Echo }
+// headForGet answers HEAD wherever GET is answered; net/http drops the body.
+type headForGet struct{ *echo.Echo }
 
-func (e headToo) GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
+func (e headForGet) GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
 	e.Echo.HEAD(path, h, m...)
 	return e.Echo.GET(path, h, m...)
 }
 
 // cause is why a transaction of this request runs.
-func cause(ctx context.Context) store.Cause { return middleware.FactsOf(ctx).Cause() }
+func cause(ctx context.Context) store.Cause { return middleware.RequestInfoFrom(ctx).Cause() }
 
-// reads is the store as the caller may see it.
-func (s *Server) reads(ctx context.Context) *store.Store { return s.store.For(cause(ctx).Actor) }
+// storeFor is the store as the caller may see it.
+func (s *Server) storeFor(ctx context.Context) *store.Store { return s.store.For(cause(ctx).Actor) }

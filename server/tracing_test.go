@@ -53,7 +53,7 @@ func TestATraceReachesTheStream(t *testing.T) { // not parallel: it sets the env
 		}
 		return entry != nil
 	})
-	if err := a.Running.Stop(); err != nil { // sends what is left to the collector
+	if err := a.Service.Stop(); err != nil { // sends what is left to the collector
 		t.Fatal(err)
 	}
 	mu.Lock()

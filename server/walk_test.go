@@ -71,8 +71,8 @@ func has(op servertest.Operation, in, name string) bool {
 	})
 }
 
-// each calls f for every operation that applies.
-func each(t *testing.T, applies func(servertest.Operation) bool, f func(*testing.T, servertest.Operation)) {
+// mapSlice calls f for every operation that applies.
+func mapSlice(t *testing.T, applies func(servertest.Operation) bool, f func(*testing.T, servertest.Operation)) {
 	t.Helper()
 	n := 0
 	for _, op := range servertest.Operations() {
@@ -111,7 +111,7 @@ func bearer(token string) []string { return []string{"Authorization", "Bearer " 
 func TestEveryOperationRefusesAStranger(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
-	each(t, private, func(t *testing.T, op servertest.Operation) {
+	mapSlice(t, private, func(t *testing.T, op servertest.Operation) {
 		for _, headers := range [][]string{
 			nil,
 			{"Authorization", "Bearer "},
@@ -135,7 +135,7 @@ func TestAReadTokenWritesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	token := w.Token("", "read").Token
-	each(t, writes, func(t *testing.T, op servertest.Operation) {
+	mapSlice(t, writes, func(t *testing.T, op servertest.Operation) {
 		raw := w.Do(op.Method, w.path(op, "x"), "{", bearer(token)...)
 		servertest.Expect(t, raw, 0, code.AdminTokenReadOnly)
 	})
@@ -159,7 +159,7 @@ func TestAZoneTokenCanDoNothingToAnotherZone(t *testing.T) {
 	}
 	before := everythingOf(w.DB, w.zone.ID)
 	tried := 0
-	each(t, scoped, func(t *testing.T, op servertest.Operation) {
+	mapSlice(t, scoped, func(t *testing.T, op servertest.Operation) {
 		tried++
 		id := foreign[collectionOf(op)]
 		if has(op, "path", "id") && id == "" {
@@ -214,9 +214,9 @@ func TestNoQueryReachesAnotherZone(t *testing.T) {
 	token := w.Token(own.ID, "write").Token
 	before := everythingOf(w.DB, w.zone.ID)
 	tried, operations := 0, 0
-	each(t, func(op servertest.Operation) bool { return private(op) && op.Method == http.MethodGet }, func(t *testing.T, op servertest.Operation) {
+	mapSlice(t, func(op servertest.Operation) bool { return private(op) && op.Method == http.MethodGet }, func(t *testing.T, op servertest.Operation) {
 		operations++
-		ask := func(query string) servertest.Raw {
+		ask := func(query string) servertest.RawResponse {
 			tried++
 			path := strings.ReplaceAll(strings.ReplaceAll(op.Path, "{zoneId}", own.ID), "{id}", ids[collectionOf(op)])
 			raw := w.Do(op.Method, path+"?"+query, "", bearer(token)...)
@@ -276,7 +276,7 @@ func TestNoBodyReachesAnotherZone(t *testing.T) {
 	before := everythingOf(w.DB, w.zone.ID)
 	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", own.ID, "0198c0de-0000-7000-8000-00000000000b", ours["applications"], "0198c0de-0000-7000-8000-00000000000c", ours["providers"])
 	tried, operations, references, succeeded := 0, 0, 0, 0
-	each(t, func(op servertest.Operation) bool { return private(op) && takesBody(op) }, func(t *testing.T, op servertest.Operation) {
+	mapSlice(t, func(op servertest.Operation) bool { return private(op) && takesBody(op) }, func(t *testing.T, op servertest.Operation) {
 		operations++
 		path := strings.ReplaceAll(strings.ReplaceAll(op.Path, "{zoneId}", own.ID), "{id}", ours[collectionOf(op)])
 		send := func(where string, body map[string]any) {
@@ -452,7 +452,7 @@ func everythingOf(db *storetest.DB, zone string) string {
 func TestEveryOperationRefusesAPathThatIsNoID(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
-	each(t, func(op servertest.Operation) bool { return has(op, "path", "") }, func(t *testing.T, op servertest.Operation) {
+	mapSlice(t, func(op servertest.Operation) bool { return has(op, "path", "") }, func(t *testing.T, op servertest.Operation) {
 		for _, bad := range []string{strings.Repeat("x", 129), "a%00b", "a%2Fb", "a%20b", "%C3%A9", "a%2541", "a'--"} {
 			for _, name := range []string{"zoneId", "id"} {
 				if !has(op, "path", name) {
@@ -480,7 +480,7 @@ func TestEveryListRefusesAQueryThatIsWrong(t *testing.T) {
 	w := newWalker(t)
 	other := w.Do("GET", "/v1/zones?limit=1", "", bearer(servertest.Bootstrap)...)
 	servertest.Expect(t, other, http.StatusOK, "")
-	each(t, func(op servertest.Operation) bool { return has(op, "query", "limit") }, func(t *testing.T, op servertest.Operation) {
+	mapSlice(t, func(op servertest.Operation) bool { return has(op, "query", "limit") }, func(t *testing.T, op servertest.Operation) {
 		for _, bad := range []string{
 			"limit=0", "limit=501", "limit=-1", "limit=1.5", "limit=abc", "limit=", "limit=1&limit=2", "limit=99999999999999999999", "limit=%00",
 			"cursor=", "cursor=" + strings.Repeat("A", 513), "cursor=A&cursor=B", "cursor=%00", "limit=%zz",
@@ -501,7 +501,7 @@ func TestEveryOperationRefusesABodyThatIsHostile(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t, "API_BODY_LIMIT_BYTES=65536")
 	deep := strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000)
-	each(t, takesBody, func(t *testing.T, op servertest.Operation) {
+	mapSlice(t, takesBody, func(t *testing.T, op servertest.Operation) {
 		invalid := code.Code("")
 		for _, c := range op.Codes("400") {
 			if code.Table[code.Code(c)].In == "body" {
@@ -562,7 +562,7 @@ func TestEveryOperationRefusesABodyThatIsHostile(t *testing.T) {
 func TestHEADAnswersWhereverGETDoes(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
-	each(t, func(op servertest.Operation) bool { return op.Method == http.MethodGet && !has(op, "path", "id") }, func(t *testing.T, op servertest.Operation) {
+	mapSlice(t, func(op servertest.Operation) bool { return op.Method == http.MethodGet && !has(op, "path", "id") }, func(t *testing.T, op servertest.Operation) {
 		get := w.Do("GET", w.path(op, ""), "", bearer(servertest.Bootstrap)...)
 		head := w.Do("HEAD", w.path(op, ""), "", bearer(servertest.Bootstrap)...)
 		if head.Response.StatusCode != get.Response.StatusCode || len(head.Body) != 0 {
@@ -578,7 +578,7 @@ func TestHEADAnswersWhereverGETDoes(t *testing.T) {
 
 func TestEveryOperationIsDescribed(t *testing.T) {
 	t.Parallel()
-	each(t, func(servertest.Operation) bool { return true }, func(t *testing.T, op servertest.Operation) {
+	mapSlice(t, func(servertest.Operation) bool { return true }, func(t *testing.T, op servertest.Operation) {
 		if op.Summary == "" || op.Description == "" || len(op.Tags) != 1 {
 			t.Error("it lacks a summary, a description or its tag")
 		}

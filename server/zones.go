@@ -13,15 +13,15 @@ import (
 
 // ListZones answers GET /v1/zones.
 func (s *Server) ListZones(ctx context.Context, req api.ListZonesRequestObject) (api.ListZonesResponseObject, error) {
-	page, err := pageOf(req.Params.Cursor, req.Params.Limit, "zones")
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, "zones")
 	if err != nil {
 		return nil, err
 	}
-	zones, err := s.reads(ctx).Zones(ctx, page)
+	zones, err := s.storeFor(ctx).Zones(ctx, page)
 	if err != nil {
 		return nil, err
 	}
-	zones, link := cut(ctx, zones, page, "zones", func(z db.Zone) store.Place { return store.Place{Time: z.CreatedAt, ID: z.ID} })
+	zones, link := paginate(ctx, zones, page, "zones", func(z db.Zone) store.Position { return store.Position{Time: z.CreatedAt, ID: z.ID} })
 	return zonesPage{zones, link}, nil
 }
 
@@ -55,7 +55,7 @@ func (p zonesPage) VisitListZonesResponse(w http.ResponseWriter) error {
 func (s *Server) CreateZone(ctx context.Context, req api.CreateZoneRequestObject) (api.CreateZoneResponseObject, error) {
 	var zone db.Zone
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		zone, err = tx.CreateZone(ctx, store.NewZone{Name: req.Body.Name, Slug: req.Body.Slug, DCREnabled: or(req.Body.DCREnabled, false)})
+		zone, err = tx.CreateZone(ctx, store.NewZone{Name: req.Body.Name, Slug: req.Body.Slug, DCREnabled: valueOr(req.Body.DCREnabled, false)})
 		return err
 	})
 	if err != nil {
@@ -66,7 +66,7 @@ func (s *Server) CreateZone(ctx context.Context, req api.CreateZoneRequestObject
 
 // GetZone answers GET /v1/zones/{zoneId}.
 func (s *Server) GetZone(ctx context.Context, req api.GetZoneRequestObject) (api.GetZoneResponseObject, error) {
-	zone, err := s.reads(ctx).Zone(ctx, req.ZoneID)
+	zone, err := s.storeFor(ctx).Zone(ctx, req.ZoneID)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject
 	}
 	var zone db.Zone
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		zone, err = tx.UpdateZone(ctx, req.ZoneID, match(req.Params.IfMatch), patch)
+		zone, err = tx.UpdateZone(ctx, req.ZoneID, precondition(req.Params.IfMatch), patch)
 		return err
 	})
 	if err != nil {
@@ -93,17 +93,17 @@ func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject
 
 // DeleteZone answers DELETE /v1/zones/{zoneId}.
 func (s *Server) DeleteZone(ctx context.Context, req api.DeleteZoneRequestObject) (api.DeleteZoneResponseObject, error) {
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DeleteZone(ctx, req.ZoneID, match(req.Params.IfMatch)) })
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DeleteZone(ctx, req.ZoneID, precondition(req.Params.IfMatch)) })
 	if err != nil {
 		return nil, err
 	}
-	s.verifier.Forget() // its tokens, here at once; the other replicas hear of it
+	s.verifier.InvalidateCache() // its tokens, here at once; the other replicas hear of it
 	return api.DeleteZone204Response{}, nil
 }
 
 // GetDCRStatus answers GET /v1/zones/{zoneId}/dcr-status.
 func (s *Server) GetDCRStatus(ctx context.Context, req api.GetDCRStatusRequestObject) (api.GetDCRStatusResponseObject, error) {
-	status, err := s.reads(ctx).DCRStatus(ctx, req.ZoneID)
+	status, err := s.storeFor(ctx).DCRStatus(ctx, req.ZoneID)
 	if err != nil {
 		return nil, err
 	}

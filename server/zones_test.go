@@ -33,12 +33,12 @@ func TestCreateZone(t *testing.T) {
 		{"slug empty", a.Admin, client.NewZone{Name: "P", Slug: new("")}, code.InvalidZone},
 		{"slug too long", a.Admin, client.NewZone{Name: "P", Slug: new(strings.Repeat("s", 256))}, code.InvalidZone},
 		{"reserved name", a.Admin, client.NewZone{Name: " Caracal.SYS/system"}, ""},
-		{"reserved name, not bootstrap", a.As("", "write"), client.NewZone{Name: " Caracal.SYS/x"}, code.ReservedNamespace},
-		{"reserved name behind a byte order mark", a.As("", "write"), client.NewZone{Name: "\ufeffcaracal.sys/x"}, code.ReservedNamespace},
-		{"reserved slug, not bootstrap", a.As("", "write"), client.NewZone{Name: "x", Slug: new("caracal-sys-x")}, code.ReservedNamespace},
+		{"reserved name, not bootstrap", a.ClientFor("", "write"), client.NewZone{Name: " Caracal.SYS/x"}, code.ReservedNamespace},
+		{"reserved name behind a byte order mark", a.ClientFor("", "write"), client.NewZone{Name: "\ufeffcaracal.sys/x"}, code.ReservedNamespace},
+		{"reserved slug, not bootstrap", a.ClientFor("", "write"), client.NewZone{Name: "x", Slug: new("caracal-sys-x")}, code.ReservedNamespace},
 		{"no token", a.Anonymous(), client.NewZone{Name: "Dev"}, code.InvalidAdminToken},
-		{"read token", a.As("", "read"), client.NewZone{Name: "Dev"}, code.AdminTokenReadOnly},
-		{"zone token", a.As(taken.ID, "write"), client.NewZone{Name: "Dev"}, code.AdminTokenZoneMismatch},
+		{"read token", a.ClientFor("", "read"), client.NewZone{Name: "Dev"}, code.AdminTokenReadOnly},
+		{"zone token", a.ClientFor(taken.ID, "write"), client.NewZone{Name: "Dev"}, code.AdminTokenZoneMismatch},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestANewZoneReadsBackAsItWasAnswered(t *testing.T) {
 func TestAGeneratedSlug(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	anybody := a.As("", "write")
+	anybody := a.ClientFor("", "write")
 	for _, tt := range []struct{ name, want string }{
 		{"Ünïted  Nations (EU)", "n-ted-nations-eu"},
 		{"Ünïted  Nations (EU)", "n-ted-nations-eu-2"},
@@ -143,9 +143,9 @@ func TestGetZone(t *testing.T) {
 		id   string
 		want code.Code
 	}{
-		{"global read", a.As("", "read"), zone.ID, ""},
-		{"own zone", a.As(zone.ID, "read"), zone.ID, ""},
-		{"other zone", a.As(other.ID, "write"), zone.ID, code.AdminTokenZoneMismatch},
+		{"global read", a.ClientFor("", "read"), zone.ID, ""},
+		{"own zone", a.ClientFor(zone.ID, "read"), zone.ID, ""},
+		{"other zone", a.ClientFor(other.ID, "write"), zone.ID, code.AdminTokenZoneMismatch},
 		{"unknown", a.Admin, "nowhere", code.ZoneNotFound},
 		{"archived", a.Admin, gone, code.ZoneNotFound},
 	} {
@@ -177,17 +177,17 @@ func TestUpdateZone(t *testing.T) {
 		{"name", a.Admin, "", client.ZonePatch{Name: new(" New name ")}, ""},
 		{"slug", a.Admin, "", client.ZonePatch{Slug: new("new-slug")}, ""},
 		{"badge", a.Admin, "", client.ZonePatch{OperatorCoauthorBadge: new(false)}, ""},
-		{"by a zone token", a.As(mine.ID, "write"), mine.ID, client.ZonePatch{DCREnabled: new(true)}, ""},
+		{"by a zone token", a.ClientFor(mine.ID, "write"), mine.ID, client.ZonePatch{DCREnabled: new(true)}, ""},
 		{"nothing", a.Admin, "", client.ZonePatch{}, code.NoFields},
 		{"nothing, of nothing", a.Admin, "nowhere", client.ZonePatch{}, code.NoFields},
 		{"name of white space", a.Admin, "", client.ZonePatch{Name: new("  ")}, code.InvalidZone},
 		{"slug taken", a.Admin, "", client.ZonePatch{Slug: &taken.Slug}, code.ZoneSlugConflict},
-		{"reserved name", a.As("", "write"), "", client.ZonePatch{Name: new("caracal.sys/x")}, code.ReservedNamespace},
-		{"reserved slug", a.As("", "write"), "", client.ZonePatch{Slug: new("caracal-sys-y")}, code.ReservedNamespace},
+		{"reserved name", a.ClientFor("", "write"), "", client.ZonePatch{Name: new("caracal.sys/x")}, code.ReservedNamespace},
+		{"reserved slug", a.ClientFor("", "write"), "", client.ZonePatch{Slug: new("caracal-sys-y")}, code.ReservedNamespace},
 		{"unknown", a.Admin, "nowhere", client.ZonePatch{Name: new("x")}, code.ZoneNotFound},
 		{"archived", a.Admin, gone, client.ZonePatch{Name: new("x")}, code.ZoneNotFound},
 		{"Caracal's own, by the bootstrap token", a.Admin, system.ID, client.ZonePatch{DCREnabled: new(true)}, ""},
-		{"Caracal's own, by another", a.As("", "write"), system.ID, client.ZonePatch{DCREnabled: new(false)}, code.SystemZoneReadOnly},
+		{"Caracal's own, by another", a.ClientFor("", "write"), system.ID, client.ZonePatch{DCREnabled: new(false)}, code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -46,8 +46,8 @@ func (t AdminToken) MayWrite() bool { return t.Capability == "write" }
 // A secret of 256 random bits needs no slow hash: nobody can guess what its
 // digest was made from.
 func (s *Store) AdminTokenBySecret(ctx context.Context, digest [sha256.Size]byte) (AdminToken, error) {
-	t, err := s.For(System).q.GetLiveAdminToken(ctx, digest[:])
-	return AdminToken{t}, missing(err, code.InvalidAdminToken)
+	t, err := s.For(System).q.GetActiveAdminToken(ctx, digest[:])
+	return AdminToken{t}, notFoundAs(err, code.InvalidAdminToken)
 }
 
 // TouchAdminTokens notes that tokens were used, at most once in a debounce.
@@ -68,11 +68,11 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 	zone := NoZone
 	if n.Zone != nil {
 		zone = *n.Zone
-		if err := tx.guard(ctx, zone, together); err != nil {
+		if err := tx.lockZoneID(ctx, zone, shared); err != nil {
 			return AdminToken{}, "", err
 		}
 		if _, err := tx.q.GetZone(ctx, zone); err != nil {
-			return AdminToken{}, "", missing(err, code.ZoneNotFound)
+			return AdminToken{}, "", notFoundAs(err, code.ZoneNotFound)
 		}
 	}
 	text := newSecret("cat_")
@@ -84,20 +84,20 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 	if err != nil {
 		return AdminToken{}, "", err
 	}
-	tx.record(zone, "admin-tokens", token.ID, diff(nil, shownAdminToken(token)))
+	tx.record(zone, "admin-tokens", token.ID, diff(nil, auditAdminToken(token)))
 	return AdminToken{token}, text, nil
 }
 
 // AdminTokens is a page of all tokens there ever were, newest first.
 func (s *Store) AdminTokens(ctx context.Context, p Page) ([]db.AdminToken, error) {
-	return s.q.ListAdminTokens(ctx, db.ListAdminTokensParams{BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
+	return s.q.ListAdminTokens(ctx, db.ListAdminTokensParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // DeleteAdminToken revokes a live token, for every replica at once.
 func (tx *Tx) DeleteAdminToken(ctx context.Context, id string) error {
 	token, err := tx.q.RevokeAdminToken(ctx, id)
 	if err != nil {
-		return missing(err, code.AdminTokenNotFound)
+		return notFoundAs(err, code.AdminTokenNotFound)
 	}
 	return tx.recordRevoked(ctx, []db.AdminToken{token})
 }
@@ -117,7 +117,7 @@ func (tx *Tx) SeedAdminTokens(ctx context.Context, bootstrap string) error {
 			ZoneID: NoZone, ID: newID(), Name: seed.name, Capability: seed.capability, CreatedBy: seed.createdBy, TokenSHA256: digest[:],
 		})
 		if err == nil {
-			tx.record(NoZone, "admin-tokens", token.ID, diff(nil, shownAdminToken(token)))
+			tx.record(NoZone, "admin-tokens", token.ID, diff(nil, auditAdminToken(token)))
 		} else if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
@@ -145,11 +145,11 @@ func (tx *Tx) recordRevoked(ctx context.Context, tokens []db.AdminToken) error {
 		return nil
 	}
 	for _, t := range tokens {
-		tx.record(t.ZoneID, "admin-tokens", t.ID, removed)
+		tx.record(t.ZoneID, "admin-tokens", t.ID, noFields)
 	}
 	return tx.q.NotifyAdminTokensRevoked(ctx)
 }
 
-func shownAdminToken(t db.AdminToken) shown {
-	return shown{"name": t.Name, "zone_id": t.OfZone, "capability": t.Capability, "expires_at": t.ExpiresAt, "token": secret(t.TokenSHA256)}
+func auditAdminToken(t db.AdminToken) auditFields {
+	return auditFields{"name": t.Name, "zone_id": t.OfZone, "capability": t.Capability, "expires_at": t.ExpiresAt, "token": redacted(t.TokenSHA256)}
 }

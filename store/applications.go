@@ -16,12 +16,12 @@ const (
 // Application is a live application of a zone, or application_not_found.
 func (s *Store) Application(ctx context.Context, zone, id string) (db.Application, error) {
 	a, err := s.q.GetApplication(ctx, db.GetApplicationParams{ZoneID: zone, ID: id})
-	return a, missing(err, code.ApplicationNotFound)
+	return a, notFoundAs(err, code.ApplicationNotFound)
 }
 
 // Applications is a page of a zone's live applications, newest first.
 func (s *Store) Applications(ctx context.Context, zone string, p Page) ([]db.ListApplicationsRow, error) {
-	return s.q.ListApplications(ctx, db.ListApplicationsParams{ZoneID: zone, BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
+	return s.q.ListApplications(ctx, db.ListApplicationsParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // NewApplication is what a caller says of a managed application to be.
@@ -33,13 +33,13 @@ type NewApplication struct {
 // CreateApplication adds a managed application and answers its secret, which is
 // not kept.
 func (tx *Tx) CreateApplication(ctx context.Context, zone string, n NewApplication) (db.Application, string, error) {
-	if err := tx.mayName(applicationName, n.Name); err != nil {
+	if err := tx.checkReservedName(applicationName, n.Name); err != nil {
 		return db.Application{}, "", err
 	}
 	if err := tx.checkTraits(n.Traits); err != nil {
 		return db.Application{}, "", err
 	}
-	if _, err := tx.withinZone(ctx, zone, together); err != nil {
+	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
 		return db.Application{}, "", err
 	}
 	return tx.insertApplication(ctx, db.InsertApplicationParams{
@@ -56,22 +56,22 @@ type Registration struct {
 // RegisterApplication adds an application that expires. It holds the zone, so
 // that nobody registers between a count and what follows from it.
 func (tx *Tx) RegisterApplication(ctx context.Context, zone string, r Registration) (db.Application, string, error) {
-	const most = 1000 // live in a zone (contract: applications.md)
-	if err := tx.mayName(applicationName, r.Name); err != nil {
+	const maxActive = 1000 // live in a zone (contract: applications.md)
+	if err := tx.checkReservedName(applicationName, r.Name); err != nil {
 		return db.Application{}, "", err
 	}
-	z, err := tx.lockZone(ctx, zone, together)
+	z, err := tx.lockZone(ctx, zone, shared)
 	if err != nil {
 		return db.Application{}, "", err
 	}
 	if !z.DCREnabled {
 		return db.Application{}, "", code.DCRDisabled
 	}
-	live, err := tx.q.CountLiveDCRApplications(ctx, zone)
+	live, err := tx.q.CountActiveDCRApplications(ctx, zone)
 	if err != nil {
 		return db.Application{}, "", err
 	}
-	if live >= most {
+	if live >= maxActive {
 		return db.Application{}, "", code.DCRLimitExceeded
 	}
 	return tx.insertApplication(ctx, db.InsertApplicationParams{
@@ -86,7 +86,7 @@ func (tx *Tx) insertApplication(ctx context.Context, p db.InsertApplicationParam
 	if err != nil {
 		return a, "", err
 	}
-	tx.record(a.ZoneID, "applications", a.ID, diff(nil, shownApplication(a)))
+	tx.record(a.ZoneID, "applications", a.ID, diff(nil, auditApplication(a)))
 	return a, secret, nil
 }
 
@@ -99,19 +99,19 @@ type ApplicationPatch struct {
 
 // UpdateApplication changes an application that is still at a version that
 // match admits.
-func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, match Match, p ApplicationPatch) (db.Application, error) {
+func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, match Precondition, p ApplicationPatch) (db.Application, error) {
 	if p.Name == nil && p.ClientSecret == nil && p.Traits == nil {
 		return db.Application{}, code.NoFields
 	}
 	if p.Name != nil {
-		if err := tx.mayName(applicationName, *p.Name); err != nil {
+		if err := tx.checkReservedName(applicationName, *p.Name); err != nil {
 			return db.Application{}, err
 		}
 	}
 	if err := tx.checkTraits(p.Traits); err != nil {
 		return db.Application{}, err
 	}
-	before, err := tx.lockApplication(ctx, zone, id, together, match)
+	before, err := tx.lockApplication(ctx, zone, id, shared, match)
 	if err != nil {
 		return before, err
 	}
@@ -121,13 +121,13 @@ func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, match Matc
 	if err != nil {
 		return after, err
 	}
-	tx.record(zone, "applications", id, diff(shownApplication(before), shownApplication(after)))
+	tx.record(zone, "applications", id, diff(auditApplication(before), auditApplication(after)))
 	return after, nil
 }
 
 // DeleteApplication archives an application and revokes what hangs on it.
-func (tx *Tx) DeleteApplication(ctx context.Context, zone, id string, match Match) error {
-	before, err := tx.lockApplication(ctx, zone, id, alone, match)
+func (tx *Tx) DeleteApplication(ctx context.Context, zone, id string, match Precondition) error {
+	before, err := tx.lockApplication(ctx, zone, id, exclusive, match)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (tx *Tx) DeleteApplication(ctx context.Context, zone, id string, match Matc
 	if err := tx.unbindResources(ctx, zone, id); err != nil {
 		return err
 	}
-	_, err = tx.revokeOf(ctx, zone, []string{id}, "application_archived")
+	_, err = tx.revokeForApplications(ctx, zone, []string{id}, "application_archived")
 	return err
 }
 
@@ -146,22 +146,22 @@ func (tx *Tx) archiveApplications(ctx context.Context, zone string, applications
 		return err
 	}
 	for _, a := range applications {
-		tx.record(zone, "applications", a.ID, removed)
+		tx.record(zone, "applications", a.ID, noFields)
 	}
 	return nil
 }
 
 // lockApplication holds an application that the actor may change and that is
 // still at a version that match admits.
-func (tx *Tx) lockApplication(ctx context.Context, zone, id string, how guard, match Match) (db.Application, error) {
-	if _, err := tx.withinZone(ctx, zone, how); err != nil {
+func (tx *Tx) lockApplication(ctx context.Context, zone, id string, mode lockMode, match Precondition) (db.Application, error) {
+	if _, err := tx.requireZone(ctx, zone, mode); err != nil {
 		return db.Application{}, err
 	}
 	a, err := tx.q.LockApplication(ctx, db.LockApplicationParams{ZoneID: zone, ID: id})
 	if err != nil {
-		return a, missing(err, code.ApplicationNotFound)
+		return a, notFoundAs(err, code.ApplicationNotFound)
 	}
-	if err := tx.mayTouchTraits(a.Traits); err != nil {
+	if err := tx.checkTraitAccess(a.Traits); err != nil {
 		return a, err
 	}
 	return a, match.check(a.Version)
@@ -175,9 +175,9 @@ func applicationIDs(applications []db.Application) []string {
 	return ids
 }
 
-func shownApplication(a db.Application) shown {
-	return shown{
+func auditApplication(a db.Application) auditFields {
+	return auditFields{
 		"name": a.Name, "registration_method": a.RegistrationMethod, "traits": a.Traits,
-		"expires_at": a.ExpiresAt, "client_secret": secret(a.ClientSecretHash),
+		"expires_at": a.ExpiresAt, "client_secret": redacted(a.ClientSecretHash),
 	}
 }

@@ -20,7 +20,7 @@ func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.Dat
 	for range tries {
 		row, err := s.For(cause.Actor).q.GetDataKey(ctx, zone)
 		if err == nil {
-			return s.keys.Unwrap(seal.Wrapped{Zone: zone, Number: row.Number, By: row.WrappedBy, Bytes: row.Wrapped})
+			return s.keys.Unwrap(seal.Wrapped{Zone: zone, Number: row.Number, KEKID: row.WrappedBy, Bytes: row.Wrapped})
 		}
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return seal.DataKey{}, err
@@ -30,7 +30,7 @@ func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.Dat
 		cause := Cause{Actor: cause.Actor, RequestID: cause.RequestID, Operation: "make data key"}
 		added := false
 		err = s.InTx(ctx, cause, func(tx *Tx) (err error) {
-			if _, err := tx.withinZone(ctx, zone, together); err != nil {
+			if _, err := tx.requireZone(ctx, zone, shared); err != nil {
 				return err
 			}
 			added, err = tx.addDataKey(ctx, wrapped)
@@ -45,15 +45,15 @@ func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.Dat
 
 // addDataKey says whether nobody else was faster.
 func (tx *Tx) addDataKey(ctx context.Context, w seal.Wrapped) (bool, error) {
-	n, err := tx.q.InsertDataKey(ctx, db.InsertDataKeyParams{ZoneID: w.Zone, Number: w.Number, WrappedBy: w.By, Wrapped: w.Bytes})
+	n, err := tx.q.InsertDataKey(ctx, db.InsertDataKeyParams{ZoneID: w.Zone, Number: w.Number, WrappedBy: w.KEKID, Wrapped: w.Bytes})
 	if err != nil || n == 0 {
 		return false, err
 	}
-	tx.recordDataKey(w, diff(nil, shown{"wrapped_by": w.By}))
+	tx.recordDataKey(w, diff(nil, auditFields{"wrapped_by": w.KEKID}))
 	return true, nil
 }
 
-func (tx *Tx) recordDataKey(w seal.Wrapped, c change) {
+func (tx *Tx) recordDataKey(w seal.Wrapped, c auditChange) {
 	tx.record(w.Zone, "data-keys", strconv.Itoa(int(w.Number)), c)
 }
 
@@ -63,8 +63,8 @@ func (s *Store) CheckKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if missing := s.keys.Missing(needed); len(missing) > 0 {
-		return fmt.Errorf("%w: the database has data keys that are wrapped by %v", ErrKeyMissing, missing)
+	if notFoundAs := s.keys.Missing(needed); len(notFoundAs) > 0 {
+		return fmt.Errorf("%w: the database has data keys that are wrapped by %v", ErrKeyMissing, notFoundAs)
 	}
 	return nil
 }

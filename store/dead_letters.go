@@ -9,17 +9,17 @@ import (
 
 // DeadLetters is a page of events that Redis refused for good, newest first.
 func (s *Store) DeadLetters(ctx context.Context, p Page) ([]db.Outbox, error) {
-	return s.q.ListDeadLetters(ctx, db.ListDeadLettersParams{BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
+	return s.q.ListDeadLetters(ctx, db.ListDeadLettersParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // RearmDeadLetter makes a dead event pending again.
 func (tx *Tx) RearmDeadLetter(ctx context.Context, id string) error {
 	e, err := tx.q.RearmDeadLetter(ctx, id)
 	if err != nil {
-		return missing(err, code.DeadLetterNotFound)
+		return notFoundAs(err, code.DeadLetterNotFound)
 	}
 	tx.rearmed = true
-	tx.record(e.ZoneID, "dead-letters", id, diff(shown{"status": "dead"}, shown{"status": "pending"}))
+	tx.record(e.ZoneID, "dead-letters", id, diff(auditFields{"status": "dead"}, auditFields{"status": "pending"}))
 	return nil
 }
 
@@ -27,8 +27,8 @@ func (tx *Tx) RearmDeadLetter(ctx context.Context, id string) error {
 func (tx *Tx) DiscardDeadLetter(ctx context.Context, id string) error {
 	e, err := tx.q.DeleteDeadLetter(ctx, id)
 	if err != nil {
-		return missing(err, code.DeadLetterNotFound)
+		return notFoundAs(err, code.DeadLetterNotFound)
 	}
-	tx.record(e.ZoneID, "dead-letters", id, removed)
+	tx.record(e.ZoneID, "dead-letters", id, noFields)
 	return nil
 }

@@ -14,18 +14,18 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// conflicts maps a constraint's name to the code that its breach means. A
+// constraintCodes maps a constraint's name to the code that its breach means. A
 // migration that adds such a constraint adds its line here.
-var conflicts = map[string]code.Code{
+var constraintCodes = map[string]code.Code{
 	"zones_slug_taken":           code.ZoneSlugConflict,
 	"providers_identifier_taken": code.ProviderIdentifierConflict,
 	"resources_identifier_taken": code.ResourceIdentifierConflict,
 }
 
-// translate gives a breached constraint its code, and a database that cannot be
+// mapError gives a breached constraint its code, and a database that cannot be
 // reached or does not get to answer service_unavailable. Anything else stays
 // what it is: a fault of ours.
-func translate(err error) error {
+func mapError(err error) error {
 	if err == nil || errors.Is(err, pgx.ErrNoRows) || errors.As(err, new(code.Code)) {
 		return err
 	}
@@ -36,10 +36,10 @@ func translate(err error) error {
 	case errors.As(err, &connect):
 		return code.ServiceUnavailable.Because(err)
 	case errors.As(err, &pg):
-		if refusal, ok := conflicts[pg.ConstraintName]; ok {
-			return refusal.Because(err)
+		if errCode, ok := constraintCodes[pg.ConstraintName]; ok {
+			return errCode.Because(err)
 		}
-		if away(pg.Code) {
+		if isUnavailable(pg.Code) {
 			return code.ServiceUnavailable.Because(err)
 		}
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
@@ -49,8 +49,8 @@ func translate(err error) error {
 	return err
 }
 
-// away says whether an SQLSTATE speaks of the server and not of the statement.
-func away(sqlstate string) bool {
+// isUnavailable says whether an SQLSTATE speaks of the server and not of the statement.
+func isUnavailable(sqlstate string) bool {
 	return slices.Contains([]string{
 		"25006",          // read-only: a replica that was promoted elsewhere
 		"55P03", "57014", // our own time limits, for locks and for statements
@@ -58,18 +58,18 @@ func away(sqlstate string) bool {
 	}, sqlstate) || strings.HasPrefix(sqlstate, "08") || strings.HasPrefix(sqlstate, "53")
 }
 
-// again says whether a transaction that failed so may succeed when it is run
+// isRetryable says whether a transaction that failed so may succeed when it is run
 // once more: it met a deadlock or could not be serialized.
-func again(err error) bool {
+func isRetryable(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
 }
 
-// missing makes of an absent row the code that the caller gives. Only lookups
+// notFoundAs makes of an absent row the code that the caller gives. Only lookups
 // of what a request names say so: elsewhere an absent row is a fault of ours.
-func missing(err error, refusal code.Code) error {
+func notFoundAs(err error, errCode code.Code) error {
 	if errors.Is(err, pgx.ErrNoRows) {
-		return refusal
+		return errCode
 	}
 	return err
 }

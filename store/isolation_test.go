@@ -173,7 +173,7 @@ func columns(db *storetest.DB, table string) []string {
 
 // attempt runs one statement in a transaction of its own, which it does not
 // undo: an attack that succeeds is to be seen.
-func attempt(t *testing.T, conn *pgx.Conn, zone *string, sql string, args ...any) (rows int64, refusal string) {
+func attempt(t *testing.T, conn *pgx.Conn, zone *string, sql string, args ...any) (rows int64, errCode string) {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
 	if err != nil {
@@ -201,7 +201,7 @@ func attempt(t *testing.T, conn *pgx.Conn, zone *string, sql string, args ...any
 
 // closed says whether a refusal came from what the first migration promised, and
 // not from some constraint that happened to be in the way.
-func closed(refusal string) bool { return strings.HasPrefix(refusal, "42501 ") }
+func closed(errCode string) bool { return strings.HasPrefix(errCode, "42501 ") }
 
 // serviceConn is one connection of the service's role, for a whole attack.
 func serviceConn(t *testing.T, db *storetest.DB) *pgx.Conn {
@@ -246,15 +246,15 @@ func TestNoSQLReachesAnotherZone(t *testing.T) {
 			try := func(sql string, args ...any) {
 				t.Helper()
 				attacks++
-				if rows, refusal := attempt(t, as.conn, as.zone, sql, args...); rows != 0 || refusal != "" && !closed(refusal) {
-					t.Errorf("as %s: %s: %d rows, %s", as.name, sql, rows, refusal)
+				if rows, errCode := attempt(t, as.conn, as.zone, sql, args...); rows != 0 || errCode != "" && !closed(errCode) {
+					t.Errorf("as %s: %s: %d rows, %s", as.name, sql, rows, errCode)
 				}
 			}
 			must := func(sql string, args ...any) {
 				t.Helper()
 				attacks++
-				if rows, refusal := attempt(t, as.conn, as.zone, sql, args...); !closed(refusal) {
-					t.Errorf("as %s: %s: %d rows, %q", as.name, sql, rows, refusal)
+				if rows, errCode := attempt(t, as.conn, as.zone, sql, args...); !closed(errCode) {
+					t.Errorf("as %s: %s: %d rows, %q", as.name, sql, rows, errCode)
 				}
 			}
 			try("SELECT FROM " + table + " WHERE " + zone + " = 'two'")
@@ -324,29 +324,29 @@ func TestTheServiceCannotRaiseItself(t *testing.T) {
 	}
 	for _, sql := range refused {
 		attacks++
-		if rows, refusal := attempt(t, conn, &one, sql); refusal == "" || !closed(refusal) && !strings.HasPrefix(refusal, "42704 ") && !strings.HasPrefix(refusal, "0A000 ") && !strings.HasPrefix(refusal, "25001 ") && !strings.HasPrefix(refusal, "42883 ") {
-			t.Errorf("%s: %d rows, %q", sql, rows, refusal)
+		if rows, errCode := attempt(t, conn, &one, sql); errCode == "" || !closed(errCode) && !strings.HasPrefix(errCode, "42704 ") && !strings.HasPrefix(errCode, "0A000 ") && !strings.HasPrefix(errCode, "25001 ") && !strings.HasPrefix(errCode, "42883 ") {
+			t.Errorf("%s: %d rows, %q", sql, rows, errCode)
 		}
 	}
 	for _, table := range tables(db) {
 		// Its own setting for row-level security refuses what the policies would hide, and shows nothing.
 		attacks += 3
-		if _, refusal := attempt(t, conn, &one, "SET LOCAL row_security = off"); refusal != "" {
-			t.Error(refusal)
+		if _, errCode := attempt(t, conn, &one, "SET LOCAL row_security = off"); errCode != "" {
+			t.Error(errCode)
 		}
-		if rows, refusal := attempt(t, conn, nil, "SELECT FROM "+table); rows != 0 || refusal != "" {
-			t.Errorf("%s shows %d rows, %q", table, rows, refusal)
+		if rows, errCode := attempt(t, conn, nil, "SELECT FROM "+table); rows != 0 || errCode != "" {
+			t.Errorf("%s shows %d rows, %q", table, rows, errCode)
 		}
-		if _, refusal := attempt(t, conn, nil, "DO $$ BEGIN SET LOCAL row_security = off; PERFORM FROM "+table+"; END $$"); !closed(refusal) {
-			t.Errorf("without row-level security %s answers %q", table, refusal)
+		if _, errCode := attempt(t, conn, nil, "DO $$ BEGIN SET LOCAL row_security = off; PERFORM FROM "+table+"; END $$"); !closed(errCode) {
+			t.Errorf("without row-level security %s answers %q", table, errCode)
 		}
 		var copied strings.Builder
 		if _, err := conn.PgConn().CopyTo(t.Context(), &copied, "COPY "+table+" TO STDOUT"); err == nil && copied.Len() > 0 {
 			t.Errorf("%s was copied: %s", table, copied.String())
 		}
-		_, refusal := attempt(t, conn, &one, "GRANT ALL ON "+table+" TO PUBLIC") // warns, and grants nothing
+		_, errCode := attempt(t, conn, &one, "GRANT ALL ON "+table+" TO PUBLIC") // warns, and grants nothing
 		if storetest.Value[bool](db, "SELECT EXISTS (SELECT FROM pg_class, aclexplode(relacl) AS acl WHERE oid = $1::regclass AND acl.grantee = 0)", table) {
-			t.Errorf("everybody may do something to %s now: %q", table, refusal)
+			t.Errorf("everybody may do something to %s now: %q", table, errCode)
 		}
 	}
 	for _, sql := range []string{"RESET ROLE", "SET ROLE NONE", "RESET SESSION AUTHORIZATION", "RESET ALL", "DISCARD PLANS"} {
@@ -384,8 +384,8 @@ func TestAnAuditEntryStaysWhatItIs(t *testing.T) {
 	}
 	for _, zone := range []string{"one", "two", store.AllZones} {
 		for _, sql := range attacks {
-			if rows, refusal := attempt(t, conn, &zone, sql); !closed(refusal) {
-				t.Errorf("as zone %s: %s: %d rows, %q", zone, sql, rows, refusal)
+			if rows, errCode := attempt(t, conn, &zone, sql); !closed(errCode) {
+				t.Errorf("as zone %s: %s: %d rows, %q", zone, sql, rows, errCode)
 			}
 		}
 	}
@@ -523,7 +523,7 @@ func TestAQueryThatForgetsItsZoneReachesNoOther(t *testing.T) {
 
 	// run says how many rows a statement touches or shows, what it shows, and
 	// what zone two is then. Nothing of it stays.
-	run := func(conn *pgx.Conn, zone, name, execute string) (rows int64, shown, after, refusal string) {
+	run := func(conn *pgx.Conn, zone, name, execute string) (rows int64, auditFields, after, errCode string) {
 		tx, err := conn.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -542,7 +542,7 @@ func TestAQueryThatForgetsItsZoneReachesNoOther(t *testing.T) {
 		}
 		for _, row := range results[0].Rows {
 			for _, value := range row {
-				shown += string(value) + "\n"
+				auditFields += string(value) + "\n"
 			}
 		}
 		if _, err := tx.Exec(t.Context(), "SELECT set_config('caracal.zone_id', '*', true)"); err != nil {
@@ -556,7 +556,7 @@ func TestAQueryThatForgetsItsZoneReachesNoOther(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return results[0].CommandTag.RowsAffected(), shown, strings.Join(all, "\n"), ""
+		return results[0].CommandTag.RowsAffected(), auditFields, strings.Join(all, "\n"), ""
 	}
 
 	all, parameters := statements(t), parameterNames(t)
@@ -589,24 +589,24 @@ func TestAQueryThatForgetsItsZoneReachesNoOther(t *testing.T) {
 		if len(values) > 0 {
 			execute += "(" + strings.Join(values, ", ") + ")"
 		}
-		rows, shown, after, refusal := run(service, "one", name, execute)
+		rows, auditFields, after, errCode := run(service, "one", name, execute)
 		if after != before {
 			t.Errorf("%s changes zone two: it was\n%s\nand is\n%s\n%s", name, before, after, execute)
 		}
-		for value := range strings.Lines(shown) {
+		for value := range strings.Lines(auditFields) {
 			if slices.Contains(ids, strings.TrimSpace(value)) {
 				t.Errorf("%s shows %q of zone two\n%s", name, value, execute)
 			}
 		}
-		if refusal != "" {
+		if errCode != "" {
 			refused = append(refused, name)
 		}
-		if refusal != "" && !closed(refusal) {
-			t.Errorf("%s is refused for another reason: %s\n%s", name, refusal, execute)
+		if errCode != "" && !closed(errCode) {
+			t.Errorf("%s is refused for another reason: %s\n%s", name, errCode, execute)
 		}
 		// Whoever sees all zones reaches more: it is row-level security that makes the difference.
 		more, seen, changed, _ := run(owner, store.AllZones, name, execute)
-		if more > rows || seen != shown || changed != before {
+		if more > rows || seen != auditFields || changed != before {
 			reached++
 		} else if sql != all[name] {
 			kept = append(kept, name)

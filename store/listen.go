@@ -10,69 +10,69 @@ import (
 
 // What the replicas tell each other through Postgres.
 const (
-	// AdminTokensRevoked is heard when a token was revoked.
-	AdminTokensRevoked = "caracal_admin_tokens"
-	// OutboxFilled is heard when another replica has committed events.
-	OutboxFilled = "caracal_outbox"
+	// AdminTokensChannel is heard when a token was revoked.
+	AdminTokensChannel = "caracal_admin_tokens"
+	// OutboxChannel is heard when another replica has committed events.
+	OutboxChannel = "caracal_outbox"
 )
 
 // Listen calls heard[channel] whenever another replica, or this one, speaks on
 // it, until ctx ends. It tells up whether it can hear at all: while it cannot,
 // nobody may rely on being told. A connection that has silently died is found
 // out within a few seconds.
-func (s *Store) Listen(ctx context.Context, log *slog.Logger, heard map[string]func(), up func(bool)) {
-	const again = 200 * time.Millisecond
+func (s *Store) Listen(ctx context.Context, log *slog.Logger, handlers map[string]func(), onConnectionChange func(bool)) {
+	const isRetryable = 200 * time.Millisecond
 	lost := false
 	for ctx.Err() == nil {
-		err := s.listen(ctx, heard, func() {
+		err := s.listen(ctx, handlers, func() {
 			if lost {
 				log.InfoContext(ctx, "hears the other replicas again")
 			}
 			lost = false
-			up(true)
+			onConnectionChange(true)
 		})
-		up(false)
+		onConnectionChange(false)
 		if ctx.Err() == nil && !lost {
 			lost = true
 			log.WarnContext(ctx, "lost the connection that hears the other replicas; trying until it is back", "error", err)
 		}
 		select {
-		case <-time.After(again):
+		case <-time.After(isRetryable):
 		case <-ctx.Done():
 		}
 	}
 }
 
-func (s *Store) listen(ctx context.Context, heard map[string]func(), up func()) error {
-	const every, patience = 2 * time.Second, 2 * time.Second
+func (s *Store) listen(ctx context.Context, handlers map[string]func(), onConnectionChange func()) error {
+	const pingInterval, timeout = 2 * time.Second, 2 * time.Second
 	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 		defer cancel()
-		_ = conn.Close(bye)
+		_ = conn.Close(closeCtx)
 	}()
-	for channel := range heard {
+	for channel := range handlers {
 		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
 			return err
 		}
 	}
-	up()
+	onConnectionChange()
 	for {
-		quiet, cancel := context.WithTimeout(ctx, every)
+		quiet, cancel := context.WithTimeout(ctx, pingInterval)
 		notification, err := conn.WaitForNotification(quiet)
 		cancel()
 		switch {
 		case err == nil:
-			if f := heard[notification.Channel]; f != nil {
+			if f := handlers[notification.Channel]; f != nil {
 				f()
 			}
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case quiet.Err() != nil: // nothing was said: is anybody there?
-			ping, cancel := context.WithTimeout(ctx, patience)
+			ping, cancel := context.WithTimeout(ctx, timeout)
 			err := conn.Ping(ping)
 			cancel()
 			if err != nil {

@@ -7,31 +7,33 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// A Page says which rows of a list to read: so many, older than a place.
+// A Page selects rows of a list: at most Limit, that follow a position. The
+// store returns one row more if there is a next page.
 type Page struct {
-	Before Place
-	Rows   int32
+	After Position
+	Limit int32
 }
 
-// A Place is between two rows of a list that is ordered by time, then id. Its
-// time is exact, to the microsecond that Postgres keeps.
-type Place struct {
+// A Position is the place of a row in a list that is ordered by creation time
+// and id, newest first (keyset pagination). Its time is exact, to the
+// microsecond that Postgres keeps.
+type Position struct {
 	Time time.Time
 	ID   string
 }
 
-// Newest is the place before every row.
-var Newest = Place{Time: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)}
+// FirstPosition precedes every row.
+var FirstPosition = Position{Time: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)}
 
-// A Match is the versions of an item that a caller is willing to change. The
-// zero Match is any.
-type Match struct {
+// A Precondition lists the versions of a row that a request accepts (If-Match).
+// The zero Precondition accepts any version.
+type Precondition struct {
 	Versions []int64
-	Said     bool // a list that admits nothing is not the same as no list
+	Present  bool // an empty list that is present accepts no version
 }
 
-func (m Match) check(version int64) error {
-	if m.Said && !slices.Contains(m.Versions, version) {
+func (m Precondition) check(version int64) error {
+	if m.Present && !slices.Contains(m.Versions, version) {
 		return code.VersionConflict
 	}
 	return nil

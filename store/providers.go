@@ -16,27 +16,27 @@ import (
 // Provider is a live provider of a zone, or provider_not_found.
 func (s *Store) Provider(ctx context.Context, zone, id string) (db.Provider, error) {
 	p, err := s.q.GetProvider(ctx, db.GetProviderParams{ZoneID: zone, ID: id})
-	return p, missing(err, code.ProviderNotFound)
+	return p, notFoundAs(err, code.ProviderNotFound)
 }
 
 // Providers is a page of a zone's live providers, newest first.
 func (s *Store) Providers(ctx context.Context, zone string, p Page) ([]db.ListProvidersRow, error) {
-	return s.q.ListProviders(ctx, db.ListProvidersParams{ZoneID: zone, BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
+	return s.q.ListProviders(ctx, db.ListProvidersParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // A ProviderConfig is a configuration that whoever knows the rules has checked.
 type ProviderConfig struct {
-	Kind       string
-	Public     json.RawMessage
-	Secrets    seal.Plaintext // to be sealed; empty: none
-	SecretKeys []string       // the names of the secrets, sorted
+	Kind         string
+	PublicConfig json.RawMessage
+	Secrets      seal.Plaintext // to be sealed; empty: none
+	SecretKeys   []string       // the names of the secrets, sorted
 }
 
 // NewProvider is what a caller says of a provider to be.
 type NewProvider struct {
-	Name       *string
-	Identifier *string // nil: made from the name
-	Base       string  // what to make it from
+	Name           *string
+	Identifier     *string // nil: made from the name
+	BaseIdentifier string  // what to make it from
 	ProviderConfig
 }
 
@@ -55,34 +55,34 @@ func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey,
 	if err := n.Check(); err != nil {
 		return db.Provider{}, err
 	}
-	if _, err := tx.withinZone(ctx, zone, together); err != nil {
+	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
 		return db.Provider{}, err
 	}
 	row := db.InsertProviderParams{
-		ZoneID: zone, ID: newID(), Kind: n.Kind, ConfigJSON: n.Public, SecretConfigKeys: append([]string{}, n.SecretKeys...),
+		ZoneID: zone, ID: newID(), Kind: n.Kind, ConfigJSON: n.PublicConfig, SecretConfigKeys: append([]string{}, n.SecretKeys...),
 	}
 	row.SecretConfig, row.DataKey = sealProvider(key, zone, row.ID, n.Secrets)
 	insert := func(identifier string) (db.Provider, error) {
-		if err := tx.mayName(providerIdentifier, identifier); err != nil { // of a number too: caracal-sys is free to all, caracal-sys-2 is not
+		if err := tx.checkReservedName(providerIdentifier, identifier); err != nil { // of a number too: caracal-sys is free to all, caracal-sys-2 is not
 			return db.Provider{}, err
 		}
-		row.Name, row.Identifier = or(n.Name, identifier), identifier
+		row.Name, row.Identifier = valueOr(n.Name, identifier), identifier
 		return tx.q.InsertProvider(ctx, row)
 	}
 	var p db.Provider
 	var err error
 	if n.Identifier != nil {
 		p, err = insert(*n.Identifier)
-		err = missing(err, code.ProviderIdentifierConflict)
+		err = notFoundAs(err, code.ProviderIdentifierConflict)
 	} else {
-		p, err = underFreeName(n.Base, row.ID, insert, func() (string, error) {
-			return tx.q.GetFreeProviderIdentifier(ctx, db.GetFreeProviderIdentifierParams{ZoneID: zone, Base: n.Base})
+		p, err = insertWithUniqueName(n.BaseIdentifier, row.ID, insert, func() (string, error) {
+			return tx.q.GetAvailableProviderIdentifier(ctx, db.GetAvailableProviderIdentifierParams{ZoneID: zone, Base: n.BaseIdentifier})
 		})
 	}
 	if err != nil {
 		return p, err
 	}
-	tx.record(zone, "providers", p.ID, diff(nil, shownProvider(p)))
+	tx.record(zone, "providers", p.ID, diff(nil, auditProvider(p)))
 	return p, nil
 }
 
@@ -94,8 +94,8 @@ func sealProvider(key seal.DataKey, zone, id string, secrets seal.Plaintext) ([]
 	return key.Seal(providerSecrets(zone, id), secrets), &key.Number
 }
 
-func providerSecrets(zone, id string) seal.Place {
-	return seal.Place{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
+func providerSecrets(zone, id string) seal.Location {
+	return seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
 }
 
 // ProviderPatch is what a caller wants changed; nil stays as it is.
@@ -113,11 +113,11 @@ type ProviderPatch struct {
 // Where Configure answers names of secrets but no secrets, those that are sealed
 // stay. A provider that stops being one that people grant access to loses what
 // they have granted.
-func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, match Match, key seal.DataKey, p ProviderPatch) (db.Provider, error) {
+func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, match Precondition, key seal.DataKey, p ProviderPatch) (db.Provider, error) {
 	if p.Name == nil && p.Identifier == nil && p.Configure == nil {
 		return db.Provider{}, code.NoFields
 	}
-	if err := tx.mayName(providerIdentifier, or(p.Identifier, "")); err != nil {
+	if err := tx.checkReservedName(providerIdentifier, valueOr(p.Identifier, "")); err != nil {
 		return db.Provider{}, err
 	}
 	before, err := tx.lockProvider(ctx, zone, id, match)
@@ -125,16 +125,16 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, match Match, 
 		return before, err
 	}
 	row := db.UpdateProviderParams{
-		ZoneID: zone, ID: id, Name: or(p.Name, before.Name), Identifier: or(p.Identifier, before.Identifier),
+		ZoneID: zone, ID: id, Name: valueOr(p.Name, before.Name), Identifier: valueOr(p.Identifier, before.Identifier),
 		Kind: before.Kind, ConfigJSON: before.ConfigJSON,
 		SecretConfig: before.SecretConfig, SecretConfigKeys: before.SecretConfigKeys, DataKey: before.DataKey,
 	}
 	if p.Configure != nil {
-		config, err := p.Configure(ProviderConfig{Kind: before.Kind, Public: before.ConfigJSON, SecretKeys: before.SecretConfigKeys})
+		config, err := p.Configure(ProviderConfig{Kind: before.Kind, PublicConfig: before.ConfigJSON, SecretKeys: before.SecretConfigKeys})
 		if err != nil {
 			return before, err
 		}
-		row.Kind, row.ConfigJSON, row.SecretConfigKeys = config.Kind, config.Public, append([]string{}, config.SecretKeys...)
+		row.Kind, row.ConfigJSON, row.SecretConfigKeys = config.Kind, config.PublicConfig, append([]string{}, config.SecretKeys...)
 		switch {
 		case len(config.Secrets) > 0:
 			row.SecretConfig, row.DataKey = sealProvider(key, zone, id, config.Secrets)
@@ -146,7 +146,7 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, match Match, 
 	if err != nil {
 		return after, err
 	}
-	tx.record(zone, "providers", id, diff(shownProvider(before), shownProvider(after)))
+	tx.record(zone, "providers", id, diff(auditProvider(before), auditProvider(after)))
 	if after.Kind != before.Kind {
 		return after, tx.revokeProviderGrants(ctx, zone, id)
 	}
@@ -156,7 +156,7 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, match Match, 
 // DeleteProvider archives a provider and erases its secrets and what people have
 // granted it. While a live resource names it, it stays, unless it is of a kind
 // that holds no credential.
-func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, match Match) error {
+func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, match Precondition) error {
 	before, err := tx.lockProvider(ctx, zone, id, match)
 	if err != nil {
 		return err
@@ -173,19 +173,19 @@ func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, match Match) 
 	if err := tx.q.ArchiveProvider(ctx, db.ArchiveProviderParams{ZoneID: zone, ID: id}); err != nil {
 		return err
 	}
-	tx.record(zone, "providers", id, removed)
+	tx.record(zone, "providers", id, noFields)
 	return tx.revokeProviderGrants(ctx, zone, id)
 }
 
 // TestProvider is a provider whose token endpoint is about to be reached. The
 // trail says so.
 func (tx *Tx) TestProvider(ctx context.Context, zone, id string) (db.Provider, error) {
-	if _, err := tx.withinZone(ctx, zone, together); err != nil {
+	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
 		return db.Provider{}, err
 	}
 	p, err := tx.q.GetProvider(ctx, db.GetProviderParams{ZoneID: zone, ID: id})
 	if err != nil {
-		return p, missing(err, code.ProviderNotFound)
+		return p, notFoundAs(err, code.ProviderNotFound)
 	}
 	tx.record(zone, "providers", id, diff(nil, nil))
 	return p, nil
@@ -194,22 +194,22 @@ func (tx *Tx) TestProvider(ctx context.Context, zone, id string) (db.Provider, e
 func (tx *Tx) revokeProviderGrants(ctx context.Context, zone, provider string) error {
 	grants, err := tx.q.RevokeProviderGrantsOfProvider(ctx, db.RevokeProviderGrantsOfProviderParams{ZoneID: zone, ProviderID: provider})
 	for _, id := range grants {
-		tx.record(zone, "provider-grants", id, diff(shown{"status": "active"}, shown{"status": "revoked"}))
+		tx.record(zone, "provider-grants", id, diff(auditFields{"status": "active"}, auditFields{"status": "revoked"}))
 	}
 	return err
 }
 
 // lockProvider holds a provider that the actor may change and that is still at a
 // version that match admits.
-func (tx *Tx) lockProvider(ctx context.Context, zone, id string, match Match) (db.Provider, error) {
-	if _, err := tx.withinZone(ctx, zone, together); err != nil {
+func (tx *Tx) lockProvider(ctx context.Context, zone, id string, match Precondition) (db.Provider, error) {
+	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
 		return db.Provider{}, err
 	}
 	p, err := tx.q.LockProvider(ctx, db.LockProviderParams{ZoneID: zone, ID: id})
 	if err != nil {
-		return p, missing(err, code.ProviderNotFound)
+		return p, notFoundAs(err, code.ProviderNotFound)
 	}
-	if err := tx.mayName(providerIdentifier, p.Identifier); err != nil {
+	if err := tx.checkReservedName(providerIdentifier, p.Identifier); err != nil {
 		return p, err
 	}
 	return p, match.check(p.Version)
@@ -223,7 +223,7 @@ const kindNone = "none"
 func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 	const name = "No credential"
 	id, identifier := "provider-none-"+zone, "provider://none"
-	kind, err := tx.q.HoldProvider(ctx, db.HoldProviderParams{ZoneID: zone, ID: id})
+	kind, err := tx.q.LockProviderShared(ctx, db.LockProviderSharedParams{ZoneID: zone, ID: id})
 	switch {
 	case err == nil && kind == kindNone:
 		return id, nil
@@ -232,7 +232,7 @@ func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 	case !errors.Is(err, pgx.ErrNoRows):
 		return "", err
 	}
-	other, err := tx.q.HoldProviderByIdentifier(ctx, db.HoldProviderByIdentifierParams{ZoneID: zone, Identifier: identifier})
+	other, err := tx.q.LockProviderByIdentifierShared(ctx, db.LockProviderByIdentifierSharedParams{ZoneID: zone, Identifier: identifier})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 	case err != nil:
@@ -240,7 +240,7 @@ func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 	case other.Kind == kindNone:
 		return other.ID, nil
 	default: // it belongs to a provider of another kind
-		identifier, err = tx.q.GetFreeProviderIdentifier(ctx, db.GetFreeProviderIdentifierParams{ZoneID: zone, Base: identifier})
+		identifier, err = tx.q.GetAvailableProviderIdentifier(ctx, db.GetAvailableProviderIdentifierParams{ZoneID: zone, Base: identifier})
 		if err != nil {
 			return "", err
 		}
@@ -248,13 +248,13 @@ func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 	if err := tx.q.EnsureProvider(ctx, db.EnsureProviderParams{ZoneID: zone, ID: id, Name: name, Identifier: identifier, Kind: kindNone}); err != nil {
 		return "", err
 	}
-	tx.record(zone, "providers", id, diff(nil, shown{"name": name, "identifier": identifier, "kind": kindNone}))
+	tx.record(zone, "providers", id, diff(nil, auditFields{"name": name, "identifier": identifier, "kind": kindNone}))
 	return id, nil
 }
 
-func shownProvider(p db.Provider) shown {
-	return shown{
+func auditProvider(p db.Provider) auditFields {
+	return auditFields{
 		"name": p.Name, "identifier": p.Identifier, "kind": p.Kind, "config_json": p.ConfigJSON,
-		"secret_config_keys": p.SecretConfigKeys, "secret_config": secret(p.SecretConfig),
+		"secret_config_keys": p.SecretConfigKeys, "secret_config": redacted(p.SecretConfig),
 	}
 }

@@ -14,46 +14,46 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// shown is what the trail may say of a row, member by member. Rows are never
+// auditFields is what the trail may say of a row, member by member. Rows are never
 // encoded whole: a column added later would leak.
-type shown map[string]any
+type auditFields map[string]any
 
-// secret is a member of which the trail says that it changed, not into what.
-type secret string
+// redacted is a member of which the trail says that it changed, not into what.
+type redacted string
 
-// A change is the difference that a write made.
-type change struct {
-	Fields        []string          `json:"changed_fields"`
-	Values        map[string]fromTo `json:"changes,omitempty"`
-	SecretRotated bool              `json:"secret_rotated,omitempty"`
+// A auditChange is the difference that a write made.
+type auditChange struct {
+	Fields        []string               `json:"changed_fields"`
+	Values        map[string]fieldChange `json:"changes,omitempty"`
+	SecretRotated bool                   `json:"secret_rotated,omitempty"`
 }
 
-type fromTo struct {
+type fieldChange struct {
 	From any `json:"from"`
 	To   any `json:"to"`
 }
 
 // diff compares what was shown with what is. Nothing before is a creation,
 // nothing after a removal.
-func diff(before, after shown) change {
-	c := change{Fields: []string{}, Values: map[string]fromTo{}}
+func diff(before, after auditFields) auditChange {
+	c := auditChange{Fields: []string{}, Values: map[string]fieldChange{}}
 	for _, member := range slices.Sorted(maps.Keys(after)) {
 		from, to := before[member], after[member]
 		if reflect.DeepEqual(from, to) {
 			continue
 		}
-		if _, hidden := to.(secret); hidden {
+		if _, hidden := to.(redacted); hidden {
 			c.SecretRotated = before != nil
 			continue
 		}
 		c.Fields = append(c.Fields, member)
-		c.Values[member] = fromTo{from, to}
+		c.Values[member] = fieldChange{from, to}
 	}
 	return c
 }
 
-// removed is the change that ends a thing.
-var removed = diff(nil, nil)
+// noFields is the change that ends a thing.
+var noFields = diff(nil, nil)
 
 // An entry is one line of the audit trail, to be written when the transaction
 // is about to commit.
@@ -72,44 +72,44 @@ type fields map[string]string
 
 // record notes that one thing changed, and what others must hear of it. Both
 // are written, in the same transaction, when fn has returned.
-func (tx *Tx) record(zone, kind, id string, c change, events ...event) {
+func (tx *Tx) record(zone, kind, id string, c auditChange, events ...event) {
 	tx.entries = append(tx.entries, entry{zone: zone, kind: kind, id: id, payload: c})
-	tx.emit(events...)
+	tx.publish(events...)
 }
 
-// emit notes what others must hear, in this order. The transaction holds the
+// publish notes what others must hear, in this order. The transaction holds the
 // events' zone alone.
-func (tx *Tx) emit(events ...event) { tx.events = append(tx.events, events...) }
+func (tx *Tx) publish(events ...event) { tx.events = append(tx.events, events...) }
 
 const traceparent = "traceparent" // W3C Trace Context §3.2
 
-// writeRecords writes what record noted: a piece at a time, as one change may
+// flush writes what record noted: a piece at a time, as one change may
 // end very many things.
-func (tx *Tx) writeRecords(ctx context.Context) error {
-	const piece = 5000
-	later := db.New(queued{tx.first}) // goes out with the last statement
-	here := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, here)
-	for entries := range slices.Chunk(tx.entries, piece) {
+func (tx *Tx) flush(ctx context.Context) error {
+	const chunkSize = 5000
+	deferred := db.New(deferredConn{tx.conn}) // goes out with the last statement
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	for entries := range slices.Chunk(tx.entries, chunkSize) {
 		p, err := entriesParams(tx.cause, entries)
 		if err != nil {
 			return err
 		}
 		insert := tx.q.InsertAuditEntries
 		if len(tx.events) > 0 {
-			insert = later.InsertAuditEntries
+			insert = deferred.InsertAuditEntries
 		}
 		if err := insert(ctx, p); err != nil {
 			return err
 		}
 	}
-	for events := range slices.Chunk(tx.events, piece) {
+	for events := range slices.Chunk(tx.events, chunkSize) {
 		p, err := outboxParams(tx.cause, events)
 		if err != nil {
 			return err
 		}
-		if here.Get(traceparent) != "" {
-			p.Traceparent = new(here.Get(traceparent))
+		if carrier.Get(traceparent) != "" {
+			p.Traceparent = new(carrier.Get(traceparent))
 		}
 		if err := tx.q.InsertOutbox(ctx, p); err != nil {
 			return err
@@ -139,9 +139,9 @@ func outboxParams(cause Cause, events []event) (db.InsertOutboxParams, error) {
 	return p, nil
 }
 
-// Refuse records that an authenticated caller was refused. Nothing changed, so
+// RecordDenied records that an authenticated caller was refused. Nothing changed, so
 // there is no transaction to belong to.
-func (s *Store) Refuse(ctx context.Context, cause Cause, zone, kind, id string) error {
+func (s *Store) RecordDenied(ctx context.Context, cause Cause, zone, kind, id string) error {
 	p, err := entriesParams(cause, []entry{{zone: zone, kind: kind, id: id}})
 	if err != nil {
 		return err
@@ -154,12 +154,12 @@ func entriesParams(cause Cause, entries []entry) (db.InsertAuditEntriesParams, e
 		RequestID: cause.RequestID, ActorName: cause.Actor.Name, Operation: cause.Operation,
 		Method: cause.Method, Path: cause.Path, StatusCode: int32(cause.Status),
 	}
-	scope := scopeMembers{Mode: "control_plane_wildcard", Zone: AllZones}
+	scope := scopeFields{Mode: "control_plane_wildcard", Zone: AllZones}
 	if cause.Actor.ID != "" {
 		actorScope := "global"
 		if !cause.Actor.Global() {
 			actorScope = "zone"
-			scope = scopeMembers{Mode: "zone_scoped", Zone: cause.Actor.Zone}
+			scope = scopeFields{Mode: "zone_scoped", Zone: cause.Actor.Zone}
 		}
 		p.ActorID, p.ActorScope = &cause.Actor.ID, &actorScope
 	}
@@ -186,24 +186,24 @@ func entriesParams(cause Cause, entries []entry) (db.InsertAuditEntriesParams, e
 	return p, nil
 }
 
-// scopeMembers say, in every entry, under which row-level security the actor
+// scopeFields say, in every entry, under which row-level security the actor
 // worked (contract: admin-audit.md §3.1).
-type scopeMembers struct {
+type scopeFields struct {
 	Mode string `json:"rls_mode"`
 	Zone string `json:"rls_zone_guc"`
 }
 
 // text is the payload as it is stored and will be hashed: compact JSON, the
 // scope first.
-func (e entry) text(scope scopeMembers) (string, error) {
+func (e entry) text(scope scopeFields) (string, error) {
 	var payload any
 	switch p := e.payload.(type) {
 	case nil:
 		payload = scope
-	case change:
+	case auditChange:
 		payload = struct {
-			scopeMembers
-			change
+			scopeFields
+			auditChange
 		}{scope, p}
 	case dcrShutdown:
 		payload = p // its form is the contract's (admin-audit.md §3.3)

@@ -22,17 +22,17 @@ const (
 
 // reserved says whether a name belongs to Caracal itself. Case and surrounding
 // white space make no difference.
-func reserved(space namespace, name string) bool {
-	return strings.HasPrefix(strings.ToLower(strings.TrimFunc(name, IsSpace)), string(space))
+func reserved(ns namespace, name string) bool {
+	return strings.HasPrefix(strings.ToLower(strings.TrimFunc(name, IsSpace)), string(ns))
 }
 
 // IsSpace says whether a character is white space to the contract: Unicode's,
 // and the byte order mark.
 func IsSpace(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' }
 
-// mayName refuses a reserved name to everybody but the bootstrap token.
-func (tx *Tx) mayName(space namespace, name string) error {
-	if reserved(space, name) && !tx.cause.Actor.Bootstrap {
+// checkReservedName refuses a reserved name to everybody but the bootstrap token.
+func (tx *Tx) checkReservedName(ns namespace, name string) error {
+	if reserved(ns, name) && !tx.cause.Actor.Bootstrap {
 		return code.ReservedNamespace.With("detail", "the 'caracal.sys' namespace is reserved for Caracal internal systems")
 	}
 	return nil

@@ -25,17 +25,17 @@ func Operations(r db.Resource) ([]ResourceOperation, error) {
 	return operations, json.Unmarshal(r.Operations, &operations)
 }
 
-// settleOperations writes methods in upper case and takes the white space off,
+// normalizeOperations writes methods in upper case and takes the white space off,
 // or says what is wrong with the first that is wrong.
-func settleOperations(said []ResourceOperation, scopes []string) ([]ResourceOperation, error) {
-	const most = 64 << 10 // bytes: a list shows hundreds of resources
-	settled := make([]ResourceOperation, 0, len(said))
+func normalizeOperations(operations []ResourceOperation, scopes []string) ([]ResourceOperation, error) {
+	const maxSize = 64 << 10 // bytes: a list shows hundreds of resources
+	normalized := make([]ResourceOperation, 0, len(operations))
 	seen, known, size := map[string]bool{}, map[string]bool{}, 0
 	for _, scope := range scopes {
 		known[scope] = true
 		size += len(scope)
 	}
-	for _, o := range said {
+	for _, o := range operations {
 		o.Method = strings.ToUpper(strings.TrimFunc(o.Method, IsSpace))
 		o.Path = strings.TrimFunc(o.Path, IsSpace)
 		switch {
@@ -49,13 +49,13 @@ func settleOperations(said []ResourceOperation, scopes []string) ([]ResourceOper
 			return nil, code.OperationDuplicate
 		}
 		seen[o.Method+" "+o.Path] = true
-		settled = append(settled, o)
+		normalized = append(normalized, o)
 		size += len(o.Method) + len(o.Path) + len(o.Scope)
 	}
-	if size > most {
-		return nil, code.InvalidResource.At(fmt.Sprintf("are, with the operations, larger than %d bytes", most), "scopes")
+	if size > maxSize {
+		return nil, code.InvalidResource.At(fmt.Sprintf("are, with the operations, larger than %d bytes", maxSize), "scopes")
 	}
-	return settled, nil
+	return normalized, nil
 }
 
 // checkAudience refuses an identifier that no token can be for.
@@ -66,7 +66,7 @@ func checkAudience(identifier, control string) error {
 		return nil
 	}
 	return &code.Error{
-		Code: code.InvalidResourceIdentifier, Members: map[string]any{"message": message},
+		Code: code.InvalidResourceIdentifier, Fields: map[string]any{"message": message},
 		Issues: []code.Issue{{Path: []string{"identifier"}, Message: message}},
 	}
 }
@@ -83,8 +83,8 @@ func checkUpstream(upstream *string) error {
 	return nil
 }
 
-// shownURL is a URL without whom it goes in as: a password may stand there.
-func shownURL(text *string) *string {
+// redactURL is a URL without whom it goes in as: a password may stand there.
+func redactURL(text *string) *string {
 	if text == nil {
 		return nil
 	}

@@ -15,20 +15,20 @@ import (
 // resource is there for global callers only.
 func (s *Store) Resource(ctx context.Context, zone, id string) (db.Resource, error) {
 	r, err := s.q.GetResource(ctx, db.GetResourceParams{ZoneID: zone, ID: id})
-	if err == nil && r.Identifier == s.hidden() {
+	if err == nil && r.Identifier == s.excludedIdentifier() {
 		return db.Resource{}, code.ResourceNotFound
 	}
-	return r, missing(err, code.ResourceNotFound)
+	return r, notFoundAs(err, code.ResourceNotFound)
 }
 
 // Resources is a page of a zone's live resources, newest first, without the
 // control resource for callers who are not global.
 func (s *Store) Resources(ctx context.Context, zone string, p Page) ([]db.Resource, error) {
-	return s.q.ListResources(ctx, db.ListResourcesParams{ZoneID: zone, Hidden: s.hidden(), BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
+	return s.q.ListResources(ctx, db.ListResourcesParams{ZoneID: zone, ExcludedIdentifier: s.excludedIdentifier(), BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
-// hidden is the identifier of the resource that the actor may not see, or "".
-func (s *Store) hidden() string {
+// excludedIdentifier is the identifier of the resource that the actor may not see, or "".
+func (s *Store) excludedIdentifier() string {
 	if s.actor.Global() {
 		return ""
 	}
@@ -53,25 +53,25 @@ func (tx *Tx) CreateResource(ctx context.Context, zone string, n NewResource) (d
 	if n.Name == nil && n.Identifier == nil {
 		return db.Resource{}, code.InvalidResource.At("is missing, and so is identifier: one of them is needed", "name")
 	}
-	base := or(n.Identifier, resourceBase(or(n.Name, "")))
+	base := valueOr(n.Identifier, resourceBase(valueOr(n.Name, "")))
 	r := db.Resource{
 		Identifier: base, UpstreamURL: n.UpstreamURL, Scopes: n.Scopes, CredentialProviderID: n.CredentialProviderID,
 		GatewayApplicationID: n.GatewayApplicationID, OperationEnforcement: n.OperationEnforcement,
 	}
-	how := together
+	mode := shared
 	if n.CredentialProviderID == "" && base == tx.controlAudience && tx.cause.Actor.Global() {
-		how = alone // for noneProvider
+		mode = exclusive // for noneProvider
 	}
-	if err := tx.holdNamed(ctx, zone, how, n.CredentialProviderID, n.GatewayApplicationID); err != nil {
+	if err := tx.lockReferences(ctx, zone, mode, n.CredentialProviderID, n.GatewayApplicationID); err != nil {
 		return r, err
 	}
-	if err := tx.mayBeResource(r, r); err != nil {
+	if err := tx.checkResourceIdentifier(r, r); err != nil {
 		return r, err
 	}
-	if _, err := tx.settle(ctx, zone, &r, n.Operations); err != nil {
+	if _, err := tx.normalizeResource(ctx, zone, &r, n.Operations); err != nil {
 		return r, err
 	}
-	counted, err := tx.q.CountResourceIn(ctx, db.CountResourceInParams{ZoneID: zone, Bindings: bindings(r), Most: tx.resourcesMost})
+	counted, err := tx.q.IncrementResourceCount(ctx, db.IncrementResourceCountParams{ZoneID: zone, Bindings: bindings(r), MaxResources: tx.maxResources})
 	if err != nil {
 		return r, err
 	}
@@ -87,20 +87,20 @@ func (tx *Tx) CreateResource(ctx context.Context, zone string, n NewResource) (d
 		if checkAudience(identifier, tx.controlAudience) != nil || (identifier == tx.controlAudience) != (base == tx.controlAudience) {
 			return db.Resource{}, pgx.ErrNoRows
 		}
-		row.Name, row.Identifier = or(n.Name, identifier), identifier
+		row.Name, row.Identifier = valueOr(n.Name, identifier), identifier
 		return tx.q.InsertResource(ctx, row)
 	}
 	if n.Identifier != nil {
 		r, err = insert(base)
 	} else {
-		r, err = underFreeName(base, row.ID, insert, func() (string, error) {
-			return tx.q.GetFreeResourceIdentifier(ctx, db.GetFreeResourceIdentifierParams{ZoneID: zone, Base: base})
+		r, err = insertWithUniqueName(base, row.ID, insert, func() (string, error) {
+			return tx.q.GetAvailableResourceIdentifier(ctx, db.GetAvailableResourceIdentifierParams{ZoneID: zone, Base: base})
 		})
 	}
 	if err != nil {
-		return r, missing(err, code.ResourceIdentifierConflict)
+		return r, notFoundAs(err, code.ResourceIdentifierConflict)
 	}
-	tx.record(zone, "resources", r.ID, diff(nil, shownResource(r)))
+	tx.record(zone, "resources", r.ID, diff(nil, auditResource(r)))
 	return r, nil
 }
 
@@ -117,23 +117,23 @@ type ResourcePatch struct {
 	OperationEnforcement *string
 }
 
-// onlyBinds says whether nothing but the binding to an application is to change.
-func (p ResourcePatch) onlyBinds() bool {
+// onlyBindingChanged says whether nothing but the binding to an application is to change.
+func (p ResourcePatch) onlyBindingChanged() bool {
 	return p.Name == nil && p.Identifier == nil && p.UpstreamURL == nil && p.Scopes == nil &&
 		p.CredentialProviderID == nil && p.Operations == nil && p.OperationEnforcement == nil
 }
 
 // UpdateResource changes a resource that is still at a version that match
 // admits.
-func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Match, p ResourcePatch) (db.Resource, error) {
-	if p.onlyBinds() && p.GatewayApplicationID == nil {
+func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Precondition, p ResourcePatch) (db.Resource, error) {
+	if p.onlyBindingChanged() && p.GatewayApplicationID == nil {
 		return db.Resource{}, code.NoFields
 	}
-	how := together
+	mode := shared
 	if p.CredentialProviderID != nil && *p.CredentialProviderID == "" && tx.cause.Actor.Global() {
-		how = alone // for noneProvider
+		mode = exclusive // for noneProvider
 	}
-	if err := tx.holdNamed(ctx, zone, how, or(p.CredentialProviderID, ""), or(p.GatewayApplicationID, nil)); err != nil {
+	if err := tx.lockReferences(ctx, zone, mode, valueOr(p.CredentialProviderID, ""), valueOr(p.GatewayApplicationID, nil)); err != nil {
 		return db.Resource{}, err
 	}
 	before, err := tx.lockResource(ctx, zone, id, match)
@@ -146,46 +146,46 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Match, 
 	}
 	operations := stored
 	after := before
-	after.Name, after.Identifier = or(p.Name, before.Name), or(p.Identifier, before.Identifier)
-	after.UpstreamURL = or(p.UpstreamURL, before.UpstreamURL)
-	after.CredentialProviderID = or(p.CredentialProviderID, before.CredentialProviderID)
-	after.GatewayApplicationID = or(p.GatewayApplicationID, before.GatewayApplicationID)
-	after.OperationEnforcement = or(p.OperationEnforcement, before.OperationEnforcement)
+	after.Name, after.Identifier = valueOr(p.Name, before.Name), valueOr(p.Identifier, before.Identifier)
+	after.UpstreamURL = valueOr(p.UpstreamURL, before.UpstreamURL)
+	after.CredentialProviderID = valueOr(p.CredentialProviderID, before.CredentialProviderID)
+	after.GatewayApplicationID = valueOr(p.GatewayApplicationID, before.GatewayApplicationID)
+	after.OperationEnforcement = valueOr(p.OperationEnforcement, before.OperationEnforcement)
 	if p.Scopes != nil {
 		after.Scopes = p.Scopes
 	}
 	if p.Operations != nil {
 		operations = p.Operations
 	}
-	if err := tx.mayBeResource(before, after); err != nil {
+	if err := tx.checkResourceIdentifier(before, after); err != nil {
 		return before, err
 	}
-	settled, err := tx.settle(ctx, zone, &after, operations)
+	normalized, err := tx.normalizeResource(ctx, zone, &after, operations)
 	if err != nil {
 		return before, err
 	}
-	if rebound(before, after) || !slices.Equal(stored, settled) {
+	if bindingChanged(before, after) || !slices.Equal(stored, normalized) {
 		// Before the identifier: whoever creates a resource comes this way too.
-		if err := db.New(queued{tx.first}).BumpBindingRevision(ctx, zone); err != nil {
+		if err := db.New(deferredConn{tx.conn}).BumpBindingRevision(ctx, zone); err != nil {
 			return before, err
 		}
 	}
 	after, err = tx.q.UpdateResource(ctx, db.UpdateResourceParams{
 		ZoneID: zone, ID: id, Name: after.Name, Identifier: after.Identifier, UpstreamURL: after.UpstreamURL, Scopes: after.Scopes,
 		CredentialProviderID: after.CredentialProviderID, GatewayApplicationID: after.GatewayApplicationID,
-		Operations: after.Operations, OperationEnforcement: after.OperationEnforcement, Touched: !p.onlyBinds(),
+		Operations: after.Operations, OperationEnforcement: after.OperationEnforcement, Touched: !p.onlyBindingChanged(),
 	})
 	if err != nil {
 		return after, err
 	}
-	tx.record(zone, "resources", id, diff(shownResource(before), shownResource(after)))
+	tx.record(zone, "resources", id, diff(auditResource(before), auditResource(after)))
 	return after, nil
 }
 
 // DeleteResource archives a resource: its identifier is free again. The control
 // resource stays.
-func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, match Match) error {
-	if _, err := tx.withinZone(ctx, zone, together); err != nil {
+func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, match Precondition) error {
+	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
 		return err
 	}
 	r, err := tx.lockResource(ctx, zone, id, match)
@@ -199,14 +199,14 @@ func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, match Match) 
 	if control {
 		return code.ProtectedResource.With("detail", "control API resource cannot be deleted")
 	}
-	if err := tx.mayName(resourceIdentifier, r.Identifier); err != nil {
+	if err := tx.checkReservedName(resourceIdentifier, r.Identifier); err != nil {
 		return err
 	}
 	// Before the identifier: whoever creates a resource comes this way too.
-	if err := db.New(queued{tx.first}).CountResourceOut(ctx, db.CountResourceOutParams{ZoneID: zone, Bindings: bindings(r)}); err != nil {
+	if err := db.New(deferredConn{tx.conn}).DecrementResourceCount(ctx, db.DecrementResourceCountParams{ZoneID: zone, Bindings: bindings(r)}); err != nil {
 		return err
 	}
-	tx.record(zone, "resources", id, removed)
+	tx.record(zone, "resources", id, noFields)
 	return tx.q.ArchiveResource(ctx, db.ArchiveResourceParams{ZoneID: zone, ID: id})
 }
 
@@ -218,50 +218,50 @@ func (tx *Tx) unbindResources(ctx context.Context, zone, application string) err
 		return err
 	}
 	for _, id := range unbound {
-		tx.record(zone, "resources", id, diff(shown{"gateway_application_id": &application}, shown{"gateway_application_id": (*string)(nil)}))
+		tx.record(zone, "resources", id, diff(auditFields{"gateway_application_id": &application}, auditFields{"gateway_application_id": (*string)(nil)}))
 	}
 	return tx.q.BumpBindingRevision(ctx, zone)
 }
 
-// holdNamed lets a transaction write below a live zone, and keeps what a
+// lockReferences lets a transaction write below a live zone, and keeps what a
 // resource is to name from being archived.
-func (tx *Tx) holdNamed(ctx context.Context, zone string, how guard, provider string, application *string) error {
-	if _, err := tx.withinZone(ctx, zone, how); err != nil {
+func (tx *Tx) lockReferences(ctx context.Context, zone string, mode lockMode, provider string, application *string) error {
+	if _, err := tx.requireZone(ctx, zone, mode); err != nil {
 		return err
 	}
 	if provider == "" && application == nil {
 		return nil
 	}
-	held, err := tx.q.HoldNamed(ctx, db.HoldNamedParams{ZoneID: zone, ProviderID: provider, ApplicationID: or(application, "")})
+	references, err := tx.q.LockReferencesShared(ctx, db.LockReferencesSharedParams{ZoneID: zone, ProviderID: provider, ApplicationID: valueOr(application, "")})
 	switch {
 	case err != nil:
 		return err
-	case held.ProviderID != provider:
+	case references.ProviderID != provider:
 		return code.ProviderNotFound
-	case application == nil || held.RegistrationMethod == managed:
+	case application == nil || references.RegistrationMethod == managed:
 		return nil
-	case held.RegistrationMethod == "":
+	case references.RegistrationMethod == "":
 		return code.GatewayApplicationNotFound
 	}
 	return code.GatewayExchangeApplicationMustBeManaged
 }
 
-func (tx *Tx) lockResource(ctx context.Context, zone, id string, match Match) (db.Resource, error) {
+func (tx *Tx) lockResource(ctx context.Context, zone, id string, match Precondition) (db.Resource, error) {
 	r, err := tx.q.LockResource(ctx, db.LockResourceParams{ZoneID: zone, ID: id})
 	if err != nil {
-		return r, missing(err, code.ResourceNotFound)
+		return r, notFoundAs(err, code.ResourceNotFound)
 	}
 	return r, match.check(r.Version)
 }
 
-// mayBeResource refuses an identifier that is none, and one that the actor may
+// checkResourceIdentifier refuses an identifier that is none, and one that the actor may
 // not use.
-func (tx *Tx) mayBeResource(before, after db.Resource) error {
+func (tx *Tx) checkResourceIdentifier(before, after db.Resource) error {
 	if err := checkAudience(after.Identifier, tx.controlAudience); err != nil {
 		return err
 	}
 	for _, identifier := range []string{before.Identifier, after.Identifier} {
-		if err := tx.mayName(resourceIdentifier, identifier); err != nil {
+		if err := tx.checkReservedName(resourceIdentifier, identifier); err != nil {
 			return err
 		}
 	}
@@ -271,11 +271,11 @@ func (tx *Tx) mayBeResource(before, after db.Resource) error {
 	return nil
 }
 
-// settle brings a resource, as it is to be, into the form in which it is stored,
+// normalizeResource brings a resource, as it is to be, into the form in which it is stored,
 // or says what it lacks (contract: resources.md). The control resource needs no
 // binding and has none; the transaction holds its zone alone if it lacks a
 // provider, so that nobody else adds one meanwhile. It answers the operations.
-func (tx *Tx) settle(ctx context.Context, zone string, r *db.Resource, operations []ResourceOperation) ([]ResourceOperation, error) {
+func (tx *Tx) normalizeResource(ctx context.Context, zone string, r *db.Resource, operations []ResourceOperation) ([]ResourceOperation, error) {
 	if r.Identifier == tx.controlAudience {
 		r.GatewayApplicationID = nil
 		if r.CredentialProviderID == "" {
@@ -298,12 +298,12 @@ func (tx *Tx) settle(ctx context.Context, zone string, r *db.Resource, operation
 	if err := checkUpstream(r.UpstreamURL); err != nil {
 		return nil, err
 	}
-	settled, err := settleOperations(operations, r.Scopes)
+	normalized, err := normalizeOperations(operations, r.Scopes)
 	if err != nil {
 		return nil, err
 	}
-	r.Operations, err = json.Marshal(settled)
-	return settled, err
+	r.Operations, err = json.Marshal(normalized)
+	return normalized, err
 }
 
 func bindings(r db.Resource) int64 {
@@ -313,17 +313,17 @@ func bindings(r db.Resource) int64 {
 	return 1
 }
 
-// rebound says whether a change, but for the operations, is one that gateways
+// bindingChanged says whether a change, but for the operations, is one that gateways
 // must see.
-func rebound(before, after db.Resource) bool {
-	return before.Identifier != after.Identifier || or(before.UpstreamURL, "") != or(after.UpstreamURL, "") ||
-		before.CredentialProviderID != after.CredentialProviderID || or(before.GatewayApplicationID, "") != or(after.GatewayApplicationID, "") ||
+func bindingChanged(before, after db.Resource) bool {
+	return before.Identifier != after.Identifier || valueOr(before.UpstreamURL, "") != valueOr(after.UpstreamURL, "") ||
+		before.CredentialProviderID != after.CredentialProviderID || valueOr(before.GatewayApplicationID, "") != valueOr(after.GatewayApplicationID, "") ||
 		before.OperationEnforcement != after.OperationEnforcement
 }
 
-func shownResource(r db.Resource) shown {
-	return shown{
-		"name": r.Name, "identifier": r.Identifier, "upstream_url": shownURL(r.UpstreamURL), "scopes": r.Scopes,
+func auditResource(r db.Resource) auditFields {
+	return auditFields{
+		"name": r.Name, "identifier": r.Identifier, "upstream_url": redactURL(r.UpstreamURL), "scopes": r.Scopes,
 		"credential_provider_id": r.CredentialProviderID, "gateway_application_id": r.GatewayApplicationID,
 		"operations": r.Operations, "operation_enforcement": r.OperationEnforcement,
 	}

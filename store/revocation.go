@@ -18,19 +18,19 @@ const (
 // revoked is what a revocation has ended.
 type revoked struct {
 	sessions []string
-	agents   []endedAgent
-	edges    []endedEdge
+	agents   []terminatedAgent
+	edges    []revokedEdge
 }
 
 type (
-	endedAgent = db.TerminateAgentSessionsOfZoneRow
-	endedEdge  = db.RevokeDelegationEdgesOfZoneRow
+	terminatedAgent = db.TerminateAgentSessionsOfZoneRow
+	revokedEdge     = db.RevokeDelegationEdgesOfZoneRow
 )
 
-// revokeOf ends the sessions and agent sessions of applications, what descends
+// revokeForApplications ends the sessions and agent sessions of applications, what descends
 // from them, and the delegation edges that touch those agent sessions. The
 // transaction holds the zone alone.
-func (tx *Tx) revokeOf(ctx context.Context, zone string, applications []string, reason string) (r revoked, err error) {
+func (tx *Tx) revokeForApplications(ctx context.Context, zone string, applications []string, reason string) (r revoked, err error) {
 	if len(applications) == 0 {
 		return r, nil
 	}
@@ -44,7 +44,7 @@ func (tx *Tx) revokeOf(ctx context.Context, zone string, applications []string, 
 	}
 	var ids []string
 	for _, a := range agents {
-		r.agents, ids = append(r.agents, endedAgent(a)), append(ids, a.ID)
+		r.agents, ids = append(r.agents, terminatedAgent(a)), append(ids, a.ID)
 	}
 	if len(ids) > 0 {
 		edges, err := tx.q.RevokeDelegationEdgesOf(ctx, db.RevokeDelegationEdgesOfParams{ZoneID: zone, AgentSessionIds: ids})
@@ -52,10 +52,10 @@ func (tx *Tx) revokeOf(ctx context.Context, zone string, applications []string, 
 			return r, err
 		}
 		for _, e := range edges {
-			r.edges = append(r.edges, endedEdge(e))
+			r.edges = append(r.edges, revokedEdge(e))
 		}
 	}
-	return r, tx.tellRevoked(ctx, zone, r, reason)
+	return r, tx.recordRevocations(ctx, zone, r, reason)
 }
 
 // revokeAll ends every session, agent session and delegation edge of a zone.
@@ -70,16 +70,16 @@ func (tx *Tx) revokeAll(ctx context.Context, zone, reason string) (err error) {
 	if r.edges, err = tx.q.RevokeDelegationEdgesOfZone(ctx, zone); err != nil {
 		return err
 	}
-	return tx.tellRevoked(ctx, zone, r, reason)
+	return tx.recordRevocations(ctx, zone, r, reason)
 }
 
-// tellRevoked keeps the counts of what is left right, and records what was ended
+// recordRevocations keeps the counts of what is left right, and records what was ended
 // in the contract's order: sessions, agent sessions, edges (zones.md).
-func (tx *Tx) tellRevoked(ctx context.Context, zone string, r revoked, reason string) error {
+func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, reason string) error {
 	// A session may be a user's, or other applications' too: only one that was
 	// ended here is named.
 	ended := make(map[string]bool, len(r.sessions))
-	gone := diff(shown{"status": "active"}, shown{"status": "revoked"})
+	gone := diff(auditFields{"status": "active"}, auditFields{"status": "revoked"})
 	for _, id := range r.sessions {
 		ended[id] = true
 		tx.record(zone, "sessions", id, gone, event{zone, streamSessionsRevoke, fields{"zone_id": zone, "session_id": id, "reason": reason}})
@@ -91,17 +91,17 @@ func (tx *Tx) tellRevoked(ctx context.Context, zone string, r revoked, reason st
 			f["parent_id"] = *a.ParentID
 			parents = append(parents, *a.ParentID)
 		}
-		tx.record(zone, "agent-sessions", a.ID, diff(shown{"status": a.Was}, shown{"status": "terminated"}), event{zone, streamAgentsLifecycle, f})
+		tx.record(zone, "agent-sessions", a.ID, diff(auditFields{"status": a.Was}, auditFields{"status": "terminated"}), event{zone, streamAgentsLifecycle, f})
 	}
 	for _, a := range r.agents {
 		f := fields{"zone_id": zone, "agent_session_id": a.ID, "reason": reason}
 		if ended[a.SubjectSessionID] {
 			f["session_id"] = a.SubjectSessionID
 		}
-		tx.emit(event{zone, streamSessionsRevoke, f})
+		tx.publish(event{zone, streamSessionsRevoke, f})
 	}
 	if len(parents) > 0 {
-		if err := tx.q.ForgetAgentSessionChildren(ctx, db.ForgetAgentSessionChildrenParams{ZoneID: zone, ParentIds: parents}); err != nil {
+		if err := tx.q.DecrementAgentSessionChildren(ctx, db.DecrementAgentSessionChildrenParams{ZoneID: zone, ParentIds: parents}); err != nil {
 			return err
 		}
 	}

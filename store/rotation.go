@@ -38,17 +38,17 @@ func (s *Store) RewrapDataKeys(ctx context.Context, cause Cause, progress func(d
 			return 0, 0, err
 		}
 		for _, row := range rows {
-			key, err := s.keys.Unwrap(seal.Wrapped{Zone: row.ZoneID, Number: row.Number, By: row.WrappedBy, Bytes: row.Wrapped})
+			key, err := s.keys.Unwrap(seal.Wrapped{Zone: row.ZoneID, Number: row.Number, KEKID: row.WrappedBy, Bytes: row.Wrapped})
 			if err != nil {
 				broken[row.ZoneID] = err
 				continue
 			}
 			done++
 			w := s.keys.Wrap(key)
-			if err := tx.q.RewrapDataKey(ctx, db.RewrapDataKeyParams{ZoneID: w.Zone, Number: w.Number, WrappedBy: w.By, Wrapped: w.Bytes}); err != nil {
+			if err := tx.q.RewrapDataKey(ctx, db.RewrapDataKeyParams{ZoneID: w.Zone, Number: w.Number, WrappedBy: w.KEKID, Wrapped: w.Bytes}); err != nil {
 				return 0, 0, err
 			}
-			tx.recordDataKey(w, diff(shown{"wrapped_by": row.WrappedBy}, shown{"wrapped_by": w.By}))
+			tx.recordDataKey(w, diff(auditFields{"wrapped_by": row.WrappedBy}, auditFields{"wrapped_by": w.KEKID}))
 		}
 		return len(rows), done, nil
 	})
@@ -75,7 +75,7 @@ func inBatches(ctx context.Context, s *Store, cause Cause, progress func(done in
 // old keys, until [Store.Reseal]. Ages are by the database's clock: by one that
 // goes ahead of it, the new keys would be old too.
 func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, older time.Duration, progress func(done int)) error {
-	before, err := s.For(cause.Actor).q.GetMomentBefore(ctx, older.Seconds())
+	before, err := s.For(cause.Actor).q.GetTimeBefore(ctx, older.Seconds())
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (s *Store) Reseal(ctx context.Context, cause Cause, progress func(done int)
 		}
 		for _, zone := range zones {
 			err := s.resealZone(ctx, cause, zone, func(n int) { done += n; progress(done) })
-			if err != nil && !errors.Is(err, seal.ErrBroken) {
+			if err != nil && !errors.Is(err, seal.ErrDecrypt) {
 				return errors.Join(append(broken, err)...)
 			}
 			if err != nil {
@@ -162,7 +162,7 @@ func (s *Store) dataKeys(ctx context.Context, cause Cause, zone string) ([]seal.
 	}
 	keys := make([]seal.DataKey, len(rows))
 	for i, row := range rows {
-		keys[i], err = s.keys.Unwrap(seal.Wrapped{Zone: zone, Number: row.Number, By: row.WrappedBy, Bytes: row.Wrapped})
+		keys[i], err = s.keys.Unwrap(seal.Wrapped{Zone: zone, Number: row.Number, KEKID: row.WrappedBy, Bytes: row.Wrapped})
 		if err != nil {
 			return nil, err
 		}
@@ -172,18 +172,18 @@ func (s *Store) dataKeys(ctx context.Context, cause Cause, zone string) ([]seal.
 
 // reseal seals with the current key what one of the keys has sealed for a place.
 // Nothing stays nothing.
-func reseal(keys []seal.DataKey, number int32, place seal.Place, sealed []byte) ([]byte, error) {
+func reseal(keys []seal.DataKey, number int32, place seal.Location, sealed []byte) ([]byte, error) {
 	if sealed == nil {
 		return nil, nil
 	}
-	secret, err := openWith(keys, number, place, sealed)
+	secret, err := openSecret(keys, number, place, sealed)
 	if err != nil {
 		return nil, err
 	}
 	return keys[len(keys)-1].Seal(place, secret), nil
 }
 
-func openWith(keys []seal.DataKey, number int32, place seal.Place, sealed []byte) (seal.Plaintext, error) {
+func openSecret(keys []seal.DataKey, number int32, place seal.Location, sealed []byte) (seal.Plaintext, error) {
 	for _, key := range keys {
 		if key.Number == number {
 			return key.Open(place, sealed)
@@ -233,14 +233,14 @@ func resealProviderGrants(ctx context.Context, zone string, keys []seal.DataKey,
 	return len(rows), nil
 }
 
-func grantToken(zone, id, column string) seal.Place {
-	return seal.Place{Zone: zone, Table: "provider_grants", Column: column, Row: id}
+func grantToken(zone, id, column string) seal.Location {
+	return seal.Location{Zone: zone, Table: "provider_grants", Column: column, Row: id}
 }
 
 func (tx *Tx) deleteRetiredDataKeys(ctx context.Context, zone string, longer time.Duration) error {
 	numbers, err := tx.q.DeleteRetiredDataKeys(ctx, db.DeleteRetiredDataKeysParams{ZoneID: zone, Longer: longer.Seconds()})
 	for _, number := range numbers {
-		tx.record(zone, "data-keys", strconv.Itoa(int(number)), removed)
+		tx.record(zone, "data-keys", strconv.Itoa(int(number)), noFields)
 	}
 	return err
 }
@@ -248,7 +248,7 @@ func (tx *Tx) deleteRetiredDataKeys(ctx context.Context, zone string, longer tim
 // VerifySecrets opens everything that is sealed, tells how many secrets did, and
 // stops at the first that does not.
 func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(done int)) error {
-	v := &verification{store: s, cause: cause, progress: progress}
+	v := &verifier{store: s, cause: cause, progress: progress}
 	after := db.ListSealedProvidersParams{RowLimit: rotationBatch}
 	for {
 		rows, err := s.For(cause.Actor).q.ListSealedProviders(ctx, after)
@@ -287,8 +287,8 @@ func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(do
 	}
 }
 
-// A verification remembers the keys of the zone that it is in.
-type verification struct {
+// A verifier remembers the keys of the zone that it is in.
+type verifier struct {
 	store    *Store
 	cause    Cause
 	progress func(done int)
@@ -297,7 +297,7 @@ type verification struct {
 	keys     []seal.DataKey
 }
 
-func (v *verification) open(ctx context.Context, number int32, place seal.Place, sealed []byte) (err error) {
+func (v *verifier) open(ctx context.Context, number int32, place seal.Location, sealed []byte) (err error) {
 	if sealed == nil {
 		return nil
 	}
@@ -307,7 +307,7 @@ func (v *verification) open(ctx context.Context, number int32, place seal.Place,
 		}
 		v.zone = place.Zone
 	}
-	if _, err := openWith(v.keys, number, place, sealed); err != nil {
+	if _, err := openSecret(v.keys, number, place, sealed); err != nil {
 		return fmt.Errorf("zone %s: %w", place.Zone, err)
 	}
 	v.done++

@@ -66,7 +66,7 @@ func addProvider(t *testing.T, s *store.Store, zone string, key seal.DataKey, na
 	var id string
 	err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
 		p, err := tx.CreateProvider(t.Context(), zone, key, store.NewProvider{Identifier: &identifier, ProviderConfig: store.ProviderConfig{
-			Kind: "api_key", Public: json.RawMessage("{}"), Secrets: seal.Plaintext(identifier), SecretKeys: []string{"api_key"},
+			Kind: "api_key", PublicConfig: json.RawMessage("{}"), Secrets: seal.Plaintext(identifier), SecretKeys: []string{"api_key"},
 		}})
 		id = p.ID
 		return err
@@ -81,23 +81,23 @@ func addProvider(t *testing.T, s *store.Store, zone string, key seal.DataKey, na
 // they are. No operation writes one yet.
 func addGrant(d *storetest.DB, zone string, key seal.DataKey, resource, user string, refresh bool) string {
 	id := "grant-" + user
-	in := func(column string) seal.Place {
-		return seal.Place{Zone: zone, Table: "provider_grants", Column: column, Row: id}
+	in := func(column string) seal.Location {
+		return seal.Location{Zone: zone, Table: "provider_grants", Column: column, Row: id}
 	}
 	access := key.Seal(in("access_token"), seal.Plaintext(user+" access_token"))
-	var again []byte
+	var isRetryable []byte
 	if refresh {
-		again = key.Seal(in("refresh_token"), seal.Plaintext(user+" refresh_token"))
+		isRetryable = key.Seal(in("refresh_token"), seal.Plaintext(user+" refresh_token"))
 	}
 	d.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, access_token, refresh_token, data_key)
-		SELECT $1, $2, $3, $4, credential_provider_id, $5, $6, $7 FROM resources WHERE zone_id = $1 AND id = $4`, zone, id, user, resource, access, again, key.Number)
+		SELECT $1, $2, $3, $4, credential_provider_id, $5, $6, $7 FROM resources WHERE zone_id = $1 AND id = $4`, zone, id, user, resource, access, isRetryable, key.Number)
 	return id
 }
 
 // opened is all that is sealed in the database, opened without the store.
-func opened(t *testing.T, d *storetest.DB, keys *seal.Keys) map[seal.Place]string {
+func opened(t *testing.T, d *storetest.DB, keys *seal.Keys) map[seal.Location]string {
 	t.Helper()
-	all := map[seal.Place]string{}
+	all := map[seal.Location]string{}
 	asService(t, d, store.AllZones, func(ctx context.Context, tx pgx.Tx) {
 		rows, err := tx.Query(ctx, `
 			SELECT zone_id, place, name, id, sealed, number, wrapped_by, wrapped FROM data_keys JOIN (
@@ -108,10 +108,10 @@ func opened(t *testing.T, d *storetest.DB, keys *seal.Keys) map[seal.Place]strin
 		if err != nil {
 			t.Fatal(err)
 		}
-		var p seal.Place
+		var p seal.Location
 		var sealed []byte
 		var w seal.Wrapped
-		_, err = pgx.ForEachRow(rows, []any{&p.Zone, &p.Table, &p.Column, &p.Row, &sealed, &w.Number, &w.By, &w.Bytes}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&p.Zone, &p.Table, &p.Column, &p.Row, &sealed, &w.Number, &w.KEKID, &w.Bytes}, func() error {
 			w.Zone = p.Zone
 			key, err := keys.Unwrap(w)
 			if err != nil {
@@ -212,7 +212,7 @@ func TestASecretThatWasMovedInTheDatabaseDoesNotOpen(t *testing.T) {
 				}
 				return
 			}
-			if !errors.Is(err, seal.ErrBroken) || !strings.Contains(err.Error(), in(tt.at, "")) || !strings.Contains(err.Error(), "zone "+in(tt.zone, "")) {
+			if !errors.Is(err, seal.ErrDecrypt) || !strings.Contains(err.Error(), in(tt.at, "")) || !strings.Contains(err.Error(), "zone "+in(tt.zone, "")) {
 				t.Errorf("got %v, want it to name %s in zone %s", err, in(tt.at, ""), in(tt.zone, ""))
 			}
 		})
@@ -224,7 +224,7 @@ func TestADataKeyIsMadeOnce(t *testing.T) {
 	d := storetest.New(t)
 	s := sealing(t, d, kek1)
 	zone := newZone(t, s).ID
-	place := seal.Place{Zone: zone, Table: "t", Column: "c", Row: "r"}
+	place := seal.Location{Zone: zone, Table: "t", Column: "c", Row: "r"}
 	sealed := make(chan []byte, 20)
 	var all sync.WaitGroup
 	for range cap(sealed) {
@@ -333,7 +333,7 @@ func addZones(t *testing.T, d *storetest.DB, s *store.Store, prefix string, many
 					return
 				}
 				d.Exec(`INSERT INTO providers (zone_id, id, name, identifier, kind, secret_config_keys, secret_config, data_key) VALUES ($1, 'p', 'x', 'provider://p', 'api_key', '{api_key}', $2, $3)`,
-					zone, key.Seal(seal.Place{Zone: zone, Table: "providers", Column: "secret_config", Row: "p"}, seal.Plaintext(zone)), key.Number)
+					zone, key.Seal(seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: "p"}, seal.Plaintext(zone)), key.Number)
 			}
 		})
 	}
@@ -354,9 +354,9 @@ func TestEveryDataKeyIsRewrapped(t *testing.T) {
 		t.Errorf("of %d secrets, %d open with the new key alone", len(before), len(after))
 	}
 	for prefix, from := range map[string]string{"eldest-": id1, "elder-": id2} {
-		change := fmt.Sprintf(`"changes":{"wrapped_by":{"from":%q,"to":%q}}`, from, id3)
+		auditChange := fmt.Sprintf(`"changes":{"wrapped_by":{"from":%q,"to":%q}}`, from, id3)
 		if n := storetest.Value[int](d, `SELECT count(DISTINCT zone_id) FROM audit_entries WHERE entity_type = 'data-keys' AND entity_id = '1' AND action = operation AND zone_id LIKE $1 AND payload LIKE '%' || $2 || '%'`,
-			prefix+"%", change); n != map[string]int{"eldest-": 100, "elder-": 150}[prefix] {
+			prefix+"%", auditChange); n != map[string]int{"eldest-": 100, "elder-": 150}[prefix] {
 			t.Errorf("the trail of %d of the zones %s… says so", n, prefix)
 		}
 	}
@@ -366,8 +366,8 @@ func TestEveryDataKeyIsRewrapped(t *testing.T) {
 	}
 
 	run(t, s.RewrapDataKeys)
-	if again := storetest.Value[int](d, "SELECT count(*) FROM audit_entries"); again != entries {
-		t.Errorf("when there is nothing to do, the trail grows by %d", again-entries)
+	if isRetryable := storetest.Value[int](d, "SELECT count(*) FROM audit_entries"); isRetryable != entries {
+		t.Errorf("when there is nothing to do, the trail grows by %d", isRetryable-entries)
 	}
 	if err := sealing(t, d, kek3).CheckKeys(t.Context()); err != nil {
 		t.Errorf("without the old keys: %v", err)
@@ -532,7 +532,7 @@ func TestWhatIsSealedWithARetiredDataKeyIsFoundByTheNextRotation(t *testing.T) {
 	run(t, replace(s), 1)
 	run(t, s.Reseal)
 	id := addProvider(t, s, zone, early, "late")
-	place := seal.Place{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
+	place := seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
 	if got := opened(t, d, keysOf(t, kek1)); got[place] != "provider://late" {
 		t.Errorf("it opens as %q", got)
 	}
@@ -558,7 +558,7 @@ func TestAProviderIsResealedWhileItChanges(t *testing.T) {
 	run(t, replace(s), 1)
 	var reseal sync.WaitGroup
 	err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
-		if _, err := tx.UpdateProvider(t.Context(), zone, id, store.Match{}, early, store.ProviderPatch{Configure: func(c store.ProviderConfig) (store.ProviderConfig, error) {
+		if _, err := tx.UpdateProvider(t.Context(), zone, id, store.Precondition{}, early, store.ProviderPatch{Configure: func(c store.ProviderConfig) (store.ProviderConfig, error) {
 			c.Secrets = seal.Plaintext("changed meanwhile")
 			return c, nil
 		}}); err != nil {
@@ -580,7 +580,7 @@ func TestAProviderIsResealedWhileItChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	reseal.Wait()
-	place := seal.Place{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
+	place := seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
 	if got := opened(t, d, keysOf(t, kek1)); got[place] != "changed meanwhile" {
 		t.Errorf("it opens as %q", got)
 	}
@@ -625,7 +625,7 @@ func TestWhatDoesNotOpenHoldsUpNoOtherZone(t *testing.T) {
 	d.Exec("UPDATE data_keys SET wrapped = $2 WHERE zone_id = $1", zones[1], []byte(broken))
 	d.Exec("UPDATE providers SET secret_config = $2 WHERE zone_id = $1", zones[3], []byte(broken))
 	ignore := func(int) {}
-	if err := s.RewrapDataKeys(t.Context(), store.Cause{Actor: store.System}, ignore); !errors.Is(err, seal.ErrBroken) || !strings.Contains(err.Error(), zones[1]) {
+	if err := s.RewrapDataKeys(t.Context(), store.Cause{Actor: store.System}, ignore); !errors.Is(err, seal.ErrDecrypt) || !strings.Contains(err.Error(), zones[1]) {
 		t.Errorf("the rewrap says %v", err)
 	}
 	if err := replace(s)(t.Context(), store.Cause{Actor: store.System}, ignore); err != nil {
@@ -633,7 +633,7 @@ func TestWhatDoesNotOpenHoldsUpNoOtherZone(t *testing.T) {
 	}
 	err := s.Reseal(t.Context(), store.Cause{Actor: store.System}, ignore)
 	for _, zone := range []string{zones[1], zones[3]} {
-		if !errors.Is(err, seal.ErrBroken) || !strings.Contains(err.Error(), zone) {
+		if !errors.Is(err, seal.ErrDecrypt) || !strings.Contains(err.Error(), zone) {
 			t.Errorf("of zone %s the resealing says %v", zone, err)
 		}
 	}

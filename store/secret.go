@@ -23,26 +23,26 @@ func hashGenerated(text string) SecretHash {
 
 // Argon2id costs this much memory a hash (KiB), so few run at once.
 const (
-	argonMemory  = 64 << 10
-	argonTime    = 3
-	argonThreads = 2
-	argonAtOnce  = 2
+	argonMemory      = 64 << 10
+	argonTime        = 3
+	argonThreads     = 2
+	argonConcurrency = 2
 )
 
-var argon = make(chan struct{}, argonAtOnce)
+var argon = make(chan struct{}, argonConcurrency)
 
 // HashChosenSecret hashes a secret that a person may have made up, with
 // Argon2id (RFC 9106), as a PHC string. It is slow on purpose: call it before a
 // transaction, never within. It waits a while for its turn.
 func HashChosenSecret(ctx context.Context, text string) (SecretHash, error) {
-	const patience = 5 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	const timeout = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	select {
 	case argon <- struct{}{}:
 		defer func() { <-argon }()
 	case <-ctx.Done():
-		return "", translate(ctx.Err())
+		return "", mapError(ctx.Err())
 	}
 	var salt [16]byte
 	_, _ = rand.Read(salt[:]) // never fails (crypto/rand)

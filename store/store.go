@@ -49,18 +49,18 @@ func (a Actor) Global() bool { return a.Zone == AllZones }
 
 // A Store reads as one actor sees, and opens transactions.
 type Store struct {
-	*house
+	*core
 	actor Actor
 	q     *db.Queries
 }
 
-// A house is what the stores of all actors share.
-type house struct {
+// A core is what the stores of all actors share.
+type core struct {
 	pool            *pool
-	emitted         chan struct{}
+	committed       chan struct{}
 	keys            *seal.Keys
 	controlAudience string
-	resourcesMost   int64
+	maxResources    int64
 }
 
 // A pool gives out connections, and waits for one no longer than it may take to
@@ -68,12 +68,12 @@ type house struct {
 // locks, and nobody else should have to wait with them.
 type pool struct {
 	*pgxpool.Pool
-	patience time.Duration
-	writers  chan struct{}
+	acquireTimeout time.Duration
+	writers        chan struct{}
 }
 
 func (p *pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.patience)
+	ctx, cancel := context.WithTimeout(ctx, p.acquireTimeout)
 	defer cancel()
 	return p.Acquire(ctx)
 }
@@ -83,30 +83,30 @@ func (p *pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 func (p *pool) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchResults {
 	conn, err := p.acquire(ctx)
 	if err != nil {
-		return noBatch{err}
+		return failedBatch{err}
 	}
-	return borrowed{conn.SendBatch(ctx, batch), conn}
+	return pooledBatch{conn.SendBatch(ctx, batch), conn}
 }
 
-type borrowed struct {
+type pooledBatch struct {
 	pgx.BatchResults
 	conn *pgxpool.Conn
 }
 
-func (b borrowed) Close() error {
+func (b pooledBatch) Close() error {
 	defer b.conn.Release()
 	return b.BatchResults.Close()
 }
 
-// noBatch is a batch that could not be sent.
-type noBatch struct{ error }
+// failedBatch is a batch that could not be sent.
+type failedBatch struct{ error }
 
-func (n noBatch) Exec() (pgconn.CommandTag, error) { return pgconn.CommandTag{}, n.error }
-func (n noBatch) Query() (pgx.Rows, error)         { return nil, n.error }
-func (n noBatch) QueryRow() pgx.Row                { return n }
-func (n noBatch) Scan(...any) error                { return n.error }
-func (n noBatch) Tx() pgx.Tx                       { return nil }
-func (n noBatch) Close() error                     { return n.error }
+func (n failedBatch) Exec() (pgconn.CommandTag, error) { return pgconn.CommandTag{}, n.error }
+func (n failedBatch) Query() (pgx.Rows, error)         { return nil, n.error }
+func (n failedBatch) QueryRow() pgx.Row                { return n }
+func (n failedBatch) Scan(...any) error                { return n.error }
+func (n failedBatch) Tx() pgx.Tx                       { return nil }
+func (n failedBatch) Close() error                     { return n.error }
 
 // Config says how to reach Postgres.
 type Config struct {
@@ -120,7 +120,7 @@ type Config struct {
 
 	Keys            *seal.Keys // wrap the keys that seal secrets; nil: there are no secrets to seal
 	ControlAudience string     // the identifier of the control resource (contract: resources.md)
-	ResourcesMost   int        // in a zone; 0 is no limit
+	MaxResources    int        // in a zone; 0 is no limit
 }
 
 // Open makes a store. It does not wait for Postgres: a store whose database is
@@ -147,13 +147,13 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	writers := max(1, c.PoolMax-max(1, c.PoolMax/4))
-	s := &Store{house: &house{
-		pool:    &pool{Pool: connections, patience: c.ConnectTimeout, writers: make(chan struct{}, writers)},
-		emitted: make(chan struct{}, 1),
-		keys:    c.Keys, controlAudience: c.ControlAudience, resourcesMost: int64(c.ResourcesMost),
+	s := &Store{core: &core{
+		pool:      &pool{Pool: connections, acquireTimeout: c.ConnectTimeout, writers: make(chan struct{}, writers)},
+		committed: make(chan struct{}, 1),
+		keys:      c.Keys, controlAudience: c.ControlAudience, maxResources: int64(c.MaxResources),
 	}}
-	if c.ResourcesMost == 0 {
-		s.resourcesMost = math.MaxInt64
+	if c.MaxResources == 0 {
+		s.maxResources = math.MaxInt64
 	}
 	return s.For(Actor{}), nil
 }
@@ -168,18 +168,18 @@ func (s *Store) Stat() *pgxpool.Stat { return s.pool.Stat() }
 func (s *Store) Ping(ctx context.Context) error {
 	conn, err := s.pool.acquire(ctx)
 	if err != nil {
-		return translate(err)
+		return mapError(err)
 	}
 	defer conn.Release()
-	return translate(conn.Ping(ctx))
+	return mapError(conn.Ping(ctx))
 }
 
-// Emitted has a token after a transaction of this process has committed events.
-func (s *Store) Emitted() <-chan struct{} { return s.emitted }
+// Committed has a token after a transaction of this process has committed events.
+func (s *Store) Committed() <-chan struct{} { return s.committed }
 
 // For is the store as the actor may see it.
 func (s *Store) For(actor Actor) *Store {
-	return &Store{house: s.house, actor: actor, q: db.New(scoped{conn: s.pool, zone: actor.Zone})}
+	return &Store{core: s.core, actor: actor, q: db.New(scoped{conn: s.pool, zone: actor.Zone})}
 }
 
 // scoped stands where sqlc expects a connection. It sends each read together
@@ -200,7 +200,7 @@ func (s scoped) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comma
 	if closed := results.Close(); err == nil {
 		err = closed
 	}
-	return tag, translate(err)
+	return tag, mapError(err)
 }
 
 func (s scoped) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
@@ -208,7 +208,7 @@ func (s scoped) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, e
 	rows, err := results.Query()
 	if err != nil {
 		_ = results.Close()
-		return nil, translate(err)
+		return nil, mapError(err)
 	}
 	return scopedRows{Rows: rows, batch: results}, nil
 }
@@ -238,7 +238,7 @@ func (r scopedRows) Close() {
 	_ = r.batch.Close()
 }
 
-func (r scopedRows) Err() error { return translate(r.Rows.Err()) }
+func (r scopedRows) Err() error { return mapError(r.Rows.Err()) }
 
 type scopedRow struct{ batch pgx.BatchResults }
 
@@ -247,5 +247,5 @@ func (r scopedRow) Scan(into ...any) error {
 	if closed := r.batch.Close(); err == nil {
 		err = closed
 	}
-	return translate(err)
+	return mapError(err)
 }

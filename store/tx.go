@@ -27,10 +27,10 @@ type Cause struct {
 // locks it, compares its version if one was given, changes it, and records what
 // changed.
 type Tx struct {
-	*house
+	*core
 	cause   Cause
 	q       *db.Queries
-	first   *queue
+	conn    *batcher
 	entries []entry
 	events  []event
 	rearmed bool // an event that was there is pending again
@@ -40,31 +40,31 @@ type Tx struct {
 // deadlock or a serialization failure it runs fn again, three times in all, so
 // fn must be repeatable and touch nothing outside the transaction.
 func (s *Store) InTx(ctx context.Context, cause Cause, fn func(*Tx) error) error {
-	const tries = 3
+	const maxAttempts = 3
 	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("caracal.run/management/store").Start(ctx, "transaction")
 	defer span.End()
 	for n := 1; ; n++ {
-		err := s.try(ctx, cause, fn)
-		if n == tries || !again(err) {
-			return translate(err)
+		err := s.attempt(ctx, cause, fn)
+		if n == maxAttempts || !isRetryable(err) {
+			return mapError(err)
 		}
-		pause := 10*time.Millisecond<<(n-1) + rand.N(10*time.Millisecond)
+		delay := 10*time.Millisecond<<(n-1) + rand.N(10*time.Millisecond)
 		select {
-		case <-time.After(pause):
+		case <-time.After(delay):
 		case <-ctx.Done():
-			return translate(ctx.Err())
+			return mapError(ctx.Err())
 		}
 	}
 }
 
-func (s *Store) try(ctx context.Context, cause Cause, fn func(*Tx) error) error {
-	turn, cancel := context.WithTimeout(ctx, s.pool.patience)
+func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) error {
+	waitCtx, cancel := context.WithTimeout(ctx, s.pool.acquireTimeout)
 	defer cancel()
 	select {
 	case s.pool.writers <- struct{}{}:
 		defer func() { <-s.pool.writers }()
-	case <-turn.Done():
-		return turn.Err()
+	case <-waitCtx.Done():
+		return waitCtx.Err()
 	}
 	conn, err := s.pool.acquire(ctx)
 	if err != nil {
@@ -82,17 +82,17 @@ func (s *Store) try(ctx context.Context, cause Cause, fn func(*Tx) error) error 
 		return err
 	}
 	defer func() { // does nothing after a commit
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pool.patience)
+		rollbackCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pool.acquireTimeout)
 		defer cancel()
-		_ = pgtx.Rollback(undo)
+		_ = pgtx.Rollback(rollbackCtx)
 	}()
 
-	tx := &Tx{house: s.house, cause: cause, first: &queue{tx: pgtx}}
-	tx.q = db.New(tx.first)
+	tx := &Tx{core: s.core, cause: cause, conn: &batcher{tx: pgtx}}
+	tx.q = db.New(tx.conn)
 	if err := fn(tx); err != nil {
 		return err
 	}
-	if err := tx.writeRecords(ctx); err != nil { // the context names the trace that events belong to
+	if err := tx.flush(ctx); err != nil { // the context names the trace that events belong to
 		return err
 	}
 	if err := pgtx.Commit(ctx); err != nil {
@@ -100,45 +100,45 @@ func (s *Store) try(ctx context.Context, cause Cause, fn func(*Tx) error) error 
 	}
 	if len(tx.events) > 0 || tx.rearmed {
 		select {
-		case s.emitted <- struct{}{}:
+		case s.committed <- struct{}{}:
 		default: // the publisher has been woken and not yet looked
 		}
 	}
 	return nil
 }
 
-// A guard is how a transaction holds the zone that it writes below.
-type guard bool
+// A lockMode is how a transaction holds the zone that it writes below.
+type lockMode bool
 
 const (
-	together guard = false // with others that emit no event
-	alone    guard = true  // and nobody else writes below it: the order of events must be the order of commits
+	shared    lockMode = false // with others that emit no event
+	exclusive lockMode = true  // and nobody else writes below it: the order of events must be the order of commits
 )
 
 // lockZone holds a live zone: nobody changes it until the transaction ends.
 // The locks are sent together with the read that relies on them, but before it
 // and as statements of their own: a statement sees what was committed before it
 // began, and it began before it waited.
-func (tx *Tx) lockZone(ctx context.Context, id string, how guard) (db.Zone, error) {
-	if err := tx.guard(ctx, id, how); err != nil {
+func (tx *Tx) lockZone(ctx context.Context, id string, mode lockMode) (db.Zone, error) {
+	if err := tx.lockZoneID(ctx, id, mode); err != nil {
 		return db.Zone{}, err
 	}
 	zone, err := tx.q.LockZone(ctx, id)
-	return tx.mayChange(zone, err)
+	return tx.checkZoneWritable(zone, err)
 }
 
-// withinZone lets a transaction write below a live zone.
-func (tx *Tx) withinZone(ctx context.Context, id string, how guard) (db.Zone, error) {
-	if err := tx.guard(ctx, id, how); err != nil {
+// requireZone lets a transaction write below a live zone.
+func (tx *Tx) requireZone(ctx context.Context, id string, mode lockMode) (db.Zone, error) {
+	if err := tx.lockZoneID(ctx, id, mode); err != nil {
 		return db.Zone{}, err
 	}
 	zone, err := tx.q.GetZone(ctx, id)
-	return tx.mayChange(zone, err)
+	return tx.checkZoneWritable(zone, err)
 }
 
-func (tx *Tx) mayChange(zone db.Zone, err error) (db.Zone, error) {
+func (tx *Tx) checkZoneWritable(zone db.Zone, err error) (db.Zone, error) {
 	if err != nil {
-		return zone, missing(err, code.ZoneNotFound)
+		return zone, notFoundAs(err, code.ZoneNotFound)
 	}
 	if zone.Reserved && !tx.cause.Actor.Bootstrap {
 		return zone, code.SystemZoneReadOnly
@@ -146,23 +146,23 @@ func (tx *Tx) mayChange(zone db.Zone, err error) (db.Zone, error) {
 	return zone, nil
 }
 
-func (tx *Tx) guard(ctx context.Context, zone string, how guard) error {
-	later := db.New(queued{tx.first})
-	if how == alone {
-		return later.GuardZoneAlone(ctx, zone)
+func (tx *Tx) lockZoneID(ctx context.Context, zone string, mode lockMode) error {
+	deferred := db.New(deferredConn{tx.conn})
+	if mode == exclusive {
+		return deferred.LockZoneExclusive(ctx, zone)
 	}
-	return later.GuardZone(ctx, zone)
+	return deferred.LockZoneShared(ctx, zone)
 }
 
-// A queue stands where sqlc expects a connection. What was put into it goes out
+// A batcher stands where sqlc expects a connection. What was put into it goes out
 // with the next statement, in one round trip.
-type queue struct {
-	tx      pgx.Tx
-	waiting pgx.Batch
+type batcher struct {
+	tx       pgx.Tx
+	deferred pgx.Batch
 }
 
-func (q *queue) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	if q.waiting.Len() == 0 {
+func (q *batcher) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if q.deferred.Len() == 0 {
 		return q.tx.Exec(ctx, sql, args...)
 	}
 	results := q.send(ctx, sql, args)
@@ -173,8 +173,8 @@ func (q *queue) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comma
 	return tag, err
 }
 
-func (q *queue) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if q.waiting.Len() == 0 {
+func (q *batcher) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if q.deferred.Len() == 0 {
 		return q.tx.Query(ctx, sql, args...)
 	}
 	results := q.send(ctx, sql, args)
@@ -186,16 +186,16 @@ func (q *queue) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, e
 	return scopedRows{Rows: rows, batch: results}, nil
 }
 
-func (q *queue) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if q.waiting.Len() == 0 {
+func (q *batcher) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if q.deferred.Len() == 0 {
 		return q.tx.QueryRow(ctx, sql, args...)
 	}
 	return scopedRow{q.send(ctx, sql, args)}
 }
 
-func (q *queue) send(ctx context.Context, sql string, args []any) pgx.BatchResults {
-	batch := q.waiting
-	q.waiting = pgx.Batch{}
+func (q *batcher) send(ctx context.Context, sql string, args []any) pgx.BatchResults {
+	batch := q.deferred
+	q.deferred = pgx.Batch{}
 	before := batch.Len()
 	batch.Queue(sql, args...)
 	results := q.tx.SendBatch(ctx, &batch)
@@ -205,10 +205,10 @@ func (q *queue) send(ctx context.Context, sql string, args []any) pgx.BatchResul
 	return results
 }
 
-// queued puts statements into a queue instead of sending them.
-type queued struct{ *queue }
+// deferredConn puts statements into a queue instead of sending them.
+type deferredConn struct{ *batcher }
 
-func (q queued) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	q.waiting.Queue(sql, args...)
+func (q deferredConn) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	q.deferred.Queue(sql, args...)
 	return pgconn.CommandTag{}, nil
 }

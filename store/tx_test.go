@@ -63,7 +63,7 @@ func TestAnUnclaimedStoreSeesNothing(t *testing.T) {
 		t.Errorf("as the zone: %v", err)
 	}
 	err := s.InTx(t.Context(), store.Cause{Actor: store.Actor{Zone: "it's"}}, func(tx *store.Tx) error {
-		_, err := tx.UpdateZone(t.Context(), zone.ID, store.Match{}, store.ZonePatch{Name: new("x")})
+		_, err := tx.UpdateZone(t.Context(), zone.ID, store.Precondition{}, store.ZonePatch{Name: new("x")})
 		return err
 	})
 	if !errors.Is(err, code.ZoneNotFound) {
@@ -85,7 +85,7 @@ func TestADeadlockIsNobodysFailure(t *testing.T) {
 			first := true
 			err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
 				for i, id := range order {
-					if _, err := tx.UpdateZone(t.Context(), id, store.Match{}, store.ZonePatch{Name: new("x")}); err != nil {
+					if _, err := tx.UpdateZone(t.Context(), id, store.Precondition{}, store.ZonePatch{Name: new("x")}); err != nil {
 						return err
 					}
 					if i == 0 && first {

@@ -11,12 +11,12 @@ import (
 // Zone is a live zone, or zone_not_found.
 func (s *Store) Zone(ctx context.Context, id string) (db.Zone, error) {
 	zone, err := s.q.GetZone(ctx, id)
-	return zone, missing(err, code.ZoneNotFound)
+	return zone, notFoundAs(err, code.ZoneNotFound)
 }
 
 // Zones is a page of live zones that are not Caracal's own, newest first.
 func (s *Store) Zones(ctx context.Context, p Page) ([]db.Zone, error) {
-	return s.q.ListZones(ctx, db.ListZonesParams{BeforeTime: p.Before.Time, BeforeID: p.Before.ID, RowLimit: p.Rows})
+	return s.q.ListZones(ctx, db.ListZonesParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // NewZone is what a caller says of a zone to be.
@@ -29,44 +29,44 @@ type NewZone struct {
 // CreateZone adds a zone.
 func (tx *Tx) CreateZone(ctx context.Context, n NewZone) (db.Zone, error) {
 	row := db.InsertZoneParams{ID: newID(), Name: n.Name, DCREnabled: n.DCREnabled}
-	if err := tx.mayName(zoneName, n.Name); err != nil {
+	if err := tx.checkReservedName(zoneName, n.Name); err != nil {
 		return db.Zone{}, err
 	}
 	var zone db.Zone
 	var err error
 	if n.Slug != nil {
-		if err := tx.mayName(zoneSlug, *n.Slug); err != nil {
+		if err := tx.checkReservedName(zoneSlug, *n.Slug); err != nil {
 			return db.Zone{}, err
 		}
 		row.Slug, row.Reserved = *n.Slug, reserved(zoneName, n.Name) || reserved(zoneSlug, *n.Slug)
 		zone, err = tx.q.InsertZone(ctx, row)
-		err = missing(err, code.ZoneSlugConflict)
+		err = notFoundAs(err, code.ZoneSlugConflict)
 	} else {
 		row.Reserved = reserved(zoneName, n.Name)
 		base := slugOf(n.Name, "zone")
 		if reserved(zoneSlug, base+"-") {
 			base = "zone-" + base // a name does not lead into the reserved namespace, nor does a number after it
 		}
-		zone, err = underFreeName(base, row.ID, func(slug string) (db.Zone, error) {
+		zone, err = insertWithUniqueName(base, row.ID, func(slug string) (db.Zone, error) {
 			row.Slug = slug
 			return tx.q.InsertZone(ctx, row)
-		}, func() (string, error) { return tx.q.GetFreeZoneSlug(ctx, base) })
+		}, func() (string, error) { return tx.q.GetAvailableZoneSlug(ctx, base) })
 	}
 	if err != nil {
 		return zone, err
 	}
-	tx.record(zone.ID, "zones", zone.ID, diff(nil, shownZone(zone)))
+	tx.record(zone.ID, "zones", zone.ID, diff(nil, auditZone(zone)))
 	return zone, nil
 }
 
 // slugOf is a name in lower case with everything but letters and digits made
 // into single hyphens, or something else where nothing is left.
-func slugOf(name, otherwise string) string {
+func slugOf(name, fallback string) string {
 	words := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
 	})
 	if len(words) == 0 {
-		return otherwise
+		return fallback
 	}
 	return strings.Join(words, "-")
 }
@@ -75,7 +75,7 @@ func slugOf(name, otherwise string) string {
 // many live ones did.
 func (s *Store) DCRStatus(ctx context.Context, id string) (db.GetZoneDCRStatusRow, error) {
 	status, err := s.q.GetZoneDCRStatus(ctx, id)
-	return status, missing(err, code.ZoneNotFound)
+	return status, notFoundAs(err, code.ZoneNotFound)
 }
 
 // ZonePatch is what a caller wants changed; nil stays as it is.
@@ -89,49 +89,49 @@ type ZonePatch struct {
 
 // What becomes of the live applications when registration ends.
 const (
-	keepLive   = "keep_live"
-	revokeLive = "revoke_live"
+	keepActive   = "keep_live"
+	revokeActive = "revoke_live"
 )
 
 // UpdateZone changes a zone that is still at a version that match admits.
-func (tx *Tx) UpdateZone(ctx context.Context, id string, match Match, p ZonePatch) (db.Zone, error) {
-	ends := p.DCREnabled != nil && !*p.DCREnabled
+func (tx *Tx) UpdateZone(ctx context.Context, id string, match Precondition, p ZonePatch) (db.Zone, error) {
+	disables := p.DCREnabled != nil && !*p.DCREnabled
 	switch {
-	case p.DCRShutdown != nil && !ends:
+	case p.DCRShutdown != nil && !disables:
 		return db.Zone{}, code.DCRShutdownNotApplicable
 	case p == ZonePatch{}:
 		return db.Zone{}, code.NoFields
 	}
-	if err := tx.mayName(zoneName, or(p.Name, "")); err != nil {
+	if err := tx.checkReservedName(zoneName, valueOr(p.Name, "")); err != nil {
 		return db.Zone{}, err
 	}
-	if err := tx.mayName(zoneSlug, or(p.Slug, "")); err != nil {
+	if err := tx.checkReservedName(zoneSlug, valueOr(p.Slug, "")); err != nil {
 		return db.Zone{}, err
 	}
-	how := together
-	if ends {
-		how = alone
+	mode := shared
+	if disables {
+		mode = exclusive
 	}
-	before, err := tx.lockZone(ctx, id, how)
+	before, err := tx.lockZone(ctx, id, mode)
 	if err != nil {
 		return before, err
 	}
 	if err := match.check(before.Version); err != nil {
 		return before, err
 	}
-	if ends && (before.DCREnabled || p.DCRShutdown != nil) {
+	if disables && (before.DCREnabled || p.DCRShutdown != nil) {
 		if err := tx.shutDownDCR(ctx, id, p.DCRShutdown); err != nil {
 			return before, err
 		}
 	}
 	after, err := tx.q.UpdateZone(ctx, db.UpdateZoneParams{
 		ID: id, Name: p.Name, Slug: p.Slug, DCREnabled: p.DCREnabled, OperatorCoauthorBadge: p.OperatorCoauthorBadge,
-		Reserved: reserved(zoneName, or(p.Name, before.Name)) || reserved(zoneSlug, or(p.Slug, before.Slug)),
+		Reserved: reserved(zoneName, valueOr(p.Name, before.Name)) || reserved(zoneSlug, valueOr(p.Slug, before.Slug)),
 	})
 	if err != nil {
 		return after, err
 	}
-	tx.record(id, "zones", id, diff(shownZone(before), shownZone(after)))
+	tx.record(id, "zones", id, diff(auditZone(before), auditZone(after)))
 	return after, nil
 }
 
@@ -149,21 +149,21 @@ type dcrShutdown struct {
 // shutDownDCR decides what becomes of the live applications that registered
 // themselves. The zone is held alone: no other registers meanwhile.
 func (tx *Tx) shutDownDCR(ctx context.Context, zone string, mode *string) error {
-	live, err := tx.q.LockLiveDCRApplications(ctx, zone)
+	live, err := tx.q.LockActiveDCRApplications(ctx, zone)
 	if err != nil {
 		return err
 	}
-	done := dcrShutdown{Disabled: true, Mode: or(mode, keepLive), Live: len(live)}
+	done := dcrShutdown{Disabled: true, Mode: valueOr(mode, keepActive), Live: len(live)}
 	switch {
 	case len(live) == 0:
 		done.Mode = "no_live"
 	case mode == nil:
 		return code.DCRShutdownRequired.With("live_dcr_applications", len(live))
-	case *mode == revokeLive:
+	case *mode == revokeActive:
 		if err := tx.archiveApplications(ctx, zone, live); err != nil {
 			return err
 		}
-		r, err := tx.revokeOf(ctx, zone, applicationIDs(live), "dcr_shutdown")
+		r, err := tx.revokeForApplications(ctx, zone, applicationIDs(live), "dcr_shutdown")
 		if err != nil {
 			return err
 		}
@@ -175,9 +175,9 @@ func (tx *Tx) shutDownDCR(ctx context.Context, zone string, mode *string) error 
 
 // DeleteZone archives a zone and revokes all that lives in it, its tokens among
 // them.
-func (tx *Tx) DeleteZone(ctx context.Context, id string, match Match) error {
+func (tx *Tx) DeleteZone(ctx context.Context, id string, match Precondition) error {
 	const reason = "zone_archived"
-	before, err := tx.lockZone(ctx, id, alone)
+	before, err := tx.lockZone(ctx, id, exclusive)
 	if err != nil {
 		return err
 	}
@@ -197,17 +197,17 @@ func (tx *Tx) DeleteZone(ctx context.Context, id string, match Match) error {
 	if err := tx.revokeAll(ctx, id, reason); err != nil {
 		return err
 	}
-	tx.record(id, "zones", id, removed, event{id, streamPolicyInvalidate, fields{"zone_id": id}})
+	tx.record(id, "zones", id, noFields, event{id, streamPolicyInvalidate, fields{"zone_id": id}})
 	return nil
 }
 
-func shownZone(z db.Zone) shown {
-	return shown{"name": z.Name, "slug": z.Slug, "dcr_enabled": z.DCREnabled, "operator_coauthor_badge": z.OperatorCoauthorBadge}
+func auditZone(z db.Zone) auditFields {
+	return auditFields{"name": z.Name, "slug": z.Slug, "dcr_enabled": z.DCREnabled, "operator_coauthor_badge": z.OperatorCoauthorBadge}
 }
 
-func or[T any](value *T, otherwise T) T {
+func valueOr[T any](value *T, fallback T) T {
 	if value == nil {
-		return otherwise
+		return fallback
 	}
 	return *value
 }

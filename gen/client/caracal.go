@@ -211,10 +211,10 @@ func worthIt(resp *http.Response, err error) bool {
 }
 
 func waitBefore(n int, resp *http.Response) time.Duration {
-	const first, patience = 100 * time.Millisecond, 30 * time.Second
+	const first, timeout = 100 * time.Millisecond, 30 * time.Second
 	if resp != nil {
 		seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
-		if said := time.Duration(seconds) * time.Second; err == nil && said > 0 && said <= patience {
+		if said := time.Duration(seconds) * time.Second; err == nil && said > 0 && said <= timeout {
 			return said
 		}
 	}

@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-const getLiveAdminToken = `-- name: GetLiveAdminToken :one
+const getActiveAdminToken = `-- name: GetActiveAdminToken :one
 SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at FROM admin_tokens
 WHERE token_sha256 = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 `
 
-// GetLiveAdminToken is how a caller is recognised: by the digest of the token alone.
-func (q *Queries) GetLiveAdminToken(ctx context.Context, tokenSha256 []byte) (AdminToken, error) {
-	row := q.db.QueryRow(ctx, getLiveAdminToken, tokenSha256)
+// GetActiveAdminToken is how a caller is recognised: by the digest of the token alone.
+func (q *Queries) GetActiveAdminToken(ctx context.Context, tokenSha256 []byte) (AdminToken, error) {
+	row := q.db.QueryRow(ctx, getActiveAdminToken, tokenSha256)
 	var i AdminToken
 	err := row.Scan(
 		&i.ZoneID,

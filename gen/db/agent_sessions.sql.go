@@ -9,20 +9,20 @@ import (
 	"context"
 )
 
-const forgetAgentSessionChildren = `-- name: ForgetAgentSessionChildren :exec
+const decrementAgentSessionChildren = `-- name: DecrementAgentSessionChildren :exec
 UPDATE agent_sessions SET child_count = greatest(0, child_count - gone.children), updated_at = now()
 FROM (SELECT parent_id, count(*)::integer AS children FROM (SELECT unnest($2::text[]) AS parent_id) AS p GROUP BY parent_id) AS gone
 WHERE agent_sessions.zone_id = $1 AND agent_sessions.id = gone.parent_id
 `
 
-type ForgetAgentSessionChildrenParams struct {
+type DecrementAgentSessionChildrenParams struct {
 	ZoneID    string
 	ParentIds []string
 }
 
-// ForgetAgentSessionChildren takes ended children off their parents' count. A parent is named once for each.
-func (q *Queries) ForgetAgentSessionChildren(ctx context.Context, arg ForgetAgentSessionChildrenParams) error {
-	_, err := q.db.Exec(ctx, forgetAgentSessionChildren, arg.ZoneID, arg.ParentIds)
+// DecrementAgentSessionChildren takes ended children off their parents' count. A parent is named once for each.
+func (q *Queries) DecrementAgentSessionChildren(ctx context.Context, arg DecrementAgentSessionChildrenParams) error {
+	_, err := q.db.Exec(ctx, decrementAgentSessionChildren, arg.ZoneID, arg.ParentIds)
 	return err
 }
 

@@ -25,13 +25,13 @@ func (q *Queries) ArchiveApplications(ctx context.Context, arg ArchiveApplicatio
 	return err
 }
 
-const countLiveDCRApplications = `-- name: CountLiveDCRApplications :one
+const countActiveDCRApplications = `-- name: CountActiveDCRApplications :one
 SELECT count(*) FROM applications
 WHERE zone_id = $1 AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()
 `
 
-func (q *Queries) CountLiveDCRApplications(ctx context.Context, zoneID string) (int64, error) {
-	row := q.db.QueryRow(ctx, countLiveDCRApplications, zoneID)
+func (q *Queries) CountActiveDCRApplications(ctx context.Context, zoneID string) (int64, error) {
+	row := q.db.QueryRow(ctx, countActiveDCRApplications, zoneID)
 	var count int64
 	err := row.Scan(&count)
 	return count, err
@@ -167,44 +167,16 @@ func (q *Queries) ListApplications(ctx context.Context, arg ListApplicationsPara
 	return items, nil
 }
 
-const lockApplication = `-- name: LockApplication :one
-SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
-`
-
-type LockApplicationParams struct {
-	ZoneID string
-	ID     string
-}
-
-func (q *Queries) LockApplication(ctx context.Context, arg LockApplicationParams) (Application, error) {
-	row := q.db.QueryRow(ctx, lockApplication, arg.ZoneID, arg.ID)
-	var i Application
-	err := row.Scan(
-		&i.ZoneID,
-		&i.ID,
-		&i.Name,
-		&i.RegistrationMethod,
-		&i.ClientSecretHash,
-		&i.Traits,
-		&i.Version,
-		&i.CreatedAt,
-		&i.UpdatedAt,
-		&i.ExpiresAt,
-		&i.ArchivedAt,
-	)
-	return i, err
-}
-
-const lockLiveDCRApplications = `-- name: LockLiveDCRApplications :many
+const lockActiveDCRApplications = `-- name: LockActiveDCRApplications :many
 SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications
 WHERE zone_id = $1 AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()
 ORDER BY created_at, id
 FOR NO KEY UPDATE
 `
 
-// LockLiveDCRApplications holds those that registered themselves and have neither expired nor been archived.
-func (q *Queries) LockLiveDCRApplications(ctx context.Context, zoneID string) ([]Application, error) {
-	rows, err := q.db.Query(ctx, lockLiveDCRApplications, zoneID)
+// LockActiveDCRApplications holds those that registered themselves and have neither expired nor been archived.
+func (q *Queries) LockActiveDCRApplications(ctx context.Context, zoneID string) ([]Application, error) {
+	rows, err := q.db.Query(ctx, lockActiveDCRApplications, zoneID)
 	if err != nil {
 		return nil, err
 	}
@@ -233,6 +205,34 @@ func (q *Queries) LockLiveDCRApplications(ctx context.Context, zoneID string) ([
 		return nil, err
 	}
 	return items, nil
+}
+
+const lockApplication = `-- name: LockApplication :one
+SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
+`
+
+type LockApplicationParams struct {
+	ZoneID string
+	ID     string
+}
+
+func (q *Queries) LockApplication(ctx context.Context, arg LockApplicationParams) (Application, error) {
+	row := q.db.QueryRow(ctx, lockApplication, arg.ZoneID, arg.ID)
+	var i Application
+	err := row.Scan(
+		&i.ZoneID,
+		&i.ID,
+		&i.Name,
+		&i.RegistrationMethod,
+		&i.ClientSecretHash,
+		&i.Traits,
+		&i.Version,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.ExpiresAt,
+		&i.ArchivedAt,
+	)
+	return i, err
 }
 
 const updateApplication = `-- name: UpdateApplication :one

@@ -63,13 +63,13 @@ func (q *Queries) GetDataKey(ctx context.Context, zoneID string) (GetDataKeyRow,
 	return i, err
 }
 
-const getMomentBefore = `-- name: GetMomentBefore :one
+const getTimeBefore = `-- name: GetTimeBefore :one
 SELECT (now() - make_interval(secs => $1))::timestamptz AS moment
 `
 
-// GetMomentBefore is the moment some seconds ago, by the clock that dates the keys.
-func (q *Queries) GetMomentBefore(ctx context.Context, seconds float64) (time.Time, error) {
-	row := q.db.QueryRow(ctx, getMomentBefore, seconds)
+// GetTimeBefore is the moment some seconds ago, by the clock that dates the keys.
+func (q *Queries) GetTimeBefore(ctx context.Context, seconds float64) (time.Time, error) {
+	row := q.db.QueryRow(ctx, getTimeBefore, seconds)
 	var moment time.Time
 	err := row.Scan(&moment)
 	return moment, err

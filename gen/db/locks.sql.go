@@ -9,23 +9,23 @@ import (
 	"context"
 )
 
-const guardZone = `-- name: GuardZone :exec
-SELECT pg_advisory_xact_lock_shared(hashtextextended('zone:' || $1::text, 0))
-`
-
-// GuardZone holds a zone together with others who write below it and emit no event.
-func (q *Queries) GuardZone(ctx context.Context, zoneID string) error {
-	_, err := q.db.Exec(ctx, guardZone, zoneID)
-	return err
-}
-
-const guardZoneAlone = `-- name: GuardZoneAlone :exec
+const lockZoneExclusive = `-- name: LockZoneExclusive :exec
 SELECT pg_advisory_xact_lock(hashtextextended('zone:' || $1::text, 0))
 `
 
-// GuardZoneAlone holds a zone alone, so that the order of its events is the order of its commits. A transaction must
+// LockZoneExclusive holds a zone alone, so that the order of its events is the order of its commits. A transaction must
 // take it before it has shared the guard: two that share it and then want it alone would wait for each other.
-func (q *Queries) GuardZoneAlone(ctx context.Context, zoneID string) error {
-	_, err := q.db.Exec(ctx, guardZoneAlone, zoneID)
+func (q *Queries) LockZoneExclusive(ctx context.Context, zoneID string) error {
+	_, err := q.db.Exec(ctx, lockZoneExclusive, zoneID)
+	return err
+}
+
+const lockZoneShared = `-- name: LockZoneShared :exec
+SELECT pg_advisory_xact_lock_shared(hashtextextended('zone:' || $1::text, 0))
+`
+
+// LockZoneShared holds a zone together with others who write below it and emit no event.
+func (q *Queries) LockZoneShared(ctx context.Context, zoneID string) error {
+	_, err := q.db.Exec(ctx, lockZoneShared, zoneID)
 	return err
 }

@@ -89,8 +89,8 @@ LIMIT $2
 `
 
 type ListPendingOutboxParams struct {
-	Parked   []string
-	RowLimit int32
+	PausedZones []string
+	RowLimit    int32
 }
 
 type ListPendingOutboxRow struct {
@@ -107,7 +107,7 @@ type ListPendingOutboxRow struct {
 // ListPendingOutbox is what is to be published next, in order, but for zones that wait. The two conditions are those of
 // the index outbox_pending, so that what was dispatched costs nothing. An event's age is told by the clock that dated it.
 func (q *Queries) ListPendingOutbox(ctx context.Context, arg ListPendingOutboxParams) ([]ListPendingOutboxRow, error) {
-	rows, err := q.db.Query(ctx, listPendingOutbox, arg.Parked, arg.RowLimit)
+	rows, err := q.db.Query(ctx, listPendingOutbox, arg.PausedZones, arg.RowLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -165,20 +165,20 @@ func (q *Queries) PurgeOutbox(ctx context.Context, arg PurgeOutboxParams) (int64
 	return result.RowsAffected(), nil
 }
 
-const refuseOutbox = `-- name: RefuseOutbox :exec
+const rejectOutbox = `-- name: RejectOutbox :exec
 UPDATE outbox SET attempts = attempts + 1, last_error = $1::text,
     dead_at = CASE WHEN attempts + 1 >= $2::integer THEN now() END
 WHERE seq = ANY ($3::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL
 `
 
-type RefuseOutboxParams struct {
-	LastError string
-	Most      int32
-	Seqs      []int64
+type RejectOutboxParams struct {
+	LastError   string
+	MaxAttempts int32
+	Seqs        []int64
 }
 
-// RefuseOutbox counts that Redis refused events; at last they are dead.
-func (q *Queries) RefuseOutbox(ctx context.Context, arg RefuseOutboxParams) error {
-	_, err := q.db.Exec(ctx, refuseOutbox, arg.LastError, arg.Most, arg.Seqs)
+// RejectOutbox counts that Redis refused events; at last they are dead.
+func (q *Queries) RejectOutbox(ctx context.Context, arg RejectOutboxParams) error {
+	_, err := q.db.Exec(ctx, rejectOutbox, arg.LastError, arg.MaxAttempts, arg.Seqs)
 	return err
 }

@@ -54,7 +54,7 @@ func (q *Queries) EnsureProvider(ctx context.Context, arg EnsureProviderParams) 
 	return err
 }
 
-const getFreeProviderIdentifier = `-- name: GetFreeProviderIdentifier :one
+const getAvailableProviderIdentifier = `-- name: GetAvailableProviderIdentifier :one
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, $2::text || '-2'
     UNION ALL
@@ -65,14 +65,14 @@ SELECT last.candidate::text AS identifier FROM (SELECT tried.candidate FROM trie
 WHERE NOT EXISTS (SELECT FROM providers WHERE providers.zone_id = $1 AND providers.identifier = last.candidate AND providers.archived_at IS NULL)
 `
 
-type GetFreeProviderIdentifierParams struct {
+type GetAvailableProviderIdentifierParams struct {
 	ZoneID string
 	Base   string
 }
 
-// GetFreeProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like GetFreeZoneSlug.
-func (q *Queries) GetFreeProviderIdentifier(ctx context.Context, arg GetFreeProviderIdentifierParams) (string, error) {
-	row := q.db.QueryRow(ctx, getFreeProviderIdentifier, arg.ZoneID, arg.Base)
+// GetAvailableProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like GetAvailableZoneSlug.
+func (q *Queries) GetAvailableProviderIdentifier(ctx context.Context, arg GetAvailableProviderIdentifierParams) (string, error) {
+	row := q.db.QueryRow(ctx, getAvailableProviderIdentifier, arg.ZoneID, arg.Base)
 	var identifier string
 	err := row.Scan(&identifier)
 	return identifier, err
@@ -105,44 +105,6 @@ func (q *Queries) GetProvider(ctx context.Context, arg GetProviderParams) (Provi
 		&i.UpdatedAt,
 		&i.ArchivedAt,
 	)
-	return i, err
-}
-
-const holdProvider = `-- name: HoldProvider :one
-SELECT kind FROM providers WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR SHARE
-`
-
-type HoldProviderParams struct {
-	ZoneID string
-	ID     string
-}
-
-// HoldProvider keeps a live provider from being archived or changed while something comes to name it.
-func (q *Queries) HoldProvider(ctx context.Context, arg HoldProviderParams) (string, error) {
-	row := q.db.QueryRow(ctx, holdProvider, arg.ZoneID, arg.ID)
-	var kind string
-	err := row.Scan(&kind)
-	return kind, err
-}
-
-const holdProviderByIdentifier = `-- name: HoldProviderByIdentifier :one
-SELECT id, kind FROM providers WHERE zone_id = $1 AND identifier = $2 AND archived_at IS NULL FOR SHARE
-`
-
-type HoldProviderByIdentifierParams struct {
-	ZoneID     string
-	Identifier string
-}
-
-type HoldProviderByIdentifierRow struct {
-	ID   string
-	Kind string
-}
-
-func (q *Queries) HoldProviderByIdentifier(ctx context.Context, arg HoldProviderByIdentifierParams) (HoldProviderByIdentifierRow, error) {
-	row := q.db.QueryRow(ctx, holdProviderByIdentifier, arg.ZoneID, arg.Identifier)
-	var i HoldProviderByIdentifierRow
-	err := row.Scan(&i.ID, &i.Kind)
 	return i, err
 }
 
@@ -305,6 +267,44 @@ func (q *Queries) LockProvider(ctx context.Context, arg LockProviderParams) (Pro
 		&i.ArchivedAt,
 	)
 	return i, err
+}
+
+const lockProviderByIdentifierShared = `-- name: LockProviderByIdentifierShared :one
+SELECT id, kind FROM providers WHERE zone_id = $1 AND identifier = $2 AND archived_at IS NULL FOR SHARE
+`
+
+type LockProviderByIdentifierSharedParams struct {
+	ZoneID     string
+	Identifier string
+}
+
+type LockProviderByIdentifierSharedRow struct {
+	ID   string
+	Kind string
+}
+
+func (q *Queries) LockProviderByIdentifierShared(ctx context.Context, arg LockProviderByIdentifierSharedParams) (LockProviderByIdentifierSharedRow, error) {
+	row := q.db.QueryRow(ctx, lockProviderByIdentifierShared, arg.ZoneID, arg.Identifier)
+	var i LockProviderByIdentifierSharedRow
+	err := row.Scan(&i.ID, &i.Kind)
+	return i, err
+}
+
+const lockProviderShared = `-- name: LockProviderShared :one
+SELECT kind FROM providers WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR SHARE
+`
+
+type LockProviderSharedParams struct {
+	ZoneID string
+	ID     string
+}
+
+// LockProviderShared keeps a live provider from being archived or changed while something comes to name it.
+func (q *Queries) LockProviderShared(ctx context.Context, arg LockProviderSharedParams) (string, error) {
+	row := q.db.QueryRow(ctx, lockProviderShared, arg.ZoneID, arg.ID)
+	var kind string
+	err := row.Scan(&kind)
+	return kind, err
 }
 
 const revokeProviderGrantsOfProvider = `-- name: RevokeProviderGrantsOfProvider :many

@@ -35,42 +35,21 @@ func (q *Queries) BumpBindingRevision(ctx context.Context, zoneID string) error 
 	return err
 }
 
-const countResourceIn = `-- name: CountResourceIn :execrows
-INSERT INTO resource_totals AS t (zone_id, live, binding_revision) VALUES ($1, 1, $2)
-ON CONFLICT (zone_id) DO UPDATE SET live = t.live + 1, binding_revision = t.binding_revision + $2
-WHERE t.live < $3
-`
-
-type CountResourceInParams struct {
-	ZoneID   string
-	Bindings int64
-	Most     int64
-}
-
-// CountResourceIn counts a new resource, and a new binding if there is one. It answers no row when the zone is full.
-func (q *Queries) CountResourceIn(ctx context.Context, arg CountResourceInParams) (int64, error) {
-	result, err := q.db.Exec(ctx, countResourceIn, arg.ZoneID, arg.Bindings, arg.Most)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
-const countResourceOut = `-- name: CountResourceOut :exec
+const decrementResourceCount = `-- name: DecrementResourceCount :exec
 UPDATE resource_totals SET live = live - 1, binding_revision = binding_revision + $1 WHERE zone_id = $2
 `
 
-type CountResourceOutParams struct {
+type DecrementResourceCountParams struct {
 	Bindings int64
 	ZoneID   string
 }
 
-func (q *Queries) CountResourceOut(ctx context.Context, arg CountResourceOutParams) error {
-	_, err := q.db.Exec(ctx, countResourceOut, arg.Bindings, arg.ZoneID)
+func (q *Queries) DecrementResourceCount(ctx context.Context, arg DecrementResourceCountParams) error {
+	_, err := q.db.Exec(ctx, decrementResourceCount, arg.Bindings, arg.ZoneID)
 	return err
 }
 
-const getFreeResourceIdentifier = `-- name: GetFreeResourceIdentifier :one
+const getAvailableResourceIdentifier = `-- name: GetAvailableResourceIdentifier :one
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, $2::text || '-2'
     UNION ALL
@@ -81,14 +60,14 @@ SELECT last.candidate::text AS identifier FROM (SELECT tried.candidate FROM trie
 WHERE NOT EXISTS (SELECT FROM resources WHERE resources.zone_id = $1 AND resources.identifier = last.candidate AND resources.archived_at IS NULL)
 `
 
-type GetFreeResourceIdentifierParams struct {
+type GetAvailableResourceIdentifierParams struct {
 	ZoneID string
 	Base   string
 }
 
-// GetFreeResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like GetFreeZoneSlug.
-func (q *Queries) GetFreeResourceIdentifier(ctx context.Context, arg GetFreeResourceIdentifierParams) (string, error) {
-	row := q.db.QueryRow(ctx, getFreeResourceIdentifier, arg.ZoneID, arg.Base)
+// GetAvailableResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like GetAvailableZoneSlug.
+func (q *Queries) GetAvailableResourceIdentifier(ctx context.Context, arg GetAvailableResourceIdentifierParams) (string, error) {
+	row := q.db.QueryRow(ctx, getAvailableResourceIdentifier, arg.ZoneID, arg.Base)
 	var identifier string
 	err := row.Scan(&identifier)
 	return identifier, err
@@ -125,35 +104,25 @@ func (q *Queries) GetResource(ctx context.Context, arg GetResourceParams) (Resou
 	return i, err
 }
 
-const holdNamed = `-- name: HoldNamed :one
-WITH provider AS (
-    SELECT id FROM providers WHERE providers.zone_id = $1 AND providers.id = $2 AND archived_at IS NULL FOR SHARE
-), application AS (
-    SELECT registration_method FROM applications
-    WHERE applications.zone_id = $1 AND applications.id = $3 AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-    FOR SHARE
-)
-SELECT coalesce((SELECT id FROM provider), '')::text AS provider_id, coalesce((SELECT registration_method FROM application), '')::text AS registration_method
+const incrementResourceCount = `-- name: IncrementResourceCount :execrows
+INSERT INTO resource_totals AS t (zone_id, live, binding_revision) VALUES ($1, 1, $2)
+ON CONFLICT (zone_id) DO UPDATE SET live = t.live + 1, binding_revision = t.binding_revision + $2
+WHERE t.live < $3
 `
 
-type HoldNamedParams struct {
-	ZoneID        string
-	ProviderID    string
-	ApplicationID string
+type IncrementResourceCountParams struct {
+	ZoneID       string
+	Bindings     int64
+	MaxResources int64
 }
 
-type HoldNamedRow struct {
-	ProviderID         string
-	RegistrationMethod string
-}
-
-// HoldNamed keeps a live provider and a live application from being archived while a resource comes to name them. What there is
-// not is ”.
-func (q *Queries) HoldNamed(ctx context.Context, arg HoldNamedParams) (HoldNamedRow, error) {
-	row := q.db.QueryRow(ctx, holdNamed, arg.ZoneID, arg.ProviderID, arg.ApplicationID)
-	var i HoldNamedRow
-	err := row.Scan(&i.ProviderID, &i.RegistrationMethod)
-	return i, err
+// IncrementResourceCount counts a new resource, and a new binding if there is one. It answers no row when the zone is full.
+func (q *Queries) IncrementResourceCount(ctx context.Context, arg IncrementResourceCountParams) (int64, error) {
+	result, err := q.db.Exec(ctx, incrementResourceCount, arg.ZoneID, arg.Bindings, arg.MaxResources)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const insertResource = `-- name: InsertResource :one
@@ -220,18 +189,18 @@ LIMIT $5
 `
 
 type ListResourcesParams struct {
-	ZoneID     string
-	Hidden     string
-	BeforeTime time.Time
-	BeforeID   string
-	RowLimit   int32
+	ZoneID             string
+	ExcludedIdentifier string
+	BeforeTime         time.Time
+	BeforeID           string
+	RowLimit           int32
 }
 
 // ListResources pages backwards in time, like every list. Hidden is an identifier that the caller may not see, or ”.
 func (q *Queries) ListResources(ctx context.Context, arg ListResourcesParams) ([]Resource, error) {
 	rows, err := q.db.Query(ctx, listResources,
 		arg.ZoneID,
-		arg.Hidden,
+		arg.ExcludedIdentifier,
 		arg.BeforeTime,
 		arg.BeforeID,
 		arg.RowLimit,
@@ -267,6 +236,37 @@ func (q *Queries) ListResources(ctx context.Context, arg ListResourcesParams) ([
 		return nil, err
 	}
 	return items, nil
+}
+
+const lockReferencesShared = `-- name: LockReferencesShared :one
+WITH provider AS (
+    SELECT id FROM providers WHERE providers.zone_id = $1 AND providers.id = $2 AND archived_at IS NULL FOR SHARE
+), application AS (
+    SELECT registration_method FROM applications
+    WHERE applications.zone_id = $1 AND applications.id = $3 AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    FOR SHARE
+)
+SELECT coalesce((SELECT id FROM provider), '')::text AS provider_id, coalesce((SELECT registration_method FROM application), '')::text AS registration_method
+`
+
+type LockReferencesSharedParams struct {
+	ZoneID        string
+	ProviderID    string
+	ApplicationID string
+}
+
+type LockReferencesSharedRow struct {
+	ProviderID         string
+	RegistrationMethod string
+}
+
+// LockReferencesShared keeps a live provider and a live application from being archived while a resource comes to name them. What there is
+// not is ”.
+func (q *Queries) LockReferencesShared(ctx context.Context, arg LockReferencesSharedParams) (LockReferencesSharedRow, error) {
+	row := q.db.QueryRow(ctx, lockReferencesShared, arg.ZoneID, arg.ProviderID, arg.ApplicationID)
+	var i LockReferencesSharedRow
+	err := row.Scan(&i.ProviderID, &i.RegistrationMethod)
+	return i, err
 }
 
 const lockResource = `-- name: LockResource :one

@@ -19,7 +19,7 @@ func (q *Queries) ArchiveZone(ctx context.Context, id string) error {
 	return err
 }
 
-const getFreeZoneSlug = `-- name: GetFreeZoneSlug :one
+const getAvailableZoneSlug = `-- name: GetAvailableZoneSlug :one
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, $1::text || '-2'
     UNION ALL
@@ -30,11 +30,11 @@ SELECT last.candidate::text AS slug FROM (SELECT tried.candidate FROM tried ORDE
 WHERE NOT EXISTS (SELECT FROM zones WHERE zones.slug = last.candidate)
 `
 
-// GetFreeZoneSlug finds the first of base-2 … base-999 that no zone has ever had: one probe of the index for each that is
+// GetAvailableZoneSlug finds the first of base-2 … base-999 that no zone has ever had: one probe of the index for each that is
 // taken, and no more. The candidates are written out before they are compared: under row-level security only a plain
 // comparison may use an index.
-func (q *Queries) GetFreeZoneSlug(ctx context.Context, base string) (string, error) {
-	row := q.db.QueryRow(ctx, getFreeZoneSlug, base)
+func (q *Queries) GetAvailableZoneSlug(ctx context.Context, base string) (string, error) {
+	row := q.db.QueryRow(ctx, getAvailableZoneSlug, base)
 	var slug string
 	err := row.Scan(&slug)
 	return slug, err

@@ -39,7 +39,7 @@ type Entry struct {
 // An Error is a code with what belongs to this one refusal.
 type Error struct {
 	Code
-	Members map[string]any // extra members of the body
+	Fields map[string]any // additional fields of the body
 	Issues  []Issue        // what is wrong with the request
 	Cause   error          // for the log; never sent
 }
@@ -57,7 +57,7 @@ func (c Code) Because(cause error) *Error { return &Error{Code: c, Cause: cause}
 
 // With gives a code a member that its body has.
 func (c Code) With(member string, value any) *Error {
-	return &Error{Code: c, Members: map[string]any{member: value}}
+	return &Error{Code: c, Fields: map[string]any{member: value}}
 }
 
 // At says what is wrong with one member of the request.

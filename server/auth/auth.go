@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	// remembered is how long a token is taken for live without a look. Replicas
+	// cacheTTL is how long a token is taken for live without a look. Replicas
 	// tell each other of revocations, so this bounds only what nobody foresaw.
-	remembered = 30 * time.Second
-	// rememberedMost bounds the memory; only tokens that exist get in.
-	rememberedMost = 4096
-	// patience is how long a look-up may take that several requests wait for.
-	patience = 5 * time.Second
+	cacheTTL = 30 * time.Second
+	// cacheSize bounds the memory; only tokens that exist get in.
+	cacheSize = 4096
+	// timeout is how long a look-up may take that several requests wait for.
+	timeout = 5 * time.Second
 )
 
 // A Verifier recognises admin tokens. Make one with [New], and run [Verifier.Run]
@@ -36,21 +36,21 @@ type Verifier struct {
 	debounce time.Duration
 	lookups  singleflight.Group
 
-	mu       sync.Mutex
-	hearing  bool   // we would be told of a revocation
-	forgets  uint64 // how often everything was forgotten
-	known    map[digest]recognised
-	noted    map[string]time.Time // token id -> when its use was last noted
-	unnoted  map[string]struct{}
-	counters Counters
+	mu             sync.Mutex
+	connected      bool   // we would be told of a revocation
+	generation     uint64 // how often everything was forgotten
+	cache          map[digest]cacheEntry
+	lastTouched    map[string]time.Time // token id -> when its use was last noted
+	pendingTouches map[string]struct{}
+	counters       Counters
 }
 
 // Counters count look-ups, for metrics.
-type Counters struct{ Hits, Misses, Refusals uint64 }
+type Counters struct{ Hits, Misses, Failures uint64 }
 
 type digest = [sha256.Size]byte
 
-type recognised struct {
+type cacheEntry struct {
 	token store.AdminToken
 	until time.Time
 }
@@ -59,20 +59,20 @@ type recognised struct {
 func New(s *store.Store, log *slog.Logger, debounce time.Duration) *Verifier {
 	return &Verifier{
 		store: s, log: log, debounce: debounce,
-		known: map[digest]recognised{}, noted: map[string]time.Time{}, unnoted: map[string]struct{}{},
+		cache: map[digest]cacheEntry{}, lastTouched: map[string]time.Time{}, pendingTouches: map[string]struct{}{},
 	}
 }
 
 // Bearer is the token in an Authorization header (contract: conventions.md
 // §9.1), or "".
 func Bearer(authorization []string) string {
-	const most = 4096
+	const maxLength = 4096
 	if len(authorization) != 1 {
 		return ""
 	}
 	text, found := strings.CutPrefix(authorization[0], "Bearer ")
 	text = strings.TrimSpace(text)
-	if !found || len(text) > most {
+	if !found || len(text) > maxLength {
 		return ""
 	}
 	return text
@@ -86,8 +86,8 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 	secret := sha256.Sum256([]byte(text))
 	now := time.Now()
 	v.mu.Lock()
-	have, found := v.known[secret]
-	forgets := v.forgets
+	have, found := v.cache[secret]
+	forgets := v.generation
 	hit := found && now.Before(have.until)
 	if hit {
 		v.counters.Hits++
@@ -102,7 +102,7 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 	// answered by a look that began before it.
 	key := string(secret[:]) + strconv.FormatUint(forgets, 10)
 	looked, err, _ := v.lookups.Do(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 		defer cancel()
 		token, err := v.store.AdminTokenBySecret(ctx, secret)
 		if err == nil {
@@ -112,7 +112,7 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 	})
 	if err != nil {
 		v.mu.Lock()
-		v.counters.Refusals++
+		v.counters.Failures++
 		v.mu.Unlock()
 		return store.AdminToken{}, err
 	}
@@ -121,36 +121,36 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 
 // remember keeps a token, unless something was revoked since the look began.
 func (v *Verifier) remember(secret digest, token store.AdminToken, since time.Time, forgets uint64) {
-	until := since.Add(remembered)
+	until := since.Add(cacheTTL)
 	if token.ExpiresAt != nil && token.ExpiresAt.Before(until) {
 		until = *token.ExpiresAt
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.hearing || v.forgets != forgets {
+	if !v.connected || v.generation != forgets {
 		return
 	}
-	if len(v.known) >= rememberedMost {
-		clear(v.known)
+	if len(v.cache) >= cacheSize {
+		clear(v.cache)
 	}
-	v.known[secret] = recognised{token, until}
+	v.cache[secret] = cacheEntry{token, until}
 }
 
-// Forget makes every token prove itself anew.
-func (v *Verifier) Forget() {
+// InvalidateCache makes every token prove itself anew.
+func (v *Verifier) InvalidateCache() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.forgets++
-	clear(v.known)
+	v.generation++
+	clear(v.cache)
 }
 
-// Hearing says whether we would be told of a revocation. While we would not,
+// SetConnected says whether we would be told of a revocation. While we would not,
 // nothing is remembered.
-func (v *Verifier) Hearing(yes bool) {
-	v.Forget()
+func (v *Verifier) SetConnected(yes bool) {
+	v.InvalidateCache()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.hearing = yes
+	v.connected = yes
 }
 
 // Stat is what was counted so far.
@@ -160,47 +160,47 @@ func (v *Verifier) Stat() Counters {
 	return v.counters
 }
 
-// Used notes that a token was used, soon and without making anybody wait.
-func (v *Verifier) Used(id string) {
+// MarkUsed notes that a token was used, soon and without making anybody wait.
+func (v *Verifier) MarkUsed(id string) {
 	now := time.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if last, found := v.noted[id]; found && now.Sub(last) < v.debounce {
+	if last, found := v.lastTouched[id]; found && now.Sub(last) < v.debounce {
 		return
 	}
-	v.noted[id] = now
-	v.unnoted[id] = struct{}{}
+	v.lastTouched[id] = now
+	v.pendingTouches[id] = struct{}{}
 }
 
 // Run notes uses until ctx ends, and once more then.
 func (v *Verifier) Run(ctx context.Context) {
-	const every = time.Second
-	tick := time.NewTicker(every)
+	const flushInterval = time.Second
+	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			v.note(ctx)
+			v.flushTouches(ctx)
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 			defer cancel()
-			v.note(last)
+			v.flushTouches(last)
 			return
 		}
 	}
 }
 
-func (v *Verifier) note(ctx context.Context) {
+func (v *Verifier) flushTouches(ctx context.Context) {
 	now := time.Now()
 	v.mu.Lock()
-	ids := make([]string, 0, len(v.unnoted))
-	for id := range v.unnoted {
+	ids := make([]string, 0, len(v.pendingTouches))
+	for id := range v.pendingTouches {
 		ids = append(ids, id)
 	}
-	clear(v.unnoted)
-	for id, at := range v.noted {
+	clear(v.pendingTouches)
+	for id, at := range v.lastTouched {
 		if now.Sub(at) > v.debounce {
-			delete(v.noted, id)
+			delete(v.lastTouched, id)
 		}
 	}
 	v.mu.Unlock()

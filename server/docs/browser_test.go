@@ -95,7 +95,7 @@ func TestAPersonTriesTheAPI(t *testing.T) {
 
 // keptToItself fails if anything came from elsewhere, or if the console says
 // more than what Chromium says by itself of each refusal that was asked for.
-func (b *browser) keptToItself(origin string, refusals ...int) {
+func (b *browser) keptToItself(origin string, deniedRequests ...int) {
 	b.tb.Helper()
 	requests := 0
 	for _, entry := range b.log("performance") {
@@ -121,14 +121,14 @@ func (b *browser) keptToItself(origin string, refusals ...int) {
 		b.tb.Error("nothing was seen of what it asked for")
 	}
 	for _, entry := range b.log("browser") {
-		known := slices.IndexFunc(refusals, func(status int) bool {
+		known := slices.IndexFunc(deniedRequests, func(status int) bool {
 			return entry.Source == "network" && strings.Contains(entry.Message, fmt.Sprintf("responded with a status of %d", status))
 		})
 		if known < 0 {
 			b.tb.Errorf("the console says %+v", entry)
 			continue
 		}
-		refusals = slices.Delete(refusals, known, known+1)
+		deniedRequests = slices.Delete(deniedRequests, known, known+1)
 	}
 }
 

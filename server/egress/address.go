@@ -12,7 +12,7 @@ type block struct {
 	is string
 }
 
-// closed is every block that is not public, from the IANA special-purpose
+// blockedPrefixes is every block that is not public, from the IANA special-purpose
 // registries (iana.org/assignments/iana-ipv4-special-registry and
 // iana-ipv6-special-registry, RFC 6890). What they call globally reachable stays
 // open, but for the few such addresses in 192.0.0.0/24 and 2001::/23, where no
@@ -20,7 +20,7 @@ type block struct {
 // given to networks (RFC 4291 §2.4), and the last three rows close all the rest;
 // rows above them that lie there too give the better reason. The first match
 // counts.
-var closed = []block{
+var blockedPrefixes = []block{
 	{netip.MustParsePrefix("0.0.0.0/8"), "this network, RFC 791"},
 	{netip.MustParsePrefix("10.0.0.0/8"), "private, RFC 1918"},
 	{netip.MustParsePrefix("100.64.0.0/10"), "carrier-grade NAT, RFC 6598"},
@@ -60,13 +60,13 @@ var closed = []block{
 	{netip.MustParsePrefix("8000::/1"), "not global unicast, RFC 4291"},
 }
 
-// public is nil for an address that anybody may reach across the internet, or
+// checkPublic is nil for an address that anybody may reach across the internet, or
 // says what the address is instead.
-func public(addr netip.Addr) error {
+func checkPublic(addr netip.Addr) error {
 	if !addr.IsValid() || addr.Zone() != "" { // no prefix contains an address with a zone
 		return fmt.Errorf("%v is not an address of the internet", addr)
 	}
-	for _, b := range closed {
+	for _, b := range blockedPrefixes {
 		if b.Contains(addr) {
 			return fmt.Errorf("%v is %s", addr, b.is)
 		}

@@ -131,12 +131,12 @@ func (c *Client) do(ctx context.Context, r Request) (Response, error) {
 	}
 	answer, err := transport.RoundTrip(request.WithContext(ctx))
 	if err != nil {
-		return Response{}, broke(ctx, NoAnswer, to.host, err)
+		return Response{}, wrapError(ctx, NoAnswer, to.host, err)
 	}
 	defer answer.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(answer.Body, c.options.MaxBody+1))
 	if err != nil {
-		return Response{}, broke(ctx, NoAnswer, to.host, err)
+		return Response{}, wrapError(ctx, NoAnswer, to.host, err)
 	}
 	if int64(len(body)) > c.options.MaxBody {
 		return Response{}, &Error{Kind: BodyTooLarge, Host: to.host}
@@ -152,7 +152,7 @@ func (c *Client) connect(ctx context.Context, to target) (net.Conn, error) {
 	}
 	plain, err := c.dial(ctx, addrs, to.port)
 	if err != nil {
-		return nil, broke(ctx, NotConnected, to.host, err)
+		return nil, wrapError(ctx, NotConnected, to.host, err)
 	}
 	conn := tls.Client(plain, &tls.Config{
 		ServerName: to.host,
@@ -162,7 +162,7 @@ func (c *Client) connect(ctx context.Context, to target) (net.Conn, error) {
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		plain.Close()
-		return nil, broke(ctx, TLSFailed, to.host, err)
+		return nil, wrapError(ctx, TLSFailed, to.host, err)
 	}
 	return conn, nil
 }
@@ -170,24 +170,24 @@ func (c *Client) connect(ctx context.Context, to target) (net.Conn, error) {
 // resolve is the only look-up of a request. One address that is not public
 // spoils the answer: an honest name has none.
 func (c *Client) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	const most = 8 // addresses to try: a name must not make us knock at a hundred doors
+	const maxAddresses = 8 // addresses to try: a name must not make us knock at a hundred doors
 	found, err := c.options.Resolver.LookupNetIP(ctx, "ip", host+".")
 	if err == nil && len(found) == 0 {
 		err = errors.New("no address")
 	}
 	if err != nil {
-		return nil, broke(ctx, NotResolved, host, err)
+		return nil, wrapError(ctx, NotResolved, host, err)
 	}
 	addrs := make([]netip.Addr, len(found))
 	for i, addr := range found {
 		// net.Resolver writes an IPv4 address of the hosts file in its mapped
 		// form. The kernel connects to the same place, so judge that.
 		addrs[i] = addr.Unmap()
-		if err := public(addrs[i]); err != nil {
+		if err := checkPublic(addrs[i]); err != nil {
 			return nil, &Error{Kind: AddressNotPublic, Host: host, Cause: err}
 		}
 	}
-	return addrs[:min(len(addrs), most)], nil
+	return addrs[:min(len(addrs), maxAddresses)], nil
 }
 
 // dial tries one address after the other. Each gets an equal share of the time
@@ -215,5 +215,5 @@ func control(_, address string, _ syscall.RawConn) error {
 	if err != nil {
 		return err
 	}
-	return public(to.Addr())
+	return checkPublic(to.Addr())
 }

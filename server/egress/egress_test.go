@@ -137,7 +137,7 @@ func answers(addrs ...netip.Addr) func(*egress.Options) {
 	}
 }
 
-func within(timeout time.Duration) func(*egress.Options) {
+func waitUntil(timeout time.Duration) func(*egress.Options) {
 	return func(o *egress.Options) { o.Timeout = timeout }
 }
 
@@ -224,17 +224,17 @@ func TestRefusedURLsAreNotLookedUp(t *testing.T) {
 
 func TestOneAddressThatIsNotPublicSpoilsTheAnswer(t *testing.T) {
 	t.Parallel()
-	for _, closed := range []string{
+	for _, blockedPrefixes := range []string{
 		"127.0.0.1", "10.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "255.255.255.255",
 		"::1", "::", "fe80::1%eth0", "fd00:ec2::254", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "ff02::1",
 	} {
 		for name, addrs := range map[string][]netip.Addr{
-			"alone":  {netip.MustParseAddr(closed)},
-			"first":  {netip.MustParseAddr(closed), here},
-			"last":   {here, there, netip.MustParseAddr(closed)},
-			"behind": append(slices.Repeat([]netip.Addr{here}, 20), netip.MustParseAddr(closed)),
+			"alone":  {netip.MustParseAddr(blockedPrefixes)},
+			"first":  {netip.MustParseAddr(blockedPrefixes), here},
+			"last":   {here, there, netip.MustParseAddr(blockedPrefixes)},
+			"behind": append(slices.Repeat([]netip.Addr{here}, 20), netip.MustParseAddr(blockedPrefixes)),
 		} {
-			t.Run(closed+" "+name, func(t *testing.T) {
+			t.Run(blockedPrefixes+" "+name, func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, nil, answers(addrs...))
 				_, err := r.Do(t.Context(), post("https://token.example.com/"))
@@ -448,7 +448,7 @@ func TestEverythingEndsInTime(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			change := []func(*egress.Options){within(timeout)}
+			change := []func(*egress.Options){waitUntil(timeout)}
 			if tt.change != nil {
 				change = append(change, tt.change)
 			}

@@ -91,9 +91,9 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Kind, e.Cause}
 }
 
-// broke is a failure on the way. Whatever breaks once the time is over or the
+// wrapError is a failure on the way. Whatever breaks once the time is over or the
 // caller has left broke because of that.
-func broke(ctx context.Context, kind Kind, host string, cause error) *Error {
+func wrapError(ctx context.Context, kind Kind, host string, cause error) *Error {
 	deadline, _ := ctx.Deadline()
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):

@@ -8,9 +8,9 @@ import (
 
 // What the tests see of the rules; none of it changes them.
 var (
-	Closed  = closed
+	Closed  = blockedPrefixes
 	Details = details
-	Public  = public
+	Public  = checkPublic
 	Control = control
 )
 
@@ -18,7 +18,7 @@ func (b block) Is() string { return b.is }
 
 // First is the block that closes an address, and false if none does.
 func First(addr netip.Addr) (netip.Prefix, bool) {
-	for _, b := range closed {
+	for _, b := range blockedPrefixes {
 		if b.Contains(addr) {
 			return b.Prefix, true
 		}

@@ -64,10 +64,10 @@ func head(method, path string, length int) string {
 func TestClientsThatSendOneByteASecondAreCutOff(t *testing.T) {
 	t.Parallel()
 	badClients(t, func(t *testing.T, s *service, l *load) {
-		const each = 20
+		const mapSlice = 20
 		var all sync.WaitGroup
 		var longest atomic.Int64
-		for n := range 2 * each {
+		for n := range 2 * mapSlice {
 			// Half of them are slow with the head, half with the body.
 			quick, slow := "", head(http.MethodPost, "/v1/zones", len(newZone))
 			if n%2 == 1 {
@@ -234,9 +234,9 @@ func TestABusyZoneKeepsNobodyElseWaiting(t *testing.T) {
 	var longest atomic.Int64
 	for range 4 * poolMax {
 		all.Go(func() {
-			status, refusal, took := ask(zones[0])
-			if status != http.StatusServiceUnavailable || refusal != code.ServiceUnavailable {
-				t.Errorf("who waited was answered %d %q", status, refusal)
+			status, deniedRequest, took := ask(zones[0])
+			if status != http.StatusServiceUnavailable || deniedRequest != code.ServiceUnavailable {
+				t.Errorf("who waited was answered %d %q", status, deniedRequest)
 			}
 			longest.Store(max(longest.Load(), int64(took)))
 		})

@@ -422,12 +422,12 @@ func (s *service) kill() {
 }
 
 // eventually waits for something to be so, and says how long that took.
-func eventually(t *testing.T, within time.Duration, what string, so func() bool) time.Duration {
+func eventually(t *testing.T, waitUntil time.Duration, what string, so func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()
 	for !so() {
-		if time.Since(began) > within {
-			t.Errorf("not within %v: %s", within, what)
+		if time.Since(began) > waitUntil {
+			t.Errorf("not within %v: %s", waitUntil, what)
 			break
 		}
 		time.Sleep(30 * time.Millisecond)

@@ -83,8 +83,8 @@ var promises = []struct{ promise, broken string }{
 // when they were new.
 func (w *world) settles(services ...*service) {
 	w.t.Helper()
-	const within = 15 * time.Second
-	eventually(w.t, within, "every event leaves", func() bool {
+	const waitUntil = 15 * time.Second
+	eventually(w.t, waitUntil, "every event leaves", func() bool {
 		left, err := tryColumn[int](w, "SELECT count(*) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL")
 		return err == nil && left[0] == 0
 	})
@@ -93,8 +93,8 @@ func (w *world) settles(services ...*service) {
 		const tolerance = 3 // a timer of the pool, a connection that is just being closed
 		var count int
 		var all string
-		eventually(w.t, within, s.name+" holds no connection of its pool", func() bool { return s.metric("caracal_api_db_pool_acquired_connections") == 0 })
-		eventually(w.t, within, s.name+" has no more goroutines than when it was new", func() bool {
+		eventually(w.t, waitUntil, s.name+" holds no connection of its pool", func() bool { return s.metric("caracal_api_db_pool_acquired_connections") == 0 })
+		eventually(w.t, waitUntil, s.name+" has no more goroutines than when it was new", func() bool {
 			count, all = s.goroutines()
 			return count > 0 && count <= s.base+tolerance
 		})
@@ -135,9 +135,9 @@ func (w *world) holds(l *load) {
 	w.t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	recorded := map[promise]int{}
+	recorded := map[spec]int{}
 	for _, text := range column[string](w, "SELECT concat_ws(' ', request_id, entity_type, entity_id) FROM audit_entries WHERE status_code < 400") {
-		var p promise
+		var p spec
 		if _, err := fmt.Sscan(text, &p.request, &p.kind, &p.id); err == nil {
 			recorded[p]++
 		}

@@ -41,7 +41,7 @@ type load struct {
 	faulty   bool // something is broken: a refusal is no surprise
 	calm     time.Time
 	answered map[string]int    // request id -> status
-	promised []promise         // changes that were acknowledged
+	promised []spec            // changes that were acknowledged
 	things   map[string]*thing // as last acknowledged; those in doubt are not there
 	wrong    []string
 	counts   counts
@@ -58,8 +58,8 @@ func (c counts) String() string {
 	return fmt.Sprintf("%d done, %d of them reads, %d refused, %d broken off, slowest %v", c.ok, c.read, c.refused, c.broken, c.slowest.Round(time.Millisecond))
 }
 
-// A promise is a change that was acknowledged.
-type promise struct{ request, kind, id string }
+// A spec is a change that was acknowledged.
+type spec struct{ request, kind, id string }
 
 // A thing is a zone or an application as it must be.
 type thing struct {
@@ -155,23 +155,23 @@ func (l *load) breaking() {
 
 // recovers waits until nobody has been refused for a while, and says how long
 // it took. From then on a refusal is wrong.
-func (l *load) recovers(within time.Duration) time.Duration {
+func (l *load) recovers(waitUntil time.Duration) time.Duration {
 	l.t.Helper()
-	const quiet = 500 * time.Millisecond
+	const discardLogger = 500 * time.Millisecond
 	l.mu.Lock()
 	began := time.Now()
 	l.counts.last = began
 	done := l.counts.ok
 	l.mu.Unlock()
-	took := eventually(l.t, within+quiet, "everything works again", func() bool {
+	took := eventually(l.t, waitUntil+discardLogger, "everything works again", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return time.Since(l.counts.last) > quiet && l.counts.ok > done+callers
+		return time.Since(l.counts.last) > discardLogger && l.counts.ok > done+callers
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.faulty, l.calm = false, time.Now()
-	return max(0, took-quiet)
+	return max(0, took-discardLogger)
 }
 
 // requestKey is of the request's id, in a context.
@@ -296,14 +296,14 @@ func (l *load) request() (ctx context.Context, id string, cancel context.CancelF
 
 // noted keeps what was acknowledged. A change of whose outcome the caller heard
 // nothing leaves the thing in doubt.
-func (l *load) noted(request string, answer servertest.Answer, err error, status int, now thing) (*thing, bool) {
+func (l *load) noted(request string, answer servertest.Response, err error, status int, now thing) (*thing, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil || answer.StatusCode() != status {
 		delete(l.things, now.id)
 		return nil, false
 	}
-	l.promised = append(l.promised, promise{request, now.kind, now.id})
+	l.promised = append(l.promised, spec{request, now.kind, now.id})
 	l.things[now.id] = &now
 	return &now, true
 }

@@ -21,30 +21,30 @@ type Limiter struct {
 	limit  int64
 
 	mu     sync.Mutex
-	counts map[string]*count
+	counts map[string]*counter
 	stat   Stat
 }
 
 // A Stat counts decisions, for metrics. What needs none, because there is no
 // limit, is not counted.
-type Stat struct{ Admitted, Refused uint64 }
+type Stat struct{ Allowed, Denied uint64 }
 
-// A count is one key's in its latest window.
-type count struct {
-	window int64 // since 1970
-	total  int64 // what all have counted, as last heard
-	untold int64 // what we counted since
+// A counter is one key's in its latest window.
+type counter struct {
+	window      int64 // since 1970
+	globalCount int64 // what all have counted, as last heard
+	localDelta  int64 // what we counted since
 }
 
 // New makes a limiter; its keys in Redis begin with prefix.
 func New(prefix string, window time.Duration, limit int) *Limiter {
-	return &Limiter{prefix: prefix, window: window, limit: int64(limit), counts: map[string]*count{}}
+	return &Limiter{prefix: prefix, window: window, limit: int64(limit), counts: map[string]*counter{}}
 }
 
-// Admit counts a request of key and says whether it is still within the limit.
+// Allow counts a request of key and says whether it is still within the limit.
 // What is refused counts too.
-func (l *Limiter) Admit(key string) bool {
-	const most = 100_000 // keys in memory
+func (l *Limiter) Allow(key string) bool {
+	const maxKeys = 100_000 // keys in memory
 	if l.limit == 0 {
 		return true
 	}
@@ -52,20 +52,20 @@ func (l *Limiter) Admit(key string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.counts[key]
-	if c == nil && len(l.counts) >= most {
+	if c == nil && len(l.counts) >= maxKeys {
 		key = "" // so many keys are nobody's honest use: those that come now share one count
 		c = l.counts[key]
 	}
 	if c == nil || c.window != window {
-		c = &count{window: window}
+		c = &counter{window: window}
 		l.counts[key] = c
 	}
-	c.untold++
-	if c.total+c.untold > l.limit {
-		l.stat.Refused++
+	c.localDelta++
+	if c.globalCount+c.localDelta > l.limit {
+		l.stat.Denied++
 		return false
 	}
-	l.stat.Admitted++
+	l.stat.Allowed++
 	return true
 }
 
@@ -78,11 +78,11 @@ func (l *Limiter) Stat() Stat {
 
 func (l *Limiter) windowOf(t time.Time) int64 { return t.UnixMilli() / l.window.Milliseconds() }
 
-// Exchange tells Redis what the limiters counted, and them what all counted,
+// SyncLoop tells Redis what the limiters counted, and them what all counted,
 // until ctx ends.
-func Exchange(ctx context.Context, client *redis.Client, limiters ...*Limiter) {
-	const every = 250 * time.Millisecond
-	tick := time.NewTicker(every)
+func SyncLoop(ctx context.Context, client *redis.Client, limiters ...*Limiter) {
+	const syncInterval = 250 * time.Millisecond
+	tick := time.NewTicker(syncInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -90,54 +90,54 @@ func Exchange(ctx context.Context, client *redis.Client, limiters ...*Limiter) {
 			return
 		case <-tick.C:
 			for _, l := range limiters {
-				l.exchange(ctx, client)
+				l.sync(ctx, client)
 			}
 		}
 	}
 }
 
-// exchange does one round for one limiter. What Redis did not take is told the
+// sync does one round for one limiter. What Redis did not take is told the
 // next time.
-func (l *Limiter) exchange(ctx context.Context, client *redis.Client) {
-	const patience = time.Second
-	type told struct {
+func (l *Limiter) sync(ctx context.Context, client *redis.Client) {
+	const timeout = time.Second
+	type update struct {
 		key   string
-		count count
+		count counter
 		total *redis.IntCmd
 	}
 	now := l.windowOf(time.Now())
-	var news []told
+	var updates []update
 	l.mu.Lock()
 	for key, c := range l.counts {
 		switch {
 		case c.window != now:
 			delete(l.counts, key)
-		case c.untold > 0:
-			news = append(news, told{key: key, count: *c})
+		case c.localDelta > 0:
+			updates = append(updates, update{key: key, count: *c})
 		}
 	}
 	l.mu.Unlock()
-	if len(news) == 0 {
+	if len(updates) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	pipe := client.Pipeline()
-	for i, n := range news {
+	for i, n := range updates {
 		key := l.prefix + n.key + ":" + strconv.FormatInt(n.count.window, 10)
-		news[i].total = pipe.IncrBy(ctx, key, n.count.untold)
+		updates[i].total = pipe.IncrBy(ctx, key, n.count.localDelta)
 		pipe.PExpire(ctx, key, l.window*3/2)
 	}
 	_, _ = pipe.Exec(ctx) // each reply has its own error
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, n := range news {
+	for _, n := range updates {
 		// A total below what was told is no reply: the client leaves it untouched
 		// when Redis refused the connection itself.
-		told := n.total.Err() == nil && n.total.Val() >= n.count.untold
-		if c := l.counts[n.key]; told && c != nil && c.window == n.count.window {
-			c.total = n.total.Val()
-			c.untold -= n.count.untold
+		update := n.total.Err() == nil && n.total.Val() >= n.count.localDelta
+		if c := l.counts[n.key]; update && c != nil && c.window == n.count.window {
+			c.globalCount = n.total.Val()
+			c.localDelta -= n.count.localDelta
 		}
 	}
 }

@@ -16,19 +16,19 @@ func Authenticate(verifier *auth.Verifier, failures *limiter.Limiter) echo.Middl
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			facts := FactsOf(r.Context())
-			facts.Bearer = auth.Bearer(r.Header.Values("Authorization"))
-			if facts.Operation.public() || facts.Operation == nil && !v1(r.URL.Path) {
+			info := RequestInfoFrom(r.Context())
+			info.Bearer = auth.Bearer(r.Header.Values("Authorization"))
+			if info.Operation.public() || info.Operation == nil && !v1(r.URL.Path) {
 				return next(c)
 			}
-			token, err := verifier.Verify(r.Context(), facts.Bearer)
-			if errors.Is(err, code.InvalidAdminToken) && !failures.Admit(facts.Address) {
+			token, err := verifier.Verify(r.Context(), info.Bearer)
+			if errors.Is(err, code.InvalidAdminToken) && !failures.Allow(info.Address) {
 				return code.RateLimited
 			}
 			if err != nil {
 				return err
 			}
-			facts.Token = &token
+			info.Token = &token
 			return next(c)
 		}
 	}

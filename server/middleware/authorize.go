@@ -13,22 +13,22 @@ import (
 func Authorize(verifier *auth.Verifier) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			facts := FactsOf(c.Request().Context())
-			if facts.Token == nil || facts.Operation == nil {
+			info := RequestInfoFrom(c.Request().Context())
+			if info.Token == nil || info.Operation == nil {
 				return next(c)
 			}
 			zone, _ := pathParam(c, "zoneId")
-			if err := facts.Operation.admit(facts.Token, zone); err != nil {
+			if err := info.Operation.authorize(info.Token, zone); err != nil {
 				return err
 			}
-			verifier.Used(facts.Token.ID)
+			verifier.MarkUsed(info.Token.ID)
 			return next(c)
 		}
 	}
 }
 
-// admit says whether a token may call the operation.
-func (o *Operation) admit(token *store.AdminToken, zone string) error {
+// authorize says whether a token may call the operation.
+func (o *Operation) authorize(token *store.AdminToken, zone string) error {
 	actor := token.Actor()
 	switch {
 	case o.write && !token.MayWrite():

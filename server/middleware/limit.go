@@ -13,7 +13,7 @@ func LimitByAddress(limit *limiter.Limiter) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			if v1(r.URL.Path) && !limit.Admit("ip:"+FactsOf(r.Context()).Address) {
+			if v1(r.URL.Path) && !limit.Allow("ip:"+RequestInfoFrom(r.Context()).Address) {
 				return code.RateLimited
 			}
 			return next(c)
@@ -25,7 +25,7 @@ func LimitByAddress(limit *limiter.Limiter) echo.MiddlewareFunc {
 func LimitByToken(limit *limiter.Limiter) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			if facts := FactsOf(c.Request().Context()); facts.Token != nil && !limit.Admit("actor:"+facts.Token.ID) {
+			if info := RequestInfoFrom(c.Request().Context()); info.Token != nil && !limit.Allow("actor:"+info.Token.ID) {
 				return code.RateLimited
 			}
 			return next(c)

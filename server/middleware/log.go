@@ -16,41 +16,41 @@ import (
 	"caracal.run/management/store"
 )
 
-// hungUp is the status, for log and metrics only, of a caller who left before
+// statusClientClosedRequest is the status, for log and metrics only, of a caller who left before
 // the answer.
-const hungUp = 499
+const statusClientClosedRequest = 499
 
 // Log answers an error, writes one line a request, and has an authenticated
 // caller's refusal recorded. Neither query nor body nor header is logged: they
 // may hold secrets.
-func Log(log *slog.Logger, observe func(operation string, status int, refusal code.Code, took time.Duration), refused func(store.Cause, string)) echo.MiddlewareFunc {
+func Log(log *slog.Logger, observe func(operation string, status int, deniedRequest code.Code, duration time.Duration), onDenied func(store.Cause, string)) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			start := time.Now()
 			err := next(c)
 			r := c.Request()
-			facts := FactsOf(r.Context())
+			info := RequestInfoFrom(r.Context())
 			if err != nil {
-				answer(c, facts, err)
+				writeError(c, info, err)
 			}
-			took := time.Since(start)
+			duration := time.Since(start)
 			status := c.Response().Status
 			if errors.Is(r.Context().Err(), context.Canceled) {
-				status = hungUp
+				status = statusClientClosedRequest
 			}
 			operation := ""
-			if facts.Operation != nil {
-				operation = facts.Operation.ID
+			if info.Operation != nil {
+				operation = info.Operation.ID
 			}
-			var refusal code.Code
+			var deniedRequest code.Code
 			if err != nil {
-				refusal = problem.Code(err)
+				deniedRequest = problem.Code(err)
 			}
-			observe(operation, status, refusal, took)
-			if status >= 400 && status < hungUp && facts.Token != nil {
-				cause := facts.Cause()
+			observe(operation, status, deniedRequest, duration)
+			if status >= 400 && status < statusClientClosedRequest && info.Token != nil {
+				cause := info.Cause()
 				cause.Status = status
-				refused(cause, c.Param("zoneId"))
+				onDenied(cause, c.Param("zoneId"))
 			}
 			level := slog.LevelInfo
 			if status >= 500 {
@@ -61,17 +61,17 @@ func Log(log *slog.Logger, observe func(operation string, status int, refusal co
 			}
 			attrs := make([]slog.Attr, 0, 10)
 			attrs = append(attrs,
-				slog.String("request_id", facts.RequestID), slog.String("operation", operation),
-				slog.String("method", facts.Method), slog.String("path", facts.Path),
-				slog.Int("status", status), slog.Float64("duration_ms", float64(took.Microseconds())/1000), slog.Int64("bytes", c.Response().Size))
-			if facts.Trace != "" {
-				attrs = append(attrs, slog.String("trace_id", facts.Trace))
+				slog.String("request_id", info.RequestID), slog.String("operation", operation),
+				slog.String("method", info.Method), slog.String("path", info.Path),
+				slog.Int("status", status), slog.Float64("duration_ms", float64(duration.Microseconds())/1000), slog.Int64("bytes", c.Response().Size))
+			if info.Trace != "" {
+				attrs = append(attrs, slog.String("trace_id", info.Trace))
 			}
-			if facts.Token != nil {
-				attrs = append(attrs, slog.String("actor", facts.Token.ID))
+			if info.Token != nil {
+				attrs = append(attrs, slog.String("actor", info.Token.ID))
 			}
 			if err != nil {
-				attrs = append(attrs, slog.String("error", string(refusal)))
+				attrs = append(attrs, slog.String("error", string(deniedRequest)))
 				if status >= 500 {
 					attrs = append(attrs, slog.String("cause", err.Error()))
 				}
@@ -82,11 +82,11 @@ func Log(log *slog.Logger, observe func(operation string, status int, refusal co
 	}
 }
 
-func answer(c echo.Context, facts *Facts, err error) {
+func writeError(c echo.Context, info *RequestInfo, err error) {
 	if c.Response().Committed {
 		return // too late to say anything but in the log
 	}
-	_ = problem.Write(c.Response(), c.Request(), facts.RequestID, err) // a caller who has left is no news
+	_ = problem.Write(c.Response(), c.Request(), info.RequestID, err) // a caller who has left is no news
 }
 
 // Recover makes a panic an internal_error, with its stack in the log.

@@ -24,20 +24,20 @@ type Operation struct {
 
 	isPublic, global, write, inZone bool
 
-	route       *routers.Route
-	path, query openapi3.Parameters
-	body        *openapi3.Schema // nil: takes none
-	invalidBody code.Code        // for a body that breaks the schema
-	trimmed     []string         // members that are trimmed before they are checked
+	route         *routers.Route
+	path, query   openapi3.Parameters
+	body          *openapi3.Schema // nil: takes none
+	invalidBody   code.Code        // for a body that breaks the schema
+	trimmedFields []string         // members that are trimmed before they are checked
 }
 
 // Operations are the operations of the spec, by method and path.
 type Operations struct{ byRoute map[string]*Operation }
 
-// of is the operation that Echo routed a request to. Where Echo means well, the
+// find is the operation that Echo routed a request to. Where Echo means well, the
 // request is misrouted: it lets a last parameter swallow slashes, and answers
 // OPTIONS by itself.
-func (o *Operations) of(c echo.Context) (_ *Operation, misrouted error) {
+func (o *Operations) find(c echo.Context) (_ *Operation, misrouted error) {
 	r := c.Request()
 	method := r.Method
 	switch method {
@@ -77,7 +77,7 @@ func NewOperations(spec *openapi3.T) (*Operations, error) {
 }
 
 func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method string, op *openapi3.Operation) (*Operation, error) {
-	access := stringsOf(op.Extensions["x-access"])
+	access := stringList(op.Extensions["x-access"])
 	o := &Operation{
 		ID: op.OperationID, Method: method, Path: pathParameter.ReplaceAllString(path, ":$1"),
 		isPublic: slices.Contains(access, "public"),
@@ -111,13 +111,13 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	o.body = op.RequestBody.Value.Content.Get("application/json").Schema.Value
 	for member, schema := range o.body.Properties {
 		if trim, _ := schema.Value.Extensions["x-trim"].(bool); trim {
-			o.trimmed = append(o.trimmed, member)
+			o.trimmedFields = append(o.trimmedFields, member)
 		}
 		if _, elsewhere := schema.Value.Extensions["x-checked-by"]; elsewhere {
 			schema.Value.AnyOf = nil // which of them it must be is known, and said, by whoever checks it
 		}
 	}
-	for _, c := range stringsOf(op.Extensions["x-problems"]) {
+	for _, c := range stringList(op.Extensions["x-problems"]) {
 		if code.Table[code.Code(c)].In == "body" {
 			o.invalidBody = code.Code(c)
 		}
@@ -128,7 +128,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	return o, nil
 }
 
-func stringsOf(v any) []string {
+func stringList(v any) []string {
 	list, _ := v.([]any)
 	var all []string
 	for _, one := range list {

@@ -16,27 +16,27 @@ func Trace(provider trace.TracerProvider) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			facts := FactsOf(r.Context())
+			info := RequestInfoFrom(r.Context())
 			name, route := r.Method, ""
-			if facts.Operation != nil {
-				name, route = facts.Operation.ID, facts.Operation.route.Path
+			if info.Operation != nil {
+				name, route = info.Operation.ID, info.Operation.route.Path
 			}
 			ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 			if _, off := provider.(noop.TracerProvider); off {
 				if theirs := trace.SpanContextFromContext(ctx); theirs.IsValid() {
-					facts.Trace = theirs.TraceID().String() // for the log; it goes no further
+					info.Trace = theirs.TraceID().String() // for the log; it goes no further
 				}
 				return next(c)
 			}
 			ctx, span := tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
 			defer span.End()
-			facts.Trace = span.SpanContext().TraceID().String()
+			info.Trace = span.SpanContext().TraceID().String()
 			c.SetRequest(r.WithContext(ctx))
 			err := next(c)
 			status := c.Response().Status
 			span.SetAttributes(
 				attribute.String("http.request.method", r.Method), attribute.String("http.route", route),
-				attribute.Int("http.response.status_code", status), attribute.String("caracal.request_id", facts.RequestID))
+				attribute.Int("http.response.status_code", status), attribute.String("caracal.request_id", info.RequestID))
 			if status >= 500 {
 				span.SetStatus(codes.Error, "")
 			}

@@ -28,11 +28,11 @@ import (
 func Validate(bodyLimit int64) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			facts := FactsOf(c.Request().Context())
-			op := facts.Operation
+			info := RequestInfoFrom(c.Request().Context())
+			op := info.Operation
 			switch {
-			case facts.misrouted != nil:
-				return facts.misrouted
+			case info.routeError != nil:
+				return info.routeError
 			case op == nil:
 				return next(c)
 			}
@@ -44,21 +44,21 @@ func Validate(bodyLimit int64) echo.MiddlewareFunc {
 				if err != nil {
 					return err
 				}
-				facts.Body = text
-				c.Request().Body = validated{value}
+				info.Body = text
+				c.Request().Body = validatedBody{value}
 			}
 			return next(c)
 		}
 	}
 }
 
-// validated stands in for a body that was read: the generated code asks it for
+// validatedBody stands in for a body that was read: the generated code asks it for
 // the value that was checked, and never decodes the text a second time.
-type validated struct{ value any }
+type validatedBody struct{ value any }
 
-func (v validated) ValidatedValue() any    { return v.value }
-func (validated) Read([]byte) (int, error) { return 0, io.EOF }
-func (validated) Close() error             { return nil }
+func (v validatedBody) ValidatedValue() any    { return v.value }
+func (validatedBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (validatedBody) Close() error             { return nil }
 
 // pathParam is a path parameter, decoded. The server routes by the encoded
 // path, so it is decoded exactly once.
@@ -91,7 +91,7 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	if err != nil {
 		return code.InvalidQuery.At("is not properly encoded")
 	}
-	FactsOf(r.Context()).Query = query
+	RequestInfoFrom(r.Context()).Query = query
 	input := &openapi3filter.RequestValidationInput{
 		Request: r, QueryParams: query, Route: o.route,
 		Options: &openapi3filter.Options{SkipSettingDefaults: true},
@@ -118,14 +118,14 @@ func (o *Operation) checkParameters(c echo.Context) error {
 
 // readBody is the body as a value that the schema admits, and as it was received.
 func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, err error) {
-	kind := r.Header.Get("Content-Type")
-	if r.ContentLength == 0 && kind == "" {
+	contentType := r.Header.Get("Content-Type")
+	if r.ContentLength == 0 && contentType == "" {
 		return nil, nil, o.invalidBody.At("is missing")
 	}
-	if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
+	if media, _, err := mime.ParseMediaType(contentType); err != nil || media != "application/json" {
 		return nil, nil, code.UnsupportedMediaType
 	}
-	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return nil, nil, code.UnsupportedMediaType
 	}
 	if r.ContentLength > limit {
@@ -142,16 +142,16 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 	if err != nil {
 		return nil, nil, err
 	}
-	value, path, why := clean(value, 0)
-	switch why {
+	value, path, message := sanitize(value, 0)
+	switch message {
 	case "":
 	case tooDeep:
 		return nil, nil, code.InvalidJSON.At(tooDeep)
 	default:
-		return nil, nil, o.invalidBody.At(why, path...)
+		return nil, nil, o.invalidBody.At(message, path...)
 	}
 	if object, ok := value.(map[string]any); ok {
-		for _, member := range o.trimmed {
+		for _, member := range o.trimmedFields {
 			if s, ok := object[member].(string); ok {
 				object[member] = strings.TrimFunc(s, store.IsSpace)
 			}
@@ -172,7 +172,7 @@ func decode(text []byte) (any, error) {
 	decoder.UseNumber()
 	var value any
 	if err := decoder.Decode(&value); err != nil {
-		return nil, code.InvalidJSON.At(jsonFault(err))
+		return nil, code.InvalidJSON.At(jsonErrorMessage(err))
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil, code.InvalidJSON.At("goes on after its end")
@@ -180,7 +180,7 @@ func decode(text []byte) (any, error) {
 	return value, nil
 }
 
-func jsonFault(err error) string {
+func jsonErrorMessage(err error) string {
 	var syntax *json.SyntaxError
 	switch {
 	case errors.As(err, &syntax):
@@ -195,12 +195,12 @@ func jsonFault(err error) string {
 
 const tooDeep = "is nested too deep"
 
-// clean finds what no schema can refuse: text that Postgres cannot keep, and
+// sanitize finds what no schema can refuse: text that Postgres cannot keep, and
 // nesting that nobody means. And it writes whole numbers plainly: to JSON Schema
 // 60.0 and 6e1 are integers like 60.
-func clean(value any, depth int) (_ any, path []string, why string) {
-	const deepest = 64
-	if depth > deepest {
+func sanitize(value any, depth int) (_ any, path []string, message string) {
+	const maxDepth = 64
+	if depth > maxDepth {
 		return nil, nil, tooDeep
 	}
 	switch v := value.(type) {
@@ -209,11 +209,11 @@ func clean(value any, depth int) (_ any, path []string, why string) {
 			return nil, nil, "contains a NUL character"
 		}
 	case json.Number:
-		return plain(v), nil, ""
+		return canonicalNumber(v), nil, ""
 	case []any:
 		for i, element := range v {
-			if v[i], path, why = clean(element, depth+1); why != "" {
-				return nil, append([]string{strconv.Itoa(i)}, path...), why
+			if v[i], path, message = sanitize(element, depth+1); message != "" {
+				return nil, append([]string{strconv.Itoa(i)}, path...), message
 			}
 		}
 	case map[string]any:
@@ -221,15 +221,15 @@ func clean(value any, depth int) (_ any, path []string, why string) {
 			if strings.ContainsRune(key, 0) {
 				return nil, nil, "has a member whose name contains a NUL character"
 			}
-			if v[key], path, why = clean(member, depth+1); why != "" {
-				return nil, append([]string{key}, path...), why
+			if v[key], path, message = sanitize(member, depth+1); message != "" {
+				return nil, append([]string{key}, path...), message
 			}
 		}
 	}
 	return value, nil, ""
 }
 
-func plain(n json.Number) json.Number {
+func canonicalNumber(n json.Number) json.Number {
 	const exact = 1 << 53
 	if !strings.ContainsAny(string(n), ".eE") {
 		return n
@@ -243,17 +243,17 @@ func plain(n json.Number) json.Number {
 
 // withIssues says what is wrong with which member, as the schema found it. Its
 // messages quote the promise, never the value.
-func withIssues(refusal code.Code, err error, at ...string) error {
-	full := &code.Error{Code: refusal}
-	collect(full, err, at)
+func withIssues(deniedRequest code.Code, err error, at ...string) error {
+	full := &code.Error{Code: deniedRequest}
+	collectIssues(full, err, at)
 	return full
 }
 
-func collect(into *code.Error, err error, at []string) {
+func collectIssues(into *code.Error, err error, at []string) {
 	var many openapi3.MultiError
 	if errors.As(err, &many) {
 		for _, one := range many {
-			collect(into, one, at)
+			collectIssues(into, one, at)
 		}
 		return
 	}
@@ -264,7 +264,7 @@ func collect(into *code.Error, err error, at []string) {
 	case errors.As(err, &schema):
 		path = append(append([]string{}, at...), schema.JSONPointer()...)
 		message = schema.Reason
-		if member, found := unknownMember(schema); found {
+		if member, found := unknownField(schema); found {
 			path, message = append(path, member), "is not a member that this operation knows"
 		}
 	case errors.As(err, &parse):
@@ -273,9 +273,9 @@ func collect(into *code.Error, err error, at []string) {
 	into.Issues = append(into.Issues, code.Issue{Path: path, Message: message})
 }
 
-// unknownMember cuts a member's name out of the reason: kin-openapi says it
+// unknownField cuts a member's name out of the reason: kin-openapi says it
 // nowhere else.
-func unknownMember(e *openapi3.SchemaError) (string, bool) {
+func unknownField(e *openapi3.SchemaError) (string, bool) {
 	name, found := strings.CutPrefix(e.Reason, `property "`)
 	if !found {
 		return "", false

@@ -20,9 +20,9 @@ import (
 
 // Code is the code of any error.
 func Code(err error) code.Code {
-	var refusal code.Code
-	if errors.As(err, &refusal) {
-		return refusal
+	var deniedRequest code.Code
+	if errors.As(err, &deniedRequest) {
+		return deniedRequest
 	}
 	if errors.Is(err, context.Canceled) {
 		return code.ServiceUnavailable // the caller has left, or we are leaving: nobody reads this
@@ -43,25 +43,25 @@ func Code(err error) code.Code {
 
 // Write answers an error.
 func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) error {
-	refusal := Code(err)
-	entry := code.Table[refusal]
+	deniedRequest := Code(err)
+	entry := code.Table[deniedRequest]
 	body := map[string]any{}
 	var full *code.Error
 	if errors.As(err, &full) {
-		for member, value := range full.Members {
+		for member, value := range full.Fields {
 			body[member] = value
 		}
 		if len(full.Issues) > 0 {
-			body["details"] = map[string]any{"issues": issues(full.Issues)}
+			body["details"] = map[string]any{"issues": toIssues(full.Issues)}
 		}
 	}
-	body["error"] = string(refusal)
+	body["error"] = string(deniedRequest)
 	body["error_description"] = entry.Sentence
 	body["requestId"] = requestID
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	if wantsRFC9457(r) {
-		body["type"] = "urn:caracal:problem:" + string(refusal)
+		body["type"] = "urn:caracal:problem:" + string(deniedRequest)
 		body["title"] = entry.Sentence
 		body["status"] = entry.Status
 		h.Set("Content-Type", "application/problem+json")
@@ -70,7 +70,7 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", "Bearer")
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		h.Set("Retry-After", strconv.Itoa(retryAfter(refusal)))
+		h.Set("Retry-After", strconv.Itoa(retryAfter(deniedRequest)))
 	}
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -84,9 +84,9 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 }
 
 // retryAfter is in how many seconds another try is worth it.
-func retryAfter(refusal code.Code) int {
+func retryAfter(deniedRequest code.Code) int {
 	const minute = 60
-	switch refusal {
+	switch deniedRequest {
 	case code.RateLimited:
 		return minute - time.Now().Second() // windows begin with the minute
 	case code.DCRLimitExceeded:
@@ -100,12 +100,12 @@ type issue struct {
 	Message string   `json:"message"`
 }
 
-func issues(all []code.Issue) []issue {
-	shown := make([]issue, len(all))
+func toIssues(all []code.Issue) []issue {
+	result := make([]issue, len(all))
 	for i, one := range all {
-		shown[i] = issue{Path: append([]string{}, one.Path...), Message: one.Message}
+		result[i] = issue{Path: append([]string{}, one.Path...), Message: one.Message}
 	}
-	return shown
+	return result
 }
 
 func wantsRFC9457(r *http.Request) bool {

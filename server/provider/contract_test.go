@@ -78,11 +78,11 @@ const contractSequence = `
 // cells are a table's rows.
 func cells(table string) (rows [][]string) {
 	for line := range strings.Lines(strings.ReplaceAll(strings.TrimSpace(table), `\|`, "/")) {
-		var row []string
+		var ruleRow []string
 		for cell := range strings.SplitSeq(strings.Trim(strings.TrimSpace(line), "|"), "|") {
-			row = append(row, strings.TrimSpace(cell))
+			ruleRow = append(ruleRow, strings.TrimSpace(cell))
 		}
-		rows = append(rows, row)
+		rows = append(rows, ruleRow)
 	}
 	return rows
 }
@@ -94,19 +94,19 @@ var columns = [][]provider.Kind{
 }
 
 // promised is the contract's matrix: of each kind, each member.
-var promised = sync.OnceValue(func() map[provider.Kind]map[string]provider.Member {
+var promised = sync.OnceValue(func() map[provider.Kind]map[string]provider.Field {
 	unconditional := regexp.MustCompile(`^(S )?R\*?( non-empty list| https| absolute URI)?$`)
-	said := map[provider.Kind]map[string]provider.Member{}
-	for _, row := range cells(contractMatrix)[2:] {
-		names, _, _ := strings.Cut(row[0], " (")
-		for column, cell := range row[1:] {
+	fromNullable := map[provider.Kind]map[string]provider.Field{}
+	for _, ruleRow := range cells(contractMatrix)[2:] {
+		names, _, _ := strings.Cut(ruleRow[0], " (")
+		for column, cell := range ruleRow[1:] {
 			for _, kind := range columns[column+1] {
-				if said[kind] == nil {
-					said[kind] = map[string]provider.Member{}
+				if fromNullable[kind] == nil {
+					fromNullable[kind] = map[string]provider.Field{}
 				}
 				for name := range strings.SplitSeq(names, ", ") {
 					if cell != "–" {
-						said[kind][name] = provider.Member{
+						fromNullable[kind][name] = provider.Field{
 							Name: name, Secret: strings.HasPrefix(cell, "S"),
 							Required: unconditional.MatchString(cell),
 						}
@@ -115,19 +115,19 @@ var promised = sync.OnceValue(func() map[provider.Kind]map[string]provider.Membe
 			}
 		}
 	}
-	return said
+	return fromNullable
 })
 
 func TestMembersAreTheContractsMatrix(t *testing.T) {
 	t.Parallel()
-	said := promised()
+	fromNullable := promised()
 	for _, kind := range provider.Kinds() {
-		got := map[string]provider.Member{}
-		for _, m := range kind.Members() {
+		got := map[string]provider.Field{}
+		for _, m := range kind.Fields() {
 			got[m.Name] = m
 		}
-		if !maps.Equal(got, said[kind]) {
-			t.Errorf("%s has\n%v, the contract says\n%v", kind, got, said[kind])
+		if !maps.Equal(got, fromNullable[kind]) {
+			t.Errorf("%s has\n%v, the contract says\n%v", kind, got, fromNullable[kind])
 		}
 	}
 }
@@ -201,6 +201,6 @@ func (o object) json() []byte {
 
 // without is the object without what the contract calls secret.
 func (o object) without(kind provider.Kind) object {
-	said := promised()[kind]
-	return slices.DeleteFunc(slices.Clone(o), func(m struct{ key, value string }) bool { return said[m.key].Secret })
+	fromNullable := promised()[kind]
+	return slices.DeleteFunc(slices.Clone(o), func(m struct{ key, value string }) bool { return fromNullable[m.key].Secret })
 }

@@ -1,6 +1,6 @@
 // Package provider holds what a provider's configuration may hold: which
 // members each kind has, what their values are, which of them are secret, and
-// in which words anything else is refused. All of it is one table, [matrix];
+// in which words anything else is refused. All of it is one table, [rules];
 // the rest of the package reads that table.
 //
 // The rules, their order and their words are the contract's (providers.md,
@@ -107,7 +107,7 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 	}
 	var kept []string
 	for _, r := range stored.Kind.rows() {
-		if r.demand != secret || !r.applies(d.values) {
+		if r.presence != secretRequired || !r.applies(d.values) {
 			continue
 		}
 		_, supplied := d.values[r.key]

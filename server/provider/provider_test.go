@@ -144,7 +144,7 @@ func TestWhatBecomesOfSecrets(t *testing.T) {
 				}
 			}
 			got, err := provider.Change(provider.Stored{Kind: tt.kind, SecretKeys: tt.sealed}, say, config)
-			if text := refusal(t, err); text != message(kind, tt.text) {
+			if text := deniedRequest(t, err); text != message(kind, tt.text) {
 				t.Fatalf("%q, want %q", text, tt.text)
 			}
 			if tt.text != "" {
@@ -231,7 +231,7 @@ func TestNoConfigurationNeedsTwoSecrets(t *testing.T) {
 	t.Parallel()
 	for _, s := range states {
 		var secrets []string
-		for _, m := range s.kind.Members() {
+		for _, m := range s.kind.Fields() {
 			if m.Secret {
 				secrets = append(secrets, m.Name)
 			}
@@ -267,7 +267,7 @@ func TestEndpointOf(t *testing.T) {
 	for _, kind := range []provider.Kind{provider.ClientCredentials, provider.AuthorizationCode} {
 		for _, tt := range tests {
 			e, err := provider.EndpointOf(kind, []byte(tt.config))
-			if got := refusal(t, err); got != message(kind, tt.text) || !reflect.DeepEqual(e, provider.Endpoint{URL: tt.url, Hosts: tt.hosts}) {
+			if got := deniedRequest(t, err); got != message(kind, tt.text) || !reflect.DeepEqual(e, provider.Endpoint{URL: tt.url, Hosts: tt.hosts}) {
 				t.Errorf("%s: %v %q", tt.config, e, got)
 			}
 		}

@@ -46,8 +46,8 @@ func trimmed(form func(string) bool) rule {
 	}
 }
 
-// asGiven takes a string that is not blank, and keeps its white space.
-func asGiven(value any, _ map[string]any) (any, bool) {
+// nonBlank takes a string that is not blank, and keeps its white space.
+func nonBlank(value any, _ map[string]any) (any, bool) {
 	s, ok := value.(string)
 	return value, ok && trim(s) != ""
 }
@@ -85,9 +85,9 @@ func listOf(item rule) rule {
 	}
 }
 
-// paramsBut takes parameters by name, but not those that the protocol itself
+// paramsExcept takes parameters by name, but not those that the protocol itself
 // sends.
-func paramsBut(reserved ...string) rule {
+func paramsExcept(reserved ...string) rule {
 	return func(value any, others map[string]any) (any, bool) {
 		params, ok := value.(map[string]any)
 		normal := make(map[string]any, len(params))

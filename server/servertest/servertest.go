@@ -40,7 +40,7 @@ type API struct {
 	DB      *storetest.DB
 	Redis   *redis.Client
 	Admin   *client.ClientWithResponses // the bootstrap token
-	Running *server.Running
+	Service *server.Service
 	Config  server.Config
 	Log     *Log
 }
@@ -49,12 +49,12 @@ type API struct {
 // asked for unless a setting says otherwise.
 func New(tb testing.TB, settings ...string) *API {
 	tb.Helper()
-	return Beside(tb, storetest.New(tb), storetest.RedisURL(tb), settings...)
+	return NewReplica(tb, storetest.New(tb), storetest.RedisURL(tb), settings...)
 }
 
-// Beside starts a service on a database and Redis that others may use too: a
+// NewReplica starts a service on a database and Redis that others may use too: a
 // second replica.
-func Beside(tb testing.TB, db *storetest.DB, redisURL string, settings ...string) *API {
+func NewReplica(tb testing.TB, db *storetest.DB, redisURL string, settings ...string) *API {
 	tb.Helper()
 	return start(tb, db, redisURL, egress.Options{}, settings)
 }
@@ -82,13 +82,13 @@ func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options,
 		tb.Fatal(err)
 	}
 	a := &API{TB: tb, DB: db, Redis: redis.NewClient(options), Config: config, Log: &Log{}}
-	_, a.Log.deaf = tb.(*testing.B)
-	a.Running, err = server.Start(context.Background(), config, slog.New(slog.NewJSONHandler(a.Log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	_, a.Log.discard = tb.(*testing.B)
+	a.Service, err = server.Start(context.Background(), config, slog.New(slog.NewJSONHandler(a.Log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		if err := a.Running.Stop(); err != nil {
+		if err := a.Service.Stop(); err != nil {
 			tb.Errorf("stop: %v", err)
 		}
 		_ = a.Redis.Close()
@@ -96,13 +96,13 @@ func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options,
 			tb.Logf("log of the service:\n%s", a.Log)
 		}
 	})
-	a.URL = a.Running.URL
-	a.Admin = a.With(Bootstrap)
+	a.URL = a.Service.URL
+	a.Admin = a.ClientWithToken(Bootstrap)
 	return a
 }
 
-// With calls with a token; "" is none.
-func (a *API) With(token string) *client.ClientWithResponses {
+// ClientWithToken calls with a token; "" is none.
+func (a *API) ClientWithToken(token string) *client.ClientWithResponses {
 	a.TB.Helper()
 	c, err := client.NewClientWithResponses(a.URL,
 		client.WithHTTPClient(&http.Client{Transport: a.Transport()}),
@@ -119,12 +119,12 @@ func (a *API) With(token string) *client.ClientWithResponses {
 }
 
 // Anonymous calls without a token.
-func (a *API) Anonymous() *client.ClientWithResponses { return a.With("") }
+func (a *API) Anonymous() *client.ClientWithResponses { return a.ClientWithToken("") }
 
-// As calls with a new token for a zone ("": global) and a capability.
-func (a *API) As(zone, capability string) *client.ClientWithResponses {
+// ClientFor calls with a new token for a zone ("": global) and a capability.
+func (a *API) ClientFor(zone, capability string) *client.ClientWithResponses {
 	a.TB.Helper()
-	return a.With(a.Token(zone, capability).Token)
+	return a.ClientWithToken(a.Token(zone, capability).Token)
 }
 
 // Token mints a token for a zone ("": global) and a capability.
@@ -157,15 +157,15 @@ func (a *API) Zone(change ...func(*client.NewZone)) client.Zone {
 	return *resp.JSON201
 }
 
-// An Answer is what every response of the generated client can say.
-type Answer interface {
+// An Response is what every response of the generated client can say.
+type Response interface {
 	StatusCode() int
 	GetBody() []byte
 }
 
 // Expect fails unless the answer has the code that is wanted, with that code's
 // status; without one, unless it has the status.
-func Expect(tb testing.TB, answer Answer, status int, want code.Code) {
+func Expect(tb testing.TB, answer Response, status int, want code.Code) {
 	tb.Helper()
 	if want != "" {
 		status = code.Table[want].Status
@@ -175,20 +175,20 @@ func Expect(tb testing.TB, answer Answer, status int, want code.Code) {
 	}
 }
 
-// A Raw is the answer to a request that the client cannot make.
-type Raw struct {
+// A RawResponse is the answer to a request that the client cannot make.
+type RawResponse struct {
 	*http.Response
 	Body []byte
 }
 
 // StatusCode makes a Raw an Answer.
-func (r Raw) StatusCode() int { return r.Response.StatusCode }
+func (r RawResponse) StatusCode() int { return r.Response.StatusCode }
 
 // GetBody makes a Raw an Answer.
-func (r Raw) GetBody() []byte { return r.Body }
+func (r RawResponse) GetBody() []byte { return r.Body }
 
 // Do sends a request as it is. Headers come as name, value, name, value…
-func (a *API) Do(method, path, body string, headers ...string) Raw {
+func (a *API) Do(method, path, body string, headers ...string) RawResponse {
 	a.TB.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), method, a.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -206,18 +206,18 @@ func (a *API) Do(method, path, body string, headers ...string) Raw {
 	if err != nil {
 		a.TB.Fatal(err)
 	}
-	return Raw{resp, text}
+	return RawResponse{resp, text}
 }
 
 // A Log is what the service wrote. In a benchmark nothing is kept.
 type Log struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-	deaf bool
+	mu      sync.Mutex
+	text    bytes.Buffer
+	discard bool
 }
 
 func (l *Log) Write(b []byte) (int, error) {
-	if l.deaf {
+	if l.discard {
 		return len(b), nil
 	}
 	l.mu.Lock()

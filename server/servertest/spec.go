@@ -31,10 +31,10 @@ import (
 func Main(m *testing.M) {
 	os.Exit(storetest.Run(func() int {
 		status := m.Run()
-		if status != 0 || partial() {
+		if status != 0 || isPartialRun() {
 			return status
 		}
-		if missing := unseen(); len(missing) > 0 {
+		if missing := missingOutcomes(); len(missing) > 0 {
 			fmt.Fprintf(os.Stderr, "the spec declares answers that no test met:\n  %s\n", strings.Join(missing, "\n  "))
 			return 1
 		}
@@ -42,8 +42,8 @@ func Main(m *testing.M) {
 	}))
 }
 
-// partial says whether somebody asked for some of the tests only.
-func partial() bool {
+// isPartialRun says whether somebody asked for some of the tests only.
+func isPartialRun() bool {
 	for _, name := range []string{"test.run", "test.skip", "test.list", "test.bench", "test.fuzz"} {
 		if f := flag.Lookup(name); f != nil && f.Value.String() != "" {
 			return true
@@ -112,13 +112,13 @@ func operationOf(method, path string) (Operation, bool) {
 	return Operation{}, false
 }
 
-// seen is which answers were met: operationId, status, code.
-var seen = struct {
+// outcomes is which answers were met: operationId, status, code.
+var outcomes = struct {
 	sync.Mutex
 	answers map[string]bool
 }{answers: map[string]bool{}}
 
-func answerName(operation string, status, code string) string {
+func outcomeName(operation string, status, code string) string {
 	return strings.TrimSpace(operation + " " + status + " " + code)
 }
 
@@ -126,9 +126,9 @@ func answerName(operation string, status, code string) string {
 // enough.
 var shared = []code.Code{code.RateLimited, code.InternalError, code.ServiceUnavailable}
 
-func unseen() []string {
-	seen.Lock()
-	defer seen.Unlock()
+func missingOutcomes() []string {
+	outcomes.Lock()
+	defer outcomes.Unlock()
 	var missing []string
 	for _, op := range Operations() {
 		for _, status := range slices.Sorted(maps.Keys(op.Responses.Map())) {
@@ -140,14 +140,14 @@ func unseen() []string {
 				if slices.Contains(shared, code.Code(c)) {
 					continue
 				}
-				if name := answerName(op.OperationID, status, c); !seen.answers[name] {
+				if name := outcomeName(op.OperationID, status, c); !outcomes.answers[name] {
 					missing = append(missing, name)
 				}
 			}
 		}
 	}
 	for _, c := range shared {
-		if !seen.answers[string(c)] {
+		if !outcomes.answers[string(c)] {
 			missing = append(missing, string(c)+", of any operation")
 		}
 	}
@@ -155,11 +155,11 @@ func unseen() []string {
 }
 
 // Transport holds every answer against the spec.
-func (a *API) Transport() http.RoundTripper { return checking{a.TB} }
+func (a *API) Transport() http.RoundTripper { return validatingTransport{a.TB} }
 
-type checking struct{ tb testing.TB }
+type validatingTransport struct{ tb testing.TB }
 
-func (c checking) RoundTrip(r *http.Request) (*http.Response, error) {
+func (c validatingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		return nil, err
@@ -170,13 +170,13 @@ func (c checking) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
-	if err := check(r, resp, body); err != nil {
+	if err := validateResponse(r, resp, body); err != nil {
 		c.tb.Errorf("%s %s answered %d, which the spec does not admit: %.2000v\n%.2000s", r.Method, r.URL.Path, resp.StatusCode, err, body)
 	}
 	return resp, nil
 }
 
-func check(r *http.Request, resp *http.Response, body []byte) error {
+func validateResponse(r *http.Request, resp *http.Response, body []byte) error {
 	if resp.Header.Get("X-Request-Id") == "" {
 		return fmt.Errorf("it has no X-Request-Id")
 	}
@@ -186,7 +186,7 @@ func check(r *http.Request, resp *http.Response, body []byte) error {
 	}
 	op, known := operationOf(r.Method, path)
 	if !known {
-		return checkOutside(resp, body)
+		return validateUnrouted(resp, body)
 	}
 	status := strconv.Itoa(resp.StatusCode)
 	if resp.StatusCode == http.StatusNoContent && len(body) > 0 {
@@ -201,28 +201,28 @@ func check(r *http.Request, resp *http.Response, body []byte) error {
 	if err := openapi3filter.ValidateResponse(context.Background(), input); err != nil {
 		return err
 	}
-	refusal := ""
+	deniedRequest := ""
 	if op.Codes(status) != nil {
-		refusal = string(codeOf(body))
+		deniedRequest = string(codeOf(body))
 	}
-	seen.Lock()
-	defer seen.Unlock()
-	seen.answers[answerName(op.OperationID, status, refusal)] = true
-	if refusal != "" {
-		seen.answers[refusal] = true
+	outcomes.Lock()
+	defer outcomes.Unlock()
+	outcomes.answers[outcomeName(op.OperationID, status, deniedRequest)] = true
+	if deniedRequest != "" {
+		outcomes.answers[deniedRequest] = true
 	}
 	return nil
 }
 
-// checkOutside checks what is answered where no operation is.
-func checkOutside(resp *http.Response, body []byte) error {
+// validateUnrouted checks what is answered where no operation is.
+func validateUnrouted(resp *http.Response, body []byte) error {
 	if len(body) == 0 {
 		return nil // HEAD
 	}
-	refusal := codeOf(body)
-	entry, known := code.Table[refusal]
+	deniedRequest := codeOf(body)
+	entry, known := code.Table[deniedRequest]
 	if !known || entry.Status != resp.StatusCode {
-		return fmt.Errorf("%q is no code with that status", refusal)
+		return fmt.Errorf("%q is no code with that status", deniedRequest)
 	}
 	return nil
 }

@@ -40,13 +40,13 @@ const (
 
 // Config says how to publish.
 type Config struct {
-	Traces      trace.TracerProvider
-	Key         []byte        // signs; nil signs nothing
-	Batch       int           // events that are sent together
-	Poll        time.Duration // how long to trust that we are woken
-	MaxLen      int64         // about how many entries a stream keeps
-	MaxAttempts int           // refusals after which an event is dead
-	Retention   time.Duration // how long dispatched events stay in Postgres
+	Traces       trace.TracerProvider
+	Key          []byte        // signs; nil signs nothing
+	Batch        int           // events that are sent together
+	PollInterval time.Duration // how long to trust that we are woken
+	MaxLen       int64         // about how many entries a stream keeps
+	MaxAttempts  int           // refusals after which an event is dead
+	Retention    time.Duration // how long dispatched events stay in Postgres
 
 	// Observe, if not nil, hears of each event that Redis has taken how long that
 	// took since its transaction began.
@@ -55,24 +55,24 @@ type Config struct {
 
 // A Publisher publishes for as long as it leads. Make one with [New].
 type Publisher struct {
-	config Config
-	store  *store.Store
-	redis  *redis.Client
-	log    *slog.Logger
-	wake   chan struct{}
-	leads  atomic.Bool
+	config  Config
+	store   *store.Store
+	redis   *redis.Client
+	log     *slog.Logger
+	wake    chan struct{}
+	leading atomic.Bool
 
 	// Only the leading goroutine looks at these.
-	parked   map[string]time.Time // zone -> until when it waits
-	unmarked []int64              // events that Redis has taken, and Postgres has not been told
+	pausedUntil map[string]time.Time // zone -> until when it waits
+	unmarked    []int64              // events that Redis has taken, and Postgres has not been told
 
-	published, refused, away atomic.Uint64
+	published, rejected, unavailable atomic.Uint64
 }
 
 // Stat is what a publisher has done so far.
 type Stat struct {
-	Leads                    bool
-	Published, Refused, Away uint64 // events taken, events refused, times that Redis was away
+	Leading                          bool
+	Published, Rejected, Unavailable uint64 // events taken, events refused, times that Redis was away
 }
 
 // New makes a publisher.
@@ -80,12 +80,12 @@ func New(s *store.Store, client *redis.Client, log *slog.Logger, c Config) *Publ
 	if c.Observe == nil {
 		c.Observe = func(time.Duration) {}
 	}
-	return &Publisher{config: c, store: s, redis: client, log: log, wake: make(chan struct{}, 1), parked: map[string]time.Time{}}
+	return &Publisher{config: c, store: s, redis: client, log: log, wake: make(chan struct{}, 1), pausedUntil: map[string]time.Time{}}
 }
 
 // Stat is what the publisher has done so far.
 func (p *Publisher) Stat() Stat {
-	return Stat{p.leads.Load(), p.published.Load(), p.refused.Load(), p.away.Load()}
+	return Stat{p.leading.Load(), p.published.Load(), p.rejected.Load(), p.unavailable.Load()}
 }
 
 // Wake makes the publisher look at once.
@@ -99,47 +99,47 @@ func (p *Publisher) Wake() {
 // Run publishes whenever this process leads, until ctx ends; then it publishes
 // what is pending once more, if Redis takes it.
 func (p *Publisher) Run(ctx context.Context) {
-	const again = 500 * time.Millisecond
+	const isRetryable = 500 * time.Millisecond
 	for ctx.Err() == nil {
-		err := p.store.Lead(ctx, "outbox", p.lead)
-		p.leads.Store(false)
+		err := p.store.RunAsLeader(ctx, "outbox", p.publishAsLeader)
+		p.leading.Store(false)
 		if ctx.Err() != nil {
 			return
 		}
 		p.log.WarnContext(ctx, "lost the lead of the outbox", "error", err)
-		sleep(ctx, again)
+		sleep(ctx, isRetryable)
 	}
 }
 
-// Tell wakes the publisher after each commit of events by this process, until
+// NotifyLoop wakes the publisher after each commit of events by this process, until
 // ctx ends: the one in this process if that leads, and otherwise the one that
 // does, at most once in a few milliseconds.
-func (p *Publisher) Tell(ctx context.Context) {
+func (p *Publisher) NotifyLoop(ctx context.Context) {
 	const coalesce = 5 * time.Millisecond
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-p.store.Emitted():
+		case <-p.store.Committed():
 		}
-		if p.leads.Load() {
+		if p.leading.Load() {
 			p.Wake()
 			continue
 		}
-		if err := p.store.TellPublisher(ctx); err != nil && ctx.Err() == nil {
+		if err := p.store.NotifyPublisher(ctx); err != nil && ctx.Err() == nil {
 			p.log.WarnContext(ctx, "could not wake the publisher; it will look by itself", "error", err)
 		}
 		sleep(ctx, coalesce)
 	}
 }
 
-// lead publishes until ctx ends or the lead is lost.
-func (p *Publisher) lead(ctx context.Context, s *store.Store) error {
-	const purgeEvery, giveUp = time.Minute, 5 * time.Second
-	p.leads.Store(true)
+// publishAsLeader publishes until ctx ends or the lead is lost.
+func (p *Publisher) publishAsLeader(ctx context.Context, s *store.Store) error {
+	const purgeEvery, unavailableLimit = time.Minute, 5 * time.Second
+	p.leading.Store(true)
 	p.log.InfoContext(ctx, "leads the outbox")
-	pause := pause{}
-	var purged, away time.Time
+	backoff := backoff{}
+	var purged, isUnavailable time.Time
 	for {
 		n, err := p.Publish(ctx, s)
 		switch {
@@ -148,21 +148,21 @@ func (p *Publisher) lead(ctx context.Context, s *store.Store) error {
 				p.log.WarnContext(ctx, "events wait for the next leader", "error", err)
 			}
 			return nil
-		case errors.Is(err, errAway):
-			p.away.Add(1)
+		case errors.Is(err, errUnavailable):
+			p.unavailable.Add(1)
 			p.log.WarnContext(ctx, "Redis does not take events; they wait", "error", err)
-			if away.IsZero() {
-				away = time.Now()
-			} else if time.Since(away) > giveUp {
+			if isUnavailable.IsZero() {
+				isUnavailable = time.Now()
+			} else if time.Since(isUnavailable) > unavailableLimit {
 				return err // perhaps another replica reaches it
 			}
-			sleep(ctx, pause.next())
+			sleep(ctx, backoff.next())
 			continue
 		case err != nil:
 			return err
 		}
-		pause.reset()
-		away = time.Time{}
+		backoff.reset()
+		isUnavailable = time.Time{}
 		if time.Since(purged) > purgeEvery && p.purge(ctx, s) {
 			purged = time.Now()
 		}
@@ -172,7 +172,7 @@ func (p *Publisher) lead(ctx context.Context, s *store.Store) error {
 		select {
 		case <-ctx.Done():
 		case <-p.wake:
-		case <-time.After(p.untilParked()):
+		case <-time.After(p.nextWake()):
 		}
 	}
 }
@@ -180,7 +180,7 @@ func (p *Publisher) lead(ctx context.Context, s *store.Store) error {
 // drain publishes what is pending when the process is about to stop. It tries
 // no harder than that: the next leader goes on.
 func (p *Publisher) drain(ctx context.Context, s *store.Store) error {
-	for until := time.Now().Add(patience / 2); time.Now().Before(until); {
+	for until := time.Now().Add(timeout / 2); time.Now().Before(until); {
 		if n, err := p.Publish(ctx, s); err != nil || n < p.config.Batch {
 			return err
 		}
@@ -188,23 +188,23 @@ func (p *Publisher) drain(ctx context.Context, s *store.Store) error {
 	return errors.New("there was no time for all of them")
 }
 
-// patience is how long one batch may take, and redisPatience how long Redis may
+// timeout is how long one batch may take, and redisPatience how long Redis may
 // take for it: with the longest pause that is less than a leader may be silent
 // (store.Lead).
 const (
-	patience      = 10 * time.Second
-	redisPatience = 2 * time.Second
+	timeout      = 10 * time.Second
+	redisTimeout = 2 * time.Second
 )
 
-// errAway is that Redis cannot be reached or does not take anything now.
-var errAway = errors.New("redis is away")
+// errUnavailable is that Redis cannot be reached or does not take anything now.
+var errUnavailable = errors.New("redis is away")
 
 // Publish sends one batch and says how many events it had. No transaction is
 // open while Redis is asked.
 func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 	// A batch that was begun is finished even if we are told to stop meanwhile:
 	// what Redis has taken must be marked, on a connection that still works.
-	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if len(p.unmarked) > 0 { // they are not to be sent a second time
 		if err := s.MarkDispatched(working, p.unmarked); err != nil {
@@ -212,12 +212,12 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 		}
 		p.unmarked = nil
 	}
-	events, err := s.PendingEvents(working, p.config.Batch, p.waiting())
+	events, err := s.PendingEvents(working, p.config.Batch, p.pausedZones())
 	if err != nil || len(events) == 0 {
 		return 0, err
 	}
 	read := time.Now()
-	asking, stop := context.WithTimeout(working, redisPatience)
+	asking, stop := context.WithTimeout(working, redisTimeout)
 	defer stop()
 	pipe := p.redis.Pipeline()
 	replies := make([]*redis.StringCmd, len(events))
@@ -231,8 +231,8 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 		replies[i] = pipe.XAdd(asking, entry)
 	}
 	_, failed := pipe.Exec(asking)
-	var sent, refused []int64
-	var why, away error
+	var sent, rejected []int64
+	var why, isUnavailable error
 	for i, e := range events {
 		switch id, err := replies[i].Result(); {
 		case err == nil && id != "":
@@ -240,26 +240,26 @@ func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
 			p.config.Observe(time.Duration(e.AgeSeconds*float64(time.Second)) + time.Since(read))
 		case err == nil:
 			// The client leaves replies untouched when Redis refused the connection itself.
-			away = fmt.Errorf("%w: %w", errAway, cmp.Or(failed, errNoReply))
-		case refusal(err):
-			refused, why = append(refused, e.Seq), err
-			p.park(ctx, e, err)
+			isUnavailable = fmt.Errorf("%w: %w", errUnavailable, cmp.Or(failed, errNoReply))
+		case isRejected(err):
+			rejected, why = append(rejected, e.Seq), err
+			p.pauseZone(ctx, e, err)
 		default:
-			away = fmt.Errorf("%w: %w", errAway, err)
+			isUnavailable = fmt.Errorf("%w: %w", errUnavailable, err)
 		}
 	}
 	p.published.Add(uint64(len(sent)))
-	p.refused.Add(uint64(len(refused)))
+	p.rejected.Add(uint64(len(rejected)))
 	if err := s.MarkDispatched(working, sent); err != nil {
 		p.unmarked = sent
 		return 0, err
 	}
-	if len(refused) > 0 {
-		if err := s.MarkRefused(working, refused, why.Error(), p.config.MaxAttempts); err != nil {
+	if len(rejected) > 0 {
+		if err := s.MarkRejected(working, rejected, why.Error(), p.config.MaxAttempts); err != nil {
 			return 0, err
 		}
 	}
-	return len(events), away
+	return len(events), isUnavailable
 }
 
 var errNoReply = errors.New("no reply")
@@ -295,41 +295,41 @@ func (p *Publisher) entry(e store.Event, span trace.Span) (*redis.XAddArgs, erro
 	return &redis.XAddArgs{Stream: e.Stream, MaxLen: p.config.MaxLen, Approx: true, Values: values}, nil
 }
 
-// refusal says whether Redis read an event and will not have it. All else, such
+// isRejected says whether Redis read an event and will not have it. All else, such
 // as OOM, LOADING, READONLY, MASTERDOWN or no connection, speaks of Redis and
 // not of the event.
-func refusal(err error) bool {
+func isRejected(err error) bool {
 	return redis.HasErrorPrefix(err, "WRONGTYPE") || redis.HasErrorPrefix(err, "ERR")
 }
 
-// park makes a refused event's zone wait, a little longer each time.
-func (p *Publisher) park(ctx context.Context, e store.Event, why error) {
+// pauseZone makes a refused event's zone wait, a little longer each time.
+func (p *Publisher) pauseZone(ctx context.Context, e store.Event, why error) {
 	const first = 50 * time.Millisecond
-	if time.Now().Before(p.parked[e.ZoneID]) {
+	if time.Now().Before(p.pausedUntil[e.ZoneID]) {
 		return // for another event of this batch
 	}
 	p.log.WarnContext(ctx, "Redis refused an event", "zone", e.ZoneID, "stream", e.Stream, "outbox_id", e.ID, "attempt", e.Attempts+1, "error", why)
-	p.parked[e.ZoneID] = time.Now().Add(first << min(e.Attempts, 6))
+	p.pausedUntil[e.ZoneID] = time.Now().Add(first << min(e.Attempts, 6))
 }
 
-// waiting is the zones that still wait, and forgets those that need not.
-func (p *Publisher) waiting() []string {
+// pausedZones is the zones that still wait, and forgets those that need not.
+func (p *Publisher) pausedZones() []string {
 	zones := []string{}
-	for zone, until := range p.parked {
+	for zone, until := range p.pausedUntil {
 		if time.Now().Before(until) {
 			zones = append(zones, zone)
 		} else {
-			delete(p.parked, zone)
+			delete(p.pausedUntil, zone)
 		}
 	}
 	return zones
 }
 
-// untilParked is how long to rest: until we poll, or until a zone need not wait.
-func (p *Publisher) untilParked() time.Duration {
+// nextWake is how long to rest: until we poll, or until a zone need not wait.
+func (p *Publisher) nextWake() time.Duration {
 	const heartbeat = 2 * time.Second // who leads and says nothing loses the lead (store.Lead)
-	rest := min(p.config.Poll, heartbeat)
-	for _, until := range p.parked {
+	rest := min(p.config.PollInterval, heartbeat)
+	for _, until := range p.pausedUntil {
 		rest = min(rest, max(time.Until(until), time.Millisecond))
 	}
 	return rest
@@ -339,7 +339,7 @@ func (p *Publisher) untilParked() time.Duration {
 // and says whether that was all. Events go first: it does one batch at a time.
 func (p *Publisher) purge(ctx context.Context, s *store.Store) (done bool) {
 	const batch = 1000
-	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	n, err := s.PurgeEvents(working, time.Now().Add(-p.config.Retention), batch)
 	if err != nil {
@@ -349,16 +349,16 @@ func (p *Publisher) purge(ctx context.Context, s *store.Store) (done bool) {
 	return n < batch
 }
 
-// A pause grows while Redis stays away.
-type pause struct{ last time.Duration }
+// A backoff grows while Redis stays away.
+type backoff struct{ last time.Duration }
 
-func (p *pause) next() time.Duration {
-	const first, most = 50 * time.Millisecond, 2 * time.Second
-	p.last = min(max(first, 2*p.last), most)
+func (p *backoff) next() time.Duration {
+	const first, maxDelay = 50 * time.Millisecond, 2 * time.Second
+	p.last = min(max(first, 2*p.last), maxDelay)
 	return p.last/2 + rand.N(p.last/2)
 }
 
-func (p *pause) reset() { p.last = 0 }
+func (p *backoff) reset() { p.last = 0 }
 
 func sleep(ctx context.Context, d time.Duration) {
 	select {

@@ -57,13 +57,13 @@ type bench struct {
 	*outbox.Publisher
 }
 
-func newBench(t *testing.T, change ...func(*outbox.Config)) *bench {
+func newBench(t *testing.T, auditChange ...func(*outbox.Config)) *bench {
 	t.Helper()
 	db := storetest.New(t)
-	return besides(t, db, storetest.RedisURL(t), change...)
+	return besides(t, db, storetest.RedisURL(t), auditChange...)
 }
 
-func besides(t *testing.T, db *storetest.DB, redisURL string, change ...func(*outbox.Config)) *bench {
+func besides(t *testing.T, db *storetest.DB, redisURL string, auditChange ...func(*outbox.Config)) *bench {
 	t.Helper()
 	options, err := redis.ParseURL(redisURL)
 	if err != nil {
@@ -73,8 +73,8 @@ func besides(t *testing.T, db *storetest.DB, redisURL string, change ...func(*ou
 	options.ContextTimeoutEnabled = true
 	client := redis.NewClient(options)
 	t.Cleanup(func() { _ = client.Close() })
-	config := outbox.Config{Traces: noop.NewTracerProvider(), Key: []byte("key"), Batch: 10, Poll: 20 * time.Millisecond, MaxLen: 100_000, MaxAttempts: 3, Retention: time.Hour}
-	for _, f := range change {
+	config := outbox.Config{Traces: noop.NewTracerProvider(), Key: []byte("key"), Batch: 10, PollInterval: 20 * time.Millisecond, MaxLen: 100_000, MaxAttempts: 3, Retention: time.Hour}
+	for _, f := range auditChange {
 		f(&config)
 	}
 	s := db.Store().For(store.System)
@@ -307,7 +307,7 @@ func (b *bench) run(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { b.Run(ctx) })
-	done.Go(func() { b.Tell(ctx) })
+	done.Go(func() { b.NotifyLoop(ctx) })
 	stop = func() { cancel(); done.Wait() }
 	t.Cleanup(stop)
 	return stop
@@ -318,18 +318,18 @@ func TestOneOfTwoPublishersLeadsAndTheOtherTakesOver(t *testing.T) {
 	db, url := storetest.New(t), storetest.RedisURL(t)
 	one, two := besides(t, db, url), besides(t, db, url)
 	stop := one.run(t)
-	eventually(t, "the first leads", func() bool { return one.Stat().Leads })
+	eventually(t, "the first leads", func() bool { return one.Stat().Leading })
 	two.run(t)
 	first := db.Event("z", stream)
 	eventually(t, "the first publishes", func() bool { return len(one.arrived(stream)) == 1 })
-	if two.Stat().Leads {
+	if two.Stat().Leading {
 		t.Error("both lead")
 	}
 	stop()
 	second := db.Event("z", stream)
 	eventually(t, "the second takes over", func() bool { return slices.Equal(one.arrived(stream), []string{first, second}) })
-	if !two.Stat().Leads || one.Stat().Leads {
-		t.Errorf("the first leads: %v, the second: %v", one.Stat().Leads, two.Stat().Leads)
+	if !two.Stat().Leading || one.Stat().Leading {
+		t.Errorf("the first leads: %v, the second: %v", one.Stat().Leading, two.Stat().Leading)
 	}
 }
 
@@ -337,7 +337,7 @@ func TestALostLeadIsTakenUpAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run(t)
-	eventually(t, "it leads", func() bool { return b.Stat().Leads })
+	eventually(t, "it leads", func() bool { return b.Stat().Leading })
 	b.Away()
 	b.Back()
 	b.Event("z", stream)
@@ -346,9 +346,9 @@ func TestALostLeadIsTakenUpAgain(t *testing.T) {
 
 func TestWhatIsPendingLeavesBeforeThePublisherStops(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, func(c *outbox.Config) { c.Poll = time.Hour })
+	b := newBench(t, func(c *outbox.Config) { c.PollInterval = time.Hour })
 	stop := b.run(t)
-	eventually(t, "it leads", func() bool { return b.Stat().Leads })
+	eventually(t, "it leads", func() bool { return b.Stat().Leading })
 	for range 35 {
 		b.Event("z", stream)
 	}

@@ -16,25 +16,25 @@ import (
 )
 
 const (
-	throwAwayPrefix = "caracal-private-"
-	longestSocket   = 107 // bytes, by the kernel's sockaddr_un
+	ephemeralPrefix = "caracal-private-"
+	maxSocketPath   = 107 // bytes, by the kernel's sockaddr_un
 )
 
 // A folder is ours as long as its lock is held. The servers inherit the lock, so
 // it stays held until the last of them is gone, whatever becomes of us.
 type folder struct {
 	dir       string
-	throwAway bool
+	ephemeral bool
 	lock      *os.File
 
-	account   *syscall.Credential // whom the servers run as; nil for ourselves
-	sockets   string
-	elsewhere *folder // has the sockets, if dir is no place for them
+	account      *syscall.Credential // whom the servers run as; nil for ourselves
+	sockets      string
+	socketFolder *folder // has the sockets, if dir is no place for them
 }
 
 func openFolder(ctx context.Context, o Options) (f *folder, err error) {
 	if o.Dir == "" {
-		f, err = makeThrowAway(roomiest())
+		f, err = makeEphemeral(scratchDir())
 	} else {
 		f, err = claim(ctx, o.Dir, o.Log)
 	}
@@ -51,7 +51,7 @@ func (f *folder) prepare() (err error) {
 	if f.account, err = serverAccount(f.path("postgres"), f.dir); err != nil {
 		return err
 	}
-	if !f.throwAway {
+	if !f.ephemeral {
 		if err := os.WriteFile(f.lock.Name(), fmt.Appendln(nil, os.Getpid()), 0o600); err != nil {
 			return err
 		}
@@ -64,19 +64,19 @@ func (f *folder) prepare() (err error) {
 	}
 	f.sockets = f.path("run")
 	// To Postgres this is a list of folders, with commas and quotes.
-	if len(f.sockets+"/.s.PGSQL.5432") > longestSocket || strings.ContainsAny(f.sockets, `,"`) {
-		if f.elsewhere, err = makeThrowAway("/tmp"); err != nil {
+	if len(f.sockets+"/.s.PGSQL.5432") > maxSocketPath || strings.ContainsAny(f.sockets, `,"`) {
+		if f.socketFolder, err = makeEphemeral("/tmp"); err != nil {
 			return err
 		}
-		f.sockets = f.elsewhere.path("run")
+		f.sockets = f.socketFolder.path("run")
 	}
-	return f.give(f.sockets)
+	return f.mkdirOwned(f.sockets)
 }
 
 func (f *folder) path(name string) string { return filepath.Join(f.dir, name) }
 
-// give makes an empty folder that only the servers' account may enter.
-func (f *folder) give(dir string) error {
+// mkdirOwned makes an empty folder that only the servers' account may enter.
+func (f *folder) mkdirOwned(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -116,13 +116,13 @@ func (f *folder) explain(err error) error {
 
 func (f *folder) close() error {
 	var errs []error
-	if f.elsewhere != nil {
-		errs = append(errs, f.elsewhere.close())
+	if f.socketFolder != nil {
+		errs = append(errs, f.socketFolder.close())
 	}
-	if f.throwAway {
+	if f.ephemeral {
 		errs = append(errs, os.RemoveAll(f.dir))
 	}
-	if !f.throwAway {
+	if !f.ephemeral {
 		// Whoever of ours still holds the lock is on the way out: who comes next
 		// is to wait for it, and not to be told that the folder is in use.
 		errs = append(errs, f.lock.Truncate(0))
@@ -164,7 +164,7 @@ func claim(ctx context.Context, dir string, log func(string)) (*folder, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	path := filepath.Join(dir, "lock")
 	for waiting := false; ; waiting = true {
@@ -187,17 +187,17 @@ func claim(ctx context.Context, dir string, log func(string)) (*folder, error) {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for the servers of an earlier run, which hold %s (see: fuser -v %[1]s): %w",
 				path, context.Cause(ctx))
-		case <-time.After(pollEvery):
+		case <-time.After(pollInterval):
 		}
 	}
 }
 
-// makeThrowAway makes a folder, the lock of which is on the folder itself, and
+// makeEphemeral makes a folder, the lock of which is on the folder itself, and
 // removes those that nobody holds.
-func makeThrowAway(parent string) (*folder, error) {
+func makeEphemeral(parent string) (*folder, error) {
 	// Anybody may put anything there: follow no link, and wait for no FIFO.
 	const flags = os.O_RDONLY | syscall.O_DIRECTORY | syscall.O_NOFOLLOW
-	leftovers, _ := filepath.Glob(filepath.Join(parent, throwAwayPrefix+"*"))
+	leftovers, _ := filepath.Glob(filepath.Join(parent, ephemeralPrefix+"*"))
 	for _, dir := range leftovers {
 		if lock, err := lockFile(dir, flags); err == nil {
 			os.RemoveAll(dir) // that of another user stays
@@ -205,7 +205,7 @@ func makeThrowAway(parent string) (*folder, error) {
 		}
 	}
 	for {
-		dir, err := os.MkdirTemp(parent, throwAwayPrefix)
+		dir, err := os.MkdirTemp(parent, ephemeralPrefix)
 		if err != nil {
 			return nil, err
 		}
@@ -213,7 +213,7 @@ func makeThrowAway(parent string) (*folder, error) {
 		if err == nil {
 			// The servers' account has to pass through, and nobody has to look.
 			if err = os.Chmod(dir, 0o711); err == nil {
-				return &folder{dir: dir, throwAway: true, lock: lock}, nil
+				return &folder{dir: dir, ephemeral: true, lock: lock}, nil
 			}
 			lock.Close()
 		}
@@ -236,9 +236,9 @@ func lockFile(path string, flags int) (*os.File, error) {
 	return f, nil
 }
 
-// roomiest is the fastest place for a throw-away folder: in RAM, if there is
+// scratchDir is the fastest place for a throw-away folder: in RAM, if there is
 // more than a gigabyte.
-func roomiest() string {
+func scratchDir() string {
 	const ram, writable = "/dev/shm", 2
 	var stat syscall.Statfs_t
 	if syscall.Statfs(ram, &stat) == nil && uint64(stat.Bavail)*uint64(stat.Bsize) > 1<<30 &&

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	oldestPostgres = 15
-	superuser      = "postgres"
+	minPostgresVersion = 15
+	superuser          = "postgres"
 )
 
 // findPostgres returns the folder of the machine's newest Postgres programs, or
@@ -36,7 +36,7 @@ func findPostgres(f *folder) (string, error) {
 			places = append(places, filepath.Dir(path))
 		}
 	}
-	best, found := "", oldestPostgres-1
+	best, found := "", minPostgresVersion-1
 	for _, place := range places {
 		var version int
 		said, _ := exec.Command(filepath.Join(place, "postgres"), "--version").Output()
@@ -53,7 +53,7 @@ func findPostgres(f *folder) (string, error) {
 			"apt-get install postgresql-%[2]d, or remove that folder to begin anew", f.dir, want)
 	default:
 		return "", fmt.Errorf("no initdb of Postgres %d or later found on PATH or below /usr/lib/postgresql: "+
-			"apt-get install postgresql", oldestPostgres)
+			"apt-get install postgresql", minPostgresVersion)
 	}
 }
 
@@ -65,12 +65,12 @@ func createCluster(ctx context.Context, f *folder, programs string, log func(str
 		return err
 	}
 	log("creating a Postgres cluster…")
-	if err := f.give(fresh); err != nil {
+	if err := f.mkdirOwned(fresh); err != nil {
 		return err
 	}
 	argv := []string{filepath.Join(programs, "initdb"), "-D", fresh, "-U", superuser, "--auth", "trust",
 		"--encoding", "UTF8", "--locale", "C.UTF-8", "--no-instructions"}
-	if f.throwAway {
+	if f.ephemeral {
 		argv = append(argv, "--no-sync")
 	}
 	cmd := f.command(ctx, fresh, syscall.SIGKILL, argv...)
@@ -108,7 +108,7 @@ func removeStalePid(f *folder) error {
 func newPostgres(f *folder, programs string) *Process {
 	argv := []string{filepath.Join(programs, "postgres"), "-D", f.path("postgres"),
 		"-c", "listen_addresses=", "-c", "port=5432", "-c", "unix_socket_directories=" + f.sockets}
-	if f.throwAway {
+	if f.ephemeral {
 		argv = append(argv, "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off",
 			"-c", "max_connections=300", "-c", "shared_buffers=128MB")
 	}
@@ -124,13 +124,13 @@ func newPostgres(f *folder, programs string) *Process {
 // createDatabase makes the roles and the database that are missing: all of them
 // in a new cluster, some if a first start was cut short.
 func createDatabase(ctx context.Context, f *folder, log func(string)) error {
-	missing := []struct{ step, query, statement string }{
+	notFoundAs := []struct{ step, query, statement string }{
 		{"making the role " + Owner, "SELECT FROM pg_roles WHERE rolname = '" + Owner + "'", "CREATE ROLE " + Owner + " LOGIN CREATEDB CREATEROLE"},
 		{"making the role " + Service, "SELECT FROM pg_roles WHERE rolname = '" + Service + "'", "CREATE ROLE " + Service + " LOGIN"},
 		{"making the database caracal", "SELECT FROM pg_database WHERE datname = 'caracal'", "CREATE DATABASE caracal OWNER " + Owner},
 	}
 	return asSuperuser(ctx, f, func(conn *pgx.Conn) error {
-		for _, m := range missing {
+		for _, m := range notFoundAs {
 			found, err := conn.Exec(ctx, m.query)
 			if err == nil && found.RowsAffected() == 0 {
 				log(m.step + "…")

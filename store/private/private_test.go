@@ -53,10 +53,10 @@ func helper() {
 }
 
 // startHelper returns what the helper prints, and a function that kills it.
-func startHelper(t *testing.T, how, dir string) (out [3]string, kill func()) {
+func startHelper(t *testing.T, mode, dir string) (out [3]string, kill func()) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "PRIVATE_TEST_HELPER="+how, "PRIVATE_TEST_DIR="+dir)
+	cmd.Env = append(os.Environ(), "PRIVATE_TEST_HELPER="+mode, "PRIVATE_TEST_DIR="+dir)
 	cmd.Stderr = os.Stderr
 	stdin, err1 := cmd.StdinPipe()
 	stdout, err2 := cmd.StdoutPipe()
@@ -200,9 +200,9 @@ func TestKeepsData(t *testing.T) {
 		first := start(t, dir)
 		mark(t, first)
 		stop(t, first)
-		again := start(t, dir)
-		checkMark(t, again)
-		stop(t, again)
+		isRetryable := start(t, dir)
+		checkMark(t, isRetryable)
+		stop(t, isRetryable)
 	}
 }
 
@@ -220,10 +220,10 @@ func TestInUse(t *testing.T) {
 
 func TestDieWithTheProgram(t *testing.T) {
 	t.Parallel()
-	for _, how := range []string{"running", "paused"} {
-		t.Run(how, func(t *testing.T) {
+	for _, mode := range []string{"running", "paused"} {
+		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			out, kill := startHelper(t, how, "")
+			out, kill := startHelper(t, mode, "")
 			dir, err := os.Open(out[0])
 			if err != nil {
 				t.Fatal(err)

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	pollEvery = 10 * time.Millisecond
-	patience  = 30 * time.Second
+	pollInterval = 10 * time.Millisecond
+	timeout      = 30 * time.Second
 )
 
 // A Process is one of the two servers with all that it forked. What is done to
@@ -34,11 +34,11 @@ type Process struct {
 	quit   syscall.Signal // asks it to end cleanly
 	ping   func(context.Context) error
 
-	mu     sync.Mutex
-	cmd    *exec.Cmd
-	gone   chan struct{} // closed when the whole family of cmd is gone
-	thaw   func()        // ends a pause; nil when there is none
-	closed bool
+	mu      sync.Mutex
+	cmd     *exec.Cmd
+	gone    chan struct{} // closed when the whole family of cmd is gone
+	unpause func()        // ends a pause; nil when there is none
+	closed  bool
 }
 
 // Kill ends the server the way a crash does (SIGKILL) and returns when it is
@@ -54,7 +54,7 @@ func (p *Process) Kill() error {
 func (p *Process) Pause() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.thaw != nil {
+	if p.unpause != nil {
 		return nil
 	}
 	family, err := p.freeze()
@@ -73,7 +73,7 @@ func (p *Process) Pause() error {
 		signalAll(family, syscall.SIGCONT)
 		return fmt.Errorf("pausing %s: %w", p.name, err)
 	}
-	p.thaw = func() {
+	p.unpause = func() {
 		pipe.Close()
 		guard.Wait()
 	}
@@ -168,7 +168,7 @@ func (p *Process) ready(ctx context.Context) error {
 				strings.Join(lines[max(0, len(lines)-10):], "\n"))
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s to answer: %w (%v)", p.name, context.Cause(ctx), err)
-		case <-time.After(pollEvery):
+		case <-time.After(pollInterval):
 		}
 	}
 }
@@ -201,9 +201,9 @@ func (p *Process) kill() error {
 }
 
 func (p *Process) resume() {
-	if p.thaw != nil {
-		p.thaw()
-		p.thaw = nil
+	if p.unpause != nil {
+		p.unpause()
+		p.unpause = nil
 	}
 }
 
@@ -223,8 +223,8 @@ func (p *Process) awaitGone() error {
 	select {
 	case <-p.gone:
 		return nil
-	case <-time.After(patience):
-		return fmt.Errorf("%s (pid %d) is still there after %v", p.name, p.cmd.Process.Pid, patience)
+	case <-time.After(timeout):
+		return fmt.Errorf("%s (pid %d) is still there after %v", p.name, p.cmd.Process.Pid, timeout)
 	}
 }
 

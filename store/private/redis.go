@@ -26,11 +26,11 @@ func newRedis(f *folder) (*Process, error) {
 		return nil, err
 	}
 	data, keep := f.path("redis"), "yes"
-	if f.throwAway {
+	if f.ephemeral {
 		keep = "no"
 	}
 	if _, err := os.Stat(data); err != nil {
-		if err := f.give(data); err != nil {
+		if err := f.mkdirOwned(data); err != nil {
 			return nil, err
 		}
 	}

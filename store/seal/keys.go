@@ -31,14 +31,14 @@ type Keys struct {
 
 type key struct {
 	id string
-	vault
+	cipherKey
 }
 
 // A Wrapped data key can be kept anywhere.
 type Wrapped struct {
 	Zone   string
 	Number int32
-	By     string // the id of the key-encryption key
+	KEKID  string // the id of the key-encryption key
 	Bytes  []byte
 }
 
@@ -97,7 +97,7 @@ func parse(text string) ([]key, error) {
 		if [chacha20poly1305.KeySize]byte(bytes) == [chacha20poly1305.KeySize]byte{} {
 			return nil, fmt.Errorf("key %d is all zeros", i+1)
 		}
-		one := key{id: idOf(bytes), vault: lockUp(bytes)}
+		one := key{id: idOf(bytes), cipherKey: newCipherKey(bytes)}
 		if slices.ContainsFunc(ring, func(k key) bool { return k.id == one.id }) {
 			return nil, fmt.Errorf("key %d is there twice", i+1)
 		}
@@ -132,7 +132,7 @@ func (k *Keys) NewDataKey(zone string, number int32) (DataKey, Wrapped) {
 	_ = k.Reload()
 	bytes := make([]byte, chacha20poly1305.KeySize)
 	_, _ = rand.Read(bytes) // never fails (crypto/rand)
-	made := DataKey{Number: number, zone: zone, vault: lockUp(bytes)}
+	made := DataKey{Number: number, zone: zone, cipherKey: newCipherKey(bytes)}
 	return made, k.Wrap(made)
 }
 
@@ -141,9 +141,9 @@ func (k *Keys) Wrap(d DataKey) Wrapped {
 	k.mu.Lock()
 	current := k.ring[0]
 	k.mu.Unlock()
-	w := Wrapped{Zone: d.zone, Number: d.Number, By: current.id}
-	_, bytes := d.vault()
-	aead, _ := current.vault()
+	w := Wrapped{Zone: d.zone, Number: d.Number, KEKID: current.id}
+	_, bytes := d.cipherKey()
+	aead, _ := current.cipherKey()
 	w.Bytes = seal(aead, bytes, w.bind())
 	return w
 }
@@ -151,22 +151,24 @@ func (k *Keys) Wrap(d DataKey) Wrapped {
 // Unwrap is the data key that was wrapped. The error names the key-encryption
 // key that is missing.
 func (k *Keys) Unwrap(w Wrapped) (DataKey, error) {
-	by, err := k.byID(w.By)
+	by, err := k.byID(w.KEKID)
 	if err != nil {
 		return DataKey{}, fmt.Errorf("data key %d of zone %s: %w", w.Number, w.Zone, err)
 	}
-	aead, _ := by.vault()
+	aead, _ := by.cipherKey()
 	bytes, err := open(aead, w.Bytes, w.bind())
 	if err == nil && len(bytes) != chacha20poly1305.KeySize {
-		err = ErrBroken
+		err = ErrDecrypt
 	}
 	if err != nil {
 		return DataKey{}, fmt.Errorf("data key %d of zone %s: %w", w.Number, w.Zone, err)
 	}
-	return DataKey{Number: w.Number, zone: w.Zone, vault: lockUp(bytes)}, nil
+	return DataKey{Number: w.Number, zone: w.Zone, cipherKey: newCipherKey(bytes)}, nil
 }
 
-func (w Wrapped) bind() []byte { return bound("data key", w.Zone, strconv.Itoa(int(w.Number)), w.By) }
+func (w Wrapped) bind() []byte {
+	return additionalData("data key", w.Zone, strconv.Itoa(int(w.Number)), w.KEKID)
+}
 
 // byID is one of the keys. One that is not among them is looked for at the
 // source, however recently somebody looked: another replica may have learnt of it

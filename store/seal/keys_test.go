@@ -84,8 +84,8 @@ func TestTheFirstKeyWrapsAndAllUnwrap(t *testing.T) {
 				t.Errorf("%s wraps", keys.Current())
 			}
 			_, wrapped := keys.NewDataKey("zone", 1)
-			if wrapped.By != idOf(t, first) || wrapped.Zone != "zone" || wrapped.Number != 1 {
-				t.Errorf("wrapped by %s for zone %s as number %d", wrapped.By, wrapped.Zone, wrapped.Number)
+			if wrapped.KEKID != idOf(t, first) || wrapped.Zone != "zone" || wrapped.Number != 1 {
+				t.Errorf("wrapped by %s for zone %s as number %d", wrapped.KEKID, wrapped.Zone, wrapped.Number)
 			}
 			if _, err := keys.Unwrap(wrapped); err != nil {
 				t.Error(err)
@@ -130,7 +130,7 @@ func TestADataKeyUnwrapsOnlyAsWhatItIs(t *testing.T) {
 	t.Parallel()
 	keys := load(t, first+" "+second)
 	key, wrapped := keys.NewDataKey("zone", 1)
-	change := func(f func(w *seal.Wrapped)) seal.Wrapped {
+	auditChange := func(f func(w *seal.Wrapped)) seal.Wrapped {
 		w := wrapped
 		w.Bytes = bytes.Clone(w.Bytes)
 		f(&w)
@@ -140,27 +140,27 @@ func TestADataKeyUnwrapsOnlyAsWhatItIs(t *testing.T) {
 		name string
 		w    seal.Wrapped
 	}{
-		{"another zone", change(func(w *seal.Wrapped) { w.Zone = "zones" })},
-		{"another number", change(func(w *seal.Wrapped) { w.Number = 2 })},
-		{"another key-encryption key", change(func(w *seal.Wrapped) { w.By = idOf(t, second) })},
-		{"another version", change(func(w *seal.Wrapped) { w.Bytes[0] = 2 })},
-		{"nothing", change(func(w *seal.Wrapped) { w.Bytes = nil })},
-		{"a secret", change(func(w *seal.Wrapped) { w.Bytes = key.Seal(place, seal.Plaintext(secret)) })},
+		{"another zone", auditChange(func(w *seal.Wrapped) { w.Zone = "zones" })},
+		{"another number", auditChange(func(w *seal.Wrapped) { w.Number = 2 })},
+		{"another key-encryption key", auditChange(func(w *seal.Wrapped) { w.KEKID = idOf(t, second) })},
+		{"another version", auditChange(func(w *seal.Wrapped) { w.Bytes[0] = 2 })},
+		{"nothing", auditChange(func(w *seal.Wrapped) { w.Bytes = nil })},
+		{"a secret", auditChange(func(w *seal.Wrapped) { w.Bytes = key.Seal(place, seal.Plaintext(secret)) })},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if _, err := keys.Unwrap(tt.w); !errors.Is(err, seal.ErrBroken) || !strings.Contains(err.Error(), "zone "+tt.w.Zone) {
+			if _, err := keys.Unwrap(tt.w); !errors.Is(err, seal.ErrDecrypt) || !strings.Contains(err.Error(), "zone "+tt.w.Zone) {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
 	for bit := range 8 * len(wrapped.Bytes) {
-		if _, err := keys.Unwrap(change(func(w *seal.Wrapped) { w.Bytes = flipped(w.Bytes, bit) })); !errors.Is(err, seal.ErrBroken) {
+		if _, err := keys.Unwrap(auditChange(func(w *seal.Wrapped) { w.Bytes = flipped(w.Bytes, bit) })); !errors.Is(err, seal.ErrDecrypt) {
 			t.Errorf("with bit %d flipped: %v", bit, err)
 		}
 	}
 	for n := range wrapped.Bytes {
-		if _, err := keys.Unwrap(change(func(w *seal.Wrapped) { w.Bytes = w.Bytes[:n] })); !errors.Is(err, seal.ErrBroken) {
+		if _, err := keys.Unwrap(auditChange(func(w *seal.Wrapped) { w.Bytes = w.Bytes[:n] })); !errors.Is(err, seal.ErrDecrypt) {
 			t.Errorf("cut to %d bytes: %v", n, err)
 		}
 	}
@@ -171,13 +171,13 @@ func TestAWrappedDataKeyIsTheSameKey(t *testing.T) {
 	keys := load(t, first)
 	key, wrapped := keys.NewDataKey("zone", 1)
 	sealed := key.Seal(place, seal.Plaintext(secret))
-	again, err := keys.Unwrap(wrapped)
+	isRetryable, err := keys.Unwrap(wrapped)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rewrapped := load(t, second+" "+first).Wrap(again)
-	if rewrapped.By != idOf(t, second) || bytes.Equal(rewrapped.Bytes, wrapped.Bytes) {
-		t.Errorf("wrapped by %s", rewrapped.By)
+	rewrapped := load(t, second+" "+first).Wrap(isRetryable)
+	if rewrapped.KEKID != idOf(t, second) || bytes.Equal(rewrapped.Bytes, wrapped.Bytes) {
+		t.Errorf("wrapped by %s", rewrapped.KEKID)
 	}
 	last, err := load(t, second).Unwrap(rewrapped)
 	if err != nil {
@@ -227,8 +227,8 @@ func TestReloadFollowsTheSourceAndForgetsNoKey(t *testing.T) {
 	reload(third)
 	file.write(t, first)
 	reload(first)
-	if missing := keys.Missing([]string{idOf(t, first), idOf(t, second), idOf(t, third)}); len(missing) > 0 {
-		t.Errorf("%v were forgotten", missing)
+	if notFoundAs := keys.Missing([]string{idOf(t, first), idOf(t, second), idOf(t, third)}); len(notFoundAs) > 0 {
+		t.Errorf("%v were forgotten", notFoundAs)
 	}
 
 	for name, spoil := range map[string]func(){
@@ -292,12 +292,12 @@ func TestANewDataKeyIsWrappedByWhatIsFirstAtTheSource(t *testing.T) {
 	file := newSource(t, first)
 	keys := file.load(t)
 	file.write(t, second+" "+first)
-	if _, wrapped := keys.NewDataKey("zone", 1); wrapped.By != idOf(t, second) {
-		t.Errorf("it is wrapped by %s, want %s", wrapped.By, idOf(t, second))
+	if _, wrapped := keys.NewDataKey("zone", 1); wrapped.KEKID != idOf(t, second) {
+		t.Errorf("it is wrapped by %s, want %s", wrapped.KEKID, idOf(t, second))
 	}
 	file.write(t, "")
-	if _, wrapped := keys.NewDataKey("zone", 1); wrapped.By != idOf(t, second) {
-		t.Errorf("without a source it is wrapped by %s, want %s", wrapped.By, idOf(t, second))
+	if _, wrapped := keys.NewDataKey("zone", 1); wrapped.KEKID != idOf(t, second) {
+		t.Errorf("without a source it is wrapped by %s, want %s", wrapped.KEKID, idOf(t, second))
 	}
 }
 
@@ -345,21 +345,21 @@ func TestKeysAreUsedByManyAtOnce(t *testing.T) {
 		all.Go(func() {
 			for i := range 50 {
 				zone := fmt.Sprintf("zone-%d-%d", n, i)
-				in := seal.Place{Zone: zone, Table: "t", Column: "c", Row: "r"}
+				in := seal.Location{Zone: zone, Table: "t", Column: "c", Row: "r"}
 				key, wrapped := keys.NewDataKey(zone, 1)
 				sealed := key.Seal(in, seal.Plaintext(zone))
 				if n == 0 && i%10 == 0 {
 					file.write(t, []string{first, second, third + "," + first}[i/10%3])
 				}
-				again, err := keys.Unwrap(wrapped)
+				isRetryable, err := keys.Unwrap(wrapped)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if opened, err := again.Open(in, sealed); err != nil || string(opened) != zone {
+				if opened, err := isRetryable.Open(in, sealed); err != nil || string(opened) != zone {
 					t.Errorf("%q, %v", []byte(opened), err)
 				}
-				_ = fmt.Sprint(keys, keys.Missing([]string{wrapped.By}))
+				_ = fmt.Sprint(keys, keys.Missing([]string{wrapped.KEKID}))
 			}
 		})
 	}

@@ -18,26 +18,26 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// ErrBroken is that something does not open: it was changed, it was moved, or
+// ErrDecrypt is that something does not open: it was changed, it was moved, or
 // it was sealed under another key.
-var ErrBroken = errors.New("sealed under another key, or for another place, or changed since")
+var ErrDecrypt = errors.New("sealed under another key, or for another place, or changed since")
 
-// A Place is where a sealed secret belongs: a column of a row of a zone.
-type Place struct{ Zone, Table, Column, Row string }
+// A Location is where a sealed secret belongs: a column of a row of a zone.
+type Location struct{ Zone, Table, Column, Row string }
 
 // A DataKey seals the secrets of one zone. It prints as its number.
 type DataKey struct {
 	Number int32 // counts the zone's data keys from 1
 	zone   string
-	vault
+	cipherKey
 }
 
-// A vault holds a key where it cannot be printed. fmt prints what is unexported
+// A cipherKey holds a key where it cannot be printed. fmt prints what is unexported
 // in a struct without asking, and with a verb that does not fit what pointers
 // point to, but it does not look into a function.
-type vault func() (cipher.AEAD, []byte)
+type cipherKey func() (cipher.AEAD, []byte)
 
-func lockUp(bytes []byte) vault {
+func newCipherKey(bytes []byte) cipherKey {
 	aead, err := chacha20poly1305.NewX(bytes)
 	if err != nil {
 		panic(err) // the key's length is wrong, and it is ours
@@ -54,14 +54,14 @@ func (k DataKey) Format(f fmt.State, _ rune) {
 func (k DataKey) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", k), nil }
 
 // Seal seals a secret for a place in the key's own zone.
-func (k DataKey) Seal(p Place, secret Plaintext) []byte {
-	aead, _ := k.vault()
+func (k DataKey) Seal(p Location, secret Plaintext) []byte {
+	aead, _ := k.cipherKey()
 	return seal(aead, secret, k.bind(p))
 }
 
-// Open opens what was sealed for this very place, or answers [ErrBroken].
-func (k DataKey) Open(p Place, sealed []byte) (Plaintext, error) {
-	aead, _ := k.vault()
+// Open opens what was sealed for this very place, or answers [ErrDecrypt].
+func (k DataKey) Open(p Location, sealed []byte) (Plaintext, error) {
+	aead, _ := k.cipherKey()
 	secret, err := open(aead, sealed, k.bind(p))
 	if err != nil {
 		return nil, fmt.Errorf("%s.%s of row %s: %w", p.Table, p.Column, p.Row, err)
@@ -69,8 +69,8 @@ func (k DataKey) Open(p Place, sealed []byte) (Plaintext, error) {
 	return secret, nil
 }
 
-func (k DataKey) bind(p Place) []byte {
-	return bound("secret", p.Zone, strconv.Itoa(int(k.Number)), p.Table, p.Column, p.Row)
+func (k DataKey) bind(p Location) []byte {
+	return additionalData("secret", p.Zone, strconv.Itoa(int(k.Number)), p.Table, p.Column, p.Row)
 }
 
 // version begins everything that is sealed; another cipher gets another.
@@ -86,19 +86,19 @@ func seal(aead cipher.AEAD, secret, associated []byte) []byte {
 
 func open(aead cipher.AEAD, sealed, associated []byte) ([]byte, error) {
 	if len(sealed) < 1+aead.NonceSize() || sealed[0] != version {
-		return nil, ErrBroken
+		return nil, ErrDecrypt
 	}
 	nonce, text := sealed[1:1+aead.NonceSize()], sealed[1+aead.NonceSize():]
 	secret, err := aead.Open(nil, nonce, text, associated)
 	if err != nil {
-		return nil, ErrBroken
+		return nil, ErrDecrypt
 	}
 	return secret, nil
 }
 
-// bound is the associated data: each part after its length, so that no two
+// additionalData is the associated data: each part after its length, so that no two
 // lists of parts read the same.
-func bound(parts ...string) []byte {
+func additionalData(parts ...string) []byte {
 	var b []byte
 	for _, part := range parts {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))

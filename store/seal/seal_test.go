@@ -16,7 +16,7 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-var place = seal.Place{Zone: "zone", Table: "table", Column: "column", Row: "row"}
+var place = seal.Location{Zone: "zone", Table: "table", Column: "column", Row: "row"}
 
 const secret = "hunter2"
 
@@ -52,15 +52,15 @@ func TestNothingOpensOutsideItsPlace(t *testing.T) {
 	tests := []struct {
 		name   string
 		key    seal.DataKey
-		place  seal.Place
+		place  seal.Location
 		sealed []byte
 	}{
-		{"another zone", key, seal.Place{Zone: "zones", Table: "table", Column: "column", Row: "row"}, sealed},
-		{"another table", key, seal.Place{Zone: "zone", Table: "tables", Column: "column", Row: "row"}, sealed},
-		{"another column", key, seal.Place{Zone: "zone", Table: "table", Column: "columns", Row: "row"}, sealed},
-		{"another row", key, seal.Place{Zone: "zone", Table: "table", Column: "column", Row: "rows"}, sealed},
-		{"the same letters otherwise divided", key, seal.Place{Zone: "zone", Table: "tablec", Column: "olumn", Row: "row"}, sealed},
-		{"no place", key, seal.Place{}, sealed},
+		{"another zone", key, seal.Location{Zone: "zones", Table: "table", Column: "column", Row: "row"}, sealed},
+		{"another table", key, seal.Location{Zone: "zone", Table: "tables", Column: "column", Row: "row"}, sealed},
+		{"another column", key, seal.Location{Zone: "zone", Table: "table", Column: "columns", Row: "row"}, sealed},
+		{"another row", key, seal.Location{Zone: "zone", Table: "table", Column: "column", Row: "rows"}, sealed},
+		{"the same letters otherwise divided", key, seal.Location{Zone: "zone", Table: "tablec", Column: "olumn", Row: "row"}, sealed},
+		{"no place", key, seal.Location{}, sealed},
 		{"another key of that number", another, place, sealed},
 		{"that key as another number", numbered(key, 2), place, sealed},
 		{"another version", key, place, append([]byte{2}, sealed[1:]...)},
@@ -72,18 +72,18 @@ func TestNothingOpensOutsideItsPlace(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if opened, err := tt.key.Open(tt.place, tt.sealed); !errors.Is(err, seal.ErrBroken) || opened != nil {
+			if opened, err := tt.key.Open(tt.place, tt.sealed); !errors.Is(err, seal.ErrDecrypt) || opened != nil {
 				t.Errorf("it opened as %q, %v", []byte(opened), err)
 			}
 		})
 	}
 	for n := range sealed {
-		if _, err := key.Open(place, sealed[:n]); !errors.Is(err, seal.ErrBroken) {
+		if _, err := key.Open(place, sealed[:n]); !errors.Is(err, seal.ErrDecrypt) {
 			t.Errorf("cut to %d bytes: %v", n, err)
 		}
 	}
 	for bit := range 8 * len(sealed) {
-		if _, err := key.Open(place, flipped(sealed, bit)); !errors.Is(err, seal.ErrBroken) {
+		if _, err := key.Open(place, flipped(sealed, bit)); !errors.Is(err, seal.ErrDecrypt) {
 			t.Errorf("with bit %d flipped: %v", bit, err)
 		}
 	}
@@ -134,7 +134,7 @@ func TestTheFormatIsWhatItWas(t *testing.T) {
 	if got, want := keys.Current(), "6498334d67a3c7cb"; got != want {
 		t.Errorf("the key-encryption key is called %s, want %s", got, want)
 	}
-	key, err := keys.Unwrap(seal.Wrapped{Zone: "zone", Number: 7, By: "6498334d67a3c7cb", Bytes: unhex(t, wrapped)})
+	key, err := keys.Unwrap(seal.Wrapped{Zone: "zone", Number: 7, KEKID: "6498334d67a3c7cb", Bytes: unhex(t, wrapped)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestKeysAndSecretsAreNeverShown(t *testing.T) {
 	t.Parallel()
 	keys := load(t, second+"\n"+first)
 	// The data key of TestTheFormatIsWhatItWas, whose bytes are known.
-	key, err := keys.Unwrap(seal.Wrapped{Zone: "zone", Number: 7, By: "6498334d67a3c7cb", Bytes: unhex(t, "01404142434445464748494a4b4c4d4e4f5051525354555657"+
+	key, err := keys.Unwrap(seal.Wrapped{Zone: "zone", Number: 7, KEKID: "6498334d67a3c7cb", Bytes: unhex(t, "01404142434445464748494a4b4c4d4e4f5051525354555657"+
 		"baa0ef2aa2e37b58fff765b368ee6caa69c45570428294d4ac185bb412a2578d71722aac2bb31c31b11ee25c077cda3a")})
 	if err != nil {
 		t.Fatal(err)
@@ -201,22 +201,22 @@ func TestKeysAndSecretsAreNeverShown(t *testing.T) {
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			shown := map[string]string{}
+			auditFields := map[string]string{}
 			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%o", "%c", "%U", "%t", "%z"} {
-				shown[verb] = fmt.Sprintf(verb, value)
+				auditFields[verb] = fmt.Sprintf(verb, value)
 			}
 			var asJSON, asText bytes.Buffer
 			slog.New(slog.NewJSONHandler(&asJSON, nil)).Info("x", "value", value)
 			slog.New(slog.NewTextHandler(&asText, nil)).Info("x", "value", value)
-			shown["slog JSON"], shown["slog text"] = asJSON.String(), asText.String()
+			auditFields["slog JSON"], auditFields["slog text"] = asJSON.String(), asText.String()
 			text, err := json.Marshal(value)
 			if err != nil {
 				t.Error(err)
 			}
-			shown["JSON"] = string(text)
-			for how, text := range shown {
+			auditFields["JSON"] = string(text)
+			for mode, text := range auditFields {
 				if i := slices.IndexFunc(forbidden, func(s string) bool { return strings.Contains(text, s) }); i >= 0 {
-					t.Errorf("%s shows %q in %s", how, forbidden[i], text)
+					t.Errorf("%s shows %q in %s", mode, forbidden[i], text)
 				}
 			}
 		})

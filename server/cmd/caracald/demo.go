@@ -39,18 +39,18 @@ func demo(ctx context.Context, out io.Writer, url, token, ownerURL, file string)
 	}
 	zone, err := c.CreateZoneWithResponse(ctx, client.NewZone{Name: "Demo", DCREnabled: new(true)})
 	if err != nil || zone.JSON201 == nil {
-		return refused("the demo zone", zone, err)
+		return stepError("the demo zone", zone, err)
 	}
 	in := zone.JSON201.ID
 	managed, err := c.CreateApplicationWithResponse(ctx, in, client.NewApplication{Name: "Billing", RegistrationMethod: "managed"})
 	if err != nil || managed.JSON201 == nil {
-		return refused("the managed application", managed, err)
+		return stepError("the managed application", managed, err)
 	}
 	var registered []string
 	for _, name := range []string{"Invoice agent", "Reminder agent"} {
 		a, err := c.RegisterApplicationWithResponse(ctx, in, client.ApplicationRegistration{Name: name})
 		if err != nil || a.JSON201 == nil {
-			return refused(name, a, err)
+			return stepError(name, a, err)
 		}
 		registered = append(registered, a.JSON201.ID)
 	}
@@ -60,15 +60,15 @@ func demo(ctx context.Context, out io.Writer, url, token, ownerURL, file string)
 	if err := os.WriteFile(file, []byte(in+"\n"), 0o600); err != nil {
 		return err
 	}
-	return sayDemo(out, in)
+	return printDemo(out, in)
 }
 
-func sayDemo(out io.Writer, zone string) error {
+func printDemo(out io.Writer, zone string) error {
 	_, err := fmt.Fprintf(out, "The demo zone is new: a managed application, two that registered themselves, their sessions and agents.\n\n  export DEMO_ZONE=%s\n\n", zone)
 	return err
 }
 
-func refused(what string, answer interface{ StatusCode() int }, err error) error {
+func stepError(what string, answer interface{ StatusCode() int }, err error) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}

@@ -27,7 +27,7 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	dir := flags.String("dir", home, "folder for the data")
-	demonstrate := flags.Bool("demo", false, "add a zone with applications, sessions and agents to look at")
+	withDemo := flags.Bool("demo", false, "add a zone with applications, sessions and agents to look at")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
@@ -43,16 +43,16 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	tokenFile := filepath.Join(*dir, "admin-token")
-	token, err := keep(tokenFile, "cat_dev_")
+	token, err := loadOrCreateSecret(tokenFile, "cat_dev_")
 	if err != nil {
 		return err
 	}
-	key, err := keep(filepath.Join(*dir, "streams-hmac-key"), "")
+	key, err := loadOrCreateSecret(filepath.Join(*dir, "streams-hmac-key"), "")
 	if err != nil {
 		return err
 	}
 	kekFile := filepath.Join(*dir, "zone-kek")
-	if _, err := keep(kekFile, ""); err != nil {
+	if _, err := loadOrCreateSecret(kekFile, ""); err != nil {
 		return err
 	}
 	// What a person set wins over what is made up here, except where the data is.
@@ -71,9 +71,9 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	howToSay := "export CARACAL_ADMIN_TOKEN=$(cat " + tokenFile + ")"
+	exportLine := "export CARACAL_ADMIN_TOKEN=$(cat " + tokenFile + ")"
 	if string(config.AdminToken) != token {
-		howToSay = "# and CARACAL_ADMIN_TOKEN, which you have set yourself"
+		exportLine = "# and CARACAL_ADMIN_TOKEN, which you have set yourself"
 	}
 	fmt.Fprintf(out, `
 The Management API answers at %s; its promise is at %s/openapi.yaml. In another terminal:
@@ -88,8 +88,8 @@ Look inside with  psql '%s'
             and   redis-cli -s %s
 Ctrl-C stops everything.
 
-`, running.URL, running.URL, running.URL, howToSay, servers.Dir(), running.URL, servers.PostgresURL("postgres", "caracal"), strings.TrimPrefix(servers.RedisURL(), "unix://"))
-	if *demonstrate {
+`, running.URL, running.URL, running.URL, exportLine, servers.Dir(), running.URL, servers.PostgresURL("postgres", "caracal"), strings.TrimPrefix(servers.RedisURL(), "unix://"))
+	if *withDemo {
 		err := demo(ctx, out, running.URL, string(config.AdminToken), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(*dir, "demo-zone"))
 		if err != nil {
 			return errors.Join(err, running.Stop())
@@ -114,8 +114,8 @@ func dataHome() (string, error) {
 	return filepath.Join(home, ".local", "share", "caracald"), nil
 }
 
-// keep is the secret in a file, made at the first start.
-func keep(file, prefix string) (string, error) {
+// loadOrCreateSecret is the secret in a file, made at the first start.
+func loadOrCreateSecret(file, prefix string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err == nil {
 		return strings.TrimSpace(string(text)), nil

@@ -101,7 +101,7 @@ func keys(ctx context.Context, args []string, out io.Writer) (err error) {
 	for _, one := range steps {
 		err := one()
 		failed = append(failed, err)
-		if err != nil && !errors.Is(err, seal.ErrBroken) { // what does not open holds up nothing else
+		if err != nil && !errors.Is(err, seal.ErrDecrypt) { // what does not open holds up nothing else
 			break
 		}
 	}

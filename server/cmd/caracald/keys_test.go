@@ -128,12 +128,12 @@ func (v *vault) check(t *testing.T, db *storetest.DB, keys *seal.Keys) (many int
 	var w seal.Wrapped
 	var id string
 	var sealed []byte
-	_, err = pgx.ForEachRow(rows, []any{&w.Zone, &w.Number, &w.By, &w.Bytes, &id, &sealed}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&w.Zone, &w.Number, &w.KEKID, &w.Bytes, &id, &sealed}, func() error {
 		key, err := keys.Unwrap(w)
 		if err != nil {
 			return err
 		}
-		secret, err := key.Open(seal.Place{Zone: w.Zone, Table: "providers", Column: "secret_config", Row: id}, sealed)
+		secret, err := key.Open(seal.Location{Zone: w.Zone, Table: "providers", Column: "secret_config", Row: id}, sealed)
 		found[w.Zone+"/"+id] = string(secret)
 		return err
 	})
@@ -241,14 +241,14 @@ func killAt(t *testing.T, cmd *exec.Cmd, text string, n int) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	said := 0
-	for lines := bufio.NewScanner(out); said < n && lines.Scan(); {
+	fromNullable := 0
+	for lines := bufio.NewScanner(out); fromNullable < n && lines.Scan(); {
 		if strings.HasPrefix(lines.Text(), text) {
-			said++
+			fromNullable++
 		}
 	}
 	_ = cmd.Process.Kill()
-	if err := cmd.Wait(); said < n || err == nil || cmd.ProcessState.ExitCode() != -1 {
+	if err := cmd.Wait(); fromNullable < n || err == nil || cmd.ProcessState.ExitCode() != -1 {
 		t.Errorf("it was not killed after %q: %v", text, err)
 	}
 }

@@ -26,7 +26,7 @@ import (
 // process, and prints what came of it.
 func load(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
-	lasting := flags.Duration("for", 10*time.Second, "how long")
+	duration := flags.Duration("for", 10*time.Second, "how long")
 	callers := flags.Int("callers", 16, "how many at once")
 	if err := parse(flags, args); err != nil {
 		return err
@@ -56,12 +56,12 @@ func load(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d callers for %v: half reads by id, the rest lists, changes, creations and deletions\n", *callers, *lasting)
-	t, err := drive(ctx, c, *callers, *lasting)
+	fmt.Fprintf(out, "%d callers for %v: half reads by id, the rest lists, changes, creations and deletions\n", *callers, *duration)
+	t, err := drive(ctx, c, *callers, *duration)
 	if err != nil {
 		return err
 	}
-	t.print(out, *lasting)
+	t.print(out, *duration)
 	return nil
 }
 
@@ -81,7 +81,7 @@ func (t *tally) note(what string, start time.Time, err error) {
 	}
 }
 
-func drive(ctx context.Context, c *client.ClientWithResponses, callers int, lasting time.Duration) (*tally, error) {
+func drive(ctx context.Context, c *client.ClientWithResponses, callers int, duration time.Duration) (*tally, error) {
 	const zones, applications = 8, 50
 	var all []client.Zone
 	for range zones {
@@ -97,7 +97,7 @@ func drive(ctx context.Context, c *client.ClientWithResponses, callers int, last
 		}
 	}
 	t := &tally{took: map[string][]time.Duration{}, errors: map[string]int{}}
-	until := time.Now().Add(lasting)
+	until := time.Now().Add(duration)
 	var busy sync.WaitGroup
 	for range callers {
 		busy.Go(func() {
@@ -131,13 +131,13 @@ func drive(ctx context.Context, c *client.ClientWithResponses, callers int, last
 
 var newLoad = client.NewApplication{Name: "Load", RegistrationMethod: client.NewApplicationRegistrationMethodManaged}
 
-func (t *tally) print(out io.Writer, lasting time.Duration) {
+func (t *tally) print(out io.Writer, duration time.Duration) {
 	fmt.Fprintf(out, "%-24s %9s %9s %9s %9s %9s\n", "", "requests", "per s", "median", "p99", "slowest")
 	var every []time.Duration
 	row := func(what string, took []time.Duration) {
 		slices.Sort(took)
 		at := func(q float64) time.Duration { return took[int(q*float64(len(took)-1))].Round(10 * time.Microsecond) }
-		fmt.Fprintf(out, "%-24s %9d %9.0f %9v %9v %9v\n", what, len(took), float64(len(took))/lasting.Seconds(), at(.5), at(.99), at(1))
+		fmt.Fprintf(out, "%-24s %9d %9.0f %9v %9v %9v\n", what, len(took), float64(len(took))/duration.Seconds(), at(.5), at(.99), at(1))
 	}
 	for _, what := range []string{"get a zone", "list 50 applications", "change a zone", "create an application", "delete an application"} {
 		if took := t.took[what]; len(took) > 0 {

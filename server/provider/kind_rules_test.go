@@ -125,9 +125,9 @@ type trial struct {
 // trials hold every state against every key of the contract and one that it
 // does not know: allowed, missing, malformed, and another kind's.
 func trials(t testing.TB) (all []trial) {
-	said := promised()
+	fromNullable := promised()
 	keys := map[string]bool{"nonsense": true}
-	for _, members := range said {
+	for _, members := range fromNullable {
 		for key := range members {
 			keys[key] = true
 		}
@@ -141,7 +141,7 @@ func trials(t testing.TB) (all []trial) {
 		}
 		add("nothing", "anything", "", "", s.config.without(s.kind))
 		for _, key := range slices.Sorted(maps.Keys(keys)) {
-			if _, allowed := said[s.kind][key]; !allowed {
+			if _, allowed := fromNullable[s.kind][key]; !allowed {
 				for _, value := range append([]string{`"x"`}, junk...) {
 					add(value, key, value, "has unsupported keys: "+key, nil)
 				}
@@ -204,8 +204,8 @@ func message(kind provider.Kind, text string) string {
 	return string(kind) + " provider config " + text
 }
 
-// refusal is an error's message; an error of another type fails the test.
-func refusal(t *testing.T, err error) string {
+// deniedRequest is an error's message; an error of another type fails the test.
+func deniedRequest(t *testing.T, err error) string {
 	t.Helper()
 	if err == nil {
 		return ""
@@ -227,7 +227,7 @@ func TestEveryKindAgainstEveryKey(t *testing.T) {
 			want := message(tt.state.kind, tt.text)
 
 			created, err := provider.Check(tt.state.kind, tt.config.json())
-			if got := refusal(t, err); got != want {
+			if got := deniedRequest(t, err); got != want {
 				t.Errorf("create: %s: %q, want %q", tt.config.json(), got, want)
 			} else if got == "" {
 				same(t, created.Public, tt.public.json())
@@ -237,7 +237,7 @@ func TestEveryKindAgainstEveryKey(t *testing.T) {
 				other = provider.CaracalMandate
 			}
 			moved, err := provider.Change(provider.Stored{Kind: other}, &tt.state.kind, tt.config.json())
-			if got := refusal(t, err); got != want || !reflect.DeepEqual(moved.Config, created) {
+			if got := deniedRequest(t, err); got != want || !reflect.DeepEqual(moved.Config, created) {
 				t.Errorf("another kind: %s: %q %v, want %q %v", tt.config.json(), got, moved.Config, want, created)
 			}
 
@@ -249,7 +249,7 @@ func TestEveryKindAgainstEveryKey(t *testing.T) {
 				want = "" // it is sealed
 			}
 			changed, err := provider.Change(sealed, nil, tt.config.json())
-			if got := refusal(t, err); got != want {
+			if got := deniedRequest(t, err); got != want {
 				t.Errorf("change: %s: %q, want %q", tt.config.json(), got, want)
 			} else if got == "" {
 				same(t, changed.Public, tt.public.json())
@@ -364,7 +364,7 @@ func TestTheFirstFaultOfTheSequenceWins(t *testing.T) {
 				config := with(with(s.config, second.key, second.value), first.key, first.value)
 				slices.Reverse(config)
 				_, err := provider.Check(s.kind, config.json())
-				if got, want := refusal(t, err), message(s.kind, first.text); got != want {
+				if got, want := deniedRequest(t, err), message(s.kind, first.text); got != want {
 					t.Errorf("%s, faults %s and %s: %q, want %q", s.name, first.number, second.number, got, want)
 				}
 				var refused *provider.Error
@@ -393,12 +393,12 @@ func TestNoNumberOfTheSequenceIsForgotten(t *testing.T) {
 	}
 	of := ""
 	numbers := slices.Collect(maps.Keys(met))
-	for _, row := range cells(contractSequence) {
-		if of = orElse(row[0], of); of == "all" || strings.HasPrefix(of, "all but") {
+	for _, ruleRow := range cells(contractSequence) {
+		if of = orElse(ruleRow[0], of); of == "all" || strings.HasPrefix(of, "all but") {
 			of = ".*"
 		}
-		text := regexp.MustCompile("§(.*)§").FindStringSubmatch(row[3])[1]
-		pattern := "^" + strings.NewReplacer("oauth2_*", "oauth2_.*", "…", "oauth2").Replace(of) + " " + row[1] + " " +
+		text := regexp.MustCompile("§(.*)§").FindStringSubmatch(ruleRow[3])[1]
+		pattern := "^" + strings.NewReplacer("oauth2_*", "oauth2_.*", "…", "oauth2").Replace(of) + " " + ruleRow[1] + " " +
 			strings.ReplaceAll(regexp.QuoteMeta(text), "<key>", "[a-z_]+") + "$"
 		if !slices.ContainsFunc(numbers, regexp.MustCompile(pattern).MatchString) {
 			t.Errorf("no fault is %s", pattern)

@@ -9,13 +9,13 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// Lead waits until this process is the only one that leads what is named so,
+// RunAsLeader waits until this process is the only one that leads what is named so,
 // and runs work then, with a store that sees all zones and that speaks through
 // the very connection which holds the lead: when that is lost, so is the lead,
 // and the store fails. It returns when work does, when the connection is lost,
 // or when ctx ends; another process can lead at once.
-func (s *Store) Lead(ctx context.Context, what string, work func(context.Context, *Store) error) error {
-	const patience, closing = 500 * time.Millisecond, 2 * time.Second
+func (s *Store) RunAsLeader(ctx context.Context, name string, work func(context.Context, *Store) error) error {
+	const retryInterval, closeTimeout = 500 * time.Millisecond, 2 * time.Second
 	config := s.pool.Config().ConnConfig
 	// Postgres ends the lead of a process that is frozen, or whose machine is gone.
 	for name, value := range map[string]string{
@@ -27,24 +27,24 @@ func (s *Store) Lead(ctx context.Context, what string, work func(context.Context
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return translate(err)
+		return mapError(err)
 	}
 	defer func() {
-		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
-		_ = conn.Close(bye)
+		_ = conn.Close(closeCtx)
 	}()
-	led := &Store{house: s.house, actor: System, q: db.New(scoped{conn: conn, zone: AllZones})}
+	leader := &Store{core: s.core, actor: System, q: db.New(scoped{conn: conn, zone: AllZones})}
 	for {
-		leads, err := led.q.TryToLead(ctx, what)
+		leads, err := leader.q.TryAcquireLeadership(ctx, name)
 		if err != nil {
 			return err
 		}
 		if leads {
-			return work(ctx, led)
+			return work(ctx, leader)
 		}
 		select {
-		case <-time.After(patience):
+		case <-time.After(retryInterval):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

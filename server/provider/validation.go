@@ -9,17 +9,17 @@ import (
 	"strings"
 )
 
-// A draft is a configuration that is being checked: values become normal one by
+// A validation is a configuration that is being checked: values become normal one by
 // one, as the rows of the matrix accept them.
-type draft struct {
+type validation struct {
 	kind   Kind
 	keys   []string // as the body has them
 	values map[string]any
 }
 
 // decode reads an object and remembers the order of its members.
-func decode(kind Kind, config json.RawMessage) (*draft, error) {
-	d := &draft{kind: kind, values: map[string]any{}}
+func decode(kind Kind, config json.RawMessage) (*validation, error) {
+	d := &validation{kind: kind, values: map[string]any{}}
 	if !slices.Contains(Kinds(), kind) {
 		return nil, fmt.Errorf("unknown provider kind %q", kind)
 	}
@@ -43,19 +43,19 @@ func decode(kind Kind, config json.RawMessage) (*draft, error) {
 
 // check holds a configuration against the matrix; the first refusal wins.
 // Sealed says which secrets need not be supplied.
-func check(kind Kind, config json.RawMessage, sealed func(key string) bool) (*draft, error) {
+func check(kind Kind, config json.RawMessage, sealed func(key string) bool) (*validation, error) {
 	const mostBytes, mostNamed, longestName = 64 << 10, 10, 64 // a list shows hundreds of configurations; a refusal is for reading
 	d, err := decode(kind, config)
 	if err != nil {
 		return nil, err
 	}
 	if len(config) > mostBytes {
-		return nil, d.refuse(row{text: fmt.Sprintf("is larger than %d bytes", mostBytes)})
+		return nil, d.refuse(ruleRow{message: fmt.Sprintf("is larger than %d bytes", mostBytes)})
 	}
-	members := kind.Members()
-	find := func(key string) int { return slices.IndexFunc(members, func(m Member) bool { return m.Name == key }) }
+	members := kind.Fields()
+	find := func(key string) int { return slices.IndexFunc(members, func(m Field) bool { return m.Name == key }) }
 	if unknown := slices.DeleteFunc(slices.Clone(d.keys), func(key string) bool { return find(key) >= 0 }); len(unknown) > 0 {
-		var r row
+		var r ruleRow
 		if len(unknown) == 1 {
 			r.key = unknown[0]
 		}
@@ -63,15 +63,15 @@ func check(kind Kind, config json.RawMessage, sealed func(key string) bool) (*dr
 		for i, key := range named {
 			named[i] = strings.ToValidUTF8(key[:min(len(key), longestName)], "")
 		}
-		r.text = "has unsupported keys: " + strings.Join(named, ", ")
+		r.message = "has unsupported keys: " + strings.Join(named, ", ")
 		if more := len(unknown) - len(named); more > 0 {
-			r.text += fmt.Sprintf(" and %d more", more)
+			r.message += fmt.Sprintf(" and %d more", more)
 		}
 		return nil, d.refuse(r)
 	}
 	for _, key := range d.keys {
-		if _, ok := asGiven(d.values[key], nil); !ok && members[find(key)].Secret {
-			return nil, d.refuse(row{key: key, text: key + " must be a non-empty string"})
+		if _, ok := nonBlank(d.values[key], nil); !ok && members[find(key)].Secret {
+			return nil, d.refuse(ruleRow{key: key, message: key + " must be a non-empty string"})
 		}
 	}
 	for _, r := range kind.rows() {
@@ -82,39 +82,39 @@ func check(kind Kind, config json.RawMessage, sealed func(key string) bool) (*dr
 	return d, nil
 }
 
-func (r row) applies(values map[string]any) bool { return r.when == nil || r.when(values) }
+func (r ruleRow) applies(values map[string]any) bool { return r.when == nil || r.when(values) }
 
 // accepts says whether the member is as the row demands, and leaves it normal.
-func (r row) accepts(values map[string]any, sealed func(key string) bool) bool {
+func (r ruleRow) accepts(values map[string]any, sealed func(key string) bool) bool {
 	value, given := values[r.key]
 	switch {
-	case r.demand == mayNot:
+	case r.presence == forbidden:
 		return !given
-	case r.demand == secret:
+	case r.presence == secretRequired:
 		return given || sealed(r.key)
-	case !given && r.unsaid != "":
-		values[r.key] = r.unsaid
+	case !given && r.fallback != "":
+		values[r.key] = r.fallback
 		return true
 	case !given:
-		return r.demand == may
+		return r.presence == optional
 	}
 	value, ok := r.rule(value, values)
 	values[r.key] = value
 	return ok
 }
 
-func (d *draft) refuse(r row) error {
+func (d *validation) refuse(r ruleRow) error {
 	subject := string(d.kind)
 	if r.subject != "" {
 		subject = r.subject
 	}
-	return &Error{Key: r.key, Message: subject + " provider config " + r.text}
+	return &Error{Key: r.key, Message: subject + " provider config " + r.message}
 }
 
 // config takes the secrets out of what is public.
-func (d *draft) config() Config {
+func (d *validation) config() Config {
 	public, secrets := map[string]any{}, Secrets{}
-	for _, m := range d.kind.Members() {
+	for _, m := range d.kind.Fields() {
 		switch value, given := d.values[m.Name]; {
 		case given && m.Secret:
 			text := value.(string)

@@ -22,45 +22,45 @@ import (
 	"caracal.run/management/store"
 )
 
-// Facts is what is known of a request.
-type Facts struct {
-	RequestID string
-	Operation *Operation        // nil where no operation is
-	Bearer    string            // as it was sent; nobody has vouched for it
-	Token     *store.AdminToken // nil until it is recognised
-	Method    string
-	Path      string // as it was received, without the query
-	Query     url.Values
-	Body      []byte // as it was received, if it was what the spec admits
-	Address   string // of the caller, as limits count it
-	Trace     string // the W3C trace id, if the request is traced
-	misrouted error  // why there is no operation, where Echo would say otherwise
+// RequestInfo is what is known of a request.
+type RequestInfo struct {
+	RequestID  string
+	Operation  *Operation        // nil where no operation is
+	Bearer     string            // as it was sent; nobody has vouched for it
+	Token      *store.AdminToken // nil until it is recognised
+	Method     string
+	Path       string // as it was received, without the query
+	Query      url.Values
+	Body       []byte // as it was received, if it was what the spec admits
+	Address    string // of the caller, as limits count it
+	Trace      string // the W3C trace id, if the request is traced
+	routeError error  // why there is no operation, where Echo would say otherwise
 }
 
 // Format prints which request it is, and nothing of what it brought: that may be
 // secret.
-func (f Facts) Format(s fmt.State, _ rune) {
+func (f RequestInfo) Format(s fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(s, "request %s: %s %s", f.RequestID, f.Method, f.Path)
 }
 
 // MarshalText keeps the rest out of JSON too.
-func (f Facts) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", f), nil }
+func (f RequestInfo) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", f), nil }
 
-type factsKey struct{}
+type requestInfoKey struct{}
 
-// WithFacts makes facts those of the requests that ctx belongs to.
-func WithFacts(ctx context.Context, facts *Facts) context.Context {
-	return context.WithValue(ctx, factsKey{}, facts)
+// WithRequestInfo makes facts those of the requests that ctx belongs to.
+func WithRequestInfo(ctx context.Context, info *RequestInfo) context.Context {
+	return context.WithValue(ctx, requestInfoKey{}, info)
 }
 
-// FactsOf a request that has come through [Begin].
-func FactsOf(ctx context.Context) *Facts {
-	facts, _ := ctx.Value(factsKey{}).(*Facts)
-	return facts
+// RequestInfoFrom a request that has come through [RequestContext].
+func RequestInfoFrom(ctx context.Context) *RequestInfo {
+	info, _ := ctx.Value(requestInfoKey{}).(*RequestInfo)
+	return info
 }
 
 // Cause is why a transaction of this request runs.
-func (f *Facts) Cause() store.Cause {
+func (f *RequestInfo) Cause() store.Cause {
 	cause := store.Cause{RequestID: f.RequestID, Method: f.Method, Path: f.Path}
 	if f.Operation != nil {
 		cause.Operation, cause.Status = f.Operation.ID, f.Operation.success
@@ -79,14 +79,14 @@ const idPattern = "^[A-Za-z0-9_.:-]{1,128}$"
 
 // IsID says whether a text is formed as ids are.
 func IsID(text string) bool {
-	const most = 128
+	const maxLength = 128
 	for i := range len(text) {
 		c := text[i]
 		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("_.:-", c) < 0 {
 			return false
 		}
 	}
-	return text != "" && len(text) <= most
+	return text != "" && len(text) <= maxLength
 }
 
 // address is what limits count: an IPv4 address, or the network of an IPv6
@@ -104,8 +104,8 @@ func address(ip string) string {
 	return prefix.Addr().String()
 }
 
-// always are the headers of every answer below /v1.
-var always = http.Header{
+// commonHeaders are the headers of every answer below /v1.
+var commonHeaders = http.Header{
 	"X-Content-Type-Options": {"nosniff"},
 	"Referrer-Policy":        {"no-referrer"},
 	"Cache-Control":          {"no-store"},
@@ -122,31 +122,31 @@ func newRequestID() string {
 	return id.String()
 }
 
-// Begin finds the operation, gives the request an id, and sets the headers that
+// RequestContext finds the operation, gives the request an id, and sets the headers that
 // every answer has (contract: conventions.md §3). It has a deadline from here on:
 // a Postgres that has stalled keeps nobody for longer.
-func Begin(operations *Operations, deadline time.Duration) echo.MiddlewareFunc {
+func RequestContext(operations *Operations, deadline time.Duration) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			facts := &Facts{Method: r.Method, Path: r.URL.EscapedPath(), Address: address(c.RealIP())}
-			facts.Operation, facts.misrouted = operations.of(c)
+			info := &RequestInfo{Method: r.Method, Path: r.URL.EscapedPath(), Address: address(c.RealIP())}
+			info.Operation, info.routeError = operations.find(c)
 			if ids := r.Header.Values("X-Request-Id"); len(ids) == 1 && IsID(ids[0]) {
-				facts.RequestID = ids[0]
+				info.RequestID = ids[0]
 			} else {
-				facts.RequestID = newRequestID()
+				info.RequestID = newRequestID()
 			}
 			h := c.Response().Header()
-			h.Set("X-Request-Id", facts.RequestID)
+			h.Set("X-Request-Id", info.RequestID)
 			if v1(r.URL.Path) {
-				maps.Copy(h, always)
+				maps.Copy(h, commonHeaders)
 			}
 			c.Response().Before(func() {
 				if h.Get("Content-Type") == "application/json" {
 					h.Set("Content-Type", "application/json; charset=utf-8")
 				}
 			})
-			ctx, cancel := context.WithTimeout(WithFacts(r.Context(), facts), deadline)
+			ctx, cancel := context.WithTimeout(WithRequestInfo(r.Context(), info), deadline)
 			defer cancel()
 			c.SetRequest(r.WithContext(ctx))
 			return next(c)

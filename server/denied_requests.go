@@ -13,46 +13,46 @@ import (
 	"caracal.run/management/store"
 )
 
-// refusals records who was refused what, after the answer, as well as it can:
+// deniedRequests records who was refused what, after the answer, as well as it can:
 // nothing changed, so nothing is lost but the note.
-type refusals struct {
+type deniedRequests struct {
 	store   *store.Store
 	log     *slog.Logger
-	waiting chan refusal
+	queue   chan deniedRequest
 	dropped atomic.Uint64
 }
 
-type refusal struct {
+type deniedRequest struct {
 	cause      store.Cause
 	zone       string
 	kind, item string
 }
 
-func newRefusals(s *store.Store, log *slog.Logger) *refusals {
-	const most = 1024
-	return &refusals{store: s, log: log, waiting: make(chan refusal, most)}
+func newDeniedRequests(s *store.Store, log *slog.Logger) *deniedRequests {
+	const queueSize = 1024
+	return &deniedRequests{store: s, log: log, queue: make(chan deniedRequest, queueSize)}
 }
 
 // add notes a refusal without making anybody wait.
-func (r *refusals) add(cause store.Cause, zone string) {
-	kind, item := entityOf(cause.Path)
+func (r *deniedRequests) add(cause store.Cause, zone string) {
+	kind, item := auditedEntity(cause.Path)
 	select {
-	case r.waiting <- refusal{cause, zoneOfRefusal(cause.Actor, zone), kind, item}:
+	case r.queue <- deniedRequest{cause, auditZoneOf(cause.Actor, zone), kind, item}:
 	default:
 		r.dropped.Add(1)
 	}
 }
 
 // run writes until ctx ends, and then what is left.
-func (r *refusals) run(ctx context.Context) {
+func (r *deniedRequests) run(ctx context.Context) {
 	for {
 		select {
-		case one := <-r.waiting:
+		case one := <-r.queue:
 			r.write(ctx, one)
 		case <-ctx.Done():
 			for {
 				select {
-				case one := <-r.waiting:
+				case one := <-r.queue:
 					r.write(ctx, one)
 				default:
 					return
@@ -62,20 +62,20 @@ func (r *refusals) run(ctx context.Context) {
 	}
 }
 
-func (r *refusals) write(ctx context.Context, one refusal) {
-	const patience = 5 * time.Second
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+func (r *deniedRequests) write(ctx context.Context, one deniedRequest) {
+	const timeout = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	if err := r.store.Refuse(ctx, one.cause, one.zone, one.kind, one.item); err != nil {
+	if err := r.store.RecordDenied(ctx, one.cause, one.zone, one.kind, one.item); err != nil {
 		r.dropped.Add(1)
 		r.log.WarnContext(ctx, "could not record a refusal", "request_id", one.cause.RequestID, "error", err)
 	}
 }
 
-// zoneOfRefusal is the zone in whose trail a refusal belongs: the one in the
+// auditZoneOf is the zone in whose trail a refusal belongs: the one in the
 // path, if the caller may see it, and otherwise the caller's own. Nobody writes
 // into the trail of a zone that is closed to them.
-func zoneOfRefusal(actor store.Actor, path string) string {
+func auditZoneOf(actor store.Actor, path string) string {
 	switch {
 	case !actor.Global():
 		return actor.Zone
@@ -88,8 +88,8 @@ func zoneOfRefusal(actor store.Actor, path string) string {
 // collections are what an audit entry may name (contract: admin-audit.md §2.1).
 var collections = []string{"zones", "applications", "providers", "resources", "admin-tokens", "dead-letters"}
 
-// entityOf is the right-most collection in a path and the item after it.
-func entityOf(path string) (kind, item string) {
+// auditedEntity is the right-most collection in a path and the item after it.
+func auditedEntity(path string) (kind, item string) {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	for i := len(parts) - 2; i >= 0; i-- {
 		if !slices.Contains(collections, parts[i]) {
