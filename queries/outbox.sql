@@ -1,5 +1,5 @@
 -- name: InsertOutbox :exec
--- InsertOutbox writes all events of one cause, in the order in which they are given: seq is drawn row by row.
+-- InsertOutbox inserts the events of a transaction in the order in which they are given: seq is drawn row by row.
 INSERT INTO outbox (zone_id, id, stream, fields, request_id, traceparent)
 SELECT e.zone_id, e.id, e.stream, e.fields::jsonb, @request_id, sqlc.narg(traceparent)
 FROM (SELECT generate_subscripts(@ids::text[], 1) AS n, unnest(@zone_ids::text[]) AS zone_id, unnest(@ids::text[]) AS id,
@@ -7,8 +7,9 @@ FROM (SELECT generate_subscripts(@ids::text[], 1) AS n, unnest(@zone_ids::text[]
 ORDER BY e.n;
 
 -- name: ListPendingOutbox :many
--- ListPendingOutbox is what is to be published next, in order, but for zones that wait. The two conditions are those of
--- the index outbox_pending, so that what was dispatched costs nothing. An event's age is told by the clock that dated it.
+-- ListPendingOutbox lists the next events to publish, in order, without those of paused zones. The two conditions are
+-- those of the partial index outbox_pending, so dispatched events cost nothing. Age is measured by the database's clock,
+-- which also set created_at.
 SELECT zone_id, id, seq, stream, fields, attempts, traceparent,
     extract(epoch FROM clock_timestamp() - created_at)::double precision AS age_seconds
 FROM outbox
@@ -21,18 +22,20 @@ UPDATE outbox SET dispatched_at = now(), last_error = NULL
 WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL;
 
 -- name: RejectOutbox :exec
--- RejectOutbox counts that Redis refused events; at last they are dead.
-UPDATE outbox SET attempts = attempts + 1, last_error = @last_error::text,
+-- RejectOutbox counts a failed attempt of each event and keeps its error; an event without attempts left becomes a dead
+-- letter.
+UPDATE outbox SET attempts = attempts + 1, last_error = rejected.error,
     dead_at = CASE WHEN attempts + 1 >= @max_attempts::integer THEN now() END
-WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL;
+FROM (SELECT unnest(@seqs::bigint[]) AS seq, unnest(@errors::text[]) AS error) AS rejected
+WHERE outbox.seq = rejected.seq AND dispatched_at IS NULL AND dead_at IS NULL;
 
 -- name: PurgeOutbox :execrows
--- PurgeOutbox deletes events that were dispatched long ago, oldest first, a batch at a time.
+-- PurgeOutbox deletes a batch of dispatched events, oldest first.
 DELETE FROM outbox WHERE (zone_id, id) IN (
     SELECT old.zone_id, old.id FROM outbox AS old WHERE old.dispatched_at < @before::timestamptz ORDER BY old.dispatched_at LIMIT @row_limit);
 
 -- name: GetOutboxStat :one
--- GetOutboxStat counts what waits and what is dead; dispatched rows are not touched.
+-- GetOutboxStat counts pending and dead events from their partial indexes; dispatched events are not read.
 SELECT
     (SELECT count(*) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL) AS pending,
     (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL) AS dead,
@@ -40,6 +43,6 @@ SELECT
     coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dead_at IS NOT NULL ORDER BY created_at, id LIMIT 1), 0)::double precision AS oldest_dead_seconds;
 
 -- name: NotifyOutbox :exec
--- NotifyOutbox wakes the replica that publishes. It runs outside any transaction: inside one it would take a
--- database-wide lock at commit.
+-- NotifyOutbox wakes the replica that publishes. Run it outside transactions: in one, it takes a database-wide lock at
+-- commit.
 SELECT pg_notify('caracal_outbox', '');

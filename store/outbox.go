@@ -7,33 +7,49 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// An Event is one that is to be published. Its fields are an object of strings.
+// An Event is an outbox row to publish. Its fields are a JSON object of strings.
 type Event = db.ListPendingOutboxRow
 
-// PendingEvents is what is to be published next, in order, but for zones that
-// wait.
+// PendingEvents returns the next events to publish, in commit order per zone,
+// without those of paused zones.
 func (s *Store) PendingEvents(ctx context.Context, limit int, pausedZones []string) ([]Event, error) {
 	return s.q.ListPendingOutbox(ctx, db.ListPendingOutboxParams{PausedZones: pausedZones, RowLimit: int32(limit)})
 }
 
-// MarkDispatched notes that events are in their streams.
+// MarkDispatched records that events are in their streams.
 func (s *Store) MarkDispatched(ctx context.Context, seqs []int64) error {
+	if len(seqs) == 0 {
+		return nil
+	}
 	return s.q.DispatchOutbox(ctx, seqs)
 }
 
-// MarkRejected counts that Redis refused events, and why. After most times they
-// are dead.
-func (s *Store) MarkRejected(ctx context.Context, seqs []int64, reason string, limit int) error {
-	return s.q.RejectOutbox(ctx, db.RejectOutboxParams{Seqs: seqs, LastError: reason, MaxAttempts: int32(limit)})
+// A Rejection is a failed attempt to publish one event, and its error.
+type Rejection struct {
+	Seq   int64
+	Error string
 }
 
-// PurgeEvents deletes a batch of events that were dispatched before a moment,
-// and says how many.
+// MarkRejected counts an attempt for each rejected event and keeps its error.
+// After maxAttempts attempts an event becomes a dead letter.
+func (s *Store) MarkRejected(ctx context.Context, rejections []Rejection, maxAttempts int) error {
+	if len(rejections) == 0 {
+		return nil
+	}
+	p := db.RejectOutboxParams{MaxAttempts: int32(maxAttempts)}
+	for _, r := range rejections {
+		p.Seqs, p.Errors = append(p.Seqs, r.Seq), append(p.Errors, r.Error)
+	}
+	return s.q.RejectOutbox(ctx, p)
+}
+
+// PurgeEvents deletes at most limit events that were dispatched before a time,
+// oldest first, and returns how many.
 func (s *Store) PurgeEvents(ctx context.Context, before time.Time, limit int) (int64, error) {
 	return s.q.PurgeOutbox(ctx, db.PurgeOutboxParams{Before: before, RowLimit: int32(limit)})
 }
 
-// OutboxStat is how much waits and how much is dead.
+// OutboxStat returns the number and age of pending events and dead letters.
 func (s *Store) OutboxStat(ctx context.Context) (db.GetOutboxStatRow, error) {
 	return s.For(System).q.GetOutboxStat(ctx)
 }

@@ -36,7 +36,7 @@ type GetOutboxStatRow struct {
 	OldestDeadSeconds    float64
 }
 
-// GetOutboxStat counts what waits and what is dead; dispatched rows are not touched.
+// GetOutboxStat counts pending and dead events from their partial indexes; dispatched events are not read.
 func (q *Queries) GetOutboxStat(ctx context.Context) (GetOutboxStatRow, error) {
 	row := q.db.QueryRow(ctx, getOutboxStat)
 	var i GetOutboxStatRow
@@ -66,7 +66,7 @@ type InsertOutboxParams struct {
 	Fields      []string
 }
 
-// InsertOutbox writes all events of one cause, in the order in which they are given: seq is drawn row by row.
+// InsertOutbox inserts the events of a transaction in the order in which they are given: seq is drawn row by row.
 func (q *Queries) InsertOutbox(ctx context.Context, arg InsertOutboxParams) error {
 	_, err := q.db.Exec(ctx, insertOutbox,
 		arg.RequestID,
@@ -104,8 +104,9 @@ type ListPendingOutboxRow struct {
 	AgeSeconds  float64
 }
 
-// ListPendingOutbox is what is to be published next, in order, but for zones that wait. The two conditions are those of
-// the index outbox_pending, so that what was dispatched costs nothing. An event's age is told by the clock that dated it.
+// ListPendingOutbox lists the next events to publish, in order, without those of paused zones. The two conditions are
+// those of the partial index outbox_pending, so dispatched events cost nothing. Age is measured by the database's clock,
+// which also set created_at.
 func (q *Queries) ListPendingOutbox(ctx context.Context, arg ListPendingOutboxParams) ([]ListPendingOutboxRow, error) {
 	rows, err := q.db.Query(ctx, listPendingOutbox, arg.PausedZones, arg.RowLimit)
 	if err != nil {
@@ -139,8 +140,8 @@ const notifyOutbox = `-- name: NotifyOutbox :exec
 SELECT pg_notify('caracal_outbox', '')
 `
 
-// NotifyOutbox wakes the replica that publishes. It runs outside any transaction: inside one it would take a
-// database-wide lock at commit.
+// NotifyOutbox wakes the replica that publishes. Run it outside transactions: in one, it takes a database-wide lock at
+// commit.
 func (q *Queries) NotifyOutbox(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, notifyOutbox)
 	return err
@@ -156,7 +157,7 @@ type PurgeOutboxParams struct {
 	RowLimit int32
 }
 
-// PurgeOutbox deletes events that were dispatched long ago, oldest first, a batch at a time.
+// PurgeOutbox deletes a batch of dispatched events, oldest first.
 func (q *Queries) PurgeOutbox(ctx context.Context, arg PurgeOutboxParams) (int64, error) {
 	result, err := q.db.Exec(ctx, purgeOutbox, arg.Before, arg.RowLimit)
 	if err != nil {
@@ -166,19 +167,21 @@ func (q *Queries) PurgeOutbox(ctx context.Context, arg PurgeOutboxParams) (int64
 }
 
 const rejectOutbox = `-- name: RejectOutbox :exec
-UPDATE outbox SET attempts = attempts + 1, last_error = $1::text,
-    dead_at = CASE WHEN attempts + 1 >= $2::integer THEN now() END
-WHERE seq = ANY ($3::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL
+UPDATE outbox SET attempts = attempts + 1, last_error = rejected.error,
+    dead_at = CASE WHEN attempts + 1 >= $1::integer THEN now() END
+FROM (SELECT unnest($2::bigint[]) AS seq, unnest($3::text[]) AS error) AS rejected
+WHERE outbox.seq = rejected.seq AND dispatched_at IS NULL AND dead_at IS NULL
 `
 
 type RejectOutboxParams struct {
-	LastError   string
 	MaxAttempts int32
 	Seqs        []int64
+	Errors      []string
 }
 
-// RejectOutbox counts that Redis refused events; at last they are dead.
+// RejectOutbox counts a failed attempt of each event and keeps its error; an event without attempts left becomes a dead
+// letter.
 func (q *Queries) RejectOutbox(ctx context.Context, arg RejectOutboxParams) error {
-	_, err := q.db.Exec(ctx, rejectOutbox, arg.LastError, arg.MaxAttempts, arg.Seqs)
+	_, err := q.db.Exec(ctx, rejectOutbox, arg.MaxAttempts, arg.Seqs, arg.Errors)
 	return err
 }

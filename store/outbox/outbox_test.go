@@ -57,13 +57,13 @@ type bench struct {
 	*outbox.Publisher
 }
 
-func newBench(t *testing.T, auditChange ...func(*outbox.Config)) *bench {
+func newBench(t *testing.T, change ...func(*outbox.Config)) *bench {
 	t.Helper()
 	db := storetest.New(t)
-	return besides(t, db, storetest.RedisURL(t), auditChange...)
+	return newReplica(t, db, storetest.RedisURL(t), change...)
 }
 
-func besides(t *testing.T, db *storetest.DB, redisURL string, auditChange ...func(*outbox.Config)) *bench {
+func newReplica(t *testing.T, db *storetest.DB, redisURL string, change ...func(*outbox.Config)) *bench {
 	t.Helper()
 	options, err := redis.ParseURL(redisURL)
 	if err != nil {
@@ -74,7 +74,7 @@ func besides(t *testing.T, db *storetest.DB, redisURL string, auditChange ...fun
 	client := redis.NewClient(options)
 	t.Cleanup(func() { _ = client.Close() })
 	config := outbox.Config{Traces: noop.NewTracerProvider(), Key: []byte("key"), Batch: 10, PollInterval: 20 * time.Millisecond, MaxLen: 100_000, MaxAttempts: 3, Retention: time.Hour}
-	for _, f := range auditChange {
+	for _, f := range change {
 		f(&config)
 	}
 	s := db.Store().For(store.System)
@@ -196,7 +196,7 @@ func TestRedisAwayCountsAgainstNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = servers.Stop() })
-	own := besides(t, b.DB, servers.RedisURL())
+	own := newReplica(t, b.DB, servers.RedisURL())
 	var want []string
 	for range 5 {
 		want = append(want, own.Event("z", stream))
@@ -228,7 +228,7 @@ func TestAFullRedisCountsAgainstNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = servers.Stop() })
-	b := besides(t, storetest.New(t), servers.RedisURL())
+	b := newReplica(t, storetest.New(t), servers.RedisURL())
 	id := b.Event("z", stream)
 	b.redis.ConfigSet(t.Context(), "maxmemory", "1")
 	if _, err := b.Publish(t.Context(), b.store); err == nil {
@@ -253,11 +253,11 @@ func TestARedisThatRefusesTheConnectionHasTakenNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = servers.Stop() })
-	b := besides(t, storetest.New(t), servers.RedisURL())
+	b := newReplica(t, storetest.New(t), servers.RedisURL())
 	id := b.Event("z", stream)
 	b.redis.ConfigSet(t.Context(), "requirepass", "changed")
 	for _, url := range []string{servers.RedisURL(), servers.RedisURL() + "?db=99999"} {
-		late := besides(t, b.DB, url)
+		late := newReplica(t, b.DB, url)
 		if _, err := late.Publish(t.Context(), late.store); err == nil {
 			t.Errorf("%s: it published to nobody", url)
 		}
@@ -266,7 +266,7 @@ func TestARedisThatRefusesTheConnectionHasTakenNothing(t *testing.T) {
 		t.Fatal("the event is not pending any more")
 	}
 	b.redis.ConfigSet(t.Context(), "requirepass", "")
-	late := besides(t, b.DB, servers.RedisURL())
+	late := newReplica(t, b.DB, servers.RedisURL())
 	late.publish()
 	if got := late.arrived(stream); !slices.Equal(got, []string{id}) {
 		t.Errorf("arrived %v", got)
@@ -316,7 +316,7 @@ func (b *bench) run(t *testing.T) (stop func()) {
 func TestOneOfTwoPublishersLeadsAndTheOtherTakesOver(t *testing.T) {
 	t.Parallel()
 	db, url := storetest.New(t), storetest.RedisURL(t)
-	one, two := besides(t, db, url), besides(t, db, url)
+	one, two := newReplica(t, db, url), newReplica(t, db, url)
 	stop := one.run(t)
 	eventually(t, "the first leads", func() bool { return one.Stat().Leading })
 	two.run(t)

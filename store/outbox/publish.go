@@ -1,0 +1,192 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"caracal.run/management/store"
+)
+
+// Fields of a stream entry besides the event's own.
+const (
+	outboxID    = "outbox_id"
+	signature   = "_sig"
+	traceparent = "traceparent" // if the request was traced
+)
+
+// A batch may take batchTimeout, and Redis redisTimeout of it. With the longest
+// backoff that is less than the time a leader may stay silent
+// (store.RunAsLeader).
+const (
+	batchTimeout = 10 * time.Second
+	redisTimeout = 2 * time.Second
+)
+
+var (
+	// errUnavailable means that Redis is unreachable or accepts no writes now.
+	errUnavailable = errors.New("redis unavailable")
+	errNoReply     = errors.New("no reply")
+)
+
+// Publish sends one batch and returns its number of events. No transaction is
+// open while Redis is called.
+func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
+	// A batch that was started is finished even during a shutdown: what Redis
+	// stored must be marked.
+	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
+	defer cancel()
+	if len(p.unmarked) > 0 { // or they would be sent again
+		if err := s.MarkDispatched(working, p.unmarked); err != nil {
+			return 0, err
+		}
+		p.unmarked = nil
+	}
+	events, err := s.PendingEvents(working, p.config.Batch, p.pausedZones())
+	if err != nil || len(events) == 0 {
+		return 0, err
+	}
+	sent, rejected, unavailable := p.send(working, events)
+	p.published.Add(uint64(len(sent)))
+	p.rejected.Add(uint64(len(rejected)))
+	if err := s.MarkDispatched(working, sent); err != nil {
+		p.unmarked = sent
+		return 0, err
+	}
+	if err := s.MarkRejected(working, rejected, p.config.MaxAttempts); err != nil {
+		return 0, err
+	}
+	return len(events), unavailable
+}
+
+// send sends events in one pipeline. It returns the sequence numbers of those
+// that Redis stored, the rejected ones with their errors, and an error if Redis
+// is unavailable: then the remaining events stay pending.
+func (p *Publisher) send(ctx context.Context, events []store.Event) (sent []int64, rejected []store.Rejection, unavailable error) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	reject := func(e store.Event, err error) {
+		rejected = append(rejected, store.Rejection{Seq: e.Seq, Error: errorText(err)})
+		p.pauseZone(ctx, e, err)
+	}
+	pipe := p.redis.Pipeline()
+	replies := make([]*redis.StringCmd, len(events)) // nil: not sent
+	stopped := map[string]bool{}                     // zones of events that cannot be encoded
+	for i, e := range events {
+		if stopped[e.ZoneID] {
+			continue // the order of the zone's events would be lost
+		}
+		span := p.span(ctx, e)
+		defer span.End()
+		entry, err := p.entry(e, span)
+		if err != nil {
+			stopped[e.ZoneID] = true
+			reject(e, err)
+			continue
+		}
+		replies[i] = pipe.XAdd(ctx, entry)
+	}
+	_, failed := pipe.Exec(ctx)
+	for i, e := range events {
+		if replies[i] == nil {
+			continue
+		}
+		switch id, err := replies[i].Result(); {
+		case err == nil && id != "":
+			sent = append(sent, e.Seq)
+			p.config.Observe(time.Duration(e.AgeSeconds*float64(time.Second)) + time.Since(start))
+		case err == nil:
+			// The client leaves replies untouched if Redis rejected the connection itself.
+			unavailable = fmt.Errorf("%w: %w", errUnavailable, cmp.Or(failed, errNoReply))
+		case isRejected(err):
+			reject(e, err)
+		default:
+			unavailable = fmt.Errorf("%w: %w", errUnavailable, err)
+		}
+	}
+	return sent, rejected, unavailable
+}
+
+// isRejected reports whether an error is Redis's reply about this one command:
+// a wrong type of key, or a generic ERR such as a stream whose ids are exhausted.
+// All other replies (OOM, LOADING, READONLY, MASTERDOWN, CLUSTERDOWN, NOAUTH,
+// NOPERM, …) and connection errors are about the server or the account: every
+// event would meet them.
+//
+// [redis.HasErrorPrefix] cannot be used: it strips "ERR " before it compares.
+func isRejected(err error) bool {
+	var reply redis.Error
+	if !errors.As(err, &reply) {
+		return false
+	}
+	kind, detail, _ := strings.Cut(reply.Error(), " ")
+	switch kind {
+	case "WRONGTYPE":
+		return true
+	case "ERR":
+		return !slices.ContainsFunc(connectionErrors, func(prefix string) bool { return strings.HasPrefix(detail, prefix) })
+	}
+	return false
+}
+
+// connectionErrors are the beginnings of ERR replies that are about the
+// connection, not about the command.
+var connectionErrors = []string{
+	"max number of clients",
+	"Protocol error", // of a client that has not authenticated: "unauthenticated multibulk length"
+	"AUTH", "invalid password", "operation not permitted",
+	"unknown command", // XADD is disabled or renamed
+}
+
+// errorText returns an error in a form that Postgres can store: Redis quotes
+// bytes of the command in its replies.
+func errorText(err error) string {
+	const maxLength = 1000
+	text := strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "\uFFFD"), "\x00", "\uFFFD")
+	if len(text) > maxLength {
+		text = strings.ToValidUTF8(text[:maxLength], "")
+	}
+	return text
+}
+
+// span starts the span of publishing an event, a child of the transaction's.
+func (p *Publisher) span(ctx context.Context, e store.Event) trace.Span {
+	if e.Traceparent == nil {
+		return trace.SpanFromContext(context.Background()) // the request was not traced
+	}
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{traceparent: *e.Traceparent})
+	_, span := p.config.Traces.Tracer("caracal.run/management/store/outbox").Start(ctx, "publish "+e.Stream, trace.WithSpanKind(trace.SpanKindProducer))
+	return span
+}
+
+// entry returns the stream entry of an event: its id, its fields, the trace
+// context if it is traced, and the signature over all of these.
+func (p *Publisher) entry(e store.Event, span trace.Span) (*redis.XAddArgs, error) {
+	fields := map[string]string{}
+	if err := json.Unmarshal(e.Fields, &fields); err != nil {
+		return nil, fmt.Errorf("the event's fields must be an object of strings: %w", err)
+	}
+	if span.IsRecording() {
+		propagation.TraceContext{}.Inject(trace.ContextWithSpan(context.Background(), span), propagation.MapCarrier(fields))
+	}
+	values := []string{outboxID, e.ID}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		values = append(values, name, fields[name])
+	}
+	if p.config.Key != nil {
+		fields[outboxID] = e.ID
+		values = append(values, signature, Sign(p.config.Key, e.Stream, fields))
+	}
+	return &redis.XAddArgs{Stream: e.Stream, MaxLen: p.config.MaxLen, Approx: true, Values: values}, nil
+}
