@@ -1,0 +1,48 @@
+package server_test
+
+import (
+	"net/http"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
+)
+
+func TestGetApplication(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	live, gone, elsewhere := newApplication(t, a, zone).ID, newApplication(t, a, zone).ID, somebodyElses(t, a)
+	a.DB.Exec(archiveApplication, zone, gone)
+	a.DB.DCRApplications(zone, 1)
+	a.DB.Exec("UPDATE applications SET expires_at = now() - interval '1 minute' WHERE zone_id = $1 AND registration_method = 'dcr'", zone)
+	expired := storetest.Value[string](a.DB, "SELECT id FROM applications WHERE zone_id = $1 AND registration_method = 'dcr'", zone)
+	for _, tt := range []struct {
+		name     string
+		as       *client.ClientWithResponses
+		zone, id string
+		want     code.Code
+	}{
+		{"global read", a.ClientFor("", "read"), zone, live, ""},
+		{"zone read", a.ClientFor(zone, "read"), zone, live, ""},
+		{"expired, not yet archived", a.Admin, zone, expired, ""},
+		{"archived", a.Admin, zone, gone, code.ApplicationNotFound},
+		{"unknown", a.Admin, zone, "nobody", code.ApplicationNotFound},
+		{"of another zone", a.Admin, zone, elsewhere, code.ApplicationNotFound},
+		{"zone unknown", a.Admin, "nowhere", live, code.ApplicationNotFound},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			resp, err := tt.as.GetApplicationWithResponse(t.Context(), tt.zone, tt.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, resp, http.StatusOK, tt.want)
+			if tt.want == "" && resp.JSON200.ID != tt.id {
+				t.Errorf("asked for %s, got %+v", tt.id, resp.JSON200)
+			}
+		})
+	}
+}

@@ -1,0 +1,82 @@
+package server_test
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/argon2"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
+)
+
+func TestAClientSecretIsShownOnce(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) }).ID
+	made := newApplication(t, a, zone)
+	registered, err := a.Admin.RegisterApplicationWithResponse(t.Context(), zone, client.ApplicationRegistration{Name: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, registered, http.StatusCreated, "")
+	const chosen = "a secret of my own"
+	var later strings.Builder // all that is answered after the secrets were shown
+	for _, request := range []struct{ method, path, body string }{
+		{"GET", "/" + made.ID, ""},
+		{"PATCH", "/" + made.ID, `{"client_secret": "` + chosen + `"}`},
+		{"PATCH", "/" + made.ID, `{"name": "` + chosen + `", "client_secret": 7}`},
+		{"GET", "/" + registered.JSON201.ID, ""},
+		{"GET", "", ""},
+	} {
+		raw := a.Do(request.method, "/v1/zones/"+zone+"/applications"+request.path, request.body, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
+		later.Write(raw.Body)
+	}
+	if err := a.Service.Stop(); err != nil { // writes what is left to log
+		t.Fatal(err)
+	}
+	for _, secret := range []string{made.ClientSecret, registered.JSON201.ClientSecret, chosen} {
+		if strings.Contains(later.String(), secret) || strings.Contains(a.Log.String(), secret) {
+			t.Errorf("%q is in an answer or in the log", secret)
+		}
+		for _, table := range []string{"applications", "audit_entries", "outbox"} {
+			if n := storetest.Value[int](a.DB, "SELECT count(*) FROM "+table+" AS t WHERE strpos(to_jsonb(t)::text, $1) > 0", secret); n > 0 {
+				t.Errorf("%q is in %s", secret, table)
+			}
+		}
+	}
+	if entries := storetest.Value[int](a.DB, "SELECT count(*) FROM audit_entries WHERE payload LIKE '%argon2id$%' OR payload LIKE '%sha256$%'"); entries > 0 {
+		t.Errorf("the hash of a secret is in %d entries", entries)
+	}
+}
+
+func TestOfASecretOnlyItsHashIsKept(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	made := newApplication(t, a, zone)
+	kept := func() string {
+		return storetest.Value[string](a.DB, "SELECT client_secret_hash FROM applications WHERE id = $1", made.ID)
+	}
+	digest := sha256.Sum256([]byte(made.ClientSecret))
+	if want := "sha256$" + base64.RawStdEncoding.EncodeToString(digest[:]); kept() != want {
+		t.Errorf("of a generated secret is kept %q, want %q", kept(), want)
+	}
+	const chosen = "a secret of my own: ß"
+	resp, err := a.Admin.UpdateApplicationWithResponse(t.Context(), zone, made.ID, nil, client.ApplicationPatch{ClientSecret: new(chosen)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, resp, http.StatusOK, "")
+	rest, known := strings.CutPrefix(kept(), "$argon2id$v=19$m=65536,t=3,p=2$")
+	salt, hash, both := strings.Cut(rest, "$")
+	saltBytes, err := base64.RawStdEncoding.DecodeString(salt)
+	want := base64.RawStdEncoding.EncodeToString(argon2.IDKey([]byte(chosen), saltBytes, 3, 65536, 2, 32))
+	if !known || !both || err != nil || len(saltBytes) != 16 || hash != want {
+		t.Errorf("of a chosen secret is kept %q", kept())
+	}
+}

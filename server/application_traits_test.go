@@ -1,0 +1,163 @@
+package server_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
+)
+
+func TestTraitRules(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	global, zoned := a.ClientFor("", "write"), a.ClientFor(zone, "write")
+	many := func(n int) (traits []string) {
+		for i := range n {
+			traits = append(traits, fmt.Sprintf("t%d", i))
+		}
+		return traits
+	}
+	for _, tt := range []struct {
+		name   string
+		as     *client.ClientWithResponses
+		traits []string
+		want   code.Code
+		detail string
+	}{
+		{"none", zoned, []string{}, "", ""},
+		{"every character", zoned, []string{"a", "Z.9_:-", "a::b"}, "", ""},
+		{"as many as there may be", zoned, many(32), "", ""},
+		{"one too many", global, many(33), code.TraitCountExceeded, "at most 32 traits allowed"},
+		{"one too many, all wrong", zoned, slices.Repeat([]string{""}, 33), code.TraitCountExceeded, "at most 32 traits allowed"},
+		{"empty", global, []string{""}, code.TraitInvalid, "traits must be 1..128 chars"},
+		{"the longest", zoned, []string{strings.Repeat("x", 128)}, "", ""},
+		{"too long", global, []string{strings.Repeat("x", 129)}, code.TraitInvalid, "traits must be 1..128 chars"},
+		{"too long and malformed", global, []string{strings.Repeat("!", 129)}, code.TraitInvalid, "traits must be 1..128 chars"},
+		{"a digit first", global, []string{"1a"}, code.TraitInvalid, "trait '1a' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"a space", global, []string{"ok", "a b"}, code.TraitInvalid, "trait 'a b' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"a letter that is not ASCII", global, []string{"é"}, code.TraitInvalid, "trait 'é' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"a line feed at the end", global, []string{"a\n"}, code.TraitInvalid, "trait 'a\n' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"twice", global, []string{"a", "b", "a"}, code.TraitDuplicate, "duplicate trait 'a'"},
+		{"malformed twice", global, []string{"!", "!"}, code.TraitInvalid, "trait '!' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"twice, then malformed", global, []string{"a", "a", "!"}, code.TraitDuplicate, "duplicate trait 'a'"},
+		{"case tells apart", zoned, []string{"a", "A"}, "", ""},
+		{"privileged, by a global token", global, []string{"control:agent", "caracal.sys:x", "control"}, "", ""},
+		{"control", zoned, []string{"control:agent"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
+		{"control alone", zoned, []string{"control"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
+		{"caracal.sys", zoned, []string{"a", "caracal.sys:x:y"}, code.TraitForbidden, "trait namespace 'caracal.sys' requires global admin scope"},
+		{"privileged, then malformed", zoned, []string{"control:x", "!"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
+		{"malformed, then privileged", zoned, []string{"!", "control:x"}, code.TraitInvalid, "trait '!' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"almost privileged", zoned, []string{"controlx:y", "Control:x", "caracal.sys.x", "caracal:sys", "x:control:y"}, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			created, err := tt.as.CreateApplicationWithResponse(t.Context(), zone, client.NewApplication{Name: "x", RegistrationMethod: "managed", Traits: &tt.traits})
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, created, http.StatusCreated, tt.want)
+			id := newApplication(t, a, zone, "before").ID
+			updated, err := tt.as.UpdateApplicationWithResponse(t.Context(), zone, id, nil, client.ApplicationPatch{Traits: &tt.traits})
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, updated, http.StatusOK, tt.want)
+			now := readApplication(t, a.Admin, zone, id)
+			if tt.want == "" {
+				if !slices.Equal(*now.Traits, tt.traits) {
+					t.Errorf("its traits are %q", *now.Traits)
+				}
+				return
+			}
+			for _, refused := range []servertest.Response{created, updated} {
+				if problem := problemOf(t, refused); problem.Detail == nil || *problem.Detail != tt.detail {
+					t.Errorf("got %s, want the detail %q", refused.GetBody(), tt.detail)
+				}
+			}
+			if !slices.Equal(*now.Traits, []string{"before"}) {
+				t.Errorf("its traits are %q, though they were refused", *now.Traits)
+			}
+		})
+	}
+}
+
+func TestTraitsAreShownToGlobalCallersOnly(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	for _, tt := range []struct {
+		name  string
+		scope string
+		shown bool
+	}{
+		{"global", "", true}, {"zone", zone, false},
+	} {
+		for _, traits := range [][]string{{}, {"team:a"}} {
+			id := newApplication(t, a, zone, traits...).ID
+			t.Run(fmt.Sprint(tt.name, traits), func(t *testing.T) {
+				t.Parallel()
+				as := a.ClientFor(tt.scope, "write")
+				listed, err := as.ListApplicationsWithResponse(t.Context(), zone, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				servertest.Expect(t, listed, http.StatusOK, "")
+				changed, err := as.UpdateApplicationWithResponse(t.Context(), zone, id, nil, client.ApplicationPatch{Name: new("x")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				servertest.Expect(t, changed, http.StatusOK, "")
+				at := slices.IndexFunc(*listed.JSON200, func(one client.Application) bool { return one.ID == id })
+				for way, one := range map[string]client.Application{"get": readApplication(t, as, zone, id), "list": (*listed.JSON200)[at], "patch": *changed.JSON200} {
+					if (one.Traits != nil) != tt.shown || tt.shown && !slices.Equal(*one.Traits, traits) {
+						t.Errorf("%s shows %+v", way, one)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestAZoneTokenCannotTouchWhatHoldsAPrivilegedTrait(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	id := newApplication(t, a, zone, "team:a", "control:agent").ID
+	zoned := a.ClientFor(zone, "write")
+	row := func() string {
+		return storetest.Value[string](a.DB, "SELECT to_jsonb(applications)::text FROM applications WHERE zone_id = $1 AND id = $2", zone, id)
+	}
+	before := row()
+	for name, patch := range map[string]client.ApplicationPatch{
+		"name": {Name: new("x")}, "secret": {ClientSecret: new("a-secret-of-my-own")}, "traits": {Traits: &[]string{}},
+	} {
+		resp, err := zoned.UpdateApplicationWithResponse(t.Context(), zone, id, nil, patch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		servertest.Expect(t, resp, 0, code.TraitForbidden)
+		if detail := problemOf(t, resp).Detail; detail == nil || *detail != "trait namespace 'control' requires global admin scope" {
+			t.Errorf("%s: got %s", name, resp.Body)
+		}
+	}
+	resp, err := zoned.DeleteApplicationWithResponse(t.Context(), zone, id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, resp, 0, code.TraitForbidden)
+	if after := row(); after != before {
+		t.Errorf("it was\n%s\nand is\n%s", before, after)
+	}
+	removed, err := a.ClientFor("", "write").DeleteApplicationWithResponse(t.Context(), zone, id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, removed, http.StatusNoContent, "")
+}

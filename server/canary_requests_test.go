@@ -1,0 +1,188 @@
+package server_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"caracal.run/management/server/servertest"
+)
+
+// A secretConfig is a provider's configuration with secrets in it.
+type secretConfig struct{ kind, config string }
+
+func (w *watched) secretConfigs() []secretConfig {
+	const oauth = `"token_endpoint":"https://id.example.com/token","client_id":"me","allowed_token_hosts":["id.example.com"]`
+	const people = oauth + `,"authorization_endpoint":"https://id.example.com/a","redirect_uri":"https://app.example.com/b"`
+	pem := func() string {
+		return `"-----BEGIN PRIVATE KEY-----\n` + w.secret() + `\n\u003c&\"-----END PRIVATE KEY-----\n"`
+	}
+	s := func() string { return `"` + w.secret() + `"` }
+	return []secretConfig{
+		{"api_key", `{"header_name":"X-Key","api_key":` + s() + `}`},
+		{"api_key", `{"auth_location":"query","query_param_name":"key","api_key":` + s() + `}`},
+		{"bearer_token", `{"bearer_token":` + s() + `}`},
+		{"oauth2_client_credentials", `{` + oauth + `,"client_secret":` + s() + `}`},
+		{"oauth2_client_credentials", `{` + oauth + `,"client_auth_method":"private_key_jwt","key_id":"1","private_key":` + pem() + `}`},
+		{"oauth2_authorization_code", `{` + people + `,"client_secret":` + s() + `}`},
+		// Refused: for what stands beside the secret, for where it stands, for what it is.
+		{"api_key", `{"header_name":7,"api_key":` + s() + `}`},
+		{"api_key", `{"header_name":"not a header","api_key":` + s() + `}`},
+		{"api_key", `{"api_key":` + s() + `}`},
+		{"api_key", `{"header_name":"X-Key","api_key":` + s() + `,"unheard_of":` + s() + `}`},
+		{"api_key", `{"header_name":"X-Key","api_key":[` + s() + `]}`},
+		{"api_key", `{"header_name":"X-Key","api_key":{"text":` + s() + `}}`},
+		{"api_key", `{"header_name":"X-Key","api_key":` + s() + `,"api_key":7}`},
+		{"api_key", `{"header_name":"X-Key","bearer_token":` + s() + `}`},
+		{"api_key", `{"header_name":"X-Key","api_key":` + s() + `,"auth_scheme":"` + `b@d"}`},
+		{"api_key", `{"header_name":"X-Key","api_key":` + s() + `,"allow_runtime_injection":"yes"}`},
+		{"none", `{"api_key":` + s() + `,"client_secret":` + s() + `,"private_key":` + pem() + `,"bearer_token":` + s() + `}`},
+		{"caracal_mandate", `{"bearer_token":` + s() + `}`},
+		{"bearer_token", `{"bearer_token":` + s() + `,"allowed_token_hosts":["1.2.3.4:80"]}`},
+		{"oauth2_client_credentials", `{"client_secret":` + s() + `}`},
+		{"oauth2_client_credentials", `{` + oauth + `,"client_secret":` + s() + `,"private_key":` + pem() + `}`},
+		{"oauth2_client_credentials", `{` + oauth + `,"client_auth_method":"private_key_jwt","client_secret":` + s() + `}`},
+		{"oauth2_client_credentials", `{` + oauth + `,"client_auth_method":"none","private_key":` + pem() + `}`},
+		{"oauth2_client_credentials", `{` + oauth + `,"client_secret":` + s() + `,"token_params":{"client_secret":` + s() + `}}`},
+		{"oauth2_authorization_code", `{` + people + `,"client_auth_method":"private_key_jwt","private_key":` + pem() + `}`},
+		{"oauth2_authorization_code", `{` + people + `,"client_secret":` + s() + `,"authorization_params":{"state":"x"}}`},
+		{"unheard_of", `{"api_key":` + s() + `}`},
+		{"api_key", s()},
+		{"api_key", `[` + s() + `]`},
+	}
+}
+
+// hides says whether an operation takes a secret or makes one.
+func hides(op servertest.Operation) bool {
+	return slices.Contains([]string{"createAdminToken", "createApplication", "registerApplication", "updateApplication", "createProvider"}, op.OperationID)
+}
+
+// plantedMembers are the secret members of request bodies that requests puts secrets
+// into.
+var plantedMembers = []string{"api_key", "bearer_token", "client_secret", "private_key"}
+
+// A request is one way to call an operation.
+type request struct {
+	query, body string
+	headers     []string
+}
+
+// requestsTo are all the ways in which an operation is called here.
+func (w *watched) requestsTo(op servertest.Operation) (all []request) {
+	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", w.zone.ID, "0198c0de-0000-7000-8000-00000000000b", w.ids["applications"],
+		"0198c0de-0000-7000-8000-00000000000c", w.ids["providers"], "https://invoices.example.com", "https://"+strings.ToLower(op.OperationID)+".example.com")
+	with := append(bearer(w.admin), "Content-Type", jsonType)
+	as := func(authorization string) []string {
+		return []string{"Authorization", authorization, "Content-Type", jsonType}
+	}
+	right := "" // a body that is right
+	if takesBody(op) {
+		for _, text := range examples(w.t, op) {
+			right = known.Replace(text)
+			for _, example := range []string{"a-key-of-the-upstreams-making", "another-key-of-the-upstreams-making", "a-secret-of-the-issuers-making", "a-secret-of-your-own-making"} {
+				right = strings.ReplaceAll(right, example, w.secret())
+			}
+			all = append(all, request{body: right, headers: with})
+		}
+		secret := w.secret()
+		for _, wrong := range []string{
+			secret, `{"client_secret":"` + secret, `{"client_secret":"` + secret + `"}}`, `{"client_secret":"` + secret + `",}`, `["` + secret + `"]`, `"` + secret + `"`, `{"client_secret":"` + secret + "\xff\"}",
+			strings.TrimSuffix(right, "}") + `,"client_secret":7,"unheard_of":"` + secret + `"}`,
+			strings.TrimSuffix(right, "}") + `,"password":{"is":["` + secret + `"]}}`,
+			strings.TrimSuffix(right, "}") + `,"client_secret":"a\u0000` + secret + `"}`,
+			`{"client_secret":"` + stem[:10] + `"}`, `{"client_secret":["` + secret + `"]}`, `{"client_secret":{"is":"` + secret + `"}}`, `{"client_secret":"` + strings.Repeat(secret, 60) + `"}`,
+			`{"client_secret":"` + secret + `","name":7}`, `{"client_secret":"` + secret + `","name":""}`,
+			`{"client_secret":"` + strings.Repeat(secret, 4000) + `"}`,
+		} {
+			all = append(all, request{body: wrong, headers: with})
+		}
+		all = append(all,
+			request{body: "client_secret=" + w.secret(), headers: append(bearer(w.admin), "Content-Type", "application/x-www-form-urlencoded")},
+			request{body: right, headers: append(bearer(w.admin), "Content-Type", "application/json; charset="+w.secret())},
+			request{body: right, headers: append(with, "Content-Encoding", w.secret())})
+	} else {
+		with = bearer(w.admin)
+		all = append(all, request{headers: with})
+	}
+	if collectionOf(op) == "providers" || strings.HasSuffix(op.Path, "/providers") {
+		for _, c := range w.secretConfigs() {
+			switch op.Method {
+			case http.MethodPost:
+				if takesBody(op) {
+					all = append(all, request{body: `{"name":"Secretive","kind":"` + c.kind + `","config_json":` + c.config + `}`, headers: with})
+				}
+			case http.MethodPatch:
+				all = append(all, request{body: `{"config_json":` + c.config + `}`, headers: with}, request{body: `{"kind":"` + c.kind + `","config_json":` + c.config + `}`, headers: with})
+			}
+		}
+	}
+	if w.brief {
+		return append(all, request{"?token=" + w.secret(), right, with}, request{"", right, as("Bearer " + w.secret())})
+	}
+	return append(all,
+		request{"?token=" + w.secret() + "&client_secret=" + w.secret(), right, with},
+		request{"?limit=" + w.secret(), right, with},
+		request{"?cursor=" + w.secret(), right, with},
+		request{"?cursor=%zz" + w.secret(), right, with},
+		request{"?limit=1&access_token=" + w.secret(), right, with},
+		request{"", right, as("Bearer " + w.secret())},
+		request{"", right, as("bearer " + w.admin)},
+		request{"", right, as("Basic " + w.secret())},
+		request{"", right, as("Bearer " + strings.Repeat(w.secret(), 300))},
+		request{"", right, append(bearer(w.admin), "Authorization", "Bearer "+w.secret())},
+		request{"", right, append(slices.Clone(with), "Cookie", "session="+w.secret(), "X-Api-Key", w.secret(), "traceparent", w.secret(), "tracestate", "a="+w.secret(), "baggage", "secret="+w.secret(),
+			"X-Request-Id", "no id: "+w.secret(), "X-Forwarded-For", w.secret(), "Accept", w.secret(), "User-Agent", w.secret(), "Referer", "https://x.example.com/?token="+w.secret())},
+		request{"", right, append(slices.Clone(with), "Accept", "application/problem+json", "If-Match", `"`+w.secret()+`"`)},
+		request{"", right, append(slices.Clone(with), "If-Match", w.secret())})
+}
+
+// examples are an operation's requests as the spec shows them.
+func examples(t *testing.T, op servertest.Operation) (all []string) {
+	t.Helper()
+	shown := op.RequestBody.Value.Content.Get(jsonType).Examples
+	for _, name := range slices.Sorted(maps.Keys(shown)) {
+		text, err := json.Marshal(shown[name].Value.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, string(text))
+	}
+	return all
+}
+
+// lastEnds are all operations: those that end something after those that need
+// it, and what is below a zone before the zone.
+func lastEnds() []servertest.Operation {
+	all := slices.Clone(servertest.Operations())
+	slices.SortStableFunc(all, func(a, b servertest.Operation) int {
+		ends := func(o servertest.Operation) int {
+			if o.Method != http.MethodDelete {
+				return 0
+			}
+			return 100 - strings.Count(o.Path, "/")
+		}
+		return ends(a) - ends(b)
+	})
+	return all
+}
+
+func (w *watched) everyOperation(only func(servertest.Operation) bool) {
+	w.t.Helper()
+	for _, op := range lastEnds() {
+		if !only(op) {
+			continue
+		}
+		path := w.path(op, w.ids[collectionOf(op)])
+		if has(op, "path", "id") && w.ids[collectionOf(op)] == "" {
+			w.t.Fatalf("furnish one of %s", collectionOf(op))
+		}
+		for _, r := range w.requestsTo(op) {
+			raw := w.send(op.Method, path+r.query, r.body, r.headers...)
+			w.met[fmt.Sprintf("%s %d", op.OperationID, raw.Response.StatusCode)] = true
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package egress_test
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"caracal.run/management/server/egress"
+)
+
+func TestFailuresOnTheWay(t *testing.T) {
+	t.Parallel()
+	gone := errors.New("no route to 10.1.2.3 from 10.1.2.4")
+	// plain says this without TLS, once it has heard something, and hangs up.
+	plain := func(say string) func(*egress.Options) {
+		return func(o *egress.Options) {
+			o.Dial = func(context.Context, string, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				go func() {
+					defer theirs.Close()
+					theirs.Read(make([]byte, 4096))
+					io.WriteString(theirs, say)
+				}()
+				return ours, nil
+			}
+		}
+	}
+	tests := []struct {
+		name    string
+		url     string
+		handle  http.HandlerFunc
+		change  func(*egress.Options)
+		want    egress.Kind
+		because error
+	}{
+		{name: "no such name", want: egress.NotResolved, because: gone, change: func(o *egress.Options) {
+			o.Resolver = resolver(func(context.Context, string, string) ([]netip.Addr, error) { return nil, gone })
+		}},
+		{name: "no address", want: egress.NotResolved, change: answers()},
+		{name: "no connection", want: egress.NotConnected, because: gone, change: func(o *egress.Options) {
+			o.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, gone }
+		}},
+		{name: "certificate for another name", want: egress.TLSFailed, url: "https://token.example.org/"},
+		{name: "certificate of nobody", want: egress.TLSFailed, change: func(o *egress.Options) { o.RootCAs = x509.NewCertPool() }},
+		{name: "certificate unknown to the system", want: egress.TLSFailed, change: func(o *egress.Options) { o.RootCAs = nil }},
+		{name: "no TLS", want: egress.TLSFailed, change: plain("HTTP/1.1 200 OK\r\n\r\n")},
+		{name: "hung up", want: egress.TLSFailed, change: plain("")},
+		{name: "hung up before the answer", want: egress.NoAnswer, handle: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		{name: "hung up in the answer", want: egress.NoAnswer, handle: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "10")
+			w.Write([]byte("half"))
+		}},
+		{name: "no HTTP", want: egress.NoAnswer, handle: raw("220 mail.example.com ESMTP\r\n")},
+		{name: "huge header", want: egress.NoAnswer, handle: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Huge", strings.Repeat("a", 64<<10))
+		}},
+		{name: "endless header", want: egress.NoAnswer, handle: endless("HTTP/1.1 200 OK\r\n", "X-Again: and again\r\n")},
+		{name: "endless line of a header", want: egress.NoAnswer, handle: endless("HTTP/1.1 200 OK\r\nX: ", "and again ")},
+		{name: "endless early answers", want: egress.NoAnswer, handle: endless("", "HTTP/1.1 103 Early Hints\r\n\r\n")},
+		{name: "endless body", want: egress.BodyTooLarge, handle: endless("HTTP/1.1 200 OK\r\n\r\n", "and again ")},
+		{name: "endless body in chunks", want: egress.BodyTooLarge, handle: endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "5\r\nagain\r\n")},
+		{name: "large body with a length", want: egress.BodyTooLarge, handle: func(w http.ResponseWriter, _ *http.Request) {
+			w.Write(make([]byte, 64<<10+1))
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var change []func(*egress.Options)
+			if tt.change != nil {
+				change = append(change, tt.change)
+			}
+			r := newRig(t, tt.handle, change...)
+			request := post("https://token.example.com/oauth/token?key=swordfish")
+			if tt.url != "" {
+				request.URL, request.AllowedHosts = tt.url, []string{"token.example.org"}
+			}
+			got, err := r.Do(t.Context(), request)
+			expect(t, err, tt.want)
+			if tt.because != nil && !errors.Is(err, tt.because) {
+				t.Errorf("%v does not lead to its cause", err)
+			}
+			if got.Status != 0 || got.Header != nil || got.Body != nil || got.Duration <= 0 {
+				t.Errorf("a failure has the response %+v", got)
+			}
+		})
+	}
+}
+
+func TestEverythingEndsInTime(t *testing.T) {
+	t.Parallel()
+	const timeout = 250 * time.Millisecond
+	tests := []struct {
+		name   string
+		handle http.HandlerFunc
+		change func(*egress.Options)
+	}{
+		{name: "look-up", change: func(o *egress.Options) {
+			o.Resolver = resolver(func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+		}},
+		{name: "connection", change: func(o *egress.Options) { o.Dial = silent }},
+		{name: "handshake", change: func(o *egress.Options) {
+			o.Dial = func(context.Context, string, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				go io.Copy(io.Discard, theirs)
+				return ours, nil
+			}
+		}},
+		{name: "header that does not come", handle: func(_ http.ResponseWriter, q *http.Request) {
+			io.Copy(io.Discard, q.Body) // the server notices a hang-up only then
+			<-q.Context().Done()
+			panic(http.ErrAbortHandler) // or it answers after all
+		}},
+		{name: "header byte by byte", handle: slow("HTTP/1.1 200 OK\r\nX: ")},
+		{name: "body byte by byte", handle: slow("HTTP/1.1 200 OK\r\n\r\n")},
+		{name: "body byte by byte, with a length", handle: slow("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")},
+		{name: "chunks byte by byte", handle: slow("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			change := []func(*egress.Options){waitUntil(timeout)}
+			if tt.change != nil {
+				change = append(change, tt.change)
+			}
+			r := newRig(t, tt.handle, change...)
+			got, err := r.Do(t.Context(), post("https://token.example.com/"))
+			expect(t, err, egress.TimedOut)
+			if got.Duration < timeout {
+				t.Errorf("it took %v", got.Duration)
+			}
+		})
+	}
+}
+
+func TestTheCallersContextIsHonoured(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 1)
+	r := newRig(t, func(_ http.ResponseWriter, q *http.Request) {
+		io.Copy(io.Discard, q.Body)
+		asked <- struct{}{}
+		<-q.Context().Done()
+		panic(http.ErrAbortHandler)
+	})
+	t.Run("deadline", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := r.Do(ctx, post("https://token.example.com/"))
+		expect(t, err, egress.TimedOut)
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		select { // what the run before may have left
+		case <-asked:
+		default:
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			<-asked
+			cancel()
+		}()
+		_, err := r.Do(ctx, post("https://token.example.com/"))
+		expect(t, err, egress.Canceled)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v does not lead to context.Canceled", err)
+		}
+	})
+}

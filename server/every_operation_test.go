@@ -1,0 +1,189 @@
+package server_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+)
+
+func TestEveryOperationRefusesAStranger(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	mapSlice(t, private, func(t *testing.T, op servertest.Operation) {
+		for _, headers := range [][]string{
+			nil,
+			{"Authorization", "Bearer "},
+			{"Authorization", "bearer " + servertest.Bootstrap},
+			{"Authorization", "Basic " + servertest.Bootstrap},
+			{"Authorization", "Bearer " + servertest.Bootstrap, "Authorization", "Bearer " + servertest.Bootstrap},
+			{"Authorization", "Bearer " + strings.Repeat("x", 4097)},
+			{"Authorization", "Bearer cat_" + strings.Repeat("A", 43)},
+		} {
+			// What else is wrong makes no difference to a stranger.
+			raw := w.Do(op.Method, w.path(op, strings.Repeat("x", 200)), "{", headers...)
+			servertest.Expect(t, raw, 0, code.InvalidAdminToken)
+			if raw.Header.Get("WWW-Authenticate") != "Bearer" {
+				t.Error("it does not say how to authenticate")
+			}
+		}
+	})
+}
+
+func TestAReadTokenWritesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	token := w.Token("", "read").Token
+	mapSlice(t, writes, func(t *testing.T, op servertest.Operation) {
+		raw := w.Do(op.Method, w.path(op, "x"), "{", bearer(token)...)
+		servertest.Expect(t, raw, 0, code.AdminTokenReadOnly)
+	})
+}
+
+func TestEveryOperationRefusesAPathThatIsNoID(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	mapSlice(t, func(op servertest.Operation) bool { return has(op, "path", "") }, func(t *testing.T, op servertest.Operation) {
+		for _, bad := range []string{strings.Repeat("x", 129), "a%00b", "a%2Fb", "a%20b", "%C3%A9", "a%2541", "a'--"} {
+			for _, name := range []string{"zoneId", "id"} {
+				if !has(op, "path", name) {
+					continue
+				}
+				path := w.path(servertest.Operation{Path: strings.ReplaceAll(op.Path, "{"+name+"}", bad)}, "x")
+				raw := w.Do(op.Method, path, body(t, op), append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
+				servertest.Expect(t, raw, 0, code.InvalidParams)
+			}
+		}
+	})
+}
+
+func TestAnIDOf128CharactersIsLookedUp(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	raw := w.Do("GET", "/v1/zones/"+strings.Repeat("x", 128), "", bearer(servertest.Bootstrap)...)
+	servertest.Expect(t, raw, 0, code.ZoneNotFound)
+	raw = w.Do("GET", "/v1/zones/"+strings.ReplaceAll(w.zone.ID, "0", "%30"), "", bearer(servertest.Bootstrap)...)
+	servertest.Expect(t, raw, http.StatusOK, "")
+}
+
+func TestEveryListRefusesAQueryThatIsWrong(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	other := w.Do("GET", "/v1/zones?limit=1", "", bearer(servertest.Bootstrap)...)
+	servertest.Expect(t, other, http.StatusOK, "")
+	mapSlice(t, func(op servertest.Operation) bool { return has(op, "query", "limit") }, func(t *testing.T, op servertest.Operation) {
+		for _, bad := range []string{
+			"limit=0", "limit=501", "limit=-1", "limit=1.5", "limit=abc", "limit=", "limit=1&limit=2", "limit=99999999999999999999", "limit=%00",
+			"cursor=", "cursor=" + strings.Repeat("A", 513), "cursor=A&cursor=B", "cursor=%00", "limit=%zz",
+		} {
+			raw := w.Do(op.Method, w.path(op, "x")+"?"+bad, "", bearer(servertest.Bootstrap)...)
+			servertest.Expect(t, raw, 0, code.InvalidQuery)
+		}
+		for _, bad := range []string{"A", "!", "AQ", strings.Repeat("A", 512), "eyJ0cyI6Inllc3RlcmRheSIsImlkIjoiYSJ9", "Af__________f_________8A", "%F0%9F%92%A3"} {
+			raw := w.Do(op.Method, w.path(op, "x")+"?cursor="+bad, "", bearer(servertest.Bootstrap)...)
+			servertest.Expect(t, raw, 0, code.InvalidCursor)
+		}
+		raw := w.Do(op.Method, w.path(op, "x")+"?unknown=%00&limit=500", "", bearer(servertest.Bootstrap)...)
+		servertest.Expect(t, raw, http.StatusOK, "")
+	})
+}
+
+func TestEveryOperationRefusesABodyThatIsHostile(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t, "API_BODY_LIMIT_BYTES=65536")
+	deep := strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000)
+	mapSlice(t, takesBody, func(t *testing.T, op servertest.Operation) {
+		invalid := code.Code("")
+		for _, c := range op.Codes("400") {
+			if code.Table[code.Code(c)].In == "body" {
+				invalid = code.Code(c)
+			}
+		}
+		right := strings.TrimSuffix(body(t, op), "}")
+		closed := closed(op)
+		for _, tt := range []struct {
+			name, kind, body string
+			want             code.Code
+		}{
+			{"nothing", jsonType, "", code.InvalidJSON},
+			{"half", jsonType, `{"name":`, code.InvalidJSON},
+			{"two", jsonType, right + `}{}`, code.InvalidJSON},
+			{"no JSON", jsonType, "name=x", code.InvalidJSON},
+			{"no UTF-8", jsonType, "{\"name\":\"\xff\"}", code.InvalidJSON},
+			{"deeper than the decoder goes", jsonType, strings.Repeat(deep[:10_000], 2) + strings.Repeat(deep[10_000:], 2), code.InvalidJSON},
+			{"deep", jsonType, deep, code.InvalidJSON},
+			{"deep in a member", jsonType, `{"x":` + deep[5_000:15_000] + `}`, code.InvalidJSON},
+			{"null", jsonType, "null", invalid},
+			{"a list", jsonType, "[]", invalid},
+			{"a string", jsonType, `"x"`, invalid},
+			{"a huge number", jsonType, "1e400", invalid},
+			{"a NUL", jsonType, right + `,"x":"a\u0000b"}`, invalid},
+			{"a NUL in a name", jsonType, right + `,"a\u0000b":1}`, invalid},
+			{"too large", jsonType, `{"x":"` + strings.Repeat("x", 70_000) + `"}`, code.PayloadTooLarge},
+			{"a form", "application/x-www-form-urlencoded", "name=x", code.UnsupportedMediaType},
+			{"text", "text/plain", right + "}", code.UnsupportedMediaType},
+			{"no type", "", right + "}", code.UnsupportedMediaType},
+			{"a broken type", "application/json; =", right + "}", code.UnsupportedMediaType},
+		} {
+			headers := bearer(servertest.Bootstrap)
+			if tt.kind != "" {
+				headers = append(headers, "Content-Type", tt.kind)
+			}
+			raw := w.Do(op.Method, w.path(op, "x"), tt.body, headers...)
+			if raw.Response.StatusCode != code.Table[tt.want].Status || decode[client.Problem](t, raw).Error != string(tt.want) {
+				t.Errorf("%s: answered %d %s, want %s", tt.name, raw.Response.StatusCode, raw.Body, tt.want)
+			}
+		}
+		for _, unknown := range []string{"unheard_of", "__proto__"} {
+			raw := w.Do(op.Method, w.path(op, "x"), right+`,"`+unknown+`":{}}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
+			if refused := strings.Contains(string(raw.Body), string(invalid)); refused != closed {
+				t.Errorf("with a member %s it answered %d %s", unknown, raw.Response.StatusCode, raw.Body)
+			}
+		}
+		raw := w.Do(op.Method, w.path(op, "x"), "", bearer(servertest.Bootstrap)...)
+		servertest.Expect(t, raw, 0, invalid)
+		raw = w.Do(op.Method, w.path(op, "x"), right+"}", append(bearer(servertest.Bootstrap), "Content-Type", jsonType, "Content-Encoding", "gzip")...)
+		servertest.Expect(t, raw, 0, code.UnsupportedMediaType)
+		// What a body is like is nobody's business who may not call.
+		raw = w.Do(op.Method, w.path(op, "x"), strings.Repeat("x", 70_000), "Content-Type", jsonType)
+		servertest.Expect(t, raw, 0, code.InvalidAdminToken)
+	})
+}
+
+func TestHEADAnswersWhereverGETDoes(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	mapSlice(t, func(op servertest.Operation) bool { return op.Method == http.MethodGet && !has(op, "path", "id") }, func(t *testing.T, op servertest.Operation) {
+		get := w.Do("GET", w.path(op, ""), "", bearer(servertest.Bootstrap)...)
+		head := w.Do("HEAD", w.path(op, ""), "", bearer(servertest.Bootstrap)...)
+		if head.Response.StatusCode != get.Response.StatusCode || len(head.Body) != 0 {
+			t.Errorf("GET answered %d, HEAD %d with %d bytes", get.Response.StatusCode, head.Response.StatusCode, len(head.Body))
+		}
+		for _, name := range []string{"Content-Type", "Etag", "Link"} {
+			if head.Header.Get(name) != get.Header.Get(name) {
+				t.Errorf("%s: GET %q, HEAD %q", name, get.Header.Get(name), head.Header.Get(name))
+			}
+		}
+	})
+}
+
+func TestEveryOperationIsDescribed(t *testing.T) {
+	t.Parallel()
+	mapSlice(t, func(servertest.Operation) bool { return true }, func(t *testing.T, op servertest.Operation) {
+		if op.Summary == "" || op.Description == "" || len(op.Tags) != 1 {
+			t.Error("it lacks a summary, a description or its tag")
+		}
+		for status, response := range op.Responses.Map() {
+			media := response.Value.Content.Get(jsonType)
+			if status < "300" && media != nil && len(media.Examples) == 0 {
+				t.Errorf("its answer %s has no example", status)
+			}
+		}
+		if takesBody(op) {
+			body(t, op)
+		}
+	})
+}

@@ -1,0 +1,220 @@
+package server_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+)
+
+func TestAZoneTokenCanDoNothingToAnotherZone(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	own := w.Zone()
+	token := w.Token(own.ID, "write").Token
+	application, err := w.Admin.CreateApplicationWithResponse(t.Context(), w.zone.ID, client.NewApplication{Name: "theirs", RegistrationMethod: "managed"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := map[string]string{ // collection -> the id of one of the other zone's
+		"applications": application.JSON201.ID,
+		"admin-tokens": w.Token(w.zone.ID, "write").ID,
+		"dead-letters": w.DB.DeadLetter(w.zone.ID),
+		"providers":    w.DB.Provider(w.zone.ID),
+		"resources":    w.DB.Resource(w.zone.ID),
+	}
+	before := everythingOf(w.DB, w.zone.ID)
+	tried := 0
+	mapSlice(t, scoped, func(t *testing.T, op servertest.Operation) {
+		tried++
+		id := foreign[collectionOf(op)]
+		if has(op, "path", "id") && id == "" {
+			t.Fatalf("add to this test one of the other zone's %s", collectionOf(op))
+		}
+		with := append(bearer(token), "Content-Type", jsonType)
+		raw := w.Do(op.Method, w.path(op, id), body(t, op), with...)
+		servertest.Expect(t, raw, 0, code.AdminTokenZoneMismatch)
+		if has(op, "path", "zoneId") && id != "" {
+			path := strings.ReplaceAll(w.path(op, id), w.zone.ID, own.ID)
+			raw := w.Do(op.Method, path, body(t, op), with...)
+			if raw.Response.StatusCode != http.StatusNotFound {
+				t.Errorf("below its own zone it answered %d: %s", raw.Response.StatusCode, raw.Body)
+			}
+		}
+	})
+	if after := everythingOf(w.DB, w.zone.ID); after != before {
+		t.Errorf("the other zone was\n%s\nand is\n%s", before, after)
+	}
+	t.Logf("%d operations were tried", tried)
+}
+
+// No query says to a zone's token anything of another zone: neither an id in any
+// parameter, known or not, nor a cursor that was made there.
+func TestNoQueryReachesAnotherZone(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	own := w.Zone()
+	ids := furnished(t, w.API, w.zone.ID, theirs)
+	furnished(t, w.API, own.ID, "ours")
+	token := w.Token(own.ID, "write").Token
+	before := everythingOf(w.DB, w.zone.ID)
+	tried, operations := 0, 0
+	mapSlice(t, func(op servertest.Operation) bool { return private(op) && op.Method == http.MethodGet }, func(t *testing.T, op servertest.Operation) {
+		operations++
+		ask := func(query string) servertest.RawResponse {
+			tried++
+			path := strings.ReplaceAll(strings.ReplaceAll(op.Path, "{zoneId}", own.ID), "{id}", ids[collectionOf(op)])
+			raw := w.Do(op.Method, path+"?"+query, "", bearer(token)...)
+			if strings.Contains(string(raw.Body), theirs) {
+				t.Errorf("?%s shows %s", query, raw.Body)
+			}
+			return raw
+		}
+		plain := ask("")
+		names := []string{"zone_id", "zoneId", "zone", "id", "application_id", "provider_id", "filter", "all_zones"}
+		for _, p := range op.Parameters {
+			if p.Value.In == "query" {
+				names = append(names, p.Value.Name)
+			}
+		}
+		for _, name := range names {
+			for _, id := range append(slices.Collect(maps.Values(ids)), "*", "-") {
+				raw := ask(name + "=" + url.QueryEscape(id))
+				if slices.Contains([]string{"limit", "cursor"}, name) && plain.Response.StatusCode == http.StatusOK {
+					if raw.Response.StatusCode != http.StatusBadRequest {
+						t.Errorf("%s=%s answered %d", name, id, raw.Response.StatusCode)
+					}
+				} else if raw.Response.StatusCode != plain.Response.StatusCode {
+					t.Errorf("%s=%s answered %d, and %d without", name, id, raw.Response.StatusCode, plain.Response.StatusCode)
+				}
+			}
+		}
+		if !has(op, "query", "cursor") || !has(op, "path", "zoneId") {
+			return
+		}
+		first := w.Do(op.Method, w.path(op, "")+"?limit=1", "", bearer(servertest.Bootstrap)...)
+		servertest.Expect(t, first, http.StatusOK, "")
+		_, cursor, found := strings.Cut(next(first), "cursor=")
+		if !found {
+			t.Fatalf("the other zone's list has no second page: %s", first.Body)
+		}
+		servertest.Expect(t, w.Do(op.Method, w.path(op, "")+"?cursor="+cursor, "", bearer(servertest.Bootstrap)...), http.StatusOK, "")
+		servertest.Expect(t, ask("cursor="+cursor), 0, code.InvalidCursor)
+	})
+	if after := everythingOf(w.DB, w.zone.ID); after != before {
+		t.Errorf("the other zone was\n%s\nand is\n%s", before, after)
+	}
+	t.Logf("%d queries were tried with %d operations", tried, operations)
+}
+
+// No member of any body leads from a zone to another: each string in each body,
+// however deep, is replaced by each of the other zone's ids, one at a time. What
+// is stored as a text is harmless; what is a reference leads nowhere.
+func TestNoBodyReachesAnotherZone(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	own := w.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) })
+	foreign, ours := furnished(t, w.API, w.zone.ID, theirs), furnished(t, w.API, own.ID, "ours")
+	values := slices.Sorted(maps.Values(foreign))
+	values = append(values, w.zone.Slug, "provider://of-"+foreign["applications"], "https://"+foreign["providers"]+".example.com", "*")
+	token := w.Token(own.ID, "write").Token
+	before := everythingOf(w.DB, w.zone.ID)
+	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", own.ID, "0198c0de-0000-7000-8000-00000000000b", ours["applications"], "0198c0de-0000-7000-8000-00000000000c", ours["providers"])
+	tried, operations, references, succeeded := 0, 0, 0, 0
+	mapSlice(t, func(op servertest.Operation) bool { return private(op) && takesBody(op) }, func(t *testing.T, op servertest.Operation) {
+		operations++
+		path := strings.ReplaceAll(strings.ReplaceAll(op.Path, "{zoneId}", own.ID), "{id}", ours[collectionOf(op)])
+		send := func(where string, body map[string]any) {
+			if _, slow := body["client_secret"]; slow && where != "client_secret" { // to hash, and it is no reference
+				delete(body, "client_secret")
+			}
+			tried++
+			text, err := json.Marshal(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw := w.Do(op.Method, path, string(text), append(bearer(token), "Content-Type", jsonType)...)
+			status := raw.Response.StatusCode
+			name := where[strings.LastIndex(where, ".")+1:]
+			switch {
+			case !has(op, "path", "zoneId"):
+				servertest.Expect(t, raw, 0, code.AdminTokenZoneMismatch)
+			case slices.Contains([]string{"zone_id", "zoneId", "id"}, name): // which no body below a zone has
+				if closed(op) && status != http.StatusBadRequest || status >= 500 {
+					t.Errorf("%s: answered %d to %s", where, status, text)
+				}
+			case strings.HasSuffix(name, "_id") && name != "client_id" && name != "key_id": // which are somebody else's ids
+				references++
+				if status != http.StatusNotFound {
+					t.Errorf("%s: answered %d to %s", where, status, text)
+				}
+			case status < 300:
+				succeeded++
+				for reference, value := range decode[map[string]any](t, raw) {
+					if id, _ := value.(string); (reference == "id" || strings.HasSuffix(reference, "_id")) && slices.Contains(values, id) {
+						t.Errorf("%s: it answers %s with %s to %s", where, reference, id, text)
+					}
+				}
+			case status >= 500 || status == http.StatusUnauthorized:
+				t.Errorf("%s: answered %d to %s: %s", where, status, text, raw.Body)
+			}
+			if strings.Contains(string(raw.Body), theirs) {
+				t.Errorf("%s: it shows %s", where, raw.Body)
+			}
+		}
+		if has(op, "path", "zoneId") { // with what is its own, it may
+			raw := w.Do(op.Method, path, known.Replace(body(t, op)), append(bearer(token), "Content-Type", jsonType)...)
+			if raw.Response.StatusCode >= 300 {
+				t.Errorf("with its own ids it answered %d: %s", raw.Response.StatusCode, raw.Body)
+			}
+		}
+		for _, example := range everyBody(t, op) {
+			example = known.Replace(example)
+			fresh := func() (body map[string]any) {
+				if err := json.Unmarshal([]byte(example), &body); err != nil {
+					t.Fatal(err)
+				}
+				if text, has := body["identifier"].(string); has { // or it would be taken the second time
+					body["identifier"] = fmt.Sprintf("%s-%d", text, tried)
+				}
+				return body
+			}
+			for _, value := range values {
+				for _, leaf := range leaves(fresh(), "") {
+					if leaf == "client_secret" && value != values[0] { // once is enough
+						continue
+					}
+					body := fresh()
+					replace(body, leaf, value)
+					send(leaf, body)
+				}
+				absent := []string{"zone_id", "zoneId", "id"}
+				for name, member := range op.RequestBody.Value.Content.Get(jsonType).Schema.Value.Properties {
+					if _, is := fresh()[name]; !is && member.Value.Type.Is("string") && name != "client_secret" {
+						absent = append(absent, name)
+					}
+				}
+				for _, name := range absent {
+					body := fresh()
+					body[name] = value
+					send(name, body)
+				}
+			}
+		}
+	})
+	if after := everythingOf(w.DB, w.zone.ID); after != before {
+		t.Errorf("the other zone was\n%s\nand is\n%s", before, after)
+	}
+	t.Logf("%d bodies were tried with %d operations: %d named something of the other zone, %d succeeded with an id as a text", tried, operations, references, succeeded)
+	if references == 0 || succeeded == 0 {
+		t.Error("nothing that matters was tried")
+	}
+}

@@ -1,0 +1,47 @@
+package server_test
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
+)
+
+func TestWhatHappensToAProviderIsInTheTrail(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	zoned := a.ClientFor(zone, "write")
+	id := addProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
+	for _, patch := range []client.ProviderPatch{
+		{Name: new("Renamed"), Identifier: new("provider://renamed")},
+		{ConfigJSON: configOf(`{"header_name":"X-Api-Key","api_key":"hush-2"}`)},
+		{Kind: new(client.ProviderKind("none")), ConfigJSON: configOf(`{}`)},
+		{Kind: new(client.ProviderKind("bearer_token")), ConfigJSON: configOf(bearerConfig)},
+	} {
+		servertest.Expect(t, changeProvider(t, zoned, zone, id, patch), http.StatusOK, "")
+	}
+	servertest.Expect(t, removeProvider(t, zoned, zone, id), http.StatusNoContent, "")
+	path := "/v1/zones/" + zone + "/providers"
+	patched := "updateProvider | PATCH " + path + "/" + id + ` | zone | 200 | {"rls_mode":"zone_scoped","rls_zone_guc":"` + zone + `",`
+	want := []string{
+		"createProvider | POST " + path + ` | global | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["config_json","identifier","kind","name","secret_config_keys"],"changes":{` +
+			`"config_json":{"from":null,"to":{"header_name":"X-Api-Key","auth_location":"header"}},"identifier":{"from":null,"to":"provider://ledger"},"kind":{"from":null,"to":"api_key"},"name":{"from":null,"to":"Ledger"},"secret_config_keys":{"from":null,"to":["api_key"]}}}`,
+		patched + `"changed_fields":["identifier","name"],"changes":{"identifier":{"from":"provider://ledger","to":"provider://renamed"},"name":{"from":"Ledger","to":"Renamed"}}}`,
+		patched + `"changed_fields":[],"secret_rotated":true}`,
+		patched + `"changed_fields":["config_json","kind","secret_config_keys"],"changes":{"config_json":{"from":{"header_name":"X-Api-Key","auth_location":"header"},"to":{}},"kind":{"from":"api_key","to":"none"},"secret_config_keys":{"from":["api_key"],"to":[]}},"secret_rotated":true}`,
+		patched + `"changed_fields":["kind","secret_config_keys"],"changes":{"kind":{"from":"none","to":"bearer_token"},"secret_config_keys":{"from":[],"to":["bearer_token"]}},"secret_rotated":true}`,
+		"deleteProvider | DELETE " + path + "/" + id + ` | zone | 204 | {"rls_mode":"zone_scoped","rls_zone_guc":"` + zone + `","changed_fields":[]}`,
+	}
+	got := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', operation, action, actor_scope, status_code, payload) FROM audit_entries WHERE zone_id = $1 AND entity_type = 'providers' AND entity_id = $2 ORDER BY id", zone, id)
+	if !slices.Equal(got, want) {
+		t.Errorf("the trail says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if all := strings.Join(storetest.Column[string](a.DB, "SELECT to_jsonb(audit_entries)::text FROM audit_entries"), "\n"); strings.Contains(all, secretive) {
+		t.Errorf("the trail has a secret:\n%s", all)
+	}
+}

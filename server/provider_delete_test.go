@@ -1,0 +1,196 @@
+package server_test
+
+import (
+	"net/http"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
+)
+
+const endResource = "UPDATE resources SET archived_at = now() WHERE zone_id = $1 AND id = $2"
+
+// providerOf is the provider of a resource, from now on one that people grant
+// access to.
+func providerOf(a *servertest.API, zone, resource string) string {
+	id := storetest.Value[string](a.DB, "SELECT credential_provider_id FROM resources WHERE zone_id = $1 AND id = $2", zone, resource)
+	a.DB.Exec("UPDATE providers SET kind = 'oauth2_authorization_code', config_json = $3::jsonb WHERE zone_id = $1 AND id = $2", zone, id, `{`+codePublic+`,"client_auth_method":"none"}`)
+	return id
+}
+
+// grantOf is what is left of a grant.
+func grantOf(a *servertest.API, zone, id string) string {
+	return storetest.Value[string](a.DB, "SELECT concat_ws(' ', status, access_token::text, refresh_token::text, data_key) FROM provider_grants WHERE zone_id = $1 AND id = $2", zone, id)
+}
+
+const (
+	activeGrant  = `active \x616363657373 \x72656672657368 1`
+	revokedGrant = "revoked"
+)
+
+func TestDeleteProvider(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone, other, system, gone := a.Zone().ID, a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
+	used, unused, builtin, mandated := a.DB.Resource(zone), a.DB.Resource(zone), a.DB.Resource(zone), a.DB.Resource(zone)
+	a.DB.Exec(endResource, zone, unused)
+	inUse, released := providerOf(a, zone, used), providerOf(a, zone, unused)
+	none, mandate := providerOf(a, zone, builtin), providerOf(a, zone, mandated)
+	reserved := a.DB.Provider(zone)
+	a.DB.Exec("UPDATE providers SET identifier = 'provider://caracal-sys-x' WHERE zone_id = $1 AND id = $2", zone, reserved)
+	a.DB.Exec("UPDATE providers SET kind = 'none', config_json = '{}' WHERE zone_id = $1 AND id = $2", zone, none)
+	a.DB.Exec("UPDATE providers SET kind = 'caracal_mandate', config_json = '{}' WHERE zone_id = $1 AND id = $2", zone, mandate)
+	for _, tt := range []struct {
+		name     string
+		as       *client.ClientWithResponses
+		zone, id string // id "": a new provider
+		want     code.Code
+	}{
+		{"by a global token", a.ClientFor("", "write"), zone, "", ""},
+		{"by a zone token", a.ClientFor(zone, "write"), zone, "", ""},
+		{"a live resource names it", a.Admin, zone, inUse, code.ProviderInUse},
+		{"an archived resource names it", a.Admin, zone, released, ""},
+		{"none, and a resource names it", a.Admin, zone, none, ""},
+		{"caracal_mandate, and a resource names it", a.Admin, zone, mandate, ""},
+		{"reserved identifier, not bootstrap", a.ClientFor("", "write"), zone, reserved, code.ReservedNamespace},
+		{"unknown", a.Admin, zone, "nobody", code.ProviderNotFound},
+		{"of another zone", a.Admin, zone, a.DB.Provider(other), code.ProviderNotFound},
+		{"zone unknown", a.Admin, "nowhere", "nobody", code.ZoneNotFound},
+		{"zone archived", a.Admin, gone, "nobody", code.ZoneNotFound},
+		{"zone token of another zone", a.ClientFor(other, "write"), zone, inUse, code.AdminTokenZoneMismatch},
+		{"read token", a.ClientFor("", "read"), zone, inUse, code.AdminTokenReadOnly},
+		{"Caracal's own zone", a.Admin, system, "", ""},
+		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, a.DB.Provider(system), code.SystemZoneReadOnly},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if tt.id == "" {
+				tt.id = addProvider(t, a, tt.zone, client.NewProvider{Name: &tt.name, Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
+			}
+			servertest.Expect(t, removeProvider(t, tt.as, tt.zone, tt.id), http.StatusNoContent, tt.want)
+			if tt.want != "" {
+				return
+			}
+			resp, err := a.Admin.GetProviderWithResponse(t.Context(), tt.zone, tt.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, resp, 0, code.ProviderNotFound)
+			servertest.Expect(t, changeProvider(t, a.Admin, tt.zone, tt.id, client.ProviderPatch{Name: new("x")}), 0, code.ProviderNotFound)
+			servertest.Expect(t, removeProvider(t, tt.as, tt.zone, tt.id), 0, code.ProviderNotFound)
+		})
+	}
+}
+
+func TestADeletedProviderHoldsNothingAndItsIdentifierIsFree(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	body := client.NewProvider{Identifier: new("provider://once"), Kind: "bearer_token", ConfigJSON: configOf(bearerConfig)}
+	first := addProvider(t, a, zone, body)
+	servertest.Expect(t, removeProvider(t, a.Admin, zone, first.ID), http.StatusNoContent, "")
+	left := storetest.Value[string](a.DB, "SELECT concat_ws(' ', secret_config::text, data_key, secret_config_keys::text, archived_at = updated_at) FROM providers WHERE zone_id = $1 AND id = $2", zone, first.ID)
+	if left != "{} t" {
+		t.Errorf("of what it held is left: %s", left)
+	}
+	if second := addProvider(t, a, zone, body); second.ID == first.ID || second.Identifier != first.Identifier {
+		t.Errorf("the next one is %+v", second)
+	}
+}
+
+func TestWhatPeopleHaveGrantedEndsWithWhatTheyGrantedItTo(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	addProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "bearer_token", ConfigJSON: configOf(bearerConfig)}) // the zone has a data key
+	for _, tt := range []struct {
+		name string
+		do   func(t *testing.T, id, resource string) servertest.Response
+		code code.Code // "" is a change
+		want string    // of the grant
+	}{
+		{"renamed", func(t *testing.T, id, _ string) servertest.Response {
+			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Name: new("x")})
+		}, "", activeGrant},
+		{"configured", func(t *testing.T, id, _ string) servertest.Response {
+			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{ConfigJSON: configOf(codeConfig)})
+		}, "", activeGrant},
+		{"of the same kind again", func(t *testing.T, id, _ string) servertest.Response {
+			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("oauth2_authorization_code")), ConfigJSON: configOf(codeConfig)})
+		}, "", activeGrant},
+		{"of another kind", func(t *testing.T, id, _ string) servertest.Response {
+			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("oauth2_client_credentials")), ConfigJSON: configOf(clientConfig)})
+		}, "", revokedGrant},
+		{"of another kind, refused", func(t *testing.T, id, _ string) servertest.Response {
+			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("api_key")), ConfigJSON: configOf(`{}`)})
+		}, code.InvalidProviderConfig, activeGrant},
+		{"deleted", func(t *testing.T, id, resource string) servertest.Response {
+			a.DB.Exec(endResource, zone, resource)
+			return removeProvider(t, a.Admin, zone, id)
+		}, "", revokedGrant},
+		{"not deleted, being in use", func(t *testing.T, id, _ string) servertest.Response {
+			return removeProvider(t, a.Admin, zone, id)
+		}, code.ProviderInUse, activeGrant},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			resource, another := a.DB.Resource(zone), a.DB.Resource(zone)
+			id := providerOf(a, zone, resource)
+			providerOf(a, zone, another)
+			grant, untouched := a.DB.ProviderGrant(zone, resource), a.DB.ProviderGrant(zone, another)
+			answer := tt.do(t, id, resource)
+			servertest.Expect(t, answer, answer.StatusCode(), tt.code)
+			if (answer.StatusCode() < 300) != (tt.code == "") {
+				t.Errorf("answered %d %s", answer.StatusCode(), answer.GetBody())
+			}
+			if left := grantOf(a, zone, grant); left != tt.want {
+				t.Errorf("of the grant is left %q, want %q", left, tt.want)
+			}
+			if left := grantOf(a, zone, untouched); left != activeGrant {
+				t.Errorf("of another provider's grant is left %q", left)
+			}
+			entries := storetest.Value[int](a.DB, "SELECT count(*) FROM audit_entries WHERE zone_id = $1 AND entity_type = 'provider-grants' AND entity_id = $2", zone, grant)
+			if revoked := tt.want == revokedGrant; (entries == 1) != revoked {
+				t.Errorf("the trail has %d entries about the grant", entries)
+			}
+		})
+	}
+}
+
+// TestAProviderIsNotDeletedFromUnderAResource that is being made: each waits for
+// the other.
+func TestAProviderIsNotDeletedFromUnderAResource(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	a.DB.Exec("INSERT INTO resource_totals (zone_id) VALUES ($1)", zone)
+	application := a.DB.Application(zone)
+	create := func(provider string, want code.Code) func() {
+		return func() {
+			resp, err := a.Admin.CreateResourceWithResponse(t.Context(), zone, client.NewResource{
+				Name: new("Ledger"), Scopes: []string{"read"}, UpstreamURL: new("https://upstream.example.com"),
+				CredentialProviderID: &provider, GatewayApplicationID: &application,
+			})
+			if err != nil || want == "" && resp.JSON201 == nil || want != "" && problemOf(t, resp).Error != string(want) {
+				t.Errorf("%v %s", err, resp.Body)
+			}
+		}
+	}
+	remove := func(provider string, want code.Code) func() {
+		return func() {
+			resp, err := a.Admin.DeleteProviderWithResponse(t.Context(), zone, provider, nil)
+			if err != nil || want == "" && resp.StatusCode() != http.StatusNoContent || want != "" && problemOf(t, resp).Error != string(want) {
+				t.Errorf("%v %s", err, resp.Body)
+			}
+		}
+	}
+	add := func() string {
+		return addProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
+	}
+	id := add()
+	inLine(t, a, "SELECT FROM resource_totals WHERE zone_id = $1 FOR UPDATE", []any{zone}, create(id, ""), remove(id, code.ProviderInUse))
+	id = add()
+	inLine(t, a, lockProvider, []any{zone, id}, remove(id, ""), create(id, code.ProviderNotFound))
+}

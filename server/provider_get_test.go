@@ -1,0 +1,43 @@
+package server_test
+
+import (
+	"net/http"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+)
+
+func TestGetProvider(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone, other := a.Zone().ID, a.Zone().ID
+	live, gone, elsewhere := a.DB.Provider(zone), a.DB.Provider(zone), a.DB.Provider(other)
+	servertest.Expect(t, removeProvider(t, a.Admin, zone, gone), http.StatusNoContent, "")
+	for _, tt := range []struct {
+		name     string
+		as       *client.ClientWithResponses
+		zone, id string
+		want     code.Code
+	}{
+		{"global read", a.ClientFor("", "read"), zone, live, ""},
+		{"zone read", a.ClientFor(zone, "read"), zone, live, ""},
+		{"archived", a.Admin, zone, gone, code.ProviderNotFound},
+		{"unknown", a.Admin, zone, "nobody", code.ProviderNotFound},
+		{"of another zone", a.Admin, zone, elsewhere, code.ProviderNotFound},
+		{"zone unknown", a.Admin, "nowhere", live, code.ProviderNotFound},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			resp, err := tt.as.GetProviderWithResponse(t.Context(), tt.zone, tt.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, resp, http.StatusOK, tt.want)
+			if tt.want == "" && resp.JSON200.ID != tt.id {
+				t.Errorf("asked for %s, got %s", tt.id, resp.Body)
+			}
+		})
+	}
+}

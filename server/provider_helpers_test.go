@@ -1,0 +1,151 @@
+package server_test
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/seal"
+	"caracal.run/management/store/storetest"
+)
+
+// configOf is a configuration as it is written: the order of its members too.
+func configOf(text string) *client.ProviderConfigInput {
+	var c client.ProviderConfigInput
+	_ = c.UnmarshalJSON([]byte(text)) // takes anything
+	return &c
+}
+
+// addProvider creates a provider.
+func addProvider(t *testing.T, a *servertest.API, zone string, body client.NewProvider) client.Provider {
+	t.Helper()
+	resp, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, resp, http.StatusCreated, "")
+	return *resp.JSON201
+}
+
+// seeProvider is a provider as somebody sees it.
+func seeProvider(t *testing.T, as *client.ClientWithResponses, zone, id string) client.Provider {
+	t.Helper()
+	resp, err := as.GetProviderWithResponse(t.Context(), zone, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, resp, http.StatusOK, "")
+	return *resp.JSON200
+}
+
+func changeProvider(t *testing.T, as *client.ClientWithResponses, zone, id string, body client.ProviderPatch) *client.UpdateProviderResponse {
+	t.Helper()
+	resp, err := as.UpdateProviderWithResponse(t.Context(), zone, id, nil, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+func removeProvider(t *testing.T, as *client.ClientWithResponses, zone, id string) servertest.Response {
+	t.Helper()
+	resp, err := as.DeleteProviderWithResponse(t.Context(), zone, id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+// A sample is a configuration of a kind, what all may see of it, and what is
+// sealed.
+type sample struct {
+	kind                   client.ProviderKind
+	config, public, sealed string
+	keys                   []string
+}
+
+const (
+	keyConfig    = `{"header_name":"X-Api-Key","api_key":"hush-key"}`
+	bearerConfig = `{"bearer_token":"hush-bearer"}`
+	clientPublic = `"token_endpoint":"https://login.example.com/token","allowed_token_hosts":["login.example.com"],"client_id":"caracal"`
+	codePublic   = clientPublic + `,"authorization_endpoint":"https://login.example.com/authorize","redirect_uri":"app:back"`
+	clientConfig = `{` + clientPublic + `,"client_secret":"hush-client"}`
+	codeConfig   = `{` + codePublic + `,"client_secret":"hush-code"}`
+)
+
+// samples are one of every kind. Secrets keep their white space, what is public
+// does not.
+var samples = []sample{
+	{"none", `{}`, `{}`, ``, []string{}},
+	{"caracal_mandate", `{}`, `{}`, ``, []string{}},
+	{"api_key", `{"header_name":" X-Api-Key ","api_key":" hush-key "}`, `{"auth_location":"header","header_name":"X-Api-Key"}`, `{"api_key":" hush-key "}`, []string{"api_key"}},
+	{
+		"bearer_token", `{"bearer_token":"hush-bearer","allowed_token_hosts":[" API.example.com"],"forward_caracal_identity":true}`,
+		`{"allowed_token_hosts":["api.example.com"],"forward_caracal_identity":true}`, `{"bearer_token":"hush-bearer"}`, []string{"bearer_token"},
+	},
+	{
+		"oauth2_client_credentials", `{` + clientPublic + `,"client_auth_method":"private_key_jwt","private_key":"hush-<PEM>&\n","key_id":"1","token_params":{"tenant":" <acme>&co "}}`,
+		`{` + clientPublic + `,"client_auth_method":"private_key_jwt","key_id":"1","token_params":{"tenant":"<acme>&co"}}`, `{"private_key":"hush-<PEM>&\n"}`, []string{"private_key"},
+	},
+	{
+		"oauth2_authorization_code", codeConfig, `{` + codePublic + `,"client_auth_method":"client_secret_basic"}`,
+		`{"client_secret":"hush-code"}`, []string{"client_secret"},
+	},
+}
+
+// secretive is in every secret here, and in nothing else.
+const secretive = "hush"
+
+func equalJSON(t *testing.T, a, b []byte) bool {
+	t.Helper()
+	var one, other any
+	if err := errors.Join(json.Unmarshal(a, &one), json.Unmarshal(b, &other)); err != nil {
+		t.Fatalf("%v: %s %s", err, a, b)
+	}
+	return reflect.DeepEqual(one, other)
+}
+
+// sealedOf is what is kept of a provider's secrets; nil is nothing.
+func sealedOf(db *storetest.DB, zone, id string) []byte {
+	return storetest.Value[[]byte](db, "SELECT secret_config FROM providers WHERE zone_id = $1 AND id = $2", zone, id)
+}
+
+// openedOf is a provider's secrets, opened as the service would; "" is none.
+func openedOf(t *testing.T, db *storetest.DB, zone, id string) string {
+	t.Helper()
+	sealed := sealedOf(db, zone, id)
+	if sealed == nil {
+		return ""
+	}
+	keys, err := seal.Load(func() (string, error) { return servertest.KEK, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	const of = " FROM data_keys AS k JOIN providers AS p ON p.zone_id = k.zone_id AND p.data_key = k.number WHERE p.zone_id = $1 AND p.id = $2"
+	key, err := keys.Unwrap(seal.Wrapped{
+		Zone: zone, Number: storetest.Value[int32](db, "SELECT k.number"+of, zone, id),
+		KEKID: storetest.Value[string](db, "SELECT k.wrapped_by"+of, zone, id), Bytes: storetest.Value[[]byte](db, "SELECT k.wrapped"+of, zone, id),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := key.Open(seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}, sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// expectMessage wants the contract's message in its member, and as an issue
+// where the fault is.
+func expectMessage(t *testing.T, answer servertest.Response, message string, path ...string) {
+	t.Helper()
+	p := problemOf(t, answer)
+	if p.Message == nil || *p.Message != message || p.Details == nil || !reflect.DeepEqual(p.Details.Issues, []client.Issue{{Path: path, Message: message}}) {
+		t.Errorf("answered %s, want the message %q at %q", answer.GetBody(), message, path)
+	}
+}

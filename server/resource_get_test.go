@@ -1,0 +1,41 @@
+package server_test
+
+import (
+	"net/http"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+)
+
+func TestGetResource(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z, other := newResourceZone(a), newResourceZone(a)
+	live, gone, elsewhere := z.resource(t).ID, z.resource(t).ID, other.resource(t).ID
+	a.DB.Exec(archiveResource, z.zone, gone)
+	for _, tt := range []struct {
+		name     string
+		as       *client.ClientWithResponses
+		zone, id string
+		want     code.Code
+	}{
+		{"global read", a.ClientFor("", "read"), z.zone, live, ""},
+		{"zone read", a.ClientFor(z.zone, "read"), z.zone, live, ""},
+		{"archived", a.Admin, z.zone, gone, code.ResourceNotFound},
+		{"unknown", a.Admin, z.zone, "nothing", code.ResourceNotFound},
+		{"of another zone", a.Admin, z.zone, elsewhere, code.ResourceNotFound},
+		{"zone unknown", a.Admin, "nowhere", live, code.ResourceNotFound},
+		{"token of another zone", a.ClientFor(other.zone, "read"), z.zone, live, code.AdminTokenZoneMismatch},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			resp := getResource(t, tt.as, tt.zone, tt.id)
+			servertest.Expect(t, resp, http.StatusOK, tt.want)
+			if tt.want == "" && resp.JSON200.ID != tt.id {
+				t.Errorf("asked for %s, got %+v", tt.id, resp.JSON200)
+			}
+		})
+	}
+}

@@ -1,0 +1,224 @@
+package server_test
+
+import (
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oapi-codegen/nullable"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
+)
+
+func TestUpdateResource(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z, other, system := newResourceZone(a), newResourceZone(a), resourcesOf(a, systemZone(a).ID)
+	gone := a.DB.ArchivedZone()
+	global, zoned := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
+	taken, archived, elsewhere := z.resource(t), z.resource(t).ID, other.resource(t).ID
+	a.DB.Exec(archiveResource, z.zone, archived)
+	provider, archivedProvider := a.DB.Provider(z.zone), a.DB.Provider(z.zone)
+	application, archivedApplication := a.DB.Application(z.zone), a.DB.Application(z.zone)
+	a.DB.Exec(archiveProvider, z.zone, archivedProvider)
+	a.DB.Exec(archiveApplication, z.zone, archivedApplication)
+	dcr, expired := registered(z)
+	reserved := z.resource(t, func(b *client.NewResource) { b.Identifier = new("caracal-sys://x") }).ID
+	is, none := nullable.NewNullableWithValue[string], nullable.NewNullNullable[string]()
+	type patch = client.ResourcePatch
+	named := patch{Name: new("New name")}
+	for _, tt := range []struct {
+		name     string
+		as       *client.ClientWithResponses
+		zone, id string // id "": a new resource of z
+		body     patch
+		want     code.Code
+	}{
+		{"name", a.Admin, z.zone, "", named, ""},
+		{"name of one space", a.Admin, z.zone, "", patch{Name: new(" ")}, ""},
+		{"identifier", a.Admin, z.zone, "", patch{Identifier: new("urn:identifier")}, ""},
+		{"upstream", a.Admin, z.zone, "", patch{UpstreamURL: is("http://other.example.com")}, ""},
+		{"scopes", a.Admin, z.zone, "", patch{Scopes: &[]string{"read", "x", "read"}}, ""},
+		{"provider", a.Admin, z.zone, "", patch{CredentialProviderID: is(provider)}, ""},
+		{"application", a.Admin, z.zone, "", patch{GatewayApplicationID: is(application)}, ""},
+		{"operations", a.Admin, z.zone, "", patch{Operations: &[]client.NewResourceOperation{{Method: "PUT", Path: "/x", Scope: "write"}}}, ""},
+		{"no operations any more", a.Admin, z.zone, "", patch{Operations: &[]client.NewResourceOperation{}}, ""},
+		{"enforcement", a.Admin, z.zone, "", patch{OperationEnforcement: new(client.OperationEnforcementTransportUniform)}, ""},
+		{"everything", a.Admin, z.zone, "", patch{
+			Name: new("x"), Identifier: new("urn:everything"), UpstreamURL: is("http://other.example.com"), Scopes: &[]string{"x"},
+			CredentialProviderID: is(provider), GatewayApplicationID: is(application),
+			Operations: &[]client.NewResourceOperation{{Method: "PUT", Path: "/x", Scope: "x"}}, OperationEnforcement: new(client.OperationEnforcementTransportUniform),
+		}, ""},
+		{"by a zone token", zoned, z.zone, "", named, ""},
+		{"by a global token", global, z.zone, "", named, ""},
+		{"nothing", a.Admin, z.zone, "", patch{}, code.NoFields},
+		{"nothing, of nothing", a.Admin, z.zone, "nothing", patch{}, code.NoFields},
+		{"name empty", a.Admin, z.zone, "", patch{Name: new("")}, code.InvalidResource},
+		{"name too long", a.Admin, z.zone, "", patch{Name: new(strings.Repeat("é", 201))}, code.InvalidResource},
+		{"upstream null", a.Admin, z.zone, "", patch{UpstreamURL: none}, code.UpstreamURLRequired},
+		{"provider null", a.Admin, z.zone, "", patch{CredentialProviderID: none}, code.CredentialProviderRequired},
+		{"provider empty", a.Admin, z.zone, "", patch{CredentialProviderID: is("")}, code.CredentialProviderRequired},
+		{"provider unknown", a.Admin, z.zone, "", patch{CredentialProviderID: is("nobody")}, code.ProviderNotFound},
+		{"provider unknown, of nothing", a.Admin, z.zone, "nothing", patch{CredentialProviderID: is("nobody")}, code.ProviderNotFound},
+		{"provider archived", a.Admin, z.zone, "", patch{CredentialProviderID: is(archivedProvider)}, code.ProviderNotFound},
+		{"provider of another zone", a.Admin, z.zone, "", patch{CredentialProviderID: is(other.provider)}, code.ProviderNotFound},
+		{"application null", a.Admin, z.zone, "", patch{GatewayApplicationID: none}, code.GatewayApplicationRequired},
+		{"application unknown", a.Admin, z.zone, "", patch{GatewayApplicationID: is("nobody")}, code.GatewayApplicationNotFound},
+		{"application archived", a.Admin, z.zone, "", patch{GatewayApplicationID: is(archivedApplication)}, code.GatewayApplicationNotFound},
+		{"application expired", a.Admin, z.zone, "", patch{GatewayApplicationID: is(expired)}, code.GatewayApplicationNotFound},
+		{"application registered by itself", a.Admin, z.zone, "", patch{GatewayApplicationID: is(dcr)}, code.GatewayExchangeApplicationMustBeManaged},
+		{"application of another zone", a.Admin, z.zone, "", patch{GatewayApplicationID: is(other.application)}, code.GatewayApplicationNotFound},
+		{"scopes without those of the operations", a.Admin, z.zone, "", patch{Scopes: &[]string{"write"}}, code.OperationScopeNotInResourceScopes},
+		{"scopes and operations that fit", a.Admin, z.zone, "", patch{Scopes: &[]string{"write"}, Operations: &[]client.NewResourceOperation{{Method: "GET", Path: "/invoices", Scope: "write"}}}, ""},
+		{"operations that fit the scopes as they were", a.Admin, z.zone, "", patch{Scopes: &[]string{"x"}, Operations: &[]client.NewResourceOperation{{Method: "GET", Path: "/x", Scope: "read"}}}, code.OperationScopeNotInResourceScopes},
+		{"identifier taken", a.Admin, z.zone, "", patch{Identifier: &taken.Identifier}, code.ResourceIdentifierConflict},
+		{"its own identifier", a.Admin, z.zone, taken.ID, patch{Identifier: &taken.Identifier}, ""},
+		{"into the reserved namespace", a.Admin, z.zone, "", patch{Identifier: new("caracal-sys://y")}, ""},
+		{"into the reserved namespace, not bootstrap", zoned, z.zone, "", patch{Identifier: new("CARACAL-sys://z")}, code.ReservedNamespace},
+		{"out of the reserved namespace, not bootstrap", global, z.zone, reserved, patch{Identifier: new("urn:out")}, code.ReservedNamespace},
+		{"unknown", a.Admin, z.zone, "nothing", named, code.ResourceNotFound},
+		{"archived", a.Admin, z.zone, archived, named, code.ResourceNotFound},
+		{"of another zone", a.Admin, z.zone, elsewhere, named, code.ResourceNotFound},
+		{"zone unknown", a.Admin, "nowhere", "nothing", named, code.ZoneNotFound},
+		{"zone archived", a.Admin, gone, "nothing", named, code.ZoneNotFound},
+		{"Caracal's own zone", a.Admin, system.zone, system.resource(t).ID, named, ""},
+		{"Caracal's own zone, not bootstrap", global, system.zone, system.resource(t).ID, named, code.SystemZoneReadOnly},
+		{"read token", a.ClientFor("", "read"), z.zone, "nothing", named, code.AdminTokenReadOnly},
+		{"token of another zone", a.ClientFor(other.zone, "write"), z.zone, taken.ID, named, code.AdminTokenZoneMismatch},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if tt.id == "" {
+				tt.id = z.resource(t).ID
+			}
+			before := getResource(t, a.Admin, tt.zone, tt.id)
+			resp := updateResource(t, tt.as, tt.zone, tt.id, tt.body)
+			servertest.Expect(t, resp, http.StatusOK, tt.want)
+			after := getResource(t, a.Admin, tt.zone, tt.id)
+			if tt.want != "" {
+				if !slices.Equal(before.Body, after.Body) && before.StatusCode() == http.StatusOK {
+					t.Errorf("it was %s and is %s", before.Body, after.Body)
+				}
+				return
+			}
+			want := patched(*before.JSON200, tt.body)
+			want.UpdatedAt = after.JSON200.UpdatedAt
+			if !reflect.DeepEqual(*resp.JSON200, want) || !reflect.DeepEqual(*after.JSON200, want) {
+				t.Errorf("answered %+v, then read %+v, want %+v", *resp.JSON200, *after.JSON200, want)
+			}
+			if is, was := resp.HTTPResponse.Header.Get("ETag"), before.HTTPResponse.Header.Get("ETag"); is == was || is != after.HTTPResponse.Header.Get("ETag") {
+				t.Errorf("its version was %s, became %s and is %s", was, is, after.HTTPResponse.Header.Get("ETag"))
+			}
+		})
+	}
+}
+
+// patched is what a resource becomes, when it was changed.
+func patched(r client.Resource, p client.ResourcePatch) client.Resource {
+	if p.Name != nil {
+		r.Name = *p.Name
+	}
+	if p.Identifier != nil {
+		r.Identifier = *p.Identifier
+	}
+	if upstream, err := p.UpstreamURL.Get(); err == nil {
+		r.UpstreamURL = &upstream
+	}
+	if p.Scopes != nil {
+		r.Scopes = *p.Scopes
+	}
+	if provider, err := p.CredentialProviderID.Get(); err == nil {
+		r.CredentialProviderID = provider
+	}
+	if application, err := p.GatewayApplicationID.Get(); err == nil {
+		r.GatewayApplicationID = &application
+	}
+	if p.Operations != nil {
+		r.Operations = []client.ResourceOperation{}
+		for _, o := range *p.Operations {
+			r.Operations = append(r.Operations, client.ResourceOperation(o))
+		}
+	}
+	if p.OperationEnforcement != nil {
+		r.OperationEnforcement = *p.OperationEnforcement
+	}
+	return r
+}
+
+// To whoever is not the bootstrap token a reserved resource is closed, whatever
+// is to be changed, and it cannot be deleted.
+func TestAReservedResourceBelongsToCaracal(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newResourceZone(a)
+	id := z.resource(t, func(b *client.NewResource) { b.Identifier = new("caracal-sys://x") }).ID
+	for _, as := range []*client.ClientWithResponses{a.ClientFor("", "write"), a.ClientFor(z.zone, "write")} {
+		readResource(t, as, z.zone, id)
+		servertest.Expect(t, updateResource(t, as, z.zone, id, client.ResourcePatch{Name: new("x")}), 0, code.ReservedNamespace)
+		servertest.Expect(t, deleteResource(t, as, z.zone, id), 0, code.ReservedNamespace)
+	}
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, id, client.ResourcePatch{Name: new("x")}), http.StatusOK, "")
+	servertest.Expect(t, deleteResource(t, a.Admin, z.zone, id), http.StatusNoContent, "")
+}
+
+func TestAResourcesTimeStandsStillWhenOnlyItsBindingChanges(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newResourceZone(a)
+	id, application := z.resource(t).ID, a.DB.Application(z.zone)
+	updatedAt := func() string {
+		return storetest.Value[string](a.DB, "SELECT updated_at::text FROM resources WHERE zone_id = $1 AND id = $2", z.zone, id)
+	}
+	bound := nullable.NewNullableWithValue(application)
+	before := updatedAt()
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, id, client.ResourcePatch{GatewayApplicationID: bound}), http.StatusOK, "")
+	if after := updatedAt(); after != before {
+		t.Errorf("bound, it was updated at %s, and before at %s", after, before)
+	}
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, id, client.ResourcePatch{GatewayApplicationID: bound, Name: new("x")}), http.StatusOK, "")
+	if after := updatedAt(); after == before {
+		t.Errorf("bound and renamed, it is as old as before: %s", after)
+	}
+}
+
+func TestAResourceIsChangedAndDeletedOnlyAsItWasRead(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newResourceZone(a)
+	id := z.resource(t).ID
+	update := func(ifMatch, name string) *client.UpdateResourceResponse {
+		t.Helper()
+		resp, err := a.Admin.UpdateResourceWithResponse(t.Context(), z.zone, id, &client.UpdateResourceParams{IfMatch: &ifMatch}, client.ResourcePatch{Name: &name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	remove := func(ifMatch string) *client.DeleteResourceResponse {
+		t.Helper()
+		resp, err := a.Admin.DeleteResourceWithResponse(t.Context(), z.zone, id, &client.DeleteResourceParams{IfMatch: &ifMatch})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	first := getResource(t, a.Admin, z.zone, id).HTTPResponse.Header.Get("ETag")
+	changed := update(first, "Second")
+	servertest.Expect(t, changed, http.StatusOK, "")
+	second := changed.HTTPResponse.Header.Get("ETag")
+	servertest.Expect(t, update(first, "Third"), 0, code.VersionConflict)
+	servertest.Expect(t, remove(first), 0, code.VersionConflict)
+	if got := readResource(t, a.Admin, z.zone, id); got.Name != "Second" {
+		t.Errorf("its name is %q", got.Name)
+	}
+	// Whoever loses its application is another than was read.
+	servertest.Expect(t, deleteApplicationOf(t, z), http.StatusNoContent, "")
+	servertest.Expect(t, remove(second), 0, code.VersionConflict)
+	servertest.Expect(t, remove("*"), http.StatusNoContent, "")
+	z.counted(t)
+}

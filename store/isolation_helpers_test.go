@@ -1,0 +1,128 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"caracal.run/management/store/storetest"
+)
+
+// asService runs f as the service's role, in a transaction that sees a zone, or
+// with "" one that never said which.
+func asService(t *testing.T, db *storetest.DB, zone string, f func(context.Context, pgx.Tx)) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), db.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	if zone != "" {
+		if _, err := tx.Exec(t.Context(), "SELECT set_config('caracal.zone_id', $1, true)", zone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f(t.Context(), tx)
+}
+
+// twoZones have a row in every table there is.
+func twoZones(db *storetest.DB) {
+	for _, zone := range []string{"one", "two"} {
+		db.Exec("INSERT INTO zones (id, name, slug, reserved) VALUES ($1, 'Zone', $1, false)", zone)
+		db.Exec("INSERT INTO admin_tokens (zone_id, id, name, capability, created_by, token_sha256) VALUES ($1, 'token-' || $1, 'x', 'read', 'x', sha256($1::bytea))", zone)
+		db.Exec("INSERT INTO audit_entries (zone_id, id, request_id, actor_name, operation, action, method, path, status_code, payload) VALUES ($1, 'e', 'r', 'a', 'o', 'a', 'm', 'p', 200, '{}')", zone)
+		resource := db.Resource(zone)
+		application := storetest.Value[string](db, "SELECT id FROM applications WHERE zone_id = $1", zone)
+		session := db.ApplicationSession(zone, application)
+		agent := db.AgentSession(zone, application, session)
+		db.DelegationEdge(zone, agent, agent)
+		db.Exec("INSERT INTO delegation_graph_epochs (zone_id, epoch) VALUES ($1, 1)", zone)
+		db.Event(zone, "stream")
+		db.ProviderGrant(zone, resource)
+		db.Exec("INSERT INTO resource_totals (zone_id, live) VALUES ($1, 1)", zone)
+	}
+}
+
+func tables(db *storetest.DB) []string {
+	return storetest.Column[string](db, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'goose_db_version' ORDER BY 1")
+}
+
+// zoneColumn is the column that says to which zone a row belongs.
+func zoneColumn(table string) string {
+	if table == "zones" {
+		return "id"
+	}
+	return "zone_id"
+}
+
+// rowsOf is all that belongs to a zone, in every table there is.
+func rowsOf(db *storetest.DB, zone string) string {
+	var all strings.Builder
+	for _, table := range tables(db) {
+		rows := storetest.Column[string](db, "SELECT to_jsonb(t)::text FROM "+table+" AS t WHERE "+zoneColumn(table)+" = $1 ORDER BY 1", zone)
+		fmt.Fprintf(&all, "%s\n%s\n", table, strings.Join(rows, "\n"))
+	}
+	return all.String()
+}
+
+func columns(db *storetest.DB, table string) []string {
+	return storetest.Column[string](db, "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity = '' ORDER BY attnum", table)
+}
+
+// attempt runs one statement in a transaction of its own, which it does not
+// undo: an attack that succeeds is to be seen.
+func attempt(t *testing.T, conn *pgx.Conn, zone *string, sql string, args ...any) (rows int64, errCode string) {
+	t.Helper()
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	if zone != nil {
+		if _, err := tx.Exec(t.Context(), "SELECT set_config('caracal.zone_id', $1, true)", *zone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tag, err := tx.Exec(t.Context(), sql, args...)
+	if err == nil {
+		err = tx.Commit(t.Context())
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return 0, pg.Code + " " + pg.Message
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return tag.RowsAffected(), ""
+}
+
+// closed says whether a refusal came from what the first migration promised, and
+// not from some constraint that happened to be in the way.
+func closed(errCode string) bool { return strings.HasPrefix(errCode, "42501 ") }
+
+// serviceConn is one connection of the service's role, for a whole attack.
+func serviceConn(t *testing.T, db *storetest.DB) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), db.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	return conn
+}
+
+func primaryKey(db *storetest.DB, table string) string {
+	return strings.Join(storetest.Column[string](db, `SELECT a.attname::text FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+		WHERE i.indrelid = $1::regclass AND i.indisprimary ORDER BY array_position(i.indkey::int2[], a.attnum)`, table), ", ")
+}

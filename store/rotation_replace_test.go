@@ -1,0 +1,232 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"caracal.run/management/store"
+	"caracal.run/management/store/seal"
+	"caracal.run/management/store/storetest"
+)
+
+func TestReplacedDataKeysLoseNothing(t *testing.T) {
+	t.Parallel()
+	const providers, grants = 105, 102
+	d := storetest.New(t)
+	s := sealing(t, d, kek1)
+	zone, other, archived := newZone(t, s).ID, newZone(t, s).ID, newZone(t, s).ID
+	key := dataKey(t, s, zone)
+	for n := range providers {
+		addProvider(t, s, zone, key, fmt.Sprint("p", n))
+	}
+	resource := d.Resource(zone)
+	for n := range grants {
+		addGrant(d, zone, key, resource, fmt.Sprint("u", n), n%2 == 0)
+	}
+	addProvider(t, s, archived, dataKey(t, s, archived), "p")
+	d.Exec("UPDATE zones SET archived_at = now() WHERE id = $1", archived)
+	dataKey(t, s, other) // seals nothing yet
+	fixture := d.Provider(zone)
+	before := opened(t, d, keysOf(t, kek1))
+	if want := providers + grants + grants/2 + 1; len(before) != want {
+		t.Fatalf("%d secrets, want %d", len(before), want)
+	}
+	current := func(zone string) int {
+		return storetest.Value[int](d, "SELECT number FROM data_keys WHERE zone_id = $1 AND retired_at IS NULL", zone)
+	}
+	numbers := func() []string {
+		return storetest.Column[string](d, "SELECT number || ' of ' || count(*) FROM data_keys GROUP BY number ORDER BY number")
+	}
+
+	d.Exec("UPDATE data_keys SET created_at = now() - interval '2 days' WHERE zone_id <> $1", other)
+	run(t, func(ctx context.Context, c store.Cause, progress func(int)) error {
+		return s.ReplaceDataKeys(ctx, c, 24*time.Hour, progress)
+	}, 2)
+	if current(zone) != 2 || current(archived) != 2 || current(other) != 1 {
+		t.Errorf("the data keys are %d, %d and %d, want 2, 2 and 1", current(zone), current(archived), current(other))
+	}
+	if !maps.Equal(opened(t, d, keysOf(t, kek1)), before) {
+		t.Error("before anything is resealed, not all opens")
+	}
+	asService(t, d, zone, func(ctx context.Context, tx pgx.Tx) {
+		if _, err := tx.Exec(ctx, "DELETE FROM data_keys WHERE number = 1"); err == nil || !strings.Contains(err.Error(), "SQLSTATE 23503") {
+			t.Errorf("a key that is needed was deleted: %v", err)
+		}
+	})
+
+	// One zone after the other, providers first, in batches.
+	version := storetest.Value[int](d, "SELECT sum(version) FROM providers")
+	want := []int{100, 105, 205, 207, 208}
+	if archived < zone {
+		want = []int{1, 101, 106, 206, 208}
+	}
+	run(t, s.Reseal, want...)
+	if !maps.Equal(opened(t, d, keysOf(t, kek1)), before) {
+		t.Error("after everything is resealed, not all opens")
+	}
+	if n := storetest.Value[int](d, "SELECT count(*) FROM (SELECT data_key FROM providers UNION ALL SELECT data_key FROM provider_grants) AS x WHERE data_key = 1"); n != 0 {
+		t.Errorf("%d rows are sealed with the old key", n)
+	}
+	if now := storetest.Value[int](d, "SELECT sum(version) FROM providers"); now != version {
+		t.Error("what nobody changed has another version")
+	}
+	if storetest.Value[bool](d, "SELECT data_key IS NOT NULL OR secret_config IS NOT NULL FROM providers WHERE id = $1", fixture) {
+		t.Error("who had no secret has one")
+	}
+
+	if got := numbers(); !slices.Equal(got, []string{"1 of 3", "2 of 2"}) {
+		t.Errorf("just retired: the data keys are %q", got)
+	}
+	d.Exec("UPDATE data_keys SET retired_at = now() - interval '4 minutes 50 seconds' WHERE retired_at IS NOT NULL")
+	run(t, s.Reseal)
+	if got := numbers(); !slices.Equal(got, []string{"1 of 3", "2 of 2"}) {
+		t.Errorf("retired less than a request ago: the data keys are %q", got)
+	}
+	d.Exec("UPDATE data_keys SET retired_at = now() - interval '5 minutes 10 seconds' WHERE retired_at IS NOT NULL")
+	run(t, s.Reseal)
+	if got := numbers(); !slices.Equal(got, []string{"1 of 1", "2 of 2"}) {
+		t.Errorf("retired long ago: the data keys are %q", got)
+	}
+	trail := storetest.Column[string](d, "SELECT entity_id || substring(payload FROM '.changed_fields.*') FROM audit_entries WHERE entity_type = 'data-keys' AND zone_id = $1 ORDER BY occurred_at, entity_id", zone)
+	made := fmt.Sprintf(`"changed_fields":["wrapped_by"],"changes":{"wrapped_by":{"from":null,"to":%q}}}`, keysOf(t, kek1).Current())
+	if !slices.Equal(trail, []string{"1" + made, "2" + made, `1"changed_fields":[]}`}) {
+		t.Errorf("the trail says %q", trail)
+	}
+	var last steps
+	if err := s.VerifySecrets(t.Context(), cause, last.add); err != nil || last[len(last)-1] != len(before) {
+		t.Errorf("%v opened, %v", last, err)
+	}
+}
+
+// A request asks for the data key before its transaction, and may be slow.
+func TestWhatIsSealedWithARetiredDataKeyIsFoundByTheNextRotation(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	s := sealing(t, d, kek1)
+	zone := newZone(t, s).ID
+	early := dataKey(t, s, zone)
+	run(t, replace(s), 1)
+	run(t, s.Reseal)
+	id := addProvider(t, s, zone, early, "late")
+	place := seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
+	if got := opened(t, d, keysOf(t, kek1)); got[place] != "provider://late" {
+		t.Errorf("it opens as %q", got)
+	}
+	d.Exec("UPDATE data_keys SET retired_at = now() - interval '1 hour' WHERE retired_at IS NOT NULL")
+	run(t, s.Reseal, 1)
+	if got := opened(t, d, keysOf(t, kek1)); got[place] != "provider://late" {
+		t.Errorf("resealed, it opens as %q", got)
+	}
+	if n := storetest.Column[int](d, "SELECT number FROM data_keys"); !slices.Equal(n, []int{2}) {
+		t.Errorf("the data keys are %v", n)
+	}
+	run(t, s.Reseal)
+}
+
+// A change of something else carries over what is sealed, whichever key seals it.
+func TestAProviderIsResealedWhileItChanges(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	s := sealing(t, d, kek1)
+	zone := newZone(t, s).ID
+	early := dataKey(t, s, zone)
+	id := addProvider(t, s, zone, early, "p")
+	run(t, replace(s), 1)
+	var reseal sync.WaitGroup
+	err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
+		if _, err := tx.UpdateProvider(t.Context(), zone, id, store.Precondition{}, early, store.ProviderPatch{Configure: func(c store.ProviderConfig) (store.ProviderConfig, error) {
+			c.Secrets = seal.Plaintext("changed meanwhile")
+			return c, nil
+		}}); err != nil {
+			return err
+		}
+		reseal.Go(func() {
+			if err := s.Reseal(t.Context(), cause, func(int) {}); err != nil {
+				t.Error(err)
+			}
+		})
+		for !somebodyWaits(d) {
+			if err := t.Context().Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reseal.Wait()
+	place := seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
+	if got := opened(t, d, keysOf(t, kek1)); got[place] != "changed meanwhile" {
+		t.Errorf("it opens as %q", got)
+	}
+	if n := storetest.Value[int](d, "SELECT data_key FROM providers WHERE id = $1", id); n != 2 {
+		t.Errorf("it is sealed with data key %d, want 2", n)
+	}
+}
+
+func TestRotationsAtOnceDoNotHarmEachOther(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	addZones(t, d, sealing(t, d, kek1), "zone-", 120)
+	before := opened(t, d, keysOf(t, kek1))
+	var all sync.WaitGroup
+	for range 3 {
+		s := sealing(t, d, kek2, kek1)
+		all.Go(func() {
+			for _, r := range []rotation{s.RewrapDataKeys, replace(s), s.Reseal} {
+				if err := r(t.Context(), cause, func(int) {}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	run(t, sealing(t, d, kek2, kek1).RewrapDataKeys)
+	if !maps.Equal(opened(t, d, keysOf(t, kek2)), before) {
+		t.Error("not all opens with the new key")
+	}
+	if n := storetest.Value[int](d, "SELECT count(*) FROM data_keys WHERE retired_at IS NULL"); n != 120 {
+		t.Errorf("%d data keys are current", n)
+	}
+}
+
+func TestWhatDoesNotOpenHoldsUpNoOtherZone(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	addZones(t, d, sealing(t, d, kek1), "zone-", 6)
+	s := sealing(t, d, kek2, kek1)
+	zones := storetest.Column[string](d, "SELECT zone_id FROM data_keys ORDER BY zone_id")
+	const broken = "\\x010203"
+	d.Exec("UPDATE data_keys SET wrapped = $2 WHERE zone_id = $1", zones[1], []byte(broken))
+	d.Exec("UPDATE providers SET secret_config = $2 WHERE zone_id = $1", zones[3], []byte(broken))
+	ignore := func(int) {}
+	if err := s.RewrapDataKeys(t.Context(), store.Cause{Actor: store.System}, ignore); !errors.Is(err, seal.ErrDecrypt) || !strings.Contains(err.Error(), zones[1]) {
+		t.Errorf("the rewrap says %v", err)
+	}
+	if err := replace(s)(t.Context(), store.Cause{Actor: store.System}, ignore); err != nil {
+		t.Error(err)
+	}
+	err := s.Reseal(t.Context(), store.Cause{Actor: store.System}, ignore)
+	for _, zone := range []string{zones[1], zones[3]} {
+		if !errors.Is(err, seal.ErrDecrypt) || !strings.Contains(err.Error(), zone) {
+			t.Errorf("of zone %s the resealing says %v", zone, err)
+		}
+	}
+	old := keysOf(t, kek1).Current()
+	if left := storetest.Column[string](d, "SELECT DISTINCT zone_id FROM data_keys WHERE wrapped_by = $1", old); !slices.Equal(left, zones[1:2]) {
+		t.Errorf("the old key still wraps those of %v", left)
+	}
+	if left := storetest.Column[string](d, "SELECT DISTINCT zone_id FROM providers WHERE data_key = 1 ORDER BY 1"); !slices.Equal(left, []string{zones[1], zones[3]}) {
+		t.Errorf("the first data key still seals in %v", left)
+	}
+}
