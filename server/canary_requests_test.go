@@ -83,7 +83,7 @@ func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 	if takesBody(op) {
 		for _, text := range examples(w.t, op) {
 			right = known.Replace(text)
-			for _, example := range []string{"a-key-of-the-upstreams-making", "another-key-of-the-upstreams-making", "a-secret-of-the-issuers-making", "a-secret-of-your-own-making"} {
+			for _, example := range []string{"example-api-key", "example-rotated-api-key", "example-client-secret", "example-application-secret"} {
 				right = strings.ReplaceAll(right, example, w.secret())
 			}
 			all = append(all, request{body: right, headers: with})

@@ -99,52 +99,52 @@ const (
 	ZonePatchDCRShutdownRevokeLive ZonePatchDCRShutdown = "revoke_live"
 )
 
-// APIKeyProviderConfig Of the kind `api_key`, which sends one key to the upstream in a header or in the query.
+// APIKeyProviderConfig Configuration of the kind `api_key`, which sends a fixed key to the upstream in a header or a query parameter.
 type APIKeyProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	// AllowRuntimeInjection Whether the credential can be injected at run time.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// APIKey The key itself; sealed and never shown again; required when the provider gets its kind.
+	// APIKey The API key. Required if the provider is created with this kind or changed to it. Encrypted at rest and never returned.
 	//
-	// Example: a-key-of-the-upstreams-making
+	// Example: example-api-key
 	APIKey *string `json:"api_key,omitempty"`
 
-	// AuthLocation Where the key is sent; `header` unless said.
+	// AuthLocation Where the key is sent. Defaults to `header`.
 	//
 	// Example: header
 	AuthLocation *APIKeyProviderConfigAuthLocation `json:"auth_location,omitempty"`
 
-	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// HeaderName The header that carries the key, an RFC 9110 token; required if `auth_location` is `header`.
+	// HeaderName Name of the header that contains the key (an RFC 9110 token). Required if `auth_location` is `header`.
 	//
 	// Example: X-Api-Key
 	HeaderName *string `json:"header_name,omitempty"`
 
-	// QueryParamName The query parameter that carries the key; required if `auth_location` is `query`.
+	// QueryParamName Name of the query parameter that contains the key. Required if `auth_location` is `query`.
 	//
 	// Example: api_key
 	QueryParamName *string `json:"query_param_name,omitempty"`
 }
 
-// APIKeyProviderConfigAuthLocation Where the key is sent; `header` unless said.
+// APIKeyProviderConfigAuthLocation Where the key is sent. Defaults to `header`.
 //
 // Example: header
 type APIKeyProviderConfigAuthLocation string
 
 // AdminToken defines model for AdminToken.
 type AdminToken struct {
-	// Capability Whether the token may only read, or also write.
+	// Capability Whether the token has read permission only, or read and write permission.
 	Capability AdminTokenCapability `json:"capability"`
 
 	// CreatedAt UTC, with exactly three fractional digits.
@@ -152,102 +152,104 @@ type AdminToken struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// CreatedBy `env-bootstrap`, `env-derived`, `env-derived-write`, or `admin:` and the id of the token that minted this one.
+	// CreatedBy `env-bootstrap`, `env-derived`, `env-derived-write`, or `admin:` followed by the id of the token that created this one.
 	CreatedBy string `json:"created_by"`
 
-	// ExpiresAt When it stops working; null is never.
+	// ExpiresAt When the token expires; null if it does not expire.
 	ExpiresAt *timestamp.Time `json:"expires_at"`
 	ID        ID              `json:"id"`
 
-	// LastUsedAt To the debounce; null is not yet.
+	// LastUsedAt Last use, by default accurate to about a minute; null if never used.
 	LastUsedAt *timestamp.Time `json:"last_used_at"`
 	Name       string          `json:"name"`
-	RevokedAt  *timestamp.Time `json:"revoked_at"`
 
-	// Scope Whether the token is for everything or for one zone.
+	// RevokedAt When the token was revoked; null if it was not.
+	RevokedAt *timestamp.Time `json:"revoked_at"`
+
+	// Scope Whether the token gives access to everything or to one zone.
 	Scope  AdminTokenScope `json:"scope"`
 	ZoneID *string         `json:"zone_id"`
 }
 
-// AdminTokenCapability Whether the token may only read, or also write.
+// AdminTokenCapability Whether the token has read permission only, or read and write permission.
 type AdminTokenCapability string
 
-// AdminTokenScope Whether the token is for everything or for one zone.
+// AdminTokenScope Whether the token gives access to everything or to one zone.
 type AdminTokenScope string
 
-// Application What acts in a zone.
+// Application A client that acts in a zone.
 type Application struct {
 	// CreatedAt UTC, with exactly three fractional digits.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// ExpiresAt When it stops working; null is never.
+	// ExpiresAt When the application expires; null if it does not expire.
 	ExpiresAt *timestamp.Time `json:"expires_at"`
 	ID        ID              `json:"id"`
 	Name      string          `json:"name"`
 
-	// RegistrationMethod Whether people manage it, or it registered itself.
+	// RegistrationMethod Whether the application is managed by an administrator or was registered dynamically.
 	RegistrationMethod RegistrationMethod `json:"registration_method"`
 
-	// Traits For global callers only.
+	// Traits Returned only to global tokens.
 	Traits *[]string `json:"traits,omitempty"`
 	ZoneID ID        `json:"zone_id"`
 }
 
-// ApplicationName For people; not unique.
+// ApplicationName Display name; not unique.
 type ApplicationName = string
 
 // ApplicationPatch defines model for ApplicationPatch.
 type ApplicationPatch struct {
-	// ClientSecret A secret of the caller's own.
+	// ClientSecret The new client secret.
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// Name For people; not unique.
+	// Name Display name; not unique.
 	Name *ApplicationName `json:"name,omitempty"`
 
-	// Traits At most 32, each once, of 1 to 128 characters: a letter, then letters, digits and `._:-`. What comes before the
-	// first `:` is the namespace; `control` and `caracal.sys` are for global callers only.
+	// Traits At most 32 unique traits of 1 to 128 characters: a letter, followed by letters, digits and `._:-`. The part before
+	// the first `:` is the namespace; the namespaces `control` and `caracal.sys` are reserved for global tokens.
 	Traits *Traits `json:"traits,omitempty"`
 }
 
 // ApplicationRegistration defines model for ApplicationRegistration.
 type ApplicationRegistration struct {
-	// ExpiresIn After how many seconds it stops working; 3600 unless said.
+	// ExpiresIn Seconds until the application expires. Defaults to 3600.
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Name For people; not unique.
+	// Name Display name; not unique.
 	Name ApplicationName `json:"name"`
 }
 
-// BearerTokenProviderConfig Of the kind `bearer_token`, which sends one fixed token to the upstream.
+// BearerTokenProviderConfig Configuration of the kind `bearer_token`, which sends a fixed token to the upstream.
 type BearerTokenProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	// AllowRuntimeInjection Whether the credential can be injected at run time.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// AllowedTokenHosts The only hosts that the token may go to; DNS names without a port, stored in lower case.
+	// AllowedTokenHosts The only hosts that the token may be sent to; DNS names without a port, stored in lowercase.
 	//
 	// Example: ["api.example.com"]
 	AllowedTokenHosts []string `json:"allowed_token_hosts,omitempty"`
 
-	// AuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+	// AuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// BearerToken The token itself; sealed and never shown again; required when the provider gets its kind.
+	// BearerToken The bearer token. Required if the provider is created with this kind or changed to it. Encrypted at rest and never returned.
 	//
-	// Example: a-token-of-the-upstreams-making
+	// Example: example-bearer-token
 	BearerToken *string `json:"bearer_token,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
@@ -258,13 +260,13 @@ type DCRStatus struct {
 	DCREnabled bool `json:"dcr_enabled"`
 	ID         ID   `json:"id"`
 
-	// LiveDCRApplications Those that are neither archived nor expired.
+	// LiveDCRApplications Number of registered applications that are neither archived nor expired.
 	LiveDCRApplications int64 `json:"live_dcr_applications"`
 }
 
 // DeadLetter defines model for DeadLetter.
 type DeadLetter struct {
-	// Attempts How often Redis refused it.
+	// Attempts Number of times that Redis rejected the event.
 	Attempts int32 `json:"attempts"`
 
 	// CreatedAt UTC, with exactly three fractional digits.
@@ -277,17 +279,17 @@ type DeadLetter struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	DeadAt Timestamp `json:"dead_at"`
 
-	// Fields What it says.
+	// Fields The fields of the event.
 	Fields map[string]string `json:"fields"`
 	ID     ID                `json:"id"`
 
-	// LastError What Redis said last.
+	// LastError Last error from Redis.
 	LastError string `json:"last_error"`
 
-	// RequestID The request that caused it.
+	// RequestID Id of the request that caused the event.
 	RequestID string `json:"request_id"`
 
-	// Stream The Redis stream it is for.
+	// Stream The Redis stream of the event.
 	Stream string `json:"stream"`
 	ZoneID ID     `json:"zone_id"`
 }
@@ -302,7 +304,7 @@ type ID = string
 
 // MintedAdminToken defines model for MintedAdminToken.
 type MintedAdminToken struct {
-	// Capability Whether the token may only read, or also write.
+	// Capability Whether the token has read permission only, or read and write permission.
 	Capability AdminTokenCapability `json:"capability"`
 
 	// CreatedAt UTC, with exactly three fractional digits.
@@ -310,101 +312,100 @@ type MintedAdminToken struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// CreatedBy `admin:` and the id of the token that minted this one.
+	// CreatedBy `admin:` followed by the id of the token that created this one.
 	CreatedBy string `json:"created_by"`
 
-	// ExpiresAt When it stops working; null is never.
+	// ExpiresAt When the token expires; null if it does not expire.
 	ExpiresAt *timestamp.Time `json:"expires_at"`
 	ID        ID              `json:"id"`
 	Name      string          `json:"name"`
 
-	// Scope Whether the token is for everything or for one zone.
+	// Scope Whether the token gives access to everything or to one zone.
 	Scope AdminTokenScope `json:"scope"`
 
-	// Token The token itself. Nobody can read it again.
+	// Token The token value. It cannot be retrieved again.
 	Token  string  `json:"token"`
 	ZoneID *string `json:"zone_id"`
 }
 
 // NewAdminToken defines model for NewAdminToken.
 type NewAdminToken struct {
-	// Capability Whether the token may only read, or also write.
+	// Capability Defaults to `write`.
 	Capability *AdminTokenCapability `json:"capability,omitempty"`
 
-	// ExpiresIn After how many seconds the token stops working; never unless said.
+	// ExpiresIn Seconds until the token expires. If omitted, the token does not expire.
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Name What the token is for; not unique.
+	// Name Display name; not unique.
 	Name string `json:"name"`
 
-	// Scope Whether the token is for everything or for one zone.
+	// Scope Whether the token gives access to everything or to one zone.
 	Scope AdminTokenScope `json:"scope"`
 
-	// ZoneID The zone of a zone token; a global token has none.
+	// ZoneID Id of the zone. Required if `scope` is `zone`, not allowed if it is `global`.
 	ZoneID *string `json:"zone_id,omitempty"`
 }
 
 // NewApplication defines model for NewApplication.
 type NewApplication struct {
-	// Name For people; not unique.
+	// Name Display name; not unique.
 	Name               ApplicationName                  `json:"name"`
 	RegistrationMethod NewApplicationRegistrationMethod `json:"registration_method"`
 
-	// Traits At most 32, each once, of 1 to 128 characters: a letter, then letters, digits and `._:-`. What comes before the
-	// first `:` is the namespace; `control` and `caracal.sys` are for global callers only.
+	// Traits At most 32 unique traits of 1 to 128 characters: a letter, followed by letters, digits and `._:-`. The part before
+	// the first `:` is the namespace; the namespaces `control` and `caracal.sys` are reserved for global tokens.
 	Traits *Traits `json:"traits,omitempty"`
 }
 
 // NewApplicationRegistrationMethod defines model for NewApplication.RegistrationMethod.
 type NewApplicationRegistrationMethod string
 
-// NewProvider A name or an identifier is needed. Members besides these are ignored.
+// NewProvider `name` or `identifier` is required. Unknown fields are ignored.
 type NewProvider struct {
-	// ConfigJSON What the kind wants; `{}` unless said, and 64 KiB at the most. A change need not send the kind, so it is not
-	// this schema that a configuration is held against: the first thing that is wrong for the kind is told as
-	// `invalid_provider_config`.
+	// ConfigJSON Configuration of the provider, at most 64 KiB. Defaults to `{}` when a provider is created. Validated against the
+	// provider's kind, which an update need not contain; the first violation is returned as `invalid_provider_config`.
 	ConfigJSON *ProviderConfigInput `json:"config_json,omitempty"`
 
-	// Identifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
+	// Identifier `provider://`, followed by lowercase letters, digits and single hyphens. Unique among the zone's active providers. A blank value is the same as none.
 	Identifier *ProviderIdentifier `json:"identifier,omitempty"`
 
-	// Kind How the provider comes by the credential that an upstream wants.
+	// Kind How the provider obtains the upstream credential.
 	Kind ProviderKind `json:"kind"`
 
-	// Name For people; not unique. What is blank counts as absent.
+	// Name Display name; not unique. A blank value is the same as none. A provider that is created without a name is named after its identifier.
 	Name *ProviderName `json:"name,omitempty"`
 }
 
-// NewResource A name or an identifier is needed. Members besides these are ignored.
+// NewResource `name` or `identifier` is required. Unknown fields are ignored.
 type NewResource struct {
-	// CredentialProviderID The provider whose credential the upstream gets; empty is none.
+	// CredentialProviderID Id of the provider of the upstream credential. An empty value is the same as none.
 	CredentialProviderID *string `json:"credential_provider_id,omitempty"`
 
-	// GatewayApplicationID The managed application that exchanges tokens for it.
+	// GatewayApplicationID Id of the managed application that exchanges tokens for the resource.
 	GatewayApplicationID *string `json:"gateway_application_id,omitempty"`
 
-	// Identifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`, and with a host
-	// if it is http or https; unique among the zone's live resources. The control audience, which is none, names the
-	// control resource.
+	// Identifier The audience of tokens for the resource: an absolute URI without user name and password, with any scheme except
+	// `provider`, and with a host if the scheme is http or https. Unique among the zone's active resources. The control
+	// audience, which is not a URI, identifies the control resource.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
-	// Name For people; not unique.
+	// Name Display name; not unique. A resource that is created without a name is named after its identifier.
 	Name *ResourceName `json:"name,omitempty"`
 
-	// OperationEnforcement `enforced` unless said.
+	// OperationEnforcement Defaults to `enforced`.
 	OperationEnforcement *OperationEnforcement `json:"operation_enforcement,omitempty"`
 
-	// Operations None unless said.
+	// Operations Defaults to an empty list.
 	Operations []NewResourceOperation `json:"operations,omitempty"`
 
-	// Scopes What tokens for the resource may allow; with the operations, 64 KiB at the most.
+	// Scopes Scopes that tokens for the resource can grant. Scopes and operations together are at most 64 KiB.
 	Scopes ResourceScopes `json:"scopes"`
 
-	// UpstreamURL Where gateways send requests to; http or https, and with a host. Only the control resource can do without.
+	// UpstreamURL URL that gateways send requests to; http or https, with a host. Required, except for the control resource.
 	UpstreamURL *UpstreamURL `json:"upstream_url,omitempty"`
 }
 
-// NewResourceOperation No two of a resource have the same method and path. Members besides these are ignored.
+// NewResourceOperation Method and path must be unique within a resource. Unknown fields are ignored.
 type NewResourceOperation struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
@@ -413,186 +414,186 @@ type NewResourceOperation struct {
 
 // NewZone defines model for NewZone.
 type NewZone struct {
-	// DCREnabled Whether applications may register themselves here; false unless said.
+	// DCREnabled Whether applications can register dynamically. Defaults to false.
 	DCREnabled *bool `json:"dcr_enabled,omitempty"`
 
-	// Name For people; not unique. Surrounding white space is taken off before it is counted and kept.
+	// Name Display name; not unique. Leading and trailing whitespace is removed.
 	Name ZoneName `json:"name"`
 
-	// Slug For addresses; unique among all zones there ever were.
+	// Slug Short name for URLs. Unique among all zones, including archived ones.
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
 
-// NoProviderConfig Of the kinds `none` and `caracal_mandate`, which have nothing to configure.
+// NoProviderConfig Configuration of the kinds `none` and `caracal_mandate`, which have no fields.
 //
 // Example: {}
 type NoProviderConfig = map[string]interface{}
 
-// OAuth2AuthorizationCodeProviderConfig Of the kind `oauth2_authorization_code`, which fetches tokens for a person who has agreed (RFC 6749, section 4.1, with PKCE).
+// OAuth2AuthorizationCodeProviderConfig Configuration of the kind `oauth2_authorization_code`, which requests tokens on behalf of a user who has given consent (RFC 6749, section 4.1, with PKCE).
 type OAuth2AuthorizationCodeProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	// AllowRuntimeInjection Whether the credential can be injected at run time.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// AllowedTokenHosts The only hosts that are asked for tokens; DNS names without a port, stored in lower case.
+	// AllowedTokenHosts The only hosts that tokens are requested from; DNS names without a port, stored in lowercase.
 	//
 	// Example: ["login.example.com"]
 	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
 
-	// AuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+	// AuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// AuthorizationEndpoint Where the person is sent to agree; https, without user and password.
+	// AuthorizationEndpoint URL that the user is sent to for consent; https, without user name and password.
 	//
 	// Example: https://login.example.com/oauth2/authorize
 	AuthorizationEndpoint string `json:"authorization_endpoint"`
 
-	// AuthorizationParams More query parameters for `authorization_endpoint`, none unless said; not `client_id`, `code_challenge`,
-	// `code_challenge_method`, `redirect_uri`, `response_type`, `scope` or `state`.
+	// AuthorizationParams Additional query parameters for `authorization_endpoint`. Not allowed: `client_id`, `code_challenge`,
+	// `code_challenge_method`, `redirect_uri`, `response_type`, `scope` and `state`.
 	//
 	//
 	// Example: {"access_type":"offline","prompt":"consent"}
 	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
 
-	// ClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+	// ClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
 	//
 	// Example: client_secret_post
 	ClientAuthMethod *OAuth2AuthorizationCodeProviderConfigClientAuthMethod `json:"client_auth_method,omitempty"`
 
-	// ClientID Who Caracal is to the token endpoint.
+	// ClientID Client id of Caracal at the authorization server.
 	//
 	// Example: caracal-billing
 	ClientID ProviderClientID `json:"client_id"`
 
-	// ClientSecret Sealed and never shown again; required unless `client_auth_method` is `none`.
+	// ClientSecret Client secret. Required unless `client_auth_method` is `none`. Encrypted at rest and never returned.
 	//
-	// Example: a-secret-of-the-issuers-making
+	// Example: example-client-secret
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// RedirectURI Where the person comes back to, as it is registered there; an absolute URI, also of a scheme of one's own.
+	// RedirectURI Absolute URI that the user is redirected to, as registered with the authorization server. Custom schemes are allowed.
 	//
 	// Example: https://console.example.com/oauth/callback
 	RedirectURI string `json:"redirect_uri"`
 
-	// Scopes The scopes to ask for; none unless said.
+	// Scopes Scopes of token requests. Not sent if omitted.
 	//
 	// Example: ["invoices:read"]
 	Scopes *ProviderScopes `json:"scopes,omitempty"`
 
-	// TokenEndpoint Where tokens are fetched; https, without user and password, and on a host in `allowed_token_hosts`.
+	// TokenEndpoint URL of the token endpoint; https, without user name and password, and on a host in `allowed_token_hosts`.
 	//
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
 
-	// TokenParams More form parameters for `token_endpoint`, none unless said; not `client_assertion`, `client_assertion_type`,
-	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` or `scope`.
+	// TokenParams Additional form parameters for `token_endpoint`. Not allowed: `client_assertion`, `client_assertion_type`,
+	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` and `scope`.
 	//
 	//
 	// Example: {"tenant":"acme"}
 	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
 }
 
-// OAuth2AuthorizationCodeProviderConfigClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+// OAuth2AuthorizationCodeProviderConfigClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
 //
 // Example: client_secret_post
 type OAuth2AuthorizationCodeProviderConfigClientAuthMethod string
 
-// OAuth2ClientCredentialsProviderConfig Of the kind `oauth2_client_credentials`, which fetches tokens in Caracal's own name (RFC 6749, section 4.4).
+// OAuth2ClientCredentialsProviderConfig Configuration of the kind `oauth2_client_credentials`, which requests tokens with Caracal's own client credentials (RFC 6749, section 4.4).
 type OAuth2ClientCredentialsProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	// AllowRuntimeInjection Whether the credential can be injected at run time.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// AllowedTokenHosts The only hosts that are asked for tokens; DNS names without a port, stored in lower case.
+	// AllowedTokenHosts The only hosts that tokens are requested from; DNS names without a port, stored in lowercase.
 	//
 	// Example: ["login.example.com"]
 	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
 
-	// Audience The `audience` to ask a token for; none unless said.
+	// Audience The `audience` parameter of token requests. Not sent if omitted.
 	//
 	// Example: https://api.example.com
 	Audience *string `json:"audience,omitempty"`
 
-	// AuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+	// AuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// ClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+	// ClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
 	//
 	// Example: private_key_jwt
 	ClientAuthMethod *OAuth2ClientCredentialsProviderConfigClientAuthMethod `json:"client_auth_method,omitempty"`
 
-	// ClientID Who Caracal is to the token endpoint.
+	// ClientID Client id of Caracal at the authorization server.
 	//
 	// Example: caracal-billing
 	ClientID ProviderClientID `json:"client_id"`
 
-	// ClientSecret Sealed and never shown again; required unless `client_auth_method` is `private_key_jwt`, where it is refused, or `none`.
+	// ClientSecret Client secret. Required if `client_auth_method` is `client_secret_basic` or `client_secret_post`; not allowed if it is `private_key_jwt`. Encrypted at rest and never returned.
 	//
-	// Example: a-secret-of-the-issuers-making
+	// Example: example-client-secret
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// KeyID The `kid` of assertions; only if `client_auth_method` is `private_key_jwt`.
+	// KeyID The `kid` header of client assertions. Allowed only if `client_auth_method` is `private_key_jwt`.
 	//
 	// Example: 2026-07
 	KeyID *string `json:"key_id,omitempty"`
 
-	// PrivateKey The key that signs assertions, in PEM; sealed and never shown again; required if `client_auth_method` is `private_key_jwt`, otherwise refused.
+	// PrivateKey PEM-encoded private key that signs client assertions. Required if `client_auth_method` is `private_key_jwt`; otherwise not allowed. Encrypted at rest and never returned.
 	//
 	// Example: -----BEGIN PRIVATE KEY-----
 	// …
 	// -----END PRIVATE KEY-----
 	PrivateKey *string `json:"private_key,omitempty"`
 
-	// Resource The `resource` to ask a token for (RFC 8707); none unless said.
+	// Resource The `resource` parameter of token requests (RFC 8707). Not sent if omitted.
 	//
 	// Example: https://api.example.com/invoices
 	Resource *string `json:"resource,omitempty"`
 
-	// Scopes The scopes to ask for; none unless said.
+	// Scopes Scopes of token requests. Not sent if omitted.
 	//
 	// Example: ["invoices:read"]
 	Scopes *ProviderScopes `json:"scopes,omitempty"`
 
-	// TokenEndpoint Where tokens are fetched; https, without user and password, and on a host in `allowed_token_hosts`.
+	// TokenEndpoint URL of the token endpoint; https, without user name and password, and on a host in `allowed_token_hosts`.
 	//
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
 
-	// TokenParams More form parameters for `token_endpoint`, none unless said; not `client_assertion`, `client_assertion_type`,
-	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` or `scope`.
+	// TokenParams Additional form parameters for `token_endpoint`. Not allowed: `client_assertion`, `client_assertion_type`,
+	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` and `scope`.
 	//
 	//
 	// Example: {"tenant":"acme"}
 	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
 }
 
-// OAuth2ClientCredentialsProviderConfigClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+// OAuth2ClientCredentialsProviderConfigClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
 //
 // Example: private_key_jwt
 type OAuth2ClientCredentialsProviderConfigClientAuthMethod string
@@ -600,12 +601,12 @@ type OAuth2ClientCredentialsProviderConfigClientAuthMethod string
 // OpenAPI defines model for OpenAPI.
 type OpenAPI map[string]interface{}
 
-// OperationEnforcement Whether gateways hold each request against the operations, or treat all alike.
+// OperationEnforcement Whether gateways check each request against the operations, or treat all requests alike.
 type OperationEnforcement string
 
-// Provider Where an upstream's credential comes from.
+// Provider A source of upstream credentials.
 type Provider struct {
-	// ConfigJSON The configuration, normalised, without its secrets.
+	// ConfigJSON The normalized configuration, without secrets.
 	ConfigJSON json.RawMessage `json:"config_json"`
 
 	// CreatedAt UTC, with exactly three fractional digits.
@@ -615,11 +616,11 @@ type Provider struct {
 	ID         ID        `json:"id"`
 	Identifier string    `json:"identifier"`
 
-	// Kind How the provider comes by the credential that an upstream wants.
+	// Kind How the provider obtains the upstream credential.
 	Kind ProviderKind `json:"kind"`
 	Name string       `json:"name"`
 
-	// SecretConfigKeys The names of the secrets that are sealed, sorted.
+	// SecretConfigKeys Names of the stored secrets, sorted.
 	SecretConfigKeys []string `json:"secret_config_keys"`
 
 	// UpdatedAt UTC, with exactly three fractional digits.
@@ -629,96 +630,94 @@ type Provider struct {
 	ZoneID    ID        `json:"zone_id"`
 }
 
-// ProviderAllowRuntimeInjection Whether the credential may be injected at run time.
+// ProviderAllowRuntimeInjection Whether the credential can be injected at run time.
 //
 // Example: false
 type ProviderAllowRuntimeInjection = bool
 
-// ProviderAllowedTokenHosts The only hosts that are asked for tokens; DNS names without a port, stored in lower case.
+// ProviderAllowedTokenHosts The only hosts that tokens are requested from; DNS names without a port, stored in lowercase.
 //
 // Example: ["login.example.com"]
 type ProviderAllowedTokenHosts = []string
 
-// ProviderAuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+// ProviderAuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
 //
 // Example: Authorization
 type ProviderAuthHeader = string
 
-// ProviderAuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+// ProviderAuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
 //
 // Example: Bearer
 type ProviderAuthScheme = string
 
-// ProviderClientID Who Caracal is to the token endpoint.
+// ProviderClientID Client id of Caracal at the authorization server.
 //
 // Example: caracal-billing
 type ProviderClientID = string
 
-// ProviderConfigInput What the kind wants; `{}` unless said, and 64 KiB at the most. A change need not send the kind, so it is not
-// this schema that a configuration is held against: the first thing that is wrong for the kind is told as
-// `invalid_provider_config`.
+// ProviderConfigInput Configuration of the provider, at most 64 KiB. Defaults to `{}` when a provider is created. Validated against the
+// provider's kind, which an update need not contain; the first violation is returned as `invalid_provider_config`.
 type ProviderConfigInput struct {
 	union json.RawMessage
 }
 
-// ProviderForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+// ProviderForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
 //
 // Example: true
 type ProviderForwardCaracalIdentity = bool
 
-// ProviderIdentifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
+// ProviderIdentifier `provider://`, followed by lowercase letters, digits and single hyphens. Unique among the zone's active providers. A blank value is the same as none.
 type ProviderIdentifier = string
 
-// ProviderKind How the provider comes by the credential that an upstream wants.
+// ProviderKind How the provider obtains the upstream credential.
 type ProviderKind string
 
-// ProviderName For people; not unique. What is blank counts as absent.
+// ProviderName Display name; not unique. A blank value is the same as none. A provider that is created without a name is named after its identifier.
 type ProviderName = string
 
-// ProviderPatch Members besides these are ignored.
+// ProviderPatch Unknown fields are ignored.
 type ProviderPatch struct {
-	// ConfigJSON What the kind wants; `{}` unless said, and 64 KiB at the most. A change need not send the kind, so it is not
-	// this schema that a configuration is held against: the first thing that is wrong for the kind is told as
-	// `invalid_provider_config`.
+	// ConfigJSON Configuration of the provider, at most 64 KiB. Defaults to `{}` when a provider is created. Validated against the
+	// provider's kind, which an update need not contain; the first violation is returned as `invalid_provider_config`.
 	ConfigJSON *ProviderConfigInput `json:"config_json,omitempty"`
 
-	// Identifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
+	// Identifier `provider://`, followed by lowercase letters, digits and single hyphens. Unique among the zone's active providers. A blank value is the same as none.
 	Identifier *ProviderIdentifier `json:"identifier,omitempty"`
 
-	// Kind How the provider comes by the credential that an upstream wants.
+	// Kind How the provider obtains the upstream credential.
 	Kind *ProviderKind `json:"kind,omitempty"`
 
-	// Name For people; not unique. What is blank counts as absent.
+	// Name Display name; not unique. A blank value is the same as none. A provider that is created without a name is named after its identifier.
 	Name *ProviderName `json:"name,omitempty"`
 }
 
-// ProviderScopes The scopes to ask for; none unless said.
+// ProviderScopes Scopes of token requests. Not sent if omitted.
 //
 // Example: ["invoices:read"]
 type ProviderScopes = []string
 
 // ProviderTest defines model for ProviderTest.
 type ProviderTest struct {
-	// Detail What happened, for a person.
+	// Detail Human-readable result.
 	Detail string `json:"detail"`
 
-	// DurationMs How long that took, in milliseconds.
+	// DurationMs Duration of the test in milliseconds.
 	DurationMs int64 `json:"duration_ms"`
 
-	// Reachable Whether the endpoint answered at all.
+	// Reachable Whether the endpoint returned an HTTP response.
 	Reachable bool `json:"reachable"`
 
-	// Status The HTTP status of its answer; null if there was none.
+	// Status HTTP status of the response; null if there was none.
 	Status *int `json:"status"`
 }
 
-// ProviderTokenEndpoint Where tokens are fetched; https, without user and password, and on a host in `allowed_token_hosts`.
+// ProviderTokenEndpoint URL of the token endpoint; https, without user name and password, and on a host in `allowed_token_hosts`.
 //
 // Example: https://login.example.com/oauth2/token
 type ProviderTokenEndpoint = string
 
-// ProviderTokenParams More form parameters for `token_endpoint`, none unless said; not `client_assertion`, `client_assertion_type`,
-// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` or `scope`.
+// ProviderTokenParams Additional form parameters for `token_endpoint`. Not allowed: `client_assertion`, `client_assertion_type`,
+// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` and `scope`.
 //
 // Example: {"tenant":"acme"}
 type ProviderTokenParams map[string]string
@@ -732,9 +731,9 @@ type Readiness struct {
 // ReadinessRedis defines model for Readiness.Redis.
 type ReadinessRedis string
 
-// RegisteredApplication A new application and its secret.
+// RegisteredApplication A created application and its secret.
 type RegisteredApplication struct {
-	// ClientSecret The secret. Nobody can read it again.
+	// ClientSecret The client secret. It cannot be retrieved again.
 	ClientSecret string `json:"client_secret"`
 
 	// CreatedAt UTC, with exactly three fractional digits.
@@ -742,20 +741,20 @@ type RegisteredApplication struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// ExpiresAt When it stops working; null is never.
+	// ExpiresAt When the application expires; null if it does not expire.
 	ExpiresAt *timestamp.Time `json:"expires_at"`
 	ID        ID              `json:"id"`
 	Name      string          `json:"name"`
 
-	// RegistrationMethod Whether people manage it, or it registered itself.
+	// RegistrationMethod Whether the application is managed by an administrator or was registered dynamically.
 	RegistrationMethod RegistrationMethod `json:"registration_method"`
 	ZoneID             ID                 `json:"zone_id"`
 }
 
-// RegistrationMethod Whether people manage it, or it registered itself.
+// RegistrationMethod Whether the application is managed by an administrator or was registered dynamically.
 type RegistrationMethod string
 
-// Resource An upstream that is reached through a gateway, under Caracal's authority.
+// Resource A protected upstream that is accessed through a gateway.
 type Resource struct {
 	// CreatedAt UTC, with exactly three fractional digits.
 	//
@@ -763,13 +762,13 @@ type Resource struct {
 	CreatedAt            Timestamp `json:"created_at"`
 	CredentialProviderID ID        `json:"credential_provider_id"`
 
-	// GatewayApplicationID The application that exchanges tokens for it; null if that was archived, and on the control resource.
+	// GatewayApplicationID Id of the application that exchanges tokens for the resource. Null if the application was archived, and for the control resource.
 	GatewayApplicationID *string `json:"gateway_application_id"`
 	ID                   ID      `json:"id"`
 	Identifier           string  `json:"identifier"`
 	Name                 string  `json:"name"`
 
-	// OperationEnforcement Whether gateways hold each request against the operations, or treat all alike.
+	// OperationEnforcement Whether gateways check each request against the operations, or treat all requests alike.
 	OperationEnforcement OperationEnforcement `json:"operation_enforcement"`
 	Operations           []ResourceOperation  `json:"operations"`
 	Scopes               []string             `json:"scopes"`
@@ -779,65 +778,65 @@ type Resource struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	UpdatedAt Timestamp `json:"updated_at"`
 
-	// UpstreamURL Null on the control resource only.
+	// UpstreamURL Null only for the control resource.
 	UpstreamURL *string `json:"upstream_url"`
 	ZoneID      ID      `json:"zone_id"`
 }
 
-// ResourceIdentifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`, and with a host
-// if it is http or https; unique among the zone's live resources. The control audience, which is none, names the
-// control resource.
+// ResourceIdentifier The audience of tokens for the resource: an absolute URI without user name and password, with any scheme except
+// `provider`, and with a host if the scheme is http or https. Unique among the zone's active resources. The control
+// audience, which is not a URI, identifies the control resource.
 type ResourceIdentifier = string
 
-// ResourceName For people; not unique.
+// ResourceName Display name; not unique. A resource that is created without a name is named after its identifier.
 type ResourceName = string
 
-// ResourceOperation One thing that the resource offers, under one of its scopes.
+// ResourceOperation A request that the resource accepts, and the scope that it requires.
 type ResourceOperation struct {
-	// Method Of HTTP, in upper case.
+	// Method HTTP method, uppercase.
 	//
 	// Example: GET
 	Method string `json:"method"`
 
-	// Path It begins with a slash.
+	// Path Absolute path.
 	//
 	// Example: /invoices
 	Path string `json:"path"`
 
-	// Scope One of the resource's.
+	// Scope One of the resource's scopes.
 	//
 	// Example: invoices:read
 	Scope string `json:"scope"`
 }
 
-// ResourcePatch Members besides these are ignored.
+// ResourcePatch Unknown fields are ignored.
 type ResourcePatch struct {
-	// CredentialProviderID The provider whose credential the upstream gets; null and empty are none.
+	// CredentialProviderID Id of the provider of the upstream credential. Null or an empty value removes it, which only the control resource allows.
 	CredentialProviderID nullable.Nullable[string] `json:"credential_provider_id,omitempty"`
 
-	// GatewayApplicationID The managed application that exchanges tokens for it; null is none.
+	// GatewayApplicationID Id of the managed application that exchanges tokens for the resource. Null removes it, which only the control resource allows.
 	GatewayApplicationID nullable.Nullable[string] `json:"gateway_application_id,omitempty"`
 
-	// Identifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`, and with a host
-	// if it is http or https; unique among the zone's live resources. The control audience, which is none, names the
-	// control resource.
+	// Identifier The audience of tokens for the resource: an absolute URI without user name and password, with any scheme except
+	// `provider`, and with a host if the scheme is http or https. Unique among the zone's active resources. The control
+	// audience, which is not a URI, identifies the control resource.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
-	// Name For people; not unique.
+	// Name Display name; not unique. A resource that is created without a name is named after its identifier.
 	Name *ResourceName `json:"name,omitempty"`
 
-	// OperationEnforcement Whether gateways hold each request against the operations, or treat all alike.
+	// OperationEnforcement Whether gateways check each request against the operations, or treat all requests alike.
 	OperationEnforcement *OperationEnforcement   `json:"operation_enforcement,omitempty"`
 	Operations           *[]NewResourceOperation `json:"operations,omitempty"`
 
-	// Scopes What tokens for the resource may allow; with the operations, 64 KiB at the most.
+	// Scopes Scopes that tokens for the resource can grant. Scopes and operations together are at most 64 KiB.
 	Scopes *ResourceScopes `json:"scopes,omitempty"`
 
-	// UpstreamURL Where gateways send requests to; http or https, and with a host. Null takes it from the control resource.
+	// UpstreamURL URL that gateways send requests to; http or https, with a host. Null removes it, which only the control resource allows.
 	UpstreamURL nullable.Nullable[string] `json:"upstream_url,omitempty"`
 }
 
-// ResourceScopes What tokens for the resource may allow; with the operations, 64 KiB at the most.
+// ResourceScopes Scopes that tokens for the resource can grant. Scopes and operations together are at most 64 KiB.
 type ResourceScopes = []string
 
 // Timestamp UTC, with exactly three fractional digits.
@@ -845,8 +844,8 @@ type ResourceScopes = []string
 // Example: 2026-07-01T12:00:00.123Z
 type Timestamp = timestamp.Time
 
-// Traits At most 32, each once, of 1 to 128 characters: a letter, then letters, digits and `._:-`. What comes before the
-// first `:` is the namespace; `control` and `caracal.sys` are for global callers only.
+// Traits At most 32 unique traits of 1 to 128 characters: a letter, followed by letters, digits and `._:-`. The part before
+// the first `:` is the namespace; the namespaces `control` and `caracal.sys` are reserved for global tokens.
 type Traits = []string
 
 // Unreadiness defines model for Unreadiness.
@@ -863,7 +862,7 @@ type UnreadinessDependency string
 // UnreadinessError defines model for Unreadiness.Error.
 type UnreadinessError string
 
-// UpstreamURL Where gateways send requests to; http or https, and with a host. Only the control resource can do without.
+// UpstreamURL URL that gateways send requests to; http or https, with a host. Required, except for the control resource.
 type UpstreamURL = string
 
 // Zone A tenant.
@@ -873,12 +872,12 @@ type Zone struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// DCREnabled Whether applications may register themselves here.
+	// DCREnabled Whether applications can register dynamically.
 	DCREnabled bool   `json:"dcr_enabled"`
 	ID         ID     `json:"id"`
 	Name       string `json:"name"`
 
-	// OperatorCoauthorBadge Whether what the operator assistant made is marked as co-authored by it.
+	// OperatorCoauthorBadge Whether changes made by the operator assistant are marked as co-authored by it.
 	OperatorCoauthorBadge bool   `json:"operator_coauthor_badge"`
 	Slug                  string `json:"slug"`
 
@@ -888,31 +887,31 @@ type Zone struct {
 	UpdatedAt Timestamp `json:"updated_at"`
 }
 
-// ZoneName For people; not unique. Surrounding white space is taken off before it is counted and kept.
+// ZoneName Display name; not unique. Leading and trailing whitespace is removed.
 type ZoneName = string
 
 // ZonePatch defines model for ZonePatch.
 type ZonePatch struct {
-	// DCREnabled Whether applications may register themselves here.
+	// DCREnabled Whether applications can register dynamically.
 	DCREnabled *bool `json:"dcr_enabled,omitempty"`
 
-	// DCRShutdown What becomes of the applications that registered themselves; goes with `dcr_enabled: false` only.
+	// DCRShutdown Whether to keep or revoke active registered applications. Allowed only with `dcr_enabled: false`.
 	DCRShutdown *ZonePatchDCRShutdown `json:"dcr_shutdown,omitempty"`
 
-	// Name For people; not unique. Surrounding white space is taken off before it is counted and kept.
+	// Name Display name; not unique. Leading and trailing whitespace is removed.
 	Name *ZoneName `json:"name,omitempty"`
 
-	// OperatorCoauthorBadge Whether what the operator assistant made is marked as co-authored by it.
+	// OperatorCoauthorBadge Whether changes made by the operator assistant are marked as co-authored by it.
 	OperatorCoauthorBadge *bool `json:"operator_coauthor_badge,omitempty"`
 
-	// Slug For addresses; unique among all zones there ever were.
+	// Slug Short name for URLs. Unique among all zones, including archived ones.
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
 
-// ZonePatchDCRShutdown What becomes of the applications that registered themselves; goes with `dcr_enabled: false` only.
+// ZonePatchDCRShutdown Whether to keep or revoke active registered applications. Allowed only with `dcr_enabled: false`.
 type ZonePatchDCRShutdown string
 
-// ZoneSlug For addresses; unique among all zones there ever were.
+// ZoneSlug Short name for URLs. Unique among all zones, including archived ones.
 type ZoneSlug = string
 
 // Cursor defines model for cursor.
@@ -932,103 +931,103 @@ type ZoneID = ID
 
 // ListAdminTokensParams defines parameters for ListAdminTokens.
 type ListAdminTokensParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // ListDeadLettersParams defines parameters for ListDeadLetters.
 type ListDeadLettersParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // ListZonesParams defines parameters for ListZones.
 type ListZonesParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // DeleteZoneParams defines parameters for DeleteZone.
 type DeleteZoneParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateZoneParams defines parameters for UpdateZone.
 type UpdateZoneParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListApplicationsParams defines parameters for ListApplications.
 type ListApplicationsParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // DeleteApplicationParams defines parameters for DeleteApplication.
 type DeleteApplicationParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateApplicationParams defines parameters for UpdateApplication.
 type UpdateApplicationParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // DeleteProviderParams defines parameters for DeleteProvider.
 type DeleteProviderParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateProviderParams defines parameters for UpdateProvider.
 type UpdateProviderParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListResourcesParams defines parameters for ListResources.
 type ListResourcesParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // DeleteResourceParams defines parameters for DeleteResource.
 type DeleteResourceParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateResourceParams defines parameters for UpdateResource.
 type UpdateResourceParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
@@ -1204,25 +1203,25 @@ func (t *ProviderConfigInput) UnmarshalJSON(b []byte) error {
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
-	// GetHealth Is the process alive
+	// GetHealth Check liveness
 	// (GET /health)
 	GetHealth(ctx echo.Context) error
-	// GetMetrics What the process measures
+	// GetMetrics Retrieve metrics
 	// (GET /metrics)
 	GetMetrics(ctx echo.Context) error
-	// GetOpenAPIJSON This document, as JSON
+	// GetOpenAPIJSON Retrieve the OpenAPI document as JSON
 	// (GET /openapi.json)
 	GetOpenAPIJSON(ctx echo.Context) error
-	// GetOpenAPIYAML This document, as YAML
+	// GetOpenAPIYAML Retrieve the OpenAPI document as YAML
 	// (GET /openapi.yaml)
 	GetOpenAPIYAML(ctx echo.Context) error
-	// GetReadiness Should requests be sent here
+	// GetReadiness Check readiness
 	// (GET /ready)
 	GetReadiness(ctx echo.Context) error
 	// ListAdminTokens List admin tokens
 	// (GET /v1/admin-tokens)
 	ListAdminTokens(ctx echo.Context, params ListAdminTokensParams) error
-	// CreateAdminToken Mint an admin token
+	// CreateAdminToken Create an admin token
 	// (POST /v1/admin-tokens)
 	CreateAdminToken(ctx echo.Context) error
 	// DeleteAdminToken Revoke an admin token
@@ -1234,7 +1233,7 @@ type ServerInterface interface {
 	// DiscardDeadLetter Discard a dead letter
 	// (DELETE /v1/dead-letters/{id})
 	DiscardDeadLetter(ctx echo.Context, id IDParameter) error
-	// RearmDeadLetter Try to publish a dead letter again
+	// RearmDeadLetter Retry a dead letter
 	// (POST /v1/dead-letters/{id}/rearm)
 	RearmDeadLetter(ctx echo.Context, id IDParameter) error
 	// ListZones List zones
@@ -1246,10 +1245,10 @@ type ServerInterface interface {
 	// DeleteZone Archive a zone
 	// (DELETE /v1/zones/{zoneId})
 	DeleteZone(ctx echo.Context, zoneID ZoneID, params DeleteZoneParams) error
-	// GetZone Read a zone
+	// GetZone Retrieve a zone
 	// (GET /v1/zones/{zoneId})
 	GetZone(ctx echo.Context, zoneID ZoneID) error
-	// UpdateZone Change a zone
+	// UpdateZone Update a zone
 	// (PATCH /v1/zones/{zoneId})
 	UpdateZone(ctx echo.Context, zoneID ZoneID, params UpdateZoneParams) error
 	// ListApplications List applications
@@ -1258,19 +1257,19 @@ type ServerInterface interface {
 	// CreateApplication Create a managed application
 	// (POST /v1/zones/{zoneId}/applications)
 	CreateApplication(ctx echo.Context, zoneID ZoneID) error
-	// RegisterApplication Register an application dynamically
+	// RegisterApplication Register an application
 	// (POST /v1/zones/{zoneId}/applications/dcr)
 	RegisterApplication(ctx echo.Context, zoneID ZoneID) error
 	// DeleteApplication Archive an application
 	// (DELETE /v1/zones/{zoneId}/applications/{id})
 	DeleteApplication(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteApplicationParams) error
-	// GetApplication Read an application
+	// GetApplication Retrieve an application
 	// (GET /v1/zones/{zoneId}/applications/{id})
 	GetApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error
-	// UpdateApplication Change an application
+	// UpdateApplication Update an application
 	// (PATCH /v1/zones/{zoneId}/applications/{id})
 	UpdateApplication(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateApplicationParams) error
-	// GetDCRStatus Count the applications that registered themselves
+	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
 	// ListProviders List providers
@@ -1282,10 +1281,10 @@ type ServerInterface interface {
 	// DeleteProvider Archive a provider
 	// (DELETE /v1/zones/{zoneId}/providers/{id})
 	DeleteProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteProviderParams) error
-	// GetProvider Read a provider
+	// GetProvider Retrieve a provider
 	// (GET /v1/zones/{zoneId}/providers/{id})
 	GetProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
-	// UpdateProvider Change a provider
+	// UpdateProvider Update a provider
 	// (PATCH /v1/zones/{zoneId}/providers/{id})
 	UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateProviderParams) error
 	// TestProvider Test a provider's token endpoint
@@ -1300,10 +1299,10 @@ type ServerInterface interface {
 	// DeleteResource Archive a resource
 	// (DELETE /v1/zones/{zoneId}/resources/{id})
 	DeleteResource(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteResourceParams) error
-	// GetResource Read a resource
+	// GetResource Retrieve a resource
 	// (GET /v1/zones/{zoneId}/resources/{id})
 	GetResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error
-	// UpdateResource Change a resource
+	// UpdateResource Update a resource
 	// (PATCH /v1/zones/{zoneId}/resources/{id})
 	UpdateResource(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateResourceParams) error
 }
@@ -3120,25 +3119,25 @@ func (response UpdateResource200JSONResponse) VisitUpdateResourceResponse(w http
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
-	// GetHealth Is the process alive
+	// GetHealth Check liveness
 	// (GET /health)
 	GetHealth(ctx context.Context, request GetHealthRequestObject) (GetHealthResponseObject, error)
-	// GetMetrics What the process measures
+	// GetMetrics Retrieve metrics
 	// (GET /metrics)
 	GetMetrics(ctx context.Context, request GetMetricsRequestObject) (GetMetricsResponseObject, error)
-	// GetOpenAPIJSON This document, as JSON
+	// GetOpenAPIJSON Retrieve the OpenAPI document as JSON
 	// (GET /openapi.json)
 	GetOpenAPIJSON(ctx context.Context, request GetOpenAPIJSONRequestObject) (GetOpenAPIJSONResponseObject, error)
-	// GetOpenAPIYAML This document, as YAML
+	// GetOpenAPIYAML Retrieve the OpenAPI document as YAML
 	// (GET /openapi.yaml)
 	GetOpenAPIYAML(ctx context.Context, request GetOpenAPIYAMLRequestObject) (GetOpenAPIYAMLResponseObject, error)
-	// GetReadiness Should requests be sent here
+	// GetReadiness Check readiness
 	// (GET /ready)
 	GetReadiness(ctx context.Context, request GetReadinessRequestObject) (GetReadinessResponseObject, error)
 	// ListAdminTokens List admin tokens
 	// (GET /v1/admin-tokens)
 	ListAdminTokens(ctx context.Context, request ListAdminTokensRequestObject) (ListAdminTokensResponseObject, error)
-	// CreateAdminToken Mint an admin token
+	// CreateAdminToken Create an admin token
 	// (POST /v1/admin-tokens)
 	CreateAdminToken(ctx context.Context, request CreateAdminTokenRequestObject) (CreateAdminTokenResponseObject, error)
 	// DeleteAdminToken Revoke an admin token
@@ -3150,7 +3149,7 @@ type StrictServerInterface interface {
 	// DiscardDeadLetter Discard a dead letter
 	// (DELETE /v1/dead-letters/{id})
 	DiscardDeadLetter(ctx context.Context, request DiscardDeadLetterRequestObject) (DiscardDeadLetterResponseObject, error)
-	// RearmDeadLetter Try to publish a dead letter again
+	// RearmDeadLetter Retry a dead letter
 	// (POST /v1/dead-letters/{id}/rearm)
 	RearmDeadLetter(ctx context.Context, request RearmDeadLetterRequestObject) (RearmDeadLetterResponseObject, error)
 	// ListZones List zones
@@ -3162,10 +3161,10 @@ type StrictServerInterface interface {
 	// DeleteZone Archive a zone
 	// (DELETE /v1/zones/{zoneId})
 	DeleteZone(ctx context.Context, request DeleteZoneRequestObject) (DeleteZoneResponseObject, error)
-	// GetZone Read a zone
+	// GetZone Retrieve a zone
 	// (GET /v1/zones/{zoneId})
 	GetZone(ctx context.Context, request GetZoneRequestObject) (GetZoneResponseObject, error)
-	// UpdateZone Change a zone
+	// UpdateZone Update a zone
 	// (PATCH /v1/zones/{zoneId})
 	UpdateZone(ctx context.Context, request UpdateZoneRequestObject) (UpdateZoneResponseObject, error)
 	// ListApplications List applications
@@ -3174,19 +3173,19 @@ type StrictServerInterface interface {
 	// CreateApplication Create a managed application
 	// (POST /v1/zones/{zoneId}/applications)
 	CreateApplication(ctx context.Context, request CreateApplicationRequestObject) (CreateApplicationResponseObject, error)
-	// RegisterApplication Register an application dynamically
+	// RegisterApplication Register an application
 	// (POST /v1/zones/{zoneId}/applications/dcr)
 	RegisterApplication(ctx context.Context, request RegisterApplicationRequestObject) (RegisterApplicationResponseObject, error)
 	// DeleteApplication Archive an application
 	// (DELETE /v1/zones/{zoneId}/applications/{id})
 	DeleteApplication(ctx context.Context, request DeleteApplicationRequestObject) (DeleteApplicationResponseObject, error)
-	// GetApplication Read an application
+	// GetApplication Retrieve an application
 	// (GET /v1/zones/{zoneId}/applications/{id})
 	GetApplication(ctx context.Context, request GetApplicationRequestObject) (GetApplicationResponseObject, error)
-	// UpdateApplication Change an application
+	// UpdateApplication Update an application
 	// (PATCH /v1/zones/{zoneId}/applications/{id})
 	UpdateApplication(ctx context.Context, request UpdateApplicationRequestObject) (UpdateApplicationResponseObject, error)
-	// GetDCRStatus Count the applications that registered themselves
+	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
 	// ListProviders List providers
@@ -3198,10 +3197,10 @@ type StrictServerInterface interface {
 	// DeleteProvider Archive a provider
 	// (DELETE /v1/zones/{zoneId}/providers/{id})
 	DeleteProvider(ctx context.Context, request DeleteProviderRequestObject) (DeleteProviderResponseObject, error)
-	// GetProvider Read a provider
+	// GetProvider Retrieve a provider
 	// (GET /v1/zones/{zoneId}/providers/{id})
 	GetProvider(ctx context.Context, request GetProviderRequestObject) (GetProviderResponseObject, error)
-	// UpdateProvider Change a provider
+	// UpdateProvider Update a provider
 	// (PATCH /v1/zones/{zoneId}/providers/{id})
 	UpdateProvider(ctx context.Context, request UpdateProviderRequestObject) (UpdateProviderResponseObject, error)
 	// TestProvider Test a provider's token endpoint
@@ -3216,10 +3215,10 @@ type StrictServerInterface interface {
 	// DeleteResource Archive a resource
 	// (DELETE /v1/zones/{zoneId}/resources/{id})
 	DeleteResource(ctx context.Context, request DeleteResourceRequestObject) (DeleteResourceResponseObject, error)
-	// GetResource Read a resource
+	// GetResource Retrieve a resource
 	// (GET /v1/zones/{zoneId}/resources/{id})
 	GetResource(ctx context.Context, request GetResourceRequestObject) (GetResourceResponseObject, error)
-	// UpdateResource Change a resource
+	// UpdateResource Update a resource
 	// (PATCH /v1/zones/{zoneId}/resources/{id})
 	UpdateResource(ctx context.Context, request UpdateResourceRequestObject) (UpdateResourceResponseObject, error)
 }

@@ -102,52 +102,52 @@ const (
 	ZonePatchDCRShutdownRevokeLive ZonePatchDCRShutdown = "revoke_live"
 )
 
-// APIKeyProviderConfig Of the kind `api_key`, which sends one key to the upstream in a header or in the query.
+// APIKeyProviderConfig Configuration of the kind `api_key`, which sends a fixed key to the upstream in a header or a query parameter.
 type APIKeyProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	// AllowRuntimeInjection Whether the credential can be injected at run time.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// APIKey The key itself; sealed and never shown again; required when the provider gets its kind.
+	// APIKey The API key. Required if the provider is created with this kind or changed to it. Encrypted at rest and never returned.
 	//
-	// Example: a-key-of-the-upstreams-making
+	// Example: example-api-key
 	APIKey *string `json:"api_key,omitempty"`
 
-	// AuthLocation Where the key is sent; `header` unless said.
+	// AuthLocation Where the key is sent. Defaults to `header`.
 	//
 	// Example: header
 	AuthLocation *APIKeyProviderConfigAuthLocation `json:"auth_location,omitempty"`
 
-	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// HeaderName The header that carries the key, an RFC 9110 token; required if `auth_location` is `header`.
+	// HeaderName Name of the header that contains the key (an RFC 9110 token). Required if `auth_location` is `header`.
 	//
 	// Example: X-Api-Key
 	HeaderName *string `json:"header_name,omitempty"`
 
-	// QueryParamName The query parameter that carries the key; required if `auth_location` is `query`.
+	// QueryParamName Name of the query parameter that contains the key. Required if `auth_location` is `query`.
 	//
 	// Example: api_key
 	QueryParamName *string `json:"query_param_name,omitempty"`
 }
 
-// APIKeyProviderConfigAuthLocation Where the key is sent; `header` unless said.
+// APIKeyProviderConfigAuthLocation Where the key is sent. Defaults to `header`.
 //
 // Example: header
 type APIKeyProviderConfigAuthLocation string
 
 // AdminToken defines model for AdminToken.
 type AdminToken struct {
-	// Capability Whether the token may only read, or also write.
+	// Capability Whether the token has read permission only, or read and write permission.
 	Capability AdminTokenCapability `json:"capability"`
 
 	// CreatedAt UTC, with exactly three fractional digits.
@@ -155,102 +155,104 @@ type AdminToken struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// CreatedBy `env-bootstrap`, `env-derived`, `env-derived-write`, or `admin:` and the id of the token that minted this one.
+	// CreatedBy `env-bootstrap`, `env-derived`, `env-derived-write`, or `admin:` followed by the id of the token that created this one.
 	CreatedBy string `json:"created_by"`
 
-	// ExpiresAt When it stops working; null is never.
+	// ExpiresAt When the token expires; null if it does not expire.
 	ExpiresAt *time.Time `json:"expires_at"`
 	ID        ID         `json:"id"`
 
-	// LastUsedAt To the debounce; null is not yet.
+	// LastUsedAt Last use, by default accurate to about a minute; null if never used.
 	LastUsedAt *time.Time `json:"last_used_at"`
 	Name       string     `json:"name"`
-	RevokedAt  *time.Time `json:"revoked_at"`
 
-	// Scope Whether the token is for everything or for one zone.
+	// RevokedAt When the token was revoked; null if it was not.
+	RevokedAt *time.Time `json:"revoked_at"`
+
+	// Scope Whether the token gives access to everything or to one zone.
 	Scope  AdminTokenScope `json:"scope"`
 	ZoneID *string         `json:"zone_id"`
 }
 
-// AdminTokenCapability Whether the token may only read, or also write.
+// AdminTokenCapability Whether the token has read permission only, or read and write permission.
 type AdminTokenCapability string
 
-// AdminTokenScope Whether the token is for everything or for one zone.
+// AdminTokenScope Whether the token gives access to everything or to one zone.
 type AdminTokenScope string
 
-// Application What acts in a zone.
+// Application A client that acts in a zone.
 type Application struct {
 	// CreatedAt UTC, with exactly three fractional digits.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// ExpiresAt When it stops working; null is never.
+	// ExpiresAt When the application expires; null if it does not expire.
 	ExpiresAt *time.Time `json:"expires_at"`
 	ID        ID         `json:"id"`
 	Name      string     `json:"name"`
 
-	// RegistrationMethod Whether people manage it, or it registered itself.
+	// RegistrationMethod Whether the application is managed by an administrator or was registered dynamically.
 	RegistrationMethod RegistrationMethod `json:"registration_method"`
 
-	// Traits For global callers only.
+	// Traits Returned only to global tokens.
 	Traits *[]string `json:"traits,omitempty"`
 	ZoneID ID        `json:"zone_id"`
 }
 
-// ApplicationName For people; not unique.
+// ApplicationName Display name; not unique.
 type ApplicationName = string
 
 // ApplicationPatch defines model for ApplicationPatch.
 type ApplicationPatch struct {
-	// ClientSecret A secret of the caller's own.
+	// ClientSecret The new client secret.
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// Name For people; not unique.
+	// Name Display name; not unique.
 	Name *ApplicationName `json:"name,omitempty"`
 
-	// Traits At most 32, each once, of 1 to 128 characters: a letter, then letters, digits and `._:-`. What comes before the
-	// first `:` is the namespace; `control` and `caracal.sys` are for global callers only.
+	// Traits At most 32 unique traits of 1 to 128 characters: a letter, followed by letters, digits and `._:-`. The part before
+	// the first `:` is the namespace; the namespaces `control` and `caracal.sys` are reserved for global tokens.
 	Traits *Traits `json:"traits,omitempty"`
 }
 
 // ApplicationRegistration defines model for ApplicationRegistration.
 type ApplicationRegistration struct {
-	// ExpiresIn After how many seconds it stops working; 3600 unless said.
+	// ExpiresIn Seconds until the application expires. Defaults to 3600.
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Name For people; not unique.
+	// Name Display name; not unique.
 	Name ApplicationName `json:"name"`
 }
 
-// BearerTokenProviderConfig Of the kind `bearer_token`, which sends one fixed token to the upstream.
+// BearerTokenProviderConfig Configuration of the kind `bearer_token`, which sends a fixed token to the upstream.
 type BearerTokenProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	// AllowRuntimeInjection Whether the credential can be injected at run time.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// AllowedTokenHosts The only hosts that the token may go to; DNS names without a port, stored in lower case.
+	// AllowedTokenHosts The only hosts that the token may be sent to; DNS names without a port, stored in lowercase.
 	//
 	// Example: ["api.example.com"]
 	AllowedTokenHosts []string `json:"allowed_token_hosts,omitempty"`
 
-	// AuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+	// AuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// BearerToken The token itself; sealed and never shown again; required when the provider gets its kind.
+	// BearerToken The bearer token. Required if the provider is created with this kind or changed to it. Encrypted at rest and never returned.
 	//
-	// Example: a-token-of-the-upstreams-making
+	// Example: example-bearer-token
 	BearerToken *string `json:"bearer_token,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
@@ -261,13 +263,13 @@ type DCRStatus struct {
 	DCREnabled bool `json:"dcr_enabled"`
 	ID         ID   `json:"id"`
 
-	// LiveDCRApplications Those that are neither archived nor expired.
+	// LiveDCRApplications Number of registered applications that are neither archived nor expired.
 	LiveDCRApplications int64 `json:"live_dcr_applications"`
 }
 
 // DeadLetter defines model for DeadLetter.
 type DeadLetter struct {
-	// Attempts How often Redis refused it.
+	// Attempts Number of times that Redis rejected the event.
 	Attempts int32 `json:"attempts"`
 
 	// CreatedAt UTC, with exactly three fractional digits.
@@ -280,17 +282,17 @@ type DeadLetter struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	DeadAt Timestamp `json:"dead_at"`
 
-	// Fields What it says.
+	// Fields The fields of the event.
 	Fields map[string]string `json:"fields"`
 	ID     ID                `json:"id"`
 
-	// LastError What Redis said last.
+	// LastError Last error from Redis.
 	LastError string `json:"last_error"`
 
-	// RequestID The request that caused it.
+	// RequestID Id of the request that caused the event.
 	RequestID string `json:"request_id"`
 
-	// Stream The Redis stream it is for.
+	// Stream The Redis stream of the event.
 	Stream string `json:"stream"`
 	ZoneID ID     `json:"zone_id"`
 }
@@ -303,18 +305,18 @@ type Health struct {
 // ID defines model for ID.
 type ID = string
 
-// Issue One thing that is wrong with a request.
+// Issue A validation error.
 type Issue struct {
-	// Message What is wrong there.
+	// Message Describes the error. Reads after the name of the field.
 	Message string `json:"message"`
 
-	// Path Where: the members and indexes that lead to it; empty for the whole.
+	// Path Path to the invalid value: field names and array indexes. Empty if the error is not about a single field.
 	Path []string `json:"path"`
 }
 
 // MintedAdminToken defines model for MintedAdminToken.
 type MintedAdminToken struct {
-	// Capability Whether the token may only read, or also write.
+	// Capability Whether the token has read permission only, or read and write permission.
 	Capability AdminTokenCapability `json:"capability"`
 
 	// CreatedAt UTC, with exactly three fractional digits.
@@ -322,101 +324,100 @@ type MintedAdminToken struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// CreatedBy `admin:` and the id of the token that minted this one.
+	// CreatedBy `admin:` followed by the id of the token that created this one.
 	CreatedBy string `json:"created_by"`
 
-	// ExpiresAt When it stops working; null is never.
+	// ExpiresAt When the token expires; null if it does not expire.
 	ExpiresAt *time.Time `json:"expires_at"`
 	ID        ID         `json:"id"`
 	Name      string     `json:"name"`
 
-	// Scope Whether the token is for everything or for one zone.
+	// Scope Whether the token gives access to everything or to one zone.
 	Scope AdminTokenScope `json:"scope"`
 
-	// Token The token itself. Nobody can read it again.
+	// Token The token value. It cannot be retrieved again.
 	Token  string  `json:"token"`
 	ZoneID *string `json:"zone_id"`
 }
 
 // NewAdminToken defines model for NewAdminToken.
 type NewAdminToken struct {
-	// Capability Whether the token may only read, or also write.
+	// Capability Defaults to `write`.
 	Capability *AdminTokenCapability `json:"capability,omitempty"`
 
-	// ExpiresIn After how many seconds the token stops working; never unless said.
+	// ExpiresIn Seconds until the token expires. If omitted, the token does not expire.
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Name What the token is for; not unique.
+	// Name Display name; not unique.
 	Name string `json:"name"`
 
-	// Scope Whether the token is for everything or for one zone.
+	// Scope Whether the token gives access to everything or to one zone.
 	Scope AdminTokenScope `json:"scope"`
 
-	// ZoneID The zone of a zone token; a global token has none.
+	// ZoneID Id of the zone. Required if `scope` is `zone`, not allowed if it is `global`.
 	ZoneID *string `json:"zone_id,omitempty"`
 }
 
 // NewApplication defines model for NewApplication.
 type NewApplication struct {
-	// Name For people; not unique.
+	// Name Display name; not unique.
 	Name               ApplicationName                  `json:"name"`
 	RegistrationMethod NewApplicationRegistrationMethod `json:"registration_method"`
 
-	// Traits At most 32, each once, of 1 to 128 characters: a letter, then letters, digits and `._:-`. What comes before the
-	// first `:` is the namespace; `control` and `caracal.sys` are for global callers only.
+	// Traits At most 32 unique traits of 1 to 128 characters: a letter, followed by letters, digits and `._:-`. The part before
+	// the first `:` is the namespace; the namespaces `control` and `caracal.sys` are reserved for global tokens.
 	Traits *Traits `json:"traits,omitempty"`
 }
 
 // NewApplicationRegistrationMethod defines model for NewApplication.RegistrationMethod.
 type NewApplicationRegistrationMethod string
 
-// NewProvider A name or an identifier is needed. Members besides these are ignored.
+// NewProvider `name` or `identifier` is required. Unknown fields are ignored.
 type NewProvider struct {
-	// ConfigJSON What the kind wants; `{}` unless said, and 64 KiB at the most. A change need not send the kind, so it is not
-	// this schema that a configuration is held against: the first thing that is wrong for the kind is told as
-	// `invalid_provider_config`.
+	// ConfigJSON Configuration of the provider, at most 64 KiB. Defaults to `{}` when a provider is created. Validated against the
+	// provider's kind, which an update need not contain; the first violation is returned as `invalid_provider_config`.
 	ConfigJSON *ProviderConfigInput `json:"config_json,omitempty"`
 
-	// Identifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
+	// Identifier `provider://`, followed by lowercase letters, digits and single hyphens. Unique among the zone's active providers. A blank value is the same as none.
 	Identifier *ProviderIdentifier `json:"identifier,omitempty"`
 
-	// Kind How the provider comes by the credential that an upstream wants.
+	// Kind How the provider obtains the upstream credential.
 	Kind ProviderKind `json:"kind"`
 
-	// Name For people; not unique. What is blank counts as absent.
+	// Name Display name; not unique. A blank value is the same as none. A provider that is created without a name is named after its identifier.
 	Name *ProviderName `json:"name,omitempty"`
 }
 
-// NewResource A name or an identifier is needed. Members besides these are ignored.
+// NewResource `name` or `identifier` is required. Unknown fields are ignored.
 type NewResource struct {
-	// CredentialProviderID The provider whose credential the upstream gets; empty is none.
+	// CredentialProviderID Id of the provider of the upstream credential. An empty value is the same as none.
 	CredentialProviderID *string `json:"credential_provider_id,omitempty"`
 
-	// GatewayApplicationID The managed application that exchanges tokens for it.
+	// GatewayApplicationID Id of the managed application that exchanges tokens for the resource.
 	GatewayApplicationID *string `json:"gateway_application_id,omitempty"`
 
-	// Identifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`, and with a host
-	// if it is http or https; unique among the zone's live resources. The control audience, which is none, names the
-	// control resource.
+	// Identifier The audience of tokens for the resource: an absolute URI without user name and password, with any scheme except
+	// `provider`, and with a host if the scheme is http or https. Unique among the zone's active resources. The control
+	// audience, which is not a URI, identifies the control resource.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
-	// Name For people; not unique.
+	// Name Display name; not unique. A resource that is created without a name is named after its identifier.
 	Name *ResourceName `json:"name,omitempty"`
 
-	// OperationEnforcement `enforced` unless said.
+	// OperationEnforcement Defaults to `enforced`.
 	OperationEnforcement *OperationEnforcement `json:"operation_enforcement,omitempty"`
 
-	// Operations None unless said.
+	// Operations Defaults to an empty list.
 	Operations []NewResourceOperation `json:"operations,omitempty"`
 
-	// Scopes What tokens for the resource may allow; with the operations, 64 KiB at the most.
+	// Scopes Scopes that tokens for the resource can grant. Scopes and operations together are at most 64 KiB.
 	Scopes ResourceScopes `json:"scopes"`
 
-	// UpstreamURL Where gateways send requests to; http or https, and with a host. Only the control resource can do without.
+	// UpstreamURL URL that gateways send requests to; http or https, with a host. Required, except for the control resource.
 	UpstreamURL *UpstreamURL `json:"upstream_url,omitempty"`
 }
 
-// NewResourceOperation No two of a resource have the same method and path. Members besides these are ignored.
+// NewResourceOperation Method and path must be unique within a resource. Unknown fields are ignored.
 type NewResourceOperation struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
@@ -425,186 +426,186 @@ type NewResourceOperation struct {
 
 // NewZone defines model for NewZone.
 type NewZone struct {
-	// DCREnabled Whether applications may register themselves here; false unless said.
+	// DCREnabled Whether applications can register dynamically. Defaults to false.
 	DCREnabled *bool `json:"dcr_enabled,omitempty"`
 
-	// Name For people; not unique. Surrounding white space is taken off before it is counted and kept.
+	// Name Display name; not unique. Leading and trailing whitespace is removed.
 	Name ZoneName `json:"name"`
 
-	// Slug For addresses; unique among all zones there ever were.
+	// Slug Short name for URLs. Unique among all zones, including archived ones.
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
 
-// NoProviderConfig Of the kinds `none` and `caracal_mandate`, which have nothing to configure.
+// NoProviderConfig Configuration of the kinds `none` and `caracal_mandate`, which have no fields.
 //
 // Example: {}
 type NoProviderConfig = map[string]interface{}
 
-// OAuth2AuthorizationCodeProviderConfig Of the kind `oauth2_authorization_code`, which fetches tokens for a person who has agreed (RFC 6749, section 4.1, with PKCE).
+// OAuth2AuthorizationCodeProviderConfig Configuration of the kind `oauth2_authorization_code`, which requests tokens on behalf of a user who has given consent (RFC 6749, section 4.1, with PKCE).
 type OAuth2AuthorizationCodeProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	// AllowRuntimeInjection Whether the credential can be injected at run time.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// AllowedTokenHosts The only hosts that are asked for tokens; DNS names without a port, stored in lower case.
+	// AllowedTokenHosts The only hosts that tokens are requested from; DNS names without a port, stored in lowercase.
 	//
 	// Example: ["login.example.com"]
 	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
 
-	// AuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+	// AuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// AuthorizationEndpoint Where the person is sent to agree; https, without user and password.
+	// AuthorizationEndpoint URL that the user is sent to for consent; https, without user name and password.
 	//
 	// Example: https://login.example.com/oauth2/authorize
 	AuthorizationEndpoint string `json:"authorization_endpoint"`
 
-	// AuthorizationParams More query parameters for `authorization_endpoint`, none unless said; not `client_id`, `code_challenge`,
-	// `code_challenge_method`, `redirect_uri`, `response_type`, `scope` or `state`.
+	// AuthorizationParams Additional query parameters for `authorization_endpoint`. Not allowed: `client_id`, `code_challenge`,
+	// `code_challenge_method`, `redirect_uri`, `response_type`, `scope` and `state`.
 	//
 	//
 	// Example: {"access_type":"offline","prompt":"consent"}
 	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
 
-	// ClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+	// ClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
 	//
 	// Example: client_secret_post
 	ClientAuthMethod *OAuth2AuthorizationCodeProviderConfigClientAuthMethod `json:"client_auth_method,omitempty"`
 
-	// ClientID Who Caracal is to the token endpoint.
+	// ClientID Client id of Caracal at the authorization server.
 	//
 	// Example: caracal-billing
 	ClientID ProviderClientID `json:"client_id"`
 
-	// ClientSecret Sealed and never shown again; required unless `client_auth_method` is `none`.
+	// ClientSecret Client secret. Required unless `client_auth_method` is `none`. Encrypted at rest and never returned.
 	//
-	// Example: a-secret-of-the-issuers-making
+	// Example: example-client-secret
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// RedirectURI Where the person comes back to, as it is registered there; an absolute URI, also of a scheme of one's own.
+	// RedirectURI Absolute URI that the user is redirected to, as registered with the authorization server. Custom schemes are allowed.
 	//
 	// Example: https://console.example.com/oauth/callback
 	RedirectURI string `json:"redirect_uri"`
 
-	// Scopes The scopes to ask for; none unless said.
+	// Scopes Scopes of token requests. Not sent if omitted.
 	//
 	// Example: ["invoices:read"]
 	Scopes *ProviderScopes `json:"scopes,omitempty"`
 
-	// TokenEndpoint Where tokens are fetched; https, without user and password, and on a host in `allowed_token_hosts`.
+	// TokenEndpoint URL of the token endpoint; https, without user name and password, and on a host in `allowed_token_hosts`.
 	//
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
 
-	// TokenParams More form parameters for `token_endpoint`, none unless said; not `client_assertion`, `client_assertion_type`,
-	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` or `scope`.
+	// TokenParams Additional form parameters for `token_endpoint`. Not allowed: `client_assertion`, `client_assertion_type`,
+	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` and `scope`.
 	//
 	//
 	// Example: {"tenant":"acme"}
 	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
 }
 
-// OAuth2AuthorizationCodeProviderConfigClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+// OAuth2AuthorizationCodeProviderConfigClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
 //
 // Example: client_secret_post
 type OAuth2AuthorizationCodeProviderConfigClientAuthMethod string
 
-// OAuth2ClientCredentialsProviderConfig Of the kind `oauth2_client_credentials`, which fetches tokens in Caracal's own name (RFC 6749, section 4.4).
+// OAuth2ClientCredentialsProviderConfig Configuration of the kind `oauth2_client_credentials`, which requests tokens with Caracal's own client credentials (RFC 6749, section 4.4).
 type OAuth2ClientCredentialsProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential may be injected at run time.
+	// AllowRuntimeInjection Whether the credential can be injected at run time.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// AllowedTokenHosts The only hosts that are asked for tokens; DNS names without a port, stored in lower case.
+	// AllowedTokenHosts The only hosts that tokens are requested from; DNS names without a port, stored in lowercase.
 	//
 	// Example: ["login.example.com"]
 	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
 
-	// Audience The `audience` to ask a token for; none unless said.
+	// Audience The `audience` parameter of token requests. Not sent if omitted.
 	//
 	// Example: https://api.example.com
 	Audience *string `json:"audience,omitempty"`
 
-	// AuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+	// AuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// ClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+	// ClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
 	//
 	// Example: private_key_jwt
 	ClientAuthMethod *OAuth2ClientCredentialsProviderConfigClientAuthMethod `json:"client_auth_method,omitempty"`
 
-	// ClientID Who Caracal is to the token endpoint.
+	// ClientID Client id of Caracal at the authorization server.
 	//
 	// Example: caracal-billing
 	ClientID ProviderClientID `json:"client_id"`
 
-	// ClientSecret Sealed and never shown again; required unless `client_auth_method` is `private_key_jwt`, where it is refused, or `none`.
+	// ClientSecret Client secret. Required if `client_auth_method` is `client_secret_basic` or `client_secret_post`; not allowed if it is `private_key_jwt`. Encrypted at rest and never returned.
 	//
-	// Example: a-secret-of-the-issuers-making
+	// Example: example-client-secret
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// KeyID The `kid` of assertions; only if `client_auth_method` is `private_key_jwt`.
+	// KeyID The `kid` header of client assertions. Allowed only if `client_auth_method` is `private_key_jwt`.
 	//
 	// Example: 2026-07
 	KeyID *string `json:"key_id,omitempty"`
 
-	// PrivateKey The key that signs assertions, in PEM; sealed and never shown again; required if `client_auth_method` is `private_key_jwt`, otherwise refused.
+	// PrivateKey PEM-encoded private key that signs client assertions. Required if `client_auth_method` is `private_key_jwt`; otherwise not allowed. Encrypted at rest and never returned.
 	//
 	// Example: -----BEGIN PRIVATE KEY-----
 	// …
 	// -----END PRIVATE KEY-----
 	PrivateKey *string `json:"private_key,omitempty"`
 
-	// Resource The `resource` to ask a token for (RFC 8707); none unless said.
+	// Resource The `resource` parameter of token requests (RFC 8707). Not sent if omitted.
 	//
 	// Example: https://api.example.com/invoices
 	Resource *string `json:"resource,omitempty"`
 
-	// Scopes The scopes to ask for; none unless said.
+	// Scopes Scopes of token requests. Not sent if omitted.
 	//
 	// Example: ["invoices:read"]
 	Scopes *ProviderScopes `json:"scopes,omitempty"`
 
-	// TokenEndpoint Where tokens are fetched; https, without user and password, and on a host in `allowed_token_hosts`.
+	// TokenEndpoint URL of the token endpoint; https, without user name and password, and on a host in `allowed_token_hosts`.
 	//
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
 
-	// TokenParams More form parameters for `token_endpoint`, none unless said; not `client_assertion`, `client_assertion_type`,
-	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` or `scope`.
+	// TokenParams Additional form parameters for `token_endpoint`. Not allowed: `client_assertion`, `client_assertion_type`,
+	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` and `scope`.
 	//
 	//
 	// Example: {"tenant":"acme"}
 	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
 }
 
-// OAuth2ClientCredentialsProviderConfigClientAuthMethod How Caracal proves who it is at the token endpoint; `client_secret_basic` unless said.
+// OAuth2ClientCredentialsProviderConfigClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
 //
 // Example: private_key_jwt
 type OAuth2ClientCredentialsProviderConfigClientAuthMethod string
@@ -612,23 +613,23 @@ type OAuth2ClientCredentialsProviderConfigClientAuthMethod string
 // OpenAPI defines model for OpenAPI.
 type OpenAPI map[string]interface{}
 
-// OperationEnforcement Whether gateways hold each request against the operations, or treat all alike.
+// OperationEnforcement Whether gateways check each request against the operations, or treat all requests alike.
 type OperationEnforcement string
 
-// Problem The body of every error.
+// Problem Body of every error response.
 type Problem struct {
 	Detail  *string         `json:"detail,omitempty"`
 	Details *ProblemDetails `json:"details,omitempty"`
 
-	// Error The code, for programs.
+	// Error Machine-readable error code.
 	Error string `json:"error"`
 
-	// ErrorDescription A sentence, for people.
+	// ErrorDescription Human-readable message.
 	ErrorDescription    string  `json:"error_description"`
 	LiveDCRApplications *int    `json:"live_dcr_applications,omitempty"`
 	Message             *string `json:"message,omitempty"`
 
-	// RequestID The name under which the log knows the request.
+	// RequestID Identifies the request in the server logs.
 	RequestID string `json:"requestId"`
 }
 
@@ -637,9 +638,9 @@ type ProblemDetails struct {
 	Issues []Issue `json:"issues"`
 }
 
-// Provider Where an upstream's credential comes from.
+// Provider A source of upstream credentials.
 type Provider struct {
-	// ConfigJSON The configuration, normalised, without its secrets.
+	// ConfigJSON The normalized configuration, without secrets.
 	ConfigJSON json.RawMessage `json:"config_json"`
 
 	// CreatedAt UTC, with exactly three fractional digits.
@@ -649,11 +650,11 @@ type Provider struct {
 	ID         ID        `json:"id"`
 	Identifier string    `json:"identifier"`
 
-	// Kind How the provider comes by the credential that an upstream wants.
+	// Kind How the provider obtains the upstream credential.
 	Kind ProviderKind `json:"kind"`
 	Name string       `json:"name"`
 
-	// SecretConfigKeys The names of the secrets that are sealed, sorted.
+	// SecretConfigKeys Names of the stored secrets, sorted.
 	SecretConfigKeys []string `json:"secret_config_keys"`
 
 	// UpdatedAt UTC, with exactly three fractional digits.
@@ -663,96 +664,94 @@ type Provider struct {
 	ZoneID    ID        `json:"zone_id"`
 }
 
-// ProviderAllowRuntimeInjection Whether the credential may be injected at run time.
+// ProviderAllowRuntimeInjection Whether the credential can be injected at run time.
 //
 // Example: false
 type ProviderAllowRuntimeInjection = bool
 
-// ProviderAllowedTokenHosts The only hosts that are asked for tokens; DNS names without a port, stored in lower case.
+// ProviderAllowedTokenHosts The only hosts that tokens are requested from; DNS names without a port, stored in lowercase.
 //
 // Example: ["login.example.com"]
 type ProviderAllowedTokenHosts = []string
 
-// ProviderAuthHeader The header that carries the token to the upstream, an RFC 9110 token.
+// ProviderAuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
 //
 // Example: Authorization
 type ProviderAuthHeader = string
 
-// ProviderAuthScheme What stands before the credential in its header, as in `Bearer <token>`; refused where the credential is sent in the query.
+// ProviderAuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
 //
 // Example: Bearer
 type ProviderAuthScheme = string
 
-// ProviderClientID Who Caracal is to the token endpoint.
+// ProviderClientID Client id of Caracal at the authorization server.
 //
 // Example: caracal-billing
 type ProviderClientID = string
 
-// ProviderConfigInput What the kind wants; `{}` unless said, and 64 KiB at the most. A change need not send the kind, so it is not
-// this schema that a configuration is held against: the first thing that is wrong for the kind is told as
-// `invalid_provider_config`.
+// ProviderConfigInput Configuration of the provider, at most 64 KiB. Defaults to `{}` when a provider is created. Validated against the
+// provider's kind, which an update need not contain; the first violation is returned as `invalid_provider_config`.
 type ProviderConfigInput struct {
 	union json.RawMessage
 }
 
-// ProviderForwardCaracalIdentity Whether Caracal's own identity goes to the upstream along with the credential.
+// ProviderForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
 //
 // Example: true
 type ProviderForwardCaracalIdentity = bool
 
-// ProviderIdentifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
+// ProviderIdentifier `provider://`, followed by lowercase letters, digits and single hyphens. Unique among the zone's active providers. A blank value is the same as none.
 type ProviderIdentifier = string
 
-// ProviderKind How the provider comes by the credential that an upstream wants.
+// ProviderKind How the provider obtains the upstream credential.
 type ProviderKind string
 
-// ProviderName For people; not unique. What is blank counts as absent.
+// ProviderName Display name; not unique. A blank value is the same as none. A provider that is created without a name is named after its identifier.
 type ProviderName = string
 
-// ProviderPatch Members besides these are ignored.
+// ProviderPatch Unknown fields are ignored.
 type ProviderPatch struct {
-	// ConfigJSON What the kind wants; `{}` unless said, and 64 KiB at the most. A change need not send the kind, so it is not
-	// this schema that a configuration is held against: the first thing that is wrong for the kind is told as
-	// `invalid_provider_config`.
+	// ConfigJSON Configuration of the provider, at most 64 KiB. Defaults to `{}` when a provider is created. Validated against the
+	// provider's kind, which an update need not contain; the first violation is returned as `invalid_provider_config`.
 	ConfigJSON *ProviderConfigInput `json:"config_json,omitempty"`
 
-	// Identifier `provider://`, then groups of lower-case letters and digits, joined by single hyphens; unique among the zone's live providers. What is blank counts as absent.
+	// Identifier `provider://`, followed by lowercase letters, digits and single hyphens. Unique among the zone's active providers. A blank value is the same as none.
 	Identifier *ProviderIdentifier `json:"identifier,omitempty"`
 
-	// Kind How the provider comes by the credential that an upstream wants.
+	// Kind How the provider obtains the upstream credential.
 	Kind *ProviderKind `json:"kind,omitempty"`
 
-	// Name For people; not unique. What is blank counts as absent.
+	// Name Display name; not unique. A blank value is the same as none. A provider that is created without a name is named after its identifier.
 	Name *ProviderName `json:"name,omitempty"`
 }
 
-// ProviderScopes The scopes to ask for; none unless said.
+// ProviderScopes Scopes of token requests. Not sent if omitted.
 //
 // Example: ["invoices:read"]
 type ProviderScopes = []string
 
 // ProviderTest defines model for ProviderTest.
 type ProviderTest struct {
-	// Detail What happened, for a person.
+	// Detail Human-readable result.
 	Detail string `json:"detail"`
 
-	// DurationMs How long that took, in milliseconds.
+	// DurationMs Duration of the test in milliseconds.
 	DurationMs int64 `json:"duration_ms"`
 
-	// Reachable Whether the endpoint answered at all.
+	// Reachable Whether the endpoint returned an HTTP response.
 	Reachable bool `json:"reachable"`
 
-	// Status The HTTP status of its answer; null if there was none.
+	// Status HTTP status of the response; null if there was none.
 	Status *int `json:"status"`
 }
 
-// ProviderTokenEndpoint Where tokens are fetched; https, without user and password, and on a host in `allowed_token_hosts`.
+// ProviderTokenEndpoint URL of the token endpoint; https, without user name and password, and on a host in `allowed_token_hosts`.
 //
 // Example: https://login.example.com/oauth2/token
 type ProviderTokenEndpoint = string
 
-// ProviderTokenParams More form parameters for `token_endpoint`, none unless said; not `client_assertion`, `client_assertion_type`,
-// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` or `scope`.
+// ProviderTokenParams Additional form parameters for `token_endpoint`. Not allowed: `client_assertion`, `client_assertion_type`,
+// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` and `scope`.
 //
 // Example: {"tenant":"acme"}
 type ProviderTokenParams map[string]string
@@ -766,9 +765,9 @@ type Readiness struct {
 // ReadinessRedis defines model for Readiness.Redis.
 type ReadinessRedis string
 
-// RegisteredApplication A new application and its secret.
+// RegisteredApplication A created application and its secret.
 type RegisteredApplication struct {
-	// ClientSecret The secret. Nobody can read it again.
+	// ClientSecret The client secret. It cannot be retrieved again.
 	ClientSecret string `json:"client_secret"`
 
 	// CreatedAt UTC, with exactly three fractional digits.
@@ -776,20 +775,20 @@ type RegisteredApplication struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// ExpiresAt When it stops working; null is never.
+	// ExpiresAt When the application expires; null if it does not expire.
 	ExpiresAt *time.Time `json:"expires_at"`
 	ID        ID         `json:"id"`
 	Name      string     `json:"name"`
 
-	// RegistrationMethod Whether people manage it, or it registered itself.
+	// RegistrationMethod Whether the application is managed by an administrator or was registered dynamically.
 	RegistrationMethod RegistrationMethod `json:"registration_method"`
 	ZoneID             ID                 `json:"zone_id"`
 }
 
-// RegistrationMethod Whether people manage it, or it registered itself.
+// RegistrationMethod Whether the application is managed by an administrator or was registered dynamically.
 type RegistrationMethod string
 
-// Resource An upstream that is reached through a gateway, under Caracal's authority.
+// Resource A protected upstream that is accessed through a gateway.
 type Resource struct {
 	// CreatedAt UTC, with exactly three fractional digits.
 	//
@@ -797,13 +796,13 @@ type Resource struct {
 	CreatedAt            Timestamp `json:"created_at"`
 	CredentialProviderID ID        `json:"credential_provider_id"`
 
-	// GatewayApplicationID The application that exchanges tokens for it; null if that was archived, and on the control resource.
+	// GatewayApplicationID Id of the application that exchanges tokens for the resource. Null if the application was archived, and for the control resource.
 	GatewayApplicationID *string `json:"gateway_application_id"`
 	ID                   ID      `json:"id"`
 	Identifier           string  `json:"identifier"`
 	Name                 string  `json:"name"`
 
-	// OperationEnforcement Whether gateways hold each request against the operations, or treat all alike.
+	// OperationEnforcement Whether gateways check each request against the operations, or treat all requests alike.
 	OperationEnforcement OperationEnforcement `json:"operation_enforcement"`
 	Operations           []ResourceOperation  `json:"operations"`
 	Scopes               []string             `json:"scopes"`
@@ -813,65 +812,65 @@ type Resource struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	UpdatedAt Timestamp `json:"updated_at"`
 
-	// UpstreamURL Null on the control resource only.
+	// UpstreamURL Null only for the control resource.
 	UpstreamURL *string `json:"upstream_url"`
 	ZoneID      ID      `json:"zone_id"`
 }
 
-// ResourceIdentifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`, and with a host
-// if it is http or https; unique among the zone's live resources. The control audience, which is none, names the
-// control resource.
+// ResourceIdentifier The audience of tokens for the resource: an absolute URI without user name and password, with any scheme except
+// `provider`, and with a host if the scheme is http or https. Unique among the zone's active resources. The control
+// audience, which is not a URI, identifies the control resource.
 type ResourceIdentifier = string
 
-// ResourceName For people; not unique.
+// ResourceName Display name; not unique. A resource that is created without a name is named after its identifier.
 type ResourceName = string
 
-// ResourceOperation One thing that the resource offers, under one of its scopes.
+// ResourceOperation A request that the resource accepts, and the scope that it requires.
 type ResourceOperation struct {
-	// Method Of HTTP, in upper case.
+	// Method HTTP method, uppercase.
 	//
 	// Example: GET
 	Method string `json:"method"`
 
-	// Path It begins with a slash.
+	// Path Absolute path.
 	//
 	// Example: /invoices
 	Path string `json:"path"`
 
-	// Scope One of the resource's.
+	// Scope One of the resource's scopes.
 	//
 	// Example: invoices:read
 	Scope string `json:"scope"`
 }
 
-// ResourcePatch Members besides these are ignored.
+// ResourcePatch Unknown fields are ignored.
 type ResourcePatch struct {
-	// CredentialProviderID The provider whose credential the upstream gets; null and empty are none.
+	// CredentialProviderID Id of the provider of the upstream credential. Null or an empty value removes it, which only the control resource allows.
 	CredentialProviderID nullable.Nullable[string] `json:"credential_provider_id,omitempty"`
 
-	// GatewayApplicationID The managed application that exchanges tokens for it; null is none.
+	// GatewayApplicationID Id of the managed application that exchanges tokens for the resource. Null removes it, which only the control resource allows.
 	GatewayApplicationID nullable.Nullable[string] `json:"gateway_application_id,omitempty"`
 
-	// Identifier The audience of tokens: an absolute URI without user and password, of any scheme but `provider`, and with a host
-	// if it is http or https; unique among the zone's live resources. The control audience, which is none, names the
-	// control resource.
+	// Identifier The audience of tokens for the resource: an absolute URI without user name and password, with any scheme except
+	// `provider`, and with a host if the scheme is http or https. Unique among the zone's active resources. The control
+	// audience, which is not a URI, identifies the control resource.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
-	// Name For people; not unique.
+	// Name Display name; not unique. A resource that is created without a name is named after its identifier.
 	Name *ResourceName `json:"name,omitempty"`
 
-	// OperationEnforcement Whether gateways hold each request against the operations, or treat all alike.
+	// OperationEnforcement Whether gateways check each request against the operations, or treat all requests alike.
 	OperationEnforcement *OperationEnforcement   `json:"operation_enforcement,omitempty"`
 	Operations           *[]NewResourceOperation `json:"operations,omitempty"`
 
-	// Scopes What tokens for the resource may allow; with the operations, 64 KiB at the most.
+	// Scopes Scopes that tokens for the resource can grant. Scopes and operations together are at most 64 KiB.
 	Scopes *ResourceScopes `json:"scopes,omitempty"`
 
-	// UpstreamURL Where gateways send requests to; http or https, and with a host. Null takes it from the control resource.
+	// UpstreamURL URL that gateways send requests to; http or https, with a host. Null removes it, which only the control resource allows.
 	UpstreamURL nullable.Nullable[string] `json:"upstream_url,omitempty"`
 }
 
-// ResourceScopes What tokens for the resource may allow; with the operations, 64 KiB at the most.
+// ResourceScopes Scopes that tokens for the resource can grant. Scopes and operations together are at most 64 KiB.
 type ResourceScopes = []string
 
 // Timestamp UTC, with exactly three fractional digits.
@@ -879,8 +878,8 @@ type ResourceScopes = []string
 // Example: 2026-07-01T12:00:00.123Z
 type Timestamp = time.Time
 
-// Traits At most 32, each once, of 1 to 128 characters: a letter, then letters, digits and `._:-`. What comes before the
-// first `:` is the namespace; `control` and `caracal.sys` are for global callers only.
+// Traits At most 32 unique traits of 1 to 128 characters: a letter, followed by letters, digits and `._:-`. The part before
+// the first `:` is the namespace; the namespaces `control` and `caracal.sys` are reserved for global tokens.
 type Traits = []string
 
 // Unreadiness defines model for Unreadiness.
@@ -897,7 +896,7 @@ type UnreadinessDependency string
 // UnreadinessError defines model for Unreadiness.Error.
 type UnreadinessError string
 
-// UpstreamURL Where gateways send requests to; http or https, and with a host. Only the control resource can do without.
+// UpstreamURL URL that gateways send requests to; http or https, with a host. Required, except for the control resource.
 type UpstreamURL = string
 
 // Zone A tenant.
@@ -907,12 +906,12 @@ type Zone struct {
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// DCREnabled Whether applications may register themselves here.
+	// DCREnabled Whether applications can register dynamically.
 	DCREnabled bool   `json:"dcr_enabled"`
 	ID         ID     `json:"id"`
 	Name       string `json:"name"`
 
-	// OperatorCoauthorBadge Whether what the operator assistant made is marked as co-authored by it.
+	// OperatorCoauthorBadge Whether changes made by the operator assistant are marked as co-authored by it.
 	OperatorCoauthorBadge bool   `json:"operator_coauthor_badge"`
 	Slug                  string `json:"slug"`
 
@@ -922,31 +921,31 @@ type Zone struct {
 	UpdatedAt Timestamp `json:"updated_at"`
 }
 
-// ZoneName For people; not unique. Surrounding white space is taken off before it is counted and kept.
+// ZoneName Display name; not unique. Leading and trailing whitespace is removed.
 type ZoneName = string
 
 // ZonePatch defines model for ZonePatch.
 type ZonePatch struct {
-	// DCREnabled Whether applications may register themselves here.
+	// DCREnabled Whether applications can register dynamically.
 	DCREnabled *bool `json:"dcr_enabled,omitempty"`
 
-	// DCRShutdown What becomes of the applications that registered themselves; goes with `dcr_enabled: false` only.
+	// DCRShutdown Whether to keep or revoke active registered applications. Allowed only with `dcr_enabled: false`.
 	DCRShutdown *ZonePatchDCRShutdown `json:"dcr_shutdown,omitempty"`
 
-	// Name For people; not unique. Surrounding white space is taken off before it is counted and kept.
+	// Name Display name; not unique. Leading and trailing whitespace is removed.
 	Name *ZoneName `json:"name,omitempty"`
 
-	// OperatorCoauthorBadge Whether what the operator assistant made is marked as co-authored by it.
+	// OperatorCoauthorBadge Whether changes made by the operator assistant are marked as co-authored by it.
 	OperatorCoauthorBadge *bool `json:"operator_coauthor_badge,omitempty"`
 
-	// Slug For addresses; unique among all zones there ever were.
+	// Slug Short name for URLs. Unique among all zones, including archived ones.
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
 
-// ZonePatchDCRShutdown What becomes of the applications that registered themselves; goes with `dcr_enabled: false` only.
+// ZonePatchDCRShutdown Whether to keep or revoke active registered applications. Allowed only with `dcr_enabled: false`.
 type ZonePatchDCRShutdown string
 
-// ZoneSlug For addresses; unique among all zones there ever were.
+// ZoneSlug Short name for URLs. Unique among all zones, including archived ones.
 type ZoneSlug = string
 
 // Cursor defines model for cursor.
@@ -966,103 +965,103 @@ type ZoneID = ID
 
 // ListAdminTokensParams defines parameters for ListAdminTokens.
 type ListAdminTokensParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // ListDeadLettersParams defines parameters for ListDeadLetters.
 type ListDeadLettersParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // ListZonesParams defines parameters for ListZones.
 type ListZonesParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // DeleteZoneParams defines parameters for DeleteZone.
 type DeleteZoneParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateZoneParams defines parameters for UpdateZone.
 type UpdateZoneParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListApplicationsParams defines parameters for ListApplications.
 type ListApplicationsParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // DeleteApplicationParams defines parameters for DeleteApplication.
 type DeleteApplicationParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateApplicationParams defines parameters for UpdateApplication.
 type UpdateApplicationParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // DeleteProviderParams defines parameters for DeleteProvider.
 type DeleteProviderParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateProviderParams defines parameters for UpdateProvider.
 type UpdateProviderParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListResourcesParams defines parameters for ListResources.
 type ListResourcesParams struct {
-	// Limit How many rows a page holds at the most; 200 unless said.
+	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Where the page begins, as the `Link` of the page before says. Opaque; good for the same list and filters only.
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // DeleteResourceParams defines parameters for DeleteResource.
 type DeleteResourceParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateResourceParams defines parameters for UpdateResource.
 type UpdateResourceParams struct {
-	// IfMatch Change the item only if this is still its `ETag`; `*` is any. Otherwise the answer is 412.
+	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
@@ -1310,65 +1309,67 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
-	// GetHealth Is the process alive
+	// GetHealth Check liveness
 	//
-	// Answers as long as the process does; asks nothing of Postgres or Redis.
+	// Returns 200 as long as the process runs. Does not check Postgres or Redis.
 	//
 	// Corresponds with GET /health (the `GetHealth` operationId).
 	GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetMetrics What the process measures
+	// GetMetrics Retrieve metrics
 	//
-	// Prometheus text. Wants `Authorization: Bearer` with METRICS_BEARER; without that setting it is open in dev mode
-	// and closed otherwise.
+	// Returns the metrics of this process in the Prometheus text format. Requires `Authorization: Bearer` with the
+	// value of METRICS_BEARER. If METRICS_BEARER is not set, requires no token in dev mode; in other modes, returns
+	// 401.
 	//
 	// Corresponds with GET /metrics (the `GetMetrics` operationId).
 	GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetOpenAPIJSON This document, as JSON
+	// GetOpenAPIJSON Retrieve the OpenAPI document as JSON
 	//
-	// The promise that this server was built from and is tested against.
+	// Returns the OpenAPI document of this API as JSON.
 	//
 	// Corresponds with GET /openapi.json (the `GetOpenAPIJSON` operationId).
 	GetOpenAPIJSON(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetOpenAPIYAML This document, as YAML
+	// GetOpenAPIYAML Retrieve the OpenAPI document as YAML
 	//
-	// The promise that this server was built from and is tested against.
+	// Returns the OpenAPI document of this API as YAML.
 	//
 	// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
 	GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetReadiness Should requests be sent here
+	// GetReadiness Check readiness
 	//
-	// Green while Postgres answers and the process is not draining. Redis away does not make it red: reads and writes
-	// go on without it, and events wait in the outbox. Limited by address, but for draining.
+	// Returns 200 if Postgres is reachable and the process is not draining. An unreachable Redis does not affect
+	// readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
+	// address, except while draining.
 	//
 	// Corresponds with GET /ready (the `GetReadiness` operationId).
 	GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAdminTokens List admin tokens
 	//
-	// All tokens there ever were, newest first, the seeded and the revoked among them; never their text. A token that
-	// was derived from the bootstrap token cannot do this.
+	// Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
+	// returned. Tokens derived from the bootstrap token cannot call this operation.
 	//
 	// Corresponds with GET /v1/admin-tokens (the `ListAdminTokens` operationId).
 	ListAdminTokens(ctx context.Context, params *ListAdminTokensParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CreateAdminTokenWithBody Mint an admin token
+	// CreateAdminTokenWithBody Create an admin token
 	//
-	// Makes a token and shows it this once: only its SHA-256 is kept. A token that was derived from the bootstrap
-	// token cannot do this. No event leaves.
+	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
+	// Tokens derived from the bootstrap token cannot call this operation.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
 	CreateAdminTokenWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CreateAdminToken Mint an admin token
+	// CreateAdminToken Create an admin token
 	//
-	// Makes a token and shows it this once: only its SHA-256 is kept. A token that was derived from the bootstrap
-	// token cannot do this. No event leaves.
+	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
+	// Tokens derived from the bootstrap token cannot call this operation.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1377,45 +1378,46 @@ type ClientInterface interface {
 
 	// DeleteAdminToken Revoke an admin token
 	//
-	// Ends a token at once, in every replica. Tokens that it minted stay. The bootstrap token comes back when the
-	// service starts with it. A token that was derived from the bootstrap token cannot do this. No event leaves.
+	// Revokes an admin token immediately, in every replica. Tokens that were created with it stay valid. The bootstrap
+	// token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
+	// operation.
 	//
 	// Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
 	DeleteAdminToken(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeadLetters List dead letters
 	//
-	// Events that Redis refused again and again, of all zones, newest first. Later events of their zones went on.
+	// Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
 	//
 	// Corresponds with GET /v1/dead-letters (the `ListDeadLetters` operationId).
 	ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DiscardDeadLetter Discard a dead letter
 	//
-	// Deletes the event. Nobody will ever hear it.
+	// Permanently deletes the event; it will not be published.
 	//
 	// Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
 	DiscardDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RearmDeadLetter Try to publish a dead letter again
+	// RearmDeadLetter Retry a dead letter
 	//
-	// The event becomes pending and leaves on its stream as soon as Redis takes it, with the same `outbox_id`, behind
-	// later events of its zone that have left already.
+	// Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
+	// after later events of its zone that have already been published.
 	//
 	// Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
 	RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListZones List zones
 	//
-	// The zones that are not archived, newest first. The zones of Caracal itself are left out.
+	// Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
 	//
 	// Corresponds with GET /v1/zones (the `ListZones` operationId).
 	ListZones(ctx context.Context, params *ListZonesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateZoneWithBody Create a zone
 	//
-	// Adds a zone. Without a slug one is made from the name; it never collides. A slug stays taken, even after its
-	// zone is archived. No event leaves.
+	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
+	// zone is archived.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1424,8 +1426,8 @@ type ClientInterface interface {
 
 	// CreateZone Create a zone
 	//
-	// Adds a zone. Without a slug one is made from the name; it never collides. A slug stays taken, even after its
-	// zone is archived. No event leaves.
+	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
+	// zone is archived.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1434,45 +1436,48 @@ type ClientInterface interface {
 
 	// DeleteZone Archive a zone
 	//
-	// Ends a zone for good: nothing below it can be written any more, its slug stays taken. Its admin tokens, sessions,
-	// agent sessions and delegation edges are revoked; each session, agent session and edge leaves as an event on
-	// `caracal.sessions.revoke`, agent sessions also on `caracal.agents.lifecycle`, edges on
-	// `caracal.delegations.invalidate`, and the zone on `caracal.policy.invalidate`. The reason is `zone_archived`.
+	// Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
+	// stays in use. Revokes the zone's admin tokens, sessions, agent sessions and delegation edges with the reason
+	// `zone_archived`. Each session, agent session and delegation edge is published as an event on
+	// `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
+	// `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
 	DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetZone Read a zone
+	// GetZone Retrieve a zone
 	//
-	// The zone, unless it is archived.
+	// Returns a zone. Returns `zone_not_found` if it is archived.
 	//
 	// Corresponds with GET /v1/zones/{zoneId} (the `GetZone` operationId).
 	GetZone(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateZoneWithBody Change a zone
+	// UpdateZoneWithBody Update a zone
 	//
-	// Changes the members that are sent and answers the whole zone.
+	// Updates the fields in the request and returns the updated zone.
 	//
-	// `dcr_enabled: false` stops new registrations. While registered applications are live it wants `dcr_shutdown`
-	// too: `keep_live` lets them run until they expire; `revoke_live` archives them and revokes their sessions, agent
-	// sessions and delegation edges, each of which leaves as an event on `caracal.sessions.revoke`; agent sessions
-	// also on `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. It may be sent again when
-	// registration is off already. Otherwise no event leaves.
+	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
+	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
+	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
+	// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
+	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
+	// disabled.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
 	UpdateZoneWithBody(ctx context.Context, zoneID ZoneID, params *UpdateZoneParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateZone Change a zone
+	// UpdateZone Update a zone
 	//
-	// Changes the members that are sent and answers the whole zone.
+	// Updates the fields in the request and returns the updated zone.
 	//
-	// `dcr_enabled: false` stops new registrations. While registered applications are live it wants `dcr_shutdown`
-	// too: `keep_live` lets them run until they expire; `revoke_live` archives them and revokes their sessions, agent
-	// sessions and delegation edges, each of which leaves as an event on `caracal.sessions.revoke`; agent sessions
-	// also on `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. It may be sent again when
-	// registration is off already. Otherwise no event leaves.
+	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
+	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
+	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
+	// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
+	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
+	// disabled.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1481,15 +1486,16 @@ type ClientInterface interface {
 
 	// ListApplications List applications
 	//
-	// The zone's applications that are not archived, newest first. One that registered itself stays listed after it
-	// has expired, until it is archived. Only global callers see traits. Of a zone that there is not, the list is empty.
+	// Returns the zone's applications that are not archived, newest first. A registered application is listed after it
+	// expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
+	// not exist.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/applications (the `ListApplications` operationId).
 	ListApplications(ctx context.Context, zoneID ZoneID, params *ListApplicationsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateApplicationWithBody Create a managed application
 	//
-	// Adds an application and shows its secret this once: only the secret's hash is kept. No event leaves.
+	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1498,29 +1504,29 @@ type ClientInterface interface {
 
 	// CreateApplication Create a managed application
 	//
-	// Adds an application and shows its secret this once: only the secret's hash is kept. No event leaves.
+	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications (the `CreateApplication` operationId).
 	CreateApplication(ctx context.Context, zoneID ZoneID, body CreateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RegisterApplicationWithBody Register an application dynamically
+	// RegisterApplicationWithBody Register an application
 	//
-	// Adds an application that expires by itself, where the zone allows that, and shows its secret this once. Ten
-	// registrations a second for each zone and token, and a thousand live ones in a zone, are the most. No event
-	// leaves.
+	// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
+	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
+	// second per zone and token; 1,000 active registered applications per zone.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
 	RegisterApplicationWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RegisterApplication Register an application dynamically
+	// RegisterApplication Register an application
 	//
-	// Adds an application that expires by itself, where the zone allows that, and shows its secret this once. Ten
-	// registrations a second for each zone and token, and a thousand live ones in a zone, are the most. No event
-	// leaves.
+	// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
+	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
+	// second per zone and token; 1,000 active registered applications per zone.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1529,61 +1535,62 @@ type ClientInterface interface {
 
 	// DeleteApplication Archive an application
 	//
-	// Ends an application for good. Its sessions and agent sessions, what descends from them, and the delegation edges
-	// that touch them are revoked; each leaves as an event on `caracal.sessions.revoke`, agent sessions also on
-	// `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. The reason is `application_archived`.
-	// An application that holds a trait which only global callers may give is theirs alone to archive.
+	// Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
+	// sessions, their descendants, and the delegation edges of these agent sessions, with the reason
+	// `application_archived`. Each of these is published as an event on `caracal.sessions.revoke`; agent sessions also
+	// on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
+	// trait that is reserved for global tokens can be archived only with a global token.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
 	DeleteApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetApplication Read an application
+	// GetApplication Retrieve an application
 	//
-	// The application, unless it is archived. Only global callers see traits.
+	// Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/applications/{id} (the `GetApplication` operationId).
 	GetApplication(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateApplicationWithBody Change an application
+	// UpdateApplicationWithBody Update an application
 	//
-	// Changes the members that are sent and answers the whole application. A new secret replaces the old one at once;
-	// new traits replace all that there are. An application that holds a trait which only global callers may give is
-	// theirs alone to change. No event leaves.
+	// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
+	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+	// tokens can be updated only with a global token.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 	UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateApplication Change an application
+	// UpdateApplication Update an application
 	//
-	// Changes the members that are sent and answers the whole application. A new secret replaces the old one at once;
-	// new traits replace all that there are. An application that holds a trait which only global callers may give is
-	// theirs alone to change. No event leaves.
+	// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
+	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+	// tokens can be updated only with a global token.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 	UpdateApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetDCRStatus Count the applications that registered themselves
+	// GetDCRStatus Retrieve the registration status of a zone
 	//
-	// Whether applications may register themselves here, and how many that did are live.
+	// Returns whether dynamic registration is enabled, and the number of active registered applications.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 	GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProviders List providers
 	//
-	// The zone's providers that are not archived, newest first. Nobody sees a secret. Of a zone that there is not, the list is empty.
+	// Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/providers (the `ListProviders` operationId).
 	ListProviders(ctx context.Context, zoneID ZoneID, params *ListProvidersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateProviderWithBody Create a provider
 	//
-	// Adds a provider. Its secrets are sealed and never shown again. Without an identifier it gets one that its name
-	// suggests. No event leaves.
+	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
+	// identifier is generated from the name.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1592,8 +1599,8 @@ type ClientInterface interface {
 
 	// CreateProvider Create a provider
 	//
-	// Adds a provider. Its secrets are sealed and never shown again. Without an identifier it gets one that its name
-	// suggests. No event leaves.
+	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
+	// identifier is generated from the name.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1602,38 +1609,42 @@ type ClientInterface interface {
 
 	// DeleteProvider Archive a provider
 	//
-	// Ends a provider for good: its secrets are erased, and so is what people have granted it. Its identifier is free
-	// again. While a resource names it as its credential provider it stays, unless it is of the kind `none` or
-	// `caracal_mandate`. No event leaves.
+	// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave it. Its identifier
+	// can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
+	// its kind is `none` or `caracal_mandate`.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
 	DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetProvider Read a provider
+	// GetProvider Retrieve a provider
 	//
-	// The provider, unless it is archived. Nobody sees a secret.
+	// Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/providers/{id} (the `GetProvider` operationId).
 	GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateProviderWithBody Change a provider
+	// UpdateProviderWithBody Update a provider
 	//
-	// Changes the members that are sent and answers the whole provider. A configuration replaces the old one whole; its
-	// secrets stay if none is sent, and if any is sent, exactly the sent ones are kept. Secrets that the new
-	// configuration has no use for are erased. Another kind starts from nothing: it needs a configuration and its
-	// secrets, and what people have granted the provider is revoked. No event leaves.
+	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
+	// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
+	// contains any, they replace all stored secrets. All other stored secrets are deleted.
+	//
+	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
+	// the provider.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
 	UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateProvider Change a provider
+	// UpdateProvider Update a provider
 	//
-	// Changes the members that are sent and answers the whole provider. A configuration replaces the old one whole; its
-	// secrets stay if none is sent, and if any is sent, exactly the sent ones are kept. Secrets that the new
-	// configuration has no use for are erased. Another kind starts from nothing: it needs a configuration and its
-	// secrets, and what people have granted the provider is revoked. No event leaves.
+	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
+	// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
+	// contains any, they replace all stored secrets. All other stored secrets are deleted.
+	//
+	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
+	// the provider.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1642,28 +1653,30 @@ type ClientInterface interface {
 
 	// TestProvider Test a provider's token endpoint
 	//
-	// Sends the token endpoint a request without any credential, over TLS, under the rules by which every request
-	// leaves the service: https, a host in `allowed_token_hosts`, public addresses only, no redirect followed. Any
-	// answer will do; most endpoints refuse such a request. Nothing changes and no event leaves; the trail notes the
-	// test.
+	// Sends a HEAD request without credentials to the token endpoint and returns the result. The rules for all outbound
+	// requests apply: https, a host in `allowed_token_hosts`, public addresses only, no redirects. The endpoint is
+	// reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
+	// the test is recorded in the audit log.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 	TestProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListResources List resources
 	//
-	// The zone's resources that are not archived, newest first. Only global callers see the control resource. Of a zone
-	// that there is not, the list is empty.
+	// Returns the zone's active resources, newest first. The control resource is returned only to global tokens.
+	// Returns an empty list if the zone does not exist.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/resources (the `ListResources` operationId).
 	ListResources(ctx context.Context, zoneID ZoneID, params *ListResourcesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateResourceWithBody Create a resource
 	//
-	// Adds a resource. It needs an upstream URL, a credential provider and a managed application that exchanges tokens
-	// for it, all in the zone and live; the control resource, which is for global callers alone, needs none of them and
-	// is bound to no application. Without an identifier it gets one that its name suggests. Gateways see the new
-	// binding; no event leaves.
+	// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
+	// provider and the application must be active in the zone, and the application must be a managed one. If
+	// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
+	// so that gateways load the new binding.
+	//
+	// The control resource requires a global token and none of these fields, and has no gateway application.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1672,10 +1685,12 @@ type ClientInterface interface {
 
 	// CreateResource Create a resource
 	//
-	// Adds a resource. It needs an upstream URL, a credential provider and a managed application that exchanges tokens
-	// for it, all in the zone and live; the control resource, which is for global callers alone, needs none of them and
-	// is bound to no application. Without an identifier it gets one that its name suggests. Gateways see the new
-	// binding; no event leaves.
+	// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
+	// provider and the application must be active in the zone, and the application must be a managed one. If
+	// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
+	// so that gateways load the new binding.
+	//
+	// The control resource requires a global token and none of these fields, and has no gateway application.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1684,35 +1699,38 @@ type ClientInterface interface {
 
 	// DeleteResource Archive a resource
 	//
-	// Ends a resource for good; its identifier is free again. Gateways see that the binding is gone; no event leaves.
-	// The control resource stays, and is not there for callers who are not global.
+	// Archives a resource permanently. Its identifier can be used again. Increments the zone's binding revision if the
+	// resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
+	// for tokens that are not global, it does not exist.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
 	DeleteResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetResource Read a resource
+	// GetResource Retrieve a resource
 	//
-	// The resource, unless it is archived. Only global callers see the control resource.
+	// Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/resources/{id} (the `GetResource` operationId).
 	GetResource(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateResourceWithBody Change a resource
+	// UpdateResourceWithBody Update a resource
 	//
-	// Changes the members that are sent and answers the whole resource. What it is then must be complete and fit
-	// together as if it were new; the stored operations are held against new scopes too. Gateways see a change of
-	// identifier, upstream, provider, application, operations or enforcement; no event leaves.
+	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
+	// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
+	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
+	// so that gateways load the change.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
 	UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateResource Change a resource
+	// UpdateResource Update a resource
 	//
-	// Changes the members that are sent and answers the whole resource. What it is then must be complete and fit
-	// together as if it were new; the stored operations are held against new scopes too. Gateways see a change of
-	// identifier, upstream, provider, application, operations or enforcement; no event leaves.
+	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
+	// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
+	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
+	// so that gateways load the change.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1720,9 +1738,9 @@ type ClientInterface interface {
 	UpdateResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
-// GetHealth Is the process alive
+// GetHealth Check liveness
 //
-// Answers as long as the process does; asks nothing of Postgres or Redis.
+// Returns 200 as long as the process runs. Does not check Postgres or Redis.
 //
 // Corresponds with GET /health (the `GetHealth` operationId).
 func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1737,10 +1755,11 @@ func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (
 	return c.Client.Do(req)
 }
 
-// GetMetrics What the process measures
+// GetMetrics Retrieve metrics
 //
-// Prometheus text. Wants `Authorization: Bearer` with METRICS_BEARER; without that setting it is open in dev mode
-// and closed otherwise.
+// Returns the metrics of this process in the Prometheus text format. Requires `Authorization: Bearer` with the
+// value of METRICS_BEARER. If METRICS_BEARER is not set, requires no token in dev mode; in other modes, returns
+// 401.
 //
 // Corresponds with GET /metrics (the `GetMetrics` operationId).
 func (c *Client) GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1755,9 +1774,9 @@ func (c *Client) GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) 
 	return c.Client.Do(req)
 }
 
-// GetOpenAPIJSON This document, as JSON
+// GetOpenAPIJSON Retrieve the OpenAPI document as JSON
 //
-// The promise that this server was built from and is tested against.
+// Returns the OpenAPI document of this API as JSON.
 //
 // Corresponds with GET /openapi.json (the `GetOpenAPIJSON` operationId).
 func (c *Client) GetOpenAPIJSON(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1772,9 +1791,9 @@ func (c *Client) GetOpenAPIJSON(ctx context.Context, reqEditors ...RequestEditor
 	return c.Client.Do(req)
 }
 
-// GetOpenAPIYAML This document, as YAML
+// GetOpenAPIYAML Retrieve the OpenAPI document as YAML
 //
-// The promise that this server was built from and is tested against.
+// Returns the OpenAPI document of this API as YAML.
 //
 // Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
 func (c *Client) GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1789,10 +1808,11 @@ func (c *Client) GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditor
 	return c.Client.Do(req)
 }
 
-// GetReadiness Should requests be sent here
+// GetReadiness Check readiness
 //
-// Green while Postgres answers and the process is not draining. Redis away does not make it red: reads and writes
-// go on without it, and events wait in the outbox. Limited by address, but for draining.
+// Returns 200 if Postgres is reachable and the process is not draining. An unreachable Redis does not affect
+// readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
+// address, except while draining.
 //
 // Corresponds with GET /ready (the `GetReadiness` operationId).
 func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1809,8 +1829,8 @@ func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn
 
 // ListAdminTokens List admin tokens
 //
-// All tokens there ever were, newest first, the seeded and the revoked among them; never their text. A token that
-// was derived from the bootstrap token cannot do this.
+// Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
+// returned. Tokens derived from the bootstrap token cannot call this operation.
 //
 // Corresponds with GET /v1/admin-tokens (the `ListAdminTokens` operationId).
 func (c *Client) ListAdminTokens(ctx context.Context, params *ListAdminTokensParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1825,10 +1845,10 @@ func (c *Client) ListAdminTokens(ctx context.Context, params *ListAdminTokensPar
 	return c.Client.Do(req)
 }
 
-// CreateAdminTokenWithBody Mint an admin token
+// CreateAdminTokenWithBody Create an admin token
 //
-// Makes a token and shows it this once: only its SHA-256 is kept. A token that was derived from the bootstrap
-// token cannot do this. No event leaves.
+// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
+// Tokens derived from the bootstrap token cannot call this operation.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1845,10 +1865,10 @@ func (c *Client) CreateAdminTokenWithBody(ctx context.Context, contentType strin
 	return c.Client.Do(req)
 }
 
-// CreateAdminToken Mint an admin token
+// CreateAdminToken Create an admin token
 //
-// Makes a token and shows it this once: only its SHA-256 is kept. A token that was derived from the bootstrap
-// token cannot do this. No event leaves.
+// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
+// Tokens derived from the bootstrap token cannot call this operation.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1867,8 +1887,9 @@ func (c *Client) CreateAdminToken(ctx context.Context, body CreateAdminTokenJSON
 
 // DeleteAdminToken Revoke an admin token
 //
-// Ends a token at once, in every replica. Tokens that it minted stay. The bootstrap token comes back when the
-// service starts with it. A token that was derived from the bootstrap token cannot do this. No event leaves.
+// Revokes an admin token immediately, in every replica. Tokens that were created with it stay valid. The bootstrap
+// token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
+// operation.
 //
 // Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
 func (c *Client) DeleteAdminToken(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1885,7 +1906,7 @@ func (c *Client) DeleteAdminToken(ctx context.Context, id IDParameter, reqEditor
 
 // ListDeadLetters List dead letters
 //
-// Events that Redis refused again and again, of all zones, newest first. Later events of their zones went on.
+// Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
 //
 // Corresponds with GET /v1/dead-letters (the `ListDeadLetters` operationId).
 func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1902,7 +1923,7 @@ func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersPar
 
 // DiscardDeadLetter Discard a dead letter
 //
-// Deletes the event. Nobody will ever hear it.
+// Permanently deletes the event; it will not be published.
 //
 // Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
 func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1917,10 +1938,10 @@ func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEdito
 	return c.Client.Do(req)
 }
 
-// RearmDeadLetter Try to publish a dead letter again
+// RearmDeadLetter Retry a dead letter
 //
-// The event becomes pending and leaves on its stream as soon as Redis takes it, with the same `outbox_id`, behind
-// later events of its zone that have left already.
+// Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
+// after later events of its zone that have already been published.
 //
 // Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
 func (c *Client) RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1937,7 +1958,7 @@ func (c *Client) RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors
 
 // ListZones List zones
 //
-// The zones that are not archived, newest first. The zones of Caracal itself are left out.
+// Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
 //
 // Corresponds with GET /v1/zones (the `ListZones` operationId).
 func (c *Client) ListZones(ctx context.Context, params *ListZonesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1954,8 +1975,8 @@ func (c *Client) ListZones(ctx context.Context, params *ListZonesParams, reqEdit
 
 // CreateZoneWithBody Create a zone
 //
-// Adds a zone. Without a slug one is made from the name; it never collides. A slug stays taken, even after its
-// zone is archived. No event leaves.
+// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
+// zone is archived.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1974,8 +1995,8 @@ func (c *Client) CreateZoneWithBody(ctx context.Context, contentType string, bod
 
 // CreateZone Create a zone
 //
-// Adds a zone. Without a slug one is made from the name; it never collides. A slug stays taken, even after its
-// zone is archived. No event leaves.
+// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
+// zone is archived.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1994,10 +2015,11 @@ func (c *Client) CreateZone(ctx context.Context, body CreateZoneJSONRequestBody,
 
 // DeleteZone Archive a zone
 //
-// Ends a zone for good: nothing below it can be written any more, its slug stays taken. Its admin tokens, sessions,
-// agent sessions and delegation edges are revoked; each session, agent session and edge leaves as an event on
-// `caracal.sessions.revoke`, agent sessions also on `caracal.agents.lifecycle`, edges on
-// `caracal.delegations.invalidate`, and the zone on `caracal.policy.invalidate`. The reason is `zone_archived`.
+// Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
+// stays in use. Revokes the zone's admin tokens, sessions, agent sessions and delegation edges with the reason
+// `zone_archived`. Each session, agent session and delegation edge is published as an event on
+// `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
+// `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
 //
 // Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
 func (c *Client) DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2012,9 +2034,9 @@ func (c *Client) DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZo
 	return c.Client.Do(req)
 }
 
-// GetZone Read a zone
+// GetZone Retrieve a zone
 //
-// The zone, unless it is archived.
+// Returns a zone. Returns `zone_not_found` if it is archived.
 //
 // Corresponds with GET /v1/zones/{zoneId} (the `GetZone` operationId).
 func (c *Client) GetZone(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2029,15 +2051,16 @@ func (c *Client) GetZone(ctx context.Context, zoneID ZoneID, reqEditors ...Reque
 	return c.Client.Do(req)
 }
 
-// UpdateZoneWithBody Change a zone
+// UpdateZoneWithBody Update a zone
 //
-// Changes the members that are sent and answers the whole zone.
+// Updates the fields in the request and returns the updated zone.
 //
-// `dcr_enabled: false` stops new registrations. While registered applications are live it wants `dcr_shutdown`
-// too: `keep_live` lets them run until they expire; `revoke_live` archives them and revokes their sessions, agent
-// sessions and delegation edges, each of which leaves as an event on `caracal.sessions.revoke`; agent sessions
-// also on `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. It may be sent again when
-// registration is off already. Otherwise no event leaves.
+// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
+// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
+// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
+// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
+// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
+// disabled.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2054,15 +2077,16 @@ func (c *Client) UpdateZoneWithBody(ctx context.Context, zoneID ZoneID, params *
 	return c.Client.Do(req)
 }
 
-// UpdateZone Change a zone
+// UpdateZone Update a zone
 //
-// Changes the members that are sent and answers the whole zone.
+// Updates the fields in the request and returns the updated zone.
 //
-// `dcr_enabled: false` stops new registrations. While registered applications are live it wants `dcr_shutdown`
-// too: `keep_live` lets them run until they expire; `revoke_live` archives them and revokes their sessions, agent
-// sessions and delegation edges, each of which leaves as an event on `caracal.sessions.revoke`; agent sessions
-// also on `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. It may be sent again when
-// registration is off already. Otherwise no event leaves.
+// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
+// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
+// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
+// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
+// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
+// disabled.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2081,8 +2105,9 @@ func (c *Client) UpdateZone(ctx context.Context, zoneID ZoneID, params *UpdateZo
 
 // ListApplications List applications
 //
-// The zone's applications that are not archived, newest first. One that registered itself stays listed after it
-// has expired, until it is archived. Only global callers see traits. Of a zone that there is not, the list is empty.
+// Returns the zone's applications that are not archived, newest first. A registered application is listed after it
+// expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
+// not exist.
 //
 // Corresponds with GET /v1/zones/{zoneId}/applications (the `ListApplications` operationId).
 func (c *Client) ListApplications(ctx context.Context, zoneID ZoneID, params *ListApplicationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2099,7 +2124,7 @@ func (c *Client) ListApplications(ctx context.Context, zoneID ZoneID, params *Li
 
 // CreateApplicationWithBody Create a managed application
 //
-// Adds an application and shows its secret this once: only the secret's hash is kept. No event leaves.
+// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2118,7 +2143,7 @@ func (c *Client) CreateApplicationWithBody(ctx context.Context, zoneID ZoneID, c
 
 // CreateApplication Create a managed application
 //
-// Adds an application and shows its secret this once: only the secret's hash is kept. No event leaves.
+// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2135,11 +2160,11 @@ func (c *Client) CreateApplication(ctx context.Context, zoneID ZoneID, body Crea
 	return c.Client.Do(req)
 }
 
-// RegisterApplicationWithBody Register an application dynamically
+// RegisterApplicationWithBody Register an application
 //
-// Adds an application that expires by itself, where the zone allows that, and shows its secret this once. Ten
-// registrations a second for each zone and token, and a thousand live ones in a zone, are the most. No event
-// leaves.
+// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
+// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
+// second per zone and token; 1,000 active registered applications per zone.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2156,11 +2181,11 @@ func (c *Client) RegisterApplicationWithBody(ctx context.Context, zoneID ZoneID,
 	return c.Client.Do(req)
 }
 
-// RegisterApplication Register an application dynamically
+// RegisterApplication Register an application
 //
-// Adds an application that expires by itself, where the zone allows that, and shows its secret this once. Ten
-// registrations a second for each zone and token, and a thousand live ones in a zone, are the most. No event
-// leaves.
+// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
+// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
+// second per zone and token; 1,000 active registered applications per zone.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2179,10 +2204,11 @@ func (c *Client) RegisterApplication(ctx context.Context, zoneID ZoneID, body Re
 
 // DeleteApplication Archive an application
 //
-// Ends an application for good. Its sessions and agent sessions, what descends from them, and the delegation edges
-// that touch them are revoked; each leaves as an event on `caracal.sessions.revoke`, agent sessions also on
-// `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. The reason is `application_archived`.
-// An application that holds a trait which only global callers may give is theirs alone to archive.
+// Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
+// sessions, their descendants, and the delegation edges of these agent sessions, with the reason
+// `application_archived`. Each of these is published as an event on `caracal.sessions.revoke`; agent sessions also
+// on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
+// trait that is reserved for global tokens can be archived only with a global token.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
 func (c *Client) DeleteApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2197,9 +2223,9 @@ func (c *Client) DeleteApplication(ctx context.Context, zoneID ZoneID, id IDPara
 	return c.Client.Do(req)
 }
 
-// GetApplication Read an application
+// GetApplication Retrieve an application
 //
-// The application, unless it is archived. Only global callers see traits.
+// Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
 //
 // Corresponds with GET /v1/zones/{zoneId}/applications/{id} (the `GetApplication` operationId).
 func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2214,11 +2240,11 @@ func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id IDParamet
 	return c.Client.Do(req)
 }
 
-// UpdateApplicationWithBody Change an application
+// UpdateApplicationWithBody Update an application
 //
-// Changes the members that are sent and answers the whole application. A new secret replaces the old one at once;
-// new traits replace all that there are. An application that holds a trait which only global callers may give is
-// theirs alone to change. No event leaves.
+// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
+// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+// tokens can be updated only with a global token.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2235,11 +2261,11 @@ func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, i
 	return c.Client.Do(req)
 }
 
-// UpdateApplication Change an application
+// UpdateApplication Update an application
 //
-// Changes the members that are sent and answers the whole application. A new secret replaces the old one at once;
-// new traits replace all that there are. An application that holds a trait which only global callers may give is
-// theirs alone to change. No event leaves.
+// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
+// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+// tokens can be updated only with a global token.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2256,9 +2282,9 @@ func (c *Client) UpdateApplication(ctx context.Context, zoneID ZoneID, id IDPara
 	return c.Client.Do(req)
 }
 
-// GetDCRStatus Count the applications that registered themselves
+// GetDCRStatus Retrieve the registration status of a zone
 //
-// Whether applications may register themselves here, and how many that did are live.
+// Returns whether dynamic registration is enabled, and the number of active registered applications.
 //
 // Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 func (c *Client) GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2275,7 +2301,7 @@ func (c *Client) GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...
 
 // ListProviders List providers
 //
-// The zone's providers that are not archived, newest first. Nobody sees a secret. Of a zone that there is not, the list is empty.
+// Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
 //
 // Corresponds with GET /v1/zones/{zoneId}/providers (the `ListProviders` operationId).
 func (c *Client) ListProviders(ctx context.Context, zoneID ZoneID, params *ListProvidersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2292,8 +2318,8 @@ func (c *Client) ListProviders(ctx context.Context, zoneID ZoneID, params *ListP
 
 // CreateProviderWithBody Create a provider
 //
-// Adds a provider. Its secrets are sealed and never shown again. Without an identifier it gets one that its name
-// suggests. No event leaves.
+// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
+// identifier is generated from the name.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2312,8 +2338,8 @@ func (c *Client) CreateProviderWithBody(ctx context.Context, zoneID ZoneID, cont
 
 // CreateProvider Create a provider
 //
-// Adds a provider. Its secrets are sealed and never shown again. Without an identifier it gets one that its name
-// suggests. No event leaves.
+// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
+// identifier is generated from the name.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2332,9 +2358,9 @@ func (c *Client) CreateProvider(ctx context.Context, zoneID ZoneID, body CreateP
 
 // DeleteProvider Archive a provider
 //
-// Ends a provider for good: its secrets are erased, and so is what people have granted it. Its identifier is free
-// again. While a resource names it as its credential provider it stays, unless it is of the kind `none` or
-// `caracal_mandate`. No event leaves.
+// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave it. Its identifier
+// can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
+// its kind is `none` or `caracal_mandate`.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
 func (c *Client) DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2349,9 +2375,9 @@ func (c *Client) DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 	return c.Client.Do(req)
 }
 
-// GetProvider Read a provider
+// GetProvider Retrieve a provider
 //
-// The provider, unless it is archived. Nobody sees a secret.
+// Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
 //
 // Corresponds with GET /v1/zones/{zoneId}/providers/{id} (the `GetProvider` operationId).
 func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2366,12 +2392,14 @@ func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter,
 	return c.Client.Do(req)
 }
 
-// UpdateProviderWithBody Change a provider
+// UpdateProviderWithBody Update a provider
 //
-// Changes the members that are sent and answers the whole provider. A configuration replaces the old one whole; its
-// secrets stay if none is sent, and if any is sent, exactly the sent ones are kept. Secrets that the new
-// configuration has no use for are erased. Another kind starts from nothing: it needs a configuration and its
-// secrets, and what people have granted the provider is revoked. No event leaves.
+// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
+// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
+// contains any, they replace all stored secrets. All other stored secrets are deleted.
+//
+// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
+// the provider.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2388,12 +2416,14 @@ func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id I
 	return c.Client.Do(req)
 }
 
-// UpdateProvider Change a provider
+// UpdateProvider Update a provider
 //
-// Changes the members that are sent and answers the whole provider. A configuration replaces the old one whole; its
-// secrets stay if none is sent, and if any is sent, exactly the sent ones are kept. Secrets that the new
-// configuration has no use for are erased. Another kind starts from nothing: it needs a configuration and its
-// secrets, and what people have granted the provider is revoked. No event leaves.
+// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
+// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
+// contains any, they replace all stored secrets. All other stored secrets are deleted.
+//
+// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
+// the provider.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2412,10 +2442,10 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 
 // TestProvider Test a provider's token endpoint
 //
-// Sends the token endpoint a request without any credential, over TLS, under the rules by which every request
-// leaves the service: https, a host in `allowed_token_hosts`, public addresses only, no redirect followed. Any
-// answer will do; most endpoints refuse such a request. Nothing changes and no event leaves; the trail notes the
-// test.
+// Sends a HEAD request without credentials to the token endpoint and returns the result. The rules for all outbound
+// requests apply: https, a host in `allowed_token_hosts`, public addresses only, no redirects. The endpoint is
+// reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
+// the test is recorded in the audit log.
 //
 // Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2432,8 +2462,8 @@ func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id IDParameter
 
 // ListResources List resources
 //
-// The zone's resources that are not archived, newest first. Only global callers see the control resource. Of a zone
-// that there is not, the list is empty.
+// Returns the zone's active resources, newest first. The control resource is returned only to global tokens.
+// Returns an empty list if the zone does not exist.
 //
 // Corresponds with GET /v1/zones/{zoneId}/resources (the `ListResources` operationId).
 func (c *Client) ListResources(ctx context.Context, zoneID ZoneID, params *ListResourcesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2450,10 +2480,12 @@ func (c *Client) ListResources(ctx context.Context, zoneID ZoneID, params *ListR
 
 // CreateResourceWithBody Create a resource
 //
-// Adds a resource. It needs an upstream URL, a credential provider and a managed application that exchanges tokens
-// for it, all in the zone and live; the control resource, which is for global callers alone, needs none of them and
-// is bound to no application. Without an identifier it gets one that its name suggests. Gateways see the new
-// binding; no event leaves.
+// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
+// provider and the application must be active in the zone, and the application must be a managed one. If
+// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
+// so that gateways load the new binding.
+//
+// The control resource requires a global token and none of these fields, and has no gateway application.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2472,10 +2504,12 @@ func (c *Client) CreateResourceWithBody(ctx context.Context, zoneID ZoneID, cont
 
 // CreateResource Create a resource
 //
-// Adds a resource. It needs an upstream URL, a credential provider and a managed application that exchanges tokens
-// for it, all in the zone and live; the control resource, which is for global callers alone, needs none of them and
-// is bound to no application. Without an identifier it gets one that its name suggests. Gateways see the new
-// binding; no event leaves.
+// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
+// provider and the application must be active in the zone, and the application must be a managed one. If
+// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
+// so that gateways load the new binding.
+//
+// The control resource requires a global token and none of these fields, and has no gateway application.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2494,8 +2528,9 @@ func (c *Client) CreateResource(ctx context.Context, zoneID ZoneID, body CreateR
 
 // DeleteResource Archive a resource
 //
-// Ends a resource for good; its identifier is free again. Gateways see that the binding is gone; no event leaves.
-// The control resource stays, and is not there for callers who are not global.
+// Archives a resource permanently. Its identifier can be used again. Increments the zone's binding revision if the
+// resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
+// for tokens that are not global, it does not exist.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
 func (c *Client) DeleteResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2510,9 +2545,9 @@ func (c *Client) DeleteResource(ctx context.Context, zoneID ZoneID, id IDParamet
 	return c.Client.Do(req)
 }
 
-// GetResource Read a resource
+// GetResource Retrieve a resource
 //
-// The resource, unless it is archived. Only global callers see the control resource.
+// Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
 //
 // Corresponds with GET /v1/zones/{zoneId}/resources/{id} (the `GetResource` operationId).
 func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2527,11 +2562,12 @@ func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id IDParameter,
 	return c.Client.Do(req)
 }
 
-// UpdateResourceWithBody Change a resource
+// UpdateResourceWithBody Update a resource
 //
-// Changes the members that are sent and answers the whole resource. What it is then must be complete and fit
-// together as if it were new; the stored operations are held against new scopes too. Gateways see a change of
-// identifier, upstream, provider, application, operations or enforcement; no event leaves.
+// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
+// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
+// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
+// so that gateways load the change.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2548,11 +2584,12 @@ func (c *Client) UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id I
 	return c.Client.Do(req)
 }
 
-// UpdateResource Change a resource
+// UpdateResource Update a resource
 //
-// Changes the members that are sent and answers the whole resource. What it is then must be complete and fit
-// together as if it were new; the stored operations are held against new scopes too. Gateways see a change of
-// identifier, upstream, provider, application, operations or enforcement; no event leaves.
+// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
+// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
+// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
+// so that gateways load the change.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4253,47 +4290,49 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
-	// GetHealthWithResponse Is the process alive
+	// GetHealthWithResponse Check liveness
 	//
-	// Answers as long as the process does; asks nothing of Postgres or Redis.
+	// Returns 200 as long as the process runs. Does not check Postgres or Redis.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /health (the `GetHealth` operationId).
 	GetHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetHealthResponse, error)
 
-	// GetMetricsWithResponse What the process measures
+	// GetMetricsWithResponse Retrieve metrics
 	//
-	// Prometheus text. Wants `Authorization: Bearer` with METRICS_BEARER; without that setting it is open in dev mode
-	// and closed otherwise.
+	// Returns the metrics of this process in the Prometheus text format. Requires `Authorization: Bearer` with the
+	// value of METRICS_BEARER. If METRICS_BEARER is not set, requires no token in dev mode; in other modes, returns
+	// 401.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /metrics (the `GetMetrics` operationId).
 	GetMetricsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMetricsResponse, error)
 
-	// GetOpenAPIJSONWithResponse This document, as JSON
+	// GetOpenAPIJSONWithResponse Retrieve the OpenAPI document as JSON
 	//
-	// The promise that this server was built from and is tested against.
+	// Returns the OpenAPI document of this API as JSON.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /openapi.json (the `GetOpenAPIJSON` operationId).
 	GetOpenAPIJSONWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOpenAPIJSONResponse, error)
 
-	// GetOpenAPIYAMLWithResponse This document, as YAML
+	// GetOpenAPIYAMLWithResponse Retrieve the OpenAPI document as YAML
 	//
-	// The promise that this server was built from and is tested against.
+	// Returns the OpenAPI document of this API as YAML.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
 	GetOpenAPIYAMLWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOpenAPIYAMLResponse, error)
 
-	// GetReadinessWithResponse Should requests be sent here
+	// GetReadinessWithResponse Check readiness
 	//
-	// Green while Postgres answers and the process is not draining. Redis away does not make it red: reads and writes
-	// go on without it, and events wait in the outbox. Limited by address, but for draining.
+	// Returns 200 if Postgres is reachable and the process is not draining. An unreachable Redis does not affect
+	// readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
+	// address, except while draining.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4302,28 +4341,28 @@ type ClientWithResponsesInterface interface {
 
 	// ListAdminTokensWithResponse List admin tokens
 	//
-	// All tokens there ever were, newest first, the seeded and the revoked among them; never their text. A token that
-	// was derived from the bootstrap token cannot do this.
+	// Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
+	// returned. Tokens derived from the bootstrap token cannot call this operation.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/admin-tokens (the `ListAdminTokens` operationId).
 	ListAdminTokensWithResponse(ctx context.Context, params *ListAdminTokensParams, reqEditors ...RequestEditorFn) (*ListAdminTokensResponse, error)
 
-	// CreateAdminTokenWithBodyWithResponse Mint an admin token
+	// CreateAdminTokenWithBodyWithResponse Create an admin token
 	//
-	// Makes a token and shows it this once: only its SHA-256 is kept. A token that was derived from the bootstrap
-	// token cannot do this. No event leaves.
+	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
+	// Tokens derived from the bootstrap token cannot call this operation.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
 	CreateAdminTokenWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAdminTokenResponse, error)
 
-	// CreateAdminTokenWithResponse Mint an admin token
+	// CreateAdminTokenWithResponse Create an admin token
 	//
-	// Makes a token and shows it this once: only its SHA-256 is kept. A token that was derived from the bootstrap
-	// token cannot do this. No event leaves.
+	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
+	// Tokens derived from the bootstrap token cannot call this operation.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4332,8 +4371,9 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteAdminTokenWithResponse Revoke an admin token
 	//
-	// Ends a token at once, in every replica. Tokens that it minted stay. The bootstrap token comes back when the
-	// service starts with it. A token that was derived from the bootstrap token cannot do this. No event leaves.
+	// Revokes an admin token immediately, in every replica. Tokens that were created with it stay valid. The bootstrap
+	// token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
+	// operation.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4342,7 +4382,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListDeadLettersWithResponse List dead letters
 	//
-	// Events that Redis refused again and again, of all zones, newest first. Later events of their zones went on.
+	// Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4351,17 +4391,17 @@ type ClientWithResponsesInterface interface {
 
 	// DiscardDeadLetterWithResponse Discard a dead letter
 	//
-	// Deletes the event. Nobody will ever hear it.
+	// Permanently deletes the event; it will not be published.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
 	DiscardDeadLetterWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*DiscardDeadLetterResponse, error)
 
-	// RearmDeadLetterWithResponse Try to publish a dead letter again
+	// RearmDeadLetterWithResponse Retry a dead letter
 	//
-	// The event becomes pending and leaves on its stream as soon as Redis takes it, with the same `outbox_id`, behind
-	// later events of its zone that have left already.
+	// Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
+	// after later events of its zone that have already been published.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4370,7 +4410,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListZonesWithResponse List zones
 	//
-	// The zones that are not archived, newest first. The zones of Caracal itself are left out.
+	// Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4379,8 +4419,8 @@ type ClientWithResponsesInterface interface {
 
 	// CreateZoneWithBodyWithResponse Create a zone
 	//
-	// Adds a zone. Without a slug one is made from the name; it never collides. A slug stays taken, even after its
-	// zone is archived. No event leaves.
+	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
+	// zone is archived.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4389,8 +4429,8 @@ type ClientWithResponsesInterface interface {
 
 	// CreateZoneWithResponse Create a zone
 	//
-	// Adds a zone. Without a slug one is made from the name; it never collides. A slug stays taken, even after its
-	// zone is archived. No event leaves.
+	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
+	// zone is archived.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4399,49 +4439,52 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteZoneWithResponse Archive a zone
 	//
-	// Ends a zone for good: nothing below it can be written any more, its slug stays taken. Its admin tokens, sessions,
-	// agent sessions and delegation edges are revoked; each session, agent session and edge leaves as an event on
-	// `caracal.sessions.revoke`, agent sessions also on `caracal.agents.lifecycle`, edges on
-	// `caracal.delegations.invalidate`, and the zone on `caracal.policy.invalidate`. The reason is `zone_archived`.
+	// Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
+	// stays in use. Revokes the zone's admin tokens, sessions, agent sessions and delegation edges with the reason
+	// `zone_archived`. Each session, agent session and delegation edge is published as an event on
+	// `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
+	// `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
 	DeleteZoneWithResponse(ctx context.Context, zoneID ZoneID, params *DeleteZoneParams, reqEditors ...RequestEditorFn) (*DeleteZoneResponse, error)
 
-	// GetZoneWithResponse Read a zone
+	// GetZoneWithResponse Retrieve a zone
 	//
-	// The zone, unless it is archived.
+	// Returns a zone. Returns `zone_not_found` if it is archived.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId} (the `GetZone` operationId).
 	GetZoneWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetZoneResponse, error)
 
-	// UpdateZoneWithBodyWithResponse Change a zone
+	// UpdateZoneWithBodyWithResponse Update a zone
 	//
-	// Changes the members that are sent and answers the whole zone.
+	// Updates the fields in the request and returns the updated zone.
 	//
-	// `dcr_enabled: false` stops new registrations. While registered applications are live it wants `dcr_shutdown`
-	// too: `keep_live` lets them run until they expire; `revoke_live` archives them and revokes their sessions, agent
-	// sessions and delegation edges, each of which leaves as an event on `caracal.sessions.revoke`; agent sessions
-	// also on `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. It may be sent again when
-	// registration is off already. Otherwise no event leaves.
+	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
+	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
+	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
+	// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
+	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
+	// disabled.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
 	UpdateZoneWithBodyWithResponse(ctx context.Context, zoneID ZoneID, params *UpdateZoneParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateZoneResponse, error)
 
-	// UpdateZoneWithResponse Change a zone
+	// UpdateZoneWithResponse Update a zone
 	//
-	// Changes the members that are sent and answers the whole zone.
+	// Updates the fields in the request and returns the updated zone.
 	//
-	// `dcr_enabled: false` stops new registrations. While registered applications are live it wants `dcr_shutdown`
-	// too: `keep_live` lets them run until they expire; `revoke_live` archives them and revokes their sessions, agent
-	// sessions and delegation edges, each of which leaves as an event on `caracal.sessions.revoke`; agent sessions
-	// also on `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. It may be sent again when
-	// registration is off already. Otherwise no event leaves.
+	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
+	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
+	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
+	// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
+	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
+	// disabled.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4450,8 +4493,9 @@ type ClientWithResponsesInterface interface {
 
 	// ListApplicationsWithResponse List applications
 	//
-	// The zone's applications that are not archived, newest first. One that registered itself stays listed after it
-	// has expired, until it is archived. Only global callers see traits. Of a zone that there is not, the list is empty.
+	// Returns the zone's applications that are not archived, newest first. A registered application is listed after it
+	// expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
+	// not exist.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4460,7 +4504,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateApplicationWithBodyWithResponse Create a managed application
 	//
-	// Adds an application and shows its secret this once: only the secret's hash is kept. No event leaves.
+	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4469,29 +4513,29 @@ type ClientWithResponsesInterface interface {
 
 	// CreateApplicationWithResponse Create a managed application
 	//
-	// Adds an application and shows its secret this once: only the secret's hash is kept. No event leaves.
+	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications (the `CreateApplication` operationId).
 	CreateApplicationWithResponse(ctx context.Context, zoneID ZoneID, body CreateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateApplicationResponse, error)
 
-	// RegisterApplicationWithBodyWithResponse Register an application dynamically
+	// RegisterApplicationWithBodyWithResponse Register an application
 	//
-	// Adds an application that expires by itself, where the zone allows that, and shows its secret this once. Ten
-	// registrations a second for each zone and token, and a thousand live ones in a zone, are the most. No event
-	// leaves.
+	// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
+	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
+	// second per zone and token; 1,000 active registered applications per zone.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
 	RegisterApplicationWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterApplicationResponse, error)
 
-	// RegisterApplicationWithResponse Register an application dynamically
+	// RegisterApplicationWithResponse Register an application
 	//
-	// Adds an application that expires by itself, where the zone allows that, and shows its secret this once. Ten
-	// registrations a second for each zone and token, and a thousand live ones in a zone, are the most. No event
-	// leaves.
+	// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
+	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
+	// second per zone and token; 1,000 active registered applications per zone.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4500,50 +4544,51 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteApplicationWithResponse Archive an application
 	//
-	// Ends an application for good. Its sessions and agent sessions, what descends from them, and the delegation edges
-	// that touch them are revoked; each leaves as an event on `caracal.sessions.revoke`, agent sessions also on
-	// `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. The reason is `application_archived`.
-	// An application that holds a trait which only global callers may give is theirs alone to archive.
+	// Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
+	// sessions, their descendants, and the delegation edges of these agent sessions, with the reason
+	// `application_archived`. Each of these is published as an event on `caracal.sessions.revoke`; agent sessions also
+	// on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
+	// trait that is reserved for global tokens can be archived only with a global token.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
 	DeleteApplicationWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*DeleteApplicationResponse, error)
 
-	// GetApplicationWithResponse Read an application
+	// GetApplicationWithResponse Retrieve an application
 	//
-	// The application, unless it is archived. Only global callers see traits.
+	// Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/applications/{id} (the `GetApplication` operationId).
 	GetApplicationWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetApplicationResponse, error)
 
-	// UpdateApplicationWithBodyWithResponse Change an application
+	// UpdateApplicationWithBodyWithResponse Update an application
 	//
-	// Changes the members that are sent and answers the whole application. A new secret replaces the old one at once;
-	// new traits replace all that there are. An application that holds a trait which only global callers may give is
-	// theirs alone to change. No event leaves.
+	// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
+	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+	// tokens can be updated only with a global token.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 	UpdateApplicationWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error)
 
-	// UpdateApplicationWithResponse Change an application
+	// UpdateApplicationWithResponse Update an application
 	//
-	// Changes the members that are sent and answers the whole application. A new secret replaces the old one at once;
-	// new traits replace all that there are. An application that holds a trait which only global callers may give is
-	// theirs alone to change. No event leaves.
+	// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
+	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+	// tokens can be updated only with a global token.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 	UpdateApplicationWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error)
 
-	// GetDCRStatusWithResponse Count the applications that registered themselves
+	// GetDCRStatusWithResponse Retrieve the registration status of a zone
 	//
-	// Whether applications may register themselves here, and how many that did are live.
+	// Returns whether dynamic registration is enabled, and the number of active registered applications.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4552,7 +4597,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListProvidersWithResponse List providers
 	//
-	// The zone's providers that are not archived, newest first. Nobody sees a secret. Of a zone that there is not, the list is empty.
+	// Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4561,8 +4606,8 @@ type ClientWithResponsesInterface interface {
 
 	// CreateProviderWithBodyWithResponse Create a provider
 	//
-	// Adds a provider. Its secrets are sealed and never shown again. Without an identifier it gets one that its name
-	// suggests. No event leaves.
+	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
+	// identifier is generated from the name.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4571,8 +4616,8 @@ type ClientWithResponsesInterface interface {
 
 	// CreateProviderWithResponse Create a provider
 	//
-	// Adds a provider. Its secrets are sealed and never shown again. Without an identifier it gets one that its name
-	// suggests. No event leaves.
+	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
+	// identifier is generated from the name.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4581,42 +4626,46 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteProviderWithResponse Archive a provider
 	//
-	// Ends a provider for good: its secrets are erased, and so is what people have granted it. Its identifier is free
-	// again. While a resource names it as its credential provider it stays, unless it is of the kind `none` or
-	// `caracal_mandate`. No event leaves.
+	// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave it. Its identifier
+	// can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
+	// its kind is `none` or `caracal_mandate`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
 	DeleteProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*DeleteProviderResponse, error)
 
-	// GetProviderWithResponse Read a provider
+	// GetProviderWithResponse Retrieve a provider
 	//
-	// The provider, unless it is archived. Nobody sees a secret.
+	// Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/providers/{id} (the `GetProvider` operationId).
 	GetProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetProviderResponse, error)
 
-	// UpdateProviderWithBodyWithResponse Change a provider
+	// UpdateProviderWithBodyWithResponse Update a provider
 	//
-	// Changes the members that are sent and answers the whole provider. A configuration replaces the old one whole; its
-	// secrets stay if none is sent, and if any is sent, exactly the sent ones are kept. Secrets that the new
-	// configuration has no use for are erased. Another kind starts from nothing: it needs a configuration and its
-	// secrets, and what people have granted the provider is revoked. No event leaves.
+	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
+	// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
+	// contains any, they replace all stored secrets. All other stored secrets are deleted.
+	//
+	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
+	// the provider.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
 	UpdateProviderWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateProviderResponse, error)
 
-	// UpdateProviderWithResponse Change a provider
+	// UpdateProviderWithResponse Update a provider
 	//
-	// Changes the members that are sent and answers the whole provider. A configuration replaces the old one whole; its
-	// secrets stay if none is sent, and if any is sent, exactly the sent ones are kept. Secrets that the new
-	// configuration has no use for are erased. Another kind starts from nothing: it needs a configuration and its
-	// secrets, and what people have granted the provider is revoked. No event leaves.
+	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
+	// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
+	// contains any, they replace all stored secrets. All other stored secrets are deleted.
+	//
+	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
+	// the provider.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4625,10 +4674,10 @@ type ClientWithResponsesInterface interface {
 
 	// TestProviderWithResponse Test a provider's token endpoint
 	//
-	// Sends the token endpoint a request without any credential, over TLS, under the rules by which every request
-	// leaves the service: https, a host in `allowed_token_hosts`, public addresses only, no redirect followed. Any
-	// answer will do; most endpoints refuse such a request. Nothing changes and no event leaves; the trail notes the
-	// test.
+	// Sends a HEAD request without credentials to the token endpoint and returns the result. The rules for all outbound
+	// requests apply: https, a host in `allowed_token_hosts`, public addresses only, no redirects. The endpoint is
+	// reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
+	// the test is recorded in the audit log.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4637,8 +4686,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListResourcesWithResponse List resources
 	//
-	// The zone's resources that are not archived, newest first. Only global callers see the control resource. Of a zone
-	// that there is not, the list is empty.
+	// Returns the zone's active resources, newest first. The control resource is returned only to global tokens.
+	// Returns an empty list if the zone does not exist.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4647,10 +4696,12 @@ type ClientWithResponsesInterface interface {
 
 	// CreateResourceWithBodyWithResponse Create a resource
 	//
-	// Adds a resource. It needs an upstream URL, a credential provider and a managed application that exchanges tokens
-	// for it, all in the zone and live; the control resource, which is for global callers alone, needs none of them and
-	// is bound to no application. Without an identifier it gets one that its name suggests. Gateways see the new
-	// binding; no event leaves.
+	// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
+	// provider and the application must be active in the zone, and the application must be a managed one. If
+	// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
+	// so that gateways load the new binding.
+	//
+	// The control resource requires a global token and none of these fields, and has no gateway application.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4659,10 +4710,12 @@ type ClientWithResponsesInterface interface {
 
 	// CreateResourceWithResponse Create a resource
 	//
-	// Adds a resource. It needs an upstream URL, a credential provider and a managed application that exchanges tokens
-	// for it, all in the zone and live; the control resource, which is for global callers alone, needs none of them and
-	// is bound to no application. Without an identifier it gets one that its name suggests. Gateways see the new
-	// binding; no event leaves.
+	// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
+	// provider and the application must be active in the zone, and the application must be a managed one. If
+	// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
+	// so that gateways load the new binding.
+	//
+	// The control resource requires a global token and none of these fields, and has no gateway application.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4671,39 +4724,42 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteResourceWithResponse Archive a resource
 	//
-	// Ends a resource for good; its identifier is free again. Gateways see that the binding is gone; no event leaves.
-	// The control resource stays, and is not there for callers who are not global.
+	// Archives a resource permanently. Its identifier can be used again. Increments the zone's binding revision if the
+	// resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
+	// for tokens that are not global, it does not exist.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
 	DeleteResourceWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*DeleteResourceResponse, error)
 
-	// GetResourceWithResponse Read a resource
+	// GetResourceWithResponse Retrieve a resource
 	//
-	// The resource, unless it is archived. Only global callers see the control resource.
+	// Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/resources/{id} (the `GetResource` operationId).
 	GetResourceWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetResourceResponse, error)
 
-	// UpdateResourceWithBodyWithResponse Change a resource
+	// UpdateResourceWithBodyWithResponse Update a resource
 	//
-	// Changes the members that are sent and answers the whole resource. What it is then must be complete and fit
-	// together as if it were new; the stored operations are held against new scopes too. Gateways see a change of
-	// identifier, upstream, provider, application, operations or enforcement; no event leaves.
+	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
+	// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
+	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
+	// so that gateways load the change.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
 	UpdateResourceWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error)
 
-	// UpdateResourceWithResponse Change a resource
+	// UpdateResourceWithResponse Update a resource
 	//
-	// Changes the members that are sent and answers the whole resource. What it is then must be complete and fit
-	// together as if it were new; the stored operations are held against new scopes too. Gateways see a change of
-	// identifier, upstream, provider, application, operations or enforcement; no event leaves.
+	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
+	// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
+	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
+	// so that gateways load the change.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8296,9 +8352,9 @@ func (r UpdateResourceResponse) ContentType() string {
 	return ""
 }
 
-// GetHealthWithResponse Is the process alive
+// GetHealthWithResponse Check liveness
 //
-// Answers as long as the process does; asks nothing of Postgres or Redis.
+// Returns 200 as long as the process runs. Does not check Postgres or Redis.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8311,10 +8367,11 @@ func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEdit
 	return ParseGetHealthResponse(rsp)
 }
 
-// GetMetricsWithResponse What the process measures
+// GetMetricsWithResponse Retrieve metrics
 //
-// Prometheus text. Wants `Authorization: Bearer` with METRICS_BEARER; without that setting it is open in dev mode
-// and closed otherwise.
+// Returns the metrics of this process in the Prometheus text format. Requires `Authorization: Bearer` with the
+// value of METRICS_BEARER. If METRICS_BEARER is not set, requires no token in dev mode; in other modes, returns
+// 401.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8327,9 +8384,9 @@ func (c *ClientWithResponses) GetMetricsWithResponse(ctx context.Context, reqEdi
 	return ParseGetMetricsResponse(rsp)
 }
 
-// GetOpenAPIJSONWithResponse This document, as JSON
+// GetOpenAPIJSONWithResponse Retrieve the OpenAPI document as JSON
 //
-// The promise that this server was built from and is tested against.
+// Returns the OpenAPI document of this API as JSON.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8342,9 +8399,9 @@ func (c *ClientWithResponses) GetOpenAPIJSONWithResponse(ctx context.Context, re
 	return ParseGetOpenAPIJSONResponse(rsp)
 }
 
-// GetOpenAPIYAMLWithResponse This document, as YAML
+// GetOpenAPIYAMLWithResponse Retrieve the OpenAPI document as YAML
 //
-// The promise that this server was built from and is tested against.
+// Returns the OpenAPI document of this API as YAML.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8357,10 +8414,11 @@ func (c *ClientWithResponses) GetOpenAPIYAMLWithResponse(ctx context.Context, re
 	return ParseGetOpenAPIYAMLResponse(rsp)
 }
 
-// GetReadinessWithResponse Should requests be sent here
+// GetReadinessWithResponse Check readiness
 //
-// Green while Postgres answers and the process is not draining. Redis away does not make it red: reads and writes
-// go on without it, and events wait in the outbox. Limited by address, but for draining.
+// Returns 200 if Postgres is reachable and the process is not draining. An unreachable Redis does not affect
+// readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
+// address, except while draining.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8375,8 +8433,8 @@ func (c *ClientWithResponses) GetReadinessWithResponse(ctx context.Context, reqE
 
 // ListAdminTokensWithResponse List admin tokens
 //
-// All tokens there ever were, newest first, the seeded and the revoked among them; never their text. A token that
-// was derived from the bootstrap token cannot do this.
+// Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
+// returned. Tokens derived from the bootstrap token cannot call this operation.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8389,10 +8447,10 @@ func (c *ClientWithResponses) ListAdminTokensWithResponse(ctx context.Context, p
 	return ParseListAdminTokensResponse(rsp)
 }
 
-// CreateAdminTokenWithBodyWithResponse Mint an admin token
+// CreateAdminTokenWithBodyWithResponse Create an admin token
 //
-// Makes a token and shows it this once: only its SHA-256 is kept. A token that was derived from the bootstrap
-// token cannot do this. No event leaves.
+// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
+// Tokens derived from the bootstrap token cannot call this operation.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8405,10 +8463,10 @@ func (c *ClientWithResponses) CreateAdminTokenWithBodyWithResponse(ctx context.C
 	return ParseCreateAdminTokenResponse(rsp)
 }
 
-// CreateAdminTokenWithResponse Mint an admin token
+// CreateAdminTokenWithResponse Create an admin token
 //
-// Makes a token and shows it this once: only its SHA-256 is kept. A token that was derived from the bootstrap
-// token cannot do this. No event leaves.
+// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
+// Tokens derived from the bootstrap token cannot call this operation.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8423,8 +8481,9 @@ func (c *ClientWithResponses) CreateAdminTokenWithResponse(ctx context.Context, 
 
 // DeleteAdminTokenWithResponse Revoke an admin token
 //
-// Ends a token at once, in every replica. Tokens that it minted stay. The bootstrap token comes back when the
-// service starts with it. A token that was derived from the bootstrap token cannot do this. No event leaves.
+// Revokes an admin token immediately, in every replica. Tokens that were created with it stay valid. The bootstrap
+// token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
+// operation.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8439,7 +8498,7 @@ func (c *ClientWithResponses) DeleteAdminTokenWithResponse(ctx context.Context, 
 
 // ListDeadLettersWithResponse List dead letters
 //
-// Events that Redis refused again and again, of all zones, newest first. Later events of their zones went on.
+// Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8454,7 +8513,7 @@ func (c *ClientWithResponses) ListDeadLettersWithResponse(ctx context.Context, p
 
 // DiscardDeadLetterWithResponse Discard a dead letter
 //
-// Deletes the event. Nobody will ever hear it.
+// Permanently deletes the event; it will not be published.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8467,10 +8526,10 @@ func (c *ClientWithResponses) DiscardDeadLetterWithResponse(ctx context.Context,
 	return ParseDiscardDeadLetterResponse(rsp)
 }
 
-// RearmDeadLetterWithResponse Try to publish a dead letter again
+// RearmDeadLetterWithResponse Retry a dead letter
 //
-// The event becomes pending and leaves on its stream as soon as Redis takes it, with the same `outbox_id`, behind
-// later events of its zone that have left already.
+// Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
+// after later events of its zone that have already been published.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8485,7 +8544,7 @@ func (c *ClientWithResponses) RearmDeadLetterWithResponse(ctx context.Context, i
 
 // ListZonesWithResponse List zones
 //
-// The zones that are not archived, newest first. The zones of Caracal itself are left out.
+// Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8500,8 +8559,8 @@ func (c *ClientWithResponses) ListZonesWithResponse(ctx context.Context, params 
 
 // CreateZoneWithBodyWithResponse Create a zone
 //
-// Adds a zone. Without a slug one is made from the name; it never collides. A slug stays taken, even after its
-// zone is archived. No event leaves.
+// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
+// zone is archived.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8516,8 +8575,8 @@ func (c *ClientWithResponses) CreateZoneWithBodyWithResponse(ctx context.Context
 
 // CreateZoneWithResponse Create a zone
 //
-// Adds a zone. Without a slug one is made from the name; it never collides. A slug stays taken, even after its
-// zone is archived. No event leaves.
+// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
+// zone is archived.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8532,10 +8591,11 @@ func (c *ClientWithResponses) CreateZoneWithResponse(ctx context.Context, body C
 
 // DeleteZoneWithResponse Archive a zone
 //
-// Ends a zone for good: nothing below it can be written any more, its slug stays taken. Its admin tokens, sessions,
-// agent sessions and delegation edges are revoked; each session, agent session and edge leaves as an event on
-// `caracal.sessions.revoke`, agent sessions also on `caracal.agents.lifecycle`, edges on
-// `caracal.delegations.invalidate`, and the zone on `caracal.policy.invalidate`. The reason is `zone_archived`.
+// Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
+// stays in use. Revokes the zone's admin tokens, sessions, agent sessions and delegation edges with the reason
+// `zone_archived`. Each session, agent session and delegation edge is published as an event on
+// `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
+// `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8548,9 +8608,9 @@ func (c *ClientWithResponses) DeleteZoneWithResponse(ctx context.Context, zoneID
 	return ParseDeleteZoneResponse(rsp)
 }
 
-// GetZoneWithResponse Read a zone
+// GetZoneWithResponse Retrieve a zone
 //
-// The zone, unless it is archived.
+// Returns a zone. Returns `zone_not_found` if it is archived.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8563,15 +8623,16 @@ func (c *ClientWithResponses) GetZoneWithResponse(ctx context.Context, zoneID Zo
 	return ParseGetZoneResponse(rsp)
 }
 
-// UpdateZoneWithBodyWithResponse Change a zone
+// UpdateZoneWithBodyWithResponse Update a zone
 //
-// Changes the members that are sent and answers the whole zone.
+// Updates the fields in the request and returns the updated zone.
 //
-// `dcr_enabled: false` stops new registrations. While registered applications are live it wants `dcr_shutdown`
-// too: `keep_live` lets them run until they expire; `revoke_live` archives them and revokes their sessions, agent
-// sessions and delegation edges, each of which leaves as an event on `caracal.sessions.revoke`; agent sessions
-// also on `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. It may be sent again when
-// registration is off already. Otherwise no event leaves.
+// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
+// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
+// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
+// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
+// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
+// disabled.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8584,15 +8645,16 @@ func (c *ClientWithResponses) UpdateZoneWithBodyWithResponse(ctx context.Context
 	return ParseUpdateZoneResponse(rsp)
 }
 
-// UpdateZoneWithResponse Change a zone
+// UpdateZoneWithResponse Update a zone
 //
-// Changes the members that are sent and answers the whole zone.
+// Updates the fields in the request and returns the updated zone.
 //
-// `dcr_enabled: false` stops new registrations. While registered applications are live it wants `dcr_shutdown`
-// too: `keep_live` lets them run until they expire; `revoke_live` archives them and revokes their sessions, agent
-// sessions and delegation edges, each of which leaves as an event on `caracal.sessions.revoke`; agent sessions
-// also on `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. It may be sent again when
-// registration is off already. Otherwise no event leaves.
+// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
+// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
+// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
+// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
+// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
+// disabled.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8607,8 +8669,9 @@ func (c *ClientWithResponses) UpdateZoneWithResponse(ctx context.Context, zoneID
 
 // ListApplicationsWithResponse List applications
 //
-// The zone's applications that are not archived, newest first. One that registered itself stays listed after it
-// has expired, until it is archived. Only global callers see traits. Of a zone that there is not, the list is empty.
+// Returns the zone's applications that are not archived, newest first. A registered application is listed after it
+// expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
+// not exist.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8623,7 +8686,7 @@ func (c *ClientWithResponses) ListApplicationsWithResponse(ctx context.Context, 
 
 // CreateApplicationWithBodyWithResponse Create a managed application
 //
-// Adds an application and shows its secret this once: only the secret's hash is kept. No event leaves.
+// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8638,7 +8701,7 @@ func (c *ClientWithResponses) CreateApplicationWithBodyWithResponse(ctx context.
 
 // CreateApplicationWithResponse Create a managed application
 //
-// Adds an application and shows its secret this once: only the secret's hash is kept. No event leaves.
+// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8651,11 +8714,11 @@ func (c *ClientWithResponses) CreateApplicationWithResponse(ctx context.Context,
 	return ParseCreateApplicationResponse(rsp)
 }
 
-// RegisterApplicationWithBodyWithResponse Register an application dynamically
+// RegisterApplicationWithBodyWithResponse Register an application
 //
-// Adds an application that expires by itself, where the zone allows that, and shows its secret this once. Ten
-// registrations a second for each zone and token, and a thousand live ones in a zone, are the most. No event
-// leaves.
+// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
+// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
+// second per zone and token; 1,000 active registered applications per zone.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8668,11 +8731,11 @@ func (c *ClientWithResponses) RegisterApplicationWithBodyWithResponse(ctx contex
 	return ParseRegisterApplicationResponse(rsp)
 }
 
-// RegisterApplicationWithResponse Register an application dynamically
+// RegisterApplicationWithResponse Register an application
 //
-// Adds an application that expires by itself, where the zone allows that, and shows its secret this once. Ten
-// registrations a second for each zone and token, and a thousand live ones in a zone, are the most. No event
-// leaves.
+// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
+// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
+// second per zone and token; 1,000 active registered applications per zone.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8687,10 +8750,11 @@ func (c *ClientWithResponses) RegisterApplicationWithResponse(ctx context.Contex
 
 // DeleteApplicationWithResponse Archive an application
 //
-// Ends an application for good. Its sessions and agent sessions, what descends from them, and the delegation edges
-// that touch them are revoked; each leaves as an event on `caracal.sessions.revoke`, agent sessions also on
-// `caracal.agents.lifecycle`, and edges on `caracal.delegations.invalidate`. The reason is `application_archived`.
-// An application that holds a trait which only global callers may give is theirs alone to archive.
+// Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
+// sessions, their descendants, and the delegation edges of these agent sessions, with the reason
+// `application_archived`. Each of these is published as an event on `caracal.sessions.revoke`; agent sessions also
+// on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
+// trait that is reserved for global tokens can be archived only with a global token.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8703,9 +8767,9 @@ func (c *ClientWithResponses) DeleteApplicationWithResponse(ctx context.Context,
 	return ParseDeleteApplicationResponse(rsp)
 }
 
-// GetApplicationWithResponse Read an application
+// GetApplicationWithResponse Retrieve an application
 //
-// The application, unless it is archived. Only global callers see traits.
+// Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8718,11 +8782,11 @@ func (c *ClientWithResponses) GetApplicationWithResponse(ctx context.Context, zo
 	return ParseGetApplicationResponse(rsp)
 }
 
-// UpdateApplicationWithBodyWithResponse Change an application
+// UpdateApplicationWithBodyWithResponse Update an application
 //
-// Changes the members that are sent and answers the whole application. A new secret replaces the old one at once;
-// new traits replace all that there are. An application that holds a trait which only global callers may give is
-// theirs alone to change. No event leaves.
+// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
+// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+// tokens can be updated only with a global token.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8735,11 +8799,11 @@ func (c *ClientWithResponses) UpdateApplicationWithBodyWithResponse(ctx context.
 	return ParseUpdateApplicationResponse(rsp)
 }
 
-// UpdateApplicationWithResponse Change an application
+// UpdateApplicationWithResponse Update an application
 //
-// Changes the members that are sent and answers the whole application. A new secret replaces the old one at once;
-// new traits replace all that there are. An application that holds a trait which only global callers may give is
-// theirs alone to change. No event leaves.
+// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
+// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+// tokens can be updated only with a global token.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8752,9 +8816,9 @@ func (c *ClientWithResponses) UpdateApplicationWithResponse(ctx context.Context,
 	return ParseUpdateApplicationResponse(rsp)
 }
 
-// GetDCRStatusWithResponse Count the applications that registered themselves
+// GetDCRStatusWithResponse Retrieve the registration status of a zone
 //
-// Whether applications may register themselves here, and how many that did are live.
+// Returns whether dynamic registration is enabled, and the number of active registered applications.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8769,7 +8833,7 @@ func (c *ClientWithResponses) GetDCRStatusWithResponse(ctx context.Context, zone
 
 // ListProvidersWithResponse List providers
 //
-// The zone's providers that are not archived, newest first. Nobody sees a secret. Of a zone that there is not, the list is empty.
+// Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8784,8 +8848,8 @@ func (c *ClientWithResponses) ListProvidersWithResponse(ctx context.Context, zon
 
 // CreateProviderWithBodyWithResponse Create a provider
 //
-// Adds a provider. Its secrets are sealed and never shown again. Without an identifier it gets one that its name
-// suggests. No event leaves.
+// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
+// identifier is generated from the name.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8800,8 +8864,8 @@ func (c *ClientWithResponses) CreateProviderWithBodyWithResponse(ctx context.Con
 
 // CreateProviderWithResponse Create a provider
 //
-// Adds a provider. Its secrets are sealed and never shown again. Without an identifier it gets one that its name
-// suggests. No event leaves.
+// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
+// identifier is generated from the name.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8816,9 +8880,9 @@ func (c *ClientWithResponses) CreateProviderWithResponse(ctx context.Context, zo
 
 // DeleteProviderWithResponse Archive a provider
 //
-// Ends a provider for good: its secrets are erased, and so is what people have granted it. Its identifier is free
-// again. While a resource names it as its credential provider it stays, unless it is of the kind `none` or
-// `caracal_mandate`. No event leaves.
+// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave it. Its identifier
+// can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
+// its kind is `none` or `caracal_mandate`.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8831,9 +8895,9 @@ func (c *ClientWithResponses) DeleteProviderWithResponse(ctx context.Context, zo
 	return ParseDeleteProviderResponse(rsp)
 }
 
-// GetProviderWithResponse Read a provider
+// GetProviderWithResponse Retrieve a provider
 //
-// The provider, unless it is archived. Nobody sees a secret.
+// Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8846,12 +8910,14 @@ func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneI
 	return ParseGetProviderResponse(rsp)
 }
 
-// UpdateProviderWithBodyWithResponse Change a provider
+// UpdateProviderWithBodyWithResponse Update a provider
 //
-// Changes the members that are sent and answers the whole provider. A configuration replaces the old one whole; its
-// secrets stay if none is sent, and if any is sent, exactly the sent ones are kept. Secrets that the new
-// configuration has no use for are erased. Another kind starts from nothing: it needs a configuration and its
-// secrets, and what people have granted the provider is revoked. No event leaves.
+// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
+// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
+// contains any, they replace all stored secrets. All other stored secrets are deleted.
+//
+// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
+// the provider.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8864,12 +8930,14 @@ func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Con
 	return ParseUpdateProviderResponse(rsp)
 }
 
-// UpdateProviderWithResponse Change a provider
+// UpdateProviderWithResponse Update a provider
 //
-// Changes the members that are sent and answers the whole provider. A configuration replaces the old one whole; its
-// secrets stay if none is sent, and if any is sent, exactly the sent ones are kept. Secrets that the new
-// configuration has no use for are erased. Another kind starts from nothing: it needs a configuration and its
-// secrets, and what people have granted the provider is revoked. No event leaves.
+// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
+// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
+// contains any, they replace all stored secrets. All other stored secrets are deleted.
+//
+// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
+// the provider.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8884,10 +8952,10 @@ func (c *ClientWithResponses) UpdateProviderWithResponse(ctx context.Context, zo
 
 // TestProviderWithResponse Test a provider's token endpoint
 //
-// Sends the token endpoint a request without any credential, over TLS, under the rules by which every request
-// leaves the service: https, a host in `allowed_token_hosts`, public addresses only, no redirect followed. Any
-// answer will do; most endpoints refuse such a request. Nothing changes and no event leaves; the trail notes the
-// test.
+// Sends a HEAD request without credentials to the token endpoint and returns the result. The rules for all outbound
+// requests apply: https, a host in `allowed_token_hosts`, public addresses only, no redirects. The endpoint is
+// reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
+// the test is recorded in the audit log.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8902,8 +8970,8 @@ func (c *ClientWithResponses) TestProviderWithResponse(ctx context.Context, zone
 
 // ListResourcesWithResponse List resources
 //
-// The zone's resources that are not archived, newest first. Only global callers see the control resource. Of a zone
-// that there is not, the list is empty.
+// Returns the zone's active resources, newest first. The control resource is returned only to global tokens.
+// Returns an empty list if the zone does not exist.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8918,10 +8986,12 @@ func (c *ClientWithResponses) ListResourcesWithResponse(ctx context.Context, zon
 
 // CreateResourceWithBodyWithResponse Create a resource
 //
-// Adds a resource. It needs an upstream URL, a credential provider and a managed application that exchanges tokens
-// for it, all in the zone and live; the control resource, which is for global callers alone, needs none of them and
-// is bound to no application. Without an identifier it gets one that its name suggests. Gateways see the new
-// binding; no event leaves.
+// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
+// provider and the application must be active in the zone, and the application must be a managed one. If
+// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
+// so that gateways load the new binding.
+//
+// The control resource requires a global token and none of these fields, and has no gateway application.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8936,10 +9006,12 @@ func (c *ClientWithResponses) CreateResourceWithBodyWithResponse(ctx context.Con
 
 // CreateResourceWithResponse Create a resource
 //
-// Adds a resource. It needs an upstream URL, a credential provider and a managed application that exchanges tokens
-// for it, all in the zone and live; the control resource, which is for global callers alone, needs none of them and
-// is bound to no application. Without an identifier it gets one that its name suggests. Gateways see the new
-// binding; no event leaves.
+// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
+// provider and the application must be active in the zone, and the application must be a managed one. If
+// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
+// so that gateways load the new binding.
+//
+// The control resource requires a global token and none of these fields, and has no gateway application.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8954,8 +9026,9 @@ func (c *ClientWithResponses) CreateResourceWithResponse(ctx context.Context, zo
 
 // DeleteResourceWithResponse Archive a resource
 //
-// Ends a resource for good; its identifier is free again. Gateways see that the binding is gone; no event leaves.
-// The control resource stays, and is not there for callers who are not global.
+// Archives a resource permanently. Its identifier can be used again. Increments the zone's binding revision if the
+// resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
+// for tokens that are not global, it does not exist.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8968,9 +9041,9 @@ func (c *ClientWithResponses) DeleteResourceWithResponse(ctx context.Context, zo
 	return ParseDeleteResourceResponse(rsp)
 }
 
-// GetResourceWithResponse Read a resource
+// GetResourceWithResponse Retrieve a resource
 //
-// The resource, unless it is archived. Only global callers see the control resource.
+// Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8983,11 +9056,12 @@ func (c *ClientWithResponses) GetResourceWithResponse(ctx context.Context, zoneI
 	return ParseGetResourceResponse(rsp)
 }
 
-// UpdateResourceWithBodyWithResponse Change a resource
+// UpdateResourceWithBodyWithResponse Update a resource
 //
-// Changes the members that are sent and answers the whole resource. What it is then must be complete and fit
-// together as if it were new; the stored operations are held against new scopes too. Gateways see a change of
-// identifier, upstream, provider, application, operations or enforcement; no event leaves.
+// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
+// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
+// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
+// so that gateways load the change.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9000,11 +9074,12 @@ func (c *ClientWithResponses) UpdateResourceWithBodyWithResponse(ctx context.Con
 	return ParseUpdateResourceResponse(rsp)
 }
 
-// UpdateResourceWithResponse Change a resource
+// UpdateResourceWithResponse Update a resource
 //
-// Changes the members that are sent and answers the whole resource. What it is then must be complete and fit
-// together as if it were new; the stored operations are held against new scopes too. Gateways see a change of
-// identifier, upstream, provider, application, operations or enforcement; no event leaves.
+// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
+// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
+// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
+// so that gateways load the change.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -64,200 +64,200 @@ func (e *Error) Unwrap() []error {
 }
 
 const (
-	// InvalidRequest: 400. The request is not HTTP that this server understands.
+	// InvalidRequest: 400. The request is not valid HTTP.
 	InvalidRequest Code = "invalid_request"
-	// InvalidParams: 400. A part of the path is not what it must be.
+	// InvalidParams: 400. One or more path parameters are invalid. See details.issues.
 	InvalidParams Code = "invalid_params"
-	// InvalidQuery: 400. A query parameter is not what it must be.
+	// InvalidQuery: 400. One or more query parameters are invalid. See details.issues.
 	InvalidQuery Code = "invalid_query"
-	// InvalidCursor: 400. The cursor does not belong to this list.
+	// InvalidCursor: 400. The cursor is invalid or was issued for a different list.
 	InvalidCursor Code = "invalid_cursor"
-	// InvalidJSON: 400. The body is not JSON that can be read.
+	// InvalidJSON: 400. The request body is not valid JSON.
 	InvalidJSON Code = "invalid_json"
-	// InvalidAdminToken: 401. An admin token is needed that exists and has not been revoked.
+	// InvalidAdminToken: 401. The admin token is missing, invalid, expired or revoked.
 	InvalidAdminToken Code = "invalid_admin_token"
-	// Unauthorized: 401. The metrics want their own bearer token.
+	// Unauthorized: 401. A valid metrics bearer token is required.
 	Unauthorized Code = "unauthorized"
-	// AdminTokenReadOnly: 403. The token may read but not write.
+	// AdminTokenReadOnly: 403. This admin token is read-only.
 	AdminTokenReadOnly Code = "admin_token_read_only"
-	// AdminTokenZoneMismatch: 403. The token is for another zone.
+	// AdminTokenZoneMismatch: 403. This admin token does not have access to the requested zone or to operations that require a global token.
 	AdminTokenZoneMismatch Code = "admin_token_zone_mismatch"
-	// SystemZoneReadOnly: 403. The zone belongs to Caracal itself and cannot be changed.
+	// SystemZoneReadOnly: 403. This zone is managed by Caracal and cannot be modified.
 	SystemZoneReadOnly Code = "system_zone_read_only"
-	// NotFound: 404. There is nothing at this path.
+	// NotFound: 404. The requested path does not exist.
 	NotFound Code = "not_found"
-	// MethodNotAllowed: 405. The path does not know this method.
+	// MethodNotAllowed: 405. This method is not allowed for the requested path.
 	MethodNotAllowed Code = "method_not_allowed"
-	// VersionConflict: 412. The item has changed since it was read.
+	// VersionConflict: 412. The item was modified since it was last read. Retrieve it again and retry with the new ETag.
 	VersionConflict Code = "version_conflict"
-	// PayloadTooLarge: 413. The body is larger than the server reads.
+	// PayloadTooLarge: 413. The request body exceeds the maximum allowed size.
 	PayloadTooLarge Code = "payload_too_large"
-	// UnsupportedMediaType: 415. The body must be application/json.
+	// UnsupportedMediaType: 415. Content-Type must be application/json, without a Content-Encoding.
 	UnsupportedMediaType Code = "unsupported_media_type"
-	// RateLimited: 429. Too many requests in this minute.
+	// RateLimited: 429. Too many requests. Retry after the number of seconds in Retry-After.
 	RateLimited Code = "rate_limited"
-	// HeaderTooLarge: 431. The request's headers are larger than the server reads.
+	// HeaderTooLarge: 431. The request headers exceed the maximum allowed size.
 	HeaderTooLarge Code = "header_too_large"
-	// InternalError: 500. The service failed to process the request.
+	// InternalError: 500. An internal error occurred. Contact your administrator with the requestId.
 	InternalError Code = "internal_error"
-	// ServiceUnavailable: 503. The service cannot reach its database; try again shortly.
+	// ServiceUnavailable: 503. The service is temporarily unavailable. Retry shortly.
 	ServiceUnavailable Code = "service_unavailable"
-	// InvalidZone: 400. The body does not describe a zone.
+	// InvalidZone: 400. The zone is invalid. See details.issues.
 	InvalidZone Code = "invalid_zone"
-	// NoFields: 400. The body names nothing to change.
+	// NoFields: 400. At least one field to update must be provided.
 	NoFields Code = "no_fields"
-	// DCRShutdownNotApplicable: 400. dcr_shutdown goes with dcr_enabled: false only.
+	// DCRShutdownNotApplicable: 400. dcr_shutdown can only be set together with dcr_enabled: false.
 	DCRShutdownNotApplicable Code = "dcr_shutdown_not_applicable"
-	// ZoneNotFound: 404. There is no such zone.
+	// ZoneNotFound: 404. Zone not found.
 	ZoneNotFound Code = "zone_not_found"
-	// ReservedNamespace: 409. The name belongs to Caracal itself.
+	// ReservedNamespace: 409. This name, slug or identifier is reserved for Caracal.
 	ReservedNamespace Code = "reserved_namespace"
-	// ZoneSlugConflict: 409. The slug belongs to another zone or belonged to an archived one.
+	// ZoneSlugConflict: 409. The slug is already in use by another zone, possibly an archived one. Choose a different slug.
 	ZoneSlugConflict Code = "zone_slug_conflict"
-	// DCRShutdownRequired: 409. Registered applications are live; say with dcr_shutdown what becomes of them.
+	// DCRShutdownRequired: 409. The zone has active registered applications. Set dcr_shutdown to keep_live or revoke_live.
 	DCRShutdownRequired Code = "dcr_shutdown_required"
-	// InvalidApplication: 400. The body does not describe an application.
+	// InvalidApplication: 400. The application is invalid. See details.issues.
 	InvalidApplication Code = "invalid_application"
-	// DCRDisabled: 403. Applications may not register themselves in this zone.
+	// DCRDisabled: 403. Dynamic client registration is disabled for this zone.
 	DCRDisabled Code = "dcr_disabled"
-	// TraitCountExceeded: 403. The application has too many traits.
+	// TraitCountExceeded: 403. An application can have at most 32 traits.
 	TraitCountExceeded Code = "trait_count_exceeded"
-	// TraitInvalid: 403. A trait is not formed as traits are.
+	// TraitInvalid: 403. A trait has an invalid format.
 	TraitInvalid Code = "trait_invalid"
-	// TraitDuplicate: 403. A trait is there twice.
+	// TraitDuplicate: 403. Traits must be unique.
 	TraitDuplicate Code = "trait_duplicate"
-	// TraitForbidden: 403. Only global callers may give or touch this trait.
+	// TraitForbidden: 403. Traits in the namespaces control and caracal.sys are reserved for global admin tokens.
 	TraitForbidden Code = "trait_forbidden"
-	// ApplicationNotFound: 404. There is no such application in this zone.
+	// ApplicationNotFound: 404. Application not found in this zone.
 	ApplicationNotFound Code = "application_not_found"
-	// DCRRateLimitExceeded: 429. Too many registrations in this second.
+	// DCRRateLimitExceeded: 429. Too many registrations. Retry in a second.
 	DCRRateLimitExceeded Code = "dcr_rate_limit_exceeded"
-	// DCRLimitExceeded: 429. The zone has as many registered applications as it may.
+	// DCRLimitExceeded: 429. The zone has reached its limit of 1
 	DCRLimitExceeded Code = "dcr_limit_exceeded"
-	// InvalidAdminTokenRequest: 400. The body does not describe an admin token.
+	// InvalidAdminTokenRequest: 400. The admin token request is invalid. See details.issues.
 	InvalidAdminTokenRequest Code = "invalid_admin_token_request"
-	// ZoneIDRequired: 400. A token for a zone must name it.
+	// ZoneIDRequired: 400. zone_id is required if scope is zone.
 	ZoneIDRequired Code = "zone_id_required"
-	// ZoneIDNotAllowedForGlobal: 400. A global token names no zone.
+	// ZoneIDNotAllowedForGlobal: 400. zone_id is not allowed if scope is global.
 	ZoneIDNotAllowedForGlobal Code = "zone_id_not_allowed_for_global"
-	// AdminTokenManagementForbiddenForDerivedToken: 403. A token that was derived from the bootstrap token cannot manage tokens.
+	// AdminTokenManagementForbiddenForDerivedToken: 403. Tokens derived from the bootstrap token cannot manage admin tokens.
 	AdminTokenManagementForbiddenForDerivedToken Code = "admin_token_management_forbidden_for_derived_token"
-	// AdminTokenNotFound: 404. There is no such live admin token.
+	// AdminTokenNotFound: 404. Admin token not found or already revoked.
 	AdminTokenNotFound Code = "admin_token_not_found"
-	// InvalidProvider: 400. The body does not describe a provider.
+	// InvalidProvider: 400. The provider is invalid. See details.issues.
 	InvalidProvider Code = "invalid_provider"
-	// InvalidProviderIdentifier: 400. The identifier is not formed as those of providers are.
+	// InvalidProviderIdentifier: 400. The identifier must be provider:// followed by lowercase letters, digits and single hyphens.
 	InvalidProviderIdentifier Code = "invalid_provider_identifier"
-	// InvalidProviderConfig: 400. The configuration is not what this kind of provider wants.
+	// InvalidProviderConfig: 400. The configuration is invalid for this kind of provider. See details.issues.
 	InvalidProviderConfig Code = "invalid_provider_config"
-	// ProviderConfigRequired: 400. A provider that changes its kind needs a configuration for the new one.
+	// ProviderConfigRequired: 400. config_json is required to change the kind of a provider.
 	ProviderConfigRequired Code = "provider_config_required"
-	// ProviderTestUnsupported: 400. Providers of this kind have no token endpoint to reach.
+	// ProviderTestUnsupported: 400. This kind of provider has no token endpoint to test.
 	ProviderTestUnsupported Code = "provider_test_unsupported"
-	// ProviderNotFound: 404. There is no such provider in this zone.
+	// ProviderNotFound: 404. Provider not found in this zone.
 	ProviderNotFound Code = "provider_not_found"
-	// ProviderIdentifierConflict: 409. The identifier belongs to another provider of this zone.
+	// ProviderIdentifierConflict: 409. The identifier is already in use by another provider in this zone.
 	ProviderIdentifierConflict Code = "provider_identifier_conflict"
-	// ProviderInUse: 409. Resources of this zone name the provider as their credential provider.
+	// ProviderInUse: 409. The provider is the credential provider of one or more resources.
 	ProviderInUse Code = "provider_in_use"
-	// InvalidResource: 400. The body does not describe a resource.
+	// InvalidResource: 400. The resource is invalid. See details.issues.
 	InvalidResource Code = "invalid_resource"
-	// InvalidResourceIdentifier: 400. The identifier is not an audience that tokens can be for.
+	// InvalidResourceIdentifier: 400. The identifier must be an absolute URI without user name and password, and must not use the provider:// scheme.
 	InvalidResourceIdentifier Code = "invalid_resource_identifier"
-	// CredentialProviderRequired: 400. A resource needs a credential provider.
+	// CredentialProviderRequired: 400. credential_provider_id is required.
 	CredentialProviderRequired Code = "credential_provider_required"
-	// UpstreamURLRequired: 400. A resource needs an upstream URL.
+	// UpstreamURLRequired: 400. upstream_url is required.
 	UpstreamURLRequired Code = "upstream_url_required"
-	// GatewayApplicationRequired: 400. A resource needs an application that exchanges tokens for it.
+	// GatewayApplicationRequired: 400. gateway_application_id is required.
 	GatewayApplicationRequired Code = "gateway_application_required"
-	// GatewayExchangeApplicationMustBeManaged: 400. An application that registered itself cannot exchange tokens for a resource.
+	// GatewayExchangeApplicationMustBeManaged: 400. The gateway application must be a managed application.
 	GatewayExchangeApplicationMustBeManaged Code = "gateway_exchange_application_must_be_managed"
-	// OperationMethodAndPathRequired: 400. An operation has no method or no path.
+	// OperationMethodAndPathRequired: 400. Every operation requires a method and a path.
 	OperationMethodAndPathRequired Code = "operation_method_and_path_required"
-	// OperationPathMustBeAbsolute: 400. An operation's path does not begin with a slash.
+	// OperationPathMustBeAbsolute: 400. Operation paths must start with a slash.
 	OperationPathMustBeAbsolute Code = "operation_path_must_be_absolute"
-	// OperationScopeNotInResourceScopes: 400. An operation wants a scope that is not among the resource's.
+	// OperationScopeNotInResourceScopes: 400. Operation scopes must be listed in the resource's scopes.
 	OperationScopeNotInResourceScopes Code = "operation_scope_not_in_resource_scopes"
-	// OperationDuplicate: 400. Two operations have the same method and path.
+	// OperationDuplicate: 400. Operations must have unique combinations of method and path.
 	OperationDuplicate Code = "operation_duplicate"
-	// ResourceNotFound: 404. There is no such resource in this zone.
+	// ResourceNotFound: 404. Resource not found in this zone.
 	ResourceNotFound Code = "resource_not_found"
-	// GatewayApplicationNotFound: 404. There is no such live application in this zone.
+	// GatewayApplicationNotFound: 404. The gateway application was not found in this zone or is not active.
 	GatewayApplicationNotFound Code = "gateway_application_not_found"
-	// ProtectedResource: 409. The control resource belongs to the control API.
+	// ProtectedResource: 409. The control resource can be managed only with a global admin token, and cannot be archived.
 	ProtectedResource Code = "protected_resource"
-	// ResourceQuotaExceeded: 409. The zone has as many resources as it may.
+	// ResourceQuotaExceeded: 409. The zone has reached its maximum number of resources.
 	ResourceQuotaExceeded Code = "resource_quota_exceeded"
-	// ResourceIdentifierConflict: 409. The identifier belongs to another resource of this zone.
+	// ResourceIdentifierConflict: 409. The identifier is already in use by another resource in this zone.
 	ResourceIdentifierConflict Code = "resource_identifier_conflict"
-	// DeadLetterNotFound: 404. There is no such dead letter.
+	// DeadLetterNotFound: 404. Dead letter not found.
 	DeadLetterNotFound Code = "dead_letter_not_found"
 )
 
 // Table holds every code.
 var Table = map[Code]Entry{
-	InvalidRequest:            {400, "", "The request is not HTTP that this server understands."},
-	InvalidParams:             {400, "path", "A part of the path is not what it must be."},
-	InvalidQuery:              {400, "query", "A query parameter is not what it must be."},
-	InvalidCursor:             {400, "", "The cursor does not belong to this list."},
-	InvalidJSON:               {400, "", "The body is not JSON that can be read."},
-	InvalidAdminToken:         {401, "", "An admin token is needed that exists and has not been revoked."},
-	Unauthorized:              {401, "", "The metrics want their own bearer token."},
-	AdminTokenReadOnly:        {403, "", "The token may read but not write."},
-	AdminTokenZoneMismatch:    {403, "", "The token is for another zone."},
-	SystemZoneReadOnly:        {403, "", "The zone belongs to Caracal itself and cannot be changed."},
-	NotFound:                  {404, "", "There is nothing at this path."},
-	MethodNotAllowed:          {405, "", "The path does not know this method."},
-	VersionConflict:           {412, "", "The item has changed since it was read."},
-	PayloadTooLarge:           {413, "", "The body is larger than the server reads."},
-	UnsupportedMediaType:      {415, "", "The body must be application/json."},
-	RateLimited:               {429, "", "Too many requests in this minute."},
-	HeaderTooLarge:            {431, "", "The request's headers are larger than the server reads."},
-	InternalError:             {500, "", "The service failed to process the request."},
-	ServiceUnavailable:        {503, "", "The service cannot reach its database; try again shortly."},
-	InvalidZone:               {400, "body", "The body does not describe a zone."},
-	NoFields:                  {400, "", "The body names nothing to change."},
-	DCRShutdownNotApplicable:  {400, "", "dcr_shutdown goes with dcr_enabled: false only."},
-	ZoneNotFound:              {404, "", "There is no such zone."},
-	ReservedNamespace:         {409, "", "The name belongs to Caracal itself."},
-	ZoneSlugConflict:          {409, "", "The slug belongs to another zone or belonged to an archived one."},
-	DCRShutdownRequired:       {409, "", "Registered applications are live; say with dcr_shutdown what becomes of them."},
-	InvalidApplication:        {400, "body", "The body does not describe an application."},
-	DCRDisabled:               {403, "", "Applications may not register themselves in this zone."},
-	TraitCountExceeded:        {403, "", "The application has too many traits."},
-	TraitInvalid:              {403, "", "A trait is not formed as traits are."},
-	TraitDuplicate:            {403, "", "A trait is there twice."},
-	TraitForbidden:            {403, "", "Only global callers may give or touch this trait."},
-	ApplicationNotFound:       {404, "", "There is no such application in this zone."},
-	DCRRateLimitExceeded:      {429, "", "Too many registrations in this second."},
-	DCRLimitExceeded:          {429, "", "The zone has as many registered applications as it may."},
-	InvalidAdminTokenRequest:  {400, "body", "The body does not describe an admin token."},
-	ZoneIDRequired:            {400, "", "A token for a zone must name it."},
-	ZoneIDNotAllowedForGlobal: {400, "", "A global token names no zone."},
-	AdminTokenManagementForbiddenForDerivedToken: {403, "", "A token that was derived from the bootstrap token cannot manage tokens."},
-	AdminTokenNotFound:                           {404, "", "There is no such live admin token."},
-	InvalidProvider:                              {400, "body", "The body does not describe a provider."},
-	InvalidProviderIdentifier:                    {400, "", "The identifier is not formed as those of providers are."},
-	InvalidProviderConfig:                        {400, "", "The configuration is not what this kind of provider wants."},
-	ProviderConfigRequired:                       {400, "", "A provider that changes its kind needs a configuration for the new one."},
-	ProviderTestUnsupported:                      {400, "", "Providers of this kind have no token endpoint to reach."},
-	ProviderNotFound:                             {404, "", "There is no such provider in this zone."},
-	ProviderIdentifierConflict:                   {409, "", "The identifier belongs to another provider of this zone."},
-	ProviderInUse:                                {409, "", "Resources of this zone name the provider as their credential provider."},
-	InvalidResource:                              {400, "body", "The body does not describe a resource."},
-	InvalidResourceIdentifier:                    {400, "", "The identifier is not an audience that tokens can be for."},
-	CredentialProviderRequired:                   {400, "", "A resource needs a credential provider."},
-	UpstreamURLRequired:                          {400, "", "A resource needs an upstream URL."},
-	GatewayApplicationRequired:                   {400, "", "A resource needs an application that exchanges tokens for it."},
-	GatewayExchangeApplicationMustBeManaged:      {400, "", "An application that registered itself cannot exchange tokens for a resource."},
-	OperationMethodAndPathRequired:               {400, "", "An operation has no method or no path."},
-	OperationPathMustBeAbsolute:                  {400, "", "An operation's path does not begin with a slash."},
-	OperationScopeNotInResourceScopes:            {400, "", "An operation wants a scope that is not among the resource's."},
-	OperationDuplicate:                           {400, "", "Two operations have the same method and path."},
-	ResourceNotFound:                             {404, "", "There is no such resource in this zone."},
-	GatewayApplicationNotFound:                   {404, "", "There is no such live application in this zone."},
-	ProtectedResource:                            {409, "", "The control resource belongs to the control API."},
-	ResourceQuotaExceeded:                        {409, "", "The zone has as many resources as it may."},
-	ResourceIdentifierConflict:                   {409, "", "The identifier belongs to another resource of this zone."},
-	DeadLetterNotFound:                           {404, "", "There is no such dead letter."},
+	InvalidRequest:            {400, "", "The request is not valid HTTP."},
+	InvalidParams:             {400, "path", "One or more path parameters are invalid. See details.issues."},
+	InvalidQuery:              {400, "query", "One or more query parameters are invalid. See details.issues."},
+	InvalidCursor:             {400, "", "The cursor is invalid or was issued for a different list."},
+	InvalidJSON:               {400, "", "The request body is not valid JSON."},
+	InvalidAdminToken:         {401, "", "The admin token is missing, invalid, expired or revoked."},
+	Unauthorized:              {401, "", "A valid metrics bearer token is required."},
+	AdminTokenReadOnly:        {403, "", "This admin token is read-only."},
+	AdminTokenZoneMismatch:    {403, "", "This admin token does not have access to the requested zone or to operations that require a global token."},
+	SystemZoneReadOnly:        {403, "", "This zone is managed by Caracal and cannot be modified."},
+	NotFound:                  {404, "", "The requested path does not exist."},
+	MethodNotAllowed:          {405, "", "This method is not allowed for the requested path."},
+	VersionConflict:           {412, "", "The item was modified since it was last read. Retrieve it again and retry with the new ETag."},
+	PayloadTooLarge:           {413, "", "The request body exceeds the maximum allowed size."},
+	UnsupportedMediaType:      {415, "", "Content-Type must be application/json, without a Content-Encoding."},
+	RateLimited:               {429, "", "Too many requests. Retry after the number of seconds in Retry-After."},
+	HeaderTooLarge:            {431, "", "The request headers exceed the maximum allowed size."},
+	InternalError:             {500, "", "An internal error occurred. Contact your administrator with the requestId."},
+	ServiceUnavailable:        {503, "", "The service is temporarily unavailable. Retry shortly."},
+	InvalidZone:               {400, "body", "The zone is invalid. See details.issues."},
+	NoFields:                  {400, "", "At least one field to update must be provided."},
+	DCRShutdownNotApplicable:  {400, "", "dcr_shutdown can only be set together with dcr_enabled: false."},
+	ZoneNotFound:              {404, "", "Zone not found."},
+	ReservedNamespace:         {409, "", "This name, slug or identifier is reserved for Caracal."},
+	ZoneSlugConflict:          {409, "", "The slug is already in use by another zone, possibly an archived one. Choose a different slug."},
+	DCRShutdownRequired:       {409, "", "The zone has active registered applications. Set dcr_shutdown to keep_live or revoke_live."},
+	InvalidApplication:        {400, "body", "The application is invalid. See details.issues."},
+	DCRDisabled:               {403, "", "Dynamic client registration is disabled for this zone."},
+	TraitCountExceeded:        {403, "", "An application can have at most 32 traits."},
+	TraitInvalid:              {403, "", "A trait has an invalid format."},
+	TraitDuplicate:            {403, "", "Traits must be unique."},
+	TraitForbidden:            {403, "", "Traits in the namespaces control and caracal.sys are reserved for global admin tokens."},
+	ApplicationNotFound:       {404, "", "Application not found in this zone."},
+	DCRRateLimitExceeded:      {429, "", "Too many registrations. Retry in a second."},
+	DCRLimitExceeded:          {429, "", "The zone has reached its limit of 1"},
+	InvalidAdminTokenRequest:  {400, "body", "The admin token request is invalid. See details.issues."},
+	ZoneIDRequired:            {400, "", "zone_id is required if scope is zone."},
+	ZoneIDNotAllowedForGlobal: {400, "", "zone_id is not allowed if scope is global."},
+	AdminTokenManagementForbiddenForDerivedToken: {403, "", "Tokens derived from the bootstrap token cannot manage admin tokens."},
+	AdminTokenNotFound:                           {404, "", "Admin token not found or already revoked."},
+	InvalidProvider:                              {400, "body", "The provider is invalid. See details.issues."},
+	InvalidProviderIdentifier:                    {400, "", "The identifier must be provider:// followed by lowercase letters, digits and single hyphens."},
+	InvalidProviderConfig:                        {400, "", "The configuration is invalid for this kind of provider. See details.issues."},
+	ProviderConfigRequired:                       {400, "", "config_json is required to change the kind of a provider."},
+	ProviderTestUnsupported:                      {400, "", "This kind of provider has no token endpoint to test."},
+	ProviderNotFound:                             {404, "", "Provider not found in this zone."},
+	ProviderIdentifierConflict:                   {409, "", "The identifier is already in use by another provider in this zone."},
+	ProviderInUse:                                {409, "", "The provider is the credential provider of one or more resources."},
+	InvalidResource:                              {400, "body", "The resource is invalid. See details.issues."},
+	InvalidResourceIdentifier:                    {400, "", "The identifier must be an absolute URI without user name and password, and must not use the provider:// scheme."},
+	CredentialProviderRequired:                   {400, "", "credential_provider_id is required."},
+	UpstreamURLRequired:                          {400, "", "upstream_url is required."},
+	GatewayApplicationRequired:                   {400, "", "gateway_application_id is required."},
+	GatewayExchangeApplicationMustBeManaged:      {400, "", "The gateway application must be a managed application."},
+	OperationMethodAndPathRequired:               {400, "", "Every operation requires a method and a path."},
+	OperationPathMustBeAbsolute:                  {400, "", "Operation paths must start with a slash."},
+	OperationScopeNotInResourceScopes:            {400, "", "Operation scopes must be listed in the resource's scopes."},
+	OperationDuplicate:                           {400, "", "Operations must have unique combinations of method and path."},
+	ResourceNotFound:                             {404, "", "Resource not found in this zone."},
+	GatewayApplicationNotFound:                   {404, "", "The gateway application was not found in this zone or is not active."},
+	ProtectedResource:                            {409, "", "The control resource can be managed only with a global admin token, and cannot be archived."},
+	ResourceQuotaExceeded:                        {409, "", "The zone has reached its maximum number of resources."},
+	ResourceIdentifierConflict:                   {409, "", "The identifier is already in use by another resource in this zone."},
+	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
 }

@@ -6,7 +6,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// pairs yields a mapping's keys and values in their order.
+// pairs yields the keys and values of a mapping, in order.
 func pairs(n *yaml.Node) iter.Seq2[string, *yaml.Node] {
 	return func(yield func(string, *yaml.Node) bool) {
 		if n == nil || n.Kind != yaml.MappingNode {
@@ -20,7 +20,7 @@ func pairs(n *yaml.Node) iter.Seq2[string, *yaml.Node] {
 	}
 }
 
-// get is the value of a mapping's key, or nil.
+// get returns the value of a key, or nil.
 func get(n *yaml.Node, key string) *yaml.Node {
 	for k, v := range pairs(n) {
 		if k == key {
@@ -43,7 +43,7 @@ func remove(n *yaml.Node, key string) {
 	}
 }
 
-// child is the mapping under a key, made if it is not there yet.
+// child returns the mapping under a key, and adds it if it does not exist.
 func child(n *yaml.Node, key string) *yaml.Node {
 	if have := get(n, key); have != nil {
 		return have
@@ -53,7 +53,7 @@ func child(n *yaml.Node, key string) *yaml.Node {
 	return made
 }
 
-// strings of a sequence.
+// list returns the strings of a sequence.
 func list(n *yaml.Node) []string {
 	if n == nil {
 		return nil

@@ -19,7 +19,7 @@ type problem struct {
 	Extra    yaml.Node `yaml:"extra"`
 }
 
-// problems keeps the order of the file.
+// problems are all error codes, in the order of the file.
 type problems []problem
 
 func (p *problems) UnmarshalYAML(n *yaml.Node) error {
@@ -29,10 +29,10 @@ func (p *problems) UnmarshalYAML(n *yaml.Node) error {
 			return err
 		}
 		if one.Status < 400 || one.Sentence == "" {
-			return fmt.Errorf("%s needs a status and a sentence", code)
+			return fmt.Errorf("%s: status (400 or above) and sentence are required", code)
 		}
 		if p.index(code) >= 0 {
-			return fmt.Errorf("%s is there twice", code)
+			return fmt.Errorf("duplicate error code %s", code)
 		}
 		*p = append(*p, one)
 	}
@@ -45,8 +45,9 @@ func (p problems) index(code string) int {
 
 var methods = []string{"get", "post", "put", "patch", "delete"}
 
-// expand gives every operation its error responses, and the document the
-// schemas that they speak of.
+// expand adds the error responses to every operation, and the schemas of the
+// error bodies to the spec. It returns an error if an operation lacks a required
+// field, if it declares a code twice, or if a code is unknown or unused.
 func expand(spec *yaml.Node, known problems) error {
 	shared := get(spec, "x-shared-problems")
 	used := map[string]bool{}
@@ -55,19 +56,19 @@ func expand(spec *yaml.Node, known problems) error {
 			if !slices.Contains(methods, method) {
 				continue
 			}
-			for _, must := range []string{"operationId", "tags", "summary", "description", "x-access", "x-problems", "responses"} {
-				if get(op, must) == nil {
-					return fmt.Errorf("%s %s has no %s", method, path, must)
+			for _, required := range []string{"operationId", "tags", "summary", "description", "x-access", "x-problems", "responses"} {
+				if get(op, required) == nil {
+					return fmt.Errorf("%s %s: %s is required", method, path, required)
 				}
 			}
 			var codes problems
 			for _, code := range slices.Concat(list(get(op, "x-problems")), sharedBy(shared, item, op)) {
 				i := known.index(code)
 				if i < 0 {
-					return fmt.Errorf("%s %s answers %s, which problems.yaml does not know", method, path, code)
+					return fmt.Errorf("%s %s: unknown error code %s (not in problems.yaml)", method, path, code)
 				}
 				if codes.index(code) >= 0 {
-					return fmt.Errorf("%s %s names %s twice", method, path, code)
+					return fmt.Errorf("%s %s: duplicate error code %s", method, path, code)
 				}
 				codes = append(codes, known[i])
 				used[code] = true
@@ -79,7 +80,7 @@ func expand(spec *yaml.Node, known problems) error {
 	}
 	for _, p := range known {
 		if !used[p.Code] && !slices.Contains(list(get(spec, "x-outside-problems")), p.Code) {
-			return fmt.Errorf("no operation answers %s, and x-outside-problems does not list it", p.Code)
+			return fmt.Errorf("unused error code %s: no operation declares it, and x-outside-problems does not list it", p.Code)
 		}
 	}
 	describe(spec, known)
@@ -108,8 +109,8 @@ func parameters(item, op *yaml.Node) (all []string) {
 	return all
 }
 
-// sharedBy is what middleware and store answer to an operation because of what
-// it is made of.
+// sharedBy returns the error codes that middleware and store return for every
+// operation with the same properties (x-shared-problems).
 func sharedBy(shared, item, op *yaml.Node) []string {
 	access, where := list(get(op, "x-access")), parameters(item, op)
 	has := func(prefix string) bool {
@@ -141,7 +142,8 @@ func sharedBy(shared, item, op *yaml.Node) []string {
 	return codes
 }
 
-// respond adds one response a status.
+// respond adds one error response per status. It returns an error if the
+// operation declares a response for that status itself.
 func respond(op *yaml.Node, codes problems) error {
 	responses := get(op, "responses")
 	slices.SortStableFunc(codes, func(a, b problem) int { return cmp.Compare(a.Status, b.Status) })
@@ -153,15 +155,15 @@ func respond(op *yaml.Node, codes problems) error {
 			sentences = append(sentences, fmt.Sprintf("- `%s`: %s", codes[i].Code, codes[i].Sentence))
 		}
 		if get(responses, strconv.Itoa(status)) != nil {
-			return fmt.Errorf("%s would replace the response %d of its own", names[0], status)
+			return fmt.Errorf("%s conflicts with the declared response %d", names[0], status)
 		}
 		response := mapping("description", strings.Join(sentences, "\n"), "x-problem", true)
 		if status == 429 || status == 503 {
 			set(response, "headers", mapping("Retry-After", ref("#/components/headers/RetryAfter")))
 		}
-		narrowed := func(name, member string) *yaml.Node {
+		narrowed := func(name, field string) *yaml.Node {
 			return mapping("schema", mapping(
-				"allOf", []*yaml.Node{ref("#/components/schemas/" + name), mapping("type", "object", "properties", mapping(member, mapping("type", "string", "enum", names)))},
+				"allOf", []*yaml.Node{ref("#/components/schemas/" + name), mapping("type", "object", "properties", mapping(field, mapping("type", "string", "enum", names)))},
 				"x-go-type", name))
 		}
 		set(response, "content", mapping(
@@ -172,33 +174,33 @@ func respond(op *yaml.Node, codes problems) error {
 	return nil
 }
 
-// describe adds the schemas of the error bodies, with the members that any
-// code brings along.
+// describe adds the schemas of the error bodies, including the extra fields of
+// all codes.
 func describe(spec *yaml.Node, known problems) {
 	text := func(description string) *yaml.Node { return mapping("type", "string", "description", description) }
-	usual := func() *yaml.Node {
+	common := func() *yaml.Node {
 		return mapping(
-			"error", text("The code, for programs."),
-			"error_description", text("A sentence, for people."),
-			"requestId", text("The name under which the log knows the request."),
+			"error", text("Machine-readable error code."),
+			"error_description", text("Human-readable message."),
+			"requestId", text("Identifies the request in the server logs."),
 			"details", ref("#/components/schemas/ProblemDetails"))
 	}
-	problem, http := usual(), usual()
-	set(http, "type", text("A URI that names the kind of problem (RFC 9457)."))
-	set(http, "title", text("The sentence again, where RFC 9457 expects it."))
-	set(http, "status", mapping("type", "integer", "description", "The HTTP status."))
+	problem, http := common(), common()
+	set(http, "type", text("URI that identifies the error code (RFC 9457)."))
+	set(http, "title", text("Same as `error_description` (RFC 9457)."))
+	set(http, "status", mapping("type", "integer", "description", "HTTP status code."))
 	for _, p := range known {
-		for member, schema := range pairs(&p.Extra) {
+		for field, schema := range pairs(&p.Extra) {
 			for _, properties := range []*yaml.Node{problem, http} {
-				if get(properties, member) == nil {
-					set(properties, member, schema)
+				if get(properties, field) == nil {
+					set(properties, field, schema)
 				}
 			}
 		}
 	}
 	schemas := child(child(spec, "components"), "schemas")
-	set(schemas, "Problem", mapping("type", "object", "description", "The body of every error.",
+	set(schemas, "Problem", mapping("type", "object", "description", "Body of every error response.",
 		"required", []string{"error", "error_description", "requestId"}, "properties", problem))
-	set(schemas, "HTTPProblem", mapping("type", "object", "description", "The body of every error, for those who ask for RFC 9457.",
+	set(schemas, "HTTPProblem", mapping("type", "object", "description", "Body of every error response, with the fields of RFC 9457.",
 		"required", []string{"type", "title", "status", "error", "error_description", "requestId"}, "properties", http))
 }
