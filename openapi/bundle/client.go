@@ -24,14 +24,14 @@ func pagesSource(spec *yaml.Node) []byte {
 	b.WriteString(pagesHead)
 	for _, item := range pairs(get(spec, "paths")) {
 		op := get(item, "get")
-		if op == nil || !strings.Contains(strings.Join(parameters(item, op), " "), "query cursor") {
+		if op == nil || !strings.Contains(strings.Join(parameters(spec, item, op), " "), "query cursor") {
 			continue
 		}
 		schema := get(get(get(get(get(get(op, "responses"), "200"), "content"), "application/json"), "schema"), "items")
 		row := last(get(schema, "$ref").Value)
 		list := upperFirst(get(op, "operationId").Value)
 		var declared, passed strings.Builder
-		for _, p := range parameters(item, op) {
+		for _, p := range parameters(spec, item, op) {
 			if name, inPath := strings.CutPrefix(p, "path "); inPath {
 				name = strings.ReplaceAll(name, "Id", "ID")
 				fmt.Fprintf(&declared, ", %s string", name)

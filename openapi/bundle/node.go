@@ -2,6 +2,7 @@ package main
 
 import (
 	"iter"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -51,6 +52,34 @@ func child(n *yaml.Node, key string) *yaml.Node {
 	made := mapping()
 	set(n, key, made)
 	return made
+}
+
+// valueOf returns the value of a scalar, or "" if there is none.
+func valueOf(n *yaml.Node) string {
+	if n == nil {
+		return ""
+	}
+	return n.Value
+}
+
+// deref returns the component that a node refers to with $ref, the node itself
+// if it is no reference, or nil if there is no such component.
+func deref(spec, n *yaml.Node) *yaml.Node {
+	for range 10 { // a chain of references; more is a cycle
+		to := get(n, "$ref")
+		if to == nil {
+			return n
+		}
+		path, local := strings.CutPrefix(to.Value, "#/")
+		if !local {
+			return nil
+		}
+		n = spec
+		for key := range strings.SplitSeq(path, "/") {
+			n = get(n, key)
+		}
+	}
+	return nil
 }
 
 // list returns the strings of a sequence.

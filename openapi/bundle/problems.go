@@ -61,8 +61,12 @@ func expand(spec *yaml.Node, known problems) error {
 					return fmt.Errorf("%s %s: %s is required", method, path, required)
 				}
 			}
+			where := parameters(spec, item, op)
+			if err := checkParameters(where); err != nil {
+				return fmt.Errorf("%s %s: %w", method, path, err)
+			}
 			var codes problems
-			for _, code := range slices.Concat(list(get(op, "x-problems")), sharedBy(shared, item, op)) {
+			for _, code := range slices.Concat(list(get(op, "x-problems")), sharedBy(shared, op, where)) {
 				i := known.index(code)
 				if i < 0 {
 					return fmt.Errorf("%s %s: unknown error code %s (not in problems.yaml)", method, path, code)
@@ -88,37 +92,49 @@ func expand(spec *yaml.Node, known problems) error {
 	return nil
 }
 
-// parameters are an operation's, as "path zoneId", "query cursor" or "header
-// ifMatch", by the names of their components.
-func parameters(item, op *yaml.Node) (all []string) {
-	for _, given := range []*yaml.Node{get(item, "parameters"), get(op, "parameters")} {
-		if given == nil {
+// parameters returns the parameters of an operation as "<in> <name>", for
+// example "path zoneId" or "query cursor": first those of its path item, then
+// its own. A reference that cannot be resolved results in "$ref <reference>".
+func parameters(spec, item, op *yaml.Node) (all []string) {
+	for _, declared := range []*yaml.Node{get(item, "parameters"), get(op, "parameters")} {
+		if declared == nil {
 			continue
 		}
-		for _, p := range given.Content {
-			switch name := last(get(p, "$ref").Value); name {
-			case "zoneId", "id", "versionId":
-				all = append(all, "path "+name)
-			case "ifMatch":
-				all = append(all, "header "+name)
-			default:
-				all = append(all, "query "+name)
+		for _, p := range declared.Content {
+			parameter := "$ref " + valueOf(get(p, "$ref"))
+			if resolved := deref(spec, p); resolved != nil {
+				parameter = valueOf(get(resolved, "in")) + " " + valueOf(get(resolved, "name"))
+			}
+			if !slices.Contains(all, parameter) { // an operation may override a parameter of its path item
+				all = append(all, parameter)
 			}
 		}
 	}
 	return all
 }
 
+// checkParameters returns an error if a parameter cannot be resolved, or has no
+// name or an unknown location.
+func checkParameters(all []string) error {
+	for _, p := range all {
+		in, name, _ := strings.Cut(p, " ")
+		if name == "" || !slices.Contains([]string{"path", "query", "header", "cookie"}, in) {
+			return fmt.Errorf("invalid parameter %q", p)
+		}
+	}
+	return nil
+}
+
 // sharedBy returns the error codes that middleware and store return for every
 // operation with the same properties (x-shared-problems).
-func sharedBy(shared, item, op *yaml.Node) []string {
-	access, where := list(get(op, "x-access")), parameters(item, op)
+func sharedBy(shared, op *yaml.Node, where []string) []string {
+	access := list(get(op, "x-access"))
 	has := func(prefix string) bool {
 		return slices.ContainsFunc(where, func(w string) bool { return strings.HasPrefix(w, prefix) })
 	}
 	public := slices.Contains(access, "public")
 	writes := slices.Contains(access, "write")
-	inZone := has("path zoneId")
+	inZone := slices.Contains(where, "path zoneId")
 	var codes []string
 	for _, rule := range []struct {
 		name    string
@@ -129,11 +145,11 @@ func sharedBy(shared, item, op *yaml.Node) []string {
 		{"write", writes},
 		{"scoped", !public && (inZone || slices.Contains(access, "global"))},
 		{"zone_write", writes && inZone},
-		{"path", has("path")},
-		{"query", has("query")},
-		{"cursor", has("query cursor")},
+		{"path", has("path ")},
+		{"query", has("query ")},
+		{"cursor", slices.Contains(where, "query cursor")},
 		{"body", get(op, "requestBody") != nil},
-		{"if_match", has("header ifMatch")},
+		{"if_match", slices.Contains(where, "header If-Match")},
 	} {
 		if rule.applies {
 			codes = append(codes, list(get(shared, rule.name))...)
