@@ -1313,6 +1313,8 @@ type ClientInterface interface {
 	//
 	// Returns 200 as long as the process runs. Does not check Postgres or Redis.
 	//
+	// Requires no token.
+	//
 	// Corresponds with GET /health (the `GetHealth` operationId).
 	GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1329,12 +1331,16 @@ type ClientInterface interface {
 	//
 	// Returns the OpenAPI document of this API as JSON.
 	//
+	// Requires no token.
+	//
 	// Corresponds with GET /openapi.json (the `GetOpenAPIJSON` operationId).
 	GetOpenAPIJSON(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetOpenAPIYAML Retrieve the OpenAPI document as YAML
 	//
 	// Returns the OpenAPI document of this API as YAML.
+	//
+	// Requires no token.
 	//
 	// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
 	GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1345,6 +1351,8 @@ type ClientInterface interface {
 	// readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
 	// address, except while draining.
 	//
+	// Requires no token.
+	//
 	// Corresponds with GET /ready (the `GetReadiness` operationId).
 	GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1353,6 +1361,8 @@ type ClientInterface interface {
 	// Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
 	// returned. Tokens derived from the bootstrap token cannot call this operation.
 	//
+	// Requires a global token with read permission.
+	//
 	// Corresponds with GET /v1/admin-tokens (the `ListAdminTokens` operationId).
 	ListAdminTokens(ctx context.Context, params *ListAdminTokensParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1360,6 +1370,8 @@ type ClientInterface interface {
 	//
 	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
 	// Tokens derived from the bootstrap token cannot call this operation.
+	//
+	// Requires a global token with write permission.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1370,6 +1382,8 @@ type ClientInterface interface {
 	//
 	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
 	// Tokens derived from the bootstrap token cannot call this operation.
+	//
+	// Requires a global token with write permission.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1382,6 +1396,8 @@ type ClientInterface interface {
 	// token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
 	// operation.
 	//
+	// Requires a global token with write permission.
+	//
 	// Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
 	DeleteAdminToken(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1389,12 +1405,16 @@ type ClientInterface interface {
 	//
 	// Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
 	//
+	// Requires a global token with read permission.
+	//
 	// Corresponds with GET /v1/dead-letters (the `ListDeadLetters` operationId).
 	ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DiscardDeadLetter Discard a dead letter
 	//
 	// Permanently deletes the event; it will not be published.
+	//
+	// Requires a global token with write permission.
 	//
 	// Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
 	DiscardDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1404,12 +1424,16 @@ type ClientInterface interface {
 	// Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
 	// after later events of its zone that have already been published.
 	//
+	// Requires a global token with write permission.
+	//
 	// Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
 	RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListZones List zones
 	//
 	// Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
+	//
+	// Requires a global token with read permission.
 	//
 	// Corresponds with GET /v1/zones (the `ListZones` operationId).
 	ListZones(ctx context.Context, params *ListZonesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1418,6 +1442,8 @@ type ClientInterface interface {
 	//
 	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
 	// zone is archived.
+	//
+	// Requires a global token with write permission.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1428,6 +1454,8 @@ type ClientInterface interface {
 	//
 	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
 	// zone is archived.
+	//
+	// Requires a global token with write permission.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1442,12 +1470,16 @@ type ClientInterface interface {
 	// `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
 	// `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
 	DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetZone Retrieve a zone
 	//
 	// Returns a zone. Returns `zone_not_found` if it is archived.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId} (the `GetZone` operationId).
 	GetZone(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1462,6 +1494,8 @@ type ClientInterface interface {
 	// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
 	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
 	// disabled.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1479,6 +1513,8 @@ type ClientInterface interface {
 	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
 	// disabled.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
@@ -1490,12 +1526,16 @@ type ClientInterface interface {
 	// expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
 	// not exist.
 	//
+	// Requires a token with read permission for the zone.
+	//
 	// Corresponds with GET /v1/zones/{zoneId}/applications (the `ListApplications` operationId).
 	ListApplications(ctx context.Context, zoneID ZoneID, params *ListApplicationsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateApplicationWithBody Create a managed application
 	//
 	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1505,6 +1545,8 @@ type ClientInterface interface {
 	// CreateApplication Create a managed application
 	//
 	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1517,6 +1559,8 @@ type ClientInterface interface {
 	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
 	// second per zone and token; 1,000 active registered applications per zone.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -1527,6 +1571,8 @@ type ClientInterface interface {
 	// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
 	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
 	// second per zone and token; 1,000 active registered applications per zone.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1541,12 +1587,16 @@ type ClientInterface interface {
 	// on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
 	// trait that is reserved for global tokens can be archived only with a global token.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
 	DeleteApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetApplication Retrieve an application
 	//
 	// Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/applications/{id} (the `GetApplication` operationId).
 	GetApplication(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1556,6 +1606,8 @@ type ClientInterface interface {
 	// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
 	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
 	// tokens can be updated only with a global token.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1568,6 +1620,8 @@ type ClientInterface interface {
 	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
 	// tokens can be updated only with a global token.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
@@ -1577,12 +1631,16 @@ type ClientInterface interface {
 	//
 	// Returns whether dynamic registration is enabled, and the number of active registered applications.
 	//
+	// Requires a token with read permission for the zone.
+	//
 	// Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 	GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProviders List providers
 	//
 	// Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/providers (the `ListProviders` operationId).
 	ListProviders(ctx context.Context, zoneID ZoneID, params *ListProvidersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1591,6 +1649,8 @@ type ClientInterface interface {
 	//
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1601,6 +1661,8 @@ type ClientInterface interface {
 	//
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1613,12 +1675,16 @@ type ClientInterface interface {
 	// can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
 	// its kind is `none` or `caracal_mandate`.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
 	DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetProvider Retrieve a provider
 	//
 	// Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/providers/{id} (the `GetProvider` operationId).
 	GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1631,6 +1697,8 @@ type ClientInterface interface {
 	//
 	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
 	// the provider.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1646,6 +1714,8 @@ type ClientInterface interface {
 	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
 	// the provider.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -1658,6 +1728,8 @@ type ClientInterface interface {
 	// reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
 	// the test is recorded in the audit log.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 	TestProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1665,6 +1737,8 @@ type ClientInterface interface {
 	//
 	// Returns the zone's active resources, newest first. The control resource is returned only to global tokens.
 	// Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/resources (the `ListResources` operationId).
 	ListResources(ctx context.Context, zoneID ZoneID, params *ListResourcesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1677,6 +1751,8 @@ type ClientInterface interface {
 	// so that gateways load the new binding.
 	//
 	// The control resource requires a global token and none of these fields, and has no gateway application.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1692,6 +1768,8 @@ type ClientInterface interface {
 	//
 	// The control resource requires a global token and none of these fields, and has no gateway application.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -1703,12 +1781,16 @@ type ClientInterface interface {
 	// resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
 	// for tokens that are not global, it does not exist.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
 	DeleteResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetResource Retrieve a resource
 	//
 	// Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/resources/{id} (the `GetResource` operationId).
 	GetResource(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1719,6 +1801,8 @@ type ClientInterface interface {
 	// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
 	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
 	// so that gateways load the change.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1732,6 +1816,8 @@ type ClientInterface interface {
 	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
 	// so that gateways load the change.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
@@ -1741,6 +1827,8 @@ type ClientInterface interface {
 // GetHealth Check liveness
 //
 // Returns 200 as long as the process runs. Does not check Postgres or Redis.
+//
+// Requires no token.
 //
 // Corresponds with GET /health (the `GetHealth` operationId).
 func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1778,6 +1866,8 @@ func (c *Client) GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) 
 //
 // Returns the OpenAPI document of this API as JSON.
 //
+// Requires no token.
+//
 // Corresponds with GET /openapi.json (the `GetOpenAPIJSON` operationId).
 func (c *Client) GetOpenAPIJSON(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetOpenAPIJSONRequest(c.Server)
@@ -1794,6 +1884,8 @@ func (c *Client) GetOpenAPIJSON(ctx context.Context, reqEditors ...RequestEditor
 // GetOpenAPIYAML Retrieve the OpenAPI document as YAML
 //
 // Returns the OpenAPI document of this API as YAML.
+//
+// Requires no token.
 //
 // Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
 func (c *Client) GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1814,6 +1906,8 @@ func (c *Client) GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditor
 // readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
 // address, except while draining.
 //
+// Requires no token.
+//
 // Corresponds with GET /ready (the `GetReadiness` operationId).
 func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetReadinessRequest(c.Server)
@@ -1832,6 +1926,8 @@ func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn
 // Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
 // returned. Tokens derived from the bootstrap token cannot call this operation.
 //
+// Requires a global token with read permission.
+//
 // Corresponds with GET /v1/admin-tokens (the `ListAdminTokens` operationId).
 func (c *Client) ListAdminTokens(ctx context.Context, params *ListAdminTokensParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListAdminTokensRequest(c.Server, params)
@@ -1849,6 +1945,8 @@ func (c *Client) ListAdminTokens(ctx context.Context, params *ListAdminTokensPar
 //
 // Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
 // Tokens derived from the bootstrap token cannot call this operation.
+//
+// Requires a global token with write permission.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1869,6 +1967,8 @@ func (c *Client) CreateAdminTokenWithBody(ctx context.Context, contentType strin
 //
 // Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
 // Tokens derived from the bootstrap token cannot call this operation.
+//
+// Requires a global token with write permission.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1891,6 +1991,8 @@ func (c *Client) CreateAdminToken(ctx context.Context, body CreateAdminTokenJSON
 // token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
 // operation.
 //
+// Requires a global token with write permission.
+//
 // Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
 func (c *Client) DeleteAdminToken(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteAdminTokenRequest(c.Server, id)
@@ -1908,6 +2010,8 @@ func (c *Client) DeleteAdminToken(ctx context.Context, id IDParameter, reqEditor
 //
 // Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
 //
+// Requires a global token with read permission.
+//
 // Corresponds with GET /v1/dead-letters (the `ListDeadLetters` operationId).
 func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListDeadLettersRequest(c.Server, params)
@@ -1924,6 +2028,8 @@ func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersPar
 // DiscardDeadLetter Discard a dead letter
 //
 // Permanently deletes the event; it will not be published.
+//
+// Requires a global token with write permission.
 //
 // Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
 func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1943,6 +2049,8 @@ func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEdito
 // Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
 // after later events of its zone that have already been published.
 //
+// Requires a global token with write permission.
+//
 // Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
 func (c *Client) RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRearmDeadLetterRequest(c.Server, id)
@@ -1959,6 +2067,8 @@ func (c *Client) RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors
 // ListZones List zones
 //
 // Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
+//
+// Requires a global token with read permission.
 //
 // Corresponds with GET /v1/zones (the `ListZones` operationId).
 func (c *Client) ListZones(ctx context.Context, params *ListZonesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1977,6 +2087,8 @@ func (c *Client) ListZones(ctx context.Context, params *ListZonesParams, reqEdit
 //
 // Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
 // zone is archived.
+//
+// Requires a global token with write permission.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1997,6 +2109,8 @@ func (c *Client) CreateZoneWithBody(ctx context.Context, contentType string, bod
 //
 // Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
 // zone is archived.
+//
+// Requires a global token with write permission.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2021,6 +2135,8 @@ func (c *Client) CreateZone(ctx context.Context, body CreateZoneJSONRequestBody,
 // `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
 // `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
 //
+// Requires a token with write permission for the zone.
+//
 // Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
 func (c *Client) DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteZoneRequest(c.Server, zoneID, params)
@@ -2037,6 +2153,8 @@ func (c *Client) DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZo
 // GetZone Retrieve a zone
 //
 // Returns a zone. Returns `zone_not_found` if it is archived.
+//
+// Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId} (the `GetZone` operationId).
 func (c *Client) GetZone(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2061,6 +2179,8 @@ func (c *Client) GetZone(ctx context.Context, zoneID ZoneID, reqEditors ...Reque
 // as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
 // edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
 // disabled.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2088,6 +2208,8 @@ func (c *Client) UpdateZoneWithBody(ctx context.Context, zoneID ZoneID, params *
 // edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
 // disabled.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
@@ -2109,6 +2231,8 @@ func (c *Client) UpdateZone(ctx context.Context, zoneID ZoneID, params *UpdateZo
 // expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
 // not exist.
 //
+// Requires a token with read permission for the zone.
+//
 // Corresponds with GET /v1/zones/{zoneId}/applications (the `ListApplications` operationId).
 func (c *Client) ListApplications(ctx context.Context, zoneID ZoneID, params *ListApplicationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListApplicationsRequest(c.Server, zoneID, params)
@@ -2125,6 +2249,8 @@ func (c *Client) ListApplications(ctx context.Context, zoneID ZoneID, params *Li
 // CreateApplicationWithBody Create a managed application
 //
 // Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2144,6 +2270,8 @@ func (c *Client) CreateApplicationWithBody(ctx context.Context, zoneID ZoneID, c
 // CreateApplication Create a managed application
 //
 // Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2166,6 +2294,8 @@ func (c *Client) CreateApplication(ctx context.Context, zoneID ZoneID, body Crea
 // Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
 // second per zone and token; 1,000 active registered applications per zone.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -2186,6 +2316,8 @@ func (c *Client) RegisterApplicationWithBody(ctx context.Context, zoneID ZoneID,
 // Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
 // Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
 // second per zone and token; 1,000 active registered applications per zone.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2210,6 +2342,8 @@ func (c *Client) RegisterApplication(ctx context.Context, zoneID ZoneID, body Re
 // on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
 // trait that is reserved for global tokens can be archived only with a global token.
 //
+// Requires a token with write permission for the zone.
+//
 // Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
 func (c *Client) DeleteApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteApplicationRequest(c.Server, zoneID, id, params)
@@ -2226,6 +2360,8 @@ func (c *Client) DeleteApplication(ctx context.Context, zoneID ZoneID, id IDPara
 // GetApplication Retrieve an application
 //
 // Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
+//
+// Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/applications/{id} (the `GetApplication` operationId).
 func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2245,6 +2381,8 @@ func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id IDParamet
 // Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
 // immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
 // tokens can be updated only with a global token.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2267,6 +2405,8 @@ func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, i
 // immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
 // tokens can be updated only with a global token.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
@@ -2286,6 +2426,8 @@ func (c *Client) UpdateApplication(ctx context.Context, zoneID ZoneID, id IDPara
 //
 // Returns whether dynamic registration is enabled, and the number of active registered applications.
 //
+// Requires a token with read permission for the zone.
+//
 // Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 func (c *Client) GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetDCRStatusRequest(c.Server, zoneID)
@@ -2302,6 +2444,8 @@ func (c *Client) GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...
 // ListProviders List providers
 //
 // Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/providers (the `ListProviders` operationId).
 func (c *Client) ListProviders(ctx context.Context, zoneID ZoneID, params *ListProvidersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2320,6 +2464,8 @@ func (c *Client) ListProviders(ctx context.Context, zoneID ZoneID, params *ListP
 //
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2340,6 +2486,8 @@ func (c *Client) CreateProviderWithBody(ctx context.Context, zoneID ZoneID, cont
 //
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2362,6 +2510,8 @@ func (c *Client) CreateProvider(ctx context.Context, zoneID ZoneID, body CreateP
 // can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
 // its kind is `none` or `caracal_mandate`.
 //
+// Requires a token with write permission for the zone.
+//
 // Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
 func (c *Client) DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteProviderRequest(c.Server, zoneID, id, params)
@@ -2378,6 +2528,8 @@ func (c *Client) DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 // GetProvider Retrieve a provider
 //
 // Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
+//
+// Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/providers/{id} (the `GetProvider` operationId).
 func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2400,6 +2552,8 @@ func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter,
 //
 // Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
 // the provider.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2425,6 +2579,8 @@ func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id I
 // Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
 // the provider.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -2447,6 +2603,8 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 // reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
 // the test is recorded in the audit log.
 //
+// Requires a token with write permission for the zone.
+//
 // Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewTestProviderRequest(c.Server, zoneID, id)
@@ -2464,6 +2622,8 @@ func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id IDParameter
 //
 // Returns the zone's active resources, newest first. The control resource is returned only to global tokens.
 // Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/resources (the `ListResources` operationId).
 func (c *Client) ListResources(ctx context.Context, zoneID ZoneID, params *ListResourcesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2486,6 +2646,8 @@ func (c *Client) ListResources(ctx context.Context, zoneID ZoneID, params *ListR
 // so that gateways load the new binding.
 //
 // The control resource requires a global token and none of these fields, and has no gateway application.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2511,6 +2673,8 @@ func (c *Client) CreateResourceWithBody(ctx context.Context, zoneID ZoneID, cont
 //
 // The control resource requires a global token and none of these fields, and has no gateway application.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -2532,6 +2696,8 @@ func (c *Client) CreateResource(ctx context.Context, zoneID ZoneID, body CreateR
 // resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
 // for tokens that are not global, it does not exist.
 //
+// Requires a token with write permission for the zone.
+//
 // Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
 func (c *Client) DeleteResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteResourceRequest(c.Server, zoneID, id, params)
@@ -2548,6 +2714,8 @@ func (c *Client) DeleteResource(ctx context.Context, zoneID ZoneID, id IDParamet
 // GetResource Retrieve a resource
 //
 // Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
+//
+// Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/resources/{id} (the `GetResource` operationId).
 func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2568,6 +2736,8 @@ func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id IDParameter,
 // rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
 // zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
 // so that gateways load the change.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2590,6 +2760,8 @@ func (c *Client) UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id I
 // rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
 // zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
 // so that gateways load the change.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4294,6 +4466,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns 200 as long as the process runs. Does not check Postgres or Redis.
 	//
+	// Requires no token.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /health (the `GetHealth` operationId).
@@ -4314,6 +4488,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns the OpenAPI document of this API as JSON.
 	//
+	// Requires no token.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /openapi.json (the `GetOpenAPIJSON` operationId).
@@ -4322,6 +4498,8 @@ type ClientWithResponsesInterface interface {
 	// GetOpenAPIYAMLWithResponse Retrieve the OpenAPI document as YAML
 	//
 	// Returns the OpenAPI document of this API as YAML.
+	//
+	// Requires no token.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4334,6 +4512,8 @@ type ClientWithResponsesInterface interface {
 	// readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
 	// address, except while draining.
 	//
+	// Requires no token.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /ready (the `GetReadiness` operationId).
@@ -4343,6 +4523,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
 	// returned. Tokens derived from the bootstrap token cannot call this operation.
+	//
+	// Requires a global token with read permission.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4354,6 +4536,8 @@ type ClientWithResponsesInterface interface {
 	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
 	// Tokens derived from the bootstrap token cannot call this operation.
 	//
+	// Requires a global token with write permission.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
@@ -4363,6 +4547,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
 	// Tokens derived from the bootstrap token cannot call this operation.
+	//
+	// Requires a global token with write permission.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4375,6 +4561,8 @@ type ClientWithResponsesInterface interface {
 	// token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
 	// operation.
 	//
+	// Requires a global token with write permission.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
@@ -4384,6 +4572,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
 	//
+	// Requires a global token with read permission.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/dead-letters (the `ListDeadLetters` operationId).
@@ -4392,6 +4582,8 @@ type ClientWithResponsesInterface interface {
 	// DiscardDeadLetterWithResponse Discard a dead letter
 	//
 	// Permanently deletes the event; it will not be published.
+	//
+	// Requires a global token with write permission.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4403,6 +4595,8 @@ type ClientWithResponsesInterface interface {
 	// Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
 	// after later events of its zone that have already been published.
 	//
+	// Requires a global token with write permission.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
@@ -4411,6 +4605,8 @@ type ClientWithResponsesInterface interface {
 	// ListZonesWithResponse List zones
 	//
 	// Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
+	//
+	// Requires a global token with read permission.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4422,6 +4618,8 @@ type ClientWithResponsesInterface interface {
 	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
 	// zone is archived.
 	//
+	// Requires a global token with write permission.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones (the `CreateZone` operationId).
@@ -4431,6 +4629,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
 	// zone is archived.
+	//
+	// Requires a global token with write permission.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4445,6 +4645,8 @@ type ClientWithResponsesInterface interface {
 	// `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
 	// `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
@@ -4453,6 +4655,8 @@ type ClientWithResponsesInterface interface {
 	// GetZoneWithResponse Retrieve a zone
 	//
 	// Returns a zone. Returns `zone_not_found` if it is archived.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4470,6 +4674,8 @@ type ClientWithResponsesInterface interface {
 	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
 	// disabled.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
@@ -4486,6 +4692,8 @@ type ClientWithResponsesInterface interface {
 	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
 	// disabled.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
@@ -4497,6 +4705,8 @@ type ClientWithResponsesInterface interface {
 	// expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
 	// not exist.
 	//
+	// Requires a token with read permission for the zone.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/applications (the `ListApplications` operationId).
@@ -4506,6 +4716,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications (the `CreateApplication` operationId).
@@ -4514,6 +4726,8 @@ type ClientWithResponsesInterface interface {
 	// CreateApplicationWithResponse Create a managed application
 	//
 	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4526,6 +4740,8 @@ type ClientWithResponsesInterface interface {
 	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
 	// second per zone and token; 1,000 active registered applications per zone.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -4536,6 +4752,8 @@ type ClientWithResponsesInterface interface {
 	// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
 	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
 	// second per zone and token; 1,000 active registered applications per zone.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4550,6 +4768,8 @@ type ClientWithResponsesInterface interface {
 	// on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
 	// trait that is reserved for global tokens can be archived only with a global token.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
@@ -4558,6 +4778,8 @@ type ClientWithResponsesInterface interface {
 	// GetApplicationWithResponse Retrieve an application
 	//
 	// Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4570,6 +4792,8 @@ type ClientWithResponsesInterface interface {
 	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
 	// tokens can be updated only with a global token.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
@@ -4581,6 +4805,8 @@ type ClientWithResponsesInterface interface {
 	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
 	// tokens can be updated only with a global token.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
@@ -4590,6 +4816,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns whether dynamic registration is enabled, and the number of active registered applications.
 	//
+	// Requires a token with read permission for the zone.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
@@ -4598,6 +4826,8 @@ type ClientWithResponsesInterface interface {
 	// ListProvidersWithResponse List providers
 	//
 	// Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4609,6 +4839,8 @@ type ClientWithResponsesInterface interface {
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers (the `CreateProvider` operationId).
@@ -4618,6 +4850,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4630,6 +4864,8 @@ type ClientWithResponsesInterface interface {
 	// can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
 	// its kind is `none` or `caracal_mandate`.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
@@ -4638,6 +4874,8 @@ type ClientWithResponsesInterface interface {
 	// GetProviderWithResponse Retrieve a provider
 	//
 	// Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4653,6 +4891,8 @@ type ClientWithResponsesInterface interface {
 	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
 	// the provider.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -4667,6 +4907,8 @@ type ClientWithResponsesInterface interface {
 	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
 	// the provider.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -4679,6 +4921,8 @@ type ClientWithResponsesInterface interface {
 	// reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
 	// the test is recorded in the audit log.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
@@ -4688,6 +4932,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns the zone's active resources, newest first. The control resource is returned only to global tokens.
 	// Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4703,6 +4949,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// The control resource requires a global token and none of these fields, and has no gateway application.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -4717,6 +4965,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// The control resource requires a global token and none of these fields, and has no gateway application.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -4728,6 +4978,8 @@ type ClientWithResponsesInterface interface {
 	// resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
 	// for tokens that are not global, it does not exist.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
@@ -4736,6 +4988,8 @@ type ClientWithResponsesInterface interface {
 	// GetResourceWithResponse Retrieve a resource
 	//
 	// Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
+	//
+	// Requires a token with read permission for the zone.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4749,6 +5003,8 @@ type ClientWithResponsesInterface interface {
 	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
 	// so that gateways load the change.
 	//
+	// Requires a token with write permission for the zone.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
@@ -4760,6 +5016,8 @@ type ClientWithResponsesInterface interface {
 	// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
 	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
 	// so that gateways load the change.
+	//
+	// Requires a token with write permission for the zone.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8356,6 +8614,8 @@ func (r UpdateResourceResponse) ContentType() string {
 //
 // Returns 200 as long as the process runs. Does not check Postgres or Redis.
 //
+// Requires no token.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /health (the `GetHealth` operationId).
@@ -8388,6 +8648,8 @@ func (c *ClientWithResponses) GetMetricsWithResponse(ctx context.Context, reqEdi
 //
 // Returns the OpenAPI document of this API as JSON.
 //
+// Requires no token.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /openapi.json (the `GetOpenAPIJSON` operationId).
@@ -8402,6 +8664,8 @@ func (c *ClientWithResponses) GetOpenAPIJSONWithResponse(ctx context.Context, re
 // GetOpenAPIYAMLWithResponse Retrieve the OpenAPI document as YAML
 //
 // Returns the OpenAPI document of this API as YAML.
+//
+// Requires no token.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8420,6 +8684,8 @@ func (c *ClientWithResponses) GetOpenAPIYAMLWithResponse(ctx context.Context, re
 // readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
 // address, except while draining.
 //
+// Requires no token.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /ready (the `GetReadiness` operationId).
@@ -8435,6 +8701,8 @@ func (c *ClientWithResponses) GetReadinessWithResponse(ctx context.Context, reqE
 //
 // Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
 // returned. Tokens derived from the bootstrap token cannot call this operation.
+//
+// Requires a global token with read permission.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8452,6 +8720,8 @@ func (c *ClientWithResponses) ListAdminTokensWithResponse(ctx context.Context, p
 // Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
 // Tokens derived from the bootstrap token cannot call this operation.
 //
+// Requires a global token with write permission.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
@@ -8467,6 +8737,8 @@ func (c *ClientWithResponses) CreateAdminTokenWithBodyWithResponse(ctx context.C
 //
 // Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
 // Tokens derived from the bootstrap token cannot call this operation.
+//
+// Requires a global token with write permission.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8485,6 +8757,8 @@ func (c *ClientWithResponses) CreateAdminTokenWithResponse(ctx context.Context, 
 // token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
 // operation.
 //
+// Requires a global token with write permission.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
@@ -8500,6 +8774,8 @@ func (c *ClientWithResponses) DeleteAdminTokenWithResponse(ctx context.Context, 
 //
 // Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
 //
+// Requires a global token with read permission.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/dead-letters (the `ListDeadLetters` operationId).
@@ -8514,6 +8790,8 @@ func (c *ClientWithResponses) ListDeadLettersWithResponse(ctx context.Context, p
 // DiscardDeadLetterWithResponse Discard a dead letter
 //
 // Permanently deletes the event; it will not be published.
+//
+// Requires a global token with write permission.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8531,6 +8809,8 @@ func (c *ClientWithResponses) DiscardDeadLetterWithResponse(ctx context.Context,
 // Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
 // after later events of its zone that have already been published.
 //
+// Requires a global token with write permission.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
@@ -8545,6 +8825,8 @@ func (c *ClientWithResponses) RearmDeadLetterWithResponse(ctx context.Context, i
 // ListZonesWithResponse List zones
 //
 // Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
+//
+// Requires a global token with read permission.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8562,6 +8844,8 @@ func (c *ClientWithResponses) ListZonesWithResponse(ctx context.Context, params 
 // Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
 // zone is archived.
 //
+// Requires a global token with write permission.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones (the `CreateZone` operationId).
@@ -8577,6 +8861,8 @@ func (c *ClientWithResponses) CreateZoneWithBodyWithResponse(ctx context.Context
 //
 // Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
 // zone is archived.
+//
+// Requires a global token with write permission.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8597,6 +8883,8 @@ func (c *ClientWithResponses) CreateZoneWithResponse(ctx context.Context, body C
 // `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
 // `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
 //
+// Requires a token with write permission for the zone.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
@@ -8611,6 +8899,8 @@ func (c *ClientWithResponses) DeleteZoneWithResponse(ctx context.Context, zoneID
 // GetZoneWithResponse Retrieve a zone
 //
 // Returns a zone. Returns `zone_not_found` if it is archived.
+//
+// Requires a token with read permission for the zone.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8634,6 +8924,8 @@ func (c *ClientWithResponses) GetZoneWithResponse(ctx context.Context, zoneID Zo
 // edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
 // disabled.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
@@ -8656,6 +8948,8 @@ func (c *ClientWithResponses) UpdateZoneWithBodyWithResponse(ctx context.Context
 // edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
 // disabled.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
@@ -8673,6 +8967,8 @@ func (c *ClientWithResponses) UpdateZoneWithResponse(ctx context.Context, zoneID
 // expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
 // not exist.
 //
+// Requires a token with read permission for the zone.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/applications (the `ListApplications` operationId).
@@ -8688,6 +8984,8 @@ func (c *ClientWithResponses) ListApplicationsWithResponse(ctx context.Context, 
 //
 // Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/applications (the `CreateApplication` operationId).
@@ -8702,6 +9000,8 @@ func (c *ClientWithResponses) CreateApplicationWithBodyWithResponse(ctx context.
 // CreateApplicationWithResponse Create a managed application
 //
 // Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8720,6 +9020,8 @@ func (c *ClientWithResponses) CreateApplicationWithResponse(ctx context.Context,
 // Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
 // second per zone and token; 1,000 active registered applications per zone.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -8736,6 +9038,8 @@ func (c *ClientWithResponses) RegisterApplicationWithBodyWithResponse(ctx contex
 // Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
 // Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
 // second per zone and token; 1,000 active registered applications per zone.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8756,6 +9060,8 @@ func (c *ClientWithResponses) RegisterApplicationWithResponse(ctx context.Contex
 // on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
 // trait that is reserved for global tokens can be archived only with a global token.
 //
+// Requires a token with write permission for the zone.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
@@ -8770,6 +9076,8 @@ func (c *ClientWithResponses) DeleteApplicationWithResponse(ctx context.Context,
 // GetApplicationWithResponse Retrieve an application
 //
 // Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
+//
+// Requires a token with read permission for the zone.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8788,6 +9096,8 @@ func (c *ClientWithResponses) GetApplicationWithResponse(ctx context.Context, zo
 // immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
 // tokens can be updated only with a global token.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
@@ -8805,6 +9115,8 @@ func (c *ClientWithResponses) UpdateApplicationWithBodyWithResponse(ctx context.
 // immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
 // tokens can be updated only with a global token.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
@@ -8820,6 +9132,8 @@ func (c *ClientWithResponses) UpdateApplicationWithResponse(ctx context.Context,
 //
 // Returns whether dynamic registration is enabled, and the number of active registered applications.
 //
+// Requires a token with read permission for the zone.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
@@ -8834,6 +9148,8 @@ func (c *ClientWithResponses) GetDCRStatusWithResponse(ctx context.Context, zone
 // ListProvidersWithResponse List providers
 //
 // Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8851,6 +9167,8 @@ func (c *ClientWithResponses) ListProvidersWithResponse(ctx context.Context, zon
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/providers (the `CreateProvider` operationId).
@@ -8866,6 +9184,8 @@ func (c *ClientWithResponses) CreateProviderWithBodyWithResponse(ctx context.Con
 //
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8884,6 +9204,8 @@ func (c *ClientWithResponses) CreateProviderWithResponse(ctx context.Context, zo
 // can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
 // its kind is `none` or `caracal_mandate`.
 //
+// Requires a token with write permission for the zone.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
@@ -8898,6 +9220,8 @@ func (c *ClientWithResponses) DeleteProviderWithResponse(ctx context.Context, zo
 // GetProviderWithResponse Retrieve a provider
 //
 // Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
+//
+// Requires a token with read permission for the zone.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8919,6 +9243,8 @@ func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneI
 // Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
 // the provider.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -8939,6 +9265,8 @@ func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Con
 // Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
 // the provider.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -8957,6 +9285,8 @@ func (c *ClientWithResponses) UpdateProviderWithResponse(ctx context.Context, zo
 // reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
 // the test is recorded in the audit log.
 //
+// Requires a token with write permission for the zone.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
@@ -8972,6 +9302,8 @@ func (c *ClientWithResponses) TestProviderWithResponse(ctx context.Context, zone
 //
 // Returns the zone's active resources, newest first. The control resource is returned only to global tokens.
 // Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8993,6 +9325,8 @@ func (c *ClientWithResponses) ListResourcesWithResponse(ctx context.Context, zon
 //
 // The control resource requires a global token and none of these fields, and has no gateway application.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -9013,6 +9347,8 @@ func (c *ClientWithResponses) CreateResourceWithBodyWithResponse(ctx context.Con
 //
 // The control resource requires a global token and none of these fields, and has no gateway application.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -9030,6 +9366,8 @@ func (c *ClientWithResponses) CreateResourceWithResponse(ctx context.Context, zo
 // resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
 // for tokens that are not global, it does not exist.
 //
+// Requires a token with write permission for the zone.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
@@ -9044,6 +9382,8 @@ func (c *ClientWithResponses) DeleteResourceWithResponse(ctx context.Context, zo
 // GetResourceWithResponse Retrieve a resource
 //
 // Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
+//
+// Requires a token with read permission for the zone.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9063,6 +9403,8 @@ func (c *ClientWithResponses) GetResourceWithResponse(ctx context.Context, zoneI
 // zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
 // so that gateways load the change.
 //
+// Requires a token with write permission for the zone.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
@@ -9080,6 +9422,8 @@ func (c *ClientWithResponses) UpdateResourceWithBodyWithResponse(ctx context.Con
 // rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
 // zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
 // so that gateways load the change.
+//
+// Requires a token with write permission for the zone.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -61,6 +61,9 @@ func expand(spec *yaml.Node, known problems) error {
 					return fmt.Errorf("%s %s: %s is required", method, path, required)
 				}
 			}
+			if err := describeAccess(path, op); err != nil {
+				return fmt.Errorf("%s %s: %w", method, path, err)
+			}
 			where := parameters(spec, item, op)
 			if err := checkParameters(where); err != nil {
 				return fmt.Errorf("%s %s: %w", method, path, err)

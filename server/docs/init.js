@@ -65,14 +65,6 @@ function codesOf(response) {
   return (response["x-problem"] && schema?.allOf?.flatMap((part) => part.properties?.error?.enum ?? [])) || [];
 }
 
-const admitted = {
-  public: "Everybody; it needs no admin token.",
-  "global read": "A global token.",
-  "global write": "A global token that may write.",
-  read: "A global token, or one for the zone.",
-  write: "A global token, or one for the zone, that may write.",
-};
-
 function operationsOf(spec) {
   return Object.entries(spec.paths)
     .flatMap(([path, item]) =>
@@ -90,10 +82,6 @@ function operationsOf(spec) {
 // what it would make too much of.
 function prepare(spec, operations) {
   spec.servers = [{ url: location.origin }];
-  for (const { raw } of operations) {
-    const access = raw["x-access"].join(" ");
-    raw.description = `**Who may call it:** ${admitted[access] ?? access}\n\n${raw.description}`;
-  }
   // It would fill in examples and send them, even the If-Match of somebody
   // else's item.
   const parameters = [...Object.values(spec.components.parameters), ...operations.flatMap(({ raw }) => raw.parameters ?? [])];
