@@ -95,6 +95,9 @@ func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) er
 	if err := tx.flush(ctx); err != nil { // the context names the trace that events belong to
 		return err
 	}
+	if err := tx.conn.sendDeferred(ctx); err != nil {
+		return err
+	}
 	if err := pgtx.Commit(ctx); err != nil {
 		return err
 	}
@@ -203,6 +206,16 @@ func (q *batcher) send(ctx context.Context, sql string, args []any) pgx.BatchRes
 		_, _ = results.Exec() // an error comes again with what is read next
 	}
 	return results
+}
+
+// sendDeferred sends the deferred statements that no other statement followed.
+func (q *batcher) sendDeferred(ctx context.Context) error {
+	if q.deferred.Len() == 0 {
+		return nil
+	}
+	batch := q.deferred
+	q.deferred = pgx.Batch{}
+	return q.tx.SendBatch(ctx, &batch).Close() // returns the first error of any statement
 }
 
 // deferredConn puts statements into a queue instead of sending them.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 	"caracal.run/management/store"
@@ -45,6 +47,43 @@ func TestFailedTransactionLeavesNothing(t *testing.T) {
 		if n := storetest.Value[int](d, "SELECT count(*) FROM "+table); n != 0 {
 			t.Errorf("%d rows are in %s", n, table)
 		}
+	}
+}
+
+// A transaction function may end with statements that wait for the next one.
+func TestDeferredStatementsAreSentBeforeCommit(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	s := d.Store()
+	zone := newZone(t, s)
+	const update = "UPDATE zones SET version = version + $1::integer WHERE id = $2"
+	err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
+		for range 2 {
+			if err := tx.Defer(t.Context(), update, 10, zone.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := storetest.Value[int](d, "SELECT version FROM zones WHERE id = $1", zone.ID); v != 21 {
+		t.Errorf("the version is %d, want 21", v)
+	}
+
+	err = s.InTx(t.Context(), cause, func(tx *store.Tx) error {
+		if err := tx.Defer(t.Context(), update, 10, zone.ID); err != nil {
+			return err
+		}
+		return tx.Defer(t.Context(), "SELECT 1 / 0")
+	})
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != "22012" { // division_by_zero
+		t.Errorf("a deferred statement that fails: got %v", err)
+	}
+	if v := storetest.Value[int](d, "SELECT version FROM zones WHERE id = $1", zone.ID); v != 21 {
+		t.Errorf("after a failed statement the version is %d, want 21", v)
 	}
 }
 
