@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 )
@@ -84,7 +85,7 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 	if err != nil {
 		return AdminToken{}, "", err
 	}
-	tx.record(zone, "admin-tokens", token.ID, diff(nil, auditAdminToken(token)))
+	tx.record(zone, audit.AdminTokens, token.ID, diff(nil, snapshot(audit.AdminTokens, token)))
 	return AdminToken{token}, text, nil
 }
 
@@ -117,7 +118,7 @@ func (tx *Tx) SeedAdminTokens(ctx context.Context, bootstrap string) error {
 			ZoneID: NoZone, ID: newID(), Name: seed.name, Capability: seed.capability, CreatedBy: seed.createdBy, TokenSHA256: digest[:],
 		})
 		if err == nil {
-			tx.record(NoZone, "admin-tokens", token.ID, diff(nil, auditAdminToken(token)))
+			tx.record(NoZone, audit.AdminTokens, token.ID, diff(nil, snapshot(audit.AdminTokens, token)))
 		} else if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
@@ -145,11 +146,7 @@ func (tx *Tx) recordRevoked(ctx context.Context, tokens []db.AdminToken) error {
 		return nil
 	}
 	for _, t := range tokens {
-		tx.record(t.ZoneID, "admin-tokens", t.ID, noFields)
+		tx.record(t.ZoneID, audit.AdminTokens, t.ID, noFields)
 	}
 	return tx.q.NotifyAdminTokensRevoked(ctx)
-}
-
-func auditAdminToken(t db.AdminToken) auditFields {
-	return auditFields{"name": t.Name, "zone_id": t.OfZone, "capability": t.Capability, "expires_at": t.ExpiresAt, "token": redacted(t.TokenSHA256)}
 }

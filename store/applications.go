@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 
+	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 )
@@ -86,7 +87,7 @@ func (tx *Tx) insertApplication(ctx context.Context, p db.InsertApplicationParam
 	if err != nil {
 		return a, "", err
 	}
-	tx.record(a.ZoneID, "applications", a.ID, diff(nil, auditApplication(a)))
+	tx.record(a.ZoneID, audit.Applications, a.ID, diff(nil, snapshot(audit.Applications, a)))
 	return a, secret, nil
 }
 
@@ -121,7 +122,7 @@ func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, match Prec
 	if err != nil {
 		return after, err
 	}
-	tx.record(zone, "applications", id, diff(auditApplication(before), auditApplication(after)))
+	tx.record(zone, audit.Applications, id, diff(snapshot(audit.Applications, before), snapshot(audit.Applications, after)))
 	return after, nil
 }
 
@@ -146,7 +147,7 @@ func (tx *Tx) archiveApplications(ctx context.Context, zone string, applications
 		return err
 	}
 	for _, a := range applications {
-		tx.record(zone, "applications", a.ID, noFields)
+		tx.record(zone, audit.Applications, a.ID, noFields)
 	}
 	return nil
 }
@@ -173,11 +174,4 @@ func applicationIDs(applications []db.Application) []string {
 		ids[i] = a.ID
 	}
 	return ids
-}
-
-func auditApplication(a db.Application) auditFields {
-	return auditFields{
-		"name": a.Name, "registration_method": a.RegistrationMethod, "traits": a.Traits,
-		"expires_at": a.ExpiresAt, "client_secret": redacted(a.ClientSecretHash),
-	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/db"
 	"caracal.run/management/store/seal"
 )
@@ -54,7 +55,7 @@ func (tx *Tx) addDataKey(ctx context.Context, w seal.Wrapped) (bool, error) {
 }
 
 func (tx *Tx) recordDataKey(w seal.Wrapped, c auditChange) {
-	tx.record(w.Zone, "data-keys", strconv.Itoa(int(w.Number)), c)
+	tx.record(w.Zone, audit.DataKeys, strconv.Itoa(int(w.Number)), c)
 }
 
 // CheckKeys says which key-encryption key is missing that some zone needs.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 
+	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 )
@@ -19,7 +20,7 @@ func (tx *Tx) RearmDeadLetter(ctx context.Context, id string) error {
 		return notFoundAs(err, code.DeadLetterNotFound)
 	}
 	tx.rearmed = true
-	tx.record(e.ZoneID, "dead-letters", id, diff(auditFields{"status": "dead"}, auditFields{"status": "pending"}))
+	tx.record(e.ZoneID, audit.DeadLetters, id, diff(auditFields{"status": "dead"}, auditFields{"status": "pending"}))
 	return nil
 }
 
@@ -29,6 +30,6 @@ func (tx *Tx) DiscardDeadLetter(ctx context.Context, id string) error {
 	if err != nil {
 		return notFoundAs(err, code.DeadLetterNotFound)
 	}
-	tx.record(e.ZoneID, "dead-letters", id, noFields)
+	tx.record(e.ZoneID, audit.DeadLetters, id, noFields)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 	"caracal.run/management/store/seal"
@@ -82,7 +83,7 @@ func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey,
 	if err != nil {
 		return p, err
 	}
-	tx.record(zone, "providers", p.ID, diff(nil, auditProvider(p)))
+	tx.record(zone, audit.Providers, p.ID, diff(nil, snapshot(audit.Providers, p)))
 	return p, nil
 }
 
@@ -146,7 +147,7 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, match Precond
 	if err != nil {
 		return after, err
 	}
-	tx.record(zone, "providers", id, diff(auditProvider(before), auditProvider(after)))
+	tx.record(zone, audit.Providers, id, diff(snapshot(audit.Providers, before), snapshot(audit.Providers, after)))
 	if after.Kind != before.Kind {
 		return after, tx.revokeProviderGrants(ctx, zone, id)
 	}
@@ -173,7 +174,7 @@ func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, match Precond
 	if err := tx.q.ArchiveProvider(ctx, db.ArchiveProviderParams{ZoneID: zone, ID: id}); err != nil {
 		return err
 	}
-	tx.record(zone, "providers", id, noFields)
+	tx.record(zone, audit.Providers, id, noFields)
 	return tx.revokeProviderGrants(ctx, zone, id)
 }
 
@@ -187,14 +188,14 @@ func (tx *Tx) TestProvider(ctx context.Context, zone, id string) (db.Provider, e
 	if err != nil {
 		return p, notFoundAs(err, code.ProviderNotFound)
 	}
-	tx.record(zone, "providers", id, diff(nil, nil))
+	tx.record(zone, audit.Providers, id, diff(nil, nil))
 	return p, nil
 }
 
 func (tx *Tx) revokeProviderGrants(ctx context.Context, zone, provider string) error {
 	grants, err := tx.q.RevokeProviderGrantsOfProvider(ctx, db.RevokeProviderGrantsOfProviderParams{ZoneID: zone, ProviderID: provider})
 	for _, id := range grants {
-		tx.record(zone, "provider-grants", id, diff(auditFields{"status": "active"}, auditFields{"status": "revoked"}))
+		tx.record(zone, audit.ProviderGrants, id, diff(auditFields{"status": "active"}, auditFields{"status": "revoked"}))
 	}
 	return err
 }
@@ -248,13 +249,6 @@ func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 	if err := tx.q.EnsureProvider(ctx, db.EnsureProviderParams{ZoneID: zone, ID: id, Name: name, Identifier: identifier, Kind: kindNone}); err != nil {
 		return "", err
 	}
-	tx.record(zone, "providers", id, diff(nil, auditFields{"name": name, "identifier": identifier, "kind": kindNone}))
+	tx.record(zone, audit.Providers, id, diff(nil, auditFields{"name": name, "identifier": identifier, "kind": kindNone}))
 	return id, nil
-}
-
-func auditProvider(p db.Provider) auditFields {
-	return auditFields{
-		"name": p.Name, "identifier": p.Identifier, "kind": p.Kind, "config_json": p.ConfigJSON,
-		"secret_config_keys": p.SecretConfigKeys, "secret_config": redacted(p.SecretConfig),
-	}
 }

@@ -4,65 +4,24 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
 	"go.opentelemetry.io/otel/propagation"
 
+	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/db"
 )
 
-// auditFields is what the trail may say of a row, member by member. Rows are never
-// encoded whole: a column added later would leak.
-type auditFields map[string]any
-
-// redacted is a member of which the trail says that it changed, not into what.
-type redacted string
-
-// A auditChange is the difference that a write made.
-type auditChange struct {
-	Fields        []string               `json:"changed_fields"`
-	Values        map[string]fieldChange `json:"changes,omitempty"`
-	SecretRotated bool                   `json:"secret_rotated,omitempty"`
-}
-
-type fieldChange struct {
-	From any `json:"from"`
-	To   any `json:"to"`
-}
-
-// diff compares what was shown with what is. Nothing before is a creation,
-// nothing after a removal.
-func diff(before, after auditFields) auditChange {
-	c := auditChange{Fields: []string{}, Values: map[string]fieldChange{}}
-	for _, member := range slices.Sorted(maps.Keys(after)) {
-		from, to := before[member], after[member]
-		if reflect.DeepEqual(from, to) {
-			continue
-		}
-		if _, hidden := to.(redacted); hidden {
-			c.SecretRotated = before != nil
-			continue
-		}
-		c.Fields = append(c.Fields, member)
-		c.Values[member] = fieldChange{from, to}
-	}
-	return c
-}
-
-// noFields is the change that ends a thing.
-var noFields = diff(nil, nil)
-
-// An entry is one line of the audit trail, to be written when the transaction
-// is about to commit.
+// An entry is one entry of the audit log, inserted before the commit.
 type entry struct {
-	zone, action, kind, id string
-	payload                any
+	zone, action string
+	kind         audit.Kind
+	id           string
+	payload      any
 }
 
-// An event is what others must hear. A field without a value is left out.
+// An event is published to a Redis stream after the commit.
 type event struct {
 	zone, stream string
 	fields       fields
@@ -70,24 +29,24 @@ type event struct {
 
 type fields map[string]string
 
-// record notes that one thing changed, and what others must hear of it. Both
-// are written, in the same transaction, when fn has returned.
-func (tx *Tx) record(zone, kind, id string, c auditChange, events ...event) {
+// record adds an audit entry for one changed object, and the events to publish.
+// They are inserted before the commit, in the same transaction.
+func (tx *Tx) record(zone string, kind audit.Kind, id string, c auditChange, events ...event) {
 	tx.entries = append(tx.entries, entry{zone: zone, kind: kind, id: id, payload: c})
 	tx.publish(events...)
 }
 
-// publish notes what others must hear, in this order. The transaction holds the
-// events' zone alone.
+// publish adds events, in this order. The transaction must hold their zone's
+// lock exclusively.
 func (tx *Tx) publish(events ...event) { tx.events = append(tx.events, events...) }
 
 const traceparent = "traceparent" // W3C Trace Context §3.2
 
-// flush writes what record noted: a piece at a time, as one change may
-// end very many things.
+// flush inserts the recorded entries and events, in chunks: one request may
+// change very many objects.
 func (tx *Tx) flush(ctx context.Context) error {
 	const chunkSize = 5000
-	deferred := db.New(deferredConn{tx.conn}) // goes out with the last statement
+	deferred := db.New(deferredConn{tx.conn}) // sent with the next statement
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	for entries := range slices.Chunk(tx.entries, chunkSize) {
@@ -122,9 +81,9 @@ func outboxParams(cause Cause, events []event) (db.InsertOutboxParams, error) {
 	p := db.InsertOutboxParams{RequestID: cause.RequestID}
 	for _, e := range events {
 		for name, value := range e.fields {
-			// What is signed is not injective in line feeds (contract: events.md §4).
+			// The signed text has one line per field: a line feed would make it ambiguous.
 			if strings.Contains(name+value, "\n") {
-				return p, fmt.Errorf("event for %s: %s holds a line feed", e.stream, name)
+				return p, fmt.Errorf("event for %s: field %s must not contain a line feed", e.stream, name)
 			}
 		}
 		text, err := json.Marshal(e.fields)
@@ -139,10 +98,11 @@ func outboxParams(cause Cause, events []event) (db.InsertOutboxParams, error) {
 	return p, nil
 }
 
-// RecordDenied records that an authenticated caller was refused. Nothing changed, so
-// there is no transaction to belong to.
+// RecordDenied inserts an audit entry for a request that was denied. It has no
+// transaction to belong to, since nothing changed. An empty kind and id mean that
+// the request named no object.
 func (s *Store) RecordDenied(ctx context.Context, cause Cause, zone, kind, id string) error {
-	p, err := entriesParams(cause, []entry{{zone: zone, kind: kind, id: id}})
+	p, err := entriesParams(cause, []entry{{zone: zone, kind: audit.Kind(kind), id: id}})
 	if err != nil {
 		return err
 	}
@@ -171,7 +131,7 @@ func entriesParams(cause Cause, entries []entry) (db.InsertAuditEntriesParams, e
 		action := e.action
 		switch {
 		case action != "":
-		case cause.Method == "": // nobody's request
+		case cause.Method == "": // not a request
 			action = cause.Operation
 		default:
 			action = cause.Method + " " + cause.Path
@@ -179,36 +139,39 @@ func entriesParams(cause Cause, entries []entry) (db.InsertAuditEntriesParams, e
 		p.ZoneIds = append(p.ZoneIds, e.zone)
 		p.Ids = append(p.Ids, newID())
 		p.Actions = append(p.Actions, action)
-		p.EntityTypes = append(p.EntityTypes, e.kind)
+		p.EntityTypes = append(p.EntityTypes, string(e.kind))
 		p.EntityIds = append(p.EntityIds, e.id)
 		p.Payloads = append(p.Payloads, payload)
 	}
 	return p, nil
 }
 
-// scopeFields say, in every entry, under which row-level security the actor
-// worked (contract: admin-audit.md §3.1).
+// scopeFields are part of every entry: the row-level security scope of the actor.
 type scopeFields struct {
 	Mode string `json:"rls_mode"`
 	Zone string `json:"rls_zone_guc"`
 }
 
-// text is the payload as it is stored and will be hashed: compact JSON, the
-// scope first.
+// text encodes the payload as it is stored and will be hashed: compact JSON, the
+// scope first. A kind or field that openapi/audit.yaml does not declare is an
+// error.
 func (e entry) text(scope scopeFields) (string, error) {
 	var payload any
 	switch p := e.payload.(type) {
 	case nil:
 		payload = scope
 	case auditChange:
+		if err := checkDeclared(e.kind, p); err != nil {
+			return "", err
+		}
 		payload = struct {
 			scopeFields
 			auditChange
 		}{scope, p}
 	case dcrShutdown:
-		payload = p // its form is the contract's (admin-audit.md §3.3)
+		payload = p // the wire contract fixes its form
 	default:
-		return "", fmt.Errorf("a %T is no payload", p)
+		return "", fmt.Errorf("%T is not an audit payload", p)
 	}
 	text, err := json.Marshal(payload)
 	return string(text), err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 )
@@ -100,7 +101,7 @@ func (tx *Tx) CreateResource(ctx context.Context, zone string, n NewResource) (d
 	if err != nil {
 		return r, notFoundAs(err, code.ResourceIdentifierConflict)
 	}
-	tx.record(zone, "resources", r.ID, diff(nil, auditResource(r)))
+	tx.record(zone, audit.Resources, r.ID, diff(nil, auditResource(r)))
 	return r, nil
 }
 
@@ -178,7 +179,7 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Precond
 	if err != nil {
 		return after, err
 	}
-	tx.record(zone, "resources", id, diff(auditResource(before), auditResource(after)))
+	tx.record(zone, audit.Resources, id, diff(auditResource(before), auditResource(after)))
 	return after, nil
 }
 
@@ -206,7 +207,7 @@ func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, match Precond
 	if err := db.New(deferredConn{tx.conn}).DecrementResourceCount(ctx, db.DecrementResourceCountParams{ZoneID: zone, Bindings: bindings(r)}); err != nil {
 		return err
 	}
-	tx.record(zone, "resources", id, noFields)
+	tx.record(zone, audit.Resources, id, noFields)
 	return tx.q.ArchiveResource(ctx, db.ArchiveResourceParams{ZoneID: zone, ID: id})
 }
 
@@ -218,7 +219,7 @@ func (tx *Tx) unbindResources(ctx context.Context, zone, application string) err
 		return err
 	}
 	for _, id := range unbound {
-		tx.record(zone, "resources", id, diff(auditFields{"gateway_application_id": &application}, auditFields{"gateway_application_id": (*string)(nil)}))
+		tx.record(zone, audit.Resources, id, diff(auditFields{"gateway_application_id": &application}, auditFields{"gateway_application_id": (*string)(nil)}))
 	}
 	return tx.q.BumpBindingRevision(ctx, zone)
 }
@@ -321,10 +322,9 @@ func bindingChanged(before, after db.Resource) bool {
 		before.OperationEnforcement != after.OperationEnforcement
 }
 
+// auditResource returns the audit fields of a resource, with the userinfo of its
+// upstream URL removed.
 func auditResource(r db.Resource) auditFields {
-	return auditFields{
-		"name": r.Name, "identifier": r.Identifier, "upstream_url": redactURL(r.UpstreamURL), "scopes": r.Scopes,
-		"credential_provider_id": r.CredentialProviderID, "gateway_application_id": r.GatewayApplicationID,
-		"operations": r.Operations, "operation_enforcement": r.OperationEnforcement,
-	}
+	r.UpstreamURL = redactURL(r.UpstreamURL)
+	return snapshot(audit.Resources, r)
 }

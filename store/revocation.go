@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 
+	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/db"
 )
 
@@ -82,7 +83,7 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 	gone := diff(auditFields{"status": "active"}, auditFields{"status": "revoked"})
 	for _, id := range r.sessions {
 		ended[id] = true
-		tx.record(zone, "sessions", id, gone, event{zone, streamSessionsRevoke, fields{"zone_id": zone, "session_id": id, "reason": reason}})
+		tx.record(zone, audit.Sessions, id, gone, event{zone, streamSessionsRevoke, fields{"zone_id": zone, "session_id": id, "reason": reason}})
 	}
 	var parents []string
 	for _, a := range r.agents {
@@ -91,7 +92,7 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 			f["parent_id"] = *a.ParentID
 			parents = append(parents, *a.ParentID)
 		}
-		tx.record(zone, "agent-sessions", a.ID, diff(auditFields{"status": a.Was}, auditFields{"status": "terminated"}), event{zone, streamAgentsLifecycle, f})
+		tx.record(zone, audit.AgentSessions, a.ID, diff(auditFields{"status": a.Was}, auditFields{"status": "terminated"}), event{zone, streamAgentsLifecycle, f})
 	}
 	for _, a := range r.agents {
 		f := fields{"zone_id": zone, "agent_session_id": a.ID, "reason": reason}
@@ -113,7 +114,7 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 		return err
 	}
 	for _, e := range r.edges {
-		tx.record(zone, "delegation-edges", e.ID, gone,
+		tx.record(zone, audit.DelegationEdges, e.ID, gone,
 			event{zone, streamSessionsRevoke, fields{"zone_id": zone, "delegation_edge_id": e.ID, "agent_session_id": e.TargetSessionID, "reason": reason}},
 			event{zone, streamDelegationsInvalidate, fields{"event": "edge_revoke", "zone_id": zone, "edge_id": e.ID, "affected_edges": "1", "epoch": strconv.FormatInt(epoch, 10)}})
 	}

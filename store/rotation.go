@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/db"
 	"caracal.run/management/store/seal"
 )
@@ -240,7 +241,7 @@ func grantToken(zone, id, column string) seal.Location {
 func (tx *Tx) deleteRetiredDataKeys(ctx context.Context, zone string, longer time.Duration) error {
 	numbers, err := tx.q.DeleteRetiredDataKeys(ctx, db.DeleteRetiredDataKeysParams{ZoneID: zone, Longer: longer.Seconds()})
 	for _, number := range numbers {
-		tx.record(zone, "data-keys", strconv.Itoa(int(number)), noFields)
+		tx.record(zone, audit.DataKeys, strconv.Itoa(int(number)), noFields)
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 )
@@ -55,7 +56,7 @@ func (tx *Tx) CreateZone(ctx context.Context, n NewZone) (db.Zone, error) {
 	if err != nil {
 		return zone, err
 	}
-	tx.record(zone.ID, "zones", zone.ID, diff(nil, auditZone(zone)))
+	tx.record(zone.ID, audit.Zones, zone.ID, diff(nil, snapshot(audit.Zones, zone)))
 	return zone, nil
 }
 
@@ -131,7 +132,7 @@ func (tx *Tx) UpdateZone(ctx context.Context, id string, match Precondition, p Z
 	if err != nil {
 		return after, err
 	}
-	tx.record(id, "zones", id, diff(auditZone(before), auditZone(after)))
+	tx.record(id, audit.Zones, id, diff(snapshot(audit.Zones, before), snapshot(audit.Zones, after)))
 	return after, nil
 }
 
@@ -169,7 +170,7 @@ func (tx *Tx) shutDownDCR(ctx context.Context, zone string, mode *string) error 
 		}
 		done.Applications, done.Sessions, done.Agents, done.Delegations = len(live), len(r.sessions), len(r.agents), len(r.edges)
 	}
-	tx.entries = append(tx.entries, entry{zone: zone, action: "DCR shutdown " + done.Mode, kind: "zones", id: zone, payload: done})
+	tx.entries = append(tx.entries, entry{zone: zone, action: "DCR shutdown " + done.Mode, kind: audit.Zones, id: zone, payload: done})
 	return nil
 }
 
@@ -197,12 +198,8 @@ func (tx *Tx) DeleteZone(ctx context.Context, id string, match Precondition) err
 	if err := tx.revokeAll(ctx, id, reason); err != nil {
 		return err
 	}
-	tx.record(id, "zones", id, noFields, event{id, streamPolicyInvalidate, fields{"zone_id": id}})
+	tx.record(id, audit.Zones, id, noFields, event{id, streamPolicyInvalidate, fields{"zone_id": id}})
 	return nil
-}
-
-func auditZone(z db.Zone) auditFields {
-	return auditFields{"name": z.Name, "slug": z.Slug, "dcr_enabled": z.DCREnabled, "operator_coauthor_badge": z.OperatorCoauthorBadge}
 }
 
 func valueOr[T any](value *T, fallback T) T {

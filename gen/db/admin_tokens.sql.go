@@ -43,13 +43,13 @@ RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, crea
 `
 
 type InsertAdminTokenParams struct {
-	ZoneID      string
-	ID          string
-	Name        string
-	Capability  string
-	CreatedBy   string
-	TokenSHA256 []byte
-	ExpiresIn   *int64
+	ZoneID      string `db:"zone_id"`
+	ID          string `db:"id"`
+	Name        string `db:"name"`
+	Capability  string `db:"capability"`
+	CreatedBy   string `db:"created_by"`
+	TokenSHA256 []byte `db:"token_sha256"`
+	ExpiresIn   *int64 `db:"expires_in"`
 }
 
 // InsertAdminToken answers no row when a live token has the same secret: a seeded one is there already.
@@ -88,9 +88,9 @@ LIMIT $3
 `
 
 type ListAdminTokensParams struct {
-	BeforeTime time.Time
-	BeforeID   string
-	RowLimit   int32
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
 }
 
 // ListAdminTokens pages backwards in time, like every list.
@@ -203,8 +203,8 @@ RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, crea
 `
 
 type RevokeOtherAdminTokensByParams struct {
-	CreatedBy   string
-	TokenSHA256 []byte
+	CreatedBy   string `db:"created_by"`
+	TokenSHA256 []byte `db:"token_sha256"`
 }
 
 // RevokeOtherAdminTokensBy ends what a creator made before: a seeded token replaces its predecessor.
@@ -247,9 +247,9 @@ WHERE id = ANY ($2::text[])
 `
 
 type TouchAdminTokensParams struct {
-	UsedAt      time.Time
-	Ids         []string
-	StaleBefore time.Time
+	UsedAt      time.Time `db:"used_at"`
+	Ids         []string  `db:"ids"`
+	StaleBefore time.Time `db:"stale_before"`
 }
 
 // TouchAdminTokens notes that tokens were used, unless a replica noted it a short while ago. A note from the future was

@@ -16,8 +16,8 @@ WHERE agent_sessions.zone_id = $1 AND agent_sessions.id = gone.parent_id
 `
 
 type DecrementAgentSessionChildrenParams struct {
-	ZoneID    string
-	ParentIds []string
+	ZoneID    string   `db:"zone_id"`
+	ParentIds []string `db:"parent_ids"`
 }
 
 // DecrementAgentSessionChildren takes ended children off their parents' count. A parent is named once for each.
@@ -40,16 +40,16 @@ RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS was
 `
 
 type TerminateAgentSessionsOfApplicationsParams struct {
-	Reason         string
-	ZoneID         string
-	ApplicationIds []string
+	Reason         string   `db:"reason"`
+	ZoneID         string   `db:"zone_id"`
+	ApplicationIds []string `db:"application_ids"`
 }
 
 type TerminateAgentSessionsOfApplicationsRow struct {
-	ID               string
-	ParentID         *string
-	SubjectSessionID string
-	Was              string
+	ID               string  `db:"id"`
+	ParentID         *string `db:"parent_id"`
+	SubjectSessionID string  `db:"subject_session_id"`
+	Was              string  `db:"was"`
 }
 
 // TerminateAgentSessionsOfApplications ends the live agent sessions of applications, and what descends from any of
@@ -87,15 +87,15 @@ RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS was
 `
 
 type TerminateAgentSessionsOfZoneParams struct {
-	Reason string
-	ZoneID string
+	Reason string `db:"reason"`
+	ZoneID string `db:"zone_id"`
 }
 
 type TerminateAgentSessionsOfZoneRow struct {
-	ID               string
-	ParentID         *string
-	SubjectSessionID string
-	Was              string
+	ID               string  `db:"id"`
+	ParentID         *string `db:"parent_id"`
+	SubjectSessionID string  `db:"subject_session_id"`
+	Was              string  `db:"was"`
 }
 
 func (q *Queries) TerminateAgentSessionsOfZone(ctx context.Context, arg TerminateAgentSessionsOfZoneParams) ([]TerminateAgentSessionsOfZoneRow, error) {

@@ -16,8 +16,8 @@ WHERE zone_id = $1 AND id = ANY ($2::text[])
 `
 
 type ArchiveApplicationsParams struct {
-	ZoneID string
-	Ids    []string
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
 }
 
 func (q *Queries) ArchiveApplications(ctx context.Context, arg ArchiveApplicationsParams) error {
@@ -42,8 +42,8 @@ SELECT zone_id, id, name, registration_method, client_secret_hash, traits, versi
 `
 
 type GetApplicationParams struct {
-	ZoneID string
-	ID     string
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
 }
 
 func (q *Queries) GetApplication(ctx context.Context, arg GetApplicationParams) (Application, error) {
@@ -72,13 +72,13 @@ RETURNING zone_id, id, name, registration_method, client_secret_hash, traits, ve
 `
 
 type InsertApplicationParams struct {
-	ZoneID             string
-	ID                 string
-	Name               string
-	RegistrationMethod string
-	ClientSecretHash   string
-	Traits             []string
-	ExpiresIn          *int64
+	ZoneID             string   `db:"zone_id"`
+	ID                 string   `db:"id"`
+	Name               string   `db:"name"`
+	RegistrationMethod string   `db:"registration_method"`
+	ClientSecretHash   string   `db:"client_secret_hash"`
+	Traits             []string `db:"traits"`
+	ExpiresIn          *int64   `db:"expires_in"`
 }
 
 func (q *Queries) InsertApplication(ctx context.Context, arg InsertApplicationParams) (Application, error) {
@@ -117,20 +117,20 @@ LIMIT $4
 `
 
 type ListApplicationsParams struct {
-	ZoneID     string
-	BeforeTime time.Time
-	BeforeID   string
-	RowLimit   int32
+	ZoneID     string    `db:"zone_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
 }
 
 type ListApplicationsRow struct {
-	ZoneID             string
-	ID                 string
-	Name               string
-	RegistrationMethod string
-	Traits             []string
-	CreatedAt          time.Time
-	ExpiresAt          *time.Time
+	ZoneID             string     `db:"zone_id"`
+	ID                 string     `db:"id"`
+	Name               string     `db:"name"`
+	RegistrationMethod string     `db:"registration_method"`
+	Traits             []string   `db:"traits"`
+	CreatedAt          time.Time  `db:"created_at"`
+	ExpiresAt          *time.Time `db:"expires_at"`
 }
 
 // ListApplications pages backwards in time, like every list. It reads what a list shows and no secret.
@@ -212,8 +212,8 @@ SELECT zone_id, id, name, registration_method, client_secret_hash, traits, versi
 `
 
 type LockApplicationParams struct {
-	ZoneID string
-	ID     string
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
 }
 
 func (q *Queries) LockApplication(ctx context.Context, arg LockApplicationParams) (Application, error) {
@@ -247,11 +247,11 @@ RETURNING zone_id, id, name, registration_method, client_secret_hash, traits, ve
 `
 
 type UpdateApplicationParams struct {
-	Name             *string
-	ClientSecretHash *string
-	Traits           []string
-	ZoneID           string
-	ID               string
+	Name             *string  `db:"name"`
+	ClientSecretHash *string  `db:"client_secret_hash"`
+	Traits           []string `db:"traits"`
+	ZoneID           string   `db:"zone_id"`
+	ID               string   `db:"id"`
 }
 
 func (q *Queries) UpdateApplication(ctx context.Context, arg UpdateApplicationParams) (Application, error) {

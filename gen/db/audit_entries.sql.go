@@ -20,20 +20,20 @@ FROM (SELECT unnest($9::text[]) AS zone_id, unnest($10::text[]) AS id, unnest($1
 `
 
 type InsertAuditEntriesParams struct {
-	RequestID   string
-	ActorID     *string
-	ActorName   string
-	ActorScope  *string
-	Operation   string
-	Method      string
-	Path        string
-	StatusCode  int32
-	ZoneIds     []string
-	Ids         []string
-	Actions     []string
-	EntityTypes []string
-	EntityIds   []string
-	Payloads    []string
+	RequestID   string   `db:"request_id"`
+	ActorID     *string  `db:"actor_id"`
+	ActorName   string   `db:"actor_name"`
+	ActorScope  *string  `db:"actor_scope"`
+	Operation   string   `db:"operation"`
+	Method      string   `db:"method"`
+	Path        string   `db:"path"`
+	StatusCode  int32    `db:"status_code"`
+	ZoneIds     []string `db:"zone_ids"`
+	Ids         []string `db:"ids"`
+	Actions     []string `db:"actions"`
+	EntityTypes []string `db:"entity_types"`
+	EntityIds   []string `db:"entity_ids"`
+	Payloads    []string `db:"payloads"`
 }
 
 // InsertAuditEntries writes all entries of one cause, in one statement however many there are.

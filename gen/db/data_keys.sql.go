@@ -19,8 +19,8 @@ RETURNING old.number
 `
 
 type DeleteRetiredDataKeysParams struct {
-	ZoneID string
-	Longer float64
+	ZoneID string  `db:"zone_id"`
+	Longer float64 `db:"longer"`
 }
 
 // DeleteRetiredDataKeys deletes a zone's keys that seal nothing and were retired longer ago than some seconds. One that was
@@ -50,9 +50,9 @@ SELECT number, wrapped_by, wrapped FROM data_keys WHERE zone_id = $1 AND retired
 `
 
 type GetDataKeyRow struct {
-	Number    int32
-	WrappedBy string
-	Wrapped   []byte
+	Number    int32  `db:"number"`
+	WrappedBy string `db:"wrapped_by"`
+	Wrapped   []byte `db:"wrapped"`
 }
 
 // GetDataKey is the key that seals a zone's secrets now.
@@ -81,10 +81,10 @@ ON CONFLICT DO NOTHING
 `
 
 type InsertDataKeyParams struct {
-	ZoneID    string
-	Number    int32
-	WrappedBy string
-	Wrapped   []byte
+	ZoneID    string `db:"zone_id"`
+	Number    int32  `db:"number"`
+	WrappedBy string `db:"wrapped_by"`
+	Wrapped   []byte `db:"wrapped"`
 }
 
 // InsertDataKey adds a key, unless somebody else was faster.
@@ -137,9 +137,9 @@ SELECT number, wrapped_by, wrapped FROM data_keys WHERE zone_id = $1 ORDER BY nu
 `
 
 type ListDataKeysRow struct {
-	Number    int32
-	WrappedBy string
-	Wrapped   []byte
+	Number    int32  `db:"number"`
+	WrappedBy string `db:"wrapped_by"`
+	Wrapped   []byte `db:"wrapped"`
 }
 
 func (q *Queries) ListDataKeys(ctx context.Context, zoneID string) ([]ListDataKeysRow, error) {
@@ -170,18 +170,18 @@ LIMIT $4
 `
 
 type ListSealedProviderGrantsParams struct {
-	AfterZone string
-	AfterKey  int32
-	AfterID   string
-	RowLimit  int32
+	AfterZone string `db:"after_zone"`
+	AfterKey  int32  `db:"after_key"`
+	AfterID   string `db:"after_id"`
+	RowLimit  int32  `db:"row_limit"`
 }
 
 type ListSealedProviderGrantsRow struct {
-	ZoneID       string
-	ID           string
-	AccessToken  []byte
-	RefreshToken []byte
-	DataKey      int32
+	ZoneID       string `db:"zone_id"`
+	ID           string `db:"id"`
+	AccessToken  []byte `db:"access_token"`
+	RefreshToken []byte `db:"refresh_token"`
+	DataKey      int32  `db:"data_key"`
 }
 
 // ListSealedProviderGrants walks through all that provider grants have sealed.
@@ -224,17 +224,17 @@ LIMIT $4
 `
 
 type ListSealedProvidersParams struct {
-	AfterZone string
-	AfterKey  int32
-	AfterID   string
-	RowLimit  int32
+	AfterZone string `db:"after_zone"`
+	AfterKey  int32  `db:"after_key"`
+	AfterID   string `db:"after_id"`
+	RowLimit  int32  `db:"row_limit"`
 }
 
 type ListSealedProvidersRow struct {
-	ZoneID       string
-	ID           string
-	SecretConfig []byte
-	DataKey      int32
+	ZoneID       string `db:"zone_id"`
+	ID           string `db:"id"`
+	SecretConfig []byte `db:"secret_config"`
+	DataKey      int32  `db:"data_key"`
 }
 
 // ListSealedProviders walks through all that providers have sealed.
@@ -276,13 +276,13 @@ LIMIT $2
 `
 
 type ListZonesWithOldDataKeyParams struct {
-	Before   time.Time
-	RowLimit int32
+	Before   time.Time `db:"before"`
+	RowLimit int32     `db:"row_limit"`
 }
 
 type ListZonesWithOldDataKeyRow struct {
-	ZoneID string
-	Number int32
+	ZoneID string `db:"zone_id"`
+	Number int32  `db:"number"`
 }
 
 // ListZonesWithOldDataKey is zones whose key is from before a moment, the oldest first.
@@ -314,8 +314,8 @@ LIMIT $2
 `
 
 type ListZonesWithRetiredDataKeyParams struct {
-	After    string
-	RowLimit int32
+	After    string `db:"after"`
+	RowLimit int32  `db:"row_limit"`
 }
 
 // ListZonesWithRetiredDataKey is zones that may still have something to reseal, in the order of their ids.
@@ -348,16 +348,16 @@ FOR NO KEY UPDATE
 `
 
 type LockDataKeysWrappedByParams struct {
-	WrappedBy []string
-	Passed    []string
-	RowLimit  int32
+	WrappedBy []string `db:"wrapped_by"`
+	Passed    []string `db:"passed"`
+	RowLimit  int32    `db:"row_limit"`
 }
 
 type LockDataKeysWrappedByRow struct {
-	ZoneID    string
-	Number    int32
-	WrappedBy string
-	Wrapped   []byte
+	ZoneID    string `db:"zone_id"`
+	Number    int32  `db:"number"`
+	WrappedBy string `db:"wrapped_by"`
+	Wrapped   []byte `db:"wrapped"`
 }
 
 // LockDataKeysWrappedBy holds some of the keys that other key-encryption keys wrap. It waits for none that a request seals
@@ -396,16 +396,16 @@ FOR NO KEY UPDATE
 `
 
 type LockProviderGrantsSealedBeforeParams struct {
-	ZoneID   string
-	Number   *int32
-	RowLimit int32
+	ZoneID   string `db:"zone_id"`
+	Number   *int32 `db:"number"`
+	RowLimit int32  `db:"row_limit"`
 }
 
 type LockProviderGrantsSealedBeforeRow struct {
-	ID           string
-	AccessToken  []byte
-	RefreshToken []byte
-	DataKey      int32
+	ID           string `db:"id"`
+	AccessToken  []byte `db:"access_token"`
+	RefreshToken []byte `db:"refresh_token"`
+	DataKey      int32  `db:"data_key"`
 }
 
 // LockProviderGrantsSealedBefore holds some provider grants of a zone whose tokens are sealed with an older key.
@@ -443,15 +443,15 @@ FOR NO KEY UPDATE
 `
 
 type LockProvidersSealedBeforeParams struct {
-	ZoneID   string
-	Number   *int32
-	RowLimit int32
+	ZoneID   string `db:"zone_id"`
+	Number   *int32 `db:"number"`
+	RowLimit int32  `db:"row_limit"`
 }
 
 type LockProvidersSealedBeforeRow struct {
-	ID           string
-	SecretConfig []byte
-	DataKey      int32
+	ID           string `db:"id"`
+	SecretConfig []byte `db:"secret_config"`
+	DataKey      int32  `db:"data_key"`
 }
 
 // LockProvidersSealedBefore holds some providers of a zone whose secrets are sealed with an older key.
@@ -480,10 +480,10 @@ UPDATE providers SET secret_config = $1, data_key = $2::integer WHERE zone_id = 
 `
 
 type ResealProviderParams struct {
-	SecretConfig []byte
-	DataKey      int32
-	ZoneID       string
-	ID           string
+	SecretConfig []byte `db:"secret_config"`
+	DataKey      int32  `db:"data_key"`
+	ZoneID       string `db:"zone_id"`
+	ID           string `db:"id"`
 }
 
 func (q *Queries) ResealProvider(ctx context.Context, arg ResealProviderParams) error {
@@ -502,11 +502,11 @@ WHERE zone_id = $4 AND id = $5
 `
 
 type ResealProviderGrantParams struct {
-	AccessToken  []byte
-	RefreshToken []byte
-	DataKey      int32
-	ZoneID       string
-	ID           string
+	AccessToken  []byte `db:"access_token"`
+	RefreshToken []byte `db:"refresh_token"`
+	DataKey      int32  `db:"data_key"`
+	ZoneID       string `db:"zone_id"`
+	ID           string `db:"id"`
 }
 
 func (q *Queries) ResealProviderGrant(ctx context.Context, arg ResealProviderGrantParams) error {
@@ -525,8 +525,8 @@ UPDATE data_keys SET retired_at = now() WHERE zone_id = $1 AND number = $2 AND r
 `
 
 type RetireDataKeyParams struct {
-	ZoneID string
-	Number int32
+	ZoneID string `db:"zone_id"`
+	Number int32  `db:"number"`
 }
 
 // RetireDataKey ends a key's time, unless somebody else was faster.
@@ -543,10 +543,10 @@ UPDATE data_keys SET wrapped_by = $1, wrapped = $2 WHERE zone_id = $3 AND number
 `
 
 type RewrapDataKeyParams struct {
-	WrappedBy string
-	Wrapped   []byte
-	ZoneID    string
-	Number    int32
+	WrappedBy string `db:"wrapped_by"`
+	Wrapped   []byte `db:"wrapped"`
+	ZoneID    string `db:"zone_id"`
+	Number    int32  `db:"number"`
 }
 
 func (q *Queries) RewrapDataKey(ctx context.Context, arg RewrapDataKeyParams) error {

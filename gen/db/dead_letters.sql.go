@@ -42,9 +42,9 @@ LIMIT $3
 `
 
 type ListDeadLettersParams struct {
-	BeforeTime time.Time
-	BeforeID   string
-	RowLimit   int32
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
 }
 
 // ListDeadLetters pages backwards in time, like every list.

@@ -30,13 +30,13 @@ RETURNING id, target_session_id
 `
 
 type RevokeDelegationEdgesOfParams struct {
-	ZoneID          string
-	AgentSessionIds []string
+	ZoneID          string   `db:"zone_id"`
+	AgentSessionIds []string `db:"agent_session_ids"`
 }
 
 type RevokeDelegationEdgesOfRow struct {
-	ID              string
-	TargetSessionID string
+	ID              string `db:"id"`
+	TargetSessionID string `db:"target_session_id"`
 }
 
 // RevokeDelegationEdgesOf ends the active edges that begin or end at agent sessions.
@@ -67,8 +67,8 @@ RETURNING id, target_session_id
 `
 
 type RevokeDelegationEdgesOfZoneRow struct {
-	ID              string
-	TargetSessionID string
+	ID              string `db:"id"`
+	TargetSessionID string `db:"target_session_id"`
 }
 
 func (q *Queries) RevokeDelegationEdgesOfZone(ctx context.Context, zoneID string) ([]RevokeDelegationEdgesOfZoneRow, error) {

@@ -15,14 +15,14 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 `
 
 type InsertAgentSessionParams struct {
-	ZoneID           string
-	ID               string
-	ApplicationID    string
-	SubjectSessionID string
-	ParentID         *string
-	Labels           []string
-	Depth            int32
-	ChildCount       int32
+	ZoneID           string   `db:"zone_id"`
+	ID               string   `db:"id"`
+	ApplicationID    string   `db:"application_id"`
+	SubjectSessionID string   `db:"subject_session_id"`
+	ParentID         *string  `db:"parent_id"`
+	Labels           []string `db:"labels"`
+	Depth            int32    `db:"depth"`
+	ChildCount       int32    `db:"child_count"`
 }
 
 func (q *Queries) InsertAgentSession(ctx context.Context, arg InsertAgentSessionParams) error {
@@ -45,13 +45,13 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, now() + interval '1 hour')
 `
 
 type InsertDelegationEdgeParams struct {
-	ZoneID                string
-	ID                    string
-	SourceSessionID       string
-	TargetSessionID       string
-	IssuerApplicationID   string
-	ReceiverApplicationID string
-	Scopes                []string
+	ZoneID                string   `db:"zone_id"`
+	ID                    string   `db:"id"`
+	SourceSessionID       string   `db:"source_session_id"`
+	TargetSessionID       string   `db:"target_session_id"`
+	IssuerApplicationID   string   `db:"issuer_application_id"`
+	ReceiverApplicationID string   `db:"receiver_application_id"`
+	Scopes                []string `db:"scopes"`
 }
 
 func (q *Queries) InsertDelegationEdge(ctx context.Context, arg InsertDelegationEdgeParams) error {
@@ -74,11 +74,11 @@ VALUES ($1, $2, $3, $4, $5, now() + interval '1 hour')
 `
 
 type InsertSessionParams struct {
-	ZoneID      string
-	ID          string
-	SessionType string
-	SubjectID   *string
-	ParentID    *string
+	ZoneID      string  `db:"zone_id"`
+	ID          string  `db:"id"`
+	SessionType string  `db:"session_type"`
+	SubjectID   *string `db:"subject_id"`
+	ParentID    *string `db:"parent_id"`
 }
 
 // What no operation writes yet, for the demo. The service's role may not run these; the owner's may.

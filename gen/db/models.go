@@ -10,199 +10,199 @@ import (
 )
 
 type AdminToken struct {
-	ZoneID      string
-	OfZone      *string
-	ID          string
-	Name        string
-	Capability  string
-	CreatedBy   string
-	TokenSHA256 []byte
-	CreatedAt   time.Time
-	ExpiresAt   *time.Time
-	LastUsedAt  *time.Time
-	RevokedAt   *time.Time
+	ZoneID      string     `db:"zone_id"`
+	OfZone      *string    `db:"of_zone"`
+	ID          string     `db:"id"`
+	Name        string     `db:"name"`
+	Capability  string     `db:"capability"`
+	CreatedBy   string     `db:"created_by"`
+	TokenSHA256 []byte     `db:"token_sha256"`
+	CreatedAt   time.Time  `db:"created_at"`
+	ExpiresAt   *time.Time `db:"expires_at"`
+	LastUsedAt  *time.Time `db:"last_used_at"`
+	RevokedAt   *time.Time `db:"revoked_at"`
 }
 
 type AgentSession struct {
-	ZoneID            string
-	ID                string
-	ApplicationID     string
-	ParentID          *string
-	SubjectSessionID  string
-	Status            string
-	Lifecycle         string
-	Labels            []string
-	Depth             int32
-	MaxChildren       int32
-	ChildCount        int32
-	TtlSeconds        *int32
-	SpawnedAt         time.Time
-	LastActiveAt      time.Time
-	UpdatedAt         time.Time
-	TerminatedAt      *time.Time
-	TerminationReason *string
+	ZoneID            string     `db:"zone_id"`
+	ID                string     `db:"id"`
+	ApplicationID     string     `db:"application_id"`
+	ParentID          *string    `db:"parent_id"`
+	SubjectSessionID  string     `db:"subject_session_id"`
+	Status            string     `db:"status"`
+	Lifecycle         string     `db:"lifecycle"`
+	Labels            []string   `db:"labels"`
+	Depth             int32      `db:"depth"`
+	MaxChildren       int32      `db:"max_children"`
+	ChildCount        int32      `db:"child_count"`
+	TtlSeconds        *int32     `db:"ttl_seconds"`
+	SpawnedAt         time.Time  `db:"spawned_at"`
+	LastActiveAt      time.Time  `db:"last_active_at"`
+	UpdatedAt         time.Time  `db:"updated_at"`
+	TerminatedAt      *time.Time `db:"terminated_at"`
+	TerminationReason *string    `db:"termination_reason"`
 }
 
 type Application struct {
-	ZoneID             string
-	ID                 string
-	Name               string
-	RegistrationMethod string
-	ClientSecretHash   string
-	Traits             []string
-	Version            int64
-	CreatedAt          time.Time
-	UpdatedAt          time.Time
-	ExpiresAt          *time.Time
-	ArchivedAt         *time.Time
+	ZoneID             string     `db:"zone_id"`
+	ID                 string     `db:"id"`
+	Name               string     `db:"name"`
+	RegistrationMethod string     `db:"registration_method"`
+	ClientSecretHash   string     `db:"client_secret_hash"`
+	Traits             []string   `db:"traits"`
+	Version            int64      `db:"version"`
+	CreatedAt          time.Time  `db:"created_at"`
+	UpdatedAt          time.Time  `db:"updated_at"`
+	ExpiresAt          *time.Time `db:"expires_at"`
+	ArchivedAt         *time.Time `db:"archived_at"`
 }
 
 type AuditEntry struct {
-	ZoneID     string
-	ID         string
-	RequestID  string
-	ActorID    *string
-	ActorName  string
-	ActorScope *string
-	Operation  string
-	Action     string
-	Method     string
-	Path       string
-	EntityType *string
-	EntityID   *string
-	StatusCode int32
-	Payload    string
-	OccurredAt time.Time
+	ZoneID     string    `db:"zone_id"`
+	ID         string    `db:"id"`
+	RequestID  string    `db:"request_id"`
+	ActorID    *string   `db:"actor_id"`
+	ActorName  string    `db:"actor_name"`
+	ActorScope *string   `db:"actor_scope"`
+	Operation  string    `db:"operation"`
+	Action     string    `db:"action"`
+	Method     string    `db:"method"`
+	Path       string    `db:"path"`
+	EntityType *string   `db:"entity_type"`
+	EntityID   *string   `db:"entity_id"`
+	StatusCode int32     `db:"status_code"`
+	Payload    string    `db:"payload"`
+	OccurredAt time.Time `db:"occurred_at"`
 }
 
 type DataKey struct {
-	ZoneID    string
-	Number    int32
-	WrappedBy string
-	Wrapped   []byte
-	CreatedAt time.Time
-	RetiredAt *time.Time
+	ZoneID    string     `db:"zone_id"`
+	Number    int32      `db:"number"`
+	WrappedBy string     `db:"wrapped_by"`
+	Wrapped   []byte     `db:"wrapped"`
+	CreatedAt time.Time  `db:"created_at"`
+	RetiredAt *time.Time `db:"retired_at"`
 }
 
 type DelegationEdge struct {
-	ZoneID                string
-	ID                    string
-	SourceSessionID       string
-	TargetSessionID       string
-	IssuerApplicationID   string
-	ReceiverApplicationID string
-	ParentEdgeID          *string
-	ResourceID            *string
-	Scopes                []string
-	Constraints           json.RawMessage
-	Status                string
-	EdgeVersion           int64
-	ExpiresAt             time.Time
-	CreatedAt             time.Time
-	UpdatedAt             time.Time
-	RevokedAt             *time.Time
+	ZoneID                string          `db:"zone_id"`
+	ID                    string          `db:"id"`
+	SourceSessionID       string          `db:"source_session_id"`
+	TargetSessionID       string          `db:"target_session_id"`
+	IssuerApplicationID   string          `db:"issuer_application_id"`
+	ReceiverApplicationID string          `db:"receiver_application_id"`
+	ParentEdgeID          *string         `db:"parent_edge_id"`
+	ResourceID            *string         `db:"resource_id"`
+	Scopes                []string        `db:"scopes"`
+	Constraints           json.RawMessage `db:"constraints"`
+	Status                string          `db:"status"`
+	EdgeVersion           int64           `db:"edge_version"`
+	ExpiresAt             time.Time       `db:"expires_at"`
+	CreatedAt             time.Time       `db:"created_at"`
+	UpdatedAt             time.Time       `db:"updated_at"`
+	RevokedAt             *time.Time      `db:"revoked_at"`
 }
 
 type DelegationGraphEpoch struct {
-	ZoneID string
-	Epoch  int64
+	ZoneID string `db:"zone_id"`
+	Epoch  int64  `db:"epoch"`
 }
 
 type Outbox struct {
-	ZoneID       string
-	ID           string
-	Seq          int64
-	Stream       string
-	Fields       json.RawMessage
-	RequestID    string
-	Traceparent  *string
-	Attempts     int32
-	LastError    *string
-	CreatedAt    time.Time
-	DispatchedAt *time.Time
-	DeadAt       *time.Time
+	ZoneID       string          `db:"zone_id"`
+	ID           string          `db:"id"`
+	Seq          int64           `db:"seq"`
+	Stream       string          `db:"stream"`
+	Fields       json.RawMessage `db:"fields"`
+	RequestID    string          `db:"request_id"`
+	Traceparent  *string         `db:"traceparent"`
+	Attempts     int32           `db:"attempts"`
+	LastError    *string         `db:"last_error"`
+	CreatedAt    time.Time       `db:"created_at"`
+	DispatchedAt *time.Time      `db:"dispatched_at"`
+	DeadAt       *time.Time      `db:"dead_at"`
 }
 
 type Provider struct {
-	ZoneID           string
-	ID               string
-	Name             string
-	Identifier       string
-	Kind             string
-	ConfigJSON       json.RawMessage
-	SecretConfigKeys []string
-	SecretConfig     []byte
-	DataKey          *int32
-	Version          int64
-	CreatedAt        time.Time
-	UpdatedAt        time.Time
-	ArchivedAt       *time.Time
+	ZoneID           string          `db:"zone_id"`
+	ID               string          `db:"id"`
+	Name             string          `db:"name"`
+	Identifier       string          `db:"identifier"`
+	Kind             string          `db:"kind"`
+	ConfigJSON       json.RawMessage `db:"config_json"`
+	SecretConfigKeys []string        `db:"secret_config_keys"`
+	SecretConfig     []byte          `db:"secret_config"`
+	DataKey          *int32          `db:"data_key"`
+	Version          int64           `db:"version"`
+	CreatedAt        time.Time       `db:"created_at"`
+	UpdatedAt        time.Time       `db:"updated_at"`
+	ArchivedAt       *time.Time      `db:"archived_at"`
 }
 
 type ProviderGrant struct {
-	ZoneID              string
-	ID                  string
-	UserID              string
-	ResourceID          string
-	ProviderID          string
-	Scopes              []string
-	Status              string
-	AccessToken         []byte
-	RefreshToken        []byte
-	DataKey             *int32
-	RefreshTokenVersion int64
-	RefreshedAt         *time.Time
-	ExpiresAt           *time.Time
-	CreatedAt           time.Time
-	UpdatedAt           time.Time
+	ZoneID              string     `db:"zone_id"`
+	ID                  string     `db:"id"`
+	UserID              string     `db:"user_id"`
+	ResourceID          string     `db:"resource_id"`
+	ProviderID          string     `db:"provider_id"`
+	Scopes              []string   `db:"scopes"`
+	Status              string     `db:"status"`
+	AccessToken         []byte     `db:"access_token"`
+	RefreshToken        []byte     `db:"refresh_token"`
+	DataKey             *int32     `db:"data_key"`
+	RefreshTokenVersion int64      `db:"refresh_token_version"`
+	RefreshedAt         *time.Time `db:"refreshed_at"`
+	ExpiresAt           *time.Time `db:"expires_at"`
+	CreatedAt           time.Time  `db:"created_at"`
+	UpdatedAt           time.Time  `db:"updated_at"`
 }
 
 type Resource struct {
-	ZoneID               string
-	ID                   string
-	Name                 string
-	Identifier           string
-	UpstreamURL          *string
-	Scopes               []string
-	CredentialProviderID string
-	GatewayApplicationID *string
-	Operations           json.RawMessage
-	OperationEnforcement string
-	Version              int64
-	CreatedAt            time.Time
-	UpdatedAt            time.Time
-	ArchivedAt           *time.Time
+	ZoneID               string          `db:"zone_id"`
+	ID                   string          `db:"id"`
+	Name                 string          `db:"name"`
+	Identifier           string          `db:"identifier"`
+	UpstreamURL          *string         `db:"upstream_url"`
+	Scopes               []string        `db:"scopes"`
+	CredentialProviderID string          `db:"credential_provider_id"`
+	GatewayApplicationID *string         `db:"gateway_application_id"`
+	Operations           json.RawMessage `db:"operations"`
+	OperationEnforcement string          `db:"operation_enforcement"`
+	Version              int64           `db:"version"`
+	CreatedAt            time.Time       `db:"created_at"`
+	UpdatedAt            time.Time       `db:"updated_at"`
+	ArchivedAt           *time.Time      `db:"archived_at"`
 }
 
 type ResourceTotal struct {
-	ZoneID          string
-	Live            int64
-	BindingRevision int64
+	ZoneID          string `db:"zone_id"`
+	Live            int64  `db:"live"`
+	BindingRevision int64  `db:"binding_revision"`
 }
 
 type Session struct {
-	ZoneID          string
-	ID              string
-	SessionType     string
-	SubjectID       *string
-	ParentID        *string
-	Status          string
-	ExpiresAt       time.Time
-	AuthenticatedAt time.Time
-	CreatedAt       time.Time
-	RevokedAt       *time.Time
-	RevokedReason   *string
+	ZoneID          string     `db:"zone_id"`
+	ID              string     `db:"id"`
+	SessionType     string     `db:"session_type"`
+	SubjectID       *string    `db:"subject_id"`
+	ParentID        *string    `db:"parent_id"`
+	Status          string     `db:"status"`
+	ExpiresAt       time.Time  `db:"expires_at"`
+	AuthenticatedAt time.Time  `db:"authenticated_at"`
+	CreatedAt       time.Time  `db:"created_at"`
+	RevokedAt       *time.Time `db:"revoked_at"`
+	RevokedReason   *string    `db:"revoked_reason"`
 }
 
 type Zone struct {
-	ID                    string
-	Name                  string
-	Slug                  string
-	Reserved              bool
-	DCREnabled            bool
-	OperatorCoauthorBadge bool
-	Version               int64
-	CreatedAt             time.Time
-	UpdatedAt             time.Time
-	ArchivedAt            *time.Time
+	ID                    string     `db:"id"`
+	Name                  string     `db:"name"`
+	Slug                  string     `db:"slug"`
+	Reserved              bool       `db:"reserved"`
+	DCREnabled            bool       `db:"dcr_enabled"`
+	OperatorCoauthorBadge bool       `db:"operator_coauthor_badge"`
+	Version               int64      `db:"version"`
+	CreatedAt             time.Time  `db:"created_at"`
+	UpdatedAt             time.Time  `db:"updated_at"`
+	ArchivedAt            *time.Time `db:"archived_at"`
 }

@@ -30,10 +30,10 @@ SELECT
 `
 
 type GetOutboxStatRow struct {
-	Pending              int64
-	Dead                 int64
-	OldestPendingSeconds float64
-	OldestDeadSeconds    float64
+	Pending              int64   `db:"pending"`
+	Dead                 int64   `db:"dead"`
+	OldestPendingSeconds float64 `db:"oldest_pending_seconds"`
+	OldestDeadSeconds    float64 `db:"oldest_dead_seconds"`
 }
 
 // GetOutboxStat counts pending and dead events from their partial indexes; dispatched events are not read.
@@ -58,12 +58,12 @@ ORDER BY e.n
 `
 
 type InsertOutboxParams struct {
-	RequestID   string
-	Traceparent *string
-	Ids         []string
-	ZoneIds     []string
-	Streams     []string
-	Fields      []string
+	RequestID   string   `db:"request_id"`
+	Traceparent *string  `db:"traceparent"`
+	Ids         []string `db:"ids"`
+	ZoneIds     []string `db:"zone_ids"`
+	Streams     []string `db:"streams"`
+	Fields      []string `db:"fields"`
 }
 
 // InsertOutbox inserts the events of a transaction in the order in which they are given: seq is drawn row by row.
@@ -89,19 +89,19 @@ LIMIT $2
 `
 
 type ListPendingOutboxParams struct {
-	PausedZones []string
-	RowLimit    int32
+	PausedZones []string `db:"paused_zones"`
+	RowLimit    int32    `db:"row_limit"`
 }
 
 type ListPendingOutboxRow struct {
-	ZoneID      string
-	ID          string
-	Seq         int64
-	Stream      string
-	Fields      json.RawMessage
-	Attempts    int32
-	Traceparent *string
-	AgeSeconds  float64
+	ZoneID      string          `db:"zone_id"`
+	ID          string          `db:"id"`
+	Seq         int64           `db:"seq"`
+	Stream      string          `db:"stream"`
+	Fields      json.RawMessage `db:"fields"`
+	Attempts    int32           `db:"attempts"`
+	Traceparent *string         `db:"traceparent"`
+	AgeSeconds  float64         `db:"age_seconds"`
 }
 
 // ListPendingOutbox lists the next events to publish, in order, without those of paused zones. The two conditions are
@@ -153,8 +153,8 @@ DELETE FROM outbox WHERE (zone_id, id) IN (
 `
 
 type PurgeOutboxParams struct {
-	Before   time.Time
-	RowLimit int32
+	Before   time.Time `db:"before"`
+	RowLimit int32     `db:"row_limit"`
 }
 
 // PurgeOutbox deletes a batch of dispatched events, oldest first.
@@ -174,9 +174,9 @@ WHERE outbox.seq = rejected.seq AND dispatched_at IS NULL AND dead_at IS NULL
 `
 
 type RejectOutboxParams struct {
-	MaxAttempts int32
-	Seqs        []int64
-	Errors      []string
+	MaxAttempts int32    `db:"max_attempts"`
+	Seqs        []int64  `db:"seqs"`
+	Errors      []string `db:"errors"`
 }
 
 // RejectOutbox counts a failed attempt of each event and keeps its error; an event without attempts left becomes a dead

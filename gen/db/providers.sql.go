@@ -18,8 +18,8 @@ WHERE zone_id = $1 AND id = $2
 `
 
 type ArchiveProviderParams struct {
-	ZoneID string
-	ID     string
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
 }
 
 // ArchiveProvider erases its secrets too.
@@ -35,11 +35,11 @@ ON CONFLICT (zone_id, id) DO UPDATE SET
 `
 
 type EnsureProviderParams struct {
-	ZoneID     string
-	ID         string
-	Name       string
-	Identifier string
-	Kind       string
+	ZoneID     string `db:"zone_id"`
+	ID         string `db:"id"`
+	Name       string `db:"name"`
+	Identifier string `db:"identifier"`
+	Kind       string `db:"kind"`
 }
 
 // EnsureProvider adds a provider that holds nothing, or brings it back if it was archived.
@@ -66,8 +66,8 @@ WHERE NOT EXISTS (SELECT FROM providers WHERE providers.zone_id = $1 AND provide
 `
 
 type GetAvailableProviderIdentifierParams struct {
-	ZoneID string
-	Base   string
+	ZoneID string `db:"zone_id"`
+	Base   string `db:"base"`
 }
 
 // GetAvailableProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like GetAvailableZoneSlug.
@@ -83,8 +83,8 @@ SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, sec
 `
 
 type GetProviderParams struct {
-	ZoneID string
-	ID     string
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
 }
 
 func (q *Queries) GetProvider(ctx context.Context, arg GetProviderParams) (Provider, error) {
@@ -116,15 +116,15 @@ RETURNING zone_id, id, name, identifier, kind, config_json, secret_config_keys, 
 `
 
 type InsertProviderParams struct {
-	ZoneID           string
-	ID               string
-	Name             string
-	Identifier       string
-	Kind             string
-	ConfigJSON       json.RawMessage
-	SecretConfigKeys []string
-	SecretConfig     []byte
-	DataKey          *int32
+	ZoneID           string          `db:"zone_id"`
+	ID               string          `db:"id"`
+	Name             string          `db:"name"`
+	Identifier       string          `db:"identifier"`
+	Kind             string          `db:"kind"`
+	ConfigJSON       json.RawMessage `db:"config_json"`
+	SecretConfigKeys []string        `db:"secret_config_keys"`
+	SecretConfig     []byte          `db:"secret_config"`
+	DataKey          *int32          `db:"data_key"`
 }
 
 // InsertProvider answers no row when a live provider has the identifier, so that another can be tried in the same
@@ -165,8 +165,8 @@ SELECT EXISTS (SELECT FROM resources WHERE zone_id = $1 AND credential_provider_
 `
 
 type IsProviderInUseParams struct {
-	ZoneID     string
-	ProviderID string
+	ZoneID     string `db:"zone_id"`
+	ProviderID string `db:"provider_id"`
 }
 
 func (q *Queries) IsProviderInUse(ctx context.Context, arg IsProviderInUseParams) (bool, error) {
@@ -185,22 +185,22 @@ LIMIT $4
 `
 
 type ListProvidersParams struct {
-	ZoneID     string
-	BeforeTime time.Time
-	BeforeID   string
-	RowLimit   int32
+	ZoneID     string    `db:"zone_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
 }
 
 type ListProvidersRow struct {
-	ZoneID           string
-	ID               string
-	Name             string
-	Identifier       string
-	Kind             string
-	ConfigJSON       json.RawMessage
-	SecretConfigKeys []string
-	CreatedAt        time.Time
-	UpdatedAt        time.Time
+	ZoneID           string          `db:"zone_id"`
+	ID               string          `db:"id"`
+	Name             string          `db:"name"`
+	Identifier       string          `db:"identifier"`
+	Kind             string          `db:"kind"`
+	ConfigJSON       json.RawMessage `db:"config_json"`
+	SecretConfigKeys []string        `db:"secret_config_keys"`
+	CreatedAt        time.Time       `db:"created_at"`
+	UpdatedAt        time.Time       `db:"updated_at"`
 }
 
 // ListProviders pages backwards in time, like every list. It reads what a list shows and nothing sealed.
@@ -244,8 +244,8 @@ SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, sec
 `
 
 type LockProviderParams struct {
-	ZoneID string
-	ID     string
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
 }
 
 func (q *Queries) LockProvider(ctx context.Context, arg LockProviderParams) (Provider, error) {
@@ -274,13 +274,13 @@ SELECT id, kind FROM providers WHERE zone_id = $1 AND identifier = $2 AND archiv
 `
 
 type LockProviderByIdentifierSharedParams struct {
-	ZoneID     string
-	Identifier string
+	ZoneID     string `db:"zone_id"`
+	Identifier string `db:"identifier"`
 }
 
 type LockProviderByIdentifierSharedRow struct {
-	ID   string
-	Kind string
+	ID   string `db:"id"`
+	Kind string `db:"kind"`
 }
 
 func (q *Queries) LockProviderByIdentifierShared(ctx context.Context, arg LockProviderByIdentifierSharedParams) (LockProviderByIdentifierSharedRow, error) {
@@ -295,8 +295,8 @@ SELECT kind FROM providers WHERE zone_id = $1 AND id = $2 AND archived_at IS NUL
 `
 
 type LockProviderSharedParams struct {
-	ZoneID string
-	ID     string
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
 }
 
 // LockProviderShared keeps a live provider from being archived or changed while something comes to name it.
@@ -314,8 +314,8 @@ RETURNING id
 `
 
 type RevokeProviderGrantsOfProviderParams struct {
-	ZoneID     string
-	ProviderID string
+	ZoneID     string `db:"zone_id"`
+	ProviderID string `db:"provider_id"`
 }
 
 // RevokeProviderGrantsOfProvider erases what the grants hold.
@@ -355,15 +355,15 @@ RETURNING zone_id, id, name, identifier, kind, config_json, secret_config_keys, 
 `
 
 type UpdateProviderParams struct {
-	Name             string
-	Identifier       string
-	Kind             string
-	ConfigJSON       json.RawMessage
-	SecretConfigKeys []string
-	SecretConfig     []byte
-	DataKey          *int32
-	ZoneID           string
-	ID               string
+	Name             string          `db:"name"`
+	Identifier       string          `db:"identifier"`
+	Kind             string          `db:"kind"`
+	ConfigJSON       json.RawMessage `db:"config_json"`
+	SecretConfigKeys []string        `db:"secret_config_keys"`
+	SecretConfig     []byte          `db:"secret_config"`
+	DataKey          *int32          `db:"data_key"`
+	ZoneID           string          `db:"zone_id"`
+	ID               string          `db:"id"`
 }
 
 func (q *Queries) UpdateProvider(ctx context.Context, arg UpdateProviderParams) (Provider, error) {

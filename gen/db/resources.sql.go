@@ -17,8 +17,8 @@ WHERE zone_id = $1 AND id = $2
 `
 
 type ArchiveResourceParams struct {
-	ZoneID string
-	ID     string
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
 }
 
 func (q *Queries) ArchiveResource(ctx context.Context, arg ArchiveResourceParams) error {
@@ -40,8 +40,8 @@ UPDATE resource_totals SET live = live - 1, binding_revision = binding_revision 
 `
 
 type DecrementResourceCountParams struct {
-	Bindings int64
-	ZoneID   string
+	Bindings int64  `db:"bindings"`
+	ZoneID   string `db:"zone_id"`
 }
 
 func (q *Queries) DecrementResourceCount(ctx context.Context, arg DecrementResourceCountParams) error {
@@ -61,8 +61,8 @@ WHERE NOT EXISTS (SELECT FROM resources WHERE resources.zone_id = $1 AND resourc
 `
 
 type GetAvailableResourceIdentifierParams struct {
-	ZoneID string
-	Base   string
+	ZoneID string `db:"zone_id"`
+	Base   string `db:"base"`
 }
 
 // GetAvailableResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like GetAvailableZoneSlug.
@@ -78,8 +78,8 @@ SELECT zone_id, id, name, identifier, upstream_url, scopes, credential_provider_
 `
 
 type GetResourceParams struct {
-	ZoneID string
-	ID     string
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
 }
 
 func (q *Queries) GetResource(ctx context.Context, arg GetResourceParams) (Resource, error) {
@@ -111,9 +111,9 @@ WHERE t.live < $3
 `
 
 type IncrementResourceCountParams struct {
-	ZoneID       string
-	Bindings     int64
-	MaxResources int64
+	ZoneID       string `db:"zone_id"`
+	Bindings     int64  `db:"bindings"`
+	MaxResources int64  `db:"max_resources"`
 }
 
 // IncrementResourceCount counts a new resource, and a new binding if there is one. It answers no row when the zone is full.
@@ -133,16 +133,16 @@ RETURNING zone_id, id, name, identifier, upstream_url, scopes, credential_provid
 `
 
 type InsertResourceParams struct {
-	ZoneID               string
-	ID                   string
-	Name                 string
-	Identifier           string
-	UpstreamURL          *string
-	Scopes               []string
-	CredentialProviderID string
-	GatewayApplicationID *string
-	Operations           json.RawMessage
-	OperationEnforcement string
+	ZoneID               string          `db:"zone_id"`
+	ID                   string          `db:"id"`
+	Name                 string          `db:"name"`
+	Identifier           string          `db:"identifier"`
+	UpstreamURL          *string         `db:"upstream_url"`
+	Scopes               []string        `db:"scopes"`
+	CredentialProviderID string          `db:"credential_provider_id"`
+	GatewayApplicationID *string         `db:"gateway_application_id"`
+	Operations           json.RawMessage `db:"operations"`
+	OperationEnforcement string          `db:"operation_enforcement"`
 }
 
 // InsertResource answers no row when a live resource has the identifier, so that another can be tried in the same
@@ -189,11 +189,11 @@ LIMIT $5
 `
 
 type ListResourcesParams struct {
-	ZoneID             string
-	ExcludedIdentifier string
-	BeforeTime         time.Time
-	BeforeID           string
-	RowLimit           int32
+	ZoneID             string    `db:"zone_id"`
+	ExcludedIdentifier string    `db:"excluded_identifier"`
+	BeforeTime         time.Time `db:"before_time"`
+	BeforeID           string    `db:"before_id"`
+	RowLimit           int32     `db:"row_limit"`
 }
 
 // ListResources pages backwards in time, like every list. Hidden is an identifier that the caller may not see, or ”.
@@ -250,14 +250,14 @@ SELECT coalesce((SELECT id FROM provider), '')::text AS provider_id, coalesce((S
 `
 
 type LockReferencesSharedParams struct {
-	ZoneID        string
-	ProviderID    string
-	ApplicationID string
+	ZoneID        string `db:"zone_id"`
+	ProviderID    string `db:"provider_id"`
+	ApplicationID string `db:"application_id"`
 }
 
 type LockReferencesSharedRow struct {
-	ProviderID         string
-	RegistrationMethod string
+	ProviderID         string `db:"provider_id"`
+	RegistrationMethod string `db:"registration_method"`
 }
 
 // LockReferencesShared keeps a live provider and a live application from being archived while a resource comes to name them. What there is
@@ -274,8 +274,8 @@ SELECT zone_id, id, name, identifier, upstream_url, scopes, credential_provider_
 `
 
 type LockResourceParams struct {
-	ZoneID string
-	ID     string
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
 }
 
 func (q *Queries) LockResource(ctx context.Context, arg LockResourceParams) (Resource, error) {
@@ -307,8 +307,8 @@ RETURNING id
 `
 
 type UnbindResourcesParams struct {
-	ZoneID        string
-	ApplicationID *string
+	ZoneID        string  `db:"zone_id"`
+	ApplicationID *string `db:"application_id"`
 }
 
 // UnbindResources takes an application from the resources that it exchanges tokens for.
@@ -349,17 +349,17 @@ RETURNING zone_id, id, name, identifier, upstream_url, scopes, credential_provid
 `
 
 type UpdateResourceParams struct {
-	Name                 string
-	Identifier           string
-	UpstreamURL          *string
-	Scopes               []string
-	CredentialProviderID string
-	GatewayApplicationID *string
-	Operations           json.RawMessage
-	OperationEnforcement string
-	Touched              bool
-	ZoneID               string
-	ID                   string
+	Name                 string          `db:"name"`
+	Identifier           string          `db:"identifier"`
+	UpstreamURL          *string         `db:"upstream_url"`
+	Scopes               []string        `db:"scopes"`
+	CredentialProviderID string          `db:"credential_provider_id"`
+	GatewayApplicationID *string         `db:"gateway_application_id"`
+	Operations           json.RawMessage `db:"operations"`
+	OperationEnforcement string          `db:"operation_enforcement"`
+	Touched              bool            `db:"touched"`
+	ZoneID               string          `db:"zone_id"`
+	ID                   string          `db:"id"`
 }
 
 // UpdateResource leaves updated_at alone where only the binding to an application changed (contract: resources.md).

@@ -22,9 +22,9 @@ RETURNING id
 `
 
 type RevokeSessionsOfApplicationsParams struct {
-	Reason         string
-	ZoneID         string
-	ApplicationIds []string
+	Reason         string   `db:"reason"`
+	ZoneID         string   `db:"zone_id"`
+	ApplicationIds []string `db:"application_ids"`
 }
 
 // RevokeSessionsOfApplications ends the active sessions of applications, and what descends from any session of theirs: a
@@ -56,8 +56,8 @@ RETURNING id
 `
 
 type RevokeSessionsOfZoneParams struct {
-	Reason string
-	ZoneID string
+	Reason string `db:"reason"`
+	ZoneID string `db:"zone_id"`
 }
 
 func (q *Queries) RevokeSessionsOfZone(ctx context.Context, arg RevokeSessionsOfZoneParams) ([]string, error) {

@@ -71,9 +71,9 @@ WHERE zones.id = $1 AND zones.archived_at IS NULL
 `
 
 type GetZoneDCRStatusRow struct {
-	ID                  string
-	DCREnabled          bool
-	LiveDCRApplications int64
+	ID                  string `db:"id"`
+	DCREnabled          bool   `db:"dcr_enabled"`
+	LiveDCRApplications int64  `db:"live_dcr_applications"`
 }
 
 func (q *Queries) GetZoneDCRStatus(ctx context.Context, id string) (GetZoneDCRStatusRow, error) {
@@ -91,11 +91,11 @@ RETURNING id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, versio
 `
 
 type InsertZoneParams struct {
-	ID         string
-	Name       string
-	Slug       string
-	Reserved   bool
-	DCREnabled bool
+	ID         string `db:"id"`
+	Name       string `db:"name"`
+	Slug       string `db:"slug"`
+	Reserved   bool   `db:"reserved"`
+	DCREnabled bool   `db:"dcr_enabled"`
 }
 
 // InsertZone answers no row when the slug is taken, so that another can be tried in the same transaction.
@@ -132,9 +132,9 @@ LIMIT $3
 `
 
 type ListZonesParams struct {
-	BeforeTime time.Time
-	BeforeID   string
-	RowLimit   int32
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
 }
 
 // ListZones pages backwards in time. The row comparison keeps page 1000 as cheap as page 1, and steady while new zones
@@ -207,12 +207,12 @@ RETURNING id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, versio
 `
 
 type UpdateZoneParams struct {
-	Name                  *string
-	Slug                  *string
-	Reserved              bool
-	DCREnabled            *bool
-	OperatorCoauthorBadge *bool
-	ID                    string
+	Name                  *string `db:"name"`
+	Slug                  *string `db:"slug"`
+	Reserved              bool    `db:"reserved"`
+	DCREnabled            *bool   `db:"dcr_enabled"`
+	OperatorCoauthorBadge *bool   `db:"operator_coauthor_badge"`
+	ID                    string  `db:"id"`
 }
 
 func (q *Queries) UpdateZone(ctx context.Context, arg UpdateZoneParams) (Zone, error) {

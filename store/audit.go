@@ -1,0 +1,120 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+
+	"caracal.run/management/gen/audit"
+)
+
+// auditFields are the fields of a row that may appear in the audit log.
+type auditFields map[string]any
+
+// redacted is the value of a secret field: the audit log records that it
+// changed, not its value.
+type redacted string
+
+// snapshot returns the audit fields of a row, a struct of gen/db, as
+// openapi/audit.yaml classifies its columns. Rows are never encoded whole: a new
+// column must be classified before it can appear in the audit log.
+func snapshot(kind audit.Kind, row any) auditFields {
+	value := reflect.ValueOf(row)
+	columns := auditedColumns(kind, value.Type())
+	fields := make(auditFields, len(columns))
+	for _, c := range columns {
+		if v := value.Field(c.index); c.secret {
+			fields[c.field] = redacted(v.Convert(stringType).String())
+		} else {
+			fields[c.field] = v.Interface()
+		}
+	}
+	return fields
+}
+
+// An auditedColumn is a struct field of a row that the audit log tracks or
+// redacts.
+type auditedColumn struct {
+	index  int
+	field  string
+	secret bool
+}
+
+var (
+	stringType     = reflect.TypeFor[string]()
+	auditedByTypes sync.Map // rowType -> []auditedColumn
+)
+
+type rowType struct {
+	kind audit.Kind
+	row  reflect.Type
+}
+
+func auditedColumns(kind audit.Kind, row reflect.Type) []auditedColumn {
+	if known, ok := auditedByTypes.Load(rowType{kind, row}); ok {
+		return known.([]auditedColumn)
+	}
+	var columns []auditedColumn
+	for i := range row.NumField() {
+		column := row.Field(i).Tag.Get("db")
+		if field, ok := audit.Kinds[kind].Tracked[column]; ok {
+			columns = append(columns, auditedColumn{index: i, field: field})
+		} else if field, ok := audit.Kinds[kind].Redacted[column]; ok {
+			columns = append(columns, auditedColumn{index: i, field: field, secret: true})
+		}
+	}
+	auditedByTypes.Store(rowType{kind, row}, columns)
+	return columns
+}
+
+// An auditChange is the difference that a write made.
+type auditChange struct {
+	Fields        []string               `json:"changed_fields"`
+	Values        map[string]fieldChange `json:"changes,omitempty"`
+	SecretRotated bool                   `json:"secret_rotated,omitempty"`
+}
+
+type fieldChange struct {
+	From any `json:"from"`
+	To   any `json:"to"`
+}
+
+// diff compares the audit fields before and after a write. No fields before mean
+// a creation, no fields after a deletion.
+func diff(before, after auditFields) auditChange {
+	c := auditChange{Fields: []string{}, Values: map[string]fieldChange{}}
+	for _, field := range slices.Sorted(maps.Keys(after)) {
+		from, to := before[field], after[field]
+		if reflect.DeepEqual(from, to) {
+			continue
+		}
+		if _, secret := to.(redacted); secret {
+			c.SecretRotated = before != nil
+			continue
+		}
+		c.Fields = append(c.Fields, field)
+		c.Values[field] = fieldChange{from, to}
+	}
+	return c
+}
+
+// noFields is the change of a deletion.
+var noFields = diff(nil, nil)
+
+// checkDeclared returns an error for a kind or field that openapi/audit.yaml does
+// not declare.
+func checkDeclared(kind audit.Kind, c auditChange) error {
+	columns, ok := audit.Kinds[kind]
+	if !ok {
+		return errors.New("openapi/audit.yaml must declare the kind")
+	}
+	for _, field := range c.Fields {
+		if columns.Tracked[field] != field && !slices.Contains(slices.Collect(maps.Values(columns.Tracked)), field) {
+			return fmt.Errorf("openapi/audit.yaml must declare field %s as tracked", field)
+		}
+	}
+	return nil
+}
