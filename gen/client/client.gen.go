@@ -1373,6 +1373,8 @@ type ClientInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
@@ -1384,6 +1386,8 @@ type ClientInterface interface {
 	// Tokens derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
+	//
+	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1397,6 +1401,8 @@ type ClientInterface interface {
 	// operation.
 	//
 	// Requires a global token with write permission.
+	//
+	// Publishes no events.
 	//
 	// Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
 	DeleteAdminToken(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1416,6 +1422,8 @@ type ClientInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Publishes no events.
+	//
 	// Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
 	DiscardDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1425,6 +1433,13 @@ type ClientInterface interface {
 	// after later events of its zone that have already been published.
 	//
 	// Requires a global token with write permission.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: The retried event, if this is its stream.
+	// - `caracal.agents.lifecycle`: The retried event, if this is its stream.
+	// - `caracal.delegations.invalidate`: The retried event, if this is its stream.
+	// - `caracal.policy.invalidate`: The retried event, if this is its stream.
 	//
 	// Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
 	RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1445,6 +1460,8 @@ type ClientInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones (the `CreateZone` operationId).
@@ -1457,6 +1474,8 @@ type ClientInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Publishes no events.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones (the `CreateZone` operationId).
@@ -1465,12 +1484,17 @@ type ClientInterface interface {
 	// DeleteZone Archive a zone
 	//
 	// Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
-	// stays in use. Revokes the zone's admin tokens, sessions, agent sessions and delegation edges with the reason
-	// `zone_archived`. Each session, agent session and delegation edge is published as an event on
-	// `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
-	// `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
+	// stays in use. Revokes the zone's admin tokens, and its sessions, agent sessions and delegation edges with the
+	// reason `zone_archived`.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+	// - `caracal.policy.invalidate`: One event for the zone.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
 	DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1490,12 +1514,16 @@ type ClientInterface interface {
 	//
 	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
 	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
-	// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
-	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
-	// disabled.
+	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
+	// accepted when registration is already disabled.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: With `dcr_shutdown: revoke_live`, one event per terminated agent session.
+	// - `caracal.delegations.invalidate`: With `dcr_shutdown: revoke_live`, one event per revoked delegation edge.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1508,12 +1536,16 @@ type ClientInterface interface {
 	//
 	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
 	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
-	// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
-	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
-	// disabled.
+	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
+	// accepted when registration is already disabled.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: With `dcr_shutdown: revoke_live`, one event per terminated agent session.
+	// - `caracal.delegations.invalidate`: With `dcr_shutdown: revoke_live`, one event per revoked delegation edge.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1537,6 +1569,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications (the `CreateApplication` operationId).
@@ -1547,6 +1581,8 @@ type ClientInterface interface {
 	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1561,6 +1597,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -1574,6 +1612,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -1583,11 +1623,16 @@ type ClientInterface interface {
 	//
 	// Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
 	// sessions, their descendants, and the delegation edges of these agent sessions, with the reason
-	// `application_archived`. Each of these is published as an event on `caracal.sessions.revoke`; agent sessions also
-	// on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
-	// trait that is reserved for global tokens can be archived only with a global token.
+	// `application_archived`. An application with a trait that is reserved for global tokens can be archived only with
+	// a global token.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
 	DeleteApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1609,6 +1654,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
@@ -1621,6 +1668,8 @@ type ClientInterface interface {
 	// tokens can be updated only with a global token.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1652,6 +1701,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers (the `CreateProvider` operationId).
@@ -1663,6 +1714,8 @@ type ClientInterface interface {
 	// identifier is generated from the name.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1676,6 +1729,8 @@ type ClientInterface interface {
 	// its kind is `none` or `caracal_mandate`.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
 	DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1700,6 +1755,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -1716,6 +1773,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -1729,6 +1788,8 @@ type ClientInterface interface {
 	// the test is recorded in the audit log.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 	TestProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1754,6 +1815,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -1770,6 +1833,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -1782,6 +1847,8 @@ type ClientInterface interface {
 	// for tokens that are not global, it does not exist.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
 	DeleteResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1804,6 +1871,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
@@ -1817,6 +1886,8 @@ type ClientInterface interface {
 	// so that gateways load the change.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1948,6 +2019,8 @@ func (c *Client) ListAdminTokens(ctx context.Context, params *ListAdminTokensPar
 //
 // Requires a global token with write permission.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
@@ -1969,6 +2042,8 @@ func (c *Client) CreateAdminTokenWithBody(ctx context.Context, contentType strin
 // Tokens derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
+//
+// Publishes no events.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1992,6 +2067,8 @@ func (c *Client) CreateAdminToken(ctx context.Context, body CreateAdminTokenJSON
 // operation.
 //
 // Requires a global token with write permission.
+//
+// Publishes no events.
 //
 // Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
 func (c *Client) DeleteAdminToken(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2031,6 +2108,8 @@ func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersPar
 //
 // Requires a global token with write permission.
 //
+// Publishes no events.
+//
 // Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
 func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDiscardDeadLetterRequest(c.Server, id)
@@ -2050,6 +2129,13 @@ func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEdito
 // after later events of its zone that have already been published.
 //
 // Requires a global token with write permission.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: The retried event, if this is its stream.
+// - `caracal.agents.lifecycle`: The retried event, if this is its stream.
+// - `caracal.delegations.invalidate`: The retried event, if this is its stream.
+// - `caracal.policy.invalidate`: The retried event, if this is its stream.
 //
 // Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
 func (c *Client) RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2090,6 +2176,8 @@ func (c *Client) ListZones(ctx context.Context, params *ListZonesParams, reqEdit
 //
 // Requires a global token with write permission.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones (the `CreateZone` operationId).
@@ -2112,6 +2200,8 @@ func (c *Client) CreateZoneWithBody(ctx context.Context, contentType string, bod
 //
 // Requires a global token with write permission.
 //
+// Publishes no events.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones (the `CreateZone` operationId).
@@ -2130,12 +2220,17 @@ func (c *Client) CreateZone(ctx context.Context, body CreateZoneJSONRequestBody,
 // DeleteZone Archive a zone
 //
 // Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
-// stays in use. Revokes the zone's admin tokens, sessions, agent sessions and delegation edges with the reason
-// `zone_archived`. Each session, agent session and delegation edge is published as an event on
-// `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
-// `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
+// stays in use. Revokes the zone's admin tokens, and its sessions, agent sessions and delegation edges with the
+// reason `zone_archived`.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+// - `caracal.policy.invalidate`: One event for the zone.
 //
 // Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
 func (c *Client) DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2175,12 +2270,16 @@ func (c *Client) GetZone(ctx context.Context, zoneID ZoneID, reqEditors ...Reque
 //
 // `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
 // `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
-// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
-// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
-// disabled.
+// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
+// accepted when registration is already disabled.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: With `dcr_shutdown: revoke_live`, one event per terminated agent session.
+// - `caracal.delegations.invalidate`: With `dcr_shutdown: revoke_live`, one event per revoked delegation edge.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2203,12 +2302,16 @@ func (c *Client) UpdateZoneWithBody(ctx context.Context, zoneID ZoneID, params *
 //
 // `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
 // `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
-// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
-// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
-// disabled.
+// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
+// accepted when registration is already disabled.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: With `dcr_shutdown: revoke_live`, one event per terminated agent session.
+// - `caracal.delegations.invalidate`: With `dcr_shutdown: revoke_live`, one event per revoked delegation edge.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2252,6 +2355,8 @@ func (c *Client) ListApplications(ctx context.Context, zoneID ZoneID, params *Li
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/applications (the `CreateApplication` operationId).
@@ -2272,6 +2377,8 @@ func (c *Client) CreateApplicationWithBody(ctx context.Context, zoneID ZoneID, c
 // Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2296,6 +2403,8 @@ func (c *Client) CreateApplication(ctx context.Context, zoneID ZoneID, body Crea
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -2319,6 +2428,8 @@ func (c *Client) RegisterApplicationWithBody(ctx context.Context, zoneID ZoneID,
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -2338,11 +2449,16 @@ func (c *Client) RegisterApplication(ctx context.Context, zoneID ZoneID, body Re
 //
 // Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
 // sessions, their descendants, and the delegation edges of these agent sessions, with the reason
-// `application_archived`. Each of these is published as an event on `caracal.sessions.revoke`; agent sessions also
-// on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
-// trait that is reserved for global tokens can be archived only with a global token.
+// `application_archived`. An application with a trait that is reserved for global tokens can be archived only with
+// a global token.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
 func (c *Client) DeleteApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2384,6 +2500,8 @@ func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id IDParamet
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
@@ -2406,6 +2524,8 @@ func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, i
 // tokens can be updated only with a global token.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2467,6 +2587,8 @@ func (c *Client) ListProviders(ctx context.Context, zoneID ZoneID, params *ListP
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/providers (the `CreateProvider` operationId).
@@ -2488,6 +2610,8 @@ func (c *Client) CreateProviderWithBody(ctx context.Context, zoneID ZoneID, cont
 // identifier is generated from the name.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2511,6 +2635,8 @@ func (c *Client) CreateProvider(ctx context.Context, zoneID ZoneID, body CreateP
 // its kind is `none` or `caracal_mandate`.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
 func (c *Client) DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2555,6 +2681,8 @@ func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter,
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -2581,6 +2709,8 @@ func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id I
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -2604,6 +2734,8 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 // the test is recorded in the audit log.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2649,6 +2781,8 @@ func (c *Client) ListResources(ctx context.Context, zoneID ZoneID, params *ListR
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -2675,6 +2809,8 @@ func (c *Client) CreateResourceWithBody(ctx context.Context, zoneID ZoneID, cont
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -2697,6 +2833,8 @@ func (c *Client) CreateResource(ctx context.Context, zoneID ZoneID, body CreateR
 // for tokens that are not global, it does not exist.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
 func (c *Client) DeleteResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2739,6 +2877,8 @@ func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id IDParameter,
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
@@ -2762,6 +2902,8 @@ func (c *Client) UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id I
 // so that gateways load the change.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4538,6 +4680,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
@@ -4549,6 +4693,8 @@ type ClientWithResponsesInterface interface {
 	// Tokens derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
+	//
+	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4562,6 +4708,8 @@ type ClientWithResponsesInterface interface {
 	// operation.
 	//
 	// Requires a global token with write permission.
+	//
+	// Publishes no events.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4585,6 +4733,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Publishes no events.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
@@ -4596,6 +4746,13 @@ type ClientWithResponsesInterface interface {
 	// after later events of its zone that have already been published.
 	//
 	// Requires a global token with write permission.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: The retried event, if this is its stream.
+	// - `caracal.agents.lifecycle`: The retried event, if this is its stream.
+	// - `caracal.delegations.invalidate`: The retried event, if this is its stream.
+	// - `caracal.policy.invalidate`: The retried event, if this is its stream.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4620,6 +4777,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones (the `CreateZone` operationId).
@@ -4632,6 +4791,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Publishes no events.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones (the `CreateZone` operationId).
@@ -4640,12 +4801,17 @@ type ClientWithResponsesInterface interface {
 	// DeleteZoneWithResponse Archive a zone
 	//
 	// Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
-	// stays in use. Revokes the zone's admin tokens, sessions, agent sessions and delegation edges with the reason
-	// `zone_archived`. Each session, agent session and delegation edge is published as an event on
-	// `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
-	// `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
+	// stays in use. Revokes the zone's admin tokens, and its sessions, agent sessions and delegation edges with the
+	// reason `zone_archived`.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+	// - `caracal.policy.invalidate`: One event for the zone.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4669,12 +4835,16 @@ type ClientWithResponsesInterface interface {
 	//
 	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
 	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
-	// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
-	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
-	// disabled.
+	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
+	// accepted when registration is already disabled.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: With `dcr_shutdown: revoke_live`, one event per terminated agent session.
+	// - `caracal.delegations.invalidate`: With `dcr_shutdown: revoke_live`, one event per revoked delegation edge.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4687,12 +4857,16 @@ type ClientWithResponsesInterface interface {
 	//
 	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
 	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
-	// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
-	// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
-	// disabled.
+	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
+	// accepted when registration is already disabled.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: With `dcr_shutdown: revoke_live`, one event per terminated agent session.
+	// - `caracal.delegations.invalidate`: With `dcr_shutdown: revoke_live`, one event per revoked delegation edge.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4718,6 +4892,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications (the `CreateApplication` operationId).
@@ -4728,6 +4904,8 @@ type ClientWithResponsesInterface interface {
 	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4742,6 +4920,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -4755,6 +4935,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -4764,11 +4946,16 @@ type ClientWithResponsesInterface interface {
 	//
 	// Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
 	// sessions, their descendants, and the delegation edges of these agent sessions, with the reason
-	// `application_archived`. Each of these is published as an event on `caracal.sessions.revoke`; agent sessions also
-	// on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
-	// trait that is reserved for global tokens can be archived only with a global token.
+	// `application_archived`. An application with a trait that is reserved for global tokens can be archived only with
+	// a global token.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4794,6 +4981,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
@@ -4806,6 +4995,8 @@ type ClientWithResponsesInterface interface {
 	// tokens can be updated only with a global token.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4841,6 +5032,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers (the `CreateProvider` operationId).
@@ -4852,6 +5045,8 @@ type ClientWithResponsesInterface interface {
 	// identifier is generated from the name.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4865,6 +5060,8 @@ type ClientWithResponsesInterface interface {
 	// its kind is `none` or `caracal_mandate`.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4893,6 +5090,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -4909,6 +5108,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -4922,6 +5123,8 @@ type ClientWithResponsesInterface interface {
 	// the test is recorded in the audit log.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4951,6 +5154,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -4967,6 +5172,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -4979,6 +5186,8 @@ type ClientWithResponsesInterface interface {
 	// for tokens that are not global, it does not exist.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -5005,6 +5214,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Publishes no events.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
@@ -5018,6 +5229,8 @@ type ClientWithResponsesInterface interface {
 	// so that gateways load the change.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8722,6 +8935,8 @@ func (c *ClientWithResponses) ListAdminTokensWithResponse(ctx context.Context, p
 //
 // Requires a global token with write permission.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
@@ -8739,6 +8954,8 @@ func (c *ClientWithResponses) CreateAdminTokenWithBodyWithResponse(ctx context.C
 // Tokens derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
+//
+// Publishes no events.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8758,6 +8975,8 @@ func (c *ClientWithResponses) CreateAdminTokenWithResponse(ctx context.Context, 
 // operation.
 //
 // Requires a global token with write permission.
+//
+// Publishes no events.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8793,6 +9012,8 @@ func (c *ClientWithResponses) ListDeadLettersWithResponse(ctx context.Context, p
 //
 // Requires a global token with write permission.
 //
+// Publishes no events.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
@@ -8810,6 +9031,13 @@ func (c *ClientWithResponses) DiscardDeadLetterWithResponse(ctx context.Context,
 // after later events of its zone that have already been published.
 //
 // Requires a global token with write permission.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: The retried event, if this is its stream.
+// - `caracal.agents.lifecycle`: The retried event, if this is its stream.
+// - `caracal.delegations.invalidate`: The retried event, if this is its stream.
+// - `caracal.policy.invalidate`: The retried event, if this is its stream.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8846,6 +9074,8 @@ func (c *ClientWithResponses) ListZonesWithResponse(ctx context.Context, params 
 //
 // Requires a global token with write permission.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones (the `CreateZone` operationId).
@@ -8864,6 +9094,8 @@ func (c *ClientWithResponses) CreateZoneWithBodyWithResponse(ctx context.Context
 //
 // Requires a global token with write permission.
 //
+// Publishes no events.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones (the `CreateZone` operationId).
@@ -8878,12 +9110,17 @@ func (c *ClientWithResponses) CreateZoneWithResponse(ctx context.Context, body C
 // DeleteZoneWithResponse Archive a zone
 //
 // Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
-// stays in use. Revokes the zone's admin tokens, sessions, agent sessions and delegation edges with the reason
-// `zone_archived`. Each session, agent session and delegation edge is published as an event on
-// `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation edges on
-// `caracal.delegations.invalidate`. The zone is published on `caracal.policy.invalidate`.
+// stays in use. Revokes the zone's admin tokens, and its sessions, agent sessions and delegation edges with the
+// reason `zone_archived`.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+// - `caracal.policy.invalidate`: One event for the zone.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8919,12 +9156,16 @@ func (c *ClientWithResponses) GetZoneWithResponse(ctx context.Context, zoneID Zo
 //
 // `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
 // `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
-// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
-// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
-// disabled.
+// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
+// accepted when registration is already disabled.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: With `dcr_shutdown: revoke_live`, one event per terminated agent session.
+// - `caracal.delegations.invalidate`: With `dcr_shutdown: revoke_live`, one event per revoked delegation edge.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8943,12 +9184,16 @@ func (c *ClientWithResponses) UpdateZoneWithBodyWithResponse(ctx context.Context
 //
 // `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
 // `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. Each of these is published
-// as an event on `caracal.sessions.revoke`; agent sessions also on `caracal.agents.lifecycle`, and delegation
-// edges on `caracal.delegations.invalidate`. `dcr_shutdown` is also accepted when registration is already
-// disabled.
+// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
+// accepted when registration is already disabled.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: With `dcr_shutdown: revoke_live`, one event per terminated agent session.
+// - `caracal.delegations.invalidate`: With `dcr_shutdown: revoke_live`, one event per revoked delegation edge.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8986,6 +9231,8 @@ func (c *ClientWithResponses) ListApplicationsWithResponse(ctx context.Context, 
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/applications (the `CreateApplication` operationId).
@@ -9002,6 +9249,8 @@ func (c *ClientWithResponses) CreateApplicationWithBodyWithResponse(ctx context.
 // Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9022,6 +9271,8 @@ func (c *ClientWithResponses) CreateApplicationWithResponse(ctx context.Context,
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -9041,6 +9292,8 @@ func (c *ClientWithResponses) RegisterApplicationWithBodyWithResponse(ctx contex
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/applications/dcr (the `RegisterApplication` operationId).
@@ -9056,11 +9309,16 @@ func (c *ClientWithResponses) RegisterApplicationWithResponse(ctx context.Contex
 //
 // Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
 // sessions, their descendants, and the delegation edges of these agent sessions, with the reason
-// `application_archived`. Each of these is published as an event on `caracal.sessions.revoke`; agent sessions also
-// on `caracal.agents.lifecycle`, and delegation edges on `caracal.delegations.invalidate`. An application with a
-// trait that is reserved for global tokens can be archived only with a global token.
+// `application_archived`. An application with a trait that is reserved for global tokens can be archived only with
+// a global token.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9098,6 +9356,8 @@ func (c *ClientWithResponses) GetApplicationWithResponse(ctx context.Context, zo
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
@@ -9116,6 +9376,8 @@ func (c *ClientWithResponses) UpdateApplicationWithBodyWithResponse(ctx context.
 // tokens can be updated only with a global token.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9169,6 +9431,8 @@ func (c *ClientWithResponses) ListProvidersWithResponse(ctx context.Context, zon
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/providers (the `CreateProvider` operationId).
@@ -9186,6 +9450,8 @@ func (c *ClientWithResponses) CreateProviderWithBodyWithResponse(ctx context.Con
 // identifier is generated from the name.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9205,6 +9471,8 @@ func (c *ClientWithResponses) CreateProviderWithResponse(ctx context.Context, zo
 // its kind is `none` or `caracal_mandate`.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9245,6 +9513,8 @@ func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneI
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -9267,6 +9537,8 @@ func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Con
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
@@ -9286,6 +9558,8 @@ func (c *ClientWithResponses) UpdateProviderWithResponse(ctx context.Context, zo
 // the test is recorded in the audit log.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9327,6 +9601,8 @@ func (c *ClientWithResponses) ListResourcesWithResponse(ctx context.Context, zon
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -9349,6 +9625,8 @@ func (c *ClientWithResponses) CreateResourceWithBodyWithResponse(ctx context.Con
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/resources (the `CreateResource` operationId).
@@ -9367,6 +9645,8 @@ func (c *ClientWithResponses) CreateResourceWithResponse(ctx context.Context, zo
 // for tokens that are not global, it does not exist.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9405,6 +9685,8 @@ func (c *ClientWithResponses) GetResourceWithResponse(ctx context.Context, zoneI
 //
 // Requires a token with write permission for the zone.
 //
+// Publishes no events.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
@@ -9424,6 +9706,8 @@ func (c *ClientWithResponses) UpdateResourceWithBodyWithResponse(ctx context.Con
 // so that gateways load the change.
 //
 // Requires a token with write permission for the zone.
+//
+// Publishes no events.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

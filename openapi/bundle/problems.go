@@ -45,12 +45,14 @@ func (p problems) index(code string) int {
 
 var methods = []string{"get", "post", "put", "patch", "delete"}
 
-// expand adds the error responses to every operation, and the schemas of the
-// error bodies to the spec. It returns an error if an operation lacks a required
-// field, if it declares a code twice, or if a code is unknown or unused.
+// expand adds to every operation its error responses, and to its description the
+// token that it requires and the events that it publishes. It adds the schemas of
+// the error bodies to the spec. It returns an error if a declaration is missing
+// or invalid, or if an error code or a stream is unknown or unused.
 func expand(spec *yaml.Node, known problems) error {
 	shared := get(spec, "x-shared-problems")
-	used := map[string]bool{}
+	streams := get(spec, "x-streams")
+	used, published := map[string]bool{}, map[string]bool{} // error codes, streams
 	for path, item := range pairs(get(spec, "paths")) {
 		for method, op := range pairs(item) {
 			if !slices.Contains(methods, method) {
@@ -62,6 +64,9 @@ func expand(spec *yaml.Node, known problems) error {
 				}
 			}
 			if err := describeAccess(path, op); err != nil {
+				return fmt.Errorf("%s %s: %w", method, path, err)
+			}
+			if err := describeEvents(streams, op, published); err != nil {
 				return fmt.Errorf("%s %s: %w", method, path, err)
 			}
 			where := parameters(spec, item, op)
@@ -89,6 +94,9 @@ func expand(spec *yaml.Node, known problems) error {
 		if !used[p.Code] && !slices.Contains(list(get(spec, "x-outside-problems")), p.Code) {
 			return fmt.Errorf("unused error code %s: no operation declares it, and x-outside-problems does not list it", p.Code)
 		}
+	}
+	if err := checkStreams(streams, published); err != nil {
+		return err
 	}
 	describe(spec, known)
 	remove(spec, "x-shared-problems")
