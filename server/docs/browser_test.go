@@ -21,9 +21,9 @@ var pictures = flag.String("pictures", "", "folder for screenshots")
 
 func TestMain(m *testing.M) { storetest.Main(m) }
 
-// A person enters the token once, creates a zone, finds it in the list, and is
-// told what was wrong with another: by day, by night, at a desk, on a phone.
-func TestAPersonTriesTheAPI(t *testing.T) {
+// A user enters the token once, creates a zone, finds it in the list, and sees the
+// validation errors of another: in light and dark mode, on a desktop and a phone.
+func TestUserCanTryTheAPI(t *testing.T) {
 	a := servertest.New(t)
 	for _, tt := range []struct {
 		name, scheme  string
@@ -39,63 +39,70 @@ func TestAPersonTriesTheAPI(t *testing.T) {
 			fits := func(where string) {
 				t.Helper()
 				if width := run[int](b, "return document.documentElement.scrollWidth"); width > tt.width {
-					t.Errorf("%s, the page is %d wide on a screen of %d", where, width, tt.width)
+					t.Errorf("%s: the page is %d pixels wide on a screen of %d", where, width, tt.width)
 				}
 				b.picture(tt.name + "-" + where)
 			}
 			b.visit(a.URL + "/docs")
 			b.shows("#operations", "Create a zone")
 			if dark := run[bool](b, "return document.getElementById('theme').getAttribute('aria-pressed') === 'true'"); dark != (tt.scheme == "dark") {
-				t.Errorf("it does not follow the system, which is %s", tt.scheme)
+				t.Errorf("the color scheme is not the system's, %s", tt.scheme)
 			}
 			fits("1-start")
 
-			// A link opens its operation, whether the page is there already or not.
+			// A link opens its operation, whether the page is loaded already or not.
 			b.write("#token", servertest.Bootstrap)
 			b.visit(a.URL + "/docs#/zones/createZone")
 			b.element("#operations-zones-createZone.is-open textarea")
+			opened := b.text("#operations-zones-createZone.is-open")
+			for _, sentence := range []string{"Requires a global token with write permission.", "Publishes no events."} {
+				if n := strings.Count(opened, sentence); n != 1 {
+					t.Errorf("the operation contains %q %d times, want once", sentence, n)
+				}
+			}
 			fits("2-operation")
-			name := "Made by hand, " + tt.name
+			name := "Created in the browser, " + tt.name
 			b.write(".is-open textarea", `{"name":"`+name+`"}`)
 			b.click(".is-open .execute")
 			b.shows(".live-responses-table .response-col_status", "201")
 			b.shows(".live-responses-table", name)
-			bring := "document.querySelector(arguments[0]).scrollIntoView()"
-			run[any](b, bring, ".is-open .execute")
+			scrollTo := "document.querySelector(arguments[0]).scrollIntoView()"
+			run[any](b, scrollTo, ".is-open .execute")
 			fits("3-created")
 
 			b.write(".is-open textarea", `{"name":"","slug":"Not a slug","color":"red"}`)
 			b.click(".is-open .execute")
 			b.shows(".problem h5", string(code.InvalidZone))
 			b.shows(".problem", code.Table[code.InvalidZone].Sentence)
-			for _, member := range []string{"name", "slug", "color"} {
-				b.shows(".problem tbody td:first-child", member)
+			for _, field := range []string{"name", "slug", "color"} {
+				b.shows(".problem tbody td:first-child", field)
 			}
 			b.shows(".problem dt", "requestId")
-			run[any](b, bring, ".is-open .execute")
-			fits("4-refused")
+			run[any](b, scrollTo, ".is-open .execute")
+			fits("4-invalid")
 
 			b.visit("about:blank")
 			b.visit(a.URL + "/docs#/zones/listZones")
 			b.click("#operations-zones-listZones.is-open .execute")
 			b.shows("#operations-zones-listZones .live-responses-table", name)
 			fits("5-list")
-			run[any](b, bring, "#errors")
+			run[any](b, scrollTo, "#errors")
 			fits("6-errors")
 
 			const seen = "return location.href + document.documentElement.outerHTML + JSON.stringify(localStorage) + document.cookie"
 			if strings.Contains(run[string](b, seen), servertest.Bootstrap) {
-				t.Error("the token stands in the page, its address or what outlives the tab")
+				t.Error("the token is in the page, the URL, localStorage or a cookie")
 			}
 			b.shows(".is-open .highlight-code", `"Authorization: Bearer $CARACAL_ADMIN_TOKEN"`)
-			b.keptToItself(a.URL, http.StatusBadRequest)
+			b.sameOriginOnly(a.URL, http.StatusBadRequest)
 		})
 	}
 }
 
-// keptToItself fails if anything came from elsewhere, or if the console says
-// more than what Chromium says by itself of each refusal that was asked for.
-func (b *browser) keptToItself(origin string, deniedRequests ...int) {
+// sameOriginOnly fails the test if the page sent a request to another origin, or if
+// the console has entries other than Chromium's own for the expected error
+// statuses.
+func (b *browser) sameOriginOnly(origin string, errorStatuses ...int) {
 	b.tb.Helper()
 	requests := 0
 	for _, entry := range b.log("performance") {
@@ -112,32 +119,32 @@ func (b *browser) keptToItself(origin string, deniedRequests ...int) {
 			continue
 		}
 		requests++
-		// What stands in data: is fetched from nowhere.
+		// A data: URL is not a request.
 		if url := event.Message.Params.Request.URL; !strings.HasPrefix(url, origin+"/") && !strings.HasPrefix(url, "data:image/") {
-			b.tb.Errorf("it asked for %s", url)
+			b.tb.Errorf("the page requested %s", url)
 		}
 	}
 	if requests == 0 {
-		b.tb.Error("nothing was seen of what it asked for")
+		b.tb.Error("the log contains no requests")
 	}
 	for _, entry := range b.log("browser") {
-		known := slices.IndexFunc(deniedRequests, func(status int) bool {
+		known := slices.IndexFunc(errorStatuses, func(status int) bool {
 			return entry.Source == "network" && strings.Contains(entry.Message, fmt.Sprintf("responded with a status of %d", status))
 		})
 		if known < 0 {
-			b.tb.Errorf("the console says %+v", entry)
+			b.tb.Errorf("unexpected console entry: %+v", entry)
 			continue
 		}
-		deniedRequests = slices.Delete(deniedRequests, known, known+1)
+		errorStatuses = slices.Delete(errorStatuses, known, known+1)
 	}
 }
 
-// visible are the operations that are listed, by their ids.
+// visible returns the ids of the operations that the page lists, sorted.
 func (b *browser) visible() []string {
 	return run[[]string](b, "return [...document.querySelectorAll('#operations .opblock')].map((o) => o.id.split('-').at(-1)).sort()")
 }
 
-func TestThePageListsThePromise(t *testing.T) {
+func TestPageListsTheWholeSpec(t *testing.T) {
 	a := servertest.New(t)
 	b := open(t, "light", 1280, 900)
 	b.visit(a.URL + "/docs")
@@ -155,37 +162,37 @@ func TestThePageListsThePromise(t *testing.T) {
 		row := b.text("#operations-" + op.Tags[0] + "-" + op.OperationID)
 		for _, want := range []string{op.Method, op.Summary} {
 			if !strings.Contains(row, want) {
-				t.Errorf("%s is shown as %q, without %q", op.OperationID, row, want)
+				t.Errorf("%s is displayed as %q, without %q", op.OperationID, row, want)
 			}
 		}
 	}
 	slices.Sort(ids)
 	if got := b.visible(); !slices.Equal(got, ids) {
-		t.Errorf("it lists %v, want %v", got, ids)
+		t.Errorf("the page lists %v, want %v", got, ids)
 	}
 	if got := run[[]string](b, "return [...document.querySelectorAll('#index li')].map((o) => o.id.split('-').at(-1)).sort()"); !slices.Equal(got, ids) {
 		t.Errorf("the index lists %v, want %v", got, ids)
 	}
 
 	for _, c := range []code.Code{code.InvalidRequest, code.NotFound, code.MethodNotAllowed, code.HeaderTooLarge} {
-		codes[string(c)] = true // where no operation is
+		codes[string(c)] = true // returned outside of operations
 	}
-	shown := run[[][3]string](b, `return [...document.querySelectorAll('#errors article')].map((e) =>
+	listed := run[[][3]string](b, `return [...document.querySelectorAll('#errors article')].map((e) =>
 		[e.id.replace('error-', ''), e.closest('section').querySelector('h3').textContent.slice(0, 3), e.querySelector('p').textContent])`)
-	for _, e := range shown {
+	for _, e := range listed {
 		entry := code.Table[code.Code(e[0])]
 		if !codes[e[0]] || e[1] != fmt.Sprint(entry.Status) || e[2] != entry.Sentence {
-			t.Errorf("among the errors is %q, want %+v once", e, entry)
+			t.Errorf("the list of errors contains %q, want %+v once", e, entry)
 		}
 		delete(codes, e[0])
 	}
 	if len(codes) > 0 {
-		t.Errorf("the errors lack %v", slices.Sorted(maps.Keys(codes)))
+		t.Errorf("the list of errors lacks %v", slices.Sorted(maps.Keys(codes)))
 	}
-	b.keptToItself(a.URL)
+	b.sameOriginOnly(a.URL)
 }
 
-func TestSearchAndLinksLeadToOperations(t *testing.T) {
+func TestSearchAndLinksOpenOperations(t *testing.T) {
 	a := servertest.New(t)
 	b := open(t, "light", 1280, 900)
 	b.visit(a.URL + "/docs")
@@ -206,7 +213,7 @@ func TestSearchAndLinksLeadToOperations(t *testing.T) {
 		b.shows("#found", fmt.Sprintf("%d of %d", len(tt.want), len(servertest.Operations())))
 		b.eventually("search by "+tt.by, func() error {
 			if got := b.visible(); !slices.Equal(got, tt.want) {
-				return fmt.Errorf("it lists %v, want %v", got, tt.want)
+				return fmt.Errorf("the page lists %v, want %v", got, tt.want)
 			}
 			return nil
 		})
@@ -215,14 +222,14 @@ func TestSearchAndLinksLeadToOperations(t *testing.T) {
 	b.write("#search", "zone_slug_conflict")
 	b.picture("search")
 
-	// From an operation to its error, and from an error to an operation that the
-	// search has hidden.
+	// From an operation to its error code, and from an error code to an operation
+	// that the search hides.
 	b.click("#index-createZone a")
-	const toError = "#operations-zones-createZone.is-open .refusals a[href='#error-reserved_namespace']"
+	const toError = "#operations-zones-createZone.is-open .error-codes a[href='#error-reserved_namespace']"
 	b.click(toError)
-	b.eventually("the link leads to the error", func() error {
+	b.eventually("scroll to the error code", func() error {
 		if top := run[float64](b, "return document.querySelector('#error-reserved_namespace:target')?.getBoundingClientRect().top ?? -1"); top < 0 || top > 900 {
-			return fmt.Errorf("it is at %v, out of sight", top)
+			return fmt.Errorf("it is at %v, outside of the window", top)
 		}
 		return nil
 	})
@@ -230,12 +237,12 @@ func TestSearchAndLinksLeadToOperations(t *testing.T) {
 	b.click("#error-dead_letter_not_found a[href='#/dead-letters/rearmDeadLetter']")
 	b.element("#operations-dead-letters-rearmDeadLetter.is-open")
 	if got := b.visible(); len(got) != len(servertest.Operations()) {
-		t.Errorf("after a link to what was hidden it lists %v", got)
+		t.Errorf("after following a link to a hidden operation, the page lists %v", got)
 	}
-	b.keptToItself(a.URL)
+	b.sameOriginOnly(a.URL)
 }
 
-func TestTheTokenStaysInTheTabUntilItIsForgotten(t *testing.T) {
+func TestTokenStaysInTheTabUntilCleared(t *testing.T) {
 	a := servertest.New(t)
 	b := open(t, "light", 1280, 900)
 	b.visit(a.URL + "/docs#/zones/listZones")
@@ -246,30 +253,30 @@ func TestTheTokenStaysInTheTabUntilItIsForgotten(t *testing.T) {
 	b.visit(a.URL + "/docs#/zones/listZones")
 	b.click("#operations-zones-listZones.is-open .execute")
 	b.shows(".live-responses-table .response-col_status", "200")
-	b.click("#forget")
+	b.click("#clear")
 	if kept := run[string](b, "return document.getElementById('token').value + JSON.stringify(sessionStorage)"); kept != "{}" {
-		t.Errorf("after it was forgotten, there is still %s", kept)
+		t.Errorf("after clearing the token, the page still has %s", kept)
 	}
 	b.click("#operations-zones-listZones.is-open .execute")
 	b.shows(".problem h5", string(code.InvalidAdminToken))
-	b.keptToItself(a.URL, http.StatusUnauthorized, http.StatusUnauthorized)
+	b.sameOriginOnly(a.URL, http.StatusUnauthorized, http.StatusUnauthorized)
 }
 
-func TestLightAndDarkCanBeChosen(t *testing.T) {
+func TestColorSchemeCanBeChosen(t *testing.T) {
 	a := servertest.New(t)
 	b := open(t, "light", 1280, 900)
-	const ground = "return getComputedStyle(document.body).backgroundColor"
+	const background = "return getComputedStyle(document.body).backgroundColor"
 	b.visit(a.URL + "/docs")
-	light := run[string](b, ground)
+	light := run[string](b, background)
 	b.click("#theme")
-	dark := run[string](b, ground)
+	dark := run[string](b, background)
 	b.visit(a.URL + "/docs")
-	if again := run[string](b, ground); dark == light || again != dark {
-		t.Errorf("the ground was %s, then %s, and %s when the page was opened again", light, dark, again)
+	if again := run[string](b, background); dark == light || again != dark {
+		t.Errorf("the background was %s, then %s, and %s after reloading the page", light, dark, again)
 	}
 	b.click("#theme")
-	if back := run[string](b, ground); back != light {
-		t.Errorf("back in the light the ground is %s, was %s", back, light)
+	if back := run[string](b, background); back != light {
+		t.Errorf("back in light mode, the background is %s, was %s", back, light)
 	}
-	b.keptToItself(a.URL)
+	b.sameOriginOnly(a.URL)
 }

@@ -1,10 +1,10 @@
-// Package docs serves /docs, where a person reads what the API promises and
-// tries it. The page makes itself from /openapi.json, so it lists whatever the
-// spec lists; Swagger UI, which draws the operations, is a Go module and leaves
-// the binary as it came.
+// Package docs serves /docs, an interactive reference of the API. The page is
+// rendered in the browser from /openapi.yaml, so it always matches the spec. It
+// renders the operations with Swagger UI, whose files come unmodified from a Go
+// module.
 //
-// The package knows neither the store nor the operations. What the page sends
-// is a request like any other, with the token that its reader typed.
+// The package depends neither on the store nor on the operations. The page sends
+// ordinary requests, with the token that its user entered.
 package docs
 
 import (
@@ -27,46 +27,47 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// policy lets the page have its own files and talk to its own origin, and
-// nothing else: no inline script, no inline style, no frame around it. The
-// data: images are the icons in Swagger UI's stylesheet.
+// policy is the Content-Security-Policy of the page. It allows files and requests
+// from the page's own origin only: no inline scripts or styles, and no framing.
+// The data: images are the icons in Swagger UI's stylesheet.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 //go:embed page.html init.js style.css icon.svg
-var ours embed.FS
+var assets embed.FS
 
-// A Router is what Register adds its routes to.
+// Router is the part of [echo.Echo] that [Register] uses.
 type Router interface {
 	GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route
 }
 
-// Register adds a route for the page and one for each file that it needs.
+// Register adds the routes of the page and of its files.
 func Register(r Router) {
 	for at, f := range files() {
 		r.GET(at, f.serve)
 	}
 }
 
-// A file is kept packed: as every browser wants it, and as Swagger UI comes.
+// file is a file of the page, compressed with gzip: browsers accept that, and
+// Swagger UI is distributed that way.
 type file struct {
-	kind   string
-	tag    string
-	packed []byte
+	contentType string
+	etag        string
+	gzipped     []byte
 }
 
-// files are what is served, by path.
+// files returns the files of the page, by path.
 var files = sync.OnceValue(func() map[string]file {
-	// The spec knows which operation answers which code, but of those that are
-	// answered where no operation is only the names.
-	sentences, err := json.Marshal(code.Table)
+	// The page needs the table of error codes: of the codes that are returned
+	// outside of operations, the spec contains only the names.
+	table, err := json.Marshal(code.Table)
 	if err != nil {
-		panic(err) // numbers and strings
+		panic(err) // cannot happen: numbers and strings
 	}
-	page := newFile("page.html", pack(read(ours, "page.html")))
-	all := map[string]file{"/docs": page, "/docs/": page, "/docs/errors.json": newFile("errors.json", pack(sentences))}
+	page := newFile("page.html", compress(read(assets, "page.html")))
+	all := map[string]file{"/docs": page, "/docs/": page, "/docs/errors.json": newFile("errors.json", compress(table))}
 	for _, name := range []string{"init.js", "style.css", "icon.svg"} {
-		all["/docs/"+name] = newFile(name, pack(read(ours, name)))
+		all["/docs/"+name] = newFile(name, compress(read(assets, name)))
 	}
 	for _, name := range []string{"swagger-ui-bundle.js", "swagger-ui.css"} {
 		all["/docs/"+name] = newFile(name, read(static.FS, name+".gz"))
@@ -74,9 +75,9 @@ var files = sync.OnceValue(func() map[string]file {
 	return all
 })
 
-// kinds are said here and not asked of the machine: with nosniff, a type that
-// its administrator has changed would leave the page blank.
-var kinds = map[string]string{
+// contentTypes are the content types, by file extension. They are not read from
+// the operating system: with nosniff, a wrong type there would break the page.
+var contentTypes = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".js":   "text/javascript; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -84,55 +85,60 @@ var kinds = map[string]string{
 	".json": "application/json; charset=utf-8",
 }
 
-func newFile(name string, packed []byte) file {
-	sum := sha256.Sum256(packed)
-	// Weak, since it stands for the packed and the plain form alike.
-	return file{kind: kinds[path.Ext(name)], tag: `W/"` + hex.EncodeToString(sum[:8]) + `"`, packed: packed}
+// newFile returns a file with the content type of its name.
+func newFile(name string, gzipped []byte) file {
+	sum := sha256.Sum256(gzipped)
+	// A weak ETag, because it is the same for both encodings.
+	return file{contentType: contentTypes[path.Ext(name)], etag: `W/"` + hex.EncodeToString(sum[:8]) + `"`, gzipped: gzipped}
 }
 
+// read returns the content of an embedded file.
 func read(from fs.FS, name string) []byte {
 	text, err := fs.ReadFile(from, name)
 	if err != nil {
-		panic(err) // embedded, or this would not have been built
+		panic(err) // cannot happen: the file is embedded
 	}
 	return text
 }
 
-func pack(text []byte) []byte {
-	var packed bytes.Buffer
-	w := gzip.NewWriter(&packed)
-	_, _ = w.Write(text) // a buffer takes everything
+// compress returns the text, compressed with gzip.
+func compress(text []byte) []byte {
+	var gzipped bytes.Buffer
+	w := gzip.NewWriter(&gzipped)
+	_, _ = w.Write(text) // never fails (bytes.Buffer)
 	_ = w.Close()
-	return packed.Bytes()
+	return gzipped.Bytes()
 }
 
+// serve writes the file, or 304 if the client has it already.
 func (f file) serve(c echo.Context) error {
 	r, h := c.Request(), c.Response().Header()
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
-	// Kept, but never used unasked: page, script and spec belong together, and
-	// a new binary brings all three.
+	// Caches must revalidate: page, script and spec belong together and change
+	// together with the binary.
 	h.Set("Cache-Control", "no-cache")
-	h.Set("ETag", f.tag)
+	h.Set("ETag", f.etag)
 	h.Set("Vary", "Accept-Encoding")
-	if strings.Contains(r.Header.Get("If-None-Match"), f.tag) {
+	if strings.Contains(r.Header.Get("If-None-Match"), f.etag) {
 		return c.NoContent(http.StatusNotModified)
 	}
-	if takesGzip(r.Header.Get("Accept-Encoding")) {
+	if acceptsGzip(r.Header.Get("Accept-Encoding")) {
 		h.Set("Content-Encoding", "gzip")
-		h.Set("Content-Length", strconv.Itoa(len(f.packed)))
-		return c.Blob(http.StatusOK, f.kind, f.packed)
+		h.Set("Content-Length", strconv.Itoa(len(f.gzipped)))
+		return c.Blob(http.StatusOK, f.contentType, f.gzipped)
 	}
-	plain, err := gzip.NewReader(bytes.NewReader(f.packed))
+	plain, err := gzip.NewReader(bytes.NewReader(f.gzipped))
 	if err != nil {
 		return err
 	}
-	return c.Stream(http.StatusOK, f.kind, plain)
+	return c.Stream(http.StatusOK, f.contentType, plain)
 }
 
-// takesGzip reads an Accept-Encoding header (RFC 9110 §12.5.3).
-func takesGzip(accepted string) bool {
+// acceptsGzip reports whether an Accept-Encoding header accepts gzip
+// (RFC 9110 §12.5.3).
+func acceptsGzip(accepted string) bool {
 	for one := range strings.SplitSeq(accepted, ",") {
 		coding, weight, _ := strings.Cut(strings.ReplaceAll(one, " ", ""), ";q=")
 		if strings.EqualFold(coding, "gzip") {

@@ -1,6 +1,6 @@
-// The page is made from two documents: the spec, and the sentence of every
-// error code. Swagger UI draws the operations and sends what is tried; around
-// it are the token, the search, the index and the errors.
+// The page is rendered from two documents: the spec, and the table of error
+// codes. Swagger UI renders the operations and sends the requests; this file
+// adds the token, the search, the index and the list of errors.
 
 const root = document.documentElement;
 const $ = (id) => document.getElementById(id);
@@ -11,7 +11,7 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// Light or dark: as the system has it, until somebody says otherwise.
+// Color scheme: the system's, unless the user has chosen one.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -23,7 +23,7 @@ function showTheme() {
 
 $("theme").addEventListener("click", () => {
   const chosen = $("theme").getAttribute("aria-pressed") === "true" ? "light" : "dark";
-  // Back to what the system says is back to following it.
+  // Choosing the system's scheme means following it again.
   if ((chosen === "dark") === dark.matches) localStorage.removeItem("caracal.theme");
   else localStorage.setItem("caracal.theme", chosen);
   showTheme();
@@ -31,29 +31,29 @@ $("theme").addEventListener("click", () => {
 dark.addEventListener("change", showTheme);
 showTheme();
 
-// The token lives as long as the tab: neither an address nor a file of the
-// browser ever holds it.
+// The token is kept in sessionStorage, so that it is gone when the tab is closed.
+// It is never part of a URL.
 
 const token = {
   get: () => sessionStorage.getItem("caracal.token") ?? "",
   set(text) {
     if (text) sessionStorage.setItem("caracal.token", text);
     else sessionStorage.removeItem("caracal.token");
-    $("forget").hidden = !text;
+    $("clear").hidden = !text;
   },
 };
 
 $("token").value = token.get();
 token.set(token.get());
 $("token").addEventListener("input", () => token.set($("token").value.trim()));
-$("forget").addEventListener("click", () => {
+$("clear").addEventListener("click", () => {
   $("token").value = "";
   token.set("");
   $("token").focus();
 });
 $("access").addEventListener("submit", (event) => event.preventDefault());
 
-// What the spec says.
+// The operations of the spec.
 
 const methods = ["get", "head", "post", "put", "patch", "delete", "options", "trace"];
 
@@ -78,12 +78,12 @@ function operationsOf(spec) {
     .sort(inOrder);
 }
 
-// prepare makes the spec say what Swagger UI would leave out, and takes out
-// what it would make too much of.
+// prepare adds to the spec what Swagger UI does not show, and removes examples
+// that it would send.
 function prepare(spec, operations) {
   spec.servers = [{ url: location.origin }];
-  // It would fill in examples and send them, even the If-Match of somebody
-  // else's item.
+  // Swagger UI fills in the examples of parameters and sends them, even
+  // If-Match. Move them to the description.
   const parameters = [...Object.values(spec.components.parameters), ...operations.flatMap(({ raw }) => raw.parameters ?? [])];
   for (const parameter of parameters) {
     if (parameter.example === undefined) continue;
@@ -91,20 +91,20 @@ function prepare(spec, operations) {
     delete parameter.example;
   }
   for (const schema of Object.values(spec.components.schemas).flatMap((one) => [one, ...Object.values(one.properties ?? {})])) {
-    if (schema["x-checked-by"]) schema.description = `${schema.description ?? ""} More is checked than a schema can say.`;
+    if (schema["x-checked-by"]) schema.description = `${schema.description ?? ""} The server checks further rules, which the schema does not express.`;
   }
   return spec;
 }
 
 const linkTo = (code) => `#error-${code}`;
 
-// breakable is a name that may be broken after each underscore.
+// breakable inserts a possible line break after each underscore of a name.
 const breakable = (name, wbr) => name.split(/(?<=_)/).flatMap((part) => [part, wbr()]);
 
-// What Swagger UI shows, and how.
+// The plugin for Swagger UI.
 
-// It comes with a library that would follow every link within the page in its
-// own way: slowly, to under the header, and without a hashchange.
+// Swagger UI includes zenscroll, which would handle every link within the page:
+// it scrolls slowly, stops under the header, and fires no hashchange.
 window.noZensmooth = true;
 
 function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
@@ -120,23 +120,23 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
       h(getComponent("operations", true)));
   };
 
-  const colours = /("(?:\\.|[^"\\])*")(\s*:)?|\b(?:true|false|null)\b|-?\b\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+  const colors = /("(?:\\.|[^"\\])*")(\s*:)?|\b(?:true|false|null)\b|-?\b\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
   const Code = ({ language, children }) => {
     const text = String(children ?? "");
     if (language !== "json") return h("pre", { className: "code", tabIndex: 0 }, text);
-    const shown = [];
+    const parts = [];
     let end = 0;
-    for (const found of text.matchAll(colours)) {
-      const [whole, string, colon] = found;
-      shown.push(text.slice(end, found.index));
-      shown.push(h("span", { key: found.index, className: string ? (colon ? "name" : "string") : "value" }, string ?? whole), colon ?? "");
-      end = found.index + whole.length;
+    for (const match of text.matchAll(colors)) {
+      const [whole, string, colon] = match;
+      parts.push(text.slice(end, match.index));
+      parts.push(h("span", { key: match.index, className: string ? (colon ? "name" : "string") : "value" }, string ?? whole), colon ?? "");
+      end = match.index + whole.length;
     }
-    return h("pre", { className: "code", tabIndex: 0 }, ...shown, text.slice(end));
+    return h("pre", { className: "code", tabIndex: 0 }, ...parts, text.slice(end));
   };
 
-  // The command names the variable that caracald dev sets, so that nobody
-  // shows or sends on a token with it.
+  // The command contains $CARACAL_ADMIN_TOKEN instead of the token, so that it can
+  // be shared.
   const Curl = ({ request, getComponent }) => {
     const quote = (text) => `'${String(text).replaceAll("'", `'\\''`)}'`;
     const lines = [`curl -X ${request.get("method")} ${quote(request.get("url"))}`];
@@ -145,7 +145,7 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
     }
     if (request.get("body")) lines.push(`-d ${quote(request.get("body"))}`);
     return h(Fragment, null,
-      h("h4", null, "As a command"),
+      h("h4", null, "curl command"),
       h(getComponent("HighlightCode", true), { canCopy: true }, lines.join(" \\\n  ")));
   };
 
@@ -156,15 +156,15 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
       h("h5", null, h("a", { href: linkTo(error) }, h("code", null, error))),
       h("p", null, sentence),
       details?.issues && h("table", null,
-        h("thead", null, h("tr", null, h("th", { scope: "col" }, "Where"), h("th", { scope: "col" }, "What is wrong"))),
+        h("thead", null, h("tr", null, h("th", { scope: "col" }, "Field"), h("th", { scope: "col" }, "Error"))),
         h("tbody", null, details.issues.map(({ path, message }, i) =>
-          h("tr", { key: i }, h("td", null, path.length ? h("code", null, path.join(".")) : "the whole"), h("td", null, message))))),
+          h("tr", { key: i }, h("td", null, path.length ? h("code", null, path.join(".")) : "(request)"), h("td", null, message))))),
       h("dl", null,
         Object.entries({ requestId, ...rest }).map(([name, value]) =>
           h("div", { key: name }, h("dt", null, name), h("dd", null, h("code", null, typeof value === "string" ? value : JSON.stringify(value)))))));
 
-  const Refusals = ({ code: status, codes }) =>
-    h("tr", { className: "response refusals", "data-code": status },
+  const ErrorCodes = ({ code: status, codes }) =>
+    h("tr", { className: "response error-codes", "data-code": status },
       h("td", { className: "response-col_status" }, status),
       h("td", { className: "response-col_description" },
         h("dl", null, codes.map((code) =>
@@ -176,10 +176,10 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
       operations: (Original) => (properties) =>
         properties.specSelectors.taggedOperations().size
           ? h(Original, properties)
-          : h("p", { className: "waiting" }, "No operation is like that."),
+          : h("p", { className: "message" }, "No operations found."),
       response: (Original) => (properties) => {
         const codes = codesOf(raw(properties.path, properties.method)?.responses[properties.code] ?? {});
-        return codes.length ? h(Refusals, { code: properties.code, codes }) : h(Original, properties);
+        return codes.length ? h(ErrorCodes, { code: properties.code, codes }) : h(Original, properties);
       },
       responseBody: (Original) => (properties) => {
         const problem = problemIn(properties.content);
@@ -191,11 +191,11 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
     statePlugins: {
       layout: {
         wrapActions: {
-          show: (original) => (what, shown) => {
-            original(what, shown);
-            const [kind, tag, id] = [what].flat();
-            // Opening is no step that Back should undo.
-            if (kind === "operations") history.replaceState(null, "", shown ? `#/${tag}/${id}` : location.pathname);
+          show: (original) => (path, open) => {
+            original(path, open);
+            const [kind, tag, id] = [path].flat();
+            // Opening an operation is not a step in the history.
+            if (kind === "operations") history.replaceState(null, "", open ? `#/${tag}/${id}` : location.pathname);
             mark();
           },
         },
@@ -203,9 +203,9 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
     },
     fn: {
       opsFilter: (tagged, text) => {
-        const wanted = new Set(found(operations, text).map((o) => o.id));
+        const matches = new Set(matching(operations, text).map((o) => o.id));
         return tagged
-          .map((group) => group.update("operations", (all) => all.filter((o) => wanted.has(o.getIn(["operation", "operationId"])))))
+          .map((group) => group.update("operations", (all) => all.filter((o) => matches.has(o.getIn(["operation", "operationId"])))))
           .filter((group) => group.get("operations").size);
       },
     },
@@ -221,8 +221,8 @@ function problemIn(text) {
   }
 }
 
-// found has every word of the text somewhere in it.
-function found(operations, text) {
+// matching returns the operations that contain every word of the text.
+function matching(operations, text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   return operations.filter((o) => words.every((word) => o.words.includes(word)));
 }
@@ -238,7 +238,7 @@ function showIndex(spec, operations) {
   }
 }
 
-// mark says in the index which operation the address means.
+// mark highlights the operation of the URL in the index.
 function mark() {
   for (const link of $("index").querySelectorAll("a")) {
     if (link.hash === location.hash) link.setAttribute("aria-current", "true");
@@ -247,15 +247,15 @@ function mark() {
 }
 
 function showErrors(spec, operations, errors) {
-  const managed = operations.filter((o) => o.path.startsWith("/v1/"));
+  const v1 = operations.filter((o) => o.path.startsWith("/v1/"));
   const outside = new Set(spec["x-outside-problems"]);
   const groups = new Map([...document.querySelectorAll("[data-status]")].map((group) => [Number(group.dataset.status), group]));
   for (const [code, { Status: status, Sentence: sentence }] of Object.entries(errors)) {
     const from = operations.filter((o) => o.codes.includes(code));
     if (!from.length && !outside.has(code)) continue;
     let where;
-    if (!from.length) where = element("p", {}, "Where no operation is.");
-    else if (managed.every((o) => from.includes(o))) where = element("p", {}, "Every operation below ", element("code", {}, "/v1"), ".");
+    if (!from.length) where = element("p", {}, "Requests that match no operation.");
+    else if (v1.every((o) => from.includes(o))) where = element("p", {}, "All ", element("code", {}, "/v1"), " operations.");
     else {
       where = element("ul", {}, ...from.map((o) => element("li", {}, operationLink(o))));
       if (from.length > 3) where = element("details", {}, element("summary", {}, `${from.length} operations`), where);
@@ -271,14 +271,14 @@ function showErrors(spec, operations, errors) {
 }
 
 async function read(address) {
-  const answer = await fetch(address);
-  if (!answer.ok) throw new Error(`${address} answered ${answer.status}`);
-  return answer;
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`GET ${address} returned ${response.status}`);
+  return response;
 }
 
 async function start() {
-  const answers = await Promise.all(["/openapi.yaml", "/docs/errors.json"].map(read));
-  const [text, errors] = [await answers[0].text(), await answers[1].json()];
+  const responses = await Promise.all(["/openapi.yaml", "/docs/errors.json"].map(read));
+  const [text, errors] = [await responses[0].text(), await responses[1].json()];
   const operations = [];
   const ui = SwaggerUIBundle({
     domNode: $("operations"),
@@ -295,8 +295,8 @@ async function start() {
       return request;
     },
   });
-  // Swagger UI reads YAML. It is the same spec as /openapi.json, but things are
-  // in the order in which they were written, members and examples too.
+  // Swagger UI reads YAML. It is the same spec as /openapi.json, but keeps the
+  // order of fields and examples.
   ui.specActions.updateSpec(text);
   const spec = ui.specSelectors.specJson().toJS();
   operations.push(...operationsOf(spec));
@@ -307,39 +307,39 @@ async function start() {
   showErrors(spec, operations, errors);
 
   function search(text) {
-    const shown = new Set(found(operations, text));
+    const matches = new Set(matching(operations, text));
     ui.layoutActions.updateFilter(text);
-    for (const o of operations) $(`index-${o.id}`).hidden = !shown.has(o);
+    for (const o of operations) $(`index-${o.id}`).hidden = !matches.has(o);
     for (const group of $("index").children) group.hidden = !group.querySelector("li:not([hidden])");
     document.body.classList.toggle("searching", Boolean(text.trim()));
-    $("found").value = text ? `${shown.size} of ${operations.length}` : "";
+    $("found").value = text ? `${matches.size} of ${operations.length}` : "";
   }
 
-  // follow goes where the address says; what is not there yet when the address
-  // changes, the browser cannot find by itself.
+  // follow opens and scrolls to the target of the URL's hash. The browser cannot
+  // do so for elements that are rendered later.
   function follow() {
-    const wanted = operations.find((o) => o.link === location.hash);
-    if (!wanted) {
+    const target = operations.find((o) => o.link === location.hash);
+    if (!target) {
       mark();
       $(location.hash.slice(1))?.scrollIntoView();
       return;
     }
-    if (!found([wanted], $("search").value).length) {
+    if (!matching([target], $("search").value).length) {
       $("search").value = "";
       search("");
     }
-    ui.layoutActions.show(["operations-tag", wanted.tag], true);
-    ui.layoutActions.show(["operations", wanted.tag, wanted.id], true);
+    ui.layoutActions.show(["operations-tag", target.tag], true);
+    ui.layoutActions.show(["operations", target.tag, target.id], true);
     requestAnimationFrame(() => {
-      const place = $(`operations-${wanted.tag}-${wanted.id}`);
-      place?.scrollIntoView();
-      place?.querySelector("button").focus({ preventScroll: true });
+      const block = $(`operations-${target.tag}-${target.id}`);
+      block?.scrollIntoView();
+      block?.querySelector("button").focus({ preventScroll: true });
     });
   }
 
   $("search").addEventListener("input", () => search($("search").value));
   addEventListener("hashchange", follow);
-  // A link to where one is already is no change, and still means: go there.
+  // A link to the current hash fires no hashchange.
   addEventListener("click", (event) => {
     const link = event.target.closest?.("a");
     if (link?.hash.startsWith("#/") && link.hash === location.hash) follow();
@@ -353,8 +353,8 @@ async function start() {
   requestAnimationFrame(follow);
 }
 
-// This runs before Swagger UI is there; when the document is complete, it is.
+// Swagger UI is loaded with defer: it is available at DOMContentLoaded.
 addEventListener("DOMContentLoaded", () =>
   start().catch((failure) => {
-    $("operations").replaceChildren(element("p", { className: "waiting" }, `The page cannot be shown: ${failure.message}.`));
+    $("operations").replaceChildren(element("p", { className: "message" }, `The page cannot be displayed: ${failure.message}.`));
   }));

@@ -20,15 +20,15 @@ import (
 	"time"
 )
 
-// A browser is a headless Chromium, spoken to through chromedriver in the
-// protocol of W3C WebDriver.
+// A browser is a headless Chromium, controlled through chromedriver with the W3C
+// WebDriver protocol.
 type browser struct {
 	tb      testing.TB
-	session string // the session's address
+	session string // URL of the session
 }
 
-// open starts a Chromium that has never seen anything, and that looks at the
-// page the way one of a scheme and a size does.
+// open starts a Chromium with an empty profile, and with this color scheme and
+// window size.
 func open(tb testing.TB, scheme string, width, height int) *browser {
 	tb.Helper()
 	options := map[string]any{
@@ -50,9 +50,9 @@ func open(tb testing.TB, scheme string, width, height int) *browser {
 	}}})
 	b.session += "/session/" + made.SessionID
 	tb.Cleanup(func() { b.call(nil, "DELETE", "", nil) })
-	b.tell("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}})
-	b.tell("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
-	// Chromium opens with a page of its own: what that asked for is no news.
+	b.devTools("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}})
+	b.devTools("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
+	// Chromium opens its own start page: ignore the requests of that.
 	b.visit("about:blank")
 	b.log("performance")
 	b.log("browser")
@@ -61,7 +61,7 @@ func open(tb testing.TB, scheme string, width, height int) *browser {
 
 var listening = regexp.MustCompile(`successfully on port (\d+)`)
 
-// driver starts a chromedriver that dies with the test, and is its address.
+// driver starts a chromedriver that is stopped with the test, and returns its URL.
 func driver(tb testing.TB) string {
 	tb.Helper()
 	cmd := exec.Command("chromedriver", "--port=0")
@@ -71,7 +71,7 @@ func driver(tb testing.TB) string {
 		tb.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		tb.Fatalf("this test needs Debian's chromium and chromium-driver (task browser installs them): %v", err)
+		tb.Fatalf("this test requires Debian's chromium and chromium-driver (task browser installs them): %v", err)
 	}
 	tb.Cleanup(func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
@@ -84,11 +84,11 @@ func driver(tb testing.TB) string {
 			return "http://127.0.0.1:" + port[1]
 		}
 	}
-	tb.Fatal("chromedriver does not say where it listens")
+	tb.Fatal("chromedriver did not print its port")
 	return ""
 }
 
-// call sends a command and reads the value that it answers.
+// call sends a command and decodes the value that it returns.
 func (b *browser) call(into any, method, path string, body any) {
 	b.tb.Helper()
 	if err := b.try(into, method, path, body); err != nil {
@@ -96,6 +96,7 @@ func (b *browser) call(into any, method, path string, body any) {
 	}
 }
 
+// try is call, but returns errors.
 func (b *browser) try(into any, method, path string, body any) error {
 	var text io.Reader
 	if method == "POST" {
@@ -114,31 +115,33 @@ func (b *browser) try(into any, method, path string, body any) error {
 		return err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
+	result, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %s: %.500s", method, path, answer)
+		return fmt.Errorf("%s %s: %.500s", method, path, result)
 	}
 	if into == nil {
 		return nil
 	}
-	return json.Unmarshal(answer, &struct{ Value any }{into})
+	return json.Unmarshal(result, &struct{ Value any }{into})
 }
 
-// tell speaks to Chromium itself, past WebDriver.
-func (b *browser) tell(command string, parameters map[string]any) {
+// devTools sends a command of the Chrome DevTools protocol.
+func (b *browser) devTools(command string, parameters map[string]any) {
 	b.tb.Helper()
 	b.call(nil, "POST", "/goog/cdp/execute", map[string]any{"cmd": command, "params": parameters})
 }
 
-func (b *browser) visit(address string) {
+// visit opens a URL.
+func (b *browser) visit(url string) {
 	b.tb.Helper()
-	b.call(nil, "POST", "/url", map[string]string{"url": address})
+	b.call(nil, "POST", "/url", map[string]string{"url": url})
 }
 
-// element waits until a selector finds something, and is its address.
+// element waits until a selector matches an element, and returns the element's
+// path.
 func (b *browser) element(selector string) string {
 	b.tb.Helper()
 	var found map[string]string
@@ -152,8 +155,8 @@ func (b *browser) element(selector string) string {
 	return ""
 }
 
-// click clicks as a person does, who first brings a thing from under the
-// header: on what is visible and uncovered.
+// click scrolls to an element and clicks it. Like a user, it can click only what is
+// visible and not covered by the header.
 func (b *browser) click(selector string) {
 	b.tb.Helper()
 	b.eventually("click "+selector, func() error {
@@ -163,7 +166,7 @@ func (b *browser) click(selector string) {
 	})
 }
 
-// write replaces what is in a field.
+// write replaces the text of an input.
 func (b *browser) write(selector, text string) {
 	b.tb.Helper()
 	field := b.element(selector)
@@ -171,57 +174,58 @@ func (b *browser) write(selector, text string) {
 	b.call(nil, "POST", field+"/value", map[string]string{"text": selectAll + "\ue017" + text})
 }
 
-// text is what is to be read in an element.
-func (b *browser) text(selector string) (shown string) {
+// text returns the visible text of an element.
+func (b *browser) text(selector string) (visible string) {
 	b.tb.Helper()
-	b.call(&shown, "GET", b.element(selector)+"/text", nil)
-	return shown
+	b.call(&visible, "GET", b.element(selector)+"/text", nil)
+	return visible
 }
 
-// run is what a script returns.
+// run runs a script and returns its result.
 func run[T any](b *browser, script string, args ...any) (result T) {
 	b.tb.Helper()
 	b.call(&result, "POST", "/execute/sync", map[string]any{"script": script, "args": append([]any{}, args...)})
 	return result
 }
 
-// shows waits until an element has a text in it.
+// shows waits until an element that matches the selector contains the text.
 func (b *browser) shows(selector, text string) {
 	b.tb.Helper()
-	b.eventually(selector+" shows "+text, func() error {
-		if shown := run[string](b, "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent).join('\\n')", selector); !strings.Contains(shown, text) {
-			return fmt.Errorf("it shows %.500q", shown)
+	b.eventually(selector+" contains "+text, func() error {
+		if content := run[string](b, "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent).join('\\n')", selector); !strings.Contains(content, text) {
+			return fmt.Errorf("it contains %.500q", content)
 		}
 		return nil
 	})
 }
 
-func (b *browser) eventually(what string, happens func() error) {
+// eventually calls check until it returns no error, for at most 30 seconds.
+func (b *browser) eventually(what string, check func() error) {
 	b.tb.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		err := happens()
+		err := check()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			b.tb.Fatalf("never: %s: %v", what, err)
+			b.tb.Fatalf("timed out: %s: %v", what, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// A logEntry is what the console, or Chromium itself, has to say.
+// A logEntry is an entry of a browser log.
 type logEntry struct{ Level, Source, Message string }
 
-// log is what was logged since it was last asked for.
+// log returns the entries of a log since the last call.
 func (b *browser) log(kind string) (entries []logEntry) {
 	b.tb.Helper()
 	b.call(&entries, "POST", "/se/log", map[string]string{"type": kind})
 	return entries
 }
 
-// picture saves what is on the screen, if somebody wants to look.
+// picture saves a screenshot if the flag -pictures is set.
 func (b *browser) picture(name string) {
 	b.tb.Helper()
 	if *pictures == "" {
