@@ -200,7 +200,7 @@ func (r *Service) listen(ctx context.Context, c Config, handler http.Handler) er
 		Handler:           handler,
 		ReadTimeout:       c.RequestTimeout.duration(),
 		ReadHeaderTimeout: min(c.RequestTimeout.duration(), 10*time.Second),
-		WriteTimeout:      c.RequestTimeout.duration() + c.StatementTimeout.duration(),
+		WriteTimeout:      c.RequestTimeout.duration() + c.ConnectTimeout.duration() + c.StatementTimeout.duration(),
 		IdleTimeout:       c.KeepAlive.duration(),
 		MaxHeaderBytes:    headers,
 		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),

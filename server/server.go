@@ -155,7 +155,7 @@ func (s *Server) handler() http.Handler {
 	}
 	e.Pre(routeByEncodedPath)
 	e.Use(
-		middleware.RequestContext(s.spec.operations, s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration()),
+		middleware.RequestContext(s.spec.operations),
 		middleware.Trace(s.traces),
 		middleware.Log(s.log, s.metrics.observe, s.denied.add),
 		middleware.Recover(),
@@ -164,6 +164,7 @@ func (s *Server) handler() http.Handler {
 		middleware.Authorize(s.verifier),
 		middleware.LimitByToken(s.limits.token),
 		middleware.Validate(s.config.BodyLimit),
+		middleware.Deadline(s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration()),
 	)
 	api.RegisterHandlers(headForGet{e}, api.NewStrictHandler(s, nil))
 	if s.config.Docs != nil && *s.config.Docs {

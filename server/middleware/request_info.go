@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -123,9 +122,8 @@ func newRequestID() string {
 }
 
 // RequestContext finds the operation, gives the request an id, and sets the headers that
-// every answer has (contract: conventions.md §3). It has a deadline from here on:
-// a Postgres that has stalled keeps nobody for longer.
-func RequestContext(operations *Operations, deadline time.Duration) echo.MiddlewareFunc {
+// every answer has (contract: conventions.md §3).
+func RequestContext(operations *Operations) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
@@ -146,9 +144,7 @@ func RequestContext(operations *Operations, deadline time.Duration) echo.Middlew
 					h.Set("Content-Type", "application/json; charset=utf-8")
 				}
 			})
-			ctx, cancel := context.WithTimeout(WithRequestInfo(r.Context(), info), deadline)
-			defer cancel()
-			c.SetRequest(r.WithContext(ctx))
+			c.SetRequest(r.WithContext(WithRequestInfo(r.Context(), info)))
 			return next(c)
 		}
 	}
