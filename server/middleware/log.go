@@ -52,10 +52,7 @@ func Log(log *slog.Logger, observe func(operation string, status int, deniedRequ
 				cause.Status = status
 				onDenied(cause, c.Param("zoneId"))
 			}
-			level := slog.LevelInfo
-			if status >= 500 {
-				level = slog.LevelError
-			}
+			level := logLevel(status, err)
 			if !log.Enabled(r.Context(), level) {
 				return nil
 			}
@@ -80,6 +77,19 @@ func Log(log *slog.Logger, observe func(operation string, status int, deniedRequ
 			return nil
 		}
 	}
+}
+
+// logLevel returns the level at which a request is logged: error if it failed
+// inside the service. An operation may also return a 5xx response of its own, as
+// /ready does while it drains: that is a report, and alerts nobody.
+func logLevel(status int, err error) slog.Level {
+	switch {
+	case status < 500:
+		return slog.LevelInfo
+	case err == nil:
+		return slog.LevelWarn
+	}
+	return slog.LevelError
 }
 
 func writeError(c echo.Context, info *RequestInfo, err error) {
