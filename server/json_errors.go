@@ -3,23 +3,23 @@ package server
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
+	"io"
 	"net"
+	"net/http"
 
 	"github.com/google/uuid"
 
 	"caracal.run/management/gen/code"
 )
 
-// jsonErrorListener gives the errors that net/http answers by itself, before any handler
-// sees the request, the one shape of all errors. They cannot be had otherwise:
-// a request whose path is badly percent-encoded or whose headers are too large
-// never becomes a request.
-func jsonErrorListener(l net.Listener) net.Listener { return jsonListener{l} }
+// jsonErrorListener gives the errors that net/http writes itself the same JSON
+// body as all other errors: a malformed path, headers that are too large. They
+// never become a request that a handler could see, and net/http has no hook for
+// them, so their connections rewrite what it writes.
+type jsonErrorListener struct{ net.Listener }
 
-type jsonListener struct{ net.Listener }
-
-func (l jsonListener) Accept() (net.Conn, error) {
+// Accept waits for the next connection.
+func (l jsonErrorListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
@@ -29,33 +29,38 @@ func (l jsonListener) Accept() (net.Conn, error) {
 
 type jsonErrorConn struct{ net.Conn }
 
-// netHTTPError is how net/http ends the head of an error of its own, and of
-// nothing else: no answer of ours is text/plain and closes the connection. It
-// writes head and text in one call.
+// netHTTPError ends the header of an error that net/http writes itself, and of
+// no other response: none of ours is text/plain and closes the connection. It
+// writes header and body in one call.
 var netHTTPError = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
 
+// Write writes b, or the JSON form of the error that b is.
 func (c jsonErrorConn) Write(b []byte) (int, error) {
-	head, _, found := bytes.Cut(b, netHTTPError)
-	if !found || !bytes.HasPrefix(head, []byte("HTTP/1.1 ")) || bytes.Contains(head, []byte("\r\n")) {
+	statusLine, _, found := bytes.Cut(b, netHTTPError)
+	if !found || !bytes.HasPrefix(statusLine, []byte("HTTP/1.1 ")) || bytes.Contains(statusLine, []byte("\r\n")) {
 		return c.Conn.Write(b)
 	}
-	deniedRequest := code.InvalidRequest
-	if bytes.HasPrefix(head, []byte("HTTP/1.1 431")) {
-		deniedRequest = code.HeaderTooLarge
+	errCode := code.InvalidRequest
+	if bytes.HasPrefix(statusLine, []byte("HTTP/1.1 431")) {
+		errCode = code.HeaderTooLarge
 	}
-	if _, err := c.Conn.Write(errorResponse(deniedRequest)); err != nil {
+	if err := writeErrorResponse(c.Conn, errCode); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-// errorResponse is a whole HTTP answer.
-func errorResponse(deniedRequest code.Code) []byte {
-	entry, id := code.Table[deniedRequest], uuid.NewString()
-	body, err := json.Marshal(map[string]string{"error": string(deniedRequest), "error_description": entry.Sentence, "requestId": id})
+// writeErrorResponse writes an error as a whole HTTP response.
+func writeErrorResponse(w io.Writer, errCode code.Code) error {
+	entry, requestID := code.Table[errCode], uuid.NewString()
+	body, err := json.Marshal(map[string]string{"error": string(errCode), "error_description": entry.Sentence, "requestId": requestID})
 	if err != nil {
-		panic(err) // three strings
+		return err
 	}
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json; charset=utf-8\r\nX-Request-Id: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-		entry.Status, "Refused", id, len(body), body)
+	response := http.Response{
+		StatusCode: entry.Status, ProtoMajor: 1, ProtoMinor: 1, Close: true,
+		Header:        http.Header{"Content-Type": {"application/json; charset=utf-8"}, "X-Request-Id": {requestID}},
+		ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
+	}
+	return response.Write(w)
 }

@@ -206,7 +206,7 @@ func (r *Service) listen(ctx context.Context, c Config, handler http.Handler) er
 		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 	}
 	go func() {
-		if err := server.Serve(jsonErrorListener(listener)); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(jsonErrorListener{listener}); !errors.Is(err, http.ErrServerClosed) {
 			r.failed <- err
 		}
 	}()
