@@ -1373,6 +1373,8 @@ type ClientInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Records an audit entry for each changed object: `admin-tokens`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type.
@@ -1386,6 +1388,8 @@ type ClientInterface interface {
 	// Tokens derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
+	//
+	// Records an audit entry for each changed object: `admin-tokens`.
 	//
 	// Publishes no events.
 	//
@@ -1401,6 +1405,8 @@ type ClientInterface interface {
 	// operation.
 	//
 	// Requires a global token with write permission.
+	//
+	// Records an audit entry for each changed object: `admin-tokens`.
 	//
 	// Publishes no events.
 	//
@@ -1422,6 +1428,8 @@ type ClientInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Records an audit entry for each changed object: `dead-letters`.
+	//
 	// Publishes no events.
 	//
 	// Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
@@ -1433,6 +1441,8 @@ type ClientInterface interface {
 	// after later events of its zone that have already been published.
 	//
 	// Requires a global token with write permission.
+	//
+	// Records an audit entry for each changed object: `dead-letters`.
 	//
 	// Publishes events on these streams:
 	//
@@ -1460,6 +1470,8 @@ type ClientInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Records an audit entry for each changed object: `zones`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type.
@@ -1473,6 +1485,8 @@ type ClientInterface interface {
 	// zone is archived.
 	//
 	// Requires a global token with write permission.
+	//
+	// Records an audit entry for each changed object: `zones`.
 	//
 	// Publishes no events.
 	//
@@ -1488,6 +1502,8 @@ type ClientInterface interface {
 	// reason `zone_archived`.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -1519,6 +1535,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+	//
 	// Publishes events on these streams:
 	//
 	// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
@@ -1540,6 +1558,8 @@ type ClientInterface interface {
 	// accepted when registration is already disabled.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -1569,6 +1589,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `applications`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type.
@@ -1581,6 +1603,8 @@ type ClientInterface interface {
 	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -1597,6 +1621,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `applications`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type.
@@ -1611,6 +1637,8 @@ type ClientInterface interface {
 	// second per zone and token; 1,000 active registered applications per zone.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -1627,6 +1655,8 @@ type ClientInterface interface {
 	// a global token.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -1654,6 +1684,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `applications`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type.
@@ -1668,6 +1700,8 @@ type ClientInterface interface {
 	// tokens can be updated only with a global token.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -1701,6 +1735,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `providers`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type.
@@ -1714,6 +1750,8 @@ type ClientInterface interface {
 	// identifier is generated from the name.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `providers`.
 	//
 	// Publishes no events.
 	//
@@ -1729,6 +1767,8 @@ type ClientInterface interface {
 	// its kind is `none` or `caracal_mandate`.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `providers`, `provider-grants`.
 	//
 	// Publishes no events.
 	//
@@ -1755,6 +1795,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `providers`, `provider-grants`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type.
@@ -1773,6 +1815,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `providers`, `provider-grants`.
+	//
 	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type.
@@ -1788,6 +1832,8 @@ type ClientInterface interface {
 	// the test is recorded in the audit log.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `providers`.
 	//
 	// Publishes no events.
 	//
@@ -1815,6 +1861,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `resources`, `providers`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type.
@@ -1833,6 +1881,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `resources`, `providers`.
+	//
 	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type.
@@ -1847,6 +1897,8 @@ type ClientInterface interface {
 	// for tokens that are not global, it does not exist.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `resources`.
 	//
 	// Publishes no events.
 	//
@@ -1871,6 +1923,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `resources`, `providers`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type.
@@ -1886,6 +1940,8 @@ type ClientInterface interface {
 	// so that gateways load the change.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `resources`, `providers`.
 	//
 	// Publishes no events.
 	//
@@ -2019,6 +2075,8 @@ func (c *Client) ListAdminTokens(ctx context.Context, params *ListAdminTokensPar
 //
 // Requires a global token with write permission.
 //
+// Records an audit entry for each changed object: `admin-tokens`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type.
@@ -2042,6 +2100,8 @@ func (c *Client) CreateAdminTokenWithBody(ctx context.Context, contentType strin
 // Tokens derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
+//
+// Records an audit entry for each changed object: `admin-tokens`.
 //
 // Publishes no events.
 //
@@ -2067,6 +2127,8 @@ func (c *Client) CreateAdminToken(ctx context.Context, body CreateAdminTokenJSON
 // operation.
 //
 // Requires a global token with write permission.
+//
+// Records an audit entry for each changed object: `admin-tokens`.
 //
 // Publishes no events.
 //
@@ -2108,6 +2170,8 @@ func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersPar
 //
 // Requires a global token with write permission.
 //
+// Records an audit entry for each changed object: `dead-letters`.
+//
 // Publishes no events.
 //
 // Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
@@ -2129,6 +2193,8 @@ func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEdito
 // after later events of its zone that have already been published.
 //
 // Requires a global token with write permission.
+//
+// Records an audit entry for each changed object: `dead-letters`.
 //
 // Publishes events on these streams:
 //
@@ -2176,6 +2242,8 @@ func (c *Client) ListZones(ctx context.Context, params *ListZonesParams, reqEdit
 //
 // Requires a global token with write permission.
 //
+// Records an audit entry for each changed object: `zones`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type.
@@ -2199,6 +2267,8 @@ func (c *Client) CreateZoneWithBody(ctx context.Context, contentType string, bod
 // zone is archived.
 //
 // Requires a global token with write permission.
+//
+// Records an audit entry for each changed object: `zones`.
 //
 // Publishes no events.
 //
@@ -2224,6 +2294,8 @@ func (c *Client) CreateZone(ctx context.Context, body CreateZoneJSONRequestBody,
 // reason `zone_archived`.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -2275,6 +2347,8 @@ func (c *Client) GetZone(ctx context.Context, zoneID ZoneID, reqEditors ...Reque
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+//
 // Publishes events on these streams:
 //
 // - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
@@ -2306,6 +2380,8 @@ func (c *Client) UpdateZoneWithBody(ctx context.Context, zoneID ZoneID, params *
 // accepted when registration is already disabled.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -2355,6 +2431,8 @@ func (c *Client) ListApplications(ctx context.Context, zoneID ZoneID, params *Li
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `applications`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type.
@@ -2377,6 +2455,8 @@ func (c *Client) CreateApplicationWithBody(ctx context.Context, zoneID ZoneID, c
 // Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `applications`.
 //
 // Publishes no events.
 //
@@ -2403,6 +2483,8 @@ func (c *Client) CreateApplication(ctx context.Context, zoneID ZoneID, body Crea
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `applications`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type.
@@ -2427,6 +2509,8 @@ func (c *Client) RegisterApplicationWithBody(ctx context.Context, zoneID ZoneID,
 // second per zone and token; 1,000 active registered applications per zone.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `applications`.
 //
 // Publishes no events.
 //
@@ -2453,6 +2537,8 @@ func (c *Client) RegisterApplication(ctx context.Context, zoneID ZoneID, body Re
 // a global token.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -2500,6 +2586,8 @@ func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id IDParamet
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `applications`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type.
@@ -2524,6 +2612,8 @@ func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, i
 // tokens can be updated only with a global token.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `applications`.
 //
 // Publishes no events.
 //
@@ -2587,6 +2677,8 @@ func (c *Client) ListProviders(ctx context.Context, zoneID ZoneID, params *ListP
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `providers`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type.
@@ -2610,6 +2702,8 @@ func (c *Client) CreateProviderWithBody(ctx context.Context, zoneID ZoneID, cont
 // identifier is generated from the name.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `providers`.
 //
 // Publishes no events.
 //
@@ -2635,6 +2729,8 @@ func (c *Client) CreateProvider(ctx context.Context, zoneID ZoneID, body CreateP
 // its kind is `none` or `caracal_mandate`.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `providers`, `provider-grants`.
 //
 // Publishes no events.
 //
@@ -2681,6 +2777,8 @@ func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter,
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `providers`, `provider-grants`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type.
@@ -2709,6 +2807,8 @@ func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id I
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `providers`, `provider-grants`.
+//
 // Publishes no events.
 //
 // Takes a body of the `application/json` content type.
@@ -2734,6 +2834,8 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 // the test is recorded in the audit log.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `providers`.
 //
 // Publishes no events.
 //
@@ -2781,6 +2883,8 @@ func (c *Client) ListResources(ctx context.Context, zoneID ZoneID, params *ListR
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `resources`, `providers`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type.
@@ -2809,6 +2913,8 @@ func (c *Client) CreateResourceWithBody(ctx context.Context, zoneID ZoneID, cont
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `resources`, `providers`.
+//
 // Publishes no events.
 //
 // Takes a body of the `application/json` content type.
@@ -2833,6 +2939,8 @@ func (c *Client) CreateResource(ctx context.Context, zoneID ZoneID, body CreateR
 // for tokens that are not global, it does not exist.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `resources`.
 //
 // Publishes no events.
 //
@@ -2877,6 +2985,8 @@ func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id IDParameter,
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `resources`, `providers`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type.
@@ -2902,6 +3012,8 @@ func (c *Client) UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id I
 // so that gateways load the change.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `resources`, `providers`.
 //
 // Publishes no events.
 //
@@ -4680,6 +4792,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Records an audit entry for each changed object: `admin-tokens`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4693,6 +4807,8 @@ type ClientWithResponsesInterface interface {
 	// Tokens derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
+	//
+	// Records an audit entry for each changed object: `admin-tokens`.
 	//
 	// Publishes no events.
 	//
@@ -4708,6 +4824,8 @@ type ClientWithResponsesInterface interface {
 	// operation.
 	//
 	// Requires a global token with write permission.
+	//
+	// Records an audit entry for each changed object: `admin-tokens`.
 	//
 	// Publishes no events.
 	//
@@ -4733,6 +4851,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Records an audit entry for each changed object: `dead-letters`.
+	//
 	// Publishes no events.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4746,6 +4866,8 @@ type ClientWithResponsesInterface interface {
 	// after later events of its zone that have already been published.
 	//
 	// Requires a global token with write permission.
+	//
+	// Records an audit entry for each changed object: `dead-letters`.
 	//
 	// Publishes events on these streams:
 	//
@@ -4777,6 +4899,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a global token with write permission.
 	//
+	// Records an audit entry for each changed object: `zones`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4790,6 +4914,8 @@ type ClientWithResponsesInterface interface {
 	// zone is archived.
 	//
 	// Requires a global token with write permission.
+	//
+	// Records an audit entry for each changed object: `zones`.
 	//
 	// Publishes no events.
 	//
@@ -4805,6 +4931,8 @@ type ClientWithResponsesInterface interface {
 	// reason `zone_archived`.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -4840,6 +4968,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+	//
 	// Publishes events on these streams:
 	//
 	// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
@@ -4861,6 +4991,8 @@ type ClientWithResponsesInterface interface {
 	// accepted when registration is already disabled.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -4892,6 +5024,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `applications`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4904,6 +5038,8 @@ type ClientWithResponsesInterface interface {
 	// Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -4920,6 +5056,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `applications`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4934,6 +5072,8 @@ type ClientWithResponsesInterface interface {
 	// second per zone and token; 1,000 active registered applications per zone.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -4950,6 +5090,8 @@ type ClientWithResponsesInterface interface {
 	// a global token.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -4981,6 +5123,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `applications`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4995,6 +5139,8 @@ type ClientWithResponsesInterface interface {
 	// tokens can be updated only with a global token.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -5032,6 +5178,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `providers`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -5045,6 +5193,8 @@ type ClientWithResponsesInterface interface {
 	// identifier is generated from the name.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `providers`.
 	//
 	// Publishes no events.
 	//
@@ -5060,6 +5210,8 @@ type ClientWithResponsesInterface interface {
 	// its kind is `none` or `caracal_mandate`.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `providers`, `provider-grants`.
 	//
 	// Publishes no events.
 	//
@@ -5090,6 +5242,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `providers`, `provider-grants`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -5108,6 +5262,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `providers`, `provider-grants`.
+	//
 	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -5123,6 +5279,8 @@ type ClientWithResponsesInterface interface {
 	// the test is recorded in the audit log.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `providers`.
 	//
 	// Publishes no events.
 	//
@@ -5154,6 +5312,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `resources`, `providers`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -5172,6 +5332,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `resources`, `providers`.
+	//
 	// Publishes no events.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -5186,6 +5348,8 @@ type ClientWithResponsesInterface interface {
 	// for tokens that are not global, it does not exist.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `resources`.
 	//
 	// Publishes no events.
 	//
@@ -5214,6 +5378,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
+	// Records an audit entry for each changed object: `resources`, `providers`.
+	//
 	// Publishes no events.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -5229,6 +5395,8 @@ type ClientWithResponsesInterface interface {
 	// so that gateways load the change.
 	//
 	// Requires a token with write permission for the zone.
+	//
+	// Records an audit entry for each changed object: `resources`, `providers`.
 	//
 	// Publishes no events.
 	//
@@ -8935,6 +9103,8 @@ func (c *ClientWithResponses) ListAdminTokensWithResponse(ctx context.Context, p
 //
 // Requires a global token with write permission.
 //
+// Records an audit entry for each changed object: `admin-tokens`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -8954,6 +9124,8 @@ func (c *ClientWithResponses) CreateAdminTokenWithBodyWithResponse(ctx context.C
 // Tokens derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
+//
+// Records an audit entry for each changed object: `admin-tokens`.
 //
 // Publishes no events.
 //
@@ -8975,6 +9147,8 @@ func (c *ClientWithResponses) CreateAdminTokenWithResponse(ctx context.Context, 
 // operation.
 //
 // Requires a global token with write permission.
+//
+// Records an audit entry for each changed object: `admin-tokens`.
 //
 // Publishes no events.
 //
@@ -9012,6 +9186,8 @@ func (c *ClientWithResponses) ListDeadLettersWithResponse(ctx context.Context, p
 //
 // Requires a global token with write permission.
 //
+// Records an audit entry for each changed object: `dead-letters`.
+//
 // Publishes no events.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9031,6 +9207,8 @@ func (c *ClientWithResponses) DiscardDeadLetterWithResponse(ctx context.Context,
 // after later events of its zone that have already been published.
 //
 // Requires a global token with write permission.
+//
+// Records an audit entry for each changed object: `dead-letters`.
 //
 // Publishes events on these streams:
 //
@@ -9074,6 +9252,8 @@ func (c *ClientWithResponses) ListZonesWithResponse(ctx context.Context, params 
 //
 // Requires a global token with write permission.
 //
+// Records an audit entry for each changed object: `zones`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9093,6 +9273,8 @@ func (c *ClientWithResponses) CreateZoneWithBodyWithResponse(ctx context.Context
 // zone is archived.
 //
 // Requires a global token with write permission.
+//
+// Records an audit entry for each changed object: `zones`.
 //
 // Publishes no events.
 //
@@ -9114,6 +9296,8 @@ func (c *ClientWithResponses) CreateZoneWithResponse(ctx context.Context, body C
 // reason `zone_archived`.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -9161,6 +9345,8 @@ func (c *ClientWithResponses) GetZoneWithResponse(ctx context.Context, zoneID Zo
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+//
 // Publishes events on these streams:
 //
 // - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per revoked session, agent session and delegation edge.
@@ -9188,6 +9374,8 @@ func (c *ClientWithResponses) UpdateZoneWithBodyWithResponse(ctx context.Context
 // accepted when registration is already disabled.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -9231,6 +9419,8 @@ func (c *ClientWithResponses) ListApplicationsWithResponse(ctx context.Context, 
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `applications`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9249,6 +9439,8 @@ func (c *ClientWithResponses) CreateApplicationWithBodyWithResponse(ctx context.
 // Creates a managed application. Its `client_secret` is returned only in this response; the service stores a hash.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `applications`.
 //
 // Publishes no events.
 //
@@ -9271,6 +9463,8 @@ func (c *ClientWithResponses) CreateApplicationWithResponse(ctx context.Context,
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `applications`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9291,6 +9485,8 @@ func (c *ClientWithResponses) RegisterApplicationWithBodyWithResponse(ctx contex
 // second per zone and token; 1,000 active registered applications per zone.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `applications`.
 //
 // Publishes no events.
 //
@@ -9313,6 +9509,8 @@ func (c *ClientWithResponses) RegisterApplicationWithResponse(ctx context.Contex
 // a global token.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -9356,6 +9554,8 @@ func (c *ClientWithResponses) GetApplicationWithResponse(ctx context.Context, zo
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `applications`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9376,6 +9576,8 @@ func (c *ClientWithResponses) UpdateApplicationWithBodyWithResponse(ctx context.
 // tokens can be updated only with a global token.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `applications`.
 //
 // Publishes no events.
 //
@@ -9431,6 +9633,8 @@ func (c *ClientWithResponses) ListProvidersWithResponse(ctx context.Context, zon
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `providers`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9450,6 +9654,8 @@ func (c *ClientWithResponses) CreateProviderWithBodyWithResponse(ctx context.Con
 // identifier is generated from the name.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `providers`.
 //
 // Publishes no events.
 //
@@ -9471,6 +9677,8 @@ func (c *ClientWithResponses) CreateProviderWithResponse(ctx context.Context, zo
 // its kind is `none` or `caracal_mandate`.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `providers`, `provider-grants`.
 //
 // Publishes no events.
 //
@@ -9513,6 +9721,8 @@ func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneI
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `providers`, `provider-grants`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9537,6 +9747,8 @@ func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Con
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `providers`, `provider-grants`.
+//
 // Publishes no events.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -9558,6 +9770,8 @@ func (c *ClientWithResponses) UpdateProviderWithResponse(ctx context.Context, zo
 // the test is recorded in the audit log.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `providers`.
 //
 // Publishes no events.
 //
@@ -9601,6 +9815,8 @@ func (c *ClientWithResponses) ListResourcesWithResponse(ctx context.Context, zon
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `resources`, `providers`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9625,6 +9841,8 @@ func (c *ClientWithResponses) CreateResourceWithBodyWithResponse(ctx context.Con
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `resources`, `providers`.
+//
 // Publishes no events.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -9645,6 +9863,8 @@ func (c *ClientWithResponses) CreateResourceWithResponse(ctx context.Context, zo
 // for tokens that are not global, it does not exist.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `resources`.
 //
 // Publishes no events.
 //
@@ -9685,6 +9905,8 @@ func (c *ClientWithResponses) GetResourceWithResponse(ctx context.Context, zoneI
 //
 // Requires a token with write permission for the zone.
 //
+// Records an audit entry for each changed object: `resources`, `providers`.
+//
 // Publishes no events.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -9706,6 +9928,8 @@ func (c *ClientWithResponses) UpdateResourceWithBodyWithResponse(ctx context.Con
 // so that gateways load the change.
 //
 // Requires a token with write permission for the zone.
+//
+// Records an audit entry for each changed object: `resources`, `providers`.
 //
 // Publishes no events.
 //

@@ -45,7 +45,7 @@ func run(in, out string) error {
 	if err != nil {
 		return err
 	}
-	if err := expand(spec, problems); err != nil {
+	if err := expand(spec, problems, audited); err != nil {
 		return err
 	}
 	codes, err := format.Source(codeSource(problems))

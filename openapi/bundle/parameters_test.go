@@ -95,7 +95,7 @@ func TestParametersAreReadFromTheirDeclarations(t *testing.T) {
 			if got := parameters(spec, item, op); !slices.Equal(got, tt.want) {
 				t.Errorf("parameters: %q, want %q", got, tt.want)
 			}
-			if err := expand(spec, known); err != nil {
+			if err := expand(spec, known, auditLog{}); err != nil {
 				t.Fatal(err)
 			}
 			var codes []string
@@ -123,7 +123,7 @@ func TestParametersThatCannotBeReadAreAnError(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			spec, known := testOperation(t, tt.item, "[]")
-			if err := expand(spec, known); err == nil || err.Error() != "get /v1/keys/{keyId}: "+tt.want {
+			if err := expand(spec, known, auditLog{}); err == nil || err.Error() != "get /v1/keys/{keyId}: "+tt.want {
 				t.Errorf("error: %v, want %s", err, tt.want)
 			}
 		})

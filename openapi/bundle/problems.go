@@ -46,10 +46,10 @@ func (p problems) index(code string) int {
 var methods = []string{"get", "post", "put", "patch", "delete"}
 
 // expand adds to every operation its error responses, and to its description the
-// token that it requires and the events that it publishes. It adds the schemas of
+// token that it requires, its audit entries and its events. It adds the schemas of
 // the error bodies to the spec. It returns an error if a declaration is missing
 // or invalid, or if an error code or a stream is unknown or unused.
-func expand(spec *yaml.Node, known problems) error {
+func expand(spec *yaml.Node, known problems, audited auditLog) error {
 	shared := get(spec, "x-shared-problems")
 	streams := get(spec, "x-streams")
 	used, published := map[string]bool{}, map[string]bool{} // error codes, streams
@@ -64,6 +64,9 @@ func expand(spec *yaml.Node, known problems) error {
 				}
 			}
 			if err := describeAccess(path, op); err != nil {
+				return fmt.Errorf("%s %s: %w", method, path, err)
+			}
+			if err := describeAudit(op, audited); err != nil {
 				return fmt.Errorf("%s %s: %w", method, path, err)
 			}
 			if err := describeEvents(streams, op, published); err != nil {
