@@ -114,7 +114,8 @@ func LoadConfig(environ []string) (Config, error) {
 		return c, fmt.Errorf("%w: %w", ErrConfig, byVariable(err))
 	}
 	c.zoneKEKFile = values["ZONE_KEK_FILE"]
-	return c, c.validate()
+	err = c.validate() // sets defaults too: c is read after it
+	return c, err
 }
 
 // Keys are the key-encryption keys that ZONE_KEK names. What is wrong with them

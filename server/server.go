@@ -138,7 +138,8 @@ func New(o Options) (*Server, http.Handler, error) {
 		draining: make(chan struct{}),
 	}
 	m.register(s)
-	return s, s.handler(), nil
+	handler := s.handler()
+	return s, handler, nil
 }
 
 // Published is how many events Redis has taken from this process.

@@ -22,7 +22,8 @@ type ResourceOperation struct {
 // Operations are a stored resource's.
 func Operations(r db.Resource) ([]ResourceOperation, error) {
 	operations := []ResourceOperation{}
-	return operations, json.Unmarshal(r.Operations, &operations)
+	err := json.Unmarshal(r.Operations, &operations)
+	return operations, err
 }
 
 // normalizeOperations writes methods in upper case and takes the white space off,
