@@ -4,13 +4,14 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 
+	"caracal.run/management/server/jsonresponse"
 	"caracal.run/management/server/timestamp"
 	"github.com/labstack/echo/v4"
 	"github.com/oapi-codegen/nullable"
@@ -2216,15 +2217,7 @@ type GetHealthResponseObject interface {
 type GetHealth200JSONResponse Health
 
 func (response GetHealth200JSONResponse) VisitGetHealthResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.Write(w, 200, Health(response))
 }
 
 type GetMetricsRequestObject struct {
@@ -2237,11 +2230,9 @@ type GetMetricsResponseObject interface {
 type GetMetrics200TextResponse string
 
 func (response GetMetrics200TextResponse) VisitGetMetricsResponse(w http.ResponseWriter) error {
-
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(200)
-
-	_, err := w.Write([]byte(fmt.Sprint(response)))
+	_, err := io.WriteString(w, string(response))
 	return err
 }
 
@@ -2255,15 +2246,7 @@ type GetOpenAPIJSONResponseObject interface {
 type GetOpenAPIJSON200JSONResponse OpenAPI
 
 func (response GetOpenAPIJSON200JSONResponse) VisitGetOpenAPIJSONResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.WriteAny(w, 200, response)
 }
 
 type GetOpenAPIYAMLRequestObject struct {
@@ -2274,18 +2257,17 @@ type GetOpenAPIYAMLResponseObject interface {
 }
 
 type GetOpenAPIYAML200ApplicationYAMLResponse struct {
-	Body          io.Reader
+	Body io.Reader
+
 	ContentLength int64
 }
 
 func (response GetOpenAPIYAML200ApplicationYAMLResponse) VisitGetOpenAPIYAMLResponse(w http.ResponseWriter) error {
-
 	w.Header().Set("Content-Type", "application/yaml")
 	if response.ContentLength != 0 {
-		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+		w.Header().Set("Content-Length", strconv.FormatInt(response.ContentLength, 10))
 	}
 	w.WriteHeader(200)
-
 	if closer, ok := response.Body.(io.ReadCloser); ok {
 		defer closer.Close()
 	}
@@ -2303,29 +2285,13 @@ type GetReadinessResponseObject interface {
 type GetReadiness200JSONResponse Readiness
 
 func (response GetReadiness200JSONResponse) VisitGetReadinessResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.Write(w, 200, Readiness(response))
 }
 
 type GetReadiness503JSONResponse Unreadiness
 
 func (response GetReadiness503JSONResponse) VisitGetReadinessResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(503)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.Write(w, 503, Unreadiness(response))
 }
 
 type ListAdminTokensRequestObject struct {
@@ -2346,18 +2312,10 @@ type ListAdminTokens200JSONResponse struct {
 }
 
 func (response ListAdminTokens200JSONResponse) VisitListAdminTokensResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
 	if response.Headers.Link != nil {
-		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+		w.Header().Set("Link", *response.Headers.Link)
 	}
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.WriteList(w, 200, []AdminToken(response.Body))
 }
 
 type CreateAdminTokenRequestObject struct {
@@ -2371,15 +2329,7 @@ type CreateAdminTokenResponseObject interface {
 type CreateAdminToken201JSONResponse MintedAdminToken
 
 func (response CreateAdminToken201JSONResponse) VisitCreateAdminTokenResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(201)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.Write(w, 201, MintedAdminToken(response))
 }
 
 type DeleteAdminTokenRequestObject struct {
@@ -2416,18 +2366,10 @@ type ListDeadLetters200JSONResponse struct {
 }
 
 func (response ListDeadLetters200JSONResponse) VisitListDeadLettersResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
 	if response.Headers.Link != nil {
-		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+		w.Header().Set("Link", *response.Headers.Link)
 	}
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.WriteList(w, 200, []DeadLetter(response.Body))
 }
 
 type DiscardDeadLetterRequestObject struct {
@@ -2480,18 +2422,10 @@ type ListZones200JSONResponse struct {
 }
 
 func (response ListZones200JSONResponse) VisitListZonesResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
 	if response.Headers.Link != nil {
-		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+		w.Header().Set("Link", *response.Headers.Link)
 	}
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.WriteList(w, 200, []Zone(response.Body))
 }
 
 type CreateZoneRequestObject struct {
@@ -2512,16 +2446,8 @@ type CreateZone201JSONResponse struct {
 }
 
 func (response CreateZone201JSONResponse) VisitCreateZoneResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(201)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
 }
 
 type DeleteZoneRequestObject struct {
@@ -2559,16 +2485,8 @@ type GetZone200JSONResponse struct {
 }
 
 func (response GetZone200JSONResponse) VisitGetZoneResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type UpdateZoneRequestObject struct {
@@ -2591,16 +2509,8 @@ type UpdateZone200JSONResponse struct {
 }
 
 func (response UpdateZone200JSONResponse) VisitUpdateZoneResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type ListApplicationsRequestObject struct {
@@ -2622,18 +2532,10 @@ type ListApplications200JSONResponse struct {
 }
 
 func (response ListApplications200JSONResponse) VisitListApplicationsResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
 	if response.Headers.Link != nil {
-		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+		w.Header().Set("Link", *response.Headers.Link)
 	}
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.WriteList(w, 200, []Application(response.Body))
 }
 
 type CreateApplicationRequestObject struct {
@@ -2655,16 +2557,8 @@ type CreateApplication201JSONResponse struct {
 }
 
 func (response CreateApplication201JSONResponse) VisitCreateApplicationResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(201)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
 }
 
 type RegisterApplicationRequestObject struct {
@@ -2686,16 +2580,8 @@ type RegisterApplication201JSONResponse struct {
 }
 
 func (response RegisterApplication201JSONResponse) VisitRegisterApplicationResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(201)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
 }
 
 type DeleteApplicationRequestObject struct {
@@ -2735,16 +2621,8 @@ type GetApplication200JSONResponse struct {
 }
 
 func (response GetApplication200JSONResponse) VisitGetApplicationResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type UpdateApplicationRequestObject struct {
@@ -2768,16 +2646,8 @@ type UpdateApplication200JSONResponse struct {
 }
 
 func (response UpdateApplication200JSONResponse) VisitUpdateApplicationResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type GetDCRStatusRequestObject struct {
@@ -2791,15 +2661,7 @@ type GetDCRStatusResponseObject interface {
 type GetDCRStatus200JSONResponse DCRStatus
 
 func (response GetDCRStatus200JSONResponse) VisitGetDCRStatusResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.Write(w, 200, DCRStatus(response))
 }
 
 type ListProvidersRequestObject struct {
@@ -2821,18 +2683,10 @@ type ListProviders200JSONResponse struct {
 }
 
 func (response ListProviders200JSONResponse) VisitListProvidersResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
 	if response.Headers.Link != nil {
-		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+		w.Header().Set("Link", *response.Headers.Link)
 	}
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.WriteList(w, 200, []Provider(response.Body))
 }
 
 type CreateProviderRequestObject struct {
@@ -2854,16 +2708,8 @@ type CreateProvider201JSONResponse struct {
 }
 
 func (response CreateProvider201JSONResponse) VisitCreateProviderResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(201)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
 }
 
 type DeleteProviderRequestObject struct {
@@ -2903,16 +2749,8 @@ type GetProvider200JSONResponse struct {
 }
 
 func (response GetProvider200JSONResponse) VisitGetProviderResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type UpdateProviderRequestObject struct {
@@ -2936,16 +2774,8 @@ type UpdateProvider200JSONResponse struct {
 }
 
 func (response UpdateProvider200JSONResponse) VisitUpdateProviderResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type TestProviderRequestObject struct {
@@ -2960,15 +2790,7 @@ type TestProviderResponseObject interface {
 type TestProvider200JSONResponse ProviderTest
 
 func (response TestProvider200JSONResponse) VisitTestProviderResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.Write(w, 200, ProviderTest(response))
 }
 
 type ListResourcesRequestObject struct {
@@ -2990,18 +2812,10 @@ type ListResources200JSONResponse struct {
 }
 
 func (response ListResources200JSONResponse) VisitListResourcesResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
 	if response.Headers.Link != nil {
-		w.Header().Set("Link", fmt.Sprint(*response.Headers.Link))
+		w.Header().Set("Link", *response.Headers.Link)
 	}
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	return jsonresponse.WriteList(w, 200, []Resource(response.Body))
 }
 
 type CreateResourceRequestObject struct {
@@ -3023,16 +2837,8 @@ type CreateResource201JSONResponse struct {
 }
 
 func (response CreateResource201JSONResponse) VisitCreateResourceResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(201)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
 }
 
 type DeleteResourceRequestObject struct {
@@ -3072,16 +2878,8 @@ type GetResource200JSONResponse struct {
 }
 
 func (response GetResource200JSONResponse) VisitGetResourceResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type UpdateResourceRequestObject struct {
@@ -3105,16 +2903,8 @@ type UpdateResource200JSONResponse struct {
 }
 
 func (response UpdateResource200JSONResponse) VisitUpdateResourceResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 // StrictServerInterface represents all server handlers.

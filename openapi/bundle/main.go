@@ -1,6 +1,7 @@
 // Command bundle makes from the files of openapi/ what everything else is made
 // from: one OpenAPI document with every error spelled out, the table of error
-// codes as Go, and the client's iterators.
+// codes as Go, and the client's iterators. With -encoders it makes the JSON
+// encoders of the types that oapi-codegen has made of that document.
 //
 // A file of openapi/ may refer to a component of another as
 // other.yaml#/components/…; all components share one name space, and a name
@@ -26,8 +27,13 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bundle: ")
 	out := flag.String("out", "gen", "folder for openapi.yaml, openapi.go, code and client")
+	encoders := flag.Bool("encoders", false, "generate the JSON encoders of the types in the folder's api, and nothing else")
 	flag.Parse()
-	if err := run(flag.Arg(0), *out); err != nil {
+	generate := func() error { return run(flag.Arg(0), *out) }
+	if *encoders {
+		generate = func() error { return writeEncoders(*out) }
+	}
+	if err := generate(); err != nil {
 		log.Fatal(err)
 	}
 }

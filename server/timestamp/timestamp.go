@@ -15,17 +15,21 @@ func Optional(t *time.Time) *Time { return (*Time)(t) }
 
 func (t Time) String() string { return time.Time(t).UTC().Format(layout) }
 
-// AppendText appends the moment as the API writes it.
+// AppendText appends t as the API writes it.
 func (t Time) AppendText(b []byte) ([]byte, error) {
 	return time.Time(t).UTC().AppendFormat(b, layout), nil
 }
 
-// MarshalJSON writes the moment as a JSON string.
-func (t Time) MarshalJSON() ([]byte, error) {
-	b := make([]byte, 0, len(layout)+2)
+// AppendJSON appends t as a JSON string and returns the extended buffer.
+func (t Time) AppendJSON(b []byte) []byte {
 	b = append(b, '"')
 	b = time.Time(t).UTC().AppendFormat(b, layout)
-	return append(b, '"'), nil
+	return append(b, '"')
+}
+
+// MarshalJSON returns t as a JSON string.
+func (t Time) MarshalJSON() ([]byte, error) {
+	return t.AppendJSON(make([]byte, 0, len(layout)+len(`""`))), nil
 }
 
 // UnmarshalJSON reads any RFC 3339 moment.

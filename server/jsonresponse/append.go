@@ -1,0 +1,71 @@
+package jsonresponse
+
+import "unicode/utf8"
+
+// verbatim holds the ASCII characters that a JSON string contains as they are.
+// Like encoding/json, it excludes those that HTML gives a meaning to.
+var verbatim = func() (table [utf8.RuneSelf]bool) {
+	for c := byte(' '); c < utf8.RuneSelf; c++ {
+		table[c] = c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
+	}
+	return table
+}()
+
+// AppendString appends s as a JSON string and returns the extended buffer. It
+// escapes the same characters as encoding/json, and like it writes U+FFFD for
+// each byte that is not valid UTF-8.
+func AppendString(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	start := 0 // s[start:i] is to be copied verbatim
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c < utf8.RuneSelf {
+			if verbatim[c] {
+				i++
+				continue
+			}
+			b = append(b, s[start:i]...)
+			switch c {
+			case '"', '\\':
+				b = append(b, '\\', c)
+			case '\b':
+				b = append(b, '\\', 'b')
+			case '\f':
+				b = append(b, '\\', 'f')
+			case '\n':
+				b = append(b, '\\', 'n')
+			case '\r':
+				b = append(b, '\\', 'r')
+			case '\t':
+				b = append(b, '\\', 't')
+			default:
+				b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+			}
+			i++
+			start = i
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			b = append(append(b, s[start:i]...), `\ufffd`...)
+			start = i + size
+		case r == '\u2028' || r == '\u2029': // line ends in JavaScript, not in JSON
+			b = append(append(b, s[start:i]...), `\u202`...)
+			b = append(b, hex[r&0xf])
+			start = i + size
+		}
+		i += size
+	}
+	return append(append(b, s[start:]...), '"')
+}
+
+// AppendRaw appends JSON text and returns the extended buffer. The text must be
+// valid; no text is null.
+func AppendRaw(b, text []byte) []byte {
+	if len(text) == 0 {
+		return append(b, "null"...)
+	}
+	return append(b, text...)
+}

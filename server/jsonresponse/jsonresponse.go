@@ -1,0 +1,71 @@
+// Package jsonresponse writes JSON responses. The code in gen/api calls it: the
+// encoders, which append a value of the spec to a buffer, and the responses,
+// which send such a buffer in one write.
+package jsonresponse
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"sync"
+)
+
+// An Encoder appends its JSON form to b and returns the extended buffer.
+type Encoder interface{ AppendJSON(b []byte) []byte }
+
+// Buffers are reused, unless a response made one larger than maxPooledSize: the
+// next garbage collection frees that one.
+const maxPooledSize = 256 << 10
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
+
+// Write sends body with the given status. It returns an error if the client
+// cannot be written to.
+func Write[T Encoder](w http.ResponseWriter, status int, body T) error {
+	buffer := buffers.Get().(*[]byte)
+	*buffer = body.AppendJSON((*buffer)[:0])
+	return send(w, status, buffer)
+}
+
+// WriteList sends items as an array, with the given status. It returns an error
+// if the client cannot be written to.
+func WriteList[T Encoder](w http.ResponseWriter, status int, items []T) error {
+	buffer := buffers.Get().(*[]byte)
+	b := append((*buffer)[:0], '[')
+	for i, item := range items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	*buffer = append(b, ']')
+	return send(w, status, buffer)
+}
+
+// WriteAny sends body, which has no encoder of its own, with the given status.
+// It returns an error if body has no JSON form or the client cannot be written
+// to.
+func WriteAny(w http.ResponseWriter, status int, body any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return send(w, status, &b)
+}
+
+// send writes the buffer's content, followed by a line feed, and returns the
+// buffer to the pool. The Content-Length is explicit because net/http computes
+// it for small responses only.
+func send(w http.ResponseWriter, status int, buffer *[]byte) error {
+	b := append(*buffer, '\n')
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	_, err := w.Write(b)
+	if cap(b) <= maxPooledSize {
+		*buffer = b
+		buffers.Put(buffer)
+	}
+	return err
+}
