@@ -1,5 +1,5 @@
 -- name: InsertAuditEntries :exec
--- InsertAuditEntries writes all entries of one cause, in one statement however many there are.
+-- InsertAuditEntries inserts all entries of one cause in one statement.
 INSERT INTO audit_entries (zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path,
     entity_type, entity_id, status_code, payload)
 SELECT e.zone_id, e.id, @request_id, sqlc.narg(actor_id), @actor_name, sqlc.narg(actor_scope), @operation, e.action,

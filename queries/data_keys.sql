@@ -1,9 +1,9 @@
 -- name: GetDataKey :one
--- GetDataKey is the key that seals a zone's secrets now.
+-- GetDataKey returns a zone's current key, which seals new secrets.
 SELECT number, wrapped_by, wrapped FROM data_keys WHERE zone_id = @zone_id AND retired_at IS NULL;
 
 -- name: InsertDataKey :execrows
--- InsertDataKey adds a key, unless somebody else was faster.
+-- InsertDataKey inserts nothing if a concurrent transaction added the key first.
 INSERT INTO data_keys (zone_id, number, wrapped_by, wrapped) VALUES (@zone_id, @number, @wrapped_by, @wrapped)
 ON CONFLICT DO NOTHING;
 
@@ -11,7 +11,7 @@ ON CONFLICT DO NOTHING;
 SELECT number, wrapped_by, wrapped FROM data_keys WHERE zone_id = @zone_id ORDER BY number;
 
 -- name: ListDataKeyWrappers :many
--- ListDataKeyWrappers is which key-encryption keys are needed: one probe of the index for each.
+-- ListDataKeyWrappers returns the ids of the key-encryption keys in use, with one index probe for each.
 WITH RECURSIVE needed AS (
     (SELECT first.wrapped_by FROM data_keys AS first ORDER BY first.wrapped_by LIMIT 1)
     UNION ALL
@@ -21,10 +21,11 @@ WITH RECURSIVE needed AS (
 SELECT needed.wrapped_by::text FROM needed WHERE needed.wrapped_by IS NOT NULL;
 
 -- name: LockDataKeysWrappedBy :many
--- LockDataKeysWrappedBy holds some of the keys that other key-encryption keys wrap. It waits for none that a request seals
--- with, and passes by none that another rotation holds: that may come to nothing. Zones whose keys do not open are passed.
+-- LockDataKeysWrappedBy locks a batch of the data keys that the given key-encryption keys wrap. FOR NO KEY UPDATE does not
+-- conflict with the foreign key checks of requests that seal secrets. There is no SKIP LOCKED: another rotation that has
+-- locked a key can still fail. skipped_zones are those whose keys cannot be unwrapped.
 SELECT zone_id, number, wrapped_by, wrapped FROM data_keys
-WHERE wrapped_by = ANY (@wrapped_by::text[]) AND zone_id <> ALL (@passed::text[])
+WHERE wrapped_by = ANY (@wrapped_by::text[]) AND zone_id <> ALL (@skipped_zones::text[])
 ORDER BY wrapped_by, zone_id, number
 LIMIT @row_limit
 FOR NO KEY UPDATE;
@@ -33,29 +34,29 @@ FOR NO KEY UPDATE;
 UPDATE data_keys SET wrapped_by = @wrapped_by, wrapped = @wrapped WHERE zone_id = @zone_id AND number = @number;
 
 -- name: GetTimeBefore :one
--- GetTimeBefore is the moment some seconds ago, by the clock that dates the keys.
-SELECT (now() - make_interval(secs => @seconds))::timestamptz AS moment;
+-- GetTimeBefore returns the time some seconds ago, by the database's clock, which also sets the keys' creation times.
+SELECT (now() - make_interval(secs => @seconds))::timestamptz AS result;
 
 -- name: ListZonesWithOldDataKey :many
--- ListZonesWithOldDataKey is zones whose key is from before a moment, the oldest first.
+-- ListZonesWithOldDataKey returns the zones whose current key was created before the given time, the oldest key first.
 SELECT zone_id, number FROM data_keys
 WHERE retired_at IS NULL AND created_at < @before::timestamptz
 ORDER BY created_at, zone_id
 LIMIT @row_limit;
 
 -- name: RetireDataKey :execrows
--- RetireDataKey ends a key's time, unless somebody else was faster.
+-- RetireDataKey changes no row if a concurrent transaction retired the key first.
 UPDATE data_keys SET retired_at = now() WHERE zone_id = @zone_id AND number = @number AND retired_at IS NULL;
 
 -- name: ListZonesWithRetiredDataKey :many
--- ListZonesWithRetiredDataKey is zones that may still have something to reseal, in the order of their ids.
+-- ListZonesWithRetiredDataKey returns the zones that can have secrets to reseal, in the order of their ids.
 SELECT DISTINCT zone_id FROM data_keys
 WHERE retired_at IS NOT NULL AND zone_id > @after::text
 ORDER BY zone_id
 LIMIT @row_limit;
 
 -- name: LockProvidersSealedBefore :many
--- LockProvidersSealedBefore holds some providers of a zone whose secrets are sealed with an older key.
+-- LockProvidersSealedBefore locks a batch of a zone's providers whose secrets are sealed with an older key.
 SELECT id, secret_config, data_key::integer AS data_key FROM providers
 WHERE zone_id = @zone_id AND data_key < @number
 ORDER BY data_key, id
@@ -66,7 +67,7 @@ FOR NO KEY UPDATE;
 UPDATE providers SET secret_config = @secret_config, data_key = @data_key::integer WHERE zone_id = @zone_id AND id = @id;
 
 -- name: LockProviderGrantsSealedBefore :many
--- LockProviderGrantsSealedBefore holds some provider grants of a zone whose tokens are sealed with an older key.
+-- LockProviderGrantsSealedBefore locks a batch of a zone's provider grants whose tokens are sealed with an older key.
 SELECT id, access_token, refresh_token, data_key::integer AS data_key FROM provider_grants
 WHERE zone_id = @zone_id AND data_key < @number
 ORDER BY data_key, id
@@ -78,23 +79,23 @@ UPDATE provider_grants SET access_token = sqlc.narg(access_token), refresh_token
 WHERE zone_id = @zone_id AND id = @id;
 
 -- name: DeleteRetiredDataKeys :many
--- DeleteRetiredDataKeys deletes a zone's keys that seal nothing and were retired longer ago than some seconds. One that was
--- retired a moment ago may be in the hands of a request that has not committed.
+-- DeleteRetiredDataKeys deletes a zone's unused keys that were retired at least min_age_seconds ago. A request that has not
+-- committed yet can have sealed a secret with a key that was retired more recently.
 DELETE FROM data_keys AS old
-WHERE old.zone_id = @zone_id AND old.retired_at < now() - make_interval(secs => @longer)
+WHERE old.zone_id = @zone_id AND old.retired_at < now() - make_interval(secs => @min_age_seconds)
   AND NOT EXISTS (SELECT FROM providers WHERE providers.zone_id = old.zone_id AND providers.data_key = old.number)
   AND NOT EXISTS (SELECT FROM provider_grants WHERE provider_grants.zone_id = old.zone_id AND provider_grants.data_key = old.number)
 RETURNING old.number;
 
 -- name: ListSealedProviders :many
--- ListSealedProviders walks through all that providers have sealed.
+-- ListSealedProviders returns the providers that have sealed secrets, in all zones, after a position.
 SELECT zone_id, id, secret_config, data_key::integer AS data_key FROM providers
 WHERE data_key IS NOT NULL AND (zone_id, data_key, id) > (@after_zone::text, @after_key::integer, @after_id::text)
 ORDER BY zone_id, data_key, id
 LIMIT @row_limit;
 
 -- name: ListSealedProviderGrants :many
--- ListSealedProviderGrants walks through all that provider grants have sealed.
+-- ListSealedProviderGrants returns the provider grants that have sealed tokens, in all zones, after a position.
 SELECT zone_id, id, access_token, refresh_token, data_key::integer AS data_key FROM provider_grants
 WHERE data_key IS NOT NULL AND (zone_id, data_key, id) > (@after_zone::text, @after_key::integer, @after_id::text)
 ORDER BY zone_id, data_key, id

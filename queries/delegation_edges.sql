@@ -1,5 +1,5 @@
 -- name: RevokeDelegationEdgesOf :many
--- RevokeDelegationEdgesOf ends the active edges that begin or end at agent sessions.
+-- RevokeDelegationEdgesOf revokes the active edges that start or end at the given agent sessions.
 UPDATE delegation_edges SET status = 'revoked', revoked_at = now(), updated_at = now(), edge_version = edge_version + 1
 WHERE zone_id = @zone_id AND status = 'active'
   AND (source_session_id = ANY (@agent_session_ids::text[]) OR target_session_id = ANY (@agent_session_ids::text[]))

@@ -1,4 +1,4 @@
--- What no operation writes yet, for the demo. The service's role may not run these; the owner's may.
+-- Inserts of rows that no operation writes yet, for the demo. Only the owner role has the privileges to run them.
 
 -- name: InsertSession :exec
 INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, expires_at)

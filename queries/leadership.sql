@@ -1,3 +1,4 @@
 -- name: TryAcquireLeadership :one
--- TryAcquireLeadership is whether this connection is now the one of its kind. It leads until it is closed.
-SELECT pg_try_advisory_lock(hashtextextended('lead:' || @what::text, 0));
+-- TryAcquireLeadership reports whether this connection is now the leader of the given name. It remains the leader until it
+-- is closed.
+SELECT pg_try_advisory_lock(hashtextextended('lead:' || @name::text, 0));

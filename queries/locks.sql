@@ -1,8 +1,8 @@
 -- name: LockZoneShared :exec
--- LockZoneShared holds a zone together with others who write below it and emit no event.
+-- LockZoneShared takes the zone lock in shared mode, for writes below the zone that publish no events.
 SELECT pg_advisory_xact_lock_shared(hashtextextended('zone:' || @zone_id::text, 0));
 
 -- name: LockZoneExclusive :exec
--- LockZoneExclusive holds a zone alone, so that the order of its events is the order of its commits. A transaction must
--- take it before it has shared the guard: two that share it and then want it alone would wait for each other.
+-- LockZoneExclusive takes the zone lock in exclusive mode, so that the order of the zone's events is the order of commits.
+-- A transaction must not take the lock in shared mode first: two transactions that upgrade it deadlock.
 SELECT pg_advisory_xact_lock(hashtextextended('zone:' || @zone_id::text, 0));

@@ -1,13 +1,13 @@
 -- name: InsertProvider :one
--- InsertProvider answers no row when a live provider has the identifier, so that another can be tried in the same
--- transaction.
+-- InsertProvider returns no row if an active provider has the identifier, so that the same transaction can try another one.
 INSERT INTO providers (zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key)
 VALUES (@zone_id, @id, @name, @identifier, @kind, @config_json, @secret_config_keys, sqlc.narg(secret_config), sqlc.narg(data_key))
 ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
 RETURNING *;
 
 -- name: GetAvailableProviderIdentifier :one
--- GetAvailableProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like GetAvailableZoneSlug.
+-- GetAvailableProviderIdentifier returns the first of base-2 … base-999 that no active provider of the zone has, like
+-- GetAvailableZoneSlug.
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, @base::text || '-2'
     UNION ALL
@@ -24,11 +24,11 @@ SELECT * FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS
 SELECT * FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
 
 -- name: LockProviderShared :one
--- LockProviderShared keeps a live provider from being archived or changed while something comes to name it.
+-- LockProviderShared prevents an active provider from being archived or changed while a reference to it is added.
 SELECT kind FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR SHARE;
 
 -- name: ListProviders :many
--- ListProviders pages backwards in time, like every list. It reads what a list shows and nothing sealed.
+-- ListProviders returns active providers newest first, after a position, like ListZones. It does not read sealed secrets.
 SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, created_at, updated_at FROM providers
 WHERE zone_id = @zone_id AND archived_at IS NULL
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
@@ -50,7 +50,7 @@ WHERE zone_id = @zone_id AND id = @id
 RETURNING *;
 
 -- name: ArchiveProvider :exec
--- ArchiveProvider erases its secrets too.
+-- ArchiveProvider also erases the provider's secrets.
 UPDATE providers SET archived_at = now(), updated_at = now(), version = version + 1,
     secret_config = NULL, secret_config_keys = '{}', data_key = NULL
 WHERE zone_id = @zone_id AND id = @id;
@@ -59,7 +59,7 @@ WHERE zone_id = @zone_id AND id = @id;
 SELECT id, kind FROM providers WHERE zone_id = @zone_id AND identifier = @identifier AND archived_at IS NULL FOR SHARE;
 
 -- name: EnsureProvider :exec
--- EnsureProvider adds a provider that holds nothing, or brings it back if it was archived.
+-- EnsureProvider inserts a provider without configuration and secrets, or restores it if it was archived.
 INSERT INTO providers AS p (zone_id, id, name, identifier, kind) VALUES (@zone_id, @id, @name, @identifier, @kind)
 ON CONFLICT (zone_id, id) DO UPDATE SET
     name = @name, identifier = @identifier, kind = @kind, config_json = '{}', archived_at = NULL, updated_at = now(), version = p.version + 1;
@@ -68,7 +68,7 @@ ON CONFLICT (zone_id, id) DO UPDATE SET
 SELECT EXISTS (SELECT FROM resources WHERE zone_id = @zone_id AND credential_provider_id = @provider_id AND archived_at IS NULL);
 
 -- name: RevokeProviderGrantsOfProvider :many
--- RevokeProviderGrantsOfProvider erases what the grants hold.
+-- RevokeProviderGrantsOfProvider also erases the grants' tokens.
 UPDATE provider_grants SET status = 'revoked', access_token = NULL, refresh_token = NULL, data_key = NULL, updated_at = now()
 WHERE zone_id = @zone_id AND provider_id = @provider_id AND status = 'active'
 RETURNING id;

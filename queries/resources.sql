@@ -1,13 +1,13 @@
 -- name: InsertResource :one
--- InsertResource answers no row when a live resource has the identifier, so that another can be tried in the same
--- transaction.
+-- InsertResource returns no row if an active resource has the identifier, so that the same transaction can try another one.
 INSERT INTO resources (zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id, gateway_application_id, operations, operation_enforcement)
 VALUES (@zone_id, @id, @name, @identifier, sqlc.narg(upstream_url), @scopes, @credential_provider_id, sqlc.narg(gateway_application_id), @operations, @operation_enforcement)
 ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
 RETURNING *;
 
 -- name: GetAvailableResourceIdentifier :one
--- GetAvailableResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like GetAvailableZoneSlug.
+-- GetAvailableResourceIdentifier returns the first of base-2 … base-999 that no active resource of the zone has, like
+-- GetAvailableZoneSlug.
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, @base::text || '-2'
     UNION ALL
@@ -24,7 +24,8 @@ SELECT * FROM resources WHERE zone_id = @zone_id AND id = @id AND archived_at IS
 SELECT * FROM resources WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
 
 -- name: ListResources :many
--- ListResources pages backwards in time, like every list. Hidden is an identifier that the caller may not see, or ''.
+-- ListResources returns active resources newest first, after a position, like ListZones. excluded_identifier is the
+-- identifier of a resource that the actor cannot access, or ''.
 SELECT * FROM resources
 WHERE zone_id = @zone_id AND archived_at IS NULL AND identifier <> @excluded_identifier
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
@@ -32,7 +33,7 @@ ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
 
 -- name: UpdateResource :one
--- UpdateResource leaves updated_at alone where only the binding to an application changed (contract: resources.md).
+-- UpdateResource does not change updated_at if only the binding to an application changed (touched is false).
 UPDATE resources SET
     name                   = @name,
     identifier             = @identifier,
@@ -52,13 +53,14 @@ UPDATE resources SET archived_at = now(), updated_at = now(), version = version 
 WHERE zone_id = @zone_id AND id = @id;
 
 -- name: UnbindResources :many
--- UnbindResources takes an application from the resources that it exchanges tokens for.
+-- UnbindResources removes an application from the resources that it exchanges tokens for.
 UPDATE resources SET gateway_application_id = NULL, version = version + 1
 WHERE zone_id = @zone_id AND gateway_application_id = @application_id AND archived_at IS NULL
 RETURNING id;
 
 -- name: IncrementResourceCount :execrows
--- IncrementResourceCount counts a new resource, and a new binding if there is one. It answers no row when the zone is full.
+-- IncrementResourceCount counts a new resource, and its binding if it has one. It changes no row if the zone has reached
+-- max_resources.
 INSERT INTO resource_totals AS t (zone_id, live, binding_revision) VALUES (@zone_id, 1, @bindings)
 ON CONFLICT (zone_id) DO UPDATE SET live = t.live + 1, binding_revision = t.binding_revision + @bindings
 WHERE t.live < @max_resources;
@@ -70,8 +72,8 @@ UPDATE resource_totals SET live = live - 1, binding_revision = binding_revision 
 UPDATE resource_totals SET binding_revision = binding_revision + 1 WHERE zone_id = @zone_id;
 
 -- name: LockReferencesShared :one
--- LockReferencesShared keeps a live provider and a live application from being archived while a resource comes to name them. What there is
--- not is ''.
+-- LockReferencesShared prevents an active provider and an active application from being archived while a resource that
+-- references them is written. It returns '' for one that does not exist.
 WITH provider AS (
     SELECT id FROM providers WHERE providers.zone_id = @zone_id AND providers.id = @provider_id AND archived_at IS NULL FOR SHARE
 ), application AS (

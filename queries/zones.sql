@@ -1,14 +1,14 @@
 -- name: InsertZone :one
--- InsertZone answers no row when the slug is taken, so that another can be tried in the same transaction.
+-- InsertZone returns no row if the slug is taken, so that the same transaction can try another one.
 INSERT INTO zones (id, name, slug, reserved, dcr_enabled)
 VALUES (@id, @name, @slug, @reserved, @dcr_enabled)
 ON CONFLICT ON CONSTRAINT zones_slug_taken DO NOTHING
 RETURNING *;
 
 -- name: GetAvailableZoneSlug :one
--- GetAvailableZoneSlug finds the first of base-2 … base-999 that no zone has ever had: one probe of the index for each that is
--- taken, and no more. The candidates are written out before they are compared: under row-level security only a plain
--- comparison may use an index.
+-- GetAvailableZoneSlug returns the first of base-2 … base-999 that no zone, active or archived, has. It needs one index
+-- probe for each taken slug. The CTE computes a candidate before it is compared: under row-level security only a plain
+-- comparison can use an index.
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, @base::text || '-2'
     UNION ALL
@@ -22,12 +22,12 @@ WHERE NOT EXISTS (SELECT FROM zones WHERE zones.slug = last.candidate);
 SELECT * FROM zones WHERE id = @id AND archived_at IS NULL;
 
 -- name: LockZone :one
--- LockZone holds the zone until the transaction ends: what it says stays so.
+-- LockZone locks an active zone's row until the transaction ends.
 SELECT * FROM zones WHERE id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
 
 -- name: ListZones :many
--- ListZones pages backwards in time. The row comparison keeps page 1000 as cheap as page 1, and steady while new zones
--- arrive.
+-- ListZones returns active zones newest first, after a position, without reserved ones. The row comparison makes page 1000
+-- as cheap as page 1, and stable while zones are inserted.
 SELECT * FROM zones
 WHERE archived_at IS NULL AND NOT reserved
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text)

@@ -15,17 +15,18 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// Who made a token. Those that are not minted are seeded at start.
+// Values of created_by of the tokens that are seeded at start. A token created
+// through the API has "admin:" and the id of its creator's token.
 const (
 	createdByBootstrap    = "env-bootstrap"
 	createdByDerived      = "env-derived"
 	createdByDerivedWrite = "env-derived-write"
 )
 
-// An AdminToken is who may manage: everything, or one zone.
+// An AdminToken authenticates an administrator of all zones or of one.
 type AdminToken struct{ db.AdminToken }
 
-// Actor is the token as the one who acts.
+// Actor returns the actor that the token authenticates.
 func (t AdminToken) Actor() Actor {
 	zone := t.ZoneID
 	if zone == NoZone {
@@ -34,29 +35,30 @@ func (t AdminToken) Actor() Actor {
 	return Actor{ID: t.ID, Name: t.Name, Zone: zone, Bootstrap: t.CreatedBy == createdByBootstrap}
 }
 
-// Derived says whether the token was derived from the bootstrap token, as the
-// Console's are. Such a token cannot manage tokens.
+// Derived reports whether the token was derived from the bootstrap token, for the
+// Console. A derived token cannot manage admin tokens.
 func (t AdminToken) Derived() bool {
 	return t.CreatedBy == createdByDerived || t.CreatedBy == createdByDerivedWrite
 }
 
-// MayWrite says whether the token is for more than reading.
+// MayWrite reports whether the token has the write capability.
 func (t AdminToken) MayWrite() bool { return t.Capability == "write" }
 
-// AdminTokenBySecret is the live token with this text, or invalid_admin_token.
-// A secret of 256 random bits needs no slow hash: nobody can guess what its
-// digest was made from.
+// AdminTokenBySecret returns the active token whose secret has the given SHA-256
+// digest, or invalid_admin_token. A secret of 256 random bits cannot be guessed,
+// so a fast hash is enough.
 func (s *Store) AdminTokenBySecret(ctx context.Context, digest [sha256.Size]byte) (AdminToken, error) {
 	t, err := s.For(System).q.GetActiveAdminToken(ctx, digest[:])
 	return AdminToken{t}, notFoundAs(err, code.InvalidAdminToken)
 }
 
-// TouchAdminTokens notes that tokens were used, at most once in a debounce.
+// TouchAdminTokens sets the last use of tokens, except of those whose last use is
+// recorded as less than debounce ago.
 func (s *Store) TouchAdminTokens(ctx context.Context, ids []string, at time.Time, debounce time.Duration) error {
 	return s.For(System).q.TouchAdminTokens(ctx, db.TouchAdminTokensParams{Ids: ids, UsedAt: at, StaleBefore: at.Add(-debounce)})
 }
 
-// NewAdminToken is what a caller says of a token to be.
+// NewAdminToken describes a token to create.
 type NewAdminToken struct {
 	Name       string
 	Zone       *string // nil: global
@@ -64,7 +66,8 @@ type NewAdminToken struct {
 	ExpiresIn  *int64 // seconds; nil: never
 }
 
-// CreateAdminToken mints a token and answers its text too, which is not kept.
+// CreateAdminToken creates a token and returns it with its secret, of which only a
+// digest is stored. It returns zone_not_found.
 func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken, string, error) {
 	zone := NoZone
 	if n.Zone != nil {
@@ -76,8 +79,8 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 			return AdminToken{}, "", notFoundAs(err, code.ZoneNotFound)
 		}
 	}
-	text := newSecret("cat_")
-	digest := sha256.Sum256([]byte(text))
+	secret := newSecret("cat_")
+	digest := sha256.Sum256([]byte(secret))
 	token, err := tx.q.InsertAdminToken(ctx, db.InsertAdminTokenParams{
 		ZoneID: zone, ID: newID(), Name: n.Name, Capability: n.Capability,
 		CreatedBy: "admin:" + tx.cause.Actor.ID, TokenSHA256: digest[:], ExpiresIn: n.ExpiresIn,
@@ -86,15 +89,18 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 		return AdminToken{}, "", err
 	}
 	tx.record(zone, audit.AdminTokens, token.ID, diff(nil, snapshot(audit.AdminTokens, token)))
-	return AdminToken{token}, text, nil
+	return AdminToken{token}, secret, nil
 }
 
-// AdminTokens is a page of all tokens there ever were, newest first.
+// AdminTokens returns a page of all tokens, newest first, including expired and
+// revoked ones.
 func (s *Store) AdminTokens(ctx context.Context, p Page) ([]db.AdminToken, error) {
 	return s.q.ListAdminTokens(ctx, db.ListAdminTokensParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
-// DeleteAdminToken revokes a live token, for every replica at once.
+// DeleteAdminToken revokes a token and notifies every replica at commit. It
+// returns admin_token_not_found if the token does not exist or is already
+// revoked.
 func (tx *Tx) DeleteAdminToken(ctx context.Context, id string) error {
 	token, err := tx.q.RevokeAdminToken(ctx, id)
 	if err != nil {
@@ -103,17 +109,16 @@ func (tx *Tx) DeleteAdminToken(ctx context.Context, id string) error {
 	return tx.recordRevoked(ctx, []db.AdminToken{token})
 }
 
-// SeedAdminTokens makes the bootstrap token and the Console's two tokens that
-// derive from it live, and ends those of an earlier bootstrap token (contract:
-// conventions.md §9.2). A token that was revoked and is configured again works
-// again.
+// SeedAdminTokens activates the bootstrap token and the two Console tokens derived
+// from it, and revokes those of an earlier bootstrap token. A token that was
+// revoked and is configured again is active again.
 func (tx *Tx) SeedAdminTokens(ctx context.Context, bootstrap string) error {
-	for _, seed := range []struct{ name, capability, createdBy, text string }{
+	for _, seed := range []struct{ name, capability, createdBy, secret string }{
 		{"bootstrap", "write", createdByBootstrap, bootstrap},
 		{"console-read-only", "read", createdByDerived, derive(bootstrap, "caracal:console:read-only:v1")},
 		{"console-write", "write", createdByDerivedWrite, derive(bootstrap, "caracal:console:write:v1")},
 	} {
-		digest := sha256.Sum256([]byte(seed.text))
+		digest := sha256.Sum256([]byte(seed.secret))
 		token, err := tx.q.InsertAdminToken(ctx, db.InsertAdminTokenParams{
 			ZoneID: NoZone, ID: newID(), Name: seed.name, Capability: seed.capability, CreatedBy: seed.createdBy, TokenSHA256: digest[:],
 		})
@@ -133,14 +138,15 @@ func (tx *Tx) SeedAdminTokens(ctx context.Context, bootstrap string) error {
 	return nil
 }
 
-// derive is the text of a token that follows from the bootstrap token.
+// derive returns the secret of a token that is derived from the bootstrap token:
+// an HMAC-SHA-256 of the label, keyed with the bootstrap token.
 func derive(bootstrap, label string) string {
 	mac := hmac.New(sha256.New, []byte(bootstrap))
 	mac.Write([]byte(label))
 	return "cat_" + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// recordRevoked notes the end of tokens and tells every replica.
+// recordRevoked records the revocation of tokens and notifies every replica.
 func (tx *Tx) recordRevoked(ctx context.Context, tokens []db.AdminToken) error {
 	if len(tokens) == 0 {
 		return nil

@@ -8,31 +8,33 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// How an application came to be.
+// Registration methods of applications.
 const (
-	managed = "managed" // people manage it
-	dcr     = "dcr"     // it registered itself, and expires
+	managed = "managed" // created by an administrator
+	dcr     = "dcr"     // dynamic client registration; the application expires
 )
 
-// Application is a live application of a zone, or application_not_found.
+// Application returns an active application of a zone or application_not_found.
 func (s *Store) Application(ctx context.Context, zone, id string) (db.Application, error) {
 	a, err := s.q.GetApplication(ctx, db.GetApplicationParams{ZoneID: zone, ID: id})
 	return a, notFoundAs(err, code.ApplicationNotFound)
 }
 
-// Applications is a page of a zone's live applications, newest first.
+// Applications returns a page of a zone's active applications, newest first. It is
+// empty if the zone does not exist.
 func (s *Store) Applications(ctx context.Context, zone string, p Page) ([]db.ListApplicationsRow, error) {
 	return s.q.ListApplications(ctx, db.ListApplicationsParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
-// NewApplication is what a caller says of a managed application to be.
+// NewApplication describes a managed application to create.
 type NewApplication struct {
 	Name   string
 	Traits []string
 }
 
-// CreateApplication adds a managed application and answers its secret, which is
-// not kept.
+// CreateApplication creates a managed application and returns it with its client
+// secret, of which only a hash is stored. It returns zone_not_found,
+// system_zone_read_only, reserved_namespace or the code of an invalid trait.
 func (tx *Tx) CreateApplication(ctx context.Context, zone string, n NewApplication) (db.Application, string, error) {
 	if err := tx.checkReservedName(applicationName, n.Name); err != nil {
 		return db.Application{}, "", err
@@ -48,16 +50,18 @@ func (tx *Tx) CreateApplication(ctx context.Context, zone string, n NewApplicati
 	})
 }
 
-// Registration is what an application says of itself.
+// Registration describes an application that registers itself.
 type Registration struct {
 	Name      string
 	ExpiresIn int64 // seconds
 }
 
-// RegisterApplication adds an application that expires. It holds the zone, so
-// that nobody registers between a count and what follows from it.
+// RegisterApplication creates an application that expires and returns it with its
+// client secret. It locks the zone's row, so that concurrent registrations cannot
+// exceed the limit. It returns zone_not_found, system_zone_read_only,
+// reserved_namespace, dcr_disabled or dcr_limit_exceeded.
 func (tx *Tx) RegisterApplication(ctx context.Context, zone string, r Registration) (db.Application, string, error) {
-	const maxActive = 1000 // live in a zone (contract: applications.md)
+	const maxActive = 1000 // active registered applications per zone
 	if err := tx.checkReservedName(applicationName, r.Name); err != nil {
 		return db.Application{}, "", err
 	}
@@ -68,11 +72,11 @@ func (tx *Tx) RegisterApplication(ctx context.Context, zone string, r Registrati
 	if !z.DCREnabled {
 		return db.Application{}, "", code.DCRDisabled
 	}
-	live, err := tx.q.CountActiveDCRApplications(ctx, zone)
+	active, err := tx.q.CountActiveDCRApplications(ctx, zone)
 	if err != nil {
 		return db.Application{}, "", err
 	}
-	if live >= maxActive {
+	if active >= maxActive {
 		return db.Application{}, "", code.DCRLimitExceeded
 	}
 	return tx.insertApplication(ctx, db.InsertApplicationParams{
@@ -91,16 +95,17 @@ func (tx *Tx) insertApplication(ctx context.Context, p db.InsertApplicationParam
 	return a, secret, nil
 }
 
-// ApplicationPatch is what a caller wants changed; nil stays as it is.
+// ApplicationPatch lists the fields to change; nil leaves a field unchanged.
 type ApplicationPatch struct {
 	Name         *string
 	ClientSecret *SecretHash
-	Traits       []string // nil: as they are
+	Traits       []string
 }
 
-// UpdateApplication changes an application that is still at a version that
-// match admits.
-func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, match Precondition, p ApplicationPatch) (db.Application, error) {
+// UpdateApplication updates an application if the precondition accepts its
+// version. It returns application_not_found, version_conflict, no_fields,
+// reserved_namespace, the code of an invalid trait, or an error of its zone.
+func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, precondition Precondition, p ApplicationPatch) (db.Application, error) {
 	if p.Name == nil && p.ClientSecret == nil && p.Traits == nil {
 		return db.Application{}, code.NoFields
 	}
@@ -112,7 +117,7 @@ func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, match Prec
 	if err := tx.checkTraits(p.Traits); err != nil {
 		return db.Application{}, err
 	}
-	before, err := tx.lockApplication(ctx, zone, id, shared, match)
+	before, err := tx.lockApplication(ctx, zone, id, shared, precondition)
 	if err != nil {
 		return before, err
 	}
@@ -126,9 +131,12 @@ func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, match Prec
 	return after, nil
 }
 
-// DeleteApplication archives an application and revokes what hangs on it.
-func (tx *Tx) DeleteApplication(ctx context.Context, zone, id string, match Precondition) error {
-	before, err := tx.lockApplication(ctx, zone, id, exclusive, match)
+// DeleteApplication archives an application, removes it from the resources that
+// it exchanges tokens for, and revokes its sessions, agent sessions and
+// delegation edges. It returns application_not_found, version_conflict,
+// trait_forbidden or an error of its zone.
+func (tx *Tx) DeleteApplication(ctx context.Context, zone, id string, precondition Precondition) error {
+	before, err := tx.lockApplication(ctx, zone, id, exclusive, precondition)
 	if err != nil {
 		return err
 	}
@@ -152,9 +160,9 @@ func (tx *Tx) archiveApplications(ctx context.Context, zone string, applications
 	return nil
 }
 
-// lockApplication holds an application that the actor may change and that is
-// still at a version that match admits.
-func (tx *Tx) lockApplication(ctx context.Context, zone, id string, mode lockMode, match Precondition) (db.Application, error) {
+// lockApplication takes the zone lock and locks an application's row, if the actor
+// is allowed to change it and the precondition accepts its version.
+func (tx *Tx) lockApplication(ctx context.Context, zone, id string, mode lockMode, precondition Precondition) (db.Application, error) {
 	if _, err := tx.requireZone(ctx, zone, mode); err != nil {
 		return db.Application{}, err
 	}
@@ -165,7 +173,7 @@ func (tx *Tx) lockApplication(ctx context.Context, zone, id string, mode lockMod
 	if err := tx.checkTraitAccess(a.Traits); err != nil {
 		return a, err
 	}
-	return a, match.check(a.Version)
+	return a, precondition.check(a.Version)
 }
 
 func applicationIDs(applications []db.Application) []string {

@@ -13,12 +13,13 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-// DataKey is the key that seals a zone's secrets, made when the first is about
-// to be sealed. A request asks for it before its transaction: what unwraps it
-// need not be near, and others must not wait for that.
+// DataKey returns the data key that seals a zone's secrets. It creates the key if
+// the zone has none yet, and returns zone_not_found if the zone is not active.
+// Call it before a transaction: unwrapping a key can be slow, and no lock should
+// be held meanwhile.
 func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.DataKey, error) {
-	const tries = 2
-	for range tries {
+	const maxAttempts = 2
+	for range maxAttempts {
 		row, err := s.For(cause.Actor).q.GetDataKey(ctx, zone)
 		if err == nil {
 			return s.keys.Unwrap(seal.Wrapped{Zone: zone, Number: row.Number, KEKID: row.WrappedBy, Bytes: row.Wrapped})
@@ -27,7 +28,7 @@ func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.Dat
 			return seal.DataKey{}, err
 		}
 		key, wrapped := s.keys.NewDataKey(zone, 1)
-		// It stays even if the request that it is made for is refused, and is no part of that.
+		// The key is recorded as its own operation: it remains even if the request fails.
 		cause := Cause{Actor: cause.Actor, RequestID: cause.RequestID, Operation: "make data key"}
 		added := false
 		err = s.InTx(ctx, cause, func(tx *Tx) (err error) {
@@ -41,10 +42,11 @@ func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.Dat
 			return key, err
 		}
 	}
-	return seal.DataKey{}, fmt.Errorf("zone %s has no data key and does not get one", zone)
+	return seal.DataKey{}, fmt.Errorf("failed to create a data key for zone %s", zone)
 }
 
-// addDataKey says whether nobody else was faster.
+// addDataKey inserts a data key and reports whether it did: it does not if the
+// zone has a current key or one with the same number.
 func (tx *Tx) addDataKey(ctx context.Context, w seal.Wrapped) (bool, error) {
 	n, err := tx.q.InsertDataKey(ctx, db.InsertDataKeyParams{ZoneID: w.Zone, Number: w.Number, WrappedBy: w.KEKID, Wrapped: w.Bytes})
 	if err != nil || n == 0 {
@@ -58,18 +60,19 @@ func (tx *Tx) recordDataKey(w seal.Wrapped, c auditChange) {
 	tx.record(w.Zone, audit.DataKeys, strconv.Itoa(int(w.Number)), c)
 }
 
-// CheckKeys says which key-encryption key is missing that some zone needs.
+// CheckKeys returns an error that wraps [ErrKeyMissing] and lists the ids if the
+// service lacks key-encryption keys that wrap data keys in the database.
 func (s *Store) CheckKeys(ctx context.Context) error {
 	needed, err := s.For(System).q.ListDataKeyWrappers(ctx)
 	if err != nil {
 		return err
 	}
-	if notFoundAs := s.keys.Missing(needed); len(notFoundAs) > 0 {
-		return fmt.Errorf("%w: the database has data keys that are wrapped by %v", ErrKeyMissing, notFoundAs)
+	if missing := s.keys.Missing(needed); len(missing) > 0 {
+		return fmt.Errorf("%w: the database has data keys that are wrapped by %v", ErrKeyMissing, missing)
 	}
 	return nil
 }
 
-// ErrKeyMissing is that a key-encryption key which the database needs is not
-// among the service's.
+// ErrKeyMissing means that the service lacks a key-encryption key that wraps data
+// keys in the database.
 var ErrKeyMissing = errors.New("a key-encryption key is missing")

@@ -9,10 +9,10 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// Demo gives each of a zone's applications what other services would: a
-// session, one that descends from it, an agent at work and a helper of that
-// agent; and a delegation edge from each application's agent to the next one's.
-// It runs in the owner's role and leaves no trace in the trail.
+// Demo inserts rows that other services write: for each of a zone's applications a
+// session, a child session, an agent session and a child agent session; and a
+// delegation edge from each application's agent session to that of the next
+// application. It connects as the owner role and writes no audit entries.
 func Demo(ctx context.Context, ownerURL, zone string, applications []string) error {
 	conn, err := pgx.Connect(ctx, ownerURL)
 	if err != nil {
@@ -49,10 +49,10 @@ func Demo(ctx context.Context, ownerURL, zone string, applications []string) err
 }
 
 func demoApplication(ctx context.Context, q *db.Queries, zone, application string) (agent string, err error) {
-	session, mandate, agent := newID(), newID(), newID()
+	session, childSession, agent := newID(), newID(), newID()
 	for _, s := range []db.InsertSessionParams{
 		{ZoneID: zone, ID: session, SessionType: "application", SubjectID: &application},
-		{ZoneID: zone, ID: mandate, SessionType: "application", SubjectID: &application, ParentID: &session},
+		{ZoneID: zone, ID: childSession, SessionType: "application", SubjectID: &application, ParentID: &session},
 	} {
 		if err := q.InsertSession(ctx, s); err != nil {
 			return "", err

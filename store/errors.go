@@ -14,17 +14,17 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// constraintCodes maps a constraint's name to the code that its breach means. A
-// migration that adds such a constraint adds its line here.
+// constraintCodes maps a constraint's name to the error code of its violation. A
+// migration that adds such a constraint adds an entry here.
 var constraintCodes = map[string]code.Code{
 	"zones_slug_taken":           code.ZoneSlugConflict,
 	"providers_identifier_taken": code.ProviderIdentifierConflict,
 	"resources_identifier_taken": code.ResourceIdentifierConflict,
 }
 
-// mapError gives a breached constraint its code, and a database that cannot be
-// reached or does not get to answer service_unavailable. Anything else stays
-// what it is: a fault of ours.
+// mapError maps a constraint violation to its error code, and an unreachable
+// database or a timeout to service_unavailable. It returns any other error
+// unchanged.
 func mapError(err error) error {
 	if err == nil || errors.Is(err, pgx.ErrNoRows) || errors.As(err, new(code.Code)) {
 		return err
@@ -49,24 +49,26 @@ func mapError(err error) error {
 	return err
 }
 
-// isUnavailable says whether an SQLSTATE speaks of the server and not of the statement.
+// isUnavailable reports whether an SQLSTATE is about the server and not about the
+// statement.
 func isUnavailable(sqlstate string) bool {
 	return slices.Contains([]string{
-		"25006",          // read-only: a replica that was promoted elsewhere
-		"55P03", "57014", // our own time limits, for locks and for statements
-		"57P01", "57P02", "57P03", "57P05", // shutting down, crashed, starting
+		"25006",          // read-only transaction: the server is a standby after a failover
+		"55P03", "57014", // lock_timeout and statement_timeout
+		"57P01", "57P02", "57P03", "57P05", // shutting down, crashed, starting, idle-session timeout
 	}, sqlstate) || strings.HasPrefix(sqlstate, "08") || strings.HasPrefix(sqlstate, "53")
 }
 
-// isRetryable says whether a transaction that failed so may succeed when it is run
-// once more: it met a deadlock or could not be serialized.
+// isRetryable reports whether a transaction failed because of a deadlock or a
+// serialization failure, so that a retry can succeed.
 func isRetryable(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
 }
 
-// notFoundAs makes of an absent row the code that the caller gives. Only lookups
-// of what a request names say so: elsewhere an absent row is a fault of ours.
+// notFoundAs maps pgx.ErrNoRows to an error code and returns any other error
+// unchanged. Only lookups of what a request names use it: elsewhere a missing
+// row is a bug.
 func notFoundAs(err error, errCode code.Code) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return errCode

@@ -7,16 +7,17 @@ import (
 	"github.com/google/uuid"
 )
 
-// newID is a UUIDv7: ids of one process grow with time (RFC 9562 §5.7).
+// newID returns a UUIDv7, so ids sort by creation time (RFC 9562 §5.7).
 func newID() string {
 	id, err := uuid.NewV7()
 	if err != nil {
-		panic(err) // the operating system gives no random numbers: nothing here can go on
+		panic(err) // the operating system's random number generator failed
 	}
 	return id.String()
 }
 
-// newSecret is 256 random bits behind a prefix that says what they open.
+// newSecret returns 256 random bits in base64url, after a prefix that names the
+// kind of the secret.
 func newSecret(prefix string) string {
 	var bits [32]byte
 	_, _ = rand.Read(bits[:]) // never fails (crypto/rand)

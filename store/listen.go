@@ -8,25 +8,27 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// What the replicas tell each other through Postgres.
+// The Postgres channels on which the replicas notify each other (LISTEN/NOTIFY).
 const (
-	// AdminTokensChannel is heard when a token was revoked.
+	// AdminTokensChannel receives a notification when an admin token was revoked.
 	AdminTokensChannel = "caracal_admin_tokens"
-	// OutboxChannel is heard when another replica has committed events.
+	// OutboxChannel receives a notification when another replica has committed
+	// events.
 	OutboxChannel = "caracal_outbox"
 )
 
-// Listen calls heard[channel] whenever another replica, or this one, speaks on
-// it, until ctx ends. It tells up whether it can hear at all: while it cannot,
-// nobody may rely on being told. A connection that has silently died is found
-// out within a few seconds.
+// Listen calls handlers[channel] for each notification on a channel, from any
+// replica, until ctx ends. It reconnects when the connection is lost, and calls
+// onConnectionChange with true after connecting and with false after a loss:
+// notifications sent in between are not received. A dead connection is detected
+// within a few seconds.
 func (s *Store) Listen(ctx context.Context, log *slog.Logger, handlers map[string]func(), onConnectionChange func(bool)) {
-	const isRetryable = 200 * time.Millisecond
+	const retryInterval = 200 * time.Millisecond
 	lost := false
 	for ctx.Err() == nil {
 		err := s.listen(ctx, handlers, func() {
 			if lost {
-				log.InfoContext(ctx, "hears the other replicas again")
+				log.InfoContext(ctx, "notification connection re-established")
 			}
 			lost = false
 			onConnectionChange(true)
@@ -34,16 +36,18 @@ func (s *Store) Listen(ctx context.Context, log *slog.Logger, handlers map[strin
 		onConnectionChange(false)
 		if ctx.Err() == nil && !lost {
 			lost = true
-			log.WarnContext(ctx, "lost the connection that hears the other replicas; trying until it is back", "error", err)
+			log.WarnContext(ctx, "notification connection lost, reconnecting", "error", err)
 		}
 		select {
-		case <-time.After(isRetryable):
+		case <-time.After(retryInterval):
 		case <-ctx.Done():
 		}
 	}
 }
 
-func (s *Store) listen(ctx context.Context, handlers map[string]func(), onConnectionChange func()) error {
+// listen connects, calls onConnected and then the handlers, until the
+// connection is lost or ctx ends.
+func (s *Store) listen(ctx context.Context, handlers map[string]func(), onConnected func()) error {
 	const pingInterval, timeout = 2 * time.Second, 2 * time.Second
 	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
 	if err != nil {
@@ -59,21 +63,21 @@ func (s *Store) listen(ctx context.Context, handlers map[string]func(), onConnec
 			return err
 		}
 	}
-	onConnectionChange()
+	onConnected()
 	for {
-		quiet, cancel := context.WithTimeout(ctx, pingInterval)
-		notification, err := conn.WaitForNotification(quiet)
+		waitCtx, cancel := context.WithTimeout(ctx, pingInterval)
+		notification, err := conn.WaitForNotification(waitCtx)
 		cancel()
 		switch {
 		case err == nil:
-			if f := handlers[notification.Channel]; f != nil {
-				f()
+			if handle := handlers[notification.Channel]; handle != nil {
+				handle()
 			}
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case quiet.Err() != nil: // nothing was said: is anybody there?
-			ping, cancel := context.WithTimeout(ctx, timeout)
-			err := conn.Ping(ping)
+		case waitCtx.Err() != nil: // no notification: check the connection
+			pingCtx, cancel := context.WithTimeout(ctx, timeout)
+			err := conn.Ping(pingCtx)
 			cancel()
 			if err != nil {
 				return err

@@ -9,20 +9,20 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib" // goose speaks database/sql
+	"github.com/jackc/pgx/v5/stdlib" // goose uses database/sql
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
 	"caracal.run/management/store/migrations"
 )
 
-// Migrate brings the schema up to what this program needs, in the owner's role.
-// Replicas that start together wait for each other; one does the work. It calls
-// step for each migration that it applied.
-func Migrate(ctx context.Context, url string, step func(name string)) error {
+// Migrate applies the pending migrations. The URL must connect as the owner role.
+// Concurrent calls wait for each other. Migrate calls applied with the name of
+// each migration that it applied, also when a later one fails.
+func Migrate(ctx context.Context, url string, applied func(name string)) error {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
-		return errors.New("migrate: the database URL cannot be read") // pgx quotes it, and with it perhaps the password
+		return errors.New("migrate: malformed database URL") // pgx's error quotes the URL, which can contain the password
 	}
 	pool := stdlib.OpenDB(*config)
 	defer pool.Close()
@@ -36,7 +36,7 @@ func Migrate(ctx context.Context, url string, step func(name string)) error {
 	}
 	results, err := provider.Up(ctx)
 	for _, r := range results {
-		step(r.Source.Path)
+		applied(r.Source.Path)
 	}
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
@@ -44,39 +44,40 @@ func Migrate(ctx context.Context, url string, step func(name string)) error {
 	return nil
 }
 
-// CheckSchema refuses a schema that is not the one this program was built with.
-// The service never migrates: it has no right to.
+// CheckSchema returns an error if the schema's version is not the one that this
+// program was built with, or if row-level security does not apply to the current
+// role. The service role is not allowed to migrate.
 func (s *Store) CheckSchema(ctx context.Context) error {
 	names, err := fs.Glob(migrations.FS, "*.sql")
 	if err != nil {
 		return err
 	}
-	wanted, err := goose.NumericComponent(names[len(names)-1])
+	want, err := goose.NumericComponent(names[len(names)-1])
 	if err != nil {
 		return err
 	}
 	var have int64
-	var refused *pgconn.PgError
+	var pg *pgconn.PgError
 	// goose owns this table, so sqlc does not know it.
 	err = s.pool.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&have)
 	switch {
-	case errors.As(err, &refused) && slices.Contains([]string{"42P01", "42501"}, refused.Code):
+	case errors.As(err, &pg) && slices.Contains([]string{"42P01", "42501"}, pg.Code): // undefined_table, insufficient_privilege
 		return fmt.Errorf("the database has no schema that this role can read; run `caracald migrate` first: %w", err)
 	case err != nil:
 		return fmt.Errorf("database: %w", err)
-	case have < wanted:
-		return fmt.Errorf("the schema is at version %d and this program wants %d: run `caracald migrate`", have, wanted)
-	case have > wanted:
-		return fmt.Errorf("the schema is at version %d and this program knows only %d: run a newer caracald", have, wanted)
+	case have < want:
+		return fmt.Errorf("schema version %d is older than the required version %d: run `caracald migrate`", have, want)
+	case have > want:
+		return fmt.Errorf("schema version %d is newer than version %d, which this program requires: run a newer caracald", have, want)
 	}
 	var role string
-	var bound bool
-	err = s.pool.QueryRow(ctx, "SELECT rolname, NOT (rolsuper OR rolbypassrls) FROM pg_roles WHERE rolname = current_user").Scan(&role, &bound)
+	var restricted bool
+	err = s.pool.QueryRow(ctx, "SELECT rolname, NOT (rolsuper OR rolbypassrls) FROM pg_roles WHERE rolname = current_user").Scan(&role, &restricted)
 	switch {
 	case err != nil:
 		return fmt.Errorf("database: %w", err)
-	case !bound:
-		return fmt.Errorf("row-level security does not bind the role %s: DATABASE_URL must name one that is no superuser, such as caracal_service", role)
+	case !restricted:
+		return fmt.Errorf("row-level security does not bind the role %s: DATABASE_URL must use a role without SUPERUSER and BYPASSRLS, such as caracal_service", role)
 	}
 	return nil
 }

@@ -7,16 +7,16 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// A Page selects rows of a list: at most Limit, that follow a position. The
-// store returns one row more if there is a next page.
+// A Page selects at most Limit rows of a list, after a position. If there is a
+// next page, the store returns one extra row.
 type Page struct {
 	After Position
 	Limit int32
 }
 
-// A Position is the place of a row in a list that is ordered by creation time
-// and id, newest first (keyset pagination). Its time is exact, to the
-// microsecond that Postgres keeps.
+// A Position is the sort key of a row in a list ordered by creation time and id,
+// newest first (keyset pagination). Its time has microseconds, the precision of
+// Postgres.
 type Position struct {
 	Time time.Time
 	ID   string
@@ -32,8 +32,9 @@ type Precondition struct {
 	Present  bool // an empty list that is present accepts no version
 }
 
-func (m Precondition) check(version int64) error {
-	if m.Present && !slices.Contains(m.Versions, version) {
+// check returns version_conflict if the precondition does not accept the version.
+func (p Precondition) check(version int64) error {
+	if p.Present && !slices.Contains(p.Versions, version) {
 		return code.VersionConflict
 	}
 	return nil

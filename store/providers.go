@@ -14,44 +14,48 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-// Provider is a live provider of a zone, or provider_not_found.
+// Provider returns an active provider of a zone or provider_not_found.
 func (s *Store) Provider(ctx context.Context, zone, id string) (db.Provider, error) {
 	p, err := s.q.GetProvider(ctx, db.GetProviderParams{ZoneID: zone, ID: id})
 	return p, notFoundAs(err, code.ProviderNotFound)
 }
 
-// Providers is a page of a zone's live providers, newest first.
+// Providers returns a page of a zone's active providers, newest first. It is empty
+// if the zone does not exist.
 func (s *Store) Providers(ctx context.Context, zone string, p Page) ([]db.ListProvidersRow, error) {
 	return s.q.ListProviders(ctx, db.ListProvidersParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
-// A ProviderConfig is a configuration that whoever knows the rules has checked.
+// A ProviderConfig is a provider's configuration. The caller has validated it
+// against the rules of the kind.
 type ProviderConfig struct {
 	Kind         string
 	PublicConfig json.RawMessage
-	Secrets      seal.Plaintext // to be sealed; empty: none
+	Secrets      seal.Plaintext // a JSON object of strings, to be sealed; empty: none
 	SecretKeys   []string       // the names of the secrets, sorted
 }
 
-// NewProvider is what a caller says of a provider to be.
+// NewProvider describes a provider to create.
 type NewProvider struct {
-	Name           *string
-	Identifier     *string // nil: made from the name
-	BaseIdentifier string  // what to make it from
+	Name           *string // nil: the identifier
+	Identifier     *string // nil: generated from BaseIdentifier
+	BaseIdentifier string
 	ProviderConfig
 }
 
-// Check refuses a provider that is called nothing. [Tx.CreateProvider] does too,
-// but by then there is a key for its secrets.
+// Check returns invalid_provider if the provider has neither a name nor an
+// identifier. [Tx.CreateProvider] checks the same; a caller that checks first
+// does not create a data key for an invalid request.
 func (n NewProvider) Check() error {
 	if n.Name == nil && n.Identifier == nil {
-		return code.InvalidProvider.At("is missing, and so is identifier: one of them is needed", "name")
+		return code.InvalidProvider.At("must be set if identifier is not", "name")
 	}
 	return nil
 }
 
-// CreateProvider adds a provider. The key is the zone's, if there are secrets to
-// seal.
+// CreateProvider creates a provider. If it has secrets, key must be the zone's data
+// key ([Store.DataKey]). It returns zone_not_found, system_zone_read_only,
+// invalid_provider, reserved_namespace or provider_identifier_conflict.
 func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey, n NewProvider) (db.Provider, error) {
 	if err := n.Check(); err != nil {
 		return db.Provider{}, err
@@ -64,7 +68,8 @@ func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey,
 	}
 	row.SecretConfig, row.DataKey = sealProvider(key, zone, row.ID, n.Secrets)
 	insert := func(identifier string) (db.Provider, error) {
-		if err := tx.checkReservedName(providerIdentifier, identifier); err != nil { // of a number too: caracal-sys is free to all, caracal-sys-2 is not
+		// A numbered identifier is checked too: caracal-sys is not reserved, caracal-sys-2 is.
+		if err := tx.checkReservedName(providerIdentifier, identifier); err != nil {
 			return db.Provider{}, err
 		}
 		row.Name, row.Identifier = valueOr(n.Name, identifier), identifier
@@ -87,7 +92,8 @@ func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey,
 	return p, nil
 }
 
-// sealProvider is a provider's secrets as they are stored.
+// sealProvider returns a provider's sealed secrets and the number of the data key,
+// or nil if it has no secrets.
 func sealProvider(key seal.DataKey, zone, id string, secrets seal.Plaintext) ([]byte, *int32) {
 	if len(secrets) == 0 {
 		return nil, nil
@@ -95,33 +101,35 @@ func sealProvider(key seal.DataKey, zone, id string, secrets seal.Plaintext) ([]
 	return key.Seal(providerSecrets(zone, id), secrets), &key.Number
 }
 
+// providerSecrets returns the location of a provider's sealed secrets.
 func providerSecrets(zone, id string) seal.Location {
 	return seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
 }
 
-// ProviderPatch is what a caller wants changed; nil stays as it is.
+// ProviderPatch lists the fields to change; nil leaves a field unchanged.
 type ProviderPatch struct {
 	Name       *string
 	Identifier *string
-	// Configure decides, under the provider's lock, what its configuration
-	// becomes: that depends on what it is. Nil: it stays.
+	// Configure returns the new configuration, which can depend on the stored one.
+	// It is called while the provider's row is locked. If it returns SecretKeys but
+	// no Secrets, the sealed secrets remain.
 	Configure func(stored ProviderConfig) (ProviderConfig, error)
 }
 
-// UpdateProvider changes a provider that is still at a version that match
-// admits. The key is the zone's, if secrets may have to be sealed.
+// UpdateProvider updates a provider if the precondition accepts its version. If
+// Configure can return secrets, key must be the zone's data key ([Store.DataKey]).
+// A change of the kind revokes the grants of the provider.
 //
-// Where Configure answers names of secrets but no secrets, those that are sealed
-// stay. A provider that stops being one that people grant access to loses what
-// they have granted.
-func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, match Precondition, key seal.DataKey, p ProviderPatch) (db.Provider, error) {
+// It returns provider_not_found, version_conflict, no_fields, reserved_namespace,
+// provider_identifier_conflict, an error of Configure, or an error of the zone.
+func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, precondition Precondition, key seal.DataKey, p ProviderPatch) (db.Provider, error) {
 	if p.Name == nil && p.Identifier == nil && p.Configure == nil {
 		return db.Provider{}, code.NoFields
 	}
 	if err := tx.checkReservedName(providerIdentifier, valueOr(p.Identifier, "")); err != nil {
 		return db.Provider{}, err
 	}
-	before, err := tx.lockProvider(ctx, zone, id, match)
+	before, err := tx.lockProvider(ctx, zone, id, precondition)
 	if err != nil {
 		return before, err
 	}
@@ -154,20 +162,21 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, match Precond
 	return after, nil
 }
 
-// DeleteProvider archives a provider and erases its secrets and what people have
-// granted it. While a live resource names it, it stays, unless it is of a kind
-// that holds no credential.
-func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, match Precondition) error {
-	before, err := tx.lockProvider(ctx, zone, id, match)
+// DeleteProvider archives a provider, erases its secrets and revokes its grants. It
+// returns provider_in_use if an active resource references the provider, except
+// for the kinds that have no credential. It also returns provider_not_found,
+// version_conflict, reserved_namespace or an error of the zone.
+func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, precondition Precondition) error {
+	before, err := tx.lockProvider(ctx, zone, id, precondition)
 	if err != nil {
 		return err
 	}
 	if !slices.Contains([]string{kindNone, "caracal_mandate"}, before.Kind) {
-		used, err := tx.q.IsProviderInUse(ctx, db.IsProviderInUseParams{ZoneID: zone, ProviderID: id})
+		inUse, err := tx.q.IsProviderInUse(ctx, db.IsProviderInUseParams{ZoneID: zone, ProviderID: id})
 		if err != nil {
 			return err
 		}
-		if used {
+		if inUse {
 			return code.ProviderInUse
 		}
 	}
@@ -178,8 +187,9 @@ func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, match Precond
 	return tx.revokeProviderGrants(ctx, zone, id)
 }
 
-// TestProvider is a provider whose token endpoint is about to be reached. The
-// trail says so.
+// TestProvider returns a provider whose token endpoint the caller is about to
+// test, and records that in the audit log. It returns provider_not_found or an
+// error of the zone.
 func (tx *Tx) TestProvider(ctx context.Context, zone, id string) (db.Provider, error) {
 	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
 		return db.Provider{}, err
@@ -188,10 +198,12 @@ func (tx *Tx) TestProvider(ctx context.Context, zone, id string) (db.Provider, e
 	if err != nil {
 		return p, notFoundAs(err, code.ProviderNotFound)
 	}
-	tx.record(zone, audit.Providers, id, diff(nil, nil))
+	tx.record(zone, audit.Providers, id, noFields)
 	return p, nil
 }
 
+// revokeProviderGrants revokes the active grants of a provider and erases their
+// tokens.
 func (tx *Tx) revokeProviderGrants(ctx context.Context, zone, provider string) error {
 	grants, err := tx.q.RevokeProviderGrantsOfProvider(ctx, db.RevokeProviderGrantsOfProviderParams{ZoneID: zone, ProviderID: provider})
 	for _, id := range grants {
@@ -200,9 +212,9 @@ func (tx *Tx) revokeProviderGrants(ctx context.Context, zone, provider string) e
 	return err
 }
 
-// lockProvider holds a provider that the actor may change and that is still at a
-// version that match admits.
-func (tx *Tx) lockProvider(ctx context.Context, zone, id string, match Precondition) (db.Provider, error) {
+// lockProvider takes the zone lock and locks a provider's row, if the actor is
+// allowed to change it and the precondition accepts its version.
+func (tx *Tx) lockProvider(ctx context.Context, zone, id string, precondition Precondition) (db.Provider, error) {
 	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
 		return db.Provider{}, err
 	}
@@ -213,14 +225,14 @@ func (tx *Tx) lockProvider(ctx context.Context, zone, id string, match Precondit
 	if err := tx.checkReservedName(providerIdentifier, p.Identifier); err != nil {
 		return p, err
 	}
-	return p, match.check(p.Version)
+	return p, precondition.check(p.Version)
 }
 
 const kindNone = "none"
 
-// noneProvider is the id of a live provider that stands for "no credential",
-// held. A zone has one as soon as something needs it, under an id that says so.
-// The transaction holds the zone.
+// noneProvider locks an active provider of kind none and returns its id. It creates
+// the provider, with an id derived from the zone's, when the zone needs it for the
+// first time. The transaction must have the zone lock in exclusive mode.
 func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 	const name = "No credential"
 	id, identifier := "provider-none-"+zone, "provider://none"
@@ -229,7 +241,7 @@ func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 	case err == nil && kind == kindNone:
 		return id, nil
 	case err == nil:
-		id = newID() // somebody has made it something else, and keeps it
+		id = newID() // the provider with that id was changed to another kind
 	case !errors.Is(err, pgx.ErrNoRows):
 		return "", err
 	}
@@ -240,7 +252,7 @@ func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 		return "", err
 	case other.Kind == kindNone:
 		return other.ID, nil
-	default: // it belongs to a provider of another kind
+	default: // the identifier belongs to a provider of another kind
 		identifier, err = tx.q.GetAvailableProviderIdentifier(ctx, db.GetAvailableProviderIdentifierParams{ZoneID: zone, Base: identifier})
 		if err != nil {
 			return "", err

@@ -7,8 +7,7 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// A namespace is the prefix under which names belong to Caracal itself
-// (contract: conventions.md §13).
+// A namespace is a prefix of names that are reserved for Caracal itself.
 type namespace string
 
 const (
@@ -20,17 +19,18 @@ const (
 	resourceIdentifier namespace = "caracal-sys://"
 )
 
-// reserved says whether a name belongs to Caracal itself. Case and surrounding
-// white space make no difference.
+// reserved reports whether a name is in a reserved namespace, ignoring case and
+// surrounding white space.
 func reserved(ns namespace, name string) bool {
 	return strings.HasPrefix(strings.ToLower(strings.TrimFunc(name, IsSpace)), string(ns))
 }
 
-// IsSpace says whether a character is white space to the contract: Unicode's,
-// and the byte order mark.
+// IsSpace reports whether the API trims a character as white space: Unicode white
+// space and the byte order mark.
 func IsSpace(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' }
 
-// checkReservedName refuses a reserved name to everybody but the bootstrap token.
+// checkReservedName returns reserved_namespace if a name is reserved and the actor
+// is not allowed to use reserved names.
 func (tx *Tx) checkReservedName(ns namespace, name string) error {
 	if reserved(ns, name) && !tx.cause.Actor.Bootstrap {
 		return code.ReservedNamespace.With("detail", "the 'caracal.sys' namespace is reserved for Caracal internal systems")

@@ -12,28 +12,30 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// A ResourceOperation is what a resource offers under one of its scopes.
+// A ResourceOperation maps an HTTP method and path of a resource to the scope that
+// it requires.
 type ResourceOperation struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
 	Scope  string `json:"scope"`
 }
 
-// Operations are a stored resource's.
+// Operations decodes the operations of a stored resource.
 func Operations(r db.Resource) ([]ResourceOperation, error) {
 	operations := []ResourceOperation{}
 	err := json.Unmarshal(r.Operations, &operations)
 	return operations, err
 }
 
-// normalizeOperations writes methods in upper case and takes the white space off,
-// or says what is wrong with the first that is wrong.
+// normalizeOperations trims methods and paths and converts methods to upper case. It
+// returns the code of the first rule that an operation violates, or
+// invalid_resource if scopes and operations are too large together.
 func normalizeOperations(operations []ResourceOperation, scopes []string) ([]ResourceOperation, error) {
-	const maxSize = 64 << 10 // bytes: a list shows hundreds of resources
+	const maxSize = 64 << 10 // bytes; a list page contains hundreds of resources
 	normalized := make([]ResourceOperation, 0, len(operations))
-	seen, known, size := map[string]bool{}, map[string]bool{}, 0
+	seen, isScope, size := map[string]bool{}, map[string]bool{}, 0
 	for _, scope := range scopes {
-		known[scope] = true
+		isScope[scope] = true
 		size += len(scope)
 	}
 	for _, o := range operations {
@@ -44,7 +46,7 @@ func normalizeOperations(operations []ResourceOperation, scopes []string) ([]Res
 			return nil, code.OperationMethodAndPathRequired
 		case !strings.HasPrefix(o.Path, "/"):
 			return nil, code.OperationPathMustBeAbsolute
-		case !known[o.Scope]:
+		case !isScope[o.Scope]:
 			return nil, code.OperationScopeNotInResourceScopes
 		case seen[o.Method+" "+o.Path]:
 			return nil, code.OperationDuplicate
@@ -54,12 +56,14 @@ func normalizeOperations(operations []ResourceOperation, scopes []string) ([]Res
 		size += len(o.Method) + len(o.Path) + len(o.Scope)
 	}
 	if size > maxSize {
-		return nil, code.InvalidResource.At(fmt.Sprintf("are, with the operations, larger than %d bytes", maxSize), "scopes")
+		return nil, code.InvalidResource.At(fmt.Sprintf("must be at most %d bytes together with the operations", maxSize), "scopes")
 	}
 	return normalized, nil
 }
 
-// checkAudience refuses an identifier that no token can be for.
+// checkAudience returns invalid_resource_identifier if an identifier cannot be the
+// audience of a token: it must be an absolute URI without userinfo whose scheme is
+// not provider, or the control resource's identifier.
 func checkAudience(identifier, control string) error {
 	const message = "resource identifier must be an absolute resource audience URI and must not use the provider:// namespace"
 	u, err := parseURL(identifier)
@@ -72,19 +76,20 @@ func checkAudience(identifier, control string) error {
 	}
 }
 
-// checkUpstream refuses what no gateway can send a request to.
+// checkUpstream returns invalid_resource if an upstream URL is not an http or https
+// URL with a host.
 func checkUpstream(upstream *string) error {
 	if upstream == nil {
 		return nil
 	}
 	u, err := parseURL(*upstream)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
-		return code.InvalidResource.At("is not an http or https URL with a host", "upstream_url")
+		return code.InvalidResource.At("must be an http or https URL with a host", "upstream_url")
 	}
 	return nil
 }
 
-// redactURL is a URL without whom it goes in as: a password may stand there.
+// redactURL removes the userinfo, which can contain a password, from a URL.
 func redactURL(text *string) *string {
 	if text == nil {
 		return nil
@@ -97,15 +102,16 @@ func redactURL(text *string) *string {
 	return new(u.String())
 }
 
-// parseURL refuses what only looks like a web address. Others find a host, and a
-// user, where [url.Parse] finds none: in "https:user@host".
+// parseURL parses a URL and requires a host and a valid port if the scheme is http
+// or https. [url.Parse] accepts "https:user@host" without a host; other parsers
+// find a host and a user in it.
 func parseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
 		return u, err
 	}
 	if u.Hostname() == "" {
-		return nil, errors.New("it has no host")
+		return nil, errors.New("URL has no host")
 	}
 	if port := u.Port(); port != "" {
 		_, err = strconv.ParseUint(port, 10, 16)
@@ -113,7 +119,7 @@ func parseURL(text string) (*url.URL, error) {
 	return u, err
 }
 
-// resourceBase is the identifier that a name suggests.
+// resourceBase returns the identifier that is generated from a name.
 func resourceBase(name string) string {
 	const scheme = "resource://"
 	if name = strings.TrimFunc(name, IsSpace); strings.HasPrefix(name, scheme) {

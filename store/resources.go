@@ -12,8 +12,8 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// Resource is a live resource of a zone, or resource_not_found. The control
-// resource is there for global callers only.
+// Resource returns an active resource of a zone or resource_not_found. Only global
+// actors can access the control resource, which represents the Control API.
 func (s *Store) Resource(ctx context.Context, zone, id string) (db.Resource, error) {
 	r, err := s.q.GetResource(ctx, db.GetResourceParams{ZoneID: zone, ID: id})
 	if err == nil && r.Identifier == s.excludedIdentifier() {
@@ -22,13 +22,15 @@ func (s *Store) Resource(ctx context.Context, zone, id string) (db.Resource, err
 	return r, notFoundAs(err, code.ResourceNotFound)
 }
 
-// Resources is a page of a zone's live resources, newest first, without the
-// control resource for callers who are not global.
+// Resources returns a page of a zone's active resources, newest first, without the
+// control resource if the actor is not global. It is empty if the zone does not
+// exist.
 func (s *Store) Resources(ctx context.Context, zone string, p Page) ([]db.Resource, error) {
 	return s.q.ListResources(ctx, db.ListResourcesParams{ZoneID: zone, ExcludedIdentifier: s.excludedIdentifier(), BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
-// excludedIdentifier is the identifier of the resource that the actor may not see, or "".
+// excludedIdentifier returns the identifier of the resource that the actor cannot
+// access, or "".
 func (s *Store) excludedIdentifier() string {
 	if s.actor.Global() {
 		return ""
@@ -36,10 +38,10 @@ func (s *Store) excludedIdentifier() string {
 	return s.controlAudience
 }
 
-// NewResource is what a caller says of a resource to be.
+// NewResource describes a resource to create.
 type NewResource struct {
-	Name                 *string
-	Identifier           *string // nil: made from the name
+	Name                 *string // nil: the identifier
+	Identifier           *string // nil: generated from the name
 	UpstreamURL          *string
 	Scopes               []string
 	CredentialProviderID string // "": none
@@ -48,11 +50,13 @@ type NewResource struct {
 	OperationEnforcement string
 }
 
-// CreateResource adds a resource. What it names is held until the transaction
-// ends: nobody archives it meanwhile.
+// CreateResource creates a resource. It locks the provider and the application that
+// the resource references until the transaction ends, so that they cannot be
+// archived meanwhile. It returns zone_not_found, resource_quota_exceeded,
+// resource_identifier_conflict or the code of the first violated rule.
 func (tx *Tx) CreateResource(ctx context.Context, zone string, n NewResource) (db.Resource, error) {
 	if n.Name == nil && n.Identifier == nil {
-		return db.Resource{}, code.InvalidResource.At("is missing, and so is identifier: one of them is needed", "name")
+		return db.Resource{}, code.InvalidResource.At("must be set if identifier is not", "name")
 	}
 	base := valueOr(n.Identifier, resourceBase(valueOr(n.Name, "")))
 	r := db.Resource{
@@ -84,7 +88,8 @@ func (tx *Tx) CreateResource(ctx context.Context, zone string, n NewResource) (d
 		GatewayApplicationID: r.GatewayApplicationID, Operations: r.Operations, OperationEnforcement: r.OperationEnforcement,
 	}
 	insert := func(identifier string) (db.Resource, error) {
-		// What was settled under one identifier need not be right under a numbered one.
+		// The resource was normalized for the base identifier. A numbered identifier
+		// must be valid too, and must not become or stop being the control resource's.
 		if checkAudience(identifier, tx.controlAudience) != nil || (identifier == tx.controlAudience) != (base == tx.controlAudience) {
 			return db.Resource{}, pgx.ErrNoRows
 		}
@@ -105,8 +110,8 @@ func (tx *Tx) CreateResource(ctx context.Context, zone string, n NewResource) (d
 	return r, nil
 }
 
-// ResourcePatch is what a caller wants changed; nil stays as it is. What can be
-// taken away has a pointer to what it becomes, which is nil then.
+// ResourcePatch lists the fields to change; nil leaves a field unchanged. A **string
+// that points to nil removes the value.
 type ResourcePatch struct {
 	Name                 *string
 	Identifier           *string
@@ -118,15 +123,18 @@ type ResourcePatch struct {
 	OperationEnforcement *string
 }
 
-// onlyBindingChanged says whether nothing but the binding to an application is to change.
+// onlyBindingChanged reports whether the patch changes no field other than
+// GatewayApplicationID.
 func (p ResourcePatch) onlyBindingChanged() bool {
 	return p.Name == nil && p.Identifier == nil && p.UpstreamURL == nil && p.Scopes == nil &&
 		p.CredentialProviderID == nil && p.Operations == nil && p.OperationEnforcement == nil
 }
 
-// UpdateResource changes a resource that is still at a version that match
-// admits.
-func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Precondition, p ResourcePatch) (db.Resource, error) {
+// UpdateResource updates a resource if the precondition accepts its version. The
+// updated resource must satisfy the rules of a new one. It returns
+// resource_not_found, version_conflict, no_fields, zone_not_found,
+// resource_identifier_conflict or the code of the first violated rule.
+func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, precondition Precondition, p ResourcePatch) (db.Resource, error) {
 	if p.onlyBindingChanged() && p.GatewayApplicationID == nil {
 		return db.Resource{}, code.NoFields
 	}
@@ -137,7 +145,7 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Precond
 	if err := tx.lockReferences(ctx, zone, mode, valueOr(p.CredentialProviderID, ""), valueOr(p.GatewayApplicationID, nil)); err != nil {
 		return db.Resource{}, err
 	}
-	before, err := tx.lockResource(ctx, zone, id, match)
+	before, err := tx.lockResource(ctx, zone, id, precondition)
 	if err != nil {
 		return before, err
 	}
@@ -166,7 +174,8 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Precond
 		return before, err
 	}
 	if bindingChanged(before, after) || !slices.Equal(stored, normalized) {
-		// Before the identifier: whoever creates a resource comes this way too.
+		// CreateResource also writes this row before it writes a resource with an
+		// identifier. The same order avoids deadlocks.
 		if err := db.New(deferredConn{tx.conn}).BumpBindingRevision(ctx, zone); err != nil {
 			return before, err
 		}
@@ -183,16 +192,17 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, match Precond
 	return after, nil
 }
 
-// DeleteResource archives a resource: its identifier is free again. The control
-// resource stays.
-func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, match Precondition) error {
+// DeleteResource archives a resource, so its identifier becomes available again. It
+// returns resource_not_found, version_conflict, protected_resource if it is the
+// control resource, reserved_namespace, or an error of the zone.
+func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, precondition Precondition) error {
 	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
 		return err
 	}
-	r, err := tx.lockResource(ctx, zone, id, match)
+	r, err := tx.lockResource(ctx, zone, id, precondition)
 	control := r.Identifier == tx.controlAudience
 	if control && !tx.cause.Actor.Global() {
-		return code.ResourceNotFound // whatever its version
+		return code.ResourceNotFound // also if its version does not match
 	}
 	if err != nil {
 		return err
@@ -203,7 +213,8 @@ func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, match Precond
 	if err := tx.checkReservedName(resourceIdentifier, r.Identifier); err != nil {
 		return err
 	}
-	// Before the identifier: whoever creates a resource comes this way too.
+	// The same order as in CreateResource: first this row, then the resource with its
+	// identifier. It avoids deadlocks.
 	if err := db.New(deferredConn{tx.conn}).DecrementResourceCount(ctx, db.DecrementResourceCountParams{ZoneID: zone, Bindings: bindings(r)}); err != nil {
 		return err
 	}
@@ -211,7 +222,7 @@ func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, match Precond
 	return tx.q.ArchiveResource(ctx, db.ArchiveResourceParams{ZoneID: zone, ID: id})
 }
 
-// unbindResources takes an application from the resources that it exchanges
+// unbindResources removes an application from the resources that it exchanges
 // tokens for.
 func (tx *Tx) unbindResources(ctx context.Context, zone, application string) error {
 	unbound, err := tx.q.UnbindResources(ctx, db.UnbindResourcesParams{ZoneID: zone, ApplicationID: &application})
@@ -224,8 +235,10 @@ func (tx *Tx) unbindResources(ctx context.Context, zone, application string) err
 	return tx.q.BumpBindingRevision(ctx, zone)
 }
 
-// lockReferences lets a transaction write below a live zone, and keeps what a
-// resource is to name from being archived.
+// lockReferences takes the zone lock, and locks the provider and the application
+// that a resource references, so that they cannot be archived. It returns
+// provider_not_found, gateway_application_not_found,
+// gateway_exchange_application_must_be_managed or an error of the zone.
 func (tx *Tx) lockReferences(ctx context.Context, zone string, mode lockMode, provider string, application *string) error {
 	if _, err := tx.requireZone(ctx, zone, mode); err != nil {
 		return err
@@ -247,16 +260,19 @@ func (tx *Tx) lockReferences(ctx context.Context, zone string, mode lockMode, pr
 	return code.GatewayExchangeApplicationMustBeManaged
 }
 
-func (tx *Tx) lockResource(ctx context.Context, zone, id string, match Precondition) (db.Resource, error) {
+// lockResource locks a resource's row if the precondition accepts its version. With
+// version_conflict it returns the resource too.
+func (tx *Tx) lockResource(ctx context.Context, zone, id string, precondition Precondition) (db.Resource, error) {
 	r, err := tx.q.LockResource(ctx, db.LockResourceParams{ZoneID: zone, ID: id})
 	if err != nil {
 		return r, notFoundAs(err, code.ResourceNotFound)
 	}
-	return r, match.check(r.Version)
+	return r, precondition.check(r.Version)
 }
 
-// checkResourceIdentifier refuses an identifier that is none, and one that the actor may
-// not use.
+// checkResourceIdentifier returns invalid_resource_identifier if the new identifier
+// is invalid, and reserved_namespace or protected_resource if the actor is not
+// allowed to use the old or the new one.
 func (tx *Tx) checkResourceIdentifier(before, after db.Resource) error {
 	if err := checkAudience(after.Identifier, tx.controlAudience); err != nil {
 		return err
@@ -272,10 +288,13 @@ func (tx *Tx) checkResourceIdentifier(before, after db.Resource) error {
 	return nil
 }
 
-// normalizeResource brings a resource, as it is to be, into the form in which it is stored,
-// or says what it lacks (contract: resources.md). The control resource needs no
-// binding and has none; the transaction holds its zone alone if it lacks a
-// provider, so that nobody else adds one meanwhile. It answers the operations.
+// normalizeResource brings a resource into the form in which it is stored and
+// returns its normalized operations, or the code of the first violated rule.
+//
+// A resource requires a credential provider, an upstream URL and a gateway
+// application. The control resource requires none of them and never has a gateway
+// application. If it lacks a provider, it gets the zone's provider of kind none,
+// and the transaction must have the zone lock in exclusive mode.
 func (tx *Tx) normalizeResource(ctx context.Context, zone string, r *db.Resource, operations []ResourceOperation) ([]ResourceOperation, error) {
 	if r.Identifier == tx.controlAudience {
 		r.GatewayApplicationID = nil
@@ -307,6 +326,7 @@ func (tx *Tx) normalizeResource(ctx context.Context, zone string, r *db.Resource
 	return normalized, err
 }
 
+// bindings returns the number of applications that a resource is bound to.
 func bindings(r db.Resource) int64 {
 	if r.GatewayApplicationID == nil {
 		return 0
@@ -314,8 +334,8 @@ func bindings(r db.Resource) int64 {
 	return 1
 }
 
-// bindingChanged says whether a change, but for the operations, is one that gateways
-// must see.
+// bindingChanged reports whether a field changed that gateways read, apart from the
+// operations.
 func bindingChanged(before, after db.Resource) bool {
 	return before.Identifier != after.Identifier || valueOr(before.UpstreamURL, "") != valueOr(after.UpstreamURL, "") ||
 		before.CredentialProviderID != after.CredentialProviderID || valueOr(before.GatewayApplicationID, "") != valueOr(after.GatewayApplicationID, "") ||

@@ -8,7 +8,7 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// The streams that events go to (contract: events.md §1).
+// The Redis streams that events are published to.
 const (
 	streamSessionsRevoke        = "caracal.sessions.revoke"
 	streamAgentsLifecycle       = "caracal.agents.lifecycle"
@@ -16,7 +16,7 @@ const (
 	streamPolicyInvalidate      = "caracal.policy.invalidate"
 )
 
-// revoked is what a revocation has ended.
+// revoked lists what a revocation has ended.
 type revoked struct {
 	sessions []string
 	agents   []terminatedAgent
@@ -28,9 +28,10 @@ type (
 	revokedEdge     = db.RevokeDelegationEdgesOfZoneRow
 )
 
-// revokeForApplications ends the sessions and agent sessions of applications, what descends
-// from them, and the delegation edges that touch those agent sessions. The
-// transaction holds the zone alone.
+// revokeForApplications revokes the sessions of applications, terminates their
+// agent sessions, both with all descendants, and revokes the delegation edges
+// that start or end at those agent sessions. The transaction must have the zone
+// lock in exclusive mode.
 func (tx *Tx) revokeForApplications(ctx context.Context, zone string, applications []string, reason string) (r revoked, err error) {
 	if len(applications) == 0 {
 		return r, nil
@@ -59,7 +60,8 @@ func (tx *Tx) revokeForApplications(ctx context.Context, zone string, applicatio
 	return r, tx.recordRevocations(ctx, zone, r, reason)
 }
 
-// revokeAll ends every session, agent session and delegation edge of a zone.
+// revokeAll ends every session, agent session and delegation edge of a zone. The
+// transaction must have the zone lock in exclusive mode.
 func (tx *Tx) revokeAll(ctx context.Context, zone, reason string) (err error) {
 	var r revoked
 	if r.sessions, err = tx.q.RevokeSessionsOfZone(ctx, db.RevokeSessionsOfZoneParams{ZoneID: zone, Reason: reason}); err != nil {
@@ -74,16 +76,17 @@ func (tx *Tx) revokeAll(ctx context.Context, zone, reason string) (err error) {
 	return tx.recordRevocations(ctx, zone, r, reason)
 }
 
-// recordRevocations keeps the counts of what is left right, and records what was ended
-// in the contract's order: sessions, agent sessions, edges (zones.md).
+// recordRevocations updates the child counts of the agent sessions that remain and
+// records what was ended, in the order that consumers rely on: sessions, agent
+// sessions, delegation edges.
 func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, reason string) error {
-	// A session may be a user's, or other applications' too: only one that was
-	// ended here is named.
-	ended := make(map[string]bool, len(r.sessions))
-	gone := diff(auditFields{"status": "active"}, auditFields{"status": "revoked"})
+	// An agent session's subject session can belong to a user or to another
+	// application. Its event names that session only if it was revoked here.
+	sessionRevoked := make(map[string]bool, len(r.sessions))
+	activeToRevoked := diff(auditFields{"status": "active"}, auditFields{"status": "revoked"})
 	for _, id := range r.sessions {
-		ended[id] = true
-		tx.record(zone, audit.Sessions, id, gone, event{zone, streamSessionsRevoke, fields{"zone_id": zone, "session_id": id, "reason": reason}})
+		sessionRevoked[id] = true
+		tx.record(zone, audit.Sessions, id, activeToRevoked, event{zone, streamSessionsRevoke, fields{"zone_id": zone, "session_id": id, "reason": reason}})
 	}
 	var parents []string
 	for _, a := range r.agents {
@@ -92,11 +95,11 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 			f["parent_id"] = *a.ParentID
 			parents = append(parents, *a.ParentID)
 		}
-		tx.record(zone, audit.AgentSessions, a.ID, diff(auditFields{"status": a.Was}, auditFields{"status": "terminated"}), event{zone, streamAgentsLifecycle, f})
+		tx.record(zone, audit.AgentSessions, a.ID, diff(auditFields{"status": a.PreviousStatus}, auditFields{"status": "terminated"}), event{zone, streamAgentsLifecycle, f})
 	}
 	for _, a := range r.agents {
 		f := fields{"zone_id": zone, "agent_session_id": a.ID, "reason": reason}
-		if ended[a.SubjectSessionID] {
+		if sessionRevoked[a.SubjectSessionID] {
 			f["session_id"] = a.SubjectSessionID
 		}
 		tx.publish(event{zone, streamSessionsRevoke, f})
@@ -114,7 +117,7 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 		return err
 	}
 	for _, e := range r.edges {
-		tx.record(zone, audit.DelegationEdges, e.ID, gone,
+		tx.record(zone, audit.DelegationEdges, e.ID, activeToRevoked,
 			event{zone, streamSessionsRevoke, fields{"zone_id": zone, "delegation_edge_id": e.ID, "agent_session_id": e.TargetSessionID, "reason": reason}},
 			event{zone, streamDelegationsInvalidate, fields{"event": "edge_revoke", "zone_id": zone, "edge_id": e.ID, "affected_edges": "1", "epoch": strconv.FormatInt(epoch, 10)}})
 	}

@@ -15,25 +15,25 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-// rotationBatch is how many rows a transaction of a rotation holds: few, so that
-// nobody waits for it for long.
+// rotationBatch is the number of rows that one transaction of a rotation locks. It
+// is small, so that other transactions do not wait long.
 const rotationBatch = 100
 
-// RewrapDataKeys wraps every data key that another key-encryption key wraps with
-// the current one, and tells how many it has done after each batch. It can be
-// broken off anywhere and begun again. A zone whose key does not open is passed,
-// and named in the end.
+// RewrapDataKeys rewraps every data key that is not wrapped by the current
+// key-encryption key, and calls progress with the total after each batch. It is
+// safe to interrupt and rerun. It skips the zones whose keys cannot be unwrapped
+// and returns their errors, joined.
 func (s *Store) RewrapDataKeys(ctx context.Context, cause Cause, progress func(done int)) error {
 	needed, err := s.For(cause.Actor).q.ListDataKeyWrappers(ctx)
 	if err != nil {
 		return err
 	}
-	broken := map[string]error{} // by zone
+	failed := map[string]error{} // by zone
 	err = inBatches(ctx, s, cause, progress, func(tx *Tx) (found, done int, err error) {
-		current := s.keys.Current() // which may change meanwhile
+		current := s.keys.Current() // it can change between batches
 		others := slices.DeleteFunc(slices.Clone(needed), func(id string) bool { return id == current })
 		rows, err := tx.q.LockDataKeysWrappedBy(ctx, db.LockDataKeysWrappedByParams{
-			WrappedBy: others, Passed: slices.AppendSeq([]string{}, maps.Keys(broken)), RowLimit: rotationBatch,
+			WrappedBy: others, SkippedZones: slices.AppendSeq([]string{}, maps.Keys(failed)), RowLimit: rotationBatch,
 		})
 		if err != nil {
 			return 0, 0, err
@@ -41,7 +41,7 @@ func (s *Store) RewrapDataKeys(ctx context.Context, cause Cause, progress func(d
 		for _, row := range rows {
 			key, err := s.keys.Unwrap(seal.Wrapped{Zone: row.ZoneID, Number: row.Number, KEKID: row.WrappedBy, Bytes: row.Wrapped})
 			if err != nil {
-				broken[row.ZoneID] = err
+				failed[row.ZoneID] = err
 				continue
 			}
 			done++
@@ -53,30 +53,33 @@ func (s *Store) RewrapDataKeys(ctx context.Context, cause Cause, progress func(d
 		}
 		return len(rows), done, nil
 	})
-	return errors.Join(append(slices.Collect(maps.Values(broken)), err)...)
+	return errors.Join(append(slices.Collect(maps.Values(failed)), err)...)
 }
 
-// inBatches runs transactions until one finds nothing to do.
-func inBatches(ctx context.Context, s *Store, cause Cause, progress func(done int), one func(*Tx) (found, done int, err error)) error {
-	for all := 0; ; progress(all) {
+// inBatches runs batch in transactions until one finds nothing to do, and calls
+// progress with the total after each. batch returns how many rows it found and how
+// many of them it changed.
+func inBatches(ctx context.Context, s *Store, cause Cause, progress func(done int), batch func(*Tx) (found, done int, err error)) error {
+	for total := 0; ; progress(total) {
 		found, done := 0, 0
 		err := s.InTx(ctx, cause, func(tx *Tx) (err error) {
-			found, done, err = one(tx)
+			found, done, err = batch(tx)
 			return err
 		})
 		if err != nil || found == 0 {
 			return err
 		}
-		all += done
+		total += done
 	}
 }
 
-// ReplaceDataKeys gives each zone whose data key is older than some time a new
-// one, and tells how many it has done. What is sealed goes on opening with the
-// old keys, until [Store.Reseal]. Ages are by the database's clock: by one that
-// goes ahead of it, the new keys would be old too.
-func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, older time.Duration, progress func(done int)) error {
-	before, err := s.For(cause.Actor).q.GetTimeBefore(ctx, older.Seconds())
+// ReplaceDataKeys creates a new data key for each zone whose current one is older
+// than minAge and retires the old one, and calls progress with the total after
+// each batch. Sealed secrets stay under the old keys until [Store.Reseal]. Ages
+// are measured by the database's clock, which also sets the creation time: with a
+// clock that is ahead of it, new keys would count as old.
+func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, minAge time.Duration, progress func(done int)) error {
+	before, err := s.For(cause.Actor).q.GetTimeBefore(ctx, minAge.Seconds())
 	if err != nil {
 		return err
 	}
@@ -85,7 +88,7 @@ func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, older time.Dur
 		if err != nil {
 			return 0, 0, err
 		}
-		// In the order in which RewrapDataKeys locks, so that two rotations wait for each other at the worst.
+		// In the order in which RewrapDataKeys locks, so that two rotations do not deadlock.
 		slices.SortFunc(zones, func(a, b db.ListZonesWithOldDataKeyRow) int { return cmp.Compare(a.ZoneID, b.ZoneID) })
 		for _, zone := range zones {
 			retired, err := tx.q.RetireDataKey(ctx, db.RetireDataKeyParams(zone))
@@ -108,54 +111,55 @@ func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, older time.Dur
 	})
 }
 
-// Reseal seals with its zone's current data key whatever an older one seals,
-// tells how many secrets it has done, and deletes the old keys that nothing needs
-// any more. A key that was retired less than a request ago is left for the next
-// time: a request may be about to seal with it. A zone in which something does
-// not open is left, and named in the end.
+// Reseal reseals with the zone's current data key every secret that is sealed with
+// a retired one, calls progress with the total after each batch, and deletes the
+// retired keys that are no longer used. It keeps a key that was retired recently,
+// because a running request can still seal with it. It skips the rest of a zone in
+// which a secret cannot be opened and returns the errors of such zones, joined.
 func (s *Store) Reseal(ctx context.Context, cause Cause, progress func(done int)) error {
-	var broken []error
+	var failed []error
 	done := 0
 	for after := ""; ; {
 		zones, err := s.For(cause.Actor).q.ListZonesWithRetiredDataKey(ctx, db.ListZonesWithRetiredDataKeyParams{After: after, RowLimit: rotationBatch})
 		if err != nil || len(zones) == 0 {
-			return errors.Join(append(broken, err)...)
+			return errors.Join(append(failed, err)...)
 		}
 		for _, zone := range zones {
 			err := s.resealZone(ctx, cause, zone, func(n int) { done += n; progress(done) })
 			if err != nil && !errors.Is(err, seal.ErrDecrypt) {
-				return errors.Join(append(broken, err)...)
+				return errors.Join(append(failed, err)...)
 			}
 			if err != nil {
-				broken = append(broken, fmt.Errorf("zone %s: %w", zone, err))
+				failed = append(failed, fmt.Errorf("zone %s: %w", zone, err))
 			}
 		}
 		after = zones[len(zones)-1]
 	}
 }
 
-// resealZone tells after each batch how many secrets that had.
+// resealZone reseals the secrets of one zone and deletes its unused retired keys. It
+// calls progress with the number of rows of each batch.
 func (s *Store) resealZone(ctx context.Context, cause Cause, zone string, progress func(n int)) error {
-	const longestRequest = 5 * time.Minute
+	const maxRequestDuration = 5 * time.Minute
 	keys, err := s.dataKeys(ctx, cause, zone)
 	if err != nil {
 		return err
 	}
-	for _, one := range []func(context.Context, string, []seal.DataKey, *Tx) (int, error){resealProviders, resealProviderGrants} {
-		told := 0
-		sofar := func(n int) { progress(n - told); told = n }
-		err := inBatches(ctx, s, cause, sofar, func(tx *Tx) (found, done int, err error) {
-			n, err := one(ctx, zone, keys, tx)
+	for _, resealBatch := range []func(context.Context, string, []seal.DataKey, *Tx) (int, error){resealProviders, resealProviderGrants} {
+		reported := 0
+		report := func(total int) { progress(total - reported); reported = total }
+		err := inBatches(ctx, s, cause, report, func(tx *Tx) (found, done int, err error) {
+			n, err := resealBatch(ctx, zone, keys, tx)
 			return n, n, err
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return s.InTx(ctx, cause, func(tx *Tx) error { return tx.deleteRetiredDataKeys(ctx, zone, longestRequest) })
+	return s.InTx(ctx, cause, func(tx *Tx) error { return tx.deleteRetiredDataKeys(ctx, zone, maxRequestDuration) })
 }
 
-// dataKeys are all of a zone's, the current one last.
+// dataKeys returns all data keys of a zone, unwrapped, the current one last.
 func (s *Store) dataKeys(ctx context.Context, cause Cause, zone string) ([]seal.DataKey, error) {
 	rows, err := s.For(cause.Actor).q.ListDataKeys(ctx, zone)
 	if err != nil {
@@ -171,28 +175,30 @@ func (s *Store) dataKeys(ctx context.Context, cause Cause, zone string) ([]seal.
 	return keys, nil
 }
 
-// reseal seals with the current key what one of the keys has sealed for a place.
-// Nothing stays nothing.
-func reseal(keys []seal.DataKey, number int32, place seal.Location, sealed []byte) ([]byte, error) {
+// reseal opens a secret with the data key of the given number and seals it with the
+// current one, the last of keys. A nil secret stays nil.
+func reseal(keys []seal.DataKey, number int32, location seal.Location, sealed []byte) ([]byte, error) {
 	if sealed == nil {
 		return nil, nil
 	}
-	secret, err := openSecret(keys, number, place, sealed)
+	secret, err := openSecret(keys, number, location, sealed)
 	if err != nil {
 		return nil, err
 	}
-	return keys[len(keys)-1].Seal(place, secret), nil
+	return keys[len(keys)-1].Seal(location, secret), nil
 }
 
-func openSecret(keys []seal.DataKey, number int32, place seal.Location, sealed []byte) (seal.Plaintext, error) {
+// openSecret opens a secret with the data key of the given number.
+func openSecret(keys []seal.DataKey, number int32, location seal.Location, sealed []byte) (seal.Plaintext, error) {
 	for _, key := range keys {
 		if key.Number == number {
-			return key.Open(place, sealed)
+			return key.Open(location, sealed)
 		}
 	}
-	return nil, fmt.Errorf("zone %s has no data key %d", place.Zone, number)
+	return nil, fmt.Errorf("zone %s has no data key %d", location.Zone, number)
 }
 
+// resealProviders reseals a batch of a zone's providers and returns its size.
 func resealProviders(ctx context.Context, zone string, keys []seal.DataKey, tx *Tx) (int, error) {
 	current := keys[len(keys)-1].Number
 	rows, err := tx.q.LockProvidersSealedBefore(ctx, db.LockProvidersSealedBeforeParams{ZoneID: zone, Number: &current, RowLimit: rotationBatch})
@@ -211,6 +217,8 @@ func resealProviders(ctx context.Context, zone string, keys []seal.DataKey, tx *
 	return len(rows), nil
 }
 
+// resealProviderGrants reseals a batch of a zone's provider grants and returns its
+// size.
 func resealProviderGrants(ctx context.Context, zone string, keys []seal.DataKey, tx *Tx) (int, error) {
 	current := keys[len(keys)-1].Number
 	rows, err := tx.q.LockProviderGrantsSealedBefore(ctx, db.LockProviderGrantsSealedBeforeParams{ZoneID: zone, Number: &current, RowLimit: rotationBatch})
@@ -234,25 +242,29 @@ func resealProviderGrants(ctx context.Context, zone string, keys []seal.DataKey,
 	return len(rows), nil
 }
 
+// grantToken returns the location of a provider grant's sealed token.
 func grantToken(zone, id, column string) seal.Location {
 	return seal.Location{Zone: zone, Table: "provider_grants", Column: column, Row: id}
 }
 
-func (tx *Tx) deleteRetiredDataKeys(ctx context.Context, zone string, longer time.Duration) error {
-	numbers, err := tx.q.DeleteRetiredDataKeys(ctx, db.DeleteRetiredDataKeysParams{ZoneID: zone, Longer: longer.Seconds()})
+// deleteRetiredDataKeys deletes a zone's data keys that are no longer used and were
+// retired longer than minAge ago.
+func (tx *Tx) deleteRetiredDataKeys(ctx context.Context, zone string, minAge time.Duration) error {
+	numbers, err := tx.q.DeleteRetiredDataKeys(ctx, db.DeleteRetiredDataKeysParams{ZoneID: zone, MinAgeSeconds: minAge.Seconds()})
 	for _, number := range numbers {
 		tx.record(zone, audit.DataKeys, strconv.Itoa(int(number)), noFields)
 	}
 	return err
 }
 
-// VerifySecrets opens everything that is sealed, tells how many secrets did, and
-// stops at the first that does not.
+// VerifySecrets opens every sealed secret and calls progress with the number of
+// opened ones from time to time and at the end. It returns an error at the first
+// secret that cannot be opened.
 func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(done int)) error {
 	v := &verifier{store: s, cause: cause, progress: progress}
-	after := db.ListSealedProvidersParams{RowLimit: rotationBatch}
+	providers := db.ListSealedProvidersParams{RowLimit: rotationBatch}
 	for {
-		rows, err := s.For(cause.Actor).q.ListSealedProviders(ctx, after)
+		rows, err := s.For(cause.Actor).q.ListSealedProviders(ctx, providers)
 		if err != nil {
 			return err
 		}
@@ -263,12 +275,12 @@ func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(do
 			if err := v.open(ctx, row.DataKey, providerSecrets(row.ZoneID, row.ID), row.SecretConfig); err != nil {
 				return err
 			}
-			after.AfterZone, after.AfterKey, after.AfterID = row.ZoneID, row.DataKey, row.ID
+			providers.AfterZone, providers.AfterKey, providers.AfterID = row.ZoneID, row.DataKey, row.ID
 		}
 	}
-	next := db.ListSealedProviderGrantsParams{RowLimit: rotationBatch}
+	grants := db.ListSealedProviderGrantsParams{RowLimit: rotationBatch}
 	for {
-		rows, err := s.For(cause.Actor).q.ListSealedProviderGrants(ctx, next)
+		rows, err := s.For(cause.Actor).q.ListSealedProviderGrants(ctx, grants)
 		if err != nil {
 			return err
 		}
@@ -283,33 +295,34 @@ func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(do
 			if err := v.open(ctx, row.DataKey, grantToken(row.ZoneID, row.ID, "refresh_token"), row.RefreshToken); err != nil {
 				return err
 			}
-			next.AfterZone, next.AfterKey, next.AfterID = row.ZoneID, row.DataKey, row.ID
+			grants.AfterZone, grants.AfterKey, grants.AfterID = row.ZoneID, row.DataKey, row.ID
 		}
 	}
 }
 
-// A verifier remembers the keys of the zone that it is in.
+// A verifier opens secrets and caches the data keys of one zone.
 type verifier struct {
 	store    *Store
 	cause    Cause
 	progress func(done int)
 	done     int
 	zone     string
-	keys     []seal.DataKey
+	keys     []seal.DataKey // of zone
 }
 
-func (v *verifier) open(ctx context.Context, number int32, place seal.Location, sealed []byte) (err error) {
+// open opens a secret; nil is none.
+func (v *verifier) open(ctx context.Context, number int32, location seal.Location, sealed []byte) (err error) {
 	if sealed == nil {
 		return nil
 	}
-	if v.zone != place.Zone || number > v.keys[len(v.keys)-1].Number { // or newer than what we remember
-		if v.keys, err = v.store.dataKeys(ctx, v.cause, place.Zone); err != nil {
+	if v.zone != location.Zone || number > v.keys[len(v.keys)-1].Number { // another zone, or a key newer than the cache
+		if v.keys, err = v.store.dataKeys(ctx, v.cause, location.Zone); err != nil {
 			return err
 		}
-		v.zone = place.Zone
+		v.zone = location.Zone
 	}
-	if _, err := openSecret(v.keys, number, place, sealed); err != nil {
-		return fmt.Errorf("zone %s: %w", place.Zone, err)
+	if _, err := openSecret(v.keys, number, location, sealed); err != nil {
+		return fmt.Errorf("zone %s: %w", location.Zone, err)
 	}
 	v.done++
 	if v.done%rotationBatch == 0 {

@@ -11,36 +11,38 @@ import (
 	"golang.org/x/crypto/argon2"
 )
 
-// A SecretHash is what is kept of a client secret.
+// A SecretHash is the hash of a client secret, as it is stored.
 type SecretHash string
 
-// hashGenerated hashes 256 random bits: nobody can guess them, so a fast hash
-// is enough.
+// hashGenerated hashes a generated secret with SHA-256. A fast hash is enough for
+// 256 random bits, which cannot be guessed.
 func hashGenerated(text string) SecretHash {
 	digest := sha256.Sum256([]byte(text))
 	return SecretHash("sha256$" + base64.RawStdEncoding.EncodeToString(digest[:]))
 }
 
-// Argon2id costs this much memory a hash (KiB), so few run at once.
+// The parameters of Argon2id (RFC 9106), and how many hashes run at a time: that
+// bounds their memory.
 const (
-	argonMemory      = 64 << 10
+	argonMemory      = 64 << 10 // KiB
 	argonTime        = 3
 	argonThreads     = 2
 	argonConcurrency = 2
 )
 
-var argon = make(chan struct{}, argonConcurrency)
+var argonSlots = make(chan struct{}, argonConcurrency)
 
-// HashChosenSecret hashes a secret that a person may have made up, with
-// Argon2id (RFC 9106), as a PHC string. It is slow on purpose: call it before a
-// transaction, never within. It waits a while for its turn.
+// HashChosenSecret hashes a secret chosen by a person with Argon2id and returns a
+// PHC string. It is deliberately slow, so call it before a transaction and never
+// within one. If too many hashes are running, it waits up to five seconds, then
+// returns service_unavailable.
 func HashChosenSecret(ctx context.Context, text string) (SecretHash, error) {
 	const timeout = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	select {
-	case argon <- struct{}{}:
-		defer func() { <-argon }()
+	case argonSlots <- struct{}{}:
+		defer func() { <-argonSlots }()
 	case <-ctx.Done():
 		return "", mapError(ctx.Err())
 	}

@@ -1,13 +1,12 @@
-// Package store keeps what is true: rows, their audit entries and the events
-// that others must hear.
+// Package store reads and writes the database: rows, their audit entries and
+// the events to publish.
 //
-// Reads are methods of [Store], as seen by one actor ([Store.For]). Writes are
-// methods of [Tx]: each changes a row and records what changed, in one
-// transaction ([Store.InTx]). The generated queries stay unexported: no row
-// changes untraced.
+// Reads are methods of [Store], scoped to one actor ([Store.For]). Writes are
+// methods of [Tx]: each changes a row and records the change in the same
+// transaction ([Store.InTx]). The generated queries are unexported, so no row
+// can change without an audit entry.
 //
-// The package knows nothing of HTTP. What it refuses, it refuses with a
-// [code.Code].
+// The package does not depend on HTTP. Its errors are [code.Code] values.
 package store
 
 import (
@@ -26,28 +25,28 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-// AllZones is the scope of who may see every zone. NoZone is the zone of rows
-// that belong to none.
+// AllZones is the scope of an actor that can access every zone. NoZone is the
+// zone_id of rows that belong to no zone.
 const (
 	AllZones = "*"
 	NoZone   = "-"
 )
 
-// An Actor is who reads or writes. The zero Actor sees nothing.
+// An Actor is who reads or writes. The zero Actor can access no zone.
 type Actor struct {
-	ID        string // of the admin token; empty for the service itself
+	ID        string // the admin token's id; empty for the service itself
 	Name      string
-	Zone      string // AllZones, or the only zone that this actor may see
-	Bootstrap bool   // may change what belongs to Caracal itself
+	Zone      string // AllZones, or the only zone that this actor can access
+	Bootstrap bool   // can change reserved objects, which belong to Caracal itself
 }
 
-// System is the service itself, when it acts without having been asked.
+// System is the service itself, acting without a request.
 var System = Actor{Name: "caracald", Zone: AllZones, Bootstrap: true}
 
-// Global says whether the actor is for all zones.
+// Global reports whether the actor can access all zones.
 func (a Actor) Global() bool { return a.Zone == AllZones }
 
-// A Store reads as one actor sees, and opens transactions.
+// A Store reads within one actor's scope and opens transactions.
 type Store struct {
 	*core
 	actor Actor
@@ -63,13 +62,13 @@ type core struct {
 	maxResources    int64
 }
 
-// A pool gives out connections, and waits for one no longer than it may take to
-// make one. Transactions leave some for reads: they may wait for each other's
-// locks, and nobody else should have to wait with them.
+// A pool is a connection pool with an acquire timeout. Transactions can wait
+// for each other's locks, so they are limited in number: some connections stay
+// free for reads.
 type pool struct {
 	*pgxpool.Pool
-	acquireTimeout time.Duration
-	writers        chan struct{}
+	acquireTimeout time.Duration // also the connect timeout
+	writers        chan struct{} // semaphore of the open transactions
 }
 
 func (p *pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
@@ -78,8 +77,8 @@ func (p *pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	return p.Acquire(ctx)
 }
 
-// SendBatch sends a batch on a connection that goes back when the batch is
-// closed.
+// SendBatch sends a batch on a pooled connection, which is released when the
+// batch is closed.
 func (p *pool) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchResults {
 	conn, err := p.acquire(ctx)
 	if err != nil {
@@ -98,37 +97,37 @@ func (b pooledBatch) Close() error {
 	return b.BatchResults.Close()
 }
 
-// failedBatch is a batch that could not be sent.
+// failedBatch is the result of a batch that could not be sent.
 type failedBatch struct{ error }
 
-func (n failedBatch) Exec() (pgconn.CommandTag, error) { return pgconn.CommandTag{}, n.error }
-func (n failedBatch) Query() (pgx.Rows, error)         { return nil, n.error }
-func (n failedBatch) QueryRow() pgx.Row                { return n }
-func (n failedBatch) Scan(...any) error                { return n.error }
-func (n failedBatch) Tx() pgx.Tx                       { return nil }
-func (n failedBatch) Close() error                     { return n.error }
+func (b failedBatch) Exec() (pgconn.CommandTag, error) { return pgconn.CommandTag{}, b.error }
+func (b failedBatch) Query() (pgx.Rows, error)         { return nil, b.error }
+func (b failedBatch) QueryRow() pgx.Row                { return b }
+func (b failedBatch) Scan(...any) error                { return b.error }
+func (b failedBatch) Tx() pgx.Tx                       { return nil }
+func (b failedBatch) Close() error                     { return b.error }
 
-// Config says how to reach Postgres.
+// Config configures a store.
 type Config struct {
-	URL              string // in the service's role
-	Name             string // application_name, by which the database's administrator knows us
+	URL              string // connects as the service role
+	Name             string // application_name, shown in pg_stat_activity
 	PoolMax          int
 	ConnectTimeout   time.Duration
-	IdleTimeout      time.Duration // after which a connection that nobody uses is closed
+	IdleTimeout      time.Duration // idle connections are closed after this time
 	StatementTimeout time.Duration
 	IdleInTxTimeout  time.Duration
 
-	Keys            *seal.Keys // wrap the keys that seal secrets; nil: there are no secrets to seal
-	ControlAudience string     // the identifier of the control resource (contract: resources.md)
-	MaxResources    int        // in a zone; 0 is no limit
+	Keys            *seal.Keys // key-encryption keys; nil if the store never seals or opens secrets
+	ControlAudience string     // identifier of the control resource, which represents the Control API
+	MaxResources    int        // per zone; 0 is no limit
 }
 
-// Open makes a store. It does not wait for Postgres: a store whose database is
-// away refuses with service_unavailable until it is back.
+// Open returns a store. It does not wait for Postgres: while the database is
+// unreachable, the store's methods return service_unavailable.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	config, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
-		return nil, errors.New("database URL: it cannot be read") // pgx quotes it, and with it perhaps the password
+		return nil, errors.New("database URL: malformed") // pgx's error quotes the URL, which can contain the password
 	}
 	config.MaxConns = int32(c.PoolMax)
 	config.MaxConnIdleTime = c.IdleTimeout
@@ -138,7 +137,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		"timezone":                            "UTC",
 		"statement_timeout":                   strconv.FormatInt(c.StatementTimeout.Milliseconds(), 10),
 		"idle_in_transaction_session_timeout": strconv.FormatInt(c.IdleInTxTimeout.Milliseconds(), 10),
-		"lock_timeout":                        "3s", // who waits for a busy zone holds a connection
+		"lock_timeout":                        "3s", // a transaction that waits for a zone lock occupies a connection
 	} {
 		config.ConnConfig.RuntimeParams[name] = value
 	}
@@ -158,13 +157,13 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	return s.For(Actor{}), nil
 }
 
-// Close waits until every connection is given back, and closes them.
+// Close waits until every connection is released, and closes the pool.
 func (s *Store) Close() { s.pool.Close() }
 
-// Stat is the pool's state, for metrics.
+// Stat returns the pool's statistics.
 func (s *Store) Stat() *pgxpool.Stat { return s.pool.Stat() }
 
-// Ping says whether Postgres answers.
+// Ping returns service_unavailable if Postgres does not respond.
 func (s *Store) Ping(ctx context.Context) error {
 	conn, err := s.pool.acquire(ctx)
 	if err != nil {
@@ -174,17 +173,18 @@ func (s *Store) Ping(ctx context.Context) error {
 	return mapError(conn.Ping(ctx))
 }
 
-// Committed has a token after a transaction of this process has committed events.
+// Committed returns a channel that receives a value after a transaction of this
+// process has committed events. It has one receiver.
 func (s *Store) Committed() <-chan struct{} { return s.committed }
 
-// For is the store as the actor may see it.
+// For returns the store scoped to an actor.
 func (s *Store) For(actor Actor) *Store {
 	return &Store{core: s.core, actor: actor, q: db.New(scoped{conn: s.pool, zone: actor.Zone})}
 }
 
-// scoped stands where sqlc expects a connection. It sends each read together
-// with the setting that row-level security asks for, in one batch: one round
-// trip, one implicit transaction, and nothing left behind on the connection.
+// scoped implements sqlc's DBTX. It sends each read together with the setting
+// that row-level security requires, in one batch: one round trip, one implicit
+// transaction, no session state left on the connection.
 type scoped struct {
 	conn interface {
 		SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
@@ -197,8 +197,8 @@ const setZone = "SELECT set_config('caracal.zone_id', $1, true)"
 func (s scoped) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	results := s.send(ctx, sql, args)
 	tag, err := results.Exec()
-	if closed := results.Close(); err == nil {
-		err = closed
+	if closeErr := results.Close(); err == nil {
+		err = closeErr
 	}
 	return tag, mapError(err)
 }
@@ -217,8 +217,8 @@ func (s scoped) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return scopedRow{s.send(ctx, sql, args)}
 }
 
-// send starts the batch and reads past the setting. If that fails, so does
-// whatever is read next.
+// send sends the batch and reads the result of the setting. An error of the
+// setting is returned by the next read too.
 func (s scoped) send(ctx context.Context, sql string, args []any) pgx.BatchResults {
 	var batch pgx.Batch
 	batch.Queue(setZone, s.zone)
@@ -242,10 +242,10 @@ func (r scopedRows) Err() error { return mapError(r.Rows.Err()) }
 
 type scopedRow struct{ batch pgx.BatchResults }
 
-func (r scopedRow) Scan(into ...any) error {
-	err := r.batch.QueryRow().Scan(into...)
-	if closed := r.batch.Close(); err == nil {
-		err = closed
+func (r scopedRow) Scan(dest ...any) error {
+	err := r.batch.QueryRow().Scan(dest...)
+	if closeErr := r.batch.Close(); err == nil {
+		err = closeErr
 	}
 	return mapError(err)
 }

@@ -12,8 +12,10 @@ import (
 
 var traitPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._:-]*$`)
 
-// checkTraits says whether the actor may give these traits. The rules, their
-// order and their words are the contract's (applications.md, "Trait rules").
+// checkTraits checks the traits of a new or changed application and returns the
+// error code of the first violation: trait_count_exceeded, trait_invalid,
+// trait_duplicate or trait_forbidden. The order of the checks and the texts of
+// the details are part of the API.
 func (tx *Tx) checkTraits(traits []string) error {
 	const maxTraits, maxLength = 32, 128
 	if len(traits) > maxTraits {
@@ -35,16 +37,17 @@ func (tx *Tx) checkTraits(traits []string) error {
 	return nil
 }
 
-// checkTraitAccess refuses traits of a privileged namespace to everybody but
-// global actors: neither to be given, nor to be changed where they are, or
-// whoever may write in a zone could take over what acts for Caracal itself.
+// checkTraitAccess returns trait_forbidden if the actor is not global and a trait
+// is in a privileged namespace. Such an actor can neither set these traits nor
+// change an application that has them: otherwise any token with write access to
+// the zone could take over an application that acts for Caracal itself.
 func (tx *Tx) checkTraitAccess(traits []string) error {
 	if tx.cause.Actor.Global() {
 		return nil
 	}
 	for _, trait := range traits {
-		if space, _, _ := strings.Cut(trait, ":"); space == "control" || space == "caracal.sys" {
-			return code.TraitForbidden.With("detail", fmt.Sprintf("trait namespace '%s' requires global admin scope", space))
+		if prefix, _, _ := strings.Cut(trait, ":"); prefix == "control" || prefix == "caracal.sys" {
+			return code.TraitForbidden.With("detail", fmt.Sprintf("trait namespace '%s' requires global admin scope", prefix))
 		}
 	}
 	return nil

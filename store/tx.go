@@ -13,19 +13,18 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// A Cause is why a transaction runs. A handler takes it from the request; a job
-// makes its own.
+// A Cause identifies what caused a transaction, for its audit entries. A handler
+// takes it from the request; a job creates its own.
 type Cause struct {
 	Actor        Actor
 	RequestID    string
 	Operation    string // operationId, command or job
 	Method, Path string
-	Status       int // what the request answers if the transaction commits; 0 for a job
+	Status       int // the response's status if the transaction commits; 0 for a job
 }
 
-// A Tx is a transaction. Its methods are the only way to change a thing: each
-// locks it, compares its version if one was given, changes it, and records what
-// changed.
+// A Tx is a transaction. Its methods are the only way to write: each locks a
+// row, compares its version if one was given, changes it and records the change.
 type Tx struct {
 	*core
 	cause   Cause
@@ -33,22 +32,22 @@ type Tx struct {
 	conn    *batcher
 	entries []entry
 	events  []event
-	rearmed bool // an event that was there is pending again
+	rearmed bool // a dead event became pending again
 }
 
-// InTx runs fn in a transaction and commits when fn returns nil. After a
-// deadlock or a serialization failure it runs fn again, three times in all, so
-// fn must be repeatable and touch nothing outside the transaction.
+// InTx runs fn in a transaction and commits if fn returns nil. After a deadlock
+// or serialization failure it retries, up to three attempts in total, so fn must
+// be repeatable and have no effect outside the transaction.
 func (s *Store) InTx(ctx context.Context, cause Cause, fn func(*Tx) error) error {
 	const maxAttempts = 3
 	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("caracal.run/management/store").Start(ctx, "transaction")
 	defer span.End()
-	for n := 1; ; n++ {
+	for attempt := 1; ; attempt++ {
 		err := s.attempt(ctx, cause, fn)
-		if n == maxAttempts || !isRetryable(err) {
+		if attempt == maxAttempts || !isRetryable(err) {
 			return mapError(err)
 		}
-		delay := 10*time.Millisecond<<(n-1) + rand.N(10*time.Millisecond)
+		delay := 10*time.Millisecond<<(attempt-1) + rand.N(10*time.Millisecond)
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
@@ -75,13 +74,13 @@ func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) er
 	if err != nil {
 		return err
 	}
-	// The scope travels with BEGIN: one round trip for both.
+	// BEGIN and the scope are sent together, in one round trip.
 	begin := pgx.TxOptions{BeginQuery: "BEGIN; SELECT set_config('caracal.zone_id', '" + zone + "', true)"}
 	pgtx, err := conn.BeginTx(ctx, begin)
 	if err != nil {
 		return err
 	}
-	defer func() { // does nothing after a commit
+	defer func() { // a no-op after a commit
 		rollbackCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pool.acquireTimeout)
 		defer cancel()
 		_ = pgtx.Rollback(rollbackCtx)
@@ -92,7 +91,7 @@ func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) er
 	if err := fn(tx); err != nil {
 		return err
 	}
-	if err := tx.flush(ctx); err != nil { // the context names the trace that events belong to
+	if err := tx.flush(ctx); err != nil { // events get the trace context of ctx
 		return err
 	}
 	if err := tx.conn.sendDeferred(ctx); err != nil {
@@ -104,24 +103,26 @@ func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) er
 	if len(tx.events) > 0 || tx.rearmed {
 		select {
 		case s.committed <- struct{}{}:
-		default: // the publisher has been woken and not yet looked
+		default: // a wake-up is already pending
 		}
 	}
 	return nil
 }
 
-// A lockMode is how a transaction holds the zone that it writes below.
+// A lockMode is the mode of the zone lock, a transaction-level advisory lock that
+// every write below a zone takes.
 type lockMode bool
 
 const (
-	shared    lockMode = false // with others that emit no event
-	exclusive lockMode = true  // and nobody else writes below it: the order of events must be the order of commits
+	shared    lockMode = false // concurrent with other writes that publish no events
+	exclusive lockMode = true  // required to publish events: their order must be the order of commits
 )
 
-// lockZone holds a live zone: nobody changes it until the transaction ends.
-// The locks are sent together with the read that relies on them, but before it
-// and as statements of their own: a statement sees what was committed before it
-// began, and it began before it waited.
+// lockZone takes the zone lock, locks the row of an active zone and returns it.
+// It fails with zone_not_found or system_zone_read_only.
+//
+// The zone lock and the read that relies on it are two statements of one batch:
+// a single statement would use a snapshot taken before it waited for the lock.
 func (tx *Tx) lockZone(ctx context.Context, id string, mode lockMode) (db.Zone, error) {
 	if err := tx.lockZoneID(ctx, id, mode); err != nil {
 		return db.Zone{}, err
@@ -130,7 +131,8 @@ func (tx *Tx) lockZone(ctx context.Context, id string, mode lockMode) (db.Zone, 
 	return tx.checkZoneWritable(zone, err)
 }
 
-// requireZone lets a transaction write below a live zone.
+// requireZone takes the zone lock and returns an active zone without locking its
+// row, for writes below the zone. It fails like lockZone.
 func (tx *Tx) requireZone(ctx context.Context, id string, mode lockMode) (db.Zone, error) {
 	if err := tx.lockZoneID(ctx, id, mode); err != nil {
 		return db.Zone{}, err
@@ -139,6 +141,9 @@ func (tx *Tx) requireZone(ctx context.Context, id string, mode lockMode) (db.Zon
 	return tx.checkZoneWritable(zone, err)
 }
 
+// checkZoneWritable maps a missing row to zone_not_found. It returns
+// system_zone_read_only if the zone is reserved and the actor is not allowed to
+// change reserved objects.
 func (tx *Tx) checkZoneWritable(zone db.Zone, err error) (db.Zone, error) {
 	if err != nil {
 		return zone, notFoundAs(err, code.ZoneNotFound)
@@ -149,6 +154,7 @@ func (tx *Tx) checkZoneWritable(zone db.Zone, err error) (db.Zone, error) {
 	return zone, nil
 }
 
+// lockZoneID defers taking the zone lock to the next statement's batch.
 func (tx *Tx) lockZoneID(ctx context.Context, zone string, mode lockMode) error {
 	deferred := db.New(deferredConn{tx.conn})
 	if mode == exclusive {
@@ -157,30 +163,30 @@ func (tx *Tx) lockZoneID(ctx context.Context, zone string, mode lockMode) error 
 	return deferred.LockZoneShared(ctx, zone)
 }
 
-// A batcher stands where sqlc expects a connection. What was put into it goes out
-// with the next statement, in one round trip.
+// A batcher implements sqlc's DBTX. It sends deferred statements together with
+// the next statement, in one round trip.
 type batcher struct {
 	tx       pgx.Tx
 	deferred pgx.Batch
 }
 
-func (q *batcher) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	if q.deferred.Len() == 0 {
-		return q.tx.Exec(ctx, sql, args...)
+func (b *batcher) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if b.deferred.Len() == 0 {
+		return b.tx.Exec(ctx, sql, args...)
 	}
-	results := q.send(ctx, sql, args)
+	results := b.send(ctx, sql, args)
 	tag, err := results.Exec()
-	if closed := results.Close(); err == nil {
-		err = closed
+	if closeErr := results.Close(); err == nil {
+		err = closeErr
 	}
 	return tag, err
 }
 
-func (q *batcher) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if q.deferred.Len() == 0 {
-		return q.tx.Query(ctx, sql, args...)
+func (b *batcher) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if b.deferred.Len() == 0 {
+		return b.tx.Query(ctx, sql, args...)
 	}
-	results := q.send(ctx, sql, args)
+	results := b.send(ctx, sql, args)
 	rows, err := results.Query()
 	if err != nil {
 		_ = results.Close()
@@ -189,39 +195,41 @@ func (q *batcher) Query(ctx context.Context, sql string, args ...any) (pgx.Rows,
 	return scopedRows{Rows: rows, batch: results}, nil
 }
 
-func (q *batcher) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if q.deferred.Len() == 0 {
-		return q.tx.QueryRow(ctx, sql, args...)
+func (b *batcher) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if b.deferred.Len() == 0 {
+		return b.tx.QueryRow(ctx, sql, args...)
 	}
-	return scopedRow{q.send(ctx, sql, args)}
+	return scopedRow{b.send(ctx, sql, args)}
 }
 
-func (q *batcher) send(ctx context.Context, sql string, args []any) pgx.BatchResults {
-	batch := q.deferred
-	q.deferred = pgx.Batch{}
-	before := batch.Len()
+func (b *batcher) send(ctx context.Context, sql string, args []any) pgx.BatchResults {
+	batch := b.deferred
+	b.deferred = pgx.Batch{}
+	deferred := batch.Len()
 	batch.Queue(sql, args...)
-	results := q.tx.SendBatch(ctx, &batch)
-	for range before {
-		_, _ = results.Exec() // an error comes again with what is read next
+	results := b.tx.SendBatch(ctx, &batch)
+	for range deferred {
+		_, _ = results.Exec() // the next read returns an error of this one too
 	}
 	return results
 }
 
 // sendDeferred sends the deferred statements that no other statement followed.
-func (q *batcher) sendDeferred(ctx context.Context) error {
-	if q.deferred.Len() == 0 {
+// Without them it sends nothing.
+func (b *batcher) sendDeferred(ctx context.Context) error {
+	if b.deferred.Len() == 0 {
 		return nil
 	}
-	batch := q.deferred
-	q.deferred = pgx.Batch{}
-	return q.tx.SendBatch(ctx, &batch).Close() // returns the first error of any statement
+	batch := b.deferred
+	b.deferred = pgx.Batch{}
+	return b.tx.SendBatch(ctx, &batch).Close() // returns the first error of any statement
 }
 
-// deferredConn puts statements into a queue instead of sending them.
+// deferredConn implements sqlc's DBTX for statements without a result. It defers
+// them to the next statement's batch.
 type deferredConn struct{ *batcher }
 
-func (q deferredConn) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	q.deferred.Queue(sql, args...)
+func (c deferredConn) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	c.deferred.Queue(sql, args...)
 	return pgconn.CommandTag{}, nil
 }

@@ -7,11 +7,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// insertWithUniqueName inserts a row under the name that a caller's words suggest, then
-// under numbered ones, then under one that nobody else can have thought of.
-// Others may take a name at the same moment, so what looks free need not stay
-// so: insert answers no row when the name is taken, and free none when no
-// numbered one is left.
+// insertWithUniqueName inserts a row under the name base or, if that is taken,
+// under the next available numbered name. If concurrent transactions take every
+// name it tries, or no number is left, it appends the row's id.
+//
+// insert returns pgx.ErrNoRows if the name is taken, nextAvailable if no numbered
+// name is available.
 func insertWithUniqueName[Row any](base, id string, insert func(name string) (Row, error), nextAvailable func() (string, error)) (Row, error) {
 	const maxAttempts = 10
 	name := base

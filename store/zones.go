@@ -9,25 +9,25 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// Zone is a live zone, or zone_not_found.
+// Zone returns an active zone or zone_not_found.
 func (s *Store) Zone(ctx context.Context, id string) (db.Zone, error) {
 	zone, err := s.q.GetZone(ctx, id)
 	return zone, notFoundAs(err, code.ZoneNotFound)
 }
 
-// Zones is a page of live zones that are not Caracal's own, newest first.
+// Zones returns a page of the active zones, newest first, without reserved ones.
 func (s *Store) Zones(ctx context.Context, p Page) ([]db.Zone, error) {
 	return s.q.ListZones(ctx, db.ListZonesParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
-// NewZone is what a caller says of a zone to be.
+// NewZone describes a zone to create.
 type NewZone struct {
 	Name       string
-	Slug       *string // nil: made from the name
+	Slug       *string // nil: generated from the name
 	DCREnabled bool
 }
 
-// CreateZone adds a zone.
+// CreateZone creates a zone. It returns reserved_namespace or zone_slug_conflict.
 func (tx *Tx) CreateZone(ctx context.Context, n NewZone) (db.Zone, error) {
 	row := db.InsertZoneParams{ID: newID(), Name: n.Name, DCREnabled: n.DCREnabled}
 	if err := tx.checkReservedName(zoneName, n.Name); err != nil {
@@ -46,7 +46,7 @@ func (tx *Tx) CreateZone(ctx context.Context, n NewZone) (db.Zone, error) {
 		row.Reserved = reserved(zoneName, n.Name)
 		base := slugOf(n.Name, "zone")
 		if reserved(zoneSlug, base+"-") {
-			base = "zone-" + base // a name does not lead into the reserved namespace, nor does a number after it
+			base = "zone-" + base // neither a generated slug nor a numbered one is in the reserved namespace
 		}
 		zone, err = insertWithUniqueName(base, row.ID, func(slug string) (db.Zone, error) {
 			row.Slug = slug
@@ -60,8 +60,9 @@ func (tx *Tx) CreateZone(ctx context.Context, n NewZone) (db.Zone, error) {
 	return zone, nil
 }
 
-// slugOf is a name in lower case with everything but letters and digits made
-// into single hyphens, or something else where nothing is left.
+// slugOf returns a name in lower case with every run of characters other than a-z
+// and 0-9 replaced by one hyphen and no hyphen at either end, or the fallback if
+// nothing is left.
 func slugOf(name, fallback string) string {
 	words := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
@@ -72,33 +73,36 @@ func slugOf(name, fallback string) string {
 	return strings.Join(words, "-")
 }
 
-// DCRStatus is whether applications may register themselves in a zone, and how
-// many live ones did.
+// DCRStatus returns whether dynamic client registration (DCR) is enabled in a zone
+// and the number of active applications that used it, or zone_not_found.
 func (s *Store) DCRStatus(ctx context.Context, id string) (db.GetZoneDCRStatusRow, error) {
 	status, err := s.q.GetZoneDCRStatus(ctx, id)
 	return status, notFoundAs(err, code.ZoneNotFound)
 }
 
-// ZonePatch is what a caller wants changed; nil stays as it is.
+// ZonePatch lists the fields to change; nil leaves a field unchanged.
 type ZonePatch struct {
 	Name                  *string
 	Slug                  *string
 	DCREnabled            *bool
 	OperatorCoauthorBadge *bool
-	DCRShutdown           *string // goes with DCREnabled false: what becomes of live applications
+	DCRShutdown           *string // requires DCREnabled false: keepActive or revokeActive
 }
 
-// What becomes of the live applications when registration ends.
+// What to do with active registered applications when registration is disabled.
 const (
 	keepActive   = "keep_live"
 	revokeActive = "revoke_live"
 )
 
-// UpdateZone changes a zone that is still at a version that match admits.
-func (tx *Tx) UpdateZone(ctx context.Context, id string, match Precondition, p ZonePatch) (db.Zone, error) {
-	disables := p.DCREnabled != nil && !*p.DCREnabled
+// UpdateZone updates an active zone if the precondition accepts its version. It
+// returns zone_not_found, version_conflict, no_fields, system_zone_read_only,
+// reserved_namespace, zone_slug_conflict, dcr_shutdown_not_applicable or
+// dcr_shutdown_required.
+func (tx *Tx) UpdateZone(ctx context.Context, id string, precondition Precondition, p ZonePatch) (db.Zone, error) {
+	disablesDCR := p.DCREnabled != nil && !*p.DCREnabled
 	switch {
-	case p.DCRShutdown != nil && !disables:
+	case p.DCRShutdown != nil && !disablesDCR:
 		return db.Zone{}, code.DCRShutdownNotApplicable
 	case p == ZonePatch{}:
 		return db.Zone{}, code.NoFields
@@ -110,17 +114,17 @@ func (tx *Tx) UpdateZone(ctx context.Context, id string, match Precondition, p Z
 		return db.Zone{}, err
 	}
 	mode := shared
-	if disables {
+	if disablesDCR {
 		mode = exclusive
 	}
 	before, err := tx.lockZone(ctx, id, mode)
 	if err != nil {
 		return before, err
 	}
-	if err := match.check(before.Version); err != nil {
+	if err := precondition.check(before.Version); err != nil {
 		return before, err
 	}
-	if disables && (before.DCREnabled || p.DCRShutdown != nil) {
+	if disablesDCR && (before.DCREnabled || p.DCRShutdown != nil) {
 		if err := tx.shutDownDCR(ctx, id, p.DCRShutdown); err != nil {
 			return before, err
 		}
@@ -136,53 +140,56 @@ func (tx *Tx) UpdateZone(ctx context.Context, id string, match Precondition, p Z
 	return after, nil
 }
 
-// A dcrShutdown is what the trail says of the end of registration.
+// A dcrShutdown is the payload of the audit entry that records the end of
+// registration in a zone.
 type dcrShutdown struct {
 	Disabled     bool   `json:"dcr_registration_disabled"`
 	Mode         string `json:"dcr_shutdown_mode"`
-	Live         int    `json:"live_dcr_applications"`
+	Active       int    `json:"live_dcr_applications"`
 	Applications int    `json:"revoked_applications"`
 	Sessions     int    `json:"revoked_sessions"`
 	Agents       int    `json:"terminated_agents"`
 	Delegations  int    `json:"revoked_delegations"`
 }
 
-// shutDownDCR decides what becomes of the live applications that registered
-// themselves. The zone is held alone: no other registers meanwhile.
+// shutDownDCR keeps or revokes the active registered applications when
+// registration is disabled. The transaction must have the zone lock in exclusive
+// mode, so that no application registers meanwhile.
 func (tx *Tx) shutDownDCR(ctx context.Context, zone string, mode *string) error {
-	live, err := tx.q.LockActiveDCRApplications(ctx, zone)
+	active, err := tx.q.LockActiveDCRApplications(ctx, zone)
 	if err != nil {
 		return err
 	}
-	done := dcrShutdown{Disabled: true, Mode: valueOr(mode, keepActive), Live: len(live)}
+	summary := dcrShutdown{Disabled: true, Mode: valueOr(mode, keepActive), Active: len(active)}
 	switch {
-	case len(live) == 0:
-		done.Mode = "no_live"
+	case len(active) == 0:
+		summary.Mode = "no_live"
 	case mode == nil:
-		return code.DCRShutdownRequired.With("live_dcr_applications", len(live))
+		return code.DCRShutdownRequired.With("live_dcr_applications", len(active))
 	case *mode == revokeActive:
-		if err := tx.archiveApplications(ctx, zone, live); err != nil {
+		if err := tx.archiveApplications(ctx, zone, active); err != nil {
 			return err
 		}
-		r, err := tx.revokeForApplications(ctx, zone, applicationIDs(live), "dcr_shutdown")
+		r, err := tx.revokeForApplications(ctx, zone, applicationIDs(active), "dcr_shutdown")
 		if err != nil {
 			return err
 		}
-		done.Applications, done.Sessions, done.Agents, done.Delegations = len(live), len(r.sessions), len(r.agents), len(r.edges)
+		summary.Applications, summary.Sessions, summary.Agents, summary.Delegations = len(active), len(r.sessions), len(r.agents), len(r.edges)
 	}
-	tx.entries = append(tx.entries, entry{zone: zone, action: "DCR shutdown " + done.Mode, kind: audit.Zones, id: zone, payload: done})
+	tx.entries = append(tx.entries, entry{zone: zone, action: "DCR shutdown " + summary.Mode, kind: audit.Zones, id: zone, payload: summary})
 	return nil
 }
 
-// DeleteZone archives a zone and revokes all that lives in it, its tokens among
-// them.
-func (tx *Tx) DeleteZone(ctx context.Context, id string, match Precondition) error {
+// DeleteZone archives a zone and revokes its admin tokens, sessions, agent
+// sessions and delegation edges. It returns zone_not_found, version_conflict or
+// system_zone_read_only.
+func (tx *Tx) DeleteZone(ctx context.Context, id string, precondition Precondition) error {
 	const reason = "zone_archived"
 	before, err := tx.lockZone(ctx, id, exclusive)
 	if err != nil {
 		return err
 	}
-	if err := match.check(before.Version); err != nil {
+	if err := precondition.check(before.Version); err != nil {
 		return err
 	}
 	if err := tx.q.ArchiveZone(ctx, id); err != nil {
@@ -202,6 +209,8 @@ func (tx *Tx) DeleteZone(ctx context.Context, id string, match Precondition) err
 	return nil
 }
 
+// valueOr returns the value that a pointer points to, or the fallback if it is
+// nil.
 func valueOr[T any](value *T, fallback T) T {
 	if value == nil {
 		return fallback

@@ -15,7 +15,7 @@ SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created
 WHERE token_sha256 = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 `
 
-// GetActiveAdminToken is how a caller is recognised: by the digest of the token alone.
+// GetActiveAdminToken authenticates a caller: it looks a token up by its digest alone.
 func (q *Queries) GetActiveAdminToken(ctx context.Context, tokenSha256 []byte) (AdminToken, error) {
 	row := q.db.QueryRow(ctx, getActiveAdminToken, tokenSha256)
 	var i AdminToken
@@ -52,7 +52,7 @@ type InsertAdminTokenParams struct {
 	ExpiresIn   *int64 `db:"expires_in"`
 }
 
-// InsertAdminToken answers no row when a live token has the same secret: a seeded one is there already.
+// InsertAdminToken returns no row if an active token has the same secret: a seeded token exists already.
 func (q *Queries) InsertAdminToken(ctx context.Context, arg InsertAdminTokenParams) (AdminToken, error) {
 	row := q.db.QueryRow(ctx, insertAdminToken,
 		arg.ZoneID,
@@ -93,7 +93,7 @@ type ListAdminTokensParams struct {
 	RowLimit   int32     `db:"row_limit"`
 }
 
-// ListAdminTokens pages backwards in time, like every list.
+// ListAdminTokens returns tokens newest first, after a position, like ListZones.
 func (q *Queries) ListAdminTokens(ctx context.Context, arg ListAdminTokensParams) ([]AdminToken, error) {
 	rows, err := q.db.Query(ctx, listAdminTokens, arg.BeforeTime, arg.BeforeID, arg.RowLimit)
 	if err != nil {
@@ -130,8 +130,8 @@ const notifyAdminTokensRevoked = `-- name: NotifyAdminTokensRevoked :exec
 SELECT pg_notify('caracal_admin_tokens', '')
 `
 
-// NotifyAdminTokensRevoked tells every replica, at commit, to forget what it has verified. It is the only NOTIFY inside
-// a transaction: revocations are rare and must be heard at once.
+// NotifyAdminTokensRevoked makes every replica clear its cache of verified tokens, at commit. It is the only NOTIFY inside
+// a transaction: revocations are rare and must take effect at once.
 func (q *Queries) NotifyAdminTokensRevoked(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, notifyAdminTokensRevoked)
 	return err
@@ -207,7 +207,7 @@ type RevokeOtherAdminTokensByParams struct {
 	TokenSHA256 []byte `db:"token_sha256"`
 }
 
-// RevokeOtherAdminTokensBy ends what a creator made before: a seeded token replaces its predecessor.
+// RevokeOtherAdminTokensBy revokes a creator's other tokens: a seeded token replaces the previous one.
 func (q *Queries) RevokeOtherAdminTokensBy(ctx context.Context, arg RevokeOtherAdminTokensByParams) ([]AdminToken, error) {
 	rows, err := q.db.Query(ctx, revokeOtherAdminTokensBy, arg.CreatedBy, arg.TokenSHA256)
 	if err != nil {
@@ -252,8 +252,8 @@ type TouchAdminTokensParams struct {
 	StaleBefore time.Time `db:"stale_before"`
 }
 
-// TouchAdminTokens notes that tokens were used, unless a replica noted it a short while ago. A note from the future was
-// made by a clock that has been set right since.
+// TouchAdminTokens sets the last use of tokens whose last use is not recorded or older than stale_before. A last use in the
+// future, from a clock that was ahead, is overwritten too.
 func (q *Queries) TouchAdminTokens(ctx context.Context, arg TouchAdminTokensParams) error {
 	_, err := q.db.Exec(ctx, touchAdminTokens, arg.UsedAt, arg.Ids, arg.StaleBefore)
 	return err

@@ -10,9 +10,9 @@ import (
 )
 
 const decrementAgentSessionChildren = `-- name: DecrementAgentSessionChildren :exec
-UPDATE agent_sessions SET child_count = greatest(0, child_count - gone.children), updated_at = now()
-FROM (SELECT parent_id, count(*)::integer AS children FROM (SELECT unnest($2::text[]) AS parent_id) AS p GROUP BY parent_id) AS gone
-WHERE agent_sessions.zone_id = $1 AND agent_sessions.id = gone.parent_id
+UPDATE agent_sessions SET child_count = greatest(0, child_count - ended.children), updated_at = now()
+FROM (SELECT parent_id, count(*)::integer AS children FROM (SELECT unnest($2::text[]) AS parent_id) AS p GROUP BY parent_id) AS ended
+WHERE agent_sessions.zone_id = $1 AND agent_sessions.id = ended.parent_id
 `
 
 type DecrementAgentSessionChildrenParams struct {
@@ -20,23 +20,24 @@ type DecrementAgentSessionChildrenParams struct {
 	ParentIds []string `db:"parent_ids"`
 }
 
-// DecrementAgentSessionChildren takes ended children off their parents' count. A parent is named once for each.
+// DecrementAgentSessionChildren subtracts ended children from their parents' counts. parent_ids lists a parent once for
+// each child.
 func (q *Queries) DecrementAgentSessionChildren(ctx context.Context, arg DecrementAgentSessionChildrenParams) error {
 	_, err := q.db.Exec(ctx, decrementAgentSessionChildren, arg.ZoneID, arg.ParentIds)
 	return err
 }
 
 const terminateAgentSessionsOfApplications = `-- name: TerminateAgentSessionsOfApplications :many
-WITH RECURSIVE doomed AS (
+WITH RECURSIVE affected AS (
     SELECT id FROM agent_sessions WHERE zone_id = $2 AND application_id = ANY ($3::text[])
     UNION
-    SELECT child.id FROM agent_sessions AS child JOIN doomed ON child.parent_id = doomed.id WHERE child.zone_id = $2
+    SELECT child.id FROM agent_sessions AS child JOIN affected ON child.parent_id = affected.id WHERE child.zone_id = $2
 )
 UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = $1::text
 FROM agent_sessions AS before
-WHERE a.zone_id = $2 AND a.id IN (SELECT doomed.id FROM doomed) AND a.status IN ('active', 'suspended')
+WHERE a.zone_id = $2 AND a.id IN (SELECT affected.id FROM affected) AND a.status IN ('active', 'suspended')
   AND before.zone_id = a.zone_id AND before.id = a.id
-RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS was
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status
 `
 
 type TerminateAgentSessionsOfApplicationsParams struct {
@@ -49,11 +50,11 @@ type TerminateAgentSessionsOfApplicationsRow struct {
 	ID               string  `db:"id"`
 	ParentID         *string `db:"parent_id"`
 	SubjectSessionID string  `db:"subject_session_id"`
-	Was              string  `db:"was"`
+	PreviousStatus   string  `db:"previous_status"`
 }
 
-// TerminateAgentSessionsOfApplications ends the live agent sessions of applications, and what descends from any of
-// theirs, of whichever application: one that has ended already does not shield its children.
+// TerminateAgentSessionsOfApplications terminates the active and suspended agent sessions of applications and all
+// descendants, of any application. It follows ended agent sessions too: their descendants can still be active.
 func (q *Queries) TerminateAgentSessionsOfApplications(ctx context.Context, arg TerminateAgentSessionsOfApplicationsParams) ([]TerminateAgentSessionsOfApplicationsRow, error) {
 	rows, err := q.db.Query(ctx, terminateAgentSessionsOfApplications, arg.Reason, arg.ZoneID, arg.ApplicationIds)
 	if err != nil {
@@ -67,7 +68,7 @@ func (q *Queries) TerminateAgentSessionsOfApplications(ctx context.Context, arg 
 			&i.ID,
 			&i.ParentID,
 			&i.SubjectSessionID,
-			&i.Was,
+			&i.PreviousStatus,
 		); err != nil {
 			return nil, err
 		}
@@ -83,7 +84,7 @@ const terminateAgentSessionsOfZone = `-- name: TerminateAgentSessionsOfZone :man
 UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = $1::text
 FROM agent_sessions AS before
 WHERE a.zone_id = $2 AND a.status IN ('active', 'suspended') AND before.zone_id = a.zone_id AND before.id = a.id
-RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS was
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status
 `
 
 type TerminateAgentSessionsOfZoneParams struct {
@@ -95,7 +96,7 @@ type TerminateAgentSessionsOfZoneRow struct {
 	ID               string  `db:"id"`
 	ParentID         *string `db:"parent_id"`
 	SubjectSessionID string  `db:"subject_session_id"`
-	Was              string  `db:"was"`
+	PreviousStatus   string  `db:"previous_status"`
 }
 
 func (q *Queries) TerminateAgentSessionsOfZone(ctx context.Context, arg TerminateAgentSessionsOfZoneParams) ([]TerminateAgentSessionsOfZoneRow, error) {
@@ -111,7 +112,7 @@ func (q *Queries) TerminateAgentSessionsOfZone(ctx context.Context, arg Terminat
 			&i.ID,
 			&i.ParentID,
 			&i.SubjectSessionID,
-			&i.Was,
+			&i.PreviousStatus,
 		); err != nil {
 			return nil, err
 		}

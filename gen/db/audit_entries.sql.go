@@ -36,7 +36,7 @@ type InsertAuditEntriesParams struct {
 	Payloads    []string `db:"payloads"`
 }
 
-// InsertAuditEntries writes all entries of one cause, in one statement however many there are.
+// InsertAuditEntries inserts all entries of one cause in one statement.
 func (q *Queries) InsertAuditEntries(ctx context.Context, arg InsertAuditEntriesParams) error {
 	_, err := q.db.Exec(ctx, insertAuditEntries,
 		arg.RequestID,

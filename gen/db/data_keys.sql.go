@@ -19,14 +19,14 @@ RETURNING old.number
 `
 
 type DeleteRetiredDataKeysParams struct {
-	ZoneID string  `db:"zone_id"`
-	Longer float64 `db:"longer"`
+	ZoneID        string  `db:"zone_id"`
+	MinAgeSeconds float64 `db:"min_age_seconds"`
 }
 
-// DeleteRetiredDataKeys deletes a zone's keys that seal nothing and were retired longer ago than some seconds. One that was
-// retired a moment ago may be in the hands of a request that has not committed.
+// DeleteRetiredDataKeys deletes a zone's unused keys that were retired at least min_age_seconds ago. A request that has not
+// committed yet can have sealed a secret with a key that was retired more recently.
 func (q *Queries) DeleteRetiredDataKeys(ctx context.Context, arg DeleteRetiredDataKeysParams) ([]int32, error) {
-	rows, err := q.db.Query(ctx, deleteRetiredDataKeys, arg.ZoneID, arg.Longer)
+	rows, err := q.db.Query(ctx, deleteRetiredDataKeys, arg.ZoneID, arg.MinAgeSeconds)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ type GetDataKeyRow struct {
 	Wrapped   []byte `db:"wrapped"`
 }
 
-// GetDataKey is the key that seals a zone's secrets now.
+// GetDataKey returns a zone's current key, which seals new secrets.
 func (q *Queries) GetDataKey(ctx context.Context, zoneID string) (GetDataKeyRow, error) {
 	row := q.db.QueryRow(ctx, getDataKey, zoneID)
 	var i GetDataKeyRow
@@ -64,15 +64,15 @@ func (q *Queries) GetDataKey(ctx context.Context, zoneID string) (GetDataKeyRow,
 }
 
 const getTimeBefore = `-- name: GetTimeBefore :one
-SELECT (now() - make_interval(secs => $1))::timestamptz AS moment
+SELECT (now() - make_interval(secs => $1))::timestamptz AS result
 `
 
-// GetTimeBefore is the moment some seconds ago, by the clock that dates the keys.
+// GetTimeBefore returns the time some seconds ago, by the database's clock, which also sets the keys' creation times.
 func (q *Queries) GetTimeBefore(ctx context.Context, seconds float64) (time.Time, error) {
 	row := q.db.QueryRow(ctx, getTimeBefore, seconds)
-	var moment time.Time
-	err := row.Scan(&moment)
-	return moment, err
+	var result time.Time
+	err := row.Scan(&result)
+	return result, err
 }
 
 const insertDataKey = `-- name: InsertDataKey :execrows
@@ -87,7 +87,7 @@ type InsertDataKeyParams struct {
 	Wrapped   []byte `db:"wrapped"`
 }
 
-// InsertDataKey adds a key, unless somebody else was faster.
+// InsertDataKey inserts nothing if a concurrent transaction added the key first.
 func (q *Queries) InsertDataKey(ctx context.Context, arg InsertDataKeyParams) (int64, error) {
 	result, err := q.db.Exec(ctx, insertDataKey,
 		arg.ZoneID,
@@ -111,7 +111,7 @@ WITH RECURSIVE needed AS (
 SELECT needed.wrapped_by::text FROM needed WHERE needed.wrapped_by IS NOT NULL
 `
 
-// ListDataKeyWrappers is which key-encryption keys are needed: one probe of the index for each.
+// ListDataKeyWrappers returns the ids of the key-encryption keys in use, with one index probe for each.
 func (q *Queries) ListDataKeyWrappers(ctx context.Context) ([]string, error) {
 	rows, err := q.db.Query(ctx, listDataKeyWrappers)
 	if err != nil {
@@ -184,7 +184,7 @@ type ListSealedProviderGrantsRow struct {
 	DataKey      int32  `db:"data_key"`
 }
 
-// ListSealedProviderGrants walks through all that provider grants have sealed.
+// ListSealedProviderGrants returns the provider grants that have sealed tokens, in all zones, after a position.
 func (q *Queries) ListSealedProviderGrants(ctx context.Context, arg ListSealedProviderGrantsParams) ([]ListSealedProviderGrantsRow, error) {
 	rows, err := q.db.Query(ctx, listSealedProviderGrants,
 		arg.AfterZone,
@@ -237,7 +237,7 @@ type ListSealedProvidersRow struct {
 	DataKey      int32  `db:"data_key"`
 }
 
-// ListSealedProviders walks through all that providers have sealed.
+// ListSealedProviders returns the providers that have sealed secrets, in all zones, after a position.
 func (q *Queries) ListSealedProviders(ctx context.Context, arg ListSealedProvidersParams) ([]ListSealedProvidersRow, error) {
 	rows, err := q.db.Query(ctx, listSealedProviders,
 		arg.AfterZone,
@@ -285,7 +285,7 @@ type ListZonesWithOldDataKeyRow struct {
 	Number int32  `db:"number"`
 }
 
-// ListZonesWithOldDataKey is zones whose key is from before a moment, the oldest first.
+// ListZonesWithOldDataKey returns the zones whose current key was created before the given time, the oldest key first.
 func (q *Queries) ListZonesWithOldDataKey(ctx context.Context, arg ListZonesWithOldDataKeyParams) ([]ListZonesWithOldDataKeyRow, error) {
 	rows, err := q.db.Query(ctx, listZonesWithOldDataKey, arg.Before, arg.RowLimit)
 	if err != nil {
@@ -318,7 +318,7 @@ type ListZonesWithRetiredDataKeyParams struct {
 	RowLimit int32  `db:"row_limit"`
 }
 
-// ListZonesWithRetiredDataKey is zones that may still have something to reseal, in the order of their ids.
+// ListZonesWithRetiredDataKey returns the zones that can have secrets to reseal, in the order of their ids.
 func (q *Queries) ListZonesWithRetiredDataKey(ctx context.Context, arg ListZonesWithRetiredDataKeyParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, listZonesWithRetiredDataKey, arg.After, arg.RowLimit)
 	if err != nil {
@@ -348,9 +348,9 @@ FOR NO KEY UPDATE
 `
 
 type LockDataKeysWrappedByParams struct {
-	WrappedBy []string `db:"wrapped_by"`
-	Passed    []string `db:"passed"`
-	RowLimit  int32    `db:"row_limit"`
+	WrappedBy    []string `db:"wrapped_by"`
+	SkippedZones []string `db:"skipped_zones"`
+	RowLimit     int32    `db:"row_limit"`
 }
 
 type LockDataKeysWrappedByRow struct {
@@ -360,10 +360,11 @@ type LockDataKeysWrappedByRow struct {
 	Wrapped   []byte `db:"wrapped"`
 }
 
-// LockDataKeysWrappedBy holds some of the keys that other key-encryption keys wrap. It waits for none that a request seals
-// with, and passes by none that another rotation holds: that may come to nothing. Zones whose keys do not open are passed.
+// LockDataKeysWrappedBy locks a batch of the data keys that the given key-encryption keys wrap. FOR NO KEY UPDATE does not
+// conflict with the foreign key checks of requests that seal secrets. There is no SKIP LOCKED: another rotation that has
+// locked a key can still fail. skipped_zones are those whose keys cannot be unwrapped.
 func (q *Queries) LockDataKeysWrappedBy(ctx context.Context, arg LockDataKeysWrappedByParams) ([]LockDataKeysWrappedByRow, error) {
-	rows, err := q.db.Query(ctx, lockDataKeysWrappedBy, arg.WrappedBy, arg.Passed, arg.RowLimit)
+	rows, err := q.db.Query(ctx, lockDataKeysWrappedBy, arg.WrappedBy, arg.SkippedZones, arg.RowLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -408,7 +409,7 @@ type LockProviderGrantsSealedBeforeRow struct {
 	DataKey      int32  `db:"data_key"`
 }
 
-// LockProviderGrantsSealedBefore holds some provider grants of a zone whose tokens are sealed with an older key.
+// LockProviderGrantsSealedBefore locks a batch of a zone's provider grants whose tokens are sealed with an older key.
 func (q *Queries) LockProviderGrantsSealedBefore(ctx context.Context, arg LockProviderGrantsSealedBeforeParams) ([]LockProviderGrantsSealedBeforeRow, error) {
 	rows, err := q.db.Query(ctx, lockProviderGrantsSealedBefore, arg.ZoneID, arg.Number, arg.RowLimit)
 	if err != nil {
@@ -454,7 +455,7 @@ type LockProvidersSealedBeforeRow struct {
 	DataKey      int32  `db:"data_key"`
 }
 
-// LockProvidersSealedBefore holds some providers of a zone whose secrets are sealed with an older key.
+// LockProvidersSealedBefore locks a batch of a zone's providers whose secrets are sealed with an older key.
 func (q *Queries) LockProvidersSealedBefore(ctx context.Context, arg LockProvidersSealedBeforeParams) ([]LockProvidersSealedBeforeRow, error) {
 	rows, err := q.db.Query(ctx, lockProvidersSealedBefore, arg.ZoneID, arg.Number, arg.RowLimit)
 	if err != nil {
@@ -529,7 +530,7 @@ type RetireDataKeyParams struct {
 	Number int32  `db:"number"`
 }
 
-// RetireDataKey ends a key's time, unless somebody else was faster.
+// RetireDataKey changes no row if a concurrent transaction retired the key first.
 func (q *Queries) RetireDataKey(ctx context.Context, arg RetireDataKeyParams) (int64, error) {
 	result, err := q.db.Exec(ctx, retireDataKey, arg.ZoneID, arg.Number)
 	if err != nil {

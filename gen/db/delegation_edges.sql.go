@@ -39,7 +39,7 @@ type RevokeDelegationEdgesOfRow struct {
 	TargetSessionID string `db:"target_session_id"`
 }
 
-// RevokeDelegationEdgesOf ends the active edges that begin or end at agent sessions.
+// RevokeDelegationEdgesOf revokes the active edges that start or end at the given agent sessions.
 func (q *Queries) RevokeDelegationEdgesOf(ctx context.Context, arg RevokeDelegationEdgesOfParams) ([]RevokeDelegationEdgesOfRow, error) {
 	rows, err := q.db.Query(ctx, revokeDelegationEdgesOf, arg.ZoneID, arg.AgentSessionIds)
 	if err != nil {

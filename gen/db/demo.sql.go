@@ -81,7 +81,7 @@ type InsertSessionParams struct {
 	ParentID    *string `db:"parent_id"`
 }
 
-// What no operation writes yet, for the demo. The service's role may not run these; the owner's may.
+// Inserts of rows that no operation writes yet, for the demo. Only the owner role has the privileges to run them.
 func (q *Queries) InsertSession(ctx context.Context, arg InsertSessionParams) error {
 	_, err := q.db.Exec(ctx, insertSession,
 		arg.ZoneID,

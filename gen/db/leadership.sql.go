@@ -13,9 +13,10 @@ const tryAcquireLeadership = `-- name: TryAcquireLeadership :one
 SELECT pg_try_advisory_lock(hashtextextended('lead:' || $1::text, 0))
 `
 
-// TryAcquireLeadership is whether this connection is now the one of its kind. It leads until it is closed.
-func (q *Queries) TryAcquireLeadership(ctx context.Context, what string) (bool, error) {
-	row := q.db.QueryRow(ctx, tryAcquireLeadership, what)
+// TryAcquireLeadership reports whether this connection is now the leader of the given name. It remains the leader until it
+// is closed.
+func (q *Queries) TryAcquireLeadership(ctx context.Context, name string) (bool, error) {
+	row := q.db.QueryRow(ctx, tryAcquireLeadership, name)
 	var pg_try_advisory_lock bool
 	err := row.Scan(&pg_try_advisory_lock)
 	return pg_try_advisory_lock, err

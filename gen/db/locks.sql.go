@@ -13,8 +13,8 @@ const lockZoneExclusive = `-- name: LockZoneExclusive :exec
 SELECT pg_advisory_xact_lock(hashtextextended('zone:' || $1::text, 0))
 `
 
-// LockZoneExclusive holds a zone alone, so that the order of its events is the order of its commits. A transaction must
-// take it before it has shared the guard: two that share it and then want it alone would wait for each other.
+// LockZoneExclusive takes the zone lock in exclusive mode, so that the order of the zone's events is the order of commits.
+// A transaction must not take the lock in shared mode first: two transactions that upgrade it deadlock.
 func (q *Queries) LockZoneExclusive(ctx context.Context, zoneID string) error {
 	_, err := q.db.Exec(ctx, lockZoneExclusive, zoneID)
 	return err
@@ -24,7 +24,7 @@ const lockZoneShared = `-- name: LockZoneShared :exec
 SELECT pg_advisory_xact_lock_shared(hashtextextended('zone:' || $1::text, 0))
 `
 
-// LockZoneShared holds a zone together with others who write below it and emit no event.
+// LockZoneShared takes the zone lock in shared mode, for writes below the zone that publish no events.
 func (q *Queries) LockZoneShared(ctx context.Context, zoneID string) error {
 	_, err := q.db.Exec(ctx, lockZoneShared, zoneID)
 	return err

@@ -22,7 +22,7 @@ type ArchiveProviderParams struct {
 	ID     string `db:"id"`
 }
 
-// ArchiveProvider erases its secrets too.
+// ArchiveProvider also erases the provider's secrets.
 func (q *Queries) ArchiveProvider(ctx context.Context, arg ArchiveProviderParams) error {
 	_, err := q.db.Exec(ctx, archiveProvider, arg.ZoneID, arg.ID)
 	return err
@@ -42,7 +42,7 @@ type EnsureProviderParams struct {
 	Kind       string `db:"kind"`
 }
 
-// EnsureProvider adds a provider that holds nothing, or brings it back if it was archived.
+// EnsureProvider inserts a provider without configuration and secrets, or restores it if it was archived.
 func (q *Queries) EnsureProvider(ctx context.Context, arg EnsureProviderParams) error {
 	_, err := q.db.Exec(ctx, ensureProvider,
 		arg.ZoneID,
@@ -70,7 +70,8 @@ type GetAvailableProviderIdentifierParams struct {
 	Base   string `db:"base"`
 }
 
-// GetAvailableProviderIdentifier finds the first of base-2 … base-999 that no live provider of the zone has, like GetAvailableZoneSlug.
+// GetAvailableProviderIdentifier returns the first of base-2 … base-999 that no active provider of the zone has, like
+// GetAvailableZoneSlug.
 func (q *Queries) GetAvailableProviderIdentifier(ctx context.Context, arg GetAvailableProviderIdentifierParams) (string, error) {
 	row := q.db.QueryRow(ctx, getAvailableProviderIdentifier, arg.ZoneID, arg.Base)
 	var identifier string
@@ -127,8 +128,7 @@ type InsertProviderParams struct {
 	DataKey          *int32          `db:"data_key"`
 }
 
-// InsertProvider answers no row when a live provider has the identifier, so that another can be tried in the same
-// transaction.
+// InsertProvider returns no row if an active provider has the identifier, so that the same transaction can try another one.
 func (q *Queries) InsertProvider(ctx context.Context, arg InsertProviderParams) (Provider, error) {
 	row := q.db.QueryRow(ctx, insertProvider,
 		arg.ZoneID,
@@ -203,7 +203,7 @@ type ListProvidersRow struct {
 	UpdatedAt        time.Time       `db:"updated_at"`
 }
 
-// ListProviders pages backwards in time, like every list. It reads what a list shows and nothing sealed.
+// ListProviders returns active providers newest first, after a position, like ListZones. It does not read sealed secrets.
 func (q *Queries) ListProviders(ctx context.Context, arg ListProvidersParams) ([]ListProvidersRow, error) {
 	rows, err := q.db.Query(ctx, listProviders,
 		arg.ZoneID,
@@ -299,7 +299,7 @@ type LockProviderSharedParams struct {
 	ID     string `db:"id"`
 }
 
-// LockProviderShared keeps a live provider from being archived or changed while something comes to name it.
+// LockProviderShared prevents an active provider from being archived or changed while a reference to it is added.
 func (q *Queries) LockProviderShared(ctx context.Context, arg LockProviderSharedParams) (string, error) {
 	row := q.db.QueryRow(ctx, lockProviderShared, arg.ZoneID, arg.ID)
 	var kind string
@@ -318,7 +318,7 @@ type RevokeProviderGrantsOfProviderParams struct {
 	ProviderID string `db:"provider_id"`
 }
 
-// RevokeProviderGrantsOfProvider erases what the grants hold.
+// RevokeProviderGrantsOfProvider also erases the grants' tokens.
 func (q *Queries) RevokeProviderGrantsOfProvider(ctx context.Context, arg RevokeProviderGrantsOfProviderParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, revokeProviderGrantsOfProvider, arg.ZoneID, arg.ProviderID)
 	if err != nil {

@@ -65,7 +65,8 @@ type GetAvailableResourceIdentifierParams struct {
 	Base   string `db:"base"`
 }
 
-// GetAvailableResourceIdentifier finds the first of base-2 … base-999 that no live resource of the zone has, like GetAvailableZoneSlug.
+// GetAvailableResourceIdentifier returns the first of base-2 … base-999 that no active resource of the zone has, like
+// GetAvailableZoneSlug.
 func (q *Queries) GetAvailableResourceIdentifier(ctx context.Context, arg GetAvailableResourceIdentifierParams) (string, error) {
 	row := q.db.QueryRow(ctx, getAvailableResourceIdentifier, arg.ZoneID, arg.Base)
 	var identifier string
@@ -116,7 +117,8 @@ type IncrementResourceCountParams struct {
 	MaxResources int64  `db:"max_resources"`
 }
 
-// IncrementResourceCount counts a new resource, and a new binding if there is one. It answers no row when the zone is full.
+// IncrementResourceCount counts a new resource, and its binding if it has one. It changes no row if the zone has reached
+// max_resources.
 func (q *Queries) IncrementResourceCount(ctx context.Context, arg IncrementResourceCountParams) (int64, error) {
 	result, err := q.db.Exec(ctx, incrementResourceCount, arg.ZoneID, arg.Bindings, arg.MaxResources)
 	if err != nil {
@@ -145,8 +147,7 @@ type InsertResourceParams struct {
 	OperationEnforcement string          `db:"operation_enforcement"`
 }
 
-// InsertResource answers no row when a live resource has the identifier, so that another can be tried in the same
-// transaction.
+// InsertResource returns no row if an active resource has the identifier, so that the same transaction can try another one.
 func (q *Queries) InsertResource(ctx context.Context, arg InsertResourceParams) (Resource, error) {
 	row := q.db.QueryRow(ctx, insertResource,
 		arg.ZoneID,
@@ -196,7 +197,8 @@ type ListResourcesParams struct {
 	RowLimit           int32     `db:"row_limit"`
 }
 
-// ListResources pages backwards in time, like every list. Hidden is an identifier that the caller may not see, or ”.
+// ListResources returns active resources newest first, after a position, like ListZones. excluded_identifier is the
+// identifier of a resource that the actor cannot access, or ”.
 func (q *Queries) ListResources(ctx context.Context, arg ListResourcesParams) ([]Resource, error) {
 	rows, err := q.db.Query(ctx, listResources,
 		arg.ZoneID,
@@ -260,8 +262,8 @@ type LockReferencesSharedRow struct {
 	RegistrationMethod string `db:"registration_method"`
 }
 
-// LockReferencesShared keeps a live provider and a live application from being archived while a resource comes to name them. What there is
-// not is ”.
+// LockReferencesShared prevents an active provider and an active application from being archived while a resource that
+// references them is written. It returns ” for one that does not exist.
 func (q *Queries) LockReferencesShared(ctx context.Context, arg LockReferencesSharedParams) (LockReferencesSharedRow, error) {
 	row := q.db.QueryRow(ctx, lockReferencesShared, arg.ZoneID, arg.ProviderID, arg.ApplicationID)
 	var i LockReferencesSharedRow
@@ -311,7 +313,7 @@ type UnbindResourcesParams struct {
 	ApplicationID *string `db:"application_id"`
 }
 
-// UnbindResources takes an application from the resources that it exchanges tokens for.
+// UnbindResources removes an application from the resources that it exchanges tokens for.
 func (q *Queries) UnbindResources(ctx context.Context, arg UnbindResourcesParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, unbindResources, arg.ZoneID, arg.ApplicationID)
 	if err != nil {
@@ -362,7 +364,7 @@ type UpdateResourceParams struct {
 	ID                   string          `db:"id"`
 }
 
-// UpdateResource leaves updated_at alone where only the binding to an application changed (contract: resources.md).
+// UpdateResource does not change updated_at if only the binding to an application changed (touched is false).
 func (q *Queries) UpdateResource(ctx context.Context, arg UpdateResourceParams) (Resource, error) {
 	row := q.db.QueryRow(ctx, updateResource,
 		arg.Name,

@@ -10,14 +10,14 @@ import (
 )
 
 const revokeSessionsOfApplications = `-- name: RevokeSessionsOfApplications :many
-WITH RECURSIVE doomed AS (
+WITH RECURSIVE affected AS (
     SELECT id FROM sessions
     WHERE zone_id = $2 AND subject_id = ANY ($3::text[]) AND session_type = 'application'
     UNION
-    SELECT child.id FROM sessions AS child JOIN doomed ON child.parent_id = doomed.id WHERE child.zone_id = $2
+    SELECT child.id FROM sessions AS child JOIN affected ON child.parent_id = affected.id WHERE child.zone_id = $2
 )
 UPDATE sessions SET status = 'revoked', revoked_at = now(), revoked_reason = $1::text
-WHERE sessions.zone_id = $2 AND sessions.id IN (SELECT doomed.id FROM doomed) AND sessions.status = 'active'
+WHERE sessions.zone_id = $2 AND sessions.id IN (SELECT affected.id FROM affected) AND sessions.status = 'active'
 RETURNING id
 `
 
@@ -27,8 +27,8 @@ type RevokeSessionsOfApplicationsParams struct {
 	ApplicationIds []string `db:"application_ids"`
 }
 
-// RevokeSessionsOfApplications ends the active sessions of applications, and what descends from any session of theirs: a
-// session that has ended already does not shield its children.
+// RevokeSessionsOfApplications revokes the active sessions of applications and all active descendants of any session of
+// theirs. It follows ended sessions too: their descendants can still be active.
 func (q *Queries) RevokeSessionsOfApplications(ctx context.Context, arg RevokeSessionsOfApplicationsParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, revokeSessionsOfApplications, arg.Reason, arg.ZoneID, arg.ApplicationIds)
 	if err != nil {

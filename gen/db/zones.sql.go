@@ -30,9 +30,9 @@ SELECT last.candidate::text AS slug FROM (SELECT tried.candidate FROM tried ORDE
 WHERE NOT EXISTS (SELECT FROM zones WHERE zones.slug = last.candidate)
 `
 
-// GetAvailableZoneSlug finds the first of base-2 … base-999 that no zone has ever had: one probe of the index for each that is
-// taken, and no more. The candidates are written out before they are compared: under row-level security only a plain
-// comparison may use an index.
+// GetAvailableZoneSlug returns the first of base-2 … base-999 that no zone, active or archived, has. It needs one index
+// probe for each taken slug. The CTE computes a candidate before it is compared: under row-level security only a plain
+// comparison can use an index.
 func (q *Queries) GetAvailableZoneSlug(ctx context.Context, base string) (string, error) {
 	row := q.db.QueryRow(ctx, getAvailableZoneSlug, base)
 	var slug string
@@ -98,7 +98,7 @@ type InsertZoneParams struct {
 	DCREnabled bool   `db:"dcr_enabled"`
 }
 
-// InsertZone answers no row when the slug is taken, so that another can be tried in the same transaction.
+// InsertZone returns no row if the slug is taken, so that the same transaction can try another one.
 func (q *Queries) InsertZone(ctx context.Context, arg InsertZoneParams) (Zone, error) {
 	row := q.db.QueryRow(ctx, insertZone,
 		arg.ID,
@@ -137,8 +137,8 @@ type ListZonesParams struct {
 	RowLimit   int32     `db:"row_limit"`
 }
 
-// ListZones pages backwards in time. The row comparison keeps page 1000 as cheap as page 1, and steady while new zones
-// arrive.
+// ListZones returns active zones newest first, after a position, without reserved ones. The row comparison makes page 1000
+// as cheap as page 1, and stable while zones are inserted.
 func (q *Queries) ListZones(ctx context.Context, arg ListZonesParams) ([]Zone, error) {
 	rows, err := q.db.Query(ctx, listZones, arg.BeforeTime, arg.BeforeID, arg.RowLimit)
 	if err != nil {
@@ -174,7 +174,7 @@ const lockZone = `-- name: LockZone :one
 SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at FROM zones WHERE id = $1 AND archived_at IS NULL FOR NO KEY UPDATE
 `
 
-// LockZone holds the zone until the transaction ends: what it says stays so.
+// LockZone locks an active zone's row until the transaction ends.
 func (q *Queries) LockZone(ctx context.Context, id string) (Zone, error) {
 	row := q.db.QueryRow(ctx, lockZone, id)
 	var i Zone
