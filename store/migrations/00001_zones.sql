@@ -1,11 +1,11 @@
--- Zones, the tokens that manage them, and the trail of what was done.
+-- Zones, admin tokens and the audit log.
 --
--- Two roles: the owner, which runs this file, and caracal_service, which owns
--- nothing and is told word by word what it may do. Row-level security is
--- forced, so that it binds the owner too: a connection sees the rows of the
--- zone in the setting caracal.zone_id, all rows with '*', and none without it.
--- An unset setting reads as '' after its first use, so no row has the zone '';
--- rows of no zone carry '-'.
+-- There are two roles: the owner role, which runs the migrations, and
+-- caracal_service, which owns nothing and has only the explicit grants below.
+-- Row-level security is forced, so it applies to the owner too: a connection sees
+-- the rows of the zone in the setting caracal.zone_id, all rows if it is '*', and
+-- none if it is not set. After its first use in a session, the unset setting reads
+-- as '', so no row has the zone_id ''; rows that belong to no zone have '-'.
 
 -- +goose Up
 -- +goose StatementBegin
@@ -15,11 +15,11 @@ BEGIN
         CREATE ROLE caracal_service NOLOGIN;
     END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN
-    NULL; -- another database of this cluster was migrated at the same moment
+    NULL; -- another database of this cluster is being migrated concurrently
 END $$;
 -- +goose StatementEnd
 
-GRANT SELECT ON goose_db_version TO caracal_service; -- serve looks whether the schema is its own
+GRANT SELECT ON goose_db_version TO caracal_service; -- the service checks the schema version at start
 
 CREATE TABLE zones (
     id                      text COLLATE "C" PRIMARY KEY CHECK (id NOT IN ('', '-', '*')),
@@ -65,13 +65,13 @@ CREATE POLICY own_zone ON admin_tokens USING (current_setting('caracal.zone_id',
 GRANT SELECT, INSERT ON admin_tokens TO caracal_service;
 GRANT UPDATE (last_used_at, revoked_at) ON admin_tokens TO caracal_service;
 
--- An entry names what was changed or refused. Its payload is text and not
--- jsonb: its seal will hash these very bytes.
+-- One entry for each changed object and each denied request. The payload is text
+-- and not jsonb, so that its exact bytes are kept and can be hashed.
 CREATE TABLE audit_entries (
-    zone_id     text COLLATE "C" NOT NULL CHECK (zone_id <> ''),   -- '-': of no zone
+    zone_id     text COLLATE "C" NOT NULL CHECK (zone_id <> ''),   -- '-': belongs to no zone
     id          text COLLATE "C" NOT NULL,
     request_id  text NOT NULL,
-    actor_id    text,                                        -- null: nobody's request, but a job of ours
+    actor_id    text,                                        -- null: a job of the service, not a request
     actor_name  text NOT NULL,
     actor_scope text CHECK (actor_scope IN ('global', 'zone')),
     operation   text NOT NULL,
@@ -89,7 +89,7 @@ CREATE INDEX audit_entries_listed ON audit_entries (zone_id, occurred_at DESC, i
 ALTER TABLE audit_entries ENABLE ROW LEVEL SECURITY;
 ALTER TABLE audit_entries FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_zone ON audit_entries USING (current_setting('caracal.zone_id', true) IN (zone_id, '*'));
-GRANT SELECT, INSERT ON audit_entries TO caracal_service;    -- nobody rewrites evidence, the service included
+GRANT SELECT, INSERT ON audit_entries TO caracal_service;    -- append-only: the service can neither change nor delete entries
 
 -- +goose Down
 DROP TABLE audit_entries, admin_tokens, zones;

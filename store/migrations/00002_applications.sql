@@ -1,5 +1,5 @@
--- Applications, and what hangs on them: sessions, agent sessions and delegation
--- edges. Other services write those three; here they are ended.
+-- Applications and their sessions, agent sessions and delegation edges. Other
+-- services create these three; this service only revokes or terminates them.
 
 -- +goose Up
 CREATE TABLE applications (
@@ -7,7 +7,7 @@ CREATE TABLE applications (
     id                  text COLLATE "C" NOT NULL,
     name                text NOT NULL,
     registration_method text NOT NULL CHECK (registration_method IN ('managed', 'dcr')),
-    client_secret_hash  text NOT NULL,                       -- sha256$… of a generated secret, $argon2id$… of a chosen one
+    client_secret_hash  text NOT NULL,                       -- sha256$… of a generated secret, $argon2id$… of one chosen by a person
     traits              text[] NOT NULL DEFAULT '{}',
     version             bigint NOT NULL DEFAULT 1,
     created_at          timestamptz NOT NULL DEFAULT now(),
@@ -28,7 +28,7 @@ CREATE TABLE sessions (
     zone_id          text COLLATE "C" NOT NULL REFERENCES zones (id),
     id               text COLLATE "C" NOT NULL,
     session_type     text NOT NULL CHECK (session_type IN ('user', 'application')),
-    subject_id       text COLLATE "C",                       -- a user, or an application's id
+    subject_id       text COLLATE "C",                       -- id of a user or an application
     parent_id        text COLLATE "C",
     status           text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'revoked', 'expired')),
     expires_at       timestamptz NOT NULL,
@@ -59,7 +59,7 @@ CREATE TABLE agent_sessions (
     labels             text[] NOT NULL DEFAULT '{}',
     depth              integer NOT NULL DEFAULT 0,
     max_children       integer NOT NULL DEFAULT 10,
-    child_count        integer NOT NULL DEFAULT 0 CHECK (child_count >= 0),  -- live children
+    child_count        integer NOT NULL DEFAULT 0 CHECK (child_count >= 0),  -- active and suspended children
     ttl_seconds        integer DEFAULT 3600,
     spawned_at         timestamptz NOT NULL DEFAULT now(),
     last_active_at     timestamptz NOT NULL DEFAULT now(),
@@ -83,7 +83,7 @@ GRANT UPDATE (status, child_count, updated_at, terminated_at, termination_reason
 CREATE TABLE delegation_edges (
     zone_id                 text COLLATE "C" NOT NULL REFERENCES zones (id),
     id                      text COLLATE "C" NOT NULL,
-    source_session_id       text COLLATE "C" NOT NULL,       -- agent sessions, both
+    source_session_id       text COLLATE "C" NOT NULL,       -- both refer to agent sessions
     target_session_id       text COLLATE "C" NOT NULL,
     issuer_application_id   text COLLATE "C" NOT NULL,
     receiver_application_id text COLLATE "C" NOT NULL,
@@ -110,7 +110,8 @@ CREATE POLICY own_zone ON delegation_edges USING (current_setting('caracal.zone_
 GRANT SELECT ON delegation_edges TO caracal_service;
 GRANT UPDATE (status, edge_version, updated_at, revoked_at) ON delegation_edges TO caracal_service;
 
--- How often a zone's edges have changed; readers of the graph compare it.
+-- The number of changes of a zone's delegation graph, by which its readers detect
+-- a change.
 CREATE TABLE delegation_graph_epochs (
     zone_id text COLLATE "C" PRIMARY KEY REFERENCES zones (id),
     epoch   bigint NOT NULL DEFAULT 0

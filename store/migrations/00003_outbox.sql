@@ -1,6 +1,6 @@
--- The outbox: events that others must hear, written in the transaction of the
--- change and published to Redis streams after it. Within a zone, seq is the
--- order of commits. Rows are pending, dispatched or dead.
+-- The outbox: events, inserted in the transaction of the change and published to
+-- Redis streams after its commit. Within a zone, the order of seq is the order of
+-- commits. An event is pending, dispatched or dead.
 
 -- +goose Up
 CREATE TABLE outbox (
@@ -8,10 +8,10 @@ CREATE TABLE outbox (
     id            text COLLATE "C" NOT NULL,
     seq           bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     stream        text NOT NULL,
-    fields        jsonb NOT NULL,                            -- an object of strings
+    fields        jsonb NOT NULL,                            -- a JSON object of strings
     request_id    text NOT NULL,
-    traceparent   text,                                      -- where the event belongs, if its request was traced
-    attempts      integer NOT NULL DEFAULT 0,                -- how often Redis refused it
+    traceparent   text,                                      -- W3C trace context, if the request was traced
+    attempts      integer NOT NULL DEFAULT 0,                -- number of rejections by Redis
     last_error    text,
     created_at    timestamptz NOT NULL DEFAULT now(),
     dispatched_at timestamptz,

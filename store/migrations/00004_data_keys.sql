@@ -1,5 +1,5 @@
--- The keys that seal a zone's secrets, each wrapped by a key-encryption key that
--- never comes here.
+-- The data keys that seal a zone's secrets, each wrapped by a key-encryption key,
+-- which is never stored in the database.
 
 -- +goose Up
 CREATE TABLE data_keys (
@@ -8,7 +8,7 @@ CREATE TABLE data_keys (
     wrapped_by text COLLATE "C" NOT NULL,                    -- the id of the key-encryption key
     wrapped    bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    retired_at timestamptz,                                  -- since then a newer one seals
+    retired_at timestamptz,                                  -- when a newer key replaced it
     PRIMARY KEY (zone_id, number)
 );
 CREATE UNIQUE INDEX data_keys_current ON data_keys (zone_id) WHERE retired_at IS NULL;
@@ -18,7 +18,7 @@ CREATE INDEX data_keys_retired ON data_keys (zone_id, number) WHERE retired_at I
 ALTER TABLE data_keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE data_keys FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_zone ON data_keys USING (current_setting('caracal.zone_id', true) IN (zone_id, '*'));
-GRANT SELECT, INSERT, DELETE ON data_keys TO caracal_service; -- a key that seals nothing is better gone
+GRANT SELECT, INSERT, DELETE ON data_keys TO caracal_service; -- retired keys that seal nothing are deleted
 GRANT UPDATE (wrapped_by, wrapped, retired_at) ON data_keys TO caracal_service;
 
 -- +goose Down

@@ -1,6 +1,6 @@
--- Credential providers, the resources that name them, and what people have
--- granted providers. Whatever is sealed names the data key that opens it: a
--- foreign key, so that no key is deleted that something still needs.
+-- Credential providers, the resources that reference them, and the grants that
+-- users gave to providers. Every row with sealed secrets references its data key
+-- with a foreign key, so that no key in use can be deleted.
 
 -- +goose Up
 CREATE TABLE providers (
@@ -9,9 +9,9 @@ CREATE TABLE providers (
     name               text NOT NULL,
     identifier         text COLLATE "C" NOT NULL,
     kind               text NOT NULL CHECK (kind IN ('none', 'caracal_mandate', 'oauth2_authorization_code', 'oauth2_client_credentials', 'api_key', 'bearer_token')),
-    config_json        jsonb NOT NULL DEFAULT '{}',          -- nothing of it is secret
-    secret_config_keys text[] NOT NULL DEFAULT '{}',         -- the names of what is sealed, sorted
-    secret_config      bytea,                                -- sealed: an object of strings
+    config_json        jsonb NOT NULL DEFAULT '{}',          -- contains no secrets
+    secret_config_keys text[] NOT NULL DEFAULT '{}',         -- names of the sealed secrets, sorted
+    secret_config      bytea,                                -- sealed: a JSON object of strings
     data_key           integer,
     version            bigint NOT NULL DEFAULT 1,
     created_at         timestamptz NOT NULL DEFAULT now(),
@@ -38,8 +38,8 @@ CREATE TABLE resources (
     upstream_url           text,
     scopes                 text[] NOT NULL CHECK (cardinality(scopes) > 0),
     credential_provider_id text COLLATE "C" NOT NULL,
-    gateway_application_id text COLLATE "C",                 -- whom the gateway lets exchange tokens for it
-    operations             jsonb NOT NULL DEFAULT '[]',      -- of {method, path, scope}
+    gateway_application_id text COLLATE "C",                 -- the application that the gateway lets exchange tokens for it
+    operations             jsonb NOT NULL DEFAULT '[]',      -- a list of {method, path, scope}
     operation_enforcement  text NOT NULL CHECK (operation_enforcement IN ('enforced', 'transport_uniform')),
     version                bigint NOT NULL DEFAULT 1,
     created_at             timestamptz NOT NULL DEFAULT now(),
@@ -58,8 +58,8 @@ ALTER TABLE resources FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_zone ON resources USING (current_setting('caracal.zone_id', true) IN (zone_id, '*'));
 GRANT SELECT, INSERT, UPDATE ON resources TO caracal_service;
 
--- One row a zone: how many resources are live, and how often their bindings
--- have changed. The gateway compares the revision.
+-- One row per zone: the number of active resources, and the number of changes of
+-- their bindings, by which the gateway detects a change.
 CREATE TABLE resource_totals (
     zone_id          text COLLATE "C" PRIMARY KEY REFERENCES zones (id),
     live             bigint NOT NULL DEFAULT 0 CHECK (live >= 0),

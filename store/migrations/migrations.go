@@ -1,10 +1,10 @@
-// Package migrations holds the schema, as goose applies it and sqlc reads it:
-// what the queries are checked against is what runs.
+// Package migrations embeds the database schema. goose applies these files and
+// sqlc reads them, so the queries are checked against the schema that runs.
 package migrations
 
 import "embed"
 
-// FS has the files, in the order of their numbers.
+// FS contains the migrations. Their names sort in the order of their versions.
 //
 //go:embed *.sql
 var FS embed.FS
