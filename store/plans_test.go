@@ -21,9 +21,9 @@ import (
 
 func TestMain(m *testing.M) { storetest.Main(m) }
 
-// pile fills the tables with what piles up in years: archived rows, ended
-// sessions, dispatched events, the trail.
-func pile(db *storetest.DB) {
+// fillTables fills the tables with what accumulates over years: archived rows,
+// ended sessions, dispatched events, audit entries.
+func fillTables(db *storetest.DB) {
 	db.Exec(`INSERT INTO zones (id, name, slug, reserved, created_at, archived_at)
 		SELECT 'z' || n, 'Zone', 'z' || n, false, now() - n * interval '1 minute', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) AS n`)
 	db.Exec(`INSERT INTO admin_tokens (zone_id, id, name, capability, created_by, token_sha256, created_at, revoked_at)
@@ -57,11 +57,11 @@ func pile(db *storetest.DB) {
 		SELECT 'z' || n % 20 + 1, 'pg' || n, 'u' || n, 'r' || n, 'p' || n, CASE WHEN n % 10 > 0 THEN 'revoked' ELSE 'active' END,
 			CASE WHEN n % 10 = 0 THEN 'x'::bytea END, CASE WHEN n % 10 = 0 THEN 2 END FROM generate_series(1, 40000) AS n`)
 	for _, table := range storetest.Column[string](db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") {
-		db.Exec("ANALYZE " + table) // autovacuum would, in time
+		db.Exec("ANALYZE " + table) // like autovacuum
 	}
 }
 
-// statements are the generated queries, by name.
+// statements returns the SQL of the generated queries, by name.
 func statements(t *testing.T) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob("../gen/db/*.sql.go")
@@ -88,18 +88,17 @@ func statements(t *testing.T) map[string]string {
 		}
 	}
 	if len(all) < 20 {
-		t.Fatalf("only %d statements were found", len(all))
+		t.Fatalf("found only %d statements", len(all))
 	}
 	return all
 }
 
-// No statement reads a whole table, whatever has piled up in it, under row-level
-// security, for whatever parameters.
+// Under row-level security, no statement scans a whole table, for any parameters.
 func TestNoStatementScansATable(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
-	pile(db)
-	conn, err := pgx.Connect(t.Context(), db.OwnerURL()) // whom the policies bind too, and who may run all of them
+	fillTables(db)
+	conn, err := pgx.Connect(t.Context(), db.OwnerURL()) // row-level security applies to the owner too, and it has the privileges to run every statement
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +132,7 @@ func TestNoStatementScansATable(t *testing.T) {
 	}
 }
 
-// scans says which nodes of a plan read whole tables.
+// scans describes the nodes of a plan that read a whole table or index.
 func scans(node map[string]any) (all []string) {
 	kind, _ := node["Node Type"].(string)
 	_, bounded := node["Index Cond"]

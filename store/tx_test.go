@@ -33,7 +33,7 @@ func TestFailedTransactionLeavesNothing(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := d.Store()
-	failure := errors.New("second thoughts")
+	failure := errors.New("failure")
 	err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
 		if _, err := tx.CreateZone(t.Context(), store.NewZone{Name: "Zone"}); err != nil {
 			return err
@@ -41,16 +41,17 @@ func TestFailedTransactionLeavesNothing(t *testing.T) {
 		return failure
 	})
 	if !errors.Is(err, failure) {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want %v", err, failure)
 	}
 	for _, table := range []string{"zones", "audit_entries", "outbox"} {
 		if n := storetest.Value[int](d, "SELECT count(*) FROM "+table); n != 0 {
-			t.Errorf("%d rows are in %s", n, table)
+			t.Errorf("%s has %d rows, want 0", table, n)
 		}
 	}
 }
 
-// A transaction function may end with statements that wait for the next one.
+// A transaction function can end with deferred statements that no other statement
+// follows.
 func TestDeferredStatementsAreSentBeforeCommit(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
@@ -87,38 +88,37 @@ func TestDeferredStatementsAreSentBeforeCommit(t *testing.T) {
 	}
 }
 
-func TestAnUnclaimedStoreSeesNothing(t *testing.T) {
+func TestUnscopedStoreSeesNothing(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := d.Store()
 	zone := newZone(t, s)
 	if _, err := s.Zone(t.Context(), zone.ID); !errors.Is(err, code.ZoneNotFound) {
-		t.Errorf("unclaimed: %v", err)
+		t.Errorf("unscoped: %v", err)
 	}
 	if _, err := s.For(store.Actor{Zone: "elsewhere"}).Zone(t.Context(), zone.ID); !errors.Is(err, code.ZoneNotFound) {
-		t.Errorf("as another zone: %v", err)
+		t.Errorf("scoped to another zone: %v", err)
 	}
 	if _, err := s.For(store.Actor{Zone: zone.ID}).Zone(t.Context(), zone.ID); err != nil {
-		t.Errorf("as the zone: %v", err)
+		t.Errorf("scoped to the zone: %v", err)
 	}
 	err := s.InTx(t.Context(), store.Cause{Actor: store.Actor{Zone: "it's"}}, func(tx *store.Tx) error {
 		_, err := tx.UpdateZone(t.Context(), zone.ID, store.Precondition{}, store.ZonePatch{Name: new("x")})
 		return err
 	})
 	if !errors.Is(err, code.ZoneNotFound) {
-		t.Errorf("a transaction as another zone: %v", err)
+		t.Errorf("transaction scoped to another zone: %v", err)
 	}
 }
 
-// Transactions that meet in a deadlock are run again, and all their changes
-// happen once.
-func TestADeadlockIsNobodysFailure(t *testing.T) {
+// After a deadlock, both transactions commit, and each change is applied once.
+func TestTransactionIsRetriedAfterDeadlock(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := d.Store()
 	one, two := newZone(t, s), newZone(t, s)
 	var both sync.WaitGroup
-	meet := make(chan struct{}, 2)
+	firstLocked := make(chan struct{}, 2)
 	for _, order := range [][2]string{{one.ID, two.ID}, {two.ID, one.ID}} {
 		both.Go(func() {
 			first := true
@@ -129,8 +129,8 @@ func TestADeadlockIsNobodysFailure(t *testing.T) {
 					}
 					if i == 0 && first {
 						first = false
-						meet <- struct{}{}
-						for len(meet) < 2 { // until the other holds its first zone too
+						firstLocked <- struct{}{}
+						for len(firstLocked) < 2 { // until the other transaction has locked its first zone too
 							if err := context.Cause(t.Context()); err != nil {
 								return err
 							}
@@ -147,7 +147,7 @@ func TestADeadlockIsNobodysFailure(t *testing.T) {
 	both.Wait()
 	for _, id := range []string{one.ID, two.ID} {
 		if v := storetest.Value[int](d, "SELECT version FROM zones WHERE id = $1", id); v != 3 {
-			t.Errorf("the version is %d, want 3", v)
+			t.Errorf("zone %s has version %d, want 3", id, v)
 		}
 	}
 }
