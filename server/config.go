@@ -16,57 +16,57 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-// Config is what can be set. Each setting is an environment variable; NAME_FILE
-// names a file that holds it instead. The README's table is made from these
-// tags.
+// Config holds the settings. Each is an environment variable NAME; NAME_FILE
+// names a file that contains the value instead. The README's table is generated
+// from these tags.
 type Config struct {
-	Mode           string `env:"CARACAL_MODE" default:"stable" help:"dev, rc or stable; rc and stable insist on signed events, and keep /docs and /metrics closed unless told"`
-	Host           string `env:"HOST" help:"address to serve on; 127.0.0.1 in dev mode, otherwise all"`
-	Port           int    `env:"PORT" default:"3000" min:"0" help:"port to serve on; 0 takes a free one"`
-	DatabaseURL    Secret `env:"DATABASE_URL" help:"Postgres, in the service's role (caracal_service); must be set"`
-	RedisURL       Secret `env:"REDIS_URL" help:"Redis, for events and shared limits; must be set"`
-	AdminToken     Secret `env:"CARACAL_ADMIN_TOKEN" help:"the bootstrap admin token, with which everything begins; the Console's tokens derive from it"`
-	ZoneKEK        Secret `env:"ZONE_KEK" help:"wraps the keys that seal secrets: one or more keys of 32 bytes in hexadecimal; the first wraps, all unwrap; must be set"`
-	StreamsHMACKey Secret `env:"STREAMS_HMAC_KEY" help:"signs events: hexadecimal, 32 bytes or more; must be set in rc and stable"`
-	MetricsBearer  Secret `env:"METRICS_BEARER" help:"bearer token for /metrics; without it they are open in dev mode and closed otherwise"`
-	Docs           *bool  `env:"API_DOCS" help:"serve /docs, where people read and try the API; true in dev mode, otherwise false"`
+	Mode           string `env:"CARACAL_MODE" default:"stable" help:"dev, rc or stable; rc and stable require signed events and close /docs and /metrics by default"`
+	Host           string `env:"HOST" help:"address to listen on; defaults to 127.0.0.1 in dev mode, otherwise to all addresses"`
+	Port           int    `env:"PORT" default:"3000" min:"0" help:"port to listen on; 0 chooses a free port"`
+	DatabaseURL    Secret `env:"DATABASE_URL" help:"Postgres connection URL of the service role (caracal_service); required"`
+	RedisURL       Secret `env:"REDIS_URL" help:"Redis URL, for events and shared rate limits; required"`
+	AdminToken     Secret `env:"CARACAL_ADMIN_TOKEN" help:"bootstrap admin token; the Console's tokens are derived from it"`
+	ZoneKEK        Secret `env:"ZONE_KEK" help:"key-encryption keys: one or more 32-byte keys in hexadecimal; the first wraps data keys, all unwrap them; required"`
+	StreamsHMACKey Secret `env:"STREAMS_HMAC_KEY" help:"HMAC key that signs events: hexadecimal, at least 32 bytes; required in rc and stable"`
+	MetricsBearer  Secret `env:"METRICS_BEARER" help:"bearer token for /metrics; if unset, /metrics is open in dev mode and closed otherwise"`
+	Docs           *bool  `env:"API_DOCS" help:"serve /docs, the interactive API documentation; defaults to true in dev mode, otherwise to false"`
 	LogLevel       string `env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error"`
-	WorkerID       string `env:"WORKER_ID" help:"what Postgres and the log call this process; <host>:<pid> unless said"`
+	WorkerID       string `env:"WORKER_ID" help:"name of this process in Postgres and in the log; defaults to <host>:<pid>"`
 
-	BodyLimit      int64        `env:"API_BODY_LIMIT_BYTES" default:"1048576" min:"1" help:"largest body that is read"`
-	RequestTimeout milliseconds `env:"REQUEST_TIMEOUT_MS" default:"30000" min:"1" help:"how long a request may take to arrive"`
-	KeepAlive      milliseconds `env:"KEEP_ALIVE_TIMEOUT_MS" default:"75000" min:"1" help:"how long an idle connection is kept"`
-	DrainDelay     milliseconds `env:"DRAIN_DELAY_MS" default:"0" min:"0" help:"after SIGTERM, how long to go on serving while /ready says draining"`
-	ShutdownGrace  milliseconds `env:"SHUTDOWN_GRACE_MS" default:"15000" min:"1" help:"how long stopping may take after that"`
-	TrustProxy     bool         `env:"TRUST_PROXY" default:"false" help:"take the caller's address from the last hop of X-Forwarded-For"`
+	BodyLimit      int64        `env:"API_BODY_LIMIT_BYTES" default:"1048576" min:"1" help:"maximum size of a request body"`
+	RequestTimeout milliseconds `env:"REQUEST_TIMEOUT_MS" default:"30000" min:"1" help:"maximum time to read a request"`
+	KeepAlive      milliseconds `env:"KEEP_ALIVE_TIMEOUT_MS" default:"75000" min:"1" help:"maximum idle time of a client connection"`
+	DrainDelay     milliseconds `env:"DRAIN_DELAY_MS" default:"0" min:"0" help:"time to keep serving after SIGTERM while /ready reports draining"`
+	ShutdownGrace  milliseconds `env:"SHUTDOWN_GRACE_MS" default:"15000" min:"1" help:"maximum time to shut down after that"`
+	TrustProxy     bool         `env:"TRUST_PROXY" default:"false" help:"take the client address from the last hop of X-Forwarded-For"`
 
-	PoolMax          int          `env:"DB_POOL_MAX" default:"20" min:"1" help:"Postgres connections at the most"`
-	ConnectTimeout   milliseconds `env:"DB_CONNECTION_TIMEOUT_MS" default:"5000" min:"1" help:"how long connecting to Postgres may take"`
-	IdleTimeout      milliseconds `env:"DB_IDLE_TIMEOUT_MS" default:"30000" min:"1" help:"after which an unused Postgres connection is closed"`
-	StatementTimeout milliseconds `env:"DB_STATEMENT_TIMEOUT_MS" default:"15000" min:"1" help:"how long an SQL statement may take"`
-	IdleInTxTimeout  milliseconds `env:"DB_IDLE_IN_TX_TIMEOUT_MS" default:"30000" min:"1" help:"how long a transaction may do nothing"`
+	PoolMax          int          `env:"DB_POOL_MAX" default:"20" min:"1" help:"maximum number of Postgres connections"`
+	ConnectTimeout   milliseconds `env:"DB_CONNECTION_TIMEOUT_MS" default:"5000" min:"1" help:"maximum time to connect to Postgres"`
+	IdleTimeout      milliseconds `env:"DB_IDLE_TIMEOUT_MS" default:"30000" min:"1" help:"idle time after which a Postgres connection is closed"`
+	StatementTimeout milliseconds `env:"DB_STATEMENT_TIMEOUT_MS" default:"15000" min:"1" help:"maximum duration of an SQL statement"`
+	IdleInTxTimeout  milliseconds `env:"DB_IDLE_IN_TX_TIMEOUT_MS" default:"30000" min:"1" help:"maximum idle time of an open transaction"`
 
-	OutboxBatch       int          `env:"OUTBOX_BATCH_SIZE" default:"500" min:"1" help:"events that are sent to Redis together"`
-	OutboxPoll        milliseconds `env:"OUTBOX_POLL_MS" default:"250" min:"1" help:"how often to look for events that nobody announced"`
-	OutboxMaxAttempts int          `env:"OUTBOX_MAX_ATTEMPTS" default:"5" min:"1" help:"after how many refusals by Redis an event is dead"`
-	OutboxStreamLen   int64        `env:"OUTBOX_STREAM_MAXLEN" default:"100000" min:"1" help:"about how many entries a stream keeps"`
-	OutboxRetention   hours        `env:"OUTBOX_RETENTION_HOURS" default:"168" min:"1" help:"how long dispatched events stay in Postgres"`
+	OutboxBatch       int          `env:"OUTBOX_BATCH_SIZE" default:"500" min:"1" help:"events sent to Redis in one pipeline"`
+	OutboxPoll        milliseconds `env:"OUTBOX_POLL_MS" default:"250" min:"1" help:"interval at which the outbox is polled"`
+	OutboxMaxAttempts int          `env:"OUTBOX_MAX_ATTEMPTS" default:"5" min:"1" help:"publish attempts before an event becomes a dead letter"`
+	OutboxStreamLen   int64        `env:"OUTBOX_STREAM_MAXLEN" default:"100000" min:"1" help:"approximate number of entries that a stream keeps"`
+	OutboxRetention   hours        `env:"OUTBOX_RETENTION_HOURS" default:"168" min:"1" help:"time that dispatched events stay in Postgres"`
 
-	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"requests a minute below /v1, for each address and for each token; 0 is no limit"`
-	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"requests a minute for /ready, for each address; 0 is no limit"`
-	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"failed authentications a minute, for each address, before the answer is 429; 0 is no limit"`
-	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global callers see"`
-	MaxResourcesPerZone   int     `env:"API_MAX_RESOURCES_PER_ZONE" default:"100000" min:"0" help:"live resources of a zone at the most; 0 is no limit"`
-	LastUsedDebounce      seconds `env:"ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC" default:"60" min:"0" help:"how often at the most a token's last_used_at is written"`
+	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"requests per minute to /v1, per address and per token; 0 disables the limit"`
+	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"requests per minute to /ready, per address; 0 disables the limit"`
+	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"failed authentications per minute and address before 429 is returned; 0 disables the limit"`
+	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global tokens can see"`
+	MaxResourcesPerZone   int     `env:"API_MAX_RESOURCES_PER_ZONE" default:"100000" min:"0" help:"maximum number of active resources per zone; 0 disables the limit"`
+	LastUsedDebounce      seconds `env:"ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC" default:"60" min:"0" help:"minimum time between two writes of a token's last_used_at"`
 
-	// Egress is how requests leave the house. It is no setting: only tests change it.
+	// Egress configures outbound requests. It is not a setting: only tests change it.
 	Egress egress.Options `json:"-"`
 
-	zoneKEKFile string // where ZONE_KEK came from, if it came from a file
+	zoneKEKFile string // the file that ZONE_KEK was read from, if any
 }
 
-// Format prints the settings with their secrets as [set]. They print themselves
-// so already, but fmt does not ask them behind a pointer and with %s.
+// Format prints the settings with their secrets as [set]. Secrets format
+// themselves, but fmt does not call them behind a pointer with %s.
 func (c Config) Format(f fmt.State, _ rune) {
 	type settings Config
 	_, _ = fmt.Fprintf(f, "%+v", settings(c))
@@ -82,25 +82,25 @@ func (m milliseconds) duration() time.Duration { return time.Duration(m) * time.
 func (s seconds) duration() time.Duration      { return time.Duration(s) * time.Second }
 func (h hours) duration() time.Duration        { return time.Duration(h) * time.Hour }
 
-// A Secret is a string that prints as [set], however it is printed, so that a
-// logged Config leaks nothing.
+// A Secret is a string that prints as [set] with every verb, so that a logged
+// Config leaks nothing.
 type Secret string
 
-// Format prints [set], or nothing.
+// Format prints [set], or nothing if the secret is empty.
 func (s Secret) Format(f fmt.State, _ rune) {
 	if s != "" {
 		_, _ = f.Write([]byte("[set]"))
 	}
 }
 
-// MarshalText keeps the secret out of JSON too.
+// MarshalText does the same for JSON.
 func (s Secret) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", s), nil }
 
-// ErrConfig is that the settings do not make sense.
-var ErrConfig = errors.New("settings")
+// ErrConfig is wrapped by every error about invalid settings.
+var ErrConfig = errors.New("invalid settings")
 
-// LoadConfig reads the settings from an environment such as [os.Environ], and
-// names the variable of each that is wrong.
+// LoadConfig reads the settings from an environment such as [os.Environ]. Its
+// error names the variable of each invalid setting.
 func LoadConfig(environ []string) (Config, error) {
 	values, err := withFiles(environ)
 	if err != nil {
@@ -118,8 +118,8 @@ func LoadConfig(environ []string) (Config, error) {
 	return c, err
 }
 
-// Keys are the key-encryption keys that ZONE_KEK names. What is wrong with them
-// is said here and now.
+// Keys loads the key-encryption keys of ZONE_KEK. A file is read again by
+// [seal.Keys.Reload].
 func (c *Config) Keys() (*seal.Keys, error) {
 	source := func() (string, error) { return string(c.ZoneKEK), nil }
 	if c.zoneKEKFile != "" {
@@ -135,8 +135,8 @@ func (c *Config) Keys() (*seal.Keys, error) {
 	return keys, nil
 }
 
-// withFiles is the environment with each NAME_FILE read into NAME. What is
-// empty is as good as unset.
+// withFiles returns the environment with each NAME_FILE read into NAME. An empty
+// variable counts as unset.
 func withFiles(environ []string) (map[string]string, error) {
 	values := map[string]string{}
 	for _, pair := range environ {
@@ -181,10 +181,10 @@ func settings() func(yield func(reflect.StructField) bool) {
 	}
 }
 
-// SettingsTable is the settings as the README shows them.
+// SettingsTable returns the settings as a Markdown table, for the README.
 func SettingsTable() string {
 	var b strings.Builder
-	b.WriteString("| setting | unless set | what it is |\n| --- | --- | --- |\n")
+	b.WriteString("| setting | default | description |\n| --- | --- | --- |\n")
 	for field := range settings() {
 		defaultValue := field.Tag.Get("default")
 		if defaultValue != "" {
@@ -202,10 +202,11 @@ func parseBool(text string) (any, error) {
 	case "0", "false", "no", "off":
 		return false, nil
 	}
-	return nil, errors.New("is neither true nor false")
+	return nil, errors.New("must be true or false")
 }
 
-// byVariable names the variables in errors that name only fields of Config.
+// byVariable replaces the names of Config fields in errors by those of the
+// environment variables.
 func byVariable(err error) error {
 	var all env.AggregateError
 	if !errors.As(err, &all) {
@@ -236,7 +237,7 @@ func (c *Config) validate() error {
 		}
 		bound, _ := strconv.ParseInt(minimum, 10, 64)
 		if v := reflect.ValueOf(*c).FieldByIndex(field.Index).Int(); v < bound {
-			add(field.Tag.Get("env"), "is %d and must be %d or more", v, bound)
+			add(field.Tag.Get("env"), "must be at least %d, not %d", bound, v)
 		}
 	}
 	c.Mode = strings.ToLower(strings.TrimSpace(c.Mode))
@@ -244,19 +245,19 @@ func (c *Config) validate() error {
 	case "dev":
 	case "rc", "stable":
 		if c.StreamsHMACKey == "" {
-			add("STREAMS_HMAC_KEY", "must be set in mode %s", c.Mode)
+			add("STREAMS_HMAC_KEY", "is required in mode %s", c.Mode)
 		}
 	default:
-		add("CARACAL_MODE", "is %q and must be dev, rc or stable", c.Mode)
+		add("CARACAL_MODE", "must be dev, rc or stable, not %q", c.Mode)
 	}
 	if c.DatabaseURL == "" {
-		add("DATABASE_URL", "must be set")
+		add("DATABASE_URL", "is required")
 	}
 	if c.RedisURL == "" {
-		add("REDIS_URL", "must be set")
+		add("REDIS_URL", "is required")
 	}
 	if _, err := c.Keys(); c.ZoneKEK == "" {
-		add("ZONE_KEK", "must be set")
+		add("ZONE_KEK", "is required")
 	} else if err != nil {
 		problems = append(problems, err)
 	}
@@ -279,7 +280,7 @@ func (c *Config) validate() error {
 	return errors.Join(problems...)
 }
 
-// streamsKey is the key that signs events; nil signs none.
+// streamsKey returns the key that signs events, or nil if events are not signed.
 func (c *Config) streamsKey() ([]byte, error) {
 	const minimum = 32
 	if c.StreamsHMACKey == "" {
@@ -287,10 +288,10 @@ func (c *Config) streamsKey() ([]byte, error) {
 	}
 	key, err := hex.DecodeString(string(c.StreamsHMACKey))
 	if err != nil {
-		return nil, errors.New("is not hexadecimal")
+		return nil, errors.New("must be hexadecimal")
 	}
 	if len(key) < minimum {
-		return nil, fmt.Errorf("has %d bytes and must have %d or more", len(key), minimum)
+		return nil, fmt.Errorf("must have at least %d bytes, not %d", minimum, len(key))
 	}
 	return key, nil
 }

@@ -7,11 +7,11 @@ import (
 	"caracal.run/management/store"
 )
 
-// etag is a row's version as an entity tag (RFC 9110 §8.8.3).
+// etag returns a row's version as an entity tag (RFC 9110 §8.8.3).
 func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
-// precondition is the versions that an If-Match header admits (RFC 9110 §13.1.1). A
-// tag that we never made admits none.
+// precondition parses an If-Match header (RFC 9110 §13.1.1). A tag that this
+// service never issued matches no version.
 func precondition(header *string) store.Precondition {
 	if header == nil || strings.TrimSpace(*header) == "*" {
 		return store.Precondition{}

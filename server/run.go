@@ -18,16 +18,16 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-// go-redis logs by itself whatever it cannot reach; what matters of that is a
-// metric, readiness, and an answer here.
+// go-redis logs every connection error by itself. This service reports them as
+// metrics, in /ready and in its own log.
 func init() { redis.SetLogger(discardLogger{}) }
 
 type discardLogger struct{}
 
 func (discardLogger) Printf(context.Context, string, ...any) {}
 
-// Run serves until ctx ends, then stops in order. Requests that were accepted
-// are answered.
+// Run serves until ctx ends, then shuts down gracefully: accepted requests are
+// completed.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	r, err := Start(ctx, c, log)
 	if err != nil {
@@ -36,18 +36,19 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	return r.Wait(ctx)
 }
 
-// A Service is a service that has started.
+// A Service is a started service.
 type Service struct {
 	URL    string
 	Server *Server
 	log    *slog.Logger
 	grace  time.Duration
 	failed chan error
-	stops  []func(context.Context) error // in the order of the starts
+	stops  []func(context.Context) error // in the order in which they were registered
 }
 
-// Start starts everything and returns when requests are accepted. It refuses a
-// schema that is not its own; it does not wait for Redis.
+// Start starts the service and returns when it accepts requests. It fails if the
+// schema version does not match or a key-encryption key is missing; it does not
+// wait for Redis.
 func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err error) {
 	r := &Service{log: log, grace: c.DrainDelay.duration() + c.ShutdownGrace.duration(), failed: make(chan error, 1)}
 	defer func() {
@@ -67,7 +68,7 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 		return nil, err
 	}
 	if c.AdminToken == "" {
-		log.Warn("CARACAL_ADMIN_TOKEN is not set: only admin tokens that the database already has can call")
+		log.Warn("CARACAL_ADMIN_TOKEN is not set, only existing admin tokens can authenticate")
 	} else {
 		seed := store.Cause{Actor: store.System, RequestID: c.WorkerID, Operation: "seed-admin-tokens"}
 		if err := db.InTx(ctx, seed, func(tx *store.Tx) error { return tx.SeedAdminTokens(ctx, string(c.AdminToken)) }); err != nil {
@@ -76,10 +77,10 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	}
 	redisOptions, err := redis.ParseURL(string(c.RedisURL))
 	if err != nil {
-		return nil, fmt.Errorf("%w: REDIS_URL is not an address of Redis", ErrConfig)
+		return nil, fmt.Errorf("%w: REDIS_URL must be a Redis URL", ErrConfig)
 	}
 	redisOptions.ClientName = c.WorkerID
-	redisOptions.MaxRetries = -1 // whoever asks Redis knows what to do without it
+	redisOptions.MaxRetries = -1 // each caller handles an unavailable Redis itself
 	redisOptions.ContextTimeoutEnabled = true
 	client := redis.NewClient(redisOptions)
 	r.onShutdown(func(context.Context) error { return client.Close() })
@@ -90,7 +91,7 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	}
 	r.onShutdown(func(deadline context.Context) error {
 		if err := flush(deadline); err != nil {
-			log.Warn("the collector did not take the last spans", "error", err)
+			log.Warn("failed to flush traces", "error", err)
 		}
 		return nil
 	})
@@ -113,7 +114,7 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	return r, r.listen(ctx, c, handler)
 }
 
-// OpenStore opens the store that the settings name, and the keys of its secrets.
+// OpenStore opens the store and loads the key-encryption keys.
 func (c *Config) OpenStore(ctx context.Context) (*store.Store, *seal.Keys, error) {
 	keys, err := c.Keys()
 	if err != nil {
@@ -128,8 +129,8 @@ func (c *Config) OpenStore(ctx context.Context) (*store.Store, *seal.Keys, error
 	return db, keys, err
 }
 
-// reloadKeysPeriodically reads the key-encryption keys again and again, until ctx ends, so
-// that a file can be changed while the service runs.
+// reloadKeysPeriodically reads the key-encryption keys again until ctx ends, so
+// that their file can be changed while the service runs.
 func reloadKeysPeriodically(ctx context.Context, keys *seal.Keys, log *slog.Logger) {
 	const reloadInterval = 10 * time.Second
 	tick := time.NewTicker(reloadInterval)
@@ -141,15 +142,15 @@ func reloadKeysPeriodically(ctx context.Context, keys *seal.Keys, log *slog.Logg
 		case <-tick.C:
 			before := keys.Current()
 			if err := keys.Reload(); err != nil {
-				log.WarnContext(ctx, "could not read ZONE_KEK again; the keys stay what they were", "error", err)
+				log.WarnContext(ctx, "failed to reload ZONE_KEK, keeping current keys", "error", err)
 			} else if now := keys.Current(); now != before {
-				log.InfoContext(ctx, "another key-encryption key wraps from now on", "key", now, "before", before)
+				log.InfoContext(ctx, "key-encryption key changed", "key_id", now, "previous_key_id", before)
 			}
 		}
 	}
 }
 
-// Wait until ctx ends or serving fails, then stop.
+// Wait waits until ctx ends or serving fails, then stops the service.
 func (r *Service) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -164,10 +165,11 @@ func (r *Service) Wait(ctx context.Context) error {
 	}
 }
 
-// onShutdown has f called when everything stops; the last started stops first.
+// onShutdown registers f to be called by Stop, in reverse order of registration.
 func (r *Service) onShutdown(f func(context.Context) error) { r.stops = append(r.stops, f) }
 
-// goBackground runs work beside the requests, from now until they have been answered.
+// goBackground runs a background worker until Stop, which cancels its context and
+// waits for it.
 func (r *Service) goBackground(ctx context.Context, work func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var done sync.WaitGroup
@@ -225,7 +227,7 @@ func (r *Service) listen(ctx context.Context, c Config, handler http.Handler) er
 	return nil
 }
 
-// address is where a person on this machine finds the service.
+// address returns an address at which this machine reaches the service.
 func address(a *net.TCPAddr) string {
 	if a.IP.IsUnspecified() {
 		return net.JoinHostPort("localhost", strconv.Itoa(a.Port))
@@ -233,8 +235,8 @@ func address(a *net.TCPAddr) string {
 	return a.String()
 }
 
-// Stop says that it is draining, answers what was accepted, and stops
-// everything in the reverse order of its start, within the grace.
+// Stop reports draining, completes accepted requests, and stops everything in
+// reverse order of its start, within DRAIN_DELAY_MS plus SHUTDOWN_GRACE_MS.
 func (r *Service) Stop() error {
 	deadline, cancel := context.WithTimeout(context.Background(), r.grace)
 	defer cancel()

@@ -1,7 +1,8 @@
-// Package server is how the store is reached: the operations of the spec over
-// HTTP. An operation is a translation of a request to one call of the store and
-// of what it answers to a response; who may call it, and whether the request is
-// what the spec admits, is decided before.
+// Package server implements the HTTP API: the operations that openapi/ specifies.
+//
+// An operation translates a request into one call of the store, and its result
+// into a response. Middleware authenticates, authorizes and validates the request
+// against the spec before the operation runs.
 package server
 
 import (
@@ -32,7 +33,7 @@ import (
 	"caracal.run/management/store/outbox"
 )
 
-// Options are what a server needs.
+// Options are the dependencies of a [Server].
 type Options struct {
 	Config Config
 	Store  *store.Store
@@ -41,7 +42,8 @@ type Options struct {
 	Traces trace.TracerProvider
 }
 
-// A Server answers requests ([New]). What goes on beside them is in [Start].
+// A Server implements the operations of the spec. Its background workers are
+// started by [Start].
 type Server struct {
 	config   Config
 	store    *store.Store
@@ -54,7 +56,7 @@ type Server struct {
 	metrics  *metrics
 	traces   trace.TracerProvider
 	limits   limits
-	draining chan struct{} // closed when the process is about to stop
+	draining chan struct{} // closed when the shutdown begins
 	spec     specDocument
 }
 
@@ -78,7 +80,7 @@ func (l limits) named() []namedLimit {
 
 var _ api.StrictServerInterface = (*Server)(nil)
 
-// spec is the spec, read once for all servers of a process.
+// A specDocument is the spec, loaded once per process.
 type specDocument struct {
 	json, yaml []byte
 	operations *middleware.Operations
@@ -103,7 +105,7 @@ var loadSpec = sync.OnceValues(func() (specDocument, error) {
 	return specDocument{json: text, yaml: gen.OpenAPI, operations: operations}, nil
 })
 
-// New makes a server and its handler.
+// New returns a server and its HTTP handler.
 func New(o Options) (*Server, http.Handler, error) {
 	spec, err := loadSpec()
 	if err != nil {
@@ -142,7 +144,7 @@ func New(o Options) (*Server, http.Handler, error) {
 	return s, handler, nil
 }
 
-// Published is how many events Redis has taken from this process.
+// Published returns the number of events that this process has published.
 func (s *Server) Published() uint64 { return s.outbox.Stat().Published }
 
 func (s *Server) handler() http.Handler {
@@ -151,7 +153,7 @@ func (s *Server) handler() http.Handler {
 	if s.config.TrustProxy {
 		e.IPExtractor = lastHop
 	}
-	e.HTTPErrorHandler = func(err error, c echo.Context) { // only what precedes the log
+	e.HTTPErrorHandler = func(err error, c echo.Context) { // of requests that do not reach the Log middleware
 		_ = problem.Write(c.Response(), c.Request(), "", err)
 	}
 	e.Pre(routeByEncodedPath)
@@ -174,8 +176,8 @@ func (s *Server) handler() http.Handler {
 	return e
 }
 
-// lastHop is the address that the proxy in front of us saw: what it appended to
-// X-Forwarded-For. Whatever stands before that, the caller may have made up.
+// lastHop returns the client address that the proxy in front of this service
+// appended to X-Forwarded-For. Earlier entries can be forged by the client.
 func lastHop(r *http.Request) string {
 	fromNullable := r.Header.Values("X-Forwarded-For")
 	if len(fromNullable) == 0 {
@@ -189,9 +191,8 @@ func lastHop(r *http.Request) string {
 	return hop
 }
 
-// routeByEncodedPath makes Echo see the path as it was sent, always. It takes
-// the decoded one where that is unambiguous, and then %2541 would be decoded
-// twice.
+// routeByEncodedPath makes Echo route by the encoded path. By default it routes by
+// the decoded path if that is unambiguous, and %2541 would be decoded twice.
 func routeByEncodedPath(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		url := c.Request().URL
@@ -200,7 +201,7 @@ func routeByEncodedPath(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// headForGet answers HEAD wherever GET is answered; net/http drops the body.
+// headForGet registers HEAD with every GET; net/http omits the body.
 type headForGet struct{ *echo.Echo }
 
 func (e headForGet) GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {
@@ -208,8 +209,8 @@ func (e headForGet) GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFun
 	return e.Echo.GET(path, h, m...)
 }
 
-// cause is why a transaction of this request runs.
+// cause returns the audit context of the request that ctx belongs to.
 func cause(ctx context.Context) store.Cause { return middleware.RequestInfoFrom(ctx).Cause() }
 
-// storeFor is the store as the caller may see it.
+// storeFor returns the store scoped to the caller.
 func (s *Server) storeFor(ctx context.Context) *store.Store { return s.store.For(cause(ctx).Actor) }

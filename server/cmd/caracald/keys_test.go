@@ -281,7 +281,7 @@ func TestServeRefusesKeysThatDoNotFitTheDatabase(t *testing.T) {
 	for _, tt := range []struct{ name, setting, want string }{
 		{"another key", "ZONE_KEK=" + newKEK, needed},
 		{"another key in a file", "ZONE_KEK_FILE=" + string(newKeyFile(t, newKEK)), needed},
-		{"no key", "ZONE_KEK=", "ZONE_KEK must be set"},
+		{"no key", "ZONE_KEK=", "ZONE_KEK is required"},
 		{"a file that is not there", "ZONE_KEK_FILE=/nowhere", "ZONE_KEK_FILE: open /nowhere"},
 		{"a file that cannot be read", "ZONE_KEK_FILE=" + t.TempDir(), "ZONE_KEK_FILE: read "},
 		{"an empty file", "ZONE_KEK_FILE=" + string(newKeyFile(t, "\n")), "ZONE_KEK_FILE"},
