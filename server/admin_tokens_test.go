@@ -82,7 +82,7 @@ func TestCreateAdminToken(t *testing.T) {
 	}
 }
 
-func TestTheConsolesTokensWork(t *testing.T) {
+func TestCreateAdminTokenDerivesConsoleTokens(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	for label, want := range map[string]code.Code{
@@ -97,7 +97,7 @@ func TestTheConsolesTokensWork(t *testing.T) {
 	}
 }
 
-func TestAnExpiredTokenIsNoToken(t *testing.T) {
+func TestCreateAdminTokenExpires(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	minted := a.Token("", "read")
@@ -116,7 +116,7 @@ func TestAnExpiredTokenIsNoToken(t *testing.T) {
 	eventually(t, "the remembered token expires too", func() bool { return read().StatusCode() == http.StatusUnauthorized })
 }
 
-func TestANewBootstrapTokenReplacesTheOld(t *testing.T) {
+func TestBootstrapTokenReplacement(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	url := storetest.RedisURL(t)
@@ -144,7 +144,7 @@ func TestANewBootstrapTokenReplacesTheOld(t *testing.T) {
 	}
 }
 
-func TestTheUseOfATokenIsNoted(t *testing.T) {
+func TestListAdminTokensLastUsed(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	minted := a.Token("", "read")
@@ -165,7 +165,7 @@ func TestTheUseOfATokenIsNoted(t *testing.T) {
 	}
 }
 
-func TestNoTextOfATokenIsKept(t *testing.T) {
+func TestCreateAdminTokenStoresOnlyTheHash(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	minted := a.Token("", "write")
@@ -237,7 +237,7 @@ func TestListAdminTokens(t *testing.T) {
 	}
 }
 
-func TestTheListHoldsEveryTokenThereWasButNoText(t *testing.T) {
+func TestListAdminTokensIncludesEveryTokenWithoutItsText(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -279,7 +279,7 @@ func TestTheListHoldsEveryTokenThereWasButNoText(t *testing.T) {
 	}
 }
 
-func TestListAdminTokensShowsEachOnceThoughTheyShareATimestamp(t *testing.T) {
+func TestListAdminTokensPagesWithEqualTimestamps(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	const many = 44 // and the three seeded
@@ -333,7 +333,7 @@ func TestDeleteAdminToken(t *testing.T) {
 	}
 }
 
-func TestARevokedTokenEndsAtOnce(t *testing.T) {
+func TestDeleteAdminTokenTakesEffectImmediately(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	late := 0
@@ -350,7 +350,7 @@ func TestARevokedTokenEndsAtOnce(t *testing.T) {
 	}
 }
 
-func TestARevokedTokenLeavesThoseThatItMinted(t *testing.T) {
+func TestDeleteAdminTokenKeepsTokensItMinted(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	parent := a.Token("", "write")
@@ -368,7 +368,7 @@ func TestARevokedTokenLeavesThoseThatItMinted(t *testing.T) {
 	}
 }
 
-func TestARevokedTokenEndsInEveryReplica(t *testing.T) {
+func TestDeleteAdminTokenTakesEffectInEveryReplica(t *testing.T) {
 	t.Parallel()
 	db, redisURL := storetest.New(t), storetest.RedisURL(t)
 	one, two := servertest.NewReplica(t, db, redisURL), servertest.NewReplica(t, db, redisURL)
@@ -386,7 +386,7 @@ func TestARevokedTokenEndsInEveryReplica(t *testing.T) {
 	}
 }
 
-func TestARevokedBootstrapTokenComesBackAtARestart(t *testing.T) {
+func TestDeleteAdminTokenRestoresBootstrapTokenAtRestart(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	first := seeded(a, "env-bootstrap")
@@ -399,7 +399,7 @@ func TestARevokedBootstrapTokenComesBackAtARestart(t *testing.T) {
 	}
 }
 
-func TestTheEndOfATokenIsInTheTrail(t *testing.T) {
+func TestDeleteAdminTokenIsAudited(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	minted := a.Token(a.Zone().ID, "read")

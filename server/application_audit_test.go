@@ -11,7 +11,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestWhatHappensToAnApplicationIsInTheTrail(t *testing.T) {
+func TestUpdateApplicationIsAudited(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID

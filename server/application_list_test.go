@@ -48,7 +48,7 @@ func TestListApplications(t *testing.T) {
 	}
 }
 
-func TestListApplicationsShowsEachOnceThoughTheyShareATimestamp(t *testing.T) {
+func TestListApplicationsPagesWithEqualTimestamps(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, other := a.Zone().ID, a.Zone().ID

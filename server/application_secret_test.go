@@ -14,7 +14,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestAClientSecretIsShownOnce(t *testing.T) {
+func TestCreateApplicationReturnsTheSecretOnce(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) }).ID
@@ -54,7 +54,7 @@ func TestAClientSecretIsShownOnce(t *testing.T) {
 	}
 }
 
-func TestOfASecretOnlyItsHashIsKept(t *testing.T) {
+func TestCreateApplicationStoresOnlyTheHashOfTheSecret(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID

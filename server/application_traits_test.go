@@ -13,7 +13,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestTraitRules(t *testing.T) {
+func TestCreateApplicationTraitRules(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -88,7 +88,7 @@ func TestTraitRules(t *testing.T) {
 	}
 }
 
-func TestTraitsAreShownToGlobalCallersOnly(t *testing.T) {
+func TestGetApplicationTraitsOnlyForGlobalTokens(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -125,7 +125,7 @@ func TestTraitsAreShownToGlobalCallersOnly(t *testing.T) {
 	}
 }
 
-func TestAZoneTokenCannotTouchWhatHoldsAPrivilegedTrait(t *testing.T) {
+func TestUpdateApplicationWithPrivilegedTraitNeedsGlobalToken(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID

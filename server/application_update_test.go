@@ -85,7 +85,7 @@ func TestUpdateApplication(t *testing.T) {
 	}
 }
 
-func TestAnApplicationIsChangedAndDeletedOnlyAsItWasRead(t *testing.T) {
+func TestUpdateApplicationIfMatch(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID

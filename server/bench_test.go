@@ -109,7 +109,7 @@ func (x *bench) run(b *testing.B, f func(c caller, n int64)) {
 	b.ReportMetric(float64(trips)/few, "trips/op")
 }
 
-func BenchmarkHealth(b *testing.B) {
+func BenchmarkGetHealth(b *testing.B) {
 	x := newBench(b)
 	x.run(b, func(c caller, _ int64) { c.call(b, "GET", "/health", "", 200) })
 }
@@ -119,9 +119,9 @@ func BenchmarkGetZone(b *testing.B) {
 	x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone, "", 200) })
 }
 
-// BenchmarkWayToAnOperation is what authentication, limits, validation, metrics
+// BenchmarkMiddleware is what authentication, limits, validation, metrics
 // and logs cost: the same read with them, and from the bare handler.
-func BenchmarkWayToAnOperation(b *testing.B) {
+func BenchmarkMiddleware(b *testing.B) {
 	x := newBench(b)
 	for _, way := range []struct {
 		name    string
@@ -141,9 +141,9 @@ func BenchmarkListApplications(b *testing.B) {
 	x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone+"/applications?limit=50", "", 200) })
 }
 
-// BenchmarkCreate is in a database that is empty, and in one where years have
+// BenchmarkCreateZone is in a database that is empty, and in one where years have
 // piled up.
-func BenchmarkCreate(b *testing.B) {
+func BenchmarkCreateZone(b *testing.B) {
 	for _, in := range []struct {
 		name    string
 		prepare func(*storetest.DB)
@@ -192,7 +192,7 @@ func pileUp(db *storetest.DB) {
 	db.Exec("VACUUM ANALYZE") // autovacuum would, in time
 }
 
-func BenchmarkPatchApplication(b *testing.B) {
+func BenchmarkUpdateApplication(b *testing.B) {
 	x := newBench(b)
 	x.run(b, func(c caller, n int64) {
 		c.call(b, "PATCH", fmt.Sprintf("%s/applications/application-%d", x.zone, n%50+1), `{"name":"Invoicing"}`, 200)

@@ -21,7 +21,7 @@ import (
 )
 
 // Whatever is printed of what holds secrets, and however, shows none.
-func TestNoSecretIsPrinted(t *testing.T) {
+func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	const key = "api_key"
 	checked, err := provider.Check(provider.APIKey, json.RawMessage(`{"header_name":"X-Key","api_key":"`+stem+`"}`))
@@ -91,7 +91,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 }
 
 // A setting that is wrong is named, and not quoted.
-func TestNoSettingThatIsWrongIsQuoted(t *testing.T) {
+func TestInvalidSettingsAreNotQuoted(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	for _, tt := range []struct{ name, setting string }{

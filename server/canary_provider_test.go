@@ -27,7 +27,7 @@ func (r resolver) LookupNetIP(ctx context.Context, _, _ string) ([]netip.Addr, e
 
 // Others hear nothing of a provider's secrets when its token endpoint is tried,
 // and a panic shows nobody what the request was.
-func TestNoSecretLeavesWithATestOfAProvider(t *testing.T) { // not parallel: see watch
+func TestTestProviderLeaksNoSecret(t *testing.T) { // not parallel: see watch
 	w := watch(t)
 	upstream := httptest.NewTLSServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w.upstream, "%s %s\n", r.Method, r.RequestURI)

@@ -107,7 +107,7 @@ func onEveryTable(db *storetest.DB, raise string) {
 
 const quotingTheRow = `RAISE EXCEPTION 'refused: %', NEW USING DETAIL = to_jsonb(NEW)::text, HINT = NEW::text`
 
-func TestNoSecretLeavesTheProcess(t *testing.T) { // not parallel: it sets the environment
+func TestCanaryNoSecretLeavesTheProcess(t *testing.T) { // not parallel: it sets the environment
 	for _, tt := range []struct {
 		name          string
 		breaks, mends func(*watched)
@@ -161,7 +161,7 @@ func TestNoSecretLeavesTheProcess(t *testing.T) { // not parallel: it sets the e
 }
 
 // Whoever adds a secret member to a request plants one here too.
-func TestASecretIsPlantedInEverySecretMember(t *testing.T) {
+func TestCanaryCoversEverySecretField(t *testing.T) {
 	t.Parallel()
 	secretive := regexp.MustCompile(`(^|_)(secret|password|passphrase|private_key|credential)$`)
 	var members []string

@@ -11,7 +11,7 @@ import (
 
 const key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
-func TestASettingThatIsWrongIsNamed(t *testing.T) {
+func TestConfigNamesInvalidSettings(t *testing.T) {
 	t.Parallel()
 	empty := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(empty, []byte(" \n"), 0o600); err != nil {
@@ -42,7 +42,7 @@ func TestASettingThatIsWrongIsNamed(t *testing.T) {
 	}
 }
 
-func TestSettingsAreReadFromFilesToo(t *testing.T) {
+func TestConfigReadsFiles(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "url")
 	if err := os.WriteFile(file, []byte("postgres://from-a-file\n"), 0o600); err != nil {
@@ -57,7 +57,7 @@ func TestSettingsAreReadFromFilesToo(t *testing.T) {
 	}
 }
 
-func TestASecretIsNeverShown(t *testing.T) {
+func TestConfigRedactsSecrets(t *testing.T) {
 	t.Parallel()
 	c := Config{AdminToken: "canary-1", DatabaseURL: "canary-2", StreamsHMACKey: "canary-3"}
 	text, err := json.Marshal(c)
@@ -71,7 +71,7 @@ func TestASecretIsNeverShown(t *testing.T) {
 	}
 }
 
-func TestTheREADMEListsEverySetting(t *testing.T) {
+func TestConfigIsDocumentedInREADME(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {

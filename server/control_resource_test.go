@@ -13,7 +13,7 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
-func TestOnlyGlobalCallersSeeAndManageTheControlResource(t *testing.T) {
+func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 	t.Parallel()
 	const other = "resource://control-2"
 	for _, tt := range []struct {
@@ -94,7 +94,7 @@ func TestOnlyGlobalCallersSeeAndManageTheControlResource(t *testing.T) {
 // A name may lead to the control resource, of which there is one, or to an
 // ordinary one; never to an ordinary one that has only what the control resource
 // needs, nor past a zone token's bounds.
-func TestANameLeadsToTheControlResourceOrToAnother(t *testing.T) {
+func TestCreateResourceControlResourceByName(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "CONTROL_AUDIENCE=resource://control-2")
 	z := newResourceZone(a)
@@ -122,7 +122,7 @@ func TestANameLeadsToTheControlResourceOrToAnother(t *testing.T) {
 	z.counted(t)
 }
 
-func TestTheControlResourceIsNeverBound(t *testing.T) {
+func TestCreateResourceControlResourceIsNeverBound(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -150,7 +150,7 @@ func TestTheControlResourceIsNeverBound(t *testing.T) {
 	}
 }
 
-func TestAResourceBecomesTheControlResourceAndAnOrdinaryOneAgain(t *testing.T) {
+func TestUpdateResourceToAndFromControlResource(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -183,7 +183,7 @@ func TestAResourceBecomesTheControlResourceAndAnOrdinaryOneAgain(t *testing.T) {
 	z.counted(t)
 }
 
-func TestTheControlResourceFindsAProviderThatHoldsNothing(t *testing.T) {
+func TestCreateResourceControlResourceFindsOrCreatesItsProvider(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	implicit := func(z resourceZone) string { return "provider-none-" + z.zone }
@@ -237,7 +237,7 @@ func TestTheControlResourceFindsAProviderThatHoldsNothing(t *testing.T) {
 	}
 }
 
-func TestAControlResourceThatLostItsProviderGetsItBack(t *testing.T) {
+func TestUpdateResourceControlResourceRestoresItsProvider(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -258,7 +258,7 @@ func TestAControlResourceThatLostItsProviderGetsItBack(t *testing.T) {
 	servertest.Expect(t, provider, http.StatusOK, "")
 }
 
-func TestAZoneHasOneControlResource(t *testing.T) {
+func TestCreateResourceOneControlResourcePerZone(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	for range 10 {
@@ -285,7 +285,7 @@ func TestAZoneHasOneControlResource(t *testing.T) {
 
 // The control resource takes for its provider an identifier that others may take
 // at the same moment.
-func TestTheControlResourceNeedsNobodysLeaveForItsProvider(t *testing.T) {
+func TestCreateResourceControlResourceProviderNeedsNoReservedNamespaceAccess(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	for range 20 {
@@ -305,7 +305,7 @@ func TestTheControlResourceNeedsNobodysLeaveForItsProvider(t *testing.T) {
 	}
 }
 
-func TestTheControlResourceGetsNoCredentialThatSomebodyMadeOfItsProvider(t *testing.T) {
+func TestCreateResourceControlResourceNeverUsesProviderWithCredential(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)

@@ -111,7 +111,7 @@ func TestRegisterApplication(t *testing.T) {
 	}
 }
 
-func TestATokenRegistersTenASecondInAZone(t *testing.T) {
+func TestRegisterApplicationRateLimit(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, other := openZone(a), openZone(a)
@@ -126,7 +126,7 @@ func TestATokenRegistersTenASecondInAZone(t *testing.T) {
 	servertest.Expect(t, register(t, a.Admin, other), http.StatusCreated, "")
 }
 
-func TestOfAThousandRegisteredOnlyTheLiveCount(t *testing.T) {
+func TestRegisterApplicationLimitCountsOnlyActive(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := openZone(a)
@@ -146,7 +146,7 @@ func TestOfAThousandRegisteredOnlyTheLiveCount(t *testing.T) {
 	servertest.Expect(t, register(t, a.Admin, zone), 0, code.DCRLimitExceeded)
 }
 
-func TestHoweverManyRegisterAtOnceAThousandAreLive(t *testing.T) {
+func TestRegisterApplicationLimitUnderConcurrency(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := openZone(a)
@@ -209,7 +209,7 @@ func TestGetDCRStatus(t *testing.T) {
 	}
 }
 
-func TestTheEndOfRegistration(t *testing.T) {
+func TestUpdateZoneDCRShutdown(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	off := func(mode client.ZonePatchDCRShutdown) client.ZonePatch {
@@ -284,7 +284,7 @@ func TestTheEndOfRegistration(t *testing.T) {
 	}
 }
 
-func TestWhatIsKeptLiveCanBeRevokedLater(t *testing.T) {
+func TestUpdateZoneDCRShutdownKeepThenRevoke(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := openZone(a)
@@ -312,7 +312,7 @@ func TestWhatIsKeptLiveCanBeRevokedLater(t *testing.T) {
 	servertest.Expect(t, resp, 0, code.ApplicationNotFound)
 }
 
-func TestNobodyRegistersPastAShutdown(t *testing.T) {
+func TestRegisterApplicationDuringShutdown(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	as := []*client.ClientWithResponses{a.ClientFor("", "write"), a.ClientFor("", "write")}

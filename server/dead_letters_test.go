@@ -10,7 +10,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestDeadLettersAreListedRearmedAndDiscarded(t *testing.T) {
+func TestListDeadLettersRearmDeadLetterAndDiscardDeadLetter(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "OUTBOX_MAX_ATTEMPTS=1")
 	zone := a.Zone()

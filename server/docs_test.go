@@ -12,7 +12,7 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
-func TestTheDocsAreServedUnderAStrictPolicy(t *testing.T) {
+func TestDocsContentSecurityPolicy(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
@@ -60,7 +60,7 @@ func TestTheDocsAreServedUnderAStrictPolicy(t *testing.T) {
 	}
 }
 
-func TestTheDocsHaveNothingInline(t *testing.T) {
+func TestDocsHaveNoInlineScriptOrStyle(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	page := string(fetch(t, a, "GET", "/docs").Body)
@@ -71,7 +71,7 @@ func TestTheDocsHaveNothingInline(t *testing.T) {
 	}
 }
 
-func TestTheDocsAreOnInDevModeUnlessSaid(t *testing.T) {
+func TestDocsEnabledByModeAndSetting(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name     string

@@ -15,7 +15,7 @@ import (
 
 // What is written by hand is what the generated types say, member by member,
 // for whatever is in the rows.
-func TestPagesAreWhatTheGeneratedTypesSay(t *testing.T) {
+func TestListPagesEncodeAsGeneratedTypes(t *testing.T) {
 	t.Parallel()
 	texts := []string{"", " ", "Billing", "日本\u2028", `"quoted" \ <b>&</b>`, "\t\r\n\x00\x1f\x7f", "\xff broken", "😀"}
 	text := func() string { return texts[rand.N(len(texts))] + texts[rand.N(len(texts))] }

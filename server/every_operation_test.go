@@ -10,7 +10,7 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
-func TestEveryOperationRefusesAStranger(t *testing.T) {
+func TestEveryOperationRequiresAuthentication(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	mapSlice(t, private, func(t *testing.T, op servertest.Operation) {
@@ -33,7 +33,7 @@ func TestEveryOperationRefusesAStranger(t *testing.T) {
 	})
 }
 
-func TestAReadTokenWritesNothing(t *testing.T) {
+func TestEveryOperationDeniesWritesWithReadToken(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	token := w.Token("", "read").Token
@@ -43,7 +43,7 @@ func TestAReadTokenWritesNothing(t *testing.T) {
 	})
 }
 
-func TestEveryOperationRefusesAPathThatIsNoID(t *testing.T) {
+func TestEveryOperationRejectsInvalidIDs(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	mapSlice(t, func(op servertest.Operation) bool { return has(op, "path", "") }, func(t *testing.T, op servertest.Operation) {
@@ -60,7 +60,7 @@ func TestEveryOperationRefusesAPathThatIsNoID(t *testing.T) {
 	})
 }
 
-func TestAnIDOf128CharactersIsLookedUp(t *testing.T) {
+func TestEveryOperationAcceptsIDsOf128Characters(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	raw := w.Do("GET", "/v1/zones/"+strings.Repeat("x", 128), "", bearer(servertest.Bootstrap)...)
@@ -69,7 +69,7 @@ func TestAnIDOf128CharactersIsLookedUp(t *testing.T) {
 	servertest.Expect(t, raw, http.StatusOK, "")
 }
 
-func TestEveryListRefusesAQueryThatIsWrong(t *testing.T) {
+func TestEveryListRejectsInvalidQueries(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	other := w.Do("GET", "/v1/zones?limit=1", "", bearer(servertest.Bootstrap)...)
@@ -91,7 +91,7 @@ func TestEveryListRefusesAQueryThatIsWrong(t *testing.T) {
 	})
 }
 
-func TestEveryOperationRefusesABodyThatIsHostile(t *testing.T) {
+func TestEveryOperationRejectsHostileBodies(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t, "API_BODY_LIMIT_BYTES=65536")
 	deep := strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000)
@@ -153,7 +153,7 @@ func TestEveryOperationRefusesABodyThatIsHostile(t *testing.T) {
 	})
 }
 
-func TestHEADAnswersWhereverGETDoes(t *testing.T) {
+func TestEveryOperationWithGETHandlesHEAD(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	mapSlice(t, func(op servertest.Operation) bool { return op.Method == http.MethodGet && !has(op, "path", "id") }, func(t *testing.T, op servertest.Operation) {
@@ -170,7 +170,7 @@ func TestHEADAnswersWhereverGETDoes(t *testing.T) {
 	})
 }
 
-func TestEveryOperationIsDescribed(t *testing.T) {
+func TestEveryOperationIsDocumented(t *testing.T) {
 	t.Parallel()
 	mapSlice(t, func(servertest.Operation) bool { return true }, func(t *testing.T, op servertest.Operation) {
 		if op.Summary == "" || op.Description == "" || len(op.Tags) != 1 {

@@ -11,7 +11,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestHealthAndReadiness(t *testing.T) {
+func TestGetHealthAndGetReadiness(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	ready := decode[client.Readiness](t, a.Do("GET", "/ready", ""))
@@ -35,7 +35,7 @@ func TestHealthAndReadiness(t *testing.T) {
 	})
 }
 
-func TestReadyWithoutRedis(t *testing.T) {
+func TestGetReadinessWithoutRedis(t *testing.T) {
 	t.Parallel()
 	a := servertest.NewReplica(t, storetest.New(t), "redis://127.0.0.1:1/0")
 	ready := decode[client.Readiness](t, a.Do("GET", "/ready", ""))
@@ -45,7 +45,7 @@ func TestReadyWithoutRedis(t *testing.T) {
 	a.Zone()
 }
 
-func TestAFaultOfOursTellsTheLogAndNobodyElse(t *testing.T) {
+func TestInternalErrorIsLoggedAndNotReturned(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	a.DB.Exec("ALTER TABLE zones RENAME COLUMN dcr_enabled TO elsewhere")
@@ -65,7 +65,7 @@ func TestAFaultOfOursTellsTheLogAndNobodyElse(t *testing.T) {
 	})
 }
 
-func TestMetrics(t *testing.T) {
+func TestGetMetrics(t *testing.T) {
 	t.Parallel()
 	open := servertest.New(t)
 	raw := open.Do("GET", "/metrics", "")
@@ -110,7 +110,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-func TestThePromiseIsServed(t *testing.T) {
+func TestGetOpenAPIJSONAndGetOpenAPIYAML(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	spec := decode[struct{ Paths map[string]any }](t, a.Do("GET", "/openapi.json", ""))

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestWhoMayImportWhom holds the rooms of the house against each other: what a
+// TestPackageImports holds the rooms of the house against each other: what a
 // package may not know, it does not reach by any way.
-func TestWhoMayImportWhom(t *testing.T) {
+func TestPackageImports(t *testing.T) {
 	t.Parallel()
 	const module = "caracal.run/management/"
 	for room, closed := range map[string][]string{

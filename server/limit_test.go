@@ -30,7 +30,7 @@ func until(t *testing.T, n int, want code.Code, call func() servertest.RawRespon
 	return 0
 }
 
-func TestAnAddressIsLimited(t *testing.T) {
+func TestRateLimitPerAddress(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=5")
 	admitted := until(t, 20, code.RateLimited, func() servertest.RawResponse { return a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...) })
@@ -40,20 +40,20 @@ func TestAnAddressIsLimited(t *testing.T) {
 	servertest.Expect(t, a.Do("GET", "/health", ""), http.StatusOK, "")
 }
 
-func TestReadinessIsLimited(t *testing.T) {
+func TestGetReadinessRateLimit(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "READY_RATE_LIMIT_PER_MIN=3")
 	until(t, 20, code.RateLimited, func() servertest.RawResponse { return a.Do("GET", "/ready", "") })
 }
 
-func TestWhoFailsTooOftenIsToldSo(t *testing.T) {
+func TestRateLimitOfFailedAuthentication(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=3")
 	until(t, 20, code.RateLimited, func() servertest.RawResponse { return a.Do("GET", "/v1/zones", "", bearer("wrong")...) })
 	servertest.Expect(t, a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...), http.StatusOK, "")
 }
 
-func TestWithoutRedisEachLimitsAlone(t *testing.T) {
+func TestRateLimitWithoutRedis(t *testing.T) {
 	t.Parallel()
 	for _, nobody := range []string{"redis://127.0.0.1:1/0", strings.Replace(storetest.RedisURL(t), "unix://", "unix://:wrong@", 1)} {
 		a := servertest.NewReplica(t, storetest.New(t), nobody, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=20")
@@ -66,7 +66,7 @@ func TestWithoutRedisEachLimitsAlone(t *testing.T) {
 	}
 }
 
-func TestReplicasCountTogether(t *testing.T) {
+func TestRateLimitAcrossReplicas(t *testing.T) {
 	t.Parallel()
 	db, redisURL := storetest.New(t), storetest.RedisURL(t)
 	settings := []string{"READY_RATE_LIMIT_PER_MIN=20"}

@@ -15,7 +15,7 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
-func TestAZoneTokenCanDoNothingToAnotherZone(t *testing.T) {
+func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	own := w.Zone()
@@ -58,7 +58,7 @@ func TestAZoneTokenCanDoNothingToAnotherZone(t *testing.T) {
 
 // No query says to a zone's token anything of another zone: neither an id in any
 // parameter, known or not, nor a cursor that was made there.
-func TestNoQueryReachesAnotherZone(t *testing.T) {
+func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	own := w.Zone()
@@ -118,7 +118,7 @@ func TestNoQueryReachesAnotherZone(t *testing.T) {
 // No member of any body leads from a zone to another: each string in each body,
 // however deep, is replaced by each of the other zone's ids, one at a time. What
 // is stored as a text is harmless; what is a reference leads nowhere.
-func TestNoBodyReachesAnotherZone(t *testing.T) {
+func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	own := w.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) })

@@ -15,7 +15,7 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
-func TestWhereNoOperationIs(t *testing.T) {
+func TestUnroutedRequests(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	for _, tt := range []struct {
@@ -59,7 +59,7 @@ func TestWhereNoOperationIs(t *testing.T) {
 }
 
 // A request that net/http refuses to read is answered in the one shape too.
-func TestWhatIsHardlyHTTPIsAnsweredInTheOneShape(t *testing.T) {
+func TestMalformedHTTPGetsUniformErrors(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	for _, tt := range []struct {
@@ -129,7 +129,7 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
-func TestAProblemAsRFC9457(t *testing.T) {
+func TestProblemJSON(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	raw := a.Do("POST", "/v1/zones", `{"name":"","dcr_enabled":1}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType, "Accept", "application/json;q=0.5, application/problem+json")...)
@@ -147,7 +147,7 @@ func TestAProblemAsRFC9457(t *testing.T) {
 }
 
 // To JSON Schema 60.0 and 6e1 are integers like 60.
-func TestAWholeNumberMayBeWrittenAnyWay(t *testing.T) {
+func TestCreateAdminTokenIntegerNotations(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
@@ -161,7 +161,7 @@ func TestAWholeNumberMayBeWrittenAnyWay(t *testing.T) {
 	}
 }
 
-func TestIfMatchMayComeInSeveralLines(t *testing.T) {
+func TestUpdateZoneIfMatchInSeveralHeaders(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone()
@@ -174,7 +174,7 @@ func TestIfMatchMayComeInSeveralLines(t *testing.T) {
 
 // Behind a proxy, limits count the address that the proxy saw, and none that a
 // caller made up.
-func TestTheLastHopCounts(t *testing.T) {
+func TestForwardedForUsesTheLastHop(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "TRUST_PROXY=true", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=3")
 	n := 0
@@ -190,7 +190,7 @@ func TestTheLastHopCounts(t *testing.T) {
 	})
 }
 
-func TestInvalidInputIsNamed(t *testing.T) {
+func TestValidationErrorsNameTheField(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	raw := a.Do("POST", "/v1/zones", `{"name":"","slug":"Not A Slug","dcr_enabled":"yes","color":"red"}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)

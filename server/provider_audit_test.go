@@ -11,7 +11,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestWhatHappensToAProviderIsInTheTrail(t *testing.T) {
+func TestUpdateProviderIsAudited(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID

@@ -119,7 +119,7 @@ func TestCreateProvider(t *testing.T) {
 	}
 }
 
-func TestAProvidersBodyIsHeldAgainstItsSchema(t *testing.T) {
+func TestCreateProviderAndUpdateProviderValidateTheBody(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -145,7 +145,7 @@ func TestAProvidersBodyIsHeldAgainstItsSchema(t *testing.T) {
 	servertest.Expect(t, twice, http.StatusCreated, "")
 }
 
-func TestTheFirstFaultOfAProvidersConfigurationIsTold(t *testing.T) {
+func TestCreateProviderReportsTheFirstConfigError(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -189,7 +189,7 @@ func TestTheFirstFaultOfAProvidersConfigurationIsTold(t *testing.T) {
 	}
 }
 
-func TestEveryKindOfProviderIsKeptAndItsSecretsAreSealed(t *testing.T) {
+func TestCreateProviderSealsSecretsOfEveryKind(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID

@@ -12,7 +12,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestAZoneGetsOneDataKeyHoweverManySealAtOnce(t *testing.T) {
+func TestCreateProviderConcurrentlyCreatesOneDataKey(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -46,9 +46,9 @@ func TestAZoneGetsOneDataKeyHoweverManySealAtOnce(t *testing.T) {
 	}
 }
 
-// TestAZoneGetsNoDataKeyBeforeItHasASecret, and none for what can be refused
+// TestCreateProviderWithoutSecretCreatesNoDataKey, and none for what can be refused
 // without a look into the database.
-func TestAZoneGetsNoDataKeyBeforeItHasASecret(t *testing.T) {
+func TestCreateProviderWithoutSecretCreatesNoDataKey(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -72,8 +72,8 @@ func TestAZoneGetsNoDataKeyBeforeItHasASecret(t *testing.T) {
 	}
 }
 
-// TestAKeyThatDoesNotOpenIsOurFault: the caller learns nothing of it (PR-6).
-func TestAKeyThatDoesNotOpenIsOurFault(t *testing.T) {
+// TestCreateProviderWithUnusableDataKeyIsInternalError: the caller learns nothing of it (PR-6).
+func TestCreateProviderWithUnusableDataKeyIsInternalError(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID

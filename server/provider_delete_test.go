@@ -84,7 +84,7 @@ func TestDeleteProvider(t *testing.T) {
 	}
 }
 
-func TestADeletedProviderHoldsNothingAndItsIdentifierIsFree(t *testing.T) {
+func TestDeleteProviderErasesSecretsAndFreesIdentifier(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -100,7 +100,7 @@ func TestADeletedProviderHoldsNothingAndItsIdentifierIsFree(t *testing.T) {
 	}
 }
 
-func TestWhatPeopleHaveGrantedEndsWithWhatTheyGrantedItTo(t *testing.T) {
+func TestDeleteProviderRevokesGrants(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -159,9 +159,9 @@ func TestWhatPeopleHaveGrantedEndsWithWhatTheyGrantedItTo(t *testing.T) {
 	}
 }
 
-// TestAProviderIsNotDeletedFromUnderAResource that is being made: each waits for
+// TestDeleteProviderWhileResourceIsCreated that is being made: each waits for
 // the other.
-func TestAProviderIsNotDeletedFromUnderAResource(t *testing.T) {
+func TestDeleteProviderWhileResourceIsCreated(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID

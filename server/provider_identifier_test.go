@@ -13,7 +13,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestAGeneratedProviderIdentifier(t *testing.T) {
+func TestCreateProviderGeneratesIdentifier(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -54,9 +54,9 @@ func TestAGeneratedProviderIdentifier(t *testing.T) {
 	}
 }
 
-// TestALongNameGetsAnIdentifierThatCanBeSentBack: whatever is generated, its
+// TestCreateProviderGeneratesValidIdentifierFromLongName: whatever is generated, its
 // owner may say it too.
-func TestALongNameGetsAnIdentifierThatCanBeSentBack(t *testing.T) {
+func TestCreateProviderGeneratesValidIdentifierFromLongName(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -66,9 +66,9 @@ func TestALongNameGetsAnIdentifierThatCanBeSentBack(t *testing.T) {
 	}
 }
 
-// TestANumberDoesNotLeadIntoTheReservedNamespace: caracal-sys is free to all,
+// TestCreateProviderNumberedIdentifierStaysOutsideReservedNamespace: caracal-sys is free to all,
 // caracal-sys-2 is not.
-func TestANumberDoesNotLeadIntoTheReservedNamespace(t *testing.T) {
+func TestCreateProviderNumberedIdentifierStaysOutsideReservedNamespace(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -88,7 +88,7 @@ func TestANumberDoesNotLeadIntoTheReservedNamespace(t *testing.T) {
 	}
 }
 
-func TestManyProvidersOfOneNameAtOnceAllGetAnIdentifier(t *testing.T) {
+func TestCreateProviderConcurrentlyWithOneName(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -108,7 +108,7 @@ func TestManyProvidersOfOneNameAtOnceAllGetAnIdentifier(t *testing.T) {
 	}
 }
 
-func TestWhenAllNumberedIdentifiersAreTakenOneIsStillFound(t *testing.T) {
+func TestCreateProviderWhenNumberedIdentifiersAreTaken(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID

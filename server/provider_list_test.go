@@ -14,8 +14,8 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// TestAListShowsAProviderAsItselfDoes because a list is written by hand.
-func TestAListShowsAProviderAsItselfDoes(t *testing.T) {
+// TestListProvidersEqualsGetProvider because a list is written by hand.
+func TestListProvidersEqualsGetProvider(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -64,7 +64,7 @@ func TestAListShowsAProviderAsItselfDoes(t *testing.T) {
 	}
 }
 
-func TestListProvidersShowsEachOnceThoughTheyShareATimestamp(t *testing.T) {
+func TestListProvidersPagesWithEqualTimestamps(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, other := a.Zone().ID, a.Zone().ID

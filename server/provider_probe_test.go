@@ -162,9 +162,9 @@ func TestTestProvider(t *testing.T) {
 	})
 }
 
-// TestAProviderIsTestedOutsideAnyTransaction, whose end would have to wait for
+// TestTestProviderRunsOutsideTransactions, whose end would have to wait for
 // somebody else's server; and the trail knows first.
-func TestAProviderIsTestedOutsideAnyTransaction(t *testing.T) {
+func TestTestProviderRunsOutsideTransactions(t *testing.T) {
 	t.Parallel()
 	upstream := newTokenServer(t)
 	a := servertest.WithEgress(t, upstream.options())
@@ -188,7 +188,7 @@ func TestAProviderIsTestedOutsideAnyTransaction(t *testing.T) {
 	}
 }
 
-func TestWhoMayTestAProviderAndWhich(t *testing.T) {
+func TestTestProviderAccess(t *testing.T) {
 	t.Parallel()
 	upstream := newTokenServer(t)
 	a := servertest.WithEgress(t, upstream.options())
@@ -243,9 +243,9 @@ func TestWhoMayTestAProviderAndWhich(t *testing.T) {
 	})
 }
 
-// TestAConfigurationOlderThanARuleIsNotCalled: a row may be from before its
+// TestTestProviderRejectsStoredInvalidConfig: a row may be from before its
 // endpoint had to be on an allowed host.
-func TestAConfigurationOlderThanARuleIsNotCalled(t *testing.T) {
+func TestTestProviderRejectsStoredInvalidConfig(t *testing.T) {
 	t.Parallel()
 	upstream := newTokenServer(t)
 	a := servertest.WithEgress(t, upstream.options())

@@ -41,7 +41,7 @@ func schemaOf(t *testing.T, spec *openapi3.T, name string) *openapi3.Schema {
 	return ref.Value
 }
 
-func TestTheSpecKnowsTheKindsOfProviders(t *testing.T) {
+func TestProviderSpecListsEveryKind(t *testing.T) {
 	t.Parallel()
 	spec := loadSpec(t)
 	var kinds []provider.Kind
@@ -65,9 +65,9 @@ func TestTheSpecKnowsTheKindsOfProviders(t *testing.T) {
 	}
 }
 
-// TestTheSpecDescribesEachMemberOfAProvidersConfiguration in both directions:
+// TestProviderSpecDescribesEveryConfigField in both directions:
 // what the table has the spec has, and nothing else.
-func TestTheSpecDescribesEachMemberOfAProvidersConfiguration(t *testing.T) {
+func TestProviderSpecDescribesEveryConfigField(t *testing.T) {
 	t.Parallel()
 	spec := loadSpec(t)
 	for name, kinds := range configSchemas {
@@ -100,9 +100,9 @@ func TestTheSpecDescribesEachMemberOfAProvidersConfiguration(t *testing.T) {
 	}
 }
 
-// TestTheSpecShowsNoSecretOfAProvider: what is answered has no member for one,
+// TestProviderSpecReturnsNoSecret: what is answered has no member for one,
 // neither of a name of its own nor of any name.
-func TestTheSpecShowsNoSecretOfAProvider(t *testing.T) {
+func TestProviderSpecReturnsNoSecret(t *testing.T) {
 	t.Parallel()
 	schema := schemaOf(t, loadSpec(t), "Provider")
 	for _, kind := range provider.Kinds() {
@@ -117,7 +117,7 @@ func TestTheSpecShowsNoSecretOfAProvider(t *testing.T) {
 	}
 }
 
-func TestEveryExampleOfAProviderIsAccepted(t *testing.T) {
+func TestProviderSpecExamplesAreAccepted(t *testing.T) {
 	t.Parallel()
 	spec := loadSpec(t)
 	const collection = "/v1/zones/{zoneId}/providers"

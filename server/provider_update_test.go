@@ -21,7 +21,7 @@ import (
 
 // Clients send back what they have read, with a change, and members that the
 // service has never known: the contract ignores them.
-func TestWhatWasReadCanBeSentBack(t *testing.T) {
+func TestUpdateProviderAcceptsWhatGetReturned(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -161,7 +161,7 @@ const (
 	erased   fate = "erased"   // none
 )
 
-func TestWhatAChangeOfAProviderLeaves(t *testing.T) {
+func TestUpdateProviderKeepsOrErasesSecrets(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -237,7 +237,7 @@ func TestWhatAChangeOfAProviderLeaves(t *testing.T) {
 	}
 }
 
-func TestASecretThatWillBeNeededMustBeThere(t *testing.T) {
+func TestUpdateProviderRequiresSecretsOfTheKind(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -279,7 +279,7 @@ func TestASecretThatWillBeNeededMustBeThere(t *testing.T) {
 	}
 }
 
-func TestAProviderIsChangedAndDeletedOnlyAsItWasRead(t *testing.T) {
+func TestUpdateProviderIfMatch(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -357,9 +357,9 @@ func inLine(t *testing.T, a *servertest.API, lock string, args []any, requests .
 
 const lockProvider = "SELECT FROM providers WHERE zone_id = $1 AND id = $2 FOR UPDATE"
 
-// TestAConfigurationIsHeldAgainstTheKindThatItMeets, and not against the one that
+// TestUpdateProviderConfigAgainstConcurrentKindChange, and not against the one that
 // was there when its request came (PR-3).
-func TestAConfigurationIsHeldAgainstTheKindThatItMeets(t *testing.T) {
+func TestUpdateProviderConfigAgainstConcurrentKindChange(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
@@ -395,7 +395,7 @@ func TestAConfigurationIsHeldAgainstTheKindThatItMeets(t *testing.T) {
 	}
 }
 
-func TestOfManyChangesOfOneVersionOfAProviderOnlyOneHappens(t *testing.T) {
+func TestUpdateProviderConcurrentIfMatch(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID

@@ -14,7 +14,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestWhatHappensToAResourceIsInTheTrailAndInNoEvent(t *testing.T) {
+func TestUpdateResourceIsAuditedWithoutEvent(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -53,7 +53,7 @@ func TestWhatHappensToAResourceIsInTheTrailAndInNoEvent(t *testing.T) {
 }
 
 // An entry of the trail stays for ever, so no password gets into it.
-func TestAPasswordInAnUpstreamStaysOutOfTheTrail(t *testing.T) {
+func TestUpdateResourceRedactsUpstreamPasswordInAudit(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)

@@ -24,7 +24,7 @@ func deleteApplicationOf(t *testing.T, z resourceZone) servertest.Response {
 	return resp
 }
 
-func TestGatewaysHearOfExactlyWhatChangesABinding(t *testing.T) {
+func TestUpdateResourceBindingRevision(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	is := nullable.NewNullableWithValue[string]
@@ -89,7 +89,7 @@ func TestGatewaysHearOfExactlyWhatChangesABinding(t *testing.T) {
 	}
 }
 
-func TestWithAnApplicationItsBindingsEnd(t *testing.T) {
+func TestDeleteApplicationUnbindsResources(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z, other := newResourceZone(a), newResourceZone(a)

@@ -12,7 +12,7 @@ import (
 )
 
 // One of two wins: the resource that names a thing, or the end of that thing.
-func TestNothingIsNamedThatEndsAtTheSameMoment(t *testing.T) {
+func TestCreateResourceWhileReferencesAreDeleted(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -95,7 +95,7 @@ func TestNothingIsNamedThatEndsAtTheSameMoment(t *testing.T) {
 
 // Whoever creates, renames and deletes under one identifier waits for the others,
 // but nobody in a circle: Postgres would have to break it, a second later.
-func TestThoseWhoWantOneIdentifierNeverWaitForEachOther(t *testing.T) {
+func TestCreateResourceConcurrentlyWithoutDeadlock(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)

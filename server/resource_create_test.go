@@ -127,7 +127,7 @@ func TestCreateResource(t *testing.T) {
 }
 
 // What the client cannot say is said by hand, to create and to change alike.
-func TestAResourceIsWhatTheSpecAdmits(t *testing.T) {
+func TestCreateResourceAndUpdateResourceValidateTheBody(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -193,7 +193,7 @@ func TestAResourceIsWhatTheSpecAdmits(t *testing.T) {
 	}
 }
 
-func TestAnIdentifierIsAnAudience(t *testing.T) {
+func TestCreateResourceIdentifierRules(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -270,7 +270,7 @@ func TestAnIdentifierIsAnAudience(t *testing.T) {
 	}
 }
 
-func TestAnUpstreamIsAWebAddress(t *testing.T) {
+func TestCreateResourceUpstreamURLRules(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -326,7 +326,7 @@ func TestAnUpstreamIsAWebAddress(t *testing.T) {
 	}
 }
 
-func TestOperationsAreNormalisedAndHeldAgainstTheScopes(t *testing.T) {
+func TestCreateResourceNormalizesOperations(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)

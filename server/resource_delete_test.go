@@ -48,7 +48,7 @@ func TestDeleteResource(t *testing.T) {
 	}
 }
 
-func TestAResourceThatLostItsApplicationCanStillBeDeleted(t *testing.T) {
+func TestDeleteResourceWithoutApplication(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)

@@ -12,7 +12,7 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
-func TestANameSuggestsAnIdentifier(t *testing.T) {
+func TestCreateResourceGeneratesIdentifier(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	for _, tt := range []struct {
@@ -54,7 +54,7 @@ func TestANameSuggestsAnIdentifier(t *testing.T) {
 	}
 }
 
-func TestAfterNineHundredNumbersAnIdentifierIsUnguessable(t *testing.T) {
+func TestCreateResourceWhenNumberedIdentifiersAreTaken(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -66,7 +66,7 @@ func TestAfterNineHundredNumbersAnIdentifierIsUnguessable(t *testing.T) {
 	}
 }
 
-func TestHoweverManyChooseANameAtOnceEachGetsAnIdentifier(t *testing.T) {
+func TestCreateResourceConcurrentlyWithOneName(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -96,7 +96,7 @@ func TestHoweverManyChooseANameAtOnceEachGetsAnIdentifier(t *testing.T) {
 	z.counted(t)
 }
 
-func TestAnIdentifierIsFreeOnceItsResourceIsGone(t *testing.T) {
+func TestDeleteResourceFreesIdentifier(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)

@@ -10,7 +10,7 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
-func TestAZoneHasNoMoreResourcesThanItMay(t *testing.T) {
+func TestCreateResourceLimit(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "API_MAX_RESOURCES_PER_ZONE=3")
 	z, other := newResourceZone(a), newResourceZone(a)
@@ -49,7 +49,7 @@ func TestAZoneHasNoMoreResourcesThanItMay(t *testing.T) {
 	z.counted(t)
 }
 
-func TestWithoutALimitAZoneHasAsManyResourcesAsOneLikes(t *testing.T) {
+func TestCreateResourceWithoutLimit(t *testing.T) {
 	t.Parallel()
 	z := newResourceZone(servertest.New(t, "API_MAX_RESOURCES_PER_ZONE=0"))
 	for range 3 {

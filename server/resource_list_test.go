@@ -49,7 +49,7 @@ func TestListResources(t *testing.T) {
 	}
 }
 
-func TestListResourcesShowsEachOnceThoughTheyShareATimestamp(t *testing.T) {
+func TestListResourcesPagesWithEqualTimestamps(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z, other := newResourceZone(a), newResourceZone(a)
@@ -80,7 +80,7 @@ func TestListResourcesShowsEachOnceThoughTheyShareATimestamp(t *testing.T) {
 }
 
 // A page hides the control resource and is full nevertheless.
-func TestAPageIsFullThoughTheControlResourceIsHidden(t *testing.T) {
+func TestListResourcesFillsPagesWithoutControlResource(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -98,7 +98,7 @@ func TestAPageIsFullThoughTheControlResourceIsHidden(t *testing.T) {
 }
 
 // A page is written by hand, an item by encoding/json.
-func TestAPageShowsAResourceAsItself(t *testing.T) {
+func TestListResourcesEqualsGetResource(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)

@@ -152,7 +152,7 @@ func patched(r client.Resource, p client.ResourcePatch) client.Resource {
 
 // To whoever is not the bootstrap token a reserved resource is closed, whatever
 // is to be changed, and it cannot be deleted.
-func TestAReservedResourceBelongsToCaracal(t *testing.T) {
+func TestUpdateResourceReservedNeedsBootstrap(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -166,7 +166,7 @@ func TestAReservedResourceBelongsToCaracal(t *testing.T) {
 	servertest.Expect(t, deleteResource(t, a.Admin, z.zone, id), http.StatusNoContent, "")
 }
 
-func TestAResourcesTimeStandsStillWhenOnlyItsBindingChanges(t *testing.T) {
+func TestUpdateResourceBindingKeepsUpdatedAt(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
@@ -186,7 +186,7 @@ func TestAResourcesTimeStandsStillWhenOnlyItsBindingChanges(t *testing.T) {
 	}
 }
 
-func TestAResourceIsChangedAndDeletedOnlyAsItWasRead(t *testing.T) {
+func TestUpdateResourceIfMatch(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)

@@ -164,7 +164,7 @@ func fromNullable(text string) *string {
 	return &text
 }
 
-func TestWhatEndsTakesAlongAllThatHangsOnItAndNothingElse(t *testing.T) {
+func TestRevocationCascade(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	for _, tt := range []struct {
@@ -196,7 +196,7 @@ func TestWhatEndsTakesAlongAllThatHangsOnItAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestARefusedEndChangesNothingAndEmitsNothing(t *testing.T) {
+func TestRevocationDeniedChangesNothing(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	taken := a.Zone().Slug
@@ -226,7 +226,7 @@ func TestARefusedEndChangesNothingAndEmitsNothing(t *testing.T) {
 	}
 }
 
-func TestWhereNothingHangsNothingIsEmitted(t *testing.T) {
+func TestRevocationWithoutDescendantsPublishesNothing(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	s := scene{API: a, zone: openZone(a)}
@@ -247,7 +247,7 @@ func TestWhereNothingHangsNothingIsEmitted(t *testing.T) {
 }
 
 // What one descends from may have ended by itself meanwhile; who descends is still alive.
-func TestWhatHasEndedDoesNotShieldItsDescendants(t *testing.T) {
+func TestRevocationPassesThroughEndedSessions(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	for name, end := range map[string]end{"application": deleteApplication, "registration": revokeLive} {
@@ -284,7 +284,7 @@ func TestWhatHasEndedDoesNotShieldItsDescendants(t *testing.T) {
 	}
 }
 
-func TestAZoneTakesAlongEveryEdgeThoughItsAgentsHaveExpired(t *testing.T) {
+func TestDeleteZoneRevokesEdgesOfExpiredAgents(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	s := scene{API: a, zone: a.Zone().ID}

@@ -18,7 +18,7 @@ import (
 
 // A trace that a caller began goes through the request and its transaction to
 // the entry in the stream, and each part of it reaches the collector.
-func TestATraceReachesTheStream(t *testing.T) { // not parallel: it sets the environment
+func TestTracingReachesTheStream(t *testing.T) { // not parallel: it sets the environment
 	var mu sync.Mutex
 	spans := map[string]*trace.Span{}
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -75,7 +75,7 @@ func TestATraceReachesTheStream(t *testing.T) { // not parallel: it sets the env
 	}
 }
 
-func TestWithoutACollectorNothingIsTraced(t *testing.T) {
+func TestTracingIsOffWithoutCollector(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone()

@@ -56,7 +56,7 @@ func TestDeleteZone(t *testing.T) {
 	}
 }
 
-func TestADeletedZonesTokensEndAtOnce(t *testing.T) {
+func TestDeleteZoneRevokesItsTokensImmediately(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	other := a.Zone().ID
@@ -95,7 +95,7 @@ func TestADeletedZonesTokensEndAtOnce(t *testing.T) {
 	}
 }
 
-func TestADeletedZonesSlugStaysTaken(t *testing.T) {
+func TestDeleteZoneKeepsSlugReserved(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone()

@@ -55,7 +55,7 @@ func TestCreateZone(t *testing.T) {
 	}
 }
 
-func TestANewZoneReadsBackAsItWasAnswered(t *testing.T) {
+func TestCreateZoneEqualsGetZone(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone(func(z *client.NewZone) { z.Name, z.Slug, z.DCREnabled = "Prod", new("prod-eu"), new(true) })
@@ -72,7 +72,7 @@ func TestANewZoneReadsBackAsItWasAnswered(t *testing.T) {
 	}
 }
 
-func TestAGeneratedSlug(t *testing.T) {
+func TestCreateZoneGeneratesSlug(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	anybody := a.ClientFor("", "write")
@@ -96,7 +96,7 @@ func TestAGeneratedSlug(t *testing.T) {
 	}
 }
 
-func TestManyZonesOfOneNameAtOnceAllGetASlug(t *testing.T) {
+func TestCreateZoneConcurrentlyWithOneName(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	const many = 40
@@ -122,7 +122,7 @@ func TestManyZonesOfOneNameAtOnceAllGetASlug(t *testing.T) {
 	}
 }
 
-func TestWhenAllNumberedSlugsAreTakenASlugIsStillFound(t *testing.T) {
+func TestCreateZoneWhenNumberedSlugsAreTaken(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	a.DB.Exec(`INSERT INTO zones (id, name, slug, reserved) SELECT 'full-' || n, 'Full', CASE n WHEN 1 THEN 'full' ELSE 'full-' || n END, false FROM generate_series(1, 999) AS n`)
@@ -213,7 +213,7 @@ func TestUpdateZone(t *testing.T) {
 	}
 }
 
-func TestAChangeOfOneMemberLeavesTheOthers(t *testing.T) {
+func TestUpdateZoneKeepsOtherFields(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	before := a.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) })
@@ -232,7 +232,7 @@ func TestAChangeOfOneMemberLeavesTheOthers(t *testing.T) {
 	}
 }
 
-func TestOfTwoChangesOfOneVersionOnlyOneHappens(t *testing.T) {
+func TestUpdateZoneIfMatch(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone()
@@ -268,7 +268,7 @@ func TestOfTwoChangesOfOneVersionOnlyOneHappens(t *testing.T) {
 	}
 }
 
-func TestListZonesShowsEachOnceThoughTheyShareATimestamp(t *testing.T) {
+func TestListZonesPagesWithEqualTimestamps(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	const many, page = 47, 10
@@ -307,7 +307,7 @@ func TestListZonesShowsEachOnceThoughTheyShareATimestamp(t *testing.T) {
 	}
 }
 
-func TestALastPageThatIsFullHasNoNext(t *testing.T) {
+func TestListZonesFullLastPageHasNoNext(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	a.Zone()
@@ -322,7 +322,7 @@ func TestALastPageThatIsFullHasNoNext(t *testing.T) {
 	}
 }
 
-func TestAChangeIsInTheTrail(t *testing.T) {
+func TestUpdateZoneIsAudited(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone()

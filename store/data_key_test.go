@@ -14,7 +14,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestASecretThatWasMovedInTheDatabaseDoesNotOpen(t *testing.T) {
+func TestMovedSecretDoesNotDecrypt(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, sql, zone, at string }{
 		{"nothing was moved", "SELECT 1", "", ""},
@@ -74,7 +74,7 @@ func TestASecretThatWasMovedInTheDatabaseDoesNotOpen(t *testing.T) {
 	}
 }
 
-func TestADataKeyIsMadeOnce(t *testing.T) {
+func TestDataKeyIsCreatedOnce(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := sealing(t, d, kek1)
@@ -109,7 +109,7 @@ func TestADataKeyIsMadeOnce(t *testing.T) {
 	}
 }
 
-func TestOnlyALiveZoneGetsADataKey(t *testing.T) {
+func TestDataKeyNeedsActiveZone(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := sealing(t, d, kek1)
@@ -142,7 +142,7 @@ func TestOnlyALiveZoneGetsADataKey(t *testing.T) {
 	})
 }
 
-func TestCheckKeysNamesTheKeyThatIsMissing(t *testing.T) {
+func TestCheckKeysNamesMissingKey(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	for _, kek := range []string{kek1, kek2} {

@@ -119,7 +119,7 @@ func ofZoneTwo(db *storetest.DB, table, name, kind string, ids []string) string 
 // A query that forgets its zone still reaches no other: row-level security
 // relies on no predicate of ours. Each generated query runs with what belongs to
 // zone two, without its predicate on the zone, by who may see zone one.
-func TestAQueryThatForgetsItsZoneReachesNoOther(t *testing.T) {
+func TestQueriesWithoutZonePredicateReachNoOtherZone(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)

@@ -13,7 +13,7 @@ import (
 )
 
 // What the policies promise holds without any predicate of ours.
-func TestTheServiceSeesOnlyTheZoneThatItNames(t *testing.T) {
+func TestServiceRoleSeesOnlyItsZone(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)
@@ -32,7 +32,7 @@ func TestTheServiceSeesOnlyTheZoneThatItNames(t *testing.T) {
 	}
 }
 
-func TestTheServiceCannotWriteIntoAnotherZone(t *testing.T) {
+func TestServiceRoleCannotWriteToOtherZone(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)
@@ -56,7 +56,7 @@ func TestTheServiceCannotWriteIntoAnotherZone(t *testing.T) {
 	})
 }
 
-func TestNobodyRewritesTheTrailAndNothingIsDeletedButEvents(t *testing.T) {
+func TestServiceRoleCannotRewriteAuditLogOrDeleteRows(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)
@@ -76,7 +76,7 @@ func TestNobodyRewritesTheTrailAndNothingIsDeletedButEvents(t *testing.T) {
 }
 
 // A table that a later migration adds keeps the same promises, or is named here.
-func TestEveryTableIsClosed(t *testing.T) {
+func TestEveryTableHasRowLevelSecurity(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	for _, table := range tables(db) {
@@ -98,7 +98,7 @@ func TestEveryTableIsClosed(t *testing.T) {
 
 // Whoever sees one zone, or none, or says something else instead of a zone, can
 // do nothing to another: whatever SQL they write, to whatever table.
-func TestNoSQLReachesAnotherZone(t *testing.T) {
+func TestServiceRoleSQLCannotReachOtherZone(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)
@@ -175,7 +175,7 @@ func TestNoSQLReachesAnotherZone(t *testing.T) {
 
 // The service's role cannot become another, open what is closed, or bring code
 // that runs as somebody else.
-func TestTheServiceCannotRaiseItself(t *testing.T) {
+func TestServiceRoleCannotEscalate(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)
@@ -240,7 +240,7 @@ func TestTheServiceCannotRaiseItself(t *testing.T) {
 }
 
 // An entry of the trail stays what it is, whoever sees it.
-func TestAnAuditEntryStaysWhatItIs(t *testing.T) {
+func TestAuditEntriesAreImmutable(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)

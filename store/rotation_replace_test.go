@@ -18,7 +18,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestReplacedDataKeysLoseNothing(t *testing.T) {
+func TestReplaceDataKeysKeepsEverySecret(t *testing.T) {
 	t.Parallel()
 	const providers, grants = 105, 102
 	d := storetest.New(t)
@@ -108,7 +108,7 @@ func TestReplacedDataKeysLoseNothing(t *testing.T) {
 }
 
 // A request asks for the data key before its transaction, and may be slow.
-func TestWhatIsSealedWithARetiredDataKeyIsFoundByTheNextRotation(t *testing.T) {
+func TestResealFindsSecretsSealedWithRetiredKey(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := sealing(t, d, kek1)
@@ -133,7 +133,7 @@ func TestWhatIsSealedWithARetiredDataKeyIsFoundByTheNextRotation(t *testing.T) {
 }
 
 // A change of something else carries over what is sealed, whichever key seals it.
-func TestAProviderIsResealedWhileItChanges(t *testing.T) {
+func TestResealDuringProviderUpdate(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := sealing(t, d, kek1)
@@ -174,7 +174,7 @@ func TestAProviderIsResealedWhileItChanges(t *testing.T) {
 	}
 }
 
-func TestRotationsAtOnceDoNotHarmEachOther(t *testing.T) {
+func TestConcurrentRotations(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	addZones(t, d, sealing(t, d, kek1), "zone-", 120)
@@ -200,7 +200,7 @@ func TestRotationsAtOnceDoNotHarmEachOther(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotOpenHoldsUpNoOtherZone(t *testing.T) {
+func TestRotationSkipsZonesThatDoNotDecrypt(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	addZones(t, d, sealing(t, d, kek1), "zone-", 6)

@@ -12,7 +12,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestEveryDataKeyIsRewrapped(t *testing.T) {
+func TestRewrapEveryDataKey(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	addZones(t, d, sealing(t, d, kek1), "eldest-", 100)
@@ -46,7 +46,7 @@ func TestEveryDataKeyIsRewrapped(t *testing.T) {
 	}
 }
 
-func TestARewrapThatIsBrokenOffIsResumed(t *testing.T) {
+func TestRewrapResumesAfterInterruption(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	addZones(t, d, sealing(t, d, kek1), "zone-", 250)
@@ -68,7 +68,7 @@ func TestARewrapThatIsBrokenOffIsResumed(t *testing.T) {
 }
 
 // Whoever seals holds the data key's row a little, so that it stays.
-func TestADataKeyThatARequestHoldsIsRewrappedAllTheSame(t *testing.T) {
+func TestRewrapDoesNotWaitForKeyShareLocks(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	addZones(t, d, sealing(t, d, kek1), "zone-", 3)
@@ -82,7 +82,7 @@ func TestADataKeyThatARequestHoldsIsRewrappedAllTheSame(t *testing.T) {
 }
 
 // What another rotation holds is not passed by: it may have been killed.
-func TestARewrapEndsOnlyWhenEveryDataKeyIsRewrapped(t *testing.T) {
+func TestRewrapWaitsForLockedDataKeys(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	addZones(t, d, sealing(t, d, kek1), "zone-", 3)

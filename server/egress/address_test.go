@@ -8,9 +8,9 @@ import (
 	"caracal.run/management/server/egress"
 )
 
-// TestAddressesThatAreNotPublic was written from the registries by hand, so that
+// TestNonPublicAddresses was written from the registries by hand, so that
 // a row that the table lacks or has mistyped is seen.
-func TestAddressesThatAreNotPublic(t *testing.T) {
+func TestNonPublicAddresses(t *testing.T) {
 	t.Parallel()
 	for name, addrs := range map[string][]string{
 		"this network":          {"0.0.0.0", "0.0.0.1", "0.255.255.255"},
@@ -52,8 +52,8 @@ func TestAddressesThatAreNotPublic(t *testing.T) {
 	}
 }
 
-// TestTheReasonIsTheNearest holds the rows that close nothing of their own.
-func TestTheReasonIsTheNearest(t *testing.T) {
+// TestReasonIsTheMostSpecificBlock holds the rows that close nothing of their own.
+func TestReasonIsTheMostSpecificBlock(t *testing.T) {
 	t.Parallel()
 	for reason, addrs := range map[string][]string{
 		"unspecified":     {"::"},
@@ -81,8 +81,8 @@ func TestTheReasonIsTheNearest(t *testing.T) {
 	}
 }
 
-// TestPublicNeighboursAreAdmitted holds every block to its size, by hand too.
-func TestPublicNeighboursAreAdmitted(t *testing.T) {
+// TestPublicNeighborsAreAllowed holds every block to its size, by hand too.
+func TestPublicNeighborsAreAllowed(t *testing.T) {
 	t.Parallel()
 	for _, addr := range []string{
 		"1.0.0.0",
@@ -114,9 +114,9 @@ func TestPublicNeighboursAreAdmitted(t *testing.T) {
 	}
 }
 
-// TestEveryBlockEndsWhereItSays looks at both ends of every row, inside and out:
+// TestBlockBoundaries looks at both ends of every row, inside and out:
 // what lies outside is public or is another row's.
-func TestEveryBlockEndsWhereItSays(t *testing.T) {
+func TestBlockBoundaries(t *testing.T) {
 	t.Parallel()
 	for _, row := range egress.Closed {
 		t.Run(row.String(), func(t *testing.T) {
@@ -149,9 +149,9 @@ func TestEveryBlockEndsWhereItSays(t *testing.T) {
 	}
 }
 
-// TestNothingThatGoCallsLocalIsPublic walks through the address space in steps
+// TestLocalAddressesAreNotPublic walks through the address space in steps
 // and holds the table against what net/netip knows.
-func TestNothingThatGoCallsLocalIsPublic(t *testing.T) {
+func TestLocalAddressesAreNotPublic(t *testing.T) {
 	t.Parallel()
 	check := func(addr netip.Addr) {
 		if egress.Public(addr) == nil && !plainlyPublic(addr) {

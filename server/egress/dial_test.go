@@ -15,7 +15,7 @@ import (
 	"caracal.run/management/server/egress"
 )
 
-func TestRefusedURLsAreNotLookedUp(t *testing.T) {
+func TestDeniedURLsAreNotResolved(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	for url, want := range map[string]error{
@@ -39,7 +39,7 @@ func TestRefusedURLsAreNotLookedUp(t *testing.T) {
 	r.expectDialled(t)
 }
 
-func TestOneAddressThatIsNotPublicSpoilsTheAnswer(t *testing.T) {
+func TestOneNonPublicAddressDeniesTheHost(t *testing.T) {
 	t.Parallel()
 	for _, blockedPrefixes := range []string{
 		"127.0.0.1", "10.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "255.255.255.255",
@@ -72,9 +72,9 @@ func TestOneAddressThatIsNotPublicSpoilsTheAnswer(t *testing.T) {
 	})
 }
 
-// TestChangingAnswersAreNotBelieved is DNS rebinding: the name leads to a public
+// TestDNSRebinding is DNS rebinding: the name leads to a public
 // address when it is checked, and to us when it is used.
-func TestChangingAnswersAreNotBelieved(t *testing.T) {
+func TestDNSRebinding(t *testing.T) {
 	t.Parallel()
 	var lookUps atomic.Int64
 	r := newRig(t, func(http.ResponseWriter, *http.Request) {}, func(o *egress.Options) {
@@ -97,8 +97,8 @@ func TestChangingAnswersAreNotBelieved(t *testing.T) {
 	r.expectDialled(t, "93.184.215.14:443")
 }
 
-// TestMappedAnswersAreDialledAsIPv4 because net.Resolver writes the hosts file so.
-func TestMappedAnswersAreDialledAsIPv4(t *testing.T) {
+// TestMappedAddressesAreDialedAsIPv4 because net.Resolver writes the hosts file so.
+func TestMappedAddressesAreDialedAsIPv4(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(http.ResponseWriter, *http.Request) {}, answers(netip.MustParseAddr("::ffff:93.184.215.14")))
 	if _, err := r.Do(t.Context(), post("https://token.example.com/")); err != nil {
@@ -107,8 +107,8 @@ func TestMappedAnswersAreDialledAsIPv4(t *testing.T) {
 	r.expectDialled(t, "93.184.215.14:443")
 }
 
-// TestTheSocketIsCheckedToo dials as production does, beyond all the other rules.
-func TestTheSocketIsCheckedToo(t *testing.T) {
+// TestControlChecksTheSocketAddress dials as production does, beyond all the other rules.
+func TestControlChecksTheSocketAddress(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -130,7 +130,7 @@ func TestTheSocketIsCheckedToo(t *testing.T) {
 	}
 }
 
-func TestTheNextAddressIsTriedInTime(t *testing.T) {
+func TestNextAddressIsTriedWithinTheTimeout(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(http.ResponseWriter, *http.Request) {}, answers(there, here), func(o *egress.Options) {
 		dial := o.Dial
@@ -150,7 +150,7 @@ func TestTheNextAddressIsTriedInTime(t *testing.T) {
 	r.expectDialled(t, "[2606:2800:21f:cb07:6820:80da:af6b:8b2c]:443", "93.184.215.14:443")
 }
 
-func TestFewAddressesAreTried(t *testing.T) {
+func TestAtMostEightAddressesAreTried(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil, answers(slices.Repeat([]netip.Addr{here}, 100)...), func(o *egress.Options) {
 		o.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("refused") }

@@ -15,7 +15,7 @@ import (
 	"caracal.run/management/server/egress"
 )
 
-func TestFailuresOnTheWay(t *testing.T) {
+func TestFailureKinds(t *testing.T) {
 	t.Parallel()
 	gone := errors.New("no route to 10.1.2.3 from 10.1.2.4")
 	// plain says this without TLS, once it has heard something, and hangs up.
@@ -94,7 +94,7 @@ func TestFailuresOnTheWay(t *testing.T) {
 	}
 }
 
-func TestEverythingEndsInTime(t *testing.T) {
+func TestTimeout(t *testing.T) {
 	t.Parallel()
 	const timeout = 250 * time.Millisecond
 	tests := []struct {
@@ -143,7 +143,7 @@ func TestEverythingEndsInTime(t *testing.T) {
 	}
 }
 
-func TestTheCallersContextIsHonoured(t *testing.T) {
+func TestCallerContext(t *testing.T) {
 	t.Parallel()
 	asked := make(chan struct{}, 1)
 	r := newRig(t, func(_ http.ResponseWriter, q *http.Request) {

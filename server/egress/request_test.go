@@ -47,7 +47,7 @@ func TestDoSendsTheRequestToTheResolvedAddress(t *testing.T) {
 	r.expectDialled(t, "93.184.215.14:8443")
 }
 
-func TestCallsShareNothing(t *testing.T) {
+func TestRequestsShareNoState(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	peers := map[string]bool{}
@@ -75,7 +75,7 @@ func TestCallsShareNothing(t *testing.T) {
 	}
 }
 
-func TestTheLargestBodyIsRead(t *testing.T) {
+func TestBodyOfMaximumSizeIsRead(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 100)) },
 		func(o *egress.Options) { o.MaxBody = 100 })
@@ -84,8 +84,8 @@ func TestTheLargestBodyIsRead(t *testing.T) {
 	}
 }
 
-// TestCompressedBodiesStayCompressed so that a small answer cannot unfold.
-func TestCompressedBodiesStayCompressed(t *testing.T) {
+// TestCompressedBodiesAreNotDecompressed so that a small answer cannot unfold.
+func TestCompressedBodiesAreNotDecompressed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
@@ -96,7 +96,7 @@ func TestCompressedBodiesStayCompressed(t *testing.T) {
 	}
 }
 
-func TestRedirectsAreAnswers(t *testing.T) {
+func TestRedirectsAreNotFollowed(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{300, 301, 302, 303, 304, 307, 308} {
 		for _, location := range []string{"/again", "https://elsewhere.example.com/", "http://169.254.169.254/latest/meta-data/", "https://127.0.0.1/"} {
@@ -121,7 +121,7 @@ func TestRedirectsAreAnswers(t *testing.T) {
 	}
 }
 
-func TestProxiesOfTheEnvironmentAreIgnored(t *testing.T) {
+func TestEnvironmentProxiesAreIgnored(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(http.ResponseWriter, *http.Request) {})
 	if _, err := r.Do(t.Context(), post("https://token.example.com/")); err != nil {
@@ -133,7 +133,7 @@ func TestProxiesOfTheEnvironmentAreIgnored(t *testing.T) {
 	}
 }
 
-func TestOldTLSIsRefused(t *testing.T) {
+func TestOldTLSVersionsAreRejected(t *testing.T) {
 	t.Parallel()
 	for version, want := range map[uint16]egress.Kind{tls.VersionTLS11: egress.TLSFailed, tls.VersionTLS12: "", tls.VersionTLS13: ""} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	}
 }
 
-func TestProbeSendsNothingSecret(t *testing.T) {
+func TestProbeSendsNoSecret(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{200, 302, 400, 401, 404, 405, 500} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
@@ -169,9 +169,9 @@ func TestProbeSendsNothingSecret(t *testing.T) {
 	}
 }
 
-// TestErrorsKeepSecrets holds both what the log and what the caller sees against
+// TestErrorsContainNoSecret holds both what the log and what the caller sees against
 // the secret parts of a URL, and what the caller sees against our network too.
-func TestErrorsKeepSecrets(t *testing.T) {
+func TestErrorsContainNoSecret(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil, func(o *egress.Options) {
 		o.Resolver = resolver(func(context.Context, string, string) ([]netip.Addr, error) {
@@ -201,7 +201,7 @@ func TestErrorsKeepSecrets(t *testing.T) {
 	}
 }
 
-func TestEveryKindHasASentence(t *testing.T) {
+func TestEveryErrorKindHasDetail(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []egress.Kind{
 		egress.InvalidURL, egress.NotHTTPS, egress.HasUserinfo, egress.HostNotAName, egress.HostNotAllowed, egress.NotResolved, egress.AddressNotPublic,

@@ -103,9 +103,9 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestNoAddressIsAHost tries the ways to write an address that some parser or
+// TestHostMustNotBeAnAddress tries the ways to write an address that some parser or
 // resolver somewhere reads as one. Each stands in the allow-list too.
-func TestNoAddressIsAHost(t *testing.T) {
+func TestHostMustNotBeAnAddress(t *testing.T) {
 	t.Parallel()
 	for name, hosts := range map[string][]string{
 		"dotted":             {"127.0.0.1", "10.0.0.1", "169.254.169.254", "255.255.255.255", "0.0.0.0", "8.8.8.8"},

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { storetest.Main(m) }
 const stream = "caracal.sessions.revoke"
 
 // The two worked examples of contract/events.md §4, letter by letter.
-func TestSignMatchesTheContract(t *testing.T) {
+func TestSignTestVectors(t *testing.T) {
 	t.Parallel()
 	key, err := hex.DecodeString("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f")
 	if err != nil {
@@ -119,7 +119,7 @@ func eventually(t *testing.T, what string, happened func() bool) {
 	}
 }
 
-func TestAnEntryIsSignedOverWhatIsInIt(t *testing.T) {
+func TestEntriesAreSignedOverTheirFields(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	id := b.Event("z", stream)
@@ -137,7 +137,7 @@ func TestAnEntryIsSignedOverWhatIsInIt(t *testing.T) {
 	}
 }
 
-func TestWithoutAKeyNothingIsSigned(t *testing.T) {
+func TestEntriesAreUnsignedWithoutKey(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *outbox.Config) { c.Key = nil })
 	b.Event("z", stream)
@@ -151,7 +151,7 @@ func TestWithoutAKeyNothingIsSigned(t *testing.T) {
 	}
 }
 
-func TestEventsArriveInTheOrderOfSeqAndOnce(t *testing.T) {
+func TestEventsArriveOnceInSeqOrder(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	var want []string
@@ -168,7 +168,7 @@ func TestEventsArriveInTheOrderOfSeqAndOnce(t *testing.T) {
 	}
 }
 
-func TestARefusedEventMakesItsZoneWaitThenIsDeadAndTheZoneGoesOn(t *testing.T) {
+func TestRejectedEventPausesZoneUntilDeadLettered(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.redis.Set(t.Context(), "no.stream", "a string", 0)
@@ -187,7 +187,7 @@ func TestARefusedEventMakesItsZoneWaitThenIsDeadAndTheZoneGoesOn(t *testing.T) {
 	}
 }
 
-func TestRedisAwayCountsAgainstNobody(t *testing.T) {
+func TestUnavailableRedisCountsNoAttempt(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	// A Redis of our own, to be stopped.
@@ -221,7 +221,7 @@ func TestRedisAwayCountsAgainstNobody(t *testing.T) {
 	}
 }
 
-func TestAFullRedisCountsAgainstNobody(t *testing.T) {
+func TestFullRedisCountsNoAttempt(t *testing.T) {
 	t.Parallel()
 	servers, err := private.Start(t.Context(), private.Options{})
 	if err != nil {
@@ -246,7 +246,7 @@ func TestAFullRedisCountsAgainstNobody(t *testing.T) {
 
 // A Redis that refuses the connection itself gives no reply to any command,
 // which is not the same as a reply without an error.
-func TestARedisThatRefusesTheConnectionHasTakenNothing(t *testing.T) {
+func TestRefusedRedisConnectionPublishesNothing(t *testing.T) {
 	t.Parallel()
 	servers, err := private.Start(t.Context(), private.Options{})
 	if err != nil {
@@ -275,7 +275,7 @@ func TestARedisThatRefusesTheConnectionHasTakenNothing(t *testing.T) {
 
 // A stream that Redis refuses holds its zone for a few tries, however many
 // events go there.
-func TestManyRefusedEventsDieTogether(t *testing.T) {
+func TestRejectedEventsAreDeadLetteredTogether(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *outbox.Config) { c.Batch = 100 })
 	b.redis.Set(t.Context(), "no.stream", "a string", 0)
@@ -289,7 +289,7 @@ func TestManyRefusedEventsDieTogether(t *testing.T) {
 	})
 }
 
-func TestDispatchedEventsArePurgedAfterTheRetentionAndNothingElse(t *testing.T) {
+func TestDispatchedEventsArePurgedAfterRetention(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, dispatched_at) SELECT 'z', 'old-' || n, 's', '{}', 'r', now() - interval '2 hours' FROM generate_series(1, 2500) AS n`)
@@ -313,7 +313,7 @@ func (b *bench) run(t *testing.T) (stop func()) {
 	return stop
 }
 
-func TestOneOfTwoPublishersLeadsAndTheOtherTakesOver(t *testing.T) {
+func TestLeaderElectionAndTakeover(t *testing.T) {
 	t.Parallel()
 	db, url := storetest.New(t), storetest.RedisURL(t)
 	one, two := newReplica(t, db, url), newReplica(t, db, url)
@@ -333,7 +333,7 @@ func TestOneOfTwoPublishersLeadsAndTheOtherTakesOver(t *testing.T) {
 	}
 }
 
-func TestALostLeadIsTakenUpAgain(t *testing.T) {
+func TestLeadershipIsReacquired(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run(t)
@@ -344,7 +344,7 @@ func TestALostLeadIsTakenUpAgain(t *testing.T) {
 	eventually(t, "it publishes again", func() bool { return len(b.arrived(stream)) == 1 })
 }
 
-func TestWhatIsPendingLeavesBeforeThePublisherStops(t *testing.T) {
+func TestPendingEventsArePublishedBeforeShutdown(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *outbox.Config) { c.PollInterval = time.Hour })
 	stop := b.run(t)
