@@ -20,10 +20,18 @@ import (
 // the answer.
 const statusClientClosedRequest = 499
 
-// Log answers an error, writes one line a request, and has an authenticated
-// caller's refusal recorded. Neither query nor body nor header is logged: they
-// may hold secrets.
-func Log(log *slog.Logger, observe func(operation string, status int, deniedRequest code.Code, duration time.Duration), onDenied func(store.Cause, string)) echo.MiddlewareFunc {
+// A DeniedRequest is a request of an authenticated caller that got a 4xx
+// response, as the audit log records it.
+type DeniedRequest struct {
+	Cause                store.Cause
+	Zone                 string // in the path; "" if it names none
+	EntityKind, EntityID string // that the path names; "" if it names none
+}
+
+// Log writes the response of an error and one log line per request, and reports
+// denied requests of authenticated callers to onDenied. It logs neither query,
+// body nor headers: they may contain secrets.
+func Log(log *slog.Logger, observe func(operation string, status int, deniedRequest code.Code, duration time.Duration), onDenied func(DeniedRequest)) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			start := time.Now()
@@ -48,9 +56,11 @@ func Log(log *slog.Logger, observe func(operation string, status int, deniedRequ
 			}
 			observe(operation, status, deniedRequest, duration)
 			if status >= 400 && status < statusClientClosedRequest && info.Token != nil {
-				cause := info.Cause()
-				cause.Status = status
-				onDenied(cause, c.Param("zoneId"))
+				denied := DeniedRequest{Cause: info.Cause()}
+				denied.Cause.Status = status
+				denied.Zone, _ = pathParam(c, "zoneId")
+				denied.EntityKind, denied.EntityID = info.Operation.entity(c)
+				onDenied(denied)
 			}
 			level := logLevel(status, err)
 			if !log.Enabled(r.Context(), level) {

@@ -24,6 +24,10 @@ type Operation struct {
 
 	isPublic, global, write, inZone bool
 
+	// The entity that a request is about: the last path parameter, and the
+	// literal segment before it; "" if the path has no parameter.
+	entityKind, entityParam string
+
 	route         *routers.Route
 	path, query   openapi3.Parameters
 	body          *openapi3.Schema // nil: takes none
@@ -54,6 +58,18 @@ func (o *Operations) find(c echo.Context) (_ *Operation, misrouted error) {
 		return nil, echo.ErrNotFound
 	}
 	return found, nil
+}
+
+// entity returns the kind and the id of the entity that a request is about; "" if
+// it is about none, or if the path parameter is not an id.
+func (o *Operation) entity(c echo.Context) (kind, id string) {
+	if o == nil || o.entityParam == "" {
+		return "", ""
+	}
+	if id, err := pathParam(c, o.entityParam); err == nil && IsID(id) {
+		return o.entityKind, id
+	}
+	return "", ""
 }
 
 func (o *Operation) public() bool { return o != nil && o.isPublic }
@@ -91,6 +107,12 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	}
 	if strings.HasPrefix(path, "/v1/zones/{") && !o.inZone {
 		return nil, fmt.Errorf("the zone in %s must be called zoneId, or nobody checks it", path)
+	}
+	segments := strings.Split(path, "/")
+	for i, segment := range segments {
+		if name := pathParameter.FindStringSubmatch(segment); name != nil {
+			o.entityKind, o.entityParam = segments[i-1], name[1]
+		}
 	}
 	for status := range op.Responses.Map() {
 		if n, err := strconv.Atoi(status); err == nil && n < 300 {
