@@ -71,7 +71,7 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	for _, p := range o.path {
 		value, err := pathParam(c, p.Value.Name)
 		if err != nil {
-			return code.InvalidParams.At("is not properly percent-encoded", p.Value.Name)
+			return code.InvalidParams.At(percentEncoding, p.Value.Name)
 		}
 		schema := p.Value.Schema.Value
 		if schema.Pattern == idPattern && IsID(value) {
@@ -89,7 +89,7 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return code.InvalidQuery.At("is not properly encoded")
+		return code.InvalidQuery.At(percentEncoding)
 	}
 	RequestInfoFrom(r.Context()).Query = query
 	input := &openapi3filter.RequestValidationInput{
@@ -99,14 +99,16 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	for _, p := range o.query {
 		values := query[p.Value.Name]
 		if len(values) > 1 && !p.Value.Schema.Value.Type.Is("array") {
-			return code.InvalidQuery.At("is there more than once", p.Value.Name)
+			return code.InvalidQuery.At("must not be repeated", p.Value.Name)
 		}
 		for _, v := range values {
-			if strings.ContainsRune(v, 0) || !utf8.ValidString(v) {
-				return code.InvalidQuery.At("is not text", p.Value.Name)
-			}
-			if v == "" {
-				return code.InvalidQuery.At("is empty", p.Value.Name)
+			switch {
+			case !utf8.ValidString(v):
+				return code.InvalidQuery.At(notUTF8, p.Value.Name)
+			case strings.ContainsRune(v, 0):
+				return code.InvalidQuery.At(nulCharacter, p.Value.Name)
+			case v == "":
+				return code.InvalidQuery.At("must not be empty", p.Value.Name)
 			}
 		}
 		if err := openapi3filter.ValidateParameter(r.Context(), input, p.Value); err != nil {
@@ -120,7 +122,7 @@ func (o *Operation) checkParameters(c echo.Context) error {
 func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, err error) {
 	contentType := r.Header.Get("Content-Type")
 	if r.ContentLength == 0 && contentType == "" {
-		return nil, nil, o.invalidBody.At("is missing")
+		return nil, nil, o.invalidBody.At("is required")
 	}
 	if media, _, err := mime.ParseMediaType(contentType); err != nil || media != "application/json" {
 		return nil, nil, code.UnsupportedMediaType
@@ -166,7 +168,7 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 // decode reads exactly one JSON value.
 func decode(text []byte) (any, error) {
 	if !utf8.Valid(text) {
-		return nil, code.InvalidJSON.At("is not UTF-8")
+		return nil, code.InvalidJSON.At(notUTF8)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
@@ -175,7 +177,7 @@ func decode(text []byte) (any, error) {
 		return nil, code.InvalidJSON.At(jsonErrorMessage(err))
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, code.InvalidJSON.At("goes on after its end")
+		return nil, code.InvalidJSON.At("must be a single JSON value")
 	}
 	return value, nil
 }
@@ -184,29 +186,36 @@ func jsonErrorMessage(err error) string {
 	var syntax *json.SyntaxError
 	switch {
 	case errors.As(err, &syntax):
-		return fmt.Sprintf("%s, at byte %d", syntax, syntax.Offset)
+		return fmt.Sprintf("%s at byte %d", syntax, syntax.Offset)
 	case errors.Is(err, io.EOF):
-		return "is empty"
+		return "must not be empty"
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "ends too early"
+		return "is truncated"
 	}
-	return "cannot be read"
+	return "must be JSON"
 }
 
-const tooDeep = "is nested too deep"
+const (
+	maxDepth = 64 // of arrays and objects in each other
+
+	percentEncoding = "must be percent-encoded"
+	notUTF8         = "must be UTF-8"
+	nulCharacter    = "must not contain a NUL character"
+)
+
+var tooDeep = fmt.Sprintf("must not be nested deeper than %d levels", maxDepth)
 
 // sanitize finds what no schema can refuse: text that Postgres cannot keep, and
 // nesting that nobody means. And it writes whole numbers plainly: to JSON Schema
 // 60.0 and 6e1 are integers like 60.
 func sanitize(value any, depth int) (_ any, path []string, message string) {
-	const maxDepth = 64
 	if depth > maxDepth {
 		return nil, nil, tooDeep
 	}
 	switch v := value.(type) {
 	case string:
 		if strings.ContainsRune(v, 0) {
-			return nil, nil, "contains a NUL character"
+			return nil, nil, nulCharacter
 		}
 	case json.Number:
 		return canonicalNumber(v), nil, ""
@@ -219,7 +228,7 @@ func sanitize(value any, depth int) (_ any, path []string, message string) {
 	case map[string]any:
 		for key, member := range v {
 			if strings.ContainsRune(key, 0) {
-				return nil, nil, "has a member whose name contains a NUL character"
+				return nil, nil, "must not contain a field name with a NUL character"
 			}
 			if v[key], path, message = sanitize(member, depth+1); message != "" {
 				return nil, append([]string{key}, path...), message
@@ -239,46 +248,4 @@ func canonicalNumber(n json.Number) json.Number {
 		return n
 	}
 	return json.Number(strconv.FormatInt(int64(f), 10))
-}
-
-// withIssues says what is wrong with which member, as the schema found it. Its
-// messages quote the promise, never the value.
-func withIssues(deniedRequest code.Code, err error, at ...string) error {
-	full := &code.Error{Code: deniedRequest}
-	collectIssues(full, err, at)
-	return full
-}
-
-func collectIssues(into *code.Error, err error, at []string) {
-	var many openapi3.MultiError
-	if errors.As(err, &many) {
-		for _, one := range many {
-			collectIssues(into, one, at)
-		}
-		return
-	}
-	message, path := "is not what it must be", at
-	var schema *openapi3.SchemaError
-	var parse *openapi3filter.ParseError
-	switch {
-	case errors.As(err, &schema):
-		path = append(append([]string{}, at...), schema.JSONPointer()...)
-		message = schema.Reason
-		if member, found := unknownField(schema); found {
-			path, message = append(path, member), "is not a member that this operation knows"
-		}
-	case errors.As(err, &parse):
-		message = "is not a number"
-	}
-	into.Issues = append(into.Issues, code.Issue{Path: path, Message: message})
-}
-
-// unknownField cuts a member's name out of the reason: kin-openapi says it
-// nowhere else.
-func unknownField(e *openapi3.SchemaError) (string, bool) {
-	name, found := strings.CutPrefix(e.Reason, `property "`)
-	if !found {
-		return "", false
-	}
-	return strings.CutSuffix(name, `" is unsupported`)
 }

@@ -361,7 +361,7 @@ func TestAConfigurationAndItsRefusalAreBounded(t *testing.T) {
 		t.Errorf("%d bytes: %v", len(largest), err)
 	}
 	_, err := provider.Check(provider.APIKey, json.RawMessage(largest+" "))
-	if err == nil || err.Error() != "api_key provider config is larger than 65536 bytes" {
+	if err == nil || err.Error() != "api_key provider config must be at most 65536 bytes" {
 		t.Errorf("more: %v", err)
 	}
 	keys := `{"` + strings.Repeat("é", 100) + `":1`

@@ -50,7 +50,7 @@ func check(kind Kind, config json.RawMessage, sealed func(key string) bool) (*va
 		return nil, err
 	}
 	if len(config) > mostBytes {
-		return nil, d.refuse(ruleRow{message: fmt.Sprintf("is larger than %d bytes", mostBytes)})
+		return nil, d.refuse(ruleRow{message: fmt.Sprintf("must be at most %d bytes", mostBytes)})
 	}
 	members := kind.Fields()
 	find := func(key string) int { return slices.IndexFunc(members, func(m Field) bool { return m.Name == key }) }

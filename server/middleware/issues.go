@@ -1,0 +1,126 @@
+package middleware
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+
+	"caracal.run/management/gen/code"
+)
+
+// messages are what an issue says of a value that breaks a keyword of its schema,
+// by kin-openapi's name of the keyword. Each reads after the field's name, and
+// none quotes the value, which may be secret.
+var messages = map[string]func(*openapi3.Schema) string{
+	"type":       typeMessage,
+	"nullable":   func(*openapi3.Schema) string { return "must not be null" },
+	"enum":       enumMessage,
+	"minLength":  minLengthMessage,
+	"maxLength":  func(s *openapi3.Schema) string { return "must be at most " + count(*s.MaxLength, "character") },
+	"pattern":    func(s *openapi3.Schema) string { return "must match the pattern " + s.Pattern },
+	"format":     formatMessage,
+	"minimum":    func(s *openapi3.Schema) string { return "must be at least " + number(*s.Min) },
+	"maximum":    func(s *openapi3.Schema) string { return "must be at most " + number(*s.Max) },
+	"minItems":   func(s *openapi3.Schema) string { return "must have at least " + count(s.MinItems, "item") },
+	"maxItems":   func(s *openapi3.Schema) string { return "must have at most " + count(*s.MaxItems, "item") },
+	"required":   func(*openapi3.Schema) string { return "is required" },
+	"properties": func(*openapi3.Schema) string { return "unknown field" }, // additionalProperties: false
+	"anyOf":      func(*openapi3.Schema) string { return "must match one of the allowed schemas" },
+}
+
+func typeMessage(s *openapi3.Schema) string {
+	switch {
+	case s.Type.Is(openapi3.TypeArray), s.Type.Is(openapi3.TypeObject), s.Type.Is(openapi3.TypeInteger):
+		return "must be an " + s.Type.Slice()[0]
+	}
+	return "must be a " + strings.Join(s.Type.Slice(), " or a ")
+}
+
+func enumMessage(s *openapi3.Schema) string {
+	values := make([]string, len(s.Enum))
+	for i, value := range s.Enum {
+		values[i] = fmt.Sprint(value)
+	}
+	if len(values) == 1 {
+		return "must be " + values[0]
+	}
+	return "must be one of " + strings.Join(values, ", ")
+}
+
+func minLengthMessage(s *openapi3.Schema) string {
+	if s.MinLength == 1 {
+		return "must not be empty"
+	}
+	return "must be at least " + count(s.MinLength, "character")
+}
+
+func formatMessage(s *openapi3.Schema) string {
+	switch s.Format {
+	case "int32":
+		return "must be a 32-bit integer"
+	case "int64":
+		return "must be a 64-bit integer"
+	}
+	return "must be a valid " + s.Format
+}
+
+// number writes a number without an exponent.
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+func count(n uint64, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return strconv.FormatUint(n, 10) + " " + noun
+}
+
+// withIssues translates an error of kin-openapi to issues of an error code. Path
+// leads to the value that was validated.
+func withIssues(errCode code.Code, err error, path ...string) error {
+	full := &code.Error{Code: errCode}
+	addIssues(full, err, path)
+	return full
+}
+
+func addIssues(full *code.Error, err error, path []string) {
+	var several openapi3.MultiError // also of the schemas in an allOf
+	if errors.As(err, &several) {
+		for _, one := range several {
+			addIssues(full, one, path)
+		}
+		return
+	}
+	issue := code.Issue{Path: path, Message: "is invalid"}
+	var invalid *openapi3.SchemaError
+	var unparsed *openapi3filter.ParseError
+	var request *openapi3filter.RequestError
+	switch {
+	case errors.As(err, &invalid):
+		issue.Path = append(append([]string{}, path...), invalid.JSONPointer()...)
+		if name, ok := unknownField(invalid); ok {
+			issue.Path = append(issue.Path, name)
+		}
+		if message := messages[invalid.SchemaField]; message != nil {
+			issue.Message = message(invalid.Schema)
+		}
+	case errors.As(err, &unparsed) && errors.As(err, &request):
+		issue.Message = typeMessage(request.Parameter.Schema.Value)
+	}
+	full.Issues = append(full.Issues, issue)
+}
+
+// unknownField returns the name of an unknown field. It cuts it out of the reason,
+// as kin-openapi has it nowhere else.
+func unknownField(e *openapi3.SchemaError) (name string, ok bool) {
+	quoted, found := strings.CutPrefix(e.Reason, "property ")
+	quoted, unsupported := strings.CutSuffix(quoted, " is unsupported")
+	if !found || !unsupported {
+		return "", false
+	}
+	name, err := strconv.Unquote(quoted)
+	return name, err == nil
+}
