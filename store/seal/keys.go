@@ -14,19 +14,19 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// Keys are the key-encryption keys of a service: the first wraps, and all
-// unwrap. A data key that names a key which is not among them makes them look
-// at their source again, so that a file may be changed while the service runs.
+// Keys is the keyring of a service's key-encryption keys: the first key wraps data
+// keys, all of them unwrap. It reloads its source when a data key is wrapped by a
+// key that it does not have, so a key file can change while the service runs.
 //
-// Wrap and Unwrap are all that the rest of the house asks of them: a service
-// that keeps its keys elsewhere would stand behind these two.
+// Only Wrap and Unwrap use the key bytes: to support an external key management
+// service, call it in these two.
 type Keys struct {
 	source func() (string, error)
 
 	mu      sync.Mutex
 	ring    []key
-	reading int // counts the times that the source was read
-	read    int // of which the ring is
+	started int // number of the last reload that started
+	applied int // number of the reload that ring is from
 }
 
 type key struct {
@@ -34,7 +34,7 @@ type key struct {
 	cipherKey
 }
 
-// A Wrapped data key can be kept anywhere.
+// A Wrapped is a data key encrypted by a key-encryption key. It is safe to store.
 type Wrapped struct {
 	Zone   string
 	Number int32
@@ -42,8 +42,9 @@ type Wrapped struct {
 	Bytes  []byte
 }
 
-// Load reads the keys from their source: one or more keys of 32 bytes in
-// hexadecimal, separated by commas or white space, the one that wraps first.
+// Load reads the keys from a source: one or more keys of 32 bytes in hexadecimal,
+// separated by commas or white space. The first one wraps. An error does not
+// quote what the source contains.
 func Load(source func() (string, error)) (*Keys, error) {
 	k := &Keys{source: source}
 	if err := k.Reload(); err != nil {
@@ -52,12 +53,12 @@ func Load(source func() (string, error)) (*Keys, error) {
 	return k, nil
 }
 
-// Reload reads the source again. If that fails, the keys stay what they are. A
-// key that the source has no more goes on unwrapping until the process ends.
+// Reload reads the source again. If that fails, the keys remain unchanged. A key
+// that was removed from the source can still unwrap until the process ends.
 func (k *Keys) Reload() error {
 	k.mu.Lock()
-	k.reading++
-	reading := k.reading
+	k.started++
+	number := k.started
 	k.mu.Unlock()
 	text, err := k.source()
 	if err != nil {
@@ -69,12 +70,12 @@ func (k *Keys) Reload() error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if reading < k.read { // somebody began later and was faster
+	if number < k.applied { // a reload that started later has already finished
 		return nil
 	}
-	k.read = reading
+	k.applied = number
 	for _, old := range k.ring {
-		if !slices.ContainsFunc(ring, func(one key) bool { return one.id == old.id }) {
+		if !slices.ContainsFunc(ring, func(k key) bool { return k.id == old.id }) {
 			ring = append(ring, old)
 		}
 	}
@@ -82,11 +83,11 @@ func (k *Keys) Reload() error {
 	return nil
 }
 
-// parse never quotes what it reads.
+// parse parses the keys. Its errors name a key by its position and never quote it.
 func parse(text string) ([]key, error) {
 	words := strings.FieldsFunc(text, func(r rune) bool { return r == ',' || strings.ContainsRune(" \t\r\n", r) })
 	if len(words) == 0 {
-		return nil, errors.New("has no key")
+		return nil, errors.New("must contain at least one key")
 	}
 	var ring []key
 	for i, word := range words {
@@ -97,46 +98,47 @@ func parse(text string) ([]key, error) {
 		if [chacha20poly1305.KeySize]byte(bytes) == [chacha20poly1305.KeySize]byte{} {
 			return nil, fmt.Errorf("key %d is all zeros", i+1)
 		}
-		one := key{id: idOf(bytes), cipherKey: newCipherKey(bytes)}
-		if slices.ContainsFunc(ring, func(k key) bool { return k.id == one.id }) {
-			return nil, fmt.Errorf("key %d is there twice", i+1)
+		parsed := key{id: keyID(bytes), cipherKey: newCipherKey(bytes)}
+		if slices.ContainsFunc(ring, func(k key) bool { return k.id == parsed.id }) {
+			return nil, fmt.Errorf("key %d is a duplicate", i+1)
 		}
-		ring = append(ring, one)
+		ring = append(ring, parsed)
 	}
 	return ring, nil
 }
 
-// idOf names a key after what it is, so that a wrong key cannot have the right
-// name.
-func idOf(bytes []byte) string {
+// keyID derives a key's id from its bytes, so that a wrong key cannot have the
+// right id.
+func keyID(bytes []byte) string {
 	digest := sha256.Sum256(append([]byte("caracal:kek:id:"), bytes...))
 	return hex.EncodeToString(digest[:8])
 }
 
-// Current is the id of the key that wraps.
+// Current returns the id of the key that wraps.
 func (k *Keys) Current() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.ring[0].id
 }
 
-// Missing is which of some ids belong to none of the keys.
+// Missing returns those of the given ids that belong to none of the keys, after
+// reloading the source if necessary.
 func (k *Keys) Missing(ids []string) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { _, err := k.byID(id); return err == nil })
 }
 
-// NewDataKey makes a zone's data key and wraps it with what the source has first
-// now: once a rotation has begun, nobody adds to what it has to do. If the source
-// cannot be read, the keys stay what they are.
+// NewDataKey creates a data key for a zone and wraps it. It reloads the source
+// first, so that no replica wraps with an old key once a rotation has started. If
+// the source cannot be read, the current key wraps.
 func (k *Keys) NewDataKey(zone string, number int32) (DataKey, Wrapped) {
 	_ = k.Reload()
 	bytes := make([]byte, chacha20poly1305.KeySize)
 	_, _ = rand.Read(bytes) // never fails (crypto/rand)
-	made := DataKey{Number: number, zone: zone, cipherKey: newCipherKey(bytes)}
-	return made, k.Wrap(made)
+	created := DataKey{Number: number, zone: zone, cipherKey: newCipherKey(bytes)}
+	return created, k.Wrap(created)
 }
 
-// Wrap wraps a data key under the current key.
+// Wrap wraps a data key with the current key.
 func (k *Keys) Wrap(d DataKey) Wrapped {
 	k.mu.Lock()
 	current := k.ring[0]
@@ -144,19 +146,19 @@ func (k *Keys) Wrap(d DataKey) Wrapped {
 	w := Wrapped{Zone: d.zone, Number: d.Number, KEKID: current.id}
 	_, bytes := d.cipherKey()
 	aead, _ := current.cipherKey()
-	w.Bytes = seal(aead, bytes, w.bind())
+	w.Bytes = seal(aead, bytes, w.additionalData())
 	return w
 }
 
-// Unwrap is the data key that was wrapped. The error names the key-encryption
-// key that is missing.
+// Unwrap returns the data key that was wrapped. It returns an error that names the
+// key-encryption key if that is missing, and otherwise one that wraps [ErrDecrypt].
 func (k *Keys) Unwrap(w Wrapped) (DataKey, error) {
-	by, err := k.byID(w.KEKID)
+	kek, err := k.byID(w.KEKID)
 	if err != nil {
 		return DataKey{}, fmt.Errorf("data key %d of zone %s: %w", w.Number, w.Zone, err)
 	}
-	aead, _ := by.cipherKey()
-	bytes, err := open(aead, w.Bytes, w.bind())
+	aead, _ := kek.cipherKey()
+	bytes, err := open(aead, w.Bytes, w.additionalData())
 	if err == nil && len(bytes) != chacha20poly1305.KeySize {
 		err = ErrDecrypt
 	}
@@ -166,38 +168,39 @@ func (k *Keys) Unwrap(w Wrapped) (DataKey, error) {
 	return DataKey{Number: w.Number, zone: w.Zone, cipherKey: newCipherKey(bytes)}, nil
 }
 
-func (w Wrapped) bind() []byte {
-	return additionalData("data key", w.Zone, strconv.Itoa(int(w.Number)), w.KEKID)
+func (w Wrapped) additionalData() []byte {
+	return lengthPrefixed("data key", w.Zone, strconv.Itoa(int(w.Number)), w.KEKID)
 }
 
-// byID is one of the keys. One that is not among them is looked for at the
-// source, however recently somebody looked: another replica may have learnt of it
-// first, and a request must not fail for that.
+// byID returns the key with the given id. If the ring lacks it, byID reloads the
+// source, however recent the last reload is: another replica can have loaded a new
+// key earlier, and a request must not fail because of that.
 func (k *Keys) byID(id string) (key, error) {
-	if one, found := k.find(id); found {
-		return one, nil
+	if found, ok := k.find(id); ok {
+		return found, nil
 	}
-	failed := k.Reload()
-	if one, found := k.find(id); found {
-		return one, nil
+	reloadErr := k.Reload()
+	if found, ok := k.find(id); ok {
+		return found, nil
 	}
-	return key{}, errors.Join(fmt.Errorf("the key-encryption key %s is missing", id), failed)
+	return key{}, errors.Join(fmt.Errorf("the key-encryption key %s is missing", id), reloadErr)
 }
 
 func (k *Keys) find(id string) (key, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	i := slices.IndexFunc(k.ring, func(one key) bool { return one.id == id })
+	i := slices.IndexFunc(k.ring, func(k key) bool { return k.id == id })
 	if i < 0 {
 		return key{}, false
 	}
 	return k.ring[i], true
 }
 
-// Format prints which key wraps and never the keys.
+// Format prints the id of the current key, never the keys.
 func (k *Keys) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "key-encryption keys, current %s", k.Current())
 }
 
-// MarshalText keeps the keys out of JSON too.
+// MarshalText returns the same text as Format, so that JSON does not contain the
+// keys.
 func (k *Keys) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", k), nil }

@@ -29,10 +29,10 @@ func load(t *testing.T, text string) *seal.Keys {
 	return keys
 }
 
-// idOf is what a key-encryption key is called.
+// idOf returns the id of a key-encryption key.
 func idOf(t *testing.T, text string) string { return load(t, text).Current() }
 
-// A source is a file with keys.
+// A source is the path of a key file.
 type source string
 
 func newSource(t *testing.T, text string) source {
@@ -41,14 +41,14 @@ func newSource(t *testing.T, text string) source {
 	return s
 }
 
-// write replaces the file at once, as whoever changes keys does.
+// write replaces the file atomically, as an administrator should.
 func (s source) write(t *testing.T, text string) {
 	t.Helper()
-	beside := string(s) + ".new"
-	if err := os.WriteFile(beside, []byte(text), 0o600); err != nil {
+	temporary := string(s) + ".new"
+	if err := os.WriteFile(temporary, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(beside, string(s)); err != nil {
+	if err := os.Rename(temporary, string(s)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -67,7 +67,7 @@ func (s source) load(t *testing.T) *seal.Keys {
 	return keys
 }
 
-func TestTheFirstKeyWrapsAndAllUnwrap(t *testing.T) {
+func TestFirstKeyWrapsAndAllUnwrap(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
 		"one":        first,
@@ -81,7 +81,7 @@ func TestTheFirstKeyWrapsAndAllUnwrap(t *testing.T) {
 			t.Parallel()
 			keys := load(t, text)
 			if keys.Current() != idOf(t, first) {
-				t.Errorf("%s wraps", keys.Current())
+				t.Errorf("current key is %s, want the first", keys.Current())
 			}
 			_, wrapped := keys.NewDataKey("zone", 1)
 			if wrapped.KEKID != idOf(t, first) || wrapped.Zone != "zone" || wrapped.Number != 1 {
@@ -92,29 +92,29 @@ func TestTheFirstKeyWrapsAndAllUnwrap(t *testing.T) {
 			}
 			_, wrapped = load(t, second).NewDataKey("zone", 1)
 			if _, err := keys.Unwrap(wrapped); (err != nil) != (name == "one") {
-				t.Errorf("what the second wraps: %v", err)
+				t.Errorf("unwrap a key wrapped by the second: %v", err)
 			}
 		})
 	}
 }
 
-func TestAKeyThatIsWrongIsNamedByItsPositionAndNotQuoted(t *testing.T) {
+func TestInvalidKeyIsNamedByPositionAndNotQuoted(t *testing.T) {
 	t.Parallel()
 	const zeros = "0000000000000000000000000000000000000000000000000000000000000000"
 	for _, tt := range []struct{ name, text, want string }{
-		{"none", "", "has no key"},
-		{"only space", " \r\n\t,,", "has no key"},
+		{"none", "", "must contain at least one key"},
+		{"only space", " \r\n\t,,", "must contain at least one key"},
 		{"short", first[2:], "key 1 is not 32 bytes in hexadecimal"},
 		{"long", first + "00", "key 1 is not 32 bytes in hexadecimal"},
-		{"half a byte less", first[1:], "key 1 is not 32 bytes in hexadecimal"},
+		{"half a byte shorter", first[1:], "key 1 is not 32 bytes in hexadecimal"},
 		{"not hexadecimal", "g" + first[1:], "key 1 is not 32 bytes in hexadecimal"},
 		{"another separator", first + ";" + second, "key 1 is not 32 bytes in hexadecimal"},
-		{"a mark before it", "\ufeff" + first, "key 1 is not 32 bytes in hexadecimal"},
+		{"byte order mark", "\ufeff" + first, "key 1 is not 32 bytes in hexadecimal"},
 		{"the second is short", first + "\n" + second[2:], "key 2 is not 32 bytes in hexadecimal"},
 		{"zeros", zeros, "key 1 is all zeros"},
 		{"the third is zeros", first + "," + second + "," + zeros, "key 3 is all zeros"},
-		{"twice", first + "," + second + "," + first, "key 3 is there twice"},
-		{"twice in another case", third + " " + strings.ToUpper(third), "key 2 is there twice"},
+		{"duplicate", first + "," + second + "," + first, "key 3 is a duplicate"},
+		{"duplicate in another case", third + " " + strings.ToUpper(third), "key 2 is a duplicate"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -126,11 +126,11 @@ func TestAKeyThatIsWrongIsNamedByItsPositionAndNotQuoted(t *testing.T) {
 	}
 }
 
-func TestADataKeyUnwrapsOnlyAsWhatItIs(t *testing.T) {
+func TestDataKeyUnwrapsOnlyWithItsZoneNumberAndKey(t *testing.T) {
 	t.Parallel()
 	keys := load(t, first+" "+second)
 	key, wrapped := keys.NewDataKey("zone", 1)
-	auditChange := func(f func(w *seal.Wrapped)) seal.Wrapped {
+	changed := func(f func(w *seal.Wrapped)) seal.Wrapped {
 		w := wrapped
 		w.Bytes = bytes.Clone(w.Bytes)
 		f(&w)
@@ -140,55 +140,55 @@ func TestADataKeyUnwrapsOnlyAsWhatItIs(t *testing.T) {
 		name string
 		w    seal.Wrapped
 	}{
-		{"another zone", auditChange(func(w *seal.Wrapped) { w.Zone = "zones" })},
-		{"another number", auditChange(func(w *seal.Wrapped) { w.Number = 2 })},
-		{"another key-encryption key", auditChange(func(w *seal.Wrapped) { w.KEKID = idOf(t, second) })},
-		{"another version", auditChange(func(w *seal.Wrapped) { w.Bytes[0] = 2 })},
-		{"nothing", auditChange(func(w *seal.Wrapped) { w.Bytes = nil })},
-		{"a secret", auditChange(func(w *seal.Wrapped) { w.Bytes = key.Seal(place, seal.Plaintext(secret)) })},
+		{"another zone", changed(func(w *seal.Wrapped) { w.Zone = "zones" })},
+		{"another number", changed(func(w *seal.Wrapped) { w.Number = 2 })},
+		{"another key-encryption key", changed(func(w *seal.Wrapped) { w.KEKID = idOf(t, second) })},
+		{"another version", changed(func(w *seal.Wrapped) { w.Bytes[0] = 2 })},
+		{"nil", changed(func(w *seal.Wrapped) { w.Bytes = nil })},
+		{"a sealed secret", changed(func(w *seal.Wrapped) { w.Bytes = key.Seal(location, seal.Plaintext(secret)) })},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			if _, err := keys.Unwrap(tt.w); !errors.Is(err, seal.ErrDecrypt) || !strings.Contains(err.Error(), "zone "+tt.w.Zone) {
-				t.Errorf("got %v", err)
+				t.Errorf("got %v, want ErrDecrypt that names the zone", err)
 			}
 		})
 	}
 	for bit := range 8 * len(wrapped.Bytes) {
-		if _, err := keys.Unwrap(auditChange(func(w *seal.Wrapped) { w.Bytes = flipped(w.Bytes, bit) })); !errors.Is(err, seal.ErrDecrypt) {
+		if _, err := keys.Unwrap(changed(func(w *seal.Wrapped) { w.Bytes = flipped(w.Bytes, bit) })); !errors.Is(err, seal.ErrDecrypt) {
 			t.Errorf("with bit %d flipped: %v", bit, err)
 		}
 	}
 	for n := range wrapped.Bytes {
-		if _, err := keys.Unwrap(auditChange(func(w *seal.Wrapped) { w.Bytes = w.Bytes[:n] })); !errors.Is(err, seal.ErrDecrypt) {
-			t.Errorf("cut to %d bytes: %v", n, err)
+		if _, err := keys.Unwrap(changed(func(w *seal.Wrapped) { w.Bytes = w.Bytes[:n] })); !errors.Is(err, seal.ErrDecrypt) {
+			t.Errorf("truncated to %d bytes: %v", n, err)
 		}
 	}
 }
 
-func TestAWrappedDataKeyIsTheSameKey(t *testing.T) {
+func TestUnwrapReturnsTheSameKey(t *testing.T) {
 	t.Parallel()
 	keys := load(t, first)
 	key, wrapped := keys.NewDataKey("zone", 1)
-	sealed := key.Seal(place, seal.Plaintext(secret))
-	isRetryable, err := keys.Unwrap(wrapped)
+	sealed := key.Seal(location, seal.Plaintext(secret))
+	unwrapped, err := keys.Unwrap(wrapped)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rewrapped := load(t, second+" "+first).Wrap(isRetryable)
+	rewrapped := load(t, second+" "+first).Wrap(unwrapped)
 	if rewrapped.KEKID != idOf(t, second) || bytes.Equal(rewrapped.Bytes, wrapped.Bytes) {
-		t.Errorf("wrapped by %s", rewrapped.KEKID)
+		t.Errorf("rewrapped by %s, want %s", rewrapped.KEKID, idOf(t, second))
 	}
 	last, err := load(t, second).Unwrap(rewrapped)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if opened, err := last.Open(place, sealed); err != nil || string(opened) != secret {
-		t.Errorf("it opens as %q, %v", []byte(opened), err)
+	if opened, err := last.Open(location, sealed); err != nil || string(opened) != secret {
+		t.Errorf("got %q, %v, want %q", []byte(opened), err, secret)
 	}
 }
 
-func TestAMissingKeyIsNamed(t *testing.T) {
+func TestMissingKeyIsNamed(t *testing.T) {
 	t.Parallel()
 	_, wrapped := load(t, first).NewDataKey("zone", 3)
 	keys := load(t, second)
@@ -198,11 +198,11 @@ func TestAMissingKeyIsNamed(t *testing.T) {
 	}
 	ids := []string{"x", idOf(t, second), idOf(t, first)}
 	if got := keys.Missing(ids); !slices.Equal(got, []string{"x", idOf(t, first)}) || ids[1] != idOf(t, second) {
-		t.Errorf("missing are %v of %v", got, ids)
+		t.Errorf("got %v of %v", got, ids)
 	}
 }
 
-func TestReloadFollowsTheSourceAndForgetsNoKey(t *testing.T) {
+func TestReloadAppliesTheSourceAndKeepsRemovedKeys(t *testing.T) {
 	t.Parallel()
 	file := newSource(t, first)
 	keys := file.load(t)
@@ -213,7 +213,7 @@ func TestReloadFollowsTheSourceAndForgetsNoKey(t *testing.T) {
 			t.Error(err)
 		}
 		if keys.Current() != idOf(t, want) {
-			t.Errorf("%s wraps, want %s", keys.Current(), idOf(t, want))
+			t.Errorf("current key is %s, want %s", keys.Current(), idOf(t, want))
 		}
 		if _, err := keys.Unwrap(wrapped); err != nil {
 			t.Error(err)
@@ -227,43 +227,42 @@ func TestReloadFollowsTheSourceAndForgetsNoKey(t *testing.T) {
 	reload(third)
 	file.write(t, first)
 	reload(first)
-	if notFoundAs := keys.Missing([]string{idOf(t, first), idOf(t, second), idOf(t, third)}); len(notFoundAs) > 0 {
-		t.Errorf("%v were forgotten", notFoundAs)
+	if missing := keys.Missing([]string{idOf(t, first), idOf(t, second), idOf(t, third)}); len(missing) > 0 {
+		t.Errorf("missing after the reloads: %v", missing)
 	}
 
-	for name, spoil := range map[string]func(){
+	for name, breakSource := range map[string]func(){
 		"empty":     func() { file.write(t, "") },
-		"cut short": func() { file.write(t, second[:40]) },
-		"gone":      func() { _ = os.Remove(string(file)) },
+		"truncated": func() { file.write(t, second[:40]) },
+		"removed":   func() { _ = os.Remove(string(file)) },
 	} {
-		spoil()
+		breakSource()
 		if err := keys.Reload(); err == nil || strings.Contains(err.Error(), second[:40]) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, err := keys.Unwrap(wrapped); err != nil || keys.Current() != idOf(t, first) {
-			t.Errorf("%s: %s wraps; %v", name, keys.Current(), err)
+			t.Errorf("%s: current key is %s, want the first; %v", name, keys.Current(), err)
 		}
 	}
 }
 
-func TestKeysThatCannotBeReadAreNoKeys(t *testing.T) {
+func TestLoadFailsIfTheSourceCannotBeRead(t *testing.T) {
 	t.Parallel()
 	if keys, err := seal.Load(source("/nowhere").read); keys != nil || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, %v", keys, err)
 	}
 }
 
-// Another replica may have learnt of a key first. Whoever meets it first here
-// looks for it at the source, and so does everybody who meets it meanwhile,
-// however recently somebody looked.
-func TestAKeyThatAnotherReplicaHasLearntOfIsFoundAtTheSource(t *testing.T) {
+// Another replica can have loaded a new key earlier. Concurrent calls that need the
+// key all find it in the source.
+func TestUnwrapReloadsTheSourceForAnUnknownKey(t *testing.T) {
 	t.Parallel()
 	file := newSource(t, first)
 	here, there := file.load(t), load(t, second+" "+first)
 	key, wrapped := there.NewDataKey("zone", 1)
-	sealed := key.Seal(place, seal.Plaintext(secret))
+	sealed := key.Seal(location, seal.Plaintext(secret))
 	if _, err := here.Unwrap(wrapped); err == nil {
-		t.Fatal("it was unwrapped by a key that is not there")
+		t.Fatal("unwrapped without the key")
 	}
 	file.write(t, second+" "+first)
 	var all sync.WaitGroup
@@ -274,35 +273,35 @@ func TestAKeyThatAnotherReplicaHasLearntOfIsFoundAtTheSource(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if opened, err := got.Open(place, sealed); err != nil || string(opened) != secret {
-				t.Errorf("it opens as %q, %v", []byte(opened), err)
+			if opened, err := got.Open(location, sealed); err != nil || string(opened) != secret {
+				t.Errorf("got %q, %v, want %q", []byte(opened), err, secret)
 			}
 		})
 	}
 	all.Wait()
 	if here.Current() != idOf(t, second) {
-		t.Errorf("%s wraps", here.Current())
+		t.Errorf("current key is %s, want the second", here.Current())
 	}
 }
 
-// From the moment that a key is first at the source, it wraps what is new: the
-// key that was first before can be rewrapped and taken away.
-func TestANewDataKeyIsWrappedByWhatIsFirstAtTheSource(t *testing.T) {
+// As soon as a key is the first in the source, it wraps new data keys, so that the
+// previous first key can be rotated out.
+func TestNewDataKeyIsWrappedByTheFirstKeyOfTheSource(t *testing.T) {
 	t.Parallel()
 	file := newSource(t, first)
 	keys := file.load(t)
 	file.write(t, second+" "+first)
 	if _, wrapped := keys.NewDataKey("zone", 1); wrapped.KEKID != idOf(t, second) {
-		t.Errorf("it is wrapped by %s, want %s", wrapped.KEKID, idOf(t, second))
+		t.Errorf("wrapped by %s, want %s", wrapped.KEKID, idOf(t, second))
 	}
 	file.write(t, "")
 	if _, wrapped := keys.NewDataKey("zone", 1); wrapped.KEKID != idOf(t, second) {
-		t.Errorf("without a source it is wrapped by %s, want %s", wrapped.KEKID, idOf(t, second))
+		t.Errorf("with an empty source: wrapped by %s, want %s", wrapped.KEKID, idOf(t, second))
 	}
 }
 
-// What was read earlier does not replace what was read later.
-func TestAReloadThatTakesLongDoesNotBringBackWhatWas(t *testing.T) {
+// A reload that started earlier does not replace the keys of one that started later.
+func TestSlowReloadDoesNotRestoreOldKeys(t *testing.T) {
 	t.Parallel()
 	texts := make(chan string, 2)
 	texts <- first
@@ -332,11 +331,11 @@ func TestAReloadThatTakesLongDoesNotBringBackWhatWas(t *testing.T) {
 	close(resume)
 	slow.Wait()
 	if keys.Current() != idOf(t, second) {
-		t.Errorf("%s wraps, want %s", keys.Current(), idOf(t, second))
+		t.Errorf("current key is %s, want %s", keys.Current(), idOf(t, second))
 	}
 }
 
-func TestKeysAreUsedByManyAtOnce(t *testing.T) {
+func TestKeysAreSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
 	file := newSource(t, first)
 	keys := file.load(t)
@@ -351,13 +350,13 @@ func TestKeysAreUsedByManyAtOnce(t *testing.T) {
 				if n == 0 && i%10 == 0 {
 					file.write(t, []string{first, second, third + "," + first}[i/10%3])
 				}
-				isRetryable, err := keys.Unwrap(wrapped)
+				unwrapped, err := keys.Unwrap(wrapped)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if opened, err := isRetryable.Open(in, sealed); err != nil || string(opened) != zone {
-					t.Errorf("%q, %v", []byte(opened), err)
+				if opened, err := unwrapped.Open(in, sealed); err != nil || string(opened) != zone {
+					t.Errorf("got %q, %v, want %q", []byte(opened), err, zone)
 				}
 				_ = fmt.Sprint(keys, keys.Missing([]string{wrapped.KEKID}))
 			}

@@ -1,10 +1,11 @@
-// Package seal keeps secrets at rest in envelopes: a zone's data key seals the
-// zone's secrets, and a key-encryption key, which never reaches the database,
-// wraps the data key.
+// Package seal encrypts secrets at rest with envelope encryption: a zone's data
+// key seals the zone's secrets, and a key-encryption key, which is never stored
+// in the database, wraps the data key.
 //
 // The cipher is XChaCha20-Poly1305 (golang.org/x/crypto/chacha20poly1305), whose
-// nonces are long enough to be drawn at random for as long as a key lives. What
-// is sealed is bound to its place: it opens nowhere else.
+// nonces are long enough to be random for any number of secrets under one key.
+// The additional data binds a sealed secret to its location: it cannot be opened
+// as that of another zone, table, column or row.
 package seal
 
 import (
@@ -18,87 +19,91 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// ErrDecrypt is that something does not open: it was changed, it was moved, or
-// it was sealed under another key.
-var ErrDecrypt = errors.New("sealed under another key, or for another place, or changed since")
+// ErrDecrypt means that a sealed secret or a wrapped key cannot be decrypted: it
+// was sealed with another key or for another location, or it was modified.
+var ErrDecrypt = errors.New("cannot decrypt: wrong key, wrong location or modified data")
 
-// A Location is where a sealed secret belongs: a column of a row of a zone.
+// A Location is where a sealed secret is stored: a column of a row of a zone.
 type Location struct{ Zone, Table, Column, Row string }
 
-// A DataKey seals the secrets of one zone. It prints as its number.
+// A DataKey seals the secrets of one zone. It prints as its zone and number.
 type DataKey struct {
 	Number int32 // counts the zone's data keys from 1
 	zone   string
 	cipherKey
 }
 
-// A cipherKey holds a key where it cannot be printed. fmt prints what is unexported
-// in a struct without asking, and with a verb that does not fit what pointers
-// point to, but it does not look into a function.
+// A cipherKey returns a cipher and its key. It is a function so that package fmt
+// cannot print the key: fmt prints unexported fields without calling their Format
+// method and, for some verbs, the targets of pointers.
 type cipherKey func() (cipher.AEAD, []byte)
 
 func newCipherKey(bytes []byte) cipherKey {
 	aead, err := chacha20poly1305.NewX(bytes)
 	if err != nil {
-		panic(err) // the key's length is wrong, and it is ours
+		panic(err) // the key has the wrong length, which is a bug
 	}
 	return func() (cipher.AEAD, []byte) { return aead, bytes }
 }
 
-// Format prints the number and never the key.
+// Format prints the zone and the number, never the key.
 func (k DataKey) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "data key %d of zone %s", k.Number, k.zone)
 }
 
-// MarshalText keeps the key out of JSON too.
+// MarshalText returns the same text as Format, so that JSON does not contain the
+// key.
 func (k DataKey) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", k), nil }
 
-// Seal seals a secret for a place in the key's own zone.
-func (k DataKey) Seal(p Location, secret Plaintext) []byte {
+// Seal seals a secret for a location in the key's zone.
+func (k DataKey) Seal(l Location, secret Plaintext) []byte {
 	aead, _ := k.cipherKey()
-	return seal(aead, secret, k.bind(p))
+	return seal(aead, secret, k.additionalData(l))
 }
 
-// Open opens what was sealed for this very place, or answers [ErrDecrypt].
-func (k DataKey) Open(p Location, sealed []byte) (Plaintext, error) {
+// Open returns the secret that was sealed with this key for this location, or an
+// error that wraps [ErrDecrypt].
+func (k DataKey) Open(l Location, sealed []byte) (Plaintext, error) {
 	aead, _ := k.cipherKey()
-	secret, err := open(aead, sealed, k.bind(p))
+	secret, err := open(aead, sealed, k.additionalData(l))
 	if err != nil {
-		return nil, fmt.Errorf("%s.%s of row %s: %w", p.Table, p.Column, p.Row, err)
+		return nil, fmt.Errorf("%s.%s of row %s: %w", l.Table, l.Column, l.Row, err)
 	}
 	return secret, nil
 }
 
-func (k DataKey) bind(p Location) []byte {
-	return additionalData("secret", p.Zone, strconv.Itoa(int(k.Number)), p.Table, p.Column, p.Row)
+func (k DataKey) additionalData(l Location) []byte {
+	return lengthPrefixed("secret", l.Zone, strconv.Itoa(int(k.Number)), l.Table, l.Column, l.Row)
 }
 
-// version begins everything that is sealed; another cipher gets another.
+// version is the first byte of everything sealed. A new format or cipher gets a new
+// version.
 const version = 1
 
-// seal is the version, a nonce, and the secret under both.
-func seal(aead cipher.AEAD, secret, associated []byte) []byte {
+// seal returns the version, a random nonce and the encrypted secret.
+func seal(aead cipher.AEAD, secret, additionalData []byte) []byte {
 	sealed := make([]byte, 1+aead.NonceSize(), 1+aead.NonceSize()+len(secret)+aead.Overhead())
 	sealed[0] = version
 	_, _ = rand.Read(sealed[1:]) // never fails (crypto/rand)
-	return aead.Seal(sealed, sealed[1:], secret, associated)
+	return aead.Seal(sealed, sealed[1:], secret, additionalData)
 }
 
-func open(aead cipher.AEAD, sealed, associated []byte) ([]byte, error) {
+// open decrypts what seal returned, or returns [ErrDecrypt].
+func open(aead cipher.AEAD, sealed, additionalData []byte) ([]byte, error) {
 	if len(sealed) < 1+aead.NonceSize() || sealed[0] != version {
 		return nil, ErrDecrypt
 	}
-	nonce, text := sealed[1:1+aead.NonceSize()], sealed[1+aead.NonceSize():]
-	secret, err := aead.Open(nil, nonce, text, associated)
+	nonce, ciphertext := sealed[1:1+aead.NonceSize()], sealed[1+aead.NonceSize():]
+	secret, err := aead.Open(nil, nonce, ciphertext, additionalData)
 	if err != nil {
 		return nil, ErrDecrypt
 	}
 	return secret, nil
 }
 
-// additionalData is the associated data: each part after its length, so that no two
-// lists of parts read the same.
-func additionalData(parts ...string) []byte {
+// lengthPrefixed concatenates parts, each after its length, so that different lists
+// of parts have different encodings.
+func lengthPrefixed(parts ...string) []byte {
 	var b []byte
 	for _, part := range parts {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
@@ -107,15 +112,16 @@ func additionalData(parts ...string) []byte {
 	return b
 }
 
-// A Plaintext is a secret on its way to be sealed. It prints as [set].
+// A Plaintext is a secret that is not sealed. It prints as [set].
 type Plaintext []byte
 
-// Format prints [set], or nothing.
+// Format prints [set], or nothing if the secret is empty.
 func (p Plaintext) Format(f fmt.State, _ rune) {
 	if len(p) > 0 {
 		_, _ = f.Write([]byte("[set]"))
 	}
 }
 
-// MarshalText keeps the secret out of JSON too.
+// MarshalText returns the same text as Format, so that JSON does not contain the
+// secret.
 func (p Plaintext) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", p), nil }
