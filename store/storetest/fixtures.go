@@ -1,31 +1,29 @@
 package storetest
 
-import (
-	"fmt"
-)
+import "fmt"
 
-// Each fixture is valid without arguments but those it hangs on; a test changes
-// only what it is about.
+// A fixture's arguments are only the rows that it references; every other column
+// has a valid value.
 
-// id is an id that no other fixture has.
+// id returns an id that no other fixture has.
 func id(kind string) string { return fmt.Sprintf("%s-%d", kind, serial.Add(1)) }
 
-// Session adds an active session of a user.
+// Session inserts an active session of a user and returns its id.
 func (d *DB) Session(zone string) string {
 	d.tb.Helper()
-	return d.insertSession(zone, "user", "somebody", nil)
+	return d.insertSession(zone, "user", "user-1", nil)
 }
 
-// ApplicationSession adds an active session of an application.
+// ApplicationSession inserts an active session of an application.
 func (d *DB) ApplicationSession(zone, application string) string {
 	d.tb.Helper()
 	return d.insertSession(zone, "application", application, nil)
 }
 
-// ChildSession adds an active session that descends from another.
+// ChildSession inserts an active child session of a session.
 func (d *DB) ChildSession(zone, parent string) string {
 	d.tb.Helper()
-	return d.insertSession(zone, "user", "somebody", &parent)
+	return d.insertSession(zone, "user", "user-1", &parent)
 }
 
 func (d *DB) insertSession(zone, kind, subject string, parent *string) string {
@@ -36,7 +34,8 @@ func (d *DB) insertSession(zone, kind, subject string, parent *string) string {
 	return s
 }
 
-// AgentSession adds an active agent session of an application, on a session.
+// AgentSession inserts an active agent session of an application, with a subject
+// session.
 func (d *DB) AgentSession(zone, application, session string) string {
 	d.tb.Helper()
 	a := id("agent")
@@ -44,7 +43,7 @@ func (d *DB) AgentSession(zone, application, session string) string {
 	return a
 }
 
-// ChildAgentSession adds an active agent session that descends from another.
+// ChildAgentSession inserts an active child agent session of an agent session.
 func (d *DB) ChildAgentSession(zone, application, session, parent string) string {
 	d.tb.Helper()
 	a := id("agent")
@@ -54,7 +53,7 @@ func (d *DB) ChildAgentSession(zone, application, session, parent string) string
 	return a
 }
 
-// DelegationEdge adds an active edge between agent sessions.
+// DelegationEdge inserts an active delegation edge between agent sessions.
 func (d *DB) DelegationEdge(zone, source, target string) string {
 	d.tb.Helper()
 	e := id("edge")
@@ -64,14 +63,14 @@ func (d *DB) DelegationEdge(zone, source, target string) string {
 	return e
 }
 
-// DCRApplications adds live applications that registered themselves.
-func (d *DB) DCRApplications(zone string, many int) {
+// DCRApplications inserts active registered applications.
+func (d *DB) DCRApplications(zone string, count int) {
 	d.tb.Helper()
 	d.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, expires_at)
-		SELECT $1, $2 || '-' || n, 'Registered', 'dcr', 'sha256$', now() + interval '1 hour' FROM generate_series(1, $3) AS n`, zone, id("dcr"), many)
+		SELECT $1, $2 || '-' || n, 'Registered', 'dcr', 'sha256$', now() + interval '1 hour' FROM generate_series(1, $3) AS n`, zone, id("dcr"), count)
 }
 
-// ArchivedZone adds a zone that is archived.
+// ArchivedZone inserts an archived zone.
 func (d *DB) ArchivedZone() string {
 	d.tb.Helper()
 	z := id("archived")
@@ -79,7 +78,7 @@ func (d *DB) ArchivedZone() string {
 	return z
 }
 
-// Event adds a pending event to the outbox.
+// Event inserts a pending event.
 func (d *DB) Event(zone, stream string) string {
 	d.tb.Helper()
 	e := id("event")
@@ -87,15 +86,15 @@ func (d *DB) Event(zone, stream string) string {
 	return e
 }
 
-// DeadLetter adds an event that Redis refused for good.
+// DeadLetter inserts a dead event.
 func (d *DB) DeadLetter(zone string) string {
 	d.tb.Helper()
 	e := id("dead")
-	d.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, attempts, last_error, dead_at) VALUES ($1, $2, 'nowhere', '{}', 'fixture', 5, 'refused', now())`, zone, e)
+	d.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, attempts, last_error, dead_at) VALUES ($1, $2, 'nowhere', '{}', 'fixture', 5, 'rejected', now())`, zone, e)
 	return e
 }
 
-// Application adds a managed application.
+// Application inserts a managed application.
 func (d *DB) Application(zone string) string {
 	d.tb.Helper()
 	a := id("application")
@@ -103,7 +102,7 @@ func (d *DB) Application(zone string) string {
 	return a
 }
 
-// Provider adds a provider without secrets.
+// Provider inserts a provider without secrets.
 func (d *DB) Provider(zone string) string {
 	d.tb.Helper()
 	p := id("provider")
@@ -111,7 +110,7 @@ func (d *DB) Provider(zone string) string {
 	return p
 }
 
-// Resource adds a resource, with a provider and an application of its own.
+// Resource inserts a resource with its own provider and application.
 func (d *DB) Resource(zone string) string {
 	d.tb.Helper()
 	r := id("resource")
@@ -120,13 +119,13 @@ func (d *DB) Resource(zone string) string {
 	return r
 }
 
-// ProviderGrant adds an active grant of somebody's for a resource and its
-// provider. Its tokens are sealed by nobody: they are the bytes of a text.
+// ProviderGrant inserts an active grant of a user for a resource and its provider.
+// Its tokens are not sealed: opening them fails.
 func (d *DB) ProviderGrant(zone, resource string) string {
 	d.tb.Helper()
 	g := id("grant")
-	d.Exec("INSERT INTO data_keys (zone_id, number, wrapped_by, wrapped) VALUES ($1, 1, 'nobody', 'x') ON CONFLICT DO NOTHING", zone)
+	d.Exec("INSERT INTO data_keys (zone_id, number, wrapped_by, wrapped) VALUES ($1, 1, 'kek', 'x') ON CONFLICT DO NOTHING", zone)
 	d.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, access_token, refresh_token, data_key)
-		SELECT $1, $2, 'somebody', $3, credential_provider_id, 'access', 'refresh', 1 FROM resources WHERE zone_id = $1 AND id = $3`, zone, g, resource)
+		SELECT $1, $2, 'user-1', $3, credential_provider_id, 'access', 'refresh', 1 FROM resources WHERE zone_id = $1 AND id = $3`, zone, g, resource)
 	return g
 }

@@ -1,5 +1,5 @@
-// Package storetest gives every test a database of its own, on a private
-// Postgres that the test binary starts, and the rows that no operation writes
+// Package storetest creates a database for each test, on a private Postgres that
+// the test binary starts, and inserts fixtures for rows that no operation writes
 // yet.
 package storetest
 
@@ -27,11 +27,11 @@ import (
 
 var servers *private.Servers
 
-// Main runs a test binary's tests between the start and the end of its own
-// Postgres and Redis. Each binary that uses this package calls it in TestMain.
+// Main starts a private Postgres and Redis, runs the tests, stops the servers and
+// exits. Each test binary that uses this package calls it in TestMain.
 func Main(m *testing.M) { os.Exit(Run(m.Run)) }
 
-// Run is Main for those who have something to say about the exit code.
+// Run does what Main does but returns the exit code.
 func Run(tests func() int) int {
 	var err error
 	servers, err = private.Start(context.Background(), private.Options{})
@@ -51,27 +51,28 @@ func Run(tests func() int) int {
 type DB struct {
 	tb   testing.TB
 	name string
-	pool *pgxpool.Pool // the owner's, who sees all zones
+	pool *pgxpool.Pool // connects as the owner role, scoped to all zones
 }
 
 var serial atomic.Int64
 
-// New clones the migrated template; the clone goes with the test.
+// New returns a clone of the migrated template database. It is dropped when the
+// test ends.
 func New(tb testing.TB) *DB {
 	tb.Helper()
 	return create(tb, " TEMPLATE "+template(tb)+" STRATEGY FILE_COPY")
 }
 
-// NewEmpty is a database without a schema.
+// NewEmpty returns a database without a schema. It is dropped when the test ends.
 func NewEmpty(tb testing.TB) *DB {
 	tb.Helper()
 	return create(tb, "")
 }
 
-func create(tb testing.TB, from string) *DB {
+func create(tb testing.TB, options string) *DB {
 	tb.Helper()
 	d := &DB{tb: tb, name: fmt.Sprintf("test_%d", serial.Add(1))}
-	admin(tb, "CREATE DATABASE "+d.name+" OWNER "+private.Owner+from)
+	admin(tb, "CREATE DATABASE "+d.name+" OWNER "+private.Owner+options)
 	config, err := pgxpool.ParseConfig(servers.PostgresURL(private.Owner, d.name))
 	if err != nil {
 		tb.Fatal(err)
@@ -89,13 +90,13 @@ func create(tb testing.TB, from string) *DB {
 	return d
 }
 
-// URL is the database in the service's role.
+// URL returns the URL that connects as the service role.
 func (d *DB) URL() string { return servers.PostgresURL(private.Service, d.name) }
 
-// OwnerURL is the database in the owner's role.
+// OwnerURL returns the URL that connects as the owner role.
 func (d *DB) OwnerURL() string { return servers.PostgresURL(private.Owner, d.name) }
 
-// Store opens the database in the service's role.
+// Store opens a store that connects as the service role.
 func (d *DB) Store() *store.Store {
 	d.tb.Helper()
 	s, err := store.Open(context.Background(), store.Config{
@@ -109,20 +110,21 @@ func (d *DB) Store() *store.Store {
 	return s
 }
 
-// Away makes the database refuse everybody, as if its server were gone.
+// Away makes the database unavailable: it closes all connections and rejects new
+// ones.
 func (d *DB) Away() {
 	d.tb.Helper()
 	admin(d.tb, "ALTER DATABASE "+d.name+" ALLOW_CONNECTIONS false")
 	admin(d.tb, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+d.name+"'")
 }
 
-// Back ends what Away began.
+// Back makes the database available again.
 func (d *DB) Back() {
 	d.tb.Helper()
 	admin(d.tb, "ALTER DATABASE "+d.name+" ALLOW_CONNECTIONS true")
 }
 
-// Exec runs a statement as the owner.
+// Exec runs a statement as the owner role.
 func (d *DB) Exec(sql string, args ...any) {
 	d.tb.Helper()
 	if _, err := d.pool.Exec(context.Background(), sql, args...); err != nil {
@@ -130,7 +132,7 @@ func (d *DB) Exec(sql string, args ...any) {
 	}
 }
 
-// Value is the one value that a query of the owner answers.
+// Value runs a query as the owner role and returns its only value.
 func Value[T any](d *DB, sql string, args ...any) T {
 	d.tb.Helper()
 	v, err := queryValue[T](d.pool, sql, args...)
@@ -140,18 +142,18 @@ func Value[T any](d *DB, sql string, args ...any) T {
 	return v
 }
 
-// Column is the values of a query of the owner that answers one column.
+// Column runs a query with one column as the owner role and returns its values.
 func Column[T any](d *DB, sql string, args ...any) []T {
 	d.tb.Helper()
 	rows, err := d.pool.Query(context.Background(), sql, args...)
 	if err != nil {
 		d.tb.Fatalf("%s: %v", sql, err)
 	}
-	all, err := pgx.CollectRows(rows, pgx.RowTo[T])
+	values, err := pgx.CollectRows(rows, pgx.RowTo[T])
 	if err != nil {
 		d.tb.Fatalf("%s: %v", sql, err)
 	}
-	return all
+	return values
 }
 
 func queryValue[T any](pool *pgxpool.Pool, sql string, args ...any) (T, error) {
@@ -160,8 +162,8 @@ func queryValue[T any](pool *pgxpool.Pool, sql string, args ...any) (T, error) {
 	return v, err
 }
 
-// newTemplate migrates one database, named after the migrations, for all tests
-// of the binary.
+// newTemplate creates and migrates the database that the tests of the binary
+// clone. Its name contains a hash of the migrations.
 var newTemplate = sync.OnceValues(func() (string, error) {
 	hash := sha256.New()
 	names, err := fs.Glob(migrations.FS, "*.sql")
@@ -173,7 +175,7 @@ var newTemplate = sync.OnceValues(func() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		_, _ = hash.Write(text) // a hash takes everything
+		_, _ = hash.Write(text) // never fails (hash.Hash)
 	}
 	name := "template_" + hex.EncodeToString(hash.Sum(nil)[:6])
 	if err := asAdmin("CREATE DATABASE " + name + " OWNER " + private.Owner); err != nil {
@@ -182,6 +184,7 @@ var newTemplate = sync.OnceValues(func() (string, error) {
 	return name, store.Migrate(context.Background(), servers.PostgresURL(private.Owner, name), func(string) {})
 })
 
+// template returns the name of the migrated template database.
 func template(tb testing.TB) string {
 	tb.Helper()
 	if servers == nil {
@@ -194,6 +197,7 @@ func template(tb testing.TB) string {
 	return name
 }
 
+// admin runs a statement as the superuser.
 func admin(tb testing.TB, sql string) {
 	tb.Helper()
 	if err := asAdmin(sql); err != nil {
@@ -214,7 +218,8 @@ func asAdmin(sql string) error {
 	return err
 }
 
-// RedisURL is a database of the binary's Redis that no other test uses.
+// RedisURL returns the URL of a database of the private Redis. Databases are
+// reused only after all of them have been returned.
 func RedisURL(tb testing.TB) string {
 	tb.Helper()
 	u, err := url.Parse(servers.RedisURL())
