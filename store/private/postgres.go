@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -22,39 +21,20 @@ const (
 	superuser          = "postgres"
 )
 
-// findPostgres returns the folder of the machine's newest Postgres programs, or
-// of those that match the cluster in f: its files are of one major version, and
-// mean nothing to another.
-func findPostgres(f *folder) (string, error) {
-	want := 0
+// findPostgres returns the folder of the newest Postgres programs of the machine.
+// If f has a cluster, it returns those of the cluster's major version: no other
+// version can read its files.
+func findPostgres(m machine, f *folder) (string, error) {
+	major := 0
 	if text, err := os.ReadFile(f.path("postgres/PG_VERSION")); err == nil {
-		want, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		major, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 	}
-	places, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
-	if path, err := exec.LookPath("initdb"); err == nil {
-		if path, err = filepath.EvalSymlinks(path); err == nil {
-			places = append(places, filepath.Dir(path))
-		}
+	dir := m.postgres(major)
+	if dir == "" {
+		return "", fmt.Errorf("the data in %s requires Postgres %d, which is not installed: "+
+			"run `apt-get install postgresql-%[2]d` as root, or remove the folder to start with an empty database", f.dir, major)
 	}
-	best, found := "", minPostgresVersion-1
-	for _, place := range places {
-		var version int
-		said, _ := exec.Command(filepath.Join(place, "postgres"), "--version").Output()
-		fmt.Sscanf(string(said), "postgres (PostgreSQL) %d", &version)
-		if version > found && (want == 0 || version == want) {
-			best, found = place, version
-		}
-	}
-	switch {
-	case best != "":
-		return best, nil
-	case want != 0:
-		return "", fmt.Errorf("%s was made by Postgres %d, which is not on PATH or below /usr/lib/postgresql: "+
-			"apt-get install postgresql-%[2]d, or remove that folder to begin anew", f.dir, want)
-	default:
-		return "", fmt.Errorf("no initdb of Postgres %d or later found on PATH or below /usr/lib/postgresql: "+
-			"apt-get install postgresql", minPostgresVersion)
-	}
+	return dir, nil
 }
 
 // createCluster makes the data folder if there is none. It comes into being by

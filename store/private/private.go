@@ -52,19 +52,23 @@ func Start(ctx context.Context, o Options) (*Servers, error) {
 	if o.Log == nil {
 		o.Log = func(string) {}
 	}
+	m := thisMachine()
+	if err := m.install(ctx, o.Log); err != nil {
+		return nil, err
+	}
 	f, err := openFolder(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	s := &Servers{folder: f}
-	if err := s.start(ctx, o.Log); err != nil {
+	if err := s.start(ctx, m, o.Log); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
-func (s *Servers) start(ctx context.Context, log func(string)) (err error) {
-	programs, err := findPostgres(s.folder)
+func (s *Servers) start(ctx context.Context, m machine, log func(string)) (err error) {
+	programs, err := findPostgres(m, s.folder)
 	if err != nil {
 		return err
 	}
@@ -74,7 +78,7 @@ func (s *Servers) start(ctx context.Context, log func(string)) (err error) {
 	if err := removeStalePid(s.folder); err != nil {
 		return err
 	}
-	if s.redis, err = newRedis(s.folder); err != nil {
+	if s.redis, err = newRedis(s.folder, m.redis()); err != nil {
 		return err
 	}
 	s.postgres = newPostgres(s.folder, programs)

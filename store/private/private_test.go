@@ -25,7 +25,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("PRIVATE_TEST_HELPER") != "" {
+	switch os.Getenv("PRIVATE_TEST_HELPER") {
+	case "":
+	case "install":
+		installHelper()
+		return
+	default:
 		helper()
 		return
 	}

@@ -3,11 +3,9 @@ package private
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -20,11 +18,7 @@ const RedisDatabases = 4096
 
 // newRedis is the server that is to run on f. It keeps what it is told in a
 // persistent folder, and never evicts.
-func newRedis(f *folder) (*Process, error) {
-	program, err := findRedis()
-	if err != nil {
-		return nil, err
-	}
+func newRedis(f *folder, program string) (*Process, error) {
 	data, keep := f.path("redis"), "yes"
 	if f.ephemeral {
 		keep = "no"
@@ -41,16 +35,6 @@ func newRedis(f *folder) (*Process, error) {
 			"--databases", strconv.Itoa(RedisDatabases)},
 		ping: func(ctx context.Context) error { return pingRedis(ctx, redisSocket(f)) },
 	}, nil
-}
-
-func findRedis() (string, error) {
-	// The PATH of an ordinary user often lacks the sbin folders.
-	for _, name := range []string{"redis-server", "/usr/sbin/redis-server", "/usr/local/bin/redis-server"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", errors.New("no redis-server found on PATH, in /usr/sbin or in /usr/local/bin: apt-get install redis-server")
 }
 
 func redisSocket(f *folder) string { return filepath.Join(f.sockets, "redis.sock") }

@@ -31,7 +31,7 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	say := func(step string) { fmt.Fprintln(out, "·", step) }
+	say := stepPrinter(out)
 	say("data stays in " + *dir)
 	servers, err := private.Start(ctx, private.Options{Dir: *dir, Log: say})
 	if err != nil {
@@ -96,6 +96,11 @@ Ctrl-C stops everything.
 		}
 	}
 	return running.Wait(ctx)
+}
+
+// stepPrinter returns a function that prints the steps of a start.
+func stepPrinter(out io.Writer) func(step string) {
+	return func(step string) { fmt.Fprintln(out, "·", step) }
 }
 
 // dataHome is where data stays unless told. Postgres will not run as root, so

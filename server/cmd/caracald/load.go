@@ -31,7 +31,7 @@ func load(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	servers, err := private.Start(ctx, private.Options{})
+	servers, err := private.Start(ctx, private.Options{Log: stepPrinter(out)})
 	if err != nil {
 		return err
 	}
