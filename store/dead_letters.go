@@ -8,12 +8,14 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// DeadLetters is a page of events that Redis refused for good, newest first.
+// DeadLetters returns a page of dead letters, newest first: events that Redis
+// rejected until no attempt was left.
 func (s *Store) DeadLetters(ctx context.Context, p Page) ([]db.Outbox, error) {
 	return s.q.ListDeadLetters(ctx, db.ListDeadLettersParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
-// RearmDeadLetter makes a dead event pending again.
+// RearmDeadLetter makes a dead letter pending again, or returns
+// dead_letter_not_found.
 func (tx *Tx) RearmDeadLetter(ctx context.Context, id string) error {
 	e, err := tx.q.RearmDeadLetter(ctx, id)
 	if err != nil {
@@ -24,7 +26,7 @@ func (tx *Tx) RearmDeadLetter(ctx context.Context, id string) error {
 	return nil
 }
 
-// DiscardDeadLetter deletes a dead event.
+// DiscardDeadLetter deletes a dead letter, or returns dead_letter_not_found.
 func (tx *Tx) DiscardDeadLetter(ctx context.Context, id string) error {
 	e, err := tx.q.DeleteDeadLetter(ctx, id)
 	if err != nil {

@@ -3,11 +3,11 @@
 // codes as Go, and the client's iterators. With -encoders it makes the JSON
 // encoders of the types that oapi-codegen has made of that document.
 //
-// A file of openapi/ may refer to a component of another as
-// other.yaml#/components/…; all components share one name space, and a name
-// given twice is an error. What an operation lists under x-problems, and what
-// it can answer because of what it is made of (x-shared-problems), becomes one
-// response a status whose `error` is an enum of its codes.
+// A file can refer to a component of another file as other.yaml#/components/…. All
+// components share one namespace; duplicate names are an error. The codes that an
+// operation lists in x-problems, and those that follow from its properties
+// (x-shared-problems), become one response per status, whose field "error" is an
+// enum of the codes.
 package main
 
 import (
@@ -82,7 +82,7 @@ func run(in, out string) error {
 	})
 }
 
-// load reads one YAML file and says which one is at fault.
+// load reads a YAML file. Its errors name the file.
 func load(name string, into any) error {
 	text, err := os.ReadFile(name)
 	if err != nil {
@@ -106,8 +106,8 @@ func writeAll(files map[string]string) error {
 	return nil
 }
 
-// merge reads openapi.yaml and adds the paths and components of every other
-// file, in the order of their names.
+// merge reads openapi.yaml and adds the paths and components of the other files,
+// in the order of their names.
 func merge(in string) (*yaml.Node, error) {
 	var root yaml.Node
 	if err := load(filepath.Join(in, "openapi.yaml"), &root); err != nil {
@@ -129,7 +129,7 @@ func merge(in string) (*yaml.Node, error) {
 		}
 		for key, value := range pairs(part.Content[0]) {
 			if key != "paths" && key != "components" {
-				return nil, fmt.Errorf("%s: %q does not belong here, only paths and components do", name, key)
+				return nil, fmt.Errorf("%s: unknown field %q: only paths and components are allowed", name, key)
 			}
 			if err := add(child(spec, key), value); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
@@ -139,7 +139,7 @@ func merge(in string) (*yaml.Node, error) {
 	return spec, resolve(spec)
 }
 
-// add puts what is in from into to, two levels deep for components.
+// add adds the entries of from to to, two levels deep for components.
 func add(to, from *yaml.Node) error {
 	for key, value := range pairs(from) {
 		have := get(to, key)
@@ -151,14 +151,14 @@ func add(to, from *yaml.Node) error {
 				return err
 			}
 		default:
-			return fmt.Errorf("%s is there twice", key)
+			return fmt.Errorf("duplicate %s", key)
 		}
 	}
 	return nil
 }
 
-// resolve makes references across files local and spells out aliases, so that
-// the document stands by itself.
+// resolve makes references to other files local and replaces aliases by copies, so
+// that the document is complete.
 func resolve(n *yaml.Node) error {
 	if n.Kind == yaml.AliasNode {
 		*n = *clone(n.Alias)
@@ -167,7 +167,7 @@ func resolve(n *yaml.Node) error {
 	if ref := get(n, "$ref"); ref != nil {
 		_, local, found := strings.Cut(ref.Value, "#")
 		if !found {
-			return fmt.Errorf("line %d: the reference %q names no component", ref.Line, ref.Value)
+			return fmt.Errorf("line %d: reference %q must name a component", ref.Line, ref.Value)
 		}
 		ref.SetString("#" + local)
 	}
