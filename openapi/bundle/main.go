@@ -1,7 +1,7 @@
-// Command bundle makes from the files of openapi/ what everything else is made
-// from: one OpenAPI document with every error spelled out, the table of error
-// codes as Go, and the client's iterators. With -encoders it makes the JSON
-// encoders of the types that oapi-codegen has made of that document.
+// Command bundle generates, from the files in openapi/, one OpenAPI document with
+// every error response, and the Go code that oapi-codegen does not generate: error
+// codes, audit kinds and the client. With -encoders it generates the JSON encoders
+// of the types that oapi-codegen generated from that document.
 //
 // A file can refer to a component of another file as other.yaml#/components/…. All
 // components share one namespace; duplicate names are an error. The codes that an
