@@ -1,7 +1,23 @@
-// Package servertest runs the service in process, on a database of its own, for
-// tests that speak HTTP to it. It holds every answer against the spec, whoever
-// asked, and remembers which codes were seen: a full run fails at its end if
-// one that the spec declares was never met.
+// Package servertest runs the service in process, each on its own database, for
+// tests that send it HTTP requests. It validates every response against the
+// spec, and every event and audit entry against what the operation declares.
+//
+// It also records the outcomes: which status and error code each operation
+// returned, on which streams it published and of which kinds it recorded audit
+// entries. A run of all tests fails at its end if the spec declares an outcome
+// that no test has seen, so [Main] must run the tests of the binary.
+//
+// To split the tests into shards, which may run on different machines, give
+// them one empty directory to record their outcomes in, then check what they
+// recorded with a run of no test:
+//
+//	export SERVERTEST_OUTCOMES=$(mktemp -d)
+//	go test -count=1 -run '^Test[A-G]' ./server
+//	go test -count=1 -skip '^Test[A-G]' ./server
+//	go test -count=1 -run '^$' ./server
+//
+// The last command fails if the shards together have not seen every declared
+// outcome. Without -count=1, go test may reuse a result and record nothing.
 package servertest
 
 import (
@@ -23,17 +39,16 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// Bootstrap is the bootstrap token of every server here.
+// Bootstrap is the bootstrap token of every service that this package starts.
 const Bootstrap = "bootstrap-token-of-the-tests"
 
-// StreamsKey signs the events of every server here: the key of the contract's
-// worked examples.
+// StreamsKey is the key that signs the events of every service.
 const StreamsKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
-// KEK wraps the data keys of every server here.
+// KEK is the key encryption key of every service.
 const KEK = "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
 
-// An API is a service in process and those who call it.
+// An API is a running service and its clients.
 type API struct {
 	TB      testing.TB
 	URL     string
@@ -45,21 +60,21 @@ type API struct {
 	Log     *Log
 }
 
-// New starts a service on a new database. Limits are off and no secret is
-// asked for unless a setting says otherwise.
+// New starts a service on a new database. Unless a setting overrides it, the rate
+// limits are off and /metrics requires no token.
 func New(tb testing.TB, settings ...string) *API {
 	tb.Helper()
 	return NewReplica(tb, storetest.New(tb), storetest.RedisURL(tb), settings...)
 }
 
-// NewReplica starts a service on a database and Redis that others may use too: a
-// second replica.
+// NewReplica starts a service on an existing database and Redis, for example as
+// a second replica.
 func NewReplica(tb testing.TB, db *storetest.DB, redisURL string, settings ...string) *API {
 	tb.Helper()
 	return start(tb, db, redisURL, egress.Options{}, settings)
 }
 
-// WithEgress is New for a service whose own requests go where a test says.
+// WithEgress is like [New], with options for the service's outbound requests.
 func WithEgress(tb testing.TB, out egress.Options, settings ...string) *API {
 	tb.Helper()
 	return start(tb, storetest.New(tb), storetest.RedisURL(tb), out, settings)
@@ -92,6 +107,7 @@ func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options,
 			tb.Errorf("stop: %v", err)
 		}
 		_ = a.Redis.Close()
+		a.recordWrites()
 		if tb.Failed() {
 			tb.Logf("log of the service:\n%s", a.Log)
 		}
@@ -101,7 +117,7 @@ func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options,
 	return a
 }
 
-// ClientWithToken calls with a token; "" is none.
+// ClientWithToken returns a client that sends a token; "" sends none.
 func (a *API) ClientWithToken(token string) *client.ClientWithResponses {
 	a.TB.Helper()
 	c, err := client.NewClientWithResponses(a.URL,
@@ -118,16 +134,17 @@ func (a *API) ClientWithToken(token string) *client.ClientWithResponses {
 	return c
 }
 
-// Anonymous calls without a token.
+// Anonymous returns a client that sends no token.
 func (a *API) Anonymous() *client.ClientWithResponses { return a.ClientWithToken("") }
 
-// ClientFor calls with a new token for a zone ("": global) and a capability.
+// ClientFor returns a client with a new token for a zone ("": global) and a
+// capability.
 func (a *API) ClientFor(zone, capability string) *client.ClientWithResponses {
 	a.TB.Helper()
 	return a.ClientWithToken(a.Token(zone, capability).Token)
 }
 
-// Token mints a token for a zone ("": global) and a capability.
+// Token creates a token for a zone ("": global) and a capability.
 func (a *API) Token(zone, capability string) client.MintedAdminToken {
 	a.TB.Helper()
 	body := client.NewAdminToken{Name: "test", Scope: client.AdminTokenScopeGlobal, Capability: new(client.AdminTokenCapability(capability))}
@@ -157,37 +174,38 @@ func (a *API) Zone(change ...func(*client.NewZone)) client.Zone {
 	return *resp.JSON201
 }
 
-// An Response is what every response of the generated client can say.
+// A Response is a response of the generated client, of any operation.
 type Response interface {
 	StatusCode() int
 	GetBody() []byte
 }
 
-// Expect fails unless the answer has the code that is wanted, with that code's
-// status; without one, unless it has the status.
-func Expect(tb testing.TB, answer Response, status int, want code.Code) {
+// Expect fails the test unless the response has the wanted error code and that
+// code's status; if no code is wanted, unless it has the status.
+func Expect(tb testing.TB, resp Response, status int, want code.Code) {
 	tb.Helper()
 	if want != "" {
 		status = code.Table[want].Status
 	}
-	if got := codeOf(answer.GetBody()); answer.StatusCode() != status || got != want && status >= 400 {
-		tb.Fatalf("answered %d %q, want %d %q\n%s", answer.StatusCode(), got, status, want, answer.GetBody())
+	if got := codeOf(resp.GetBody()); resp.StatusCode() != status || got != want && status >= 400 {
+		tb.Fatalf("got %d %q, want %d %q\n%s", resp.StatusCode(), got, status, want, resp.GetBody())
 	}
 }
 
-// A RawResponse is the answer to a request that the client cannot make.
+// A RawResponse is the response to a request that [API.Do] sent.
 type RawResponse struct {
 	*http.Response
 	Body []byte
 }
 
-// StatusCode makes a Raw an Answer.
+// StatusCode implements [Response].
 func (r RawResponse) StatusCode() int { return r.Response.StatusCode }
 
-// GetBody makes a Raw an Answer.
+// GetBody implements [Response].
 func (r RawResponse) GetBody() []byte { return r.Body }
 
-// Do sends a request as it is. Headers come as name, value, name, value…
+// Do sends a request that the generated client may not be able to send. Headers
+// are pairs of name and value.
 func (a *API) Do(method, path, body string, headers ...string) RawResponse {
 	a.TB.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), method, a.URL+path, strings.NewReader(body))
@@ -209,7 +227,7 @@ func (a *API) Do(method, path, body string, headers ...string) RawResponse {
 	return RawResponse{resp, text}
 }
 
-// A Log is what the service wrote. In a benchmark nothing is kept.
+// A Log keeps the log of the service. In a benchmark it discards it.
 type Log struct {
 	mu      sync.Mutex
 	text    bytes.Buffer

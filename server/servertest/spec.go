@@ -4,12 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -23,36 +20,9 @@ import (
 
 	"caracal.run/management/gen"
 	"caracal.run/management/gen/code"
-	"caracal.run/management/store/storetest"
 )
 
-// Main runs the tests of a binary on its own servers and, if all of them ran,
-// fails unless every answer that the spec declares was met.
-func Main(m *testing.M) {
-	os.Exit(storetest.Run(func() int {
-		status := m.Run()
-		if status != 0 || isPartialRun() {
-			return status
-		}
-		if missing := missingOutcomes(); len(missing) > 0 {
-			fmt.Fprintf(os.Stderr, "the spec declares answers that no test met:\n  %s\n", strings.Join(missing, "\n  "))
-			return 1
-		}
-		return 0
-	}))
-}
-
-// isPartialRun says whether somebody asked for some of the tests only.
-func isPartialRun() bool {
-	for _, name := range []string{"test.run", "test.skip", "test.list", "test.bench", "test.fuzz"} {
-		if f := flag.Lookup(name); f != nil && f.Value.String() != "" {
-			return true
-		}
-	}
-	return false
-}
-
-// An Operation is one of the spec's.
+// An Operation is an operation of the spec.
 type Operation struct {
 	*openapi3.Operation
 	Method, Path string
@@ -60,7 +30,7 @@ type Operation struct {
 	pattern      *regexp.Regexp
 }
 
-// Operations are all operations of the spec, sorted by path.
+// Operations returns all operations of the spec, sorted by path.
 var Operations = sync.OnceValue(func() []Operation {
 	spec, err := openapi3.NewLoader().LoadFromData(gen.OpenAPI)
 	if err != nil {
@@ -81,7 +51,7 @@ var Operations = sync.OnceValue(func() []Operation {
 	return all
 })
 
-// Codes are the codes that an operation declares for a status.
+// Codes returns the error codes that the operation declares for a status.
 func (o Operation) Codes(status string) []string {
 	response := o.Responses.Value(status)
 	if response == nil {
@@ -90,14 +60,33 @@ func (o Operation) Codes(status string) []string {
 	var codes []string
 	if media := response.Value.Content.Get("application/json"); media != nil {
 		for _, part := range media.Schema.Value.AllOf {
-			if member := part.Value.Properties["error"]; member != nil {
-				for _, c := range member.Value.Enum {
+			if field := part.Value.Properties["error"]; field != nil {
+				for _, c := range field.Value.Enum {
 					codes = append(codes, fmt.Sprint(c))
 				}
 			}
 		}
 	}
 	return codes
+}
+
+// Streams returns the Redis streams that the operation declares to publish on.
+func (o Operation) Streams() (all []string) {
+	declared, _ := o.Extensions["x-events"].([]any)
+	for _, event := range declared {
+		all = append(all, event.(map[string]any)["stream"].(string))
+	}
+	return all
+}
+
+// AuditKinds returns the kinds of objects that the operation declares to record
+// audit entries of.
+func (o Operation) AuditKinds() (all []string) {
+	declared, _ := o.Extensions["x-audit"].([]any)
+	for _, kind := range declared {
+		all = append(all, kind.(string))
+	}
+	return all
 }
 
 func operationOf(method, path string) (Operation, bool) {
@@ -112,49 +101,8 @@ func operationOf(method, path string) (Operation, bool) {
 	return Operation{}, false
 }
 
-// outcomes is which answers were met: operationId, status, code.
-var outcomes = struct {
-	sync.Mutex
-	answers map[string]bool
-}{answers: map[string]bool{}}
-
-func outcomeName(operation string, status, code string) string {
-	return strings.TrimSpace(operation + " " + status + " " + code)
-}
-
-// shared codes come from middleware alone, which knows no operations: once is
-// enough.
-var shared = []code.Code{code.RateLimited, code.InternalError, code.ServiceUnavailable}
-
-func missingOutcomes() []string {
-	outcomes.Lock()
-	defer outcomes.Unlock()
-	var missing []string
-	for _, op := range Operations() {
-		for _, status := range slices.Sorted(maps.Keys(op.Responses.Map())) {
-			codes := op.Codes(status)
-			if codes == nil {
-				codes = []string{""}
-			}
-			for _, c := range codes {
-				if slices.Contains(shared, code.Code(c)) {
-					continue
-				}
-				if name := outcomeName(op.OperationID, status, c); !outcomes.answers[name] {
-					missing = append(missing, name)
-				}
-			}
-		}
-	}
-	for _, c := range shared {
-		if !outcomes.answers[string(c)] {
-			missing = append(missing, string(c)+", of any operation")
-		}
-	}
-	return missing
-}
-
-// Transport holds every answer against the spec.
+// Transport returns a transport that validates every response against the spec,
+// and fails the test if one is not valid.
 func (a *API) Transport() http.RoundTripper { return validatingTransport{a.TB} }
 
 type validatingTransport struct{ tb testing.TB }
@@ -171,18 +119,18 @@ func (c validatingTransport) RoundTrip(r *http.Request) (*http.Response, error) 
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	if err := validateResponse(r, resp, body); err != nil {
-		c.tb.Errorf("%s %s answered %d, which the spec does not admit: %.2000v\n%.2000s", r.Method, r.URL.Path, resp.StatusCode, err, body)
+		c.tb.Errorf("%s %s returned %d, which the spec does not allow: %.2000v\n%.2000s", r.Method, r.URL.Path, resp.StatusCode, err, body)
 	}
 	return resp, nil
 }
 
 func validateResponse(r *http.Request, resp *http.Response, body []byte) error {
 	if resp.Header.Get("X-Request-Id") == "" {
-		return fmt.Errorf("it has no X-Request-Id")
+		return fmt.Errorf("the header X-Request-Id is missing")
 	}
 	path := r.URL.EscapedPath()
 	if strings.HasPrefix(path, "/v1/") && (resp.Header.Get("Cache-Control") != "no-store" || resp.Header.Get("X-Content-Type-Options") != "nosniff") {
-		return fmt.Errorf("it lacks the headers of every answer below /v1")
+		return fmt.Errorf("Cache-Control: no-store or X-Content-Type-Options: nosniff is missing")
 	}
 	op, known := operationOf(r.Method, path)
 	if !known {
@@ -190,7 +138,7 @@ func validateResponse(r *http.Request, resp *http.Response, body []byte) error {
 	}
 	status := strconv.Itoa(resp.StatusCode)
 	if resp.StatusCode == http.StatusNoContent && len(body) > 0 {
-		return fmt.Errorf("it has a body")
+		return fmt.Errorf("the body is not empty")
 	}
 	input := &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: r, Route: op.route},
@@ -201,35 +149,30 @@ func validateResponse(r *http.Request, resp *http.Response, body []byte) error {
 	if err := openapi3filter.ValidateResponse(context.Background(), input); err != nil {
 		return err
 	}
-	deniedRequest := ""
+	errorCode := ""
 	if op.Codes(status) != nil {
-		deniedRequest = string(codeOf(body))
+		errorCode = string(codeOf(body))
 	}
-	outcomes.Lock()
-	defer outcomes.Unlock()
-	outcomes.answers[outcomeName(op.OperationID, status, deniedRequest)] = true
-	if deniedRequest != "" {
-		outcomes.answers[deniedRequest] = true
-	}
+	seen.record(responseOutcome(op.OperationID, status, errorCode))
 	return nil
 }
 
-// validateUnrouted checks what is answered where no operation is.
+// validateUnrouted validates a response to a request that matches no operation.
 func validateUnrouted(resp *http.Response, body []byte) error {
 	if len(body) == 0 {
 		return nil // HEAD
 	}
-	deniedRequest := codeOf(body)
-	entry, known := code.Table[deniedRequest]
+	errorCode := codeOf(body)
+	entry, known := code.Table[errorCode]
 	if !known || entry.Status != resp.StatusCode {
-		return fmt.Errorf("%q is no code with that status", deniedRequest)
+		return fmt.Errorf("%q is not an error code of this status", errorCode)
 	}
 	return nil
 }
 
-// codeOf is the code in an answer's body.
+// codeOf returns the error code in a response body; "" if it is not an error.
 func codeOf(body []byte) code.Code {
 	var problem struct{ Error string }
-	_ = json.Unmarshal(body, &problem) // what is no problem has no code
+	_ = json.Unmarshal(body, &problem) // any other body has no error code
 	return code.Code(problem.Error)
 }

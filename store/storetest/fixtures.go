@@ -90,7 +90,7 @@ func (d *DB) Event(zone, stream string) string {
 func (d *DB) DeadLetter(zone string) string {
 	d.tb.Helper()
 	e := id("dead")
-	d.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, attempts, last_error, dead_at) VALUES ($1, $2, 'nowhere', '{}', 'fixture', 5, 'rejected', now())`, zone, e)
+	d.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, attempts, last_error, dead_at) VALUES ($1, $2, 'caracal.policy.invalidate', '{}', 'fixture', 5, 'rejected', now())`, zone, e)
 	return e
 }
 
