@@ -14,12 +14,13 @@ import (
 	"caracal.run/management/server/middleware"
 )
 
-// GetHealth answers GET /health.
+// GetHealth handles GET /health.
 func (s *Server) GetHealth(context.Context, api.GetHealthRequestObject) (api.GetHealthResponseObject, error) {
 	return api.GetHealth200JSONResponse{Ok: true}, nil
 }
 
-// GetReadiness answers GET /ready. Postgres and Redis are asked at once.
+// GetReadiness handles GET /ready. The service is ready unless it is draining or
+// cannot reach Postgres; an unreachable Redis is only reported.
 func (s *Server) GetReadiness(ctx context.Context, _ api.GetReadinessRequestObject) (api.GetReadinessResponseObject, error) {
 	const timeout = 5 * time.Second
 	select {
@@ -35,7 +36,7 @@ func (s *Server) GetReadiness(ctx context.Context, _ api.GetReadinessRequestObje
 	defer cancel()
 	redis := make(chan api.ReadinessRedis, 1)
 	go func() {
-		// Redis away is worth saying and not worth waiting for.
+		// An unreachable Redis is reported but not waited for.
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		if s.redis.Ping(ctx).Err() != nil {
@@ -51,7 +52,7 @@ func (s *Server) GetReadiness(ctx context.Context, _ api.GetReadinessRequestObje
 	return api.GetReadiness200JSONResponse{Ok: true, Redis: <-redis}, nil
 }
 
-// GetMetrics answers GET /metrics.
+// GetMetrics handles GET /metrics in the text format of Prometheus.
 func (s *Server) GetMetrics(ctx context.Context, _ api.GetMetricsRequestObject) (api.GetMetricsResponseObject, error) {
 	if !s.authorizeMetrics(middleware.RequestInfoFrom(ctx).Bearer) {
 		return nil, code.Unauthorized
@@ -70,6 +71,8 @@ func (s *Server) GetMetrics(ctx context.Context, _ api.GetMetricsRequestObject) 
 	return metricsText(text.Bytes()), nil
 }
 
+// authorizeMetrics reports whether a request with a bearer token may read the
+// metrics. Without METRICS_BEARER, any request may in dev mode and none otherwise.
 func (s *Server) authorizeMetrics(bearer string) bool {
 	if s.config.MetricsBearer == "" {
 		return s.config.Mode == "dev"
@@ -77,33 +80,33 @@ func (s *Server) authorizeMetrics(bearer string) bool {
 	return subtle.ConstantTimeCompare([]byte(bearer), []byte(s.config.MetricsBearer)) == 1
 }
 
-// metricsText is the answer with the version of the format in its type, which
-// the spec's text/plain leaves open.
+// metricsText is the response of /metrics. Its Content-Type contains the version of
+// the format, which the generated response type does not support.
 type metricsText []byte
 
-// VisitGetMetricsResponse writes the answer.
+// VisitGetMetricsResponse writes the response.
 func (m metricsText) VisitGetMetricsResponse(w http.ResponseWriter) error {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, err := w.Write(m)
 	return err
 }
 
-// GetOpenAPIJSON answers GET /openapi.json.
+// GetOpenAPIJSON handles GET /openapi.json.
 func (s *Server) GetOpenAPIJSON(context.Context, api.GetOpenAPIJSONRequestObject) (api.GetOpenAPIJSONResponseObject, error) {
 	return openAPIJSON(s.spec.json), nil
 }
 
-// openAPIJSON is the document as it was encoded at start.
+// openAPIJSON is the response of /openapi.json, which was encoded at startup.
 type openAPIJSON []byte
 
-// VisitGetOpenAPIJSONResponse writes the answer.
+// VisitGetOpenAPIJSONResponse writes the response.
 func (o openAPIJSON) VisitGetOpenAPIJSONResponse(w http.ResponseWriter) error {
 	w.Header().Set("Content-Type", "application/json")
 	_, err := w.Write(o)
 	return err
 }
 
-// GetOpenAPIYAML answers GET /openapi.yaml.
+// GetOpenAPIYAML handles GET /openapi.yaml.
 func (s *Server) GetOpenAPIYAML(context.Context, api.GetOpenAPIYAMLRequestObject) (api.GetOpenAPIYAMLResponseObject, error) {
 	return api.GetOpenAPIYAML200ApplicationYAMLResponse{Body: bytes.NewReader(s.spec.yaml), ContentLength: int64(len(s.spec.yaml))}, nil
 }

@@ -11,8 +11,8 @@ import (
 	"caracal.run/management/store"
 )
 
-// metrics are what the process measures of itself. Labels are names of
-// operations and codes of the spec: their number is bounded.
+// metrics holds the metrics of the process. Labels are operation ids and error codes
+// of the spec, so that their number is bounded.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
@@ -25,23 +25,23 @@ func newMetrics() *metrics {
 	return &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "caracal_api_request_duration_seconds", Help: "How long requests took, by operation.",
+			Name: "caracal_api_request_duration_seconds", Help: "Request duration in seconds by operation.",
 			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"operation"}),
 		statuses: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "caracal_api_requests_total", Help: "Requests, by operation and status class.",
+			Name: "caracal_api_requests_total", Help: "Requests by operation and status class.",
 		}, []string{"operation", "status"}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "caracal_api_errors_total", Help: "Errors that were answered, by operation and code.",
+			Name: "caracal_api_errors_total", Help: "Error responses by operation and code.",
 		}, []string{"operation", "code"}),
 		outbox: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "caracal_api_outbox_latency_seconds", Help: "From the beginning of an event's transaction until Redis took the event.",
+			Name: "caracal_api_outbox_latency_seconds", Help: "Seconds from the start of an event's transaction until the event is in Redis.",
 			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 60, 600},
 		}),
 	}
 }
 
-// register the metrics, with those that a server's parts keep.
+// register registers all metrics, including those that read the state of s.
 func (m *metrics) register(s *Server) {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
@@ -55,24 +55,24 @@ func (m *metrics) register(s *Server) {
 		version = info.Main.Version
 	}
 	m.registry.MustRegister(m.requests, m.statuses, m.errors, m.outbox,
-		gauge("caracal_api_db_pool_max_connections", "Postgres connections at the most.", pool(func() int32 { return s.store.Stat().MaxConns() })),
+		gauge("caracal_api_db_pool_max_connections", "Maximum number of Postgres connections.", pool(func() int32 { return s.store.Stat().MaxConns() })),
 		gauge("caracal_api_db_pool_acquired_connections", "Postgres connections in use.", pool(func() int32 { return s.store.Stat().AcquiredConns() })),
-		gauge("caracal_api_db_pool_idle_connections", "Postgres connections that wait for work.", pool(func() int32 { return s.store.Stat().IdleConns() })),
-		counter("caracal_api_refusals_dropped_total", "Refusals that could not be recorded in the audit trail.", func() float64 { return float64(s.denied.dropped.Load()) }),
-		counter("caracal_api_token_cache_hits_total", "Tokens that were recognised without a look into the database.", func() float64 { return float64(s.verifier.Stat().Hits) }),
-		counter("caracal_api_token_cache_misses_total", "Tokens that had to be looked up.", func() float64 { return float64(s.verifier.Stat().Misses) }),
-		counter("caracal_api_outbox_published_total", "Events that Redis has taken from this process.", func() float64 { return float64(s.outbox.Stat().Published) }),
-		counter("caracal_api_outbox_refused_total", "Times that Redis refused an event.", func() float64 { return float64(s.outbox.Stat().Rejected) }),
-		counter("caracal_api_outbox_away_total", "Times that Redis could not take events.", func() float64 { return float64(s.outbox.Stat().Unavailable) }),
+		gauge("caracal_api_db_pool_idle_connections", "Idle Postgres connections.", pool(func() int32 { return s.store.Stat().IdleConns() })),
+		counter("caracal_api_refusals_dropped_total", "Denied requests that could not be written to the audit log.", func() float64 { return float64(s.denied.dropped.Load()) }),
+		counter("caracal_api_token_cache_hits_total", "Token cache hits.", func() float64 { return float64(s.verifier.Stat().Hits) }),
+		counter("caracal_api_token_cache_misses_total", "Token cache misses.", func() float64 { return float64(s.verifier.Stat().Misses) }),
+		counter("caracal_api_outbox_published_total", "Events that this process has published to Redis.", func() float64 { return float64(s.outbox.Stat().Published) }),
+		counter("caracal_api_outbox_refused_total", "Publish attempts that Redis rejected.", func() float64 { return float64(s.outbox.Stat().Rejected) }),
+		counter("caracal_api_outbox_away_total", "Publish attempts that failed because Redis was unavailable.", func() float64 { return float64(s.outbox.Stat().Unavailable) }),
 		outboxDepth{s.store},
-		counter("caracal_api_auth_failures_total", "Requests whose token was not recognised.", func() float64 { return float64(s.verifier.Stat().Failures) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Which build this is; always 1.",
+		counter("caracal_api_auth_failures_total", "Failed token verifications.", func() float64 { return float64(s.verifier.Stat().Failures) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Version of the build; always 1.",
 			ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 }),
 	)
 	for _, limit := range s.limits.named() {
 		decisions := func(decision string, value func() uint64) {
 			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-				Name: "caracal_api_limit_decisions_total", Help: "Requests that a limit admitted or refused.",
+				Name: "caracal_api_limit_decisions_total", Help: "Requests that a rate limit allowed or denied.",
 				ConstLabels: prometheus.Labels{"limit": limit.name, "decision": decision},
 			}, func() float64 { return float64(value()) }))
 		}
@@ -81,12 +81,12 @@ func (m *metrics) register(s *Server) {
 	}
 }
 
-// observe one request. What is no operation of the spec counts under "".
-func (m *metrics) observe(operation string, status int, deniedRequest code.Code, took time.Duration) {
-	m.requests.WithLabelValues(operation).Observe(took.Seconds())
+// observe counts one request. The operation of a request that matches none is "".
+func (m *metrics) observe(operation string, status int, errCode code.Code, duration time.Duration) {
+	m.requests.WithLabelValues(operation).Observe(duration.Seconds())
 	m.statuses.WithLabelValues(operation, statusClass(status)).Inc()
-	if deniedRequest != "" {
-		m.errors.WithLabelValues(operation, string(deniedRequest)).Inc()
+	if errCode != "" {
+		m.errors.WithLabelValues(operation, string(errCode)).Inc()
 	}
 }
 
@@ -94,27 +94,27 @@ func statusClass(status int) string {
 	return [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}[min(max(status/100, 1), 5)-1]
 }
 
-// outboxDepth asks Postgres at each scrape. While Postgres is away it measures
-// nothing, and leaves the other metrics alone.
+// outboxDepth reads the depth of the outbox from Postgres at each scrape. While
+// Postgres is unavailable, its metrics are absent and all others are present.
 type outboxDepth struct{ store *store.Store }
 
-// The contract's names (operations.md §4), though two end in _total.
+// Two of these gauges end in _total: dashboards rely on the names.
 var (
-	outboxPending    = prometheus.NewDesc("caracal_api_outbox_pending_total", "Events that wait to be published.", nil, nil)
-	outboxDead       = prometheus.NewDesc("caracal_api_outbox_dead_total", "Events that Redis refused for good.", nil, nil)
-	outboxPendingAge = prometheus.NewDesc("caracal_api_outbox_oldest_pending_age_seconds", "How long the oldest has waited.", nil, nil)
-	outboxDeadAge    = prometheus.NewDesc("caracal_api_outbox_oldest_dead_age_seconds", "How old the oldest dead event is.", nil, nil)
+	outboxPending    = prometheus.NewDesc("caracal_api_outbox_pending_total", "Events that are not published yet.", nil, nil)
+	outboxDead       = prometheus.NewDesc("caracal_api_outbox_dead_total", "Dead letters: events that Redis rejected too often.", nil, nil)
+	outboxPendingAge = prometheus.NewDesc("caracal_api_outbox_oldest_pending_age_seconds", "Age in seconds of the oldest event that is not published yet.", nil, nil)
+	outboxDeadAge    = prometheus.NewDesc("caracal_api_outbox_oldest_dead_age_seconds", "Age in seconds of the oldest dead letter.", nil, nil)
 )
 
-// Describe names the metrics.
-func (outboxDepth) Describe(names chan<- *prometheus.Desc) {
-	for _, name := range []*prometheus.Desc{outboxPending, outboxDead, outboxPendingAge, outboxDeadAge} {
-		names <- name
+// Describe implements [prometheus.Collector].
+func (outboxDepth) Describe(descs chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{outboxPending, outboxDead, outboxPendingAge, outboxDeadAge} {
+		descs <- desc
 	}
 }
 
-// Collect measures.
-func (o outboxDepth) Collect(into chan<- prometheus.Metric) {
+// Collect implements [prometheus.Collector].
+func (o outboxDepth) Collect(collected chan<- prometheus.Metric) {
 	const timeout = 5 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -122,8 +122,8 @@ func (o outboxDepth) Collect(into chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
-	into <- prometheus.MustNewConstMetric(outboxPending, prometheus.GaugeValue, float64(stat.Pending))
-	into <- prometheus.MustNewConstMetric(outboxDead, prometheus.GaugeValue, float64(stat.Dead))
-	into <- prometheus.MustNewConstMetric(outboxPendingAge, prometheus.GaugeValue, stat.OldestPendingSeconds)
-	into <- prometheus.MustNewConstMetric(outboxDeadAge, prometheus.GaugeValue, stat.OldestDeadSeconds)
+	collected <- prometheus.MustNewConstMetric(outboxPending, prometheus.GaugeValue, float64(stat.Pending))
+	collected <- prometheus.MustNewConstMetric(outboxDead, prometheus.GaugeValue, float64(stat.Dead))
+	collected <- prometheus.MustNewConstMetric(outboxPendingAge, prometheus.GaugeValue, stat.OldestPendingSeconds)
+	collected <- prometheus.MustNewConstMetric(outboxDeadAge, prometheus.GaugeValue, stat.OldestDeadSeconds)
 }

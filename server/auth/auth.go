@@ -1,6 +1,6 @@
-// Package auth says who is calling: it recognises admin tokens, remembers the
-// ones it has recognised, forgets them when any is revoked, and notes when they
-// were used.
+// Package auth authenticates callers by their admin tokens. It caches verified
+// tokens, empties the cache when a token is revoked, and records when tokens were
+// last used.
 package auth
 
 import (
@@ -19,17 +19,17 @@ import (
 )
 
 const (
-	// cacheTTL is how long a token is taken for live without a look. Replicas
-	// tell each other of revocations, so this bounds only what nobody foresaw.
+	// cacheTTL is how long a verified token is cached. Replicas notify each other
+	// of revocations, so it matters only if a notification is lost undetected.
 	cacheTTL = 30 * time.Second
-	// cacheSize bounds the memory; only tokens that exist get in.
+	// cacheSize bounds the memory. Only valid tokens are cached.
 	cacheSize = 4096
-	// timeout is how long a look-up may take that several requests wait for.
+	// timeout bounds a lookup, which several requests may wait for.
 	timeout = 5 * time.Second
 )
 
-// A Verifier recognises admin tokens. Make one with [New], and run [Verifier.Run]
-// beside it: without it nothing is remembered and no use is noted.
+// A Verifier verifies admin tokens. It caches them while it is connected
+// ([Verifier.SetConnected]), and records their use while [Verifier.Run] runs.
 type Verifier struct {
 	store    *store.Store
 	log      *slog.Logger
@@ -37,15 +37,15 @@ type Verifier struct {
 	lookups  singleflight.Group
 
 	mu             sync.Mutex
-	connected      bool   // we would be told of a revocation
-	generation     uint64 // how often everything was forgotten
+	connected      bool   // notifications of revocations arrive
+	generation     uint64 // how often the cache was emptied
 	cache          map[digest]cacheEntry
-	lastTouched    map[string]time.Time // token id -> when its use was last noted
-	pendingTouches map[string]struct{}
+	lastTouched    map[string]time.Time // by token id: when its use was last recorded
+	pendingTouches map[string]struct{}  // ids of tokens whose use is to be recorded
 	counters       Counters
 }
 
-// Counters count look-ups, for metrics.
+// Counters count verifications, for metrics.
 type Counters struct{ Hits, Misses, Failures uint64 }
 
 type digest = [sha256.Size]byte
@@ -55,7 +55,7 @@ type cacheEntry struct {
 	until time.Time
 }
 
-// New makes a verifier. The use of a token is noted at most once in debounce.
+// New returns a verifier that records the use of a token at most once in debounce.
 func New(s *store.Store, log *slog.Logger, debounce time.Duration) *Verifier {
 	return &Verifier{
 		store: s, log: log, debounce: debounce,
@@ -63,8 +63,9 @@ func New(s *store.Store, log *slog.Logger, debounce time.Duration) *Verifier {
 	}
 }
 
-// Bearer is the token in an Authorization header (contract: conventions.md
-// §9.1), or "".
+// Bearer returns the bearer token (RFC 6750 §2.1) in the lines of an Authorization
+// header. It returns "" if there is no token, more than one line, or a token of
+// more than 4096 bytes.
 func Bearer(authorization []string) string {
 	const maxLength = 4096
 	if len(authorization) != 1 {
@@ -78,7 +79,7 @@ func Bearer(authorization []string) string {
 	return text
 }
 
-// Verify is the live token with this text, or invalid_admin_token.
+// Verify returns the active token with a text or invalid_admin_token.
 func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, error) {
 	if text == "" {
 		return store.AdminToken{}, code.InvalidAdminToken
@@ -86,9 +87,9 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 	secret := sha256.Sum256([]byte(text))
 	now := time.Now()
 	v.mu.Lock()
-	have, found := v.cache[secret]
-	forgets := v.generation
-	hit := found && now.Before(have.until)
+	cached, found := v.cache[secret]
+	generation := v.generation
+	hit := found && now.Before(cached.until)
 	if hit {
 		v.counters.Hits++
 	} else {
@@ -96,17 +97,17 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 	}
 	v.mu.Unlock()
 	if hit {
-		return have.token, nil
+		return cached.token, nil
 	}
-	// The key names the generation too: who asks after a revocation must not be
-	// answered by a look that began before it.
-	key := string(secret[:]) + strconv.FormatUint(forgets, 10)
-	looked, err, _ := v.lookups.Do(key, func() (any, error) {
+	// The key contains the generation, so that a request after a revocation does
+	// not share a lookup that began before it.
+	key := string(secret[:]) + strconv.FormatUint(generation, 10)
+	token, err, _ := v.lookups.Do(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 		defer cancel()
 		token, err := v.store.AdminTokenBySecret(ctx, secret)
 		if err == nil {
-			v.remember(secret, token, now, forgets)
+			v.cacheToken(secret, token, now, generation)
 		}
 		return token, err
 	})
@@ -116,18 +117,19 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 		v.mu.Unlock()
 		return store.AdminToken{}, err
 	}
-	return looked.(store.AdminToken), nil
+	return token.(store.AdminToken), nil
 }
 
-// remember keeps a token, unless something was revoked since the look began.
-func (v *Verifier) remember(secret digest, token store.AdminToken, since time.Time, forgets uint64) {
-	until := since.Add(cacheTTL)
+// cacheToken caches a token that was looked up at a time, unless the cache was
+// emptied since or notifications do not arrive.
+func (v *Verifier) cacheToken(secret digest, token store.AdminToken, lookedUp time.Time, generation uint64) {
+	until := lookedUp.Add(cacheTTL)
 	if token.ExpiresAt != nil && token.ExpiresAt.Before(until) {
 		until = *token.ExpiresAt
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.connected || v.generation != forgets {
+	if !v.connected || v.generation != generation {
 		return
 	}
 	if len(v.cache) >= cacheSize {
@@ -136,7 +138,7 @@ func (v *Verifier) remember(secret digest, token store.AdminToken, since time.Ti
 	v.cache[secret] = cacheEntry{token, until}
 }
 
-// InvalidateCache makes every token prove itself anew.
+// InvalidateCache empties the cache. Lookups that are in progress are not cached.
 func (v *Verifier) InvalidateCache() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -144,23 +146,23 @@ func (v *Verifier) InvalidateCache() {
 	clear(v.cache)
 }
 
-// SetConnected says whether we would be told of a revocation. While we would not,
-// nothing is remembered.
-func (v *Verifier) SetConnected(yes bool) {
+// SetConnected sets whether notifications of revocations arrive. While they do not,
+// no token is cached.
+func (v *Verifier) SetConnected(connected bool) {
 	v.InvalidateCache()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.connected = yes
+	v.connected = connected
 }
 
-// Stat is what was counted so far.
+// Stat returns the counters.
 func (v *Verifier) Stat() Counters {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.counters
 }
 
-// MarkUsed notes that a token was used, soon and without making anybody wait.
+// MarkUsed records, in the background, that a token was used.
 func (v *Verifier) MarkUsed(id string) {
 	now := time.Now()
 	v.mu.Lock()
@@ -172,7 +174,8 @@ func (v *Verifier) MarkUsed(id string) {
 	v.pendingTouches[id] = struct{}{}
 }
 
-// Run notes uses until ctx ends, and once more then.
+// Run writes the recorded uses to the database until ctx is done, and once more
+// then.
 func (v *Verifier) Run(ctx context.Context) {
 	const flushInterval = time.Second
 	tick := time.NewTicker(flushInterval)
@@ -182,14 +185,16 @@ func (v *Verifier) Run(ctx context.Context) {
 		case <-tick.C:
 			v.flushTouches(ctx)
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 			defer cancel()
-			v.flushTouches(last)
+			v.flushTouches(ctx)
 			return
 		}
 	}
 }
 
+// flushTouches writes the recorded uses to the database. Those that fail are lost:
+// last_used_at is best effort.
 func (v *Verifier) flushTouches(ctx context.Context) {
 	now := time.Now()
 	v.mu.Lock()
@@ -208,6 +213,6 @@ func (v *Verifier) flushTouches(ctx context.Context) {
 		return
 	}
 	if err := v.store.TouchAdminTokens(ctx, ids, now, v.debounce); err != nil {
-		v.log.WarnContext(ctx, "could not note that admin tokens were used", "tokens", len(ids), "error", err)
+		v.log.WarnContext(ctx, "failed to update last_used_at", "tokens", len(ids), "error", err)
 	}
 }

@@ -5,27 +5,25 @@ import (
 	"net/netip"
 )
 
-// A block is a range of addresses that nobody reaches across the internet, and
-// what it is instead.
-type block struct {
+// A blockedPrefix is a range of addresses that are not public.
+type blockedPrefix struct {
 	netip.Prefix
-	is string
+	reason string
 }
 
-// blockedPrefixes is every block that is not public, from the IANA special-purpose
-// registries (iana.org/assignments/iana-ipv4-special-registry and
-// iana-ipv6-special-registry, RFC 6890). What they call globally reachable stays
-// open, but for the few such addresses in 192.0.0.0/24 and 2001::/23, where no
-// server is. IPv4 is public unless it is listed. Of IPv6 only 2000::/3 is ever
-// given to networks (RFC 4291 §2.4), and the last three rows close all the rest;
-// rows above them that lie there too give the better reason. The first match
-// counts.
-var blockedPrefixes = []block{
+// blockedPrefixes lists all prefixes that are not public, from the IANA
+// special-purpose registries (iana.org/assignments/iana-ipv4-special-registry and
+// iana-ipv6-special-registry, RFC 6890). Prefixes that they call globally reachable
+// are not blocked, except for the few in 192.0.0.0/24 and 2001::/23, which have no
+// servers. IPv4 is public unless it is listed. Of IPv6, only 2000::/3 is assigned
+// to networks (RFC 4291 §2.4); the last three rows block the rest. The first match
+// gives the reason, so more specific rows come before them.
+var blockedPrefixes = []blockedPrefix{
 	{netip.MustParsePrefix("0.0.0.0/8"), "this network, RFC 791"},
 	{netip.MustParsePrefix("10.0.0.0/8"), "private, RFC 1918"},
 	{netip.MustParsePrefix("100.64.0.0/10"), "carrier-grade NAT, RFC 6598"},
 	{netip.MustParsePrefix("127.0.0.0/8"), "loopback, RFC 1122"},
-	{netip.MustParsePrefix("168.63.129.16/32"), "Azure's platform: a public number, but local to each machine there"},
+	{netip.MustParsePrefix("168.63.129.16/32"), "Azure platform services, which are local to each virtual machine"},
 	{netip.MustParsePrefix("169.254.0.0/16"), "link-local and cloud metadata, RFC 3927"},
 	{netip.MustParsePrefix("172.16.0.0/12"), "private, RFC 1918"},
 	{netip.MustParsePrefix("192.0.0.0/24"), "IETF protocol assignments, RFC 6890"},
@@ -60,15 +58,14 @@ var blockedPrefixes = []block{
 	{netip.MustParsePrefix("8000::/1"), "not global unicast, RFC 4291"},
 }
 
-// checkPublic is nil for an address that anybody may reach across the internet, or
-// says what the address is instead.
+// checkPublic returns an error with the reason unless an address is public.
 func checkPublic(addr netip.Addr) error {
 	if !addr.IsValid() || addr.Zone() != "" { // no prefix contains an address with a zone
-		return fmt.Errorf("%v is not an address of the internet", addr)
+		return fmt.Errorf("%v is not a public address", addr)
 	}
 	for _, b := range blockedPrefixes {
 		if b.Contains(addr) {
-			return fmt.Errorf("%v is %s", addr, b.is)
+			return fmt.Errorf("%v is %s", addr, b.reason)
 		}
 	}
 	return nil

@@ -8,8 +8,8 @@ import (
 	"caracal.run/management/server/egress"
 )
 
-// TestNonPublicAddresses was written from the registries by hand, so that
-// a row that the table lacks or has mistyped is seen.
+// The addresses are written from the IANA registries, so that a missing or mistyped
+// row of the table is detected.
 func TestNonPublicAddresses(t *testing.T) {
 	t.Parallel()
 	for name, addrs := range map[string][]string{
@@ -42,17 +42,17 @@ func TestNonPublicAddresses(t *testing.T) {
 		"mapped, and of a zone": {"::ffff:8.8.8.8%eth0"},
 	} {
 		for _, addr := range addrs {
-			if egress.Public(netip.MustParseAddr(addr)) == nil {
-				t.Errorf("%s: %s is taken for public", name, addr)
+			if egress.CheckPublic(netip.MustParseAddr(addr)) == nil {
+				t.Errorf("%s: %s is accepted as public", name, addr)
 			}
 		}
 	}
-	if egress.Public(netip.Addr{}) == nil {
-		t.Error("no address is taken for public")
+	if egress.CheckPublic(netip.Addr{}) == nil {
+		t.Error("the zero address is accepted as public")
 	}
 }
 
-// TestReasonIsTheMostSpecificBlock holds the rows that close nothing of their own.
+// Rows within a larger blocked prefix only give a more specific reason.
 func TestReasonIsTheMostSpecificBlock(t *testing.T) {
 	t.Parallel()
 	for reason, addrs := range map[string][]string{
@@ -74,14 +74,14 @@ func TestReasonIsTheMostSpecificBlock(t *testing.T) {
 		},
 	} {
 		for _, addr := range addrs {
-			if err := egress.Public(netip.MustParseAddr(addr)); err == nil || !strings.Contains(err.Error(), " is "+reason) {
-				t.Errorf("%s: %v, which is %s", addr, err, reason)
+			if err := egress.CheckPublic(netip.MustParseAddr(addr)); err == nil || !strings.Contains(err.Error(), " is "+reason) {
+				t.Errorf("%s: got %v, want the reason %s", addr, err, reason)
 			}
 		}
 	}
 }
 
-// TestPublicNeighborsAreAllowed holds every block to its size, by hand too.
+// The addresses next to each blocked prefix are public.
 func TestPublicNeighborsAreAllowed(t *testing.T) {
 	t.Parallel()
 	for _, addr := range []string{
@@ -108,54 +108,54 @@ func TestPublicNeighborsAreAllowed(t *testing.T) {
 		"3ffe:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "3fff:1000::", "3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
 		"2606:2800:21f:cb07:6820:80da:af6b:8b2c", "2001:4860:4860::8888", "2a00:1450:4001:82f::200e", "2620:4f:8000::1",
 	} {
-		if err := egress.Public(netip.MustParseAddr(addr)); err != nil {
-			t.Errorf("%s is refused: %v", addr, err)
+		if err := egress.CheckPublic(netip.MustParseAddr(addr)); err != nil {
+			t.Errorf("%s is rejected: %v", addr, err)
 		}
 	}
 }
 
-// TestBlockBoundaries looks at both ends of every row, inside and out:
-// what lies outside is public or is another row's.
+// The first and last address of each row are blocked; the addresses before and
+// after are not blocked by that row.
 func TestBlockBoundaries(t *testing.T) {
 	t.Parallel()
-	for _, row := range egress.Closed {
+	for _, row := range egress.BlockedPrefixes {
 		t.Run(row.String(), func(t *testing.T) {
 			t.Parallel()
 			if row.Prefix != row.Masked() {
-				t.Errorf("written as %v, it begins at %v", row, row.Masked())
+				t.Errorf("%v is not in canonical form, %v", row, row.Masked())
 			}
-			if row.Is() == "" {
-				t.Error("it does not say what it is")
+			if row.Reason() == "" {
+				t.Error("it has no reason")
 			}
 			first, last := row.Masked().Addr(), lastOf(row.Prefix)
 			for _, inside := range []netip.Addr{first, last} {
-				if egress.Public(inside) == nil {
-					t.Errorf("%v is taken for public", inside)
+				if egress.CheckPublic(inside) == nil {
+					t.Errorf("%v is accepted as public", inside)
 				}
 			}
 			for _, outside := range []netip.Addr{first.Prev(), last.Next()} {
 				if !outside.IsValid() {
 					continue // the ends of the address space
 				}
-				by, shut := egress.First(outside)
+				by, blocked := egress.FirstMatch(outside)
 				if by == row.Prefix {
-					t.Errorf("%v is closed by it", outside)
+					t.Errorf("%v is blocked by the row", outside)
 				}
-				if open := egress.Public(outside) == nil; open == shut {
-					t.Errorf("%v: public %v, closed by %v", outside, open, by)
+				if public := egress.CheckPublic(outside) == nil; public == blocked {
+					t.Errorf("%v: public %t, blocked by %v", outside, public, by)
 				}
 			}
 		})
 	}
 }
 
-// TestLocalAddressesAreNotPublic walks through the address space in steps
-// and holds the table against what net/netip knows.
+// No address that net/netip classifies as special is public. The test samples the
+// address space.
 func TestLocalAddressesAreNotPublic(t *testing.T) {
 	t.Parallel()
 	check := func(addr netip.Addr) {
-		if egress.Public(addr) == nil && !plainlyPublic(addr) {
-			t.Errorf("%v is taken for public", addr)
+		if egress.CheckPublic(addr) == nil && !netipPublic(addr) {
+			t.Errorf("%v is accepted as public", addr)
 		}
 	}
 	for high := 0; high < 1<<16; high += 7 {
@@ -167,13 +167,14 @@ func TestLocalAddressesAreNotPublic(t *testing.T) {
 	}
 }
 
-// plainlyPublic is a second opinion, for what net/netip can have one of.
-func plainlyPublic(addr netip.Addr) bool {
+// netipPublic reports whether an address is public as far as net/netip can tell.
+func netipPublic(addr netip.Addr) bool {
 	return addr.IsGlobalUnicast() && !addr.IsPrivate() && !addr.IsLoopback() && !addr.IsLinkLocalUnicast() &&
 		!addr.IsMulticast() && !addr.IsUnspecified() && !addr.Is4In6() && addr.Zone() == "" &&
 		(addr.Is4() && addr.As4()[0] != 0 && addr.As4()[0] < 224 || addr.Is6() && addr.As16()[0]>>5 == 1)
 }
 
+// lastOf returns the last address of a prefix.
 func lastOf(p netip.Prefix) netip.Addr {
 	bytes := p.Masked().Addr().AsSlice()
 	for bit := p.Bits(); bit < 8*len(bytes); bit++ {

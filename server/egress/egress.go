@@ -1,15 +1,14 @@
-// Package egress is the only HTTP client that leaves the house. It calls URLs
-// that a tenant typed in, so it trusts nothing about them: a URL is https and
-// names an allow-listed host; the name is resolved once; every address of the
-// answer must be public; the connection goes to those addresses and to no
-// other; time and size are bounded. A redirect is an answer like any other, and
-// proxies, cookies and compression do not exist here.
+// Package egress is the only client for outbound HTTP requests. It protects against
+// server-side request forgery (SSRF), because tenants configure the URLs: a URL must
+// be https with an allowed host; the host is resolved once; every address must be
+// public; connections are made to these addresses only; time and size are bounded.
+// Redirects are not followed. There are no proxies, cookies or compression.
 //
-// Nothing switches these rules off. A test brings a [Resolver] that answers with
-// a public address and a Dial that leads to its own server instead.
+// No option disables these rules. A test uses a [Resolver] that returns a public
+// address and a Dial function that connects to its own server.
 //
-// The package knows neither tenants nor OAuth and logs nothing. What it refuses
-// or fails to do, it says with an [Error].
+// The package does not depend on tenants or OAuth, and logs nothing. Every error is
+// an [*Error].
 package egress
 
 import (
@@ -29,46 +28,46 @@ import (
 	"time"
 )
 
-// Options are what a [Client] is made of; the zero value is fit for production.
+// Options configure a [Client]. The zero value is for production.
 type Options struct {
-	Timeout  time.Duration  // for a whole request, from the look-up to the last byte of the answer; 0 is 10 s
-	MaxBody  int64          // bytes of an answer's body; 0 is 64 KiB
-	Resolver Resolver       // nil is the system's
-	RootCAs  *x509.CertPool // whose certificates are believed; nil is the system's
+	Timeout  time.Duration  // of a whole request, from the lookup to the last byte of the response; 0 is 10 s
+	MaxBody  int64          // maximum size of a response body in bytes; 0 is 64 KiB
+	Resolver Resolver       // nil is that of the system
+	RootCAs  *x509.CertPool // nil is those of the system
 
-	// Dial connects to an address that has passed every rule, written as IP and
-	// port. Nil is the system's way, which looks at the address once more.
+	// Dial connects to an IP address and port that has passed all checks. Nil is a
+	// dialer that checks the address once more.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// A Resolver finds the addresses of a name; [net.Resolver] is one. The name ends
-// with a dot, so that no search domain of this machine completes it.
+// A Resolver looks up the addresses of a name; [net.Resolver] implements it. The name
+// ends with a dot, so that the search domains of the machine do not apply.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error)
 }
 
-// A Request is one call.
+// A Request is an HTTP request.
 type Request struct {
 	Method       string
 	URL          string
-	AllowedHosts []string // DNS names, one of which the URL's host must be; none allows nothing
+	AllowedHosts []string // DNS names; the host of the URL must be one of them
 	Header       http.Header
 	Body         []byte
 }
 
-// A Response is what came back, whatever its status.
+// A Response is an HTTP response with any status.
 type Response struct {
 	Status   int
 	Header   http.Header
 	Body     []byte
-	Duration time.Duration // until the last byte, or until the error
+	Duration time.Duration // until the last byte or the error
 }
 
-// A Client calls other people's servers. It keeps no connection, cookie or
-// address from one call to the next, and many may use it at once.
+// A Client sends requests to servers that tenants configure. It keeps no connection,
+// cookie or address between requests, and is safe for concurrent use.
 type Client struct{ options Options }
 
-// New makes a client.
+// New returns a client.
 func New(o Options) *Client {
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 	o.MaxBody = cmp.Or(o.MaxBody, 64<<10)
@@ -81,8 +80,8 @@ func New(o Options) *Client {
 	return &Client{o}
 }
 
-// Do sends a request and reads the whole answer. Its error is always an
-// [*Error]; the response then has a duration and nothing else.
+// Do sends a request and reads the whole response. An error is always an [*Error];
+// the response then has only its duration.
 func (c *Client) Do(ctx context.Context, r Request) (Response, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, c.options.Timeout)
@@ -92,12 +91,13 @@ func (c *Client) Do(ctx context.Context, r Request) (Response, error) {
 	return response, err
 }
 
-// Probe finds out whether a server answers HTTP at a URL, and sends nothing that
-// could be a secret or have an effect: HEAD, without header, body or query. It
-// returns what [Client.Do] returns; any status means that the server was reached.
+// Probe checks whether a server responds to HTTP requests at a URL. It sends a HEAD
+// request without headers, body or query, which has no effect and contains no
+// secret. It returns what [Client.Do] returns; with any status, the server is
+// reachable.
 func (c *Client) Probe(ctx context.Context, rawURL string, allowedHosts []string) (Response, error) {
-	bare, _, _ := strings.Cut(rawURL, "?")
-	return c.Do(ctx, Request{Method: http.MethodHead, URL: bare, AllowedHosts: allowedHosts})
+	withoutQuery, _, _ := strings.Cut(rawURL, "?")
+	return c.Do(ctx, Request{Method: http.MethodHead, URL: withoutQuery, AllowedHosts: allowedHosts})
 }
 
 func (c *Client) do(ctx context.Context, r Request) (Response, error) {
@@ -111,9 +111,8 @@ func (c *Client) do(ctx context.Context, r Request) (Response, error) {
 		return Response{}, err
 	}
 	defer conn.Close()
-	// A transport of its own, for this one connection: it can neither look up,
-	// dial nor reuse anything. Without an http.Client around it, nothing follows
-	// a redirect.
+	// The transport has this connection only: it cannot look up a name, dial or
+	// reuse a connection. Without an http.Client, redirects are not followed.
 	transport := &http.Transport{
 		DialTLSContext:         func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 		DisableKeepAlives:      true,
@@ -127,24 +126,24 @@ func (c *Client) do(ctx context.Context, r Request) (Response, error) {
 		Body: io.NopCloser(bytes.NewReader(r.Body)), ContentLength: int64(len(r.Body)),
 	}
 	if len(r.Body) == 0 {
-		request.Body = http.NoBody // a length of 0 with any other body means unknown
+		request.Body = http.NoBody // with any other body, a length of 0 means unknown
 	}
-	answer, err := transport.RoundTrip(request.WithContext(ctx))
+	response, err := transport.RoundTrip(request.WithContext(ctx))
 	if err != nil {
-		return Response{}, wrapError(ctx, NoAnswer, to.host, err)
+		return Response{}, wrapError(ctx, InvalidResponse, to.host, err)
 	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, c.options.MaxBody+1))
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, c.options.MaxBody+1))
 	if err != nil {
-		return Response{}, wrapError(ctx, NoAnswer, to.host, err)
+		return Response{}, wrapError(ctx, InvalidResponse, to.host, err)
 	}
 	if int64(len(body)) > c.options.MaxBody {
 		return Response{}, &Error{Kind: BodyTooLarge, Host: to.host}
 	}
-	return Response{Status: answer.StatusCode, Header: answer.Header, Body: body}, nil
+	return Response{Status: response.StatusCode, Header: response.Header, Body: body}, nil
 }
 
-// connect opens the one connection of a request.
+// connect opens the connection of a request: lookup, TCP, TLS.
 func (c *Client) connect(ctx context.Context, to target) (net.Conn, error) {
 	addrs, err := c.resolve(ctx, to.host)
 	if err != nil {
@@ -167,10 +166,10 @@ func (c *Client) connect(ctx context.Context, to target) (net.Conn, error) {
 	return conn, nil
 }
 
-// resolve is the only look-up of a request. One address that is not public
-// spoils the answer: an honest name has none.
+// resolve makes the only lookup of a request. A single address that is not public
+// is an error, even if there are others: a legitimate name has none.
 func (c *Client) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	const maxAddresses = 8 // addresses to try: a name must not make us knock at a hundred doors
+	const maxAddresses = 8 // bounds the connection attempts of a request
 	found, err := c.options.Resolver.LookupNetIP(ctx, "ip", host+".")
 	if err == nil && len(found) == 0 {
 		err = errors.New("no address")
@@ -180,8 +179,8 @@ func (c *Client) resolve(ctx context.Context, host string) ([]netip.Addr, error)
 	}
 	addrs := make([]netip.Addr, len(found))
 	for i, addr := range found {
-		// net.Resolver writes an IPv4 address of the hosts file in its mapped
-		// form. The kernel connects to the same place, so judge that.
+		// net.Resolver returns the IPv4 addresses of the hosts file in IPv6-mapped
+		// form. The kernel connects to the IPv4 address, so check that one.
 		addrs[i] = addr.Unmap()
 		if err := checkPublic(addrs[i]); err != nil {
 			return nil, &Error{Kind: AddressNotPublic, Host: host, Cause: err}
@@ -190,8 +189,8 @@ func (c *Client) resolve(ctx context.Context, host string) ([]netip.Addr, error)
 	return addrs[:min(len(addrs), maxAddresses)], nil
 }
 
-// dial tries one address after the other. Each gets an equal share of the time
-// that is left, so that a silent one does not use up the others' time.
+// dial tries one address after the other. Each gets an equal share of the remaining
+// time, so that one that does not respond leaves time for the others.
 func (c *Client) dial(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	deadline, _ := ctx.Deadline()
 	var failed error
@@ -208,8 +207,8 @@ func (c *Client) dial(ctx context.Context, addrs []netip.Addr, port uint16) (net
 	return nil, failed
 }
 
-// control looks at the address that a socket is about to connect to: should the
-// code above ever be wrong, this still holds.
+// control checks the address that a socket is about to connect to, as a second line
+// of defense.
 func control(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {

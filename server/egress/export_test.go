@@ -6,18 +6,19 @@ import (
 	"net/netip"
 )
 
-// What the tests see of the rules; none of it changes them.
+// Exported for the tests; none of it changes the rules.
 var (
-	Closed  = blockedPrefixes
-	Details = details
-	Public  = checkPublic
-	Control = control
+	BlockedPrefixes = blockedPrefixes
+	Details         = details
+	CheckPublic     = checkPublic
+	Control         = control
 )
 
-func (b block) Is() string { return b.is }
+// Reason returns why a prefix is blocked.
+func (b blockedPrefix) Reason() string { return b.reason }
 
-// First is the block that closes an address, and false if none does.
-func First(addr netip.Addr) (netip.Prefix, bool) {
+// FirstMatch returns the first prefix that blocks an address, and false if none does.
+func FirstMatch(addr netip.Addr) (netip.Prefix, bool) {
 	for _, b := range blockedPrefixes {
 		if b.Contains(addr) {
 			return b.Prefix, true
@@ -26,12 +27,12 @@ func First(addr netip.Addr) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// DialOf is how a client dials.
+// DialOf returns the Dial function of a client.
 func DialOf(c *Client) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return c.options.Dial
 }
 
-// Check is whether a URL keeps the rules that need no network.
+// Check checks the rules that need no network.
 func Check(rawURL string, allowedHosts []string) error {
 	_, err := parse(rawURL, allowedHosts)
 	return err

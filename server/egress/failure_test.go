@@ -17,53 +17,53 @@ import (
 
 func TestFailureKinds(t *testing.T) {
 	t.Parallel()
-	gone := errors.New("no route to 10.1.2.3 from 10.1.2.4")
-	// plain says this without TLS, once it has heard something, and hangs up.
-	plain := func(say string) func(*egress.Options) {
+	cause := errors.New("no route to 10.1.2.3 from 10.1.2.4")
+	// plain reads something, writes a text without TLS and closes the connection.
+	plain := func(text string) func(*egress.Options) {
 		return func(o *egress.Options) {
 			o.Dial = func(context.Context, string, string) (net.Conn, error) {
-				ours, theirs := net.Pipe()
+				client, server := net.Pipe()
 				go func() {
-					defer theirs.Close()
-					theirs.Read(make([]byte, 4096))
-					io.WriteString(theirs, say)
+					defer server.Close()
+					server.Read(make([]byte, 4096))
+					io.WriteString(server, text)
 				}()
-				return ours, nil
+				return client, nil
 			}
 		}
 	}
 	tests := []struct {
-		name    string
-		url     string
-		handle  http.HandlerFunc
-		change  func(*egress.Options)
-		want    egress.Kind
-		because error
+		name   string
+		url    string
+		handle http.HandlerFunc
+		change func(*egress.Options)
+		want   egress.Kind
+		cause  error
 	}{
-		{name: "no such name", want: egress.NotResolved, because: gone, change: func(o *egress.Options) {
-			o.Resolver = resolver(func(context.Context, string, string) ([]netip.Addr, error) { return nil, gone })
+		{name: "no such name", want: egress.NotResolved, cause: cause, change: func(o *egress.Options) {
+			o.Resolver = resolver(func(context.Context, string, string) ([]netip.Addr, error) { return nil, cause })
 		}},
-		{name: "no address", want: egress.NotResolved, change: answers()},
-		{name: "no connection", want: egress.NotConnected, because: gone, change: func(o *egress.Options) {
-			o.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, gone }
+		{name: "no address", want: egress.NotResolved, change: resolvesTo()},
+		{name: "no connection", want: egress.NotConnected, cause: cause, change: func(o *egress.Options) {
+			o.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, cause }
 		}},
 		{name: "certificate for another name", want: egress.TLSFailed, url: "https://token.example.org/"},
-		{name: "certificate of nobody", want: egress.TLSFailed, change: func(o *egress.Options) { o.RootCAs = x509.NewCertPool() }},
+		{name: "certificate of an unknown authority", want: egress.TLSFailed, change: func(o *egress.Options) { o.RootCAs = x509.NewCertPool() }},
 		{name: "certificate unknown to the system", want: egress.TLSFailed, change: func(o *egress.Options) { o.RootCAs = nil }},
 		{name: "no TLS", want: egress.TLSFailed, change: plain("HTTP/1.1 200 OK\r\n\r\n")},
-		{name: "hung up", want: egress.TLSFailed, change: plain("")},
-		{name: "hung up before the answer", want: egress.NoAnswer, handle: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
-		{name: "hung up in the answer", want: egress.NoAnswer, handle: func(w http.ResponseWriter, _ *http.Request) {
+		{name: "closed connection", want: egress.TLSFailed, change: plain("")},
+		{name: "closed before the response", want: egress.InvalidResponse, handle: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		{name: "closed within the response", want: egress.InvalidResponse, handle: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "10")
 			w.Write([]byte("half"))
 		}},
-		{name: "no HTTP", want: egress.NoAnswer, handle: raw("220 mail.example.com ESMTP\r\n")},
-		{name: "huge header", want: egress.NoAnswer, handle: func(w http.ResponseWriter, _ *http.Request) {
+		{name: "not HTTP", want: egress.InvalidResponse, handle: raw("220 mail.example.com ESMTP\r\n")},
+		{name: "huge header", want: egress.InvalidResponse, handle: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Huge", strings.Repeat("a", 64<<10))
 		}},
-		{name: "endless header", want: egress.NoAnswer, handle: endless("HTTP/1.1 200 OK\r\n", "X-Again: and again\r\n")},
-		{name: "endless line of a header", want: egress.NoAnswer, handle: endless("HTTP/1.1 200 OK\r\nX: ", "and again ")},
-		{name: "endless early answers", want: egress.NoAnswer, handle: endless("", "HTTP/1.1 103 Early Hints\r\n\r\n")},
+		{name: "endless header", want: egress.InvalidResponse, handle: endless("HTTP/1.1 200 OK\r\n", "X-Again: and again\r\n")},
+		{name: "endless line of a header", want: egress.InvalidResponse, handle: endless("HTTP/1.1 200 OK\r\nX: ", "and again ")},
+		{name: "endless informational responses", want: egress.InvalidResponse, handle: endless("", "HTTP/1.1 103 Early Hints\r\n\r\n")},
 		{name: "endless body", want: egress.BodyTooLarge, handle: endless("HTTP/1.1 200 OK\r\n\r\n", "and again ")},
 		{name: "endless body in chunks", want: egress.BodyTooLarge, handle: endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "5\r\nagain\r\n")},
 		{name: "large body with a length", want: egress.BodyTooLarge, handle: func(w http.ResponseWriter, _ *http.Request) {
@@ -84,8 +84,8 @@ func TestFailureKinds(t *testing.T) {
 			}
 			got, err := r.Do(t.Context(), request)
 			expect(t, err, tt.want)
-			if tt.because != nil && !errors.Is(err, tt.because) {
-				t.Errorf("%v does not lead to its cause", err)
+			if tt.cause != nil && !errors.Is(err, tt.cause) {
+				t.Errorf("%v does not wrap its cause", err)
 			}
 			if got.Status != 0 || got.Header != nil || got.Body != nil || got.Duration <= 0 {
 				t.Errorf("a failure has the response %+v", got)
@@ -102,24 +102,24 @@ func TestTimeout(t *testing.T) {
 		handle http.HandlerFunc
 		change func(*egress.Options)
 	}{
-		{name: "look-up", change: func(o *egress.Options) {
+		{name: "lookup", change: func(o *egress.Options) {
 			o.Resolver = resolver(func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			})
 		}},
-		{name: "connection", change: func(o *egress.Options) { o.Dial = silent }},
+		{name: "connection", change: func(o *egress.Options) { o.Dial = noResponse }},
 		{name: "handshake", change: func(o *egress.Options) {
 			o.Dial = func(context.Context, string, string) (net.Conn, error) {
-				ours, theirs := net.Pipe()
-				go io.Copy(io.Discard, theirs)
-				return ours, nil
+				client, server := net.Pipe()
+				go io.Copy(io.Discard, server)
+				return client, nil
 			}
 		}},
-		{name: "header that does not come", handle: func(_ http.ResponseWriter, q *http.Request) {
-			io.Copy(io.Discard, q.Body) // the server notices a hang-up only then
+		{name: "no header", handle: func(_ http.ResponseWriter, q *http.Request) {
+			io.Copy(io.Discard, q.Body) // only then does the server notice a closed connection
 			<-q.Context().Done()
-			panic(http.ErrAbortHandler) // or it answers after all
+			panic(http.ErrAbortHandler) // otherwise, the server sends a response
 		}},
 		{name: "header byte by byte", handle: slow("HTTP/1.1 200 OK\r\nX: ")},
 		{name: "body byte by byte", handle: slow("HTTP/1.1 200 OK\r\n\r\n")},
@@ -129,7 +129,7 @@ func TestTimeout(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			change := []func(*egress.Options){waitUntil(timeout)}
+			change := []func(*egress.Options){withTimeout(timeout)}
 			if tt.change != nil {
 				change = append(change, tt.change)
 			}
@@ -145,10 +145,10 @@ func TestTimeout(t *testing.T) {
 
 func TestCallerContext(t *testing.T) {
 	t.Parallel()
-	asked := make(chan struct{}, 1)
+	received := make(chan struct{}, 1)
 	r := newRig(t, func(_ http.ResponseWriter, q *http.Request) {
 		io.Copy(io.Discard, q.Body)
-		asked <- struct{}{}
+		received <- struct{}{}
 		<-q.Context().Done()
 		panic(http.ErrAbortHandler)
 	})
@@ -158,20 +158,20 @@ func TestCallerContext(t *testing.T) {
 		_, err := r.Do(ctx, post("https://token.example.com/"))
 		expect(t, err, egress.TimedOut)
 	})
-	t.Run("cancelled", func(t *testing.T) {
-		select { // what the run before may have left
-		case <-asked:
+	t.Run("canceled", func(t *testing.T) {
+		select { // the test before may have left a value
+		case <-received:
 		default:
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			<-asked
+			<-received
 			cancel()
 		}()
 		_, err := r.Do(ctx, post("https://token.example.com/"))
 		expect(t, err, egress.Canceled)
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("%v does not lead to context.Canceled", err)
+			t.Errorf("%v does not wrap context.Canceled", err)
 		}
 	})
 }

@@ -29,8 +29,8 @@ var (
 	there = netip.MustParseAddr("2606:2800:21f:cb07:6820:80da:af6b:8b2c")
 )
 
-// proxied counts the connections to the proxy that the environment of every
-// test here names.
+// proxied counts the connections to the proxy that the environment of the tests
+// configures.
 var proxied atomic.Int64
 
 func TestMain(m *testing.M) {
@@ -60,27 +60,27 @@ func (r resolver) LookupNetIP(ctx context.Context, network, name string) ([]neti
 	return r(ctx, network, name)
 }
 
-// A rig is a client in an internet of one server: each name leads to a public
-// address, and each address to the server. It notes what the client asked for.
+// A rig is a client with a test server: each name resolves to a public address, and
+// each address connects to the server. It records lookups and dials.
 type rig struct {
 	*egress.Client
 	server *httptest.Server
 
 	mu      sync.Mutex
-	asked   []string // names that were looked up
-	dialled []string // addresses
+	lookups []string // names
+	dials   []string // addresses
 }
 
 func newRig(t *testing.T, handle http.HandlerFunc, change ...func(*egress.Options)) *rig {
 	t.Helper()
 	r := &rig{server: httptest.NewUnstartedServer(handle)}
-	r.server.Config.ErrorLog = nobody
+	r.server.Config.ErrorLog = discard
 	r.server.StartTLS()
 	t.Cleanup(r.server.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(r.server.Certificate())
 	o := egress.Options{
-		Timeout: time.Minute, // for a machine that is busy; what is slow sets its own
+		Timeout: time.Minute, // for a busy machine; tests of timeouts set their own
 		RootCAs: roots,
 		Resolver: resolver(func(context.Context, string, string) ([]netip.Addr, error) {
 			return []netip.Addr{here}, nil
@@ -92,32 +92,32 @@ func newRig(t *testing.T, handle http.HandlerFunc, change ...func(*egress.Option
 	for _, c := range change {
 		c(&o)
 	}
-	lookUp, dial := o.Resolver, o.Dial
+	resolve, dial := o.Resolver, o.Dial
 	o.Resolver = resolver(func(ctx context.Context, network, name string) ([]netip.Addr, error) {
-		r.note(&r.asked, name)
-		return lookUp.LookupNetIP(ctx, network, name)
+		r.record(&r.lookups, name)
+		return resolve.LookupNetIP(ctx, network, name)
 	})
 	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		r.note(&r.dialled, address)
+		r.record(&r.dials, address)
 		return dial(ctx, network, address)
 	}
 	r.Client = egress.New(o)
 	return r
 }
 
-func (r *rig) note(list *[]string, what string) {
+func (r *rig) record(list *[]string, entry string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	*list = append(*list, what)
+	*list = append(*list, entry)
 }
 
-// expectDialled holds the addresses that were dialled, in order.
-func (r *rig) expectDialled(t *testing.T, want ...string) {
+// expectDialed fails unless exactly these addresses were dialed, in order.
+func (r *rig) expectDialed(t *testing.T, want ...string) {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !slices.Equal(r.dialled, want) {
-		t.Errorf("dialled %q, want %q", r.dialled, want)
+	if !slices.Equal(r.dials, want) {
+		t.Errorf("dialed %q, want %q", r.dials, want)
 	}
 }
 
@@ -129,17 +129,18 @@ func post(url string) egress.Request {
 	}
 }
 
-func answers(addrs ...netip.Addr) func(*egress.Options) {
+// resolvesTo makes every name resolve to the given addresses.
+func resolvesTo(addrs ...netip.Addr) func(*egress.Options) {
 	return func(o *egress.Options) {
 		o.Resolver = resolver(func(context.Context, string, string) ([]netip.Addr, error) { return addrs, nil })
 	}
 }
 
-func waitUntil(timeout time.Duration) func(*egress.Options) {
+func withTimeout(timeout time.Duration) func(*egress.Options) {
 	return func(o *egress.Options) { o.Timeout = timeout }
 }
 
-// expect holds an error against its kind; "" is none.
+// expect fails unless an error has a kind; "" is no error.
 func expect(t *testing.T, err error, want egress.Kind) {
 	t.Helper()
 	if want == "" {
@@ -148,30 +149,30 @@ func expect(t *testing.T, err error, want egress.Kind) {
 		}
 		return
 	}
-	var failed *egress.Error
-	if !errors.As(err, &failed) || failed.Kind != want || !errors.Is(err, want) {
+	var failure *egress.Error
+	if !errors.As(err, &failure) || failure.Kind != want || !errors.Is(err, want) {
 		t.Errorf("got %v, want %v", err, want)
 		return
 	}
-	if failed.Detail() != egress.Details[want] || strings.Contains(err.Error(), "swordfish") {
-		t.Errorf("%v; %s", err, failed.Detail())
+	if failure.Detail() != egress.Details[want] || strings.Contains(err.Error(), "swordfish") {
+		t.Errorf("%v; %s", err, failure.Detail())
 	}
 }
 
-// silent is an address that never answers.
-func silent(ctx context.Context, _, _ string) (net.Conn, error) {
+// noResponse is a Dial function for an address that does not respond.
+func noResponse(ctx context.Context, _, _ string) (net.Conn, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
 
-// raw answers with these bytes and hangs up.
+// raw writes a text and closes the connection.
 func raw(text string) http.HandlerFunc {
-	return speak(func(w *bufio.Writer) { w.WriteString(text) })
+	return hijack(func(w *bufio.Writer) { w.WriteString(text) })
 }
 
-// endless answers with a beginning, and with more until nobody listens.
+// endless writes begin, then more until the connection is closed.
 func endless(begin, more string) http.HandlerFunc {
-	return speak(func(w *bufio.Writer) {
+	return hijack(func(w *bufio.Writer) {
 		w.WriteString(begin)
 		for {
 			if _, err := w.WriteString(more); err != nil {
@@ -181,9 +182,9 @@ func endless(begin, more string) http.HandlerFunc {
 	})
 }
 
-// slow answers with a beginning, and with a byte now and then until nobody listens.
+// slow writes begin, then a byte from time to time until the connection is closed.
 func slow(begin string) http.HandlerFunc {
-	return speak(func(w *bufio.Writer) {
+	return hijack(func(w *bufio.Writer) {
 		w.WriteString(begin)
 		for w.Flush() == nil {
 			w.WriteByte('a')
@@ -192,7 +193,8 @@ func slow(begin string) http.HandlerFunc {
 	})
 }
 
-func speak(say func(*bufio.Writer)) http.HandlerFunc {
+// hijack reads the request, then writes directly to the connection and closes it.
+func hijack(write func(*bufio.Writer)) http.HandlerFunc {
 	return func(w http.ResponseWriter, q *http.Request) {
 		io.Copy(io.Discard, q.Body)
 		conn, buffered, err := w.(http.Hijacker).Hijack()
@@ -200,10 +202,10 @@ func speak(say func(*bufio.Writer)) http.HandlerFunc {
 			panic(err)
 		}
 		defer conn.Close()
-		say(buffered.Writer)
+		write(buffered.Writer)
 		buffered.Flush()
 	}
 }
 
-// nobody reads what a server says of handshakes that are meant to fail.
-var nobody = log.New(io.Discard, "", 0)
+// discard is for the errors of handshakes that are expected to fail.
+var discard = log.New(io.Discard, "", 0)

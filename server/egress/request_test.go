@@ -26,7 +26,7 @@ func TestDoSendsTheRequestToTheResolvedAddress(t *testing.T) {
 		w.Header().Set("X-Sent", fmt.Sprint(q.Header["Authorization"], q.Header["Accept-Encoding"], q.Header["Cookie"]))
 		w.WriteHeader(http.StatusBadRequest)
 		w.Write(body)
-	}, answers(here, there))
+	}, resolvesTo(here, there))
 	sent := post("https://Token.Example.com.:8443/oauth%2Ftoken?tenant=a b#top")
 	got, err := r.Do(t.Context(), sent)
 	if err != nil {
@@ -36,15 +36,15 @@ func TestDoSendsTheRequestToTheResolvedAddress(t *testing.T) {
 		t.Errorf("got %d %q after %v", got.Status, got.Body, got.Duration)
 	}
 	if seen, want := got.Header.Get("X-Seen"), "POST token.example.com:8443 token.example.com /oauth%2Ftoken?tenant=a%20b 29"; seen != want {
-		t.Errorf("the server saw %q, want %q", seen, want)
+		t.Errorf("the server received %q, want %q", seen, want)
 	}
 	if seen, want := got.Header.Get("X-Sent"), "[Basic Zm9vOmJhcg==] [] []"; seen != want {
-		t.Errorf("the server saw %q, want %q", seen, want)
+		t.Errorf("the server received %q, want %q", seen, want)
 	}
-	if !slices.Equal(r.asked, []string{"token.example.com."}) {
-		t.Errorf("looked up %q", r.asked)
+	if !slices.Equal(r.lookups, []string{"token.example.com."}) {
+		t.Errorf("looked up %q", r.lookups)
 	}
-	r.expectDialled(t, "93.184.215.14:8443")
+	r.expectDialed(t, "93.184.215.14:8443")
 }
 
 func TestRequestsShareNoState(t *testing.T) {
@@ -70,8 +70,8 @@ func TestRequestsShareNoState(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if len(peers) != calls || len(r.asked) != calls || len(r.dialled) != calls {
-		t.Errorf("%d calls: %d connections, %d look-ups, %d dials", calls, len(peers), len(r.asked), len(r.dialled))
+	if len(peers) != calls || len(r.lookups) != calls || len(r.dials) != calls {
+		t.Errorf("%d requests: %d connections, %d lookups, %d dials", calls, len(peers), len(r.lookups), len(r.dials))
 	}
 }
 
@@ -84,7 +84,7 @@ func TestBodyOfMaximumSizeIsRead(t *testing.T) {
 	}
 }
 
-// TestCompressedBodiesAreNotDecompressed so that a small answer cannot unfold.
+// A compressed body is not decompressed, so that a small response cannot become large.
 func TestCompressedBodiesAreNotDecompressed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -112,10 +112,10 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 				if err != nil || got.Status != status || got.Header.Get("Location") != location {
 					t.Errorf("got %d to %q, %v", got.Status, got.Header.Get("Location"), err)
 				}
-				if calls.Load() != 1 || len(r.asked) != 1 {
-					t.Errorf("%d calls, looked up %q", calls.Load(), r.asked)
+				if calls.Load() != 1 || len(r.lookups) != 1 {
+					t.Errorf("%d requests, looked up %q", calls.Load(), r.lookups)
 				}
-				r.expectDialled(t, "93.184.215.14:443")
+				r.expectDialed(t, "93.184.215.14:443")
 			})
 		}
 	}
@@ -127,7 +127,7 @@ func TestEnvironmentProxiesAreIgnored(t *testing.T) {
 	if _, err := r.Do(t.Context(), post("https://token.example.com/")); err != nil {
 		t.Error(err)
 	}
-	r.expectDialled(t, "93.184.215.14:443")
+	r.expectDialed(t, "93.184.215.14:443")
 	if n := proxied.Load(); n > 0 {
 		t.Errorf("%d connections to the proxy", n)
 	}
@@ -163,14 +163,14 @@ func TestProbeSendsNoSecret(t *testing.T) {
 				t.Errorf("got %d after %v, %v", got.Status, got.Duration, err)
 			}
 			if seen, want := got.Header.Get("X-Seen"), "HEAD /oauth map[] 0"; seen != want {
-				t.Errorf("the server saw %q, want %q", seen, want)
+				t.Errorf("the server received %q, want %q", seen, want)
 			}
 		})
 	}
 }
 
-// TestErrorsContainNoSecret holds both what the log and what the caller sees against
-// the secret parts of a URL, and what the caller sees against our network too.
+// Neither error nor detail contains the secret parts of a URL, and the detail contains
+// no internal address.
 func TestErrorsContainNoSecret(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil, func(o *egress.Options) {
@@ -188,15 +188,15 @@ func TestErrorsContainNoSecret(t *testing.T) {
 		"swordfish\x00",
 	} {
 		_, err := r.Do(t.Context(), post(url))
-		var failed *egress.Error
-		if !errors.As(err, &failed) {
+		var failure *egress.Error
+		if !errors.As(err, &failure) {
 			t.Fatalf("%s: %v", url, err)
 		}
-		if strings.Contains(err.Error()+failed.Detail(), "swordfish") {
-			t.Errorf("%s: %v; %s", url, err, failed.Detail())
+		if strings.Contains(err.Error()+failure.Detail(), "swordfish") {
+			t.Errorf("%s: %v; %s", url, err, failure.Detail())
 		}
-		if strings.Contains(failed.Detail(), "10.0.0") {
-			t.Errorf("%s: %s", url, failed.Detail())
+		if strings.Contains(failure.Detail(), "10.0.0") {
+			t.Errorf("%s: %s", url, failure.Detail())
 		}
 	}
 }
@@ -205,10 +205,10 @@ func TestEveryErrorKindHasDetail(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []egress.Kind{
 		egress.InvalidURL, egress.NotHTTPS, egress.HasUserinfo, egress.HostNotAName, egress.HostNotAllowed, egress.NotResolved, egress.AddressNotPublic,
-		egress.NotConnected, egress.TLSFailed, egress.NoAnswer, egress.BodyTooLarge, egress.TimedOut, egress.Canceled,
+		egress.NotConnected, egress.TLSFailed, egress.InvalidResponse, egress.BodyTooLarge, egress.TimedOut, egress.Canceled,
 	} {
 		if egress.Details[kind] == "" {
-			t.Errorf("%v has none", kind)
+			t.Errorf("%v has no detail", kind)
 		}
 	}
 }

@@ -9,23 +9,22 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// A target is where a URL leads that has passed every rule.
+// A target is the destination of a valid URL.
 type target struct {
-	url  *url.URL // the host as below, the port only if it is not 443
-	host string   // a DNS name, lower case, in ASCII, without a dot at its end
+	url  *url.URL // with the host below, and with the port unless it is 443
+	host string   // a DNS name in lower-case ASCII, without a final dot
 	port uint16
 }
 
-// parse says whether a URL keeps the rules that need no network: https, no user
-// name or password, a port from 1 to 65535, and a host that is one of
-// allowedHosts, exactly but for case, surrounding space, a final dot and the
-// spelling of an internationalized name (UTS 46). No address is a host, not even
-// a public one: an allow-list holds names, and refusing all is simpler than
-// telling apart the many ways to write one. Its error is an [*Error].
+// parse parses a URL and checks the rules that need no network: https, no user name
+// or password, a port from 1 to 65535, and a host in allowedHosts. Hosts are
+// compared in canonical form, without surrounding space. An IP address is rejected
+// even if it is public: an allow list contains names, and IP addresses have many
+// spellings. The error is an [*Error].
 func parse(rawURL string, allowedHosts []string) (target, error) {
 	u, err := url.Parse(strings.TrimSpace(rawURL))
 	if err != nil {
-		return target{}, &Error{Kind: InvalidURL} // without its cause, which quotes the URL
+		return target{}, &Error{Kind: InvalidURL} // without the cause, which quotes the URL
 	}
 	if u.Scheme != "https" {
 		return target{}, &Error{Kind: NotHTTPS, Host: u.Hostname()}
@@ -47,8 +46,8 @@ func parse(rawURL string, allowedHosts []string) (target, error) {
 			return target{}, &Error{Kind: InvalidURL, Host: host}
 		}
 	}
-	if !slices.ContainsFunc(allowedHosts, func(one string) bool {
-		name, ok := canonical(strings.TrimSpace(one))
+	if !slices.ContainsFunc(allowedHosts, func(allowed string) bool {
+		name, ok := canonical(strings.TrimSpace(allowed))
 		return ok && name == host
 	}) {
 		return target{}, &Error{Kind: HostNotAllowed, Host: host}
@@ -57,22 +56,22 @@ func parse(rawURL string, allowedHosts []string) (target, error) {
 	if port != 443 {
 		u.Host += ":" + strconv.FormatUint(port, 10)
 	}
-	u.RawQuery = strings.ReplaceAll(u.RawQuery, " ", "%20") // a bare one would end the URL in the request's first line
+	u.RawQuery = strings.ReplaceAll(u.RawQuery, " ", "%20") // a raw space would end the URL in the request line
 	return target{u, host, uint16(port)}, nil
 }
 
-// names spells a name as a browser does: hyphens may stand where IDNA reserves
-// them, as they do in many a real name.
-var names = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.CheckHyphens(false), idna.VerifyDNSLength(true))
+// profile converts names as browsers do. It allows hyphens where IDNA reserves them,
+// because many real names have them there.
+var profile = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.CheckHyphens(false), idna.VerifyDNSLength(true))
 
-// canonical is the one spelling of a DNS name, if it is one. Its last label
-// begins with a letter, as every top-level domain does (RFC 1123 §2.1). None of
-// the ways to write an IPv4 address does, be it in decimal, octal, hex or cut
-// short, and no IPv6 address is of the letters, digits and hyphens that a label
-// may have.
+// canonical returns the canonical form of a DNS name: in lower case, in ASCII (IDNA,
+// UTS 46) and without a final dot. It rejects every spelling of an IP address: the
+// last label must begin with a letter, as all top-level domains do (RFC 1123 §2.1),
+// which no IPv4 address does, whether decimal, octal, hexadecimal or shortened;
+// and an IPv6 address has characters that no label may have.
 func canonical(host string) (name string, ok bool) {
-	name, err := names.ToASCII(host)
-	name = strings.TrimSuffix(name, ".") // now that the full stops of other scripts are dots
+	name, err := profile.ToASCII(host)
+	name = strings.TrimSuffix(name, ".") // after ToASCII, which converts the full stops of other scripts to dots
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	return name, err == nil && last != "" && 'a' <= last[0] && last[0] <= 'z'
 }

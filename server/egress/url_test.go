@@ -81,7 +81,7 @@ func TestCheck(t *testing.T) {
 		{"no wildcards", "https://token.example.com/", []string{"*", "*.example.com", ".example.com"}, egress.HostNotAllowed},
 		{"a list entry with a port", "https://token.example.com/", []string{"token.example.com:443"}, egress.HostNotAllowed},
 		{"a list entry that is a URL", "https://token.example.com/", []string{"https://token.example.com"}, egress.HostNotAllowed},
-		{"look-alike", "https://tоken.example.com/", []string{host}, egress.HostNotAllowed}, // with a Cyrillic o
+		{"homograph", "https://tоken.example.com/", []string{host}, egress.HostNotAllowed}, // with a Cyrillic o
 
 		{"underscore", "https://to_ken.example.com/", []string{"to_ken.example.com"}, egress.HostNotAName},
 		{"empty label", "https://token..example.com/", []string{"token..example.com"}, egress.HostNotAName},
@@ -103,8 +103,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestHostMustNotBeAnAddress tries the ways to write an address that some parser or
-// resolver somewhere reads as one. Each stands in the allow-list too.
+// An IP address is rejected in every spelling that some parser or resolver accepts,
+// even if it is in the allow list.
 func TestHostMustNotBeAnAddress(t *testing.T) {
 	t.Parallel()
 	for name, hosts := range map[string][]string{
@@ -148,8 +148,8 @@ func TestHostMustNotBeAnAddress(t *testing.T) {
 	}
 }
 
-// FuzzDo looks for a URL, an allow-list and an answer of the resolver that
-// together lead to an address that is not public, or an address to the resolver.
+// FuzzDo searches for a URL, an allow list and an address from the resolver that
+// cause a connection to an address that is not public, or a lookup of an IP address.
 func FuzzDo(f *testing.F) {
 	for _, seed := range []string{
 		"https://token.example.com/", "https://127.0.0.1/", "https://0x7f.1/", "https://127。0。0。1/", "https://[::1]:443/",
@@ -162,40 +162,40 @@ func FuzzDo(f *testing.F) {
 		f.Add(seed, "b", netip.MustParseAddr("64:ff9b::7f00:1").AsSlice())
 	}
 	name := regexp.MustCompile(`^([a-z0-9-]{1,63}\.)+$`)
-	// What inet_aton and the parsers of URLs read as an IPv4 address.
+	// What inet_aton and URL parsers accept as an IPv4 address.
 	number := regexp.MustCompile(`(^|\.)(0[xX][0-9a-fA-F]*|[0-9]+)\.$`)
-	f.Fuzz(func(t *testing.T, rawURL, allowed string, answer []byte) {
-		// The host as it is written, so that the list refuses as little as possible.
+	f.Fuzz(func(t *testing.T, rawURL, allowed string, resolved []byte) {
+		// The host as it is written, so that the allow list rejects as little as possible.
 		_, written, _ := strings.Cut(rawURL, "://")
 		if end := strings.IndexAny(written, "/?#"); end >= 0 {
 			written = written[:end]
 		}
-		bare, _, _ := strings.Cut(written, ":")
-		list := []string{allowed, written, bare}
-		var asked []string
+		withoutPort, _, _ := strings.Cut(written, ":")
+		list := []string{allowed, written, withoutPort}
+		var lookups []string
 		client := egress.New(egress.Options{
 			Resolver: resolver(func(_ context.Context, network, name string) ([]netip.Addr, error) {
-				asked = append(asked, name)
-				addr, _ := netip.AddrFromSlice(answer)
+				lookups = append(lookups, name)
+				addr, _ := netip.AddrFromSlice(resolved)
 				return []netip.Addr{addr}, nil
 			}),
 			Dial: func(_ context.Context, network, address string) (net.Conn, error) {
 				to, err := netip.ParseAddrPort(address)
-				if err != nil || to.Port() == 0 || !plainlyPublic(to.Addr()) {
-					t.Errorf("%q leads to %q", rawURL, address)
+				if err != nil || to.Port() == 0 || !netipPublic(to.Addr()) {
+					t.Errorf("%q connects to %q", rawURL, address)
 				}
-				return nil, errors.New("no network here")
+				return nil, errors.New("no network")
 			},
 		})
 		if _, err := client.Do(t.Context(), egress.Request{Method: "POST", URL: rawURL, AllowedHosts: list}); err == nil {
-			t.Error("an answer from nowhere")
+			t.Error("there is a response without a connection")
 		}
-		if refused := egress.Check(rawURL, list); (refused == nil) != (len(asked) == 1) {
-			t.Errorf("Check says %v, and %q was looked up", refused, asked)
+		if err := egress.Check(rawURL, list); (err == nil) != (len(lookups) == 1) {
+			t.Errorf("Check returns %v, and %q was looked up", err, lookups)
 		}
-		for _, one := range asked {
-			if !name.MatchString(one) || number.MatchString(one) {
-				t.Errorf("%q asks the resolver for %q", rawURL, one)
+		for _, lookup := range lookups {
+			if !name.MatchString(lookup) || number.MatchString(lookup) {
+				t.Errorf("%q looks up %q", rawURL, lookup)
 			}
 		}
 	})

@@ -1,7 +1,7 @@
-// Package limiter counts requests in fixed windows. Each process counts for
-// itself and answers at once; a few times a second it tells Redis what it
-// counted and learns what all have counted together. Without Redis each
-// process limits alone.
+// Package limiter limits requests in fixed windows. Each process counts in memory
+// and decides at once; a few times a second it adds its counts to Redis and reads
+// the counts of all processes. No request waits for Redis. Without Redis, each
+// process limits its own requests only.
 package limiter
 
 import (
@@ -13,8 +13,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A Limiter admits so many requests of a key in a window. A limit of 0 admits
-// all.
+// A Limiter limits the requests of each key in a window. A limit of 0 means no
+// limit.
 type Limiter struct {
 	prefix string // of the Redis keys
 	window time.Duration
@@ -25,24 +25,23 @@ type Limiter struct {
 	stat   Stat
 }
 
-// A Stat counts decisions, for metrics. What needs none, because there is no
-// limit, is not counted.
+// A Stat counts decisions, for metrics. Without a limit, none are counted.
 type Stat struct{ Allowed, Denied uint64 }
 
-// A counter is one key's in its latest window.
+// A counter counts the requests of one key in its latest window.
 type counter struct {
-	window      int64 // since 1970
-	globalCount int64 // what all have counted, as last heard
-	localDelta  int64 // what we counted since
+	window      int64 // number of the window, since 1970
+	globalCount int64 // requests of all processes, as of the last sync
+	localDelta  int64 // requests of this process since then
 }
 
-// New makes a limiter; its keys in Redis begin with prefix.
+// New returns a limiter. Its keys in Redis begin with prefix.
 func New(prefix string, window time.Duration, limit int) *Limiter {
 	return &Limiter{prefix: prefix, window: window, limit: int64(limit), counts: map[string]*counter{}}
 }
 
-// Allow counts a request of key and says whether it is still within the limit.
-// What is refused counts too.
+// Allow counts a request of a key and reports whether it is within the limit. Denied
+// requests count too.
 func (l *Limiter) Allow(key string) bool {
 	const maxKeys = 100_000 // keys in memory
 	if l.limit == 0 {
@@ -53,7 +52,7 @@ func (l *Limiter) Allow(key string) bool {
 	defer l.mu.Unlock()
 	c := l.counts[key]
 	if c == nil && len(l.counts) >= maxKeys {
-		key = "" // so many keys are nobody's honest use: those that come now share one count
+		key = "" // above the maximum, new keys share one counter
 		c = l.counts[key]
 	}
 	if c == nil || c.window != window {
@@ -69,7 +68,7 @@ func (l *Limiter) Allow(key string) bool {
 	return true
 }
 
-// Stat is what was decided so far.
+// Stat returns the number of decisions.
 func (l *Limiter) Stat() Stat {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -78,8 +77,7 @@ func (l *Limiter) Stat() Stat {
 
 func (l *Limiter) windowOf(t time.Time) int64 { return t.UnixMilli() / l.window.Milliseconds() }
 
-// SyncLoop tells Redis what the limiters counted, and them what all counted,
-// until ctx ends.
+// SyncLoop syncs the limiters with Redis until ctx is done.
 func SyncLoop(ctx context.Context, client *redis.Client, limiters ...*Limiter) {
 	const syncInterval = 250 * time.Millisecond
 	tick := time.NewTicker(syncInterval)
@@ -96,8 +94,8 @@ func SyncLoop(ctx context.Context, client *redis.Client, limiters ...*Limiter) {
 	}
 }
 
-// sync does one round for one limiter. What Redis did not take is told the
-// next time.
+// sync adds the limiter's counts to Redis and reads those of all processes. Counts
+// that do not reach Redis are sent with the next sync.
 func (l *Limiter) sync(ctx context.Context, client *redis.Client) {
 	const timeout = time.Second
 	type update struct {
@@ -132,10 +130,10 @@ func (l *Limiter) sync(ctx context.Context, client *redis.Client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, n := range updates {
-		// A total below what was told is no reply: the client leaves it untouched
-		// when Redis refused the connection itself.
-		update := n.total.Err() == nil && n.total.Val() >= n.count.localDelta
-		if c := l.counts[n.key]; update && c != nil && c.window == n.count.window {
+		// A total below the delta is no reply: if Redis refuses the connection, the
+		// client leaves the command without an error and with the value 0.
+		replied := n.total.Err() == nil && n.total.Val() >= n.count.localDelta
+		if c := l.counts[n.key]; replied && c != nil && c.window == n.count.window {
 			c.globalCount = n.total.Val()
 			c.localDelta -= n.count.localDelta
 		}

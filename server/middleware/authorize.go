@@ -8,8 +8,9 @@ import (
 	"caracal.run/management/store"
 )
 
-// Authorize holds the caller against the operation's access rule and the zone
-// in the path.
+// Authorize checks the token against the operation's access rule (x-access) and
+// the zone in the path. It returns admin_token_read_only or
+// admin_token_zone_mismatch.
 func Authorize(verifier *auth.Verifier) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
@@ -17,7 +18,7 @@ func Authorize(verifier *auth.Verifier) echo.MiddlewareFunc {
 			if info.Token == nil || info.Operation == nil {
 				return next(c)
 			}
-			zone, _ := pathParam(c, "zoneId")
+			zone, _ := pathParam(c, "zoneId") // "" if malformed, which is no token's zone
 			if err := info.Operation.authorize(info.Token, zone); err != nil {
 				return err
 			}
@@ -27,7 +28,7 @@ func Authorize(verifier *auth.Verifier) echo.MiddlewareFunc {
 	}
 }
 
-// authorize says whether a token may call the operation.
+// authorize returns an error unless the token may call the operation on the zone.
 func (o *Operation) authorize(token *store.AdminToken, zone string) error {
 	actor := token.Actor()
 	switch {

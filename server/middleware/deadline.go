@@ -10,9 +10,8 @@ import (
 // Deadline bounds how long an operation may take, so that a database that has
 // stalled does not keep a client waiting.
 //
-// It comes after [Validate], which reads the body: how long a body may take to
-// arrive is for the HTTP server's ReadTimeout to decide, and none of that time
-// is the operation's.
+// It comes after [Validate], which reads the body, so that the time that a body
+// takes to arrive does not count. The HTTP server's ReadTimeout bounds that.
 func Deadline(timeout time.Duration) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {

@@ -12,9 +12,9 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// messages are what an issue says of a value that breaks a keyword of its schema,
-// by kin-openapi's name of the keyword. Each reads after the field's name, and
-// none quotes the value, which may be secret.
+// messages maps a keyword of a schema, as kin-openapi names it, to the message for a
+// value that violates it. Each message reads after the field's name, and none
+// quotes the value, which may be secret.
 var messages = map[string]func(*openapi3.Schema) string{
 	"type":       typeMessage,
 	"nullable":   func(*openapi3.Schema) string { return "must not be null" },
@@ -68,7 +68,7 @@ func formatMessage(s *openapi3.Schema) string {
 	return "must be a valid " + s.Format
 }
 
-// number writes a number without an exponent.
+// number formats a number without an exponent.
 func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 func count(n uint64, noun string) string {
@@ -86,11 +86,12 @@ func withIssues(errCode code.Code, err error, path ...string) error {
 	return full
 }
 
+// addIssues adds the issues of an error of kin-openapi to full.
 func addIssues(full *code.Error, err error, path []string) {
 	var several openapi3.MultiError // also of the schemas in an allOf
 	if errors.As(err, &several) {
-		for _, one := range several {
-			addIssues(full, one, path)
+		for _, err := range several {
+			addIssues(full, err, path)
 		}
 		return
 	}
@@ -113,8 +114,8 @@ func addIssues(full *code.Error, err error, path []string) {
 	full.Issues = append(full.Issues, issue)
 }
 
-// unknownField returns the name of an unknown field. It cuts it out of the reason,
-// as kin-openapi has it nowhere else.
+// unknownField returns the name of an unknown field. kin-openapi has it in the
+// reason only.
 func unknownField(e *openapi3.SchemaError) (name string, ok bool) {
 	quoted, found := strings.CutPrefix(e.Reason, "property ")
 	quoted, unsupported := strings.CutSuffix(quoted, " is unsupported")

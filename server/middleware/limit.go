@@ -7,13 +7,13 @@ import (
 	"caracal.run/management/server/limiter"
 )
 
-// LimitByAddress admits so many requests below /v1 from one address, known
-// operation or not.
+// LimitByAddress limits the requests below /v1 from one address, whether or not
+// the path has an operation. It returns rate_limited.
 func LimitByAddress(limit *limiter.Limiter) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			if v1(r.URL.Path) && !limit.Allow("ip:"+RequestInfoFrom(r.Context()).Address) {
+			if isV1(r.URL.Path) && !limit.Allow("ip:"+RequestInfoFrom(r.Context()).Address) {
 				return code.RateLimited
 			}
 			return next(c)
@@ -21,7 +21,8 @@ func LimitByAddress(limit *limiter.Limiter) echo.MiddlewareFunc {
 	}
 }
 
-// LimitByToken admits so many requests with one token, from wherever.
+// LimitByToken limits the requests with one token, from any address. It returns
+// rate_limited.
 func LimitByToken(limit *limiter.Limiter) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {

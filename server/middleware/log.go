@@ -16,22 +16,22 @@ import (
 	"caracal.run/management/store"
 )
 
-// statusClientClosedRequest is the status, for log and metrics only, of a caller who left before
-// the answer.
+// statusClientClosedRequest is the status, in the log and in metrics only, of a
+// request whose client disconnected before the response (499, as nginx has it).
 const statusClientClosedRequest = 499
 
 // A DeniedRequest is a request of an authenticated caller that got a 4xx
 // response, as the audit log records it.
 type DeniedRequest struct {
 	Cause                store.Cause
-	Zone                 string // in the path; "" if it names none
-	EntityKind, EntityID string // that the path names; "" if it names none
+	Zone                 string // in the path; "" if there is none
+	EntityKind, EntityID string // in the path; "" if there is none
 }
 
 // Log writes the response of an error and one log line per request, and reports
 // denied requests of authenticated callers to onDenied. It logs neither query,
 // body nor headers: they may contain secrets.
-func Log(log *slog.Logger, observe func(operation string, status int, deniedRequest code.Code, duration time.Duration), onDenied func(DeniedRequest)) echo.MiddlewareFunc {
+func Log(log *slog.Logger, observe func(operation string, status int, errCode code.Code, duration time.Duration), onDenied func(DeniedRequest)) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			start := time.Now()
@@ -50,11 +50,11 @@ func Log(log *slog.Logger, observe func(operation string, status int, deniedRequ
 			if info.Operation != nil {
 				operation = info.Operation.ID
 			}
-			var deniedRequest code.Code
+			var errCode code.Code
 			if err != nil {
-				deniedRequest = problem.Code(err)
+				errCode = problem.Code(err)
 			}
-			observe(operation, status, deniedRequest, duration)
+			observe(operation, status, errCode, duration)
 			if status >= 400 && status < statusClientClosedRequest && info.Token != nil {
 				denied := DeniedRequest{Cause: info.Cause()}
 				denied.Cause.Status = status
@@ -78,7 +78,7 @@ func Log(log *slog.Logger, observe func(operation string, status int, deniedRequ
 				attrs = append(attrs, slog.String("actor", info.Token.ID))
 			}
 			if err != nil {
-				attrs = append(attrs, slog.String("error", string(deniedRequest)))
+				attrs = append(attrs, slog.String("error", string(errCode)))
 				if status >= 500 {
 					attrs = append(attrs, slog.String("cause", err.Error()))
 				}
@@ -91,7 +91,7 @@ func Log(log *slog.Logger, observe func(operation string, status int, deniedRequ
 
 // logLevel returns the level at which a request is logged: error if it failed
 // inside the service. An operation may also return a 5xx response of its own, as
-// /ready does while it drains: that is a report, and alerts nobody.
+// /ready does while it drains. That is a report, and should not alert anyone.
 func logLevel(status int, err error) slog.Level {
 	switch {
 	case status < 500:
@@ -104,19 +104,19 @@ func logLevel(status int, err error) slog.Level {
 
 func writeError(c echo.Context, info *RequestInfo, err error) {
 	if c.Response().Committed {
-		return // too late to say anything but in the log
+		return // part of a response is sent: only the log can report the error
 	}
-	_ = problem.Write(c.Response(), c.Request(), info.RequestID, err) // a caller who has left is no news
+	_ = problem.Write(c.Response(), c.Request(), info.RequestID, err) // fails only if the client has disconnected
 }
 
-// Recover makes a panic an internal_error, with its stack in the log.
+// Recover turns a panic into internal_error, with the stack in the log.
 func Recover() echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) (err error) {
 			defer func() {
 				if p := recover(); p != nil {
 					if failure, ok := p.(error); ok && errors.Is(failure, http.ErrAbortHandler) {
-						panic(p) // net/http's own way to hang up
+						panic(p) // how a handler tells net/http to close the connection
 					}
 					err = code.InternalError.Because(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 				}

@@ -15,12 +15,12 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// An Operation is what the spec says of one, made ready for each request.
+// An Operation is an operation of the spec, prepared for the middleware.
 type Operation struct {
 	ID      string
 	Method  string
-	Path    string // as Echo routes it
-	success int    // the status of its answer when all goes well
+	Path    string // in Echo's syntax
+	success int    // the status of its success response
 
 	isPublic, global, write, inZone bool
 
@@ -30,25 +30,25 @@ type Operation struct {
 
 	route         *routers.Route
 	path, query   openapi3.Parameters
-	body          *openapi3.Schema // nil: takes none
-	invalidBody   code.Code        // for a body that breaks the schema
-	trimmedFields []string         // members that are trimmed before they are checked
+	body          *openapi3.Schema // nil: the operation takes no body
+	invalidBody   code.Code        // the error code of a body that does not match the schema
+	trimmedFields []string         // fields that are trimmed before they are validated (x-trim)
 }
 
-// Operations are the operations of the spec, by method and path.
+// Operations holds the operations of the spec by method and path.
 type Operations struct{ byRoute map[string]*Operation }
 
-// find is the operation that Echo routed a request to. Where Echo means well, the
-// request is misrouted: it lets a last parameter swallow slashes, and answers
-// OPTIONS by itself.
-func (o *Operations) find(c echo.Context) (_ *Operation, misrouted error) {
+// find returns the operation that Echo routed a request to; nil if it found none.
+// It returns an error where Echo routes a request that matches no operation: Echo
+// lets the last path parameter contain slashes, and handles OPTIONS itself.
+func (o *Operations) find(c echo.Context) (_ *Operation, routeError error) {
 	r := c.Request()
 	method := r.Method
 	switch method {
 	case http.MethodHead:
 		method = http.MethodGet
 	case http.MethodOptions:
-		if allow, known := c.Get(echo.ContextKeyHeaderAllow).(string); known {
+		if allow, ok := c.Get(echo.ContextKeyHeaderAllow).(string); ok {
 			c.Response().Header().Set("Allow", strings.TrimPrefix(allow, "OPTIONS, "))
 			return nil, echo.ErrMethodNotAllowed
 		}
@@ -76,8 +76,9 @@ func (o *Operation) public() bool { return o != nil && o.isPublic }
 
 var pathParameter = regexp.MustCompile(`\{([^}]+)\}`)
 
-// NewOperations reads the spec. It refuses an operation that does not say who
-// may call it.
+// NewOperations reads the operations of the spec. It returns an error if one has no
+// access rule, if the access rule of its zone would not be checked, or if there is
+// no error code for an invalid body.
 func NewOperations(spec *openapi3.T) (*Operations, error) {
 	all := &Operations{byRoute: map[string]*Operation{}}
 	for path, item := range spec.Paths.Map() {
@@ -103,10 +104,10 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		route:    &routers.Route{Spec: spec, Path: path, PathItem: item, Method: method, Operation: op},
 	}
 	if !o.isPublic && !o.write && !slices.Contains(access, "read") {
-		return nil, fmt.Errorf("x-access %q does not say who may call it", access)
+		return nil, fmt.Errorf("x-access %q has none of public, read and write", access)
 	}
 	if strings.HasPrefix(path, "/v1/zones/{") && !o.inZone {
-		return nil, fmt.Errorf("the zone in %s must be called zoneId, or nobody checks it", path)
+		return nil, fmt.Errorf("the zone's parameter in %s must be named zoneId, or access to the zone is not checked", path)
 	}
 	segments := strings.Split(path, "/")
 	for i, segment := range segments {
@@ -131,12 +132,12 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		return o, nil
 	}
 	o.body = op.RequestBody.Value.Content.Get("application/json").Schema.Value
-	for member, schema := range o.body.Properties {
+	for field, schema := range o.body.Properties {
 		if trim, _ := schema.Value.Extensions["x-trim"].(bool); trim {
-			o.trimmedFields = append(o.trimmedFields, member)
+			o.trimmedFields = append(o.trimmedFields, field)
 		}
 		if _, elsewhere := schema.Value.Extensions["x-checked-by"]; elsewhere {
-			schema.Value.AnyOf = nil // which of them it must be is known, and said, by whoever checks it
+			schema.Value.AnyOf = nil // the package that checks the field knows which alternative applies, and what is wrong
 		}
 	}
 	for _, c := range stringList(op.Extensions["x-problems"]) {
@@ -145,18 +146,18 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		}
 	}
 	if o.invalidBody == "" {
-		return nil, fmt.Errorf("it takes a body, but x-problems has no code for one that is wrong")
+		return nil, fmt.Errorf("the operation takes a body, but x-problems has no code for an invalid one")
 	}
 	return o, nil
 }
 
 func stringList(v any) []string {
 	list, _ := v.([]any)
-	var all []string
-	for _, one := range list {
-		if s, ok := one.(string); ok {
-			all = append(all, s)
+	var texts []string
+	for _, item := range list {
+		if s, ok := item.(string); ok {
+			texts = append(texts, s)
 		}
 	}
-	return all
+	return texts
 }

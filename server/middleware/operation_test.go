@@ -8,20 +8,20 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 )
 
-// What the spec leaves open stops the program at its start.
-func TestASpecThatLeavesAccessOpenIsRefused(t *testing.T) {
+// A spec that leaves open who may call an operation is an error at startup.
+func TestSpecWithoutAccessRuleIsRejected(t *testing.T) {
 	t.Parallel()
 	const spec = `{"openapi": "3.0.3", "info": {"title": "x", "version": "1"}, "paths": {"PATH": {"post": {
-		"operationId": "tryIt", "x-access": ACCESS, "x-problems": [PROBLEM],
+		"operationId": "test", "x-access": ACCESS, "x-problems": [PROBLEM],
 		"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},
 		"responses": {"200": {"description": "x"}}}}}}`
 	for _, tt := range []struct{ name, path, access, problem, want string }{
-		{"right", "/v1/zones/{zoneId}/x", `["write"]`, `"invalid_zone"`, ""},
-		{"no rule", "/v1/x", `null`, `"invalid_zone"`, "does not say who may call it"},
-		{"an empty rule", "/v1/x", `[]`, `"invalid_zone"`, "does not say who may call it"},
-		{"a scope but no capability", "/v1/x", `["global"]`, `"invalid_zone"`, "does not say who may call it"},
-		{"a zone by another name", "/v1/zones/{id}/x", `["write"]`, `"invalid_zone"`, "must be called zoneId"},
-		{"a body without a code of its own", "/v1/x", `["write"]`, `"no_fields"`, "has no code for one that is wrong"},
+		{"valid", "/v1/zones/{zoneId}/x", `["write"]`, `"invalid_zone"`, ""},
+		{"no rule", "/v1/x", `null`, `"invalid_zone"`, "none of public, read and write"},
+		{"empty rule", "/v1/x", `[]`, `"invalid_zone"`, "none of public, read and write"},
+		{"scope without capability", "/v1/x", `["global"]`, `"invalid_zone"`, "none of public, read and write"},
+		{"zone parameter with another name", "/v1/zones/{id}/x", `["write"]`, `"invalid_zone"`, "must be named zoneId"},
+		{"no code for an invalid body", "/v1/x", `["write"]`, `"no_fields"`, "no code for an invalid one"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -38,8 +38,8 @@ func TestASpecThatLeavesAccessOpenIsRefused(t *testing.T) {
 	}
 }
 
-// IsID is the pattern of the spec, written out.
-func TestIsIDIsThePattern(t *testing.T) {
+// IsID matches exactly what the pattern of the spec matches.
+func TestIsIDMatchesThePattern(t *testing.T) {
 	t.Parallel()
 	pattern := regexp.MustCompile(idPattern)
 	texts := []string{"", strings.Repeat("x", 128), strings.Repeat("x", 129), "0198c0de-0000-7000-8000-00000000000a", "a_b.c:d-e", "é", "a\n", "a b"}
@@ -48,7 +48,7 @@ func TestIsIDIsThePattern(t *testing.T) {
 	}
 	for _, text := range texts {
 		if IsID(text) != pattern.MatchString(text) {
-			t.Errorf("%q: %v", text, IsID(text))
+			t.Errorf("IsID(%q) = %t, the pattern differs", text, IsID(text))
 		}
 	}
 }

@@ -1,7 +1,9 @@
 // Package middleware is what every request passes before its operation, in this
-// order: facts (request id, headers) → trace → log → recover → limit by address →
-// authenticate → authorize → limit by token → validate. Nobody who may not do a
-// thing learns how to do it right, and no body is read for a stranger.
+// order: request info (id, headers), trace, log, recover, limit by address,
+// authenticate, authorize, limit by token, validate, deadline.
+//
+// Authorization comes before validation: a caller without access gets no
+// validation errors, and the body of its request is never read.
 package middleware
 
 import (
@@ -21,62 +23,64 @@ import (
 	"caracal.run/management/store"
 )
 
-// RequestInfo is what is known of a request.
+// RequestInfo is what the middleware knows about a request.
 type RequestInfo struct {
 	RequestID  string
-	Operation  *Operation        // nil where no operation is
-	Bearer     string            // as it was sent; nobody has vouched for it
-	Token      *store.AdminToken // nil until it is recognised
+	Operation  *Operation        // nil: the request matches no operation
+	Bearer     string            // as it was sent; not verified
+	Token      *store.AdminToken // nil: not authenticated
 	Method     string
 	Path       string // as it was received, without the query
 	Query      url.Values
-	Body       []byte // as it was received, if it was what the spec admits
-	Address    string // of the caller, as limits count it
-	Trace      string // the W3C trace id, if the request is traced
-	routeError error  // why there is no operation, where Echo would say otherwise
+	Body       []byte // as it was received; nil unless it is valid
+	Address    string // of the client, as limits count it
+	Trace      string // the W3C trace id; "" if the request has none
+	routeError error  // why the request matches no operation, where Echo would route it
 }
 
-// Format prints which request it is, and nothing of what it brought: that may be
-// secret.
-func (f RequestInfo) Format(s fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(s, "request %s: %s %s", f.RequestID, f.Method, f.Path)
+// Format prints id, method and path. Everything else in a request may be secret.
+func (info RequestInfo) Format(s fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(s, "request %s: %s %s", info.RequestID, info.Method, info.Path)
 }
 
-// MarshalText keeps the rest out of JSON too.
-func (f RequestInfo) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", f), nil }
+// MarshalText returns what Format prints, so that JSON contains no more than that.
+func (info RequestInfo) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", info), nil }
 
 type requestInfoKey struct{}
 
-// WithRequestInfo makes facts those of the requests that ctx belongs to.
+// WithRequestInfo returns a context that carries info.
 func WithRequestInfo(ctx context.Context, info *RequestInfo) context.Context {
 	return context.WithValue(ctx, requestInfoKey{}, info)
 }
 
-// RequestInfoFrom a request that has come through [RequestContext].
+// RequestInfoFrom returns the request info that ctx carries, or nil. Every request
+// that has passed [RequestContext] has one.
 func RequestInfoFrom(ctx context.Context) *RequestInfo {
 	info, _ := ctx.Value(requestInfoKey{}).(*RequestInfo)
 	return info
 }
 
-// Cause is why a transaction of this request runs.
-func (f *RequestInfo) Cause() store.Cause {
-	cause := store.Cause{RequestID: f.RequestID, Method: f.Method, Path: f.Path}
-	if f.Operation != nil {
-		cause.Operation, cause.Status = f.Operation.ID, f.Operation.success
+// Cause returns the cause of the request's transactions, with the status that the
+// operation responds with if it succeeds.
+func (info *RequestInfo) Cause() store.Cause {
+	cause := store.Cause{RequestID: info.RequestID, Method: info.Method, Path: info.Path}
+	if info.Operation != nil {
+		cause.Operation, cause.Status = info.Operation.ID, info.Operation.success
 	}
-	if f.Token != nil {
-		cause.Actor = f.Token.Actor()
+	if info.Token != nil {
+		cause.Actor = info.Token.Actor()
 	}
 	return cause
 }
 
-// v1 says whether a path belongs to the management API, known or not.
-func v1(path string) bool { return path == "/v1" || strings.HasPrefix(path, "/v1/") }
+// isV1 reports whether a path is below /v1, whether or not it has an operation.
+func isV1(path string) bool { return path == "/v1" || strings.HasPrefix(path, "/v1/") }
 
-// idPattern is how ids are formed (contract: conventions.md §6).
+// idPattern is the pattern of ids in the spec.
 const idPattern = "^[A-Za-z0-9_.:-]{1,128}$"
 
-// IsID says whether a text is formed as ids are.
+// IsID reports whether a text matches the pattern of ids, and is faster than the
+// pattern.
 func IsID(text string) bool {
 	const maxLength = 128
 	for i := range len(text) {
@@ -88,8 +92,8 @@ func IsID(text string) bool {
 	return text != "" && len(text) <= maxLength
 }
 
-// address is what limits count: an IPv4 address, or the network of an IPv6
-// address, of which anybody has more than can be counted.
+// address returns what limits count: an IPv4 address, or the /64 network of an
+// IPv6 address. One client usually has a whole /64 network.
 func address(ip string) string {
 	const network = 64
 	a, err := netip.ParseAddr(ip)
@@ -103,7 +107,7 @@ func address(ip string) string {
 	return prefix.Addr().String()
 }
 
-// commonHeaders are the headers of every answer below /v1.
+// commonHeaders are the headers of every response below /v1.
 var commonHeaders = http.Header{
 	"X-Content-Type-Options": {"nosniff"},
 	"Referrer-Policy":        {"no-referrer"},
@@ -111,8 +115,8 @@ var commonHeaders = http.Header{
 	"Vary":                   {"Authorization"},
 }
 
-// newRequestID is a random UUID. It is no secret, so it need not cost a call to
-// the operating system.
+// newRequestID returns a random UUID. It is not a secret, so math/rand is enough,
+// which makes no system call.
 func newRequestID() string {
 	var id uuid.UUID
 	binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
@@ -121,8 +125,8 @@ func newRequestID() string {
 	return id.String()
 }
 
-// RequestContext finds the operation, gives the request an id, and sets the headers that
-// every answer has (contract: conventions.md §3).
+// RequestContext finds the operation, gives the request an id (its own X-Request-Id
+// if that is valid) and sets the headers that every response has.
 func RequestContext(operations *Operations) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
@@ -136,7 +140,7 @@ func RequestContext(operations *Operations) echo.MiddlewareFunc {
 			}
 			h := c.Response().Header()
 			h.Set("X-Request-Id", info.RequestID)
-			if v1(r.URL.Path) {
+			if isV1(r.URL.Path) {
 				maps.Copy(h, commonHeaders)
 			}
 			c.Response().Before(func() {

@@ -9,8 +9,9 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// Trace makes a span of each request, below the caller's if it names one (W3C
-// Trace Context). The names of spans and attributes are OpenTelemetry's.
+// Trace starts a span for each request, as a child of the caller's if the request
+// has a traceparent header (W3C Trace Context). Spans and attributes are named by
+// OpenTelemetry's semantic conventions.
 func Trace(provider trace.TracerProvider) echo.MiddlewareFunc {
 	tracer := provider.Tracer("caracal.run/management/server")
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
@@ -22,9 +23,9 @@ func Trace(provider trace.TracerProvider) echo.MiddlewareFunc {
 				name, route = info.Operation.ID, info.Operation.route.Path
 			}
 			ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-			if _, off := provider.(noop.TracerProvider); off {
-				if theirs := trace.SpanContextFromContext(ctx); theirs.IsValid() {
-					info.Trace = theirs.TraceID().String() // for the log; it goes no further
+			if _, disabled := provider.(noop.TracerProvider); disabled {
+				if caller := trace.SpanContextFromContext(ctx); caller.IsValid() {
+					info.Trace = caller.TraceID().String() // for the log only
 				}
 				return next(c)
 			}

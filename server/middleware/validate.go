@@ -22,9 +22,9 @@ import (
 	"caracal.run/management/store"
 )
 
-// Validate holds path, query and body against the spec, so that an operation
-// sees only what the spec admits. Of a body it passes on the very value that
-// was checked.
+// Validate checks path, query and body against the spec, so that an operation gets
+// valid input only. The operation binds the very value that was validated, not
+// the text that it was decoded from.
 func Validate(bodyLimit int64) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
@@ -52,16 +52,16 @@ func Validate(bodyLimit int64) echo.MiddlewareFunc {
 	}
 }
 
-// validatedBody stands in for a body that was read: the generated code asks it for
-// the value that was checked, and never decodes the text a second time.
+// validatedBody replaces the body of a request after it was read. The generated
+// code takes the validated value from it instead of decoding the text again.
 type validatedBody struct{ value any }
 
 func (v validatedBody) ValidatedValue() any    { return v.value }
 func (validatedBody) Read([]byte) (int, error) { return 0, io.EOF }
 func (validatedBody) Close() error             { return nil }
 
-// pathParam is a path parameter, decoded. The server routes by the encoded
-// path, so it is decoded exactly once.
+// pathParam returns a path parameter, decoded. The server routes by the encoded
+// path, so this is the only decoding.
 func pathParam(c echo.Context, name string) (string, error) {
 	return url.PathUnescape(c.Param(name))
 }
@@ -75,13 +75,13 @@ func (o *Operation) checkParameters(c echo.Context) error {
 		}
 		schema := p.Value.Schema.Value
 		if schema.Pattern == idPattern && IsID(value) {
-			continue // the schema says nothing else, and says it slowly
+			continue // faster than the schema, which has no other rule
 		}
 		if err := schema.VisitJSON(value); err != nil {
 			return withIssues(code.InvalidParams, err, p.Value.Name)
 		}
 	}
-	if lines := r.Header.Values("If-Match"); len(lines) > 1 { // a list may come in several lines (RFC 9110 §5.3)
+	if lines := r.Header.Values("If-Match"); len(lines) > 1 { // a list may be sent as several lines (RFC 9110 §5.3)
 		r.Header.Set("If-Match", strings.Join(lines, ", "))
 	}
 	if len(o.query) == 0 {
@@ -118,7 +118,7 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	return nil
 }
 
-// readBody is the body as a value that the schema admits, and as it was received.
+// readBody returns the body as a valid value, and its text as it was received.
 func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, err error) {
 	contentType := r.Header.Get("Content-Type")
 	if r.ContentLength == 0 && contentType == "" {
@@ -138,7 +138,7 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 		return nil, nil, code.PayloadTooLarge
 	}
 	if err != nil {
-		return nil, nil, code.InvalidJSON.Because(err) // the caller hung up, or sent broken chunks
+		return nil, nil, code.InvalidJSON.Because(err) // the client disconnected, was too slow, or sent malformed chunks
 	}
 	value, err = decode(text)
 	if err != nil {
@@ -153,9 +153,9 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 		return nil, nil, o.invalidBody.At(message, path...)
 	}
 	if object, ok := value.(map[string]any); ok {
-		for _, member := range o.trimmedFields {
-			if s, ok := object[member].(string); ok {
-				object[member] = strings.TrimFunc(s, store.IsSpace)
+		for _, field := range o.trimmedFields {
+			if s, ok := object[field].(string); ok {
+				object[field] = strings.TrimFunc(s, store.IsSpace)
 			}
 		}
 	}
@@ -165,7 +165,7 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 	return value, text, nil
 }
 
-// decode reads exactly one JSON value.
+// decode decodes exactly one JSON value.
 func decode(text []byte) (any, error) {
 	if !utf8.Valid(text) {
 		return nil, code.InvalidJSON.At(notUTF8)
@@ -196,7 +196,7 @@ func jsonErrorMessage(err error) string {
 }
 
 const (
-	maxDepth = 64 // of arrays and objects in each other
+	maxDepth = 64 // levels of nested arrays and objects
 
 	percentEncoding = "must be percent-encoded"
 	notUTF8         = "must be UTF-8"
@@ -205,9 +205,10 @@ const (
 
 var tooDeep = fmt.Sprintf("must not be nested deeper than %d levels", maxDepth)
 
-// sanitize finds what no schema can refuse: text that Postgres cannot keep, and
-// nesting that nobody means. And it writes whole numbers plainly: to JSON Schema
-// 60.0 and 6e1 are integers like 60.
+// sanitize checks what a schema cannot express: NUL characters, which Postgres
+// cannot store, and too deep nesting. If message is not "", it describes what is
+// wrong at path. It also rewrites whole numbers without fraction and exponent,
+// because 60.0 and 6e1 are integers in JSON Schema but not to the generated code.
 func sanitize(value any, depth int) (_ any, path []string, message string) {
 	if depth > maxDepth {
 		return nil, nil, tooDeep
@@ -226,11 +227,11 @@ func sanitize(value any, depth int) (_ any, path []string, message string) {
 			}
 		}
 	case map[string]any:
-		for key, member := range v {
+		for key, field := range v {
 			if strings.ContainsRune(key, 0) {
 				return nil, nil, "must not contain a field name with a NUL character"
 			}
-			if v[key], path, message = sanitize(member, depth+1); message != "" {
+			if v[key], path, message = sanitize(field, depth+1); message != "" {
 				return nil, append([]string{key}, path...), message
 			}
 		}
@@ -238,13 +239,15 @@ func sanitize(value any, depth int) (_ any, path []string, message string) {
 	return value, nil, ""
 }
 
+// canonicalNumber returns a whole number without fraction and exponent, and any
+// other number unchanged.
 func canonicalNumber(n json.Number) json.Number {
-	const exact = 1 << 53
+	const maxExact = 1 << 53 // up to here, a float64 represents every integer
 	if !strings.ContainsAny(string(n), ".eE") {
 		return n
 	}
 	f, err := n.Float64()
-	if err != nil || f != math.Trunc(f) || math.Abs(f) > exact {
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > maxExact {
 		return n
 	}
 	return json.Number(strconv.FormatInt(int64(f), 10))

@@ -1,12 +1,14 @@
-// Package problem answers errors. Every error that leaves the house has one
-// shape and is looked up in one table, the generated [code.Table]; what has no
-// code is internal_error, and only the log learns more.
+// Package problem writes error responses. Every error response has the same JSON
+// body, or the form of RFC 9457 if the request accepts that. Status and sentence
+// come from the generated [code.Table]. An error without a code becomes
+// internal_error; its details are for the log only.
 package problem
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"mime"
 	"net/http"
 	"strconv"
@@ -18,18 +20,18 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// Code is the code of any error.
+// Code returns the code of an error, internal_error if it has none.
 func Code(err error) code.Code {
-	var deniedRequest code.Code
-	if errors.As(err, &deniedRequest) {
-		return deniedRequest
+	var errCode code.Code
+	if errors.As(err, &errCode) {
+		return errCode
 	}
 	if errors.Is(err, context.Canceled) {
-		return code.ServiceUnavailable // the caller has left, or we are leaving: nobody reads this
+		return code.ServiceUnavailable // the client has disconnected, or the service is shutting down
 	}
-	var routing *echo.HTTPError
-	if errors.As(err, &routing) {
-		switch routing.Code {
+	var routeError *echo.HTTPError
+	if errors.As(err, &routeError) {
+		switch routeError.Code {
 		case http.StatusNotFound:
 			return code.NotFound
 		case http.StatusMethodNotAllowed:
@@ -41,27 +43,25 @@ func Code(err error) code.Code {
 	return code.InternalError
 }
 
-// Write answers an error.
+// Write writes the response of an error.
 func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) error {
-	deniedRequest := Code(err)
-	entry := code.Table[deniedRequest]
+	errCode := Code(err)
+	entry := code.Table[errCode]
 	body := map[string]any{}
 	var full *code.Error
 	if errors.As(err, &full) {
-		for member, value := range full.Fields {
-			body[member] = value
-		}
+		maps.Copy(body, full.Fields)
 		if len(full.Issues) > 0 {
 			body["details"] = map[string]any{"issues": toIssues(full.Issues)}
 		}
 	}
-	body["error"] = string(deniedRequest)
+	body["error"] = string(errCode)
 	body["error_description"] = entry.Sentence
 	body["requestId"] = requestID
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	if wantsRFC9457(r) {
-		body["type"] = "urn:caracal:problem:" + string(deniedRequest)
+		body["type"] = "urn:caracal:problem:" + string(errCode)
 		body["title"] = entry.Sentence
 		body["status"] = entry.Status
 		h.Set("Content-Type", "application/problem+json")
@@ -70,27 +70,27 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", "Bearer")
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		h.Set("Retry-After", strconv.Itoa(retryAfter(deniedRequest)))
+		h.Set("Retry-After", strconv.Itoa(retryAfter(errCode)))
 	}
 	text, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	text = append(text, '\n') // as every other answer ends
+	text = append(text, '\n') // like every other response
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(entry.Status)
 	_, err = w.Write(text)
 	return err
 }
 
-// retryAfter is in how many seconds another try is worth it.
-func retryAfter(deniedRequest code.Code) int {
+// retryAfter returns the seconds to wait before retrying.
+func retryAfter(errCode code.Code) int {
 	const minute = 60
-	switch deniedRequest {
+	switch errCode {
 	case code.RateLimited:
-		return minute - time.Now().Second() // windows begin with the minute
+		return minute - time.Now().Second() // until the next window, which begins with the minute
 	case code.DCRLimitExceeded:
-		return minute // when some will have expired is for the zone to know
+		return minute // an estimate: the next registration to expire is not looked up
 	}
 	return 1
 }
@@ -100,18 +100,20 @@ type issue struct {
 	Message string   `json:"message"`
 }
 
-func toIssues(all []code.Issue) []issue {
-	result := make([]issue, len(all))
-	for i, one := range all {
-		result[i] = issue{Path: append([]string{}, one.Path...), Message: one.Message}
+// toIssues translates issues to JSON. A path is never null.
+func toIssues(from []code.Issue) []issue {
+	issues := make([]issue, len(from))
+	for i, one := range from {
+		issues[i] = issue{Path: append([]string{}, one.Path...), Message: one.Message}
 	}
-	return result
+	return issues
 }
 
+// wantsRFC9457 reports whether the request accepts application/problem+json.
 func wantsRFC9457(r *http.Request) bool {
 	for _, accepted := range r.Header.Values("Accept") {
-		for one := range strings.SplitSeq(accepted, ",") {
-			if kind, _, err := mime.ParseMediaType(one); err == nil && kind == "application/problem+json" {
+		for mediaRange := range strings.SplitSeq(accepted, ",") {
+			if mediaType, _, err := mime.ParseMediaType(mediaRange); err == nil && mediaType == "application/problem+json" {
 				return true
 			}
 		}

@@ -11,9 +11,11 @@ import (
 	"caracal.run/management/server/provider"
 )
 
-// What the contract says (providers.md), copied letter by letter and read by
-// the tests: an error in the package's own table cannot hide behind itself.
+// The rules as the API's specification has them, copied verbatim. The tests parse
+// these tables, so that an error in the package's own table is detected.
 
+// contractMatrix lists the fields of each kind: R is required, S is a secret, * is
+// unless it is sealed already.
 const contractMatrix = `
 | Key | none / caracal_mandate | api_key | bearer_token | oauth2_client_credentials | oauth2_authorization_code |
 |---|---|---|---|---|---|
@@ -40,6 +42,7 @@ const contractMatrix = `
 | forward_caracal_identity, allow_runtime_injection | – | ✓ bool | ✓ bool | ✓ bool | ✓ bool |
 `
 
+// contractSequence lists the checks in order, and the message of each.
 const contractSequence = `
 | all | 1 | keys outside the matrix (joined §, § in body order) | §has unsupported keys: a, b§ |
 | all | 2 | secret key value blank/non-string (body order) | §<key> must be a non-empty string§ |
@@ -75,38 +78,38 @@ const contractSequence = `
 | | 18 | allow_runtime_injection | §allow_runtime_injection must be a boolean§ |
 `
 
-// cells are a table's rows.
+// cells returns the cells of a table by row.
 func cells(table string) (rows [][]string) {
 	for line := range strings.Lines(strings.ReplaceAll(strings.TrimSpace(table), `\|`, "/")) {
-		var ruleRow []string
+		var row []string
 		for cell := range strings.SplitSeq(strings.Trim(strings.TrimSpace(line), "|"), "|") {
-			ruleRow = append(ruleRow, strings.TrimSpace(cell))
+			row = append(row, strings.TrimSpace(cell))
 		}
-		rows = append(rows, ruleRow)
+		rows = append(rows, row)
 	}
 	return rows
 }
 
-// columns are the kinds of the matrix, by their column.
+// columns maps a column of contractMatrix to its kinds.
 var columns = [][]provider.Kind{
 	1: {provider.None, provider.CaracalMandate}, 2: {provider.APIKey}, 3: {provider.BearerToken},
 	4: {provider.ClientCredentials}, 5: {provider.AuthorizationCode},
 }
 
-// promised is the contract's matrix: of each kind, each member.
-var promised = sync.OnceValue(func() map[provider.Kind]map[string]provider.Field {
+// contractFields returns the fields of each kind by name, as contractMatrix has them.
+var contractFields = sync.OnceValue(func() map[provider.Kind]map[string]provider.Field {
 	unconditional := regexp.MustCompile(`^(S )?R\*?( non-empty list| https| absolute URI)?$`)
-	fromNullable := map[provider.Kind]map[string]provider.Field{}
-	for _, ruleRow := range cells(contractMatrix)[2:] {
-		names, _, _ := strings.Cut(ruleRow[0], " (")
-		for column, cell := range ruleRow[1:] {
+	fields := map[provider.Kind]map[string]provider.Field{}
+	for _, row := range cells(contractMatrix)[2:] {
+		names, _, _ := strings.Cut(row[0], " (")
+		for column, cell := range row[1:] {
 			for _, kind := range columns[column+1] {
-				if fromNullable[kind] == nil {
-					fromNullable[kind] = map[string]provider.Field{}
+				if fields[kind] == nil {
+					fields[kind] = map[string]provider.Field{}
 				}
 				for name := range strings.SplitSeq(names, ", ") {
 					if cell != "–" {
-						fromNullable[kind][name] = provider.Field{
+						fields[kind][name] = provider.Field{
 							Name: name, Secret: strings.HasPrefix(cell, "S"),
 							Required: unconditional.MatchString(cell),
 						}
@@ -115,30 +118,30 @@ var promised = sync.OnceValue(func() map[provider.Kind]map[string]provider.Field
 			}
 		}
 	}
-	return fromNullable
+	return fields
 })
 
-func TestMembersAreTheContractsMatrix(t *testing.T) {
+func TestFieldsMatchTheContract(t *testing.T) {
 	t.Parallel()
-	fromNullable := promised()
+	fields := contractFields()
 	for _, kind := range provider.Kinds() {
 		got := map[string]provider.Field{}
-		for _, m := range kind.Fields() {
-			got[m.Name] = m
+		for _, f := range kind.Fields() {
+			got[f.Name] = f
 		}
-		if !maps.Equal(got, fromNullable[kind]) {
-			t.Errorf("%s has\n%v, the contract says\n%v", kind, got, fromNullable[kind])
+		if !maps.Equal(got, fields[kind]) {
+			t.Errorf("%s has\n%v, want\n%v", kind, got, fields[kind])
 		}
 	}
 }
 
-// A state is a kind with a valid configuration of one sort: what is asked of a
-// member depends on some others.
+// A state is a kind with a valid configuration. A kind has several, because some
+// rules depend on the values of other fields.
 type state struct {
 	name   string
 	kind   provider.Kind
 	config object
-	secret string // the name of the secret that it needs, if it needs one
+	secret string // the name of the required secret; "" if none is
 }
 
 var states = []state{
@@ -165,20 +168,20 @@ func stateOf(t *testing.T, name string) state {
 	t.Helper()
 	i := slices.IndexFunc(states, func(s state) bool { return s.name == name })
 	if i < 0 {
-		t.Fatalf("no state is called %q", name)
+		t.Fatalf("there is no state %q", name)
 	}
 	return states[i]
 }
 
-// An object keeps its members' order.
+// An object is a JSON object with ordered fields.
 type object []struct{ key, value string }
 
-// with sets members, in pairs of a key and JSON; "" is absent.
+// with sets fields, given as pairs of a key and JSON. "" removes a field.
 func with(o object, pairs ...string) object {
 	o = slices.Clone(o)
 	for pair := range slices.Chunk(pairs, 2) {
 		key, value := pair[0], pair[1]
-		i := slices.IndexFunc(o, func(m struct{ key, value string }) bool { return m.key == key })
+		i := slices.IndexFunc(o, func(f struct{ key, value string }) bool { return f.key == key })
 		switch {
 		case value == "" && i >= 0:
 			o = slices.Delete(o, i, i+1)
@@ -192,15 +195,15 @@ func with(o object, pairs ...string) object {
 }
 
 func (o object) json() []byte {
-	var members []string
-	for _, m := range o {
-		members = append(members, `"`+m.key+`":`+m.value)
+	var fields []string
+	for _, f := range o {
+		fields = append(fields, `"`+f.key+`":`+f.value)
 	}
-	return []byte("{" + strings.Join(members, ",") + "}")
+	return []byte("{" + strings.Join(fields, ",") + "}")
 }
 
-// without is the object without what the contract calls secret.
-func (o object) without(kind provider.Kind) object {
-	fromNullable := promised()[kind]
-	return slices.DeleteFunc(slices.Clone(o), func(m struct{ key, value string }) bool { return fromNullable[m.key].Secret })
+// withoutSecrets removes the secrets of a kind.
+func (o object) withoutSecrets(kind provider.Kind) object {
+	fields := contractFields()[kind]
+	return slices.DeleteFunc(slices.Clone(o), func(f struct{ key, value string }) bool { return fields[f.key].Secret })
 }

@@ -12,12 +12,12 @@ var (
 	notSlug    = regexp.MustCompile(`[^a-z0-9]+`)
 )
 
-// ValidIdentifier says whether a provider may be identified so.
+// ValidIdentifier reports whether a text is a valid identifier of a provider:
+// provider://, then groups of lower-case letters and digits joined by hyphens.
 func ValidIdentifier(s string) bool { return identifier.MatchString(s) }
 
-// BaseIdentifier makes the identifier of a provider that has only a name. It is
-// valid, but others may have it (contract: providers.md, "Identifier
-// generation").
+// BaseIdentifier derives an identifier from a provider's name. It is valid, but
+// may be in use by another provider.
 func BaseIdentifier(name string) string {
 	slug := strings.ToLower(strings.TrimPrefix(trim(name), identifierPrefix))
 	slug = strings.Trim(notSlug.ReplaceAllString(slug, "-"), "-")

@@ -1,12 +1,10 @@
-// Package provider holds what a provider's configuration may hold: which
-// members each kind has, what their values are, which of them are secret, and
-// in which words anything else is refused. All of it is one table, [rules];
-// the rest of the package reads that table.
+// Package provider validates and normalizes the configurations of providers: which
+// fields each kind has, which values are valid, which of them are secret, and the
+// error message of each violation. All of that is one table, [rules]. The order
+// of the rules and the messages are part of the API.
 //
-// The rules, their order and their words are the contract's (providers.md,
-// "Config matrix"), with its sane answers to the quirks PR-1 and PR-2. The
-// package knows neither rows nor requests: secrets come out of it in the plain,
-// for somebody else to seal, in a type that does not print.
+// The package depends on neither the database nor HTTP. It returns secrets in
+// plaintext, in a type that does not print them; the caller seals them.
 package provider
 
 import (
@@ -15,10 +13,10 @@ import (
 	"slices"
 )
 
-// A Kind is how a provider comes by the credential that an upstream wants.
+// A Kind is the kind of a provider: how it obtains the credential for an upstream.
 type Kind string
 
-// The kinds there are.
+// The kinds.
 const (
 	None              Kind = "none"
 	CaracalMandate    Kind = "caracal_mandate"
@@ -28,65 +26,62 @@ const (
 	BearerToken       Kind = "bearer_token"
 )
 
-// Kinds are all kinds, in the contract's order.
+// Kinds returns all kinds, in the order of the spec.
 func Kinds() []Kind {
 	return []Kind{None, CaracalMandate, AuthorizationCode, ClientCredentials, APIKey, BearerToken}
 }
 
-// An Error is a configuration that the matrix refuses.
+// An Error reports that a configuration violates a rule.
 type Error struct {
-	Key     string // the member that is to blame; "" if several are
-	Message string // for a person, in the contract's words; it never quotes a value
+	Key     string // the invalid field; "" if the error is about several
+	Message string // part of the API; never quotes a value
 }
 
 func (e *Error) Error() string { return e.Message }
 
-// ErrConfigRequired is that a provider's kind was to change without a
-// configuration for the new kind.
-var ErrConfigRequired = errors.New("a new kind needs a configuration")
+// ErrConfigRequired reports a change of the kind without a new configuration.
+var ErrConfigRequired = errors.New("a change of the kind requires a configuration")
 
-// ErrNoEndpoint is that providers of a kind fetch no tokens.
+// ErrNoEndpoint reports that a kind has no token endpoint.
 var ErrNoEndpoint = errors.New("the kind has no token endpoint")
 
-// A Config is a configuration that was accepted.
+// A Config is a valid configuration.
 type Config struct {
 	Kind    Kind
-	Public  json.RawMessage // what everybody may see: compact, normalised, with its defaults written
-	Secrets Secrets         // what came along to be sealed
+	Public  json.RawMessage // without secrets: compact, normalized, with defaults
+	Secrets Secrets         // that were supplied; the caller seals them
 }
 
-// Check says whether config, a JSON object, may be the whole configuration of a
-// new provider. What the matrix refuses is an [*Error]; an unknown kind or
-// something else than an object is a fault of the caller, whose schema knows
-// both.
+// Check validates config, a JSON object, as the whole configuration of a new
+// provider. It returns an [*Error] if config violates a rule. An unknown kind, or
+// JSON that is not an object, is an error of the caller, which has validated both
+// against the schema.
 func Check(kind Kind, config json.RawMessage) (Config, error) {
-	d, err := check(kind, config, func(string) bool { return false })
+	v, err := check(kind, config, func(string) bool { return false })
 	if err != nil {
 		return Config{}, err
 	}
-	return d.config(), nil
+	return v.config(), nil
 }
 
-// Stored is what a change needs to know of the provider that it changes.
+// Stored describes the provider before a change.
 type Stored struct {
 	Kind       Kind
-	SecretKeys []string // the names of the secrets that are sealed
+	SecretKeys []string // the names of the sealed secrets
 }
 
-// A Changed is a provider as a change leaves it.
+// Changed describes the provider after a change.
 type Changed struct {
-	Config              // Public is nil if the configuration stays as it is
-	SecretKeys []string // the names of the secrets that are sealed afterwards, sorted
+	Config              // Public is nil if the configuration does not change
+	SecretKeys []string // the names of the sealed secrets, sorted
 }
 
-// Change says whether a provider may get config in place of its whole
-// configuration, and what becomes of its secrets. Both kind and config may be
-// nil: unsaid.
+// Change validates config as the new configuration of a stored provider, which it
+// replaces as a whole. Kind and config may be nil; then they do not change.
 //
-// The stored kind is as good as unsaid (PR-2). Then secrets that the new
-// configuration still uses need not come again; those that it has no use for go,
-// even if none comes in their place. Another kind starts from nothing: it needs
-// a configuration ([ErrConfigRequired]) and all of its secrets.
+// If the kind does not change, sealed secrets that the new configuration uses need
+// not be supplied again, and those that it does not use are removed. If it does
+// change, a configuration ([ErrConfigRequired]) with all its secrets is required.
 func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) {
 	if kind != nil && *kind != stored.Kind {
 		if config == nil {
@@ -101,29 +96,30 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 	if config == nil {
 		return changed(Config{Kind: stored.Kind}, stored.SecretKeys), nil
 	}
-	d, err := check(stored.Kind, config, func(string) bool { return true })
+	v, err := check(stored.Kind, config, func(string) bool { return true })
 	if err != nil {
 		return Changed{}, err
 	}
 	var kept []string
-	for _, r := range stored.Kind.rows() {
-		if r.presence != secretRequired || !r.applies(d.values) {
+	for _, r := range stored.Kind.rules() {
+		if r.presence != secretRequired || !r.applies(v.values) {
 			continue
 		}
-		_, supplied := d.values[r.key]
+		_, supplied := v.values[r.key]
 		sealed := slices.Contains(stored.SecretKeys, r.key)
 		if sealed {
 			kept = append(kept, r.key)
 		}
-		// Only oauth kinds: their method may have changed. Others have had their secret since they were created.
+		// Only the client_auth_method of the oauth kinds can require another secret than before.
 		if !supplied && !sealed && slices.Contains(oauth, stored.Kind) {
-			return Changed{}, d.refuse(r)
+			return Changed{}, v.newError(r)
 		}
 	}
-	return changed(d.config(), kept), nil
+	return changed(v.config(), kept), nil
 }
 
-// changed is c with the sealed secrets that are kept, if none was supplied.
+// changed returns the provider with the configuration c. Supplied secrets replace
+// all sealed ones; if there are none, those in kept remain.
 func changed(c Config, kept []string) Changed {
 	if len(c.Secrets) > 0 {
 		return Changed{Config: c, SecretKeys: c.Secrets.Names()}
@@ -131,30 +127,30 @@ func changed(c Config, kept []string) Changed {
 	return Changed{Config: c, SecretKeys: slices.Sorted(slices.Values(kept))}
 }
 
-// An Endpoint is where a provider's tokens come from.
+// An Endpoint is the token endpoint of a provider.
 type Endpoint struct {
 	URL   string   // https
-	Hosts []string // the only hosts to ask; the URL's is one of them
+	Hosts []string // the allowed hosts, which include that of the URL
 }
 
-// EndpointOf is the token endpoint that a public configuration names, or
-// [ErrNoEndpoint]. A configuration that is older than the rules for its endpoint
-// and hosts is held against them now ([*Error]).
+// EndpointOf returns the token endpoint in a public configuration. It returns
+// [ErrNoEndpoint] if the kind has none, and an [*Error] if a configuration that
+// was stored before a rule existed violates the rule.
 func EndpointOf(kind Kind, public json.RawMessage) (Endpoint, error) {
 	if !slices.Contains(oauth, kind) {
 		return Endpoint{}, ErrNoEndpoint
 	}
-	d, err := decode(kind, public)
+	v, err := decode(kind, public)
 	if err != nil {
 		return Endpoint{}, err
 	}
-	for _, r := range kind.rows() {
-		if (r.key == "token_endpoint" || r.key == "allowed_token_hosts") && !r.accepts(d.values, nil) {
-			return Endpoint{}, d.refuse(r)
+	for _, r := range kind.rules() {
+		if (r.key == "token_endpoint" || r.key == "allowed_token_hosts") && !r.accepts(v.values, nil) {
+			return Endpoint{}, v.newError(r)
 		}
 	}
-	e := Endpoint{URL: d.values["token_endpoint"].(string)}
-	for _, host := range d.values["allowed_token_hosts"].([]any) {
+	e := Endpoint{URL: v.values["token_endpoint"].(string)}
+	for _, host := range v.values["allowed_token_hosts"].([]any) {
 		e.Hosts = append(e.Hosts, host.(string))
 	}
 	return e, nil

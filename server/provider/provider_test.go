@@ -14,7 +14,7 @@ import (
 	"caracal.run/management/server/provider"
 )
 
-func TestAcceptedConfigurationsAreNormal(t *testing.T) {
+func TestValidConfigurationsAreNormalized(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		kind         provider.Kind
@@ -87,38 +87,38 @@ func TestHostNamesHaveAtMost253Characters(t *testing.T) {
 	}
 }
 
-// TestWhatBecomesOfSecrets is the contract's table of effects, with PR-2.
-func TestWhatBecomesOfSecrets(t *testing.T) {
+// A change keeps, replaces or removes sealed secrets, or requires new ones.
+func TestEffectOfAChangeOnSecrets(t *testing.T) {
 	t.Parallel()
 	const basic, post, key, open = "client basic", "client post", "client key", "client open"
 	tests := []struct {
 		name     string
 		kind     provider.Kind // stored
 		sealed   []string
-		say      provider.Kind // "" is nothing
-		state    string        // "" is no configuration
-		supplied string        // what the state needs, with this value; "" is left out
+		newKind  provider.Kind // in the change; "" is absent
+		state    string        // of the configuration in the change; "" is absent
+		supplied string        // JSON of the state's secret; "" is absent
 		after    []string
 		text     string
 	}{
 		{"new configuration, secret kept", provider.APIKey, []string{"api_key"}, "", "key in header", "", []string{"api_key"}, ""},
-		{"another place, secret kept", provider.APIKey, []string{"api_key"}, "", "key in query", "", []string{"api_key"}, ""},
+		{"another location, secret kept", provider.APIKey, []string{"api_key"}, "", "key in query", "", []string{"api_key"}, ""},
 		{"secret replaced", provider.APIKey, []string{"api_key"}, "", "key in header", `"new"`, []string{"api_key"}, ""},
-		{"the same kind said, secret kept", provider.APIKey, []string{"api_key"}, provider.APIKey, "key in header", "", []string{"api_key"}, ""},
-		{"the same kind alone", provider.APIKey, []string{"api_key"}, provider.APIKey, "", "", []string{"api_key"}, ""},
-		{"nothing said", provider.APIKey, []string{"api_key"}, "", "", "", []string{"api_key"}, ""},
-		{"only oauth kinds are asked again for what was never sealed", provider.APIKey, nil, "", "key in header", "", nil, ""},
+		{"same kind, secret kept", provider.APIKey, []string{"api_key"}, provider.APIKey, "key in header", "", []string{"api_key"}, ""},
+		{"same kind only", provider.APIKey, []string{"api_key"}, provider.APIKey, "", "", []string{"api_key"}, ""},
+		{"no change", provider.APIKey, []string{"api_key"}, "", "", "", []string{"api_key"}, ""},
+		{"a missing secret is required of oauth kinds only", provider.APIKey, nil, "", "key in header", "", nil, ""},
 		{"no secrets at all", provider.None, nil, "", "none", "", nil, ""},
 
 		{"another kind, secret supplied", provider.APIKey, []string{"api_key"}, provider.BearerToken, "bearer", `"t"`, []string{"bearer_token"}, ""},
 		{"another kind, secret missing", provider.APIKey, []string{"api_key"}, provider.BearerToken, "bearer", "", nil, "requires bearer_token"},
-		{"another kind has no use for the secret of the same name", provider.AuthorizationCode, []string{"client_secret"}, provider.ClientCredentials, basic, "", nil, "requires client_secret"},
+		{"another kind does not reuse a secret of the same name", provider.AuthorizationCode, []string{"client_secret"}, provider.ClientCredentials, basic, "", nil, "requires client_secret"},
 		{"a kind without secrets", provider.APIKey, []string{"api_key"}, provider.None, "none", "", nil, ""},
 		{"another kind that needs no secret", provider.APIKey, []string{"api_key"}, provider.ClientCredentials, open, "", nil, ""},
 
 		{"basic to post keeps the secret", provider.ClientCredentials, []string{"client_secret"}, "", post, "", []string{"client_secret"}, ""},
 		{"basic to none drops the secret", provider.ClientCredentials, []string{"client_secret"}, "", open, "", nil, ""},
-		{"a code's basic to none drops the secret", provider.AuthorizationCode, []string{"client_secret"}, "", "code open", "", nil, ""},
+		{"basic to none of an authorization code drops the secret", provider.AuthorizationCode, []string{"client_secret"}, "", "code open", "", nil, ""},
 		{"basic to key without one", provider.ClientCredentials, []string{"client_secret"}, "", key, "", nil, "requires private_key"},
 		{"basic to key", provider.ClientCredentials, []string{"client_secret"}, "", key, `"PEM"`, []string{"private_key"}, ""},
 		{"key stays sealed", provider.ClientCredentials, []string{"private_key"}, "", key, "", []string{"private_key"}, ""},
@@ -126,16 +126,16 @@ func TestWhatBecomesOfSecrets(t *testing.T) {
 		{"none to basic without a secret", provider.ClientCredentials, nil, "", basic, "", nil, "requires client_secret"},
 		{"none to post with a secret", provider.AuthorizationCode, nil, "", "code post", `"s"`, []string{"client_secret"}, ""},
 		{"none stays none", provider.ClientCredentials, nil, "", open, "", nil, ""},
-		{"two sealed, one of use", provider.ClientCredentials, []string{"private_key", "client_secret"}, "", basic, "", []string{"client_secret"}, ""},
+		{"two sealed, one in use", provider.ClientCredentials, []string{"private_key", "client_secret"}, "", basic, "", []string{"client_secret"}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var config json.RawMessage
 			kind := tt.kind
-			var say *provider.Kind
-			if tt.say != "" {
-				kind, say = tt.say, &tt.say
+			var newKind *provider.Kind
+			if tt.newKind != "" {
+				kind, newKind = tt.newKind, &tt.newKind
 			}
 			if tt.state != "" {
 				s := stateOf(t, tt.state)
@@ -143,8 +143,8 @@ func TestWhatBecomesOfSecrets(t *testing.T) {
 					config = with(s.config, s.secret, tt.supplied).json()
 				}
 			}
-			got, err := provider.Change(provider.Stored{Kind: tt.kind, SecretKeys: tt.sealed}, say, config)
-			if text := deniedRequest(t, err); text != message(kind, tt.text) {
+			got, err := provider.Change(provider.Stored{Kind: tt.kind, SecretKeys: tt.sealed}, newKind, config)
+			if text := errorMessage(t, err); text != message(kind, tt.text) {
 				t.Fatalf("%q, want %q", text, tt.text)
 			}
 			if tt.text != "" {
@@ -157,7 +157,7 @@ func TestWhatBecomesOfSecrets(t *testing.T) {
 	}
 }
 
-func TestANewKindNeedsAConfiguration(t *testing.T) {
+func TestChangeOfKindRequiresAConfiguration(t *testing.T) {
 	t.Parallel()
 	kind := provider.None
 	if _, err := provider.Change(provider.Stored{Kind: provider.APIKey}, &kind, nil); !errors.Is(err, provider.ErrConfigRequired) {
@@ -165,9 +165,8 @@ func TestANewKindNeedsAConfiguration(t *testing.T) {
 	}
 }
 
-// TestAPublicClientsSecretIsSealed is the contract's remark on method none: the
-// secret is of no use now, but was given on purpose.
-func TestAPublicClientsSecretIsSealed(t *testing.T) {
+// A client_secret is kept although client_auth_method none does not use it.
+func TestUnusedClientSecretIsSealed(t *testing.T) {
 	t.Parallel()
 	s := stateOf(t, "client open")
 	config := with(s.config, "client_secret", `" for later "`).json()
@@ -181,7 +180,7 @@ func TestAPublicClientsSecretIsSealed(t *testing.T) {
 	}
 }
 
-func TestASecretIsNeverShown(t *testing.T) {
+func TestSecretIsNeverPrinted(t *testing.T) {
 	t.Parallel()
 	s := stateOf(t, "client basic")
 	const plain = `se"cret&sauce`
@@ -191,14 +190,14 @@ func TestASecretIsNeverShown(t *testing.T) {
 	}
 	secret := c.Secrets["client_secret"]
 	if secret.Reveal() != plain || string(c.Secrets.Plaintext()) != `{"client_secret":"se\"cret&sauce"}` {
-		t.Error("the secret is lost")
+		t.Error("the secret is not revealed unchanged")
 	}
 	changed, err := provider.Change(provider.Stored{Kind: s.kind}, nil, with(s.config, "client_secret", `"se\"cret&sauce"`).json())
 	if err != nil {
 		t.Fatal(err)
 	}
 	type hidden struct{ inside any }
-	type deep struct{ c provider.Changed } // fmt asks no methods in there
+	type deep struct{ c provider.Changed } // fmt calls no methods of unexported fields
 	var out bytes.Buffer
 	for _, value := range []any{secret, &secret, c.Secrets, c, &c, changed, []any{c}, hidden{c}, deep{changed}, &deep{changed}, map[string]any{"c": &c}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%o", "% x", "%e", "%c", "%U", "%p", "%9.3s"} {
@@ -215,31 +214,31 @@ func TestASecretIsNeverShown(t *testing.T) {
 		}
 	}
 	for _, part := range []string{"cret", "sauce", fmt.Sprintf("%x", "sauce"), fmt.Sprintf("%X", "sauce"), fmt.Sprintf("% x", "sauce"), fmt.Sprint([]byte("sauce"))} {
-		// The members' own names stay readable.
-		if shown := strings.ReplaceAll(strings.ReplaceAll(out.String(), "client_secret", ""), "Secret", ""); strings.Contains(shown, part) {
-			t.Errorf("%q is shown", part)
+		// The names of the fields may be printed.
+		if printed := strings.ReplaceAll(strings.ReplaceAll(out.String(), "client_secret", ""), "Secret", ""); strings.Contains(printed, part) {
+			t.Errorf("%q is printed", part)
 		}
 	}
 	if !strings.Contains(out.String(), "[set]") || fmt.Sprint(provider.Secret{}) != "" {
-		t.Error("what is set does not show as set")
+		t.Error("a secret does not print as [set], or an empty one does")
 	}
 }
 
-// TestNoConfigurationNeedsTwoSecrets holds up what a change relies on: a seal is
-// kept or dropped as a whole.
-func TestNoConfigurationNeedsTwoSecrets(t *testing.T) {
+// No configuration requires two secrets: a change relies on that, as it keeps or
+// replaces all sealed secrets together.
+func TestNoConfigurationRequiresTwoSecrets(t *testing.T) {
 	t.Parallel()
 	for _, s := range states {
 		var secrets []string
-		for _, m := range s.kind.Fields() {
-			if m.Secret {
-				secrets = append(secrets, m.Name)
+		for _, f := range s.kind.Fields() {
+			if f.Secret {
+				secrets = append(secrets, f.Name)
 			}
 		}
 		stored := provider.Stored{Kind: s.kind, SecretKeys: secrets}
-		changed, err := provider.Change(stored, nil, s.config.without(s.kind).json())
+		changed, err := provider.Change(stored, nil, s.config.withoutSecrets(s.kind).json())
 		if err != nil || len(changed.SecretKeys) > 1 {
-			t.Errorf("%s needs %v (%v)", s.name, changed.SecretKeys, err)
+			t.Errorf("%s requires %v (%v)", s.name, changed.SecretKeys, err)
 		}
 	}
 }
@@ -262,12 +261,12 @@ func TestEndpointOf(t *testing.T) {
 		{`{"token_endpoint":"http://id.example.com/t","allowed_token_hosts":["id.example.com"]}`, "", nil, "token_endpoint must be an HTTPS URL"},
 		{`{"allowed_token_hosts":["id.example.com"]}`, "", nil, "token_endpoint must be an HTTPS URL"},
 		{`{"token_endpoint":"https://id.example.com/t"}`, "", nil, "requires allowed_token_hosts"},
-		{`{"token_endpoint":"https://id.example.com/t","allowed_token_hosts":["*"]}`, "", nil, notHosts},
+		{`{"token_endpoint":"https://id.example.com/t","allowed_token_hosts":["*"]}`, "", nil, invalidHosts},
 	}
 	for _, kind := range []provider.Kind{provider.ClientCredentials, provider.AuthorizationCode} {
 		for _, tt := range tests {
 			e, err := provider.EndpointOf(kind, []byte(tt.config))
-			if got := deniedRequest(t, err); got != message(kind, tt.text) || !reflect.DeepEqual(e, provider.Endpoint{URL: tt.url, Hosts: tt.hosts}) {
+			if got := errorMessage(t, err); got != message(kind, tt.text) || !reflect.DeepEqual(e, provider.Endpoint{URL: tt.url, Hosts: tt.hosts}) {
 				t.Errorf("%s: %v %q", tt.config, e, got)
 			}
 		}
@@ -296,12 +295,12 @@ func TestIdentifiers(t *testing.T) {
 	}
 }
 
-// FuzzCheck looks for configurations that panic, that would be refused or
-// changed when they come back, or that carry a secret into what is public.
+// FuzzCheck searches for configurations that cause a panic, that are invalid or
+// change when they are sent back, or whose public part contains a secret.
 func FuzzCheck(f *testing.F) {
-	for _, tt := range trials(f) {
+	for _, tt := range configCases(f) {
 		if tt.text != "" {
-			continue // the others hold every key and a good value of it
+			continue // the valid ones contain every key
 		}
 		f.Add(string(tt.state.kind), tt.config.json())
 	}
@@ -309,12 +308,12 @@ func FuzzCheck(f *testing.F) {
 		c, err := provider.Check(provider.Kind(kind), config)
 		if err != nil {
 			if c.Public != nil || c.Secrets != nil {
-				t.Error("something is left of what was refused")
+				t.Error("an invalid configuration has a result")
 			}
 			return
 		}
 		if !json.Valid(c.Public) {
-			t.Fatalf("no JSON: %s", c.Public)
+			t.Fatalf("invalid JSON: %s", c.Public)
 		}
 
 		var whole map[string]any
@@ -350,19 +349,19 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// A list shows hundreds of configurations, and a refusal is for reading: neither
-// may become as large as a body.
-func TestAConfigurationAndItsRefusalAreBounded(t *testing.T) {
+// A list page contains hundreds of configurations, and a message is read by people:
+// both have a maximum size.
+func TestConfigurationAndMessageHaveAMaximumSize(t *testing.T) {
 	t.Parallel()
-	const most = 64 << 10
+	const maxSize = 64 << 10
 	const begin, end = `{"header_name":"X","api_key":"`, `"}`
-	largest := begin + strings.Repeat("k", most-len(begin)-len(end)) + end
+	largest := begin + strings.Repeat("k", maxSize-len(begin)-len(end)) + end
 	if _, err := provider.Check(provider.APIKey, json.RawMessage(largest)); err != nil {
 		t.Errorf("%d bytes: %v", len(largest), err)
 	}
 	_, err := provider.Check(provider.APIKey, json.RawMessage(largest+" "))
 	if err == nil || err.Error() != "api_key provider config must be at most 65536 bytes" {
-		t.Errorf("more: %v", err)
+		t.Errorf("one byte more: %v", err)
 	}
 	keys := `{"` + strings.Repeat("é", 100) + `":1`
 	for n := range 20 {
@@ -371,6 +370,6 @@ func TestAConfigurationAndItsRefusalAreBounded(t *testing.T) {
 	_, err = provider.Check(provider.None, json.RawMessage(keys+"}"))
 	want := "none provider config has unsupported keys: " + strings.Repeat("é", 32) + ", x0, x1, x2, x3, x4, x5, x6, x7, x8 and 11 more"
 	if err == nil || err.Error() != want {
-		t.Errorf("answered %v, want %s", err, want)
+		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -9,16 +9,16 @@ import (
 	"unicode"
 )
 
-// A rule says whether a value may be, and how it is stored. The other members
-// are those that were accepted before, and whatever else the body has.
-type rule func(value any, others map[string]any) (any, bool)
+// A rule validates a value and returns it in the normalized form in which it is
+// stored. The other fields are normalized if they were checked before.
+type rule func(value any, others map[string]any) (normalized any, ok bool)
 
 var (
 	token     = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110, section 5.6.2
 	parameter = regexp.MustCompile(`^[A-Za-z0-9._~-]+$`)
 	scheme    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]*$`)
 
-	// The contract's pattern lets IP addresses pass; whoever connects refuses them.
+	// The pattern admits IPv4 addresses. The egress client rejects them.
 	host = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
 )
 
@@ -31,22 +31,22 @@ var (
 	absoluteURI = trimmed(isAbsolute)
 )
 
-// trim takes white space off both ends: Unicode's, and the byte order mark
-// (contract: conventions.md, "Notation").
+// trim removes white space from both ends: that of Unicode, and byte order marks.
 func trim(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' })
 }
 
-// trimmed takes a string that is not blank and has a form, and trims it.
-func trimmed(form func(string) bool) rule {
+// trimmed accepts a string that is not blank and valid after it is trimmed, and trims
+// it.
+func trimmed(valid func(string) bool) rule {
 	return func(value any, _ map[string]any) (any, bool) {
 		s, ok := value.(string)
 		s = trim(s)
-		return s, ok && s != "" && form(s)
+		return s, ok && s != "" && valid(s)
 	}
 }
 
-// nonBlank takes a string that is not blank, and keeps its white space.
+// nonBlank accepts a string that is not blank, and does not trim it.
 func nonBlank(value any, _ map[string]any) (any, bool) {
 	s, ok := value.(string)
 	return value, ok && trim(s) != ""
@@ -64,44 +64,44 @@ func oneOf(values ...any) rule {
 	}
 }
 
-// hostName takes the name of a host without a port, and writes it in lower case.
+// hostName accepts a host name without a port, and converts it to lower case.
 func hostName(value any, _ map[string]any) (any, bool) {
 	s, ok := value.(string)
 	s = trim(s)
 	return strings.ToLower(s), ok && host.MatchString(s) && !strings.Contains(s, "..")
 }
 
-// listOf takes a list that is not empty.
+// listOf accepts a non-empty list of valid items.
 func listOf(item rule) rule {
 	return func(value any, others map[string]any) (any, bool) {
 		list, ok := value.([]any)
-		normal := make([]any, len(list))
+		normalized := make([]any, len(list))
 		for i := range list {
-			var fits bool
-			normal[i], fits = item(list[i], others)
-			ok = ok && fits
+			var valid bool
+			normalized[i], valid = item(list[i], others)
+			ok = ok && valid
 		}
-		return normal, ok && len(list) > 0
+		return normalized, ok && len(list) > 0
 	}
 }
 
-// paramsExcept takes parameters by name, but not those that the protocol itself
-// sends.
+// paramsExcept accepts an object of additional parameters, except those that the
+// protocol itself sends.
 func paramsExcept(reserved ...string) rule {
 	return func(value any, others map[string]any) (any, bool) {
 		params, ok := value.(map[string]any)
-		normal := make(map[string]any, len(params))
+		normalized := make(map[string]any, len(params))
 		for name, v := range params {
-			var fits bool
-			normal[name], fits = text(v, others)
-			ok = ok && fits && parameter.MatchString(name) && !slices.Contains(reserved, name)
+			var valid bool
+			normalized[name], valid = text(v, others)
+			ok = ok && valid && parameter.MatchString(name) && !slices.Contains(reserved, name)
 		}
-		return normal, ok
+		return normalized, ok
 	}
 }
 
-// onAllowedHost takes a URL whose host is one of allowed_token_hosts; its port
-// is free, as it is where the token is fetched.
+// onAllowedHost accepts a URL whose host is in allowed_token_hosts, with any port, as
+// the egress client does.
 func onAllowedHost(value any, others map[string]any) (any, bool) {
 	u, err := url.Parse(value.(string))
 	hosts := others["allowed_token_hosts"].([]any)
@@ -118,16 +118,17 @@ func isAbsolute(s string) bool {
 	return ok && u.Scheme != "" && (u.Scheme != "http" && u.Scheme != "https" || hasHost(u))
 }
 
-// parse takes less than browsers do, which drop line breaks and read \ as /:
-// where two parsers disagree on the host, one of them is deceived.
+// parse parses a URL. It rejects characters that browsers and Go read differently
+// (browsers drop line breaks and read \ as /), because a URL that two parsers
+// disagree on can bypass a check of its host.
 func parse(s string) (*url.URL, bool) {
 	u, err := url.Parse(s)
-	odd := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '\\' }
-	return u, err == nil && !strings.ContainsFunc(s, odd)
+	ambiguous := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '\\' }
+	return u, err == nil && !strings.ContainsFunc(s, ambiguous)
 }
 
-// hasHost says whether a URL has a host that no standard forbids, and a port
-// that there is.
+// hasHost reports whether a URL has a host without characters that are forbidden in
+// host names, and no port above 65535.
 func hasHost(u *url.URL) bool {
 	_, err := strconv.ParseUint(u.Port(), 10, 16)
 	name := u.Hostname()

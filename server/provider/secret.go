@@ -7,12 +7,11 @@ import (
 	"slices"
 )
 
-// A Secret is a text that prints as [set], however it is printed. It is behind
-// a pointer because fmt asks no methods of what lies in unexported fields: there
-// it finds an address.
+// A Secret is a string that prints as [set]. It is behind a pointer because fmt
+// calls no methods of unexported fields: of a pointer, it prints the address.
 type Secret struct{ text *string }
 
-// Reveal is the text.
+// Reveal returns the string.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -20,24 +19,23 @@ func (s Secret) Reveal() string {
 	return *s.text
 }
 
-// Format prints [set], or nothing.
+// Format prints [set], or nothing if the secret is empty.
 func (s Secret) Format(f fmt.State, _ rune) {
 	if s.Reveal() != "" {
 		_, _ = f.Write([]byte("[set]"))
 	}
 }
 
-// MarshalText keeps the secret out of JSON and logs too.
+// MarshalText returns what Format prints, for JSON and logs.
 func (s Secret) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", s), nil }
 
-// Secrets are the secret members of a configuration, by name.
+// Secrets holds the secret fields of a configuration by name.
 type Secrets map[string]Secret
 
-// Names are the members' names, sorted.
+// Names returns the names of the fields, sorted.
 func (s Secrets) Names() []string { return slices.Sorted(maps.Keys(s)) }
 
-// Plaintext is what gets sealed: a compact JSON object of all secrets
-// (contract: conventions.md §12). It is no use to anything else.
+// Plaintext returns what is sealed: a compact JSON object of all secrets.
 func (s Secrets) Plaintext() json.RawMessage {
 	texts := map[string]string{}
 	for name, secret := range s {

@@ -9,93 +9,97 @@ import (
 	"strings"
 )
 
-// A validation is a configuration that is being checked: values become normal one by
-// one, as the rows of the matrix accept them.
+// A validation is a configuration that is being validated. Each rule that accepts a
+// value replaces it by its normalized form.
 type validation struct {
 	kind   Kind
-	keys   []string // as the body has them
+	keys   []string // in the order of the JSON object
 	values map[string]any
 }
 
-// decode reads an object and remembers the order of its members.
+// decode decodes a JSON object.
 func decode(kind Kind, config json.RawMessage) (*validation, error) {
-	d := &validation{kind: kind, values: map[string]any{}}
+	v := &validation{kind: kind, values: map[string]any{}}
 	if !slices.Contains(Kinds(), kind) {
 		return nil, fmt.Errorf("unknown provider kind %q", kind)
 	}
 	in := json.NewDecoder(bytes.NewReader(config))
-	in.UseNumber() // no rule takes a number: one that fits no float64 is as wrong as any other
+	in.UseNumber() // no rule accepts a number, so its size does not matter
 	if open, _ := in.Token(); open != json.Delim('{') || !json.Valid(config) {
-		return nil, errors.New("a provider's configuration is not a JSON object")
+		return nil, errors.New("provider configuration is not a JSON object")
 	}
 	for in.More() {
-		name, _ := in.Token() // neither fails: the text is valid
+		name, _ := in.Token() // cannot fail: config is valid JSON
 		var value any
 		_ = in.Decode(&value)
 		key := name.(string)
-		if _, again := d.values[key]; !again {
-			d.keys = append(d.keys, key)
+		if _, duplicate := v.values[key]; !duplicate {
+			v.keys = append(v.keys, key)
 		}
-		d.values[key] = value
+		v.values[key] = value
 	}
-	return d, nil
+	return v, nil
 }
 
-// check holds a configuration against the matrix; the first refusal wins.
-// Sealed says which secrets need not be supplied.
+// check checks all rules of a kind and returns the first violation. Secrets for which
+// sealed returns true need not be supplied.
 func check(kind Kind, config json.RawMessage, sealed func(key string) bool) (*validation, error) {
-	const mostBytes, mostNamed, longestName = 64 << 10, 10, 64 // a list shows hundreds of configurations; a refusal is for reading
-	d, err := decode(kind, config)
+	const (
+		maxSize       = 64 << 10 // bytes; a list page contains hundreds of configurations
+		maxNames      = 10       // of unknown fields in the message
+		maxNameLength = 64
+	)
+	v, err := decode(kind, config)
 	if err != nil {
 		return nil, err
 	}
-	if len(config) > mostBytes {
-		return nil, d.refuse(ruleRow{message: fmt.Sprintf("must be at most %d bytes", mostBytes)})
+	if len(config) > maxSize {
+		return nil, v.newError(fieldRule{message: fmt.Sprintf("must be at most %d bytes", maxSize)})
 	}
-	members := kind.Fields()
-	find := func(key string) int { return slices.IndexFunc(members, func(m Field) bool { return m.Name == key }) }
-	if unknown := slices.DeleteFunc(slices.Clone(d.keys), func(key string) bool { return find(key) >= 0 }); len(unknown) > 0 {
-		var r ruleRow
+	fields := kind.Fields()
+	find := func(key string) int { return slices.IndexFunc(fields, func(f Field) bool { return f.Name == key }) }
+	if unknown := slices.DeleteFunc(slices.Clone(v.keys), func(key string) bool { return find(key) >= 0 }); len(unknown) > 0 {
+		var r fieldRule
 		if len(unknown) == 1 {
 			r.key = unknown[0]
 		}
-		named := unknown[:min(len(unknown), mostNamed)]
-		for i, key := range named {
-			named[i] = strings.ToValidUTF8(key[:min(len(key), longestName)], "")
+		names := unknown[:min(len(unknown), maxNames)]
+		for i, key := range names {
+			names[i] = strings.ToValidUTF8(key[:min(len(key), maxNameLength)], "")
 		}
-		r.message = "has unsupported keys: " + strings.Join(named, ", ")
-		if more := len(unknown) - len(named); more > 0 {
+		r.message = "has unsupported keys: " + strings.Join(names, ", ")
+		if more := len(unknown) - len(names); more > 0 {
 			r.message += fmt.Sprintf(" and %d more", more)
 		}
-		return nil, d.refuse(r)
+		return nil, v.newError(r)
 	}
-	for _, key := range d.keys {
-		if _, ok := nonBlank(d.values[key], nil); !ok && members[find(key)].Secret {
-			return nil, d.refuse(ruleRow{key: key, message: key + " must be a non-empty string"})
+	for _, key := range v.keys {
+		if _, ok := nonBlank(v.values[key], nil); !ok && fields[find(key)].Secret {
+			return nil, v.newError(fieldRule{key: key, message: key + " must be a non-empty string"})
 		}
 	}
-	for _, r := range kind.rows() {
-		if r.applies(d.values) && !r.accepts(d.values, sealed) {
-			return nil, d.refuse(r)
+	for _, r := range kind.rules() {
+		if r.applies(v.values) && !r.accepts(v.values, sealed) {
+			return nil, v.newError(r)
 		}
 	}
-	return d, nil
+	return v, nil
 }
 
-func (r ruleRow) applies(values map[string]any) bool { return r.when == nil || r.when(values) }
+func (r fieldRule) applies(values map[string]any) bool { return r.when == nil || r.when(values) }
 
-// accepts says whether the member is as the row demands, and leaves it normal.
-func (r ruleRow) accepts(values map[string]any, sealed func(key string) bool) bool {
-	value, given := values[r.key]
+// accepts reports whether a field satisfies the rule, and normalizes it.
+func (r fieldRule) accepts(values map[string]any, sealed func(key string) bool) bool {
+	value, present := values[r.key]
 	switch {
 	case r.presence == forbidden:
-		return !given
+		return !present
 	case r.presence == secretRequired:
-		return given || sealed(r.key)
-	case !given && r.fallback != "":
+		return present || sealed(r.key)
+	case !present && r.fallback != "":
 		values[r.key] = r.fallback
 		return true
-	case !given:
+	case !present:
 		return r.presence == optional
 	}
 	value, ok := r.rule(value, values)
@@ -103,31 +107,32 @@ func (r ruleRow) accepts(values map[string]any, sealed func(key string) bool) bo
 	return ok
 }
 
-func (d *validation) refuse(r ruleRow) error {
-	subject := string(d.kind)
+// newError returns the error of a rule that the configuration violates.
+func (v *validation) newError(r fieldRule) error {
+	subject := string(v.kind)
 	if r.subject != "" {
 		subject = r.subject
 	}
 	return &Error{Key: r.key, Message: subject + " provider config " + r.message}
 }
 
-// config takes the secrets out of what is public.
-func (d *validation) config() Config {
+// config separates the secrets from the public configuration.
+func (v *validation) config() Config {
 	public, secrets := map[string]any{}, Secrets{}
-	for _, m := range d.kind.Fields() {
-		switch value, given := d.values[m.Name]; {
-		case given && m.Secret:
+	for _, f := range v.kind.Fields() {
+		switch value, present := v.values[f.Name]; {
+		case present && f.Secret:
 			text := value.(string)
-			secrets[m.Name] = Secret{&text}
-		case given:
-			public[m.Name] = value
+			secrets[f.Name] = Secret{&text}
+		case present:
+			public[f.Name] = value
 		}
 	}
-	return Config{Kind: d.kind, Public: encode(public), Secrets: secrets}
+	return Config{Kind: v.kind, Public: encode(public), Secrets: secrets}
 }
 
-// encode writes strings, booleans and collections of them: nothing that could
-// fail. URLs keep their ampersands.
+// encode encodes strings, booleans and collections of them, which cannot fail. It
+// does not escape the & of URLs.
 func encode(value any) json.RawMessage {
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)

@@ -1,16 +1,15 @@
-// Package timestamp has the API's way to write a moment: UTC, with exactly
-// three fractional digits (contract: conventions.md §6).
+// Package timestamp writes times as the API does: RFC 3339, in UTC, with exactly
+// three fractional digits.
 package timestamp
 
 import "time"
 
 const layout = "2006-01-02T15:04:05.000Z"
 
-// A Time is a moment that is written to the millisecond; what is finer is cut
-// off, not rounded.
+// A Time is a time that is written in milliseconds, truncated and not rounded.
 type Time time.Time
 
-// Optional is a moment that there may not have been.
+// Optional converts a time that may be nil.
 func Optional(t *time.Time) *Time { return (*Time)(t) }
 
 func (t Time) String() string { return time.Time(t).UTC().Format(layout) }
@@ -32,5 +31,5 @@ func (t Time) MarshalJSON() ([]byte, error) {
 	return t.AppendJSON(make([]byte, 0, len(layout)+len(`""`))), nil
 }
 
-// UnmarshalJSON reads any RFC 3339 moment.
+// UnmarshalJSON reads any RFC 3339 time.
 func (t *Time) UnmarshalJSON(text []byte) error { return (*time.Time)(t).UnmarshalJSON(text) }
