@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strings"
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/code"
@@ -73,7 +72,7 @@ func (s *Server) CreateProvider(ctx context.Context, req api.CreateProviderReque
 	if err != nil {
 		return nil, configError(err)
 	}
-	n.BaseIdentifier, n.ProviderConfig = baseIdentifier(valueOr(n.Name, "")), toProviderConfig(config, config.Secrets.Names())
+	n.ProviderConfig = toProviderConfig(config, config.Secrets.Names())
 	var key seal.DataKey
 	if len(config.Secrets) > 0 {
 		if key, err = s.store.DataKey(ctx, cause(ctx), req.ZoneID); err != nil {
@@ -243,14 +242,6 @@ func configError(err error) error {
 		return errorWithMessage(code.InvalidProviderConfig, deniedRequest.Message, path...)
 	}
 	return err
-}
-
-// baseIdentifier is what a name suggests, short enough that what has to be added
-// to it, 33 characters at most, makes no identifier that the spec does not admit.
-func baseIdentifier(name string) string {
-	const maxBase = 500 - len("-") - 32
-	base := provider.BaseIdentifier(name)
-	return strings.TrimRight(base[:min(len(base), maxBase)], "-")
 }
 
 func checkProviderIdentifier(identifier *string) error {

@@ -17,3 +17,6 @@ func (tx *Tx) Defer(ctx context.Context, sql string, args ...any) error {
 func RecordField(tx *Tx, kind, field string) {
 	tx.record(NoZone, audit.Kind(kind), "id", diff(nil, auditFields{field: "value"}))
 }
+
+// ProviderBase returns the identifier that is generated from a provider's name.
+func ProviderBase(name string) string { return providerBase(name) }

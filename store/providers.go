@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -37,9 +38,8 @@ type ProviderConfig struct {
 
 // NewProvider describes a provider to create.
 type NewProvider struct {
-	Name           *string // nil: the identifier
-	Identifier     *string // nil: generated from BaseIdentifier
-	BaseIdentifier string
+	Name       *string // nil: the identifier
+	Identifier *string // nil: generated from the name
 	ProviderConfig
 }
 
@@ -81,8 +81,9 @@ func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey,
 		p, err = insert(*n.Identifier)
 		err = notFoundAs(err, code.ProviderIdentifierConflict)
 	} else {
-		p, err = insertWithUniqueName(n.BaseIdentifier, row.ID, insert, func() (string, error) {
-			return tx.q.GetAvailableProviderIdentifier(ctx, db.GetAvailableProviderIdentifierParams{ZoneID: zone, Base: n.BaseIdentifier})
+		base := providerBase(*n.Name)
+		p, err = insertWithUniqueName(base, row.ID, insert, func() (string, error) {
+			return tx.q.GetAvailableProviderIdentifier(ctx, db.GetAvailableProviderIdentifierParams{ZoneID: zone, Base: base})
 		})
 	}
 	if err != nil {
@@ -90,6 +91,15 @@ func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey,
 	}
 	tx.record(zone, audit.Providers, p.ID, diff(nil, snapshot(audit.Providers, p)))
 	return p, nil
+}
+
+// providerBase returns the identifier that is generated from a name. It leaves room
+// for what [insertWithUniqueName] may append.
+func providerBase(name string) string {
+	const scheme, maxLength = "provider://", 500 - len("-") - 32
+	name = strings.TrimPrefix(strings.TrimFunc(name, IsSpace), scheme)
+	base := scheme + slugOf(name, "provider")
+	return strings.TrimRight(base[:min(len(base), maxLength)], "-")
 }
 
 // sealProvider returns a provider's sealed secrets and the number of the data key,
