@@ -117,11 +117,11 @@ func TestTestProvider(t *testing.T) {
 		{"redirects", "login.example.com", "/answers/302", 302, answered},
 		{"fails", "login.example.com", "/answers/500", 500, answered},
 		{"has a query", "login.example.com", "/answers/400?code=hush#hush", 400, answered},
-		{"has another's certificate", "login.example.org", "/answers/200", 0, "The host's certificate is not valid for its name, or TLS failed."},
+		{"has another's certificate", "login.example.org", "/answers/200", 0, "The TLS handshake with the host failed, or its certificate is invalid."},
 		{"refuses the connection", "closed.example.com", "/answers/200", 0, "Could not connect to the host."},
 		{"is within", "private.example.com", "/answers/200", 0, "The host does not resolve to a public address."},
 		{"is nowhere", "nowhere.example.com", "/answers/200", 0, "The host does not resolve to a public address."},
-		{"is an address", "93.184.215.14", "/answers/200", 0, "The URL's host must be a DNS name; addresses are not accepted."},
+		{"is an address", "93.184.215.14", "/answers/200", 0, "The host of the URL must be a DNS name, not an IP address."},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
