@@ -42,7 +42,8 @@ func encodersOf(t *testing.T, spec, types string) (*encoders, error) {
 		t.Fatal(err)
 	}
 	e := newEncoders(document.Content[0], file)
-	return e, e.addResponses()
+	err = e.addResponses()
+	return e, err
 }
 
 // TestEncodersOfEveryKindOfType compiles the encoders of types of every supported
