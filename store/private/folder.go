@@ -20,16 +20,17 @@ const (
 	maxSocketPath   = 107 // bytes, by the kernel's sockaddr_un
 )
 
-// A folder is ours as long as its lock is held. The servers inherit the lock, so
-// it stays held until the last of them is gone, whatever becomes of us.
+// A folder belongs to this program while its lock is held. The servers inherit
+// the lock, so it is held until the last of them has ended, even if this program
+// is killed.
 type folder struct {
 	dir       string
 	ephemeral bool
 	lock      *os.File
 
-	account      *syscall.Credential // whom the servers run as; nil for ourselves
+	account      *syscall.Credential // of the user that the servers run as; nil for the current user
 	sockets      string
-	socketFolder *folder // has the sockets, if dir is no place for them
+	socketFolder *folder // has the sockets if dir cannot have them
 }
 
 func openFolder(ctx context.Context, o Options) (f *folder, err error) {
@@ -47,6 +48,7 @@ func openFolder(ctx context.Context, o Options) (f *folder, err error) {
 	return f, nil
 }
 
+// prepare determines the servers' user and creates the folder of the sockets.
 func (f *folder) prepare() (err error) {
 	if f.account, err = serverAccount(f.path("postgres"), f.dir); err != nil {
 		return err
@@ -56,14 +58,14 @@ func (f *folder) prepare() (err error) {
 			return err
 		}
 		if f.account != nil {
-			// Whoever the data belongs to may use it later without being root.
+			// The owner of the data may use the folder later without being root.
 			if err := f.lock.Chown(int(f.account.Uid), int(f.account.Gid)); err != nil {
 				return err
 			}
 		}
 	}
 	f.sockets = f.path("run")
-	// To Postgres this is a list of folders, with commas and quotes.
+	// Postgres parses this setting as a list of folders, with commas and quotes.
 	if len(f.sockets+"/.s.PGSQL.5432") > maxSocketPath || strings.ContainsAny(f.sockets, `,"`) {
 		if f.socketFolder, err = makeEphemeral("/tmp"); err != nil {
 			return err
@@ -75,7 +77,8 @@ func (f *folder) prepare() (err error) {
 
 func (f *folder) path(name string) string { return filepath.Join(f.dir, name) }
 
-// mkdirOwned makes an empty folder that only the servers' account may enter.
+// mkdirOwned creates an empty folder that only the servers' user may enter. It
+// removes an existing one first.
 func (f *folder) mkdirOwned(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -87,21 +90,22 @@ func (f *folder) mkdirOwned(dir string) error {
 	return err
 }
 
-// command is a program that runs in dir, as the servers' account and holding
-// the lock, and that gets a signal when the thread that started it ends.
+// command returns a command that runs in dir, as the servers' user, and inherits
+// the lock. The kernel sends it the signal orphaned when the thread that started
+// it ends.
 func (f *folder) command(ctx context.Context, dir string, orphaned syscall.Signal, argv ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
-	// Neither a PGDATA nor our secrets, and messages in English.
+	// Without PGDATA and without this program's secrets; with messages in English.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC"}
 	cmd.ExtraFiles = []*os.File{f.lock}
-	// A process group of its own keeps it away from a Ctrl-C that is for us.
+	// In its own process group, it does not receive the Ctrl-C of this program.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: f.account, Setpgid: true, Pdeathsig: orphaned}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	return cmd
 }
 
-// explain adds to an error of starting a command what a person can do about it.
+// explain adds to an error of a command's start what a person can do about it.
 func (f *folder) explain(err error) error {
 	if f.account == nil || !errors.Is(err, syscall.EACCES) {
 		return err
@@ -110,10 +114,11 @@ func (f *folder) explain(err error) error {
 	if u, err := user.LookupId(name); err == nil {
 		name = u.Username
 	}
-	return fmt.Errorf("%w: Postgres refuses to run as root, and user %s cannot enter %s: "+
+	return fmt.Errorf("%w: Postgres cannot run as root, and user %s cannot enter %s: "+
 		"choose a folder whose parents that user may enter, or start as an ordinary user", err, name, f.dir)
 }
 
+// close releases the lock and removes an ephemeral folder.
 func (f *folder) close() error {
 	var errs []error
 	if f.socketFolder != nil {
@@ -123,23 +128,24 @@ func (f *folder) close() error {
 		errs = append(errs, os.RemoveAll(f.dir))
 	}
 	if !f.ephemeral {
-		// Whoever of ours still holds the lock is on the way out: who comes next
-		// is to wait for it, and not to be told that the folder is in use.
+		// Processes that still hold the lock are ending. Without a pid in the
+		// file, the next start waits for them instead of failing.
 		errs = append(errs, f.lock.Truncate(0))
 	}
 	return errors.Join(append(errs, f.lock.Close())...)
 }
 
-// serverAccount says whom the servers run as when we are root, which Postgres
-// refuses: the owner of the first of the places that is not root's, so that data
-// stays with one account, and else Debian's account for Postgres.
-func serverAccount(places ...string) (*syscall.Credential, error) {
+// serverAccount returns the user that the servers run as if this program is
+// root, because Postgres cannot run as root: the owner of the first of the paths
+// that does not belong to root, so that data keeps its owner; otherwise Debian's
+// user for Postgres. It returns nil if this program is not root.
+func serverAccount(paths ...string) (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
-	for _, place := range places {
+	for _, path := range paths {
 		var stat syscall.Stat_t
-		if syscall.Stat(place, &stat) == nil && stat.Uid != 0 {
+		if syscall.Stat(path, &stat) == nil && stat.Uid != 0 {
 			return &syscall.Credential{Uid: stat.Uid, Gid: stat.Gid}, nil
 		}
 	}
@@ -150,12 +156,12 @@ func serverAccount(places ...string) (*syscall.Credential, error) {
 			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, errors.Join(err1, err2)
 		}
 	}
-	return nil, errors.New("Postgres refuses to run as root, and there is no user postgres or nobody to run it as: " +
-		"apt-get install postgresql, or start as an ordinary user")
+	return nil, errors.New("Postgres cannot run as root, and no user named \"postgres\" or \"nobody\" exists to run it as: " +
+		"create one, or start as an ordinary user")
 }
 
-// claim locks a persistent folder. Servers that have lost their program hold it
-// for as long as they take to shut down, and are waited for.
+// claim locks a persistent folder. If the servers of a killed program are still
+// shutting down, it waits for them. It fails if another program uses the folder.
 func claim(ctx context.Context, dir string, log func(string)) (*folder, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -192,15 +198,15 @@ func claim(ctx context.Context, dir string, log func(string)) (*folder, error) {
 	}
 }
 
-// makeEphemeral makes a folder, the lock of which is on the folder itself, and
-// removes those that nobody holds.
+// makeEphemeral creates a folder with the lock on the folder itself, and removes
+// ephemeral folders whose lock is free: their programs have ended.
 func makeEphemeral(parent string) (*folder, error) {
-	// Anybody may put anything there: follow no link, and wait for no FIFO.
+	// Other users can create files there: follow no link, and wait for no FIFO.
 	const flags = os.O_RDONLY | syscall.O_DIRECTORY | syscall.O_NOFOLLOW
 	leftovers, _ := filepath.Glob(filepath.Join(parent, ephemeralPrefix+"*"))
 	for _, dir := range leftovers {
 		if lock, err := lockFile(dir, flags); err == nil {
-			os.RemoveAll(dir) // that of another user stays
+			os.RemoveAll(dir) // fails on a folder of another user
 			lock.Close()
 		}
 	}
@@ -211,19 +217,21 @@ func makeEphemeral(parent string) (*folder, error) {
 		}
 		lock, err := lockFile(dir, flags)
 		if err == nil {
-			// The servers' account has to pass through, and nobody has to look.
+			// The servers' user must be able to enter subfolders, but not to list them.
 			if err = os.Chmod(dir, 0o711); err == nil {
 				return &folder{dir: dir, ephemeral: true, lock: lock}, nil
 			}
 			lock.Close()
 		}
-		// Before it was locked, another process may have taken it for a leftover.
+		// Before it was locked, another process may have removed it as a leftover.
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, err
 		}
 	}
 }
 
+// lockFile opens a file and locks it. It returns EWOULDBLOCK if another process
+// holds the lock.
 func lockFile(path string, flags int) (*os.File, error) {
 	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
@@ -236,8 +244,8 @@ func lockFile(path string, flags int) (*os.File, error) {
 	return f, nil
 }
 
-// scratchDir is the fastest place for a throw-away folder: in RAM, if there is
-// more than a gigabyte.
+// scratchDir returns the fastest parent for an ephemeral folder: one in RAM, if
+// more than a gigabyte is free there.
 func scratchDir() string {
 	const ram, writable = "/dev/shm", 2
 	var stat syscall.Statfs_t

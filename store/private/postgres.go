@@ -37,8 +37,8 @@ func findPostgres(m machine, f *folder) (string, error) {
 	return dir, nil
 }
 
-// createCluster makes the data folder if there is none. It comes into being by
-// a rename, so that one which exists is complete, whatever was killed when.
+// createCluster creates the cluster if there is none. It renames the folder when
+// initdb is done, so that an existing cluster is always complete.
 func createCluster(ctx context.Context, f *folder, programs string, log func(string)) error {
 	data, fresh := f.path("postgres"), f.path("postgres.new")
 	if _, err := os.Stat(data); !errors.Is(err, fs.ErrNotExist) {
@@ -66,9 +66,10 @@ func createCluster(ctx context.Context, f *folder, programs string, log func(str
 	return os.Rename(fresh, data)
 }
 
-// removeStalePid removes the postmaster.pid of a killed Postgres if its pid is
-// now some other program's, as happens when a container is started again.
-// Postgres would take that program for itself and not start.
+// removeStalePid removes the postmaster.pid of a killed Postgres if its pid now
+// belongs to another program, as happens after the restart of a container.
+// Otherwise Postgres mistakes that program for a running server and does not
+// start.
 func removeStalePid(f *folder) error {
 	file := f.path("postgres/postmaster.pid")
 	text, err := os.ReadFile(file)
@@ -85,6 +86,7 @@ func removeStalePid(f *folder) error {
 	return os.Remove(file)
 }
 
+// newPostgres returns the process of the Postgres in f, not started yet.
 func newPostgres(f *folder, programs string) *Process {
 	argv := []string{filepath.Join(programs, "postgres"), "-D", f.path("postgres"),
 		"-c", "listen_addresses=", "-c", "port=5432", "-c", "unix_socket_directories=" + f.sockets}
@@ -94,36 +96,37 @@ func newPostgres(f *folder, programs string) *Process {
 	}
 	return &Process{
 		name: "Postgres", argv: argv, folder: f, dir: f.path("postgres"), log: f.path("postgres.log"),
-		quit: syscall.SIGINT, // "fast": SIGTERM would wait for every client to leave
+		quit: syscall.SIGINT, // "fast" shutdown: SIGTERM waits for clients to disconnect
 		ping: func(ctx context.Context) error {
 			return asSuperuser(ctx, f, func(*pgx.Conn) error { return nil })
 		},
 	}
 }
 
-// createDatabase makes the roles and the database that are missing: all of them
-// in a new cluster, some if a first start was cut short.
+// createDatabase creates the roles and the database that do not exist: all of
+// them in a new cluster, some after an interrupted first start.
 func createDatabase(ctx context.Context, f *folder, log func(string)) error {
-	notFoundAs := []struct{ step, query, statement string }{
-		{"making the role " + Owner, "SELECT FROM pg_roles WHERE rolname = '" + Owner + "'", "CREATE ROLE " + Owner + " LOGIN CREATEDB CREATEROLE"},
-		{"making the role " + Service, "SELECT FROM pg_roles WHERE rolname = '" + Service + "'", "CREATE ROLE " + Service + " LOGIN"},
-		{"making the database caracal", "SELECT FROM pg_database WHERE datname = 'caracal'", "CREATE DATABASE caracal OWNER " + Owner},
+	objects := []struct{ step, query, statement string }{
+		{"creating the role " + Owner, "SELECT FROM pg_roles WHERE rolname = '" + Owner + "'", "CREATE ROLE " + Owner + " LOGIN CREATEDB CREATEROLE"},
+		{"creating the role " + Service, "SELECT FROM pg_roles WHERE rolname = '" + Service + "'", "CREATE ROLE " + Service + " LOGIN"},
+		{"creating the database caracal", "SELECT FROM pg_database WHERE datname = 'caracal'", "CREATE DATABASE caracal OWNER " + Owner},
 	}
 	return asSuperuser(ctx, f, func(conn *pgx.Conn) error {
-		for _, m := range notFoundAs {
-			found, err := conn.Exec(ctx, m.query)
+		for _, o := range objects {
+			found, err := conn.Exec(ctx, o.query)
 			if err == nil && found.RowsAffected() == 0 {
-				log(m.step + "…")
-				_, err = conn.Exec(ctx, m.statement)
+				log(o.step + "…")
+				_, err = conn.Exec(ctx, o.statement)
 			}
 			if err != nil {
-				return fmt.Errorf("%s: %w", m.step, err)
+				return fmt.Errorf("%s: %w", o.step, err)
 			}
 		}
 		return nil
 	})
 }
 
+// asSuperuser calls do with a connection of the superuser.
 func asSuperuser(ctx context.Context, f *folder, do func(*pgx.Conn) error) error {
 	conn, err := pgx.Connect(ctx, postgresURL(f, superuser, "postgres"))
 	if err != nil {
@@ -133,7 +136,7 @@ func asSuperuser(ctx context.Context, f *folder, do func(*pgx.Conn) error) error
 }
 
 func postgresURL(f *folder, role, database string) string {
-	// The port is a part of the socket's name; said here, PGPORT cannot change it.
+	// The port is a part of the socket's name. Set here, PGPORT cannot change it.
 	query := url.Values{"host": {f.sockets}, "port": {"5432"}, "user": {role}}
 	return (&url.URL{Scheme: "postgres", Path: "/" + database, RawQuery: query.Encode()}).String()
 }

@@ -1,14 +1,15 @@
-// Package private runs a Postgres and a Redis that belong to this program
-// alone, from the binaries of the machine: for `caracald dev`, which keeps its
-// data in a folder, and for tests, which throw theirs away.
+// Package private runs a Postgres and a Redis for this program alone, from the
+// binaries of the machine, which it installs if they are missing. `caracald dev`
+// keeps their data in a folder; tests use an ephemeral one.
 //
-// The servers listen on no port, only on unix sockets in a folder that nobody
-// but their user may enter. So they clash with nothing on the machine, and can
-// trust whoever reaches them. They do not outlive this program, however it
-// ends: the kernel tells them to shut down when it is gone.
+// The servers listen on no port, only on Unix sockets in a folder that only
+// their user may enter. So they conflict with no other server of the machine,
+// and need no passwords. They do not outlive this program, however it ends: the
+// kernel sends them a signal to shut down.
 //
-// Postgres refuses to run as root. Under root, both run as the owner of the
-// folder's data, which in a new folder of root's is the user postgres or nobody.
+// Postgres does not run as root. If this program does, both servers run as the
+// owner of the folder's data; in a new folder of root, that is the user
+// "postgres" or, if there is none, "nobody".
 package private
 
 import (
@@ -25,17 +26,17 @@ const (
 	Service = "caracal_service" // may log in, and owns nothing
 )
 
-// Options say where the data stays and who hears of the progress.
+// Options are the data folder and a function for progress messages.
 type Options struct {
-	// Dir is where data stays; it is made if missing. Empty means a throw-away
-	// folder, in RAM where there is room. Stop removes it, and a later Start
-	// removes what a killed program left.
+	// Dir is the folder for the data. Start creates it if it is missing. If Dir
+	// is empty, the data is in an ephemeral folder, in RAM if there is enough:
+	// Stop removes it, and Start removes those of killed programs.
 	Dir string
-	// Log, if not nil, is told of each step that takes a while.
+	// Log, if not nil, is called before each step that takes a while.
 	Log func(step string)
 }
 
-// Servers are a Postgres and a Redis that answer.
+// Servers are a running Postgres and Redis.
 type Servers struct {
 	folder   *folder
 	postgres *Process
@@ -45,9 +46,10 @@ type Servers struct {
 	stopErr error
 }
 
-// Start starts both servers and returns when they answer. On a folder that was
-// used before, it starts them on the data they left; a folder that is in use is
-// refused. If ctx ends first or anything fails, nothing is left running.
+// Start starts both servers and returns when they accept connections. It
+// installs them first if they are missing (see [machine.install]). In a folder
+// that was used before, they continue with its data. Start fails if the folder
+// is in use. If it fails or ctx ends first, no server is left running.
 func Start(ctx context.Context, o Options) (*Servers, error) {
 	if o.Log == nil {
 		o.Log = func(string) {}
@@ -85,7 +87,7 @@ func (s *Servers) start(ctx context.Context, m machine, log func(string)) (err e
 	both := []*Process{s.postgres, s.redis}
 	log("starting Postgres and Redis…")
 	for _, p := range both {
-		// A log holds one run: enough to explain it, and never too much.
+		// A log has one run only: enough to explain a failure, and bounded.
 		if err := os.RemoveAll(p.log); err != nil {
 			return err
 		}
@@ -101,28 +103,28 @@ func (s *Servers) start(ctx context.Context, m machine, log func(string)) (err e
 	return createDatabase(ctx, s.folder, log)
 }
 
-// Dir is the folder with the data and the logs of both servers.
+// Dir returns the folder with the data and the logs of both servers.
 func (s *Servers) Dir() string { return s.folder.dir }
 
-// PostgresURL is what pgx connects with to a database as a role.
+// PostgresURL returns the URL of a database for a role, as pgx parses it.
 func (s *Servers) PostgresURL(role, database string) string {
 	return postgresURL(s.folder, role, database)
 }
 
-// RedisURL is what go-redis parses into the options of a client.
+// RedisURL returns the URL of Redis, as go-redis parses it.
 func (s *Servers) RedisURL() string {
 	return (&url.URL{Scheme: "unix", Path: redisSocket(s.folder)}).String()
 }
 
-// Postgres is the server process, for tests of what happens when it fails.
+// Postgres returns the server process, for tests of its failure.
 func (s *Servers) Postgres() *Process { return s.postgres }
 
-// Redis is the server process, for tests of what happens when it fails.
+// Redis returns the server process, for tests of its failure.
 func (s *Servers) Redis() *Process { return s.redis }
 
-// Stop shuts both servers down cleanly, waits until they and all they forked
-// are gone, and removes a throw-away folder. A second call waits for the first
-// and returns the same.
+// Stop shuts both servers down cleanly, waits until they and their child
+// processes have ended, and removes an ephemeral folder. A second call waits for
+// the first and returns the same error.
 func (s *Servers) Stop() error {
 	s.stop.Do(func() {
 		var postgres, redis error

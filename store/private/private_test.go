@@ -37,13 +37,13 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	stacks := make([]byte, 1<<20)
 	if stacks = stacks[:runtime.Stack(stacks, true)]; strings.Contains(string(stacks), "private.(*Process)") {
-		fmt.Printf("left behind by the tests:\n%s", stacks)
+		fmt.Printf("goroutines left by the tests:\n%s", stacks)
 		code = 1
 	}
 	os.Exit(code)
 }
 
-// helper is a program that starts servers and is then killed by a test.
+// helper starts servers and then waits until a test kills it.
 func helper() {
 	s, err := private.Start(context.Background(), private.Options{Dir: os.Getenv("PRIVATE_TEST_DIR")})
 	if err == nil && os.Getenv("PRIVATE_TEST_HELPER") == "paused" {
@@ -57,7 +57,8 @@ func helper() {
 	io.Copy(io.Discard, os.Stdin)
 }
 
-// startHelper returns what the helper prints, and a function that kills it.
+// startHelper returns the lines that the helper prints, and a function that kills
+// it.
 func startHelper(t *testing.T, mode, dir string) (out [3]string, kill func()) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -101,9 +102,9 @@ func stop(t *testing.T, s *private.Servers) {
 	}
 }
 
-// keptDir is a name for a folder that the servers can enter when we are root:
-// what t.TempDir returns is in a folder closed to others.
-func keptDir(t *testing.T, name string) string {
+// dataDir returns a path for a data folder that the servers can enter also if the
+// test runs as root. Other users cannot enter the parent of t.TempDir.
+func dataDir(t *testing.T, name string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
@@ -142,7 +143,7 @@ func redisClient(t *testing.T, url string) *redis.Client {
 	return client
 }
 
-// mark leaves something in both servers; checkMark looks for it.
+// mark writes a value to both servers; checkMark reads it.
 func mark(t *testing.T, s *private.Servers) {
 	t.Helper()
 	if _, err := connect(t, s, private.Owner).Exec(t.Context(), "CREATE TABLE mark AS SELECT 'kept' AS word"); err != nil {
@@ -163,14 +164,14 @@ func checkMark(t *testing.T, s *private.Servers) {
 	}
 }
 
-func gone(t *testing.T, path string) {
+func checkRemoved(t *testing.T, path string) {
 	t.Helper()
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%s is still there (%v)", path, err)
+		t.Errorf("%s was not removed (%v)", path, err)
 	}
 }
 
-func TestThrowAway(t *testing.T) {
+func TestEphemeralFolder(t *testing.T) {
 	t.Parallel()
 	s := start(t, "")
 	roles := map[string]string{
@@ -192,28 +193,28 @@ func TestThrowAway(t *testing.T) {
 	}
 	stop(t, s)
 	stop(t, s)
-	gone(t, s.Dir())
+	checkRemoved(t, s.Dir())
 	if err := s.Postgres().Restart(t.Context()); err == nil {
-		t.Error("Postgres restarts after Stop")
+		t.Error("Postgres restarted after Stop")
 	}
 }
 
-func TestKeepsData(t *testing.T) {
+func TestDataSurvivesStop(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"data", strings.Repeat("long and, \"odd\" ", 7)} {
-		dir := keptDir(t, name)
+		dir := dataDir(t, name)
 		first := start(t, dir)
 		mark(t, first)
 		stop(t, first)
-		isRetryable := start(t, dir)
-		checkMark(t, isRetryable)
-		stop(t, isRetryable)
+		second := start(t, dir)
+		checkMark(t, second)
+		stop(t, second)
 	}
 }
 
-func TestInUse(t *testing.T) {
+func TestStartFailsIfTheFolderIsInUse(t *testing.T) {
 	t.Parallel()
-	s := start(t, keptDir(t, "data"))
+	s := start(t, dataDir(t, "data"))
 	_, err := private.Start(t.Context(), private.Options{Dir: s.Dir()})
 	want := fmt.Sprintf("%s is in use by another caracald (pid %d)", s.Dir(), os.Getpid())
 	if err == nil || err.Error() != want {
@@ -223,7 +224,7 @@ func TestInUse(t *testing.T) {
 	checkMark(t, s)
 }
 
-func TestDieWithTheProgram(t *testing.T) {
+func TestServersEndWithTheProgram(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"running", "paused"} {
 		t.Run(mode, func(t *testing.T) {
@@ -234,35 +235,35 @@ func TestDieWithTheProgram(t *testing.T) {
 				t.Fatal(err)
 			}
 			kill()
-			// Every server holds this lock, so to get it is to outlast them all.
+			// Every server holds this lock: it is free when all have ended.
 			if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
 				t.Fatal(err)
 			}
 			if conn, err := pgx.Connect(t.Context(), out[1]); err == nil {
 				conn.Close(t.Context())
-				t.Error("Postgres still answers")
+				t.Error("Postgres still accepts connections")
 			}
 			client := redisClient(t, out[2])
 			if client.Ping(t.Context()).Err() == nil {
-				t.Error("Redis still answers")
+				t.Error("Redis still replies")
 			}
 			dir.Close()
 			start(t, "")
-			gone(t, out[0])
+			checkRemoved(t, out[0])
 		})
 	}
 }
 
-func TestStartsAfterKill(t *testing.T) {
+func TestStartAfterTheProgramWasKilled(t *testing.T) {
 	t.Parallel()
-	dir := keptDir(t, "data")
+	dir := dataDir(t, "data")
 	_, kill := startHelper(t, "running", dir)
 	kill()
 	s := start(t, dir)
 	mark(t, s)
 	stop(t, s)
 
-	// The pid that was Postgres's may be another program's by now.
+	// The pid of the killed Postgres may belong to another program by now.
 	other := exec.Command("cat")
 	stdin, err := other.StdinPipe()
 	if err := errors.Join(err, other.Start()); err != nil {
@@ -277,17 +278,17 @@ func TestStartsAfterKill(t *testing.T) {
 	checkMark(t, start(t, dir))
 }
 
-// TestCutShort ends a first start at each of its steps in turn; the next start
-// takes up what is there.
-func TestCutShort(t *testing.T) {
+// Each start is canceled at a step that no start before it has reached. The next
+// start continues from there.
+func TestStartAfterACanceledStart(t *testing.T) {
 	t.Parallel()
-	dir := keptDir(t, "data")
-	cut := map[string]bool{}
+	dir := dataDir(t, "data")
+	canceled := map[string]bool{} // steps
 	for {
 		ctx, cancel := context.WithCancel(t.Context())
 		s, err := private.Start(ctx, private.Options{Dir: dir, Log: func(step string) {
-			if !cut[step] {
-				cut[step] = true
+			if !canceled[step] {
+				canceled[step] = true
 				cancel()
 			}
 		}})
@@ -298,17 +299,17 @@ func TestCutShort(t *testing.T) {
 			break
 		}
 		if !errors.Is(err, context.Canceled) {
-			t.Fatalf("after the steps %v: %v", cut, err)
+			t.Fatalf("after the steps %v: %v", canceled, err)
 		}
 	}
-	if len(cut) != 5 { // the cluster, the servers, two roles, the database
-		t.Errorf("the steps were %v", cut)
+	if len(canceled) != 5 { // the cluster, the servers, two roles, the database
+		t.Errorf("the steps were %v", canceled)
 	}
 }
 
-func TestExplainsExit(t *testing.T) {
+func TestStartQuotesTheLogOfAServerThatExits(t *testing.T) {
 	t.Parallel()
-	dir := keptDir(t, "data")
+	dir := dataDir(t, "data")
 	stop(t, start(t, dir))
 	if err := os.WriteFile(filepath.Join(dir, "postgres", "postgresql.auto.conf"), []byte("no_such_setting = 1\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -321,16 +322,16 @@ func TestExplainsExit(t *testing.T) {
 
 func TestKillAndRestart(t *testing.T) {
 	t.Parallel()
-	s := start(t, keptDir(t, "data"))
+	s := start(t, dataDir(t, "data"))
 	mark(t, s)
 	conn, client := connect(t, s, private.Service), redisClient(t, s.RedisURL())
 	if err := errors.Join(s.Postgres().Kill(), s.Redis().Kill()); err != nil {
 		t.Fatal(err)
 	}
 	if conn.Ping(t.Context()) == nil || client.Ping(t.Context()).Err() == nil {
-		t.Error("a killed server answers")
+		t.Error("a killed server replied")
 	}
-	for range 2 { // what is down comes up, and so does what is up
+	for range 2 { // killed servers, then running ones
 		if err := errors.Join(s.Postgres().Restart(t.Context()), s.Redis().Restart(t.Context())); err != nil {
 			t.Fatal(err)
 		}
@@ -352,21 +353,21 @@ func TestPauseAndResume(t *testing.T) {
 	brief, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if conn.Ping(brief) == nil || client.Ping(brief).Err() == nil {
-		t.Error("a paused server answers on an open connection")
+		t.Error("a paused server replied on an open connection")
 	}
 	s.Postgres().Resume()
 	s.Redis().Resume()
 	checkMark(t, s)
 
-	// What is paused can be killed, restarted and stopped all the same.
+	// A paused server can be killed, restarted and stopped too.
 	if err := errors.Join(s.Postgres().Pause(), s.Postgres().Restart(t.Context()), s.Redis().Pause(), s.Redis().Kill(),
 		s.Redis().Restart(t.Context()), s.Postgres().Pause(), s.Redis().Pause()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestAsRoot checks what root is told of a folder the servers cannot enter, and
-// runs other tests as an ordinary user. For who is one, they did run like that.
+// If the tests run as root, TestAsRoot checks the error for a folder that the
+// servers cannot enter, and runs some of the other tests as an ordinary user.
 func TestAsRoot(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -374,25 +375,29 @@ func TestAsRoot(t *testing.T) {
 	}
 	_, err := private.Start(t.Context(), private.Options{Dir: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(), "choose a folder whose parents that user may enter") {
-		t.Errorf("in a folder closed to others: %v", err)
+		t.Errorf("in a folder that other users cannot enter: %v", err)
 	}
 
-	nobody, err := user.Lookup("nobody")
+	account, err := user.Lookup("nobody")
 	if err != nil {
 		t.Fatal(err)
 	}
-	uid, err1 := strconv.Atoi(nobody.Uid)
-	gid, err2 := strconv.Atoi(nobody.Gid)
-	home := keptDir(t, "home")
+	uid, err1 := strconv.Atoi(account.Uid)
+	gid, err2 := strconv.Atoi(account.Gid)
+	home := dataDir(t, "home")
 	if err := errors.Join(err1, err2, os.Mkdir(home, 0o700), os.Chown(home, uid, gid)); err != nil {
 		t.Fatal(err)
 	}
-	// By this name the program runs even from where its user may not look.
-	cmd := exec.Command("/proc/self/exe", "-test.run=TestThrowAway|TestStartsAfterKill|TestPauseAndResume")
+	tests := []string{"TestEphemeralFolder", "TestStartAfterTheProgramWasKilled", "TestPauseAndResume"}
+	// This path works even if the user cannot enter the binary's folder.
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^("+strings.Join(tests, "|")+")$")
 	cmd.Dir = home
 	cmd.Env = append(os.Environ(), "HOME="+home, "TMPDIR="+home)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("as %s: %v\n%s", nobody.Username, err, out)
+	out, err := cmd.CombinedOutput()
+	for _, name := range tests {
+		if err != nil || !strings.Contains(string(out), "--- PASS: "+name) {
+			t.Errorf("%s as %s: %v\n%s", name, account.Username, err, out)
+		}
 	}
 }

@@ -22,78 +22,78 @@ const (
 	timeout      = 30 * time.Second
 )
 
-// A Process is one of the two servers with all that it forked. What is done to
-// it is done to the whole family, so that connections which are already open
-// feel it too.
+// A Process is one of the two servers with its child processes. Each method
+// affects all of them, so that connections which are already open are affected
+// too.
 type Process struct {
 	name   string
 	argv   []string
 	folder *folder
 	dir    string
 	log    string
-	quit   syscall.Signal // asks it to end cleanly
+	quit   syscall.Signal // shuts it down cleanly
 	ping   func(context.Context) error
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
-	gone    chan struct{} // closed when the whole family of cmd is gone
-	unpause func()        // ends a pause; nil when there is none
+	gone    chan struct{} // closed when cmd and its children have ended
+	unpause func()        // ends a pause; nil if not paused
 	closed  bool
 }
 
-// Kill ends the server the way a crash does (SIGKILL) and returns when it is
-// gone. It does nothing to a server that is down.
+// Kill ends the server as a crash does (SIGKILL) and returns when it has ended.
+// It does nothing if the server is not running.
 func (p *Process) Kill() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.kill()
 }
 
-// Pause freezes the server (SIGSTOP): connections stay open, the kernel still
-// accepts new ones, and nothing is answered.
+// Pause suspends the server (SIGSTOP): connections stay open and the kernel
+// accepts new ones, but the server does not respond.
 func (p *Process) Pause() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.unpause != nil {
 		return nil
 	}
-	family, err := p.freeze()
+	pids, err := p.suspend()
 	if err != nil {
 		return fmt.Errorf("pausing %s: %w", p.name, err)
 	}
-	// What is frozen cannot obey when the kernel tells it to end. So the thawing
-	// is left to a shell that waits for a pipe to close, as it does on our death.
-	guard := exec.Command("sh", "-c", "read _; kill -CONT "+strings.Trim(fmt.Sprint(family), "[]"))
-	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	pipe, err := guard.StdinPipe()
+	// A suspended server does not react to the signal that the kernel sends when
+	// this program ends. A shell resumes it then: the pipe to the shell closes.
+	resumer := exec.Command("sh", "-c", "read _; kill -CONT "+strings.Trim(fmt.Sprint(pids), "[]"))
+	resumer.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	pipe, err := resumer.StdinPipe()
 	if err == nil {
-		err = guard.Start()
+		err = resumer.Start()
 	}
 	if err != nil {
-		signalAll(family, syscall.SIGCONT)
+		signalAll(pids, syscall.SIGCONT)
 		return fmt.Errorf("pausing %s: %w", p.name, err)
 	}
 	p.unpause = func() {
 		pipe.Close()
-		guard.Wait()
+		resumer.Wait()
 	}
 	return nil
 }
 
-// Resume ends a pause (SIGCONT). It does nothing to a server that runs.
+// Resume ends a pause (SIGCONT). It does nothing if the server is not paused.
 func (p *Process) Resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.resume()
 }
 
-// Restart shuts the server down cleanly if it is up, starts it again on the
-// same data and at the same URL, and returns when it answers.
+// Restart shuts the server down cleanly if it is running, starts it on the same
+// data and at the same URL, and returns when it accepts connections.
 func (p *Process) Restart(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return fmt.Errorf("restarting %s: it was stopped for good", p.name)
+		return fmt.Errorf("restarting %s: its servers were stopped", p.name)
 	}
 	if err := p.shutDown(); err != nil {
 		return err
@@ -114,36 +114,36 @@ func (p *Process) close() error {
 	return p.shutDown()
 }
 
-// launch starts the program; ready waits until it answers.
+// launch starts the program. ready waits until it accepts connections.
 func (p *Process) launch() error {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	// Every process of the family inherits the writing end of this pipe, so the
-	// reading end tells when the last of them is gone.
-	alive, held, err := os.Pipe()
+	// The server and its children inherit the writing end of this pipe, so the
+	// reading end reaches EOF when the last of them has ended.
+	reader, writer, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	cmd := p.folder.command(context.Background(), p.dir, p.quit, p.argv...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.ExtraFiles = append(cmd.ExtraFiles, held)
+	cmd.ExtraFiles = append(cmd.ExtraFiles, writer)
 
 	started, gone := make(chan error), make(chan struct{})
 	go func() {
-		defer alive.Close()
-		// The kernel takes the end of the thread that forked a child for the end
-		// of its parent, so this thread must last as long as the child.
+		defer reader.Close()
+		// The kernel treats the end of the thread that forked a child as the end
+		// of its parent, so this thread must live as long as the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
-		held.Close()
+		writer.Close()
 		started <- err
 		if err == nil {
 			cmd.Wait()
-			io.Copy(io.Discard, alive)
+			io.Copy(io.Discard, reader)
 			close(gone)
 		}
 	}()
@@ -154,6 +154,8 @@ func (p *Process) launch() error {
 	return nil
 }
 
+// ready waits until the server accepts connections. If the server ends before,
+// the error has the end of its log.
 func (p *Process) ready(ctx context.Context) error {
 	for {
 		err := p.ping(ctx)
@@ -164,10 +166,10 @@ func (p *Process) ready(ctx context.Context) error {
 		case <-p.gone:
 			text, _ := os.ReadFile(p.log)
 			lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-			return fmt.Errorf("%s exited while it started; the end of %s:\n%s", p.name, p.log,
+			return fmt.Errorf("%s exited during its start; the end of %s:\n%s", p.name, p.log,
 				strings.Join(lines[max(0, len(lines)-10):], "\n"))
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s to answer: %w (%v)", p.name, context.Cause(ctx), err)
+			return fmt.Errorf("waiting for %s to accept connections: %w (%v)", p.name, context.Cause(ctx), err)
 		case <-time.After(pollInterval):
 		}
 	}
@@ -191,11 +193,11 @@ func (p *Process) kill() error {
 	if !p.up() {
 		return nil
 	}
-	family, err := p.freeze()
+	pids, err := p.suspend()
 	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("killing %s: %w", p.name, err)
 	}
-	signalAll(family, syscall.SIGKILL)
+	signalAll(pids, syscall.SIGKILL)
 	p.resume()
 	return p.awaitGone()
 }
@@ -224,36 +226,36 @@ func (p *Process) awaitGone() error {
 	case <-p.gone:
 		return nil
 	case <-time.After(timeout):
-		return fmt.Errorf("%s (pid %d) is still there after %v", p.name, p.cmd.Process.Pid, timeout)
+		return fmt.Errorf("%s (pid %d) is still running after %v", p.name, p.cmd.Process.Pid, timeout)
 	}
 }
 
-// freeze stops the server and then, as it can fork no more, its children, and
-// returns the pids of all.
-func (p *Process) freeze() ([]int, error) {
+// suspend stops the server and then, as it cannot fork any more, its children. It
+// returns all their pids.
+func (p *Process) suspend() ([]int, error) {
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		return nil, err
 	}
 	pid := p.cmd.Process.Pid
 	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
-		return nil, os.ErrProcessDone // it was ending
+		return nil, os.ErrProcessDone // it ended before it stopped
 	}
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
 	if err != nil {
 		return nil, errors.Join(err, p.cmd.Process.Signal(syscall.SIGCONT))
 	}
-	family := []int{pid}
+	pids := []int{pid}
 	for _, field := range strings.Fields(string(children)) {
 		if child, err := strconv.Atoi(field); err == nil {
-			family = append(family, child)
+			pids = append(pids, child)
 		}
 	}
-	signalAll(family, syscall.SIGSTOP)
-	return family, nil
+	signalAll(pids, syscall.SIGSTOP)
+	return pids, nil
 }
 
 func signalAll(pids []int, sig syscall.Signal) {
 	for _, pid := range pids {
-		syscall.Kill(pid, sig) // fails only on one that is gone
+		syscall.Kill(pid, sig) // fails only if the process has ended
 	}
 }

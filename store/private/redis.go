@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// RedisDatabases is how many databases the Redis has: enough for a test to have
-// one to itself.
+// RedisDatabases is the number of databases of the Redis: enough for each test to
+// use its own.
 const RedisDatabases = 4096
 
-// newRedis is the server that is to run on f. It keeps what it is told in a
-// persistent folder, and never evicts.
+// newRedis returns the process of the Redis in f, not started yet. It never
+// evicts keys. In a persistent folder, it persists them.
 func newRedis(f *folder, program string) (*Process, error) {
-	data, keep := f.path("redis"), "yes"
+	data, persist := f.path("redis"), "yes"
 	if f.ephemeral {
-		keep = "no"
+		persist = "no"
 	}
 	if _, err := os.Stat(data); err != nil {
 		if err := f.mkdirOwned(data); err != nil {
@@ -31,7 +31,7 @@ func newRedis(f *folder, program string) (*Process, error) {
 	return &Process{
 		name: "Redis", folder: f, dir: data, log: f.path("redis.log"), quit: syscall.SIGTERM,
 		argv: []string{program, "--port", "0", "--unixsocket", redisSocket(f), "--dir", data,
-			"--save", "", "--appendonly", keep, "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
+			"--save", "", "--appendonly", persist, "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
 			"--databases", strconv.Itoa(RedisDatabases)},
 		ping: func(ctx context.Context) error { return pingRedis(ctx, redisSocket(f)) },
 	}, nil
@@ -39,7 +39,8 @@ func newRedis(f *folder, program string) (*Process, error) {
 
 func redisSocket(f *folder) string { return filepath.Join(f.sockets, "redis.sock") }
 
-// pingRedis speaks the protocol itself, as a client would retry in its own time.
+// pingRedis sends one PING. It uses the protocol directly, because a client
+// library would retry at its own pace.
 func pingRedis(ctx context.Context, socket string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
@@ -52,9 +53,9 @@ func pingRedis(ctx context.Context, socket string) error {
 	if _, err := fmt.Fprint(conn, "PING\r\n"); err != nil {
 		return err
 	}
-	answer, err := bufio.NewReader(conn).ReadString('\n')
-	if err == nil && answer != "+PONG\r\n" {
-		return fmt.Errorf("Redis answers %q to PING", answer)
+	reply, err := bufio.NewReader(conn).ReadString('\n')
+	if err == nil && reply != "+PONG\r\n" {
+		return fmt.Errorf("Redis replied %q to PING", reply)
 	}
 	return err
 }
