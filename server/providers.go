@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/http"
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/code"
@@ -29,37 +28,7 @@ func (s *Server) ListProviders(ctx context.Context, req api.ListProvidersRequest
 		return nil, err
 	}
 	providers, link := paginate(ctx, providers, page, list, func(p db.ListProvidersRow) store.Position { return store.Position{Time: p.CreatedAt, ID: p.ID} })
-	return providersPage{providers, link}, nil
-}
-
-// A providersPage answers a list of providers, by hand like [applicationsPage].
-type providersPage struct {
-	rows []db.ListProvidersRow
-	link *string
-}
-
-// VisitListProvidersResponse writes the answer.
-func (p providersPage) VisitListProvidersResponse(w http.ResponseWriter) error {
-	return writePage(w, p.link, p.rows, func(b []byte, p db.ListProvidersRow) []byte {
-		b = append(b, `{"id":`...)
-		b = appendString(b, p.ID)
-		b = append(b, `,"zone_id":`...)
-		b = appendString(b, p.ZoneID)
-		b = append(b, `,"name":`...)
-		b = appendString(b, p.Name)
-		b = append(b, `,"identifier":`...)
-		b = appendString(b, p.Identifier)
-		b = append(b, `,"kind":`...)
-		b = appendString(b, p.Kind)
-		b = append(b, `,"config_json":`...)
-		b = append(b, p.ConfigJSON...)
-		b = append(b, `,"secret_config_keys":`...)
-		b = appendStrings(b, p.SecretConfigKeys)
-		b = append(b, `,"created_at":`...)
-		b = appendTime(b, p.CreatedAt)
-		b = append(b, `,"updated_at":`...)
-		return append(appendTime(b, p.UpdatedAt), '}')
-	})
+	return api.ListProviders200JSONResponse{Body: mapSlice(providers, toListedProvider), Headers: api.ListProviders200ResponseHeaders{Link: link}}, nil
 }
 
 // CreateProvider answers POST /v1/zones/{zoneId}/providers.
@@ -268,6 +237,13 @@ func nilIfEmpty(text *string) *string {
 }
 
 func toProvider(p db.Provider) api.Provider {
+	return toListedProvider(db.ListProvidersRow{
+		ZoneID: p.ZoneID, ID: p.ID, Name: p.Name, Identifier: p.Identifier, Kind: p.Kind, ConfigJSON: p.ConfigJSON,
+		SecretConfigKeys: p.SecretConfigKeys, CreatedAt: p.CreatedAt, UpdatedAt: p.UpdatedAt,
+	})
+}
+
+func toListedProvider(p db.ListProvidersRow) api.Provider {
 	return api.Provider{
 		ID: p.ID, ZoneID: p.ZoneID, Name: p.Name, Identifier: p.Identifier, Kind: api.ProviderKind(p.Kind), ConfigJSON: p.ConfigJSON,
 		SecretConfigKeys: p.SecretConfigKeys, CreatedAt: timestamp.Time(p.CreatedAt), UpdatedAt: timestamp.Time(p.UpdatedAt),

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"net/http"
-	"strconv"
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/db"
@@ -22,33 +20,7 @@ func (s *Server) ListZones(ctx context.Context, req api.ListZonesRequestObject) 
 		return nil, err
 	}
 	zones, link := paginate(ctx, zones, page, "zones", func(z db.Zone) store.Position { return store.Position{Time: z.CreatedAt, ID: z.ID} })
-	return zonesPage{zones, link}, nil
-}
-
-// A zonesPage answers a list of zones, by hand like [applicationsPage].
-type zonesPage struct {
-	rows []db.Zone
-	link *string
-}
-
-// VisitListZonesResponse writes the answer.
-func (p zonesPage) VisitListZonesResponse(w http.ResponseWriter) error {
-	return writePage(w, p.link, p.rows, func(b []byte, z db.Zone) []byte {
-		b = append(b, `{"id":`...)
-		b = appendString(b, z.ID)
-		b = append(b, `,"name":`...)
-		b = appendString(b, z.Name)
-		b = append(b, `,"slug":`...)
-		b = appendString(b, z.Slug)
-		b = append(b, `,"dcr_enabled":`...)
-		b = strconv.AppendBool(b, z.DCREnabled)
-		b = append(b, `,"operator_coauthor_badge":`...)
-		b = strconv.AppendBool(b, z.OperatorCoauthorBadge)
-		b = append(b, `,"created_at":`...)
-		b = appendTime(b, z.CreatedAt)
-		b = append(b, `,"updated_at":`...)
-		return append(appendTime(b, z.UpdatedAt), '}')
-	})
+	return api.ListZones200JSONResponse{Body: mapSlice(zones, toZone), Headers: api.ListZones200ResponseHeaders{Link: link}}, nil
 }
 
 // CreateZone answers POST /v1/zones.

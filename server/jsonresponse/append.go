@@ -11,11 +11,12 @@ var verbatim = func() (table [utf8.RuneSelf]bool) {
 	return table
 }()
 
+const hex = "0123456789abcdef"
+
 // AppendString appends s as a JSON string and returns the extended buffer. It
 // escapes the same characters as encoding/json, and like it writes U+FFFD for
 // each byte that is not valid UTF-8.
 func AppendString(b []byte, s string) []byte {
-	const hex = "0123456789abcdef"
 	b = append(b, '"')
 	start := 0 // s[start:i] is to be copied verbatim
 	for i := 0; i < len(s); {
@@ -61,11 +62,38 @@ func AppendString(b []byte, s string) []byte {
 	return append(append(b, s[start:]...), '"')
 }
 
-// AppendRaw appends JSON text and returns the extended buffer. The text must be
-// valid; no text is null.
+// AppendRaw appends JSON text as encoding/json does, without white space and with
+// the characters escaped that HTML gives a meaning to, and returns the extended
+// buffer. The text must be valid; an empty text is null.
 func AppendRaw(b, text []byte) []byte {
 	if len(text) == 0 {
 		return append(b, "null"...)
 	}
-	return append(b, text...)
+	inString := false
+	start := 0 // text[start:i] is to be copied verbatim
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; c {
+		case '"':
+			inString = !inString
+		case '\\': // only in strings
+			i++
+		case ' ', '\t', '\n', '\r':
+			if !inString {
+				b = append(b, text[start:i]...)
+				start = i + 1
+			}
+		case '<', '>', '&': // only in strings
+			b = append(b, text[start:i]...)
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+			start = i + 1
+		case 0xe2:
+			if i+2 < len(text) && text[i+1] == 0x80 && text[i+2]&^1 == 0xa8 { // U+2028 and U+2029
+				b = append(append(b, text[start:i]...), `\u202`...)
+				b = append(b, hex[text[i+2]&0xf])
+				i += 2
+				start = i + 1
+			}
+		}
+	}
+	return append(b, text[start:]...)
 }

@@ -51,13 +51,36 @@ func FuzzAppendString(f *testing.F) {
 	})
 }
 
-func TestAppendRaw(t *testing.T) {
+func TestAppendRawEqualsEncodingJSON(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]string{"": "null", `{"a": 1}`: `{"a": 1}`} {
-		if got := jsonresponse.AppendRaw(nil, []byte(text)); string(got) != want {
-			t.Errorf("%q is encoded as %s, want %s", text, got, want)
+	for _, text := range []string{
+		"", "null", "1.50", ` "a b" `, `{}`, " {\"a\" :\t[ 1 ,\r\n\"x\\\" y\" , \"\\\\\" , null ] } ",
+		`["<a href='x'>&amp;</a>", "\u003c \n", "日本` + "\u2028\u2029 \u2027 \u202a \u30a8" + `"]`, `{"< >": " < "}`,
+	} {
+		want, err := json.Marshal(json.RawMessage(text))
+		if text == "" {
+			want, err = json.Marshal(json.RawMessage(nil))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := jsonresponse.AppendRaw([]byte("x"), []byte(text)); string(got) != "x"+string(want) {
+			t.Errorf("%s is encoded as %s, want %s", text, got[1:], want)
 		}
 	}
+}
+
+func FuzzAppendRaw(f *testing.F) {
+	f.Add([]byte("{\"a\\\"<\": [1, \"\u2028\"]}"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		want, err := json.Marshal(json.RawMessage(text))
+		if err != nil || len(text) == 0 {
+			return
+		}
+		if got := jsonresponse.AppendRaw(nil, text); string(got) != string(want) {
+			t.Errorf("%q is encoded as %q, want %q", text, got, want)
+		}
+	})
 }
 
 // A name is encoded as an object with that name.

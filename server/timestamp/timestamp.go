@@ -14,11 +14,6 @@ func Optional(t *time.Time) *Time { return (*Time)(t) }
 
 func (t Time) String() string { return time.Time(t).UTC().Format(layout) }
 
-// AppendText appends t as the API writes it.
-func (t Time) AppendText(b []byte) ([]byte, error) {
-	return time.Time(t).UTC().AppendFormat(b, layout), nil
-}
-
 // AppendJSON appends t as a JSON string and returns the extended buffer.
 func (t Time) AppendJSON(b []byte) []byte {
 	b = append(b, '"')
