@@ -27,8 +27,8 @@ func (r resolver) LookupNetIP(ctx context.Context, _, _ string) ([]netip.Addr, e
 
 // Others hear nothing of a provider's secrets when its token endpoint is tried,
 // and a panic shows nobody what the request was.
-func TestTestProviderLeaksNoSecret(t *testing.T) { // not parallel: see watch
-	w := watch(t)
+func TestTestProviderLeaksNoSecret(t *testing.T) { // not parallel: see captureProcess
+	w := watch(t, captureProcess(t))
 	upstream := httptest.NewTLSServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w.upstream, "%s %s\n", r.Method, r.RequestURI)
 		_ = r.Header.Write(w.upstream)

@@ -77,8 +77,8 @@ func find(secrets map[string][]byte, places []place) (found []string) {
 
 // The search finds what is there, wherever and in whichever form it is: else it
 // would prove nothing.
-func TestCanarySearchFindsEverySecret(t *testing.T) { // not parallel: see watch
-	w := watch(t)
+func TestCanarySearchFindsEverySecret(t *testing.T) { // not parallel: see captureProcess
+	w := watch(t, captureProcess(t))
 	const marker = "mArKer5tZ8"
 	w.DB.Exec("INSERT INTO sessions (zone_id, id, session_type, subject_id, expires_at) VALUES ($1, $2, 'application', $3, now() + interval '1 hour')", w.zone.ID, marker, w.ids["applications"])
 	raw := w.send("DELETE", "/v1/zones/"+w.zone.ID+"/applications/"+w.ids["applications"], "", append(bearer(w.admin), "X-Request-Id", marker)...)

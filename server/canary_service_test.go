@@ -41,26 +41,38 @@ type watched struct {
 	large    map[string]bool
 	requests int
 
-	postgres, collector, upstream, printed, monitored *servertest.Log
+	output                        processOutput
+	postgres, upstream, monitored *servertest.Log
 }
 
 const metricsBearer = "metrics-" + stem
 
-func watch(t *testing.T, settings ...string) *watched {
-	w := &watched{
-		t: t, admin: "admin-" + stem, secrets: map[string][]byte{}, met: map[string]bool{}, large: map[string]bool{},
-		postgres: &servertest.Log{}, collector: &servertest.Log{}, upstream: &servertest.Log{}, printed: &servertest.Log{}, monitored: &servertest.Log{},
-	}
-	before := log.Writer()
-	log.SetOutput(w.printed) // where net/http and others write who were not told where
-	t.Cleanup(func() { log.SetOutput(before) })
-	traces := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_ = r.Header.Write(w.collector)
-		_, _ = io.Copy(w.collector, r.Body)
-	}))
-	t.Cleanup(traces.Close)
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.URL)
+// processOutput is what leaves the process by other ways than a service's own
+// connections: traces, and what is printed with package log.
+type processOutput struct{ traces, printed *servertest.Log }
 
+// captureProcess captures the output of the process for the rest of the test. The
+// test must not be parallel, because it sets the environment; its subtests may be.
+func captureProcess(t *testing.T) processOutput {
+	t.Helper()
+	p := processOutput{&servertest.Log{}, &servertest.Log{}}
+	before := log.Writer()
+	log.SetOutput(p.printed) // net/http and others print to it by default
+	t.Cleanup(func() { log.SetOutput(before) })
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_ = r.Header.Write(p.traces)
+		_, _ = io.Copy(p.traces, r.Body)
+	}))
+	t.Cleanup(collector.Close)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
+	return p
+}
+
+func watch(t *testing.T, output processOutput, settings ...string) *watched {
+	w := &watched{
+		t: t, output: output, admin: "admin-" + stem, secrets: map[string][]byte{}, met: map[string]bool{}, large: map[string]bool{},
+		postgres: &servertest.Log{}, upstream: &servertest.Log{}, monitored: &servertest.Log{},
+	}
 	db, redisURL := storetest.New(t), storetest.RedisURL(t)
 	w.walker.API = servertest.NewReplica(t, db, strings.Replace(redisURL, "unix://", "unix://default:redis-"+stem+"@", 1),
 		append([]string{"DATABASE_URL=" + tapped(t, db.URL(), w.postgres), "CARACAL_ADMIN_TOKEN=" + w.admin, "ZONE_KEK=" + asKey(1), "STREAMS_HMAC_KEY=" + asKey(2),
@@ -225,8 +237,8 @@ func (w *watched) everywhere() []place {
 	}
 	places := []place{
 		{"the log", w.Log.String()}, {"an answer", w.answers.String()}, {"the metrics", string(metrics.Body)},
-		{"what Postgres was told", w.postgres.String()}, {"what Redis was told", w.monitored.String()}, {"the traces", w.collector.String()},
-		{"what a token endpoint was told", w.upstream.String()}, {"what was printed", w.printed.String()},
+		{"what Postgres was told", w.postgres.String()}, {"what Redis was told", w.monitored.String()}, {"the traces", w.output.traces.String()},
+		{"what a token endpoint was told", w.upstream.String()}, {"what was printed", w.output.printed.String()},
 	}
 	for _, key := range w.Redis.Keys(w.t.Context(), "*").Val() {
 		var held any

@@ -70,7 +70,7 @@ func (w *watched) leave() {
 		}
 	})
 	eventually(w.t, "the request waits", func() bool {
-		return storetest.Value[int](w.DB, "SELECT count(*) FROM pg_locks WHERE NOT granted") > 0
+		return storetest.Value[int](w.DB, "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") > 0
 	})
 	cancel()
 	asking.Wait()
@@ -107,7 +107,8 @@ func onEveryTable(db *storetest.DB, raise string) {
 
 const quotingTheRow = `RAISE EXCEPTION 'refused: %', NEW USING DETAIL = to_jsonb(NEW)::text, HINT = NEW::text`
 
-func TestCanaryNoSecretLeavesTheProcess(t *testing.T) { // not parallel: it sets the environment
+func TestCanaryNoSecretLeavesTheProcess(t *testing.T) { // not parallel: see captureProcess; its subtests are
+	output := captureProcess(t)
 	for _, tt := range []struct {
 		name          string
 		breaks, mends func(*watched)
@@ -142,7 +143,8 @@ func TestCanaryNoSecretLeavesTheProcess(t *testing.T) { // not parallel: it sets
 		{"Postgres is away", func(w *watched) { w.DB.Away() }, func(w *watched) { w.DB.Back() }, nil, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := watch(t, tt.settings...)
+			t.Parallel()
+			w := watch(t, output, tt.settings...)
 			w.brief = tt.name != "nothing fails"
 			if tt.breaks != nil {
 				tt.breaks(w)

@@ -8,7 +8,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +41,7 @@ func Main(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	raiseParallelism()
 	os.Exit(storetest.Run(func() int {
 		status := m.Run()
 		if err := seen.close(); err != nil {
@@ -50,6 +53,16 @@ func Main(m *testing.M) {
 		}
 		return reportMissing(seen.names)
 	}))
+}
+
+// raiseParallelism runs two tests at once for each CPU, unless -parallel is given:
+// a test spends much of its time waiting for Postgres.
+func raiseParallelism() {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))) // the flag takes every positive number
+	}
 }
 
 // isPartialRun reports whether flags select some of the tests only.
@@ -95,7 +108,7 @@ func eventOutcome(operation, stream string) string { return operation + ": event
 func auditOutcome(operation, kind string) string { return operation + ": audit entry of " + kind }
 
 // declaredOutcomes returns the outcomes that the spec declares.
-func declaredOutcomes() map[string]bool {
+var declaredOutcomes = sync.OnceValue(func() map[string]bool {
 	all := map[string]bool{}
 	for _, op := range Operations() {
 		for status := range op.Responses.Map() {
@@ -115,7 +128,7 @@ func declaredOutcomes() map[string]bool {
 		}
 	}
 	return all
-}
+})
 
 // missingOutcomes returns what is declared but was not recorded, sorted.
 func missingOutcomes(declared, recorded map[string]bool) []string {
