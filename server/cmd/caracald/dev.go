@@ -19,26 +19,26 @@ import (
 	"caracal.run/management/store/private"
 )
 
-// dev serves on servers of its own, and keeps what is in them.
+// dev runs the service with a private Postgres and Redis, whose data it keeps.
 func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("dev", flag.ContinueOnError)
 	home, err := dataHome()
 	if err != nil {
 		return err
 	}
-	dir := flags.String("dir", home, "folder for the data")
-	withDemo := flags.Bool("demo", false, "add a zone with applications, sessions and agents to look at")
+	dir := flags.String("dir", home, "data folder")
+	withDemo := flags.Bool("demo", false, "create a demo zone with applications, sessions and agents")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	say := stepPrinter(out)
-	say("data stays in " + *dir)
-	servers, err := private.Start(ctx, private.Options{Dir: *dir, Log: say})
+	printStep := stepPrinter(out)
+	printStep("data is kept in " + *dir)
+	servers, err := private.Start(ctx, private.Options{Dir: *dir, Log: printStep})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, servers.Stop()) }()
-	err = store.Migrate(ctx, servers.PostgresURL(private.Owner, "caracal"), func(name string) { say("applied migration " + name) })
+	err = store.Migrate(ctx, servers.PostgresURL(private.Owner, "caracal"), func(name string) { printStep("applied migration " + name) })
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	if _, err := loadOrCreateSecret(kekFile, ""); err != nil {
 		return err
 	}
-	// What a person set wins over what is made up here, except where the data is.
+	// Variables of the environment override these, except the URLs of the servers.
 	environ := append([]string{"CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + key, "ZONE_KEK_FILE=" + kekFile}, os.Environ()...)
 	environ = append(environ, "DATABASE_URL="+servers.PostgresURL(private.Service, "caracal"), "REDIS_URL="+servers.RedisURL())
 	config, err := server.LoadConfig(environ)
@@ -73,24 +73,24 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	exportLine := "export CARACAL_ADMIN_TOKEN=$(cat " + tokenFile + ")"
 	if string(config.AdminToken) != token {
-		exportLine = "# and CARACAL_ADMIN_TOKEN, which you have set yourself"
+		exportLine = "# and export CARACAL_ADMIN_TOKEN with the value that you set for this command"
 	}
 	fmt.Fprintf(out, `
-The Management API answers at %s; its promise is at %s/openapi.yaml. In another terminal:
+The Management API is at %s, its specification at %s/openapi.yaml. In another terminal:
 
   export CARACAL_URL=%s
   %s
   export CARACAL_DATA=%s
   curl -H "Authorization: Bearer $CARACAL_ADMIN_TOKEN" $CARACAL_URL/v1/zones
 
-Read and try it at %s/docs
-Look inside with  psql '%s'
-            and   redis-cli -s %s
-Ctrl-C stops everything.
+Documentation: %s/docs
+Postgres:      psql '%s'
+Redis:         redis-cli -s %s
+Press Ctrl-C to stop.
 
 `, running.URL, running.URL, running.URL, exportLine, servers.Dir(), running.URL, servers.PostgresURL("postgres", "caracal"), strings.TrimPrefix(servers.RedisURL(), "unix://"))
 	if *withDemo {
-		err := demo(ctx, out, running.URL, string(config.AdminToken), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(*dir, "demo-zone"))
+		err := seedDemo(ctx, out, running.URL, string(config.AdminToken), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(*dir, "demo-zone"))
 		if err != nil {
 			return errors.Join(err, running.Stop())
 		}
@@ -103,8 +103,8 @@ func stepPrinter(out io.Writer) func(step string) {
 	return func(step string) { fmt.Fprintln(out, "·", step) }
 }
 
-// dataHome is where data stays unless told. Postgres will not run as root, so
-// root's data must be where another user can reach it.
+// dataHome returns the default data folder. Postgres cannot run as root, so root's
+// data must be in a folder that another user can enter.
 func dataHome() (string, error) {
 	if os.Getuid() == 0 {
 		return "/var/lib/caracald", nil
@@ -114,12 +114,13 @@ func dataHome() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("name a folder with -dir: %w", err)
+		return "", fmt.Errorf("choose a data folder with -dir: %w", err)
 	}
 	return filepath.Join(home, ".local", "share", "caracald"), nil
 }
 
-// loadOrCreateSecret is the secret in a file, made at the first start.
+// loadOrCreateSecret returns the secret in a file. If there is no file, it writes
+// one with a random secret of 64 hexadecimal digits after the prefix.
 func loadOrCreateSecret(file, prefix string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err == nil {

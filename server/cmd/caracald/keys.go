@@ -17,39 +17,39 @@ import (
 )
 
 const keysUsage = `caracald keys rotate [-replace-older DURATION]
-  Wraps every zone's data key with the first key of ZONE_KEK, which every replica
-  must know by now. With -replace-older, zones whose data key is older than that
-  get a new one, and their secrets are sealed with it. The service goes on
-  meanwhile. Broken off, it goes on where it was when it is run again.
+  Rewraps the data key of every zone with the first key of ZONE_KEK, which all
+  replicas must already have. With -replace-older, data keys older than DURATION
+  are replaced, and their secrets are encrypted with the new ones. The service can
+  run meanwhile. If interrupted, run it again: it continues.
 caracald keys verify
-  Opens every secret and says whether all did.
+  Decrypts every secret, and fails if one does not decrypt.
 `
 
-// keys works with the settings of caracald serve.
+// keys runs the subcommands rotate and verify, with the settings of caracald serve.
 func keys(ctx context.Context, args []string, out io.Writer) (err error) {
-	what := ""
+	subcommand := ""
 	if len(args) > 0 {
-		what = args[0]
+		subcommand = args[0]
 	}
-	flags := flag.NewFlagSet("keys "+what, flag.ContinueOnError)
+	flags := flag.NewFlagSet("keys "+subcommand, flag.ContinueOnError)
 	flags.Usage = func() { fmt.Fprint(flags.Output(), keysUsage) }
 	older := new(time.Duration)
-	switch what {
+	switch subcommand {
 	case "rotate":
-		flags.DurationVar(older, "replace-older", 0, "replace data keys that are older than this")
+		flags.DurationVar(older, "replace-older", 0, "replace data keys that are older than this duration")
 	case "verify":
 	case "-h", "-help", "--help":
 		flags.Usage()
 		return nil
 	default:
 		flags.Usage()
-		return fmt.Errorf("keys: say rotate or verify, not %q", what)
+		return fmt.Errorf("keys: the subcommand must be rotate or verify, not %q", subcommand)
 	}
 	if err := parse(flags, args[1:]); err != nil {
 		return err
 	}
 	if *older < 0 {
-		return fmt.Errorf("keys rotate: nothing is older than %s", *older)
+		return errors.New("keys rotate: -replace-older must not be negative")
 	}
 	config, err := server.LoadConfig(os.Environ())
 	if err != nil {
@@ -66,25 +66,25 @@ func keys(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := db.CheckKeys(ctx); err != nil {
 		return err
 	}
-	cause := store.Cause{Actor: store.System, RequestID: uuid.NewString(), Operation: "caracald keys " + what}
-	step := func(what string, f func(context.Context, store.Cause, func(int)) error) error {
-		last := -1 // what was told
-		tell := func(done int) {
+	cause := store.Cause{Actor: store.System, RequestID: uuid.NewString(), Operation: "caracald keys " + subcommand}
+	step := func(name string, f func(context.Context, store.Cause, func(int)) error) error {
+		last := -1 // as printed
+		progress := func(done int) {
 			if done != last {
-				fmt.Fprintf(out, "%s: %d\n", what, done)
+				fmt.Fprintf(out, "%s: %d\n", name, done)
 			}
 			last = done
 		}
-		err := f(ctx, cause, tell)
-		if err == nil && last < 0 { // nothing was to be done
-			tell(0)
+		err := f(ctx, cause, progress)
+		if err == nil && last < 0 { // there was nothing to do
+			progress(0)
 		}
 		return err
 	}
-	if what == "verify" {
-		return step("secrets that open", db.VerifySecrets)
+	if subcommand == "verify" {
+		return step("secrets verified", db.VerifySecrets)
 	}
-	fmt.Fprintln(out, "the key-encryption key", ring.Current(), "wraps")
+	fmt.Fprintln(out, "current key-encryption key:", ring.Current())
 	steps := []func() error{
 		func() error { return step("data keys rewrapped", db.RewrapDataKeys) },
 		func() error {
@@ -95,15 +95,15 @@ func keys(ctx context.Context, args []string, out io.Writer) (err error) {
 				return db.ReplaceDataKeys(ctx, cause, *older, progress)
 			})
 		},
-		func() error { return step("secrets resealed", db.Reseal) },
+		func() error { return step("secrets re-encrypted", db.Reseal) },
 	}
-	var failed []error
-	for _, one := range steps {
-		err := one()
-		failed = append(failed, err)
-		if err != nil && !errors.Is(err, seal.ErrDecrypt) { // what does not open holds up nothing else
+	var errs []error
+	for _, step := range steps {
+		err := step()
+		errs = append(errs, err)
+		if err != nil && !errors.Is(err, seal.ErrDecrypt) { // one zone's key or secret does not stop the others
 			break
 		}
 	}
-	return errors.Join(failed...)
+	return errors.Join(errs...)
 }

@@ -23,7 +23,7 @@ const (
 	newKEK = "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f"
 )
 
-func keysOf(t *testing.T, text string) *seal.Keys {
+func parseKeys(t *testing.T, text string) *seal.Keys {
 	t.Helper()
 	keys, err := seal.Load(func() (string, error) { return text, nil })
 	if err != nil {
@@ -32,7 +32,7 @@ func keysOf(t *testing.T, text string) *seal.Keys {
 	return keys
 }
 
-// A keyFile holds the key-encryption keys of several processes.
+// A keyFile is a ZONE_KEK_FILE that several processes read.
 type keyFile string
 
 func newKeyFile(t *testing.T, text string) keyFile {
@@ -41,76 +41,80 @@ func newKeyFile(t *testing.T, text string) keyFile {
 	return f
 }
 
-// write replaces the file at once.
+// write replaces the file atomically.
 func (f keyFile) write(t *testing.T, text string) {
 	t.Helper()
-	beside := string(f) + ".new"
-	if err := os.WriteFile(beside, []byte(text), 0o600); err != nil {
+	next := string(f) + ".new"
+	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(beside, string(f)); err != nil {
+	if err := os.Rename(next, string(f)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// settings are those of a service that has its keys from the file.
+// settings returns the settings of a service that reads its keys from the file.
 func (f keyFile) settings(db *storetest.DB, redisURL string) []string {
 	return append(settingsOf(db, redisURL), "DB_POOL_MAX=8", "ZONE_KEK=", "ZONE_KEK_FILE="+string(f))
 }
 
-// serve starts a replica that has its keys from the file and nothing to warn of.
+// serve starts a replica that reads its keys from the file. The test fails if the
+// replica logs a warning, an error or a key.
 func (f keyFile) serve(t *testing.T, db *storetest.DB, redisURL string) *client.ClientWithResponses {
 	t.Helper()
 	return startReplica(t, func(level, line string) {
 		if level != "INFO" || strings.Contains(line, oldKEK) || strings.Contains(line, newKEK) {
-			t.Errorf("the service says %s", line)
+			t.Errorf("the service logged %s", line)
 		}
 	}, f.settings(db, redisURL)).client
 }
 
-func bearer(text string) *client.ProviderConfigInput {
+// bearerConfig returns the configuration of a provider with a bearer token.
+func bearerConfig(token string) *client.ProviderConfigInput {
 	config := new(client.ProviderConfigInput)
-	if err := config.UnmarshalJSON(fmt.Appendf(nil, `{"bearer_token":%q}`, text)); err != nil {
-		panic(err) // it is JSON
+	if err := config.UnmarshalJSON(fmt.Appendf(nil, `{"bearer_token":%q}`, token)); err != nil {
+		panic(err) // never: it is valid JSON
 	}
 	return config
 }
 
-// A vault is what was sealed through the API, and acknowledged.
-type vault struct{ sync.Map }
+// acknowledgedSecrets maps "zone/provider" to the secret of the last request that
+// succeeded.
+type acknowledgedSecrets struct{ sync.Map }
 
-// write creates a provider and changes its secret as often as said. Each request
-// goes to the next replica.
-func (v *vault) write(t *testing.T, replicas []*client.ClientWithResponses, zone, name string, changes int) bool {
+// write creates a provider and updates its secret a number of times, each time
+// through the next replica. It returns false if a request fails.
+func (v *acknowledgedSecrets) write(t *testing.T, replicas []*client.ClientWithResponses, zone, name string, updates int) bool {
 	secret := func(n int) string { return fmt.Sprintf("%s in %s, %d", name, zone, n) }
-	made, err := replicas[0].CreateProviderWithResponse(context.Background(), zone, client.NewProvider{Name: &name, Kind: "bearer_token", ConfigJSON: bearer(secret(0))})
-	if err != nil || made.JSON201 == nil {
-		t.Errorf("create: %v %s", err, made.GetBody())
+	created, err := replicas[0].CreateProviderWithResponse(context.Background(), zone, client.NewProvider{Name: &name, Kind: "bearer_token", ConfigJSON: bearerConfig(secret(0))})
+	if err != nil || created.JSON201 == nil {
+		t.Errorf("create: %v %s", err, created.GetBody())
 		return false
 	}
-	v.Store(zone+"/"+made.JSON201.ID, secret(0))
-	for n := 1; n <= changes; n++ {
-		patched, err := replicas[n%len(replicas)].UpdateProviderWithResponse(context.Background(), zone, made.JSON201.ID, nil, client.ProviderPatch{ConfigJSON: bearer(secret(n))})
+	v.Store(zone+"/"+created.JSON201.ID, secret(0))
+	for n := 1; n <= updates; n++ {
+		patched, err := replicas[n%len(replicas)].UpdateProviderWithResponse(context.Background(), zone, created.JSON201.ID, nil, client.ProviderPatch{ConfigJSON: bearerConfig(secret(n))})
 		if err != nil || patched.JSON200 == nil {
 			t.Errorf("patch: %v %s", err, patched.GetBody())
 			return false
 		}
-		v.Store(zone+"/"+made.JSON201.ID, secret(n))
+		v.Store(zone+"/"+created.JSON201.ID, secret(n))
 	}
 	return true
 }
 
 func newZone(t *testing.T, c *client.ClientWithResponses) string {
-	made, err := c.CreateZoneWithResponse(context.Background(), client.NewZone{Name: "Zone"})
-	if err != nil || made.JSON201 == nil {
-		t.Errorf("create a zone: %v %s", err, made.GetBody())
+	created, err := c.CreateZoneWithResponse(context.Background(), client.NewZone{Name: "Zone"})
+	if err != nil || created.JSON201 == nil {
+		t.Errorf("create a zone: %v %s", err, created.GetBody())
 		return ""
 	}
-	return made.JSON201.ID
+	return created.JSON201.ID
 }
 
-// check opens everything that the database has, and compares.
-func (v *vault) check(t *testing.T, db *storetest.DB, keys *seal.Keys) (many int) {
+// check decrypts all secrets in the database, compares them with the acknowledged
+// ones, and returns their number.
+func (v *acknowledgedSecrets) check(t *testing.T, db *storetest.DB, keys *seal.Keys) (count int) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), db.OwnerURL())
 	if err != nil {
@@ -140,28 +144,28 @@ func (v *vault) check(t *testing.T, db *storetest.DB, keys *seal.Keys) (many int
 	if err != nil {
 		t.Error(err)
 	}
-	v.Range(func(at, secret any) bool {
-		many++
-		if !strings.Contains(found[at.(string)], fmt.Sprintf("%q", secret)) {
-			t.Errorf("%s holds %q, and %q was acknowledged", at, found[at.(string)], secret)
+	v.Range(func(provider, secret any) bool {
+		count++
+		if !strings.Contains(found[provider.(string)], fmt.Sprintf("%q", secret)) {
+			t.Errorf("%s has %q, but %q was acknowledged", provider, found[provider.(string)], secret)
 		}
 		return true
 	})
-	if len(found) != many {
-		t.Errorf("%d secrets are there, %d were acknowledged", len(found), many)
+	if len(found) != count {
+		t.Errorf("the database has %d secrets, but %d were acknowledged", len(found), count)
 	}
-	return many
+	return count
 }
 
-// Keys are rotated while two replicas are busy, and the rotation is killed again
-// and again. No request fails, nothing is lost, and in the end nothing needs the
-// old key.
-func TestARotationThatIsKilledHarmsNobody(t *testing.T) {
+// Keys are rotated while clients write to two replicas, and the rotation is killed
+// several times. No request fails, no secret is lost, and afterwards nothing
+// requires the old key.
+func TestKilledKeyRotationLosesNoSecret(t *testing.T) {
 	t.Parallel()
 	const zones, writers = 130, 3
 	db, redisURL, file := storetest.New(t), storetest.RedisURL(t), newKeyFile(t, oldKEK)
 	replicas := []*client.ClientWithResponses{file.serve(t, db, redisURL), file.serve(t, db, redisURL)}
-	var secrets vault
+	var secrets acknowledgedSecrets
 	var all [zones]string
 	var seed sync.WaitGroup
 	for n := range 4 {
@@ -185,7 +189,7 @@ func TestARotationThatIsKilledHarmsNobody(t *testing.T) {
 				default:
 				}
 				zone := all[(n+i*7)%zones]
-				if i%5 == 0 { // what is new has no data key yet
+				if i%5 == 0 { // a new zone has no data key yet
 					zone = newZone(t, replicas[i/5%2])
 				}
 				if !secrets.write(t, replicas, zone, fmt.Sprintf("writer %d %d", n, i), 2) {
@@ -199,7 +203,7 @@ func TestARotationThatIsKilledHarmsNobody(t *testing.T) {
 	for _, at := range []struct {
 		text string
 		nth  int
-	}{{"data keys rewrapped: ", 1}, {"data keys replaced: ", 1}, {"secrets resealed: ", 10}, {"secrets resealed: ", 60}} {
+	}{{"data keys rewrapped: ", 1}, {"data keys replaced: ", 1}, {"secrets re-encrypted: ", 10}, {"secrets re-encrypted: ", 60}} {
 		killAt(t, program(rotate, file.settings(db, redisURL)...), at.text, at.nth)
 	}
 	out, err := program(rotate, file.settings(db, redisURL)...).CombinedOutput()
@@ -209,12 +213,12 @@ func TestARotationThatIsKilledHarmsNobody(t *testing.T) {
 	close(stop)
 	load.Wait()
 
-	many := secrets.check(t, db, keysOf(t, newKEK+" "+oldKEK))
+	count := secrets.check(t, db, parseKeys(t, newKEK+" "+oldKEK))
 	out, err = program([]string{"keys", "verify"}, file.settings(db, redisURL)...).CombinedOutput()
-	if lines := strings.Split(strings.TrimSpace(string(out)), "\n"); err != nil || lines[len(lines)-1] != fmt.Sprint("secrets that open: ", many) {
-		t.Errorf("verify, of %d secrets: %v\n%s", many, err, out)
+	if lines := strings.Split(strings.TrimSpace(string(out)), "\n"); err != nil || lines[len(lines)-1] != fmt.Sprint("secrets verified: ", count) {
+		t.Errorf("verify, of %d secrets: %v\n%s", count, err, out)
 	}
-	if n := storetest.Value[int](db, "SELECT count(*) FROM data_keys WHERE wrapped_by <> $1", keysOf(t, newKEK).Current()); n > 0 {
+	if n := storetest.Value[int](db, "SELECT count(*) FROM data_keys WHERE wrapped_by <> $1", parseKeys(t, newKEK).Current()); n > 0 {
 		t.Errorf("%d data keys are wrapped by the old key", n)
 	}
 	if n := storetest.Value[int](db, "SELECT count(*) FROM data_keys WHERE number = 1 AND retired_at IS NULL AND zone_id = ANY ($1)", all[:]); n > 0 {
@@ -226,11 +230,11 @@ func TestARotationThatIsKilledHarmsNobody(t *testing.T) {
 	for _, zone := range []string{all[0], newZone(t, fresh)} {
 		secrets.write(t, []*client.ClientWithResponses{fresh, replicas[0], replicas[1]}, zone, "afterwards", 3)
 	}
-	secrets.check(t, db, keysOf(t, newKEK))
-	t.Logf("%d secrets", many)
+	secrets.check(t, db, parseKeys(t, newKEK))
+	t.Logf("%d secrets", count)
 }
 
-// killAt kills a program as soon as it has said something n times.
+// killAt kills a program as soon as it has printed n lines that begin with text.
 func killAt(t *testing.T, cmd *exec.Cmd, text string, n int) {
 	t.Helper()
 	cmd.Stderr = os.Stderr
@@ -241,25 +245,25 @@ func killAt(t *testing.T, cmd *exec.Cmd, text string, n int) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	fromNullable := 0
-	for lines := bufio.NewScanner(out); fromNullable < n && lines.Scan(); {
+	printed := 0
+	for lines := bufio.NewScanner(out); printed < n && lines.Scan(); {
 		if strings.HasPrefix(lines.Text(), text) {
-			fromNullable++
+			printed++
 		}
 	}
 	_ = cmd.Process.Kill()
-	if err := cmd.Wait(); fromNullable < n || err == nil || cmd.ProcessState.ExitCode() != -1 {
+	if err := cmd.Wait(); printed < n || err == nil || cmd.ProcessState.ExitCode() != -1 {
 		t.Errorf("it was not killed after %q: %v", text, err)
 	}
 }
 
-func TestWhatDoesNotOpenIsNamedAndTheOtherZonesAreRotated(t *testing.T) {
+func TestKeysRotateReportsABrokenZoneAndRotatesTheOthers(t *testing.T) {
 	t.Parallel()
 	db, redisURL, file := storetest.New(t), storetest.RedisURL(t), newKeyFile(t, oldKEK)
 	c := file.serve(t, db, redisURL)
 	broken, whole := newZone(t, c), newZone(t, c)
 	for _, zone := range []string{broken, whole} {
-		new(vault).write(t, []*client.ClientWithResponses{c}, zone, "p", 0)
+		new(acknowledgedSecrets).write(t, []*client.ClientWithResponses{c}, zone, "p", 0)
 	}
 	db.Exec("UPDATE data_keys SET wrapped = 'x' WHERE zone_id = $1", broken)
 	file.write(t, newKEK+"\n"+oldKEK+"\n")
@@ -272,21 +276,21 @@ func TestWhatDoesNotOpenIsNamedAndTheOtherZonesAreRotated(t *testing.T) {
 	}
 }
 
-func TestServeRefusesKeysThatDoNotFitTheDatabase(t *testing.T) {
+func TestServeAndKeysFailWithoutTheKeysOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	db, redisURL, file := storetest.New(t), storetest.RedisURL(t), newKeyFile(t, oldKEK)
 	c := file.serve(t, db, redisURL)
-	new(vault).write(t, []*client.ClientWithResponses{c}, newZone(t, c), "p", 0)
-	needed := keysOf(t, oldKEK).Current()
+	new(acknowledgedSecrets).write(t, []*client.ClientWithResponses{c}, newZone(t, c), "p", 0)
+	needed := parseKeys(t, oldKEK).Current()
 	for _, tt := range []struct{ name, setting, want string }{
 		{"another key", "ZONE_KEK=" + newKEK, needed},
 		{"another key in a file", "ZONE_KEK_FILE=" + string(newKeyFile(t, newKEK)), needed},
 		{"no key", "ZONE_KEK=", "ZONE_KEK is required"},
-		{"a file that is not there", "ZONE_KEK_FILE=/nowhere", "ZONE_KEK_FILE: open /nowhere"},
-		{"a file that cannot be read", "ZONE_KEK_FILE=" + t.TempDir(), "ZONE_KEK_FILE: read "},
+		{"a missing file", "ZONE_KEK_FILE=/nowhere", "ZONE_KEK_FILE: open /nowhere"},
+		{"an unreadable file", "ZONE_KEK_FILE=" + t.TempDir(), "ZONE_KEK_FILE: read "},
 		{"an empty file", "ZONE_KEK_FILE=" + string(newKeyFile(t, "\n")), "ZONE_KEK_FILE"},
 		{"half a key", "ZONE_KEK=" + oldKEK[:32], "ZONE_KEK: key 1 is not 32 bytes"},
-		{"a second key that is wrong", "ZONE_KEK_FILE=" + string(newKeyFile(t, oldKEK+"\n"+newKEK[:60])), "ZONE_KEK: key 2 is not 32 bytes"},
+		{"an invalid second key", "ZONE_KEK_FILE=" + string(newKeyFile(t, oldKEK+"\n"+newKEK[:60])), "ZONE_KEK: key 2 is not 32 bytes"},
 	} {
 		for _, command := range []string{"serve", "keys rotate", "keys verify"} {
 			t.Run(command+" with "+tt.name, func(t *testing.T) {
@@ -297,7 +301,7 @@ func TestServeRefusesKeysThatDoNotFitTheDatabase(t *testing.T) {
 				}
 				for _, kek := range []string{oldKEK, newKEK} {
 					if strings.Contains(string(out), kek[:8]) {
-						t.Errorf("it prints a key: %s", out)
+						t.Errorf("the output has a key: %s", out)
 					}
 				}
 			})
@@ -305,25 +309,25 @@ func TestServeRefusesKeysThatDoNotFitTheDatabase(t *testing.T) {
 	}
 }
 
-func TestKeysSaysWhatItTakes(t *testing.T) {
+func TestKeysOutput(t *testing.T) {
 	t.Parallel()
 	db, file := storetest.New(t), newKeyFile(t, oldKEK)
 	for _, tt := range []struct {
 		args, want string
 		fails      bool
 	}{
-		{"", "say rotate or verify", true},
+		{"", "must be rotate or verify", true},
 		{"rotat", `not "rotat"`, true},
 		{"-replace-older 1h", "caracald keys rotate [-replace-older", true},
 		{"-h", "caracald keys verify", false},
 		{"rotate -h", "caracald keys rotate [-replace-older", false},
-		{"rotate now", `what is "now"?`, true},
+		{"rotate now", `unexpected argument "now"`, true},
 		{"rotate -replace-older 1", "invalid value", true},
-		{"rotate -replace-older -1h", "older than -1h0m0s", true},
+		{"rotate -replace-older -1h", "-replace-older must not be negative", true},
 		{"verify -replace-older 1h", "flag provided but not defined", true},
-		{"verify", "secrets that open: 0\n", false},
-		{"rotate", "the key-encryption key " + keysOf(t, oldKEK).Current() + " wraps\ndata keys rewrapped: 0\nsecrets resealed: 0\n", false},
-		{"rotate -replace-older 1h", "data keys rewrapped: 0\ndata keys replaced: 0\nsecrets resealed: 0\n", false},
+		{"verify", "secrets verified: 0\n", false},
+		{"rotate", "current key-encryption key: " + parseKeys(t, oldKEK).Current() + "\ndata keys rewrapped: 0\nsecrets re-encrypted: 0\n", false},
+		{"rotate -replace-older 1h", "data keys rewrapped: 0\ndata keys replaced: 0\nsecrets re-encrypted: 0\n", false},
 	} {
 		t.Run("keys "+tt.args, func(t *testing.T) {
 			t.Parallel()

@@ -22,12 +22,12 @@ import (
 	"caracal.run/management/store/private"
 )
 
-// load drives a mixed load against a service on servers of its own, in this
-// process, and prints what came of it.
+// load runs a mixed load against a service in this process, on ephemeral servers,
+// and prints latencies, errors and memory.
 func load(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
-	duration := flags.Duration("for", 10*time.Second, "how long")
-	callers := flags.Int("callers", 16, "how many at once")
+	duration := flags.Duration("for", 10*time.Second, "duration of the load")
+	callers := flags.Int("callers", 16, "number of concurrent callers")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
@@ -56,8 +56,8 @@ func load(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d callers for %v: half reads by id, the rest lists, changes, creations and deletions\n", *callers, *duration)
-	t, err := drive(ctx, c, *callers, *duration)
+	fmt.Fprintf(out, "%d callers for %v: half reads by id, the rest lists, updates, creations and deletions\n", *callers, *duration)
+	t, err := runLoad(ctx, c, *callers, *duration)
 	if err != nil {
 		return err
 	}
@@ -65,23 +65,27 @@ func load(ctx context.Context, args []string, out io.Writer) (err error) {
 	return nil
 }
 
-// A tally is what came of a load.
+// A tally has the durations of the requests of a load by operation, and the
+// number of errors by message.
 type tally struct {
 	mu     sync.Mutex
 	took   map[string][]time.Duration
 	errors map[string]int
 }
 
-func (t *tally) note(what string, start time.Time, err error) {
+// record adds a request that has just ended.
+func (t *tally) record(operation string, start time.Time, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.took[what] = append(t.took[what], time.Since(start))
+	t.took[operation] = append(t.took[operation], time.Since(start))
 	if err != nil {
-		t.errors[what+": "+err.Error()]++
+		t.errors[operation+": "+err.Error()]++
 	}
 }
 
-func drive(ctx context.Context, c *client.ClientWithResponses, callers int, duration time.Duration) (*tally, error) {
+// runLoad creates zones with applications, and then lets the callers work on them
+// for the duration.
+func runLoad(ctx context.Context, c *client.ClientWithResponses, callers int, duration time.Duration) (*tally, error) {
 	const zones, applications = 8, 50
 	var all []client.Zone
 	for range zones {
@@ -91,7 +95,7 @@ func drive(ctx context.Context, c *client.ClientWithResponses, callers int, dura
 		}
 		all = append(all, zone)
 		for range applications {
-			if _, err := client.Created(c.CreateApplicationWithResponse(ctx, zone.ID, newLoad)); err != nil {
+			if _, err := client.Created(c.CreateApplicationWithResponse(ctx, zone.ID, loadApplication)); err != nil {
 				return nil, err
 			}
 		}
@@ -107,19 +111,19 @@ func drive(ctx context.Context, c *client.ClientWithResponses, callers int, dura
 				switch n := rand.N(100); {
 				case n < 50:
 					_, err := client.OK(c.GetZoneWithResponse(ctx, zone))
-					t.note("get a zone", start, err)
+					t.record("get a zone", start, err)
 				case n < 65:
 					_, err := client.OK(c.ListApplicationsWithResponse(ctx, zone, &client.ListApplicationsParams{Limit: new(applications)}))
-					t.note("list 50 applications", start, err)
+					t.record("list 50 applications", start, err)
 				case n < 80:
 					_, err := client.OK(c.UpdateZoneWithResponse(ctx, zone, nil, client.ZonePatch{Name: new("Loaded")}))
-					t.note("change a zone", start, err)
+					t.record("update a zone", start, err)
 				default:
-					a, err := client.Created(c.CreateApplicationWithResponse(ctx, zone, newLoad))
-					t.note("create an application", start, err)
+					a, err := client.Created(c.CreateApplicationWithResponse(ctx, zone, loadApplication))
+					t.record("create an application", start, err)
 					if err == nil {
 						start = time.Now()
-						t.note("delete an application", start, client.Done(c.DeleteApplicationWithResponse(ctx, zone, a.ID, nil)))
+						t.record("delete an application", start, client.Done(c.DeleteApplicationWithResponse(ctx, zone, a.ID, nil)))
 					}
 				}
 			}
@@ -129,33 +133,34 @@ func drive(ctx context.Context, c *client.ClientWithResponses, callers int, dura
 	return t, ctx.Err()
 }
 
-var newLoad = client.NewApplication{Name: "Load", RegistrationMethod: client.NewApplicationRegistrationMethodManaged}
+var loadApplication = client.NewApplication{Name: "Load", RegistrationMethod: client.NewApplicationRegistrationMethodManaged}
 
+// print prints a table of the latencies, the errors and the memory.
 func (t *tally) print(out io.Writer, duration time.Duration) {
 	fmt.Fprintf(out, "%-24s %9s %9s %9s %9s %9s\n", "", "requests", "per s", "median", "p99", "slowest")
-	var every []time.Duration
-	row := func(what string, took []time.Duration) {
+	var total []time.Duration
+	row := func(operation string, took []time.Duration) {
 		slices.Sort(took)
 		at := func(q float64) time.Duration { return took[int(q*float64(len(took)-1))].Round(10 * time.Microsecond) }
-		fmt.Fprintf(out, "%-24s %9d %9.0f %9v %9v %9v\n", what, len(took), float64(len(took))/duration.Seconds(), at(.5), at(.99), at(1))
+		fmt.Fprintf(out, "%-24s %9d %9.0f %9v %9v %9v\n", operation, len(took), float64(len(took))/duration.Seconds(), at(.5), at(.99), at(1))
 	}
-	for _, what := range []string{"get a zone", "list 50 applications", "change a zone", "create an application", "delete an application"} {
-		if took := t.took[what]; len(took) > 0 {
-			every = append(every, took...)
-			row(what, took)
+	for _, operation := range []string{"get a zone", "list 50 applications", "update a zone", "create an application", "delete an application"} {
+		if took := t.took[operation]; len(took) > 0 {
+			total = append(total, took...)
+			row(operation, took)
 		}
 	}
-	if len(every) > 0 {
-		row("all", every)
+	if len(total) > 0 {
+		row("all", total)
 	}
-	fmt.Fprintf(out, "%d kinds of errors\n", len(t.errors))
-	for what, n := range t.errors {
-		fmt.Fprintf(out, "%9d × %s\n", n, what)
+	fmt.Fprintf(out, "errors: %d distinct\n", len(t.errors))
+	for text, n := range t.errors {
+		fmt.Fprintf(out, "%9d × %s\n", n, text)
 	}
-	fmt.Fprintf(out, "resident memory afterwards, callers included: %s; %d goroutines\n", resident(), runtime.NumGoroutine())
+	fmt.Fprintf(out, "after the load, including the callers: %s resident memory, %d goroutines\n", resident(), runtime.NumGoroutine())
 }
 
-// resident is the memory of this process, as the kernel counts it.
+// resident returns the resident memory of this process, as the kernel reports it.
 func resident() string {
 	text, err := os.ReadFile("/proc/self/status")
 	if err != nil {

@@ -20,26 +20,26 @@ import (
 
 const usage = `caracald is the Caracal Management API.
 
-  caracald dev       serve on a private Postgres and Redis that it starts itself
-  caracald serve     serve on the Postgres and Redis that the settings name
-  caracald migrate   bring the schema up to date, as its owner (CARACAL_MIGRATE_URL)
-  caracald keys      rotate the keys that seal secrets, or verify that all secrets open
-  caracald settings  list the settings, as a Markdown table
-  caracald load      drive a mixed load against a service of its own
+  caracald dev       serve with a private Postgres and Redis, which it starts
+  caracald serve     serve with the Postgres and Redis of the settings
+  caracald migrate   migrate the schema, as its owner (CARACAL_MIGRATE_URL)
+  caracald keys      rotate encryption keys, or verify that all secrets decrypt
+  caracald settings  print the settings as a Markdown table
+  caracald load      run a mixed load test on private servers
 
-Each takes -h. Settings are environment variables; NAME_FILE names a file
-instead.
+Run a command with -h for its flags. Settings are environment variables. To read
+the value of NAME from a file, set NAME_FILE to its path.
 `
 
 func main() {
-	// Ctrl-C and SIGTERM ask for an orderly end; a second one insists.
+	// Ctrl-C and SIGTERM shut down gracefully; the second one ends the program.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	err := run(ctx, os.Args[1:], os.Stdout)
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errUsage):
+	case errors.As(err, new(usageError)):
 		fmt.Fprintf(os.Stderr, "caracald: %v\n\n%s", err, usage)
 		os.Exit(2)
 	default:
@@ -48,11 +48,14 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("no such command")
+// A usageError means that there is no valid command. It is printed with the usage.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("%w: say what to do", errUsage)
+		return usageError("a command is required")
 	}
 	if slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
 		_, err := io.WriteString(out, usage)
@@ -63,18 +66,18 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	command, known := commands[args[0]]
 	if !known {
-		return fmt.Errorf("%w: %s", errUsage, args[0])
+		return usageError(fmt.Sprintf("unknown command %q", args[0]))
 	}
 	return command(ctx, args[1:], out)
 }
 
-// parse reads a command's flags; it takes nothing else.
+// parse parses a command's flags. It fails if there are other arguments.
 func parse(flags *flag.FlagSet, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("%s: what is %q?", flags.Name(), flags.Arg(0))
+		return fmt.Errorf("%s: unexpected argument %q", flags.Name(), flags.Arg(0))
 	}
 	return nil
 }
@@ -87,7 +90,7 @@ func settings(_ context.Context, args []string, out io.Writer) error {
 	return err
 }
 
-// logger writes lines for people in dev mode, and JSON otherwise.
+// logger returns a logger that writes text in dev mode and JSON otherwise.
 func logger(c server.Config, out *os.File) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {

@@ -25,7 +25,7 @@ const (
 	streamKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 )
 
-// The test binary is the program too: what is killed here is a real process.
+// The test binary is also the program, so that tests can kill real processes.
 func TestMain(m *testing.M) {
 	if os.Getenv("CARACALD_TEST_IS_MAIN") != "" {
 		main()
@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	storetest.Main(m)
 }
 
-// program is a caracald with settings of its own and none of ours.
+// program returns a caracald command with only these settings as its environment.
 func program(args []string, settings ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append([]string{"CARACALD_TEST_IS_MAIN=1"}, settings...)
@@ -48,15 +48,15 @@ type replica struct {
 	client *client.ClientWithResponses
 }
 
-// settingsOf a service on a database and Redis of the tests.
+// settingsOf returns the settings of a service on a database and Redis of the tests.
 func settingsOf(db *storetest.DB, redisURL string) []string {
 	return []string{"PORT=0", "HOST=127.0.0.1", "DATABASE_URL=" + db.URL(), "REDIS_URL=" + redisURL,
 		"CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + streamKey, "ZONE_KEK=" + streamKey, "API_V1_RATE_LIMIT_PER_MIN=0", "OUTBOX_BATCH_SIZE=7"}
 }
 
-// startReplica starts a service that ends with the test, and tells heard each
-// line of its log.
-func startReplica(t *testing.T, heard func(level, line string), settings []string) *replica {
+// startReplica starts a service that ends with the test, and calls onLine with
+// each line of its log.
+func startReplica(t *testing.T, onLine func(level, line string), settings []string) *replica {
 	t.Helper()
 	cmd := program([]string{"serve"}, settings...)
 	cmd.Stderr = os.Stderr
@@ -68,22 +68,22 @@ func startReplica(t *testing.T, heard func(level, line string), settings []strin
 		t.Fatal(err)
 	}
 	url := make(chan string, 1)
-	var listening sync.WaitGroup
-	listening.Go(func() {
+	var reader sync.WaitGroup
+	reader.Go(func() {
 		defer close(url)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			var line struct{ Msg, Level, URL string }
-			_ = json.Unmarshal(lines.Bytes(), &line) // what is no line of the log is heard as it is
+			_ = json.Unmarshal(lines.Bytes(), &line) // other output has no level
 			if line.Msg == "serving" {
 				url <- line.URL
 			}
-			heard(line.Level, lines.Text())
+			onLine(line.Level, lines.Text())
 		}
 	})
 	r := &replica{cmd: cmd}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		listening.Wait()
+		reader.Wait()
 		_ = cmd.Wait()
 	})
 	r.client, err = client.NewClientWithResponses(<-url, client.WithRequestEditorFn(func(_ context.Context, req *http.Request) error {
@@ -96,7 +96,7 @@ func startReplica(t *testing.T, heard func(level, line string), settings []strin
 	return r
 }
 
-// kill ends the process with no chance to say goodbye.
+// kill ends the process without a graceful shutdown.
 func (r *replica) kill(t *testing.T) {
 	t.Helper()
 	if err := r.cmd.Process.Kill(); err != nil {
@@ -105,11 +105,11 @@ func (r *replica) kill(t *testing.T) {
 	_ = r.cmd.Wait()
 }
 
-func TestReplicasThatMigrateAtOnceAllFindTheSchema(t *testing.T) {
+func TestConcurrentMigrateAppliesEachMigrationOnce(t *testing.T) {
 	t.Parallel()
 	db := storetest.NewEmpty(t)
 	if out, err := program([]string{"serve"}, "DATABASE_URL="+db.URL(), "REDIS_URL=redis://", "CARACAL_MODE=dev", "ZONE_KEK="+streamKey).CombinedOutput(); err == nil || !strings.Contains(string(out), "caracald migrate") {
-		t.Errorf("without a schema, serve says: %v\n%s", err, out)
+		t.Errorf("serve without a schema: %v\n%s", err, out)
 	}
 	applied := make(chan int, 4)
 	var all sync.WaitGroup
@@ -124,38 +124,41 @@ func TestReplicasThatMigrateAtOnceAllFindTheSchema(t *testing.T) {
 	}
 	all.Wait()
 	close(applied)
-	busy := 0
+	appliers := 0
 	for n := range applied {
 		if n > 0 {
-			busy++
+			appliers++
 		}
 	}
-	if busy != 1 {
-		t.Errorf("%d of them applied something, want 1", busy)
+	if appliers != 1 {
+		t.Errorf("%d processes applied migrations, want 1", appliers)
 	}
 	db.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
 	if out, err := program([]string{"serve"}, "DATABASE_URL="+db.URL(), "REDIS_URL=redis://", "CARACAL_MODE=dev", "ZONE_KEK="+streamKey).CombinedOutput(); err == nil || !strings.Contains(string(out), "newer caracald") {
-		t.Errorf("on a newer schema, serve says: %v\n%s", err, out)
+		t.Errorf("serve on a newer schema: %v\n%s", err, out)
 	}
 }
 
-// Row-level security binds no superuser: whoever serves as one serves without it.
-func TestServeRefusesASuperuser(t *testing.T) {
+// Row-level security does not apply to a superuser.
+func TestServeFailsAsSuperuser(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	url := strings.Replace(db.URL(), "caracal_service", "postgres", 1)
 	out, err := program([]string{"serve"}, "DATABASE_URL="+url, "REDIS_URL=redis://", "CARACAL_MODE=dev", "ZONE_KEK="+streamKey).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "row-level security does not bind the role postgres") {
-		t.Errorf("serve says: %v\n%s", err, out)
+		t.Errorf("serve as superuser: %v\n%s", err, out)
 	}
 }
 
-func TestWhatIsNoCommandIsSaid(t *testing.T) {
+func TestInvalidCommandPrintsUsage(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{nil, {"nix"}} {
-		out, err := program(args).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "no such command") || !strings.Contains(string(out), "caracald serve") {
-			t.Errorf("%v: %v\n%s", args, err, out)
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{{nil, "a command is required"}, {[]string{"nix"}, `unknown command "nix"`}} {
+		out, err := program(tt.args).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), tt.want) || !strings.Contains(string(out), "caracald serve") {
+			t.Errorf("%v: %v\n%s", tt.args, err, out)
 		}
 	}
 	if out, err := program([]string{"-h"}).Output(); err != nil || !strings.Contains(string(out), "caracald serve") {
@@ -163,8 +166,8 @@ func TestWhatIsNoCommandIsSaid(t *testing.T) {
 	}
 }
 
-// Two replicas are killed, again and again, while they are asked for changes
-// that others must hear. Whatever was acknowledged has left, and in order.
+// Two replicas are killed several times while clients make changes that publish
+// events. The events of all acknowledged changes are published, in order.
 func TestKilledReplicasLoseNoEvent(t *testing.T) {
 	t.Parallel()
 	const zones, kills = 3, 6
@@ -181,31 +184,31 @@ func TestKilledReplicasLoseNoEvent(t *testing.T) {
 	var acknowledged sync.Map // session id -> true
 	var load sync.WaitGroup
 	for z := range zones {
-		made, err := pick(0).CreateZoneWithResponse(t.Context(), client.NewZone{Name: "Zone"})
+		created, err := pick(0).CreateZoneWithResponse(t.Context(), client.NewZone{Name: "Zone"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		zone := made.JSON201.ID
+		zone := created.JSON201.ID
 		load.Go(func() {
 			for n := z; ctx.Err() == nil; n++ {
 				application, err := pick(n).CreateApplicationWithResponse(ctx, zone, client.NewApplication{Name: "x", RegistrationMethod: "managed"})
 				if err != nil || application.JSON201 == nil {
-					continue // it was killed under us: nothing was promised
+					continue // the replica was killed: nothing was acknowledged
 				}
 				session := db.ApplicationSession(zone, application.JSON201.ID)
-				gone, err := pick(n+1).DeleteApplicationWithResponse(ctx, zone, application.JSON201.ID, nil)
-				if err == nil && gone.StatusCode() == http.StatusNoContent {
+				deleted, err := pick(n+1).DeleteApplicationWithResponse(ctx, zone, application.JSON201.ID, nil)
+				if err == nil && deleted.StatusCode() == http.StatusNoContent {
 					acknowledged.Store(session, true)
 				}
 			}
 		})
 	}
 	for n := range kills {
-		time.Sleep(time.Duration(50+40*n) * time.Millisecond) // whatever it is doing just then
+		time.Sleep(time.Duration(50+40*n) * time.Millisecond) // at an arbitrary moment
 		replicas[n%2].kill(t)
-		fresh := start()
+		replacement := start()
 		mu.Lock()
-		replicas[n%2] = fresh
+		replicas[n%2] = replacement
 		mu.Unlock()
 	}
 	stop()
@@ -213,11 +216,11 @@ func TestKilledReplicasLoseNoEvent(t *testing.T) {
 	deadline := time.Now().Add(20 * time.Second)
 	for storetest.Value[int](db, "SELECT count(*) FROM outbox WHERE dispatched_at IS NULL") > 0 {
 		if time.Now().After(deadline) {
-			t.Fatal("some events never leave")
+			t.Fatal("some events were not published within 20 s")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	// SIGTERM ends what is left in an orderly way.
+	// SIGTERM shuts the replicas down gracefully.
 	for _, r := range replicas {
 		if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
@@ -238,29 +241,29 @@ func TestKilledReplicasLoseNoEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := map[string][]string{} // zone -> outbox ids, in the order of their first delivery
-	heard := map[string]bool{}
+	received := map[string]bool{}  // sessions
 	for _, e := range entries {
 		zone, id := e.Values["zone_id"].(string), e.Values["outbox_id"].(string)
 		if !slices.Contains(first[zone], id) {
 			first[zone] = append(first[zone], id)
 		}
-		heard[e.Values["session_id"].(string)] = true
+		received[e.Values["session_id"].(string)] = true
 	}
 	lost, count := 0, 0
 	acknowledged.Range(func(session, _ any) bool {
 		count++
-		if !heard[session.(string)] {
+		if !received[session.(string)] {
 			lost++
 		}
 		return true
 	})
 	if lost > 0 || count == 0 {
-		t.Errorf("%d of %d acknowledged events were never heard", lost, count)
+		t.Errorf("%d of %d acknowledged events were not published", lost, count)
 	}
 	for zone, got := range first {
 		want := storetest.Column[string](db, "SELECT id FROM outbox WHERE zone_id = $1 ORDER BY seq", zone)
 		if !slices.Equal(got, want) {
-			t.Errorf("zone %s: %d events were heard in another order than the %d were committed", zone, len(got), len(want))
+			t.Errorf("zone %s: the %d published events are not in the order of the %d committed ones", zone, len(got), len(want))
 		}
 	}
 	t.Logf("%d acknowledged events, %d entries in the stream, %d kills", count, len(entries), kills)

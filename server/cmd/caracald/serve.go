@@ -13,6 +13,7 @@ import (
 	"caracal.run/management/store"
 )
 
+// serve runs the service with the settings of the environment until ctx ends.
 func serve(ctx context.Context, args []string, _ io.Writer) error {
 	if err := parse(flag.NewFlagSet("serve", flag.ContinueOnError), args); err != nil {
 		return err
@@ -29,6 +30,7 @@ func serve(ctx context.Context, args []string, _ io.Writer) error {
 	return server.Run(ctx, config, log)
 }
 
+// migrate applies the migrations that the database lacks.
 func migrate(ctx context.Context, args []string, out io.Writer) error {
 	if err := parse(flag.NewFlagSet("migrate", flag.ContinueOnError), args); err != nil {
 		return err
@@ -42,7 +44,7 @@ func migrate(ctx context.Context, args []string, out io.Writer) error {
 		url = strings.TrimSpace(string(text))
 	}
 	if url == "" {
-		return fmt.Errorf("set CARACAL_MIGRATE_URL to the database, in the role that is to own the schema")
+		return fmt.Errorf("CARACAL_MIGRATE_URL must be set to the URL of the database, with the role that owns the schema")
 	}
 	applied := 0
 	err := store.Migrate(ctx, url, func(name string) {
