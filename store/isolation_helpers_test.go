@@ -13,8 +13,8 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// asService runs f as the service's role, in a transaction that sees a zone, or
-// with "" one that never said which.
+// asService runs f as the service role in a transaction scoped to a zone, or to none
+// if zone is "", and rolls it back.
 func asService(t *testing.T, db *storetest.DB, zone string, f func(context.Context, pgx.Tx)) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), db.URL())
@@ -35,7 +35,7 @@ func asService(t *testing.T, db *storetest.DB, zone string, f func(context.Conte
 	f(t.Context(), tx)
 }
 
-// twoZones have a row in every table there is.
+// twoZones inserts the zones "one" and "two", each with a row in every table.
 func twoZones(db *storetest.DB) {
 	for _, zone := range []string{"one", "two"} {
 		db.Exec("INSERT INTO zones (id, name, slug, reserved) VALUES ($1, 'Zone', $1, false)", zone)
@@ -53,11 +53,12 @@ func twoZones(db *storetest.DB) {
 	}
 }
 
+// tables returns the names of all tables.
 func tables(db *storetest.DB) []string {
 	return storetest.Column[string](db, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'goose_db_version' ORDER BY 1")
 }
 
-// zoneColumn is the column that says to which zone a row belongs.
+// zoneColumn returns the column that contains the id of a row's zone.
 func zoneColumn(table string) string {
 	if table == "zones" {
 		return "id"
@@ -65,7 +66,7 @@ func zoneColumn(table string) string {
 	return "zone_id"
 }
 
-// rowsOf is all that belongs to a zone, in every table there is.
+// rowsOf returns the text of all rows of a zone, in every table.
 func rowsOf(db *storetest.DB, zone string) string {
 	var all strings.Builder
 	for _, table := range tables(db) {
@@ -75,12 +76,14 @@ func rowsOf(db *storetest.DB, zone string) string {
 	return all.String()
 }
 
+// columns returns the columns of a table that can be written.
 func columns(db *storetest.DB, table string) []string {
 	return storetest.Column[string](db, "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity = '' ORDER BY attnum", table)
 }
 
-// attempt runs one statement in a transaction of its own, which it does not
-// undo: an attack that succeeds is to be seen.
+// attempt runs one statement in its own transaction and commits it, so that the
+// effect of a successful attack is visible. It returns the number of rows, or the
+// SQLSTATE and message of the error.
 func attempt(t *testing.T, conn *pgx.Conn, zone *string, sql string, args ...any) (rows int64, errCode string) {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
@@ -107,11 +110,12 @@ func attempt(t *testing.T, conn *pgx.Conn, zone *string, sql string, args ...any
 	return tag.RowsAffected(), ""
 }
 
-// closed says whether a refusal came from what the first migration promised, and
-// not from some constraint that happened to be in the way.
-func closed(errCode string) bool { return strings.HasPrefix(errCode, "42501 ") }
+// isDenied reports whether an error comes from privileges or row-level security
+// (insufficient_privilege), and not from another constraint.
+func isDenied(errCode string) bool { return strings.HasPrefix(errCode, "42501 ") }
 
-// serviceConn is one connection of the service's role, for a whole attack.
+// serviceConn returns a connection of the service role. It is closed when the test
+// ends.
 func serviceConn(t *testing.T, db *storetest.DB) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), db.URL())
@@ -122,6 +126,7 @@ func serviceConn(t *testing.T, db *storetest.DB) *pgx.Conn {
 	return conn
 }
 
+// primaryKey returns the columns of a table's primary key.
 func primaryKey(db *storetest.DB, table string) string {
 	return strings.Join(storetest.Column[string](db, `SELECT a.attname::text FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
 		WHERE i.indrelid = $1::regclass AND i.indisprimary ORDER BY array_position(i.indkey::int2[], a.attnum)`, table), ", ")

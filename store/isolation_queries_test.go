@@ -22,11 +22,10 @@ import (
 var (
 	zonePredicate = regexp.MustCompile(`(?:\w+\.)?zone_id = (\$\d+)`)
 	firstTable    = regexp.MustCompile(`(?:FROM|INTO|UPDATE) (\w+)`)
-	word          = regexp.MustCompile(`([a-z0-9])([A-Z])`)
+	wordBoundary  = regexp.MustCompile(`([a-z0-9])([A-Z])`)
 )
 
-// parameterNames are the names of the generated queries' parameters, in the
-// order of their numbers.
+// parameterNames returns the names of each generated query's parameters, in order.
 func parameterNames(t *testing.T) map[string][]string {
 	t.Helper()
 	files, err := filepath.Glob("../gen/db/*.sql.go")
@@ -65,11 +64,11 @@ func parameterNames(t *testing.T) map[string][]string {
 	return all
 }
 
-// ofZoneTwo is a value for a parameter, as SQL: what zone two has there, or what
-// lets most rows pass.
+// ofZoneTwo returns an SQL literal for a parameter: a value that zone two has in
+// the column of that name, or one that selects as many rows as possible.
 func ofZoneTwo(db *storetest.DB, table, name, kind string, ids []string) string {
 	quoted := func(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
-	column := strings.ToLower(word.ReplaceAllString(name, "${1}_${2}"))
+	column := strings.ToLower(wordBoundary.ReplaceAllString(name, "${1}_${2}"))
 	switch {
 	case column == "fields": // of events, each an object
 		return quoted("{" + strings.TrimSuffix(strings.Repeat(`"{}",`, len(ids)), ",") + "}")
@@ -88,18 +87,18 @@ func ofZoneTwo(db *storetest.DB, table, name, kind string, ids []string) string 
 	case column == "row_limit" || column == "number" && table != "data_keys":
 		return "100"
 	}
-	there := func(table, column string) (value string, found bool) {
+	valueIn := func(table, column string) (value string, found bool) {
 		if !slices.Contains(tables(db), table) || !slices.Contains(columns(db, table), column) {
 			return "", false
 		}
 		values := storetest.Column[string](db, "SELECT "+column+"::text FROM "+table+" WHERE "+zoneColumn(table)+" = 'two' AND "+column+" IS NOT NULL ORDER BY 1")
 		return strings.Join(values[:min(1, len(values))], ""), len(values) > 0
 	}
-	if value, found := there(table, column); found {
+	if value, found := valueIn(table, column); found {
 		return quoted(value)
 	}
-	if other, is := strings.CutSuffix(column, "_id"); is {
-		if value, found := there(other+"s", "id"); found {
+	if other, ok := strings.CutSuffix(column, "_id"); ok {
+		if value, found := valueIn(other+"s", "id"); found {
 			return quoted(value)
 		}
 	}
@@ -116,9 +115,9 @@ func ofZoneTwo(db *storetest.DB, table, name, kind string, ids []string) string 
 	return "1"
 }
 
-// A query that forgets its zone still reaches no other: row-level security
-// relies on no predicate of ours. Each generated query runs with what belongs to
-// zone two, without its predicate on the zone, by who may see zone one.
+// Row-level security does not rely on the predicates of the queries. Each generated
+// query runs without its predicate on the zone and with values of zone two, on a
+// connection that is scoped to zone one: it must not access zone two.
 func TestQueriesWithoutZonePredicateReachNoOtherZone(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
@@ -127,7 +126,7 @@ func TestQueriesWithoutZonePredicateReachNoOtherZone(t *testing.T) {
 		db.DeadLetter(zone)
 		db.DCRApplications(zone, 1)
 		db.Exec("UPDATE providers SET secret_config = 'x', secret_config_keys = '{api_key}', data_key = 1 WHERE zone_id = $1", zone)
-		db.Exec("INSERT INTO data_keys (zone_id, number, wrapped_by, wrapped, retired_at) VALUES ($1, 9, 'nobody', 'x', now())", zone)
+		db.Exec("INSERT INTO data_keys (zone_id, number, wrapped_by, wrapped, retired_at) VALUES ($1, 9, 'kek', 'x', now())", zone)
 	}
 	service := serviceConn(t, db)
 	owner, err := pgx.Connect(t.Context(), db.OwnerURL())
@@ -138,16 +137,16 @@ func TestQueriesWithoutZonePredicateReachNoOtherZone(t *testing.T) {
 	var allOfTwo, ids []string
 	for _, table := range tables(db) {
 		allOfTwo = append(allOfTwo, "SELECT '"+table+"' || to_jsonb(t)::text FROM "+table+" AS t WHERE "+zoneColumn(table)+" = 'two'")
-		if slices.Contains(columns(db, table), "id") && table != "audit_entries" { // of which both zones have the same
+		if slices.Contains(columns(db, table), "id") && table != "audit_entries" { // its id is the same in both zones
 			ids = append(ids, storetest.Column[string](db, "SELECT id FROM "+table+" WHERE "+zoneColumn(table)+" = 'two'")...)
 		}
 	}
 	two := strings.Join(allOfTwo, " UNION ALL ") + " ORDER BY 1"
 	before := strings.Join(storetest.Column[string](db, two), "\n")
 
-	// run says how many rows a statement touches or shows, what it shows, and
-	// what zone two is then. Nothing of it stays.
-	run := func(conn *pgx.Conn, zone, name, execute string) (rows int64, auditFields, after, errCode string) {
+	// run executes a statement and rolls it back. It returns the number of rows that
+	// the statement affects or returns, their values, and the rows of zone two after it.
+	run := func(conn *pgx.Conn, zone, name, execute string) (rows int64, output, after, errCode string) {
 		tx, err := conn.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -166,7 +165,7 @@ func TestQueriesWithoutZonePredicateReachNoOtherZone(t *testing.T) {
 		}
 		for _, row := range results[0].Rows {
 			for _, value := range row {
-				auditFields += string(value) + "\n"
+				output += string(value) + "\n"
 			}
 		}
 		if _, err := tx.Exec(t.Context(), "SELECT set_config('caracal.zone_id', '*', true)"); err != nil {
@@ -180,16 +179,16 @@ func TestQueriesWithoutZonePredicateReachNoOtherZone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return results[0].CommandTag.RowsAffected(), auditFields, strings.Join(all, "\n"), ""
+		return results[0].CommandTag.RowsAffected(), output, strings.Join(all, "\n"), ""
 	}
 
 	all, parameters := statements(t), parameterNames(t)
-	forgot, reached := 0, 0
-	var refused, kept []string
+	stripped, reached := 0, 0
+	var denied, unaffected []string
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		sql := zonePredicate.ReplaceAllString(all[name], "$1::text IS NOT NULL") // always: no zone is null
+		sql := zonePredicate.ReplaceAllString(all[name], "$1::text IS NOT NULL") // always true
 		if sql != all[name] {
-			forgot++
+			stripped++
 		}
 		var description *pgconn.StatementDescription
 		for _, conn := range []*pgx.Conn{owner, service} {
@@ -213,31 +212,31 @@ func TestQueriesWithoutZonePredicateReachNoOtherZone(t *testing.T) {
 		if len(values) > 0 {
 			execute += "(" + strings.Join(values, ", ") + ")"
 		}
-		rows, auditFields, after, errCode := run(service, "one", name, execute)
+		rows, output, after, errCode := run(service, "one", name, execute)
 		if after != before {
-			t.Errorf("%s changes zone two: it was\n%s\nand is\n%s\n%s", name, before, after, execute)
+			t.Errorf("%s changes zone two from\n%s\nto\n%s\n%s", name, before, after, execute)
 		}
-		for value := range strings.Lines(auditFields) {
+		for value := range strings.Lines(output) {
 			if slices.Contains(ids, strings.TrimSpace(value)) {
-				t.Errorf("%s shows %q of zone two\n%s", name, value, execute)
+				t.Errorf("%s returns %q of zone two\n%s", name, value, execute)
 			}
 		}
 		if errCode != "" {
-			refused = append(refused, name)
+			denied = append(denied, name)
 		}
-		if errCode != "" && !closed(errCode) {
-			t.Errorf("%s is refused for another reason: %s\n%s", name, errCode, execute)
+		if errCode != "" && !isDenied(errCode) {
+			t.Errorf("%s fails for another reason: %s\n%s", name, errCode, execute)
 		}
-		// Whoever sees all zones reaches more: it is row-level security that makes the difference.
+		// The same statement scoped to all zones accesses more: row-level security makes the difference.
 		more, seen, changed, _ := run(owner, store.AllZones, name, execute)
-		if more > rows || seen != auditFields || changed != before {
+		if more > rows || seen != output || changed != before {
 			reached++
 		} else if sql != all[name] {
-			kept = append(kept, name)
+			unaffected = append(unaffected, name)
 		}
 	}
-	t.Logf("%d statements ran, %d of them without their zone; %d reach zone two for who sees all; refused: %v; no different: %v", len(all), forgot, reached, refused, kept)
-	if forgot < 40 || reached < 50 {
-		t.Errorf("only %d statements lost their zone, and %d would have reached zone two", forgot, reached)
+	t.Logf("ran %d statements, %d without their zone predicate; %d access zone two when scoped to all zones; denied: %v; without a difference: %v", len(all), stripped, reached, denied, unaffected)
+	if stripped < 40 || reached < 50 {
+		t.Errorf("only %d statements had a zone predicate, and only %d access zone two when scoped to all zones", stripped, reached)
 	}
 }

@@ -22,7 +22,7 @@ func TestReplaceDataKeysKeepsEverySecret(t *testing.T) {
 	t.Parallel()
 	const providers, grants = 105, 102
 	d := storetest.New(t)
-	s := sealing(t, d, kek1)
+	s := openStore(t, d, kek1)
 	zone, other, archived := newZone(t, s).ID, newZone(t, s).ID, newZone(t, s).ID
 	key := dataKey(t, s, zone)
 	for n := range providers {
@@ -52,18 +52,18 @@ func TestReplaceDataKeysKeepsEverySecret(t *testing.T) {
 		return s.ReplaceDataKeys(ctx, c, 24*time.Hour, progress)
 	}, 2)
 	if current(zone) != 2 || current(archived) != 2 || current(other) != 1 {
-		t.Errorf("the data keys are %d, %d and %d, want 2, 2 and 1", current(zone), current(archived), current(other))
+		t.Errorf("current data keys %d, %d and %d, want 2, 2 and 1", current(zone), current(archived), current(other))
 	}
 	if !maps.Equal(opened(t, d, keysOf(t, kek1)), before) {
-		t.Error("before anything is resealed, not all opens")
+		t.Error("after the replacement, not every secret opens")
 	}
 	asService(t, d, zone, func(ctx context.Context, tx pgx.Tx) {
 		if _, err := tx.Exec(ctx, "DELETE FROM data_keys WHERE number = 1"); err == nil || !strings.Contains(err.Error(), "SQLSTATE 23503") {
-			t.Errorf("a key that is needed was deleted: %v", err)
+			t.Errorf("a key in use was deleted: %v", err)
 		}
 	})
 
-	// One zone after the other, providers first, in batches.
+	// Zones in the order of their ids, providers first, in batches.
 	version := storetest.Value[int](d, "SELECT sum(version) FROM providers")
 	want := []int{100, 105, 205, 207, 208}
 	if archived < zone {
@@ -71,72 +71,72 @@ func TestReplaceDataKeysKeepsEverySecret(t *testing.T) {
 	}
 	run(t, s.Reseal, want...)
 	if !maps.Equal(opened(t, d, keysOf(t, kek1)), before) {
-		t.Error("after everything is resealed, not all opens")
+		t.Error("after resealing, not every secret opens")
 	}
 	if n := storetest.Value[int](d, "SELECT count(*) FROM (SELECT data_key FROM providers UNION ALL SELECT data_key FROM provider_grants) AS x WHERE data_key = 1"); n != 0 {
 		t.Errorf("%d rows are sealed with the old key", n)
 	}
 	if now := storetest.Value[int](d, "SELECT sum(version) FROM providers"); now != version {
-		t.Error("what nobody changed has another version")
+		t.Error("resealing changed the version of a provider")
 	}
 	if storetest.Value[bool](d, "SELECT data_key IS NOT NULL OR secret_config IS NOT NULL FROM providers WHERE id = $1", fixture) {
-		t.Error("who had no secret has one")
+		t.Error("a provider without secrets has one")
 	}
 
 	if got := numbers(); !slices.Equal(got, []string{"1 of 3", "2 of 2"}) {
-		t.Errorf("just retired: the data keys are %q", got)
+		t.Errorf("just retired: data keys %q", got)
 	}
 	d.Exec("UPDATE data_keys SET retired_at = now() - interval '4 minutes 50 seconds' WHERE retired_at IS NOT NULL")
 	run(t, s.Reseal)
 	if got := numbers(); !slices.Equal(got, []string{"1 of 3", "2 of 2"}) {
-		t.Errorf("retired less than a request ago: the data keys are %q", got)
+		t.Errorf("retired recently: data keys %q", got)
 	}
 	d.Exec("UPDATE data_keys SET retired_at = now() - interval '5 minutes 10 seconds' WHERE retired_at IS NOT NULL")
 	run(t, s.Reseal)
 	if got := numbers(); !slices.Equal(got, []string{"1 of 1", "2 of 2"}) {
-		t.Errorf("retired long ago: the data keys are %q", got)
+		t.Errorf("retired long ago: data keys %q", got)
 	}
-	trail := storetest.Column[string](d, "SELECT entity_id || substring(payload FROM '.changed_fields.*') FROM audit_entries WHERE entity_type = 'data-keys' AND zone_id = $1 ORDER BY occurred_at, entity_id", zone)
-	made := fmt.Sprintf(`"changed_fields":["wrapped_by"],"changes":{"wrapped_by":{"from":null,"to":%q}}}`, keysOf(t, kek1).Current())
-	if !slices.Equal(trail, []string{"1" + made, "2" + made, `1"changed_fields":[]}`}) {
-		t.Errorf("the trail says %q", trail)
+	entries := storetest.Column[string](d, "SELECT entity_id || substring(payload FROM '.changed_fields.*') FROM audit_entries WHERE entity_type = 'data-keys' AND zone_id = $1 ORDER BY occurred_at, entity_id", zone)
+	created := fmt.Sprintf(`"changed_fields":["wrapped_by"],"changes":{"wrapped_by":{"from":null,"to":%q}}}`, keysOf(t, kek1).Current())
+	if !slices.Equal(entries, []string{"1" + created, "2" + created, `1"changed_fields":[]}`}) {
+		t.Errorf("audit entries %q", entries)
 	}
-	var last steps
-	if err := s.VerifySecrets(t.Context(), cause, last.add); err != nil || last[len(last)-1] != len(before) {
-		t.Errorf("%v opened, %v", last, err)
+	var progress steps
+	if err := s.VerifySecrets(t.Context(), cause, progress.add); err != nil || progress[len(progress)-1] != len(before) {
+		t.Errorf("opened %v, want %d: %v", progress, len(before), err)
 	}
 }
 
-// A request asks for the data key before its transaction, and may be slow.
+// A slow request can seal with a data key that was retired after the request read it.
 func TestResealFindsSecretsSealedWithRetiredKey(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
-	s := sealing(t, d, kek1)
+	s := openStore(t, d, kek1)
 	zone := newZone(t, s).ID
 	early := dataKey(t, s, zone)
 	run(t, replace(s), 1)
 	run(t, s.Reseal)
 	id := addProvider(t, s, zone, early, "late")
-	place := seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
-	if got := opened(t, d, keysOf(t, kek1)); got[place] != "provider://late" {
-		t.Errorf("it opens as %q", got)
+	location := seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
+	if got := opened(t, d, keysOf(t, kek1)); got[location] != "provider://late" {
+		t.Errorf("secrets: %q", got)
 	}
 	d.Exec("UPDATE data_keys SET retired_at = now() - interval '1 hour' WHERE retired_at IS NOT NULL")
 	run(t, s.Reseal, 1)
-	if got := opened(t, d, keysOf(t, kek1)); got[place] != "provider://late" {
-		t.Errorf("resealed, it opens as %q", got)
+	if got := opened(t, d, keysOf(t, kek1)); got[location] != "provider://late" {
+		t.Errorf("secrets after resealing: %q", got)
 	}
 	if n := storetest.Column[int](d, "SELECT number FROM data_keys"); !slices.Equal(n, []int{2}) {
-		t.Errorf("the data keys are %v", n)
+		t.Errorf("data keys %v, want 2", n)
 	}
 	run(t, s.Reseal)
 }
 
-// A change of something else carries over what is sealed, whichever key seals it.
+// Resealing waits for a concurrent update of the provider and keeps its new secret.
 func TestResealDuringProviderUpdate(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
-	s := sealing(t, d, kek1)
+	s := openStore(t, d, kek1)
 	zone := newZone(t, s).ID
 	early := dataKey(t, s, zone)
 	id := addProvider(t, s, zone, early, "p")
@@ -144,7 +144,7 @@ func TestResealDuringProviderUpdate(t *testing.T) {
 	var reseal sync.WaitGroup
 	err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
 		if _, err := tx.UpdateProvider(t.Context(), zone, id, store.Precondition{}, early, store.ProviderPatch{Configure: func(c store.ProviderConfig) (store.ProviderConfig, error) {
-			c.Secrets = seal.Plaintext("changed meanwhile")
+			c.Secrets = seal.Plaintext("changed")
 			return c, nil
 		}}); err != nil {
 			return err
@@ -154,7 +154,7 @@ func TestResealDuringProviderUpdate(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		for !somebodyWaits(d) {
+		for !lockAwaited(d) {
 			if err := t.Context().Err(); err != nil {
 				return err
 			}
@@ -165,23 +165,23 @@ func TestResealDuringProviderUpdate(t *testing.T) {
 		t.Fatal(err)
 	}
 	reseal.Wait()
-	place := seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
-	if got := opened(t, d, keysOf(t, kek1)); got[place] != "changed meanwhile" {
-		t.Errorf("it opens as %q", got)
+	location := seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
+	if got := opened(t, d, keysOf(t, kek1)); got[location] != "changed" {
+		t.Errorf("secrets: %q", got)
 	}
 	if n := storetest.Value[int](d, "SELECT data_key FROM providers WHERE id = $1", id); n != 2 {
-		t.Errorf("it is sealed with data key %d, want 2", n)
+		t.Errorf("sealed with data key %d, want 2", n)
 	}
 }
 
 func TestConcurrentRotations(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
-	addZones(t, d, sealing(t, d, kek1), "zone-", 120)
+	addZones(t, d, openStore(t, d, kek1), "zone-", 120)
 	before := opened(t, d, keysOf(t, kek1))
 	var all sync.WaitGroup
 	for range 3 {
-		s := sealing(t, d, kek2, kek1)
+		s := openStore(t, d, kek2, kek1)
 		all.Go(func() {
 			for _, r := range []rotation{s.RewrapDataKeys, replace(s), s.Reseal} {
 				if err := r(t.Context(), cause, func(int) {}); err != nil {
@@ -191,27 +191,27 @@ func TestConcurrentRotations(t *testing.T) {
 		})
 	}
 	all.Wait()
-	run(t, sealing(t, d, kek2, kek1).RewrapDataKeys)
+	run(t, openStore(t, d, kek2, kek1).RewrapDataKeys)
 	if !maps.Equal(opened(t, d, keysOf(t, kek2)), before) {
-		t.Error("not all opens with the new key")
+		t.Error("not every secret opens with the new key")
 	}
 	if n := storetest.Value[int](d, "SELECT count(*) FROM data_keys WHERE retired_at IS NULL"); n != 120 {
-		t.Errorf("%d data keys are current", n)
+		t.Errorf("%d current data keys, want 120", n)
 	}
 }
 
 func TestRotationSkipsZonesThatDoNotDecrypt(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
-	addZones(t, d, sealing(t, d, kek1), "zone-", 6)
-	s := sealing(t, d, kek2, kek1)
+	addZones(t, d, openStore(t, d, kek1), "zone-", 6)
+	s := openStore(t, d, kek2, kek1)
 	zones := storetest.Column[string](d, "SELECT zone_id FROM data_keys ORDER BY zone_id")
 	const broken = "\\x010203"
 	d.Exec("UPDATE data_keys SET wrapped = $2 WHERE zone_id = $1", zones[1], []byte(broken))
 	d.Exec("UPDATE providers SET secret_config = $2 WHERE zone_id = $1", zones[3], []byte(broken))
 	ignore := func(int) {}
 	if err := s.RewrapDataKeys(t.Context(), store.Cause{Actor: store.System}, ignore); !errors.Is(err, seal.ErrDecrypt) || !strings.Contains(err.Error(), zones[1]) {
-		t.Errorf("the rewrap says %v", err)
+		t.Errorf("RewrapDataKeys returned %v", err)
 	}
 	if err := replace(s)(t.Context(), store.Cause{Actor: store.System}, ignore); err != nil {
 		t.Error(err)
@@ -219,14 +219,14 @@ func TestRotationSkipsZonesThatDoNotDecrypt(t *testing.T) {
 	err := s.Reseal(t.Context(), store.Cause{Actor: store.System}, ignore)
 	for _, zone := range []string{zones[1], zones[3]} {
 		if !errors.Is(err, seal.ErrDecrypt) || !strings.Contains(err.Error(), zone) {
-			t.Errorf("of zone %s the resealing says %v", zone, err)
+			t.Errorf("Reseal returned %v, want an error for zone %s", err, zone)
 		}
 	}
 	old := keysOf(t, kek1).Current()
 	if left := storetest.Column[string](d, "SELECT DISTINCT zone_id FROM data_keys WHERE wrapped_by = $1", old); !slices.Equal(left, zones[1:2]) {
-		t.Errorf("the old key still wraps those of %v", left)
+		t.Errorf("the old key wraps data keys of %v, want only %v", left, zones[1:2])
 	}
 	if left := storetest.Column[string](d, "SELECT DISTINCT zone_id FROM providers WHERE data_key = 1 ORDER BY 1"); !slices.Equal(left, []string{zones[1], zones[3]}) {
-		t.Errorf("the first data key still seals in %v", left)
+		t.Errorf("the first data key seals secrets in %v, want only %v and %v", left, zones[1], zones[3])
 	}
 }
