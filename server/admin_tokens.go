@@ -11,7 +11,7 @@ import (
 	"caracal.run/management/store"
 )
 
-// CreateAdminToken answers POST /v1/admin-tokens.
+// CreateAdminToken handles POST /v1/admin-tokens.
 func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenRequestObject) (api.CreateAdminTokenResponseObject, error) {
 	if err := authorizeTokenManagement(ctx); err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenR
 	}, nil
 }
 
-// ListAdminTokens answers GET /v1/admin-tokens.
+// ListAdminTokens handles GET /v1/admin-tokens.
 func (s *Server) ListAdminTokens(ctx context.Context, req api.ListAdminTokensRequestObject) (api.ListAdminTokensResponseObject, error) {
 	if err := authorizeTokenManagement(ctx); err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (s *Server) ListAdminTokens(ctx context.Context, req api.ListAdminTokensReq
 	return api.ListAdminTokens200JSONResponse{Body: mapSlice(tokens, toAdminToken), Headers: api.ListAdminTokens200ResponseHeaders{Link: link}}, nil
 }
 
-// DeleteAdminToken answers DELETE /v1/admin-tokens/{id}.
+// DeleteAdminToken handles DELETE /v1/admin-tokens/{id}.
 func (s *Server) DeleteAdminToken(ctx context.Context, req api.DeleteAdminTokenRequestObject) (api.DeleteAdminTokenResponseObject, error) {
 	if err := authorizeTokenManagement(ctx); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (s *Server) DeleteAdminToken(ctx context.Context, req api.DeleteAdminTokenR
 	if err != nil {
 		return nil, err
 	}
-	s.verifier.InvalidateCache() // here at once; the other replicas hear of it
+	s.verifier.InvalidateCache() // other replicas are notified
 	return api.DeleteAdminToken204Response{}, nil
 }
 
@@ -84,8 +84,8 @@ func toAdminToken(t db.AdminToken) api.AdminToken {
 	}
 }
 
-// authorizeTokenManagement refuses a token that was derived from the bootstrap token:
-// whoever holds the Console must not make itself a key that outlives it.
+// authorizeTokenManagement rejects tokens that are derived from the bootstrap token:
+// the Console must not be able to create a token that outlives its own.
 func authorizeTokenManagement(ctx context.Context) error {
 	if middleware.RequestInfoFrom(ctx).Token.Derived() {
 		return code.AdminTokenManagementForbiddenForDerivedToken

@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	registrationsPerSecond     = 10   // of one token in one zone
-	defaultRegistrationSeconds = 3600 // seconds that a registered application lives, unless it says
+	registrationsPerSecond     = 10   // per zone and token
+	defaultRegistrationSeconds = 3600 // lifetime of a registered application by default
 )
 
-// ListApplications answers GET /v1/zones/{zoneId}/applications.
+// ListApplications handles GET /v1/zones/{zoneId}/applications.
 func (s *Server) ListApplications(ctx context.Context, req api.ListApplicationsRequestObject) (api.ListApplicationsResponseObject, error) {
 	list := "applications of " + req.ZoneID
 	page, err := parsePage(req.Params.Cursor, req.Params.Limit, list)
@@ -35,7 +35,7 @@ func (s *Server) ListApplications(ctx context.Context, req api.ListApplicationsR
 	return api.ListApplications200JSONResponse{Body: body, Headers: api.ListApplications200ResponseHeaders{Link: link}}, nil
 }
 
-// CreateApplication answers POST /v1/zones/{zoneId}/applications.
+// CreateApplication handles POST /v1/zones/{zoneId}/applications.
 func (s *Server) CreateApplication(ctx context.Context, req api.CreateApplicationRequestObject) (api.CreateApplicationResponseObject, error) {
 	var a db.Application
 	var secret string
@@ -51,7 +51,7 @@ func (s *Server) CreateApplication(ctx context.Context, req api.CreateApplicatio
 	}, nil
 }
 
-// RegisterApplication answers POST /v1/zones/{zoneId}/applications/dcr.
+// RegisterApplication handles POST /v1/zones/{zoneId}/applications/dcr.
 func (s *Server) RegisterApplication(ctx context.Context, req api.RegisterApplicationRequestObject) (api.RegisterApplicationResponseObject, error) {
 	cause := cause(ctx)
 	if !s.limits.registrations.Allow(req.ZoneID + ":" + cause.Actor.ID) {
@@ -72,7 +72,7 @@ func (s *Server) RegisterApplication(ctx context.Context, req api.RegisterApplic
 	}, nil
 }
 
-// GetApplication answers GET /v1/zones/{zoneId}/applications/{id}.
+// GetApplication handles GET /v1/zones/{zoneId}/applications/{id}.
 func (s *Server) GetApplication(ctx context.Context, req api.GetApplicationRequestObject) (api.GetApplicationResponseObject, error) {
 	a, err := s.storeFor(ctx).Application(ctx, req.ZoneID, req.ID)
 	if err != nil {
@@ -81,11 +81,11 @@ func (s *Server) GetApplication(ctx context.Context, req api.GetApplicationReque
 	return api.GetApplication200JSONResponse{Body: toApplication(a, cause(ctx).Actor.Global()), Headers: api.GetApplication200ResponseHeaders{ETag: etag(a.Version)}}, nil
 }
 
-// UpdateApplication answers PATCH /v1/zones/{zoneId}/applications/{id}.
+// UpdateApplication handles PATCH /v1/zones/{zoneId}/applications/{id}.
 func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicationRequestObject) (api.UpdateApplicationResponseObject, error) {
 	patch := store.ApplicationPatch{Name: req.Body.Name, Traits: valueOr(req.Body.Traits, nil)}
 	if secret := req.Body.ClientSecret; secret != nil {
-		// Nobody makes us hash for an application that there is not.
+		// Check existence first, so that callers cannot trigger Argon2 for unknown ids.
 		if _, err := s.storeFor(ctx).Application(ctx, req.ZoneID, req.ID); err != nil {
 			return nil, err
 		}
@@ -106,7 +106,7 @@ func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicatio
 	return api.UpdateApplication200JSONResponse{Body: toApplication(a, cause(ctx).Actor.Global()), Headers: api.UpdateApplication200ResponseHeaders{ETag: etag(a.Version)}}, nil
 }
 
-// DeleteApplication answers DELETE /v1/zones/{zoneId}/applications/{id}.
+// DeleteApplication handles DELETE /v1/zones/{zoneId}/applications/{id}.
 func (s *Server) DeleteApplication(ctx context.Context, req api.DeleteApplicationRequestObject) (api.DeleteApplicationResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
 		return tx.DeleteApplication(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))

@@ -10,7 +10,7 @@ import (
 	"caracal.run/management/store"
 )
 
-// ListDeadLetters answers GET /v1/dead-letters.
+// ListDeadLetters handles GET /v1/dead-letters.
 func (s *Server) ListDeadLetters(ctx context.Context, req api.ListDeadLettersRequestObject) (api.ListDeadLettersResponseObject, error) {
 	page, err := parsePage(req.Params.Cursor, req.Params.Limit, "dead-letters")
 	if err != nil {
@@ -24,7 +24,7 @@ func (s *Server) ListDeadLetters(ctx context.Context, req api.ListDeadLettersReq
 	return api.ListDeadLetters200JSONResponse{Body: mapSlice(letters, toDeadLetter), Headers: api.ListDeadLetters200ResponseHeaders{Link: link}}, nil
 }
 
-// RearmDeadLetter answers POST /v1/dead-letters/{id}/rearm.
+// RearmDeadLetter handles POST /v1/dead-letters/{id}/rearm.
 func (s *Server) RearmDeadLetter(ctx context.Context, req api.RearmDeadLetterRequestObject) (api.RearmDeadLetterResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.RearmDeadLetter(ctx, req.ID) })
 	if err != nil {
@@ -33,7 +33,7 @@ func (s *Server) RearmDeadLetter(ctx context.Context, req api.RearmDeadLetterReq
 	return api.RearmDeadLetter204Response{}, nil
 }
 
-// DiscardDeadLetter answers DELETE /v1/dead-letters/{id}.
+// DiscardDeadLetter handles DELETE /v1/dead-letters/{id}.
 func (s *Server) DiscardDeadLetter(ctx context.Context, req api.DiscardDeadLetterRequestObject) (api.DiscardDeadLetterResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DiscardDeadLetter(ctx, req.ID) })
 	if err != nil {
@@ -44,7 +44,7 @@ func (s *Server) DiscardDeadLetter(ctx context.Context, req api.DiscardDeadLette
 
 func toDeadLetter(e db.Outbox) api.DeadLetter {
 	fields := map[string]string{}
-	_ = json.Unmarshal(e.Fields, &fields) // the store wrote it as an object of strings
+	_ = json.Unmarshal(e.Fields, &fields) // the store writes an object of strings
 	return api.DeadLetter{
 		ID: e.ID, ZoneID: e.ZoneID, Stream: e.Stream, Fields: fields, RequestID: e.RequestID,
 		Attempts: e.Attempts, LastError: valueOr(e.LastError, ""),

@@ -104,7 +104,7 @@ func TestTestProvider(t *testing.T) {
 	upstream := newTokenServer(t)
 	a := servertest.WithEgress(t, upstream.options())
 	zone := a.Zone().ID
-	const answered = "The token endpoint answered."
+	const answered = "The token endpoint responded."
 	for _, tt := range []struct {
 		name       string
 		host, path string

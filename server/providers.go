@@ -16,7 +16,7 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-// ListProviders answers GET /v1/zones/{zoneId}/providers.
+// ListProviders handles GET /v1/zones/{zoneId}/providers.
 func (s *Server) ListProviders(ctx context.Context, req api.ListProvidersRequestObject) (api.ListProvidersResponseObject, error) {
 	list := "providers of " + req.ZoneID
 	page, err := parsePage(req.Params.Cursor, req.Params.Limit, list)
@@ -31,7 +31,7 @@ func (s *Server) ListProviders(ctx context.Context, req api.ListProvidersRequest
 	return api.ListProviders200JSONResponse{Body: mapSlice(providers, toListedProvider), Headers: api.ListProviders200ResponseHeaders{Link: link}}, nil
 }
 
-// CreateProvider answers POST /v1/zones/{zoneId}/providers.
+// CreateProvider handles POST /v1/zones/{zoneId}/providers.
 func (s *Server) CreateProvider(ctx context.Context, req api.CreateProviderRequestObject) (api.CreateProviderResponseObject, error) {
 	n := store.NewProvider{Name: nilIfEmpty(req.Body.Name), Identifier: nilIfEmpty(req.Body.Identifier)}
 	if err := errors.Join(n.Check(), checkProviderIdentifier(n.Identifier)); err != nil {
@@ -59,7 +59,7 @@ func (s *Server) CreateProvider(ctx context.Context, req api.CreateProviderReque
 	return api.CreateProvider201JSONResponse{Body: toProvider(p), Headers: api.CreateProvider201ResponseHeaders{ETag: etag(p.Version)}}, nil
 }
 
-// GetProvider answers GET /v1/zones/{zoneId}/providers/{id}.
+// GetProvider handles GET /v1/zones/{zoneId}/providers/{id}.
 func (s *Server) GetProvider(ctx context.Context, req api.GetProviderRequestObject) (api.GetProviderResponseObject, error) {
 	p, err := s.storeFor(ctx).Provider(ctx, req.ZoneID, req.ID)
 	if err != nil {
@@ -68,7 +68,7 @@ func (s *Server) GetProvider(ctx context.Context, req api.GetProviderRequestObje
 	return api.GetProvider200JSONResponse{Body: toProvider(p), Headers: api.GetProvider200ResponseHeaders{ETag: etag(p.Version)}}, nil
 }
 
-// UpdateProvider answers PATCH /v1/zones/{zoneId}/providers/{id}.
+// UpdateProvider handles PATCH /v1/zones/{zoneId}/providers/{id}.
 func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderRequestObject) (api.UpdateProviderResponseObject, error) {
 	patch := store.ProviderPatch{Name: nilIfEmpty(req.Body.Name), Identifier: nilIfEmpty(req.Body.Identifier)}
 	if err := checkProviderIdentifier(patch.Identifier); err != nil {
@@ -82,7 +82,7 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 			if err != nil {
 				return stored, configError(err)
 			}
-			if change.Public == nil { // the stored kind, and nothing else of a configuration
+			if change.Public == nil { // no configuration, and the kind is the stored one
 				if patch.Name == nil && patch.Identifier == nil {
 					return stored, code.NoFields
 				}
@@ -109,7 +109,7 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 	return api.UpdateProvider200JSONResponse{Body: toProvider(p), Headers: api.UpdateProvider200ResponseHeaders{ETag: etag(p.Version)}}, nil
 }
 
-// DeleteProvider answers DELETE /v1/zones/{zoneId}/providers/{id}.
+// DeleteProvider handles DELETE /v1/zones/{zoneId}/providers/{id}.
 func (s *Server) DeleteProvider(ctx context.Context, req api.DeleteProviderRequestObject) (api.DeleteProviderResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
 		return tx.DeleteProvider(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
@@ -120,11 +120,11 @@ func (s *Server) DeleteProvider(ctx context.Context, req api.DeleteProviderReque
 	return api.DeleteProvider204Response{}, nil
 }
 
-// TestProvider answers POST /v1/zones/{zoneId}/providers/{id}/test. The trail
-// knows of the request before anybody else does.
+// TestProvider handles POST /v1/zones/{zoneId}/providers/{id}/test. The audit
+// entry is committed before the request to the token endpoint is sent.
 func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestObject) (api.TestProviderResponseObject, error) {
 	var endpoint provider.Endpoint
-	var invalidConfig *provider.Error // the configuration is older than a rule
+	var invalidConfig *provider.Error // the stored configuration predates a rule
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
 		invalidConfig = nil
 		p, err := tx.TestProvider(ctx, req.ZoneID, req.ID)
@@ -146,8 +146,8 @@ func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestOb
 	if invalidConfig != nil {
 		return api.TestProvider200JSONResponse{Detail: invalidConfig.Message}, nil
 	}
-	answer, err := s.egress.Probe(ctx, endpoint.URL, endpoint.Hosts)
-	result := api.TestProvider200JSONResponse{DurationMs: answer.Duration.Milliseconds()}
+	response, err := s.egress.Probe(ctx, endpoint.URL, endpoint.Hosts)
+	result := api.TestProvider200JSONResponse{DurationMs: response.Duration.Milliseconds()}
 	if failed := new(egress.Error); errors.As(err, &failed) {
 		result.Detail = failed.Detail()
 		return result, nil
@@ -155,14 +155,14 @@ func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestOb
 	if err != nil {
 		return nil, err
 	}
-	result.Reachable, result.Status, result.Detail = true, &answer.Status, "The token endpoint answered."
+	result.Reachable, result.Status, result.Detail = true, &response.Status, "The token endpoint responded."
 	return result, nil
 }
 
-// rawConfig is the configuration in the body, as it was written: what is wrong
-// with it is told in its own order.
+// rawConfig returns config_json as it was sent: package provider validates it and
+// reports the first violation.
 func rawConfig(ctx context.Context, otherwise string) json.RawMessage {
-	var body map[string]json.RawMessage // and no struct: that would take CONFIG_JSON too
+	var body map[string]json.RawMessage // not a struct: field names of structs match case-insensitively
 	if err := json.Unmarshal(middleware.RequestInfoFrom(ctx).Body, &body); err != nil || body["config_json"] == nil {
 		if otherwise == "" {
 			return nil
@@ -172,12 +172,12 @@ func rawConfig(ctx context.Context, otherwise string) json.RawMessage {
 	return body["config_json"]
 }
 
-// hasSecretField says whether a configuration has a member that is a secret of some
-// kind: of which kind the provider is, nobody knows before it is locked.
+// hasSecretField reports whether a configuration has a field that is secret for any
+// kind: the kind of the provider is not known before its row is locked.
 func hasSecretField(config json.RawMessage) bool {
 	var sent map[string]json.RawMessage
 	if err := json.Unmarshal(config, &sent); err != nil {
-		return false // there is none
+		return false // not an object
 	}
 	for _, kind := range provider.Kinds() {
 		for _, m := range kind.Fields() {
@@ -197,7 +197,7 @@ func toProviderConfig(c provider.Config, secretKeys []string) store.ProviderConf
 	return config
 }
 
-// configError gives what is wrong with a configuration its code.
+// configError maps an error of package provider to its code.
 func configError(err error) error {
 	var deniedRequest *provider.Error
 	switch {
@@ -221,16 +221,17 @@ func checkProviderIdentifier(identifier *string) error {
 		"provider identifier must start with provider:// and use lowercase letters, numbers, or hyphens", "identifier")
 }
 
-// errorWithMessage is a refusal that says what is wrong in the contract's member too.
+// errorWithMessage returns an error whose message is an issue and also the field
+// "message", which existing clients read.
 func errorWithMessage(deniedRequest code.Code, message string, path ...string) error {
 	full := deniedRequest.At(message, path...)
 	full.Fields = map[string]any{"message": message}
 	return full
 }
 
-// nilIfEmpty is a text that says something.
+// nilIfEmpty returns nil for an empty text: it counts as absent.
 func nilIfEmpty(text *string) *string {
-	if text == nil || *text == "" { // white space was taken off before
+	if text == nil || *text == "" { // white space was trimmed by the validation
 		return nil
 	}
 	return text

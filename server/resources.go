@@ -13,7 +13,7 @@ import (
 	"caracal.run/management/store"
 )
 
-// ListResources answers GET /v1/zones/{zoneId}/resources.
+// ListResources handles GET /v1/zones/{zoneId}/resources.
 func (s *Server) ListResources(ctx context.Context, req api.ListResourcesRequestObject) (api.ListResourcesResponseObject, error) {
 	list := "resources of " + req.ZoneID
 	page, err := parsePage(req.Params.Cursor, req.Params.Limit, list)
@@ -34,7 +34,7 @@ func (s *Server) ListResources(ctx context.Context, req api.ListResourcesRequest
 	return api.ListResources200JSONResponse{Body: body, Headers: api.ListResources200ResponseHeaders{Link: link}}, nil
 }
 
-// CreateResource answers POST /v1/zones/{zoneId}/resources.
+// CreateResource handles POST /v1/zones/{zoneId}/resources.
 func (s *Server) CreateResource(ctx context.Context, req api.CreateResourceRequestObject) (api.CreateResourceResponseObject, error) {
 	n := store.NewResource{
 		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: req.Body.UpstreamURL, Scopes: req.Body.Scopes,
@@ -53,7 +53,7 @@ func (s *Server) CreateResource(ctx context.Context, req api.CreateResourceReque
 	return api.CreateResource201JSONResponse{Body: body, Headers: api.CreateResource201ResponseHeaders{ETag: etag(r.Version)}}, err
 }
 
-// GetResource answers GET /v1/zones/{zoneId}/resources/{id}.
+// GetResource handles GET /v1/zones/{zoneId}/resources/{id}.
 func (s *Server) GetResource(ctx context.Context, req api.GetResourceRequestObject) (api.GetResourceResponseObject, error) {
 	r, err := s.storeFor(ctx).Resource(ctx, req.ZoneID, req.ID)
 	if err != nil {
@@ -63,7 +63,7 @@ func (s *Server) GetResource(ctx context.Context, req api.GetResourceRequestObje
 	return api.GetResource200JSONResponse{Body: body, Headers: api.GetResource200ResponseHeaders{ETag: etag(r.Version)}}, err
 }
 
-// UpdateResource answers PATCH /v1/zones/{zoneId}/resources/{id}.
+// UpdateResource handles PATCH /v1/zones/{zoneId}/resources/{id}.
 func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceRequestObject) (api.UpdateResourceResponseObject, error) {
 	patch := store.ResourcePatch{
 		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: fromNullable(req.Body.UpstreamURL), Scopes: valueOr(req.Body.Scopes, nil),
@@ -87,7 +87,7 @@ func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceReque
 	return api.UpdateResource200JSONResponse{Body: body, Headers: api.UpdateResource200ResponseHeaders{ETag: etag(r.Version)}}, err
 }
 
-// DeleteResource answers DELETE /v1/zones/{zoneId}/resources/{id}.
+// DeleteResource handles DELETE /v1/zones/{zoneId}/resources/{id}.
 func (s *Server) DeleteResource(ctx context.Context, req api.DeleteResourceRequestObject) (api.DeleteResourceResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
 		return tx.DeleteResource(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
@@ -98,7 +98,8 @@ func (s *Server) DeleteResource(ctx context.Context, req api.DeleteResourceReque
 	return api.DeleteResource204Response{}, nil
 }
 
-// fromNullable is what a member that may be null was said to be; nil is nothing.
+// fromNullable returns nil for a field that is absent, and a pointer to nil for one
+// that is null.
 func fromNullable(n nullable.Nullable[string]) **string {
 	if !n.IsSpecified() {
 		return nil
@@ -133,9 +134,9 @@ func toOperations(text string) ([]api.ResourceOperation, error) {
 	for rest, next := text, `[{"path": "`; ; next = `, {"path": "` {
 		var o api.ResourceOperation
 		var okPath, okScope, okMethod, okEnd bool
-		o.Path, rest, okPath = cutString(rest, next)
-		o.Scope, rest, okScope = cutString(rest, `, "scope": "`)
-		o.Method, rest, okMethod = cutString(rest, `, "method": "`)
+		o.Path, rest, okPath = splitString(rest, next)
+		o.Scope, rest, okScope = splitString(rest, `, "scope": "`)
+		o.Method, rest, okMethod = splitString(rest, `, "method": "`)
 		rest, okEnd = strings.CutPrefix(rest, "}")
 		if !okPath || !okScope || !okMethod || !okEnd {
 			break
@@ -153,9 +154,9 @@ func toOperations(text string) ([]api.ResourceOperation, error) {
 	return decoded, err
 }
 
-// cutString cuts prefix and the rest of a JSON string off text. It returns false
+// splitString cuts prefix and the rest of a JSON string off text. It returns false
 // if text has another prefix or the string has an escape.
-func cutString(text, prefix string) (value, rest string, ok bool) {
+func splitString(text, prefix string) (value, rest string, ok bool) {
 	text, ok = strings.CutPrefix(text, prefix)
 	value, rest, found := strings.Cut(text, `"`)
 	return value, rest, ok && found && !strings.Contains(value, `\`)

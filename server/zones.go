@@ -9,7 +9,7 @@ import (
 	"caracal.run/management/store"
 )
 
-// ListZones answers GET /v1/zones.
+// ListZones handles GET /v1/zones.
 func (s *Server) ListZones(ctx context.Context, req api.ListZonesRequestObject) (api.ListZonesResponseObject, error) {
 	page, err := parsePage(req.Params.Cursor, req.Params.Limit, "zones")
 	if err != nil {
@@ -23,7 +23,7 @@ func (s *Server) ListZones(ctx context.Context, req api.ListZonesRequestObject) 
 	return api.ListZones200JSONResponse{Body: mapSlice(zones, toZone), Headers: api.ListZones200ResponseHeaders{Link: link}}, nil
 }
 
-// CreateZone answers POST /v1/zones.
+// CreateZone handles POST /v1/zones.
 func (s *Server) CreateZone(ctx context.Context, req api.CreateZoneRequestObject) (api.CreateZoneResponseObject, error) {
 	var zone db.Zone
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
@@ -36,7 +36,7 @@ func (s *Server) CreateZone(ctx context.Context, req api.CreateZoneRequestObject
 	return api.CreateZone201JSONResponse{Body: toZone(zone), Headers: api.CreateZone201ResponseHeaders{ETag: etag(zone.Version)}}, nil
 }
 
-// GetZone answers GET /v1/zones/{zoneId}.
+// GetZone handles GET /v1/zones/{zoneId}.
 func (s *Server) GetZone(ctx context.Context, req api.GetZoneRequestObject) (api.GetZoneResponseObject, error) {
 	zone, err := s.storeFor(ctx).Zone(ctx, req.ZoneID)
 	if err != nil {
@@ -45,7 +45,7 @@ func (s *Server) GetZone(ctx context.Context, req api.GetZoneRequestObject) (api
 	return api.GetZone200JSONResponse{Body: toZone(zone), Headers: api.GetZone200ResponseHeaders{ETag: etag(zone.Version)}}, nil
 }
 
-// UpdateZone answers PATCH /v1/zones/{zoneId}.
+// UpdateZone handles PATCH /v1/zones/{zoneId}.
 func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject) (api.UpdateZoneResponseObject, error) {
 	patch := store.ZonePatch{
 		Name: req.Body.Name, Slug: req.Body.Slug,
@@ -63,17 +63,17 @@ func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject
 	return api.UpdateZone200JSONResponse{Body: toZone(zone), Headers: api.UpdateZone200ResponseHeaders{ETag: etag(zone.Version)}}, nil
 }
 
-// DeleteZone answers DELETE /v1/zones/{zoneId}.
+// DeleteZone handles DELETE /v1/zones/{zoneId}.
 func (s *Server) DeleteZone(ctx context.Context, req api.DeleteZoneRequestObject) (api.DeleteZoneResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DeleteZone(ctx, req.ZoneID, precondition(req.Params.IfMatch)) })
 	if err != nil {
 		return nil, err
 	}
-	s.verifier.InvalidateCache() // its tokens, here at once; the other replicas hear of it
+	s.verifier.InvalidateCache() // of its tokens; other replicas are notified
 	return api.DeleteZone204Response{}, nil
 }
 
-// GetDCRStatus answers GET /v1/zones/{zoneId}/dcr-status.
+// GetDCRStatus handles GET /v1/zones/{zoneId}/dcr-status.
 func (s *Server) GetDCRStatus(ctx context.Context, req api.GetDCRStatusRequestObject) (api.GetDCRStatusResponseObject, error) {
 	status, err := s.storeFor(ctx).DCRStatus(ctx, req.ZoneID)
 	if err != nil {
