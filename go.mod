@@ -3,6 +3,7 @@ module caracal.run/management
 go 1.26.0
 
 require (
+	caracal.run/management/gen/client v0.0.0
 	github.com/caarlos0/env/v11 v11.4.2
 	github.com/getkin/kin-openapi v0.152.0
 	github.com/google/uuid v1.6.0
@@ -67,3 +68,5 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261005182115-fad411399dd8 // indirect
 	google.golang.org/grpc v1.84.0 // indirect
 )
+
+replace caracal.run/management/gen/client => ./gen/client

@@ -13,6 +13,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -36,7 +37,7 @@ func TestCreateAdminToken(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		body client.NewAdminToken
 		want code.Code
 	}{
@@ -182,9 +183,9 @@ func TestCreateAdminTokenStoresOnlyTheHash(t *testing.T) {
 	}
 }
 
-func listTokens(t *testing.T, as *client.ClientWithResponses) map[string]client.AdminToken {
+func listTokens(t *testing.T, as *rawclient.ClientWithResponses) map[string]client.AdminToken {
 	t.Helper()
-	resp, err := as.ListAdminTokensWithResponse(t.Context(), &client.ListAdminTokensParams{Limit: new(500)})
+	resp, err := as.ListAdminTokensWithResponse(t.Context(), &rawclient.ListAdminTokensParams{Limit: new(500)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +197,7 @@ func listTokens(t *testing.T, as *client.ClientWithResponses) map[string]client.
 	return all
 }
 
-func deleteToken(t *testing.T, as *client.ClientWithResponses, id string) servertest.Response {
+func deleteToken(t *testing.T, as *rawclient.ClientWithResponses, id string) servertest.Response {
 	t.Helper()
 	resp, err := as.DeleteAdminTokenWithResponse(t.Context(), id)
 	if err != nil {
@@ -217,7 +218,7 @@ func TestListAdminTokens(t *testing.T) {
 	zone := a.Zone().ID
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		want code.Code
 	}{
 		{"bootstrap", a.Admin, ""},
@@ -303,7 +304,7 @@ func TestDeleteAdminToken(t *testing.T) {
 	zone := a.Zone().ID
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		id   string // "": a new token
 		want code.Code
 	}{

@@ -8,6 +8,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -20,7 +21,7 @@ func TestCreateApplication(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		zone string
 		body client.NewApplication
 		want code.Code // "" is 201

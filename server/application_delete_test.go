@@ -4,8 +4,8 @@ import (
 	"net/http"
 	"testing"
 
-	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -17,7 +17,7 @@ func TestDeleteApplication(t *testing.T) {
 	a.DB.Exec(archiveApplication, zone, archived)
 	for _, tt := range []struct {
 		name     string
-		as       *client.ClientWithResponses
+		as       *rawclient.ClientWithResponses
 		zone, id string // id "": a new application
 		want     code.Code
 	}{

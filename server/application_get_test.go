@@ -4,8 +4,8 @@ import (
 	"net/http"
 	"testing"
 
-	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -21,7 +21,7 @@ func TestGetApplication(t *testing.T) {
 	expired := storetest.Value[string](a.DB, "SELECT id FROM applications WHERE zone_id = $1 AND registration_method = 'dcr'", zone)
 	for _, tt := range []struct {
 		name     string
-		as       *client.ClientWithResponses
+		as       *rawclient.ClientWithResponses
 		zone, id string
 		want     code.Code
 	}{

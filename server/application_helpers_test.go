@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -25,7 +26,7 @@ func newApplication(t *testing.T, a *servertest.API, zone string, traits ...stri
 }
 
 // readApplication is an application as somebody sees it.
-func readApplication(t *testing.T, as *client.ClientWithResponses, zone, id string) client.Application {
+func readApplication(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) client.Application {
 	t.Helper()
 	resp, err := as.GetApplicationWithResponse(t.Context(), zone, id)
 	if err != nil {
@@ -36,9 +37,9 @@ func readApplication(t *testing.T, as *client.ClientWithResponses, zone, id stri
 }
 
 // problemOf is what a refusal says.
-func problemOf(t *testing.T, answer servertest.Response) client.Problem {
+func problemOf(t *testing.T, answer servertest.Response) rawclient.Problem {
 	t.Helper()
-	return decode[client.Problem](t, servertest.RawResponse{Body: answer.GetBody()})
+	return decode[rawclient.Problem](t, servertest.RawResponse{Body: answer.GetBody()})
 }
 
 // eachPage walks a list and says how many pages it had.

@@ -9,6 +9,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -21,7 +22,7 @@ func TestListApplications(t *testing.T) {
 	somebodyElses(t, a)
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		zone string
 		want []string // ids; none is [] and not null
 	}{

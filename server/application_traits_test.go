@@ -9,6 +9,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -26,7 +27,7 @@ func TestCreateApplicationTraitRules(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name   string
-		as     *client.ClientWithResponses
+		as     *rawclient.ClientWithResponses
 		traits []string
 		want   code.Code
 		detail string

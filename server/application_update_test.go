@@ -9,6 +9,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -27,7 +28,7 @@ func TestUpdateApplication(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name     string
-		as       *client.ClientWithResponses
+		as       *rawclient.ClientWithResponses
 		zone, id string // id "": a new application
 		body     client.ApplicationPatch
 		want     code.Code
@@ -95,9 +96,9 @@ func TestUpdateApplicationIfMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := read.HTTPResponse.Header.Get("ETag")
-	update := func(ifMatch, name string) *client.UpdateApplicationResponse {
+	update := func(ifMatch, name string) *rawclient.UpdateApplicationResponse {
 		t.Helper()
-		resp, err := a.Admin.UpdateApplicationWithResponse(t.Context(), zone, id, &client.UpdateApplicationParams{IfMatch: &ifMatch}, client.ApplicationPatch{Name: &name})
+		resp, err := a.Admin.UpdateApplicationWithResponse(t.Context(), zone, id, &rawclient.UpdateApplicationParams{IfMatch: &ifMatch}, client.ApplicationPatch{Name: &name})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +106,7 @@ func TestUpdateApplicationIfMatch(t *testing.T) {
 	}
 	remove := func(ifMatch string) servertest.Response {
 		t.Helper()
-		resp, err := a.Admin.DeleteApplicationWithResponse(t.Context(), zone, id, &client.DeleteApplicationParams{IfMatch: &ifMatch})
+		resp, err := a.Admin.DeleteApplicationWithResponse(t.Context(), zone, id, &rawclient.DeleteApplicationParams{IfMatch: &ifMatch})
 		if err != nil {
 			t.Fatal(err)
 		}

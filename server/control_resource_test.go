@@ -6,10 +6,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/oapi-codegen/nullable"
-
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -70,7 +69,7 @@ func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 			protected(updateResource(t, zoned, z.zone, control.ID, client.ResourcePatch{Identifier: new("urn:mine")}), managedElsewhere)
 			protected(updateResource(t, zoned, z.zone, z.resource(t).ID, client.ResourcePatch{Identifier: &tt.audience}), managedElsewhere)
 			servertest.Expect(t, deleteResource(t, zoned, z.zone, control.ID), 0, code.ResourceNotFound)
-			stale, err := zoned.DeleteResourceWithResponse(t.Context(), z.zone, control.ID, &client.DeleteResourceParams{IfMatch: new(`"77"`)})
+			stale, err := zoned.DeleteResourceWithResponse(t.Context(), z.zone, control.ID, &rawclient.DeleteResourceParams{IfMatch: new(`"77"`)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,7 +132,7 @@ func TestCreateResourceControlResourceIsNeverBound(t *testing.T) {
 	if control.GatewayApplicationID != nil || control.CredentialProviderID != z.provider || *control.UpstreamURL != *upstream {
 		t.Errorf("it is %+v", control)
 	}
-	is, none := nullable.NewNullableWithValue[string], nullable.NewNullNullable[string]()
+	is, none := client.Set[string], client.Null[string]()
 	updated := updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{GatewayApplicationID: is(z.application)})
 	servertest.Expect(t, updated, http.StatusOK, "")
 	if updated.JSON200.GatewayApplicationID != nil {
@@ -155,7 +154,7 @@ func TestUpdateResourceToAndFromControlResource(t *testing.T) {
 	a := servertest.New(t)
 	z := newResourceZone(a)
 	id := z.resource(t).ID
-	is := nullable.NewNullableWithValue[string]
+	is := client.Set[string]
 	update := func(p client.ResourcePatch, want code.Code) (r client.Resource, bumped int64) {
 		t.Helper()
 		_, before := z.totals()
@@ -250,7 +249,7 @@ func TestUpdateResourceControlResourceRestoresItsProvider(t *testing.T) {
 	servertest.Expect(t, removed, http.StatusNoContent, "")
 	// What it names already is not looked at again.
 	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), http.StatusOK, "")
-	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{CredentialProviderID: nullable.NewNullNullable[string]()}), http.StatusOK, "")
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{CredentialProviderID: client.Null[string]()}), http.StatusOK, "")
 	provider, err := a.Admin.GetProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID)
 	if err != nil {
 		t.Fatal(err)
@@ -297,7 +296,7 @@ func TestCreateResourceControlResourceProviderNeedsNoReservedNamespaceAccess(t *
 				t.Errorf("%v: %s", err, resp.Body)
 			}
 		}, func() {
-			resp, err := a.Admin.UpdateResourceWithResponse(t.Context(), z.zone, id, nil, client.ResourcePatch{Identifier: new(controlAudience), CredentialProviderID: nullable.NewNullNullable[string]()})
+			resp, err := a.Admin.UpdateResourceWithResponse(t.Context(), z.zone, id, nil, client.ResourcePatch{Identifier: new(controlAudience), CredentialProviderID: client.Null[string]()})
 			if err != nil || resp.StatusCode() != http.StatusOK {
 				t.Errorf("%v: %s", err, resp.Body)
 			}
@@ -316,7 +315,7 @@ func TestCreateResourceControlResourceNeverUsesProviderWithCredential(t *testing
 		t.Fatal(err)
 	}
 	servertest.Expect(t, changed, http.StatusOK, "")
-	again := updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{CredentialProviderID: nullable.NewNullNullable[string]()})
+	again := updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{CredentialProviderID: client.Null[string]()})
 	servertest.Expect(t, again, http.StatusOK, "")
 	provider := seeProvider(t, a.Admin, z.zone, again.JSON200.CredentialProviderID)
 	if provider.Kind != client.ProviderKindNone || seeProvider(t, a.Admin, z.zone, control.CredentialProviderID).Kind != client.ProviderKindAPIKey {

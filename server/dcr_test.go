@@ -12,6 +12,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -33,12 +34,12 @@ func dcrStatus(t *testing.T, a *servertest.API, zone string) client.DCRStatus {
 }
 
 // register registers an application; a limit of ten a second holds for each token in each zone.
-func register(t *testing.T, as *client.ClientWithResponses, zone string) *client.RegisterApplicationResponse {
+func register(t *testing.T, as *rawclient.ClientWithResponses, zone string) *rawclient.RegisterApplicationResponse {
 	t.Helper()
 	resp, err := as.RegisterApplicationWithResponse(t.Context(), zone, client.ApplicationRegistration{Name: "Job"})
 	if err != nil {
 		t.Error(err) // and not Fatal: some register from goroutines of their own
-		return new(client.RegisterApplicationResponse)
+		return new(rawclient.RegisterApplicationResponse)
 	}
 	return resp
 }
@@ -54,7 +55,7 @@ func TestRegisterApplication(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		zone string // "": a new one
 		body client.ApplicationRegistration
 		want code.Code // "" is 201
@@ -152,7 +153,7 @@ func TestRegisterApplicationLimitUnderConcurrency(t *testing.T) {
 	zone := openZone(a)
 	const free, tokens, mapSlice = 5, 4, 5
 	a.DB.DCRApplications(zone, 1000-free)
-	answers := make(chan *client.RegisterApplicationResponse, tokens*mapSlice)
+	answers := make(chan *rawclient.RegisterApplicationResponse, tokens*mapSlice)
 	for range tokens { // more than one, that none meets the limit of its second
 		as := a.ClientFor(zone, "write")
 		for range mapSlice {
@@ -184,7 +185,7 @@ func TestGetDCRStatus(t *testing.T) {
 	a.DB.Exec("UPDATE applications SET expires_at = now() WHERE id = $1", ids[1])
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		zone string
 		open bool
 		live int64
@@ -289,7 +290,7 @@ func TestUpdateZoneDCRShutdownKeepThenRevoke(t *testing.T) {
 	a := servertest.New(t)
 	zone := openZone(a)
 	registered := register(t, a.Admin, zone).JSON201
-	shutDown := func(mode client.ZonePatchDCRShutdown, name string) *client.UpdateZoneResponse {
+	shutDown := func(mode client.ZonePatchDCRShutdown, name string) *rawclient.UpdateZoneResponse {
 		t.Helper()
 		resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone, nil,
 			client.ZonePatch{DCREnabled: new(false), DCRShutdown: &mode, Name: &name, Slug: &name, OperatorCoauthorBadge: new(false)})
@@ -315,12 +316,12 @@ func TestUpdateZoneDCRShutdownKeepThenRevoke(t *testing.T) {
 func TestRegisterApplicationDuringShutdown(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	as := []*client.ClientWithResponses{a.ClientFor("", "write"), a.ClientFor("", "write")}
+	as := []*rawclient.ClientWithResponses{a.ClientFor("", "write"), a.ClientFor("", "write")}
 	admitted := 0
 	for range 10 {
 		zone := openZone(a)
 		var all sync.WaitGroup
-		answers := make([]*client.RegisterApplicationResponse, 14)
+		answers := make([]*rawclient.RegisterApplicationResponse, 14)
 		for i := range answers {
 			all.Go(func() { answers[i] = register(t, as[i%len(as)], zone) })
 		}

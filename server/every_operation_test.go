@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -133,7 +133,7 @@ func TestEveryOperationRejectsHostileBodies(t *testing.T) {
 				headers = append(headers, "Content-Type", tt.kind)
 			}
 			raw := w.Do(op.Method, w.path(op, "x"), tt.body, headers...)
-			if raw.Response.StatusCode != code.Table[tt.want].Status || decode[client.Problem](t, raw).Error != string(tt.want) {
+			if raw.Response.StatusCode != code.Table[tt.want].Status || decode[rawclient.Problem](t, raw).Error != string(tt.want) {
 				t.Errorf("%s: answered %d %s, want %s", tt.name, raw.Response.StatusCode, raw.Body, tt.want)
 			}
 		}

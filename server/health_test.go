@@ -15,7 +15,7 @@ func TestGetHealthAndGetReadiness(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	ready := decode[client.Readiness](t, a.Do("GET", "/ready", ""))
-	if !ready.Ok || ready.Redis != client.ReadinessRedisReachable {
+	if !ready.OK || ready.Redis != client.ReadinessRedisReachable {
 		t.Errorf("ready says %+v", ready)
 	}
 	a.DB.Away()
@@ -39,7 +39,7 @@ func TestGetReadinessWithoutRedis(t *testing.T) {
 	t.Parallel()
 	a := servertest.NewReplica(t, storetest.New(t), "redis://127.0.0.1:1/0")
 	ready := decode[client.Readiness](t, a.Do("GET", "/ready", ""))
-	if !ready.Ok || ready.Redis != client.ReadinessRedisUnreachable {
+	if !ready.OK || ready.Redis != client.ReadinessRedisUnreachable {
 		t.Errorf("ready says %+v", ready)
 	}
 	a.Zone()

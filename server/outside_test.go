@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -86,7 +86,7 @@ func TestMalformedHTTPGetsUniformErrors(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer resp.Body.Close()
-			var problem client.Problem
+			var problem rawclient.Problem
 			if err := json.NewDecoder(resp.Body).Decode(&problem); err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +122,7 @@ func TestRequestIDs(t *testing.T) {
 			if (got == tt.sent[0]) != tt.kept || got == "" {
 				t.Errorf("sent %q, got %q", tt.sent, got)
 			}
-			if problem := decode[client.Problem](t, raw); problem.RequestID != got {
+			if problem := decode[rawclient.Problem](t, raw); problem.RequestID != got {
 				t.Errorf("the body says %q, the header %q", problem.RequestID, got)
 			}
 		})
@@ -155,7 +155,7 @@ func TestCreateAdminTokenIntegerNotations(t *testing.T) {
 		"60": "", "60.0": "", "6e1": "", "0.6e2": "", "60.5": code.InvalidAdminTokenRequest, "1e400": code.InvalidAdminTokenRequest, "1e30": code.InvalidAdminTokenRequest,
 	} {
 		raw := a.Do("POST", "/v1/admin-tokens", `{"name":"x","scope":"global","expires_in":`+number+`}`, with...)
-		if got := decode[client.Problem](t, raw).Error; got != string(want) || raw.StatusCode() >= 500 {
+		if got := decode[rawclient.Problem](t, raw).Error; got != string(want) || raw.StatusCode() >= 500 {
 			t.Errorf("%s: answered %d %s", number, raw.StatusCode(), raw.Body)
 		}
 	}
@@ -195,7 +195,7 @@ func TestValidationErrorsNameTheField(t *testing.T) {
 	a := servertest.New(t)
 	raw := a.Do("POST", "/v1/zones", `{"name":"","slug":"Not A Slug","dcr_enabled":"yes","color":"red"}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
 	servertest.Expect(t, raw, 0, code.InvalidZone)
-	problem := decode[client.Problem](t, raw)
+	problem := decode[rawclient.Problem](t, raw)
 	got := map[string]string{}
 	for _, issue := range problem.Details.Issues {
 		got[strings.Join(issue.Path, ".")] = issue.Message

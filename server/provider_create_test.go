@@ -9,6 +9,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -33,7 +34,7 @@ func TestCreateProvider(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name       string
-		as         *client.ClientWithResponses
+		as         *rawclient.ClientWithResponses
 		zone       string
 		body       client.NewProvider
 		want       code.Code // "" is 201

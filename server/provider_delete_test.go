@@ -6,6 +6,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -44,7 +45,7 @@ func TestDeleteProvider(t *testing.T) {
 	a.DB.Exec("UPDATE providers SET kind = 'caracal_mandate', config_json = '{}' WHERE zone_id = $1 AND id = $2", zone, mandate)
 	for _, tt := range []struct {
 		name     string
-		as       *client.ClientWithResponses
+		as       *rawclient.ClientWithResponses
 		zone, id string // id "": a new provider
 		want     code.Code
 	}{

@@ -4,8 +4,8 @@ import (
 	"net/http"
 	"testing"
 
-	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -17,7 +17,7 @@ func TestGetProvider(t *testing.T) {
 	servertest.Expect(t, removeProvider(t, a.Admin, zone, gone), http.StatusNoContent, "")
 	for _, tt := range []struct {
 		name     string
-		as       *client.ClientWithResponses
+		as       *rawclient.ClientWithResponses
 		zone, id string
 		want     code.Code
 	}{

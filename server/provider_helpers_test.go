@@ -8,17 +8,14 @@ import (
 	"testing"
 
 	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/seal"
 	"caracal.run/management/store/storetest"
 )
 
-// configOf is a configuration as it is written: the order of its members too.
-func configOf(text string) *client.ProviderConfigInput {
-	var c client.ProviderConfigInput
-	_ = c.UnmarshalJSON([]byte(text)) // takes anything
-	return &c
-}
+// configOf returns a configuration that is sent as it is, in the same order.
+func configOf(text string) client.ProviderConfigInput { return client.RawJSON(text) }
 
 // addProvider creates a provider.
 func addProvider(t *testing.T, a *servertest.API, zone string, body client.NewProvider) client.Provider {
@@ -32,7 +29,7 @@ func addProvider(t *testing.T, a *servertest.API, zone string, body client.NewPr
 }
 
 // seeProvider is a provider as somebody sees it.
-func seeProvider(t *testing.T, as *client.ClientWithResponses, zone, id string) client.Provider {
+func seeProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) client.Provider {
 	t.Helper()
 	resp, err := as.GetProviderWithResponse(t.Context(), zone, id)
 	if err != nil {
@@ -42,7 +39,7 @@ func seeProvider(t *testing.T, as *client.ClientWithResponses, zone, id string) 
 	return *resp.JSON200
 }
 
-func changeProvider(t *testing.T, as *client.ClientWithResponses, zone, id string, body client.ProviderPatch) *client.UpdateProviderResponse {
+func changeProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id string, body client.ProviderPatch) *rawclient.UpdateProviderResponse {
 	t.Helper()
 	resp, err := as.UpdateProviderWithResponse(t.Context(), zone, id, nil, body)
 	if err != nil {
@@ -51,7 +48,7 @@ func changeProvider(t *testing.T, as *client.ClientWithResponses, zone, id strin
 	return resp
 }
 
-func removeProvider(t *testing.T, as *client.ClientWithResponses, zone, id string) servertest.Response {
+func removeProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) servertest.Response {
 	t.Helper()
 	resp, err := as.DeleteProviderWithResponse(t.Context(), zone, id, nil)
 	if err != nil {
@@ -145,7 +142,7 @@ func openedOf(t *testing.T, db *storetest.DB, zone, id string) string {
 func expectMessage(t *testing.T, answer servertest.Response, message string, path ...string) {
 	t.Helper()
 	p := problemOf(t, answer)
-	if p.Message == nil || *p.Message != message || p.Details == nil || !reflect.DeepEqual(p.Details.Issues, []client.Issue{{Path: path, Message: message}}) {
+	if p.Message == nil || *p.Message != message || p.Details == nil || !reflect.DeepEqual(p.Details.Issues, []rawclient.Issue{{Path: path, Message: message}}) {
 		t.Errorf("answered %s, want the message %q at %q", answer.GetBody(), message, path)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/provider"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
@@ -73,7 +74,7 @@ func TestCreateProviderNumberedIdentifierStaysOutsideReservedNamespace(t *testin
 	a := servertest.New(t)
 	zone := a.Zone().ID
 	anybody := a.ClientFor("", "write")
-	create := func(as *client.ClientWithResponses) *client.CreateProviderResponse {
+	create := func(as *rawclient.ClientWithResponses) *rawclient.CreateProviderResponse {
 		t.Helper()
 		resp, err := as.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("Caracal Sys"), Kind: "none"})
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -29,7 +30,7 @@ func TestListProvidersEqualsGetProvider(t *testing.T) {
 	a.DB.Provider(a.Zone().ID)
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		zone string
 		want []string // ids; none is [] and not null
 	}{

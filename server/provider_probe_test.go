@@ -21,6 +21,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/egress"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
@@ -94,7 +95,7 @@ func (s *tokenServer) options() egress.Options {
 }
 
 // endpointAt is a configuration whose token endpoint is at a URL.
-func endpointAt(host, path string) *client.ProviderConfigInput {
+func endpointAt(host, path string) client.ProviderConfigInput {
 	return configOf(fmt.Sprintf(`{"token_endpoint":"https://%s%s","allowed_token_hosts":["%s"],"client_id":"caracal","client_secret":"hush-client","token_params":{"tenant":"hush-tenant"}}`,
 		host, path, strings.Split(host, ":")[0]))
 }
@@ -203,7 +204,7 @@ func TestTestProviderAccess(t *testing.T) {
 	a.DB.Exec("UPDATE zones SET archived_at = now() WHERE id = $1", archived)
 	type row struct {
 		name     string
-		as       *client.ClientWithResponses
+		as       *rawclient.ClientWithResponses
 		zone, id string
 		want     code.Code
 	}

@@ -15,6 +15,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -71,7 +72,7 @@ func TestUpdateProvider(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name     string
-		as       *client.ClientWithResponses
+		as       *rawclient.ClientWithResponses
 		zone, id string // id "": a new provider of the kind api_key
 		body     client.ProviderPatch
 		want     code.Code
@@ -289,9 +290,9 @@ func TestUpdateProviderIfMatch(t *testing.T) {
 	}
 	servertest.Expect(t, created, http.StatusCreated, "")
 	id, first := created.JSON201.ID, created.HTTPResponse.Header.Get("ETag")
-	update := func(ifMatch string, body client.ProviderPatch) *client.UpdateProviderResponse {
+	update := func(ifMatch string, body client.ProviderPatch) *rawclient.UpdateProviderResponse {
 		t.Helper()
-		resp, err := a.Admin.UpdateProviderWithResponse(t.Context(), zone, id, &client.UpdateProviderParams{IfMatch: &ifMatch}, body)
+		resp, err := a.Admin.UpdateProviderWithResponse(t.Context(), zone, id, &rawclient.UpdateProviderParams{IfMatch: &ifMatch}, body)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -299,7 +300,7 @@ func TestUpdateProviderIfMatch(t *testing.T) {
 	}
 	remove := func(ifMatch string) servertest.Response {
 		t.Helper()
-		resp, err := a.Admin.DeleteProviderWithResponse(t.Context(), zone, id, &client.DeleteProviderParams{IfMatch: &ifMatch})
+		resp, err := a.Admin.DeleteProviderWithResponse(t.Context(), zone, id, &rawclient.DeleteProviderParams{IfMatch: &ifMatch})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -407,14 +408,14 @@ func TestUpdateProviderConcurrentIfMatch(t *testing.T) {
 	etag := read.HTTPResponse.Header.Get("ETag")
 	answers := make(chan int, 3)
 	change := func() {
-		resp, err := a.Admin.UpdateProviderWithResponse(t.Context(), zone, id, &client.UpdateProviderParams{IfMatch: &etag}, client.ProviderPatch{Name: new("x")})
+		resp, err := a.Admin.UpdateProviderWithResponse(t.Context(), zone, id, &rawclient.UpdateProviderParams{IfMatch: &etag}, client.ProviderPatch{Name: new("x")})
 		if err != nil {
 			t.Error(err)
 		}
 		answers <- resp.StatusCode()
 	}
 	remove := func() {
-		resp, err := a.Admin.DeleteProviderWithResponse(t.Context(), zone, id, &client.DeleteProviderParams{IfMatch: &etag})
+		resp, err := a.Admin.DeleteProviderWithResponse(t.Context(), zone, id, &rawclient.DeleteProviderParams{IfMatch: &etag})
 		if err != nil {
 			t.Error(err)
 		}

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oapi-codegen/nullable"
-
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/servertest"
@@ -21,7 +19,7 @@ func TestUpdateResourceIsAuditedWithoutEvent(t *testing.T) {
 	zoned := a.ClientFor(z.zone, "write")
 	r := z.resource(t)
 	servertest.Expect(t, updateResource(t, zoned, z.zone, r.ID, client.ResourcePatch{
-		Name: new("Renamed"), Scopes: &r.Scopes, Operations: &[]client.NewResourceOperation{}, UpstreamURL: nullable.NewNullableWithValue("http://x"),
+		Name: new("Renamed"), Scopes: &r.Scopes, Operations: &[]client.NewResourceOperation{}, UpstreamURL: client.Set("http://x"),
 	}), http.StatusOK, "")
 	servertest.Expect(t, updateResource(t, zoned, z.zone, r.ID, client.ResourcePatch{Identifier: new("x")}), 0, code.InvalidResourceIdentifier)
 	servertest.Expect(t, deleteResource(t, zoned, z.zone, r.ID), http.StatusNoContent, "")
@@ -58,7 +56,7 @@ func TestUpdateResourceRedactsUpstreamPasswordInAudit(t *testing.T) {
 	a := servertest.New(t)
 	z := newResourceZone(a)
 	r := z.resource(t, func(n *client.NewResource) { n.UpstreamURL = new("https://somebody:hush@upstream.example.com/x") })
-	servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{UpstreamURL: nullable.NewNullableWithValue("https://u:hush@other.example.com")}), http.StatusOK, "")
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{UpstreamURL: client.Set("https://u:hush@other.example.com")}), http.StatusOK, "")
 	trail := storetest.Column[string](a.DB, "SELECT payload FROM audit_entries WHERE zone_id = $1 AND entity_type = 'resources' ORDER BY id", z.zone)
 	text := strings.Join(trail, "\n")
 	if len(trail) != 2 || strings.Contains(text, "hush") || !strings.Contains(text, "https://upstream.example.com/x") {

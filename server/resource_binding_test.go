@@ -7,8 +7,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/oapi-codegen/nullable"
-
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/servertest"
@@ -27,7 +25,7 @@ func deleteApplicationOf(t *testing.T, z resourceZone) servertest.Response {
 func TestUpdateResourceBindingRevision(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	is := nullable.NewNullableWithValue[string]
+	is := client.Set[string]
 	type patch = client.ResourcePatch
 	for _, tt := range []struct {
 		name string
@@ -103,7 +101,7 @@ func TestDeleteApplicationUnbindsResources(t *testing.T) {
 	if still, after := z.totals(); after-before != 1 || still != live {
 		t.Errorf("gateways hear %d times; %d are counted and were %d", after-before, still, live)
 	}
-	is := nullable.NewNullableWithValue[string]
+	is := client.Set[string]
 	for _, r := range []client.Resource{first, second} {
 		unbound := r
 		unbound.GatewayApplicationID = nil

@@ -4,8 +4,6 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/oapi-codegen/nullable"
-
 	"caracal.run/management/gen/client"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
@@ -16,7 +14,7 @@ func TestCreateResourceWhileReferencesAreDeleted(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
-	is := nullable.NewNullableWithValue[string]
+	is := client.Set[string]
 	credential := func() string {
 		id := a.DB.Provider(z.zone)
 		a.DB.Exec("UPDATE providers SET kind = 'api_key' WHERE zone_id = $1 AND id = $2", z.zone, id)

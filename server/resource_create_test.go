@@ -8,10 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oapi-codegen/nullable"
-
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -37,7 +36,7 @@ func TestCreateResource(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name   string
-		as     *client.ClientWithResponses
+		as     *rawclient.ClientWithResponses
 		in     resourceZone
 		change func(*client.NewResource)
 		want   code.Code // "" is 201
@@ -310,7 +309,7 @@ func TestCreateResourceUpstreamURLRules(t *testing.T) {
 			before := z.resource(t)
 			created := createResource(t, a.Admin, z.zone, z.body(func(b *client.NewResource) { b.UpstreamURL = &tt.upstream }))
 			servertest.Expect(t, created, http.StatusCreated, tt.want)
-			updated := updateResource(t, a.Admin, z.zone, before.ID, client.ResourcePatch{UpstreamURL: nullable.NewNullableWithValue(tt.upstream)})
+			updated := updateResource(t, a.Admin, z.zone, before.ID, client.ResourcePatch{UpstreamURL: client.Set(tt.upstream)})
 			servertest.Expect(t, updated, http.StatusOK, tt.want)
 			after := readResource(t, a.Admin, z.zone, before.ID)
 			if tt.want != "" {

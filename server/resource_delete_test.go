@@ -6,6 +6,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -18,7 +19,7 @@ func TestDeleteResource(t *testing.T) {
 	a.DB.Exec(archiveResource, z.zone, archived)
 	for _, tt := range []struct {
 		name     string
-		as       *client.ClientWithResponses
+		as       *rawclient.ClientWithResponses
 		zone, id string // id "": a new resource of z
 		want     code.Code
 	}{

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -82,7 +83,7 @@ func registered(z resourceZone) (live, expired string) {
 	return all[0], all[1]
 }
 
-func createResource(t *testing.T, as *client.ClientWithResponses, zone string, body client.NewResource) *client.CreateResourceResponse {
+func createResource(t *testing.T, as *rawclient.ClientWithResponses, zone string, body client.NewResource) *rawclient.CreateResourceResponse {
 	t.Helper()
 	resp, err := as.CreateResourceWithResponse(t.Context(), zone, body)
 	if err != nil {
@@ -91,7 +92,7 @@ func createResource(t *testing.T, as *client.ClientWithResponses, zone string, b
 	return resp
 }
 
-func getResource(t *testing.T, as *client.ClientWithResponses, zone, id string) *client.GetResourceResponse {
+func getResource(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) *rawclient.GetResourceResponse {
 	t.Helper()
 	resp, err := as.GetResourceWithResponse(t.Context(), zone, id)
 	if err != nil {
@@ -100,14 +101,14 @@ func getResource(t *testing.T, as *client.ClientWithResponses, zone, id string) 
 	return resp
 }
 
-func readResource(t *testing.T, as *client.ClientWithResponses, zone, id string) client.Resource {
+func readResource(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) client.Resource {
 	t.Helper()
 	resp := getResource(t, as, zone, id)
 	servertest.Expect(t, resp, http.StatusOK, "")
 	return *resp.JSON200
 }
 
-func updateResource(t *testing.T, as *client.ClientWithResponses, zone, id string, body client.ResourcePatch) *client.UpdateResourceResponse {
+func updateResource(t *testing.T, as *rawclient.ClientWithResponses, zone, id string, body client.ResourcePatch) *rawclient.UpdateResourceResponse {
 	t.Helper()
 	resp, err := as.UpdateResourceWithResponse(t.Context(), zone, id, nil, body)
 	if err != nil {
@@ -116,7 +117,7 @@ func updateResource(t *testing.T, as *client.ClientWithResponses, zone, id strin
 	return resp
 }
 
-func deleteResource(t *testing.T, as *client.ClientWithResponses, zone, id string) *client.DeleteResourceResponse {
+func deleteResource(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) *rawclient.DeleteResourceResponse {
 	t.Helper()
 	resp, err := as.DeleteResourceWithResponse(t.Context(), zone, id, nil)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -22,7 +23,7 @@ func TestListResources(t *testing.T) {
 	other.resource(t)
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		zone string
 		want []string // ids; none is [] and not null
 	}{
@@ -87,7 +88,7 @@ func TestListResourcesFillsPagesWithoutControlResource(t *testing.T) {
 	z.resource(t)
 	z.control(t)
 	z.resource(t)
-	resp, err := a.ClientFor(z.zone, "read").ListResourcesWithResponse(t.Context(), z.zone, &client.ListResourcesParams{Limit: new(2)})
+	resp, err := a.ClientFor(z.zone, "read").ListResourcesWithResponse(t.Context(), z.zone, &rawclient.ListResourcesParams{Limit: new(2)})
 	if err != nil {
 		t.Fatal(err)
 	}

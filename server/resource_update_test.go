@@ -7,10 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oapi-codegen/nullable"
-
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -29,12 +28,12 @@ func TestUpdateResource(t *testing.T) {
 	a.DB.Exec(archiveApplication, z.zone, archivedApplication)
 	dcr, expired := registered(z)
 	reserved := z.resource(t, func(b *client.NewResource) { b.Identifier = new("caracal-sys://x") }).ID
-	is, none := nullable.NewNullableWithValue[string], nullable.NewNullNullable[string]()
+	is, none := client.Set[string], client.Null[string]()
 	type patch = client.ResourcePatch
 	named := patch{Name: new("New name")}
 	for _, tt := range []struct {
 		name     string
-		as       *client.ClientWithResponses
+		as       *rawclient.ClientWithResponses
 		zone, id string // id "": a new resource of z
 		body     patch
 		want     code.Code
@@ -126,16 +125,16 @@ func patched(r client.Resource, p client.ResourcePatch) client.Resource {
 	if p.Identifier != nil {
 		r.Identifier = *p.Identifier
 	}
-	if upstream, err := p.UpstreamURL.Get(); err == nil {
+	if upstream, given := p.UpstreamURL.Get(); given {
 		r.UpstreamURL = &upstream
 	}
 	if p.Scopes != nil {
 		r.Scopes = *p.Scopes
 	}
-	if provider, err := p.CredentialProviderID.Get(); err == nil {
+	if provider, given := p.CredentialProviderID.Get(); given {
 		r.CredentialProviderID = provider
 	}
-	if application, err := p.GatewayApplicationID.Get(); err == nil {
+	if application, given := p.GatewayApplicationID.Get(); given {
 		r.GatewayApplicationID = &application
 	}
 	if p.Operations != nil {
@@ -157,7 +156,7 @@ func TestUpdateResourceReservedNeedsBootstrap(t *testing.T) {
 	a := servertest.New(t)
 	z := newResourceZone(a)
 	id := z.resource(t, func(b *client.NewResource) { b.Identifier = new("caracal-sys://x") }).ID
-	for _, as := range []*client.ClientWithResponses{a.ClientFor("", "write"), a.ClientFor(z.zone, "write")} {
+	for _, as := range []*rawclient.ClientWithResponses{a.ClientFor("", "write"), a.ClientFor(z.zone, "write")} {
 		readResource(t, as, z.zone, id)
 		servertest.Expect(t, updateResource(t, as, z.zone, id, client.ResourcePatch{Name: new("x")}), 0, code.ReservedNamespace)
 		servertest.Expect(t, deleteResource(t, as, z.zone, id), 0, code.ReservedNamespace)
@@ -174,7 +173,7 @@ func TestUpdateResourceBindingKeepsUpdatedAt(t *testing.T) {
 	updatedAt := func() string {
 		return storetest.Value[string](a.DB, "SELECT updated_at::text FROM resources WHERE zone_id = $1 AND id = $2", z.zone, id)
 	}
-	bound := nullable.NewNullableWithValue(application)
+	bound := client.Set(application)
 	before := updatedAt()
 	servertest.Expect(t, updateResource(t, a.Admin, z.zone, id, client.ResourcePatch{GatewayApplicationID: bound}), http.StatusOK, "")
 	if after := updatedAt(); after != before {
@@ -191,17 +190,17 @@ func TestUpdateResourceIfMatch(t *testing.T) {
 	a := servertest.New(t)
 	z := newResourceZone(a)
 	id := z.resource(t).ID
-	update := func(ifMatch, name string) *client.UpdateResourceResponse {
+	update := func(ifMatch, name string) *rawclient.UpdateResourceResponse {
 		t.Helper()
-		resp, err := a.Admin.UpdateResourceWithResponse(t.Context(), z.zone, id, &client.UpdateResourceParams{IfMatch: &ifMatch}, client.ResourcePatch{Name: &name})
+		resp, err := a.Admin.UpdateResourceWithResponse(t.Context(), z.zone, id, &rawclient.UpdateResourceParams{IfMatch: &ifMatch}, client.ResourcePatch{Name: &name})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return resp
 	}
-	remove := func(ifMatch string) *client.DeleteResourceResponse {
+	remove := func(ifMatch string) *rawclient.DeleteResourceResponse {
 		t.Helper()
-		resp, err := a.Admin.DeleteResourceWithResponse(t.Context(), z.zone, id, &client.DeleteResourceParams{IfMatch: &ifMatch})
+		resp, err := a.Admin.DeleteResourceWithResponse(t.Context(), z.zone, id, &rawclient.DeleteResourceParams{IfMatch: &ifMatch})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -122,7 +123,7 @@ from|to|among delegation-edges active revoked
 )
 
 // called gives a request its id.
-func called(id string) client.RequestEditorFn {
+func called(id string) rawclient.RequestEditorFn {
 	return func(_ context.Context, r *http.Request) error { r.Header.Set("X-Request-Id", id); return nil }
 }
 
@@ -131,7 +132,7 @@ type end func(t *testing.T, s scene, ifMatch, slug string) servertest.Response
 
 func deleteApplication(t *testing.T, s scene, ifMatch, _ string) servertest.Response {
 	t.Helper()
-	resp, err := s.Admin.DeleteApplicationWithResponse(t.Context(), s.zone, s.doomed, &client.DeleteApplicationParams{IfMatch: fromNullable(ifMatch)}, called("the-end"))
+	resp, err := s.Admin.DeleteApplicationWithResponse(t.Context(), s.zone, s.doomed, &rawclient.DeleteApplicationParams{IfMatch: fromNullable(ifMatch)}, called("the-end"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +142,7 @@ func deleteApplication(t *testing.T, s scene, ifMatch, _ string) servertest.Resp
 func revokeLive(t *testing.T, s scene, ifMatch, slug string) servertest.Response {
 	t.Helper()
 	patch := client.ZonePatch{DCREnabled: new(false), DCRShutdown: new(client.ZonePatchDCRShutdown("revoke_live")), Slug: fromNullable(slug)}
-	resp, err := s.Admin.UpdateZoneWithResponse(t.Context(), s.zone, &client.UpdateZoneParams{IfMatch: fromNullable(ifMatch)}, patch, called("the-end"))
+	resp, err := s.Admin.UpdateZoneWithResponse(t.Context(), s.zone, &rawclient.UpdateZoneParams{IfMatch: fromNullable(ifMatch)}, patch, called("the-end"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +151,7 @@ func revokeLive(t *testing.T, s scene, ifMatch, slug string) servertest.Response
 
 func deleteZone(t *testing.T, s scene, ifMatch, _ string) servertest.Response {
 	t.Helper()
-	resp, err := s.Admin.DeleteZoneWithResponse(t.Context(), s.zone, &client.DeleteZoneParams{IfMatch: fromNullable(ifMatch)}, called("the-end"))
+	resp, err := s.Admin.DeleteZoneWithResponse(t.Context(), s.zone, &rawclient.DeleteZoneParams{IfMatch: fromNullable(ifMatch)}, called("the-end"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -16,7 +17,7 @@ func TestDeleteZone(t *testing.T) {
 	system := a.Zone(func(z *client.NewZone) { z.Name = "caracal.sys/other" }).ID
 	for _, tt := range []struct {
 		name, zone string // zone "": a new one
-		as         *client.ClientWithResponses
+		as         *rawclient.ClientWithResponses
 		ifMatch    string
 		want       code.Code // "" is 204
 	}{
@@ -38,7 +39,7 @@ func TestDeleteZone(t *testing.T) {
 			if tt.zone == "" {
 				tt.zone = a.Zone().ID
 			}
-			resp, err := tt.as.DeleteZoneWithResponse(t.Context(), tt.zone, &client.DeleteZoneParams{IfMatch: fromNullable(tt.ifMatch)})
+			resp, err := tt.as.DeleteZoneWithResponse(t.Context(), tt.zone, &rawclient.DeleteZoneParams{IfMatch: fromNullable(tt.ifMatch)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,7 +62,7 @@ func TestDeleteZoneRevokesItsTokensImmediately(t *testing.T) {
 	a := servertest.New(t)
 	other := a.Zone().ID
 	stays := a.ClientFor(other, "read")
-	status := func(as *client.ClientWithResponses, zone string) int {
+	status := func(as *rawclient.ClientWithResponses, zone string) int {
 		t.Helper()
 		resp, err := as.GetZoneWithResponse(t.Context(), zone)
 		if err != nil {
@@ -81,7 +82,7 @@ func TestDeleteZoneRevokesItsTokensImmediately(t *testing.T) {
 			t.Fatal(err)
 		}
 		servertest.Expect(t, resp, http.StatusNoContent, "")
-		for _, as := range []*client.ClientWithResponses{reader, deleter} {
+		for _, as := range []*rawclient.ClientWithResponses{reader, deleter} {
 			if status(as, zone) != http.StatusUnauthorized {
 				late++
 			}

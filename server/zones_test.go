@@ -9,6 +9,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -19,7 +20,7 @@ func TestCreateZone(t *testing.T) {
 	taken := a.Zone()
 	tests := []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		body client.NewZone
 		want code.Code // "" is 201
 	}{
@@ -139,7 +140,7 @@ func TestGetZone(t *testing.T) {
 	gone := a.DB.ArchivedZone()
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		id   string
 		want code.Code
 	}{
@@ -169,7 +170,7 @@ func TestUpdateZone(t *testing.T) {
 	mine := a.Zone()
 	for _, tt := range []struct {
 		name string
-		as   *client.ClientWithResponses
+		as   *rawclient.ClientWithResponses
 		id   string // "": a new zone
 		body client.ZonePatch
 		want code.Code
@@ -244,7 +245,7 @@ func TestUpdateZoneIfMatch(t *testing.T) {
 	answers := make(chan int, 2)
 	for _, name := range []string{"One", "Two"} {
 		go func() {
-			resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone.ID, &client.UpdateZoneParams{IfMatch: &etag}, client.ZonePatch{Name: &name})
+			resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone.ID, &rawclient.UpdateZoneParams{IfMatch: &etag}, client.ZonePatch{Name: &name})
 			if err != nil {
 				t.Error(err)
 			}
@@ -260,7 +261,7 @@ func TestUpdateZoneIfMatch(t *testing.T) {
 	}{
 		{"*", ""}, {`"77", "3"`, ""}, {etag, code.VersionConflict}, {`W/"4"`, code.VersionConflict}, {"4", code.VersionConflict}, {"nonsense", code.VersionConflict},
 	} {
-		resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone.ID, &client.UpdateZoneParams{IfMatch: &tt.header}, client.ZonePatch{Name: new("Three")})
+		resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone.ID, &rawclient.UpdateZoneParams{IfMatch: &tt.header}, client.ZonePatch{Name: new("Three")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,7 +313,7 @@ func TestListZonesFullLastPageHasNoNext(t *testing.T) {
 	a := servertest.New(t)
 	a.Zone()
 	a.Zone()
-	resp, err := a.Admin.ListZonesWithResponse(t.Context(), &client.ListZonesParams{Limit: new(2)})
+	resp, err := a.Admin.ListZonesWithResponse(t.Context(), &rawclient.ListZonesParams{Limit: new(2)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,230 +2,223 @@ package client_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
-	"testing"
 	"time"
 
 	"caracal.run/management/gen/client"
-	"caracal.run/management/server"
-	"caracal.run/management/store"
-	"caracal.run/management/store/private"
 )
 
-// Where the examples find the service, and with what token.
-var (
-	address string
-	token   = "a-bootstrap-token"
-)
-
-func TestMain(m *testing.M) {
-	status, err := withService(m.Run)
+// Create a client, create a zone and read it back.
+func Example() {
+	ctx := context.Background()
+	c, err := client.New(baseURL, "an-admin-token")
 	if err != nil {
 		log.Fatal(err)
 	}
-	os.Exit(status)
+	zone, err := c.CreateZone(ctx, client.NewZone{Name: "Production", DCREnabled: new(true)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	zone, err = c.GetZone(ctx, zone.ID)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(zone.Name, zone.Slug)
+	// Output: Production production
 }
 
-// withService runs tests beside a service.
-func withService(tests func() int) (_ int, err error) {
+// Handle an expected error by its code, and show the invalid fields of a
+// request.
+func ExampleError() {
 	ctx := context.Background()
-	servers, err := private.Start(ctx, private.Options{})
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, servers.Stop()) }()
-	if err := store.Migrate(ctx, servers.PostgresURL(private.Owner, "caracal"), func(string) {}); err != nil {
-		return 0, err
-	}
-	config, err := server.LoadConfig([]string{
-		"CARACAL_MODE=dev", "PORT=0", "CARACAL_ADMIN_TOKEN=" + token, "REDIS_URL=" + servers.RedisURL(),
-		"DATABASE_URL=" + servers.PostgresURL(private.Service, "caracal"), "ZONE_KEK=" + strings.Repeat("01", 32),
-	})
-	if err != nil {
-		return 0, err
-	}
-	running, err := server.Start(ctx, config, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return 0, err
-	}
-	address = running.URL
-	status := tests()
-	return status, running.Stop()
-}
-
-// A client speaks for one token. OK, Created and Done take an operation's call
-// and give what it promises, or an error.
-func ExampleNew() {
-	ctx := context.Background()
-	c, err := client.New(address, token)
+	c, err := client.New(baseURL, "an-admin-token")
 	if err != nil {
 		log.Fatal(err)
 	}
-	zone, err := client.Created(c.CreateZoneWithResponse(ctx, client.NewZone{Name: "Production"}))
-	if err != nil {
-		log.Fatal(err)
+	_, err = c.GetZone(ctx, "unknown")
+	if client.Code(err) == client.CodeZoneNotFound {
+		fmt.Println("There is no such zone.")
 	}
-	again, err := client.OK(c.GetZoneWithResponse(ctx, zone.ID))
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(again.Name, again.Slug)
-	fmt.Println(client.Done(c.DeleteZoneWithResponse(ctx, zone.ID, nil)))
-	// Output:
-	// Production production
-	// <nil>
-}
-
-// An iterator walks a list to its end, however many pages it has.
-func ExampleClientWithResponses_AllApplications() {
-	ctx := context.Background()
-	c, err := client.New(address, token)
-	if err != nil {
-		log.Fatal(err)
-	}
-	zone, err := client.Created(c.CreateZoneWithResponse(ctx, client.NewZone{Name: "Paged"}))
-	if err != nil {
-		log.Fatal(err)
-	}
-	for n := range 5 {
-		app := client.NewApplication{Name: fmt.Sprint("Application ", n), RegistrationMethod: client.NewApplicationRegistrationMethodManaged}
-		if _, err := client.Created(c.CreateApplicationWithResponse(ctx, zone.ID, app)); err != nil {
-			log.Fatal(err)
+	_, err = c.CreateZone(ctx, client.NewZone{Name: ""})
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		fmt.Println(e.Status, e.Code)
+		for _, field := range e.Fields {
+			fmt.Println(field.Path, field.Message)
 		}
 	}
-	for app, err := range c.AllApplications(ctx, zone.ID, &client.ListApplicationsParams{Limit: new(2)}) {
+	// Output:
+	// There is no such zone.
+	// 400 invalid_zone
+	// name must not be empty
+}
+
+// Iterate over all applications of a zone. The iterator requests further pages
+// as needed.
+func ExampleClient_Applications() {
+	ctx := context.Background()
+	c, err := client.New(baseURL, "an-admin-token")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for app, err := range c.Applications(ctx, "zone-1", client.Limit(2)) {
 		if err != nil {
 			log.Fatal(err)
 		}
 		fmt.Println(app.Name)
 	}
 	// Output:
-	// Application 4
-	// Application 3
-	// Application 2
-	// Application 1
-	// Application 0
+	// Billing
+	// Invoicing
+	// Reporting
 }
 
-// A refusal has a code, and says which members of a request it does not like.
-func ExampleCode() {
+// Return one page, and continue with its cursor.
+func ExampleClient_ListApplications() {
 	ctx := context.Background()
-	c, err := client.New(address, token)
+	c, err := client.New(baseURL, "an-admin-token")
 	if err != nil {
 		log.Fatal(err)
 	}
-	_, err = client.OK(c.GetZoneWithResponse(ctx, "nowhere"))
-	if client.Code(err) == "zone_not_found" {
-		fmt.Println("there is none")
-	}
-	_, err = client.Created(c.CreateZoneWithResponse(ctx, client.NewZone{Name: "", Slug: new("Not a slug")}))
-	var refusal *client.Error
-	if errors.As(err, &refusal) {
-		fmt.Println(refusal.Status, refusal.Problem.Error)
-		for _, issue := range refusal.Details.Issues {
-			fmt.Println(issue.Path)
-		}
-	}
-	// Output:
-	// there is none
-	// 400 invalid_zone
-	// [name]
-	// [slug]
-}
-
-// A change that depends on what was read says so with If-Match, and reads again
-// when somebody else was faster.
-func ExampleOK_conditionalUpdate() {
-	ctx := context.Background()
-	c, err := client.New(address, token)
-	if err != nil {
-		log.Fatal(err)
-	}
-	zone, err := client.Created(c.CreateZoneWithResponse(ctx, client.NewZone{Name: "Counter 0"}))
-	if err != nil {
-		log.Fatal(err)
-	}
-	increment := func() (client.Zone, error) {
-		for {
-			read, err := c.GetZoneWithResponse(ctx, zone.ID)
-			now, err := client.OK(read, err)
-			if err != nil {
-				return now, err
-			}
-			var n int
-			if _, err := fmt.Sscanf(now.Name, "Counter %d", &n); err != nil {
-				return now, err
-			}
-			next := client.ZonePatch{Name: new(fmt.Sprint("Counter ", n+1))}
-			changed, err := client.OK(c.UpdateZoneWithResponse(ctx, zone.ID, &client.UpdateZoneParams{IfMatch: &read.Headers200.ETag}, next))
-			if client.Code(err) != "version_conflict" {
-				return changed, err
-			}
-		}
-	}
-	const many = 8
-	done := make(chan error, many)
-	for range many {
-		go func() { _, err := increment(); done <- err }()
-	}
-	for range many {
-		if err := <-done; err != nil {
+	for cursor := ""; ; {
+		page, err := c.ListApplications(ctx, "zone-1", client.Limit(2), client.Cursor(cursor))
+		if err != nil {
 			log.Fatal(err)
 		}
+		fmt.Println(len(page.Items), "applications")
+		if page.Next == "" {
+			break
+		}
+		cursor = page.Next
 	}
-	last, err := client.OK(c.GetZoneWithResponse(ctx, zone.ID))
-	fmt.Println(last.Name, err)
-	// Output: Counter 8 <nil>
+	// Output:
+	// 2 applications
+	// 1 applications
 }
 
-// The context bounds a call with all its retries.
-func ExampleRetry() {
-	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Retry-After", "20")
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}))
-	defer busy.Close()
-	c, err := client.New(busy.URL, token)
+// Update a zone only if it has not been modified since it was read, and try
+// again with its new state otherwise.
+func ExampleIfMatch() {
+	ctx := context.Background()
+	c, err := client.New(baseURL, "an-admin-token")
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	_, err = client.OK(c.GetZoneWithResponse(ctx, "x"))
-	fmt.Println(errors.Is(err, context.DeadlineExceeded))
-	// Output: true
+	for {
+		var etag string
+		zone, err := c.GetZone(ctx, "zone-1", client.ReadETag(&etag))
+		if err != nil {
+			log.Fatal(err)
+		}
+		zone, err = c.UpdateZone(ctx, zone.ID, client.ZonePatch{Name: new(zone.Name + " (EU)")}, client.IfMatch(etag))
+		if client.Code(err) == client.CodeVersionConflict {
+			continue
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(zone.Name)
+		break
+	}
+	// Output: Production (EU)
 }
 
-// A provider's configuration is one of a few kinds; a secret in it goes in and
-// never comes out.
+// The configuration of a provider is one of several types. Its secrets are
+// never returned.
 func ExampleProviderConfigInput() {
 	ctx := context.Background()
-	c, err := client.New(address, token)
+	c, err := client.New(baseURL, "an-admin-token")
 	if err != nil {
 		log.Fatal(err)
 	}
-	zone, err := client.Created(c.CreateZoneWithResponse(ctx, client.NewZone{Name: "Production"}))
+	provider, err := c.CreateProvider(ctx, "zone-1", client.NewProvider{
+		Name:       new("Ledger"),
+		Kind:       client.ProviderKindAPIKey,
+		ConfigJSON: client.APIKeyProviderConfig{HeaderName: new("X-Api-Key"), APIKey: new("the-key")},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	var config client.ProviderConfigInput
-	err = config.FromAPIKeyProviderConfig(client.APIKeyProviderConfig{HeaderName: new("X-Api-Key"), APIKey: new("the secret")})
+	fmt.Println(provider.SecretConfigKeys)
+	// Output: [api_key]
+}
+
+// A field of an update is omitted, set, or null.
+func ExampleNullable() {
+	for _, patch := range []client.ResourcePatch{
+		{Name: new("Invoices")},
+		{UpstreamURL: client.Set("https://invoices.internal.example.com")},
+		{UpstreamURL: client.Null[string]()},
+	} {
+		text, err := json.Marshal(patch)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(string(text))
+	}
+	// Output:
+	// {"name":"Invoices"}
+	// {"upstream_url":"https://invoices.internal.example.com"}
+	// {"upstream_url":null}
+}
+
+// Configure the transport, the timeout and the retries.
+func ExampleNew() {
+	c, err := client.New("https://caracal.example.com", "an-admin-token",
+		client.WithTransport(&http.Transport{MaxIdleConnsPerHost: 16}),
+		client.WithTimeout(5*time.Second),
+		client.WithRetry(5, time.Minute),
+		client.WithUserAgent("provisioner/1.0"),
+	)
 	if err != nil {
 		log.Fatal(err)
 	}
-	provider, err := client.Created(c.CreateProviderWithResponse(ctx, zone.ID, client.NewProvider{
-		Name: new("Ledger"), Kind: client.ProviderKindAPIKey, ConfigJSON: &config,
-	}))
-	if err != nil {
-		log.Fatal(err)
+	fmt.Println(c)
+	// Output: caracal client of https://caracal.example.com
+}
+
+// baseURL is the address of a service with one zone.
+var baseURL = httptest.NewServer(exampleService()).URL
+
+func exampleService() http.Handler {
+	const zone = `{"id":"zone-1","name":"Production","slug":"production","dcr_enabled":true}`
+	mux := http.NewServeMux()
+	reply := func(pattern string, status int, body string) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("ETag", `"1"`)
+			w.WriteHeader(status)
+			fmt.Fprint(w, body)
+		})
 	}
-	fmt.Println(provider.Identifier, provider.SecretConfigKeys, string(provider.ConfigJSON))
-	// Output: provider://ledger [api_key] {"header_name":"X-Api-Key","auth_location":"header"}
+	reply("GET /v1/zones/zone-1", 200, zone)
+	reply("GET /v1/zones/unknown", 404, `{"error":"zone_not_found","error_description":"Zone not found."}`)
+	reply("PATCH /v1/zones/zone-1", 200, strings.Replace(zone, "Production", "Production (EU)", 1))
+	reply("POST /v1/zones/zone-1/providers", 201, `{"id":"provider-1","secret_config_keys":["api_key"]}`)
+	mux.HandleFunc("POST /v1/zones", func(w http.ResponseWriter, r *http.Request) {
+		var body client.NewZone
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil || body.Name == "" {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"error":"invalid_zone","details":{"issues":[{"path":["name"],"message":"must not be empty"}]}}`)
+			return
+		}
+		w.WriteHeader(http.StatusCreated)
+		fmt.Fprint(w, zone)
+	})
+	mux.HandleFunc("GET /v1/zones/zone-1/applications", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Query().Get("cursor") != "" {
+			fmt.Fprint(w, `[{"id":"app-3","name":"Reporting"}]`)
+			return
+		}
+		w.Header().Set("Link", `</v1/zones/zone-1/applications?cursor=page-2&limit=2>; rel="next"`)
+		fmt.Fprint(w, `[{"id":"app-1","name":"Billing"},{"id":"app-2","name":"Invoicing"}]`)
+	})
+	return mux
 }

@@ -58,9 +58,13 @@ func run(in, out string) error {
 	if err != nil {
 		return fmt.Errorf("generated codes: %w", err)
 	}
-	pages, err := format.Source(pagesSource(spec))
+	methods, err := formatted(operationsSource(spec))
 	if err != nil {
-		return fmt.Errorf("generated iterators: %w", err)
+		return fmt.Errorf("generated client methods: %w", err)
+	}
+	types, err := formatted(clientTypesSource(spec, problems))
+	if err != nil {
+		return fmt.Errorf("generated client types: %w", err)
 	}
 	kinds, err := format.Source(auditSource(audited))
 	if err != nil {
@@ -74,12 +78,21 @@ func run(in, out string) error {
 		return err
 	}
 	return writeAll(map[string]string{
-		filepath.Join(out, "openapi.yaml"):           text.String(),
-		filepath.Join(out, "openapi.go"):             specSource,
-		filepath.Join(out, "audit", "audit.go"):      string(kinds),
-		filepath.Join(out, "code", "code.go"):        string(codes),
-		filepath.Join(out, "client", "pages.gen.go"): string(pages),
+		filepath.Join(out, "openapi.yaml"):                text.String(),
+		filepath.Join(out, "openapi.go"):                  specSource,
+		filepath.Join(out, "audit", "audit.go"):           string(kinds),
+		filepath.Join(out, "code", "code.go"):             string(codes),
+		filepath.Join(out, "client", "operations.gen.go"): string(methods),
+		filepath.Join(out, "client", "types.gen.go"):      string(types),
 	})
+}
+
+// formatted formats generated source.
+func formatted(source []byte, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	return format.Source(source)
 }
 
 // load reads a YAML file. Its errors name the file.

@@ -20,6 +20,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 )
 
@@ -30,7 +31,7 @@ type load struct {
 	w      *world
 	http   *http.Client // holds every answer against the spec
 	where  func() string
-	client *client.ClientWithResponses
+	client *rawclient.ClientWithResponses
 
 	stopping chan struct{}
 	callers  sync.WaitGroup
@@ -86,7 +87,7 @@ func (w *world) load(pace time.Duration, where func() string) *load {
 		answered: map[string]int{}, things: map[string]*thing{},
 	}
 	var err error
-	l.client, err = client.NewClientWithResponses("http://service", client.WithHTTPClient(l))
+	l.client, err = rawclient.NewClientWithResponses("http://service", rawclient.WithHTTPClient(l))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -352,11 +353,8 @@ func (l *load) createApplication(zone string) (*thing, bool) {
 func (l *load) createProvider(zone string) (*thing, bool) {
 	ctx, id, cancel := l.request()
 	defer cancel()
-	var config client.ProviderConfigInput
-	if err := config.FromAPIKeyProviderConfig(client.APIKeyProviderConfig{HeaderName: new("X-Api-Key"), APIKey: new("secret of " + id)}); err != nil {
-		l.t.Error(err)
-	}
-	made, err := l.client.CreateProviderWithResponse(ctx, zone, client.NewProvider{Name: &id, Kind: client.ProviderKindAPIKey, ConfigJSON: &config})
+	config := client.APIKeyProviderConfig{HeaderName: new("X-Api-Key"), APIKey: new("secret of " + id)}
+	made, err := l.client.CreateProviderWithResponse(ctx, zone, client.NewProvider{Name: &id, Kind: client.ProviderKindAPIKey, ConfigJSON: config})
 	now := thing{kind: "providers", zone: zone, name: id}
 	if err == nil && made.JSON201 != nil {
 		now.id = made.JSON201.ID
@@ -446,7 +444,7 @@ func (l *load) list(zone string) {
 	ctx, _, cancel := l.request()
 	defer cancel()
 	limit := 50
-	_, _ = l.client.ListApplicationsWithResponse(ctx, zone, &client.ListApplicationsParams{Limit: &limit})
+	_, _ = l.client.ListApplicationsWithResponse(ctx, zone, &rawclient.ListApplicationsParams{Limit: &limit})
 }
 
 // blameless fails if a caller was treated badly.

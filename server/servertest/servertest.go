@@ -34,6 +34,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server"
 	"caracal.run/management/server/egress"
 	"caracal.run/management/store/storetest"
@@ -54,7 +55,7 @@ type API struct {
 	URL     string
 	DB      *storetest.DB
 	Redis   *redis.Client
-	Admin   *client.ClientWithResponses // the bootstrap token
+	Admin   *rawclient.ClientWithResponses // the bootstrap token
 	Service *server.Service
 	Config  server.Config
 	Log     *Log
@@ -118,11 +119,11 @@ func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options,
 }
 
 // ClientWithToken returns a client that sends a token; "" sends none.
-func (a *API) ClientWithToken(token string) *client.ClientWithResponses {
+func (a *API) ClientWithToken(token string) *rawclient.ClientWithResponses {
 	a.TB.Helper()
-	c, err := client.NewClientWithResponses(a.URL,
-		client.WithHTTPClient(&http.Client{Transport: a.Transport()}),
-		client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+	c, err := rawclient.NewClientWithResponses(a.URL,
+		rawclient.WithHTTPClient(&http.Client{Transport: a.Transport()}),
+		rawclient.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 			if token != "" {
 				r.Header.Set("Authorization", "Bearer "+token)
 			}
@@ -135,11 +136,11 @@ func (a *API) ClientWithToken(token string) *client.ClientWithResponses {
 }
 
 // Anonymous returns a client that sends no token.
-func (a *API) Anonymous() *client.ClientWithResponses { return a.ClientWithToken("") }
+func (a *API) Anonymous() *rawclient.ClientWithResponses { return a.ClientWithToken("") }
 
 // ClientFor returns a client with a new token for a zone ("": global) and a
 // capability.
-func (a *API) ClientFor(zone, capability string) *client.ClientWithResponses {
+func (a *API) ClientFor(zone, capability string) *rawclient.ClientWithResponses {
 	a.TB.Helper()
 	return a.ClientWithToken(a.Token(zone, capability).Token)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"strings"
 
@@ -18,10 +17,7 @@ import (
 // and two registered ones, which have sessions and agents. It keeps the zone's
 // id in a file, and prints it.
 func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file string) error {
-	c, err := client.NewClientWithResponses(url, client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
-		r.Header.Set("Authorization", "Bearer "+token)
-		return nil
-	}))
+	c, err := client.New(url, token)
 	if err != nil {
 		return err
 	}
@@ -32,45 +28,35 @@ func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file str
 		return err
 	default:
 		zone := strings.TrimSpace(string(id))
-		if existing, err := c.GetZoneWithResponse(ctx, zone); err == nil && existing.JSON200 != nil {
+		if _, err := c.GetZone(ctx, zone); err == nil {
 			return printDemo(out, "The demo zone already exists", zone)
 		}
 	}
-	zone, err := c.CreateZoneWithResponse(ctx, client.NewZone{Name: "Demo", DCREnabled: new(true)})
-	if err != nil || zone.JSON201 == nil {
-		return stepError("creating the demo zone", zone, err)
+	zone, err := c.CreateZone(ctx, client.NewZone{Name: "Demo", DCREnabled: new(true)})
+	if err != nil {
+		return fmt.Errorf("creating the demo zone: %w", err)
 	}
-	zoneID := zone.JSON201.ID
-	managed, err := c.CreateApplicationWithResponse(ctx, zoneID, client.NewApplication{Name: "Billing", RegistrationMethod: "managed"})
-	if err != nil || managed.JSON201 == nil {
-		return stepError("creating the managed application", managed, err)
+	if _, err := c.CreateApplication(ctx, zone.ID, client.NewApplication{Name: "Billing", RegistrationMethod: "managed"}); err != nil {
+		return fmt.Errorf("creating the managed application: %w", err)
 	}
 	var registered []string
 	for _, name := range []string{"Invoice agent", "Reminder agent"} {
-		a, err := c.RegisterApplicationWithResponse(ctx, zoneID, client.ApplicationRegistration{Name: name})
-		if err != nil || a.JSON201 == nil {
-			return stepError("registering "+name, a, err)
+		app, err := c.RegisterApplication(ctx, zone.ID, client.ApplicationRegistration{Name: name})
+		if err != nil {
+			return fmt.Errorf("registering %s: %w", name, err)
 		}
-		registered = append(registered, a.JSON201.ID)
+		registered = append(registered, app.ID)
 	}
-	if err := store.Demo(ctx, ownerURL, zoneID, registered); err != nil {
+	if err := store.Demo(ctx, ownerURL, zone.ID, registered); err != nil {
 		return err
 	}
-	if err := os.WriteFile(file, []byte(zoneID+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(zone.ID+"\n"), 0o600); err != nil {
 		return err
 	}
-	return printDemo(out, "Created a demo zone with a managed application, two registered ones, and their sessions and agents", zoneID)
+	return printDemo(out, "Created a demo zone with a managed application, two registered ones, and their sessions and agents", zone.ID)
 }
 
 func printDemo(out io.Writer, status, zone string) error {
 	_, err := fmt.Fprintf(out, "%s.\n\n  export DEMO_ZONE=%s\n\n", status, zone)
 	return err
-}
-
-// stepError returns the error of a step that failed: err, or an unexpected status.
-func stepError(step string, resp interface{ StatusCode() int }, err error) error {
-	if err != nil {
-		return fmt.Errorf("%s: %w", step, err)
-	}
-	return fmt.Errorf("%s: unexpected status %d", step, resp.StatusCode())
 }

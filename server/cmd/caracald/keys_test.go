@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/store/seal"
 	"caracal.run/management/store/storetest"
 )
@@ -60,7 +61,7 @@ func (f keyFile) settings(db *storetest.DB, redisURL string) []string {
 
 // serve starts a replica that reads its keys from the file. The test fails if the
 // replica logs a warning, an error or a key.
-func (f keyFile) serve(t *testing.T, db *storetest.DB, redisURL string) *client.ClientWithResponses {
+func (f keyFile) serve(t *testing.T, db *storetest.DB, redisURL string) *rawclient.ClientWithResponses {
 	t.Helper()
 	return startReplica(t, func(level, line string) {
 		if level != "INFO" || strings.Contains(line, oldKEK) || strings.Contains(line, newKEK) {
@@ -70,12 +71,8 @@ func (f keyFile) serve(t *testing.T, db *storetest.DB, redisURL string) *client.
 }
 
 // bearerConfig returns the configuration of a provider with a bearer token.
-func bearerConfig(token string) *client.ProviderConfigInput {
-	config := new(client.ProviderConfigInput)
-	if err := config.UnmarshalJSON(fmt.Appendf(nil, `{"bearer_token":%q}`, token)); err != nil {
-		panic(err) // never: it is valid JSON
-	}
-	return config
+func bearerConfig(token string) client.ProviderConfigInput {
+	return client.BearerTokenProviderConfig{BearerToken: &token}
 }
 
 // acknowledgedSecrets maps "zone/provider" to the secret of the last request that
@@ -84,7 +81,7 @@ type acknowledgedSecrets struct{ sync.Map }
 
 // write creates a provider and updates its secret a number of times, each time
 // through the next replica. It returns false if a request fails.
-func (v *acknowledgedSecrets) write(t *testing.T, replicas []*client.ClientWithResponses, zone, name string, updates int) bool {
+func (v *acknowledgedSecrets) write(t *testing.T, replicas []*rawclient.ClientWithResponses, zone, name string, updates int) bool {
 	secret := func(n int) string { return fmt.Sprintf("%s in %s, %d", name, zone, n) }
 	created, err := replicas[0].CreateProviderWithResponse(context.Background(), zone, client.NewProvider{Name: &name, Kind: "bearer_token", ConfigJSON: bearerConfig(secret(0))})
 	if err != nil || created.JSON201 == nil {
@@ -103,7 +100,7 @@ func (v *acknowledgedSecrets) write(t *testing.T, replicas []*client.ClientWithR
 	return true
 }
 
-func newZone(t *testing.T, c *client.ClientWithResponses) string {
+func newZone(t *testing.T, c *rawclient.ClientWithResponses) string {
 	created, err := c.CreateZoneWithResponse(context.Background(), client.NewZone{Name: "Zone"})
 	if err != nil || created.JSON201 == nil {
 		t.Errorf("create a zone: %v %s", err, created.GetBody())
@@ -164,7 +161,7 @@ func TestKilledKeyRotationLosesNoSecret(t *testing.T) {
 	t.Parallel()
 	const zones, writers = 130, 3
 	db, redisURL, file := storetest.New(t), storetest.RedisURL(t), newKeyFile(t, oldKEK)
-	replicas := []*client.ClientWithResponses{file.serve(t, db, redisURL), file.serve(t, db, redisURL)}
+	replicas := []*rawclient.ClientWithResponses{file.serve(t, db, redisURL), file.serve(t, db, redisURL)}
 	var secrets acknowledgedSecrets
 	var all [zones]string
 	var seed sync.WaitGroup
@@ -228,7 +225,7 @@ func TestKilledKeyRotationLosesNoSecret(t *testing.T) {
 	file.write(t, newKEK)
 	fresh := file.serve(t, db, redisURL)
 	for _, zone := range []string{all[0], newZone(t, fresh)} {
-		secrets.write(t, []*client.ClientWithResponses{fresh, replicas[0], replicas[1]}, zone, "afterwards", 3)
+		secrets.write(t, []*rawclient.ClientWithResponses{fresh, replicas[0], replicas[1]}, zone, "afterwards", 3)
 	}
 	secrets.check(t, db, parseKeys(t, newKEK))
 	t.Logf("%d secrets", count)
@@ -263,7 +260,7 @@ func TestKeysRotateReportsABrokenZoneAndRotatesTheOthers(t *testing.T) {
 	c := file.serve(t, db, redisURL)
 	broken, whole := newZone(t, c), newZone(t, c)
 	for _, zone := range []string{broken, whole} {
-		new(acknowledgedSecrets).write(t, []*client.ClientWithResponses{c}, zone, "p", 0)
+		new(acknowledgedSecrets).write(t, []*rawclient.ClientWithResponses{c}, zone, "p", 0)
 	}
 	db.Exec("UPDATE data_keys SET wrapped = 'x' WHERE zone_id = $1", broken)
 	file.write(t, newKEK+"\n"+oldKEK+"\n")
@@ -280,7 +277,7 @@ func TestServeAndKeysFailWithoutTheKeysOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	db, redisURL, file := storetest.New(t), storetest.RedisURL(t), newKeyFile(t, oldKEK)
 	c := file.serve(t, db, redisURL)
-	new(acknowledgedSecrets).write(t, []*client.ClientWithResponses{c}, newZone(t, c), "p", 0)
+	new(acknowledgedSecrets).write(t, []*rawclient.ClientWithResponses{c}, newZone(t, c), "p", 0)
 	needed := parseKeys(t, oldKEK).Current()
 	for _, tt := range []struct{ name, setting, want string }{
 		{"another key", "ZONE_KEK=" + newKEK, needed},

@@ -52,7 +52,7 @@ func load(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, running.Stop()) }()
-	c, err := client.New(running.URL, token, client.WithHTTPClient(&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: *callers}}))
+	c, err := client.New(running.URL, token, client.WithTransport(&http.Transport{MaxIdleConnsPerHost: *callers}), client.WithoutRetry())
 	if err != nil {
 		return err
 	}
@@ -85,17 +85,17 @@ func (t *tally) record(operation string, start time.Time, err error) {
 
 // runLoad creates zones with applications, and then lets the callers work on them
 // for the duration.
-func runLoad(ctx context.Context, c *client.ClientWithResponses, callers int, duration time.Duration) (*tally, error) {
+func runLoad(ctx context.Context, c *client.Client, callers int, duration time.Duration) (*tally, error) {
 	const zones, applications = 8, 50
 	var all []client.Zone
 	for range zones {
-		zone, err := client.Created(c.CreateZoneWithResponse(ctx, client.NewZone{Name: "Load"}))
+		zone, err := c.CreateZone(ctx, client.NewZone{Name: "Load"})
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, zone)
 		for range applications {
-			if _, err := client.Created(c.CreateApplicationWithResponse(ctx, zone.ID, loadApplication)); err != nil {
+			if _, err := c.CreateApplication(ctx, zone.ID, loadApplication); err != nil {
 				return nil, err
 			}
 		}
@@ -110,20 +110,20 @@ func runLoad(ctx context.Context, c *client.ClientWithResponses, callers int, du
 				start := time.Now()
 				switch n := rand.N(100); {
 				case n < 50:
-					_, err := client.OK(c.GetZoneWithResponse(ctx, zone))
+					_, err := c.GetZone(ctx, zone)
 					t.record("get a zone", start, err)
 				case n < 65:
-					_, err := client.OK(c.ListApplicationsWithResponse(ctx, zone, &client.ListApplicationsParams{Limit: new(applications)}))
+					_, err := c.ListApplications(ctx, zone, client.Limit(applications))
 					t.record("list 50 applications", start, err)
 				case n < 80:
-					_, err := client.OK(c.UpdateZoneWithResponse(ctx, zone, nil, client.ZonePatch{Name: new("Loaded")}))
+					_, err := c.UpdateZone(ctx, zone, client.ZonePatch{Name: new("Loaded")})
 					t.record("update a zone", start, err)
 				default:
-					a, err := client.Created(c.CreateApplicationWithResponse(ctx, zone, loadApplication))
+					a, err := c.CreateApplication(ctx, zone, loadApplication)
 					t.record("create an application", start, err)
 					if err == nil {
 						start = time.Now()
-						t.record("delete an application", start, client.Done(c.DeleteApplicationWithResponse(ctx, zone, a.ID, nil)))
+						t.record("delete an application", start, c.DeleteApplication(ctx, zone, a.ID))
 					}
 				}
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/store/storetest"
 )
 
@@ -45,7 +46,7 @@ func program(args []string, settings ...string) *exec.Cmd {
 // A replica is a running caracald serve.
 type replica struct {
 	cmd    *exec.Cmd
-	client *client.ClientWithResponses
+	client *rawclient.ClientWithResponses
 }
 
 // settingsOf returns the settings of a service on a database and Redis of the tests.
@@ -86,7 +87,7 @@ func startReplica(t *testing.T, onLine func(level, line string), settings []stri
 		reader.Wait()
 		_ = cmd.Wait()
 	})
-	r.client, err = client.NewClientWithResponses(<-url, client.WithRequestEditorFn(func(_ context.Context, req *http.Request) error {
+	r.client, err = rawclient.NewClientWithResponses(<-url, rawclient.WithRequestEditorFn(func(_ context.Context, req *http.Request) error {
 		req.Header.Set("Authorization", "Bearer "+token)
 		return nil
 	}))
@@ -175,7 +176,7 @@ func TestKilledReplicasLoseNoEvent(t *testing.T) {
 	start := func() *replica { return startReplica(t, func(string, string) {}, settingsOf(db, redisURL)) }
 	replicas := []*replica{start(), start()}
 	var mu sync.Mutex
-	pick := func(n int) *client.ClientWithResponses {
+	pick := func(n int) *rawclient.ClientWithResponses {
 		mu.Lock()
 		defer mu.Unlock()
 		return replicas[n%len(replicas)].client

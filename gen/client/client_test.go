@@ -1,0 +1,257 @@
+package client_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"caracal.run/management/gen/client"
+)
+
+func TestNewRejectsInvalidArguments(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		url, token string
+		opt        client.Option
+		want       string
+	}{
+		"no scheme":         {url: "caracal.example.com", want: "base URL"},
+		"another scheme":    {url: "ftp://caracal.example.com", want: "base URL"},
+		"no host":           {url: "https://", want: "base URL"},
+		"malformed":         {url: "https://%zz", want: "base URL"},
+		"user information":  {url: "https://user:hunter2@caracal.example.com", want: "user information"},
+		"query":             {url: "https://caracal.example.com?a=b", want: "query"},
+		"fragment":          {url: "https://caracal.example.com#a", want: "fragment"},
+		"token with a line": {url: "https://caracal.example.com", token: "hunter2\n", want: "token"},
+		"nil HTTP client":   {url: "https://caracal.example.com", opt: client.WithHTTPClient(nil), want: "WithHTTPClient"},
+		"nil transport":     {url: "https://caracal.example.com", opt: client.WithTransport(nil), want: "WithTransport"},
+		"negative timeout":  {url: "https://caracal.example.com", opt: client.WithTimeout(-1), want: "WithTimeout"},
+		"negative retries":  {url: "https://caracal.example.com", opt: client.WithRetry(-1, 0), want: "WithRetry"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var opts []client.Option
+			if tt.opt != nil {
+				opts = append(opts, tt.opt)
+			}
+			_, err := client.New(tt.url, tt.token, opts...)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error about %s", err, tt.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error contains the secret: %v", err)
+			}
+		})
+	}
+}
+
+func TestRequestHasTokenBodyAndDefaultHeaders(t *testing.T) {
+	t.Parallel()
+	f := &fake{replies: []reply{{status: 201, body: zoneJSON}}}
+	zone, err := newClient(t, f).CreateZone(t.Context(), client.NewZone{Name: "Production"})
+	if err != nil || zone.ID != "z1" || zone.CreatedAt.Year() != 2026 {
+		t.Fatalf("got %+v, %v", zone, err)
+	}
+	r := f.last()
+	if r.Method != http.MethodPost || r.URL.String() != "https://caracal.example.com/v1/zones" || f.bodies[0] != `{"name":"Production"}` {
+		t.Errorf("sent %s %s %s", r.Method, r.URL, f.bodies[0])
+	}
+	for name, want := range map[string]string{
+		"Authorization": "Bearer " + token, "Content-Type": "application/json", "Accept": "application/json", "User-Agent": "caracal-go/devel",
+	} {
+		if got := r.Header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestPublicOperationSendsNoToken(t *testing.T) {
+	t.Parallel()
+	f := &fake{replies: []reply{{status: 200, body: `{"ok":true}`}}}
+	if health, err := newClient(t, f).GetHealth(t.Context()); err != nil || !health.OK || f.last().Header.Get("Authorization") != "" {
+		t.Errorf("%+v, %v, sent %q", health, err, f.last().Header)
+	}
+	f = &fake{replies: []reply{{status: 200, header: map[string]string{"Content-Type": "text/plain; version=0.0.4"}, body: "up 1\n"}}}
+	text, err := newClient(t, f).GetMetrics(t.Context(), client.Header("Authorization", "Bearer metrics"))
+	if err != nil || text != "up 1\n" || f.last().Header.Get("Authorization") != "Bearer metrics" {
+		t.Errorf("%q, %v, sent %q", text, err, f.last().Header)
+	}
+}
+
+func TestBaseURLCanHaveAPath(t *testing.T) {
+	t.Parallel()
+	f := &fake{replies: []reply{{status: 200, body: zoneJSON}}}
+	c, err := client.New("https://example.com/caracal/", token, client.WithTransport(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.GetZone(t.Context(), "z1"); err != nil || f.last().URL.String() != "https://example.com/caracal/v1/zones/z1" {
+		t.Errorf("%v, sent %s", err, f.last().URL)
+	}
+}
+
+func TestPathParametersCannotAddressAnotherPath(t *testing.T) {
+	t.Parallel()
+	f := &fake{replies: []reply{{status: 204}}}
+	c := newClient(t, f)
+	if err := c.DeleteApplication(t.Context(), "a/../b?c#d%", "x{id}"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := f.last().URL.EscapedPath(), "/v1/zones/a%2F..%2Fb%3Fc%23d%25/applications/x%7Bid%7D"; got != want {
+		t.Errorf("sent %s, want %s", got, want)
+	}
+	for _, invalid := range []string{"", ".", ".."} {
+		err := c.DeleteZone(t.Context(), invalid)
+		if err == nil || !strings.Contains(err.Error(), "deleteZone: zoneId: must not be") {
+			t.Errorf("%q: %v", invalid, err)
+		}
+	}
+	if len(f.requests) != 1 {
+		t.Errorf("sent %d requests, want 1", len(f.requests))
+	}
+}
+
+func TestCallOptions(t *testing.T) {
+	t.Parallel()
+	f := &fake{replies: []reply{{status: 200, header: map[string]string{"ETag": `"3"`}, body: zoneJSON}}}
+	c := newClient(t, f, client.WithUserAgent("example/1.0"))
+	etag := "old"
+	if _, err := c.GetZone(t.Context(), "z1", client.ReadETag(&etag)); err != nil || etag != `"3"` {
+		t.Fatalf("%v, ETag %q", err, etag)
+	}
+	if _, err := c.UpdateZone(t.Context(), "z1", client.ZonePatch{}, client.IfMatch(etag), client.RequestID("r1"), client.Header("Accept", "application/problem+json")); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"If-Match": `"3"`, "X-Request-Id": "r1", "Accept": "application/problem+json", "User-Agent": "example/1.0"} {
+		if got := f.last().Header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	f.replies = []reply{{status: 412, header: map[string]string{"ETag": `"9"`}, body: `{"error":"version_conflict"}`}}
+	_, err := c.UpdateZone(t.Context(), "z1", client.ZonePatch{}, client.IfMatch(etag), client.ReadETag(&etag))
+	if client.Code(err) != client.CodeVersionConflict || etag != "" {
+		t.Errorf("%v, ETag %q", err, etag)
+	}
+	sent := len(f.requests)
+	if err := c.DeleteZone(t.Context(), "z1", client.IfMatch("")); err == nil || len(f.requests) != sent {
+		t.Errorf("a write with an empty ETag: %v, %d requests", err, len(f.requests)-sent)
+	}
+}
+
+func TestTokenIsNotPrinted(t *testing.T) {
+	t.Parallel()
+	network := errors.New("network down")
+	f := &fake{replies: []reply{{err: network}}}
+	c := newClient(t, f, client.WithoutRetry())
+	_, err := c.GetZone(t.Context(), "z1")
+	if !errors.Is(err, network) {
+		t.Fatalf("got %v", err)
+	}
+	var logged bytes.Buffer
+	slog.New(slog.NewTextHandler(&logged, nil)).Info("client", "client", c, "value", *c, "error", err)
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("client", "client", c, "value", *c, "error", err)
+	texts := []string{logged.String()}
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d"} {
+		texts = append(texts, fmt.Sprintf(format, c), fmt.Sprintf(format, *c), fmt.Sprintf(format, err))
+	}
+	for _, text := range texts {
+		if strings.Contains(text, token) {
+			t.Errorf("the token is in %s", text)
+		}
+	}
+	if !strings.Contains(fmt.Sprint(c), "https://caracal.example.com") {
+		t.Errorf("printed as %v", c)
+	}
+}
+
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t.Errorf("the redirect was followed, with %q", r.Header)
+	}))
+	defer other.Close()
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, other.URL+"/login?state=hunter2", status)
+		}))
+		// The HTTP client's own policy must not take effect.
+		hc := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return nil }}
+		c, err := client.New(service.URL, token, client.WithHTTPClient(hc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.GetZone(t.Context(), "z1")
+		e, ok := errors.AsType[*client.Error](err)
+		if !ok || e.Status != status || e.Code != "" || !strings.Contains(e.Error(), "redirect to "+other.URL) || strings.Contains(e.Error(), "hunter2") {
+			t.Errorf("%d: %v", status, err)
+		}
+		service.Close()
+	}
+}
+
+func TestOptionsDoNotChangeTheGivenHTTPClient(t *testing.T) {
+	t.Parallel()
+	hc := &http.Client{Timeout: time.Second}
+	f := &fake{replies: []reply{{status: 200, body: zoneJSON}}}
+	c, err := client.New("https://caracal.example.com", token, client.WithHTTPClient(hc), client.WithTransport(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.GetZone(t.Context(), "z1"); err != nil {
+		t.Fatal(err)
+	}
+	if hc.Transport != nil || hc.CheckRedirect != nil || len(f.requests) != 1 {
+		t.Errorf("the HTTP client is now %+v, after %d requests", hc, len(f.requests))
+	}
+}
+
+func TestNullableFieldIsOmittedNullOrSet(t *testing.T) {
+	t.Parallel()
+	for want, patch := range map[string]client.ResourcePatch{
+		`{}`:                                {},
+		`{"upstream_url":null}`:             {UpstreamURL: client.Null[string]()},
+		`{"upstream_url":"https://a.test"}`: {UpstreamURL: client.Set("https://a.test")},
+		`{"credential_provider_id":"","name":"x"}`: {CredentialProviderID: client.Set(""), Name: new("x")},
+	} {
+		got, err := json.Marshal(patch)
+		if err != nil || string(got) != want {
+			t.Errorf("%s, %v, want %s", got, err, want)
+		}
+		var back client.ResourcePatch
+		if err := json.Unmarshal(got, &back); err != nil || back.UpstreamURL != patch.UpstreamURL || back.CredentialProviderID != patch.CredentialProviderID {
+			t.Errorf("%s becomes %+v, %v", got, back, err)
+		}
+	}
+	if v, ok := client.Set("x").Get(); !ok || v != "x" {
+		t.Errorf("Get: %q, %t", v, ok)
+	}
+	if _, ok := client.Null[string]().Get(); ok || !client.Null[string]().IsNull() {
+		t.Error("null has a value")
+	}
+}
+
+func TestUnionFieldAcceptsEachType(t *testing.T) {
+	t.Parallel()
+	for want, config := range map[string]client.ProviderConfigInput{
+		`{"kind":"none"}`:                                       nil,
+		`{"config_json":{},"kind":"none"}`:                      client.NoProviderConfig{},
+		`{"config_json":{"header_name":"X-Key"},"kind":"none"}`: client.APIKeyProviderConfig{HeaderName: new("X-Key")},
+		`{"config_json":{"bearer_token":"x"},"kind":"none"}`:    &client.BearerTokenProviderConfig{BearerToken: new("x")},
+		`{"config_json":{"anything":["at all"]},"kind":"none"}`: client.RawJSON(`{"anything": ["at all"]}`),
+	} {
+		got, err := json.Marshal(client.NewProvider{Kind: client.ProviderKindNone, ConfigJSON: config})
+		if err != nil || string(got) != want {
+			t.Errorf("%s, %v, want %s", got, err, want)
+		}
+	}
+	if _, err := json.Marshal(client.NewProvider{ConfigJSON: client.RawJSON(`{`)}); err == nil {
+		t.Error("invalid JSON is accepted")
+	}
+}

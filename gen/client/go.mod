@@ -1,0 +1,3 @@
+module caracal.run/management/gen/client
+
+go 1.26.0
