@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 	"mime"
 	"net/http"
 	"strconv"
@@ -47,23 +46,15 @@ func Code(err error) code.Code {
 func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) error {
 	errCode := Code(err)
 	entry := code.Table[errCode]
-	body := map[string]any{}
+	body := response{Error: errCode, Description: entry.Sentence, RequestID: requestID}
 	var full *code.Error
-	if errors.As(err, &full) {
-		maps.Copy(body, full.Fields)
-		if len(full.Issues) > 0 {
-			body["details"] = map[string]any{"issues": toIssues(full.Issues)}
-		}
+	if errors.As(err, &full) && len(full.Issues) > 0 {
+		body.Details = &details{toIssues(full.Issues)}
 	}
-	body["error"] = string(errCode)
-	body["error_description"] = entry.Sentence
-	body["requestId"] = requestID
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	if wantsRFC9457(r) {
-		body["type"] = "urn:caracal:problem:" + string(errCode)
-		body["title"] = entry.Sentence
-		body["status"] = entry.Status
+		body.Type, body.Title, body.Status = "urn:caracal:problem:"+string(errCode), entry.Sentence, entry.Status
 		h.Set("Content-Type", "application/problem+json")
 	}
 	switch entry.Status {
@@ -75,6 +66,13 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	text, err := json.Marshal(body)
 	if err != nil {
 		return err
+	}
+	if full != nil && len(full.Fields) > 0 {
+		extra, err := json.Marshal(full.Fields)
+		if err != nil {
+			return err
+		}
+		text = append(append(text[:len(text)-1], ','), extra[1:]...)
 	}
 	text = append(text, '\n') // like every other response
 	h.Set("Content-Length", strconv.Itoa(len(text)))
@@ -93,6 +91,24 @@ func retryAfter(errCode code.Code) int {
 		return minute // an estimate: the next registration to expire is not looked up
 	}
 	return 1
+}
+
+// A response is the body of an error, in the order of the spec. The fields of
+// [code.Error] follow.
+type response struct {
+	Error       code.Code `json:"error"`
+	Description string    `json:"error_description"`
+	RequestID   string    `json:"requestId"`
+	Details     *details  `json:"details,omitempty"`
+
+	// RFC 9457
+	Type   string `json:"type,omitempty"`
+	Title  string `json:"title,omitempty"`
+	Status int    `json:"status,omitempty"`
+}
+
+type details struct {
+	Issues []issue `json:"issues"`
 }
 
 type issue struct {
