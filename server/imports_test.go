@@ -12,20 +12,21 @@ func TestPackageImports(t *testing.T) {
 	t.Parallel()
 	const module = "caracal.run/management/"
 	for room, closed := range map[string][]string{
-		"store":             {module + "server", module + "gen/api", module + "gen/client", "github.com/labstack/echo", "net/http/httptest"},
-		"gen/client":        {module + "server", module + "store", "github.com/labstack/echo", "github.com/jackc/pgx"},
-		"gen/code":          {module, "github.com/"},
-		"gen/db":            {module + "server", module + "store"},
-		"store/seal":        {module, "github.com/", "database/sql", "net/"},
-		"server/problem":    {module + "store", module + "gen/client"},
-		"server/egress":     {module},
-		"server/docs":       {module + "server", module + "store", module + "gen/api", module + "gen/db"},
-		"server/limiter":    {module},
-		"server/timestamp":  {module},
-		"server/provider":   {module + "server", module + "store", module + "gen/api", module + "gen/client", module + "gen/db", "github.com/", "net/http"},
-		"server/auth":       {module + "server/middleware", module + "gen/api"},
-		"server":            {module + "store/storetest", module + "server/servertest", module + "gen/client", module + "store/private"},
-		"server/middleware": {module + "gen/db/", module + "store/storetest"},
+		"store":               {module + "server", module + "gen/api", module + "gen/client", "github.com/labstack/echo", "net/http/httptest"},
+		"gen/client":          {module + "server", module + "store", "github.com/labstack/echo", "github.com/jackc/pgx"},
+		"gen/code":            {module, "github.com/"},
+		"gen/db":              {module + "server", module + "store"},
+		"store/seal":          {module, "github.com/", "database/sql", "net/"},
+		"server/problem":      {module + "store", module + "gen/client"},
+		"server/egress":       {module},
+		"server/docs":         {module + "server", module + "store", module + "gen/api", module + "gen/db"},
+		"server/limiter":      {module},
+		"server/timestamp":    {module},
+		"server/provider":     {module + "server", module + "store", module + "gen/api", module + "gen/client", module + "gen/db", "github.com/", "net/http"},
+		"server/auth":         {module + "server/middleware", module + "gen/api"},
+		"server":              {module + "store/storetest", module + "server/servertest", module + "gen/client", module + "store/private"},
+		"server/middleware":   {module + "gen/db/", module + "store/storetest"},
+		"server/cmd/caracald": {module + "gen/rawclient", module + "server/servertest", module + "store/storetest"},
 	} {
 		t.Run(room, func(t *testing.T) {
 			t.Parallel()

@@ -1,0 +1,305 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/server/servertest"
+)
+
+// newClient returns the client that programs use, with the bootstrap token.
+func newClient(t *testing.T, a *servertest.API, transport http.RoundTripper) *client.Client {
+	t.Helper()
+	c, err := client.New(a.URL, servertest.Bootstrap, client.WithTransport(transport))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestClientMethods checks that every operation has a method, that every list
+// has an iterator too, and that every method belongs to an operation.
+func TestClientMethods(t *testing.T) {
+	t.Parallel()
+	methods := map[string]reflect.Type{}
+	for m := range reflect.TypeFor[*client.Client]().Methods() {
+		if m.Type.NumIn() > 1 && m.Type.In(1) == reflect.TypeFor[context.Context]() {
+			methods[m.Name] = m.Type
+		}
+	}
+	for _, op := range servertest.Operations() {
+		name := strings.ToUpper(op.OperationID[:1]) + op.OperationID[1:]
+		method := methods[name]
+		if method == nil {
+			t.Errorf("operation %s has no method", op.OperationID)
+			continue
+		}
+		delete(methods, name)
+		arguments := 3 + strings.Count(op.Path, "{") // receiver, context, path parameters, options
+		if op.RequestBody != nil {
+			arguments++
+		}
+		results := 2 // value, error
+		if op.Responses.Value("204") != nil {
+			results = 1
+		}
+		if method.NumIn() != arguments || method.NumOut() != results {
+			t.Errorf("%s is %v, want %d arguments and %d results", name, method, arguments, results)
+		}
+		if op.Parameters.GetByInAndName("query", "cursor") != nil {
+			iterator := strings.TrimPrefix(name, "List")
+			if methods[iterator] == nil {
+				t.Errorf("the list %s has no iterator", op.OperationID)
+			}
+			delete(methods, iterator)
+		}
+	}
+	if len(methods) > 0 {
+		t.Errorf("these methods belong to no operation: %q", slices.Sorted(maps.Keys(methods)))
+	}
+}
+
+// operationRecorder is a transport that records which operations are called.
+type operationRecorder struct {
+	next  http.RoundTripper
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+var pathParameter = regexp.MustCompile(`\\\{[^/]+\\\}`)
+
+func (r *operationRecorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	for _, op := range servertest.Operations() { // paths without parameters first
+		pattern := "^" + pathParameter.ReplaceAllString(regexp.QuoteMeta(op.Path), "[^/]+") + "$"
+		if op.Method == req.Method && regexp.MustCompile(pattern).MatchString(req.URL.EscapedPath()) {
+			r.mu.Lock()
+			r.calls[op.OperationID]++
+			r.mu.Unlock()
+			break
+		}
+	}
+	return r.next.RoundTrip(req)
+}
+
+// TestClientCallsEveryOperation calls every operation through its method. The
+// transport validates the responses against the spec.
+func TestClientCallsEveryOperation(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t, "OUTBOX_MAX_ATTEMPTS=1")
+	recorder := &operationRecorder{next: a.Transport(), calls: map[string]int{}}
+	c, ctx := newClient(t, a, recorder), t.Context()
+
+	zone := result(c.CreateZone(ctx, client.NewZone{Name: "Production", DCREnabled: new(true)}))(t)
+	t.Run("zones", func(t *testing.T) {
+		var etag string
+		if got := result(c.GetZone(ctx, zone.ID, client.ReadETag(&etag)))(t); got != zone {
+			t.Errorf("got %+v, want %+v", got, zone)
+		}
+		updated := result(c.UpdateZone(ctx, zone.ID, client.ZonePatch{Name: new("Staging")}, client.IfMatch(etag)))(t)
+		if updated.Name != "Staging" {
+			t.Errorf("got %+v", updated)
+		}
+		_, err := c.UpdateZone(ctx, zone.ID, client.ZonePatch{Name: new("Other")}, client.IfMatch(etag))
+		expectCode(t, err, client.CodeVersionConflict)
+		if page := result(c.ListZones(ctx))(t); len(page.Items) != 1 || page.Items[0] != updated || page.Next != "" {
+			t.Errorf("got %+v", page)
+		}
+		if status := result(c.GetDCRStatus(ctx, zone.ID))(t); status.ID != zone.ID || !status.DCREnabled {
+			t.Errorf("got %+v", status)
+		}
+	})
+
+	app := result(c.CreateApplication(ctx, zone.ID, client.NewApplication{Name: "Billing", RegistrationMethod: client.NewApplicationRegistrationMethodManaged}))(t)
+	t.Run("applications", func(t *testing.T) {
+		registered := result(c.RegisterApplication(ctx, zone.ID, client.ApplicationRegistration{Name: "Agent"}))(t)
+		if app.ClientSecret == "" || registered.ExpiresAt == nil {
+			t.Errorf("got %+v and %+v", app, registered)
+		}
+		result(c.UpdateApplication(ctx, zone.ID, app.ID, client.ApplicationPatch{Name: new("Invoicing")}))(t)
+		if got := result(c.GetApplication(ctx, zone.ID, app.ID))(t); got.Name != "Invoicing" {
+			t.Errorf("got %+v", got)
+		}
+		var names []string
+		for item, err := range c.Applications(ctx, zone.ID, client.Limit(1)) {
+			names = append(names, result(item, err)(t).Name)
+		}
+		if !slices.Equal(names, []string{"Agent", "Invoicing"}) {
+			t.Errorf("listed %q", names)
+		}
+		noError(t, c.DeleteApplication(ctx, zone.ID, registered.ID))
+		expectCode(t, c.DeleteApplication(ctx, zone.ID, registered.ID), client.CodeApplicationNotFound)
+	})
+
+	provider := result(c.CreateProvider(ctx, zone.ID, client.NewProvider{
+		Name: new("Ledger"), Kind: client.ProviderKindOAuth2ClientCredentials,
+		ConfigJSON: client.OAuth2ClientCredentialsProviderConfig{
+			TokenEndpoint: "https://localhost/token", AllowedTokenHosts: []string{"localhost"}, ClientID: "caracal", ClientSecret: new("hush-client"),
+		},
+	}))(t)
+	t.Run("providers", func(t *testing.T) {
+		if !slices.Equal(provider.SecretConfigKeys, []string{"client_secret"}) || strings.Contains(string(provider.ConfigJSON), "hush") {
+			t.Errorf("got %+v", provider)
+		}
+		if test := result(c.TestProvider(ctx, zone.ID, provider.ID))(t); test.Reachable || test.Status != nil {
+			t.Errorf("the loopback address is reachable: %+v", test)
+		}
+		key := result(c.UpdateProvider(ctx, zone.ID, provider.ID, client.ProviderPatch{
+			Kind: new(client.ProviderKindAPIKey), ConfigJSON: client.APIKeyProviderConfig{HeaderName: new("X-Api-Key"), APIKey: new("hush-key")},
+		}))(t)
+		if got := result(c.GetProvider(ctx, zone.ID, provider.ID))(t); !reflect.DeepEqual(got, key) || got.Kind != client.ProviderKindAPIKey {
+			t.Errorf("got %+v, want %+v", got, key)
+		}
+		none := result(c.CreateProvider(ctx, zone.ID, client.NewProvider{Name: new("None"), Kind: client.ProviderKindNone, ConfigJSON: client.NoProviderConfig{}}))(t)
+		noError(t, c.DeleteProvider(ctx, zone.ID, none.ID))
+		if page := result(c.ListProviders(ctx, zone.ID))(t); len(page.Items) != 1 || !reflect.DeepEqual(page.Items[0], key) {
+			t.Errorf("got %+v", page)
+		}
+		_, err := c.CreateProvider(ctx, zone.ID, client.NewProvider{Name: new("Broken"), Kind: client.ProviderKindAPIKey, ConfigJSON: client.RawJSON(`{"api_key":7}`)})
+		expectCode(t, err, client.CodeInvalidProviderConfig)
+	})
+
+	t.Run("resources", func(t *testing.T) {
+		resource := result(c.CreateResource(ctx, zone.ID, client.NewResource{
+			Name: new("Invoices"), UpstreamURL: new("https://invoices.example.com"), Scopes: []string{"invoices:read"},
+			CredentialProviderID: &provider.ID, GatewayApplicationID: &app.ID,
+		}))(t)
+		result(c.UpdateResource(ctx, zone.ID, resource.ID, client.ResourcePatch{UpstreamURL: client.Set("https://other.example.com")}))(t)
+		got := result(c.GetResource(ctx, zone.ID, resource.ID))(t)
+		if got.UpstreamURL == nil || *got.UpstreamURL != "https://other.example.com" {
+			t.Errorf("got %+v", got)
+		}
+		_, err := c.UpdateResource(ctx, zone.ID, resource.ID, client.ResourcePatch{GatewayApplicationID: client.Null[string]()})
+		expectCode(t, err, client.CodeGatewayApplicationRequired)
+		expectCode(t, c.DeleteProvider(ctx, zone.ID, provider.ID), client.CodeProviderInUse)
+		if page := result(c.ListResources(ctx, zone.ID))(t); len(page.Items) != 1 || page.Items[0].ID != resource.ID {
+			t.Errorf("got %+v", page)
+		}
+		noError(t, c.DeleteResource(ctx, zone.ID, resource.ID))
+	})
+
+	t.Run("admin tokens", func(t *testing.T) {
+		created := result(c.CreateAdminToken(ctx, client.NewAdminToken{
+			Name: "reader", Scope: client.AdminTokenScopeZone, ZoneID: &zone.ID, Capability: new(client.AdminTokenCapabilityRead), ExpiresIn: new(int64(time.Hour / time.Second)),
+		}))(t)
+		reader, err := client.New(a.URL, created.Token, client.WithTransport(a.Transport()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		result(reader.GetZone(ctx, zone.ID))(t)
+		expectCode(t, reader.DeleteZone(ctx, zone.ID), client.CodeAdminTokenReadOnly)
+		var names []string
+		for item, err := range c.AdminTokens(ctx) {
+			names = append(names, result(item, err)(t).Name)
+		}
+		if !slices.Contains(names, "reader") {
+			t.Errorf("listed %q", names)
+		}
+		noError(t, c.DeleteAdminToken(ctx, created.ID))
+		_, err = reader.GetZone(ctx, zone.ID)
+		expectCode(t, err, client.CodeInvalidAdminToken)
+	})
+
+	t.Run("dead letters", func(t *testing.T) {
+		const stream = "caracal.sessions.revoke"
+		a.Redis.Set(ctx, stream, "a string", 0) // Redis rejects XADD to it
+		first, second := a.DB.Event(zone.ID, stream), a.DB.Event(zone.ID, stream)
+		eventually(t, "both events are dead letters", func() bool { return len(result(c.ListDeadLetters(ctx))(t).Items) == 2 })
+		noError(t, c.DiscardDeadLetter(ctx, second))
+		a.Redis.Del(ctx, stream)
+		noError(t, c.RearmDeadLetter(ctx, first))
+		for letter, err := range c.DeadLetters(ctx) {
+			t.Errorf("still a dead letter: %+v, %v", letter, err)
+		}
+	})
+
+	t.Run("operations", func(t *testing.T) {
+		if health := result(c.GetHealth(ctx))(t); !health.OK {
+			t.Errorf("got %+v", health)
+		}
+		if ready := result(c.GetReadiness(ctx))(t); !ready.OK || ready.Redis != client.ReadinessRedisReachable {
+			t.Errorf("got %+v", ready)
+		}
+		if metrics := result(c.GetMetrics(ctx))(t); !strings.Contains(metrics, "caracal_api_outbox_pending_total") {
+			t.Errorf("got %s", metrics)
+		}
+		if document := result(c.GetOpenAPIJSON(ctx))(t); document["openapi"] == nil {
+			t.Errorf("got %v", document)
+		}
+		if document := result(c.GetOpenAPIYAML(ctx))(t); !strings.Contains(document, "openapi: 3.0.3") {
+			t.Errorf("got %s", document)
+		}
+	})
+
+	noError(t, c.DeleteZone(ctx, zone.ID, client.RequestID("the-end")))
+	_, err := c.GetZone(ctx, zone.ID, client.RequestID("after-the-end"))
+	if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != client.CodeZoneNotFound || e.RequestID != "after-the-end" {
+		t.Errorf("got %v", err)
+	}
+	for _, op := range servertest.Operations() {
+		if recorder.calls[op.OperationID] == 0 {
+			t.Errorf("%s was not called", op.OperationID)
+		}
+	}
+}
+
+// TestClientErrorsOfTheService checks that the client reads what the service
+// sends with an error.
+func TestClientErrorsOfTheService(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	c := newClient(t, a, a.Transport())
+	_, err := c.CreateZone(t.Context(), client.NewZone{Name: "", Slug: new("Not a slug")}, client.RequestID("r1"))
+	e, ok := errors.AsType[*client.Error](err)
+	if !ok || e.Operation != "createZone" || e.Status != http.StatusBadRequest || e.Code != client.CodeInvalidZone || e.RequestID != "r1" {
+		t.Fatalf("got %v", err)
+	}
+	var paths []string
+	for _, field := range e.Fields {
+		paths = append(paths, field.Path)
+	}
+	if slices.Sort(paths); !slices.Equal(paths, []string{"name", "slug"}) || e.Description == "" {
+		t.Errorf("got %+v", e)
+	}
+	zone := a.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) })
+	a.DB.DCRApplications(zone.ID, 3)
+	_, err = c.UpdateZone(t.Context(), zone.ID, client.ZonePatch{DCREnabled: new(false)})
+	if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != client.CodeDCRShutdownRequired || e.Extra["live_dcr_applications"] != 3.0 {
+		t.Errorf("got %v", err)
+	}
+}
+
+// result returns a value, and fails the test if there is an error instead:
+// result(c.GetZone(ctx, id))(t).
+func result[T any](value T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+}
+
+func noError(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expectCode(t *testing.T, err error, want string) {
+	t.Helper()
+	if got := client.Code(err); got != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
