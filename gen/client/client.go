@@ -14,6 +14,7 @@ import (
 type Client struct {
 	base       string // without a slash at the end
 	http       *http.Client
+	transport  http.RoundTripper // nil: that of http
 	authorize  func(http.Header) // a closure, so that no fmt verb prints the token
 	userAgent  string
 	timeout    time.Duration
@@ -57,6 +58,9 @@ func New(baseURL, token string, opts ...Option) (*Client, error) {
 			return nil, fmt.Errorf("client: %w", err)
 		}
 	}
+	if c.transport != nil {
+		c.http.Transport = c.transport
+	}
 	// A followed redirect would send the token to an address that the caller did
 	// not choose. The redirect itself becomes an Error.
 	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -83,15 +87,14 @@ func WithHTTPClient(hc *http.Client) Option {
 }
 
 // WithTransport sends requests with a transport, for example one that traces
-// them. Each attempt of a retried request passes through it.
+// them. Each attempt of a retried request passes through it. It replaces the
+// transport of [WithHTTPClient].
 func WithTransport(rt http.RoundTripper) Option {
 	return func(c *Client) error {
 		if rt == nil {
 			return fmt.Errorf("WithTransport: the transport is nil")
 		}
-		own := *c.http
-		own.Transport = rt
-		c.http = &own
+		c.transport = rt
 		return nil
 	}
 }
@@ -166,7 +169,8 @@ func ReadETag(etag *string) CallOption {
 }
 
 // Header sets a header of the request. It can replace any header that the
-// client sets, Authorization included.
+// client sets, Authorization included: [Client.GetMetrics] requires another
+// token than the client's.
 func Header(name, value string) CallOption {
 	return func(c *call) { c.header.Set(name, value) }
 }

@@ -200,14 +200,17 @@ func TestOptionsDoNotChangeTheGivenHTTPClient(t *testing.T) {
 	t.Parallel()
 	hc := &http.Client{Timeout: time.Second}
 	f := &fake{replies: []reply{{status: 200, body: zoneJSON}}}
-	c, err := client.New("https://caracal.example.com", token, client.WithHTTPClient(hc), client.WithTransport(f))
-	if err != nil {
-		t.Fatal(err)
+	withClient, withTransport := client.WithHTTPClient(hc), client.WithTransport(f)
+	for _, opts := range [][]client.Option{{withClient, withTransport}, {withTransport, withClient}} {
+		c, err := client.New("https://caracal.example.com", token, opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.GetZone(t.Context(), "z1"); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := c.GetZone(t.Context(), "z1"); err != nil {
-		t.Fatal(err)
-	}
-	if hc.Transport != nil || hc.CheckRedirect != nil || len(f.requests) != 1 {
+	if hc.Transport != nil || hc.CheckRedirect != nil || len(f.requests) != 2 {
 		t.Errorf("the HTTP client is now %+v, after %d requests", hc, len(f.requests))
 	}
 }
