@@ -18,8 +18,8 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// console is the token that the Console derives from the bootstrap token
-// (contract: conventions.md §9.2).
+// console returns the token that the Console derives from the bootstrap token:
+// the HMAC-SHA256 of a label, keyed by the bootstrap token.
 func console(label string) string {
 	mac := hmac.New(sha256.New, []byte(servertest.Bootstrap))
 	mac.Write([]byte(label))
@@ -30,7 +30,7 @@ func TestCreateAdminToken(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone()
-	gone := a.DB.ArchivedZone()
+	archivedZone := a.DB.ArchivedZone()
 	global := client.NewAdminToken{Name: "x", Scope: client.AdminTokenScopeGlobal}
 	ofZone := func(id string) client.NewAdminToken {
 		return client.NewAdminToken{Name: "x", Scope: client.AdminTokenScopeZone, ZoneID: &id}
@@ -45,17 +45,17 @@ func TestCreateAdminToken(t *testing.T) {
 		{"for a zone", a.Admin, ofZone(zone.ID), ""},
 		{"read only", a.Admin, client.NewAdminToken{Name: "x", Scope: "global", Capability: new(client.AdminTokenCapabilityRead)}, ""},
 		{"for an hour", a.Admin, client.NewAdminToken{Name: "x", Scope: "global", ExpiresIn: new(int64(3600))}, ""},
-		{"by a minted token", a.ClientFor("", "write"), global, ""},
+		{"by a created token", a.ClientFor("", "write"), global, ""},
 		{"no name", a.Admin, client.NewAdminToken{Scope: "global"}, code.InvalidAdminTokenRequest},
 		{"name too long", a.Admin, client.NewAdminToken{Name: strings.Repeat("x", 121), Scope: "global"}, code.InvalidAdminTokenRequest},
 		{"no such scope", a.Admin, client.NewAdminToken{Name: "x", Scope: "galaxy"}, code.InvalidAdminTokenRequest},
-		{"expired when made", a.Admin, client.NewAdminToken{Name: "x", Scope: "global", ExpiresIn: new(int64(0))}, code.InvalidAdminTokenRequest},
+		{"already expired", a.Admin, client.NewAdminToken{Name: "x", Scope: "global", ExpiresIn: new(int64(0))}, code.InvalidAdminTokenRequest},
 		{"zone empty", a.Admin, ofZone(""), code.InvalidAdminTokenRequest},
 		{"zone missing", a.Admin, client.NewAdminToken{Name: "x", Scope: "zone"}, code.ZoneIDRequired},
 		{"global with a zone", a.Admin, client.NewAdminToken{Name: "x", Scope: "global", ZoneID: &zone.ID}, code.ZoneIDNotAllowedForGlobal},
 		{"zone unknown", a.Admin, ofZone("nowhere"), code.ZoneNotFound},
-		{"zone that is no zone", a.Admin, ofZone("-"), code.ZoneNotFound},
-		{"zone archived", a.Admin, ofZone(gone), code.ZoneNotFound},
+		{"the ID of no zone", a.Admin, ofZone("-"), code.ZoneNotFound},
+		{"zone archived", a.Admin, ofZone(archivedZone), code.ZoneNotFound},
 		{"by the Console", a.ClientWithToken(console("caracal:console:write:v1")), global, code.AdminTokenManagementForbiddenForDerivedToken},
 		{"by the Console, reading", a.ClientWithToken(console("caracal:console:read-only:v1")), global, code.AdminTokenReadOnly},
 	} {
@@ -71,7 +71,7 @@ func TestCreateAdminToken(t *testing.T) {
 			}
 			minted := resp.JSON201
 			if !strings.HasPrefix(minted.CreatedBy, "admin:") || (minted.ExpiresAt != nil) != (tt.body.ExpiresIn != nil) {
-				t.Errorf("minted %+v", minted)
+				t.Errorf("created %+v", minted)
 			}
 			id := zone.ID
 			probe, err := a.ClientWithToken(minted.Token).GetZoneWithResponse(t.Context(), id)
@@ -114,7 +114,7 @@ func TestCreateAdminTokenExpires(t *testing.T) {
 	servertest.Expect(t, read(), 0, code.InvalidAdminToken)
 	a.DB.Exec("UPDATE admin_tokens SET expires_at = now() + interval '500 milliseconds' WHERE id = $1", minted.ID)
 	servertest.Expect(t, read(), http.StatusOK, "")
-	eventually(t, "the remembered token expires too", func() bool { return read().StatusCode() == http.StatusUnauthorized })
+	eventually(t, "the cached token expires too", func() bool { return read().StatusCode() == http.StatusUnauthorized })
 }
 
 func TestBootstrapTokenReplacement(t *testing.T) {
@@ -126,22 +126,22 @@ func TestBootstrapTokenReplacement(t *testing.T) {
 		return a.Do("GET", "/v1/zones", "", bearer(token)...).StatusCode()
 	}
 	if got := status(servertest.Bootstrap); got != http.StatusOK {
-		t.Fatalf("the first answered %d", got)
+		t.Fatalf("the first token got %d", got)
 	}
 	servertest.NewReplica(t, a.DB, url, "CARACAL_ADMIN_TOKEN=the-second")
-	// The first replica hears of it, though it had remembered the token.
+	// The first replica is notified, although it had cached the token.
 	eventually(t, "the first is revoked", func() bool { return status(servertest.Bootstrap) == http.StatusUnauthorized })
 	if got := status("the-second"); got != http.StatusOK {
-		t.Errorf("the second answered %d", got)
+		t.Errorf("the second token got %d", got)
 	}
-	// Configured again, the first works again: nobody is locked out by a change of mind.
+	// Configured again, the first token works again: changing it back locks nobody out.
 	servertest.NewReplica(t, a.DB, url)
 	eventually(t, "the second is revoked", func() bool { return status("the-second") == http.StatusUnauthorized })
 	if got := status(servertest.Bootstrap); got != http.StatusOK {
-		t.Errorf("the first answered %d again", got)
+		t.Errorf("the first token got %d again", got)
 	}
 	if live := storetest.Value[int](a.DB, "SELECT count(*) FROM admin_tokens WHERE revoked_at IS NULL"); live != 3 {
-		t.Errorf("%d tokens are live, want the bootstrap token and the Console's two", live)
+		t.Errorf("%d tokens are active, want the bootstrap token and the Console's two", live)
 	}
 }
 
@@ -155,14 +155,14 @@ func TestListAdminTokensLastUsed(t *testing.T) {
 	used := func() *time.Time {
 		return storetest.Value[*time.Time](a.DB, "SELECT last_used_at FROM admin_tokens WHERE id = $1", minted.ID)
 	}
-	eventually(t, "the use is noted", func() bool { return used() != nil })
+	eventually(t, "last_used_at is recorded", func() bool { return used() != nil })
 	first := used()
 	a.Do("GET", "/v1/zones", "", bearer(minted.Token)...)
-	if err := a.Service.Stop(); err != nil { // notes what is left
+	if err := a.Service.Stop(); err != nil { // records what is still pending
 		t.Fatal(err)
 	}
 	if !used().Equal(*first) {
-		t.Errorf("it was noted at %v and again at %v, within the debounce", first, used())
+		t.Errorf("it was recorded at %v and again at %v, within the debounce interval", first, used())
 	}
 }
 
@@ -206,7 +206,7 @@ func deleteToken(t *testing.T, as *rawclient.ClientWithResponses, id string) ser
 	return resp
 }
 
-// seeded is the id of the live token that a seed made.
+// seeded returns the ID of the active token that the start of the service created.
 func seeded(a *servertest.API, createdBy string) string {
 	a.TB.Helper()
 	return storetest.Value[string](a.DB, "SELECT id FROM admin_tokens WHERE created_by = $1 AND revoked_at IS NULL", createdBy)
@@ -247,7 +247,7 @@ func TestListAdminTokensIncludesEveryTokenWithoutItsText(t *testing.T) {
 	by := "admin:" + seeded(a, "env-bootstrap")
 	all := listTokens(t, a.Admin)
 	if len(all) != 6 {
-		t.Errorf("%d tokens are listed, want the 3 seeded and 3 minted", len(all))
+		t.Errorf("%d tokens are listed, want the 3 seeded and 3 created", len(all))
 	}
 	for _, tt := range []struct {
 		id, name, createdBy string
@@ -290,7 +290,7 @@ func TestListAdminTokensPagesWithEqualTimestamps(t *testing.T) {
 	pages := eachPage(t, a, "/v1/admin-tokens?limit=10", func(one client.AdminToken) { seen[one.ID]++ })
 	for id, times := range seen {
 		if times != 1 {
-			t.Errorf("%s was seen %d times", id, times)
+			t.Errorf("%s was listed %d times", id, times)
 		}
 	}
 	if pages != 5 || len(seen) != many+3 {
@@ -309,14 +309,14 @@ func TestDeleteAdminToken(t *testing.T) {
 		want code.Code
 	}{
 		{"bootstrap", a.Admin, "", ""},
-		{"minted", a.ClientFor("", "write"), "", ""},
-		{"a zone's", a.Admin, a.Token(zone, "read").ID, ""},
-		{"the Console's", a.Admin, seeded(a, "env-derived"), ""},
-		{"unknown", a.Admin, "nobody", code.AdminTokenNotFound},
+		{"created", a.ClientFor("", "write"), "", ""},
+		{"of a zone", a.Admin, a.Token(zone, "read").ID, ""},
+		{"of the Console", a.Admin, seeded(a, "env-derived"), ""},
+		{"unknown", a.Admin, "unknown", code.AdminTokenNotFound},
 		{"by a read token", a.ClientFor("", "read"), "", code.AdminTokenReadOnly},
 		{"by a zone token", a.ClientFor(zone, "write"), "", code.AdminTokenZoneMismatch},
 		{"by the Console", a.ClientWithToken(console("caracal:console:write:v1")), "", code.AdminTokenManagementForbiddenForDerivedToken},
-		{"by the Console, of nothing", a.ClientWithToken(console("caracal:console:write:v1")), "nobody", code.AdminTokenManagementForbiddenForDerivedToken},
+		{"by the Console, unknown", a.ClientWithToken(console("caracal:console:write:v1")), "unknown", code.AdminTokenManagementForbiddenForDerivedToken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -324,7 +324,7 @@ func TestDeleteAdminToken(t *testing.T) {
 				tt.id = a.Token("", "read").ID
 			}
 			servertest.Expect(t, deleteToken(t, tt.as, tt.id), http.StatusNoContent, tt.want)
-			if one, listed := listTokens(t, a.Admin)[tt.id]; listed != (tt.id != "nobody") || (one.RevokedAt != nil) != (tt.want == "") {
+			if one, listed := listTokens(t, a.Admin)[tt.id]; listed != (tt.id != "unknown") || (one.RevokedAt != nil) != (tt.want == "") {
 				t.Errorf("listed %v: %+v", listed, one)
 			}
 			if tt.want == "" {
@@ -338,16 +338,16 @@ func TestDeleteAdminTokenTakesEffectImmediately(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	late := 0
-	for range 40 { // what is remembered of a token may be forgotten soon or at once
+	for range 40 { // each may be cached or not
 		minted := a.Token("", "write")
 		as := a.ClientWithToken(minted.Token)
 		servertest.Expect(t, deleteToken(t, as, minted.ID), http.StatusNoContent, "")
-		if deleteToken(t, as, "nobody").StatusCode() != http.StatusUnauthorized {
+		if deleteToken(t, as, "unknown").StatusCode() != http.StatusUnauthorized {
 			late++
 		}
 	}
 	if late > 0 {
-		t.Errorf("of 40 tokens %d worked on after they were revoked", late)
+		t.Errorf("of 40 tokens, %d still worked after they were revoked", late)
 	}
 }
 
@@ -375,15 +375,15 @@ func TestDeleteAdminTokenTakesEffectInEveryReplica(t *testing.T) {
 	one, two := servertest.NewReplica(t, db, redisURL), servertest.NewReplica(t, db, redisURL)
 	revoked, kept := one.Token("", "read"), one.Token("", "read")
 	status := func(token string) int { return two.Do("GET", "/v1/zones", "", bearer(token)...).StatusCode() }
-	for _, token := range []string{revoked.Token, revoked.Token, kept.Token} { // the second replica remembers them
+	for _, token := range []string{revoked.Token, revoked.Token, kept.Token} { // the second replica caches them
 		if got := status(token); got != http.StatusOK {
-			t.Fatalf("answered %d", got)
+			t.Fatalf("got %d", got)
 		}
 	}
 	servertest.Expect(t, deleteToken(t, one.Admin, revoked.ID), http.StatusNoContent, "")
-	eventually(t, "the other replica refuses it too", func() bool { return status(revoked.Token) == http.StatusUnauthorized })
+	eventually(t, "the other replica denies it too", func() bool { return status(revoked.Token) == http.StatusUnauthorized })
 	if got := status(kept.Token); got != http.StatusOK {
-		t.Errorf("the other token was answered %d", got)
+		t.Errorf("the other token got %d", got)
 	}
 }
 
@@ -411,6 +411,6 @@ func TestDeleteAdminTokenIsAudited(t *testing.T) {
 		*minted.ZoneID + " | DELETE /v1/admin-tokens/" + minted.ID + ` | 204 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[]}`,
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("the trail says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

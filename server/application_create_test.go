@@ -15,7 +15,7 @@ import (
 func TestCreateApplication(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	zone, system, gone := a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
+	zone, system, archivedZone := a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
 	named := func(name string) client.NewApplication {
 		return client.NewApplication{Name: name, RegistrationMethod: "managed"}
 	}
@@ -34,16 +34,16 @@ func TestCreateApplication(t *testing.T) {
 		{"the longest name", a.Admin, zone, named(strings.Repeat("😀", 200)), ""},
 		{"name too long", a.Admin, zone, named(strings.Repeat("é", 201)), code.InvalidApplication},
 		{"name empty", a.Admin, zone, named(""), code.InvalidApplication},
-		{"registered by somebody else", a.Admin, zone, client.NewApplication{Name: "x", RegistrationMethod: "dcr"}, code.InvalidApplication},
-		{"registered nohow", a.Admin, zone, client.NewApplication{Name: "x"}, code.InvalidApplication},
-		{"registered as nobody does", a.Admin, zone, client.NewApplication{Name: "x", RegistrationMethod: "Managed"}, code.InvalidApplication},
+		{"registration method dcr", a.Admin, zone, client.NewApplication{Name: "x", RegistrationMethod: "dcr"}, code.InvalidApplication},
+		{"no registration method", a.Admin, zone, client.NewApplication{Name: "x"}, code.InvalidApplication},
+		{"unknown registration method", a.Admin, zone, client.NewApplication{Name: "x", RegistrationMethod: "Managed"}, code.InvalidApplication},
 		{"reserved name", a.Admin, zone, named("caracal.sys/console"), ""},
 		{"reserved name, not bootstrap", a.ClientFor("", "write"), zone, named(" Caracal.SYS/console"), code.ReservedNamespace},
 		{"zone unknown", a.Admin, "nowhere", named("x"), code.ZoneNotFound},
-		{"zone archived", a.Admin, gone, named("x"), code.ZoneNotFound},
-		{"Caracal's own zone", a.Admin, system, named("x"), ""},
-		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, named("x"), code.SystemZoneReadOnly},
-		{"Caracal's own zone, by its own token", a.ClientFor(system, "write"), system, named("x"), code.SystemZoneReadOnly},
+		{"zone archived", a.Admin, archivedZone, named("x"), code.ZoneNotFound},
+		{"system zone", a.Admin, system, named("x"), ""},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, named("x"), code.SystemZoneReadOnly},
+		{"system zone, by its own token", a.ClientFor(system, "write"), system, named("x"), code.SystemZoneReadOnly},
 		{"read token", a.ClientFor("", "read"), zone, named("x"), code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -65,7 +65,7 @@ func TestCreateApplication(t *testing.T) {
 				t.Errorf("read %+v, want %+v", read, want)
 			}
 			if made.ZoneID != tt.zone || made.Name != tt.body.Name || made.RegistrationMethod != "managed" || made.ExpiresAt != nil {
-				t.Errorf("answered %+v", made)
+				t.Errorf("got %+v", made)
 			}
 		})
 	}

@@ -12,8 +12,8 @@ import (
 func TestDeleteApplication(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	zone, system, gone := a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
-	archived, elsewhere, systems := newApplication(t, a, zone).ID, somebodyElses(t, a), newApplication(t, a, system).ID
+	zone, system, archivedZone := a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
+	archived, elsewhere, systems := newApplication(t, a, zone).ID, applicationOfOtherZone(t, a), newApplication(t, a, system).ID
 	a.DB.Exec(archiveApplication, zone, archived)
 	for _, tt := range []struct {
 		name     string
@@ -24,12 +24,12 @@ func TestDeleteApplication(t *testing.T) {
 		{"by a global token", a.ClientFor("", "write"), zone, "", ""},
 		{"by a zone token", a.ClientFor(zone, "write"), zone, "", ""},
 		{"archived", a.Admin, zone, archived, code.ApplicationNotFound},
-		{"unknown", a.Admin, zone, "nobody", code.ApplicationNotFound},
+		{"unknown", a.Admin, zone, "unknown", code.ApplicationNotFound},
 		{"of another zone", a.Admin, zone, elsewhere, code.ApplicationNotFound},
-		{"zone unknown", a.Admin, "nowhere", "nobody", code.ZoneNotFound},
-		{"zone archived", a.Admin, gone, "nobody", code.ZoneNotFound},
-		{"Caracal's own zone", a.Admin, system, "", ""},
-		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, systems, code.SystemZoneReadOnly},
+		{"zone unknown", a.Admin, "nowhere", "unknown", code.ZoneNotFound},
+		{"zone archived", a.Admin, archivedZone, "unknown", code.ZoneNotFound},
+		{"system zone", a.Admin, system, "", ""},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, systems, code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -14,7 +14,7 @@ func TestGetApplication(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	live, gone, elsewhere := newApplication(t, a, zone).ID, newApplication(t, a, zone).ID, somebodyElses(t, a)
+	live, gone, elsewhere := newApplication(t, a, zone).ID, newApplication(t, a, zone).ID, applicationOfOtherZone(t, a)
 	a.DB.Exec(archiveApplication, zone, gone)
 	a.DB.DCRApplications(zone, 1)
 	a.DB.Exec("UPDATE applications SET expires_at = now() - interval '1 minute' WHERE zone_id = $1 AND registration_method = 'dcr'", zone)
@@ -29,7 +29,7 @@ func TestGetApplication(t *testing.T) {
 		{"zone read", a.ClientFor(zone, "read"), zone, live, ""},
 		{"expired, not yet archived", a.Admin, zone, expired, ""},
 		{"archived", a.Admin, zone, gone, code.ApplicationNotFound},
-		{"unknown", a.Admin, zone, "nobody", code.ApplicationNotFound},
+		{"unknown", a.Admin, zone, "unknown", code.ApplicationNotFound},
 		{"of another zone", a.Admin, zone, elsewhere, code.ApplicationNotFound},
 		{"zone unknown", a.Admin, "nowhere", live, code.ApplicationNotFound},
 	} {
@@ -41,7 +41,7 @@ func TestGetApplication(t *testing.T) {
 			}
 			servertest.Expect(t, resp, http.StatusOK, tt.want)
 			if tt.want == "" && resp.JSON200.ID != tt.id {
-				t.Errorf("asked for %s, got %+v", tt.id, resp.JSON200)
+				t.Errorf("requested %s, got %+v", tt.id, resp.JSON200)
 			}
 		})
 	}

@@ -25,7 +25,7 @@ func newApplication(t *testing.T, a *servertest.API, zone string, traits ...stri
 	return *resp.JSON201
 }
 
-// readApplication is an application as somebody sees it.
+// readApplication returns an application as a client sees it.
 func readApplication(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) client.Application {
 	t.Helper()
 	resp, err := as.GetApplicationWithResponse(t.Context(), zone, id)
@@ -36,13 +36,14 @@ func readApplication(t *testing.T, as *rawclient.ClientWithResponses, zone, id s
 	return *resp.JSON200
 }
 
-// problemOf is what a refusal says.
-func problemOf(t *testing.T, answer servertest.Response) rawclient.Problem {
+// problemOf returns the body of an error response.
+func problemOf(t *testing.T, resp servertest.Response) rawclient.Problem {
 	t.Helper()
-	return decode[rawclient.Problem](t, servertest.RawResponse{Body: answer.GetBody()})
+	return decode[rawclient.Problem](t, servertest.RawResponse{Body: resp.GetBody()})
 }
 
-// eachPage walks a list and says how many pages it had.
+// eachPage calls visit for each item of a list, page by page. It returns the
+// number of pages.
 func eachPage[T any](t *testing.T, a *servertest.API, path string, visit func(T)) (pages int) {
 	t.Helper()
 	for ; path != ""; pages++ {
@@ -56,19 +57,20 @@ func eachPage[T any](t *testing.T, a *servertest.API, path string, visit func(T)
 	return pages
 }
 
-// next is the path of the next page, or "".
+// next returns the path of the next page; "" if there is none.
 func next(raw servertest.RawResponse) string {
 	path, _, _ := strings.Cut(strings.TrimPrefix(raw.Header.Get("Link"), "<"), ">")
 	return path
 }
 
-// systemZone creates a zone that belongs to Caracal itself.
+// systemZone creates a zone that is reserved for Caracal.
 func systemZone(a *servertest.API) client.Zone {
 	return a.Zone(func(z *client.NewZone) { z.Name = "caracal.sys/system" })
 }
 
-// somebodyElses is an application of another zone, of which an id is as good as none.
-func somebodyElses(t *testing.T, a *servertest.API) string {
+// applicationOfOtherZone creates a zone with an application and returns the
+// application's ID.
+func applicationOfOtherZone(t *testing.T, a *servertest.API) string {
 	t.Helper()
 	return newApplication(t, a, a.Zone().ID).ID
 }

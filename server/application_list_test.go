@@ -19,17 +19,17 @@ func TestListApplications(t *testing.T) {
 	zone, empty := a.Zone().ID, a.Zone().ID
 	first, gone, last := newApplication(t, a, zone).ID, newApplication(t, a, zone).ID, newApplication(t, a, zone).ID
 	a.DB.Exec(archiveApplication, zone, gone)
-	somebodyElses(t, a)
+	applicationOfOtherZone(t, a)
 	for _, tt := range []struct {
 		name string
 		as   *rawclient.ClientWithResponses
 		zone string
-		want []string // ids; none is [] and not null
+		want []string // IDs; an empty list is [], not null
 	}{
 		{"global read", a.ClientFor("", "read"), zone, []string{last, first}},
 		{"zone read", a.ClientFor(zone, "read"), zone, []string{last, first}},
-		{"of a zone that has none", a.Admin, empty, nil},
-		{"of a zone that there is not", a.Admin, "nowhere", nil},
+		{"of an empty zone", a.Admin, empty, nil},
+		{"of an unknown zone", a.Admin, "nowhere", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -62,7 +62,7 @@ func TestListApplicationsPagesWithEqualTimestamps(t *testing.T) {
 	seen := map[string]int{}
 	pages := eachPage(t, a, "/v1/zones/"+zone+"/applications?limit=10", func(one client.Application) {
 		if one.ZoneID != zone {
-			t.Errorf("saw %+v", one)
+			t.Errorf("an application of another zone is listed: %+v", one)
 		}
 		seen[one.ID]++
 	})

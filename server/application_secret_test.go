@@ -25,7 +25,7 @@ func TestCreateApplicationReturnsTheSecretOnce(t *testing.T) {
 	}
 	servertest.Expect(t, registered, http.StatusCreated, "")
 	const chosen = "a secret of my own"
-	var later strings.Builder // all that is answered after the secrets were shown
+	var later strings.Builder // the bodies of all later responses
 	for _, request := range []struct{ method, path, body string }{
 		{"GET", "/" + made.ID, ""},
 		{"PATCH", "/" + made.ID, `{"client_secret": "` + chosen + `"}`},
@@ -36,12 +36,12 @@ func TestCreateApplicationReturnsTheSecretOnce(t *testing.T) {
 		raw := a.Do(request.method, "/v1/zones/"+zone+"/applications"+request.path, request.body, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
 		later.Write(raw.Body)
 	}
-	if err := a.Service.Stop(); err != nil { // writes what is left to log
+	if err := a.Service.Stop(); err != nil { // flushes the log
 		t.Fatal(err)
 	}
 	for _, secret := range []string{made.ClientSecret, registered.JSON201.ClientSecret, chosen} {
 		if strings.Contains(later.String(), secret) || strings.Contains(a.Log.String(), secret) {
-			t.Errorf("%q is in an answer or in the log", secret)
+			t.Errorf("%q is in a response or in the log", secret)
 		}
 		for _, table := range []string{"applications", "audit_entries", "outbox"} {
 			if n := storetest.Value[int](a.DB, "SELECT count(*) FROM "+table+" AS t WHERE strpos(to_jsonb(t)::text, $1) > 0", secret); n > 0 {
@@ -50,7 +50,7 @@ func TestCreateApplicationReturnsTheSecretOnce(t *testing.T) {
 		}
 	}
 	if entries := storetest.Value[int](a.DB, "SELECT count(*) FROM audit_entries WHERE payload LIKE '%argon2id$%' OR payload LIKE '%sha256$%'"); entries > 0 {
-		t.Errorf("the hash of a secret is in %d entries", entries)
+		t.Errorf("the hash of a secret is in %d audit entries", entries)
 	}
 }
 
@@ -59,12 +59,12 @@ func TestCreateApplicationStoresOnlyTheHashOfTheSecret(t *testing.T) {
 	a := servertest.New(t)
 	zone := a.Zone().ID
 	made := newApplication(t, a, zone)
-	kept := func() string {
+	stored := func() string {
 		return storetest.Value[string](a.DB, "SELECT client_secret_hash FROM applications WHERE id = $1", made.ID)
 	}
 	digest := sha256.Sum256([]byte(made.ClientSecret))
-	if want := "sha256$" + base64.RawStdEncoding.EncodeToString(digest[:]); kept() != want {
-		t.Errorf("of a generated secret is kept %q, want %q", kept(), want)
+	if want := "sha256$" + base64.RawStdEncoding.EncodeToString(digest[:]); stored() != want {
+		t.Errorf("of a generated secret, %q is stored, want %q", stored(), want)
 	}
 	const chosen = "a secret of my own: ß"
 	resp, err := a.Admin.UpdateApplicationWithResponse(t.Context(), zone, made.ID, nil, client.ApplicationPatch{ClientSecret: new(chosen)})
@@ -72,11 +72,11 @@ func TestCreateApplicationStoresOnlyTheHashOfTheSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	servertest.Expect(t, resp, http.StatusOK, "")
-	rest, known := strings.CutPrefix(kept(), "$argon2id$v=19$m=65536,t=3,p=2$")
+	rest, known := strings.CutPrefix(stored(), "$argon2id$v=19$m=65536,t=3,p=2$")
 	salt, hash, both := strings.Cut(rest, "$")
 	saltBytes, err := base64.RawStdEncoding.DecodeString(salt)
 	want := base64.RawStdEncoding.EncodeToString(argon2.IDKey([]byte(chosen), saltBytes, 3, 65536, 2, 32))
 	if !known || !both || err != nil || len(saltBytes) != 16 || hash != want {
-		t.Errorf("of a chosen secret is kept %q", kept())
+		t.Errorf("of a chosen secret, %q is stored", stored())
 	}
 }

@@ -34,9 +34,9 @@ func TestCreateApplicationTraitRules(t *testing.T) {
 	}{
 		{"none", zoned, []string{}, "", ""},
 		{"every character", zoned, []string{"a", "Z.9_:-", "a::b"}, "", ""},
-		{"as many as there may be", zoned, many(32), "", ""},
+		{"the maximum number", zoned, many(32), "", ""},
 		{"one too many", global, many(33), code.TraitCountExceeded, "at most 32 traits allowed"},
-		{"one too many, all wrong", zoned, slices.Repeat([]string{""}, 33), code.TraitCountExceeded, "at most 32 traits allowed"},
+		{"one too many, all invalid", zoned, slices.Repeat([]string{""}, 33), code.TraitCountExceeded, "at most 32 traits allowed"},
 		{"empty", global, []string{""}, code.TraitInvalid, "traits must be 1..128 chars"},
 		{"the longest", zoned, []string{strings.Repeat("x", 128)}, "", ""},
 		{"too long", global, []string{strings.Repeat("x", 129)}, code.TraitInvalid, "traits must be 1..128 chars"},
@@ -48,7 +48,7 @@ func TestCreateApplicationTraitRules(t *testing.T) {
 		{"twice", global, []string{"a", "b", "a"}, code.TraitDuplicate, "duplicate trait 'a'"},
 		{"malformed twice", global, []string{"!", "!"}, code.TraitInvalid, "trait '!' violates [A-Za-z][A-Za-z0-9._:-]* format"},
 		{"twice, then malformed", global, []string{"a", "a", "!"}, code.TraitDuplicate, "duplicate trait 'a'"},
-		{"case tells apart", zoned, []string{"a", "A"}, "", ""},
+		{"differing in case", zoned, []string{"a", "A"}, "", ""},
 		{"privileged, by a global token", global, []string{"control:agent", "caracal.sys:x", "control"}, "", ""},
 		{"control", zoned, []string{"control:agent"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
 		{"control alone", zoned, []string{"control"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
@@ -77,13 +77,13 @@ func TestCreateApplicationTraitRules(t *testing.T) {
 				}
 				return
 			}
-			for _, refused := range []servertest.Response{created, updated} {
-				if problem := problemOf(t, refused); problem.Detail == nil || *problem.Detail != tt.detail {
-					t.Errorf("got %s, want the detail %q", refused.GetBody(), tt.detail)
+			for _, rejected := range []servertest.Response{created, updated} {
+				if problem := problemOf(t, rejected); problem.Detail == nil || *problem.Detail != tt.detail {
+					t.Errorf("got %s, want the detail %q", rejected.GetBody(), tt.detail)
 				}
 			}
 			if !slices.Equal(*now.Traits, []string{"before"}) {
-				t.Errorf("its traits are %q, though they were refused", *now.Traits)
+				t.Errorf("its traits are %q, although they were rejected", *now.Traits)
 			}
 		})
 	}
@@ -94,9 +94,9 @@ func TestGetApplicationTraitsOnlyForGlobalTokens(t *testing.T) {
 	a := servertest.New(t)
 	zone := a.Zone().ID
 	for _, tt := range []struct {
-		name  string
-		scope string
-		shown bool
+		name    string
+		scope   string
+		visible bool
 	}{
 		{"global", "", true}, {"zone", zone, false},
 	} {
@@ -116,9 +116,9 @@ func TestGetApplicationTraitsOnlyForGlobalTokens(t *testing.T) {
 				}
 				servertest.Expect(t, changed, http.StatusOK, "")
 				at := slices.IndexFunc(*listed.JSON200, func(one client.Application) bool { return one.ID == id })
-				for way, one := range map[string]client.Application{"get": readApplication(t, as, zone, id), "list": (*listed.JSON200)[at], "patch": *changed.JSON200} {
-					if (one.Traits != nil) != tt.shown || tt.shown && !slices.Equal(*one.Traits, traits) {
-						t.Errorf("%s shows %+v", way, one)
+				for operation, one := range map[string]client.Application{"get": readApplication(t, as, zone, id), "list": (*listed.JSON200)[at], "patch": *changed.JSON200} {
+					if (one.Traits != nil) != tt.visible || tt.visible && !slices.Equal(*one.Traits, traits) {
+						t.Errorf("%s returned %+v", operation, one)
 					}
 				}
 			})
@@ -154,7 +154,7 @@ func TestUpdateApplicationWithPrivilegedTraitNeedsGlobalToken(t *testing.T) {
 	}
 	servertest.Expect(t, resp, 0, code.TraitForbidden)
 	if after := row(); after != before {
-		t.Errorf("it was\n%s\nand is\n%s", before, after)
+		t.Errorf("it was\n%s\nand became\n%s", before, after)
 	}
 	removed, err := a.ClientFor("", "write").DeleteApplicationWithResponse(t.Context(), zone, id, nil)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 func TestUpdateApplication(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	zone, system, gone := a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
-	archived, elsewhere, systems := newApplication(t, a, zone).ID, somebodyElses(t, a), newApplication(t, a, system).ID
+	zone, system, archivedZone := a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
+	archived, elsewhere, systems := newApplication(t, a, zone).ID, applicationOfOtherZone(t, a), newApplication(t, a, system).ID
 	a.DB.Exec(archiveApplication, zone, archived)
 	a.DB.DCRApplications(zone, 1)
 	dcr := storetest.Value[string](a.DB, "SELECT id FROM applications WHERE zone_id = $1 AND registration_method = 'dcr'", zone)
@@ -36,25 +36,25 @@ func TestUpdateApplication(t *testing.T) {
 		{"name", a.Admin, zone, "", named("New name"), ""},
 		{"name of one space", a.Admin, zone, "", named(" "), ""},
 		{"traits", a.Admin, zone, "", client.ApplicationPatch{Traits: &[]string{"control:x", "b"}}, ""},
-		{"no traits any more", a.Admin, zone, "", client.ApplicationPatch{Traits: &[]string{}}, ""},
+		{"empty traits", a.Admin, zone, "", client.ApplicationPatch{Traits: &[]string{}}, ""},
 		{"by a zone token", a.ClientFor(zone, "write"), zone, "", client.ApplicationPatch{Name: new("x"), Traits: &[]string{"team:b"}}, ""},
-		{"registered by itself", a.Admin, zone, dcr, named("New name"), ""},
+		{"dynamically registered", a.Admin, zone, dcr, named("New name"), ""},
 		{"the shortest secret", a.Admin, zone, "", secret(16), ""},
 		{"secret too short", a.Admin, zone, "", secret(15), code.InvalidApplication},
 		{"secret too long", a.Admin, zone, "", secret(1025), code.InvalidApplication},
 		{"name empty", a.Admin, zone, "", named(""), code.InvalidApplication},
 		{"name too long", a.Admin, zone, "", named(strings.Repeat("é", 201)), code.InvalidApplication},
-		{"nothing", a.Admin, zone, "", client.ApplicationPatch{}, code.NoFields},
-		{"nothing, of nothing", a.Admin, zone, "nobody", client.ApplicationPatch{}, code.NoFields},
+		{"no fields", a.Admin, zone, "", client.ApplicationPatch{}, code.NoFields},
+		{"no fields, unknown", a.Admin, zone, "unknown", client.ApplicationPatch{}, code.NoFields},
 		{"reserved name", a.ClientFor("", "write"), zone, "", named("caracal.sys/x"), code.ReservedNamespace},
 		{"reserved name and bad traits", a.ClientFor("", "write"), zone, "", client.ApplicationPatch{Name: new("caracal.sys/x"), Traits: &[]string{""}}, code.ReservedNamespace},
-		{"unknown", a.Admin, zone, "nobody", named("x"), code.ApplicationNotFound},
+		{"unknown", a.Admin, zone, "unknown", named("x"), code.ApplicationNotFound},
 		{"archived", a.Admin, zone, archived, named("x"), code.ApplicationNotFound},
 		{"of another zone", a.Admin, zone, elsewhere, named("x"), code.ApplicationNotFound},
-		{"zone unknown", a.Admin, "nowhere", "nobody", named("x"), code.ZoneNotFound},
-		{"zone archived", a.Admin, gone, "nobody", named("x"), code.ZoneNotFound},
-		{"Caracal's own zone", a.Admin, system, "", named("x"), ""},
-		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, systems, named("x"), code.SystemZoneReadOnly},
+		{"zone unknown", a.Admin, "nowhere", "unknown", named("x"), code.ZoneNotFound},
+		{"zone archived", a.Admin, archivedZone, "unknown", named("x"), code.ZoneNotFound},
+		{"system zone", a.Admin, system, "", named("x"), ""},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, systems, named("x"), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -80,7 +80,7 @@ func TestUpdateApplication(t *testing.T) {
 				want.Traits = tt.body.Traits
 			}
 			if read := readApplication(t, tt.as, tt.zone, tt.id); !reflect.DeepEqual(*resp.JSON200, want) || !reflect.DeepEqual(read, want) {
-				t.Errorf("answered %+v, then read %+v, want %+v", *resp.JSON200, read, want)
+				t.Errorf("got %+v, then read %+v, want %+v", *resp.JSON200, read, want)
 			}
 		})
 	}

@@ -19,11 +19,10 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// The benchmarks go through HTTP to a service on real servers, like its users.
-// Bytes and allocations are those of the whole process, caller included.
+// The benchmarks send HTTP requests to a service that uses a real Postgres and
+// Redis. Bytes and allocations are those of the whole process, client included.
 
-// A caller sends prepared requests and reads the answers, and does nothing else
-// with them.
+// A caller sends prepared requests, and reads and discards the responses.
 type caller struct {
 	client *http.Client
 	url    string
@@ -51,18 +50,18 @@ func (c caller) call(b *testing.B, method, path, body string, want int) {
 		b.Fatal(err)
 	}
 	if resp.StatusCode != want {
-		b.Fatalf("%s %s answered %d, want %d", method, path, resp.StatusCode, want)
+		b.Fatalf("%s %s got %d, want %d", method, path, resp.StatusCode, want)
 	}
 }
 
-// A bench is a service with a zone that has 50 applications, and with limits on
-// that nobody reaches.
+// A bench is a service with a zone that has 50 applications, and with rate limits
+// that are too high to be reached.
 type bench struct {
 	*servertest.API
 	direct  caller
-	counted caller // the same on a connection to Postgres that counts round trips
-	gate    *tollgate
-	zone    string // its path
+	counted caller // a client of a second service, whose round trips to Postgres are counted
+	counter *roundTripCounter
+	zone    string // the zone's path
 	n       atomic.Int64
 }
 
@@ -72,31 +71,31 @@ func newBench(b *testing.B, prepare ...func(*storetest.DB)) *bench {
 	for _, f := range prepare {
 		f(db)
 	}
-	gate, gated := newTollgate(b, db)
+	counter, gated := newRoundTripCounter(b, db)
 	discardLogger := []string{"OUTBOX_POLL_MS=60000", "DB_POOL_MAX=20", "LOG_LEVEL=info", "API_V1_RATE_LIMIT_PER_MIN=1000000000"}
 	a := servertest.NewReplica(b, db, storetest.RedisURL(b), discardLogger...)
 	counted := servertest.NewReplica(b, db, storetest.RedisURL(b), append(discardLogger, "DATABASE_URL="+gated)...)
 	zone := a.Zone()
 	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, traits)
 		SELECT $1, 'application-' || n, 'Application ' || n, 'managed', 'sha256$', '{team:payments}' FROM generate_series(1, 50) AS n`, zone.ID)
-	return &bench{API: a, direct: newCaller(a.URL), counted: newCaller(counted.URL), gate: gate, zone: "/v1/zones/" + zone.ID}
+	return &bench{API: a, direct: newCaller(a.URL), counted: newCaller(counted.URL), counter: counter, zone: "/v1/zones/" + zone.ID}
 }
 
-// run f as often as asked, many at once. f gets a number that it has not had
-// before. Round trips are those of calls before the clock runs.
+// run calls f b.N times, several at once, each time with another number. The round
+// trips are those of calls before the timer starts.
 func (x *bench) run(b *testing.B, f func(c caller, n int64)) {
 	b.Helper()
-	const atOnce = 4 // for each processor
+	const atOnce = 4 // for each CPU
 	const few = 20
-	for range few { // statements are prepared, the token is remembered
+	for range few { // statements get prepared, the token gets cached
 		f(x.direct, x.n.Add(1))
 		f(x.counted, x.n.Add(1))
 	}
-	before := x.gate.trips.Load()
+	before := x.counter.trips.Load()
 	for range few {
 		f(x.counted, x.n.Add(1))
 	}
-	trips := x.gate.trips.Load() - before
+	trips := x.counter.trips.Load() - before
 	b.ReportAllocs()
 	b.SetParallelism(atOnce)
 	b.ResetTimer()
@@ -119,8 +118,8 @@ func BenchmarkGetZone(b *testing.B) {
 	x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone, "", 200) })
 }
 
-// BenchmarkMiddleware is what authentication, limits, validation, metrics
-// and logs cost: the same read with them, and from the bare handler.
+// BenchmarkMiddleware measures the cost of authentication, rate limits, validation,
+// metrics and logs: the same read with and without them.
 func BenchmarkMiddleware(b *testing.B) {
 	x := newBench(b)
 	for _, way := range []struct {
@@ -141,13 +140,13 @@ func BenchmarkListApplications(b *testing.B) {
 	x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone+"/applications?limit=50", "", 200) })
 }
 
-// BenchmarkCreateZone is in a database that is empty, and in one where years have
-// piled up.
+// BenchmarkCreateZone creates zones in an empty database, and in one with the rows
+// of years.
 func BenchmarkCreateZone(b *testing.B) {
 	for _, in := range []struct {
 		name    string
 		prepare func(*storetest.DB)
-	}{{"empty", func(*storetest.DB) {}}, {"piled", pileUp}} {
+	}{{"empty", func(*storetest.DB) {}}, {"piled", addHistory}} {
 		x := newBench(b, in.prepare)
 		b.Run("zone/"+in.name, func(b *testing.B) {
 			x.run(b, func(c caller, n int64) {
@@ -178,9 +177,9 @@ func BenchmarkCreateResource(b *testing.B) {
 	})
 }
 
-// pileUp fills a database with 500,000 audit entries, 100,000 dispatched events
+// addHistory fills a database with 500,000 audit entries, 100,000 dispatched events
 // and 100,000 archived rows.
-func pileUp(db *storetest.DB) {
+func addHistory(db *storetest.DB) {
 	db.Exec(`INSERT INTO zones (id, name, slug, reserved, archived_at)
 		SELECT 'z' || n, 'Zone', 'z' || n, false, now() FROM generate_series(1, 20000) AS n`)
 	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, archived_at)
@@ -189,7 +188,7 @@ func pileUp(db *storetest.DB) {
 		SELECT 'z' || n % 2000 + 1, 'e' || n, 'r', 'a', 'o', 'a', 'POST', '/v1/zones', 201, '{}' FROM generate_series(1, 500000) AS n`)
 	db.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, created_at, dispatched_at)
 		SELECT 'z' || n % 2000 + 1, 'o' || n, 's', '{}', 'r', now(), now() FROM generate_series(1, 100000) AS n`)
-	db.Exec("VACUUM ANALYZE") // autovacuum would, in time
+	db.Exec("VACUUM ANALYZE") // as autovacuum would have done
 }
 
 func BenchmarkUpdateApplication(b *testing.B) {
@@ -199,7 +198,7 @@ func BenchmarkUpdateApplication(b *testing.B) {
 	})
 }
 
-// BenchmarkOutboxDrain takes 10,000 events to their stream.
+// BenchmarkOutboxDrain publishes 10,000 pending events.
 func BenchmarkOutboxDrain(b *testing.B) {
 	const events = 10_000
 	for b.Loop() {
@@ -222,7 +221,8 @@ func BenchmarkOutboxDrain(b *testing.B) {
 	b.ReportMetric(events*float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
-// BenchmarkCommitToStream is from a committed change to its event in the stream.
+// BenchmarkCommitToStream measures the time from the commit of a change until its
+// event is in the stream.
 func BenchmarkCommitToStream(b *testing.B) {
 	x := newBench(b)
 	last := "$"
@@ -237,14 +237,15 @@ func BenchmarkCommitToStream(b *testing.B) {
 			}
 			arrived <- time.Now()
 		}()
-		time.Sleep(2 * time.Millisecond) // the reader is there, and the service idle
+		time.Sleep(2 * time.Millisecond) // until the reader waits and the service is idle
 		b.StartTimer()
 		x.direct.call(b, "DELETE", "/v1/zones/"+zone.ID, "", 204)
 		<-arrived
 	}
 }
 
-// BenchmarkColdStart is from nothing to the first answer of /ready.
+// BenchmarkColdStart measures the time from the start of the service until /ready
+// returns.
 func BenchmarkColdStart(b *testing.B) {
 	x := newBench(b)
 	for b.Loop() {

@@ -79,7 +79,7 @@ func TestTestProviderLeaksNoSecret(t *testing.T) { // not parallel: see captureP
 			defer func() { w.API = mine }()
 			raw := w.send("POST", "/v1/zones/"+w.zone.ID+"/providers/"+provider.ID+"/test", "", append(bearer(w.admin), "Cookie", "session="+w.secret())...)
 			if raw.Response.StatusCode != tt.want {
-				t.Errorf("answered %d, want %d", raw.Response.StatusCode, tt.want)
+				t.Errorf("got %d, want %d", raw.Response.StatusCode, tt.want)
 			}
 		})
 	}

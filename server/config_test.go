@@ -17,7 +17,7 @@ func TestConfigNamesInvalidSettings(t *testing.T) {
 	if err := os.WriteFile(empty, []byte(" \n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	usual := []string{"CARACAL_MODE=dev", "DATABASE_URL=postgres://", "REDIS_URL=redis://"}
+	required := []string{"CARACAL_MODE=dev", "DATABASE_URL=postgres://", "REDIS_URL=redis://"}
 	for _, tt := range []struct{ setting, named string }{
 		{"PORT=10abc", "PORT"},
 		{"PORT=-1", "PORT"},
@@ -34,7 +34,7 @@ func TestConfigNamesInvalidSettings(t *testing.T) {
 	} {
 		t.Run(tt.setting, func(t *testing.T) {
 			t.Parallel()
-			_, err := LoadConfig(append(append([]string{}, usual...), tt.setting))
+			_, err := LoadConfig(append(append([]string{}, required...), tt.setting))
 			if err == nil || !strings.Contains(err.Error(), tt.named) {
 				t.Errorf("got %v, want an error that names %s", err, tt.named)
 			}
@@ -64,9 +64,9 @@ func TestConfigRedactsSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, shown := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c), fmt.Sprintf("%q %x %d", c.AdminToken, c.AdminToken, c.AdminToken), string(text)} {
-		if strings.Contains(shown, "canary") || strings.Contains(shown, fmt.Sprintf("%x", "canary")) {
-			t.Errorf("it shows %s", shown)
+	for _, printed := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c), fmt.Sprintf("%q %x %d", c.AdminToken, c.AdminToken, c.AdminToken), string(text)} {
+		if strings.Contains(printed, "canary") || strings.Contains(printed, fmt.Sprintf("%x", "canary")) {
+			t.Errorf("it prints %s", printed)
 		}
 	}
 }
@@ -78,6 +78,6 @@ func TestConfigIsDocumentedInREADME(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(readme), SettingsTable()) {
-		t.Errorf("put into README.md:\n%s", SettingsTable())
+		t.Errorf("README.md must contain:\n%s", SettingsTable())
 	}
 }

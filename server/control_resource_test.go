@@ -19,7 +19,7 @@ func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 		name, audience string
 		settings       []string
 	}{
-		{"as usual", controlAudience, nil},
+		{"default audience", controlAudience, nil},
 		{"another audience", other, []string{"CONTROL_AUDIENCE=" + other}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 				t.Helper()
 				servertest.Expect(t, answer, 0, code.ProtectedResource)
 				if problem := problemOf(t, answer); problem.Detail == nil || *problem.Detail != detail {
-					t.Errorf("answered %s", answer.GetBody())
+					t.Errorf("got %s", answer.GetBody())
 				}
 			}
 			protected(createResource(t, zoned, z.zone, body), managedElsewhere)
@@ -47,7 +47,7 @@ func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 				CreatedAt: control.CreatedAt, UpdatedAt: control.CreatedAt,
 			}
 			if !reflect.DeepEqual(control, want) {
-				t.Errorf("it is %+v, want %+v", control, want)
+				t.Errorf("the resource is %+v, want %+v", control, want)
 			}
 			provider, err := a.Admin.GetProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID)
 			if err != nil {
@@ -58,7 +58,7 @@ func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 				t.Errorf("its provider is %s", provider.Body)
 			}
 			if _, revision := z.totals(); revision != 0 {
-				t.Errorf("gateways have to look %d times, though nothing is bound", revision)
+				t.Errorf("the binding revision is %d, although nothing is bound", revision)
 			}
 			if read := readResource(t, a.ClientFor("", "read"), z.zone, control.ID); !reflect.DeepEqual(read, want) {
 				t.Errorf("read %+v", read)
@@ -76,12 +76,13 @@ func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 			servertest.Expect(t, stale, 0, code.ResourceNotFound)
 			protected(deleteResource(t, global, z.zone, control.ID), "control API resource cannot be deleted")
 			servertest.Expect(t, createResource(t, global, z.zone, body), 0, code.ResourceIdentifierConflict)
-			// No name leads to it, and none from it to one that is half of it.
+			// Its identifier is not generated from a name, and a renamed control resource does
+			// not become an ordinary one.
 			for range 3 {
 				made := createResource(t, zoned, z.zone, z.body(func(b *client.NewResource) { b.Name = new("Control") }))
 				servertest.Expect(t, made, http.StatusCreated, "")
 				if made.JSON201.Identifier == tt.audience {
-					t.Errorf("a zone token made %+v", *made.JSON201)
+					t.Errorf("a zone token created %+v", *made.JSON201)
 				}
 			}
 			servertest.Expect(t, updateResource(t, global, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), http.StatusOK, "")
@@ -90,9 +91,9 @@ func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 	}
 }
 
-// A name may lead to the control resource, of which there is one, or to an
-// ordinary one; never to an ordinary one that has only what the control resource
-// needs, nor past a zone token's bounds.
+// A generated identifier may be that of the control resource, which exists once, or
+// an ordinary one. It is never an ordinary one for a body that is valid only for the
+// control resource, and a zone token never gets the control resource.
 func TestCreateResourceControlResourceByName(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "CONTROL_AUDIENCE=resource://control-2")
@@ -108,14 +109,14 @@ func TestCreateResourceControlResourceByName(t *testing.T) {
 		got = append(got, resp.JSON201.Identifier)
 	}
 	if slices.Contains(got, "resource://control-2") || got[0] != "resource://control" {
-		t.Errorf("a zone token made %q", got)
+		t.Errorf("a zone token created %q", got)
 	}
 	servertest.Expect(t, createResource(t, zoned, z.zone, called("Control 2")), 0, code.ProtectedResource)
 	bare := client.NewResource{Name: new("Control 2"), Scopes: []string{"control"}}
 	first := createResource(t, a.Admin, z.zone, bare)
 	servertest.Expect(t, first, http.StatusCreated, "")
 	if first.JSON201.Identifier != "resource://control-2" {
-		t.Errorf("it is %+v", *first.JSON201)
+		t.Errorf("the resource is %+v", *first.JSON201)
 	}
 	servertest.Expect(t, createResource(t, a.Admin, z.zone, bare), 0, code.ResourceIdentifierConflict)
 	z.counted(t)
@@ -130,22 +131,22 @@ func TestCreateResourceControlResourceIsNeverBound(t *testing.T) {
 	servertest.Expect(t, created, http.StatusCreated, "")
 	control := *created.JSON201
 	if control.GatewayApplicationID != nil || control.CredentialProviderID != z.provider || *control.UpstreamURL != *upstream {
-		t.Errorf("it is %+v", control)
+		t.Errorf("the resource is %+v", control)
 	}
 	is, none := client.Set[string], client.Null[string]()
 	updated := updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{GatewayApplicationID: is(z.application)})
 	servertest.Expect(t, updated, http.StatusOK, "")
 	if updated.JSON200.GatewayApplicationID != nil {
-		t.Errorf("it is %+v", *updated.JSON200)
+		t.Errorf("the resource is %+v", *updated.JSON200)
 	}
 	if _, revision := z.totals(); revision != 0 {
-		t.Errorf("gateways have to look %d times, though nothing was bound", revision)
+		t.Errorf("the binding revision is %d, although nothing was bound", revision)
 	}
-	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{GatewayApplicationID: is("nobody")}), 0, code.GatewayApplicationNotFound)
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{GatewayApplicationID: is("unknown")}), 0, code.GatewayApplicationNotFound)
 	updated = updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{UpstreamURL: none, CredentialProviderID: none, GatewayApplicationID: none})
 	servertest.Expect(t, updated, http.StatusOK, "")
 	if r := updated.JSON200; r.UpstreamURL != nil || r.CredentialProviderID != "provider-none-"+z.zone || r.GatewayApplicationID != nil {
-		t.Errorf("it is %+v", *r)
+		t.Errorf("the resource is %+v", *r)
 	}
 }
 
@@ -168,13 +169,13 @@ func TestUpdateResourceToAndFromControlResource(t *testing.T) {
 	}
 	r, bumped := update(client.ResourcePatch{Identifier: new(controlAudience), CredentialProviderID: is("")}, "")
 	if r.GatewayApplicationID != nil || r.CredentialProviderID != "provider-none-"+z.zone || r.UpstreamURL == nil || bumped != 1 {
-		t.Errorf("gateways look %d times; it is %+v", bumped, r)
+		t.Errorf("the binding revision rose by %d; the resource is %+v", bumped, r)
 	}
 	servertest.Expect(t, getResource(t, a.ClientFor(z.zone, "read"), z.zone, id), 0, code.ResourceNotFound)
 	update(client.ResourcePatch{Identifier: new("urn:x")}, code.GatewayApplicationRequired)
 	r, bumped = update(client.ResourcePatch{Identifier: new("urn:x"), GatewayApplicationID: is(z.application)}, "")
 	if *r.GatewayApplicationID != z.application || r.CredentialProviderID != "provider-none-"+z.zone || bumped != 1 {
-		t.Errorf("gateways look %d times; it is %+v", bumped, r)
+		t.Errorf("the binding revision rose by %d; the resource is %+v", bumped, r)
 	}
 	readResource(t, a.ClientFor(z.zone, "read"), z.zone, id)
 	servertest.Expect(t, deleteResource(t, a.ClientFor(z.zone, "write"), z.zone, id), http.StatusNoContent, "")
@@ -192,28 +193,28 @@ func TestCreateResourceControlResourceFindsOrCreatesItsProvider(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
 		before     func(z resourceZone)
-		own        bool   // it is the zone's own provider, not mine
-		identifier string // of that provider
+		own        bool   // the zone's own provider, not one with the ID mine-…
+		identifier string // the provider's
 	}{
-		{"none is there", func(resourceZone) {}, true, "provider://none"},
-		{"it is there", func(z resourceZone) { add(z, implicit(z), "provider://none", "none") }, true, "provider://none"},
-		{"it was given another identifier", func(z resourceZone) { add(z, implicit(z), "provider://nothing", "none") }, true, "provider://nothing"},
-		{"it is archived", func(z resourceZone) {
+		{"no provider", func(resourceZone) {}, true, "provider://none"},
+		{"its provider exists", func(z resourceZone) { add(z, implicit(z), "provider://none", "none") }, true, "provider://none"},
+		{"its provider has another identifier", func(z resourceZone) { add(z, implicit(z), "provider://nothing", "none") }, true, "provider://nothing"},
+		{"its provider is archived", func(z resourceZone) {
 			add(z, implicit(z), "provider://none", "none")
 			a.DB.Exec(archiveProvider, z.zone, implicit(z))
 		}, true, "provider://none"},
-		{"another holds nothing too", func(z resourceZone) { add(z, "mine-"+z.zone, "provider://none", "none") }, false, "provider://none"},
-		{"it is archived and another holds nothing too", func(z resourceZone) {
+		{"another provider has no credential", func(z resourceZone) { add(z, "mine-"+z.zone, "provider://none", "none") }, false, "provider://none"},
+		{"its provider is archived and another has no credential", func(z resourceZone) {
 			add(z, implicit(z), "provider://none", "none")
 			a.DB.Exec(archiveProvider, z.zone, implicit(z))
 			add(z, "mine-"+z.zone, "provider://none", "none")
 		}, false, "provider://none"},
-		{"another that held nothing is archived", func(z resourceZone) {
+		{"another without credential is archived", func(z resourceZone) {
 			add(z, "mine-"+z.zone, "provider://none", "none")
 			a.DB.Exec(archiveProvider, z.zone, "mine-"+z.zone)
 		}, true, "provider://none"},
 		{"one of another kind has the identifier", func(z resourceZone) { add(z, "mine-"+z.zone, "provider://none", "api_key") }, true, "provider://none-2"},
-		{"it is archived and one of another kind has the identifier", func(z resourceZone) {
+		{"its provider is archived and one of another kind has the identifier", func(z resourceZone) {
 			add(z, implicit(z), "provider://none", "none")
 			a.DB.Exec(archiveProvider, z.zone, implicit(z))
 			add(z, "mine-"+z.zone, "provider://none", "api_key")
@@ -241,13 +242,13 @@ func TestUpdateResourceControlResourceRestoresItsProvider(t *testing.T) {
 	a := servertest.New(t)
 	z := newResourceZone(a)
 	control := z.control(t)
-	// Whatever holds no credential can be archived while a resource names it.
+	// A provider without credential can be archived while a resource references it.
 	removed, err := a.Admin.DeleteProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	servertest.Expect(t, removed, http.StatusNoContent, "")
-	// What it names already is not looked at again.
+	// A reference that does not change is not checked again.
 	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), http.StatusOK, "")
 	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{CredentialProviderID: client.Null[string]()}), http.StatusOK, "")
 	provider, err := a.Admin.GetProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID)
@@ -276,14 +277,14 @@ func TestCreateResourceOneControlResourcePerZone(t *testing.T) {
 		atOnce(try(0), try(1))
 		slices.Sort(got[:])
 		if got != [2]int{http.StatusCreated, http.StatusConflict} {
-			t.Errorf("answers were %v", got)
+			t.Errorf("the statuses are %v", got)
 		}
 		z.counted(t)
 	}
 }
 
-// The control resource takes for its provider an identifier that others may take
-// at the same moment.
+// Others may take the identifier of the control resource's provider at the same
+// time.
 func TestCreateResourceControlResourceProviderNeedsNoReservedNamespaceAccess(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
@@ -319,6 +320,6 @@ func TestCreateResourceControlResourceNeverUsesProviderWithCredential(t *testing
 	servertest.Expect(t, again, http.StatusOK, "")
 	provider := seeProvider(t, a.Admin, z.zone, again.JSON200.CredentialProviderID)
 	if provider.Kind != client.ProviderKindNone || seeProvider(t, a.Admin, z.zone, control.CredentialProviderID).Kind != client.ProviderKindAPIKey {
-		t.Errorf("it names %+v", provider)
+		t.Errorf("it references %+v", provider)
 	}
 }

@@ -18,12 +18,12 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// A tollgate stands between the service and Postgres and counts round trips:
-// how often, on any connection, the service speaks after it was answered.
-type tollgate struct{ trips atomic.Int64 }
+// A roundTripCounter is a proxy between the service and Postgres. It counts the
+// round trips: how often, on any connection, the service sends after Postgres sent.
+type roundTripCounter struct{ trips atomic.Int64 }
 
-// newTollgate listens where a database URL can lead to, and leads on to db.
-func newTollgate(t testing.TB, db *storetest.DB) (*tollgate, string) {
+// newRoundTripCounter starts a proxy to a database and returns the URL of the proxy.
+func newRoundTripCounter(t testing.TB, db *storetest.DB) (*roundTripCounter, string) {
 	t.Helper()
 	to, err := url.Parse(db.URL())
 	if err != nil {
@@ -39,7 +39,7 @@ func newTollgate(t testing.TB, db *storetest.DB) (*tollgate, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = listener.Close(); _ = os.RemoveAll(dir) })
-	g := &tollgate{}
+	g := &roundTripCounter{}
 	go func() {
 		for {
 			here, err := listener.Accept()
@@ -67,13 +67,13 @@ func newTollgate(t testing.TB, db *storetest.DB) (*tollgate, string) {
 	return g, to.String()
 }
 
-func pass(from, to net.Conn, mapSlice func()) {
+func pass(from, to net.Conn, each func()) {
 	defer to.Close()
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
 		if n > 0 {
-			mapSlice()
+			each()
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return
 			}
@@ -84,18 +84,18 @@ func pass(from, to net.Conn, mapSlice func()) {
 	}
 }
 
-// A request costs few round trips to Postgres, and those of a warm token none.
+// A request takes few round trips to Postgres; a cached token takes none.
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
-	gate, databaseURL := newTollgate(t, db)
+	counter, databaseURL := newRoundTripCounter(t, db)
 	a := servertest.NewReplica(t, db, storetest.RedisURL(t), "DATABASE_URL="+databaseURL, "OUTBOX_POLL_MS=3600000")
 	zone := a.Zone()
 	made, err := a.Admin.CreateApplicationWithResponse(t.Context(), zone.ID, client.NewApplication{Name: "x", RegistrationMethod: "managed"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the token is remembered", func() bool {
+	eventually(t, "the token is cached", func() bool {
 		a.Do("GET", "/v1/zones/"+zone.ID, "", bearer(servertest.Bootstrap)...)
 		return !containsLine(string(a.Do("GET", "/metrics", "").Body), "caracal_api_token_cache_hits_total 0")
 	})
@@ -113,7 +113,7 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", application, "", 1},
 		{"GET", in + "/applications", "", 1},
 		{"POST", "/v1/zones", `{"name":"x","slug":"SLUG"}`, 4},
-		{"POST", "/v1/zones", `{"name":"never heard of NUMBER"}`, 4},
+		{"POST", "/v1/zones", `{"name":"zone NUMBER"}`, 4},
 		{"POST", in + "/applications", `{"name":"x","registration_method":"managed"}`, 5},
 		{"PATCH", in, `{"name":"x"}`, 5},
 		{"PATCH", application, `{"name":"x"}`, 6},
@@ -126,26 +126,26 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", "/health", "", 0},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
-			// The best of several: the first prepare their statements, and now and then something
-			// goes on beside the requests.
+			// The minimum of several: the first prepare their statements, and background work adds
+			// round trips now and then.
 			best := int64(1 << 40)
 			for n := range 5 {
 				number := strings.Repeat("x", n+1) + zone.Slug
 				body := strings.NewReplacer("SLUG", "s"+number, "NUMBER", number).Replace(tt.body)
-				before := gate.trips.Load()
+				before := counter.trips.Load()
 				a.Do(tt.method, tt.path, body, with...)
-				best = min(best, gate.trips.Load()-before)
+				best = min(best, counter.trips.Load()-before)
 			}
 			t.Logf("%d round trips", best)
 			if best > tt.most {
-				t.Errorf("%d round trips, want %d at the most", best, tt.most)
+				t.Errorf("%d round trips, want at most %d", best, tt.most)
 			}
 		})
 	}
 }
 
-// TestAllocations counts what a read by id allocates from its request to its
-// answer: on the whole way, of which the operation and Postgres are a part.
+// TestAllocations counts the allocations of a read by ID, with and without
+// middleware. The calls to Postgres are included.
 func TestAllocations(t *testing.T) { // not parallel: it counts the allocations of the whole process
 	a := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=1000000000", "OUTBOX_POLL_MS=3600000")
 	zone := a.Zone()
@@ -154,19 +154,19 @@ func TestAllocations(t *testing.T) { // not parallel: it counts the allocations 
 		handler http.Handler
 		most    float64
 	}{
-		{"whole", a.Service.Server.Handler(), 117},
-		{"bare", a.Service.Server.Bare(), 85},
+		{"with middleware", a.Service.Server.Handler(), 117},
+		{"without middleware", a.Service.Server.Bare(), 85},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			request := httptest.NewRequest("GET", "/v1/zones/"+zone.ID, nil)
 			request.Header.Set("Authorization", "Bearer "+servertest.Bootstrap)
-			best := 1e9 // now and then something goes on beside the requests
+			best := 1e9 // background work adds some now and then
 			for range 5 {
 				best = min(best, testing.AllocsPerRun(100, func() {
-					answer := httptest.NewRecorder()
-					tt.handler.ServeHTTP(answer, request)
-					if answer.Code != http.StatusOK {
-						t.Fatalf("answered %d", answer.Code)
+					recorder := httptest.NewRecorder()
+					tt.handler.ServeHTTP(recorder, request)
+					if recorder.Code != http.StatusOK {
+						t.Fatalf("got %d", recorder.Code)
 					}
 				}))
 			}
@@ -175,7 +175,7 @@ func TestAllocations(t *testing.T) { // not parallel: it counts the allocations 
 				tt.most *= 1.1 // the race detector allocates too
 			}
 			if best > tt.most {
-				t.Errorf("%.0f allocations, want %.0f at the most", best, tt.most)
+				t.Errorf("%.0f allocations, want at most %.0f", best, tt.most)
 			}
 		})
 	}

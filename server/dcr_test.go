@@ -17,7 +17,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// openZone creates a zone where applications may register themselves.
+// openZone creates a zone with dynamic client registration enabled.
 func openZone(a *servertest.API) string {
 	a.TB.Helper()
 	return a.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) }).ID
@@ -33,12 +33,12 @@ func dcrStatus(t *testing.T, a *servertest.API, zone string) client.DCRStatus {
 	return *resp.JSON200
 }
 
-// register registers an application; a limit of ten a second holds for each token in each zone.
+// register registers an application. Each token may register ten a second in each zone.
 func register(t *testing.T, as *rawclient.ClientWithResponses, zone string) *rawclient.RegisterApplicationResponse {
 	t.Helper()
 	resp, err := as.RegisterApplicationWithResponse(t.Context(), zone, client.ApplicationRegistration{Name: "Job"})
 	if err != nil {
-		t.Error(err) // and not Fatal: some register from goroutines of their own
+		t.Error(err) // not Fatal: some tests register in other goroutines
 		return new(rawclient.RegisterApplicationResponse)
 	}
 	return resp
@@ -60,11 +60,11 @@ func TestRegisterApplication(t *testing.T) {
 		body client.ApplicationRegistration
 		want code.Code // "" is 201
 	}{
-		{"for an hour unless said", a.Admin, "", named("Job"), ""},
-		{"for a second", a.Admin, "", during(1), ""},
-		{"for an hour", a.Admin, "", during(3600), ""},
-		{"for no time", a.Admin, zone, during(0), code.InvalidApplication},
-		{"for too long", a.Admin, zone, during(3601), code.InvalidApplication},
+		{"one hour by default", a.Admin, "", named("Job"), ""},
+		{"for one second", a.Admin, "", during(1), ""},
+		{"for one hour", a.Admin, "", during(3600), ""},
+		{"for zero seconds", a.Admin, zone, during(0), code.InvalidApplication},
+		{"for longer than an hour", a.Admin, zone, during(3601), code.InvalidApplication},
 		{"by a zone token", a.ClientFor(zone, "write"), zone, named("Job"), ""},
 		{"a name of one space", a.Admin, "", named(" "), ""},
 		{"the longest name", a.Admin, "", named(strings.Repeat("😀", 200)), ""},
@@ -72,11 +72,11 @@ func TestRegisterApplication(t *testing.T) {
 		{"name empty", a.Admin, zone, named(""), code.InvalidApplication},
 		{"reserved name", a.Admin, "", named("caracal.sys/x"), ""},
 		{"reserved name, not bootstrap", a.ClientFor("", "write"), zone, named("caracal.sys/x"), code.ReservedNamespace},
-		{"zone closed", a.Admin, closed, named("x"), code.DCRDisabled},
+		{"registration disabled", a.Admin, closed, named("x"), code.DCRDisabled},
 		{"zone unknown", a.Admin, "nowhere", named("x"), code.ZoneNotFound},
 		{"zone archived", a.Admin, gone, named("x"), code.ZoneNotFound},
-		{"Caracal's own zone", a.Admin, system, named("x"), ""},
-		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, named("x"), code.SystemZoneReadOnly},
+		{"system zone", a.Admin, system, named("x"), ""},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, named("x"), code.SystemZoneReadOnly},
 		{"read token", a.ClientFor("", "read"), zone, named("x"), code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestRegisterApplication(t *testing.T) {
 				t.Errorf("read %+v, want %+v", read, want)
 			}
 			if made.ZoneID != tt.zone || made.Name != tt.body.Name || made.RegistrationMethod != "dcr" {
-				t.Errorf("answered %+v", made)
+				t.Errorf("got %+v", made)
 			}
 		})
 	}
@@ -121,7 +121,7 @@ func TestRegisterApplicationRateLimit(t *testing.T) {
 		return a.Do("POST", "/v1/zones/"+zone+"/applications/dcr", `{"name":"Job"}`, headers...)
 	})
 	if admitted < 10 {
-		t.Errorf("%d were admitted, want 10", admitted)
+		t.Errorf("%d were allowed, want 10", admitted)
 	}
 	servertest.Expect(t, register(t, a.ClientFor(zone, "write"), zone), http.StatusCreated, "")
 	servertest.Expect(t, register(t, a.Admin, other), http.StatusCreated, "")
@@ -133,7 +133,7 @@ func TestRegisterApplicationLimitCountsOnlyActive(t *testing.T) {
 	zone := openZone(a)
 	a.DB.DCRApplications(zone, 1000)
 	newApplication(t, a, zone)
-	// one takes a live application away from the thousand.
+	// one reduces the number of active applications.
 	one := func(change string) {
 		a.DB.Exec("UPDATE applications SET "+change+` WHERE zone_id = $1 AND id = (SELECT id FROM applications
 			WHERE zone_id = $1 AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now() LIMIT 1)`, zone)
@@ -151,17 +151,17 @@ func TestRegisterApplicationLimitUnderConcurrency(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := openZone(a)
-	const free, tokens, mapSlice = 5, 4, 5
+	const free, tokens, each = 5, 4, 5
 	a.DB.DCRApplications(zone, 1000-free)
-	answers := make(chan *rawclient.RegisterApplicationResponse, tokens*mapSlice)
-	for range tokens { // more than one, that none meets the limit of its second
+	answers := make(chan *rawclient.RegisterApplicationResponse, tokens*each)
+	for range tokens { // several, so that none reaches its rate limit
 		as := a.ClientFor(zone, "write")
-		for range mapSlice {
+		for range each {
 			go func() { answers <- register(t, as, zone) }()
 		}
 	}
 	got := map[int]int{}
-	for range tokens * mapSlice {
+	for range tokens * each {
 		resp := <-answers
 		if resp.JSON201 == nil {
 			servertest.Expect(t, resp, 0, code.DCRLimitExceeded)
@@ -169,7 +169,7 @@ func TestRegisterApplicationLimitUnderConcurrency(t *testing.T) {
 		got[resp.StatusCode()]++
 	}
 	if status := dcrStatus(t, a, zone); got[http.StatusCreated] != free || status.LiveDCRApplications != 1000 {
-		t.Errorf("%d were admitted and %d are live", got[http.StatusCreated], status.LiveDCRApplications)
+		t.Errorf("%d were allowed and %d are active", got[http.StatusCreated], status.LiveDCRApplications)
 	}
 }
 
@@ -221,38 +221,38 @@ func TestUpdateZoneDCRShutdown(t *testing.T) {
 		return patch
 	}
 	mode := new(client.ZonePatchDCRShutdown("keep_live"))
-	entry := func(mode string, live, revoked int) string { // what the trail says besides the change of the zone
+	entry := func(mode string, live, revoked int) string { // the audit entry in addition to that of the zone's change
 		return fmt.Sprintf(`DCR shutdown %s | 200 | {"dcr_registration_disabled":true,"dcr_shutdown_mode":"%s","live_dcr_applications":%d,"revoked_applications":%d,"revoked_sessions":0,"terminated_agents":0,"revoked_delegations":0}`,
 			mode, mode, live, revoked)
 	}
 	for _, tt := range []struct {
 		name   string
 		open   bool
-		before int64 // live applications
+		before int64 // active applications
 		patch  client.ZonePatch
 		want   code.Code
 		after  int64
-		entry  string // "": none
+		entry  string // "": no entry
 	}{
-		{"nothing said", true, 2, off(""), code.DCRShutdownRequired, 2, ""},
+		{"no mode", true, 2, off(""), code.DCRShutdownRequired, 2, ""},
 		{"keep_live", true, 2, off("keep_live"), "", 2, entry("keep_live", 2, 0)},
 		{"revoke_live", true, 2, off("revoke_live"), "", 0, entry("revoke_live", 2, 2)},
-		{"none is live", true, 0, off(""), "", 0, entry("no_live", 0, 0)},
-		{"none is live to be kept", true, 0, off("keep_live"), "", 0, entry("no_live", 0, 0)},
-		{"none is live to be revoked", true, 0, off("revoke_live"), "", 0, entry("no_live", 0, 0)},
-		{"off already", false, 2, off(""), "", 2, ""},
-		{"off already, keep_live", false, 2, off("keep_live"), "", 2, entry("keep_live", 2, 0)},
-		{"off already, revoke_live", false, 2, off("revoke_live"), "", 0, entry("revoke_live", 2, 2)},
-		{"not said to be off", true, 2, client.ZonePatch{Name: new("x"), DCRShutdown: mode}, code.DCRShutdownNotApplicable, 2, ""},
-		{"alone", true, 2, client.ZonePatch{DCRShutdown: mode}, code.DCRShutdownNotApplicable, 2, ""},
-		{"said to be on", true, 2, client.ZonePatch{DCREnabled: new(true), DCRShutdown: mode}, code.DCRShutdownNotApplicable, 2, ""},
+		{"no active applications", true, 0, off(""), "", 0, entry("no_live", 0, 0)},
+		{"no active applications, keep_live", true, 0, off("keep_live"), "", 0, entry("no_live", 0, 0)},
+		{"no active applications, revoke_live", true, 0, off("revoke_live"), "", 0, entry("no_live", 0, 0)},
+		{"already off", false, 2, off(""), "", 2, ""},
+		{"already off, keep_live", false, 2, off("keep_live"), "", 2, entry("keep_live", 2, 0)},
+		{"already off, revoke_live", false, 2, off("revoke_live"), "", 0, entry("revoke_live", 2, 2)},
+		{"dcr_enabled is missing", true, 2, client.ZonePatch{Name: new("x"), DCRShutdown: mode}, code.DCRShutdownNotApplicable, 2, ""},
+		{"dcr_shutdown only", true, 2, client.ZonePatch{DCRShutdown: mode}, code.DCRShutdownNotApplicable, 2, ""},
+		{"dcr_enabled is true", true, 2, client.ZonePatch{DCREnabled: new(true), DCRShutdown: mode}, code.DCRShutdownNotApplicable, 2, ""},
 		{"no such mode", true, 2, off("burn"), code.InvalidZone, 2, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			zone := a.Zone(func(z *client.NewZone) { z.DCREnabled = &tt.open }).ID
 			a.DB.DCRApplications(zone, int(tt.before)+1)
-			a.DB.Exec("UPDATE applications SET expires_at = now() WHERE zone_id = $1 AND id LIKE '%-1'", zone) // expired ones are nobody's business
+			a.DB.Exec("UPDATE applications SET expires_at = now() WHERE zone_id = $1 AND id LIKE '%-1'", zone) // expired applications do not count
 			kept := newApplication(t, a, zone).ID
 			resp, err := a.ClientFor(zone, "write").UpdateZoneWithResponse(t.Context(), zone, nil, tt.patch)
 			if err != nil {
@@ -261,7 +261,7 @@ func TestUpdateZoneDCRShutdown(t *testing.T) {
 			servertest.Expect(t, resp, http.StatusOK, tt.want)
 			if tt.want == code.DCRShutdownRequired {
 				if live := problemOf(t, resp).LiveDCRApplications; live == nil || int64(*live) != tt.before {
-					t.Errorf("got %s, want to read of %d", resp.Body, tt.before)
+					t.Errorf("got %s, want live_dcr_applications %d", resp.Body, tt.before)
 				}
 			}
 			if want := (client.DCRStatus{ID: zone, DCREnabled: tt.open && tt.want != "", LiveDCRApplications: tt.after}); dcrStatus(t, a, zone) != want {
@@ -275,11 +275,11 @@ func TestUpdateZoneDCRShutdown(t *testing.T) {
 			got := storetest.Column[string](a.DB, `SELECT concat_ws(' | ', action, status_code, payload) FROM audit_entries
 				WHERE entity_type = 'zones' AND entity_id = $1 AND action LIKE 'DCR%' AND method = 'PATCH' AND path = '/v1/zones/' || $1`, zone)
 			if !slices.Equal(got, want) {
-				t.Errorf("the trail says %q, want %q", got, want)
+				t.Errorf("the audit entries are %q, want %q", got, want)
 			}
 			changes := storetest.Value[int](a.DB, "SELECT count(*) FROM audit_entries WHERE action = 'PATCH /v1/zones/' || $1 AND status_code = 200 AND entity_type = 'zones'", zone)
 			if (changes == 1) != (tt.want == "") {
-				t.Errorf("%d entries speak of the change", changes)
+				t.Errorf("%d audit entries contain the change", changes)
 			}
 		})
 	}
@@ -301,7 +301,7 @@ func TestUpdateZoneDCRShutdownKeepThenRevoke(t *testing.T) {
 		return resp
 	}
 	if z := shutDown("keep_live", "closing").JSON200; z.Name != "closing" || z.Slug != "closing" || z.OperatorCoauthorBadge || z.DCREnabled {
-		t.Errorf("what was sent along is not in %+v", z)
+		t.Errorf("the other fields of the patch are missing in %+v", z)
 	}
 	readApplication(t, a.Admin, zone, registered.ID)
 	servertest.Expect(t, register(t, a.Admin, zone), 0, code.DCRDisabled)
@@ -339,10 +339,10 @@ func TestRegisterApplicationDuringShutdown(t *testing.T) {
 			}
 		}
 		if status := dcrStatus(t, a, zone); status.LiveDCRApplications != 0 || status.DCREnabled {
-			t.Errorf("after the shutdown it is %+v", status)
+			t.Errorf("after the shutdown the status is %+v", status)
 		}
 	}
 	if admitted == 0 {
-		t.Error("nobody registered before a shutdown: nothing was tried")
+		t.Error("no registration preceded a shutdown: the race was not tested")
 	}
 }

@@ -69,8 +69,9 @@ func has(op servertest.Operation, in, name string) bool {
 	})
 }
 
-// mapSlice calls f for every operation that applies.
-func mapSlice(t *testing.T, applies func(servertest.Operation) bool, f func(*testing.T, servertest.Operation)) {
+// eachOperation runs f as a subtest for every operation that applies. It fails if
+// there is none.
+func eachOperation(t *testing.T, applies func(servertest.Operation) bool, f func(*testing.T, servertest.Operation)) {
 	t.Helper()
 	n := 0
 	for _, op := range servertest.Operations() {
@@ -81,7 +82,7 @@ func mapSlice(t *testing.T, applies func(servertest.Operation) bool, f func(*tes
 		t.Run(op.OperationID, func(t *testing.T) { f(t, op) })
 	}
 	if n == 0 {
-		t.Fatal("no operation was tried")
+		t.Fatal("no operation applies")
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 func TestEveryOperationRequiresAuthentication(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
-	mapSlice(t, private, func(t *testing.T, op servertest.Operation) {
+	eachOperation(t, private, func(t *testing.T, op servertest.Operation) {
 		for _, headers := range [][]string{
 			nil,
 			{"Authorization", "Bearer "},
@@ -37,7 +37,7 @@ func TestEveryOperationDeniesWritesWithReadToken(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	token := w.Token("", "read").Token
-	mapSlice(t, writes, func(t *testing.T, op servertest.Operation) {
+	eachOperation(t, writes, func(t *testing.T, op servertest.Operation) {
 		raw := w.Do(op.Method, w.path(op, "x"), "{", bearer(token)...)
 		servertest.Expect(t, raw, 0, code.AdminTokenReadOnly)
 	})
@@ -46,7 +46,7 @@ func TestEveryOperationDeniesWritesWithReadToken(t *testing.T) {
 func TestEveryOperationRejectsInvalidIDs(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
-	mapSlice(t, func(op servertest.Operation) bool { return has(op, "path", "") }, func(t *testing.T, op servertest.Operation) {
+	eachOperation(t, func(op servertest.Operation) bool { return has(op, "path", "") }, func(t *testing.T, op servertest.Operation) {
 		for _, bad := range []string{strings.Repeat("x", 129), "a%00b", "a%2Fb", "a%20b", "%C3%A9", "a%2541", "a'--"} {
 			for _, name := range []string{"zoneId", "id"} {
 				if !has(op, "path", name) {
@@ -74,7 +74,7 @@ func TestEveryListRejectsInvalidQueries(t *testing.T) {
 	w := newWalker(t)
 	other := w.Do("GET", "/v1/zones?limit=1", "", bearer(servertest.Bootstrap)...)
 	servertest.Expect(t, other, http.StatusOK, "")
-	mapSlice(t, func(op servertest.Operation) bool { return has(op, "query", "limit") }, func(t *testing.T, op servertest.Operation) {
+	eachOperation(t, func(op servertest.Operation) bool { return has(op, "query", "limit") }, func(t *testing.T, op servertest.Operation) {
 		for _, bad := range []string{
 			"limit=0", "limit=501", "limit=-1", "limit=1.5", "limit=abc", "limit=", "limit=1&limit=2", "limit=99999999999999999999", "limit=%00",
 			"cursor=", "cursor=" + strings.Repeat("A", 513), "cursor=A&cursor=B", "cursor=%00", "limit=%zz",
@@ -95,7 +95,7 @@ func TestEveryOperationRejectsHostileBodies(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t, "API_BODY_LIMIT_BYTES=65536")
 	deep := strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000)
-	mapSlice(t, takesBody, func(t *testing.T, op servertest.Operation) {
+	eachOperation(t, takesBody, func(t *testing.T, op servertest.Operation) {
 		invalid := code.Code("")
 		for _, c := range op.Codes("400") {
 			if code.Table[code.Code(c)].In == "body" {
@@ -156,7 +156,7 @@ func TestEveryOperationRejectsHostileBodies(t *testing.T) {
 func TestEveryOperationWithGETHandlesHEAD(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
-	mapSlice(t, func(op servertest.Operation) bool { return op.Method == http.MethodGet && !has(op, "path", "id") }, func(t *testing.T, op servertest.Operation) {
+	eachOperation(t, func(op servertest.Operation) bool { return op.Method == http.MethodGet && !has(op, "path", "id") }, func(t *testing.T, op servertest.Operation) {
 		get := w.Do("GET", w.path(op, ""), "", bearer(servertest.Bootstrap)...)
 		head := w.Do("HEAD", w.path(op, ""), "", bearer(servertest.Bootstrap)...)
 		if head.Response.StatusCode != get.Response.StatusCode || len(head.Body) != 0 {
@@ -172,7 +172,7 @@ func TestEveryOperationWithGETHandlesHEAD(t *testing.T) {
 
 func TestEveryOperationIsDocumented(t *testing.T) {
 	t.Parallel()
-	mapSlice(t, func(servertest.Operation) bool { return true }, func(t *testing.T, op servertest.Operation) {
+	eachOperation(t, func(servertest.Operation) bool { return true }, func(t *testing.T, op servertest.Operation) {
 		if op.Summary == "" || op.Description == "" || len(op.Tags) != 1 {
 			t.Error("it lacks a summary, a description or its tag")
 		}

@@ -35,7 +35,7 @@ func TestRateLimitPerAddress(t *testing.T) {
 	a := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=5")
 	admitted := until(t, 20, code.RateLimited, func() servertest.RawResponse { return a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...) })
 	if admitted < 5 {
-		t.Errorf("%d were admitted, want 5", admitted)
+		t.Errorf("%d were allowed, want 5", admitted)
 	}
 	servertest.Expect(t, a.Do("GET", "/health", ""), http.StatusOK, "")
 }

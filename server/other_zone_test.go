@@ -33,7 +33,7 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 	}
 	before := everythingOf(w.DB, w.zone.ID)
 	tried := 0
-	mapSlice(t, scoped, func(t *testing.T, op servertest.Operation) {
+	eachOperation(t, scoped, func(t *testing.T, op servertest.Operation) {
 		tried++
 		id := foreign[collectionOf(op)]
 		if has(op, "path", "id") && id == "" {
@@ -67,7 +67,7 @@ func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 	token := w.Token(own.ID, "write").Token
 	before := everythingOf(w.DB, w.zone.ID)
 	tried, operations := 0, 0
-	mapSlice(t, func(op servertest.Operation) bool { return private(op) && op.Method == http.MethodGet }, func(t *testing.T, op servertest.Operation) {
+	eachOperation(t, func(op servertest.Operation) bool { return private(op) && op.Method == http.MethodGet }, func(t *testing.T, op servertest.Operation) {
 		operations++
 		ask := func(query string) servertest.RawResponse {
 			tried++
@@ -129,7 +129,7 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 	before := everythingOf(w.DB, w.zone.ID)
 	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", own.ID, "0198c0de-0000-7000-8000-00000000000b", ours["applications"], "0198c0de-0000-7000-8000-00000000000c", ours["providers"])
 	tried, operations, references, succeeded := 0, 0, 0, 0
-	mapSlice(t, func(op servertest.Operation) bool { return private(op) && takesBody(op) }, func(t *testing.T, op servertest.Operation) {
+	eachOperation(t, func(op servertest.Operation) bool { return private(op) && takesBody(op) }, func(t *testing.T, op servertest.Operation) {
 		operations++
 		path := strings.ReplaceAll(strings.ReplaceAll(op.Path, "{zoneId}", own.ID), "{id}", ours[collectionOf(op)])
 		send := func(where string, body map[string]any) {

@@ -91,7 +91,7 @@ func TestMalformedHTTPGetsUniformErrors(t *testing.T) {
 				t.Fatal(err)
 			}
 			if problem.Error != string(tt.want) || resp.StatusCode != code.Table[tt.want].Status || problem.RequestID != resp.Header.Get("X-Request-Id") {
-				t.Errorf("answered %d %+v", resp.StatusCode, problem)
+				t.Errorf("got %d %+v", resp.StatusCode, problem)
 			}
 		})
 	}

@@ -39,7 +39,7 @@ func TestUpdateProviderIsAudited(t *testing.T) {
 	}
 	got := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', operation, action, actor_scope, status_code, payload) FROM audit_entries WHERE zone_id = $1 AND entity_type = 'providers' AND entity_id = $2 ORDER BY id", zone, id)
 	if !slices.Equal(got, want) {
-		t.Errorf("the trail says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	if all := strings.Join(storetest.Column[string](a.DB, "SELECT to_jsonb(audit_entries)::text FROM audit_entries"), "\n"); strings.Contains(all, secretive) {
 		t.Errorf("the trail has a secret:\n%s", all)

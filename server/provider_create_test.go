@@ -16,7 +16,7 @@ import (
 func TestCreateProvider(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	zone, other, system, gone := a.Zone().ID, a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
+	zone, other, system, archivedZone := a.Zone().ID, a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
 	addProvider(t, a, zone, client.NewProvider{Identifier: new("provider://taken"), Kind: "none"})
 	addProvider(t, a, other, client.NewProvider{Identifier: new("provider://taken-elsewhere"), Kind: "none"})
 	of := func(name, identifier string) client.NewProvider {
@@ -79,15 +79,15 @@ func TestCreateProvider(t *testing.T) {
 		{"without the configuration that it needs", a.Admin, zone, client.NewProvider{Name: new("x"), Kind: "api_key"}, code.InvalidProviderConfig, "", ""},
 		{"without its secret", a.Admin, zone, key(`{"header_name":"X"}`), code.InvalidProviderConfig, "", ""},
 		{"zone token", a.ClientFor(zone, "write"), zone, of("By a zone token", ""), "", "By a zone token", "provider://by-a-zone-token"},
-		{"zone token of another zone", a.ClientFor(other, "write"), zone, of("x", ""), code.AdminTokenZoneMismatch, "", ""},
+		{"token of another zone", a.ClientFor(other, "write"), zone, of("x", ""), code.AdminTokenZoneMismatch, "", ""},
 		{"read token", a.ClientFor("", "read"), zone, of("x", ""), code.AdminTokenReadOnly, "", ""},
 		{"zone unknown", a.Admin, "nowhere", of("x", ""), code.ZoneNotFound, "", ""},
 		{"zone unknown, with a secret", a.Admin, "nowhere", key(keyConfig), code.ZoneNotFound, "", ""},
-		{"zone archived", a.Admin, gone, of("x", ""), code.ZoneNotFound, "", ""},
-		{"zone archived, with a secret", a.Admin, gone, key(keyConfig), code.ZoneNotFound, "", ""},
-		{"Caracal's own zone", a.Admin, system, of("x", ""), "", "x", "provider://x"},
-		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, of("x", ""), code.SystemZoneReadOnly, "", ""},
-		{"Caracal's own zone, with a secret, by its own token", a.ClientFor(system, "write"), system, key(keyConfig), code.SystemZoneReadOnly, "", ""},
+		{"zone archived", a.Admin, archivedZone, of("x", ""), code.ZoneNotFound, "", ""},
+		{"zone archived, with a secret", a.Admin, archivedZone, key(keyConfig), code.ZoneNotFound, "", ""},
+		{"system zone", a.Admin, system, of("x", ""), "", "x", "provider://x"},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, of("x", ""), code.SystemZoneReadOnly, "", ""},
+		{"system zone, with a secret, by its own token", a.ClientFor(system, "write"), system, key(keyConfig), code.SystemZoneReadOnly, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -101,7 +101,7 @@ func TestCreateProvider(t *testing.T) {
 				expectMessage(t, resp, "provider identifier must start with provider:// and use lowercase letters, numbers, or hyphens", "identifier")
 			case code.ReservedNamespace:
 				if detail := problemOf(t, resp).Detail; detail == nil || *detail != "the 'caracal.sys' namespace is reserved for Caracal internal systems" {
-					t.Errorf("answered %s", resp.Body)
+					t.Errorf("got %s", resp.Body)
 				}
 			case "":
 				made := *resp.JSON201

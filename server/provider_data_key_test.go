@@ -87,7 +87,7 @@ func TestCreateProviderWithUnusableDataKeyIsInternalError(t *testing.T) {
 	for _, answer := range []servertest.Response{created, changed} {
 		servertest.Expect(t, answer, 0, code.InternalError)
 		if p := problemOf(t, answer); p.Message != nil || p.Details != nil || strings.Contains(p.ErrorDescription, "key") {
-			t.Errorf("answered %s", answer.GetBody())
+			t.Errorf("got %s", answer.GetBody())
 		}
 	}
 	// What seals nothing needs no key.

@@ -34,7 +34,7 @@ const (
 func TestDeleteProvider(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	zone, other, system, gone := a.Zone().ID, a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
+	zone, other, system, archivedZone := a.Zone().ID, a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
 	used, unused, builtin, mandated := a.DB.Resource(zone), a.DB.Resource(zone), a.DB.Resource(zone), a.DB.Resource(zone)
 	a.DB.Exec(endResource, zone, unused)
 	inUse, released := providerOf(a, zone, used), providerOf(a, zone, unused)
@@ -56,14 +56,14 @@ func TestDeleteProvider(t *testing.T) {
 		{"none, and a resource names it", a.Admin, zone, none, ""},
 		{"caracal_mandate, and a resource names it", a.Admin, zone, mandate, ""},
 		{"reserved identifier, not bootstrap", a.ClientFor("", "write"), zone, reserved, code.ReservedNamespace},
-		{"unknown", a.Admin, zone, "nobody", code.ProviderNotFound},
+		{"unknown", a.Admin, zone, "unknown", code.ProviderNotFound},
 		{"of another zone", a.Admin, zone, a.DB.Provider(other), code.ProviderNotFound},
-		{"zone unknown", a.Admin, "nowhere", "nobody", code.ZoneNotFound},
-		{"zone archived", a.Admin, gone, "nobody", code.ZoneNotFound},
-		{"zone token of another zone", a.ClientFor(other, "write"), zone, inUse, code.AdminTokenZoneMismatch},
+		{"zone unknown", a.Admin, "nowhere", "unknown", code.ZoneNotFound},
+		{"zone archived", a.Admin, archivedZone, "unknown", code.ZoneNotFound},
+		{"token of another zone", a.ClientFor(other, "write"), zone, inUse, code.AdminTokenZoneMismatch},
 		{"read token", a.ClientFor("", "read"), zone, inUse, code.AdminTokenReadOnly},
-		{"Caracal's own zone", a.Admin, system, "", ""},
-		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, a.DB.Provider(system), code.SystemZoneReadOnly},
+		{"system zone", a.Admin, system, "", ""},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, a.DB.Provider(system), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

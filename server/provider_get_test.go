@@ -24,7 +24,7 @@ func TestGetProvider(t *testing.T) {
 		{"global read", a.ClientFor("", "read"), zone, live, ""},
 		{"zone read", a.ClientFor(zone, "read"), zone, live, ""},
 		{"archived", a.Admin, zone, gone, code.ProviderNotFound},
-		{"unknown", a.Admin, zone, "nobody", code.ProviderNotFound},
+		{"unknown", a.Admin, zone, "unknown", code.ProviderNotFound},
 		{"of another zone", a.Admin, zone, elsewhere, code.ProviderNotFound},
 		{"zone unknown", a.Admin, "nowhere", live, code.ProviderNotFound},
 	} {

@@ -141,7 +141,7 @@ func TestTestProvider(t *testing.T) {
 			}
 			want := []string{"testProvider | POST /v1/zones/" + zone + "/providers/" + made.ID + `/test | 200 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[]}`}
 			if trail := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', operation, action, status_code, payload) FROM audit_entries WHERE entity_type = 'providers' AND entity_id = $1 AND operation <> 'createProvider'", made.ID); !slices.Equal(trail, want) {
-				t.Errorf("the trail says %q, want %q", trail, want)
+				t.Errorf("the audit entries are %q, want %q", trail, want)
 			}
 		})
 	}
@@ -185,7 +185,7 @@ func TestTestProviderRunsOutsideTransactions(t *testing.T) {
 	}
 	servertest.Expect(t, resp, http.StatusOK, "")
 	if *resp.JSON200.Status != http.StatusNoContent {
-		t.Errorf("answered %s", resp.Body)
+		t.Errorf("got %s", resp.Body)
 	}
 }
 
@@ -212,14 +212,14 @@ func TestTestProviderAccess(t *testing.T) {
 		{"global token", a.ClientFor("", "write"), zone, live, ""},
 		{"zone token", a.ClientFor(zone, "write"), zone, live, ""},
 		{"read token", a.ClientFor("", "read"), zone, live, code.AdminTokenReadOnly},
-		{"zone token of another zone", a.ClientFor(other, "write"), zone, live, code.AdminTokenZoneMismatch},
-		{"unknown", a.Admin, zone, "nobody", code.ProviderNotFound},
+		{"token of another zone", a.ClientFor(other, "write"), zone, live, code.AdminTokenZoneMismatch},
+		{"unknown", a.Admin, zone, "unknown", code.ProviderNotFound},
 		{"archived", a.Admin, zone, gone, code.ProviderNotFound},
 		{"of another zone", a.Admin, zone, elsewhere, code.ProviderNotFound},
 		{"zone unknown", a.Admin, "nowhere", live, code.ZoneNotFound},
 		{"zone archived", a.Admin, archived, below, code.ZoneNotFound},
-		{"Caracal's own zone", a.Admin, system, systems, ""},
-		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, systems, code.SystemZoneReadOnly},
+		{"system zone", a.Admin, system, systems, ""},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, systems, code.SystemZoneReadOnly},
 	}
 	for _, s := range samples {
 		if want := code.ProviderTestUnsupported; !strings.HasPrefix(string(s.kind), "oauth2_") {

@@ -54,7 +54,7 @@ func TestUpdateProviderAcceptsWhatGetReturned(t *testing.T) {
 func TestUpdateProvider(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	zone, other, system, gone := a.Zone().ID, a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
+	zone, other, system, archivedZone := a.Zone().ID, a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
 	archived, elsewhere, systems := a.DB.Provider(zone), a.DB.Provider(other), a.DB.Provider(system)
 	servertest.Expect(t, removeProvider(t, a.Admin, zone, archived), http.StatusNoContent, "")
 	addProvider(t, a, zone, client.NewProvider{Identifier: new("provider://taken"), Kind: "none"})
@@ -84,7 +84,7 @@ func TestUpdateProvider(t *testing.T) {
 		{"identifier of another zone's", a.Admin, zone, "", identified("provider://provider-1"), ""},
 		{"identifier, the name blank", a.Admin, zone, "", client.ProviderPatch{Name: new("\ufeff"), Identifier: new("provider://new-2")}, ""},
 		{"identifier malformed", a.Admin, zone, "", identified("provider://A"), code.InvalidProviderIdentifier},
-		{"identifier malformed, of nothing", a.Admin, zone, "nobody", identified("a"), code.InvalidProviderIdentifier},
+		{"identifier malformed, of nothing", a.Admin, zone, "unknown", identified("a"), code.InvalidProviderIdentifier},
 		{"identifier taken", a.Admin, zone, "", identified("provider://taken"), code.ProviderIdentifierConflict},
 		{"identifier reserved", a.Admin, zone, "", identified("provider://caracal-sys-x"), ""},
 		{"identifier reserved, not bootstrap", a.ClientFor("", "write"), zone, "", identified("provider://caracal-sys-y"), code.ReservedNamespace},
@@ -101,20 +101,20 @@ func TestUpdateProvider(t *testing.T) {
 		{"configuration of another kind", a.Admin, zone, "", configured("", bearerConfig), code.InvalidProviderConfig},
 		{"nothing", a.Admin, zone, "", client.ProviderPatch{}, code.NoFields},
 		{"nothing that is not blank", a.Admin, zone, "", client.ProviderPatch{Name: new(" "), Identifier: new("\t")}, code.NoFields},
-		{"nothing, of nothing", a.Admin, zone, "nobody", client.ProviderPatch{}, code.NoFields},
-		{"unknown", a.Admin, zone, "nobody", named, code.ProviderNotFound},
-		{"unknown, its configuration", a.Admin, zone, "nobody", configured("", "{}"), code.ProviderNotFound},
+		{"nothing, of nothing", a.Admin, zone, "unknown", client.ProviderPatch{}, code.NoFields},
+		{"unknown", a.Admin, zone, "unknown", named, code.ProviderNotFound},
+		{"unknown, its configuration", a.Admin, zone, "unknown", configured("", "{}"), code.ProviderNotFound},
 		{"archived", a.Admin, zone, archived, named, code.ProviderNotFound},
 		{"archived, its configuration", a.Admin, zone, archived, configured("none", "{}"), code.ProviderNotFound},
 		{"of another zone", a.Admin, zone, elsewhere, named, code.ProviderNotFound},
-		{"zone unknown", a.Admin, "nowhere", "nobody", named, code.ZoneNotFound},
-		{"zone unknown, the configuration", a.Admin, "nowhere", "nobody", configured("", "{}"), code.ZoneNotFound},
-		{"zone archived", a.Admin, gone, "nobody", named, code.ZoneNotFound},
-		{"zone token of another zone", a.ClientFor(other, "write"), zone, "", named, code.AdminTokenZoneMismatch},
+		{"zone unknown", a.Admin, "nowhere", "unknown", named, code.ZoneNotFound},
+		{"zone unknown, the configuration", a.Admin, "nowhere", "unknown", configured("", "{}"), code.ZoneNotFound},
+		{"zone archived", a.Admin, archivedZone, "unknown", named, code.ZoneNotFound},
+		{"token of another zone", a.ClientFor(other, "write"), zone, "", named, code.AdminTokenZoneMismatch},
 		{"read token", a.ClientFor("", "read"), zone, "", named, code.AdminTokenReadOnly},
-		{"Caracal's own zone", a.Admin, system, "", named, ""},
-		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system, systems, named, code.SystemZoneReadOnly},
-		{"Caracal's own zone, the configuration, not bootstrap", a.ClientFor("", "write"), system, systems, configured("", "{}"), code.SystemZoneReadOnly},
+		{"system zone", a.Admin, system, "", named, ""},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, systems, named, code.SystemZoneReadOnly},
+		{"system zone, the configuration, not bootstrap", a.ClientFor("", "write"), system, systems, configured("", "{}"), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -43,7 +43,7 @@ func TestUpdateResourceIsAuditedWithoutEvent(t *testing.T) {
 	// A refusal is noted beside the answer, when it may be.
 	got = slices.DeleteFunc(got, func(line string) bool { return strings.Contains(line, " | 400 | ") })
 	if !slices.Equal(got, want) {
-		t.Errorf("the trail says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	if events := storetest.Value[int](a.DB, "SELECT count(*) FROM outbox"); events > 0 {
 		t.Errorf("%d events left", events)
@@ -60,6 +60,6 @@ func TestUpdateResourceRedactsUpstreamPasswordInAudit(t *testing.T) {
 	trail := storetest.Column[string](a.DB, "SELECT payload FROM audit_entries WHERE zone_id = $1 AND entity_type = 'resources' ORDER BY id", z.zone)
 	text := strings.Join(trail, "\n")
 	if len(trail) != 2 || strings.Contains(text, "hush") || !strings.Contains(text, "https://upstream.example.com/x") {
-		t.Errorf("the trail says\n%s", text)
+		t.Errorf("the audit entries are\n%s", text)
 	}
 }

@@ -112,7 +112,7 @@ func TestDeleteApplicationUnbindsResources(t *testing.T) {
 		servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{GatewayApplicationID: is(z.application)}), 0, code.GatewayApplicationNotFound)
 		trail := storetest.Column[string](a.DB, "SELECT concat_ws(' ', operation, payload::jsonb->>'changed_fields', payload::jsonb->>'changes') FROM audit_entries WHERE operation = 'deleteApplication' AND entity_type = 'resources' AND entity_id = $1", r.ID)
 		if want := fmt.Sprintf(`deleteApplication ["gateway_application_id"] {"gateway_application_id": {"to": null, "from": %q}}`, z.application); !slices.Equal(trail, []string{want}) {
-			t.Errorf("the trail says %s, want %s", trail, want)
+			t.Errorf("the audit entries are %s, want %s", trail, want)
 		}
 		servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{Name: new("x"), GatewayApplicationID: is(successor)}), http.StatusOK, "")
 	}

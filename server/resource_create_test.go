@@ -18,7 +18,7 @@ func TestCreateResource(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z, other, system := newResourceZone(a), newResourceZone(a), resourcesOf(a, systemZone(a).ID)
-	gone := a.DB.ArchivedZone()
+	archivedZone := a.DB.ArchivedZone()
 	global, zoned := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
 	taken := z.resource(t)
 	archivedProvider, archivedApplication := a.DB.Provider(z.zone), a.DB.Application(z.zone)
@@ -58,13 +58,13 @@ func TestCreateResource(t *testing.T) {
 		{"no scopes", a.Admin, z, func(b *client.NewResource) { b.Scopes = []string{} }, code.InvalidResource},
 		{"no provider", a.Admin, z, func(b *client.NewResource) { b.CredentialProviderID = nil }, code.CredentialProviderRequired},
 		{"an empty provider", a.Admin, z, provided(""), code.CredentialProviderRequired},
-		{"provider unknown", a.Admin, z, provided("nobody"), code.ProviderNotFound},
+		{"provider unknown", a.Admin, z, provided("unknown"), code.ProviderNotFound},
 		{"provider archived", a.Admin, z, provided(archivedProvider), code.ProviderNotFound},
 		{"provider of another zone", a.Admin, z, provided(other.provider), code.ProviderNotFound},
 		{"no upstream", a.Admin, z, func(b *client.NewResource) { b.UpstreamURL = nil }, code.UpstreamURLRequired},
 		{"no application", a.Admin, z, func(b *client.NewResource) { b.GatewayApplicationID = nil }, code.GatewayApplicationRequired},
 		{"an empty application", a.Admin, z, exchanged(""), code.InvalidResource},
-		{"application unknown", a.Admin, z, exchanged("nobody"), code.GatewayApplicationNotFound},
+		{"application unknown", a.Admin, z, exchanged("unknown"), code.GatewayApplicationNotFound},
 		{"application archived", a.Admin, z, exchanged(archivedApplication), code.GatewayApplicationNotFound},
 		{"application expired", a.Admin, z, exchanged(expired), code.GatewayApplicationNotFound},
 		{"application registered by itself", a.Admin, z, exchanged(dcr), code.GatewayExchangeApplicationMustBeManaged},
@@ -77,9 +77,9 @@ func TestCreateResource(t *testing.T) {
 		{"reserved, by a zone token", zoned, z, as("caracal-sys://y"), code.ReservedNamespace},
 		{"almost reserved", zoned, z, as("caracal-sysx://y"), ""},
 		{"zone unknown", a.Admin, resourceZone{a, "nowhere", z.provider, z.application}, nil, code.ZoneNotFound},
-		{"zone archived", a.Admin, resourceZone{a, gone, z.provider, z.application}, nil, code.ZoneNotFound},
-		{"Caracal's own zone", a.Admin, system, nil, ""},
-		{"Caracal's own zone, not bootstrap", global, system, nil, code.SystemZoneReadOnly},
+		{"zone archived", a.Admin, resourceZone{a, archivedZone, z.provider, z.application}, nil, code.ZoneNotFound},
+		{"system zone", a.Admin, system, nil, ""},
+		{"system zone, not bootstrap", global, system, nil, code.SystemZoneReadOnly},
 		{"read token", a.ClientFor("", "read"), z, nil, code.AdminTokenReadOnly},
 		{"token of another zone", a.ClientFor(other.zone, "write"), z, nil, code.AdminTokenZoneMismatch},
 	} {
@@ -258,7 +258,7 @@ func TestCreateResourceIdentifierRules(t *testing.T) {
 				for _, refused := range []servertest.Response{created, updated} {
 					problem := decode[struct{ Message string }](t, servertest.RawResponse{Body: refused.GetBody()})
 					if problem.Message != "resource identifier must be an absolute resource audience URI and must not use the provider:// namespace" {
-						t.Errorf("answered %s", refused.GetBody())
+						t.Errorf("got %s", refused.GetBody())
 					}
 				}
 			}

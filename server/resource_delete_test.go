@@ -30,7 +30,7 @@ func TestDeleteResource(t *testing.T) {
 		{"of another zone", a.Admin, z.zone, elsewhere, code.ResourceNotFound},
 		{"zone unknown", a.Admin, "nowhere", "nothing", code.ZoneNotFound},
 		{"zone archived", a.Admin, gone, "nothing", code.ZoneNotFound},
-		{"Caracal's own zone, not bootstrap", a.ClientFor("", "write"), system.zone, systems, code.SystemZoneReadOnly},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system.zone, systems, code.SystemZoneReadOnly},
 		{"read token", a.ClientFor(z.zone, "read"), z.zone, "nothing", code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -18,7 +18,7 @@ func TestUpdateResource(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z, other, system := newResourceZone(a), newResourceZone(a), resourcesOf(a, systemZone(a).ID)
-	gone := a.DB.ArchivedZone()
+	archivedZone := a.DB.ArchivedZone()
 	global, zoned := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
 	taken, archived, elsewhere := z.resource(t), z.resource(t).ID, other.resource(t).ID
 	a.DB.Exec(archiveResource, z.zone, archived)
@@ -62,12 +62,12 @@ func TestUpdateResource(t *testing.T) {
 		{"upstream null", a.Admin, z.zone, "", patch{UpstreamURL: none}, code.UpstreamURLRequired},
 		{"provider null", a.Admin, z.zone, "", patch{CredentialProviderID: none}, code.CredentialProviderRequired},
 		{"provider empty", a.Admin, z.zone, "", patch{CredentialProviderID: is("")}, code.CredentialProviderRequired},
-		{"provider unknown", a.Admin, z.zone, "", patch{CredentialProviderID: is("nobody")}, code.ProviderNotFound},
-		{"provider unknown, of nothing", a.Admin, z.zone, "nothing", patch{CredentialProviderID: is("nobody")}, code.ProviderNotFound},
+		{"provider unknown", a.Admin, z.zone, "", patch{CredentialProviderID: is("unknown")}, code.ProviderNotFound},
+		{"provider unknown, of nothing", a.Admin, z.zone, "nothing", patch{CredentialProviderID: is("unknown")}, code.ProviderNotFound},
 		{"provider archived", a.Admin, z.zone, "", patch{CredentialProviderID: is(archivedProvider)}, code.ProviderNotFound},
 		{"provider of another zone", a.Admin, z.zone, "", patch{CredentialProviderID: is(other.provider)}, code.ProviderNotFound},
 		{"application null", a.Admin, z.zone, "", patch{GatewayApplicationID: none}, code.GatewayApplicationRequired},
-		{"application unknown", a.Admin, z.zone, "", patch{GatewayApplicationID: is("nobody")}, code.GatewayApplicationNotFound},
+		{"application unknown", a.Admin, z.zone, "", patch{GatewayApplicationID: is("unknown")}, code.GatewayApplicationNotFound},
 		{"application archived", a.Admin, z.zone, "", patch{GatewayApplicationID: is(archivedApplication)}, code.GatewayApplicationNotFound},
 		{"application expired", a.Admin, z.zone, "", patch{GatewayApplicationID: is(expired)}, code.GatewayApplicationNotFound},
 		{"application registered by itself", a.Admin, z.zone, "", patch{GatewayApplicationID: is(dcr)}, code.GatewayExchangeApplicationMustBeManaged},
@@ -84,9 +84,9 @@ func TestUpdateResource(t *testing.T) {
 		{"archived", a.Admin, z.zone, archived, named, code.ResourceNotFound},
 		{"of another zone", a.Admin, z.zone, elsewhere, named, code.ResourceNotFound},
 		{"zone unknown", a.Admin, "nowhere", "nothing", named, code.ZoneNotFound},
-		{"zone archived", a.Admin, gone, "nothing", named, code.ZoneNotFound},
-		{"Caracal's own zone", a.Admin, system.zone, system.resource(t).ID, named, ""},
-		{"Caracal's own zone, not bootstrap", global, system.zone, system.resource(t).ID, named, code.SystemZoneReadOnly},
+		{"zone archived", a.Admin, archivedZone, "nothing", named, code.ZoneNotFound},
+		{"system zone", a.Admin, system.zone, system.resource(t).ID, named, ""},
+		{"system zone, not bootstrap", global, system.zone, system.resource(t).ID, named, code.SystemZoneReadOnly},
 		{"read token", a.ClientFor("", "read"), z.zone, "nothing", named, code.AdminTokenReadOnly},
 		{"token of another zone", a.ClientFor(other.zone, "write"), z.zone, taken.ID, named, code.AdminTokenZoneMismatch},
 	} {

@@ -186,7 +186,7 @@ func TestRevocationCascade(t *testing.T) {
 			servertest.Expect(t, tt.end(t, s, "", ""), tt.status, "")
 			same(t, "what changed", changes(before, s.state(t)), tt.changes, tt.reason)
 			same(t, "the events", s.events(t), tt.events, tt.reason)
-			same(t, "the trail", s.trail("the-end"), tt.trail, tt.reason)
+			same(t, "the audit log", s.trail("the-end"), tt.trail, tt.reason)
 			if requests := storetest.Column[string](a.DB, "SELECT DISTINCT request_id FROM outbox WHERE zone_id = $1", s.zone); !slices.Equal(requests, []string{"the-end"}) {
 				t.Errorf("the events name the requests %q", requests)
 			}
@@ -266,7 +266,7 @@ func TestRevocationPassesThroughEndedSessions(t *testing.T) {
 				a.DB.Exec("UPDATE sessions SET status = 'expired' WHERE id = $1", sessions[expired])
 				a.DB.Exec("UPDATE agent_sessions SET status = 'expired' WHERE id = $1", agents[expired])
 				if answer := end(t, s, "", ""); answer.StatusCode() >= http.StatusMultipleChoices {
-					t.Fatalf("answered %s", answer.GetBody())
+					t.Fatalf("got %s", answer.GetBody())
 				}
 				for i := range 3 {
 					session, agent := "revoked", "terminated"

@@ -137,7 +137,7 @@ func TestGetZone(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, other := a.Zone(), a.Zone()
-	gone := a.DB.ArchivedZone()
+	archivedZone := a.DB.ArchivedZone()
 	for _, tt := range []struct {
 		name string
 		as   *rawclient.ClientWithResponses
@@ -148,7 +148,7 @@ func TestGetZone(t *testing.T) {
 		{"own zone", a.ClientFor(zone.ID, "read"), zone.ID, ""},
 		{"other zone", a.ClientFor(other.ID, "write"), zone.ID, code.AdminTokenZoneMismatch},
 		{"unknown", a.Admin, "nowhere", code.ZoneNotFound},
-		{"archived", a.Admin, gone, code.ZoneNotFound},
+		{"archived", a.Admin, archivedZone, code.ZoneNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -166,7 +166,7 @@ func TestUpdateZone(t *testing.T) {
 	a := servertest.New(t)
 	taken := a.Zone()
 	system := a.Zone(func(z *client.NewZone) { z.Name = "caracal.sys/system" })
-	gone := a.DB.ArchivedZone()
+	archivedZone := a.DB.ArchivedZone()
 	mine := a.Zone()
 	for _, tt := range []struct {
 		name string
@@ -186,7 +186,7 @@ func TestUpdateZone(t *testing.T) {
 		{"reserved name", a.ClientFor("", "write"), "", client.ZonePatch{Name: new("caracal.sys/x")}, code.ReservedNamespace},
 		{"reserved slug", a.ClientFor("", "write"), "", client.ZonePatch{Slug: new("caracal-sys-y")}, code.ReservedNamespace},
 		{"unknown", a.Admin, "nowhere", client.ZonePatch{Name: new("x")}, code.ZoneNotFound},
-		{"archived", a.Admin, gone, client.ZonePatch{Name: new("x")}, code.ZoneNotFound},
+		{"archived", a.Admin, archivedZone, client.ZonePatch{Name: new("x")}, code.ZoneNotFound},
 		{"Caracal's own, by the bootstrap token", a.Admin, system.ID, client.ZonePatch{DCREnabled: new(true)}, ""},
 		{"Caracal's own, by another", a.ClientFor("", "write"), system.ID, client.ZonePatch{DCREnabled: new(false)}, code.SystemZoneReadOnly},
 	} {
@@ -338,6 +338,6 @@ func TestUpdateZoneIsAudited(t *testing.T) {
 		"updateZone | PATCH /v1/zones/" + zone.ID + " | zones | " + zone.ID + ` | bootstrap | global | 200 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["name"],"changes":{"name":{"from":"Test zone","to":"Renamed"}}}`,
 	}
 	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
-		t.Errorf("the trail says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
