@@ -53,14 +53,20 @@ func WriteAny(w http.ResponseWriter, status int, body any) error {
 	return send(w, status, &b)
 }
 
+// maxBuffered is the size up to which net/http buffers a response and then sets
+// its Content-Length.
+const maxBuffered = 2 << 10
+
 // send writes the buffer's content, followed by a line feed, and returns the
-// buffer to the pool. The Content-Length is explicit because net/http computes
-// it for small responses only.
+// buffer to the pool. It leaves the Content-Length to net/http where it can, as
+// one more header costs several allocations.
 func send(w http.ResponseWriter, status int, buffer *[]byte) error {
 	b := append(*buffer, '\n')
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(b)))
+	if len(b) > maxBuffered {
+		h.Set("Content-Length", strconv.Itoa(len(b)))
+	}
 	w.WriteHeader(status)
 	_, err := w.Write(b)
 	if cap(b) <= maxPooledSize {

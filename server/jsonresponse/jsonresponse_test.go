@@ -3,6 +3,7 @@ package jsonresponse_test
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -101,6 +102,9 @@ func TestResponseIsWrittenOnceWithItsLength(t *testing.T) {
 	}{
 		{"item", func(w http.ResponseWriter) error { return jsonresponse.Write(w, 201, name("a")) }, `{"name":"a"}`},
 		{"large item", func(w http.ResponseWriter) error { return jsonresponse.Write(w, 201, name(long)) }, `{"name":"` + long + `"}`},
+		{"item that is just not buffered", func(w http.ResponseWriter) error { return jsonresponse.Write(w, 201, name(long[:2037])) }, `{"name":"` + long[:2037] + `"}`},
+		{"item that is just buffered", func(w http.ResponseWriter) error { return jsonresponse.Write(w, 201, name(long[:2036])) }, `{"name":"` + long[:2036] + `"}`},
+		{"item that is a kilobyte", func(w http.ResponseWriter) error { return jsonresponse.Write(w, 201, name(long[:1024])) }, `{"name":"` + long[:1024] + `"}`},
 		{"item after a large one", func(w http.ResponseWriter) error { return jsonresponse.Write(w, 201, name("b")) }, `{"name":"b"}`},
 		{"list", func(w http.ResponseWriter) error { return jsonresponse.WriteList(w, 201, []name{"a", "b"}) }, `[{"name":"a"},{"name":"b"}]`},
 		{"list of one", func(w http.ResponseWriter) error { return jsonresponse.WriteList(w, 201, []name{"a"}) }, `[{"name":"a"}]`},
@@ -109,32 +113,43 @@ func TestResponseIsWrittenOnceWithItsLength(t *testing.T) {
 		{"anything", func(w http.ResponseWriter) error { return jsonresponse.WriteAny(w, 201, map[string]any{"a": 1}) }, `{"a":1}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := &countingWriter{ResponseRecorder: httptest.NewRecorder()}
-			if err := tt.write(w); err != nil {
+			writes := 0
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if err := tt.write(countingWriter{w, &writes}); err != nil {
+					t.Error(err)
+				}
+			}))
+			defer server.Close()
+			resp, err := http.Get(server.URL)
+			if err != nil {
 				t.Fatal(err)
 			}
-			resp := w.Result()
-			if got := w.Body.String(); got != tt.want+"\n" {
-				t.Errorf("wrote %.80q, want %.80q and a line feed", got, tt.want)
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(body) != tt.want+"\n" {
+				t.Errorf("wrote %.80q, want %.80q and a line feed", body, tt.want)
 			}
 			if resp.StatusCode != 201 || resp.Header.Get("Content-Type") != "application/json" || resp.ContentLength != int64(len(tt.want)+1) {
 				t.Errorf("wrote status %d with %v, want 201 and %d bytes of application/json", resp.StatusCode, resp.Header, len(tt.want)+1)
 			}
-			if w.writes != 1 {
-				t.Errorf("wrote in %d parts, want 1", w.writes)
+			if writes != 1 {
+				t.Errorf("wrote in %d parts, want 1", writes)
 			}
 		})
 	}
 }
 
 type countingWriter struct {
-	*httptest.ResponseRecorder
-	writes int
+	http.ResponseWriter
+	writes *int
 }
 
-func (w *countingWriter) Write(b []byte) (int, error) {
-	w.writes++
-	return w.ResponseRecorder.Write(b)
+func (w countingWriter) Write(b []byte) (int, error) {
+	*w.writes++
+	return w.ResponseWriter.Write(b)
 }
 
 func TestWriteAnyOfWhatHasNoJSONFormWritesNothing(t *testing.T) {
