@@ -20,7 +20,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// Whatever is printed of what holds secrets, and however, shows none.
+// Values that contain secrets print none, whatever the format.
 func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	const key = "api_key"
@@ -32,7 +32,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, refused := provider.Check(provider.APIKey, json.RawMessage(`{"header_name":7,"api_key":"`+stem+`"}`))
+	_, rejected := provider.Check(provider.APIKey, json.RawMessage(`{"header_name":7,"api_key":"`+stem+`"}`))
 	config, err := server.LoadConfig([]string{
 		"DATABASE_URL=postgres://u:" + stem + "@h/d", "REDIS_URL=redis://:" + stem + "@h", "CARACAL_ADMIN_TOKEN=" + stem,
 		"ZONE_KEK=" + asKey(1) + "," + asKey(2), "STREAMS_HMAC_KEY=" + asKey(3), "METRICS_BEARER=" + stem,
@@ -52,7 +52,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	values := map[string]any{
 		"config": config, "pointer to config": &config, "setting": config.AdminToken, "checked": checked, "secrets": checked.Secrets, "secret": checked.Secrets[key], "changed": changed,
 		"new provider": n, "provider config": n.ProviderConfig, "plaintext": plain, "keys": keys, "data key": dataKey, "wrapped": wrapped,
-		"refusal": refused, "unopened": unopened, "facts": info, "facts themselves": *info,
+		"rejection": rejected, "unopened": unopened, "request info": info, "request info value": *info,
 	}
 	for _, raw := range []string{
 		"https://u:" + stem + "@h.example.com/" + stem + "?token=" + stem, "http://h.example.com/" + stem, "https://h.example.com/" + stem, "https://1.2.3.4/?t=" + stem,
@@ -65,8 +65,8 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		shapes := map[string]any{
 			"": v, " in a pointer": &v, " in a list": []any{v}, " in a map": map[string]any{"x": v}, " in a struct": struct{ V any }{v},
 		}
-		if slices.Contains([]string{"checked", "secrets", "secret", "changed", "keys", "data key"}, name) { // where fmt asks no methods
-			shapes[" in a hidden member"] = struct{ v any }{v}
+		if slices.Contains([]string{"checked", "secrets", "secret", "changed", "keys", "data key"}, name) { // fmt calls no methods of unexported fields
+			shapes[" in an unexported field"] = struct{ v any }{v}
 		}
 		for shape, v := range shapes {
 			var places []place
@@ -90,50 +90,50 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Logf("%d values were printed", len(values))
 }
 
-// A setting that is wrong is named, and not quoted.
+// The error for an invalid setting does not quote its value.
 func TestInvalidSettingsAreNotQuoted(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	for _, tt := range []struct{ name, setting string }{
-		{"a slash in the database's password", "DATABASE_URL=postgres://u:" + stem + "/x@localhost/d"},
-		{"a question mark in it", "DATABASE_URL=postgres://u:" + stem + "?x@localhost/d"},
-		{"a hash in it", "DATABASE_URL=postgres://u:" + stem + "#x@localhost/d"},
-		{"a per cent sign in it", "DATABASE_URL=postgres://u:a:" + stem + "%zz@localhost/d"},
-		{"a space in it", "DATABASE_URL=postgres://u:a " + stem + "@localhost/d"},
-		{"a colon in it, and no port", "DATABASE_URL=postgres://u:" + stem + ":x@localhost:port/d"},
-		{"the database's password in words", "DATABASE_URL=host=localhost password='a " + stem},
-		{"the database's password as a word", "DATABASE_URL=host=localhost port=x password=" + stem},
-		{"a password that is no setting", "DATABASE_URL=host=localhost " + stem},
-		{"a database that is not there", "DATABASE_URL=postgres://u:" + stem + "@127.0.0.1:1/d?sslmode=disable"},
-		{"a database whose mode of TLS is wrong", "DATABASE_URL=postgres://u:" + stem + "@127.0.0.1:1/d?sslmode=x"},
-		{"a slash in Redis' password", "REDIS_URL=redis://:" + stem + "/x@localhost"},
-		{"a per cent sign in it", "REDIS_URL=redis://:" + stem + "%zz@localhost"},
-		{"a Redis of another scheme", "REDIS_URL=x://:" + stem + "@localhost"},
+		{"a slash in the database password", "DATABASE_URL=postgres://u:" + stem + "/x@localhost/d"},
+		{"a question mark in the database password", "DATABASE_URL=postgres://u:" + stem + "?x@localhost/d"},
+		{"a hash in the database password", "DATABASE_URL=postgres://u:" + stem + "#x@localhost/d"},
+		{"a percent sign in the database password", "DATABASE_URL=postgres://u:a:" + stem + "%zz@localhost/d"},
+		{"a space in the database password", "DATABASE_URL=postgres://u:a " + stem + "@localhost/d"},
+		{"a colon in the database password and an invalid port", "DATABASE_URL=postgres://u:" + stem + ":x@localhost:port/d"},
+		{"an unterminated database password in a keyword string", "DATABASE_URL=host=localhost password='a " + stem},
+		{"a database password in a keyword string with an invalid port", "DATABASE_URL=host=localhost port=x password=" + stem},
+		{"a database password without a keyword", "DATABASE_URL=host=localhost " + stem},
+		{"an unreachable database", "DATABASE_URL=postgres://u:" + stem + "@127.0.0.1:1/d?sslmode=disable"},
+		{"an invalid sslmode", "DATABASE_URL=postgres://u:" + stem + "@127.0.0.1:1/d?sslmode=x"},
+		{"a slash in the Redis password", "REDIS_URL=redis://:" + stem + "/x@localhost"},
+		{"a percent sign in the Redis password", "REDIS_URL=redis://:" + stem + "%zz@localhost"},
+		{"a Redis URL with an invalid scheme", "REDIS_URL=x://:" + stem + "@localhost"},
 		{"a key that is not hexadecimal", "ZONE_KEK=" + stem},
 		{"a key that is too short", "ZONE_KEK=" + hex.EncodeToString([]byte(stem))},
-		{"a key that is there twice", "ZONE_KEK=" + asKey(1) + " " + asKey(1)},
-		{"a key that signs and is not hexadecimal", "STREAMS_HMAC_KEY=" + stem},
-		{"a key that signs and is too short", "STREAMS_HMAC_KEY=" + hex.EncodeToString([]byte(stem))},
+		{"a duplicate key", "ZONE_KEK=" + asKey(1) + " " + asKey(1)},
+		{"a signing key that is not hexadecimal", "STREAMS_HMAC_KEY=" + stem},
+		{"a signing key that is too short", "STREAMS_HMAC_KEY=" + hex.EncodeToString([]byte(stem))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			heard := &servertest.Log{}
+			logged := &servertest.Log{}
 			config, err := server.LoadConfig([]string{
 				"CARACAL_MODE=dev", "PORT=0", "REDIS_URL=redis://localhost", "DATABASE_URL=" + db.URL(), "ZONE_KEK=" + servertest.KEK, "DB_CONNECTION_TIMEOUT_MS=500", tt.setting,
 			})
 			if err == nil {
 				var running *server.Service
-				running, err = server.Start(t.Context(), config, slog.New(slog.NewJSONHandler(heard, nil)))
+				running, err = server.Start(t.Context(), config, slog.New(slog.NewJSONHandler(logged, nil)))
 				if err == nil {
 					_ = running.Stop()
-					t.Fatal("it started")
+					t.Fatal("the service started")
 				}
 			}
 			failures := []error{err}
-			if databaseURL, is := strings.CutPrefix(tt.setting, "DATABASE_URL="); is { // as is CARACAL_MIGRATE_URL
+			if databaseURL, is := strings.CutPrefix(tt.setting, "DATABASE_URL="); is { // CARACAL_MIGRATE_URL is read in the same way
 				failures = append(failures, store.Migrate(t.Context(), databaseURL, func(string) {}))
 			}
-			places := []place{{"the log", heard.String()}}
+			places := []place{{"the log", logged.String()}}
 			for _, failure := range failures {
 				if failure == nil {
 					t.Fatal("nothing failed")

@@ -18,22 +18,22 @@ import (
 	"caracal.run/management/server/middleware"
 )
 
-// A resolver answers with a public address, or does not answer.
+// A resolver resolves every name to the addresses that it returns.
 type resolver func(context.Context) []netip.Addr
 
 func (r resolver) LookupNetIP(ctx context.Context, _, _ string) ([]netip.Addr, error) {
 	return r(ctx), nil
 }
 
-// Others hear nothing of a provider's secrets when its token endpoint is tried,
-// and a panic shows nobody what the request was.
+// A test of a provider sends none of its secrets to the token endpoint or anywhere
+// else, and a panic logs nothing of the request.
 func TestTestProviderLeaksNoSecret(t *testing.T) { // not parallel: see captureProcess
 	w := watch(t, captureProcess(t))
 	upstream := httptest.NewTLSServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w.upstream, "%s %s\n", r.Method, r.RequestURI)
 		_ = r.Header.Write(w.upstream)
 		_, _ = io.Copy(w.upstream, r.Body)
-		// It may know the secret, and say so.
+		// The endpoint may know the secret and return it.
 		out.Header().Set("Location", "https://id.example.com/?secret="+stem)
 		out.Header().Set("Set-Cookie", "secret="+stem)
 		http.Error(out, stem, http.StatusUnauthorized)
@@ -41,21 +41,21 @@ func TestTestProviderLeaksNoSecret(t *testing.T) { // not parallel: see captureP
 	t.Cleanup(upstream.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(upstream.Certificate())
-	there := func(context.Context) []netip.Addr { return []netip.Addr{netip.MustParseAddr("93.184.215.14")} }
+	public := func(context.Context) []netip.Addr { return []netip.Addr{netip.MustParseAddr("93.184.215.14")} }
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", upstream.Listener.Addr().String())
 	}
 	config := `{"token_endpoint":"https://example.com/token","client_id":"me","allowed_token_hosts":["example.com"],"client_secret":"` + w.secret() + `"}`
-	provider := decode[struct{ ID string }](t, w.want(http.StatusCreated, "POST", "/v1/zones/"+w.zone.ID+"/providers", `{"name":"Tried","kind":"oauth2_client_credentials","config_json":`+config+`}`))
+	provider := decode[struct{ ID string }](t, w.mustSend(http.StatusCreated, "POST", "/v1/zones/"+w.zone.ID+"/providers", `{"name":"Tested","kind":"oauth2_client_credentials","config_json":`+config+`}`))
 	for _, tt := range []struct {
 		name   string
 		egress egress.Options
 		want   int
 	}{
-		{"it answers", egress.Options{Resolver: resolver(there), RootCAs: roots, Dial: dial}, http.StatusOK},
-		{"its answer is too large", egress.Options{Resolver: resolver(there), RootCAs: roots, Dial: dial, MaxBody: 1}, http.StatusOK},
-		{"its certificate is nobody's", egress.Options{Resolver: resolver(there), Dial: dial}, http.StatusOK},
-		{"it is not there", egress.Options{Resolver: resolver(func(context.Context) []netip.Addr { return nil })}, http.StatusOK},
+		{"response", egress.Options{Resolver: resolver(public), RootCAs: roots, Dial: dial}, http.StatusOK},
+		{"response too large", egress.Options{Resolver: resolver(public), RootCAs: roots, Dial: dial, MaxBody: 1}, http.StatusOK},
+		{"untrusted certificate", egress.Options{Resolver: resolver(public), Dial: dial}, http.StatusOK},
+		{"no address", egress.Options{Resolver: resolver(func(context.Context) []netip.Addr { return nil })}, http.StatusOK},
 		{"a panic", egress.Options{Resolver: resolver(func(ctx context.Context) []netip.Addr {
 			panic(fmt.Sprintf("%v %+v", ctx, middleware.RequestInfoFrom(ctx)))
 		})}, http.StatusInternalServerError},
@@ -72,11 +72,11 @@ func TestTestProviderLeaksNoSecret(t *testing.T) { // not parallel: see captureP
 					t.Error(err)
 				}
 			}()
-			beside := *w.API
-			beside.URL = replica.URL
-			mine := w.API
-			w.API = &beside
-			defer func() { w.API = mine }()
+			onReplica := *w.API
+			onReplica.URL = replica.URL
+			before := w.API
+			w.API = &onReplica
+			defer func() { w.API = before }()
 			raw := w.send("POST", "/v1/zones/"+w.zone.ID+"/providers/"+provider.ID+"/test", "", append(bearer(w.admin), "Cookie", "session="+w.secret())...)
 			if raw.Response.StatusCode != tt.want {
 				t.Errorf("got %d, want %d", raw.Response.StatusCode, tt.want)
@@ -84,7 +84,7 @@ func TestTestProviderLeaksNoSecret(t *testing.T) { // not parallel: see captureP
 		})
 	}
 	if w.upstream.String() == "" {
-		t.Error("the token endpoint was never tried")
+		t.Error("the token endpoint was never called")
 	}
 	if !strings.Contains(w.Log.String(), "panic: ") {
 		t.Error("nothing panicked")

@@ -29,11 +29,11 @@ func (w *watched) secretConfigs() []secretConfig {
 		{"oauth2_client_credentials", `{` + oauth + `,"client_secret":` + s() + `}`},
 		{"oauth2_client_credentials", `{` + oauth + `,"client_auth_method":"private_key_jwt","key_id":"1","private_key":` + pem() + `}`},
 		{"oauth2_authorization_code", `{` + people + `,"client_secret":` + s() + `}`},
-		// Refused: for what stands beside the secret, for where it stands, for what it is.
+		// Rejected: because of another field, the location of the secret, or the secret itself.
 		{"api_key", `{"header_name":7,"api_key":` + s() + `}`},
 		{"api_key", `{"header_name":"not a header","api_key":` + s() + `}`},
 		{"api_key", `{"api_key":` + s() + `}`},
-		{"api_key", `{"header_name":"X-Key","api_key":` + s() + `,"unheard_of":` + s() + `}`},
+		{"api_key", `{"header_name":"X-Key","api_key":` + s() + `,"unknown_field":` + s() + `}`},
 		{"api_key", `{"header_name":"X-Key","api_key":[` + s() + `]}`},
 		{"api_key", `{"header_name":"X-Key","api_key":{"text":` + s() + `}}`},
 		{"api_key", `{"header_name":"X-Key","api_key":` + s() + `,"api_key":7}`},
@@ -50,20 +50,19 @@ func (w *watched) secretConfigs() []secretConfig {
 		{"oauth2_client_credentials", `{` + oauth + `,"client_secret":` + s() + `,"token_params":{"client_secret":` + s() + `}}`},
 		{"oauth2_authorization_code", `{` + people + `,"client_auth_method":"private_key_jwt","private_key":` + pem() + `}`},
 		{"oauth2_authorization_code", `{` + people + `,"client_secret":` + s() + `,"authorization_params":{"state":"x"}}`},
-		{"unheard_of", `{"api_key":` + s() + `}`},
+		{"unknown_field", `{"api_key":` + s() + `}`},
 		{"api_key", s()},
 		{"api_key", `[` + s() + `]`},
 	}
 }
 
-// hides says whether an operation takes a secret or makes one.
+// hides reports whether an operation accepts or generates a secret.
 func hides(op servertest.Operation) bool {
 	return slices.Contains([]string{"createAdminToken", "createApplication", "registerApplication", "updateApplication", "createProvider"}, op.OperationID)
 }
 
-// plantedMembers are the secret members of request bodies that requests puts secrets
-// into.
-var plantedMembers = []string{"api_key", "bearer_token", "client_secret", "private_key"}
+// secretFields are the fields of request bodies that requestsTo puts secrets into.
+var secretFields = []string{"api_key", "bearer_token", "client_secret", "private_key"}
 
 // A request is one way to call an operation.
 type request struct {
@@ -71,7 +70,7 @@ type request struct {
 	headers     []string
 }
 
-// requestsTo are all the ways in which an operation is called here.
+// requestsTo returns the requests that are sent to an operation.
 func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", w.zone.ID, "0198c0de-0000-7000-8000-00000000000b", w.ids["applications"],
 		"0198c0de-0000-7000-8000-00000000000c", w.ids["providers"], "https://invoices.example.com", "https://"+strings.ToLower(op.OperationID)+".example.com")
@@ -79,31 +78,31 @@ func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 	as := func(authorization string) []string {
 		return []string{"Authorization", authorization, "Content-Type", jsonType}
 	}
-	right := "" // a body that is right
+	valid := "" // a valid body
 	if takesBody(op) {
 		for _, text := range examples(w.t, op) {
-			right = known.Replace(text)
+			valid = known.Replace(text)
 			for _, example := range []string{"example-api-key", "example-rotated-api-key", "example-client-secret", "example-application-secret"} {
-				right = strings.ReplaceAll(right, example, w.secret())
+				valid = strings.ReplaceAll(valid, example, w.secret())
 			}
-			all = append(all, request{body: right, headers: with})
+			all = append(all, request{body: valid, headers: with})
 		}
 		secret := w.secret()
-		for _, wrong := range []string{
+		for _, invalid := range []string{
 			secret, `{"client_secret":"` + secret, `{"client_secret":"` + secret + `"}}`, `{"client_secret":"` + secret + `",}`, `["` + secret + `"]`, `"` + secret + `"`, `{"client_secret":"` + secret + "\xff\"}",
-			strings.TrimSuffix(right, "}") + `,"client_secret":7,"unheard_of":"` + secret + `"}`,
-			strings.TrimSuffix(right, "}") + `,"password":{"is":["` + secret + `"]}}`,
-			strings.TrimSuffix(right, "}") + `,"client_secret":"a\u0000` + secret + `"}`,
+			strings.TrimSuffix(valid, "}") + `,"client_secret":7,"unknown_field":"` + secret + `"}`,
+			strings.TrimSuffix(valid, "}") + `,"password":{"is":["` + secret + `"]}}`,
+			strings.TrimSuffix(valid, "}") + `,"client_secret":"a\u0000` + secret + `"}`,
 			`{"client_secret":"` + stem[:10] + `"}`, `{"client_secret":["` + secret + `"]}`, `{"client_secret":{"is":"` + secret + `"}}`, `{"client_secret":"` + strings.Repeat(secret, 60) + `"}`,
 			`{"client_secret":"` + secret + `","name":7}`, `{"client_secret":"` + secret + `","name":""}`,
 			`{"client_secret":"` + strings.Repeat(secret, 4000) + `"}`,
 		} {
-			all = append(all, request{body: wrong, headers: with})
+			all = append(all, request{body: invalid, headers: with})
 		}
 		all = append(all,
 			request{body: "client_secret=" + w.secret(), headers: append(bearer(w.admin), "Content-Type", "application/x-www-form-urlencoded")},
-			request{body: right, headers: append(bearer(w.admin), "Content-Type", "application/json; charset="+w.secret())},
-			request{body: right, headers: append(with, "Content-Encoding", w.secret())})
+			request{body: valid, headers: append(bearer(w.admin), "Content-Type", "application/json; charset="+w.secret())},
+			request{body: valid, headers: append(with, "Content-Encoding", w.secret())})
 	} else {
 		with = bearer(w.admin)
 		all = append(all, request{headers: with})
@@ -121,31 +120,31 @@ func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 		}
 	}
 	if w.brief {
-		return append(all, request{"?token=" + w.secret(), right, with}, request{"", right, as("Bearer " + w.secret())})
+		return append(all, request{"?token=" + w.secret(), valid, with}, request{"", valid, as("Bearer " + w.secret())})
 	}
 	return append(all,
-		request{"?token=" + w.secret() + "&client_secret=" + w.secret(), right, with},
-		request{"?limit=" + w.secret(), right, with},
-		request{"?cursor=" + w.secret(), right, with},
-		request{"?cursor=%zz" + w.secret(), right, with},
-		request{"?limit=1&access_token=" + w.secret(), right, with},
-		request{"", right, as("Bearer " + w.secret())},
-		request{"", right, as("bearer " + w.admin)},
-		request{"", right, as("Basic " + w.secret())},
-		request{"", right, as("Bearer " + strings.Repeat(w.secret(), 300))},
-		request{"", right, append(bearer(w.admin), "Authorization", "Bearer "+w.secret())},
-		request{"", right, append(slices.Clone(with), "Cookie", "session="+w.secret(), "X-Api-Key", w.secret(), "traceparent", w.secret(), "tracestate", "a="+w.secret(), "baggage", "secret="+w.secret(),
-			"X-Request-Id", "no id: "+w.secret(), "X-Forwarded-For", w.secret(), "Accept", w.secret(), "User-Agent", w.secret(), "Referer", "https://x.example.com/?token="+w.secret())},
-		request{"", right, append(slices.Clone(with), "Accept", "application/problem+json", "If-Match", `"`+w.secret()+`"`)},
-		request{"", right, append(slices.Clone(with), "If-Match", w.secret())})
+		request{"?token=" + w.secret() + "&client_secret=" + w.secret(), valid, with},
+		request{"?limit=" + w.secret(), valid, with},
+		request{"?cursor=" + w.secret(), valid, with},
+		request{"?cursor=%zz" + w.secret(), valid, with},
+		request{"?limit=1&access_token=" + w.secret(), valid, with},
+		request{"", valid, as("Bearer " + w.secret())},
+		request{"", valid, as("bearer " + w.admin)},
+		request{"", valid, as("Basic " + w.secret())},
+		request{"", valid, as("Bearer " + strings.Repeat(w.secret(), 300))},
+		request{"", valid, append(bearer(w.admin), "Authorization", "Bearer "+w.secret())},
+		request{"", valid, append(slices.Clone(with), "Cookie", "session="+w.secret(), "X-Api-Key", w.secret(), "traceparent", w.secret(), "tracestate", "a="+w.secret(), "baggage", "secret="+w.secret(),
+			"X-Request-Id", "invalid id: "+w.secret(), "X-Forwarded-For", w.secret(), "Accept", w.secret(), "User-Agent", w.secret(), "Referer", "https://x.example.com/?token="+w.secret())},
+		request{"", valid, append(slices.Clone(with), "Accept", "application/problem+json", "If-Match", `"`+w.secret()+`"`)},
+		request{"", valid, append(slices.Clone(with), "If-Match", w.secret())})
 }
 
-// examples are an operation's requests as the spec shows them.
+// examples returns the operation's request examples.
 func examples(t *testing.T, op servertest.Operation) (all []string) {
 	t.Helper()
-	shown := op.RequestBody.Value.Content.Get(jsonType).Examples
-	for _, name := range slices.Sorted(maps.Keys(shown)) {
-		text, err := json.Marshal(shown[name].Value.Value)
+	declared := op.RequestBody.Value.Content.Get(jsonType).Examples
+	for _, name := range slices.Sorted(maps.Keys(declared)) {
+		text, err := json.Marshal(declared[name].Value.Value)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,31 +153,31 @@ func examples(t *testing.T, op servertest.Operation) (all []string) {
 	return all
 }
 
-// lastEnds are all operations: those that end something after those that need
-// it, and what is below a zone before the zone.
-func lastEnds() []servertest.Operation {
+// deletesLast returns all operations: those that delete an object after those that
+// need it, and those below a zone before the zone.
+func deletesLast() []servertest.Operation {
 	all := slices.Clone(servertest.Operations())
 	slices.SortStableFunc(all, func(a, b servertest.Operation) int {
-		ends := func(o servertest.Operation) int {
+		order := func(o servertest.Operation) int {
 			if o.Method != http.MethodDelete {
 				return 0
 			}
 			return 100 - strings.Count(o.Path, "/")
 		}
-		return ends(a) - ends(b)
+		return order(a) - order(b)
 	})
 	return all
 }
 
 func (w *watched) everyOperation(only func(servertest.Operation) bool) {
 	w.t.Helper()
-	for _, op := range lastEnds() {
+	for _, op := range deletesLast() {
 		if !only(op) {
 			continue
 		}
 		path := w.path(op, w.ids[collectionOf(op)])
 		if has(op, "path", "id") && w.ids[collectionOf(op)] == "" {
-			w.t.Fatalf("furnish one of %s", collectionOf(op))
+			w.t.Fatalf("populate must create one of %s", collectionOf(op))
 		}
 		for _, r := range w.requestsTo(op) {
 			raw := w.send(op.Method, path+r.query, r.body, r.headers...)

@@ -14,26 +14,25 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
-// The tests here plant secrets that can be told from everything else, do all
-// that the service can do, and then look for them in everything that left the
-// process and in everything that it stored.
+// The canary tests send secrets that are easy to recognize, call every operation in
+// every way, and then search for the secrets in everything that left the process
+// and in everything that was stored.
 
-// stem is in every secret that these tests make up. It has no character that an
-// encoding would escape, so that one search finds it in JSON, in a URL and in
-// text alike.
+// stem is part of every secret of these tests. It has no character that an encoding
+// escapes, so the same search finds it in JSON, in URLs and in text.
 const stem = "kNry7Q2vXw9Lr4"
 
-// madeUp is a secret that nobody else has.
-func madeUp(n int) string { return fmt.Sprintf("x%03d-%s-z", n, stem) }
+// newSecret returns a secret that is different for each n.
+func newSecret(n int) string { return fmt.Sprintf("x%03d-%s-z", n, stem) }
 
-// asKey is 32 bytes that hold the stem, in hexadecimal.
+// asKey returns 32 bytes that contain the stem, in hexadecimal.
 func asKey(first byte) string {
 	key := bytes.Repeat([]byte{first}, 32)
 	copy(key[9:], stem)
 	return hex.EncodeToString(key)
 }
 
-// forms are how a secret may look once somebody has printed or encoded it.
+// forms returns a secret in the forms that printing or encoding may give it.
 func forms(secret []byte) map[string]string {
 	list := func(format, separator string) string {
 		var all []string
@@ -46,8 +45,8 @@ func forms(secret []byte) map[string]string {
 		"as it is": string(secret), "in lower case": strings.ToLower(string(secret)), "in upper case": strings.ToUpper(string(secret)), "in hex": list("%02x", ""), "in upper hex": list("%02X", ""), "in escapes": list(`\x%02x`, ""),
 		"percent-encoded": list("%%%02X", ""), "as a list": list("%d", " "), "as a JSON list": list("%d", ","), "as a Go list": list("0x%x", ", "), "as octal escapes": list(`\%03o`, ""),
 	}
-	// What precedes it decides which base64 it has: three ways, and of each the
-	// characters that depend on nothing else.
+	// The base64 form depends on the number of bytes before the secret, modulo 3. Only
+	// the characters that depend on no other bytes are searched.
 	for before := range 3 {
 		padded := append(make([]byte, before), secret...)
 		from, to := (before*8+5)/6, len(padded)*8/6
@@ -57,10 +56,10 @@ func forms(secret []byte) map[string]string {
 	return all
 }
 
-// A place is where a secret may have got to.
+// A place is a text to search.
 type place struct{ name, text string }
 
-// find says where secrets are, and in which form.
+// find returns where secrets were found, and in which form.
 func find(secrets map[string][]byte, places []place) (found []string) {
 	for name, secret := range secrets {
 		for form, text := range forms(secret) {
@@ -75,8 +74,8 @@ func find(secrets map[string][]byte, places []place) (found []string) {
 	return found
 }
 
-// The search finds what is there, wherever and in whichever form it is: else it
-// would prove nothing.
+// The search finds a marker in every place and in every form. Without this test, a
+// search that finds nothing would prove nothing.
 func TestCanarySearchFindsEverySecret(t *testing.T) { // not parallel: see captureProcess
 	w := watch(t, captureProcess(t))
 	const marker = "mArKer5tZ8"
@@ -84,7 +83,7 @@ func TestCanarySearchFindsEverySecret(t *testing.T) { // not parallel: see captu
 	raw := w.send("DELETE", "/v1/zones/"+w.zone.ID+"/applications/"+w.ids["applications"], "", append(bearer(w.admin), "X-Request-Id", marker)...)
 	servertest.Expect(t, raw, http.StatusNoContent, "")
 	w.send("GET", "/v1/nothing", "", append(bearer(w.admin), "X-Request-Id", marker)...)
-	eventually(t, "the event arrives", func() bool { return w.Redis.Exists(t.Context(), "caracal.sessions.revoke").Val() > 0 })
+	eventually(t, "the event is published", func() bool { return w.Redis.Exists(t.Context(), "caracal.sessions.revoke").Val() > 0 })
 	w.DB.Exec("UPDATE outbox SET last_error = $1", base64.StdEncoding.EncodeToString([]byte("z"+marker)))
 	w.DB.Exec("UPDATE providers SET config_json = jsonb_build_object('x', $1::text)", fmt.Sprint([]byte(marker)))
 	w.DB.Exec("UPDATE data_keys SET wrapped = $1", []byte(marker))
@@ -94,16 +93,16 @@ func TestCanarySearchFindsEverySecret(t *testing.T) { // not parallel: see captu
 	log.Print(marker)
 	found := strings.Join(find(map[string][]byte{"the marker": []byte(marker), "a metric": []byte("caracal_api_requests_total")}, w.everywhere()), "\n")
 	for _, want := range []string{
-		"as it is, is in the log", "as it is, is in an answer", "as it is, is in what Postgres was told", "as it is, is in what Redis was told", "as it is, is in the traces",
+		"as it is, is in the log", "as it is, is in a response", "as it is, is in what was sent to Postgres", "as it is, is in what was sent to Redis", "as it is, is in the traces",
 		"as it is, is in what was printed", "as it is, is in the caracal.sessions.revoke of Redis", "in upper hex, is in the marked of Redis", "in URL base64 (2), is in the marked:hash of Redis",
 		"as it is, is in the table audit_entries", "as it is, is in the table outbox", "in base64 (1), is in the table outbox", "as a list, is in the table providers",
 		"in hex, is in the table data_keys", "as a Go list, is in the table zones", "a metric, as it is, is in the metrics",
 	} {
 		if !strings.Contains(found, want) {
-			t.Errorf("it did not find that it %s", want)
+			t.Errorf("the search did not find that the secret, %s", want)
 		}
 	}
-	if strings.Contains(found, "is in what a token endpoint was told") {
-		t.Error("it found what is not there")
+	if strings.Contains(found, "is in what was sent to the token endpoint") {
+		t.Error("the search found a secret that is not there")
 	}
 }

@@ -25,21 +25,21 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// A watched service is one of which all is kept that leaves it.
+// A watched service is one whose whole output is recorded.
 type watched struct {
 	walker
 	t       *testing.T
 	admin   string
-	ids     map[string]string // collection -> one of the zone's
-	planted int
-	brief   bool              // without what Postgres never hears of
-	secrets map[string][]byte // name -> secret that does not hold the stem
+	ids     map[string]string // collection -> ID of an object in the zone
+	sent    int
+	brief   bool              // without the requests that never reach Postgres
+	secrets map[string][]byte // name -> secret that does not contain the stem
 
-	mu       sync.Mutex
-	answers  strings.Builder
-	met      map[string]bool // operation and status
-	large    map[string]bool
-	requests int
+	mu        sync.Mutex
+	responses strings.Builder
+	met       map[string]bool // operations and statuses seen
+	large     map[string]bool
+	requests  int
 
 	output                        processOutput
 	postgres, upstream, monitored *servertest.Log
@@ -47,8 +47,8 @@ type watched struct {
 
 const metricsBearer = "metrics-" + stem
 
-// processOutput is what leaves the process by other ways than a service's own
-// connections: traces, and what is printed with package log.
+// A processOutput records what leaves the process other than through the service's
+// connections and log: traces, and what is printed with package log.
 type processOutput struct{ traces, printed *servertest.Log }
 
 // captureProcess captures the output of the process for the rest of the test. The
@@ -68,6 +68,8 @@ func captureProcess(t *testing.T) processOutput {
 	return p
 }
 
+// watch starts a service whose secrets all contain the stem, and creates an object
+// of each collection.
 func watch(t *testing.T, output processOutput, settings ...string) *watched {
 	w := &watched{
 		t: t, output: output, admin: "admin-" + stem, secrets: map[string][]byte{}, met: map[string]bool{}, large: map[string]bool{},
@@ -78,7 +80,7 @@ func watch(t *testing.T, output processOutput, settings ...string) *watched {
 		append([]string{"DATABASE_URL=" + tapped(t, db.URL(), w.postgres), "CARACAL_ADMIN_TOKEN=" + w.admin, "ZONE_KEK=" + asKey(1), "STREAMS_HMAC_KEY=" + asKey(2),
 			"METRICS_BEARER=" + metricsBearer, "API_BODY_LIMIT_BYTES=65536", "LOG_LEVEL=debug",
 			"API_V1_RATE_LIMIT_PER_MIN=1000000", "READY_RATE_LIMIT_PER_MIN=1000000", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=1000000"}, settings...)...)
-	w.planted += 6
+	w.sent += 6
 	for _, label := range []string{"caracal:console:read-only:v1", "caracal:console:write:v1"} {
 		mac := hmac.New(sha256.New, []byte(w.admin))
 		mac.Write([]byte(label))
@@ -86,13 +88,13 @@ func watch(t *testing.T, output processOutput, settings ...string) *watched {
 	}
 	w.API.Admin = w.ClientWithToken(w.admin)
 	monitor(t, w)
-	w.furnish()
+	w.populate()
 	return w
 }
 
-// tapped is the URL of a Postgres that keeps what it is told. It has a password
-// that Postgres does not ask for.
-func tapped(t *testing.T, databaseURL string, heard io.Writer) string {
+// tapped starts a proxy that records what is sent to a database, and returns its URL
+// with a password, which Postgres does not require.
+func tapped(t *testing.T, databaseURL string, record io.Writer) string {
 	t.Helper()
 	config, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
@@ -121,7 +123,7 @@ func tapped(t *testing.T, databaseURL string, heard io.Writer) string {
 					_, _ = io.Copy(client, postgres)
 					_ = client.Close()
 				}()
-				_, _ = io.Copy(io.MultiWriter(postgres, heard), client)
+				_, _ = io.Copy(io.MultiWriter(postgres, record), client)
 			}()
 		}
 	}()
@@ -135,7 +137,7 @@ func pgconnAddress(c *pgx.ConnConfig) (network, address string) {
 	return "tcp", net.JoinHostPort(c.Host, fmt.Sprint(c.Port))
 }
 
-// monitor keeps every command that Redis gets.
+// monitor records every command that Redis receives.
 func monitor(t *testing.T, w *watched) {
 	t.Helper()
 	options := w.Redis.Options()
@@ -148,116 +150,118 @@ func monitor(t *testing.T, w *watched) {
 		t.Fatal(err)
 	}
 	if line, err := bufio.NewReaderSize(io.TeeReader(conn, w.monitored), 16).ReadString('\n'); err != nil || line != "+OK\r\n" {
-		t.Fatalf("Redis answered %q, %v", line, err)
+		t.Fatalf("Redis replied %q, %v", line, err)
 	}
 	go func() { _, _ = io.Copy(w.monitored, conn) }()
 }
 
-// furnish makes one of everything, with secrets where there are any.
-func (w *watched) furnish() {
+// populate creates an object of each collection, with secrets where possible.
+func (w *watched) populate() {
 	w.t.Helper()
 	w.zone = w.Zone()
-	w.want(http.StatusOK, "PATCH", "/v1/zones/"+w.zone.ID, `{"dcr_enabled":true}`)
-	made := func(collection, body string) string {
-		return decode[struct{ ID string }](w.t, w.want(http.StatusCreated, "POST", "/v1/zones/"+w.zone.ID+"/"+collection, body)).ID
+	w.mustSend(http.StatusOK, "PATCH", "/v1/zones/"+w.zone.ID, `{"dcr_enabled":true}`)
+	create := func(collection, body string) string {
+		return decode[struct{ ID string }](w.t, w.mustSend(http.StatusCreated, "POST", "/v1/zones/"+w.zone.ID+"/"+collection, body)).ID
 	}
 	w.ids = map[string]string{
-		"applications": made("applications", `{"name":"Billing","registration_method":"managed"}`),
-		"providers":    made("providers", `{"name":"Ledger","kind":"api_key","config_json":{"header_name":"X-Key","api_key":"`+w.secret()+`"}}`),
+		"applications": create("applications", `{"name":"Billing","registration_method":"managed"}`),
+		"providers":    create("providers", `{"name":"Ledger","kind":"api_key","config_json":{"header_name":"X-Key","api_key":"`+w.secret()+`"}}`),
 		"dead-letters": w.DB.DeadLetter(w.zone.ID),
 	}
-	w.ids["resources"] = made("resources", fmt.Sprintf(`{"name":"Invoices","scopes":["a"],"upstream_url":"https://up.example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
+	w.ids["resources"] = create("resources", fmt.Sprintf(`{"name":"Invoices","scopes":["a"],"upstream_url":"https://up.example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 		w.ids["providers"], w.ids["applications"]))
 	w.DB.ApplicationSession(w.zone.ID, w.ids["applications"])
-	minted := w.want(http.StatusCreated, "POST", "/v1/admin-tokens", `{"name":"other","scope":"global","capability":"write"}`)
-	token := decode[struct{ ID, Token string }](w.t, minted)
+	created := w.mustSend(http.StatusCreated, "POST", "/v1/admin-tokens", `{"name":"other","scope":"global","capability":"write"}`)
+	token := decode[struct{ ID, Token string }](w.t, created)
 	w.ids["admin-tokens"] = token.ID
 	w.send("GET", "/v1/zones", "", bearer(token.Token)...)
 }
 
-// secret makes up a secret.
+// secret returns a new secret.
 func (w *watched) secret() string {
-	w.planted++
-	return madeUp(w.planted)
+	w.sent++
+	return newSecret(w.sent)
 }
 
-// send keeps all that is answered, but for the one sight of a secret that the
-// service has made.
+// send sends a request and records the response, except for a secret that the service
+// generated and may return once.
 func (w *watched) send(method, path, body string, headers ...string) servertest.RawResponse {
 	w.t.Helper()
 	raw := w.Do(method, path, body, headers...)
 	text := string(raw.Body)
 	if raw.Response.StatusCode == http.StatusCreated {
-		shown := decode[struct {
+		created := decode[struct {
 			Secret string `json:"client_secret"`
 			Token  string `json:"token"`
 		}](w.t, raw)
-		for _, secret := range []string{shown.Secret, shown.Token} {
+		for _, secret := range []string{created.Secret, created.Token} {
 			if secret != "" {
-				w.secrets[fmt.Sprintf("the secret that %s %s made, no. %d", method, path, len(w.secrets))] = []byte(secret)
-				text = strings.Replace(text, secret, "[its only sight]", 1)
+				w.secrets[fmt.Sprintf("the secret that %s %s created, no. %d", method, path, len(w.secrets))] = []byte(secret)
+				text = strings.Replace(text, secret, "[returned once]", 1)
 			}
 		}
 	}
 	header := raw.Header.Clone()
-	if link := header.Get("Link"); link != "" { // it keeps what its own caller has asked for (contract: conventions.md §7)
+	if link := header.Get("Link"); link != "" { // it repeats the query of its own request
 		for name, values := range raw.Request.URL.Query() {
-			link = strings.ReplaceAll(link, url.Values{name: values}.Encode(), name+"=[its own]")
+			link = strings.ReplaceAll(link, url.Values{name: values}.Encode(), name+"=[sent]")
 		}
 		header.Set("Link", link)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.requests++
-	const large = 100 << 10 // the spec itself, which is always the same
+	const large = 100 << 10 // the spec, which is always the same
 	if len(text) > large && w.large[text] {
-		text = "[again]"
+		text = "[repeated]"
 	}
 	if len(text) > large {
 		w.large[text] = true
 	}
-	fmt.Fprintf(&w.answers, "%d %v\n%s\n", raw.Response.StatusCode, header, text)
+	fmt.Fprintf(&w.responses, "%d %v\n%s\n", raw.Response.StatusCode, header, text)
 	return raw
 }
 
-func (w *watched) want(status int, method, path, body string) servertest.RawResponse {
+// mustSend sends a request with the admin token and fails the test unless the
+// response has the status.
+func (w *watched) mustSend(status int, method, path, body string) servertest.RawResponse {
 	w.t.Helper()
 	raw := w.send(method, path, body, append(bearer(w.admin), "Content-Type", jsonType)...)
 	servertest.Expect(w.t, raw, status, "")
 	return raw
 }
 
-// everywhere is where a secret may have got to by now.
+// everywhere stops the service and returns all places where a secret may be.
 func (w *watched) everywhere() []place {
 	w.t.Helper()
 	metrics := w.send("GET", "/metrics", "", bearer(metricsBearer)...)
 	servertest.Expect(w.t, metrics, http.StatusOK, "")
-	if err := w.Service.Stop(); err != nil { // writes the last refusals and sends the last spans
+	if err := w.Service.Stop(); err != nil { // flushes the audit entries of denied requests and the last spans
 		w.t.Error(err)
 	}
 	places := []place{
-		{"the log", w.Log.String()}, {"an answer", w.answers.String()}, {"the metrics", string(metrics.Body)},
-		{"what Postgres was told", w.postgres.String()}, {"what Redis was told", w.monitored.String()}, {"the traces", w.output.traces.String()},
-		{"what a token endpoint was told", w.upstream.String()}, {"what was printed", w.output.printed.String()},
+		{"the log", w.Log.String()}, {"a response", w.responses.String()}, {"the metrics", string(metrics.Body)},
+		{"what was sent to Postgres", w.postgres.String()}, {"what was sent to Redis", w.monitored.String()}, {"the traces", w.output.traces.String()},
+		{"what was sent to the token endpoint", w.upstream.String()}, {"what was printed", w.output.printed.String()},
 	}
 	for _, key := range w.Redis.Keys(w.t.Context(), "*").Val() {
-		var held any
+		var stored any
 		var err error
 		switch kind := w.Redis.Type(w.t.Context(), key).Val(); kind {
 		case "stream":
-			held, err = w.Redis.XRange(w.t.Context(), key, "-", "+").Result()
+			stored, err = w.Redis.XRange(w.t.Context(), key, "-", "+").Result()
 		case "string":
-			held, err = w.Redis.Get(w.t.Context(), key).Result()
+			stored, err = w.Redis.Get(w.t.Context(), key).Result()
 		case "hash":
-			held, err = w.Redis.HGetAll(w.t.Context(), key).Result()
+			stored, err = w.Redis.HGetAll(w.t.Context(), key).Result()
 		case "none": // it expired
 		default:
-			w.t.Fatalf("read what Redis holds as a %s", kind)
+			w.t.Fatalf("cannot read a %s from Redis", kind)
 		}
 		if err != nil && w.Redis.Exists(w.t.Context(), key).Val() > 0 {
 			w.t.Fatal(err)
 		}
-		places = append(places, place{"the " + key + " of Redis", fmt.Sprintf("%s %v", key, held)})
+		places = append(places, place{"the " + key + " of Redis", fmt.Sprintf("%s %v", key, stored)})
 	}
 	for _, table := range storetest.Column[string](w.DB, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1") {
 		rows := storetest.Column[string](w.DB, "SELECT to_jsonb(t)::text FROM "+table+" AS t")
@@ -266,8 +270,8 @@ func (w *watched) everywhere() []place {
 	return places
 }
 
-// dataKeys adds the keys that the zones' secrets are sealed with. They never
-// leave the service but wrapped, so they are unwrapped here, by hand.
+// dataKeys adds the zones' data keys to the secrets. They leave the service only
+// wrapped, so this unwraps them.
 func (w *watched) dataKeys() {
 	w.t.Helper()
 	kek, _ := hex.DecodeString(asKey(1))

@@ -17,10 +17,10 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// The tests here walk all operations of the spec, and so grow with it: what
-// middleware promises for every operation is tried with every operation.
+// The tests that use a walker call every operation of the spec, so a new operation
+// is tested without changing them.
 
-// A walker knows how to call any operation rightly.
+// A walker calls any operation with a valid path and body.
 type walker struct {
 	*servertest.API
 	zone client.Zone
@@ -31,14 +31,14 @@ func newWalker(t *testing.T, settings ...string) walker {
 	return walker{a, a.Zone()}
 }
 
-// path is an operation's path with the walker's zone, and an id in place of
-// every other parameter.
+// path returns the operation's path with the walker's zone and an ID for the other
+// parameter.
 func (w walker) path(op servertest.Operation, id string) string {
 	path := strings.ReplaceAll(op.Path, "{zoneId}", w.zone.ID)
 	return strings.ReplaceAll(path, "{id}", id)
 }
 
-// body is the first of an operation's examples.
+// body returns the operation's first request example.
 func body(t *testing.T, op servertest.Operation) string {
 	t.Helper()
 	if op.RequestBody == nil {
@@ -100,8 +100,7 @@ func scoped(op servertest.Operation) bool {
 
 func takesBody(op servertest.Operation) bool { return op.RequestBody != nil }
 
-// closed says whether an operation refuses members that it does not know. Others
-// ignore them, as the contract does.
+// closed reports whether an operation rejects unknown fields. Others ignore them.
 func closed(op servertest.Operation) bool {
 	more := op.RequestBody.Value.Content.Get(jsonType).Schema.Value.AdditionalProperties.Has
 	return more != nil && !*more
@@ -111,11 +110,12 @@ const jsonType = "application/json"
 
 func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }
 
-// theirs is what everything of the other zone's is called, and nothing else.
-const theirs = "Theirs and nobody else's"
+// theirs is the name of everything in the other zone, and of nothing else.
+const theirs = "Only in the other zone"
 
-// furnished is what a zone has one of, collection by collection.
-func furnished(t *testing.T, a *servertest.API, zone, text string) map[string]string {
+// populate creates objects of each collection in a zone and returns the ID of one
+// of each.
+func populate(t *testing.T, a *servertest.API, zone, text string) map[string]string {
 	t.Helper()
 	made := func(collection, body string, args ...any) string {
 		raw := a.Do("POST", "/v1/zones/"+zone+"/"+collection, fmt.Sprintf(body, args...), append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
@@ -132,20 +132,20 @@ func furnished(t *testing.T, a *servertest.API, zone, text string) map[string]st
 	return ids
 }
 
-// everyBody is an operation's examples and, where a member can be one of several
-// things, one for each.
+// everyBody returns the operation's request examples and, for each alternative of a
+// field with anyOf or oneOf, a body with the examples of its fields.
 func everyBody(t *testing.T, op servertest.Operation) (all []string) {
 	t.Helper()
 	all = examples(t, op)
-	for name, member := range op.RequestBody.Value.Content.Get(jsonType).Schema.Value.Properties {
-		for _, one := range slices.Concat(member.Value.AnyOf, member.Value.OneOf) {
-			whole := map[string]any{}
+	for name, field := range op.RequestBody.Value.Content.Get(jsonType).Schema.Value.Properties {
+		for _, one := range slices.Concat(field.Value.AnyOf, field.Value.OneOf) {
+			fields := map[string]any{}
 			for key, part := range one.Value.Properties {
 				if part.Value.Example != nil {
-					whole[key] = part.Value.Example
+					fields[key] = part.Value.Example
 				}
 			}
-			text, err := json.Marshal(map[string]any{"name": "Whole", "kind": "api_key", name: whole})
+			text, err := json.Marshal(map[string]any{"name": "Complete", "kind": "api_key", name: fields})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -155,7 +155,7 @@ func everyBody(t *testing.T, op servertest.Operation) (all []string) {
 	return all
 }
 
-// leaves are the ways to all strings in a body: members and indexes, with dots.
+// leaves returns the paths to all strings in a body: names and indexes, joined by dots.
 func leaves(value any, at string) (all []string) {
 	switch v := value.(type) {
 	case string:
@@ -172,9 +172,9 @@ func leaves(value any, at string) (all []string) {
 	return all
 }
 
-// replace puts a value where a way leads.
-func replace(body any, way, value string) {
-	key, rest, further := strings.Cut(way, ".")
+// replace sets the value at a path.
+func replace(body any, path, value string) {
+	key, rest, further := strings.Cut(path, ".")
 	switch v := body.(type) {
 	case map[string]any:
 		if !further {
@@ -192,8 +192,7 @@ func replace(body any, way, value string) {
 	}
 }
 
-// collectionOf is the last word of a path that is no parameter and has one
-// after it.
+// collectionOf returns the path segment before {id}; "" if there is none.
 func collectionOf(op servertest.Operation) string {
 	parts := strings.Split(op.Path, "/")
 	for i := len(parts) - 1; i > 0; i-- {
@@ -204,7 +203,7 @@ func collectionOf(op servertest.Operation) string {
 	return ""
 }
 
-// everythingOf is all rows of a zone, in every table there is.
+// everythingOf returns all rows of a zone, of every table.
 func everythingOf(db *storetest.DB, zone string) string {
 	var all strings.Builder
 	for _, table := range storetest.Column[string](db, "SELECT table_name FROM information_schema.columns WHERE table_schema = 'public' AND column_name = 'zone_id' ORDER BY 1") {

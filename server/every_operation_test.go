@@ -23,11 +23,11 @@ func TestEveryOperationRequiresAuthentication(t *testing.T) {
 			{"Authorization", "Bearer " + strings.Repeat("x", 4097)},
 			{"Authorization", "Bearer cat_" + strings.Repeat("A", 43)},
 		} {
-			// What else is wrong makes no difference to a stranger.
+			// Without a token, the rest of the request is not validated.
 			raw := w.Do(op.Method, w.path(op, strings.Repeat("x", 200)), "{", headers...)
 			servertest.Expect(t, raw, 0, code.InvalidAdminToken)
 			if raw.Header.Get("WWW-Authenticate") != "Bearer" {
-				t.Error("it does not say how to authenticate")
+				t.Error("WWW-Authenticate: Bearer is missing")
 			}
 		}
 	})
@@ -102,31 +102,31 @@ func TestEveryOperationRejectsHostileBodies(t *testing.T) {
 				invalid = code.Code(c)
 			}
 		}
-		right := strings.TrimSuffix(body(t, op), "}")
+		valid := strings.TrimSuffix(body(t, op), "}")
 		closed := closed(op)
 		for _, tt := range []struct {
 			name, kind, body string
 			want             code.Code
 		}{
-			{"nothing", jsonType, "", code.InvalidJSON},
-			{"half", jsonType, `{"name":`, code.InvalidJSON},
-			{"two", jsonType, right + `}{}`, code.InvalidJSON},
-			{"no JSON", jsonType, "name=x", code.InvalidJSON},
-			{"no UTF-8", jsonType, "{\"name\":\"\xff\"}", code.InvalidJSON},
-			{"deeper than the decoder goes", jsonType, strings.Repeat(deep[:10_000], 2) + strings.Repeat(deep[10_000:], 2), code.InvalidJSON},
+			{"empty", jsonType, "", code.InvalidJSON},
+			{"truncated", jsonType, `{"name":`, code.InvalidJSON},
+			{"two values", jsonType, valid + `}{}`, code.InvalidJSON},
+			{"not JSON", jsonType, "name=x", code.InvalidJSON},
+			{"invalid UTF-8", jsonType, "{\"name\":\"\xff\"}", code.InvalidJSON},
+			{"deeper than the decoder allows", jsonType, strings.Repeat(deep[:10_000], 2) + strings.Repeat(deep[10_000:], 2), code.InvalidJSON},
 			{"deep", jsonType, deep, code.InvalidJSON},
-			{"deep in a member", jsonType, `{"x":` + deep[5_000:15_000] + `}`, code.InvalidJSON},
+			{"deep in a field", jsonType, `{"x":` + deep[5_000:15_000] + `}`, code.InvalidJSON},
 			{"null", jsonType, "null", invalid},
 			{"a list", jsonType, "[]", invalid},
 			{"a string", jsonType, `"x"`, invalid},
 			{"a huge number", jsonType, "1e400", invalid},
-			{"a NUL", jsonType, right + `,"x":"a\u0000b"}`, invalid},
-			{"a NUL in a name", jsonType, right + `,"a\u0000b":1}`, invalid},
+			{"a NUL", jsonType, valid + `,"x":"a\u0000b"}`, invalid},
+			{"a NUL in a name", jsonType, valid + `,"a\u0000b":1}`, invalid},
 			{"too large", jsonType, `{"x":"` + strings.Repeat("x", 70_000) + `"}`, code.PayloadTooLarge},
 			{"a form", "application/x-www-form-urlencoded", "name=x", code.UnsupportedMediaType},
-			{"text", "text/plain", right + "}", code.UnsupportedMediaType},
-			{"no type", "", right + "}", code.UnsupportedMediaType},
-			{"a broken type", "application/json; =", right + "}", code.UnsupportedMediaType},
+			{"text", "text/plain", valid + "}", code.UnsupportedMediaType},
+			{"no media type", "", valid + "}", code.UnsupportedMediaType},
+			{"a malformed media type", "application/json; =", valid + "}", code.UnsupportedMediaType},
 		} {
 			headers := bearer(servertest.Bootstrap)
 			if tt.kind != "" {
@@ -134,20 +134,20 @@ func TestEveryOperationRejectsHostileBodies(t *testing.T) {
 			}
 			raw := w.Do(op.Method, w.path(op, "x"), tt.body, headers...)
 			if raw.Response.StatusCode != code.Table[tt.want].Status || decode[rawclient.Problem](t, raw).Error != string(tt.want) {
-				t.Errorf("%s: answered %d %s, want %s", tt.name, raw.Response.StatusCode, raw.Body, tt.want)
+				t.Errorf("%s: got %d %s, want %s", tt.name, raw.Response.StatusCode, raw.Body, tt.want)
 			}
 		}
-		for _, unknown := range []string{"unheard_of", "__proto__"} {
-			raw := w.Do(op.Method, w.path(op, "x"), right+`,"`+unknown+`":{}}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
-			if refused := strings.Contains(string(raw.Body), string(invalid)); refused != closed {
-				t.Errorf("with a member %s it answered %d %s", unknown, raw.Response.StatusCode, raw.Body)
+		for _, unknown := range []string{"unknown_field", "__proto__"} {
+			raw := w.Do(op.Method, w.path(op, "x"), valid+`,"`+unknown+`":{}}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
+			if rejected := strings.Contains(string(raw.Body), string(invalid)); rejected != closed {
+				t.Errorf("with an unknown field %s: got %d %s", unknown, raw.Response.StatusCode, raw.Body)
 			}
 		}
 		raw := w.Do(op.Method, w.path(op, "x"), "", bearer(servertest.Bootstrap)...)
 		servertest.Expect(t, raw, 0, invalid)
-		raw = w.Do(op.Method, w.path(op, "x"), right+"}", append(bearer(servertest.Bootstrap), "Content-Type", jsonType, "Content-Encoding", "gzip")...)
+		raw = w.Do(op.Method, w.path(op, "x"), valid+"}", append(bearer(servertest.Bootstrap), "Content-Type", jsonType, "Content-Encoding", "gzip")...)
 		servertest.Expect(t, raw, 0, code.UnsupportedMediaType)
-		// What a body is like is nobody's business who may not call.
+		// Without a token, the body is not validated.
 		raw = w.Do(op.Method, w.path(op, "x"), strings.Repeat("x", 70_000), "Content-Type", jsonType)
 		servertest.Expect(t, raw, 0, code.InvalidAdminToken)
 	})
@@ -160,7 +160,7 @@ func TestEveryOperationWithGETHandlesHEAD(t *testing.T) {
 		get := w.Do("GET", w.path(op, ""), "", bearer(servertest.Bootstrap)...)
 		head := w.Do("HEAD", w.path(op, ""), "", bearer(servertest.Bootstrap)...)
 		if head.Response.StatusCode != get.Response.StatusCode || len(head.Body) != 0 {
-			t.Errorf("GET answered %d, HEAD %d with %d bytes", get.Response.StatusCode, head.Response.StatusCode, len(head.Body))
+			t.Errorf("GET got %d, HEAD %d with %d bytes", get.Response.StatusCode, head.Response.StatusCode, len(head.Body))
 		}
 		for _, name := range []string{"Content-Type", "Etag", "Link"} {
 			if head.Header.Get(name) != get.Header.Get(name) {
@@ -174,12 +174,12 @@ func TestEveryOperationIsDocumented(t *testing.T) {
 	t.Parallel()
 	eachOperation(t, func(servertest.Operation) bool { return true }, func(t *testing.T, op servertest.Operation) {
 		if op.Summary == "" || op.Description == "" || len(op.Tags) != 1 {
-			t.Error("it lacks a summary, a description or its tag")
+			t.Error("the summary, the description or the tag is missing")
 		}
 		for status, response := range op.Responses.Map() {
 			media := response.Value.Content.Get(jsonType)
 			if status < "300" && media != nil && len(media.Examples) == 0 {
-				t.Errorf("its answer %s has no example", status)
+				t.Errorf("the response %s has no example", status)
 			}
 		}
 		if takesBody(op) {

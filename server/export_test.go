@@ -11,11 +11,11 @@ import (
 	"caracal.run/management/store"
 )
 
-// Handler is the whole way of a request.
+// Handler returns the handler with all middleware.
 func (s *Server) Handler() http.Handler { return s.handler() }
 
-// Bare is that way without what precedes the operation: a caller who may do all
-// is taken for granted, and nothing is checked, limited, measured or logged.
+// Bare returns the handler without middleware: every request has full access, and
+// nothing is validated, limited, measured or logged.
 func (s *Server) Bare() http.Handler {
 	e := echo.New()
 	token := &store.AdminToken{AdminToken: db.AdminToken{ZoneID: store.NoZone, Capability: "write"}}

@@ -16,21 +16,21 @@ func TestGetHealthAndGetReadiness(t *testing.T) {
 	a := servertest.New(t)
 	ready := decode[client.Readiness](t, a.Do("GET", "/ready", ""))
 	if !ready.OK || ready.Redis != client.ReadinessRedisReachable {
-		t.Errorf("ready says %+v", ready)
+		t.Errorf("/ready returned %+v", ready)
 	}
 	a.DB.Away()
 	raw := a.Do("GET", "/ready", "")
-	if red := decode[client.Unreadiness](t, raw); raw.StatusCode() != http.StatusServiceUnavailable || *red.Error != client.UnreadinessErrorPostgresUnreachable {
+	if unready := decode[client.Unreadiness](t, raw); raw.StatusCode() != http.StatusServiceUnavailable || *unready.Error != client.UnreadinessErrorPostgresUnreachable {
 		t.Errorf("answered %d %s", raw.StatusCode(), raw.Body)
 	}
 	servertest.Expect(t, a.Do("GET", "/health", ""), http.StatusOK, "")
-	answer := a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...)
-	servertest.Expect(t, answer, 0, code.ServiceUnavailable)
-	if answer.Header.Get("Retry-After") == "" {
-		t.Error("it does not say when to try again")
+	resp := a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...)
+	servertest.Expect(t, resp, 0, code.ServiceUnavailable)
+	if resp.Header.Get("Retry-After") == "" {
+		t.Error("Retry-After is missing")
 	}
 	a.DB.Back()
-	eventually(t, "it serves again by itself", func() bool {
+	eventually(t, "requests succeed again", func() bool {
 		return a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...).StatusCode() == http.StatusOK
 	})
 }
@@ -40,7 +40,7 @@ func TestGetReadinessWithoutRedis(t *testing.T) {
 	a := servertest.NewReplica(t, storetest.New(t), "redis://127.0.0.1:1/0")
 	ready := decode[client.Readiness](t, a.Do("GET", "/ready", ""))
 	if !ready.OK || ready.Redis != client.ReadinessRedisUnreachable {
-		t.Errorf("ready says %+v", ready)
+		t.Errorf("/ready returned %+v", ready)
 	}
 	a.Zone()
 }
@@ -52,10 +52,10 @@ func TestInternalErrorIsLoggedAndNotReturned(t *testing.T) {
 	raw := a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...)
 	servertest.Expect(t, raw, 0, code.InternalError)
 	if strings.Contains(string(raw.Body), "elsewhere") || strings.Contains(string(raw.Body), "dcr_enabled") {
-		t.Errorf("the caller learns too much: %s", raw.Body)
+		t.Errorf("the response contains the cause: %s", raw.Body)
 	}
 	id := raw.Header.Get("X-Request-Id")
-	eventually(t, "the log knows the cause", func() bool {
+	eventually(t, "the cause is logged", func() bool {
 		for line := range strings.Lines(a.Log.String()) {
 			if strings.Contains(line, id) && strings.Contains(line, "dcr_enabled") {
 				return true
@@ -71,7 +71,7 @@ func TestGetMetrics(t *testing.T) {
 	raw := open.Do("GET", "/metrics", "")
 	servertest.Expect(t, raw, http.StatusOK, "")
 	if kind := raw.Header.Get("Content-Type"); !strings.HasPrefix(kind, "text/plain; version=0.0.4") {
-		t.Errorf("the type is %q", kind)
+		t.Errorf("the content type is %q", kind)
 	}
 	zone := open.Zone()
 	servertest.Expect(t, open.Do("DELETE", "/v1/zones/"+zone.ID, "", bearer(servertest.Bootstrap)...), http.StatusNoContent, "")
@@ -82,13 +82,13 @@ func TestGetMetrics(t *testing.T) {
 		`caracal_api_errors_total{code="zone_not_found",operation="getZone"} 1`,
 		`caracal_api_limit_decisions_total{decision="refused",limit="address"} 0`,
 		"caracal_api_db_pool_max_connections 8",
-		"caracal_api_outbox_latency_seconds_count 1", // the archived zone is an event
+		"caracal_api_outbox_latency_seconds_count 1", // the event of the archived zone
 		"caracal_api_outbox_pending_total 0",
 	} {
 		eventually(t, line, func() bool { return containsLine(string(open.Do("GET", "/metrics", "").Body), line) })
 	}
 	if all := string(open.Do("GET", "/metrics", "").Body); !strings.Contains(all, "caracal_api_build_info{") || !strings.Contains(all, "caracal_api_token_cache_hits_total") {
-		t.Error("neither build nor token cache is measured")
+		t.Error("the metrics of the build or of the token cache are missing")
 	}
 	for _, tt := range []struct {
 		name     string
@@ -96,11 +96,11 @@ func TestGetMetrics(t *testing.T) {
 		bearer   string
 		want     code.Code
 	}{
-		{"published, without a token set", []string{"CARACAL_MODE=stable", "HOST=127.0.0.1"}, "x", code.Unauthorized},
-		{"right", []string{"METRICS_BEARER=secret"}, "secret", ""},
-		{"wrong", []string{"METRICS_BEARER=secret"}, "Secret", code.Unauthorized},
-		{"none", []string{"METRICS_BEARER=secret"}, "", code.Unauthorized},
-		{"the admin token is not it", []string{"METRICS_BEARER=secret"}, servertest.Bootstrap, code.Unauthorized},
+		{"stable mode without METRICS_BEARER", []string{"CARACAL_MODE=stable", "HOST=127.0.0.1"}, "x", code.Unauthorized},
+		{"valid token", []string{"METRICS_BEARER=secret"}, "secret", ""},
+		{"invalid token", []string{"METRICS_BEARER=secret"}, "Secret", code.Unauthorized},
+		{"no token", []string{"METRICS_BEARER=secret"}, "", code.Unauthorized},
+		{"admin token", []string{"METRICS_BEARER=secret"}, servertest.Bootstrap, code.Unauthorized},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

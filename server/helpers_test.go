@@ -9,6 +9,7 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
+// decode unmarshals a response body.
 func decode[T any](t *testing.T, raw servertest.RawResponse) T {
 	t.Helper()
 	var v T
@@ -18,13 +19,13 @@ func decode[T any](t *testing.T, raw servertest.RawResponse) T {
 	return v
 }
 
-// eventually waits for something that happens beside the requests.
-func eventually(t *testing.T, what string, happened func() bool) {
+// eventually waits until a condition is true. It fails the test after 10 seconds.
+func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
-	for !happened() {
+	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

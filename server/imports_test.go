@@ -6,14 +6,15 @@ import (
 	"testing"
 )
 
-// TestPackageImports holds the rooms of the house against each other: what a
-// package may not know, it does not reach by any way.
+// TestPackageImports checks that packages do not depend on others, directly or
+// indirectly, that their layer must not know.
 func TestPackageImports(t *testing.T) {
 	t.Parallel()
 	const module = "caracal.run/management/"
-	for room, closed := range map[string][]string{
+	for name, forbidden := range map[string][]string{
 		"store":               {module + "server", module + "gen/api", module + "gen/client", "github.com/labstack/echo", "net/http/httptest"},
 		"gen/client":          {module + "server", module + "store", "github.com/labstack/echo", "github.com/jackc/pgx"},
+		"gen/audit":           {module, "github.com/"},
 		"gen/code":            {module, "github.com/"},
 		"gen/db":              {module + "server", module + "store"},
 		"store/seal":          {module, "github.com/", "database/sql", "net/"},
@@ -28,17 +29,17 @@ func TestPackageImports(t *testing.T) {
 		"server/middleware":   {module + "gen/db/", module + "store/storetest"},
 		"server/cmd/caracald": {module + "gen/rawclient", module + "server/servertest", module + "store/storetest"},
 	} {
-		t.Run(room, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out, err := exec.Command("go", "list", "-deps", module+room).Output()
+			out, err := exec.Command("go", "list", "-deps", module+name).Output()
 			if err != nil {
 				t.Fatal(err)
 			}
 			for dep := range strings.Lines(string(out)) {
 				dep = strings.TrimSpace(dep)
-				for _, prefix := range closed {
-					if dep != module+room && strings.HasPrefix(dep, prefix) {
-						t.Errorf("%s reaches %s", room, dep)
+				for _, prefix := range forbidden {
+					if dep != module+name && strings.HasPrefix(dep, prefix) {
+						t.Errorf("%s depends on %s", name, dep)
 					}
 				}
 			}

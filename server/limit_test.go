@@ -12,8 +12,8 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// until calls at most n times, and says how often it took until the answer was
-// the code. Windows begin with the minute, so that a test may see two.
+// until calls at most n times, until the response has the error code, and returns the
+// number of calls before. A window starts with the minute, so a test may see two.
 func until(t *testing.T, n int, want code.Code, call func() servertest.RawResponse) int {
 	t.Helper()
 	for i := range n {
@@ -26,16 +26,16 @@ func until(t *testing.T, n int, want code.Code, call func() servertest.RawRespon
 			return i
 		}
 	}
-	t.Fatalf("%d calls, and never %s", n, want)
+	t.Fatalf("%d calls did not return %s", n, want)
 	return 0
 }
 
 func TestRateLimitPerAddress(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=5")
-	admitted := until(t, 20, code.RateLimited, func() servertest.RawResponse { return a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...) })
-	if admitted < 5 {
-		t.Errorf("%d were allowed, want 5", admitted)
+	allowed := until(t, 20, code.RateLimited, func() servertest.RawResponse { return a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...) })
+	if allowed < 5 {
+		t.Errorf("%d were allowed, want 5", allowed)
 	}
 	servertest.Expect(t, a.Do("GET", "/health", ""), http.StatusOK, "")
 }
@@ -55,10 +55,10 @@ func TestRateLimitOfFailedAuthentication(t *testing.T) {
 
 func TestRateLimitWithoutRedis(t *testing.T) {
 	t.Parallel()
-	for _, nobody := range []string{"redis://127.0.0.1:1/0", strings.Replace(storetest.RedisURL(t), "unix://", "unix://:wrong@", 1)} {
-		a := servertest.NewReplica(t, storetest.New(t), nobody, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=20")
+	for _, redisURL := range []string{"redis://127.0.0.1:1/0", strings.Replace(storetest.RedisURL(t), "unix://", "unix://:wrong@", 1)} {
+		a := servertest.NewReplica(t, storetest.New(t), redisURL, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=20")
 		start := time.Now()
-		for time.Since(start) < 600*time.Millisecond { // a few exchanges with nobody
+		for time.Since(start) < 600*time.Millisecond { // the limiter tries Redis several times
 			a.Do("GET", "/v1/zones", "", bearer("wrong")...)
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -72,8 +72,8 @@ func TestRateLimitAcrossReplicas(t *testing.T) {
 	settings := []string{"READY_RATE_LIMIT_PER_MIN=20"}
 	one, two := servertest.NewReplica(t, db, redisURL, settings...), servertest.NewReplica(t, db, redisURL, settings...)
 	until(t, 60, code.RateLimited, func() servertest.RawResponse { return one.Do("GET", "/ready", "") })
-	// The other learns of it without having been asked once.
-	eventually(t, "the other replica refuses too", func() bool {
+	// The other replica denies its first request.
+	eventually(t, "the other replica denies too", func() bool {
 		return two.Do("GET", "/ready", "").StatusCode() == http.StatusTooManyRequests
 	})
 }

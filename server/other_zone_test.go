@@ -24,7 +24,7 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreign := map[string]string{ // collection -> the id of one of the other zone's
+	foreign := map[string]string{ // collection -> ID of an object of the other zone
 		"applications": application.JSON201.ID,
 		"admin-tokens": w.Token(w.zone.ID, "write").ID,
 		"dead-letters": w.DB.DeadLetter(w.zone.ID),
@@ -37,7 +37,7 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 		tried++
 		id := foreign[collectionOf(op)]
 		if has(op, "path", "id") && id == "" {
-			t.Fatalf("add to this test one of the other zone's %s", collectionOf(op))
+			t.Fatalf("add an object of the other zone's %s to this test", collectionOf(op))
 		}
 		with := append(bearer(token), "Content-Type", jsonType)
 		raw := w.Do(op.Method, w.path(op, id), body(t, op), with...)
@@ -46,39 +46,39 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 			path := strings.ReplaceAll(w.path(op, id), w.zone.ID, own.ID)
 			raw := w.Do(op.Method, path, body(t, op), with...)
 			if raw.Response.StatusCode != http.StatusNotFound {
-				t.Errorf("below its own zone it answered %d: %s", raw.Response.StatusCode, raw.Body)
+				t.Errorf("below its own zone: got %d: %s", raw.Response.StatusCode, raw.Body)
 			}
 		}
 	})
 	if after := everythingOf(w.DB, w.zone.ID); after != before {
-		t.Errorf("the other zone was\n%s\nand is\n%s", before, after)
+		t.Errorf("the other zone was\n%s\nand became\n%s", before, after)
 	}
 	t.Logf("%d operations were tried", tried)
 }
 
-// No query says to a zone's token anything of another zone: neither an id in any
-// parameter, known or not, nor a cursor that was made there.
+// No query parameter gives a zone token access to another zone: neither an ID of that
+// zone in any parameter, known or not, nor a cursor from a list there.
 func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	own := w.Zone()
-	ids := furnished(t, w.API, w.zone.ID, theirs)
-	furnished(t, w.API, own.ID, "ours")
+	ids := populate(t, w.API, w.zone.ID, theirs)
+	populate(t, w.API, own.ID, "ours")
 	token := w.Token(own.ID, "write").Token
 	before := everythingOf(w.DB, w.zone.ID)
 	tried, operations := 0, 0
 	eachOperation(t, func(op servertest.Operation) bool { return private(op) && op.Method == http.MethodGet }, func(t *testing.T, op servertest.Operation) {
 		operations++
-		ask := func(query string) servertest.RawResponse {
+		get := func(query string) servertest.RawResponse {
 			tried++
 			path := strings.ReplaceAll(strings.ReplaceAll(op.Path, "{zoneId}", own.ID), "{id}", ids[collectionOf(op)])
 			raw := w.Do(op.Method, path+"?"+query, "", bearer(token)...)
 			if strings.Contains(string(raw.Body), theirs) {
-				t.Errorf("?%s shows %s", query, raw.Body)
+				t.Errorf("?%s returned %s", query, raw.Body)
 			}
 			return raw
 		}
-		plain := ask("")
+		plain := get("")
 		names := []string{"zone_id", "zoneId", "zone", "id", "application_id", "provider_id", "filter", "all_zones"}
 		for _, p := range op.Parameters {
 			if p.Value.In == "query" {
@@ -87,13 +87,13 @@ func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 		}
 		for _, name := range names {
 			for _, id := range append(slices.Collect(maps.Values(ids)), "*", "-") {
-				raw := ask(name + "=" + url.QueryEscape(id))
+				raw := get(name + "=" + url.QueryEscape(id))
 				if slices.Contains([]string{"limit", "cursor"}, name) && plain.Response.StatusCode == http.StatusOK {
 					if raw.Response.StatusCode != http.StatusBadRequest {
-						t.Errorf("%s=%s answered %d", name, id, raw.Response.StatusCode)
+						t.Errorf("%s=%s: got %d", name, id, raw.Response.StatusCode)
 					}
 				} else if raw.Response.StatusCode != plain.Response.StatusCode {
-					t.Errorf("%s=%s answered %d, and %d without", name, id, raw.Response.StatusCode, plain.Response.StatusCode)
+					t.Errorf("%s=%s: got %d, and %d without it", name, id, raw.Response.StatusCode, plain.Response.StatusCode)
 				}
 			}
 		}
@@ -107,22 +107,22 @@ func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 			t.Fatalf("the other zone's list has no second page: %s", first.Body)
 		}
 		servertest.Expect(t, w.Do(op.Method, w.path(op, "")+"?cursor="+cursor, "", bearer(servertest.Bootstrap)...), http.StatusOK, "")
-		servertest.Expect(t, ask("cursor="+cursor), 0, code.InvalidCursor)
+		servertest.Expect(t, get("cursor="+cursor), 0, code.InvalidCursor)
 	})
 	if after := everythingOf(w.DB, w.zone.ID); after != before {
-		t.Errorf("the other zone was\n%s\nand is\n%s", before, after)
+		t.Errorf("the other zone was\n%s\nand became\n%s", before, after)
 	}
 	t.Logf("%d queries were tried with %d operations", tried, operations)
 }
 
-// No member of any body leads from a zone to another: each string in each body,
-// however deep, is replaced by each of the other zone's ids, one at a time. What
-// is stored as a text is harmless; what is a reference leads nowhere.
+// No field of a body gives a zone token access to another zone: each string in each
+// body, at any depth, is replaced by each of the other zone's IDs, one at a time. A
+// value that is only stored is harmless; a reference must not be found.
 func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	own := w.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) })
-	foreign, ours := furnished(t, w.API, w.zone.ID, theirs), furnished(t, w.API, own.ID, "ours")
+	foreign, ours := populate(t, w.API, w.zone.ID, theirs), populate(t, w.API, own.ID, "ours")
 	values := slices.Sorted(maps.Values(foreign))
 	values = append(values, w.zone.Slug, "provider://of-"+foreign["applications"], "https://"+foreign["providers"]+".example.com", "*")
 	token := w.Token(own.ID, "write").Token
@@ -133,7 +133,7 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 		operations++
 		path := strings.ReplaceAll(strings.ReplaceAll(op.Path, "{zoneId}", own.ID), "{id}", ours[collectionOf(op)])
 		send := func(where string, body map[string]any) {
-			if _, slow := body["client_secret"]; slow && where != "client_secret" { // to hash, and it is no reference
+			if _, slow := body["client_secret"]; slow && where != "client_secret" { // hashing is slow, and it is no reference
 				delete(body, "client_secret")
 			}
 			tried++
@@ -147,33 +147,33 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 			switch {
 			case !has(op, "path", "zoneId"):
 				servertest.Expect(t, raw, 0, code.AdminTokenZoneMismatch)
-			case slices.Contains([]string{"zone_id", "zoneId", "id"}, name): // which no body below a zone has
+			case slices.Contains([]string{"zone_id", "zoneId", "id"}, name): // no body below a zone has these fields
 				if closed(op) && status != http.StatusBadRequest || status >= 500 {
-					t.Errorf("%s: answered %d to %s", where, status, text)
+					t.Errorf("%s: got %d for %s", where, status, text)
 				}
-			case strings.HasSuffix(name, "_id") && name != "client_id" && name != "key_id": // which are somebody else's ids
+			case strings.HasSuffix(name, "_id") && name != "client_id" && name != "key_id": // IDs that the zone does not have
 				references++
 				if status != http.StatusNotFound {
-					t.Errorf("%s: answered %d to %s", where, status, text)
+					t.Errorf("%s: got %d for %s", where, status, text)
 				}
 			case status < 300:
 				succeeded++
 				for reference, value := range decode[map[string]any](t, raw) {
 					if id, _ := value.(string); (reference == "id" || strings.HasSuffix(reference, "_id")) && slices.Contains(values, id) {
-						t.Errorf("%s: it answers %s with %s to %s", where, reference, id, text)
+						t.Errorf("%s: got %s = %s for %s", where, reference, id, text)
 					}
 				}
 			case status >= 500 || status == http.StatusUnauthorized:
-				t.Errorf("%s: answered %d to %s: %s", where, status, text, raw.Body)
+				t.Errorf("%s: got %d for %s: %s", where, status, text, raw.Body)
 			}
 			if strings.Contains(string(raw.Body), theirs) {
-				t.Errorf("%s: it shows %s", where, raw.Body)
+				t.Errorf("%s: it returned %s", where, raw.Body)
 			}
 		}
-		if has(op, "path", "zoneId") { // with what is its own, it may
+		if has(op, "path", "zoneId") { // its own IDs are allowed
 			raw := w.Do(op.Method, path, known.Replace(body(t, op)), append(bearer(token), "Content-Type", jsonType)...)
 			if raw.Response.StatusCode >= 300 {
-				t.Errorf("with its own ids it answered %d: %s", raw.Response.StatusCode, raw.Body)
+				t.Errorf("with its own IDs: got %d: %s", raw.Response.StatusCode, raw.Body)
 			}
 		}
 		for _, example := range everyBody(t, op) {
@@ -182,14 +182,14 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 				if err := json.Unmarshal([]byte(example), &body); err != nil {
 					t.Fatal(err)
 				}
-				if text, has := body["identifier"].(string); has { // or it would be taken the second time
+				if text, has := body["identifier"].(string); has { // so that it is not taken
 					body["identifier"] = fmt.Sprintf("%s-%d", text, tried)
 				}
 				return body
 			}
 			for _, value := range values {
 				for _, leaf := range leaves(fresh(), "") {
-					if leaf == "client_secret" && value != values[0] { // once is enough
+					if leaf == "client_secret" && value != values[0] { // hashing is slow, so only once
 						continue
 					}
 					body := fresh()
@@ -197,8 +197,8 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 					send(leaf, body)
 				}
 				absent := []string{"zone_id", "zoneId", "id"}
-				for name, member := range op.RequestBody.Value.Content.Get(jsonType).Schema.Value.Properties {
-					if _, is := fresh()[name]; !is && member.Value.Type.Is("string") && name != "client_secret" {
+				for name, field := range op.RequestBody.Value.Content.Get(jsonType).Schema.Value.Properties {
+					if _, is := fresh()[name]; !is && field.Value.Type.Is("string") && name != "client_secret" {
 						absent = append(absent, name)
 					}
 				}
@@ -211,10 +211,10 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 		}
 	})
 	if after := everythingOf(w.DB, w.zone.ID); after != before {
-		t.Errorf("the other zone was\n%s\nand is\n%s", before, after)
+		t.Errorf("the other zone was\n%s\nand became\n%s", before, after)
 	}
-	t.Logf("%d bodies were tried with %d operations: %d named something of the other zone, %d succeeded with an id as a text", tried, operations, references, succeeded)
+	t.Logf("%d bodies were tried with %d operations: %d referenced something of the other zone, %d succeeded with an ID as text", tried, operations, references, succeeded)
 	if references == 0 || succeeded == 0 {
-		t.Error("nothing that matters was tried")
+		t.Error("no reference or no stored text was tried")
 	}
 }

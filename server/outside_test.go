@@ -58,7 +58,7 @@ func TestUnroutedRequests(t *testing.T) {
 	}
 }
 
-// A request that net/http refuses to read is answered in the one shape too.
+// The response to a request that net/http rejects has the same body as other errors.
 func TestMalformedHTTPGetsUniformErrors(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
@@ -66,8 +66,8 @@ func TestMalformedHTTPGetsUniformErrors(t *testing.T) {
 		name, request string
 		want          code.Code
 	}{
-		{"broken percent-encoding", "GET /v1/zones/%zz HTTP/1.1\r\nHost: x\r\n\r\n", code.InvalidRequest},
-		{"half a percent-encoding", "GET /v1/zones/a% HTTP/1.1\r\nHost: x\r\n\r\n", code.InvalidRequest},
+		{"invalid percent-encoding", "GET /v1/zones/%zz HTTP/1.1\r\nHost: x\r\n\r\n", code.InvalidRequest},
+		{"truncated percent-encoding", "GET /v1/zones/a% HTTP/1.1\r\nHost: x\r\n\r\n", code.InvalidRequest},
 		{"no host", "GET /health HTTP/1.1\r\n\r\n", code.InvalidRequest},
 		{"two hosts", "GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", code.InvalidRequest},
 		{"a header with a NUL", "GET /health HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n", code.InvalidRequest},
@@ -80,7 +80,7 @@ func TestMalformedHTTPGetsUniformErrors(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			go func() { _, _ = io.WriteString(conn, tt.request) }() // the server may hang up before it has read all
+			go func() { _, _ = io.WriteString(conn, tt.request) }() // the server may close before it has read all
 			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -101,8 +101,8 @@ func TestRequestIDs(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	for _, tt := range []struct {
-		sent []string
-		kept bool
+		sent     []string
+		accepted bool
 	}{
 		{[]string{"abc.DEF:1-2_3"}, true},
 		{[]string{strings.Repeat("x", 128)}, true},
@@ -119,11 +119,11 @@ func TestRequestIDs(t *testing.T) {
 			}
 			raw := a.Do("GET", "/v1/zones", "", headers...)
 			got := raw.Header.Get("X-Request-Id")
-			if (got == tt.sent[0]) != tt.kept || got == "" {
+			if (got == tt.sent[0]) != tt.accepted || got == "" {
 				t.Errorf("sent %q, got %q", tt.sent, got)
 			}
 			if problem := decode[rawclient.Problem](t, raw); problem.RequestID != got {
-				t.Errorf("the body says %q, the header %q", problem.RequestID, got)
+				t.Errorf("the request ID is %q in the body, %q in the header", problem.RequestID, got)
 			}
 		})
 	}
@@ -135,7 +135,7 @@ func TestProblemJSON(t *testing.T) {
 	raw := a.Do("POST", "/v1/zones", `{"name":"","dcr_enabled":1}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType, "Accept", "application/json;q=0.5, application/problem+json")...)
 	servertest.Expect(t, raw, 0, code.InvalidZone)
 	if kind := raw.Header.Get("Content-Type"); kind != "application/problem+json" {
-		t.Errorf("the type is %q", kind)
+		t.Errorf("the content type is %q", kind)
 	}
 	problem := decode[struct {
 		Type, Title string
@@ -146,7 +146,7 @@ func TestProblemJSON(t *testing.T) {
 	}
 }
 
-// To JSON Schema 60.0 and 6e1 are integers like 60.
+// In JSON Schema, 60.0 and 6e1 are integers too.
 func TestCreateAdminTokenIntegerNotations(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
@@ -156,7 +156,7 @@ func TestCreateAdminTokenIntegerNotations(t *testing.T) {
 	} {
 		raw := a.Do("POST", "/v1/admin-tokens", `{"name":"x","scope":"global","expires_in":`+number+`}`, with...)
 		if got := decode[rawclient.Problem](t, raw).Error; got != string(want) || raw.StatusCode() >= 500 {
-			t.Errorf("%s: answered %d %s", number, raw.StatusCode(), raw.Body)
+			t.Errorf("%s: got %d %s", number, raw.StatusCode(), raw.Body)
 		}
 	}
 }
@@ -172,8 +172,8 @@ func TestUpdateZoneIfMatchInSeveralHeaders(t *testing.T) {
 	servertest.Expect(t, raw, 0, code.VersionConflict)
 }
 
-// Behind a proxy, limits count the address that the proxy saw, and none that a
-// caller made up.
+// Behind a proxy, rate limits count the address that the proxy saw, not one that the
+// client sent.
 func TestForwardedForUsesTheLastHop(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "TRUST_PROXY=true", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=3")
@@ -183,7 +183,7 @@ func TestForwardedForUsesTheLastHop(t *testing.T) {
 		return a.Do("GET", "/v1/zones", "", "X-Forwarded-For", fmt.Sprintf("10.9.9.%d, 10.0.0.5", n))
 	})
 	servertest.Expect(t, a.Do("GET", "/v1/zones", "", "X-Forwarded-For", "10.0.0.5, 10.0.0.6"), 0, code.InvalidAdminToken)
-	// Of an IPv6 network anybody has more addresses than can be counted.
+	// IPv6 addresses are counted by network, because a client has many of them.
 	until(t, 20, code.RateLimited, func() servertest.RawResponse {
 		n++
 		return a.Do("GET", "/v1/zones", "", "X-Forwarded-For", fmt.Sprintf("2001:db8::%x", n))
@@ -200,12 +200,12 @@ func TestValidationErrorsNameTheField(t *testing.T) {
 	for _, issue := range problem.Details.Issues {
 		got[strings.Join(issue.Path, ".")] = issue.Message
 	}
-	for _, member := range []string{"name", "slug", "dcr_enabled", "color"} {
-		if got[member] == "" {
-			t.Errorf("%q is not named in %s", member, raw.Body)
+	for _, field := range []string{"name", "slug", "dcr_enabled", "color"} {
+		if got[field] == "" {
+			t.Errorf("%q is not reported in %s", field, raw.Body)
 		}
-		if strings.Contains(got[member], "Not A Slug") || strings.Contains(got[member], "red") {
-			t.Errorf("%q repeats what was sent: %s", member, got[member])
+		if strings.Contains(got[field], "Not A Slug") || strings.Contains(got[field], "red") {
+			t.Errorf("the error of %q repeats the sent value: %s", field, got[field])
 		}
 	}
 }
