@@ -20,24 +20,25 @@ import (
 	"caracal.run/management/gen/client"
 )
 
-// A clock is that of one process, to be stepped: what the process is told of
-// the time of day changes from one moment to the next, as after a correction by
-// hand, and the monotonic clock goes on. For that, the two functions of its vDSO
-// that tell the time of day are replaced. (The machine's clock belongs to
-// others, and libfaketime does not reach a Go program, which calls no libc.)
+// A clock steps the wall clock of one process, as if the time of the machine were
+// set. It does not change the monotonic clock. To do so, it replaces the two
+// functions of the process's vDSO that return the time of day. (To set the clock
+// of the machine would affect other processes. libfaketime has no effect on a Go
+// program, which does not call libc.)
 type clock struct {
-	mem   *os.File
-	cells []int64 // where the seconds that are to be added stand
+	mem     *os.File
+	offsets []int64 // addresses of the numbers of seconds that the functions add
 }
 
-// The functions, in machine code: they ask the kernel and add the number that
-// follows the code. Only CLOCK_REALTIME, which is 0, is stepped.
+// clockCode has the machine code that replaces each function. The code makes the
+// system call and adds the number of seconds that is stored after the code. It
+// steps only CLOCK_REALTIME, which is 0.
 var clockCode = map[string][]byte{
 	"__vdso_clock_gettime": {
 		0xb8, 228, 0, 0, 0, // mov eax, SYS_clock_gettime
 		0x0f, 0x05, // syscall
 		0x85, 0xff, // test edi, edi
-		0x75, 0x0a, // jne to the ret
+		0x75, 0x0a, // jne to ret
 		0x48, 0x8b, 0x0d, 4, 0, 0, 0, // mov rcx, [rip+4]
 		0x48, 0x01, 0x0e, // add [rsi], rcx
 		0xc3, // ret
@@ -51,8 +52,9 @@ var clockCode = map[string][]byte{
 	},
 }
 
-// clockOf takes hold of a process's clock. It still shows the right time.
-func clockOf(pid int) (c *clock, err error) {
+// openClock replaces the functions of a process. Until step is called, they return
+// the correct time.
+func openClock(pid int) (c *clock, err error) {
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return nil, err
@@ -91,79 +93,80 @@ func clockOf(pid int) (c *clock, err error) {
 	}
 	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
 	for _, s := range symbols {
-		code, ours := clockCode[s.Name]
-		if !ours {
+		code, found := clockCode[s.Name]
+		if !found {
 			continue
 		}
-		at := from + int64(s.Value)
-		if _, err := c.mem.WriteAt(append(slices.Clone(code), make([]byte, 8)...), at); err != nil {
+		addr := from + int64(s.Value)
+		if _, err := c.mem.WriteAt(append(slices.Clone(code), make([]byte, 8)...), addr); err != nil {
 			return nil, err
 		}
-		c.cells = append(c.cells, at+int64(len(code)))
+		c.offsets = append(c.offsets, addr+int64(len(code)))
 	}
-	if len(c.cells) != len(clockCode) {
-		return nil, fmt.Errorf("the vDSO has only %d of the functions", len(c.cells))
+	if len(c.offsets) != len(clockCode) {
+		return nil, fmt.Errorf("the vDSO has %d of the %d functions", len(c.offsets), len(clockCode))
 	}
 	return c, nil
 }
 
 func (c *clock) close() { _ = c.mem.Close() }
 
-// step makes the clock show the right time and so much more. Who looks at it
-// learns whether that worked.
-func (c *clock) step(off time.Duration) {
-	seconds := binary.LittleEndian.AppendUint64(nil, uint64(int64(off/time.Second)))
-	for _, cell := range c.cells {
-		_, _ = c.mem.WriteAt(seconds, cell)
+// step sets the clock to the correct time plus an offset. It returns no error: the
+// tests read the clock afterwards.
+func (c *clock) step(offset time.Duration) {
+	seconds := binary.LittleEndian.AppendUint64(nil, uint64(int64(offset/time.Second)))
+	for _, addr := range c.offsets {
+		_, _ = c.mem.WriteAt(seconds, addr)
 	}
 }
 
-// The clock goes forward, then back beyond where it was, then right again.
+// steps are offsets: the clock steps forward, then back to before the correct
+// time, then to the correct time.
 var steps = []time.Duration{time.Hour, -time.Hour, 0}
 
-func TestNobodyNoticesThatTheClockOfTheServiceSteps(t *testing.T) {
+func TestClockStepsOfTheServiceAffectNoRequest(t *testing.T) {
 	t.Parallel()
 	const limit = 5
-	w := newWorld(t)
-	s := w.start("api", "API_V1_RATE_LIMIT_PER_MIN=1000000", fmt.Sprintf("READY_RATE_LIMIT_PER_MIN=%d", limit), "ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC=1")
-	c, err := clockOf(s.cmd.Process.Pid)
+	b := newBackends(t)
+	s := b.start("api", "API_V1_RATE_LIMIT_PER_MIN=1000000", fmt.Sprintf("READY_RATE_LIMIT_PER_MIN=%d", limit), "ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC=1")
+	c, err := openClock(s.cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.close()
-	l := w.on(s)
-	for _, off := range steps {
-		c.step(off)
-		if is := s.date(); is.Sub(time.Now().Add(off)).Abs() > 10*time.Second {
-			t.Fatalf("its clock shows %v", is)
+	l := b.startLoadOn(s)
+	for _, offset := range steps {
+		c.step(offset)
+		if got := s.date(); got.Sub(time.Now().Add(offset)).Abs() > 10*time.Second {
+			t.Fatalf("the clock of the service is at %v, want an offset of %v", got, offset)
 		}
-		if off != 0 { // a window of its own, in which nobody has been counted
-			admitted, refused := 0, 0
+		if offset != 0 { // a new window of the rate limit, without requests
+			allowed, limited := 0, 0
 			for range 4 * limit {
 				switch status, _ := s.get("/ready"); status {
 				case http.StatusOK:
-					admitted++
+					allowed++
 				case http.StatusTooManyRequests:
-					refused++
+					limited++
 				}
 			}
-			if admitted < limit || refused == 0 { // and perhaps the minute ended
-				t.Errorf("%v off, %d were admitted and %d refused, at a limit of %d", off, admitted, refused, limit)
+			if allowed < limit || limited == 0 { // more are allowed if the minute ends meanwhile
+				t.Errorf("offset %v: got %d requests allowed and %d limited, want at least %d and 1", offset, allowed, limited, limit)
 			}
 		}
-		t.Logf("%v off: %v", off, l.lasts(700*time.Millisecond))
+		t.Logf("offset %v: %v", offset, l.runFor(700*time.Millisecond))
 	}
 	l.stop()
-	w.settles(s)
-	w.keeps(l)
-	eventually(t, 5*time.Second, "the use of a token is noted again", func() bool {
+	b.waitIdle(s)
+	b.checkInvariants(l)
+	eventually(t, 5*time.Second, "the last use of a token is stored with the correct time", func() bool {
 		_, _ = s.get("/v1/zones")
-		return column[bool](w, "SELECT last_used_at BETWEEN now() - interval '5 seconds' AND now() + interval '5 seconds' FROM admin_tokens WHERE created_by = 'env-bootstrap'")[0]
+		return column[bool](b, "SELECT last_used_at BETWEEN now() - interval '5 seconds' AND now() + interval '5 seconds' FROM admin_tokens WHERE created_by = 'env-bootstrap'")[0]
 	})
 	s.terminate()
 }
 
-// date is the time of day as the service has it.
+// date returns the wall clock of the service, from the header Date of a response.
 func (s *service) date() time.Time {
 	s.t.Helper()
 	resp, err := http.Get(s.url + "/health")
@@ -171,106 +174,106 @@ func (s *service) date() time.Time {
 		s.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	is, err := http.ParseTime(resp.Header.Get("Date"))
+	date, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return is
+	return date
 }
 
-func TestNothingIsLostOrMissedWhenTheClockOfPostgresSteps(t *testing.T) {
+func TestClockStepsOfPostgresLoseNoChangeAndNoListedRow(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	s := w.start("api")
-	l := w.on(s)
-	admin, err := client.New(s.url, token) // sends reads again when they are refused
+	b := newBackends(t)
+	s := b.start("api")
+	l := b.startLoadOn(s)
+	admin, err := client.New(s.url, token) // retries reads that fail
 	if err != nil {
 		t.Fatal(err)
 	}
-	zone, err := admin.CreateZone(t.Context(), client.NewZone{Name: "Walked"})
+	zone, err := admin.CreateZone(t.Context(), client.NewZone{Name: "Listed"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var want []string
 	for range 20 {
-		made, err := admin.CreateApplication(t.Context(), zone.ID, client.NewApplication{Name: "There before", RegistrationMethod: "managed"})
+		created, err := admin.CreateApplication(t.Context(), zone.ID, client.NewApplication{Name: "Old", RegistrationMethod: "managed"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want = append(want, made.ID)
+		want = append(want, created.ID)
 	}
 	slices.Reverse(want)
-	// Postgres measures its time-outs by the time of day: a step may end what is
-	// underway, and its caller is told to try again.
-	l.breaking()
-	// While the list is walked, the clock steps again and again, and each time
-	// there is one more application.
+	// Postgres uses the wall clock for timeouts, so a step may cancel statements.
+	// Their requests return 503.
+	l.allowFailures()
+	// While the client reads the pages of the list, the clock steps repeatedly. At
+	// each step, one more application is created.
 	var got []string
-	met, more := 0, 0
+	listed, created := 0, 0
 	for a, err := range admin.Applications(t.Context(), zone.ID, client.Limit(2)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a.Name == "There before" {
+		if a.Name == "Old" {
 			got = append(got, a.ID)
 		}
-		if met++; met%5 == 0 {
-			off := steps[met/5%len(steps)]
-			w.stepPostgres(off)
-			if is := column[time.Time](w, "SELECT now()")[0]; is.Sub(time.Now().Add(off)).Abs() > 10*time.Second {
-				t.Fatalf("its clock shows %v", is)
+		if listed++; listed%5 == 0 {
+			offset := steps[listed/5%len(steps)]
+			b.stepPostgres(offset)
+			if got := column[time.Time](b, "SELECT now()")[0]; got.Sub(time.Now().Add(offset)).Abs() > 10*time.Second {
+				t.Fatalf("the clock of Postgres is at %v, want an offset of %v", got, offset)
 			}
 			_, err := admin.CreateApplication(t.Context(), zone.ID, client.NewApplication{Name: "New", RegistrationMethod: "managed"})
 			if err == nil {
-				more++
+				created++
 			} else if _, isResponse := errors.AsType[*client.Error](err); !isResponse {
 				t.Fatal(err)
 			}
-			l.lasts(100 * time.Millisecond)
+			l.runFor(100 * time.Millisecond)
 		}
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("the walk met %d of the %d that were there before: %v", len(got), len(want), got)
+		t.Errorf("the list has %d of the applications that existed before, want %d in order: got %v, want %v", len(got), len(want), got, want)
 	}
-	if more == 0 {
-		t.Error("nothing was added meanwhile")
+	if created == 0 {
+		t.Error("no application was created while the list was read")
 	}
-	for _, off := range steps {
-		w.stepPostgres(off)
-		t.Logf("%v off: %v", off, l.lasts(300*time.Millisecond))
+	for _, offset := range steps {
+		b.stepPostgres(offset)
+		t.Logf("offset %v: %v", offset, l.runFor(300*time.Millisecond))
 	}
-	l.recovers(2 * time.Second)
-	l.lasts(300 * time.Millisecond)
+	l.waitRecovered(2 * time.Second)
+	l.runFor(300 * time.Millisecond)
 	l.stop()
-	w.settles(s)
-	w.keeps(l)
+	b.waitIdle(s)
+	b.checkInvariants(l)
 	s.terminate()
-	t.Logf("it refused: %v", s.why)
+	t.Logf("causes of status 503: %v", s.unavailableCauses)
 }
 
-// stepPostgres steps the clock of every process that Postgres has, so that those
-// which it forks later have it too.
-func (w *world) stepPostgres(off time.Duration) {
-	w.t.Helper()
-	file, err := os.ReadFile(w.servers.Dir() + "/postgres/postmaster.pid")
+// stepPostgres steps the clock of every process of Postgres. Processes that it
+// forks later inherit the clock.
+func (b *backends) stepPostgres(offset time.Duration) {
+	b.t.Helper()
+	file, err := os.ReadFile(b.servers.Dir() + "/postgres/postmaster.pid")
 	if err != nil {
-		w.t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	first, _, _ := strings.Cut(string(file), "\n")
-	step := func(text string) {
-		pid, err := strconv.Atoi(text)
+	postmaster, _, _ := strings.Cut(string(file), "\n")
+	step := func(process string) {
+		pid, err := strconv.Atoi(process)
 		if err != nil {
-			w.t.Fatal(err)
+			b.t.Fatal(err)
 		}
-		if c, err := clockOf(pid); err == nil { // it may just have ended
-			w.t.Cleanup(c.close)
-			c.step(off)
+		if c, err := openClock(pid); err == nil { // the process may have exited
+			b.t.Cleanup(c.close)
+			c.step(offset)
 		}
 	}
-	step(first)
-	children, err := os.ReadFile("/proc/" + first + "/task/" + first + "/children")
+	step(postmaster)
+	children, err := os.ReadFile("/proc/" + postmaster + "/task/" + postmaster + "/children")
 	if err != nil {
-		w.t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	for _, child := range strings.Fields(string(children)) {
 		step(child)

@@ -1,13 +1,14 @@
 //go:build faults
 
-// Package faults_test breaks what the service stands on, and holds it to its
-// promises: whatever it accepted is there, once, with its record; what others
-// must hear is heard at least once and in order; who is refused is told so soon
-// and properly; and everything works again by itself, with nothing left over.
+// Package faults_test injects faults into Postgres, Redis, the network, the
+// clock, the process and its clients, and checks the guarantees of the service:
+// acknowledged changes are durable, applied once and audited; events are
+// published at least once and in order; requests that fail do so quickly and
+// with a proper error; the service recovers by itself and leaks nothing.
 //
-// Each test has a Postgres and a Redis of its own to hurt. The service is a
-// process of its own: the test binary, started again as caracald. So it can be
-// killed, and what it holds can be counted, whatever else runs here.
+// Each test has its own Postgres and Redis. The service is a separate process:
+// the test binary, started as caracald. So a test can kill it, and count its
+// goroutines and connections.
 package faults_test
 
 import (
@@ -46,78 +47,80 @@ const (
 	poolMax   = 8
 )
 
-// What the service is told of time, so that a test need not wait long.
+// Timeouts of the service: short, so that the tests are fast.
 const (
 	connectTimeout   = time.Second
 	statementTimeout = 2 * time.Second
 	idleInTxTimeout  = 2 * time.Second
-	// bound is how long any request may take, whatever is broken: as long as a
-	// connection and a statement, on a machine that has other things to do.
-	bound = connectTimeout + statementTimeout + 3*time.Second/2
+	// maxRequestTime is the maximum duration of any request, whatever fails: the
+	// time to connect and to run a statement, plus a margin for a busy machine.
+	maxRequestTime = connectTimeout + statementTimeout + 3*time.Second/2
 )
 
 func TestMain(m *testing.M) {
 	if os.Getenv("FAULTS_TEST_IS_CARACALD") != "" {
 		os.Exit(caracald())
 	}
-	// Many callers at once, each on a connection that it keeps.
+	// Many concurrent callers, each with a keep-alive connection.
 	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 64
-	// The tests wait more than they work, whatever the machine has.
+	// The tests mostly wait, so more of them than there are CPUs run in parallel.
 	flag.Parse()
-	chosen := false
-	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
-	if !chosen {
+	isSet := false
+	flag.Visit(func(f *flag.Flag) { isSet = isSet || f.Name == "test.parallel" })
+	if !isSet {
 		_ = flag.Set("test.parallel", "3")
 	}
 	os.Exit(m.Run())
 }
 
-// caracald is `caracald serve` with a window: on an address of its own it says
-// which goroutines there are.
+// caracald is `caracald serve` with a debug server, which returns the goroutine
+// profile. It logs its URL as "debug server".
 func caracald() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
-	window, err := net.Listen("tcp", "127.0.0.1:0")
+	debug, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		log.Error("no window", "error", err)
+		log.Error("no debug server", "error", err)
 		return 1
 	}
 	go func() {
-		_ = http.Serve(window, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.Serve(debug, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_ = pprof.Lookup("goroutine").WriteTo(w, 1)
 		}))
 	}()
-	log.Info("window", "url", "http://"+window.Addr().String())
+	log.Info("debug server", "url", "http://"+debug.Addr().String())
 	config, err := server.LoadConfig(os.Environ())
 	if err == nil {
 		err = server.Run(ctx, config, log)
 	}
 	if err != nil {
-		log.Error("ended", "error", err)
+		log.Error("exiting", "error", err)
 		return 1
 	}
 	return 0
 }
 
-// A world is a Postgres, a Redis, and the owner's eyes.
-type world struct {
+// Backends are a private Postgres and Redis, and connections of the owner role,
+// which sees all zones.
+type backends struct {
 	t       *testing.T
 	servers *private.Servers
 	owner   *pgxpool.Pool
 }
 
-// newWorld is a world in RAM. What Postgres commits there survives its death,
-// though not that of the machine; what Redis holds dies with it.
-func newWorld(t *testing.T) *world { return worldIn(t, private.Options{}) }
+// newBackends starts ephemeral backends, in RAM. What Postgres has committed
+// survives the end of its process. The data of Redis does not.
+func newBackends(t *testing.T) *backends { return newBackendsIn(t, private.Options{}) }
 
-func worldIn(t *testing.T, o private.Options) *world {
+// newBackendsIn starts backends with options, and migrates the database.
+func newBackendsIn(t *testing.T, o private.Options) *backends {
 	t.Helper()
 	servers, err := private.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, servers: servers}
+	b := &backends{t: t, servers: servers}
 	t.Cleanup(func() {
 		if err := servers.Stop(); err != nil {
 			t.Errorf("stopping the servers: %v", err)
@@ -126,8 +129,8 @@ func worldIn(t *testing.T, o private.Options) *world {
 	if err := store.Migrate(t.Context(), servers.PostgresURL(private.Owner, "caracal"), func(string) {}); err != nil {
 		t.Fatal(err)
 	}
-	// A throw-away Postgres does not wait for its log. Here a commit is a promise.
-	w.superuser("ALTER DATABASE caracal SET synchronous_commit = on")
+	// An ephemeral Postgres does not wait for its log. Here a commit must be durable.
+	b.superuser("ALTER DATABASE caracal SET synchronous_commit = on")
 	config, err := pgxpool.ParseConfig(servers.PostgresURL(private.Owner, "caracal"))
 	if err != nil {
 		t.Fatal(err)
@@ -135,42 +138,43 @@ func worldIn(t *testing.T, o private.Options) *world {
 	config.ConnConfig.RuntimeParams["caracal.zone_id"] = store.AllZones
 	config.ConnConfig.ConnectTimeout = connectTimeout
 	config.MaxConns = 8
-	if w.owner, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
+	if b.owner, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.owner.Close)
-	return w
+	t.Cleanup(b.owner.Close)
+	return b
 }
 
-// superuser runs statements one by one, outside any transaction.
-func (w *world) superuser(statements ...string) {
-	w.t.Helper()
-	conn, err := pgx.Connect(context.Background(), w.servers.PostgresURL("postgres", "caracal"))
+// superuser runs statements one by one, outside of a transaction.
+func (b *backends) superuser(statements ...string) {
+	b.t.Helper()
+	conn, err := pgx.Connect(context.Background(), b.servers.PostgresURL("postgres", "caracal"))
 	if err != nil {
-		w.t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
 	for _, sql := range statements {
 		if _, err := conn.Exec(context.Background(), sql); err != nil {
-			w.t.Fatalf("%s: %v", sql, err)
+			b.t.Fatalf("%s: %v", sql, err)
 		}
 	}
 }
 
-// column is the values of a query, as the superuser sees it, in all zones.
-func column[T any](w *world, sql string, args ...any) []T {
-	w.t.Helper()
-	all, err := tryColumn[T](w, sql, args...)
+// column returns the values of a query with one column, run as superuser.
+func column[T any](b *backends, sql string, args ...any) []T {
+	b.t.Helper()
+	all, err := tryColumn[T](b, sql, args...)
 	if err != nil {
-		w.t.Fatalf("%s: %v", sql, err)
+		b.t.Fatalf("%s: %v", sql, err)
 	}
 	return all
 }
 
-func tryColumn[T any](w *world, sql string, args ...any) ([]T, error) {
+// tryColumn is column for a database that may be unavailable.
+func tryColumn[T any](b *backends, sql string, args ...any) ([]T, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, w.servers.PostgresURL("postgres", "caracal"))
+	conn, err := pgx.Connect(ctx, b.servers.PostgresURL("postgres", "caracal"))
 	if err != nil {
 		return nil, err
 	}
@@ -182,39 +186,39 @@ func tryColumn[T any](w *world, sql string, args ...any) ([]T, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[T])
 }
 
-// A service is a caracald in a process of its own.
+// A service is a caracald process.
 type service struct {
-	t      *testing.T
-	name   string
-	cmd    *exec.Cmd
-	url    string // empty if it ended before it served
-	window string
-	base   int // goroutines when it was idle and new
-	stderr servertest.Log
-	read   chan struct{} // closed when all it said was read
+	t              *testing.T
+	name           string
+	cmd            *exec.Cmd
+	url            string // empty if it exited before it served
+	debugURL       string
+	idleGoroutines int // after the start
+	stderr         servertest.Log
+	logDone        chan struct{} // closed when all of its output was read
 
-	mu     sync.Mutex
-	logged map[string]int // request id -> status that was answered
-	faults []string       // lines of its log that nobody may see
-	latest []string       // of what else it said
-	why    map[string]int // why it refused, and how often
+	mu                sync.Mutex
+	statuses          map[string]int // by request id
+	serverErrors      []string       // log lines of requests with status 500 and above, except 503
+	recentLog         []string       // other lines
+	unavailableCauses map[string]int // causes of status 503, with their number
 }
 
-// A line is what matters of one line of the log.
+// A line has the attributes of a log line that the tests use.
 type line struct {
 	Msg, URL, Level, Error, Cause string
 	RequestID                     string `json:"request_id"`
 	Status                        int
 }
 
-// spawn starts a service and does not wait until it serves.
-func (w *world) spawn(name string, settings ...string) (s *service, serving <-chan struct{}) {
-	w.t.Helper()
-	s = &service{t: w.t, name: name, read: make(chan struct{}), logged: map[string]int{}, why: map[string]int{}}
+// spawn starts a service. It does not wait until it serves.
+func (b *backends) spawn(name string, settings ...string) (s *service, serving <-chan struct{}) {
+	b.t.Helper()
+	s = &service{t: b.t, name: name, logDone: make(chan struct{}), statuses: map[string]int{}, unavailableCauses: map[string]int{}}
 	s.cmd = exec.Command(os.Args[0])
 	s.cmd.Env = append([]string{
 		"FAULTS_TEST_IS_CARACALD=1", "GORACE=atexit_sleep_ms=0", "CARACAL_MODE=dev", "PORT=0", "WORKER_ID=" + name,
-		"DATABASE_URL=" + w.servers.PostgresURL(private.Service, "caracal"), "REDIS_URL=" + w.servers.RedisURL(),
+		"DATABASE_URL=" + b.servers.PostgresURL(private.Service, "caracal"), "REDIS_URL=" + b.servers.RedisURL(),
 		"CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + streamKey, "ZONE_KEK=" + streamKey,
 		"API_V1_RATE_LIMIT_PER_MIN=0", "READY_RATE_LIMIT_PER_MIN=0", "OUTBOX_BATCH_SIZE=50",
 		fmt.Sprintf("DB_POOL_MAX=%d", poolMax),
@@ -226,29 +230,29 @@ func (w *world) spawn(name string, settings ...string) (s *service, serving <-ch
 	s.cmd.Stderr = &s.stderr
 	out, in, err := os.Pipe()
 	if err != nil {
-		w.t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	s.cmd.Stdout = in
 	ready := make(chan struct{})
-	if err := start(s.cmd); err != nil {
-		w.t.Fatal(err)
+	if err := startProcess(s.cmd); err != nil {
+		b.t.Fatal(err)
 	}
 	_ = in.Close()
-	go s.listen(out, ready)
-	w.t.Cleanup(func() {
+	go s.readLog(out, ready)
+	b.t.Cleanup(func() {
 		_ = s.cmd.Process.Kill()
 		_ = s.cmd.Wait()
-		<-s.read
-		if w.t.Failed() {
-			w.t.Logf("the last of %s:\n%s\n%s\nwhy it refused: %v", s.name, strings.Join(s.latest, "\n"), &s.stderr, s.why)
+		<-s.logDone
+		if b.t.Failed() {
+			b.t.Logf("log of %s:\n%s\n%s\ncauses of status 503: %v", s.name, strings.Join(s.recentLog, "\n"), &s.stderr, s.unavailableCauses)
 		}
 	})
 	return s, ready
 }
 
-// start starts a process from a thread that lasts: the kernel takes the end of
-// the thread for the death of the parent.
-func start(cmd *exec.Cmd) error {
+// startProcess starts a process from a thread that does not end: the kernel treats the
+// end of the thread as the end of the parent.
+func startProcess(cmd *exec.Cmd) error {
 	done := make(chan error)
 	spawner <- func() { done <- cmd.Start() }
 	return <-done
@@ -265,64 +269,64 @@ var spawner = func() chan<- func() {
 	return work
 }()
 
-// listen reads what the service says until it is gone.
-func (s *service) listen(out io.ReadCloser, serving chan<- struct{}) {
+// readLog reads the output of the service until it exits.
+func (s *service) readLog(out io.ReadCloser, serving chan<- struct{}) {
 	const latest = 20
-	defer close(s.read)
+	defer close(s.logDone)
 	defer out.Close()
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		var l line
 		if json.Unmarshal(lines.Bytes(), &l) != nil {
-			continue // the last line of one that was killed
+			continue // the last line of a killed process may be incomplete
 		}
 		s.mu.Lock()
 		switch {
 		case l.Msg == "serving":
 			s.url = l.URL
 			close(serving)
-		case l.Msg == "window":
-			s.window = l.URL
+		case l.Msg == "debug server":
+			s.debugURL = l.URL
 		case l.Msg == "request":
-			s.logged[l.RequestID] = l.Status
+			s.statuses[l.RequestID] = l.Status
 			if l.Status == http.StatusServiceUnavailable {
-				s.why[fmt.Sprintf("%.200s", l.Cause)]++
+				s.unavailableCauses[fmt.Sprintf("%.200s", l.Cause)]++
 			} else if l.Status >= 500 {
-				s.faults = append(s.faults, lines.Text())
+				s.serverErrors = append(s.serverErrors, lines.Text())
 			}
 		}
 		if l.Msg != "request" {
-			s.latest = append(s.latest, fmt.Sprintf("%.400s", lines.Text()))
-			s.latest = s.latest[max(0, len(s.latest)-latest):]
+			s.recentLog = append(s.recentLog, fmt.Sprintf("%.400s", lines.Text()))
+			s.recentLog = s.recentLog[max(0, len(s.recentLog)-latest):]
 		}
 		s.mu.Unlock()
 	}
 }
 
-// start starts a service, waits until it serves, and counts what an idle one
-// holds.
-func (w *world) start(name string, settings ...string) *service {
-	w.t.Helper()
-	s, serving := w.spawn(name, settings...)
+// start starts a service, waits until it serves, and counts its goroutines.
+func (b *backends) start(name string, settings ...string) *service {
+	b.t.Helper()
+	s, serving := b.spawn(name, settings...)
 	select {
 	case <-serving:
-	case <-s.read:
-		w.t.Fatalf("%s ended: %s %s", name, strings.Join(s.latest, "\n"), &s.stderr)
+	case <-s.logDone:
+		b.t.Fatalf("%s exited: %s %s", name, strings.Join(s.recentLog, "\n"), &s.stderr)
 	case <-time.After(30 * time.Second):
-		w.t.Fatalf("%s does not serve", name)
+		b.t.Fatalf("%s does not serve after 30 s", name)
 	}
 	if status, _ := s.get("/v1/zones"); status != http.StatusOK {
-		w.t.Fatalf("%s answers %d", name, status)
+		b.t.Fatalf("%s returns %d", name, status)
 	}
-	s.base, _ = s.goroutines()
+	s.idleGoroutines, _ = s.goroutines()
 	return s
 }
 
-// get asks with a connection of its own.
+// get sends a GET request on a new connection. It returns status 0 and the error
+// if there is no response.
 func (s *service) get(path string) (status int, body string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	ctx, cancel := context.WithTimeout(context.Background(), maxRequestTime)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+path, nil)
 	if err != nil {
@@ -342,10 +346,10 @@ func (s *service) get(path string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-// goroutines is how many the service has, and which.
-func (s *service) goroutines() (count int, all string) {
+// goroutines returns the number of goroutines of the service, and its profile.
+func (s *service) goroutines() (count int, profile string) {
 	s.t.Helper()
-	r, err := http.NewRequest(http.MethodGet, s.window, nil)
+	r, err := http.NewRequest(http.MethodGet, s.debugURL, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -363,7 +367,7 @@ func (s *service) goroutines() (count int, all string) {
 	return count, string(text)
 }
 
-// metric is the value of a metric without labels; -1 if it is not there.
+// metric returns the value of a metric without labels, -1 if it is missing.
 func (s *service) metric(name string) (value float64) {
 	s.t.Helper()
 	_, text := s.get("/metrics")
@@ -377,57 +381,60 @@ func (s *service) metric(name string) (value float64) {
 	return -1
 }
 
-// terminate asks it to end, and wants it to end well.
+// terminate sends SIGTERM and checks that the service exits without an error.
 func (s *service) terminate() {
 	s.t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		s.t.Error(err)
 		return
 	}
-	s.ended()
+	s.waitForExit()
 }
 
-// ended waits until it has ended well.
-func (s *service) ended() {
+// waitForExit waits until the service exits, and checks that it does without an
+// error.
+func (s *service) waitForExit() {
 	s.t.Helper()
 	if err := s.cmd.Wait(); err != nil {
-		s.t.Errorf("%s ended with %v\n%s", s.name, err, &s.stderr)
+		s.t.Errorf("%s exited with %v\n%s", s.name, err, &s.stderr)
 	}
-	<-s.read
-	s.blameless()
+	<-s.logDone
+	s.checkNoErrors()
 }
 
-// blameless fails if it answered with a fault of its own, raced or panicked.
-func (s *service) blameless() {
+// checkNoErrors checks that the service returned no server errors except 503,
+// and had no data race and no panic.
+func (s *service) checkNoErrors() {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.faults) > 0 {
-		s.t.Errorf("%s answered %d times with a fault of its own, first: %s", s.name, len(s.faults), s.faults[0])
+	if len(s.serverErrors) > 0 {
+		s.t.Errorf("%s returned %d server errors, first: %s", s.name, len(s.serverErrors), s.serverErrors[0])
 	}
 	if text := s.stderr.String(); strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic:") {
-		s.t.Errorf("%s says: %s", s.name, text)
+		s.t.Errorf("%s wrote to stderr: %s", s.name, text)
 	}
 }
 
-// kill ends it with no chance to say goodbye.
+// kill ends the process without a graceful shutdown.
 func (s *service) kill() {
 	s.t.Helper()
 	if err := s.cmd.Process.Kill(); err != nil {
 		s.t.Error(err)
 	}
 	_ = s.cmd.Wait()
-	<-s.read
-	s.blameless()
+	<-s.logDone
+	s.checkNoErrors()
 }
 
-// eventually waits for something to be so, and says how long that took.
-func eventually(t *testing.T, waitUntil time.Duration, what string, so func() bool) time.Duration {
+// eventually waits until a condition is true, and returns how long that took. The
+// test fails if it takes longer than the timeout.
+func eventually(t *testing.T, timeout time.Duration, condition string, isTrue func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()
-	for !so() {
-		if time.Since(began) > waitUntil {
-			t.Errorf("not within %v: %s", waitUntil, what)
+	for !isTrue() {
+		if time.Since(began) > timeout {
+			t.Errorf("not true within %v: %s", timeout, condition)
 			break
 		}
 		time.Sleep(30 * time.Millisecond)

@@ -24,100 +24,101 @@ import (
 	"caracal.run/management/server/servertest"
 )
 
-// A load is callers who change and read all kinds of things, and remember what
-// they were told. It goes on until it is stopped.
+// A load is a number of callers that change and read entities until it is
+// stopped. It records every response, to compare it with the database later.
 type load struct {
-	t      *testing.T
-	w      *world
-	http   *http.Client // holds every answer against the spec
-	where  func() string
-	client *rawclient.ClientWithResponses
+	t       *testing.T
+	b       *backends
+	http    *http.Client  // validates every response against the spec
+	baseURL func() string // of the service to call, or "" to wait
+	client  *rawclient.ClientWithResponses
 
 	stopping chan struct{}
 	callers  sync.WaitGroup
 	seed     uint64
 
-	mu       sync.Mutex
-	breaks   bool // connections may break: the process is being killed
-	faulty   bool // something is broken: a refusal is no surprise
-	calm     time.Time
-	answered map[string]int    // request id -> status
-	promised []spec            // changes that were acknowledged
-	things   map[string]*thing // as last acknowledged; those in doubt are not there
-	wrong    []string
-	counts   counts
+	mu               sync.Mutex
+	allowDisconnects bool // set while processes are killed: a request may fail without a response
+	allowUnavailable bool // set during a fault: status 503 is no violation
+	recoveredAt      time.Time
+	statuses         map[string]int // by request id
+	acknowledged     []change
+	entities         map[string]*entity // as last acknowledged, by id; without those whose last change has an unknown outcome
+	violations       []string
+	counts           counts
 }
 
-// counts are of one part of a load.
+// counts are the numbers of requests of a part of a load, by outcome.
 type counts struct {
-	ok, read, refused, broken int
-	slowest                   time.Duration
-	last                      time.Time // of the latest refusal or break
+	succeeded, reads, unavailable, disconnected int
+	slowest                                     time.Duration
+	lastFailure                                 time.Time
 }
 
 func (c counts) String() string {
-	return fmt.Sprintf("%d done, %d of them reads, %d refused, %d broken off, slowest %v", c.ok, c.read, c.refused, c.broken, c.slowest.Round(time.Millisecond))
+	return fmt.Sprintf("%d succeeded, %d of them reads, %d got status 503, %d got no response, slowest %v",
+		c.succeeded, c.reads, c.unavailable, c.disconnected, c.slowest.Round(time.Millisecond))
 }
 
-// A spec is a change that was acknowledged.
-type spec struct{ request, kind, id string }
+// A change is a successful request to create, update or archive an entity.
+type change struct{ request, kind, id string }
 
-// A thing is a zone or an application as it must be.
-type thing struct {
+// An entity is a zone, application, provider or resource, as it should be stored.
+type entity struct {
 	kind, zone, id, name string
-	gone                 bool
+	archived             bool
 }
 
 var serial atomic.Int64
 
 const (
-	callers = 4
-	steady  = 25 * time.Millisecond // how often each of them calls
-	enough  = 30                    // changes, for a load
-	dense   = 10 * time.Millisecond // so that there are always some underway
+	callers        = 4
+	steadyInterval = 25 * time.Millisecond // between the requests of a caller
+	denseInterval  = 10 * time.Millisecond // so short that at any time some requests are in progress
+	minChanges     = 30                    // acknowledged before a test injects a fault
 )
 
-// load begins a load on whatever serves at the address that where tells; while
-// that is nobody, "", the callers wait.
-func (w *world) load(pace time.Duration, where func() string) *load {
-	w.t.Helper()
+// startLoad starts a load. Each caller sends a request per interval, to the URL
+// that baseURL returns; while it returns "", the callers wait.
+func (b *backends) startLoad(interval time.Duration, baseURL func() string) *load {
+	b.t.Helper()
 	l := &load{
-		t: w.t, w: w, where: where, stopping: make(chan struct{}), seed: rand.Uint64(), calm: time.Now(),
-		http:     &http.Client{Transport: (&servertest.API{TB: w.t}).Transport()},
-		answered: map[string]int{}, things: map[string]*thing{},
+		t: b.t, b: b, baseURL: baseURL, stopping: make(chan struct{}), seed: rand.Uint64(), recoveredAt: time.Now(),
+		http:     &http.Client{Transport: (&servertest.API{TB: b.t}).Transport()},
+		statuses: map[string]int{}, entities: map[string]*entity{},
 	}
 	var err error
 	l.client, err = rawclient.NewClientWithResponses("http://service", rawclient.WithHTTPClient(l))
 	if err != nil {
-		w.t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	shared := make([]string, 3)
 	for i := range shared {
 		zone, ok := l.createZone(true)
 		if !ok {
-			w.t.Fatalf("no zone could be made: %v", l.wrong)
+			b.t.Fatalf("creating a zone failed: %v", l.violations)
 		}
 		shared[i] = zone.id
 	}
 	for n := range callers {
-		l.callers.Go(func() { l.call(rand.New(rand.NewPCG(l.seed, uint64(n))), pace, shared) })
+		l.callers.Go(func() { l.runCaller(rand.New(rand.NewPCG(l.seed, uint64(n))), interval, shared) })
 	}
-	w.t.Cleanup(l.stop)
-	eventually(w.t, 30*time.Second, "there is something to lose", func() bool {
+	b.t.Cleanup(l.stop)
+	eventually(b.t, 30*time.Second, fmt.Sprintf("more than %d changes are acknowledged", minChanges), func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return len(l.promised) > enough
+		return len(l.acknowledged) > minChanges
 	})
 	return l
 }
 
-// on is a load on one service.
-func (w *world) on(s *service) *load {
-	w.t.Helper()
-	return w.load(steady, func() string { return s.url })
+// startLoadOn starts a load on one service, with the steady interval.
+func (b *backends) startLoadOn(s *service) *load {
+	b.t.Helper()
+	return b.startLoad(steadyInterval, func() string { return s.url })
 }
 
-// stop ends the load when every caller has heard the answer to the last
+// stop stops the load. It returns when every caller has the response to its last
 // request.
 func (l *load) stop() {
 	l.mu.Lock()
@@ -130,15 +131,15 @@ func (l *load) stop() {
 	l.callers.Wait()
 }
 
-// lasts lets the load go on for a while and says what it met.
-func (l *load) lasts(d time.Duration) counts {
-	l.take()
+// runFor waits while the load runs, and returns the counts of that time.
+func (l *load) runFor(d time.Duration) counts {
+	l.takeCounts()
 	time.Sleep(d)
-	return l.take()
+	return l.takeCounts()
 }
 
-// take is the counts since they were last taken.
-func (l *load) take() counts {
+// takeCounts returns the counts since they were last taken, and resets them.
+func (l *load) takeCounts() counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	taken := l.counts
@@ -146,46 +147,56 @@ func (l *load) take() counts {
 	return taken
 }
 
-// breaking says that from now on something is broken.
-func (l *load) breaking() {
+// allowFailures resets the counts. Until waitRecovered returns, status 503 is no
+// violation.
+func (l *load) allowFailures() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.faulty = true
+	l.allowUnavailable = true
 	l.counts = counts{}
 }
 
-// recovers waits until nobody has been refused for a while, and says how long
-// it took. From then on a refusal is wrong.
-func (l *load) recovers(waitUntil time.Duration) time.Duration {
+// allowKills makes requests without a response no violation for the rest of the
+// load. Until waitRecovered returns, status 503 is no violation either.
+func (l *load) allowKills() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.allowDisconnects, l.allowUnavailable = true, true
+}
+
+// waitRecovered waits until no request has failed for a while, and returns how
+// long the recovery took. From then on, status 503 is a violation.
+func (l *load) waitRecovered(timeout time.Duration) time.Duration {
 	l.t.Helper()
-	const discardLogger = 500 * time.Millisecond
+	const quietPeriod = 500 * time.Millisecond
 	l.mu.Lock()
 	began := time.Now()
-	l.counts.last = began
-	done := l.counts.ok
+	l.counts.lastFailure = began
+	succeeded := l.counts.succeeded
 	l.mu.Unlock()
-	took := eventually(l.t, waitUntil+discardLogger, "everything works again", func() bool {
+	took := eventually(l.t, timeout+quietPeriod, "requests succeed and none fails", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return time.Since(l.counts.last) > discardLogger && l.counts.ok > done+callers
+		return time.Since(l.counts.lastFailure) > quietPeriod && l.counts.succeeded > succeeded+callers
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.faulty, l.calm = false, time.Now()
-	return max(0, took-discardLogger)
+	l.allowUnavailable, l.recoveredAt = false, time.Now()
+	return max(0, took-quietPeriod)
 }
 
-// requestKey is of the request's id, in a context.
-type requestKey struct{}
+// requestIDKey is the key of the request id in a context.
+type requestIDKey struct{}
 
-// Do sends a request of the load and judges the answer.
+// Do sends a request of a caller, counts its outcome, and records a violation if
+// the outcome is not allowed.
 func (l *load) Do(r *http.Request) (*http.Response, error) {
-	at, err := url.Parse(l.where())
+	base, err := url.Parse(l.baseURL())
 	if err != nil {
 		return nil, err
 	}
-	r.URL.Host, r.Host = at.Host, ""
-	id := r.Context().Value(requestKey{}).(string)
+	r.URL.Host, r.Host = base.Host, ""
+	id := r.Context().Value(requestIDKey{}).(string)
 	r.Header.Set("X-Request-Id", id)
 	r.Header.Set("Authorization", "Bearer "+token)
 	began := time.Now()
@@ -195,62 +206,62 @@ func (l *load) Do(r *http.Request) (*http.Response, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts.slowest = max(l.counts.slowest, took)
-	say := func(format string, args ...any) {
-		l.wrong = append(l.wrong, fmt.Sprintf("%s %s after %v: ", r.Method, r.URL.Path, took.Round(time.Millisecond))+fmt.Sprintf(format, args...))
+	addViolation := func(format string, args ...any) {
+		l.violations = append(l.violations, fmt.Sprintf("%s %s after %v: ", r.Method, r.URL.Path, took.Round(time.Millisecond))+fmt.Sprintf(format, args...))
 	}
 	if err != nil {
-		l.counts.broken++
-		l.counts.last = time.Now()
+		l.counts.disconnected++
+		l.counts.lastFailure = time.Now()
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
-			say("no answer")
-		case !l.breaks:
-			say("%v", err)
+			addViolation("no response")
+		case !l.allowDisconnects:
+			addViolation("%v", err)
 		}
 		return nil, err
 	}
-	l.answered[id] = resp.StatusCode
+	l.statuses[id] = resp.StatusCode
 	switch {
 	case resp.StatusCode < 300:
-		l.counts.ok++
+		l.counts.succeeded++
 		if r.Method == http.MethodGet {
-			l.counts.read++
+			l.counts.reads++
 		}
 	case resp.StatusCode == http.StatusServiceUnavailable:
-		l.counts.refused++
-		l.counts.last = time.Now()
+		l.counts.unavailable++
+		l.counts.lastFailure = time.Now()
 		if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err != nil || seconds < 1 {
-			say("refused, and not told when to try again: %q", resp.Header.Get("Retry-After"))
+			addViolation("got status 503 with Retry-After %q, want a number of seconds", resp.Header.Get("Retry-After"))
 		}
-		if !l.faulty && began.After(l.calm) {
-			say("refused, though nothing is broken")
+		if !l.allowUnavailable && began.After(l.recoveredAt) {
+			addViolation("got status 503 without a fault")
 		}
-	case resp.StatusCode == http.StatusTooManyRequests && strings.HasSuffix(r.URL.Path, "/dcr"): // has a limit of its own
+	case resp.StatusCode == http.StatusTooManyRequests && strings.HasSuffix(r.URL.Path, "/dcr"): // always has a rate limit
 	default:
-		say("answered %d", resp.StatusCode)
+		addViolation("got status %d", resp.StatusCode)
 	}
 	return resp, nil
 }
 
-// call is one caller. Nobody else changes what it made.
-func (l *load) call(r *rand.Rand, every time.Duration, shared []string) {
-	var zones, applications, providers []*thing
-	pace := time.NewTicker(every)
-	defer pace.Stop()
+// runCaller is one caller. Only it changes the entities that it creates.
+func (l *load) runCaller(r *rand.Rand, interval time.Duration, shared []string) {
+	var zones, applications, providers []*entity
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-l.stopping:
 			return
-		case <-pace.C:
+		case <-ticker.C:
 		}
-		if l.where() == "" {
+		if l.baseURL() == "" {
 			continue
 		}
 		zone := shared[r.IntN(len(shared))]
 		switch n := r.IntN(100); {
 		case n < 3:
-			if made, ok := l.createZone(false); ok {
-				zones = append(zones, made)
+			if created, ok := l.createZone(false); ok {
+				zones = append(zones, created)
 			}
 		case n < 6 && len(zones) > 0:
 			if !l.updateZone(zones[0]) {
@@ -260,19 +271,19 @@ func (l *load) call(r *rand.Rand, every time.Duration, shared []string) {
 			l.deleteZone(zones[0])
 			zones = zones[1:]
 		case n < 30 || n < 60 && len(applications) == 0:
-			if made, ok := l.createApplication(zone); ok {
-				applications = append(applications, made)
+			if created, ok := l.createApplication(zone); ok {
+				applications = append(applications, created)
 			}
 		case len(applications) == 0:
-			l.list(zone)
+			l.listApplications(zone)
 		case n < 32:
-			if made, ok := l.createProvider(applications[0].zone); ok {
-				providers = append(providers, made)
+			if created, ok := l.createProvider(applications[0].zone); ok {
+				providers = append(providers, created)
 			}
 		case n < 34 && len(providers) > 0:
 			l.createResource(providers[r.IntN(len(providers))], applications)
 		case n < 35:
-			l.register(zone)
+			l.registerApplication(zone)
 		case n < 50:
 			if i := r.IntN(len(applications)); !l.updateApplication(applications[i]) {
 				applications = slices.Delete(applications, i, i+1)
@@ -282,152 +293,156 @@ func (l *load) call(r *rand.Rand, every time.Duration, shared []string) {
 			l.deleteApplication(applications[i])
 			applications = slices.Delete(applications, i, i+1)
 		case n < 90:
-			l.read(applications[r.IntN(len(applications))])
+			l.getApplication(applications[r.IntN(len(applications))])
 		default:
-			l.list(zone)
+			l.listApplications(zone)
 		}
 	}
 }
 
-func (l *load) request() (ctx context.Context, id string, cancel context.CancelFunc) {
+// newRequest returns the context of a new request, with its id and a timeout.
+func (l *load) newRequest() (ctx context.Context, id string, cancel context.CancelFunc) {
 	id = fmt.Sprintf("load-%d", serial.Add(1))
-	ctx, cancel = context.WithTimeout(context.WithValue(context.Background(), requestKey{}, id), bound)
+	ctx, cancel = context.WithTimeout(context.WithValue(context.Background(), requestIDKey{}, id), maxRequestTime)
 	return ctx, id, cancel
 }
 
-// noted keeps what was acknowledged. A change of whose outcome the caller heard
-// nothing leaves the thing in doubt.
-func (l *load) noted(request string, answer servertest.Response, err error, status int, now thing) (*thing, bool) {
+// record records the result of a change: e, if the response has the status. It
+// forgets the entity otherwise, because then the outcome is unknown.
+func (l *load) record(request string, resp servertest.Response, err error, status int, e entity) (*entity, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err != nil || answer.StatusCode() != status {
-		delete(l.things, now.id)
+	if err != nil || resp.StatusCode() != status {
+		delete(l.entities, e.id)
 		return nil, false
 	}
-	l.promised = append(l.promised, spec{request, now.kind, now.id})
-	l.things[now.id] = &now
-	return &now, true
+	l.acknowledged = append(l.acknowledged, change{request, e.kind, e.id})
+	l.entities[e.id] = &e
+	return &e, true
 }
 
-func (l *load) createZone(dcr bool) (*thing, bool) {
-	ctx, id, cancel := l.request()
+func (l *load) createZone(dcr bool) (*entity, bool) {
+	ctx, id, cancel := l.newRequest()
 	defer cancel()
-	made, err := l.client.CreateZoneWithResponse(ctx, client.NewZone{Name: id, DCREnabled: &dcr})
-	now := thing{kind: "zones", name: id}
-	if err == nil && made.JSON201 != nil {
-		now.id = made.JSON201.ID
+	resp, err := l.client.CreateZoneWithResponse(ctx, client.NewZone{Name: id, DCREnabled: &dcr})
+	e := entity{kind: "zones", name: id}
+	if err == nil && resp.JSON201 != nil {
+		e.id = resp.JSON201.ID
 	}
-	return l.noted(id, made, err, http.StatusCreated, now)
+	return l.record(id, resp, err, http.StatusCreated, e)
 }
 
-func (l *load) updateZone(z *thing) bool {
-	ctx, id, cancel := l.request()
+func (l *load) updateZone(z *entity) bool {
+	ctx, id, cancel := l.newRequest()
 	defer cancel()
-	changed, err := l.client.UpdateZoneWithResponse(ctx, z.id, nil, client.ZonePatch{Name: &id})
-	_, ok := l.noted(id, changed, err, http.StatusOK, thing{kind: z.kind, id: z.id, name: id})
+	resp, err := l.client.UpdateZoneWithResponse(ctx, z.id, nil, client.ZonePatch{Name: &id})
+	_, ok := l.record(id, resp, err, http.StatusOK, entity{kind: z.kind, id: z.id, name: id})
 	return ok
 }
 
-func (l *load) deleteZone(z *thing) {
-	ctx, id, cancel := l.request()
+func (l *load) deleteZone(z *entity) {
+	ctx, id, cancel := l.newRequest()
 	defer cancel()
-	gone, err := l.client.DeleteZoneWithResponse(ctx, z.id, nil)
+	resp, err := l.client.DeleteZoneWithResponse(ctx, z.id, nil)
 	l.mu.Lock()
-	name := l.things[z.id].name
+	name := l.entities[z.id].name
 	l.mu.Unlock()
-	l.noted(id, gone, err, http.StatusNoContent, thing{kind: z.kind, id: z.id, name: name, gone: true})
+	l.record(id, resp, err, http.StatusNoContent, entity{kind: z.kind, id: z.id, name: name, archived: true})
 }
 
-func (l *load) createApplication(zone string) (*thing, bool) {
-	ctx, id, cancel := l.request()
+func (l *load) createApplication(zone string) (*entity, bool) {
+	ctx, id, cancel := l.newRequest()
 	defer cancel()
-	made, err := l.client.CreateApplicationWithResponse(ctx, zone, client.NewApplication{Name: id, RegistrationMethod: "managed"})
-	now := thing{kind: "applications", zone: zone, name: id}
-	if err == nil && made.JSON201 != nil {
-		now.id = made.JSON201.ID
+	resp, err := l.client.CreateApplicationWithResponse(ctx, zone, client.NewApplication{Name: id, RegistrationMethod: "managed"})
+	e := entity{kind: "applications", zone: zone, name: id}
+	if err == nil && resp.JSON201 != nil {
+		e.id = resp.JSON201.ID
 	}
-	return l.noted(id, made, err, http.StatusCreated, now)
+	return l.record(id, resp, err, http.StatusCreated, e)
 }
 
-// createProvider makes one with a secret.
-func (l *load) createProvider(zone string) (*thing, bool) {
-	ctx, id, cancel := l.request()
+// createProvider creates a provider with a secret.
+func (l *load) createProvider(zone string) (*entity, bool) {
+	ctx, id, cancel := l.newRequest()
 	defer cancel()
 	config := client.APIKeyProviderConfig{HeaderName: new("X-Api-Key"), APIKey: new("secret of " + id)}
-	made, err := l.client.CreateProviderWithResponse(ctx, zone, client.NewProvider{Name: &id, Kind: client.ProviderKindAPIKey, ConfigJSON: config})
-	now := thing{kind: "providers", zone: zone, name: id}
-	if err == nil && made.JSON201 != nil {
-		now.id = made.JSON201.ID
+	resp, err := l.client.CreateProviderWithResponse(ctx, zone, client.NewProvider{Name: &id, Kind: client.ProviderKindAPIKey, ConfigJSON: config})
+	e := entity{kind: "providers", zone: zone, name: id}
+	if err == nil && resp.JSON201 != nil {
+		e.id = resp.JSON201.ID
 	}
-	return l.noted(id, made, err, http.StatusCreated, now)
+	return l.record(id, resp, err, http.StatusCreated, e)
 }
 
-// createResource makes one that names a provider and an application of its zone.
-func (l *load) createResource(provider *thing, applications []*thing) {
-	i := slices.IndexFunc(applications, func(a *thing) bool { return a.zone == provider.zone })
+// createResource creates a resource that references a provider and an
+// application of its zone. It does nothing if no application is in the zone.
+func (l *load) createResource(provider *entity, applications []*entity) {
+	i := slices.IndexFunc(applications, func(a *entity) bool { return a.zone == provider.zone })
 	if i < 0 {
 		return
 	}
-	ctx, id, cancel := l.request()
+	ctx, id, cancel := l.newRequest()
 	defer cancel()
-	made, err := l.client.CreateResourceWithResponse(ctx, provider.zone, client.NewResource{
+	resp, err := l.client.CreateResourceWithResponse(ctx, provider.zone, client.NewResource{
 		Name: &id, UpstreamURL: new("https://upstream.example.com"), Scopes: []string{"read"},
 		CredentialProviderID: &provider.id, GatewayApplicationID: &applications[i].id,
 	})
-	now := thing{kind: "resources", zone: provider.zone, name: id}
-	if err == nil && made.JSON201 != nil {
-		now.id = made.JSON201.ID
+	e := entity{kind: "resources", zone: provider.zone, name: id}
+	if err == nil && resp.JSON201 != nil {
+		e.id = resp.JSON201.ID
 	}
-	l.noted(id, made, err, http.StatusCreated, now)
+	l.record(id, resp, err, http.StatusCreated, e)
 }
 
-func (l *load) register(zone string) {
-	ctx, id, cancel := l.request()
+func (l *load) registerApplication(zone string) {
+	ctx, id, cancel := l.newRequest()
 	defer cancel()
-	made, err := l.client.RegisterApplicationWithResponse(ctx, zone, client.ApplicationRegistration{Name: id})
-	now := thing{kind: "applications", zone: zone, name: id}
-	if err == nil && made.JSON201 != nil {
-		now.id = made.JSON201.ID
+	resp, err := l.client.RegisterApplicationWithResponse(ctx, zone, client.ApplicationRegistration{Name: id})
+	e := entity{kind: "applications", zone: zone, name: id}
+	if err == nil && resp.JSON201 != nil {
+		e.id = resp.JSON201.ID
 	}
-	l.noted(id, made, err, http.StatusCreated, now)
+	l.record(id, resp, err, http.StatusCreated, e)
 }
 
-func (l *load) updateApplication(a *thing) bool {
-	ctx, id, cancel := l.request()
+func (l *load) updateApplication(a *entity) bool {
+	ctx, id, cancel := l.newRequest()
 	defer cancel()
-	changed, err := l.client.UpdateApplicationWithResponse(ctx, a.zone, a.id, nil, client.ApplicationPatch{Name: &id})
-	_, ok := l.noted(id, changed, err, http.StatusOK, thing{kind: a.kind, zone: a.zone, id: a.id, name: id})
+	resp, err := l.client.UpdateApplicationWithResponse(ctx, a.zone, a.id, nil, client.ApplicationPatch{Name: &id})
+	_, ok := l.record(id, resp, err, http.StatusOK, entity{kind: a.kind, zone: a.zone, id: a.id, name: id})
 	return ok
 }
 
-// deleteApplication gives it two sessions first, so that others must hear.
-func (l *load) deleteApplication(a *thing) {
-	if !l.sessions(a) {
-		return // they may come after all, and then too late for what ends them
+// deleteApplication archives an application with two sessions, so that the
+// service revokes them and publishes events.
+func (l *load) deleteApplication(a *entity) {
+	if !l.createSessions(a) {
+		return // the sessions may still be committed, perhaps after the application is archived
 	}
-	ctx, id, cancel := l.request()
+	ctx, id, cancel := l.newRequest()
 	defer cancel()
-	gone, err := l.client.DeleteApplicationWithResponse(ctx, a.zone, a.id, nil)
+	resp, err := l.client.DeleteApplicationWithResponse(ctx, a.zone, a.id, nil)
 	l.mu.Lock()
-	name := l.things[a.id].name
+	name := l.entities[a.id].name
 	l.mu.Unlock()
-	l.noted(id, gone, err, http.StatusNoContent, thing{kind: a.kind, zone: a.zone, id: a.id, name: name, gone: true})
+	l.record(id, resp, err, http.StatusNoContent, entity{kind: a.kind, zone: a.zone, id: a.id, name: name, archived: true})
 }
 
-// sessions adds what no operation writes: a session of an application and one
-// that descends from it. While the database is away, there are none.
-func (l *load) sessions(a *thing) bool {
+// createSessions inserts a session of an application and a child of it. No
+// operation creates sessions. It returns false if that fails, as it does while
+// Postgres is unavailable.
+func (l *load) createSessions(a *entity) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	parent := fmt.Sprintf("session-%d", serial.Add(2))
-	_, err := l.w.owner.Exec(ctx, `INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, expires_at)
+	_, err := l.b.owner.Exec(ctx, `INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, expires_at)
 		VALUES ($1, $2, 'application', $3, NULL, now() + interval '1 hour'), ($1, $2 || '-child', 'user', 'somebody', $2, now() + interval '1 hour')`,
 		a.zone, parent, a.id)
 	return err == nil
 }
 
-func (l *load) read(a *thing) {
-	ctx, _, cancel := l.request()
+func (l *load) getApplication(a *entity) {
+	ctx, _, cancel := l.newRequest()
 	defer cancel()
 	got, err := l.client.GetApplicationWithResponse(ctx, a.zone, a.id)
 	if err != nil || got.JSON200 == nil {
@@ -435,43 +450,44 @@ func (l *load) read(a *thing) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if want := l.things[a.id]; want != nil && got.JSON200.Name != want.name {
-		l.wrong = append(l.wrong, fmt.Sprintf("application %s is called %q, though %q was acknowledged", a.id, got.JSON200.Name, want.name))
+	if want := l.entities[a.id]; want != nil && got.JSON200.Name != want.name {
+		l.violations = append(l.violations, fmt.Sprintf("application %s: got name %q, want the acknowledged %q", a.id, got.JSON200.Name, want.name))
 	}
 }
 
-func (l *load) list(zone string) {
-	ctx, _, cancel := l.request()
+func (l *load) listApplications(zone string) {
+	ctx, _, cancel := l.newRequest()
 	defer cancel()
 	limit := 50
 	_, _ = l.client.ListApplicationsWithResponse(ctx, zone, &rawclient.ListApplicationsParams{Limit: &limit})
 }
 
-// blameless fails if a caller was treated badly.
-func (l *load) blameless() {
+// checkNoErrors checks that no request had an outcome that is not allowed.
+func (l *load) checkNoErrors() {
 	l.t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.wrong) > 0 {
-		l.t.Errorf("%d answers were wrong, first:\n%s", len(l.wrong), text(l.wrong[:min(len(l.wrong), 5)]))
+	if len(l.violations) > 0 {
+		l.t.Errorf("got %d violations, first:\n%s", len(l.violations), indent(l.violations[:min(len(l.violations), 5)]))
 	}
 }
 
-func text(lines []string) (all string) {
-	for _, one := range lines {
-		all += "\t" + one + "\n"
+// indent returns the lines, each with a tab before it.
+func indent(lines []string) (text string) {
+	for _, line := range lines {
+		text += "\t" + line + "\n"
 	}
-	return all
+	return text
 }
 
-// codeOf is the code in an answer's body.
+// codeOf returns the error code in a response body, "" if there is none.
 func codeOf(body string) code.Code {
 	var problem struct{ Error string }
 	_ = json.Unmarshal([]byte(body), &problem)
 	return code.Code(problem.Error)
 }
 
-// redisOf is what readiness says of Redis.
+// redisOf returns the state of Redis in a response body of /ready.
 func redisOf(body string) client.ReadinessRedis {
 	var ready client.Readiness
 	_ = json.Unmarshal([]byte(body), &ready)

@@ -15,69 +15,70 @@ import (
 	"caracal.run/management/store/private"
 )
 
-func TestNothingIsLostWhenPostgresIs(t *testing.T) {
+func TestPostgresFailureLosesNothing(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name  string
-		hurt  func(*testing.T, *world)
-		lasts time.Duration
-		mend  func(*testing.T, *world)
-		reads bool // go on
+		name     string
+		inject   func(*testing.T, *backends)
+		duration time.Duration
+		restore  func(*testing.T, *backends)
+		canRead  bool // reads succeed during the fault
 	}{
-		{"killed", func(t *testing.T, w *world) {
-			if err := w.servers.Postgres().Kill(); err != nil {
+		{"killed", func(t *testing.T, b *backends) {
+			if err := b.servers.Postgres().Kill(); err != nil {
 				t.Fatal(err)
 			}
 		}, time.Second, restartPostgres, false},
-		{"paused", func(t *testing.T, w *world) {
-			if err := w.servers.Postgres().Pause(); err != nil {
+		{"paused", func(t *testing.T, b *backends) {
+			if err := b.servers.Postgres().Pause(); err != nil {
 				t.Fatal(err)
 			}
-		}, bound + time.Second, func(_ *testing.T, w *world) { w.servers.Postgres().Resume() }, false},
-		{"restarted", restartPostgres, 0, func(*testing.T, *world) {}, false},
-		{"out of connections", outOfConnections, 2 * time.Second, func(_ *testing.T, w *world) {
-			w.superuser("ALTER ROLE "+private.Service+" CONNECTION LIMIT -1",
-				"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'greedy'")
+		}, maxRequestTime + time.Second, func(_ *testing.T, b *backends) { b.servers.Postgres().Resume() }, false},
+		{"restarted", restartPostgres, 0, func(*testing.T, *backends) {}, false},
+		{"out of connections", outOfConnections, 2 * time.Second, func(_ *testing.T, b *backends) {
+			b.superuser("ALTER ROLE "+private.Service+" CONNECTION LIMIT -1",
+				"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'other-client'")
 		}, false},
-		{"read-only", func(_ *testing.T, w *world) {
-			w.superuser("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
-		}, 2 * time.Second, func(_ *testing.T, w *world) {
-			w.superuser("SET default_transaction_read_only = off", "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
+		{"read-only", func(_ *testing.T, b *backends) {
+			b.superuser("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+		}, 2 * time.Second, func(_ *testing.T, b *backends) {
+			b.superuser("SET default_transaction_read_only = off", "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
 		}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			s := w.start("api")
-			l := w.on(s)
-			before := l.lasts(300 * time.Millisecond)
-			l.breaking()
-			tt.hurt(t, w)
-			time.Sleep(tt.lasts)
-			during := l.take()
-			if tt.lasts > 0 {
-				if during.refused == 0 {
-					t.Error("nobody noticed")
+			b := newBackends(t)
+			s := b.start("api")
+			l := b.startLoadOn(s)
+			before := l.runFor(300 * time.Millisecond)
+			l.allowFailures()
+			tt.inject(t, b)
+			time.Sleep(tt.duration)
+			during := l.takeCounts()
+			if tt.duration > 0 {
+				if during.unavailable == 0 {
+					t.Error("during the fault, no request got status 503")
 				}
 				if status, body := s.get("/health"); status != http.StatusOK {
-					t.Errorf("/health answers %d %s", status, body)
+					t.Errorf("during the fault, /health returned %d %s, want %d", status, body, http.StatusOK)
 				}
 			}
-			if tt.reads && during.read == 0 {
-				t.Error("nobody could read")
+			if tt.canRead && during.reads == 0 {
+				t.Error("during the fault, no read succeeded")
 			}
-			tt.mend(t, w)
-			took := l.recovers(5 * time.Second)
-			after := l.lasts(300 * time.Millisecond)
+			tt.restore(t, b)
+			took := l.waitRecovered(5 * time.Second)
+			after := l.runFor(300 * time.Millisecond)
 			l.stop()
 			if status, body := s.get("/ready"); status != http.StatusOK {
-				t.Errorf("/ready answers %d %s", status, body)
+				t.Errorf("after the fault, /ready returned %d %s, want %d", status, body, http.StatusOK)
 			}
-			w.settles(s)
-			// A stream has an end: what is sent again and again pushes out what
-			// nobody has read yet.
-			if most := w.keeps(l); most > 2 {
-				t.Errorf("an event was sent %d times, because it could not be marked", most)
+			b.waitIdle(s)
+			// The publisher must not publish the same event over and over while it
+			// cannot mark it as dispatched. Streams have a maximum length, so the
+			// duplicates would evict entries that consumers have not read.
+			if n := b.checkInvariants(l); n > 2 {
+				t.Errorf("an event was published %d times, want at most 2", n)
 			}
 			s.terminate()
 			t.Logf("before: %v\nduring: %v\nrecovered after %v\nafter: %v", before, during, took.Round(time.Millisecond), after)
@@ -85,50 +86,50 @@ func TestNothingIsLostWhenPostgresIs(t *testing.T) {
 	}
 }
 
-func restartPostgres(t *testing.T, w *world) {
-	if err := w.servers.Postgres().Restart(t.Context()); err != nil {
+func restartPostgres(t *testing.T, b *backends) {
+	if err := b.servers.Postgres().Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// outOfConnections has a neighbour take every connection that there is for the
-// service's role, those that the service has among them.
-func outOfConnections(t *testing.T, w *world) {
-	const most = 4
-	config, err := pgx.ParseConfig(w.servers.PostgresURL(private.Service, "caracal"))
+// outOfConnections limits the number of connections of the service role, opens
+// that many itself, and terminates those of the service.
+func outOfConnections(t *testing.T, b *backends) {
+	const limit = 4
+	config, err := pgx.ParseConfig(b.servers.PostgresURL(private.Service, "caracal"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.RuntimeParams["application_name"] = "greedy"
-	for range most {
+	config.RuntimeParams["application_name"] = "other-client"
+	for range limit {
 		conn, err := pgx.ConnectConfig(context.Background(), config)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	}
-	w.superuser(fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT %d", private.Service, most),
-		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+private.Service+"' AND application_name <> 'greedy'")
+	b.superuser(fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT %d", private.Service, limit),
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+private.Service+"' AND application_name <> 'other-client'")
 }
 
-func TestWhileAwayPostgresIsNamedAndRefusalsAreSoon(t *testing.T) {
+func TestRequestsFailFastWhilePostgresIsDown(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	s := w.start("api")
-	if err := w.servers.Postgres().Kill(); err != nil {
+	b := newBackends(t)
+	s := b.start("api")
+	if err := b.servers.Postgres().Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if status, body := s.get("/ready"); status != http.StatusServiceUnavailable || codeOf(body) != "postgres_unreachable" {
-		t.Errorf("/ready answers %d %s", status, body)
+		t.Errorf("/ready returned %d %s, want %d %q", status, body, http.StatusServiceUnavailable, "postgres_unreachable")
 	}
 	began := time.Now()
 	if status, body := s.get("/v1/zones"); status != http.StatusServiceUnavailable || codeOf(body) != code.ServiceUnavailable {
-		t.Errorf("a read is answered %d %s", status, body)
+		t.Errorf("a read returned %d %s, want %d %q", status, body, http.StatusServiceUnavailable, code.ServiceUnavailable)
 	}
 	if took := time.Since(began); took > connectTimeout+time.Second {
-		t.Errorf("a refusal took %v", took)
+		t.Errorf("the read returned after %v, want at most %v", took, connectTimeout+time.Second)
 	}
-	restartPostgres(t, w)
-	eventually(t, 5*time.Second, "it serves again", func() bool { status, _ := s.get("/v1/zones"); return status == http.StatusOK })
+	restartPostgres(t, b)
+	eventually(t, 5*time.Second, "the service serves again", func() bool { status, _ := s.get("/v1/zones"); return status == http.StatusOK })
 	s.terminate()
 }

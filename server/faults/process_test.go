@@ -13,132 +13,130 @@ import (
 	"time"
 )
 
-// A fleet is the replicas that are there just now.
-type fleet struct {
-	mu   sync.Mutex
-	next int
-	urls []string
+// A replicaSet has the URLs of the replicas that a load calls, as a load balancer
+// does.
+type replicaSet struct {
+	mu    sync.Mutex
+	calls int // of next
+	urls  []string
 }
 
-func (f *fleet) add(url string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.urls = append(f.urls, url)
+func (r *replicaSet) add(url string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.urls = append(r.urls, url)
 }
 
-func (f *fleet) remove(url string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.urls = slices.DeleteFunc(f.urls, func(one string) bool { return one == url })
+func (r *replicaSet) remove(url string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.urls = slices.DeleteFunc(r.urls, func(u string) bool { return u == url })
 }
 
-// any is each of them in turn, or "".
-func (f *fleet) any() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.urls) == 0 {
+// next returns the URLs one after the other (round robin), "" if there is none.
+func (r *replicaSet) next() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.urls) == 0 {
 		return ""
 	}
-	f.next++
-	return f.urls[f.next%len(f.urls)]
+	r.calls++
+	return r.urls[r.calls%len(r.urls)]
 }
 
-func TestNothingIsLostWhenTheProcessIsKilledAtAnyMoment(t *testing.T) {
+func TestKilledProcessesLoseNothing(t *testing.T) {
 	t.Parallel()
-	const kills, lanes = 50, 2
-	w := newWorld(t)
-	var replicas fleet
-	first := w.start("first")
+	const kills, workers = 50, 2
+	b := newBackends(t)
+	var replicas replicaSet
+	first := b.start("first")
 	replicas.add(first.url)
-	l := w.load(dense, replicas.any)
-	l.mu.Lock()
-	l.breaks, l.faulty = true, true
-	l.mu.Unlock()
+	l := b.startLoad(denseInterval, replicas.next)
+	l.allowKills()
 	began := time.Now()
 	first.kill()
 	replicas.remove(first.url)
 	var all sync.WaitGroup
-	unborn := make([]int, lanes) // killed before they served
-	for lane := range lanes {
-		r := rand.New(rand.NewPCG(l.seed, uint64(1000+lane)))
+	killedEarly := make([]int, workers) // number of processes killed before they served
+	for worker := range workers {
+		r := rand.New(rand.NewPCG(l.seed, uint64(1000+worker)))
 		all.Go(func() {
-			for n := range kills/lanes - (1 - lane) { // the first was one of them
-				s, serving := w.spawn("killed")
+			for n := range kills/workers - (1 - worker) { // worker 0 has one less: the kill above
+				s, serving := b.spawn("killed")
 				early := make(<-chan time.Time)
 				if n%5 == 0 {
 					early = time.After(time.Duration(r.IntN(500)) * time.Millisecond)
 				}
 				select {
 				case <-early:
-					unborn[lane]++
+					killedEarly[worker]++
 				case <-serving:
 					replicas.add(s.url)
 					time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
 				}
 				s.kill()
-				replicas.remove(s.url) // its callers meet the dead
+				replicas.remove(s.url) // after the kill, so that some requests go to a dead process
 			}
 		})
 	}
 	all.Wait()
 	took := time.Since(began)
-	met := l.take()
-	a := w.start("a")
-	replicas.add(a.url)
-	back := l.recovers(5 * time.Second)
-	l.lasts(300 * time.Millisecond)
+	during := l.takeCounts()
+	last := b.start("last")
+	replicas.add(last.url)
+	recovery := l.waitRecovered(5 * time.Second)
+	l.runFor(300 * time.Millisecond)
 	l.stop()
-	w.settles(a)
-	w.keeps(l)
-	a.terminate()
-	t.Logf("%d kills in %v, %v of them before it served: %v; recovered after %v", kills, took.Round(time.Millisecond), unborn, met, back.Round(time.Millisecond))
+	b.waitIdle(last)
+	b.checkInvariants(l)
+	last.terminate()
+	t.Logf("%d kills in %v, %v of them before the process served: %v; recovered after %v", kills, took.Round(time.Millisecond), killedEarly, during, recovery.Round(time.Millisecond))
 }
 
-// Accepted is what the service has begun to work on. Who calls at the very
-// moment may find the door shut, but then nothing has happened.
+// An accepted request is one that the service has begun to handle, and so logs. A
+// caller that connects while the service exits may get a connection error, but
+// then its request has changed nothing.
 func TestSIGTERMUnderLoadDropsNoAcceptedRequest(t *testing.T) {
 	t.Parallel()
-	const times = 3
-	w := newWorld(t)
-	var replicas fleet
-	s := w.start("api-0")
+	const restarts = 3
+	b := newBackends(t)
+	var replicas replicaSet
+	s := b.start("api-0")
 	replicas.add(s.url)
-	l := w.load(dense, replicas.any)
-	for n := range times {
-		l.lasts(300 * time.Millisecond)
-		l.mu.Lock()
-		l.breaks, l.faulty = true, true
-		l.mu.Unlock()
+	l := b.startLoad(denseInterval, replicas.next)
+	for n := range restarts {
+		l.runFor(300 * time.Millisecond)
+		l.allowKills()
 		began := time.Now()
 		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		s.ended()
+		s.waitForExit()
 		took := time.Since(began)
 		replicas.remove(s.url)
-		answered(t, l, s)
-		t.Logf("it ended %v after SIGTERM", took.Round(time.Millisecond))
-		s = w.start("api-" + string(rune('1'+n)))
+		checkDelivered(t, l, s)
+		t.Logf("the service exited %v after SIGTERM", took.Round(time.Millisecond))
+		s = b.start("api-" + string(rune('1'+n)))
 		replicas.add(s.url)
-		l.recovers(5 * time.Second)
+		l.waitRecovered(5 * time.Second)
 	}
 	l.stop()
-	w.settles(s)
-	w.keeps(l)
+	b.waitIdle(s)
+	b.checkInvariants(l)
 	s.terminate()
 }
 
-// answered fails if the service has worked on a request whose caller heard
-// nothing.
-func answered(t *testing.T, l *load, s *service) {
+// checkDelivered checks that the caller of each request that the service has
+// logged received a response with the logged status.
+func checkDelivered(t *testing.T, l *load, s *service) {
 	t.Helper()
-	eventually(t, bound, "every caller has heard how its request ended", func() bool {
+	eventually(t, maxRequestTime, "every caller has the response that the service logged", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		for id, status := range s.logged {
-			if strings.HasPrefix(id, "load-") && l.answered[id] != status {
+		for id, status := range s.statuses {
+			if strings.HasPrefix(id, "load-") && l.statuses[id] != status {
 				return false
 			}
 		}
@@ -148,36 +146,37 @@ func answered(t *testing.T, l *load, s *service) {
 	defer s.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id, status := range s.logged {
-		if strings.HasPrefix(id, "load-") && l.answered[id] != status {
-			t.Errorf("%s was worked on and answered %d, and its caller heard %d", id, status, l.answered[id])
+	for id, status := range s.statuses {
+		if strings.HasPrefix(id, "load-") && l.statuses[id] != status {
+			t.Errorf("request %s: the service logged status %d, the caller got %d", id, status, l.statuses[id])
 		}
 	}
 }
 
-// Callers who heed /ready notice nothing at all.
-func TestSIGTERMIsNotNoticedByWhoHeedsReadiness(t *testing.T) {
+// A load balancer that removes a replica once /ready fails sees no error, because
+// the service still accepts requests during the drain delay.
+func TestSIGTERMWithDrainDelayCausesNoErrors(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	var replicas fleet
-	leaves, stays := w.start("leaves", "DRAIN_DELAY_MS=1000"), w.start("stays")
-	replicas.add(leaves.url)
-	replicas.add(stays.url)
-	l := w.load(dense, replicas.any)
-	if err := leaves.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	b := newBackends(t)
+	var replicas replicaSet
+	draining, remaining := b.start("draining", "DRAIN_DELAY_MS=1000"), b.start("remaining")
+	replicas.add(draining.url)
+	replicas.add(remaining.url)
+	l := b.startLoad(denseInterval, replicas.next)
+	if err := draining.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	took := eventually(t, time.Second, "/ready says that it drains", func() bool {
-		status, body := leaves.get("/ready")
+	took := eventually(t, time.Second, "/ready returns that the service is draining", func() bool {
+		status, body := draining.get("/ready")
 		return status == http.StatusServiceUnavailable && strings.Contains(body, `"draining":true`)
 	})
-	replicas.remove(leaves.url)
-	leaves.ended()
-	answered(t, l, leaves)
-	after := l.lasts(300 * time.Millisecond)
+	replicas.remove(draining.url)
+	draining.waitForExit()
+	checkDelivered(t, l, draining)
+	after := l.runFor(300 * time.Millisecond)
 	l.stop()
-	w.settles(stays)
-	w.keeps(l)
-	stays.terminate()
-	t.Logf("/ready was red after %v; then: %v", took.Round(time.Millisecond), after)
+	b.waitIdle(remaining)
+	b.checkInvariants(l)
+	remaining.terminate()
+	t.Logf("/ready failed after %v; load after the exit: %v", took.Round(time.Millisecond), after)
 }

@@ -15,49 +15,48 @@ import (
 	"caracal.run/management/store/private"
 )
 
-// unhurried is how long a request may take that waits for nothing, on a machine
-// that has other things to do. It is less than any time-out of the client of
-// Redis.
-const unhurried = 2 * time.Second
+// maxLatency is the maximum duration of a request that waits for nothing, on a
+// busy machine. It is less than each timeout of the Redis client, so a request
+// that waits for Redis takes longer.
+const maxLatency = 2 * time.Second
 
-// longestPause is the longest that the publisher waits before it tries Redis
-// once more.
-const longestPause = 2 * time.Second
+// maxBackoff is the longest time that the publisher waits before it retries.
+const maxBackoff = 2 * time.Second
 
-func TestNobodyWaitsForRedisAndEveryEventArrivesWhenItIs(t *testing.T) {
+func TestRedisFailureDelaysOnlyEvents(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name  string
-		keeps bool // what it has taken, though it dies
-		hurt  func(*testing.T, *world, *redis.Client)
-		lasts time.Duration
-		mend  func(*testing.T, *world, *redis.Client)
-		ready client.ReadinessRedis
+		name     string
+		durable  bool // Redis keeps its data when it is killed
+		inject   func(*testing.T, *backends, *redis.Client)
+		duration time.Duration
+		restore  func(*testing.T, *backends, *redis.Client)
+		ready    client.ReadinessRedis // in the response of /ready during the fault
 	}{
 		{
-			"stopped for longer than the longest pause", true,
-			func(t *testing.T, w *world, _ *redis.Client) {
-				if err := w.servers.Redis().Kill(); err != nil {
+			"stopped for longer than the maximum backoff", true,
+			func(t *testing.T, b *backends, _ *redis.Client) {
+				if err := b.servers.Redis().Kill(); err != nil {
 					t.Fatal(err)
 				}
-			}, longestPause + time.Second, restartRedis, client.ReadinessRedisUnreachable,
+			}, maxBackoff + time.Second, restartRedis, client.ReadinessRedisUnreachable,
 		},
 		{
 			"paused", false,
-			func(t *testing.T, w *world, _ *redis.Client) {
-				if err := w.servers.Redis().Pause(); err != nil {
+			func(t *testing.T, b *backends, _ *redis.Client) {
+				if err := b.servers.Redis().Pause(); err != nil {
 					t.Fatal(err)
 				}
-			}, 5 * time.Second, func(_ *testing.T, w *world, _ *redis.Client) { w.servers.Redis().Resume() }, client.ReadinessRedisUnreachable,
+			}, 5 * time.Second, func(_ *testing.T, b *backends, _ *redis.Client) { b.servers.Redis().Resume() }, client.ReadinessRedisUnreachable,
 		},
 		{
 			"out of memory", false,
-			func(t *testing.T, _ *world, r *redis.Client) {
+			func(t *testing.T, _ *backends, r *redis.Client) {
 				if err := r.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 					t.Fatal(err)
 				}
 			}, 2 * time.Second,
-			func(t *testing.T, _ *world, r *redis.Client) {
+			func(t *testing.T, _ *backends, r *redis.Client) {
 				if err := r.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
 					t.Fatal(err)
 				}
@@ -65,7 +64,7 @@ func TestNobodyWaitsForRedisAndEveryEventArrivesWhenItIs(t *testing.T) {
 		},
 		{
 			"out of clients", false,
-			func(t *testing.T, _ *world, r *redis.Client) {
+			func(t *testing.T, _ *backends, r *redis.Client) {
 				if err := r.ConfigSet(t.Context(), "maxclients", "1").Err(); err != nil {
 					t.Fatal(err)
 				}
@@ -73,7 +72,7 @@ func TestNobodyWaitsForRedisAndEveryEventArrivesWhenItIs(t *testing.T) {
 					t.Fatal(err)
 				}
 			}, 2 * time.Second,
-			func(t *testing.T, _ *world, r *redis.Client) {
+			func(t *testing.T, _ *backends, r *redis.Client) {
 				if err := r.ConfigSet(t.Context(), "maxclients", "10000").Err(); err != nil {
 					t.Fatal(err)
 				}
@@ -82,100 +81,102 @@ func TestNobodyWaitsForRedisAndEveryEventArrivesWhenItIs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			if tt.keeps {
-				w = worldIn(t, private.Options{Dir: inRAM(t)})
+			b := newBackends(t)
+			if tt.durable {
+				b = newBackendsIn(t, private.Options{Dir: ramDir(t)})
 			}
-			r := w.redis()
-			if tt.keeps {
-				// A throw-away Redis keeps nothing. This one has written what it has taken.
+			r := b.redis()
+			if tt.durable {
+				// This Redis has a directory. It writes each entry to disk before it replies.
 				if err := r.ConfigSet(t.Context(), "appendfsync", "always").Err(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			s := w.start("api")
-			l := w.on(s)
-			before := l.lasts(300 * time.Millisecond)
-			tt.hurt(t, w, r)
-			during := l.lasts(tt.lasts)
+			s := b.start("api")
+			l := b.startLoadOn(s)
+			before := l.runFor(300 * time.Millisecond)
+			tt.inject(t, b, r)
+			during := l.runFor(tt.duration)
 			status, body := s.get("/ready")
-			tt.mend(t, w, r)
-			mended := time.Now()
-			after := l.lasts(300 * time.Millisecond)
+			tt.restore(t, b, r)
+			restored := time.Now()
+			after := l.runFor(300 * time.Millisecond)
 			l.stop()
-			w.settles()
-			settled := time.Since(mended)
-			w.settles(s)
-			w.keeps(l)
-			if during.slowest > unhurried {
-				t.Errorf("while it was away, a request took %v", during.slowest)
+			b.waitIdle()
+			dispatched := time.Since(restored)
+			b.waitIdle(s)
+			b.checkInvariants(l)
+			if during.slowest > maxLatency {
+				t.Errorf("during the fault, a request took %v, want at most %v", during.slowest, maxLatency)
 			}
 			if status != http.StatusOK || redisOf(body) != tt.ready {
-				t.Errorf("while it was away, /ready answered %d %s", status, body)
+				t.Errorf("during the fault, /ready returned %d %s, want %d with redis %q", status, body, http.StatusOK, tt.ready)
 			}
-			if away := s.metric("caracal_api_outbox_away_total"); away < 1 {
-				t.Errorf("it was away %v times, as the service saw it", away)
+			if failed := s.metric("caracal_api_outbox_away_total"); failed < 1 {
+				t.Errorf("the service counted %v failed attempts to publish, want at least 1", failed)
 			}
 			s.terminate()
-			t.Logf("before: %v\nduring: %v\nafter: %v\nall had left %v after its return", before, during, after, settled.Round(time.Millisecond))
+			t.Logf("before: %v\nduring: %v\nafter: %v\nall events were dispatched %v after Redis was restored", before, during, after, dispatched.Round(time.Millisecond))
 		})
 	}
 }
 
-// What Redis had taken is gone with it, and all else arrives.
-func TestRedisThatIsEmptyAfterARestartGetsAllThatItHadNotTaken(t *testing.T) {
+// The events that Redis received before it lost its data are lost. All others are
+// published once it is back.
+func TestRedisThatLostItsDataReceivesAllPendingEvents(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	s := w.start("api")
-	l := w.on(s)
-	eventually(t, 10*time.Second, "Redis takes something", func() bool { return s.metric("caracal_api_outbox_published_total") > 0 })
-	// Frozen, it takes nothing more. Once the service has noticed, all that it
-	// took is marked.
-	if err := w.servers.Redis().Pause(); err != nil {
+	b := newBackends(t)
+	s := b.start("api")
+	l := b.startLoadOn(s)
+	eventually(t, 10*time.Second, "an event is published", func() bool { return s.metric("caracal_api_outbox_published_total") > 0 })
+	// A paused Redis receives no more events. When an attempt to publish has failed,
+	// every event that Redis did receive is marked as dispatched.
+	if err := b.servers.Redis().Pause(); err != nil {
 		t.Fatal(err)
 	}
-	away := s.metric("caracal_api_outbox_away_total")
-	eventually(t, 10*time.Second, "the service notices", func() bool { return s.metric("caracal_api_outbox_away_total") > away })
-	lost := column[string](w, "SELECT id FROM outbox WHERE dispatched_at IS NOT NULL")
-	if err := w.servers.Redis().Kill(); err != nil {
+	failed := s.metric("caracal_api_outbox_away_total")
+	eventually(t, 10*time.Second, "an attempt to publish fails", func() bool { return s.metric("caracal_api_outbox_away_total") > failed })
+	lost := column[string](b, "SELECT id FROM outbox WHERE dispatched_at IS NOT NULL")
+	if err := b.servers.Redis().Kill(); err != nil {
 		t.Fatal(err)
 	}
-	restartRedis(t, w, nil)
-	during := l.lasts(time.Second)
+	restartRedis(t, b, nil)
+	after := l.runFor(time.Second)
 	l.stop()
-	w.settles(s)
-	w.keeps(l, lost...)
+	b.waitIdle(s)
+	b.checkInvariants(l, lost...)
 	if len(lost) == 0 {
-		t.Error("it had taken nothing")
+		t.Error("Redis had received no event before it was killed")
 	}
 	s.terminate()
-	t.Logf("after: %v", during)
+	t.Logf("after: %v", after)
 }
 
-func restartRedis(t *testing.T, w *world, _ *redis.Client) {
-	if err := w.servers.Redis().Restart(t.Context()); err != nil {
+func restartRedis(t *testing.T, b *backends, _ *redis.Client) {
+	if err := b.servers.Redis().Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// redis is a client that keeps one connection.
-func (w *world) redis() *redis.Client {
-	w.t.Helper()
-	options, err := redis.ParseURL(w.servers.RedisURL())
+// redis returns a client that keeps one connection, and never retries.
+func (b *backends) redis() *redis.Client {
+	b.t.Helper()
+	options, err := redis.ParseURL(b.servers.RedisURL())
 	if err != nil {
-		w.t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	options.PoolSize, options.MinIdleConns, options.MaxRetries = 1, 1, -1
 	r := redis.NewClient(options)
-	w.t.Cleanup(func() { _ = r.Close() })
+	b.t.Cleanup(func() { _ = r.Close() })
 	if err := r.Ping(context.Background()).Err(); err != nil {
-		w.t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	return r
 }
 
-// inRAM is a folder for a world that keeps what it is told.
-func inRAM(t *testing.T) string {
+// ramDir returns the path of a directory for durable backends, in RAM if the
+// machine has /dev/shm.
+func ramDir(t *testing.T) string {
 	t.Helper()
 	parent := "/dev/shm"
 	if _, err := os.Stat(parent); err != nil {
@@ -186,8 +187,8 @@ func inRAM(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil { // Postgres has an account of its own
+	if err := os.Chmod(dir, 0o711); err != nil { // Postgres may run as another user
 		t.Fatal(err)
 	}
-	return dir + "/world"
+	return dir + "/backends"
 }

@@ -5,6 +5,7 @@ package faults_test
 import (
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -14,61 +15,64 @@ import (
 	"caracal.run/management/store/private"
 )
 
-// A link is a way to a server that can be cut: what is underway is then held up,
-// in both directions, and nobody is told.
-type link struct {
+// A proxy forwards TCP connections to a server. While it is blocked it forwards
+// nothing, in both directions, and closes no connection, as in a network
+// partition.
+type proxy struct {
 	addr string
 
-	mu    sync.Mutex
-	moved *sync.Cond
-	cut   bool
-	done  bool
+	mu      sync.Mutex
+	changed *sync.Cond // on mu
+	blocked bool
+	stopped bool
 }
 
-// newLink is a way to a unix socket, by way of TCP.
-func newLink(t *testing.T, socket string) *link {
+// newProxy starts a proxy for the server at a Unix socket.
+func newProxy(t *testing.T, socket string) *proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &link{addr: listener.Addr().String()}
-	l.moved = sync.NewCond(&l.mu)
+	p := &proxy{addr: listener.Addr().String()}
+	p.changed = sync.NewCond(&p.mu)
 	t.Cleanup(func() {
 		_ = listener.Close()
-		l.set(func() { l.cut, l.done = false, true })
+		p.set(func() { p.blocked, p.stopped = false, true })
 	})
 	go func() {
 		for {
-			here, err := listener.Accept()
+			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
 			go func() {
-				defer here.Close()
-				l.passable()
-				there, err := net.Dial("unix", socket)
+				defer conn.Close()
+				p.waitUnblocked()
+				upstream, err := net.Dial("unix", socket)
 				if err != nil {
 					return
 				}
-				defer there.Close()
+				defer upstream.Close()
 				var both sync.WaitGroup
-				both.Go(func() { l.carry(there, here) })
-				both.Go(func() { l.carry(here, there) })
+				both.Go(func() { p.forward(upstream, conn) })
+				both.Go(func() { p.forward(conn, upstream) })
 				both.Wait()
 			}()
 		}
 	}()
-	return l
+	return p
 }
 
-func (l *link) carry(to, from net.Conn) {
-	b := make([]byte, 32<<10)
+// forward copies from one connection to the other until one of them is closed,
+// except while the proxy is blocked.
+func (p *proxy) forward(to, from net.Conn) {
+	buffer := make([]byte, 32<<10)
 	for {
-		n, err := from.Read(b)
-		l.passable()
+		n, err := from.Read(buffer)
+		p.waitUnblocked()
 		if n > 0 {
-			if _, err := to.Write(b[:n]); err != nil {
+			if _, err := to.Write(buffer[:n]); err != nil {
 				break
 			}
 		}
@@ -76,34 +80,38 @@ func (l *link) carry(to, from net.Conn) {
 			break
 		}
 	}
-	// An end is news too, for both sides.
+	// If one side closes its connection, close the other one too.
 	_ = to.Close()
 	_ = from.Close()
 	_, _ = io.Copy(io.Discard, from)
 }
 
-// passable waits until the link is not cut.
-func (l *link) passable() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for l.cut && !l.done {
-		l.moved.Wait()
+// waitUnblocked waits while the proxy is blocked.
+func (p *proxy) waitUnblocked() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.blocked && !p.stopped {
+		p.changed.Wait()
 	}
 }
 
-func (l *link) set(how func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	how()
-	l.moved.Broadcast()
+// set runs f, which changes the state of the proxy.
+func (p *proxy) set(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+	p.changed.Broadcast()
 }
 
-func TestOneOfTwoReplicasIsCutOff(t *testing.T) {
+// The leader is the replica that publishes events. If a network partition
+// separates it from Postgres or Redis, the other replica becomes the leader and
+// serves requests alone.
+func TestOtherReplicaTakesOverWhenLeaderIsPartitioned(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name    string
-		from    string
-		refuses bool // its callers notice
+		name         string
+		from         string
+		requestsFail bool // requests to the partitioned replica fail
 	}{
 		{"from Postgres", "Postgres", true},
 		{"from Redis", "Redis", false},
@@ -111,51 +119,51 @@ func TestOneOfTwoReplicasIsCutOff(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			const takeover = 15 * time.Second
-			w := newWorld(t)
-			at, err := url.Parse(w.servers.PostgresURL(private.Service, "caracal"))
+			b := newBackends(t)
+			databaseURL, err := url.Parse(b.servers.PostgresURL(private.Service, "caracal"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			sockets := at.Query().Get("host")
-			links := map[string]*link{"Postgres": newLink(t, sockets+"/.s.PGSQL.5432"), "Redis": newLink(t, strings.TrimPrefix(w.servers.RedisURL(), "unix://"))}
-			// The first leads.
-			far := w.start("far", "DATABASE_URL=postgres://"+private.Service+"@"+links["Postgres"].addr+"/caracal?sslmode=disable", "REDIS_URL=redis://"+links["Redis"].addr)
-			near := w.start("near")
-			var replicas fleet
-			replicas.add(far.url)
-			replicas.add(near.url)
-			l := w.load(steady, replicas.any)
-			before := l.lasts(300 * time.Millisecond)
-			if n := near.metric("caracal_api_outbox_published_total"); n != 0 {
-				t.Fatalf("the other leads: it has published %v", n)
+			sockets := databaseURL.Query().Get("host")
+			proxies := map[string]*proxy{"Postgres": newProxy(t, sockets+"/.s.PGSQL.5432"), "Redis": newProxy(t, strings.TrimPrefix(b.servers.RedisURL(), "unix://"))}
+			// The replica that starts first becomes the leader.
+			leader := b.start("leader", "DATABASE_URL=postgres://"+private.Service+"@"+proxies["Postgres"].addr+"/caracal?sslmode=disable", "REDIS_URL=redis://"+proxies["Redis"].addr)
+			other := b.start("other")
+			var replicas replicaSet
+			replicas.add(leader.url)
+			replicas.add(other.url)
+			l := b.startLoad(steadyInterval, replicas.next)
+			before := l.runFor(300 * time.Millisecond)
+			if n := other.metric("caracal_api_outbox_published_total"); n != 0 {
+				t.Fatalf("the other replica has published %v events before the partition, want 0", n)
 			}
-			if tt.refuses {
-				l.breaking()
+			if tt.requestsFail {
+				l.allowFailures()
 			}
-			links[tt.from].set(func() { links[tt.from].cut = true })
-			took := eventually(t, takeover, "the other publishes", func() bool { return near.metric("caracal_api_outbox_published_total") > 0 })
-			during := l.take()
-			if during.slowest > unhurried && !tt.refuses {
-				t.Errorf("while it was cut off, a request took %v", during.slowest)
+			proxies[tt.from].set(func() { proxies[tt.from].blocked = true })
+			took := eventually(t, takeover, "the other replica publishes", func() bool { return other.metric("caracal_api_outbox_published_total") > 0 })
+			during := l.takeCounts()
+			if during.slowest > maxLatency && !tt.requestsFail {
+				t.Errorf("during the partition, a request took %v, want at most %v", during.slowest, maxLatency)
 			}
-			// Where one is cut off, callers go to the other.
-			replicas.remove(far.url)
-			l.recovers(bound + statementTimeout + idleInTxTimeout)
-			alone := l.lasts(300 * time.Millisecond)
-			links[tt.from].set(func() { links[tt.from].cut = false })
-			healed := eventually(t, 10*time.Second, "it serves again", func() bool { status, _ := far.get("/v1/zones"); return status == 200 })
-			if tt.refuses {
-				l.breaking() // its pool may still hold a connection that has died
+			// As a load balancer would do, send requests to the other replica only.
+			replicas.remove(leader.url)
+			l.waitRecovered(maxRequestTime + statementTimeout + idleInTxTimeout)
+			alone := l.runFor(300 * time.Millisecond)
+			proxies[tt.from].set(func() { proxies[tt.from].blocked = false })
+			recovery := eventually(t, 10*time.Second, "the partitioned replica serves again", func() bool { status, _ := leader.get("/v1/zones"); return status == http.StatusOK })
+			if tt.requestsFail {
+				l.allowFailures() // the pool of the replica may still have broken connections
 			}
-			replicas.add(far.url)
-			l.recovers(5 * time.Second)
-			after := l.lasts(300 * time.Millisecond)
+			replicas.add(leader.url)
+			l.waitRecovered(5 * time.Second)
+			after := l.runFor(300 * time.Millisecond)
 			l.stop()
-			w.settles(far, near)
-			w.keeps(l)
-			far.terminate()
-			near.terminate()
-			t.Logf("before: %v\nduring: %v\nthe other took over after %v\nalone: %v\nhealed after %v\nafter: %v", before, during, took.Round(time.Millisecond), alone, healed.Round(time.Millisecond), after)
+			b.waitIdle(leader, other)
+			b.checkInvariants(l)
+			leader.terminate()
+			other.terminate()
+			t.Logf("before: %v\nduring: %v\nthe other replica took over after %v\nalone: %v\nthe partitioned replica recovered after %v\nafter: %v", before, during, took.Round(time.Millisecond), alone, recovery.Round(time.Millisecond), after)
 		})
 	}
 }
