@@ -22,14 +22,14 @@ func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenR
 	case req.Body.Scope == api.AdminTokenScopeGlobal && zone != nil:
 		return nil, code.ZoneIDNotAllowedForGlobal
 	}
-	fresh := store.NewAdminToken{
+	newToken := store.NewAdminToken{
 		Name: req.Body.Name, Zone: req.Body.ZoneID, ExpiresIn: req.Body.ExpiresIn,
 		Capability: string(valueOr(req.Body.Capability, api.AdminTokenCapabilityWrite)),
 	}
 	var token store.AdminToken
-	var text string
+	var secret string
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		token, text, err = tx.CreateAdminToken(ctx, fresh)
+		token, secret, err = tx.CreateAdminToken(ctx, newToken)
 		return err
 	})
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenR
 	return api.CreateAdminToken201JSONResponse{
 		ID: token.ID, Name: token.Name, Scope: req.Body.Scope, Capability: api.AdminTokenCapability(token.Capability),
 		ZoneID: token.OfZone, CreatedBy: token.CreatedBy,
-		CreatedAt: timestamp.Time(token.CreatedAt), ExpiresAt: timestamp.Optional(token.ExpiresAt), Token: text,
+		CreatedAt: timestamp.Time(token.CreatedAt), ExpiresAt: timestamp.Optional(token.ExpiresAt), Token: secret,
 	}, nil
 }
 
@@ -84,8 +84,9 @@ func toAdminToken(t db.AdminToken) api.AdminToken {
 	}
 }
 
-// authorizeTokenManagement rejects tokens that are derived from the bootstrap token:
-// the Console must not be able to create a token that outlives its own.
+// authorizeTokenManagement returns an error for tokens that are derived from the
+// bootstrap token: the Console must not be able to create a token that outlives its
+// own.
 func authorizeTokenManagement(ctx context.Context) error {
 	if middleware.RequestInfoFrom(ctx).Token.Derived() {
 		return code.AdminTokenManagementForbiddenForDerivedToken

@@ -12,13 +12,13 @@ import (
 
 const (
 	registrationsPerSecond     = 10   // per zone and token
-	defaultRegistrationSeconds = 3600 // lifetime of a registered application by default
+	defaultRegistrationSeconds = 3600 // default lifetime of a registered application
 )
 
 // ListApplications handles GET /v1/zones/{zoneId}/applications.
 func (s *Server) ListApplications(ctx context.Context, req api.ListApplicationsRequestObject) (api.ListApplicationsResponseObject, error) {
-	list := "applications of " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, list)
+	scope := "applications of " + req.ZoneID
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +26,7 @@ func (s *Server) ListApplications(ctx context.Context, req api.ListApplicationsR
 	if err != nil {
 		return nil, err
 	}
-	applications, link := paginate(ctx, applications, page, list, func(a db.ListApplicationsRow) store.Position { return store.Position{Time: a.CreatedAt, ID: a.ID} })
+	applications, link := paginate(ctx, applications, page, scope, func(a db.ListApplicationsRow) store.Position { return store.Position{Time: a.CreatedAt, ID: a.ID} })
 	body := make([]api.Application, len(applications))
 	global := cause(ctx).Actor.Global()
 	for i := range applications {
@@ -117,8 +117,7 @@ func (s *Server) DeleteApplication(ctx context.Context, req api.DeleteApplicatio
 	return api.DeleteApplication204Response{}, nil
 }
 
-// toApplication translates an application. Only a global caller may see its
-// traits.
+// toApplication converts an application. Only a global caller may see its traits.
 func toApplication(a db.Application, global bool) api.Application {
 	return toListedApplication(&db.ListApplicationsRow{
 		ZoneID: a.ZoneID, ID: a.ID, Name: a.Name, RegistrationMethod: a.RegistrationMethod, Traits: a.Traits,
@@ -126,7 +125,7 @@ func toApplication(a db.Application, global bool) api.Application {
 	}, global)
 }
 
-// toListedApplication translates a row of a list. The result points to the row's
+// toListedApplication converts a row of a list. The result points to the row's
 // traits.
 func toListedApplication(a *db.ListApplicationsRow, global bool) api.Application {
 	result := api.Application{

@@ -16,9 +16,9 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-// Config holds the settings. Each is an environment variable NAME; NAME_FILE
-// names a file that contains the value instead. The README's table is generated
-// from these tags.
+// Config holds the settings. The value of each is in an environment variable, or in
+// a file whose path is in the variable with the suffix _FILE. The README's table is
+// generated from these tags.
 type Config struct {
 	Mode           string `env:"CARACAL_MODE" default:"stable" help:"dev, rc or stable; rc and stable require signed events and close /docs and /metrics by default"`
 	Host           string `env:"HOST" help:"address to listen on; defaults to 127.0.0.1 in dev mode, otherwise to all addresses"`
@@ -65,8 +65,8 @@ type Config struct {
 	zoneKEKFile string // the file that ZONE_KEK was read from, if any
 }
 
-// Format prints the settings with their secrets as [set]. Secrets format
-// themselves, but fmt does not call them behind a pointer with %s.
+// Format prints the settings, with [set] instead of each secret. [Secret.Format] is
+// not enough: if a struct contains a *Config, fmt prints the secrets for %s.
 func (c Config) Format(f fmt.State, _ rune) {
 	type settings Config
 	_, _ = fmt.Fprintf(f, "%+v", settings(c))
@@ -93,7 +93,7 @@ func (s Secret) Format(f fmt.State, _ rune) {
 	}
 }
 
-// MarshalText does the same for JSON.
+// MarshalText returns what Format prints, for JSON and logs.
 func (s Secret) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", s), nil }
 
 // ErrConfig is wrapped by every error about invalid settings.
@@ -111,15 +111,15 @@ func LoadConfig(environ []string) (Config, error) {
 		FuncMap: map[reflect.Type]env.ParserFunc{reflect.TypeFor[bool](): parseBool},
 	})
 	if err != nil {
-		return c, fmt.Errorf("%w: %w", ErrConfig, byVariable(err))
+		return c, fmt.Errorf("%w: %w", ErrConfig, withVariableNames(err))
 	}
 	c.zoneKEKFile = values["ZONE_KEK_FILE"]
-	err = c.validate() // sets defaults too: c is read after it
+	err = c.validate() // not in the return statement, because it also sets defaults in c
 	return c, err
 }
 
-// Keys loads the key-encryption keys of ZONE_KEK. A file is read again by
-// [seal.Keys.Reload].
+// Keys loads the key-encryption keys of ZONE_KEK. If they are in a file,
+// [seal.Keys.Reload] reads it again.
 func (c *Config) Keys() (*seal.Keys, error) {
 	source := func() (string, error) { return string(c.ZoneKEK), nil }
 	if c.zoneKEKFile != "" {
@@ -135,8 +135,9 @@ func (c *Config) Keys() (*seal.Keys, error) {
 	return keys, nil
 }
 
-// withFiles returns the environment with each NAME_FILE read into NAME. An empty
-// variable counts as unset.
+// withFiles returns the environment as a map, in which each setting NAME has the
+// content of the file NAME_FILE if only the latter is set. An empty variable counts
+// as unset.
 func withFiles(environ []string) (map[string]string, error) {
 	values := map[string]string{}
 	for _, pair := range environ {
@@ -170,7 +171,7 @@ func withFiles(environ []string) (map[string]string, error) {
 	return values, nil
 }
 
-// settings yields the fields of Config.
+// settings returns an iterator over the fields of Config that are settings.
 func settings() func(yield func(reflect.StructField) bool) {
 	return func(yield func(reflect.StructField) bool) {
 		for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
@@ -205,30 +206,32 @@ func parseBool(text string) (any, error) {
 	return nil, errors.New("must be true or false")
 }
 
-// byVariable replaces the names of Config fields in errors by those of the
+// withVariableNames replaces the names of Config fields in errors by those of the
 // environment variables.
-func byVariable(err error) error {
+func withVariableNames(err error) error {
 	var all env.AggregateError
 	if !errors.As(err, &all) {
 		return err
 	}
 	var named []error
-	for _, one := range all.Errors {
-		var parse env.ParseError
-		if errors.As(one, &parse) {
-			if field, found := reflect.TypeFor[Config]().FieldByName(parse.Name); found {
-				one = fmt.Errorf("%s: %w", field.Tag.Get("env"), parse.Err)
+	for _, err := range all.Errors {
+		var parseErr env.ParseError
+		if errors.As(err, &parseErr) {
+			if field, found := reflect.TypeFor[Config]().FieldByName(parseErr.Name); found {
+				err = fmt.Errorf("%s: %w", field.Tag.Get("env"), parseErr.Err)
 			}
 		}
-		named = append(named, one)
+		named = append(named, err)
 	}
 	return errors.Join(named...)
 }
 
+// validate checks the settings, sets the defaults that depend on others, and returns
+// all errors.
 func (c *Config) validate() error {
-	var problems []error
+	var errs []error
 	add := func(variable, format string, args ...any) {
-		problems = append(problems, fmt.Errorf("%w: %s "+format, append([]any{ErrConfig, variable}, args...)...))
+		errs = append(errs, fmt.Errorf("%w: %s "+format, append([]any{ErrConfig, variable}, args...)...))
 	}
 	for field := range settings() {
 		minimum := field.Tag.Get("min")
@@ -259,7 +262,7 @@ func (c *Config) validate() error {
 	if _, err := c.Keys(); c.ZoneKEK == "" {
 		add("ZONE_KEK", "is required")
 	} else if err != nil {
-		problems = append(problems, err)
+		errs = append(errs, err)
 	}
 	if _, err := c.streamsKey(); err != nil {
 		add("STREAMS_HMAC_KEY", "%w", err)
@@ -277,10 +280,11 @@ func (c *Config) validate() error {
 		}
 		c.WorkerID = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
-	return errors.Join(problems...)
+	return errors.Join(errs...)
 }
 
-// streamsKey returns the key that signs events, or nil if events are not signed.
+// streamsKey returns the key that signs events, or nil if events are not signed. It
+// fails if STREAMS_HMAC_KEY is invalid.
 func (c *Config) streamsKey() ([]byte, error) {
 	const minimum = 32
 	if c.StreamsHMACKey == "" {

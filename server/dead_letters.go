@@ -44,7 +44,7 @@ func (s *Server) DiscardDeadLetter(ctx context.Context, req api.DiscardDeadLette
 
 func toDeadLetter(e db.Outbox) api.DeadLetter {
 	fields := map[string]string{}
-	_ = json.Unmarshal(e.Fields, &fields) // the store writes an object of strings
+	_ = json.Unmarshal(e.Fields, &fields) // cannot fail: the store writes an object of strings
 	return api.DeadLetter{
 		ID: e.ID, ZoneID: e.ZoneID, Stream: e.Stream, Fields: fields, RequestID: e.RequestID,
 		Attempts: e.Attempts, LastError: valueOr(e.LastError, ""),

@@ -10,8 +10,8 @@ import (
 	"caracal.run/management/store"
 )
 
-// deniedRequests writes denied requests to the audit log in the background. It is
-// best effort: a denied request changed nothing, so only its entry can be lost.
+// deniedRequests writes denied requests to the audit log in the background. This is
+// best effort: an entry can be lost, but a denied request has changed nothing.
 type deniedRequests struct {
 	store   *store.Store
 	log     *slog.Logger
@@ -33,7 +33,7 @@ func (d *deniedRequests) add(denied middleware.DeniedRequest) {
 	}
 }
 
-// run writes queued requests until ctx is done, and then those that are left.
+// run writes queued requests until ctx is done, and then the remaining ones.
 func (d *deniedRequests) run(ctx context.Context) {
 	for {
 		select {
@@ -63,15 +63,15 @@ func (d *deniedRequests) write(ctx context.Context, denied middleware.DeniedRequ
 	}
 }
 
-// auditZone returns the zone whose audit log a denied request belongs to: the one
-// in the path if the caller has access to it, otherwise the caller's own. A
-// caller cannot write to the audit log of another zone.
-func auditZone(actor store.Actor, inPath string) string {
+// auditZone returns the zone whose audit log records a denied request. For a zone
+// token it is always the token's zone, so that no caller can write to the audit log
+// of another zone. For a global token it is the zone in the path, if there is one.
+func auditZone(actor store.Actor, pathZone string) string {
 	switch {
 	case !actor.Global():
 		return actor.Zone
-	case middleware.IsID(inPath):
-		return inPath
+	case middleware.IsID(pathZone):
+		return pathZone
 	}
 	return store.NoZone
 }

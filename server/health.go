@@ -71,8 +71,9 @@ func (s *Server) GetMetrics(ctx context.Context, _ api.GetMetricsRequestObject) 
 	return metricsText(text.Bytes()), nil
 }
 
-// authorizeMetrics reports whether a request with a bearer token may read the
-// metrics. Without METRICS_BEARER, any request may in dev mode and none otherwise.
+// authorizeMetrics reports whether a request with the given bearer token may read
+// the metrics. If METRICS_BEARER is not set, every request may read them in dev
+// mode, and none may in other modes.
 func (s *Server) authorizeMetrics(bearer string) bool {
 	if s.config.MetricsBearer == "" {
 		return s.config.Mode == "dev"

@@ -12,10 +12,10 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// jsonErrorListener gives the errors that net/http writes itself the same JSON
-// body as all other errors: a malformed path, headers that are too large. They
-// never become a request that a handler could see, and net/http has no hook for
-// them, so their connections rewrite what it writes.
+// jsonErrorListener gives the error responses that net/http itself writes the same
+// JSON body as all others. Examples are the responses to a malformed path or to
+// headers that are too large. No handler sees such a request, and net/http has no
+// hook for the response, so the connection replaces it when net/http writes it.
 type jsonErrorListener struct{ net.Listener }
 
 // Accept waits for the next connection.
@@ -29,12 +29,13 @@ func (l jsonErrorListener) Accept() (net.Conn, error) {
 
 type jsonErrorConn struct{ net.Conn }
 
-// netHTTPError ends the header of an error that net/http writes itself, and of
-// no other response: none of ours is text/plain and closes the connection. It
-// writes header and body in one call.
+// netHTTPError is the end of the header of an error response that net/http itself
+// writes, in one call together with the status line and the body. No response of
+// this service has this header.
 var netHTTPError = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
 
-// Write writes b, or the JSON form of the error that b is.
+// Write writes b. If b is an error response of net/http, it writes a JSON error
+// response instead.
 func (c jsonErrorConn) Write(b []byte) (int, error) {
 	statusLine, _, found := bytes.Cut(b, netHTTPError)
 	if !found || !bytes.HasPrefix(statusLine, []byte("HTTP/1.1 ")) || bytes.Contains(statusLine, []byte("\r\n")) {
@@ -50,7 +51,7 @@ func (c jsonErrorConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// writeErrorResponse writes an error as a whole HTTP response.
+// writeErrorResponse writes a complete HTTP response with an error.
 func writeErrorResponse(w io.Writer, errCode code.Code) error {
 	entry, requestID := code.Table[errCode], uuid.NewString()
 	body, err := json.Marshal(map[string]string{"error": string(errCode), "error_description": entry.Sentence, "requestId": requestID})

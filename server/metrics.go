@@ -11,8 +11,8 @@ import (
 	"caracal.run/management/store"
 )
 
-// metrics holds the metrics of the process. Labels are operation ids and error codes
-// of the spec, so that their number is bounded.
+// metrics holds the metrics of the process. The values of labels are operation ids,
+// error codes and status classes, so that their number is bounded.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
@@ -81,7 +81,7 @@ func (m *metrics) register(s *Server) {
 	}
 }
 
-// observe counts one request. The operation of a request that matches none is "".
+// observe records one request. The operation is "" if the request matches none.
 func (m *metrics) observe(operation string, status int, errCode code.Code, duration time.Duration) {
 	m.requests.WithLabelValues(operation).Observe(duration.Seconds())
 	m.statuses.WithLabelValues(operation, statusClass(status)).Inc()
@@ -98,7 +98,8 @@ func statusClass(status int) string {
 // Postgres is unavailable, its metrics are absent and all others are present.
 type outboxDepth struct{ store *store.Store }
 
-// Two of these gauges end in _total: dashboards rely on the names.
+// Two of these gauges end in _total, which is the suffix of counters: existing
+// dashboards rely on the names.
 var (
 	outboxPending    = prometheus.NewDesc("caracal_api_outbox_pending_total", "Events that are not published yet.", nil, nil)
 	outboxDead       = prometheus.NewDesc("caracal_api_outbox_dead_total", "Dead letters: events that Redis rejected too often.", nil, nil)

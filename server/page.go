@@ -15,12 +15,12 @@ import (
 	"caracal.run/management/store"
 )
 
-// defaultPageSize is the number of rows of a page unless the request sets a limit.
+// defaultPageSize is the number of rows per page if the request sets no limit.
 const defaultPageSize = 200
 
-// parsePage parses the cursor and limit of a list request. A scope names the
-// list and whatever filters it: a cursor is valid only in the scope that it was
-// made in.
+// parsePage parses the cursor and limit of a list request. The scope identifies
+// the list and its filters: a cursor is valid only in the scope that it was
+// created for. Otherwise, parsePage returns invalid_cursor.
 func parsePage(cursor *string, limit *int, scope string) (store.Page, error) {
 	page := store.Page{After: store.FirstPosition, Limit: int32(valueOr(limit, defaultPageSize))}
 	if cursor == nil {
@@ -34,8 +34,8 @@ func parsePage(cursor *string, limit *int, scope string) (store.Page, error) {
 	return page, nil
 }
 
-// paginate trims the extra row that the store reads and, if there was one,
-// returns the Link header of the next page.
+// paginate removes the extra row that the store returns if there is a next page.
+// It then also returns the Link header of the next page; otherwise nil.
 func paginate[T any](ctx context.Context, rows []T, page store.Page, scope string, position func(T) store.Position) ([]T, *string) {
 	limit := int(page.Limit)
 	if len(rows) <= limit {
@@ -53,8 +53,8 @@ func paginate[T any](ctx context.Context, rows []T, page store.Page, scope strin
 	return rows, &link
 }
 
-// A cursor is, in base64url: a version, a hash of its scope, the last row's time
-// in microseconds, and that row's id.
+// A cursor is the base64url encoding of a version, a hash of its scope, the last
+// row's time in microseconds, and that row's id.
 const (
 	cursorVersion    = 1
 	cursorHeaderSize = 1 + 8 + 8
@@ -82,17 +82,17 @@ func decodeCursor(text, scope string) (store.Position, bool) {
 
 func scopeHash(scope string) uint64 {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(scope)) // a hash takes everything
+	_, _ = h.Write([]byte(scope)) // never fails (hash.Hash)
 	return h.Sum64()
 }
 
-// mapSlice translates rows.
-func mapSlice[Row, Item any](rows []Row, translate func(Row) Item) []Item {
-	items := make([]Item, len(rows))
-	for i, row := range rows {
-		items[i] = translate(row)
+// mapSlice returns the results of convert for each item.
+func mapSlice[From, To any](items []From, convert func(From) To) []To {
+	converted := make([]To, len(items))
+	for i, item := range items {
+		converted[i] = convert(item)
 	}
-	return items
+	return converted
 }
 
 // valueOr returns the value of p, or fallback if p is nil.

@@ -18,8 +18,8 @@ import (
 
 // ListProviders handles GET /v1/zones/{zoneId}/providers.
 func (s *Server) ListProviders(ctx context.Context, req api.ListProvidersRequestObject) (api.ListProvidersResponseObject, error) {
-	list := "providers of " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, list)
+	scope := "providers of " + req.ZoneID
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +27,7 @@ func (s *Server) ListProviders(ctx context.Context, req api.ListProvidersRequest
 	if err != nil {
 		return nil, err
 	}
-	providers, link := paginate(ctx, providers, page, list, func(p db.ListProvidersRow) store.Position { return store.Position{Time: p.CreatedAt, ID: p.ID} })
+	providers, link := paginate(ctx, providers, page, scope, func(p db.ListProvidersRow) store.Position { return store.Position{Time: p.CreatedAt, ID: p.ID} })
 	return api.ListProviders200JSONResponse{Body: mapSlice(providers, toListedProvider), Headers: api.ListProviders200ResponseHeaders{Link: link}}, nil
 }
 
@@ -37,7 +37,7 @@ func (s *Server) CreateProvider(ctx context.Context, req api.CreateProviderReque
 	if err := errors.Join(n.Check(), checkProviderIdentifier(n.Identifier)); err != nil {
 		return nil, err
 	}
-	config, err := provider.Check(provider.Kind(req.Body.Kind), rawConfig(ctx, "{}"))
+	config, err := provider.Check(provider.Kind(req.Body.Kind), rawConfig(ctx, json.RawMessage("{}")))
 	if err != nil {
 		return nil, configError(err)
 	}
@@ -74,21 +74,21 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 	if err := checkProviderIdentifier(patch.Identifier); err != nil {
 		return nil, err
 	}
-	config := rawConfig(ctx, "")
+	config := rawConfig(ctx, nil)
 	if req.Body.Kind != nil || config != nil {
 		patch.Configure = func(stored store.ProviderConfig) (store.ProviderConfig, error) {
-			was := provider.Stored{Kind: provider.Kind(stored.Kind), SecretKeys: stored.SecretKeys}
-			change, err := provider.Change(was, (*provider.Kind)(req.Body.Kind), config)
+			current := provider.Stored{Kind: provider.Kind(stored.Kind), SecretKeys: stored.SecretKeys}
+			changed, err := provider.Change(current, (*provider.Kind)(req.Body.Kind), config)
 			if err != nil {
 				return stored, configError(err)
 			}
-			if change.Public == nil { // no configuration, and the kind is the stored one
+			if changed.Public == nil { // config_json is absent, and the kind is the stored one
 				if patch.Name == nil && patch.Identifier == nil {
 					return stored, code.NoFields
 				}
 				return stored, nil
 			}
-			return toProviderConfig(change.Config, change.SecretKeys), nil
+			return toProviderConfig(changed.Config, changed.SecretKeys), nil
 		}
 	}
 	var key seal.DataKey
@@ -124,7 +124,7 @@ func (s *Server) DeleteProvider(ctx context.Context, req api.DeleteProviderReque
 // entry is committed before the request to the token endpoint is sent.
 func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestObject) (api.TestProviderResponseObject, error) {
 	var endpoint provider.Endpoint
-	var invalidConfig *provider.Error // the stored configuration predates a rule
+	var invalidConfig *provider.Error // set if the configuration violates a rule that is newer than it
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
 		invalidConfig = nil
 		p, err := tx.TestProvider(ctx, req.ZoneID, req.ID)
@@ -148,8 +148,8 @@ func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestOb
 	}
 	response, err := s.egress.Probe(ctx, endpoint.URL, endpoint.Hosts)
 	result := api.TestProvider200JSONResponse{DurationMs: response.Duration.Milliseconds()}
-	if failed := new(egress.Error); errors.As(err, &failed) {
-		result.Detail = failed.Detail()
+	if egressErr := new(egress.Error); errors.As(err, &egressErr) {
+		result.Detail = egressErr.Detail()
 		return result, nil
 	}
 	if err != nil {
@@ -159,29 +159,27 @@ func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestOb
 	return result, nil
 }
 
-// rawConfig returns config_json as it was sent: package provider validates it and
-// reports the first violation.
-func rawConfig(ctx context.Context, otherwise string) json.RawMessage {
+// rawConfig returns config_json as it was sent, or fallback if it is absent.
+// Package provider validates it and reports the first violation.
+func rawConfig(ctx context.Context, fallback json.RawMessage) json.RawMessage {
 	var body map[string]json.RawMessage // not a struct: field names of structs match case-insensitively
 	if err := json.Unmarshal(middleware.RequestInfoFrom(ctx).Body, &body); err != nil || body["config_json"] == nil {
-		if otherwise == "" {
-			return nil
-		}
-		return json.RawMessage(otherwise)
+		return fallback
 	}
 	return body["config_json"]
 }
 
-// hasSecretField reports whether a configuration has a field that is secret for any
-// kind: the kind of the provider is not known before its row is locked.
+// hasSecretField reports whether a configuration has a field that is secret for at
+// least one kind. It checks all kinds, because the kind of the provider is not
+// known before its row is locked.
 func hasSecretField(config json.RawMessage) bool {
 	var sent map[string]json.RawMessage
 	if err := json.Unmarshal(config, &sent); err != nil {
 		return false // not an object
 	}
 	for _, kind := range provider.Kinds() {
-		for _, m := range kind.Fields() {
-			if _, named := sent[m.Name]; named && m.Secret {
+		for _, field := range kind.Fields() {
+			if _, present := sent[field.Name]; present && field.Secret {
 				return true
 			}
 		}
@@ -199,16 +197,16 @@ func toProviderConfig(c provider.Config, secretKeys []string) store.ProviderConf
 
 // configError maps an error of package provider to its code.
 func configError(err error) error {
-	var deniedRequest *provider.Error
+	var violation *provider.Error
 	switch {
 	case errors.Is(err, provider.ErrConfigRequired):
 		return code.ProviderConfigRequired
-	case errors.As(err, &deniedRequest):
+	case errors.As(err, &violation):
 		path := []string{"config_json"}
-		if deniedRequest.Key != "" {
-			path = append(path, deniedRequest.Key)
+		if violation.Key != "" {
+			path = append(path, violation.Key)
 		}
-		return errorWithMessage(code.InvalidProviderConfig, deniedRequest.Message, path...)
+		return errorWithMessage(code.InvalidProviderConfig, violation.Message, path...)
 	}
 	return err
 }
@@ -221,17 +219,17 @@ func checkProviderIdentifier(identifier *string) error {
 		"provider identifier must start with provider:// and use lowercase letters, numbers, or hyphens", "identifier")
 }
 
-// errorWithMessage returns an error whose message is an issue and also the field
-// "message", which existing clients read.
-func errorWithMessage(deniedRequest code.Code, message string, path ...string) error {
-	full := deniedRequest.At(message, path...)
-	full.Fields = map[string]any{"message": message}
-	return full
+// errorWithMessage returns an error that has the message both as an issue and in
+// the field "message", which existing clients read.
+func errorWithMessage(errCode code.Code, message string, path ...string) error {
+	err := errCode.At(message, path...)
+	err.Fields = map[string]any{"message": message}
+	return err
 }
 
-// nilIfEmpty returns nil for an empty text: it counts as absent.
+// nilIfEmpty returns nil for an empty string, which counts as absent.
 func nilIfEmpty(text *string) *string {
-	if text == nil || *text == "" { // white space was trimmed by the validation
+	if text == nil || *text == "" { // validation has trimmed white space
 		return nil
 	}
 	return text

@@ -15,8 +15,8 @@ import (
 
 // ListResources handles GET /v1/zones/{zoneId}/resources.
 func (s *Server) ListResources(ctx context.Context, req api.ListResourcesRequestObject) (api.ListResourcesResponseObject, error) {
-	list := "resources of " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, list)
+	scope := "resources of " + req.ZoneID
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}
@@ -24,7 +24,7 @@ func (s *Server) ListResources(ctx context.Context, req api.ListResourcesRequest
 	if err != nil {
 		return nil, err
 	}
-	resources, link := paginate(ctx, resources, page, list, func(r db.Resource) store.Position { return store.Position{Time: r.CreatedAt, ID: r.ID} })
+	resources, link := paginate(ctx, resources, page, scope, func(r db.Resource) store.Position { return store.Position{Time: r.CreatedAt, ID: r.ID} })
 	body := make([]api.Resource, len(resources))
 	for i, r := range resources {
 		if body[i], err = toResource(r); err != nil {
@@ -98,8 +98,8 @@ func (s *Server) DeleteResource(ctx context.Context, req api.DeleteResourceReque
 	return api.DeleteResource204Response{}, nil
 }
 
-// fromNullable returns nil for a field that is absent, and a pointer to nil for one
-// that is null.
+// fromNullable returns nil if the field is absent, a pointer to nil if it is null,
+// and otherwise a pointer to a pointer to its value.
 func fromNullable(n nullable.Nullable[string]) **string {
 	if !n.IsSpecified() {
 		return nil
@@ -125,10 +125,10 @@ func toResource(r db.Resource) (api.Resource, error) {
 	}, err
 }
 
-// toOperations decodes the operations of a resource. A page may have thousands,
-// so it reads the one notation that a Postgres jsonb column has, in which shorter
-// keys come first. Text in any other, such as a string with an escape, it leaves
-// to encoding/json.
+// toOperations decodes the operations of a resource. A page may contain thousands
+// of them, so toOperations parses the text of the jsonb column itself: Postgres
+// always writes shorter keys first and the same white space. encoding/json decodes
+// any other text, such as one with an escape in a string.
 func toOperations(text string) ([]api.ResourceOperation, error) {
 	operations := make([]api.ResourceOperation, 0, strings.Count(text, `{"path"`))
 	for rest, next := text, `[{"path": "`; ; next = `, {"path": "` {
@@ -154,8 +154,9 @@ func toOperations(text string) ([]api.ResourceOperation, error) {
 	return decoded, err
 }
 
-// splitString cuts prefix and the rest of a JSON string off text. It returns false
-// if text has another prefix or the string has an escape.
+// splitString removes prefix from text and splits the rest at the next quote: value
+// is the JSON string before it. It returns false if text does not start with prefix
+// or the string contains an escape.
 func splitString(text, prefix string) (value, rest string, ok bool) {
 	text, ok = strings.CutPrefix(text, prefix)
 	value, rest, found := strings.Cut(text, `"`)

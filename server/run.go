@@ -18,22 +18,22 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-// go-redis logs every connection error by itself. This service reports them as
-// metrics, in /ready and in its own log.
+// go-redis has a log of its own for connection errors. This service reports them in
+// its metrics, in /ready and in its log.
 func init() { redis.SetLogger(discardLogger{}) }
 
 type discardLogger struct{}
 
 func (discardLogger) Printf(context.Context, string, ...any) {}
 
-// Run serves until ctx ends, then shuts down gracefully: accepted requests are
+// Run serves until ctx is done, then shuts down gracefully: accepted requests are
 // completed.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {
-	r, err := Start(ctx, c, log)
+	svc, err := Start(ctx, c, log)
 	if err != nil {
 		return err
 	}
-	return r.Wait(ctx)
+	return svc.Wait(ctx)
 }
 
 // A Service is a started service.
@@ -43,24 +43,24 @@ type Service struct {
 	log    *slog.Logger
 	grace  time.Duration
 	failed chan error
-	stops  []func(context.Context) error // in the order in which they were registered
+	stops  []func(context.Context) error // functions that Stop calls, in order of registration
 }
 
 // Start starts the service and returns when it accepts requests. It fails if the
 // schema version does not match or a key-encryption key is missing; it does not
 // wait for Redis.
 func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err error) {
-	r := &Service{log: log, grace: c.DrainDelay.duration() + c.ShutdownGrace.duration(), failed: make(chan error, 1)}
+	svc := &Service{log: log, grace: c.DrainDelay.duration() + c.ShutdownGrace.duration(), failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, r.Stop())
+			err = errors.Join(err, svc.Stop())
 		}
 	}()
 	db, keys, err := c.OpenStore(context.WithoutCancel(ctx))
 	if err != nil {
 		return nil, err
 	}
-	r.onShutdown(func(deadline context.Context) error { return waitUntil(deadline, db.Close) })
+	svc.onShutdown(func(deadline context.Context) error { return waitUntil(deadline, db.Close) })
 	if err := db.CheckSchema(ctx); err != nil {
 		return nil, err
 	}
@@ -70,8 +70,8 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	if c.AdminToken == "" {
 		log.Warn("CARACAL_ADMIN_TOKEN is not set, only existing admin tokens can authenticate")
 	} else {
-		seed := store.Cause{Actor: store.System, RequestID: c.WorkerID, Operation: "seed-admin-tokens"}
-		if err := db.InTx(ctx, seed, func(tx *store.Tx) error { return tx.SeedAdminTokens(ctx, string(c.AdminToken)) }); err != nil {
+		seedCause := store.Cause{Actor: store.System, RequestID: c.WorkerID, Operation: "seed-admin-tokens"}
+		if err := db.InTx(ctx, seedCause, func(tx *store.Tx) error { return tx.SeedAdminTokens(ctx, string(c.AdminToken)) }); err != nil {
 			return nil, fmt.Errorf("seed the bootstrap token: %w", err)
 		}
 	}
@@ -83,13 +83,13 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	redisOptions.MaxRetries = -1 // each caller handles an unavailable Redis itself
 	redisOptions.ContextTimeoutEnabled = true
 	client := redis.NewClient(redisOptions)
-	r.onShutdown(func(context.Context) error { return client.Close() })
+	svc.onShutdown(func(context.Context) error { return client.Close() })
 
 	traces, flush, err := newTracing(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.onShutdown(func(deadline context.Context) error {
+	svc.onShutdown(func(deadline context.Context) error {
 		if err := flush(deadline); err != nil {
 			log.Warn("failed to flush traces", "error", err)
 		}
@@ -97,21 +97,21 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	})
 
 	var handler http.Handler
-	r.Server, handler, err = New(Options{Config: c, Store: db, Redis: client, Log: log, Traces: traces})
+	svc.Server, handler, err = New(Options{Config: c, Store: db, Redis: client, Log: log, Traces: traces})
 	if err != nil {
 		return nil, err
 	}
-	s := r.Server
-	r.goBackground(ctx, s.verifier.Run)
-	r.goBackground(ctx, s.denied.run)
-	r.goBackground(ctx, func(ctx context.Context) {
+	s := svc.Server
+	svc.goBackground(ctx, s.verifier.Run)
+	svc.goBackground(ctx, s.denied.run)
+	svc.goBackground(ctx, func(ctx context.Context) {
 		db.Listen(ctx, log, map[string]func(){store.AdminTokensChannel: s.verifier.InvalidateCache, store.OutboxChannel: s.outbox.Wake}, s.verifier.SetConnected)
 	})
-	r.goBackground(ctx, func(ctx context.Context) { limiter.SyncLoop(ctx, client, s.limits.all()...) })
-	r.goBackground(ctx, func(ctx context.Context) { reloadKeysPeriodically(ctx, keys, log) })
-	r.goBackground(ctx, s.outbox.Run)
-	r.goBackground(ctx, s.outbox.NotifyLoop)
-	return r, r.listen(ctx, c, handler)
+	svc.goBackground(ctx, func(ctx context.Context) { limiter.SyncLoop(ctx, client, s.limits.all()...) })
+	svc.goBackground(ctx, func(ctx context.Context) { reloadKeysPeriodically(ctx, keys, log) })
+	svc.goBackground(ctx, s.outbox.Run)
+	svc.goBackground(ctx, s.outbox.NotifyLoop)
+	return svc, svc.listen(ctx, c, handler)
 }
 
 // OpenStore opens the store and loads the key-encryption keys.
@@ -129,8 +129,8 @@ func (c *Config) OpenStore(ctx context.Context) (*store.Store, *seal.Keys, error
 	return db, keys, err
 }
 
-// reloadKeysPeriodically reads the key-encryption keys again until ctx ends, so
-// that their file can be changed while the service runs.
+// reloadKeysPeriodically reloads the key-encryption keys until ctx is done, so that
+// their file can be changed while the service runs.
 func reloadKeysPeriodically(ctx context.Context, keys *seal.Keys, log *slog.Logger) {
 	const reloadInterval = 10 * time.Second
 	tick := time.NewTicker(reloadInterval)
@@ -150,36 +150,38 @@ func reloadKeysPeriodically(ctx context.Context, keys *seal.Keys, log *slog.Logg
 	}
 }
 
-// Wait waits until ctx ends or serving fails, then stops the service.
-func (r *Service) Wait(ctx context.Context) error {
+// Wait waits until ctx is done or serving fails, then stops the service.
+func (svc *Service) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
-		r.log.Info("draining")
-		err := r.Stop()
+		svc.log.Info("draining")
+		err := svc.Stop()
 		if err == nil {
-			r.log.Info("stopped")
+			svc.log.Info("stopped")
 		}
 		return err
-	case err := <-r.failed:
-		return errors.Join(err, r.Stop())
+	case err := <-svc.failed:
+		return errors.Join(err, svc.Stop())
 	}
 }
 
-// onShutdown registers f to be called by Stop, in reverse order of registration.
-func (r *Service) onShutdown(f func(context.Context) error) { r.stops = append(r.stops, f) }
+// onShutdown registers a function that Stop calls, in reverse order of registration.
+func (svc *Service) onShutdown(f func(context.Context) error) { svc.stops = append(svc.stops, f) }
 
 // goBackground runs a background worker until Stop, which cancels its context and
 // waits for it.
-func (r *Service) goBackground(ctx context.Context, work func(context.Context)) {
+func (svc *Service) goBackground(ctx context.Context, work func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var done sync.WaitGroup
 	done.Go(func() { work(ctx) })
-	r.onShutdown(func(deadline context.Context) error {
+	svc.onShutdown(func(deadline context.Context) error {
 		cancel()
 		return waitUntil(deadline, done.Wait)
 	})
 }
 
+// waitUntil calls wait and returns nil when it returns. If the deadline is exceeded
+// first, it returns the error of the context.
 func waitUntil(deadline context.Context, wait func()) error {
 	finished := make(chan struct{})
 	go func() { wait(); close(finished) }()
@@ -191,29 +193,29 @@ func waitUntil(deadline context.Context, wait func()) error {
 	}
 }
 
-func (r *Service) listen(ctx context.Context, c Config, handler http.Handler) error {
+func (svc *Service) listen(ctx context.Context, c Config, handler http.Handler) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
 	if err != nil {
 		return err
 	}
-	r.URL = "http://" + address(listener.Addr().(*net.TCPAddr))
-	const headers = 16 << 10
+	svc.URL = "http://" + address(listener.Addr().(*net.TCPAddr))
+	const maxHeader = 16 << 10
 	server := &http.Server{
 		Handler:           handler,
 		ReadTimeout:       c.RequestTimeout.duration(),
 		ReadHeaderTimeout: min(c.RequestTimeout.duration(), 10*time.Second),
 		WriteTimeout:      c.RequestTimeout.duration() + c.ConnectTimeout.duration() + c.StatementTimeout.duration(),
 		IdleTimeout:       c.KeepAlive.duration(),
-		MaxHeaderBytes:    headers,
-		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(svc.log.Handler(), slog.LevelDebug),
 	}
 	go func() {
 		if err := server.Serve(jsonErrorListener{listener}); !errors.Is(err, http.ErrServerClosed) {
-			r.failed <- err
+			svc.failed <- err
 		}
 	}()
-	r.onShutdown(func(deadline context.Context) error {
-		close(r.Server.draining)
+	svc.onShutdown(func(deadline context.Context) error {
+		close(svc.Server.draining)
 		select {
 		case <-time.After(c.DrainDelay.duration()):
 		case <-deadline.Done():
@@ -223,11 +225,11 @@ func (r *Service) listen(ctx context.Context, c Config, handler http.Handler) er
 		}
 		return nil
 	})
-	r.log.Info("serving", "url", r.URL, "mode", c.Mode)
+	svc.log.Info("serving", "url", svc.URL, "mode", c.Mode)
 	return nil
 }
 
-// address returns an address at which this machine reaches the service.
+// address returns the host and port at which this machine can reach the service.
 func address(a *net.TCPAddr) string {
 	if a.IP.IsUnspecified() {
 		return net.JoinHostPort("localhost", strconv.Itoa(a.Port))
@@ -235,18 +237,19 @@ func address(a *net.TCPAddr) string {
 	return a.String()
 }
 
-// Stop reports draining, completes accepted requests, and stops everything in
-// reverse order of its start, within DRAIN_DELAY_MS plus SHUTDOWN_GRACE_MS.
-func (r *Service) Stop() error {
-	deadline, cancel := context.WithTimeout(context.Background(), r.grace)
+// Stop makes /ready report draining, completes accepted requests, and stops
+// everything in reverse order of its start. It takes at most DRAIN_DELAY_MS plus
+// SHUTDOWN_GRACE_MS.
+func (svc *Service) Stop() error {
+	deadline, cancel := context.WithTimeout(context.Background(), svc.grace)
 	defer cancel()
-	var failed []error
-	for len(r.stops) > 0 {
-		last := r.stops[len(r.stops)-1]
-		r.stops = r.stops[:len(r.stops)-1]
+	var errs []error
+	for len(svc.stops) > 0 {
+		last := svc.stops[len(svc.stops)-1]
+		svc.stops = svc.stops[:len(svc.stops)-1]
 		if err := last(deadline); err != nil {
-			failed = append(failed, err)
+			errs = append(errs, err)
 		}
 	}
-	return errors.Join(failed...)
+	return errors.Join(errs...)
 }

@@ -42,8 +42,8 @@ type Options struct {
 	Traces trace.TracerProvider
 }
 
-// A Server implements the operations of the spec. Its background workers are
-// started by [Start].
+// A Server implements the operations of the spec. [Start] starts its background
+// workers.
 type Server struct {
 	config   Config
 	store    *store.Store
@@ -63,8 +63,8 @@ type Server struct {
 type limits struct{ address, token, readiness, authFailures, registrations *limiter.Limiter }
 
 func (l limits) all() (all []*limiter.Limiter) {
-	for _, one := range l.named() {
-		all = append(all, one.Limiter)
+	for _, limit := range l.named() {
+		all = append(all, limit.Limiter)
 	}
 	return all
 }
@@ -105,7 +105,7 @@ var loadSpec = sync.OnceValues(func() (specDocument, error) {
 	return specDocument{json: text, yaml: gen.OpenAPI, operations: operations}, nil
 })
 
-// New returns a server and its HTTP handler.
+// New returns a server and its HTTP handler. It fails if STREAMS_HMAC_KEY is invalid.
 func New(o Options) (*Server, http.Handler, error) {
 	spec, err := loadSpec()
 	if err != nil {
@@ -153,7 +153,7 @@ func (s *Server) handler() http.Handler {
 	if s.config.TrustProxy {
 		e.IPExtractor = lastHop
 	}
-	e.HTTPErrorHandler = func(err error, c echo.Context) { // of requests that do not reach the Log middleware
+	e.HTTPErrorHandler = func(err error, c echo.Context) { // for requests that do not reach the Log middleware
 		_ = problem.Write(c.Response(), c.Request(), "", err)
 	}
 	e.Pre(routeByEncodedPath)
@@ -177,13 +177,14 @@ func (s *Server) handler() http.Handler {
 }
 
 // lastHop returns the client address that the proxy in front of this service
-// appended to X-Forwarded-For. Earlier entries can be forged by the client.
+// appended to X-Forwarded-For, or the address of the connection if there is none.
+// The client can forge earlier entries.
 func lastHop(r *http.Request) string {
-	fromNullable := r.Header.Values("X-Forwarded-For")
-	if len(fromNullable) == 0 {
+	lines := r.Header.Values("X-Forwarded-For")
+	if len(lines) == 0 {
 		return echo.ExtractIPDirect()(r)
 	}
-	line := fromNullable[len(fromNullable)-1]
+	line := lines[len(lines)-1]
 	hop := strings.TrimSpace(line[strings.LastIndex(line, ",")+1:])
 	if _, err := netip.ParseAddr(hop); err != nil {
 		return echo.ExtractIPDirect()(r)
@@ -191,8 +192,8 @@ func lastHop(r *http.Request) string {
 	return hop
 }
 
-// routeByEncodedPath makes Echo route by the encoded path. By default it routes by
-// the decoded path if that is unambiguous, and %2541 would be decoded twice.
+// routeByEncodedPath makes Echo route by the encoded path. By default, Echo routes by
+// the decoded path unless net/url sets RawPath, and %2541 would be decoded twice.
 func routeByEncodedPath(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		url := c.Request().URL
@@ -201,7 +202,7 @@ func routeByEncodedPath(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// headForGet registers HEAD with every GET; net/http omits the body.
+// headForGet registers every GET route for HEAD as well; net/http omits the body.
 type headForGet struct{ *echo.Echo }
 
 func (e headForGet) GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route {

@@ -8,15 +8,16 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
-	"go.opentelemetry.io/otel/sdk/trace"
-	api "go.opentelemetry.io/otel/trace"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// newTracing returns the provider of tracers. Spans are exported only if the
-// standard environment variables of OpenTelemetry configure an OTLP endpoint. The
-// second result exports the spans that are left; call it at shutdown.
-func newTracing(ctx context.Context) (api.TracerProvider, func(context.Context) error, error) {
+// newTracing returns the tracer provider, and a function that exports the remaining
+// spans and must be called at shutdown. Spans are exported only if the standard
+// environment variables of OpenTelemetry configure an OTLP endpoint. newTracing
+// fails if they are invalid.
+func newTracing(ctx context.Context) (trace.TracerProvider, func(context.Context) error, error) {
 	configured := os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
 	if !configured || os.Getenv("OTEL_SDK_DISABLED") == "true" {
 		return noop.NewTracerProvider(), func(context.Context) error { return nil }, nil
@@ -35,6 +36,6 @@ func newTracing(ctx context.Context) (api.TracerProvider, func(context.Context) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("traces: %w", err)
 	}
-	provider := trace.NewTracerProvider(trace.WithBatcher(exporter), trace.WithResource(attributes))
+	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(attributes))
 	return provider, provider.Shutdown, nil
 }

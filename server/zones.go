@@ -69,7 +69,7 @@ func (s *Server) DeleteZone(ctx context.Context, req api.DeleteZoneRequestObject
 	if err != nil {
 		return nil, err
 	}
-	s.verifier.InvalidateCache() // of its tokens; other replicas are notified
+	s.verifier.InvalidateCache() // the zone's tokens are revoked; other replicas are notified
 	return api.DeleteZone204Response{}, nil
 }
 

@@ -6,7 +6,7 @@ import "time"
 
 const layout = "2006-01-02T15:04:05.000Z"
 
-// A Time is a time that is written in milliseconds, truncated and not rounded.
+// A Time is a time that is encoded in milliseconds. It is truncated, not rounded.
 type Time time.Time
 
 // Optional converts a time that may be nil.
