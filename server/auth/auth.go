@@ -22,9 +22,11 @@ const (
 	// cacheTTL is how long a verified token is cached. Replicas notify each other
 	// of revocations, so it matters only if a notification is lost undetected.
 	cacheTTL = 30 * time.Second
-	// cacheSize bounds the memory. Only valid tokens are cached.
+	// cacheSize is the number of tokens at which the cache is emptied. Only active
+	// tokens are cached.
 	cacheSize = 4096
-	// timeout bounds a lookup, which several requests may wait for.
+	// timeout limits a lookup, which several requests may share, and the last write
+	// of uses at shutdown.
 	timeout = 5 * time.Second
 )
 
@@ -38,9 +40,9 @@ type Verifier struct {
 
 	mu             sync.Mutex
 	connected      bool   // notifications of revocations arrive
-	generation     uint64 // how often the cache was emptied
+	generation     uint64 // increases when InvalidateCache is called
 	cache          map[digest]cacheEntry
-	lastTouched    map[string]time.Time // by token id: when its use was last recorded
+	lastTouched    map[string]time.Time // by token id: when its use was last marked
 	pendingTouches map[string]struct{}  // ids of tokens whose use is to be recorded
 	counters       Counters
 }
@@ -63,8 +65,8 @@ func New(s *store.Store, log *slog.Logger, debounce time.Duration) *Verifier {
 	}
 }
 
-// Bearer returns the bearer token (RFC 6750 §2.1) in the lines of an Authorization
-// header. It returns "" if there is no token, more than one line, or a token of
+// Bearer returns the bearer token (RFC 6750 §2.1) in the values of the Authorization
+// header. It returns "" if there is no token, more than one value, or a token of
 // more than 4096 bytes.
 func Bearer(authorization []string) string {
 	const maxLength = 4096
@@ -79,15 +81,16 @@ func Bearer(authorization []string) string {
 	return text
 }
 
-// Verify returns the active token with a text or invalid_admin_token.
+// Verify returns the active admin token with the given text. It returns
+// invalid_admin_token if there is none.
 func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, error) {
 	if text == "" {
 		return store.AdminToken{}, code.InvalidAdminToken
 	}
-	secret := sha256.Sum256([]byte(text))
+	hash := sha256.Sum256([]byte(text))
 	now := time.Now()
 	v.mu.Lock()
-	cached, found := v.cache[secret]
+	cached, found := v.cache[hash]
 	generation := v.generation
 	hit := found && now.Before(cached.until)
 	if hit {
@@ -101,13 +104,13 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 	}
 	// The key contains the generation, so that a request after a revocation does
 	// not share a lookup that began before it.
-	key := string(secret[:]) + strconv.FormatUint(generation, 10)
+	key := string(hash[:]) + strconv.FormatUint(generation, 10)
 	token, err, _ := v.lookups.Do(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 		defer cancel()
-		token, err := v.store.AdminTokenBySecret(ctx, secret)
+		token, err := v.store.AdminTokenBySecret(ctx, hash)
 		if err == nil {
-			v.cacheToken(secret, token, now, generation)
+			v.cacheToken(hash, token, now, generation)
 		}
 		return token, err
 	})
@@ -120,9 +123,9 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 	return token.(store.AdminToken), nil
 }
 
-// cacheToken caches a token that was looked up at a time, unless the cache was
-// emptied since or notifications do not arrive.
-func (v *Verifier) cacheToken(secret digest, token store.AdminToken, lookedUp time.Time, generation uint64) {
+// cacheToken caches a token that was looked up at lookedUp. It does not if the cache
+// was invalidated since then, or if notifications of revocations do not arrive.
+func (v *Verifier) cacheToken(hash digest, token store.AdminToken, lookedUp time.Time, generation uint64) {
 	until := lookedUp.Add(cacheTTL)
 	if token.ExpiresAt != nil && token.ExpiresAt.Before(until) {
 		until = *token.ExpiresAt
@@ -135,10 +138,11 @@ func (v *Verifier) cacheToken(secret digest, token store.AdminToken, lookedUp ti
 	if len(v.cache) >= cacheSize {
 		clear(v.cache)
 	}
-	v.cache[secret] = cacheEntry{token, until}
+	v.cache[hash] = cacheEntry{token, until}
 }
 
-// InvalidateCache empties the cache. Lookups that are in progress are not cached.
+// InvalidateCache empties the cache. The results of lookups that are in progress are
+// not cached.
 func (v *Verifier) InvalidateCache() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -162,7 +166,7 @@ func (v *Verifier) Stat() Counters {
 	return v.counters
 }
 
-// MarkUsed records, in the background, that a token was used.
+// MarkUsed marks a token as used. [Verifier.Run] records that in the database.
 func (v *Verifier) MarkUsed(id string) {
 	now := time.Now()
 	v.mu.Lock()
@@ -174,8 +178,8 @@ func (v *Verifier) MarkUsed(id string) {
 	v.pendingTouches[id] = struct{}{}
 }
 
-// Run writes the recorded uses to the database until ctx is done, and once more
-// then.
+// Run writes the marked uses to the database every second until ctx is done, and
+// then a last time.
 func (v *Verifier) Run(ctx context.Context) {
 	const flushInterval = time.Second
 	tick := time.NewTicker(flushInterval)
@@ -193,7 +197,7 @@ func (v *Verifier) Run(ctx context.Context) {
 	}
 }
 
-// flushTouches writes the recorded uses to the database. Those that fail are lost:
+// flushTouches writes the marked uses to the database. If that fails, they are lost:
 // last_used_at is best effort.
 func (v *Verifier) flushTouches(ctx context.Context) {
 	now := time.Now()

@@ -11,13 +11,15 @@ type blockedPrefix struct {
 	reason string
 }
 
-// blockedPrefixes lists all prefixes that are not public, from the IANA
+// blockedPrefixes lists all prefixes that are not public. They come from the IANA
 // special-purpose registries (iana.org/assignments/iana-ipv4-special-registry and
-// iana-ipv6-special-registry, RFC 6890). Prefixes that they call globally reachable
-// are not blocked, except for the few in 192.0.0.0/24 and 2001::/23, which have no
-// servers. IPv4 is public unless it is listed. Of IPv6, only 2000::/3 is assigned
-// to networks (RFC 4291 §2.4); the last three rows block the rest. The first match
-// gives the reason, so more specific rows come before them.
+// iana-ipv6-special-registry, RFC 6890), except for the one address of Azure.
+// Prefixes that the registries call globally reachable are not blocked, except for
+// 64:ff9b::/96, which can reach private IPv4 addresses, and the few in 192.0.0.0/24
+// and 2001::/23, which have no servers. All other IPv4 addresses are public. Of
+// IPv6, only 2000::/3 is assigned to networks (RFC 4291 §2.4); the last three rows
+// block the rest. The first match determines the reason, so more specific rows come
+// first.
 var blockedPrefixes = []blockedPrefix{
 	{netip.MustParsePrefix("0.0.0.0/8"), "this network, RFC 791"},
 	{netip.MustParsePrefix("10.0.0.0/8"), "private, RFC 1918"},
@@ -58,7 +60,7 @@ var blockedPrefixes = []blockedPrefix{
 	{netip.MustParsePrefix("8000::/1"), "not global unicast, RFC 4291"},
 }
 
-// checkPublic returns an error with the reason unless an address is public.
+// checkPublic returns an error with the reason if an address is not public.
 func checkPublic(addr netip.Addr) error {
 	if !addr.IsValid() || addr.Zone() != "" { // no prefix contains an address with a zone
 		return fmt.Errorf("%v is not a public address", addr)

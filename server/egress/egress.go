@@ -30,12 +30,12 @@ import (
 
 // Options configure a [Client]. The zero value is for production.
 type Options struct {
-	Timeout  time.Duration  // of a whole request, from the lookup to the last byte of the response; 0 is 10 s
-	MaxBody  int64          // maximum size of a response body in bytes; 0 is 64 KiB
-	Resolver Resolver       // nil is that of the system
-	RootCAs  *x509.CertPool // nil is those of the system
+	Timeout  time.Duration  // of a whole request, from the lookup to the last byte of the response; 0: 10 seconds
+	MaxBody  int64          // maximum size of a response body in bytes; 0: 64 KiB
+	Resolver Resolver       // nil: the resolver of the system
+	RootCAs  *x509.CertPool // nil: the certificates of the system
 
-	// Dial connects to an IP address and port that has passed all checks. Nil is a
+	// Dial connects to an IP address and port that have passed all checks. Nil means a
 	// dialer that checks the address once more.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -93,8 +93,8 @@ func (c *Client) Do(ctx context.Context, r Request) (Response, error) {
 
 // Probe checks whether a server responds to HTTP requests at a URL. It sends a HEAD
 // request without headers, body or query, which has no effect and contains no
-// secret. It returns what [Client.Do] returns; with any status, the server is
-// reachable.
+// secret. It returns what [Client.Do] returns. A response with any status means that
+// the server is reachable.
 func (c *Client) Probe(ctx context.Context, rawURL string, allowedHosts []string) (Response, error) {
 	withoutQuery, _, _ := strings.Cut(rawURL, "?")
 	return c.Do(ctx, Request{Method: http.MethodHead, URL: withoutQuery, AllowedHosts: allowedHosts})
@@ -166,8 +166,8 @@ func (c *Client) connect(ctx context.Context, to target) (net.Conn, error) {
 	return conn, nil
 }
 
-// resolve makes the only lookup of a request. A single address that is not public
-// is an error, even if there are others: a legitimate name has none.
+// resolve makes the only lookup of a request. It fails if any address is not public,
+// even if others are: a legitimate name has public addresses only.
 func (c *Client) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	const maxAddresses = 8 // bounds the connection attempts of a request
 	found, err := c.options.Resolver.LookupNetIP(ctx, "ip", host+".")
@@ -193,7 +193,7 @@ func (c *Client) resolve(ctx context.Context, host string) ([]netip.Addr, error)
 // time, so that one that does not respond leaves time for the others.
 func (c *Client) dial(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	deadline, _ := ctx.Deadline()
-	var failed error
+	var errs error
 	for i, addr := range addrs {
 		share := time.Until(deadline) / time.Duration(len(addrs)-i)
 		attempt, cancel := context.WithTimeout(ctx, share)
@@ -202,13 +202,13 @@ func (c *Client) dial(ctx context.Context, addrs []netip.Addr, port uint16) (net
 		if err == nil {
 			return conn, nil
 		}
-		failed = errors.Join(failed, err)
+		errs = errors.Join(errs, err)
 	}
-	return nil, failed
+	return nil, errs
 }
 
-// control checks the address that a socket is about to connect to, as a second line
-// of defense.
+// control fails if the address that a socket is about to connect to is not public.
+// It repeats the check of resolve, as defense in depth.
 func control(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {

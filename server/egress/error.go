@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A Kind classifies an error. It is itself an error: errors.Is(err, TimedOut).
+// A Kind classifies an error. It is itself an error, for errors.Is(err, TimedOut).
 type Kind string
 
 const (
@@ -60,8 +60,8 @@ var details = map[Kind]string{
 
 func (k Kind) Error() string { return string(k) }
 
-// An Error reports why a request has no response. It wraps its kind and its cause,
-// and contains nothing of the URL but the host.
+// An Error reports why a request has no response. It wraps its kind and its cause.
+// Of the URL, it contains the host only.
 type Error struct {
 	Kind  Kind
 	Host  string // of the URL; "" if the URL is malformed
@@ -91,8 +91,8 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Kind, e.Cause}
 }
 
-// wrapError returns an error of a kind; [Canceled] or [TimedOut] if the context is
-// done, because the failure is then a consequence of that.
+// wrapError returns an error of the given kind. If the context is done, it returns
+// one of kind [Canceled] or [TimedOut], because that is the reason of the failure.
 func wrapError(ctx context.Context, kind Kind, host string, cause error) *Error {
 	deadline, _ := ctx.Deadline()
 	switch {

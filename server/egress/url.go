@@ -9,9 +9,9 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// A target is the destination of a valid URL.
+// A target is a valid URL and the host and port in it.
 type target struct {
-	url  *url.URL // with the host below, and with the port unless it is 443
+	url  *url.URL // contains the normalized host, and the port unless it is 443
 	host string   // a DNS name in lower-case ASCII, without a final dot
 	port uint16
 }

@@ -2,8 +2,8 @@ package jsonresponse
 
 import "unicode/utf8"
 
-// verbatim holds the ASCII characters that a JSON string contains as they are.
-// Like encoding/json, it excludes those that HTML gives a meaning to.
+// verbatim reports which ASCII characters are not escaped in a JSON string. Like
+// encoding/json, it excludes those with a special meaning in HTML.
 var verbatim = func() (table [utf8.RuneSelf]bool) {
 	for c := byte(' '); c < utf8.RuneSelf; c++ {
 		table[c] = c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
@@ -14,8 +14,8 @@ var verbatim = func() (table [utf8.RuneSelf]bool) {
 const hex = "0123456789abcdef"
 
 // AppendString appends s as a JSON string and returns the extended buffer. It
-// escapes the same characters as encoding/json, and like it writes U+FFFD for
-// each byte that is not valid UTF-8.
+// escapes the same characters as encoding/json and, like it, writes U+FFFD for each
+// byte that is not valid UTF-8.
 func AppendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0 // s[start:i] is to be copied verbatim
@@ -62,9 +62,9 @@ func AppendString(b []byte, s string) []byte {
 	return append(append(b, s[start:]...), '"')
 }
 
-// AppendRaw appends JSON text as encoding/json does, without white space and with
-// the characters escaped that HTML gives a meaning to, and returns the extended
-// buffer. The text must be valid; an empty text is null.
+// AppendRaw appends JSON text as encoding/json does, and returns the extended buffer:
+// it removes white space, and escapes characters with a special meaning in HTML. The
+// text must be valid JSON; it appends null for an empty text.
 func AppendRaw(b, text []byte) []byte {
 	if len(text) == 0 {
 		return append(b, "null"...)

@@ -1,6 +1,6 @@
-// Package jsonresponse writes JSON responses. The code in gen/api calls it: the
-// encoders, which append a value of the spec to a buffer, and the responses,
-// which send such a buffer in one write.
+// Package jsonresponse writes JSON responses. The generated code in gen/api uses it:
+// an encoder appends a value of the spec to a buffer, and a response sends the
+// buffer in one write.
 package jsonresponse
 
 import (
@@ -13,14 +13,14 @@ import (
 // An Encoder appends its JSON form to b and returns the extended buffer.
 type Encoder interface{ AppendJSON(b []byte) []byte }
 
-// Buffers are reused, unless a response made one larger than maxPooledSize: the
-// next garbage collection frees that one.
+// Buffers are reused. One that a response has made larger than maxPooledSize is not,
+// so that the garbage collector can free it.
 const maxPooledSize = 256 << 10
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
 
 // Write sends body with the given status. It returns an error if the client
-// cannot be written to.
+// has disconnected.
 func Write[T Encoder](w http.ResponseWriter, status int, body T) error {
 	buffer := buffers.Get().(*[]byte)
 	*buffer = body.AppendJSON((*buffer)[:0])
@@ -28,7 +28,7 @@ func Write[T Encoder](w http.ResponseWriter, status int, body T) error {
 }
 
 // WriteList sends items as an array, with the given status. It returns an error
-// if the client cannot be written to.
+// if the client has disconnected.
 func WriteList[T Encoder](w http.ResponseWriter, status int, items []T) error {
 	buffer := buffers.Get().(*[]byte)
 	b := append((*buffer)[:0], '[')
@@ -43,8 +43,7 @@ func WriteList[T Encoder](w http.ResponseWriter, status int, items []T) error {
 }
 
 // WriteAny sends body, which has no encoder of its own, with the given status.
-// It returns an error if body has no JSON form or the client cannot be written
-// to.
+// It returns an error if body cannot be encoded or the client has disconnected.
 func WriteAny(w http.ResponseWriter, status int, body any) error {
 	b, err := json.Marshal(body)
 	if err != nil {
@@ -58,8 +57,8 @@ func WriteAny(w http.ResponseWriter, status int, body any) error {
 const maxBuffered = 2 << 10
 
 // send writes the buffer's content, followed by a line feed, and returns the
-// buffer to the pool. It leaves the Content-Length to net/http where it can, as
-// one more header costs several allocations.
+// buffer to the pool. It sets Content-Length only if net/http does not, because
+// each header costs several allocations.
 func send(w http.ResponseWriter, status int, buffer *[]byte) error {
 	b := append(*buffer, '\n')
 	h := w.Header()

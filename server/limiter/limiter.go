@@ -1,5 +1,5 @@
 // Package limiter limits requests in fixed windows. Each process counts in memory
-// and decides at once; a few times a second it adds its counts to Redis and reads
+// and decides immediately; four times a second it adds its counts to Redis and reads
 // the counts of all processes. No request waits for Redis. Without Redis, each
 // process limits its own requests only.
 package limiter
@@ -30,7 +30,7 @@ type Stat struct{ Allowed, Denied uint64 }
 
 // A counter counts the requests of one key in its latest window.
 type counter struct {
-	window      int64 // number of the window, since 1970
+	window      int64 // number of the window, counted from the Unix epoch
 	globalCount int64 // requests of all processes, as of the last sync
 	localDelta  int64 // requests of this process since then
 }
@@ -121,21 +121,21 @@ func (l *Limiter) sync(ctx context.Context, client *redis.Client) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	pipe := client.Pipeline()
-	for i, n := range updates {
-		key := l.prefix + n.key + ":" + strconv.FormatInt(n.count.window, 10)
-		updates[i].total = pipe.IncrBy(ctx, key, n.count.localDelta)
+	for i, u := range updates {
+		key := l.prefix + u.key + ":" + strconv.FormatInt(u.count.window, 10)
+		updates[i].total = pipe.IncrBy(ctx, key, u.count.localDelta)
 		pipe.PExpire(ctx, key, l.window*3/2)
 	}
 	_, _ = pipe.Exec(ctx) // each reply has its own error
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, n := range updates {
-		// A total below the delta is no reply: if Redis refuses the connection, the
-		// client leaves the command without an error and with the value 0.
-		replied := n.total.Err() == nil && n.total.Val() >= n.count.localDelta
-		if c := l.counts[n.key]; replied && c != nil && c.window == n.count.window {
-			c.globalCount = n.total.Val()
-			c.localDelta -= n.count.localDelta
+	for _, u := range updates {
+		// If Redis refuses the connection, the client sets no error for the command and
+		// leaves its value at 0: a total below the delta is not a reply.
+		replied := u.total.Err() == nil && u.total.Val() >= u.count.localDelta
+		if c := l.counts[u.key]; replied && c != nil && c.window == u.count.window {
+			c.globalCount = u.total.Val()
+			c.localDelta -= u.count.localDelta
 		}
 	}
 }

@@ -1,5 +1,5 @@
 // Package problem writes error responses. Every error response has the same JSON
-// body, or the form of RFC 9457 if the request accepts that. Status and sentence
+// fields, and those of RFC 9457 if the request accepts them. Status and sentence
 // come from the generated [code.Table]. An error without a code becomes
 // internal_error; its details are for the log only.
 package problem
@@ -19,7 +19,7 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// Code returns the code of an error, internal_error if it has none.
+// Code returns the code of an error, or internal_error if it has none.
 func Code(err error) code.Code {
 	var errCode code.Code
 	if errors.As(err, &errCode) {
@@ -42,14 +42,14 @@ func Code(err error) code.Code {
 	return code.InternalError
 }
 
-// Write writes the response of an error.
+// Write writes the response for an error. It fails if the client has disconnected.
 func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) error {
 	errCode := Code(err)
 	entry := code.Table[errCode]
 	body := response{Error: errCode, Description: entry.Sentence, RequestID: requestID}
-	var full *code.Error
-	if errors.As(err, &full) && len(full.Issues) > 0 {
-		body.Details = &details{toIssues(full.Issues)}
+	var codeErr *code.Error
+	if errors.As(err, &codeErr) && len(codeErr.Issues) > 0 {
+		body.Details = &details{issuesToJSON(codeErr.Issues)}
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
@@ -67,8 +67,8 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	if err != nil {
 		return err
 	}
-	if full != nil && len(full.Fields) > 0 {
-		extra, err := json.Marshal(full.Fields)
+	if codeErr != nil && len(codeErr.Fields) > 0 {
+		extra, err := json.Marshal(codeErr.Fields)
 		if err != nil {
 			return err
 		}
@@ -81,20 +81,20 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	return err
 }
 
-// retryAfter returns the seconds to wait before retrying.
+// retryAfter returns the number of seconds to wait before retrying.
 func retryAfter(errCode code.Code) int {
 	const minute = 60
 	switch errCode {
 	case code.RateLimited:
 		return minute - time.Now().Second() // until the next window, which begins with the minute
 	case code.DCRLimitExceeded:
-		return minute // an estimate: the next registration to expire is not looked up
+		return minute // an estimate, because the time at which the next registration expires is not looked up
 	}
 	return 1
 }
 
-// A response is the body of an error, in the order of the spec. The fields of
-// [code.Error] follow.
+// A response is the body of an error response, in the order of the spec. [Write]
+// appends the Fields of the [code.Error].
 type response struct {
 	Error       code.Code `json:"error"`
 	Description string    `json:"error_description"`
@@ -116,11 +116,11 @@ type issue struct {
 	Message string   `json:"message"`
 }
 
-// toIssues translates issues to JSON. A path is never null.
-func toIssues(from []code.Issue) []issue {
+// issuesToJSON converts issues to their JSON form. A path is never null.
+func issuesToJSON(from []code.Issue) []issue {
 	issues := make([]issue, len(from))
-	for i, one := range from {
-		issues[i] = issue{Path: append([]string{}, one.Path...), Message: one.Message}
+	for i, f := range from {
+		issues[i] = issue{Path: append([]string{}, f.Path...), Message: f.Message}
 	}
 	return issues
 }

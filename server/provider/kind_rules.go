@@ -13,16 +13,16 @@ type fieldRule struct {
 	rule     rule   // validates and normalizes the value
 	fallback string // the default, which is stored if the field is absent
 	message  string // of the error, after "<kind> provider config "
-	subject  string // replaces the kind in the message; "" does not
+	subject  string // replaces the kind in the message, unless it is empty
 }
 
 type presence int
 
 const (
 	optional       presence = iota // may be absent; the rule applies otherwise
-	required                       // must be present; the rule applies
+	required                       // must be present, and the rule applies
 	forbidden                      // must be absent
-	secretRequired                 // must be supplied, or sealed already
+	secretRequired                 // must be supplied, unless a sealed value is stored
 )
 
 var (
@@ -35,13 +35,13 @@ var (
 	all    = []Kind{APIKey, BearerToken, ClientCredentials, AuthorizationCode}
 )
 
-// A condition decides by the fields that earlier rules have accepted whether a rule
-// applies.
+// A condition reports whether a rule applies to a configuration with these values.
+// Those that earlier rules have checked are valid and normalized.
 type condition func(values map[string]any) bool
 
 // is returns the condition that a field has one of the given values.
-func is(key string, among ...any) condition {
-	return func(values map[string]any) bool { return slices.Contains(among, values[key]) }
+func is(key string, allowed ...any) condition {
+	return func(values map[string]any) bool { return slices.Contains(allowed, values[key]) }
 }
 
 var (
@@ -52,8 +52,8 @@ var (
 	clientSecretAuth = is("client_auth_method", "client_secret_basic", "client_secret_post")
 )
 
-// rules lists all rules in the order in which they are checked. The kinds without a
-// rule, none and caracal_mandate, have no fields.
+// rules lists all rules in the order in which they are checked. The kinds none and
+// caracal_mandate have no rules, because their configurations have no fields.
 var rules = []fieldRule{
 	{kinds: apiKey, key: "auth_location", rule: oneOf("header", "query"), fallback: "header", message: "auth_location must be header or query"},
 	{kinds: apiKey, key: "header_name", when: inHeader, presence: required, rule: nonBlank, message: "requires header_name"},
@@ -94,8 +94,8 @@ var rules = []fieldRule{
 	{kinds: all, key: "forward_caracal_identity", rule: boolean, message: "forward_caracal_identity must be a boolean"},
 	{kinds: all, key: "allow_runtime_injection", rule: boolean, message: "allow_runtime_injection must be a boolean"},
 
-	// The field of the location that is not in use may be set, but must be valid. These come last, so that they do
-	// not change which error an invalid configuration gets.
+	// header_name may be set even if auth_location is query, and query_param_name even if it is header, but each must
+	// be valid. These rules come last, so that every other error takes precedence.
 	{kinds: apiKey, key: "header_name", when: inQuery, rule: headerName, message: "header_name must be an HTTP header name"},
 	{kinds: apiKey, key: "query_param_name", when: inHeader, rule: paramName, message: "query_param_name must be a query parameter name"},
 }
@@ -109,7 +109,7 @@ func (k Kind) rules() []fieldRule {
 type Field struct {
 	Name     string
 	Secret   bool
-	Required bool // in a new provider, whatever its other fields are
+	Required bool // in every new provider, regardless of its other fields
 }
 
 // Fields returns the fields that a kind's configuration may have, in the order in

@@ -1,6 +1,6 @@
 // Package provider validates and normalizes the configurations of providers: which
 // fields each kind has, which values are valid, which of them are secret, and the
-// error message of each violation. All of that is one table, [rules]. The order
+// error message of each violation. One table, rules, defines all of this. The order
 // of the rules and the messages are part of the API.
 //
 // The package depends on neither the database nor HTTP. It returns secrets in
@@ -49,13 +49,13 @@ var ErrNoEndpoint = errors.New("the kind has no token endpoint")
 type Config struct {
 	Kind    Kind
 	Public  json.RawMessage // without secrets: compact, normalized, with defaults
-	Secrets Secrets         // that were supplied; the caller seals them
+	Secrets Secrets         // those that were supplied; the caller seals them
 }
 
 // Check validates config, a JSON object, as the whole configuration of a new
-// provider. It returns an [*Error] if config violates a rule. An unknown kind, or
-// JSON that is not an object, is an error of the caller, which has validated both
-// against the schema.
+// provider. It returns an [*Error] if config violates a rule. It returns any other
+// error for an unknown kind or JSON that is not an object, both of which the caller
+// must have rejected.
 func Check(kind Kind, config json.RawMessage) (Config, error) {
 	v, err := check(kind, config, func(string) bool { return false })
 	if err != nil {
@@ -76,12 +76,14 @@ type Changed struct {
 	SecretKeys []string // the names of the sealed secrets, sorted
 }
 
-// Change validates config as the new configuration of a stored provider, which it
-// replaces as a whole. Kind and config may be nil; then they do not change.
+// Change validates config as the new configuration of a stored provider. The new
+// configuration replaces the stored one as a whole. A kind or config of nil does not
+// change. Change returns an [*Error] if config violates a rule.
 //
 // If the kind does not change, sealed secrets that the new configuration uses need
-// not be supplied again, and those that it does not use are removed. If it does
-// change, a configuration ([ErrConfigRequired]) with all its secrets is required.
+// not be supplied again, and those that it does not use are removed. If the kind
+// changes, config must contain all its secrets; without config, Change returns
+// [ErrConfigRequired].
 func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) {
 	if kind != nil && *kind != stored.Kind {
 		if config == nil {
@@ -110,7 +112,7 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 		if sealed {
 			kept = append(kept, r.key)
 		}
-		// Only the client_auth_method of the oauth kinds can require another secret than before.
+		// Only in the oauth kinds can a change, of client_auth_method, require a secret that was not required before.
 		if !supplied && !sealed && slices.Contains(oauth, stored.Kind) {
 			return Changed{}, v.newError(r)
 		}
@@ -134,8 +136,8 @@ type Endpoint struct {
 }
 
 // EndpointOf returns the token endpoint in a public configuration. It returns
-// [ErrNoEndpoint] if the kind has none, and an [*Error] if a configuration that
-// was stored before a rule existed violates the rule.
+// [ErrNoEndpoint] if the kind has none, and an [*Error] if the configuration
+// violates a rule, which may be newer than the configuration.
 func EndpointOf(kind Kind, public json.RawMessage) (Endpoint, error) {
 	if !slices.Contains(oauth, kind) {
 		return Endpoint{}, ErrNoEndpoint

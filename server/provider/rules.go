@@ -10,7 +10,7 @@ import (
 )
 
 // A rule validates a value and returns it in the normalized form in which it is
-// stored. The other fields are normalized if they were checked before.
+// stored. Of the other values, those that earlier rules have checked are normalized.
 type rule func(value any, others map[string]any) (normalized any, ok bool)
 
 var (
@@ -18,7 +18,7 @@ var (
 	parameter = regexp.MustCompile(`^[A-Za-z0-9._~-]+$`)
 	scheme    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]*$`)
 
-	// The pattern admits IPv4 addresses. The egress client rejects them.
+	// The pattern matches IPv4 addresses, too. The egress client rejects them.
 	host = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
 )
 
@@ -31,13 +31,12 @@ var (
 	absoluteURI = trimmed(isAbsolute)
 )
 
-// trim removes white space from both ends: that of Unicode, and byte order marks.
+// trim removes Unicode white space and byte order marks from both ends.
 func trim(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' })
 }
 
-// trimmed accepts a string that is not blank and valid after it is trimmed, and trims
-// it.
+// trimmed trims a string, and accepts it if it is then valid and not empty.
 func trimmed(valid func(string) bool) rule {
 	return func(value any, _ map[string]any) (any, bool) {
 		s, ok := value.(string)
@@ -101,7 +100,7 @@ func paramsExcept(reserved ...string) rule {
 }
 
 // onAllowedHost accepts a URL whose host is in allowed_token_hosts, with any port, as
-// the egress client does.
+// the egress client does. Earlier rules must have accepted both fields.
 func onAllowedHost(value any, others map[string]any) (any, bool) {
 	u, err := url.Parse(value.(string))
 	hosts := others["allowed_token_hosts"].([]any)
@@ -118,8 +117,8 @@ func isAbsolute(s string) bool {
 	return ok && u.Scheme != "" && (u.Scheme != "http" && u.Scheme != "https" || hasHost(u))
 }
 
-// parse parses a URL. It rejects characters that browsers and Go read differently
-// (browsers drop line breaks and read \ as /), because a URL that two parsers
+// parse parses a URL. It rejects characters that browsers and Go parse differently
+// (browsers remove line breaks and treat \ as /), because a URL that two parsers
 // disagree on can bypass a check of its host.
 func parse(s string) (*url.URL, bool) {
 	u, err := url.Parse(s)

@@ -7,8 +7,9 @@ import (
 	"slices"
 )
 
-// A Secret is a string that prints as [set]. It is behind a pointer because fmt
-// calls no methods of unexported fields: of a pointer, it prints the address.
+// A Secret is a string that prints as [set]. The string is behind a pointer for
+// structs with an unexported Secret: fmt does not call the methods of unexported
+// fields, and prints the address of the string instead.
 type Secret struct{ text *string }
 
 // Reveal returns the string.
@@ -35,7 +36,7 @@ type Secrets map[string]Secret
 // Names returns the names of the fields, sorted.
 func (s Secrets) Names() []string { return slices.Sorted(maps.Keys(s)) }
 
-// Plaintext returns what is sealed: a compact JSON object of all secrets.
+// Plaintext returns a compact JSON object of all secrets, which the caller seals.
 func (s Secrets) Plaintext() json.RawMessage {
 	texts := map[string]string{}
 	for name, secret := range s {

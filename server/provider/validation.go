@@ -17,21 +17,22 @@ type validation struct {
 	values map[string]any
 }
 
-// decode decodes a JSON object.
+// decode decodes a JSON object. It fails if the kind is unknown or config is not a
+// JSON object.
 func decode(kind Kind, config json.RawMessage) (*validation, error) {
 	v := &validation{kind: kind, values: map[string]any{}}
 	if !slices.Contains(Kinds(), kind) {
 		return nil, fmt.Errorf("unknown provider kind %q", kind)
 	}
-	in := json.NewDecoder(bytes.NewReader(config))
-	in.UseNumber() // no rule accepts a number, so its size does not matter
-	if open, _ := in.Token(); open != json.Delim('{') || !json.Valid(config) {
+	decoder := json.NewDecoder(bytes.NewReader(config))
+	decoder.UseNumber() // a number of any size decodes, and is then rejected by a rule
+	if open, _ := decoder.Token(); open != json.Delim('{') || !json.Valid(config) {
 		return nil, errors.New("provider configuration is not a JSON object")
 	}
-	for in.More() {
-		name, _ := in.Token() // cannot fail: config is valid JSON
+	for decoder.More() {
+		name, _ := decoder.Token() // cannot fail: config is valid JSON
 		var value any
-		_ = in.Decode(&value)
+		_ = decoder.Decode(&value)
 		key := name.(string)
 		if _, duplicate := v.values[key]; !duplicate {
 			v.keys = append(v.keys, key)
