@@ -18,7 +18,7 @@ func Authorize(verifier *auth.Verifier) echo.MiddlewareFunc {
 			if info.Token == nil || info.Operation == nil {
 				return next(c)
 			}
-			zone, _ := pathParam(c, "zoneId") // "" if malformed, which is no token's zone
+			zone, _ := pathParam(c, "zoneId") // "" if it is malformed, which matches the zone of no token
 			if err := info.Operation.authorize(info.Token, zone); err != nil {
 				return err
 			}

@@ -13,8 +13,8 @@ import (
 )
 
 // messages maps a keyword of a schema, as kin-openapi names it, to the message for a
-// value that violates it. Each message reads after the field's name, and none
-// quotes the value, which may be secret.
+// value that violates it. A message is read after the name of the field. It does not
+// quote the value, which may be secret.
 var messages = map[string]func(*openapi3.Schema) string{
 	"type":       typeMessage,
 	"nullable":   func(*openapi3.Schema) string { return "must not be null" },
@@ -78,44 +78,44 @@ func count(n uint64, noun string) string {
 	return strconv.FormatUint(n, 10) + " " + noun
 }
 
-// withIssues translates an error of kin-openapi to issues of an error code. Path
-// leads to the value that was validated.
+// withIssues returns an error with a code, and with the issues in an error of
+// kin-openapi. The path is that of the value that was validated.
 func withIssues(errCode code.Code, err error, path ...string) error {
-	full := &code.Error{Code: errCode}
-	addIssues(full, err, path)
-	return full
+	codeErr := &code.Error{Code: errCode}
+	addIssues(codeErr, err, path)
+	return codeErr
 }
 
-// addIssues adds the issues of an error of kin-openapi to full.
-func addIssues(full *code.Error, err error, path []string) {
-	var several openapi3.MultiError // also of the schemas in an allOf
-	if errors.As(err, &several) {
-		for _, err := range several {
-			addIssues(full, err, path)
+// addIssues adds the issues in an error of kin-openapi to codeErr.
+func addIssues(codeErr *code.Error, err error, path []string) {
+	var errs openapi3.MultiError // also of the schemas in an allOf
+	if errors.As(err, &errs) {
+		for _, err := range errs {
+			addIssues(codeErr, err, path)
 		}
 		return
 	}
 	issue := code.Issue{Path: path, Message: "is invalid"}
-	var invalid *openapi3.SchemaError
-	var unparsed *openapi3filter.ParseError
-	var request *openapi3filter.RequestError
+	var schemaErr *openapi3.SchemaError
+	var parseErr *openapi3filter.ParseError
+	var requestErr *openapi3filter.RequestError
 	switch {
-	case errors.As(err, &invalid):
-		issue.Path = append(append([]string{}, path...), invalid.JSONPointer()...)
-		if name, ok := unknownField(invalid); ok {
+	case errors.As(err, &schemaErr):
+		issue.Path = append(append([]string{}, path...), schemaErr.JSONPointer()...)
+		if name, ok := unknownField(schemaErr); ok {
 			issue.Path = append(issue.Path, name)
 		}
-		if message := messages[invalid.SchemaField]; message != nil {
-			issue.Message = message(invalid.Schema)
+		if message := messages[schemaErr.SchemaField]; message != nil {
+			issue.Message = message(schemaErr.Schema)
 		}
-	case errors.As(err, &unparsed) && errors.As(err, &request):
-		issue.Message = typeMessage(request.Parameter.Schema.Value)
+	case errors.As(err, &parseErr) && errors.As(err, &requestErr):
+		issue.Message = typeMessage(requestErr.Parameter.Schema.Value)
 	}
-	full.Issues = append(full.Issues, issue)
+	codeErr.Issues = append(codeErr.Issues, issue)
 }
 
-// unknownField returns the name of an unknown field. kin-openapi has it in the
-// reason only.
+// unknownField returns the name of an unknown field. kin-openapi states it only in
+// the text of the reason.
 func unknownField(e *openapi3.SchemaError) (name string, ok bool) {
 	quoted, found := strings.CutPrefix(e.Reason, "property ")
 	quoted, unsupported := strings.CutSuffix(quoted, " is unsupported")

@@ -150,7 +150,7 @@ func TestEveryKeywordOfTheSpecIsTranslated(t *testing.T) {
 		}
 	}
 	for _, o := range operations.byRoute {
-		for _, p := range slices.Concat(o.path, o.query) {
+		for _, p := range slices.Concat(o.pathParams, o.queryParams) {
 			walk(o.ID+" "+p.Value.Name, p.Value.Schema.Value)
 		}
 		if o.body != nil {

@@ -16,11 +16,11 @@ import (
 	"caracal.run/management/store"
 )
 
-// statusClientClosedRequest is the status, in the log and in metrics only, of a
-// request whose client disconnected before the response (499, as nginx has it).
+// statusClientClosedRequest is the status of a request whose client disconnected
+// before the response, in the log and in metrics only. nginx uses 499, too.
 const statusClientClosedRequest = 499
 
-// A DeniedRequest is a request of an authenticated caller that got a 4xx
+// A DeniedRequest is a request of an authenticated caller that received a 4xx
 // response, as the audit log records it.
 type DeniedRequest struct {
 	Cause                store.Cause
@@ -28,9 +28,10 @@ type DeniedRequest struct {
 	EntityKind, EntityID string // in the path; "" if there is none
 }
 
-// Log writes the response of an error and one log line per request, and reports
-// denied requests of authenticated callers to onDenied. It logs neither query,
-// body nor headers: they may contain secrets.
+// Log writes the error response of a request that fails, and one log line per
+// request. It calls observe for each request, and onDenied for each denied request
+// of an authenticated caller. It does not log the query, the body and the headers,
+// which may contain secrets.
 func Log(log *slog.Logger, observe func(operation string, status int, errCode code.Code, duration time.Duration), onDenied func(DeniedRequest)) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
@@ -90,8 +91,8 @@ func Log(log *slog.Logger, observe func(operation string, status int, errCode co
 }
 
 // logLevel returns the level at which a request is logged: error if it failed
-// inside the service. An operation may also return a 5xx response of its own, as
-// /ready does while it drains. That is a report, and should not alert anyone.
+// inside the service. An operation may also return a 5xx response without an error,
+// as /ready does while it drains. That is expected and must not cause an alert.
 func logLevel(status int, err error) slog.Level {
 	switch {
 	case status < 500:
@@ -104,7 +105,7 @@ func logLevel(status int, err error) slog.Level {
 
 func writeError(c echo.Context, info *RequestInfo, err error) {
 	if c.Response().Committed {
-		return // part of a response is sent: only the log can report the error
+		return // part of a response was sent: only the log can report the error
 	}
 	_ = problem.Write(c.Response(), c.Request(), info.RequestID, err) // fails only if the client has disconnected
 }
@@ -115,8 +116,8 @@ func Recover() echo.MiddlewareFunc {
 		return func(c echo.Context) (err error) {
 			defer func() {
 				if p := recover(); p != nil {
-					if failure, ok := p.(error); ok && errors.Is(failure, http.ErrAbortHandler) {
-						panic(p) // how a handler tells net/http to close the connection
+					if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+						panic(p) // net/http then closes the connection
 					}
 					err = code.InternalError.Because(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 				}

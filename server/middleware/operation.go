@@ -29,7 +29,8 @@ type Operation struct {
 	entityKind, entityParam string
 
 	route         *routers.Route
-	path, query   openapi3.Parameters
+	pathParams    openapi3.Parameters
+	queryParams   openapi3.Parameters
 	body          *openapi3.Schema // nil: the operation takes no body
 	invalidBody   code.Code        // the error code of a body that does not match the schema
 	trimmedFields []string         // fields that are trimmed before they are validated (x-trim)
@@ -38,9 +39,9 @@ type Operation struct {
 // Operations holds the operations of the spec by method and path.
 type Operations struct{ byRoute map[string]*Operation }
 
-// find returns the operation that Echo routed a request to; nil if it found none.
-// It returns an error where Echo routes a request that matches no operation: Echo
-// lets the last path parameter contain slashes, and handles OPTIONS itself.
+// find returns the operation that Echo routed a request to, or nil if there is none.
+// It returns an error if Echo routed a request that matches no operation: Echo
+// allows slashes in the last path parameter, and handles OPTIONS itself.
 func (o *Operations) find(c echo.Context) (_ *Operation, routeError error) {
 	r := c.Request()
 	method := r.Method
@@ -60,8 +61,8 @@ func (o *Operations) find(c echo.Context) (_ *Operation, routeError error) {
 	return found, nil
 }
 
-// entity returns the kind and the id of the entity that a request is about; "" if
-// it is about none, or if the path parameter is not an id.
+// entity returns the kind and the id of the entity that a request is about, or "" if
+// there is none or the path parameter is not an id.
 func (o *Operation) entity(c echo.Context) (kind, id string) {
 	if o == nil || o.entityParam == "" {
 		return "", ""
@@ -77,8 +78,8 @@ func (o *Operation) public() bool { return o != nil && o.isPublic }
 var pathParameter = regexp.MustCompile(`\{([^}]+)\}`)
 
 // NewOperations reads the operations of the spec. It returns an error if one has no
-// access rule, if the access rule of its zone would not be checked, or if there is
-// no error code for an invalid body.
+// access rule, if access to its zone would not be checked, or if it takes a body but
+// has no error code for an invalid one.
 func NewOperations(spec *openapi3.T) (*Operations, error) {
 	all := &Operations{byRoute: map[string]*Operation{}}
 	for path, item := range spec.Paths.Map() {
@@ -123,9 +124,9 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	for _, p := range slices.Concat(item.Parameters, op.Parameters) {
 		switch p.Value.In {
 		case openapi3.ParameterInPath:
-			o.path = append(o.path, p)
+			o.pathParams = append(o.pathParams, p)
 		case openapi3.ParameterInQuery:
-			o.query = append(o.query, p)
+			o.queryParams = append(o.queryParams, p)
 		}
 	}
 	if op.RequestBody == nil {
@@ -136,8 +137,8 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		if trim, _ := schema.Value.Extensions["x-trim"].(bool); trim {
 			o.trimmedFields = append(o.trimmedFields, field)
 		}
-		if _, elsewhere := schema.Value.Extensions["x-checked-by"]; elsewhere {
-			schema.Value.AnyOf = nil // the package that checks the field knows which alternative applies, and what is wrong
+		if _, checked := schema.Value.Extensions["x-checked-by"]; checked {
+			schema.Value.AnyOf = nil // another package checks the field: it knows which alternative applies
 		}
 	}
 	for _, c := range stringList(op.Extensions["x-problems"]) {
@@ -151,6 +152,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	return o, nil
 }
 
+// stringList returns the strings in an extension of the spec whose value is a list.
 func stringList(v any) []string {
 	list, _ := v.([]any)
 	var texts []string

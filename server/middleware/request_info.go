@@ -1,6 +1,7 @@
-// Package middleware is what every request passes before its operation, in this
-// order: request info (id, headers), trace, log, recover, limit by address,
-// authenticate, authorize, limit by token, validate, deadline.
+// Package middleware contains the middleware that every request passes through
+// before its operation. The order is: request info (id, headers), trace, log,
+// recover, limit by address, authenticate, authorize, limit by token, validate,
+// deadline.
 //
 // Authorization comes before validation: a caller without access gets no
 // validation errors, and the body of its request is never read.
@@ -33,9 +34,9 @@ type RequestInfo struct {
 	Path       string // as it was received, without the query
 	Query      url.Values
 	Body       []byte // as it was received; nil unless it is valid
-	Address    string // of the client, as limits count it
+	Address    string // identifies the client to rate limits; see address
 	Trace      string // the W3C trace id; "" if the request has none
-	routeError error  // why the request matches no operation, where Echo would route it
+	routeError error  // not nil: Echo routes the request although it matches no operation
 }
 
 // Format prints id, method and path. Everything else in a request may be secret.
@@ -60,8 +61,8 @@ func RequestInfoFrom(ctx context.Context) *RequestInfo {
 	return info
 }
 
-// Cause returns the cause of the request's transactions, with the status that the
-// operation responds with if it succeeds.
+// Cause returns the cause of the request's transactions, with the status of a
+// successful response of the operation.
 func (info *RequestInfo) Cause() store.Cause {
 	cause := store.Cause{RequestID: info.RequestID, Method: info.Method, Path: info.Path}
 	if info.Operation != nil {
@@ -79,8 +80,8 @@ func isV1(path string) bool { return path == "/v1" || strings.HasPrefix(path, "/
 // idPattern is the pattern of ids in the spec.
 const idPattern = "^[A-Za-z0-9_.:-]{1,128}$"
 
-// IsID reports whether a text matches the pattern of ids, and is faster than the
-// pattern.
+// IsID reports whether a text matches the pattern of ids. It is faster than a regular
+// expression.
 func IsID(text string) bool {
 	const maxLength = 128
 	for i := range len(text) {
@@ -92,15 +93,16 @@ func IsID(text string) bool {
 	return text != "" && len(text) <= maxLength
 }
 
-// address returns what limits count: an IPv4 address, or the /64 network of an
-// IPv6 address. One client usually has a whole /64 network.
+// address returns the address that identifies a client to rate limits: an IPv4
+// address itself, or the /64 network of an IPv6 address, because a client usually
+// has all addresses of such a network.
 func address(ip string) string {
-	const network = 64
+	const networkBits = 64
 	a, err := netip.ParseAddr(ip)
 	if err != nil || a.Unmap().Is4() {
 		return ip
 	}
-	prefix, err := a.WithZone("").Prefix(network)
+	prefix, err := a.WithZone("").Prefix(networkBits)
 	if err != nil {
 		return ip
 	}
@@ -115,8 +117,8 @@ var commonHeaders = http.Header{
 	"Vary":                   {"Authorization"},
 }
 
-// newRequestID returns a random UUID. It is not a secret, so math/rand is enough,
-// which makes no system call.
+// newRequestID returns a random UUID. It uses math/rand, which makes no system call:
+// a request id is not a secret.
 func newRequestID() string {
 	var id uuid.UUID
 	binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
@@ -125,8 +127,8 @@ func newRequestID() string {
 	return id.String()
 }
 
-// RequestContext finds the operation, gives the request an id (its own X-Request-Id
-// if that is valid) and sets the headers that every response has.
+// RequestContext finds the operation, sets the request id (the value of X-Request-Id
+// if that is valid, otherwise a new one) and sets the common response headers.
 func RequestContext(operations *Operations) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {

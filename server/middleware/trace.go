@@ -9,9 +9,10 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// Trace starts a span for each request, as a child of the caller's if the request
-// has a traceparent header (W3C Trace Context). Spans and attributes are named by
-// OpenTelemetry's semantic conventions.
+// Trace starts a span for each request, as a child of the caller's span if the
+// request has a traceparent header (W3C Trace Context). The name of a span is the
+// operation id. The names of http attributes follow the semantic conventions of
+// OpenTelemetry.
 func Trace(provider trace.TracerProvider) echo.MiddlewareFunc {
 	tracer := provider.Tracer("caracal.run/management/server")
 	return func(next echo.HandlerFunc) echo.HandlerFunc {

@@ -22,9 +22,9 @@ import (
 	"caracal.run/management/store"
 )
 
-// Validate checks path, query and body against the spec, so that an operation gets
-// valid input only. The operation binds the very value that was validated, not
-// the text that it was decoded from.
+// Validate checks path, query and body against the spec, so that an operation
+// receives valid input only. The operation takes its request from the value that was
+// validated, and does not decode the body again.
 func Validate(bodyLimit int64) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
@@ -66,9 +66,11 @@ func pathParam(c echo.Context, name string) (string, error) {
 	return url.PathUnescape(c.Param(name))
 }
 
+// checkParameters validates the path and query parameters. It returns
+// invalid_params or invalid_query.
 func (o *Operation) checkParameters(c echo.Context) error {
 	r := c.Request()
-	for _, p := range o.path {
+	for _, p := range o.pathParams {
 		value, err := pathParam(c, p.Value.Name)
 		if err != nil {
 			return code.InvalidParams.At(percentEncoding, p.Value.Name)
@@ -84,7 +86,7 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	if lines := r.Header.Values("If-Match"); len(lines) > 1 { // a list may be sent as several lines (RFC 9110 §5.3)
 		r.Header.Set("If-Match", strings.Join(lines, ", "))
 	}
-	if len(o.query) == 0 {
+	if len(o.queryParams) == 0 {
 		return nil
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
@@ -96,7 +98,7 @@ func (o *Operation) checkParameters(c echo.Context) error {
 		Request: r, QueryParams: query, Route: o.route,
 		Options: &openapi3filter.Options{SkipSettingDefaults: true},
 	}
-	for _, p := range o.query {
+	for _, p := range o.queryParams {
 		values := query[p.Value.Name]
 		if len(values) > 1 && !p.Value.Schema.Value.Type.Is("array") {
 			return code.InvalidQuery.At("must not be repeated", p.Value.Name)
@@ -118,7 +120,8 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	return nil
 }
 
-// readBody returns the body as a valid value, and its text as it was received.
+// readBody reads and validates the body. It returns the value, and the text as it
+// was received.
 func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, err error) {
 	contentType := r.Header.Get("Content-Type")
 	if r.ContentLength == 0 && contentType == "" {
@@ -207,8 +210,8 @@ var tooDeep = fmt.Sprintf("must not be nested deeper than %d levels", maxDepth)
 
 // sanitize checks what a schema cannot express: NUL characters, which Postgres
 // cannot store, and too deep nesting. If message is not "", it describes what is
-// wrong at path. It also rewrites whole numbers without fraction and exponent,
-// because 60.0 and 6e1 are integers in JSON Schema but not to the generated code.
+// wrong at path. It also writes whole numbers without fraction and exponent, because
+// 60.0 and 6e1 are integers in JSON Schema, but not in the generated code.
 func sanitize(value any, depth int) (_ any, path []string, message string) {
 	if depth > maxDepth {
 		return nil, nil, tooDeep
