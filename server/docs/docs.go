@@ -48,8 +48,8 @@ func Register(r Router) {
 	}
 }
 
-// file is a file of the page, compressed with gzip: browsers accept that, and
-// Swagger UI is distributed that way.
+// file is a file of the page, compressed with gzip, because browsers accept that and
+// the files of Swagger UI are distributed that way.
 type file struct {
 	contentType string
 	etag        string
@@ -58,8 +58,8 @@ type file struct {
 
 // files returns the files of the page, by path.
 var files = sync.OnceValue(func() map[string]file {
-	// The page needs the table of error codes: of the codes that are returned
-	// outside of operations, the spec contains only the names.
+	// The page needs the table of error codes, because the spec contains only the
+	// names of the codes that no operation returns.
 	table, err := json.Marshal(code.Table)
 	if err != nil {
 		panic(err) // cannot happen: numbers and strings
@@ -93,8 +93,8 @@ func newFile(name string, gzipped []byte) file {
 }
 
 // read returns the content of an embedded file.
-func read(from fs.FS, name string) []byte {
-	text, err := fs.ReadFile(from, name)
+func read(fsys fs.FS, name string) []byte {
+	text, err := fs.ReadFile(fsys, name)
 	if err != nil {
 		panic(err) // cannot happen: the file is embedded
 	}
@@ -110,14 +110,13 @@ func compress(text []byte) []byte {
 	return gzipped.Bytes()
 }
 
-// serve writes the file, or 304 if the client has it already.
+// serve writes the file, or 304 if the client already has it.
 func (f file) serve(c echo.Context) error {
 	r, h := c.Request(), c.Response().Header()
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
-	// Caches must revalidate: page, script and spec belong together and change
-	// together with the binary.
+	// Caches must revalidate: page, script and spec must be of the same build.
 	h.Set("Cache-Control", "no-cache")
 	h.Set("ETag", f.etag)
 	h.Set("Vary", "Accept-Encoding")
@@ -139,8 +138,8 @@ func (f file) serve(c echo.Context) error {
 // acceptsGzip reports whether an Accept-Encoding header accepts gzip
 // (RFC 9110 §12.5.3).
 func acceptsGzip(accepted string) bool {
-	for one := range strings.SplitSeq(accepted, ",") {
-		coding, weight, _ := strings.Cut(strings.ReplaceAll(one, " ", ""), ";q=")
+	for element := range strings.SplitSeq(accepted, ",") {
+		coding, weight, _ := strings.Cut(strings.ReplaceAll(element, " ", ""), ";q=")
 		if strings.EqualFold(coding, "gzip") {
 			q, err := strconv.ParseFloat(weight, 64)
 			return weight == "" || err == nil && q > 0

@@ -6,9 +6,9 @@ const root = document.documentElement;
 const $ = (id) => document.getElementById(id);
 
 function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
 }
 
 // Color scheme: the system's, unless the user has chosen one.
@@ -23,7 +23,7 @@ function showTheme() {
 
 $("theme").addEventListener("click", () => {
   const chosen = $("theme").getAttribute("aria-pressed") === "true" ? "light" : "dark";
-  // Choosing the system's scheme means following it again.
+  // A choice that equals the system's color scheme is not stored.
   if ((chosen === "dark") === dark.matches) localStorage.removeItem("caracal.theme");
   else localStorage.setItem("caracal.theme", chosen);
   showTheme();
@@ -31,7 +31,7 @@ $("theme").addEventListener("click", () => {
 dark.addEventListener("change", showTheme);
 showTheme();
 
-// The token is kept in sessionStorage, so that it is gone when the tab is closed.
+// The token is stored in sessionStorage, so that closing the tab deletes it.
 // It is never part of a URL.
 
 const token = {
@@ -57,10 +57,10 @@ $("access").addEventListener("submit", (event) => event.preventDefault());
 
 const methods = ["get", "head", "post", "put", "patch", "delete", "options", "trace"];
 
-const inOrder = (a, b) =>
+const byPathAndMethod = (a, b) =>
   a.path === b.path ? methods.indexOf(a.method) - methods.indexOf(b.method) : a.path < b.path ? -1 : 1;
 
-function codesOf(response) {
+function errorCodes(response) {
   const schema = response.content?.["application/json"]?.schema;
   return (response["x-problem"] && schema?.allOf?.flatMap((part) => part.properties?.error?.enum ?? [])) || [];
 }
@@ -71,11 +71,11 @@ function operationsOf(spec) {
       methods.filter((method) => item[method]).map((method) => {
         const raw = item[method];
         const { operationId: id, summary, tags: [tag] } = raw;
-        const codes = Object.values(raw.responses).flatMap(codesOf);
+        const codes = Object.values(raw.responses).flatMap(errorCodes);
         const words = [method, path, summary, id, tag, ...codes].join(" ").toLowerCase();
         return { id, tag, method, path, summary, codes, words, raw, link: `#/${tag}/${id}` };
       }))
-    .sort(inOrder);
+    .sort(byPathAndMethod);
 }
 
 // prepare adds to the spec what Swagger UI does not show, and removes examples
@@ -90,7 +90,7 @@ function prepare(spec, operations) {
     parameter.description += ` For example \`${parameter.example}\`.`;
     delete parameter.example;
   }
-  for (const schema of Object.values(spec.components.schemas).flatMap((one) => [one, ...Object.values(one.properties ?? {})])) {
+  for (const schema of Object.values(spec.components.schemas).flatMap((schema) => [schema, ...Object.values(schema.properties ?? {})])) {
     if (schema["x-checked-by"]) schema.description = `${schema.description ?? ""} The server checks further rules, which the schema does not express.`;
   }
   return spec;
@@ -98,13 +98,13 @@ function prepare(spec, operations) {
 
 const linkTo = (code) => `#error-${code}`;
 
-// breakable inserts a possible line break after each underscore of a name.
-const breakable = (name, wbr) => name.split(/(?<=_)/).flatMap((part) => [part, wbr()]);
+// withBreaks inserts a line break opportunity after each underscore of a name.
+const withBreaks = (name, wbr) => name.split(/(?<=_)/).flatMap((part) => [part, wbr()]);
 
 // The plugin for Swagger UI.
 
-// Swagger UI includes zenscroll, which would handle every link within the page:
-// it scrolls slowly, stops under the header, and fires no hashchange.
+// Swagger UI includes zenscroll, which would handle every link within the page. It
+// would scroll slowly, place the target behind the header, and fire no hashchange.
 window.noZensmooth = true;
 
 function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
@@ -127,10 +127,10 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
     const parts = [];
     let end = 0;
     for (const match of text.matchAll(colors)) {
-      const [whole, string, colon] = match;
+      const [matched, string, colon] = match;
       parts.push(text.slice(end, match.index));
-      parts.push(h("span", { key: match.index, className: string ? (colon ? "name" : "string") : "value" }, string ?? whole), colon ?? "");
-      end = match.index + whole.length;
+      parts.push(h("span", { key: match.index, className: string ? (colon ? "name" : "string") : "value" }, string ?? matched), colon ?? "");
+      end = match.index + matched.length;
     }
     return h("pre", { className: "code", tabIndex: 0 }, ...parts, text.slice(end));
   };
@@ -168,7 +168,7 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
       h("td", { className: "response-col_status" }, status),
       h("td", { className: "response-col_description" },
         h("dl", null, codes.map((code) =>
-          h("div", { key: code }, h("dt", null, h("a", { href: linkTo(code) }, h("code", null, ...breakable(code, () => h("wbr"))))), h("dd", null, errors[code].Sentence))))));
+          h("div", { key: code }, h("dt", null, h("a", { href: linkTo(code) }, h("code", null, ...withBreaks(code, () => h("wbr"))))), h("dd", null, errors[code].Sentence))))));
 
   return {
     components: { Layout, EnumModel, SyntaxHighlighter: Code, curl: Curl },
@@ -178,7 +178,7 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
           ? h(Original, properties)
           : h("p", { className: "message" }, "No operations found."),
       response: (Original) => (properties) => {
-        const codes = codesOf(raw(properties.path, properties.method)?.responses[properties.code] ?? {});
+        const codes = errorCodes(raw(properties.path, properties.method)?.responses[properties.code] ?? {});
         return codes.length ? h(ErrorCodes, { code: properties.code, codes }) : h(Original, properties);
       },
       responseBody: (Original) => (properties) => {
@@ -194,9 +194,9 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
           show: (original) => (path, open) => {
             original(path, open);
             const [kind, tag, id] = [path].flat();
-            // Opening an operation is not a step in the history.
+            // Opening an operation adds no entry to the history.
             if (kind === "operations") history.replaceState(null, "", open ? `#/${tag}/${id}` : location.pathname);
-            mark();
+            markCurrent();
           },
         },
       },
@@ -238,8 +238,8 @@ function showIndex(spec, operations) {
   }
 }
 
-// mark highlights the operation of the URL in the index.
-function mark() {
+// markCurrent highlights the operation of the URL in the index.
+function markCurrent() {
   for (const link of $("index").querySelectorAll("a")) {
     if (link.hash === location.hash) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
@@ -251,21 +251,21 @@ function showErrors(spec, operations, errors) {
   const outside = new Set(spec["x-outside-problems"]);
   const groups = new Map([...document.querySelectorAll("[data-status]")].map((group) => [Number(group.dataset.status), group]));
   for (const [code, { Status: status, Sentence: sentence }] of Object.entries(errors)) {
-    const from = operations.filter((o) => o.codes.includes(code));
-    if (!from.length && !outside.has(code)) continue;
-    let where;
-    if (!from.length) where = element("p", {}, "Requests that match no operation.");
-    else if (v1.every((o) => from.includes(o))) where = element("p", {}, "All ", element("code", {}, "/v1"), " operations.");
+    const returnedBy = operations.filter((o) => o.codes.includes(code));
+    if (!returnedBy.length && !outside.has(code)) continue;
+    let source;
+    if (!returnedBy.length) source = element("p", {}, "Requests that match no operation.");
+    else if (v1.every((o) => returnedBy.includes(o))) source = element("p", {}, "All ", element("code", {}, "/v1"), " operations.");
     else {
-      where = element("ul", {}, ...from.map((o) => element("li", {}, operationLink(o))));
-      if (from.length > 3) where = element("details", {}, element("summary", {}, `${from.length} operations`), where);
+      source = element("ul", {}, ...returnedBy.map((o) => element("li", {}, operationLink(o))));
+      if (returnedBy.length > 3) source = element("details", {}, element("summary", {}, `${returnedBy.length} operations`), source);
     }
     if (!groups.has(status)) {
       groups.set(status, element("section", {}, element("h3", {}, String(status))));
       $("errors").append(groups.get(status));
     }
     groups.get(status).append(element("article", { id: `error-${code}` },
-      element("h4", {}, element("a", { href: linkTo(code) }, element("code", {}, ...breakable(code, () => element("wbr"))))), element("p", {}, sentence), where));
+      element("h4", {}, element("a", { href: linkTo(code) }, element("code", {}, ...withBreaks(code, () => element("wbr"))))), element("p", {}, sentence), source));
   }
   for (const group of groups.values()) group.hidden = !group.querySelector("article");
 }
@@ -286,7 +286,7 @@ async function start() {
     layout: "Layout",
     docExpansion: "list",
     defaultModelExpandDepth: 3,
-    operationsSorter: (a, b) => inOrder(a.toObject(), b.toObject()),
+    operationsSorter: (a, b) => byPathAndMethod(a.toObject(), b.toObject()),
     tryItOutEnabled: true,
     displayRequestDuration: true,
     showCommonExtensions: true,
@@ -315,12 +315,12 @@ async function start() {
     $("found").value = text ? `${matches.size} of ${operations.length}` : "";
   }
 
-  // follow opens and scrolls to the target of the URL's hash. The browser cannot
-  // do so for elements that are rendered later.
+  // follow opens the target of the URL's hash and scrolls to it. The browser cannot
+  // do so for elements that are rendered after the page is loaded.
   function follow() {
     const target = operations.find((o) => o.link === location.hash);
     if (!target) {
-      mark();
+      markCurrent();
       $(location.hash.slice(1))?.scrollIntoView();
       return;
     }
