@@ -14,7 +14,7 @@ import (
 )
 
 // seedDemo creates a demo zone if there is none yet: with a managed application
-// and two registered ones, which have sessions and agents. It keeps the zone's
+// and two registered ones, which have sessions and agents. It saves the zone's
 // id in a file, and prints it.
 func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file string) error {
 	c, err := client.New(url, token)

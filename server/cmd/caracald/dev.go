@@ -19,7 +19,7 @@ import (
 	"caracal.run/management/store/private"
 )
 
-// dev runs the service with a private Postgres and Redis, whose data it keeps.
+// dev runs the service with a private Postgres and Redis, and keeps their data.
 func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("dev", flag.ContinueOnError)
 	home, err := dataHome()
@@ -98,7 +98,7 @@ Press Ctrl-C to stop.
 	return running.Wait(ctx)
 }
 
-// stepPrinter returns a function that prints the steps of a start.
+// stepPrinter returns a function that prints a step of the startup.
 func stepPrinter(out io.Writer) func(step string) {
 	return func(step string) { fmt.Fprintln(out, "·", step) }
 }
@@ -129,8 +129,8 @@ func loadOrCreateSecret(file, prefix string) (string, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	var bits [32]byte
-	_, _ = rand.Read(bits[:]) // never fails (crypto/rand)
-	secret := prefix + hex.EncodeToString(bits[:])
+	var random [32]byte
+	_, _ = rand.Read(random[:]) // never fails (crypto/rand)
+	secret := prefix + hex.EncodeToString(random[:])
 	return secret, os.WriteFile(file, []byte(secret+"\n"), 0o600)
 }

@@ -20,7 +20,7 @@ const keysUsage = `caracald keys rotate [-replace-older DURATION]
   Rewraps the data key of every zone with the first key of ZONE_KEK, which all
   replicas must already have. With -replace-older, data keys older than DURATION
   are replaced, and their secrets are encrypted with the new ones. The service can
-  run meanwhile. If interrupted, run it again: it continues.
+  keep running. If the command is interrupted, run it again to continue.
 caracald keys verify
   Decrypts every secret, and fails if one does not decrypt.
 `
@@ -33,10 +33,10 @@ func keys(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	flags := flag.NewFlagSet("keys "+subcommand, flag.ContinueOnError)
 	flags.Usage = func() { fmt.Fprint(flags.Output(), keysUsage) }
-	older := new(time.Duration)
+	replaceOlder := new(time.Duration)
 	switch subcommand {
 	case "rotate":
-		flags.DurationVar(older, "replace-older", 0, "replace data keys that are older than this duration")
+		flags.DurationVar(replaceOlder, "replace-older", 0, "replace data keys that are older than this duration")
 	case "verify":
 	case "-h", "-help", "--help":
 		flags.Usage()
@@ -48,14 +48,14 @@ func keys(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := parse(flags, args[1:]); err != nil {
 		return err
 	}
-	if *older < 0 {
+	if *replaceOlder < 0 {
 		return errors.New("keys rotate: -replace-older must not be negative")
 	}
 	config, err := server.LoadConfig(os.Environ())
 	if err != nil {
 		return err
 	}
-	db, ring, err := config.OpenStore(ctx)
+	db, keyring, err := config.OpenStore(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func keys(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	cause := store.Cause{Actor: store.System, RequestID: uuid.NewString(), Operation: "caracald keys " + subcommand}
 	step := func(name string, f func(context.Context, store.Cause, func(int)) error) error {
-		last := -1 // as printed
+		last := -1 // the last number that was printed
 		progress := func(done int) {
 			if done != last {
 				fmt.Fprintf(out, "%s: %d\n", name, done)
@@ -84,15 +84,15 @@ func keys(ctx context.Context, args []string, out io.Writer) (err error) {
 	if subcommand == "verify" {
 		return step("secrets verified", db.VerifySecrets)
 	}
-	fmt.Fprintln(out, "current key-encryption key:", ring.Current())
+	fmt.Fprintln(out, "current key-encryption key:", keyring.Current())
 	steps := []func() error{
 		func() error { return step("data keys rewrapped", db.RewrapDataKeys) },
 		func() error {
-			if *older == 0 {
+			if *replaceOlder == 0 {
 				return nil
 			}
 			return step("data keys replaced", func(ctx context.Context, cause store.Cause, progress func(int)) error {
-				return db.ReplaceDataKeys(ctx, cause, *older, progress)
+				return db.ReplaceDataKeys(ctx, cause, *replaceOlder, progress)
 			})
 		},
 		func() error { return step("secrets re-encrypted", db.Reseal) },
@@ -101,7 +101,7 @@ func keys(ctx context.Context, args []string, out io.Writer) (err error) {
 	for _, step := range steps {
 		err := step()
 		errs = append(errs, err)
-		if err != nil && !errors.Is(err, seal.ErrDecrypt) { // one zone's key or secret does not stop the others
+		if err != nil && !errors.Is(err, seal.ErrDecrypt) { // a key or secret that does not decrypt must not stop the others
 			break
 		}
 	}

@@ -22,8 +22,8 @@ import (
 	"caracal.run/management/store/private"
 )
 
-// load runs a mixed load against a service in this process, on ephemeral servers,
-// and prints latencies, errors and memory.
+// load sends a mixed load to a service in this process, with an ephemeral Postgres and
+// Redis, and prints latencies, errors and memory.
 func load(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	duration := flags.Duration("for", 10*time.Second, "duration of the load")
@@ -57,104 +57,106 @@ func load(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	fmt.Fprintf(out, "%d callers for %v: half reads by id, the rest lists, updates, creations and deletions\n", *callers, *duration)
-	t, err := runLoad(ctx, c, *callers, *duration)
+	r, err := runLoad(ctx, c, *callers, *duration)
 	if err != nil {
 		return err
 	}
-	t.print(out, *duration)
+	r.print(out, *duration)
 	return nil
 }
 
-// A tally has the durations of the requests of a load by operation, and the
-// number of errors by message.
-type tally struct {
-	mu     sync.Mutex
-	took   map[string][]time.Duration
-	errors map[string]int
+// results holds the durations of the requests of a load by operation, and the number
+// of errors by message.
+type results struct {
+	mu        sync.Mutex
+	durations map[string][]time.Duration
+	errors    map[string]int
 }
 
 // record adds a request that has just ended.
-func (t *tally) record(operation string, start time.Time, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.took[operation] = append(t.took[operation], time.Since(start))
+func (r *results) record(operation string, start time.Time, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.durations[operation] = append(r.durations[operation], time.Since(start))
 	if err != nil {
-		t.errors[operation+": "+err.Error()]++
+		r.errors[operation+": "+err.Error()]++
 	}
 }
 
-// runLoad creates zones with applications, and then lets the callers work on them
-// for the duration.
-func runLoad(ctx context.Context, c *client.Client, callers int, duration time.Duration) (*tally, error) {
+// runLoad creates zones with applications, and then sends requests about them from
+// concurrent callers for the duration.
+func runLoad(ctx context.Context, c *client.Client, callers int, duration time.Duration) (*results, error) {
 	const zones, applications = 8, 50
-	var all []client.Zone
+	var created []client.Zone
 	for range zones {
 		zone, err := c.CreateZone(ctx, client.NewZone{Name: "Load"})
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, zone)
+		created = append(created, zone)
 		for range applications {
 			if _, err := c.CreateApplication(ctx, zone.ID, loadApplication); err != nil {
 				return nil, err
 			}
 		}
 	}
-	t := &tally{took: map[string][]time.Duration{}, errors: map[string]int{}}
-	until := time.Now().Add(duration)
-	var busy sync.WaitGroup
+	r := &results{durations: map[string][]time.Duration{}, errors: map[string]int{}}
+	end := time.Now().Add(duration)
+	var wg sync.WaitGroup
 	for range callers {
-		busy.Go(func() {
-			for time.Now().Before(until) && ctx.Err() == nil {
-				zone := all[rand.N(len(all))].ID
+		wg.Go(func() {
+			for time.Now().Before(end) && ctx.Err() == nil {
+				zone := created[rand.N(len(created))].ID
 				start := time.Now()
 				switch n := rand.N(100); {
 				case n < 50:
 					_, err := c.GetZone(ctx, zone)
-					t.record("get a zone", start, err)
+					r.record("get a zone", start, err)
 				case n < 65:
 					_, err := c.ListApplications(ctx, zone, client.Limit(applications))
-					t.record("list 50 applications", start, err)
+					r.record("list 50 applications", start, err)
 				case n < 80:
 					_, err := c.UpdateZone(ctx, zone, client.ZonePatch{Name: new("Loaded")})
-					t.record("update a zone", start, err)
+					r.record("update a zone", start, err)
 				default:
 					a, err := c.CreateApplication(ctx, zone, loadApplication)
-					t.record("create an application", start, err)
+					r.record("create an application", start, err)
 					if err == nil {
 						start = time.Now()
-						t.record("delete an application", start, c.DeleteApplication(ctx, zone, a.ID))
+						r.record("delete an application", start, c.DeleteApplication(ctx, zone, a.ID))
 					}
 				}
 			}
 		})
 	}
-	busy.Wait()
-	return t, ctx.Err()
+	wg.Wait()
+	return r, ctx.Err()
 }
 
 var loadApplication = client.NewApplication{Name: "Load", RegistrationMethod: client.NewApplicationRegistrationMethodManaged}
 
 // print prints a table of the latencies, the errors and the memory.
-func (t *tally) print(out io.Writer, duration time.Duration) {
+func (r *results) print(out io.Writer, duration time.Duration) {
 	fmt.Fprintf(out, "%-24s %9s %9s %9s %9s %9s\n", "", "requests", "per s", "median", "p99", "slowest")
-	var total []time.Duration
-	row := func(operation string, took []time.Duration) {
-		slices.Sort(took)
-		at := func(q float64) time.Duration { return took[int(q*float64(len(took)-1))].Round(10 * time.Microsecond) }
-		fmt.Fprintf(out, "%-24s %9d %9.0f %9v %9v %9v\n", operation, len(took), float64(len(took))/duration.Seconds(), at(.5), at(.99), at(1))
+	var all []time.Duration
+	printRow := func(operation string, durations []time.Duration) {
+		slices.Sort(durations)
+		quantile := func(q float64) time.Duration {
+			return durations[int(q*float64(len(durations)-1))].Round(10 * time.Microsecond)
+		}
+		fmt.Fprintf(out, "%-24s %9d %9.0f %9v %9v %9v\n", operation, len(durations), float64(len(durations))/duration.Seconds(), quantile(.5), quantile(.99), quantile(1))
 	}
 	for _, operation := range []string{"get a zone", "list 50 applications", "update a zone", "create an application", "delete an application"} {
-		if took := t.took[operation]; len(took) > 0 {
-			total = append(total, took...)
-			row(operation, took)
+		if durations := r.durations[operation]; len(durations) > 0 {
+			all = append(all, durations...)
+			printRow(operation, durations)
 		}
 	}
-	if len(total) > 0 {
-		row("all", total)
+	if len(all) > 0 {
+		printRow("all", all)
 	}
-	fmt.Fprintf(out, "errors: %d distinct\n", len(t.errors))
-	for text, n := range t.errors {
+	fmt.Fprintf(out, "errors: %d distinct\n", len(r.errors))
+	for text, n := range r.errors {
 		fmt.Fprintf(out, "%9d × %s\n", n, text)
 	}
 	fmt.Fprintf(out, "after the load, including the callers: %s resident memory, %d goroutines\n", resident(), runtime.NumGoroutine())

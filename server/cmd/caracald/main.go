@@ -21,7 +21,7 @@ import (
 const usage = `caracald is the Caracal Management API.
 
   caracald dev       serve with a private Postgres and Redis, which it starts
-  caracald serve     serve with the Postgres and Redis of the settings
+  caracald serve     serve with the Postgres and Redis in the settings
   caracald migrate   migrate the schema, as its owner (CARACAL_MIGRATE_URL)
   caracald keys      rotate encryption keys, or verify that all secrets decrypt
   caracald settings  print the settings as a Markdown table
@@ -98,8 +98,8 @@ func logger(c server.Config, out *os.File) (*slog.Logger, error) {
 	}
 	if c.Mode == "dev" {
 		info, err := out.Stat()
-		plain := err != nil || info.Mode()&os.ModeCharDevice == 0
-		return slog.New(tint.NewTextHandler(out, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: plain})), nil
+		noColor := err != nil || info.Mode()&os.ModeCharDevice == 0
+		return slog.New(tint.NewTextHandler(out, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: noColor})), nil
 	}
 	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level})).With("service", "api", "worker", c.WorkerID), nil
 }
