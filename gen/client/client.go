@@ -12,9 +12,9 @@ import (
 // A Client calls the API with one token. It is safe for concurrent use. Create
 // it with [New].
 type Client struct {
-	base       string // without a slash at the end
+	base       string // without a trailing slash
 	http       *http.Client
-	transport  http.RoundTripper // nil: that of http
+	transport  http.RoundTripper // nil: the transport of http
 	authorize  func(http.Header) // a closure, so that no fmt verb prints the token
 	userAgent  string
 	timeout    time.Duration
@@ -80,8 +80,8 @@ func WithHTTPClient(hc *http.Client) Option {
 		if hc == nil {
 			return fmt.Errorf("WithHTTPClient: the client is nil")
 		}
-		own := *hc
-		c.http = &own
+		copied := *hc
+		c.http = &copied
 		return nil
 	}
 }
@@ -107,9 +107,9 @@ func WithUserAgent(ua string) Option {
 	}
 }
 
-// WithTimeout replaces the maximum duration of a call, 30 seconds. It includes
-// the retries. An iterator has it for each page. Zero means no limit other than
-// the context's.
+// WithTimeout replaces the maximum duration of a call, 30 seconds. The duration
+// includes retries. It applies to each page of an iterator. Zero means no limit
+// other than that of the context.
 func WithTimeout(d time.Duration) Option {
 	return func(c *Client) error {
 		if d < 0 {
@@ -120,8 +120,8 @@ func WithTimeout(d time.Duration) Option {
 	}
 }
 
-// WithRetry replaces the maximum number of retries, 3, and the longest
-// Retry-After that is waited for, 30 seconds.
+// WithRetry replaces the maximum number of retries, 3, and the maximum Retry-After
+// for which the client waits, 30 seconds.
 func WithRetry(retries int, maxWait time.Duration) Option {
 	return func(c *Client) error {
 		if retries < 0 || maxWait < 0 {
@@ -169,8 +169,8 @@ func ReadETag(etag *string) CallOption {
 }
 
 // Header sets a header of the request. It can replace any header that the
-// client sets, Authorization included: [Client.GetMetrics] requires another
-// token than the client's.
+// client sets, Authorization included: [Client.GetMetrics] requires a
+// different token.
 func Header(name, value string) CallOption {
 	return func(c *call) { c.header.Set(name, value) }
 }

@@ -21,7 +21,7 @@ import (
 // maxResponse is the largest response body that is read.
 const maxResponse = 64 << 20
 
-// firstWait is the shortest wait before the first retry. It doubles with each
+// firstWait is the minimum wait before the first retry. It doubles with each
 // retry.
 const firstWait = 100 * time.Millisecond
 
@@ -49,6 +49,7 @@ type call struct {
 	err     error      // of an option
 }
 
+// fail records the first error of an option.
 func (c *call) fail(err error) {
 	if c.err == nil {
 		c.err = err
@@ -83,8 +84,8 @@ func callOptions(opts []CallOption) func(*call) {
 	}
 }
 
-// decode decodes a JSON response. A response with none of the fields of T is an
-// error, not a zero value.
+// decode decodes a JSON response, and stores its ETag if the call asks for it. It
+// fails if the response has none of the fields of T.
 func decode[T any](resp *response, err error) (T, error) {
 	var value T
 	if err != nil {
@@ -124,9 +125,9 @@ func (c *Client) do(parent context.Context, r request, options func(*call)) (*re
 	defer cancel()
 	for retries := 0; ; retries++ {
 		resp, err := c.attempt(ctx, call)
-		wait, again := c.retry(ctx, r.method, retries, resp, err)
+		wait, retry := c.retry(ctx, r.method, retries, resp, err)
 		switch {
-		case again:
+		case retry: // after the wait
 		case err == nil:
 			if err := resp.check(); err != nil {
 				return nil, err
@@ -192,7 +193,8 @@ func expand(path string, args []string) (string, error) {
 	return path, nil
 }
 
-// attempt sends a request once and reads the response.
+// attempt sends a request once and reads the response. It fails if the body is
+// larger than maxResponse.
 func (c *Client) attempt(ctx context.Context, call *call) (*response, error) {
 	var body io.Reader
 	if call.content != nil {
@@ -221,7 +223,7 @@ func (c *Client) attempt(ctx context.Context, call *call) (*response, error) {
 var errTooLarge = fmt.Errorf("the response exceeds %d MiB", maxResponse>>20)
 
 // retry decides whether to send a request again after a response or a network
-// error, and returns how long to wait before.
+// error, and returns how long to wait before that.
 func (c *Client) retry(ctx context.Context, method string, retries int, resp *response, err error) (time.Duration, bool) {
 	if retries >= c.maxRetries || ctx.Err() != nil || !retryable(method, resp, err) {
 		return 0, false
@@ -241,20 +243,20 @@ func (c *Client) retry(ctx context.Context, method string, retries int, resp *re
 	return wait, true
 }
 
-// retryable reports whether sending a request again is safe and may help. A
-// response of 429 means that the request was not processed. After 503 or a
-// network error, a write may have been: its outcome is unknown.
+// retryable reports whether sending a request again is safe and may succeed. After
+// a 429 response, the request was not processed. After any other failure, a write
+// may have been processed, so only reads are sent again.
 func retryable(method string, resp *response, err error) bool {
-	read := method == http.MethodGet || method == http.MethodHead
+	isRead := method == http.MethodGet || method == http.MethodHead
 	if err != nil {
-		return read && !errors.Is(err, errTooLarge)
+		return isRead && !errors.Is(err, errTooLarge)
 	}
 	switch resp.status {
 	case http.StatusTooManyRequests:
 		return true
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusBadGateway,
 		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return read
+		return isRead
 	}
 	return false
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// An Error is a response other than the successful one of the operation.
+// An Error is any response except the successful one of the operation.
 type Error struct {
 	Operation   string         // operationId, such as "createZone"
 	Status      int            // HTTP status

@@ -34,7 +34,8 @@ func list[T any](ctx context.Context, c *Client, r request, opts []ListOption) (
 	return Page[T]{items, next}, nil
 }
 
-// all returns an iterator over the items of all pages. It yields an error last.
+// all returns an iterator over the items of all pages. If a page cannot be read, it
+// yields the error and stops.
 func all[T any](opts []ListOption, page func(...ListOption) (Page[T], error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		next := slices.Clip(opts)
@@ -111,7 +112,8 @@ func links(header string) iter.Seq2[string, map[string]string] {
 	}
 }
 
-// linkParam splits off the first parameter, name=token or name="quoted string".
+// linkParam parses the first parameter, name=token or name="quoted string", and
+// returns the rest.
 func linkParam(s string) (name, value, rest string) {
 	end := strings.IndexAny(s, "=;,")
 	if end < 0 {
