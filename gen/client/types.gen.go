@@ -16,18 +16,19 @@ const (
 	CodeInvalidJSON = "invalid_json"
 	// 401. The admin token is missing, invalid, expired or revoked.
 	CodeInvalidAdminToken = "invalid_admin_token"
-	// 401. A valid metrics bearer token is required.
+	// 401. The metrics token is missing or invalid.
 	CodeUnauthorized = "unauthorized"
-	// 403. This admin token is read-only.
+	// 403. The admin token is read-only. Use a token with write permission.
 	CodeAdminTokenReadOnly = "admin_token_read_only"
-	// 403. This admin token does not have access to the requested zone or to
-	// operations that require a global token.
+	// 403. The admin token belongs to another zone, or the operation requires a
+	// global token.
 	CodeAdminTokenZoneMismatch = "admin_token_zone_mismatch"
-	// 403. This zone is managed by Caracal and cannot be modified.
+	// 403. The zone is reserved for Caracal and can be modified only with the
+	// bootstrap token.
 	CodeSystemZoneReadOnly = "system_zone_read_only"
 	// 404. The requested path does not exist.
 	CodeNotFound = "not_found"
-	// 405. This method is not allowed for the requested path.
+	// 405. The requested path does not support this method.
 	CodeMethodNotAllowed = "method_not_allowed"
 	// 412. The item was modified since it was last read. Retrieve it again and
 	// retry with the new ETag.
@@ -36,24 +37,26 @@ const (
 	CodePayloadTooLarge = "payload_too_large"
 	// 415. Content-Type must be application/json, without a Content-Encoding.
 	CodeUnsupportedMediaType = "unsupported_media_type"
-	// 429. Too many requests. Retry after the number of seconds in Retry-After.
+	// 429. Too many requests. Retry after the number of seconds in the Retry-After
+	// header.
 	CodeRateLimited = "rate_limited"
 	// 431. The request headers exceed the maximum allowed size.
 	CodeHeaderTooLarge = "header_too_large"
-	// 500. An internal error occurred. Contact your administrator with the
-	// requestId.
+	// 500. An internal error occurred. If it persists, contact your administrator
+	// and include the requestId.
 	CodeInternalError = "internal_error"
 	// 503. The service is temporarily unavailable. Retry shortly.
 	CodeServiceUnavailable = "service_unavailable"
 	// 400. The zone is invalid. See details.issues.
 	CodeInvalidZone = "invalid_zone"
-	// 400. At least one field to update must be provided.
+	// 400. The request must contain at least one field to update.
 	CodeNoFields = "no_fields"
-	// 400. dcr_shutdown can only be set together with dcr_enabled: false.
+	// 400. dcr_shutdown is allowed only together with dcr_enabled: false.
 	CodeDCRShutdownNotApplicable = "dcr_shutdown_not_applicable"
 	// 404. Zone not found.
 	CodeZoneNotFound = "zone_not_found"
-	// 409. This name, slug or identifier is reserved for Caracal.
+	// 409. The name, slug or identifier is reserved for Caracal and can be used
+	// only with the bootstrap token.
 	CodeReservedNamespace = "reserved_namespace"
 	// 409. The slug is already in use by another zone, possibly an archived one.
 	// Choose a different slug.
@@ -67,18 +70,20 @@ const (
 	CodeDCRDisabled = "dcr_disabled"
 	// 403. An application can have at most 32 traits.
 	CodeTraitCountExceeded = "trait_count_exceeded"
-	// 403. A trait has an invalid format.
+	// 403. A trait is malformed. It must have 1 to 128 characters: a letter,
+	// followed by letters, digits, dots, underscores, colons and hyphens.
 	CodeTraitInvalid = "trait_invalid"
 	// 403. Traits must be unique.
 	CodeTraitDuplicate = "trait_duplicate"
-	// 403. Traits in the namespaces control and caracal.sys are reserved for global
-	// admin tokens.
+	// 403. Only a global admin token can set traits in the namespaces control and
+	// caracal.sys, or change an application that has them.
 	CodeTraitForbidden = "trait_forbidden"
 	// 404. Application not found in this zone.
 	CodeApplicationNotFound = "application_not_found"
 	// 429. Too many registrations. Retry in a second.
 	CodeDCRRateLimitExceeded = "dcr_rate_limit_exceeded"
-	// 429. The zone has reached its limit of 1
+	// 429. The zone has reached its limit of 1,000 active registered applications.
+	// Retry when one of them has expired.
 	CodeDCRLimitExceeded = "dcr_limit_exceeded"
 	// 400. The admin token request is invalid. See details.issues.
 	CodeInvalidAdminTokenRequest = "invalid_admin_token_request"
@@ -86,14 +91,15 @@ const (
 	CodeZoneIDRequired = "zone_id_required"
 	// 400. zone_id is not allowed if scope is global.
 	CodeZoneIDNotAllowedForGlobal = "zone_id_not_allowed_for_global"
-	// 403. Tokens derived from the bootstrap token cannot manage admin tokens.
+	// 403. Tokens derived from the bootstrap token cannot manage admin tokens. Use
+	// another global token.
 	CodeAdminTokenManagementForbiddenForDerivedToken = "admin_token_management_forbidden_for_derived_token"
 	// 404. Admin token not found or already revoked.
 	CodeAdminTokenNotFound = "admin_token_not_found"
 	// 400. The provider is invalid. See details.issues.
 	CodeInvalidProvider = "invalid_provider"
-	// 400. The identifier must be provider:// followed by lowercase letters, digits
-	// and single hyphens.
+	// 400. The identifier must be provider:// followed by lowercase letters and
+	// digits, with single hyphens between them.
 	CodeInvalidProviderIdentifier = "invalid_provider_identifier"
 	// 400. The configuration is invalid for this kind of provider. See
 	// details.issues.
@@ -107,6 +113,7 @@ const (
 	// 409. The identifier is already in use by another provider in this zone.
 	CodeProviderIdentifierConflict = "provider_identifier_conflict"
 	// 409. The provider is the credential provider of one or more resources.
+	// Archive them or change their provider first.
 	CodeProviderInUse = "provider_in_use"
 	// 400. The resource is invalid. See details.issues.
 	CodeInvalidResource = "invalid_resource"
@@ -131,12 +138,13 @@ const (
 	CodeOperationDuplicate = "operation_duplicate"
 	// 404. Resource not found in this zone.
 	CodeResourceNotFound = "resource_not_found"
-	// 404. The gateway application was not found in this zone or is not active.
+	// 404. Gateway application not found in this zone.
 	CodeGatewayApplicationNotFound = "gateway_application_not_found"
 	// 409. The control resource can be managed only with a global admin token, and
 	// cannot be archived.
 	CodeProtectedResource = "protected_resource"
-	// 409. The zone has reached its maximum number of resources.
+	// 409. The zone has reached its maximum number of resources. Archive resources
+	// that are not needed.
 	CodeResourceQuotaExceeded = "resource_quota_exceeded"
 	// 409. The identifier is already in use by another resource in this zone.
 	CodeResourceIdentifierConflict = "resource_identifier_conflict"

@@ -76,17 +76,17 @@ const (
 	InvalidJSON Code = "invalid_json"
 	// InvalidAdminToken: 401. The admin token is missing, invalid, expired or revoked.
 	InvalidAdminToken Code = "invalid_admin_token"
-	// Unauthorized: 401. A valid metrics bearer token is required.
+	// Unauthorized: 401. The metrics token is missing or invalid.
 	Unauthorized Code = "unauthorized"
-	// AdminTokenReadOnly: 403. This admin token is read-only.
+	// AdminTokenReadOnly: 403. The admin token is read-only. Use a token with write permission.
 	AdminTokenReadOnly Code = "admin_token_read_only"
-	// AdminTokenZoneMismatch: 403. This admin token does not have access to the requested zone or to operations that require a global token.
+	// AdminTokenZoneMismatch: 403. The admin token belongs to another zone, or the operation requires a global token.
 	AdminTokenZoneMismatch Code = "admin_token_zone_mismatch"
-	// SystemZoneReadOnly: 403. This zone is managed by Caracal and cannot be modified.
+	// SystemZoneReadOnly: 403. The zone is reserved for Caracal and can be modified only with the bootstrap token.
 	SystemZoneReadOnly Code = "system_zone_read_only"
 	// NotFound: 404. The requested path does not exist.
 	NotFound Code = "not_found"
-	// MethodNotAllowed: 405. This method is not allowed for the requested path.
+	// MethodNotAllowed: 405. The requested path does not support this method.
 	MethodNotAllowed Code = "method_not_allowed"
 	// VersionConflict: 412. The item was modified since it was last read. Retrieve it again and retry with the new ETag.
 	VersionConflict Code = "version_conflict"
@@ -94,23 +94,23 @@ const (
 	PayloadTooLarge Code = "payload_too_large"
 	// UnsupportedMediaType: 415. Content-Type must be application/json, without a Content-Encoding.
 	UnsupportedMediaType Code = "unsupported_media_type"
-	// RateLimited: 429. Too many requests. Retry after the number of seconds in Retry-After.
+	// RateLimited: 429. Too many requests. Retry after the number of seconds in the Retry-After header.
 	RateLimited Code = "rate_limited"
 	// HeaderTooLarge: 431. The request headers exceed the maximum allowed size.
 	HeaderTooLarge Code = "header_too_large"
-	// InternalError: 500. An internal error occurred. Contact your administrator with the requestId.
+	// InternalError: 500. An internal error occurred. If it persists, contact your administrator and include the requestId.
 	InternalError Code = "internal_error"
 	// ServiceUnavailable: 503. The service is temporarily unavailable. Retry shortly.
 	ServiceUnavailable Code = "service_unavailable"
 	// InvalidZone: 400. The zone is invalid. See details.issues.
 	InvalidZone Code = "invalid_zone"
-	// NoFields: 400. At least one field to update must be provided.
+	// NoFields: 400. The request must contain at least one field to update.
 	NoFields Code = "no_fields"
-	// DCRShutdownNotApplicable: 400. dcr_shutdown can only be set together with dcr_enabled: false.
+	// DCRShutdownNotApplicable: 400. dcr_shutdown is allowed only together with dcr_enabled: false.
 	DCRShutdownNotApplicable Code = "dcr_shutdown_not_applicable"
 	// ZoneNotFound: 404. Zone not found.
 	ZoneNotFound Code = "zone_not_found"
-	// ReservedNamespace: 409. This name, slug or identifier is reserved for Caracal.
+	// ReservedNamespace: 409. The name, slug or identifier is reserved for Caracal and can be used only with the bootstrap token.
 	ReservedNamespace Code = "reserved_namespace"
 	// ZoneSlugConflict: 409. The slug is already in use by another zone, possibly an archived one. Choose a different slug.
 	ZoneSlugConflict Code = "zone_slug_conflict"
@@ -122,17 +122,17 @@ const (
 	DCRDisabled Code = "dcr_disabled"
 	// TraitCountExceeded: 403. An application can have at most 32 traits.
 	TraitCountExceeded Code = "trait_count_exceeded"
-	// TraitInvalid: 403. A trait has an invalid format.
+	// TraitInvalid: 403. A trait is malformed. It must have 1 to 128 characters: a letter, followed by letters, digits, dots, underscores, colons and hyphens.
 	TraitInvalid Code = "trait_invalid"
 	// TraitDuplicate: 403. Traits must be unique.
 	TraitDuplicate Code = "trait_duplicate"
-	// TraitForbidden: 403. Traits in the namespaces control and caracal.sys are reserved for global admin tokens.
+	// TraitForbidden: 403. Only a global admin token can set traits in the namespaces control and caracal.sys, or change an application that has them.
 	TraitForbidden Code = "trait_forbidden"
 	// ApplicationNotFound: 404. Application not found in this zone.
 	ApplicationNotFound Code = "application_not_found"
 	// DCRRateLimitExceeded: 429. Too many registrations. Retry in a second.
 	DCRRateLimitExceeded Code = "dcr_rate_limit_exceeded"
-	// DCRLimitExceeded: 429. The zone has reached its limit of 1
+	// DCRLimitExceeded: 429. The zone has reached its limit of 1,000 active registered applications. Retry when one of them has expired.
 	DCRLimitExceeded Code = "dcr_limit_exceeded"
 	// InvalidAdminTokenRequest: 400. The admin token request is invalid. See details.issues.
 	InvalidAdminTokenRequest Code = "invalid_admin_token_request"
@@ -140,13 +140,13 @@ const (
 	ZoneIDRequired Code = "zone_id_required"
 	// ZoneIDNotAllowedForGlobal: 400. zone_id is not allowed if scope is global.
 	ZoneIDNotAllowedForGlobal Code = "zone_id_not_allowed_for_global"
-	// AdminTokenManagementForbiddenForDerivedToken: 403. Tokens derived from the bootstrap token cannot manage admin tokens.
+	// AdminTokenManagementForbiddenForDerivedToken: 403. Tokens derived from the bootstrap token cannot manage admin tokens. Use another global token.
 	AdminTokenManagementForbiddenForDerivedToken Code = "admin_token_management_forbidden_for_derived_token"
 	// AdminTokenNotFound: 404. Admin token not found or already revoked.
 	AdminTokenNotFound Code = "admin_token_not_found"
 	// InvalidProvider: 400. The provider is invalid. See details.issues.
 	InvalidProvider Code = "invalid_provider"
-	// InvalidProviderIdentifier: 400. The identifier must be provider:// followed by lowercase letters, digits and single hyphens.
+	// InvalidProviderIdentifier: 400. The identifier must be provider:// followed by lowercase letters and digits, with single hyphens between them.
 	InvalidProviderIdentifier Code = "invalid_provider_identifier"
 	// InvalidProviderConfig: 400. The configuration is invalid for this kind of provider. See details.issues.
 	InvalidProviderConfig Code = "invalid_provider_config"
@@ -158,7 +158,7 @@ const (
 	ProviderNotFound Code = "provider_not_found"
 	// ProviderIdentifierConflict: 409. The identifier is already in use by another provider in this zone.
 	ProviderIdentifierConflict Code = "provider_identifier_conflict"
-	// ProviderInUse: 409. The provider is the credential provider of one or more resources.
+	// ProviderInUse: 409. The provider is the credential provider of one or more resources. Archive them or change their provider first.
 	ProviderInUse Code = "provider_in_use"
 	// InvalidResource: 400. The resource is invalid. See details.issues.
 	InvalidResource Code = "invalid_resource"
@@ -182,11 +182,11 @@ const (
 	OperationDuplicate Code = "operation_duplicate"
 	// ResourceNotFound: 404. Resource not found in this zone.
 	ResourceNotFound Code = "resource_not_found"
-	// GatewayApplicationNotFound: 404. The gateway application was not found in this zone or is not active.
+	// GatewayApplicationNotFound: 404. Gateway application not found in this zone.
 	GatewayApplicationNotFound Code = "gateway_application_not_found"
 	// ProtectedResource: 409. The control resource can be managed only with a global admin token, and cannot be archived.
 	ProtectedResource Code = "protected_resource"
-	// ResourceQuotaExceeded: 409. The zone has reached its maximum number of resources.
+	// ResourceQuotaExceeded: 409. The zone has reached its maximum number of resources. Archive resources that are not needed.
 	ResourceQuotaExceeded Code = "resource_quota_exceeded"
 	// ResourceIdentifierConflict: 409. The identifier is already in use by another resource in this zone.
 	ResourceIdentifierConflict Code = "resource_identifier_conflict"
@@ -202,48 +202,48 @@ var Table = map[Code]Entry{
 	InvalidCursor:             {400, "", "The cursor is invalid or was issued for a different list."},
 	InvalidJSON:               {400, "", "The request body is not valid JSON."},
 	InvalidAdminToken:         {401, "", "The admin token is missing, invalid, expired or revoked."},
-	Unauthorized:              {401, "", "A valid metrics bearer token is required."},
-	AdminTokenReadOnly:        {403, "", "This admin token is read-only."},
-	AdminTokenZoneMismatch:    {403, "", "This admin token does not have access to the requested zone or to operations that require a global token."},
-	SystemZoneReadOnly:        {403, "", "This zone is managed by Caracal and cannot be modified."},
+	Unauthorized:              {401, "", "The metrics token is missing or invalid."},
+	AdminTokenReadOnly:        {403, "", "The admin token is read-only. Use a token with write permission."},
+	AdminTokenZoneMismatch:    {403, "", "The admin token belongs to another zone, or the operation requires a global token."},
+	SystemZoneReadOnly:        {403, "", "The zone is reserved for Caracal and can be modified only with the bootstrap token."},
 	NotFound:                  {404, "", "The requested path does not exist."},
-	MethodNotAllowed:          {405, "", "This method is not allowed for the requested path."},
+	MethodNotAllowed:          {405, "", "The requested path does not support this method."},
 	VersionConflict:           {412, "", "The item was modified since it was last read. Retrieve it again and retry with the new ETag."},
 	PayloadTooLarge:           {413, "", "The request body exceeds the maximum allowed size."},
 	UnsupportedMediaType:      {415, "", "Content-Type must be application/json, without a Content-Encoding."},
-	RateLimited:               {429, "", "Too many requests. Retry after the number of seconds in Retry-After."},
+	RateLimited:               {429, "", "Too many requests. Retry after the number of seconds in the Retry-After header."},
 	HeaderTooLarge:            {431, "", "The request headers exceed the maximum allowed size."},
-	InternalError:             {500, "", "An internal error occurred. Contact your administrator with the requestId."},
+	InternalError:             {500, "", "An internal error occurred. If it persists, contact your administrator and include the requestId."},
 	ServiceUnavailable:        {503, "", "The service is temporarily unavailable. Retry shortly."},
 	InvalidZone:               {400, "body", "The zone is invalid. See details.issues."},
-	NoFields:                  {400, "", "At least one field to update must be provided."},
-	DCRShutdownNotApplicable:  {400, "", "dcr_shutdown can only be set together with dcr_enabled: false."},
+	NoFields:                  {400, "", "The request must contain at least one field to update."},
+	DCRShutdownNotApplicable:  {400, "", "dcr_shutdown is allowed only together with dcr_enabled: false."},
 	ZoneNotFound:              {404, "", "Zone not found."},
-	ReservedNamespace:         {409, "", "This name, slug or identifier is reserved for Caracal."},
+	ReservedNamespace:         {409, "", "The name, slug or identifier is reserved for Caracal and can be used only with the bootstrap token."},
 	ZoneSlugConflict:          {409, "", "The slug is already in use by another zone, possibly an archived one. Choose a different slug."},
 	DCRShutdownRequired:       {409, "", "The zone has active registered applications. Set dcr_shutdown to keep_live or revoke_live."},
 	InvalidApplication:        {400, "body", "The application is invalid. See details.issues."},
 	DCRDisabled:               {403, "", "Dynamic client registration is disabled for this zone."},
 	TraitCountExceeded:        {403, "", "An application can have at most 32 traits."},
-	TraitInvalid:              {403, "", "A trait has an invalid format."},
+	TraitInvalid:              {403, "", "A trait is malformed. It must have 1 to 128 characters: a letter, followed by letters, digits, dots, underscores, colons and hyphens."},
 	TraitDuplicate:            {403, "", "Traits must be unique."},
-	TraitForbidden:            {403, "", "Traits in the namespaces control and caracal.sys are reserved for global admin tokens."},
+	TraitForbidden:            {403, "", "Only a global admin token can set traits in the namespaces control and caracal.sys, or change an application that has them."},
 	ApplicationNotFound:       {404, "", "Application not found in this zone."},
 	DCRRateLimitExceeded:      {429, "", "Too many registrations. Retry in a second."},
-	DCRLimitExceeded:          {429, "", "The zone has reached its limit of 1"},
+	DCRLimitExceeded:          {429, "", "The zone has reached its limit of 1,000 active registered applications. Retry when one of them has expired."},
 	InvalidAdminTokenRequest:  {400, "body", "The admin token request is invalid. See details.issues."},
 	ZoneIDRequired:            {400, "", "zone_id is required if scope is zone."},
 	ZoneIDNotAllowedForGlobal: {400, "", "zone_id is not allowed if scope is global."},
-	AdminTokenManagementForbiddenForDerivedToken: {403, "", "Tokens derived from the bootstrap token cannot manage admin tokens."},
+	AdminTokenManagementForbiddenForDerivedToken: {403, "", "Tokens derived from the bootstrap token cannot manage admin tokens. Use another global token."},
 	AdminTokenNotFound:                           {404, "", "Admin token not found or already revoked."},
 	InvalidProvider:                              {400, "body", "The provider is invalid. See details.issues."},
-	InvalidProviderIdentifier:                    {400, "", "The identifier must be provider:// followed by lowercase letters, digits and single hyphens."},
+	InvalidProviderIdentifier:                    {400, "", "The identifier must be provider:// followed by lowercase letters and digits, with single hyphens between them."},
 	InvalidProviderConfig:                        {400, "", "The configuration is invalid for this kind of provider. See details.issues."},
 	ProviderConfigRequired:                       {400, "", "config_json is required to change the kind of a provider."},
 	ProviderTestUnsupported:                      {400, "", "This kind of provider has no token endpoint to test."},
 	ProviderNotFound:                             {404, "", "Provider not found in this zone."},
 	ProviderIdentifierConflict:                   {409, "", "The identifier is already in use by another provider in this zone."},
-	ProviderInUse:                                {409, "", "The provider is the credential provider of one or more resources."},
+	ProviderInUse:                                {409, "", "The provider is the credential provider of one or more resources. Archive them or change their provider first."},
 	InvalidResource:                              {400, "body", "The resource is invalid. See details.issues."},
 	InvalidResourceIdentifier:                    {400, "", "The identifier must be an absolute URI without user name and password, and must not use the provider:// scheme."},
 	CredentialProviderRequired:                   {400, "", "credential_provider_id is required."},
@@ -255,9 +255,9 @@ var Table = map[Code]Entry{
 	OperationScopeNotInResourceScopes:            {400, "", "Operation scopes must be listed in the resource's scopes."},
 	OperationDuplicate:                           {400, "", "Operations must have unique combinations of method and path."},
 	ResourceNotFound:                             {404, "", "Resource not found in this zone."},
-	GatewayApplicationNotFound:                   {404, "", "The gateway application was not found in this zone or is not active."},
+	GatewayApplicationNotFound:                   {404, "", "Gateway application not found in this zone."},
 	ProtectedResource:                            {409, "", "The control resource can be managed only with a global admin token, and cannot be archived."},
-	ResourceQuotaExceeded:                        {409, "", "The zone has reached its maximum number of resources."},
+	ResourceQuotaExceeded:                        {409, "", "The zone has reached its maximum number of resources. Archive resources that are not needed."},
 	ResourceIdentifierConflict:                   {409, "", "The identifier is already in use by another resource in this zone."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
 }

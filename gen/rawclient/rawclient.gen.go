@@ -88,6 +88,7 @@ type OperationEnforcement = client.OperationEnforcement
 
 // Problem Body of every error response.
 type Problem struct {
+	// Detail Details of the error, for some codes.
 	Detail  *string         `json:"detail,omitempty"`
 	Details *ProblemDetails `json:"details,omitempty"`
 
@@ -95,11 +96,15 @@ type Problem struct {
 	Error string `json:"error"`
 
 	// ErrorDescription Human-readable message.
-	ErrorDescription    string  `json:"error_description"`
-	LiveDCRApplications *int    `json:"live_dcr_applications,omitempty"`
-	Message             *string `json:"message,omitempty"`
+	ErrorDescription string `json:"error_description"`
 
-	// RequestID Identifies the request in the server logs.
+	// LiveDCRApplications Number of active registered applications, for `dcr_shutdown_required`.
+	LiveDCRApplications *int `json:"live_dcr_applications,omitempty"`
+
+	// Message The violated rule, for some codes.
+	Message *string `json:"message,omitempty"`
+
+	// RequestID ID that identifies the request in the server logs.
 	RequestID string `json:"requestId"`
 }
 

@@ -19,14 +19,24 @@ type problem struct {
 	Extra    yaml.Node `yaml:"extra"`
 }
 
-// problems are all error codes, in the order of the file.
+// problems lists all error codes, in the order of the file.
 type problems []problem
 
 func (p *problems) UnmarshalYAML(n *yaml.Node) error {
 	for code, value := range pairs(n) {
+		// A sentence with a comma that is not quoted ends at the comma, and the rest
+		// becomes a field.
+		for field := range pairs(value) {
+			if !slices.Contains([]string{"status", "sentence", "in", "extra"}, field) {
+				return fmt.Errorf("%s: unknown field %q", code, field)
+			}
+		}
 		one := problem{Code: code}
 		if err := value.Decode(&one); err != nil {
 			return err
+		}
+		if one.Extra.Kind == yaml.AliasNode {
+			one.Extra = *one.Extra.Alias
 		}
 		if one.Status < 400 || one.Sentence == "" {
 			return fmt.Errorf("%s: status (400 or above) and sentence are required", code)
@@ -45,10 +55,10 @@ func (p problems) index(code string) int {
 
 var methods = []string{"get", "post", "put", "patch", "delete"}
 
-// expand adds to every operation its error responses, and to its description the
-// token that it requires, its audit entries and its events. It adds the schemas of
-// the error bodies to the spec. It returns an error if a declaration is missing
-// or invalid, or if an error code or a stream is unknown or unused.
+// expand adds the error responses to every operation, and the required token, the
+// audit entries and the events to its description. It adds the schemas of the
+// error bodies to the spec. It returns an error if a declaration is missing or
+// invalid, or if an error code or a stream is unknown or unused.
 func expand(spec *yaml.Node, known problems, audited auditLog) error {
 	shared := get(spec, "x-shared-problems")
 	streams := get(spec, "x-streams")
@@ -139,8 +149,8 @@ func checkParameters(all []string) error {
 	return nil
 }
 
-// sharedBy returns the error codes that middleware and store return for every
-// operation with the same properties (x-shared-problems).
+// sharedBy returns the error codes that follow from the properties of an operation
+// (x-shared-problems).
 func sharedBy(shared, op *yaml.Node, where []string) []string {
 	access := list(get(op, "x-access"))
 	has := func(prefix string) bool {
@@ -172,8 +182,8 @@ func sharedBy(shared, op *yaml.Node, where []string) []string {
 	return codes
 }
 
-// respond adds one error response per status. It returns an error if the
-// operation declares a response for that status itself.
+// respond adds one error response per status to an operation. It returns an error
+// if the operation itself declares a response with that status.
 func respond(op *yaml.Node, codes problems) error {
 	responses := get(op, "responses")
 	slices.SortStableFunc(codes, func(a, b problem) int { return cmp.Compare(a.Status, b.Status) })
@@ -204,20 +214,20 @@ func respond(op *yaml.Node, codes problems) error {
 	return nil
 }
 
-// describe adds the schemas of the error bodies, including the extra fields of
-// all codes.
+// describe adds the schemas of the error bodies to the spec. They include the
+// extra fields of all codes.
 func describe(spec *yaml.Node, known problems) {
 	text := func(description string) *yaml.Node { return mapping("type", "string", "description", description) }
 	common := func() *yaml.Node {
 		return mapping(
 			"error", text("Machine-readable error code."),
 			"error_description", text("Human-readable message."),
-			"requestId", text("Identifies the request in the server logs."),
+			"requestId", text("ID that identifies the request in the server logs."),
 			"details", ref("#/components/schemas/ProblemDetails"))
 	}
 	problem, http := common(), common()
-	set(http, "type", text("URI that identifies the error code (RFC 9457)."))
-	set(http, "title", text("Same as `error_description` (RFC 9457)."))
+	set(http, "type", text("URI of the error code: `urn:caracal:problem:` followed by the code."))
+	set(http, "title", text("Same as `error_description`."))
 	set(http, "status", mapping("type", "integer", "description", "HTTP status code."))
 	for _, p := range known {
 		for field, schema := range pairs(&p.Extra) {
@@ -231,6 +241,6 @@ func describe(spec *yaml.Node, known problems) {
 	schemas := child(child(spec, "components"), "schemas")
 	set(schemas, "Problem", mapping("type", "object", "description", "Body of every error response.",
 		"required", []string{"error", "error_description", "requestId"}, "properties", problem))
-	set(schemas, "HTTPProblem", mapping("type", "object", "description", "Body of every error response, with the fields of RFC 9457.",
+	set(schemas, "HTTPProblem", mapping("type", "object", "description", "Body of every error response if the request has `Accept: application/problem+json` (RFC 9457).",
 		"required", []string{"type", "title", "status", "error", "error_description", "requestId"}, "properties", http))
 }
