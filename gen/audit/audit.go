@@ -12,7 +12,7 @@ type Kind string
 type Columns struct {
 	Table    string
 	Tracked  map[string]string // recorded with old and new value
-	Redacted map[string]string // secret: only the fact of a change is recorded
+	Redacted map[string]string // secret: the log records that it changed, not its value
 	Ignored  []string          // never recorded
 }
 
@@ -101,5 +101,5 @@ var Kinds = map[Kind]Columns{
 	},
 }
 
-// Unaudited lists the tables that hold no audited objects.
+// Unaudited lists the tables without audited objects.
 var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals"}

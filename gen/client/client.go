@@ -22,10 +22,10 @@ type Client struct {
 	maxWait    time.Duration
 }
 
-// New returns a client of the service at a base URL, such as
-// https://caracal.example.com. An empty token is sufficient for operations that
-// require none, such as [Client.GetHealth]. New fails if the URL, the token or
-// an option is invalid; it sends no request.
+// New returns a client for the service at a base URL, such as
+// https://caracal.example.com. The token can be empty if only operations that
+// require no token are called, such as [Client.GetHealth]. New sends no request. It
+// returns an error if the URL, the token or an option is invalid.
 func New(baseURL, token string, opts ...Option) (*Client, error) {
 	base, err := url.Parse(baseURL)
 	if err != nil {
@@ -73,8 +73,8 @@ func (c *Client) String() string { return "caracal client of " + c.base }
 // An Option configures a [Client].
 type Option func(*Client) error
 
-// WithHTTPClient sends requests with a copy of an HTTP client. Its Timeout, if
-// set, limits each attempt. Its CheckRedirect is not used.
+// WithHTTPClient sends requests with a copy of an HTTP client. The Timeout of the
+// HTTP client, if set, limits each attempt. Its CheckRedirect is ignored.
 func WithHTTPClient(hc *http.Client) Option {
 	return func(c *Client) error {
 		if hc == nil {
@@ -86,9 +86,9 @@ func WithHTTPClient(hc *http.Client) Option {
 	}
 }
 
-// WithTransport sends requests with a transport, for example one that traces
-// them. Each attempt of a retried request passes through it. It replaces the
-// transport of [WithHTTPClient].
+// WithTransport sends requests with a transport, for example one that traces them.
+// The transport sends each attempt of a retried request. It replaces the transport
+// of [WithHTTPClient].
 func WithTransport(rt http.RoundTripper) Option {
 	return func(c *Client) error {
 		if rt == nil {
@@ -99,7 +99,7 @@ func WithTransport(rt http.RoundTripper) Option {
 	}
 }
 
-// WithUserAgent replaces the User-Agent header, caracal-go/<version>.
+// WithUserAgent sets the User-Agent header. The default is caracal-go/<version>.
 func WithUserAgent(ua string) Option {
 	return func(c *Client) error {
 		c.userAgent = ua
@@ -107,9 +107,9 @@ func WithUserAgent(ua string) Option {
 	}
 }
 
-// WithTimeout replaces the maximum duration of a call, 30 seconds. The duration
-// includes retries. It applies to each page of an iterator. Zero means no limit
-// other than that of the context.
+// WithTimeout sets the maximum duration of a call, including retries. The default
+// is 30 seconds. In an iterator, it applies to each page. With zero, only the
+// context limits the duration.
 func WithTimeout(d time.Duration) Option {
 	return func(c *Client) error {
 		if d < 0 {
@@ -120,8 +120,8 @@ func WithTimeout(d time.Duration) Option {
 	}
 }
 
-// WithRetry replaces the maximum number of retries, 3, and the maximum Retry-After
-// for which the client waits, 30 seconds.
+// WithRetry sets the maximum number of retries, and the longest Retry-After delay
+// after which the client retries. The defaults are 3 and 30 seconds.
 func WithRetry(retries int, maxWait time.Duration) Option {
 	return func(c *Client) error {
 		if retries < 0 || maxWait < 0 {
@@ -132,13 +132,13 @@ func WithRetry(retries int, maxWait time.Duration) Option {
 	}
 }
 
-// WithoutRetry sends every request once.
+// WithoutRetry disables retries.
 func WithoutRetry() Option { return WithRetry(0, 0) }
 
-// A CallOption changes one call. Every CallOption is also a [ListOption].
+// A CallOption configures one call. Every CallOption is also a [ListOption].
 type CallOption func(*call)
 
-// A ListOption changes the call of a list: [Limit], [Cursor], or any
+// A ListOption configures one call of a list: [Limit], [Cursor], or any
 // [CallOption].
 type ListOption interface{ applyToList(*call) }
 
@@ -147,9 +147,9 @@ type listOption func(*call)
 func (o listOption) applyToList(c *call) { o(c) }
 func (o CallOption) applyToList(c *call) { o(c) }
 
-// IfMatch performs a write only if the item still has this ETag; otherwise, the
-// call returns [CodeVersionConflict]. An empty ETag is an error, not an
-// unconditional write.
+// IfMatch performs a write only if the object still has this ETag. Otherwise, the
+// call returns an error with [CodeVersionConflict]. If the ETag is empty, the call
+// returns an error and sends no request.
 func IfMatch(etag string) CallOption {
 	return func(c *call) {
 		if etag == "" {
@@ -159,8 +159,8 @@ func IfMatch(etag string) CallOption {
 	}
 }
 
-// ReadETag stores the ETag of the returned item, for [IfMatch]. It stores ""
-// if the call fails, or if the item has no ETag.
+// ReadETag stores the ETag of the returned object in *etag, for [IfMatch]. It stores
+// "" if the call fails, or if the object has no ETag.
 func ReadETag(etag *string) CallOption {
 	return func(c *call) {
 		*etag = ""
@@ -168,16 +168,16 @@ func ReadETag(etag *string) CallOption {
 	}
 }
 
-// Header sets a header of the request. It can replace any header that the
-// client sets, Authorization included: [Client.GetMetrics] requires a
-// different token.
+// Header sets a header of the request. It replaces a header that the client itself
+// sets, including Authorization: [Client.GetMetrics] requires a token other than the
+// client's.
 func Header(name, value string) CallOption {
 	return func(c *call) { c.header.Set(name, value) }
 }
 
-// RequestID sets the id that identifies the request in the server logs and the
-// audit log: 1 to 128 letters, digits and _ . : -. By default the service
-// generates one. [Error.RequestID] contains it.
+// RequestID sets the ID that identifies the request in the server logs and the audit
+// log: 1 to 128 letters, digits, and any of "_.:-". By default, the service
+// generates an ID. [Error.RequestID] contains the ID of a failed request.
 func RequestID(id string) CallOption { return Header("X-Request-Id", id) }
 
 // Limit sets the number of items per page. The service defines the default and
@@ -186,8 +186,8 @@ func Limit(n int) ListOption {
 	return listOption(func(c *call) { c.params.Set("limit", fmt.Sprint(n)) })
 }
 
-// Cursor continues a list after the page that returned the cursor, see
-// [Page.Next]. An empty cursor starts at the first page.
+// Cursor returns the page at a cursor, which is the [Page.Next] of the previous page.
+// An empty cursor returns the first page.
 func Cursor(cursor string) ListOption {
 	return listOption(func(c *call) {
 		c.params.Del("cursor")

@@ -18,11 +18,10 @@ import (
 	"time"
 )
 
-// maxResponse is the largest response body that is read.
+// maxResponse is the maximum size of a response body.
 const maxResponse = 64 << 20
 
-// firstWait is the minimum wait before the first retry. It doubles with each
-// retry.
+// firstWait is the minimum wait before the first retry. It doubles with each retry.
 const firstWait = 100 * time.Millisecond
 
 // A request is an operation with its arguments. Generated methods create it.
@@ -84,8 +83,8 @@ func callOptions(opts []CallOption) func(*call) {
 	}
 }
 
-// decode decodes a JSON response, and stores its ETag if the call asks for it. It
-// fails if the response has none of the fields of T.
+// decode decodes a JSON response. It returns an error if the response has none of
+// the fields of T.
 func decode[T any](resp *response, err error) (T, error) {
 	var value T
 	if err != nil {
@@ -103,7 +102,7 @@ func decode[T any](resp *response, err error) (T, error) {
 	return value, nil
 }
 
-// A response is a response that was read completely.
+// A response is an HTTP response whose body was read.
 type response struct {
 	call   *call
 	status int
@@ -111,8 +110,8 @@ type response struct {
 	body   []byte
 }
 
-// do sends a request, with retries, until it receives the response of a
-// successful operation. It returns any other response as an *Error.
+// do sends a request, with retries, and returns the success response. It returns any
+// other response as an *Error.
 func (c *Client) do(parent context.Context, r request, options func(*call)) (*response, error) {
 	call, err := c.newCall(r, options)
 	if err != nil {
@@ -179,8 +178,8 @@ func (c *Client) newCall(r request, options func(*call)) (*call, error) {
 	return call, call.err
 }
 
-// expand replaces the parameters of a path template. An empty, "." or ".."
-// segment would address another path.
+// expand replaces the parameters of a path template. It rejects the values "", "."
+// and "..", with which the path would be another one.
 func expand(path string, args []string) (string, error) {
 	for _, arg := range args {
 		before, rest, _ := strings.Cut(path, "{")
@@ -222,8 +221,8 @@ func (c *Client) attempt(ctx context.Context, call *call) (*response, error) {
 
 var errTooLarge = fmt.Errorf("the response exceeds %d MiB", maxResponse>>20)
 
-// retry decides whether to send a request again after a response or a network
-// error, and returns how long to wait before that.
+// retry reports whether to send a request again after a response or a network error,
+// and returns how long to wait before that.
 func (c *Client) retry(ctx context.Context, method string, retries int, resp *response, err error) (time.Duration, bool) {
 	if retries >= c.maxRetries || ctx.Err() != nil || !retryable(method, resp, err) {
 		return 0, false
@@ -238,14 +237,14 @@ func (c *Client) retry(ctx context.Context, method string, retries int, resp *re
 		}
 	}
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
-		return 0, false // the call would end without another attempt
+		return 0, false // the deadline would pass before the next attempt
 	}
 	return wait, true
 }
 
-// retryable reports whether sending a request again is safe and may succeed. After
-// a 429 response, the request was not processed. After any other failure, a write
-// may have been processed, so only reads are sent again.
+// retryable reports whether sending a request again is safe and can succeed. After
+// 429, a write is safe to repeat, because the service has not processed it. After
+// 503 or a network error it is not, because the service may have processed it.
 func retryable(method string, resp *response, err error) bool {
 	isRead := method == http.MethodGet || method == http.MethodHead
 	if err != nil {

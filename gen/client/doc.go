@@ -7,38 +7,37 @@
 // # Authentication
 //
 // [New] takes an admin token, which every operation below /v1 requires. The
-// documentation of each method states whether it requires a global token or one
-// of the zone, and which permission. The token is sent to the given base URL
-// only: redirects are never followed. It is not part of any error, and is not
-// printed with a [Client].
+// documentation of each method states whether the token must be global or can
+// belong to the zone, and which permission it needs. The client sends the token to
+// the base URL only and never follows redirects. No error contains the token, and
+// printing a [Client] does not show it.
 //
 // # Results
 //
-// A method returns the resource that the operation returns, or only an error if
-// it returns none. Optional fields of a request are pointers, interfaces or
-// slices; nil omits the field. In updates, a [Nullable] field also
-// distinguishes null from omitted.
+// A method returns the body of the response, or only an error if the response has
+// no body. Optional fields of a request are pointers, interfaces or slices; nil
+// omits the field. In updates, a [Nullable] field also distinguishes null from
+// omitted.
 //
-// To update or archive an item only if it has not been modified since it was
-// read, read its ETag with [ReadETag] and pass it to the write with [IfMatch]:
-// if the item was modified, the write returns [CodeVersionConflict] and changes
+// To update or archive an object only if it has not been modified since it was
+// read, get its ETag with [ReadETag] and pass it to the write with [IfMatch]. If
+// the object was modified, the write returns [CodeVersionConflict] and changes
 // nothing.
 //
 // # Errors
 //
-// An error response is an [*Error] with the HTTP status, the error code, the
-// invalid fields and the id of the request. [Code] returns the code of any
-// error:
+// An error response is returned as an [*Error] with the HTTP status, the error
+// code, the invalid fields and the request ID. [Code] returns the code of any error:
 //
 //	if client.Code(err) == client.CodeZoneNotFound {
 //
-// A response that does not come from the API, such as the login page of a
-// proxy, is an [*Error] without a code, whatever its status is.
+// A response that does not come from the API, such as the login page of a proxy, is
+// returned as an [*Error] without a code, even if its status is 200.
 //
 // # Pagination
 //
 // Every list has two methods. One returns an iterator over all items, which
-// requests the pages as needed:
+// requests pages as needed:
 //
 //	for app, err := range c.Applications(ctx, zone.ID) {
 //
@@ -46,15 +45,16 @@
 //
 // # Retries
 //
-// Reads are retried up to three times if the network fails or the response is
-// 408, 425, 429, 502, 503 or 504. Writes are retried only after 429, when the
-// service has not processed the request; after other failures a write may have
-// succeeded. Retry-After is honored up to 30 seconds; if it is longer, or ends
-// after the deadline of the call, the error is returned immediately and
-// [Error.RetryAfter] contains the delay. See [WithRetry] and [WithoutRetry].
+// The client retries reads up to three times after a network error or a response
+// with the status 408, 425, 429, 502, 503 or 504. It retries writes only after 429,
+// because the service has not processed the request then; after any other failure,
+// the write may have succeeded. It waits as long as the Retry-After header
+// requires. If that is more than 30 seconds, or would exceed the deadline of the
+// call, the call returns the error immediately, with the delay in
+// [Error.RetryAfter]. See [WithRetry] and [WithoutRetry].
 //
-// A call takes at most 30 seconds in total, retries included; see
-// [WithTimeout]. Canceling its context ends a call at once.
+// A call takes at most 30 seconds in total, including retries; see [WithTimeout]. If
+// its context is canceled, a call returns immediately.
 //
 // # Concurrency
 //

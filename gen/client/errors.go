@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// An Error is any response except the successful one of the operation.
+// An Error is any response except the success response of the operation.
 type Error struct {
 	Operation   string         // operationId, such as "createZone"
 	Status      int            // HTTP status
@@ -21,14 +21,14 @@ type Error struct {
 	Description string         // human-readable message
 	Fields      []FieldError   // invalid fields of the request
 	RequestID   string         // identifies the request in the server logs
-	RetryAfter  time.Duration  // when to try again; 0 if the response does not state it
+	RetryAfter  time.Duration  // delay before a retry; 0 if the response has no Retry-After
 	Extra       map[string]any // other fields of the response, such as "live_dcr_applications"; numbers are float64
 }
 
 // A FieldError describes an invalid field, parameter or header.
 type FieldError struct {
 	Path    string // field names and array indexes, separated by dots, such as "operations.0.path"
-	Message string // reads after the name of the field, such as "must not be empty"
+	Message string // follows the name of the field, such as "must not be empty"
 }
 
 // Error returns the operation, code, status, message and invalid fields.
@@ -63,8 +63,8 @@ func Code(err error) string {
 	return ""
 }
 
-// check returns nil for the successful response of the operation. It returns
-// any other response as an *Error.
+// check returns nil for the success response of the operation. It returns any other
+// response as an *Error.
 func (r *response) check() error {
 	want := r.call.accept
 	if r.status == r.call.status && (want == "" || r.mediaType() == want) {
@@ -100,7 +100,7 @@ func location(h http.Header) string {
 	return " to " + target.Scheme + "://" + target.Host
 }
 
-// errorCode is the format of error codes. Errors of proxies have other texts.
+// errorCode matches error codes. The errors of most proxies do not match.
 var errorCode = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
 // parse sets the fields from an error response, and reports whether the

@@ -78,7 +78,7 @@ func ExampleClient_Applications() {
 	// Reporting
 }
 
-// Return one page, and continue with its cursor.
+// Request one page at a time, each with the cursor of the previous one.
 func ExampleClient_ListApplications() {
 	ctx := context.Background()
 	c, err := client.New(baseURL, "an-admin-token")
@@ -101,8 +101,8 @@ func ExampleClient_ListApplications() {
 	// 1 applications
 }
 
-// Update a zone only if it has not been modified since it was read, and try
-// again with its new state otherwise.
+// Update a zone only if it has not been modified since it was read. If it has, read
+// it again and retry.
 func ExampleIfMatch() {
 	ctx := context.Background()
 	c, err := client.New(baseURL, "an-admin-token")
@@ -128,8 +128,8 @@ func ExampleIfMatch() {
 	// Output: Production (EU)
 }
 
-// The configuration of a provider is one of several types. Its secrets are
-// never returned.
+// The configuration of a provider is one of several types, depending on the kind.
+// Its secrets are never returned.
 func ExampleProviderConfigInput() {
 	ctx := context.Background()
 	c, err := client.New(baseURL, "an-admin-token")
@@ -148,7 +148,7 @@ func ExampleProviderConfigInput() {
 	// Output: [api_key]
 }
 
-// A field of an update is omitted, set, or null.
+// A field of an update can be omitted, null, or a value.
 func ExampleNullable() {
 	for _, patch := range []client.ResourcePatch{
 		{Name: new("Invoices")},

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// A Page is a part of a list.
+// A Page is one page of a list.
 type Page[T any] struct {
 	Items []T
 	Next  string // the [Cursor] of the next page; "" on the last page
@@ -34,7 +34,7 @@ func list[T any](ctx context.Context, c *Client, r request, opts []ListOption) (
 	return Page[T]{items, next}, nil
 }
 
-// all returns an iterator over the items of all pages. If a page cannot be read, it
+// all returns an iterator over the items of all pages. If page fails, the iterator
 // yields the error and stops.
 func all[T any](opts []ListOption, page func(...ListOption) (Page[T], error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
@@ -143,5 +143,5 @@ func linkParam(s string) (name, value, rest string) {
 			b.WriteByte(s[i])
 		}
 	}
-	return name, b.String(), "" // without a closing quote
+	return name, b.String(), "" // there is no closing quote
 }

@@ -7,37 +7,37 @@ import (
 	"time"
 )
 
-// Defines values for APIKeyProviderConfigAuthLocation.
+// The values of [APIKeyProviderConfigAuthLocation].
 const (
 	APIKeyProviderConfigAuthLocationHeader APIKeyProviderConfigAuthLocation = "header"
 	APIKeyProviderConfigAuthLocationQuery  APIKeyProviderConfigAuthLocation = "query"
 )
 
-// Defines values for AdminTokenCapability.
+// The values of [AdminTokenCapability].
 const (
 	AdminTokenCapabilityRead  AdminTokenCapability = "read"
 	AdminTokenCapabilityWrite AdminTokenCapability = "write"
 )
 
-// Defines values for AdminTokenScope.
+// The values of [AdminTokenScope].
 const (
 	AdminTokenScopeGlobal AdminTokenScope = "global"
 	AdminTokenScopeZone   AdminTokenScope = "zone"
 )
 
-// Defines values for NewApplicationRegistrationMethod.
+// The values of [NewApplicationRegistrationMethod].
 const (
 	NewApplicationRegistrationMethodManaged NewApplicationRegistrationMethod = "managed"
 )
 
-// Defines values for OAuth2AuthorizationCodeProviderConfigClientAuthMethod.
+// The values of [OAuth2AuthorizationCodeProviderConfigClientAuthMethod].
 const (
 	OAuth2AuthorizationCodeProviderConfigClientAuthMethodClientSecretBasic OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "client_secret_basic"
 	OAuth2AuthorizationCodeProviderConfigClientAuthMethodClientSecretPost  OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "client_secret_post"
 	OAuth2AuthorizationCodeProviderConfigClientAuthMethodNone              OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "none"
 )
 
-// Defines values for OAuth2ClientCredentialsProviderConfigClientAuthMethod.
+// The values of [OAuth2ClientCredentialsProviderConfigClientAuthMethod].
 const (
 	OAuth2ClientCredentialsProviderConfigClientAuthMethodClientSecretBasic OAuth2ClientCredentialsProviderConfigClientAuthMethod = "client_secret_basic"
 	OAuth2ClientCredentialsProviderConfigClientAuthMethodClientSecretPost  OAuth2ClientCredentialsProviderConfigClientAuthMethod = "client_secret_post"
@@ -45,13 +45,13 @@ const (
 	OAuth2ClientCredentialsProviderConfigClientAuthMethodPrivateKeyJWT     OAuth2ClientCredentialsProviderConfigClientAuthMethod = "private_key_jwt"
 )
 
-// Defines values for OperationEnforcement.
+// The values of [OperationEnforcement].
 const (
 	OperationEnforcementEnforced         OperationEnforcement = "enforced"
 	OperationEnforcementTransportUniform OperationEnforcement = "transport_uniform"
 )
 
-// Defines values for ProviderKind.
+// The values of [ProviderKind].
 const (
 	ProviderKindAPIKey                  ProviderKind = "api_key"
 	ProviderKindBearerToken             ProviderKind = "bearer_token"
@@ -61,834 +61,1061 @@ const (
 	ProviderKindOAuth2ClientCredentials ProviderKind = "oauth2_client_credentials"
 )
 
-// Defines values for ReadinessRedis.
+// The values of [ReadinessRedis].
 const (
 	ReadinessRedisReachable   ReadinessRedis = "reachable"
 	ReadinessRedisUnreachable ReadinessRedis = "unreachable"
 )
 
-// Defines values for RegistrationMethod.
+// The values of [RegistrationMethod].
 const (
 	RegistrationMethodDCR     RegistrationMethod = "dcr"
 	RegistrationMethodManaged RegistrationMethod = "managed"
 )
 
-// Defines values for UnreadinessDependency.
+// The values of [UnreadinessDependency].
 const (
 	UnreadinessDependencyPostgres UnreadinessDependency = "postgres"
 )
 
-// Defines values for UnreadinessError.
+// The values of [UnreadinessError].
 const (
 	UnreadinessErrorPostgresUnreachable UnreadinessError = "postgres_unreachable"
 )
 
-// Defines values for ZonePatchDCRShutdown.
+// The values of [ZonePatchDCRShutdown].
 const (
 	ZonePatchDCRShutdownKeepLive   ZonePatchDCRShutdown = "keep_live"
 	ZonePatchDCRShutdownRevokeLive ZonePatchDCRShutdown = "revoke_live"
 )
 
-// APIKeyProviderConfig Configuration of the kind `api_key`, which sends a fixed key to the upstream in a header or a query parameter.
+// APIKeyProviderConfig is the configuration of the kind `api_key`, which sends
+// a fixed key to the upstream service in a header or a query parameter.
 type APIKeyProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential can be injected at run time.
+	// Whether a token exchange with runtime credential injection can return the
+	// credential.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// APIKey The API key. Required if the provider is created with this kind or changed to it. Encrypted at rest and never returned.
+	// The API key. Required in a new provider and if the kind changes. Encrypted at
+	// rest and never returned.
 	//
 	// Example: example-api-key
 	APIKey *string `json:"api_key,omitempty"`
 
-	// AuthLocation Where the key is sent. Defaults to `header`.
+	// Where the key is sent. Defaults to `header`.
 	//
 	// Example: header
 	AuthLocation *APIKeyProviderConfigAuthLocation `json:"auth_location,omitempty"`
 
-	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
+	// Authentication scheme that precedes the credential in its header, such as
+	// `Bearer`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
+	// Whether Caracal's own identity is sent to the upstream service together with
+	// the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// HeaderName Name of the header that contains the key (an RFC 9110 token). Required if `auth_location` is `header`.
+	// Name of the header that contains the key (an RFC 9110 token). Required if
+	// `auth_location` is `header`.
 	//
 	// Example: X-Api-Key
 	HeaderName *string `json:"header_name,omitempty"`
 
-	// QueryParamName Name of the query parameter that contains the key. Required if `auth_location` is `query`.
+	// Name of the query parameter that contains the key. Required if
+	// `auth_location` is `query`.
 	//
 	// Example: api_key
 	QueryParamName *string `json:"query_param_name,omitempty"`
 }
 
-// APIKeyProviderConfigAuthLocation Where the key is sent. Defaults to `header`.
+// APIKeyProviderConfigAuthLocation is where the key is sent. Defaults to
+// `header`.
 //
 // Example: header
 type APIKeyProviderConfigAuthLocation string
 
-// AdminToken defines model for AdminToken.
+// AdminToken is an admin token, without its value.
 type AdminToken struct {
-	// Capability Whether the token has read permission only, or read and write permission.
+	// The permission of the token: `read`, or `write`, which includes `read`.
 	Capability AdminTokenCapability `json:"capability"`
 
-	// CreatedAt UTC, with exactly three fractional digits.
+	// A time in UTC, in RFC 3339 format with milliseconds.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// CreatedBy `env-bootstrap`, `env-derived`, `env-derived-write`, or `admin:` followed by the id of the token that created this one.
+	// `admin:` followed by the ID of the token that created this one. The bootstrap
+	// token has `env-bootstrap`; the tokens derived from it have `env-derived`
+	// (read) and `env-derived-write`.
 	CreatedBy string `json:"created_by"`
 
-	// ExpiresAt When the token expires; null if it does not expire.
+	// When the token expires; null if it does not expire.
 	ExpiresAt *time.Time `json:"expires_at"`
-	ID        ID         `json:"id"`
 
-	// LastUsedAt Last use, by default accurate to about a minute; null if never used.
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// When the token was last used, by default accurate to about a minute; null if
+	// it was never used.
 	LastUsedAt *time.Time `json:"last_used_at"`
 	Name       string     `json:"name"`
 
-	// RevokedAt When the token was revoked; null if it was not.
+	// When the token was revoked; null if it is not revoked.
 	RevokedAt *time.Time `json:"revoked_at"`
 
-	// Scope Whether the token gives access to everything or to one zone.
-	Scope  AdminTokenScope `json:"scope"`
-	ZoneID *string         `json:"zone_id"`
+	// What the token gives access to: all zones and all operations, or one zone.
+	Scope AdminTokenScope `json:"scope"`
+
+	// ID of the zone; null if the token is global.
+	ZoneID *string `json:"zone_id"`
 }
 
-// AdminTokenCapability Whether the token has read permission only, or read and write permission.
+// AdminTokenCapability is the permission of the token: `read`, or `write`,
+// which includes `read`.
 type AdminTokenCapability string
 
-// AdminTokenScope Whether the token gives access to everything or to one zone.
+// AdminTokenScope is what the token gives access to: all zones and all
+// operations, or one zone.
 type AdminTokenScope string
 
-// Application A client that acts in a zone.
+// Application is a client that acts in a zone.
 type Application struct {
-	// CreatedAt UTC, with exactly three fractional digits.
+	// A time in UTC, in RFC 3339 format with milliseconds.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// ExpiresAt When the application expires; null if it does not expire.
+	// When the application expires; null if it does not expire.
 	ExpiresAt *time.Time `json:"expires_at"`
-	ID        ID         `json:"id"`
-	Name      string     `json:"name"`
 
-	// RegistrationMethod Whether the application is managed by an administrator or was registered dynamically.
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID   ID     `json:"id"`
+	Name string `json:"name"`
+
+	// How the application was created: `managed`, by an administrator; `dcr`, by
+	// dynamic client registration.
 	RegistrationMethod RegistrationMethod `json:"registration_method"`
 
-	// Traits Returned only to global tokens.
+	// The labels of the application. Returned only to global tokens.
 	Traits *[]string `json:"traits,omitempty"`
-	ZoneID ID        `json:"zone_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
 }
 
-// ApplicationName Display name; not unique.
+// ApplicationName is the display name of the application. It need not be
+// unique.
 type ApplicationName = string
 
-// ApplicationPatch defines model for ApplicationPatch.
+// ApplicationPatch is an update of an application. Omitted fields are not
+// changed.
 type ApplicationPatch struct {
-	// ClientSecret The new client secret.
+	// The new client secret.
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// Name Display name; not unique.
+	// Display name of the application. It need not be unique.
 	Name *ApplicationName `json:"name,omitempty"`
 
-	// Traits At most 32 unique traits of 1 to 128 characters: a letter, followed by letters, digits and `._:-`. The part before
-	// the first `:` is the namespace; the namespaces `control` and `caracal.sys` are reserved for global tokens.
+	// Labels of the application: at most 32, without duplicates. A trait has 1 to
+	// 128 characters: a letter, followed by letters, digits and `._:-`. The part
+	// before the first `:` is its namespace. The namespaces `control` and
+	// `caracal.sys` are reserved for global tokens.
 	Traits *Traits `json:"traits,omitempty"`
 }
 
-// ApplicationRegistration defines model for ApplicationRegistration.
+// ApplicationRegistration is an application to register.
 type ApplicationRegistration struct {
-	// ExpiresIn Seconds until the application expires. Defaults to 3600.
+	// Seconds until the application expires. Defaults to 3600.
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Name Display name; not unique.
+	// Display name of the application. It need not be unique.
 	Name ApplicationName `json:"name"`
 }
 
-// BearerTokenProviderConfig Configuration of the kind `bearer_token`, which sends a fixed token to the upstream.
+// BearerTokenProviderConfig is the configuration of the kind `bearer_token`,
+// which sends a fixed token to the upstream service.
 type BearerTokenProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential can be injected at run time.
+	// Whether a token exchange with runtime credential injection can return the
+	// credential.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// AllowedTokenHosts The only hosts that the token may be sent to; DNS names without a port, stored in lowercase.
+	// Hosts that the token may be sent to, as DNS names without a port. Converted
+	// to lowercase.
 	//
 	// Example: ["api.example.com"]
 	AllowedTokenHosts []string `json:"allowed_token_hosts,omitempty"`
 
-	// AuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
+	// Name of the header that contains the token in requests to the upstream
+	// service (an RFC 9110 token).
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
+	// Authentication scheme that precedes the credential in its header, such as
+	// `Bearer`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// BearerToken The bearer token. Required if the provider is created with this kind or changed to it. Encrypted at rest and never returned.
+	// The bearer token. Required in a new provider and if the kind changes.
+	// Encrypted at rest and never returned.
 	//
 	// Example: example-bearer-token
 	BearerToken *string `json:"bearer_token,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
+	// Whether Caracal's own identity is sent to the upstream service together with
+	// the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 }
 
-// DCRStatus defines model for DCRStatus.
+// DCRStatus is the status of dynamic client registration in a zone.
 type DCRStatus struct {
+	// Whether applications can register dynamically.
 	DCREnabled bool `json:"dcr_enabled"`
-	ID         ID   `json:"id"`
 
-	// LiveDCRApplications Number of registered applications that are neither archived nor expired.
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Number of registered applications that are neither archived nor expired.
 	LiveDCRApplications int64 `json:"live_dcr_applications"`
 }
 
-// DeadLetter defines model for DeadLetter.
+// DeadLetter is an event that was not published because Redis rejected it
+// repeatedly.
 type DeadLetter struct {
-	// Attempts Number of times that Redis rejected the event.
+	// Number of times that the event was rejected.
 	Attempts int32 `json:"attempts"`
 
-	// CreatedAt UTC, with exactly three fractional digits.
+	// A time in UTC, in RFC 3339 format with milliseconds.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// DeadAt UTC, with exactly three fractional digits.
+	// A time in UTC, in RFC 3339 format with milliseconds.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	DeadAt Timestamp `json:"dead_at"`
 
-	// Fields The fields of the event.
+	// The fields of the event.
 	Fields map[string]string `json:"fields"`
-	ID     ID                `json:"id"`
 
-	// LastError Last error from Redis.
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Last error from Redis.
 	LastError string `json:"last_error"`
 
-	// RequestID Id of the request that caused the event.
+	// ID of the request that caused the event.
 	RequestID string `json:"request_id"`
 
-	// Stream The Redis stream of the event.
+	// The Redis stream of the event.
 	Stream string `json:"stream"`
-	ZoneID ID     `json:"zone_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
 }
 
-// Health defines model for Health.
+// Health is the result of the liveness check.
 type Health struct {
+	// Always true.
 	OK bool `json:"ok"`
 }
 
-// ID defines model for ID.
+// ID is an opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
 
-// MintedAdminToken defines model for MintedAdminToken.
+// MintedAdminToken is a new admin token, with its value.
 type MintedAdminToken struct {
-	// Capability Whether the token has read permission only, or read and write permission.
+	// The permission of the token: `read`, or `write`, which includes `read`.
 	Capability AdminTokenCapability `json:"capability"`
 
-	// CreatedAt UTC, with exactly three fractional digits.
+	// A time in UTC, in RFC 3339 format with milliseconds.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// CreatedBy `admin:` followed by the id of the token that created this one.
+	// `admin:` followed by the ID of the token that created this one.
 	CreatedBy string `json:"created_by"`
 
-	// ExpiresAt When the token expires; null if it does not expire.
+	// When the token expires; null if it does not expire.
 	ExpiresAt *time.Time `json:"expires_at"`
-	ID        ID         `json:"id"`
-	Name      string     `json:"name"`
 
-	// Scope Whether the token gives access to everything or to one zone.
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID   ID     `json:"id"`
+	Name string `json:"name"`
+
+	// What the token gives access to: all zones and all operations, or one zone.
 	Scope AdminTokenScope `json:"scope"`
 
-	// Token The token value. It cannot be retrieved again.
-	Token  string  `json:"token"`
+	// The value of the token. It cannot be retrieved again.
+	Token string `json:"token"`
+
+	// ID of the zone; null if the token is global.
 	ZoneID *string `json:"zone_id"`
 }
 
-// NewAdminToken defines model for NewAdminToken.
+// NewAdminToken is an admin token to create.
 type NewAdminToken struct {
-	// Capability Defaults to `write`.
+	// Defaults to `write`.
 	Capability *AdminTokenCapability `json:"capability,omitempty"`
 
-	// ExpiresIn Seconds until the token expires. If omitted, the token does not expire.
+	// Seconds until the token expires. If omitted, the token does not expire.
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Name Display name; not unique.
+	// Display name of the token. It need not be unique.
 	Name string `json:"name"`
 
-	// Scope Whether the token gives access to everything or to one zone.
+	// What the token gives access to: all zones and all operations, or one zone.
 	Scope AdminTokenScope `json:"scope"`
 
-	// ZoneID Id of the zone. Required if `scope` is `zone`, not allowed if it is `global`.
+	// ID of the zone. Required if `scope` is `zone`; not allowed if it is `global`.
 	ZoneID *string `json:"zone_id,omitempty"`
 }
 
-// NewApplication defines model for NewApplication.
+// NewApplication is a managed application to create.
 type NewApplication struct {
-	// Name Display name; not unique.
-	Name               ApplicationName                  `json:"name"`
+	// Display name of the application. It need not be unique.
+	Name ApplicationName `json:"name"`
+
+	// The registration method, which must be `managed`. To create a registered
+	// application, use `registerApplication`.
 	RegistrationMethod NewApplicationRegistrationMethod `json:"registration_method"`
 
-	// Traits At most 32 unique traits of 1 to 128 characters: a letter, followed by letters, digits and `._:-`. The part before
-	// the first `:` is the namespace; the namespaces `control` and `caracal.sys` are reserved for global tokens.
+	// Labels of the application: at most 32, without duplicates. A trait has 1 to
+	// 128 characters: a letter, followed by letters, digits and `._:-`. The part
+	// before the first `:` is its namespace. The namespaces `control` and
+	// `caracal.sys` are reserved for global tokens.
 	Traits *Traits `json:"traits,omitempty"`
 }
 
-// NewApplicationRegistrationMethod defines model for NewApplication.RegistrationMethod.
+// NewApplicationRegistrationMethod is the registration method, which must be
+// `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
 
-// NewProvider `name` or `identifier` is required. Unknown fields are ignored.
+// NewProvider is a provider to create. `name` or `identifier` is required.
+// Unknown fields are ignored.
 type NewProvider struct {
-	// ConfigJSON Configuration of the provider, at most 64 KiB. Defaults to `{}` when a provider is created. Validated against the
-	// provider's kind, which an update need not contain; the first violation is returned as `invalid_provider_config`.
+	// Configuration of the provider, at most 64 KiB. The default in a new provider
+	// is `{}`. The configuration must match the kind of the provider: the `kind` in
+	// the request or, in an update without it, the stored one. The first rule that
+	// it violates is returned as `invalid_provider_config`.
 	ConfigJSON ProviderConfigInput `json:"config_json,omitempty"`
 
-	// Identifier `provider://`, followed by lowercase letters, digits and single hyphens. Unique among the zone's active providers. A blank value is the same as none.
+	// An identifier that consists of `provider://` and lowercase letters and
+	// digits, with single hyphens between them. It is unique among the zone's
+	// active providers. A blank value counts as omitted.
 	Identifier *ProviderIdentifier `json:"identifier,omitempty"`
 
-	// Kind How the provider obtains the upstream credential.
+	// How the provider obtains the credential for a resource:
+	//
+	//   - `none`: The resource requires no credential.
+	//   - `caracal_mandate`: The credential is a token that Caracal issues.
+	//   - `oauth2_authorization_code`: Caracal requests an access token on behalf
+	//     of a user (RFC 6749, section 4.1).
+	//   - `oauth2_client_credentials`: Caracal requests an access token for itself
+	//     (RFC 6749, section 4.4).
+	//   - `api_key`: The credential is a stored API key.
+	//   - `bearer_token`: The credential is a stored bearer token.
 	Kind ProviderKind `json:"kind"`
 
-	// Name Display name; not unique. A blank value is the same as none. A provider that is created without a name is named after its identifier.
+	// Display name of the provider. It need not be unique. A blank value counts as
+	// omitted. The default in a new provider is its identifier.
 	Name *ProviderName `json:"name,omitempty"`
 }
 
-// NewResource `name` or `identifier` is required. Unknown fields are ignored.
+// NewResource is a resource to create. `name` or `identifier` is required.
+// Unknown fields are ignored.
 type NewResource struct {
-	// CredentialProviderID Id of the provider of the upstream credential. An empty value is the same as none.
+	// ID of the provider of the credential for the resource. An empty value counts
+	// as omitted.
 	CredentialProviderID *string `json:"credential_provider_id,omitempty"`
 
-	// GatewayApplicationID Id of the managed application that exchanges tokens for the resource.
+	// ID of the managed application with which gateways exchange tokens for the
+	// resource.
 	GatewayApplicationID *string `json:"gateway_application_id,omitempty"`
 
-	// Identifier The audience of tokens for the resource: an absolute URI without user name and password, with any scheme except
-	// `provider`, and with a host if the scheme is http or https. Unique among the zone's active resources. The control
-	// audience, which is not a URI, identifies the control resource.
+	// The audience (`aud` claim) of tokens for the resource: an absolute URI
+	// without user name and password, with any scheme except `provider`, and with a
+	// host if the scheme is http or https. It is unique among the zone's active
+	// resources. The identifier of the control resource, the value of the setting
+	// CONTROL_AUDIENCE, need not be a URI.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
-	// Name Display name; not unique. A resource that is created without a name is named after its identifier.
+	// Display name of the resource. It need not be unique. The default in a new
+	// resource is its identifier.
 	Name *ResourceName `json:"name,omitempty"`
 
-	// OperationEnforcement Defaults to `enforced`.
+	// Defaults to `enforced`.
 	OperationEnforcement *OperationEnforcement `json:"operation_enforcement,omitempty"`
 
-	// Operations Defaults to an empty list.
+	// Defaults to an empty list.
 	Operations []NewResourceOperation `json:"operations,omitempty"`
 
-	// Scopes Scopes that tokens for the resource can grant. Scopes and operations together are at most 64 KiB.
+	// Scopes that tokens for the resource can have. Scopes and operations together
+	// are limited to 64 KiB.
 	Scopes ResourceScopes `json:"scopes"`
 
-	// UpstreamURL URL that gateways send requests to; http or https, with a host. Required, except for the control resource.
+	// URL that gateways send requests to. It must be http or https, with a host.
+	// Required, except for the control resource.
 	UpstreamURL *UpstreamURL `json:"upstream_url,omitempty"`
 }
 
-// NewResourceOperation Method and path must be unique within a resource. Unknown fields are ignored.
+// NewResourceOperation is an operation of a resource to create or update. The
+// combination of method and path must be unique in the resource. Unknown fields
+// are ignored.
 type NewResourceOperation struct {
+	// HTTP method. Converted to uppercase.
 	Method string `json:"method"`
-	Path   string `json:"path"`
-	Scope  string `json:"scope"`
+
+	// Path of the request. It must start with a slash.
+	Path string `json:"path"`
+
+	// Scope that the request requires; one of the resource's scopes.
+	Scope string `json:"scope"`
 }
 
-// NewZone defines model for NewZone.
+// NewZone is a zone to create.
 type NewZone struct {
-	// DCREnabled Whether applications can register dynamically. Defaults to false.
+	// Whether applications can register dynamically. Defaults to false.
 	DCREnabled *bool `json:"dcr_enabled,omitempty"`
 
-	// Name Display name; not unique. Leading and trailing whitespace is removed.
+	// Display name of the zone. It need not be unique. Leading and trailing
+	// whitespace is removed.
 	Name ZoneName `json:"name"`
 
-	// Slug Short name for URLs. Unique among all zones, including archived ones.
+	// A short name of lowercase letters, digits and hyphens. It is unique among all
+	// zones, including archived ones.
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
 
-// OAuth2AuthorizationCodeProviderConfig Configuration of the kind `oauth2_authorization_code`, which requests tokens on behalf of a user who has given consent (RFC 6749, section 4.1, with PKCE).
+// OAuth2AuthorizationCodeProviderConfig is the configuration of the kind
+// `oauth2_authorization_code`, which requests access tokens on behalf of a user
+// who has given consent (RFC 6749, section 4.1, with PKCE).
 type OAuth2AuthorizationCodeProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential can be injected at run time.
+	// Whether a token exchange with runtime credential injection can return the
+	// credential.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// AllowedTokenHosts The only hosts that tokens are requested from; DNS names without a port, stored in lowercase.
+	// Hosts that tokens may be requested from, as DNS names without a port.
+	// Converted to lowercase.
 	//
 	// Example: ["login.example.com"]
 	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
 
-	// AuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
+	// Name of the header that contains the token in requests to the upstream
+	// service (an RFC 9110 token).
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
+	// Authentication scheme that precedes the credential in its header, such as
+	// `Bearer`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// AuthorizationEndpoint URL that the user is sent to for consent; https, without user name and password.
+	// URL that the user is sent to for consent. It must be https and must not
+	// contain a user name or password.
 	//
 	// Example: https://login.example.com/oauth2/authorize
 	AuthorizationEndpoint string `json:"authorization_endpoint"`
 
-	// AuthorizationParams Additional query parameters for `authorization_endpoint`. Not allowed: `client_id`, `code_challenge`,
-	// `code_challenge_method`, `redirect_uri`, `response_type`, `scope` and `state`.
-	//
+	// Additional query parameters for `authorization_endpoint`. They must not
+	// include `client_id`, `code_challenge`, `code_challenge_method`,
+	// `redirect_uri`, `response_type`, `scope` or `state`.
 	//
 	// Example: {"access_type":"offline","prompt":"consent"}
 	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
 
-	// ClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
+	// How Caracal authenticates at the token endpoint. Defaults to
+	// `client_secret_basic`.
 	//
 	// Example: client_secret_post
 	ClientAuthMethod *OAuth2AuthorizationCodeProviderConfigClientAuthMethod `json:"client_auth_method,omitempty"`
 
-	// ClientID Client id of Caracal at the authorization server.
+	// Client ID of Caracal at the authorization server.
 	//
 	// Example: caracal-billing
 	ClientID ProviderClientID `json:"client_id"`
 
-	// ClientSecret Client secret. Required unless `client_auth_method` is `none`. Encrypted at rest and never returned.
+	// Client secret. Required unless `client_auth_method` is `none`. Encrypted at
+	// rest and never returned.
 	//
 	// Example: example-client-secret
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
+	// Whether Caracal's own identity is sent to the upstream service together with
+	// the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// RedirectURI Absolute URI that the user is redirected to, as registered with the authorization server. Custom schemes are allowed.
+	// Absolute URI that the user is redirected to, as registered with the
+	// authorization server. Custom schemes are allowed.
 	//
 	// Example: https://console.example.com/oauth/callback
 	RedirectURI string `json:"redirect_uri"`
 
-	// Scopes Scopes of token requests. Not sent if omitted.
+	// Scopes of token requests. Not sent if omitted.
 	//
 	// Example: ["invoices:read"]
 	Scopes *ProviderScopes `json:"scopes,omitempty"`
 
-	// TokenEndpoint URL of the token endpoint; https, without user name and password, and on a host in `allowed_token_hosts`.
+	// URL of the token endpoint. It must be https, must not contain a user name or
+	// password, and its host must be in `allowed_token_hosts`.
 	//
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
 
-	// TokenParams Additional form parameters for `token_endpoint`. Not allowed: `client_assertion`, `client_assertion_type`,
-	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` and `scope`.
-	//
+	// Parameters that are added to the form of token requests. They must not
+	// include `client_assertion`, `client_assertion_type`, `client_id`,
+	// `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`,
+	// `refresh_token` or `scope`.
 	//
 	// Example: {"tenant":"acme"}
 	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
 }
 
-// OAuth2AuthorizationCodeProviderConfigClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
+// OAuth2AuthorizationCodeProviderConfigClientAuthMethod is how Caracal
+// authenticates at the token endpoint. Defaults to `client_secret_basic`.
 //
 // Example: client_secret_post
 type OAuth2AuthorizationCodeProviderConfigClientAuthMethod string
 
-// OAuth2ClientCredentialsProviderConfig Configuration of the kind `oauth2_client_credentials`, which requests tokens with Caracal's own client credentials (RFC 6749, section 4.4).
+// OAuth2ClientCredentialsProviderConfig is the configuration of the kind
+// `oauth2_client_credentials`, which requests access tokens with client
+// credentials (RFC 6749, section 4.4).
 type OAuth2ClientCredentialsProviderConfig struct {
-	// AllowRuntimeInjection Whether the credential can be injected at run time.
+	// Whether a token exchange with runtime credential injection can return the
+	// credential.
 	//
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// AllowedTokenHosts The only hosts that tokens are requested from; DNS names without a port, stored in lowercase.
+	// Hosts that tokens may be requested from, as DNS names without a port.
+	// Converted to lowercase.
 	//
 	// Example: ["login.example.com"]
 	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
 
-	// Audience The `audience` parameter of token requests. Not sent if omitted.
+	// The `audience` parameter of token requests. Not sent if omitted.
 	//
 	// Example: https://api.example.com
 	Audience *string `json:"audience,omitempty"`
 
-	// AuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
+	// Name of the header that contains the token in requests to the upstream
+	// service (an RFC 9110 token).
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
+	// Authentication scheme that precedes the credential in its header, such as
+	// `Bearer`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// ClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
+	// How Caracal authenticates at the token endpoint. Defaults to
+	// `client_secret_basic`.
 	//
 	// Example: private_key_jwt
 	ClientAuthMethod *OAuth2ClientCredentialsProviderConfigClientAuthMethod `json:"client_auth_method,omitempty"`
 
-	// ClientID Client id of Caracal at the authorization server.
+	// Client ID of Caracal at the authorization server.
 	//
 	// Example: caracal-billing
 	ClientID ProviderClientID `json:"client_id"`
 
-	// ClientSecret Client secret. Required if `client_auth_method` is `client_secret_basic` or `client_secret_post`; not allowed if it is `private_key_jwt`. Encrypted at rest and never returned.
+	// Client secret. Required if `client_auth_method` is `client_secret_basic` or
+	// `client_secret_post`; not allowed if it is `private_key_jwt`. Encrypted at
+	// rest and never returned.
 	//
 	// Example: example-client-secret
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
+	// Whether Caracal's own identity is sent to the upstream service together with
+	// the credential.
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// KeyID The `kid` header of client assertions. Allowed only if `client_auth_method` is `private_key_jwt`.
+	// The `kid` header of client assertions. Allowed only if `client_auth_method`
+	// is `private_key_jwt`.
 	//
 	// Example: 2026-07
 	KeyID *string `json:"key_id,omitempty"`
 
-	// PrivateKey PEM-encoded private key that signs client assertions. Required if `client_auth_method` is `private_key_jwt`; otherwise not allowed. Encrypted at rest and never returned.
+	// PEM-encoded private key that signs client assertions. Required if
+	// `client_auth_method` is `private_key_jwt`; otherwise not allowed. Encrypted
+	// at rest and never returned.
 	//
-	// Example: -----BEGIN PRIVATE KEY-----
-	// …
-	// -----END PRIVATE KEY-----
+	// Example: -----BEGIN PRIVATE KEY----- … -----END PRIVATE KEY-----
 	PrivateKey *string `json:"private_key,omitempty"`
 
-	// Resource The `resource` parameter of token requests (RFC 8707). Not sent if omitted.
+	// The `resource` parameter of token requests (RFC 8707). Not sent if omitted.
 	//
 	// Example: https://api.example.com/invoices
 	Resource *string `json:"resource,omitempty"`
 
-	// Scopes Scopes of token requests. Not sent if omitted.
+	// Scopes of token requests. Not sent if omitted.
 	//
 	// Example: ["invoices:read"]
 	Scopes *ProviderScopes `json:"scopes,omitempty"`
 
-	// TokenEndpoint URL of the token endpoint; https, without user name and password, and on a host in `allowed_token_hosts`.
+	// URL of the token endpoint. It must be https, must not contain a user name or
+	// password, and its host must be in `allowed_token_hosts`.
 	//
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
 
-	// TokenParams Additional form parameters for `token_endpoint`. Not allowed: `client_assertion`, `client_assertion_type`,
-	// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` and `scope`.
-	//
+	// Parameters that are added to the form of token requests. They must not
+	// include `client_assertion`, `client_assertion_type`, `client_id`,
+	// `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`,
+	// `refresh_token` or `scope`.
 	//
 	// Example: {"tenant":"acme"}
 	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
 }
 
-// OAuth2ClientCredentialsProviderConfigClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
+// OAuth2ClientCredentialsProviderConfigClientAuthMethod is how Caracal
+// authenticates at the token endpoint. Defaults to `client_secret_basic`.
 //
 // Example: private_key_jwt
 type OAuth2ClientCredentialsProviderConfigClientAuthMethod string
 
-// OpenAPI defines model for OpenAPI.
+// OpenAPI is the OpenAPI document of this API.
 type OpenAPI map[string]interface{}
 
-// OperationEnforcement Whether gateways check each request against the operations, or treat all requests alike.
+// OperationEnforcement is how gateways check requests:
+//
+//   - `enforced`: A request must match the method and path of one of the
+//     operations, and its token must have the scope of that operation.
+//   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
 
-// Provider A source of upstream credentials.
+// Provider is a source of the credentials for resources.
 type Provider struct {
-	// ConfigJSON The normalized configuration, without secrets.
+	// The configuration, without secrets. Default values are included.
 	ConfigJSON json.RawMessage `json:"config_json"`
 
-	// CreatedAt UTC, with exactly three fractional digits.
-	//
-	// Example: 2026-07-01T12:00:00.123Z
-	CreatedAt  Timestamp `json:"created_at"`
-	ID         ID        `json:"id"`
-	Identifier string    `json:"identifier"`
-
-	// Kind How the provider obtains the upstream credential.
-	Kind ProviderKind `json:"kind"`
-	Name string       `json:"name"`
-
-	// SecretConfigKeys Names of the stored secrets, sorted.
-	SecretConfigKeys []string `json:"secret_config_keys"`
-
-	// UpdatedAt UTC, with exactly three fractional digits.
-	//
-	// Example: 2026-07-01T12:00:00.123Z
-	UpdatedAt Timestamp `json:"updated_at"`
-	ZoneID    ID        `json:"zone_id"`
-}
-
-// ProviderAllowRuntimeInjection Whether the credential can be injected at run time.
-//
-// Example: false
-type ProviderAllowRuntimeInjection = bool
-
-// ProviderAllowedTokenHosts The only hosts that tokens are requested from; DNS names without a port, stored in lowercase.
-//
-// Example: ["login.example.com"]
-type ProviderAllowedTokenHosts = []string
-
-// ProviderAuthHeader Name of the header that contains the token in requests to the upstream (an RFC 9110 token).
-//
-// Example: Authorization
-type ProviderAuthHeader = string
-
-// ProviderAuthScheme Authentication scheme before the credential in its header, as in `Bearer <token>`. Not allowed if the credential is sent in the query.
-//
-// Example: Bearer
-type ProviderAuthScheme = string
-
-// ProviderClientID Client id of Caracal at the authorization server.
-//
-// Example: caracal-billing
-type ProviderClientID = string
-
-// ProviderForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream together with the credential.
-//
-// Example: true
-type ProviderForwardCaracalIdentity = bool
-
-// ProviderIdentifier `provider://`, followed by lowercase letters, digits and single hyphens. Unique among the zone's active providers. A blank value is the same as none.
-type ProviderIdentifier = string
-
-// ProviderKind How the provider obtains the upstream credential.
-type ProviderKind string
-
-// ProviderName Display name; not unique. A blank value is the same as none. A provider that is created without a name is named after its identifier.
-type ProviderName = string
-
-// ProviderPatch Unknown fields are ignored.
-type ProviderPatch struct {
-	// ConfigJSON Configuration of the provider, at most 64 KiB. Defaults to `{}` when a provider is created. Validated against the
-	// provider's kind, which an update need not contain; the first violation is returned as `invalid_provider_config`.
-	ConfigJSON ProviderConfigInput `json:"config_json,omitempty"`
-
-	// Identifier `provider://`, followed by lowercase letters, digits and single hyphens. Unique among the zone's active providers. A blank value is the same as none.
-	Identifier *ProviderIdentifier `json:"identifier,omitempty"`
-
-	// Kind How the provider obtains the upstream credential.
-	Kind *ProviderKind `json:"kind,omitempty"`
-
-	// Name Display name; not unique. A blank value is the same as none. A provider that is created without a name is named after its identifier.
-	Name *ProviderName `json:"name,omitempty"`
-}
-
-// ProviderScopes Scopes of token requests. Not sent if omitted.
-//
-// Example: ["invoices:read"]
-type ProviderScopes = []string
-
-// ProviderTest defines model for ProviderTest.
-type ProviderTest struct {
-	// Detail Human-readable result.
-	Detail string `json:"detail"`
-
-	// DurationMs Duration of the test in milliseconds.
-	DurationMs int64 `json:"duration_ms"`
-
-	// Reachable Whether the endpoint returned an HTTP response.
-	Reachable bool `json:"reachable"`
-
-	// Status HTTP status of the response; null if there was none.
-	Status *int `json:"status"`
-}
-
-// ProviderTokenEndpoint URL of the token endpoint; https, without user name and password, and on a host in `allowed_token_hosts`.
-//
-// Example: https://login.example.com/oauth2/token
-type ProviderTokenEndpoint = string
-
-// ProviderTokenParams Additional form parameters for `token_endpoint`. Not allowed: `client_assertion`, `client_assertion_type`,
-// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`, `refresh_token` and `scope`.
-//
-// Example: {"tenant":"acme"}
-type ProviderTokenParams map[string]string
-
-// Readiness defines model for Readiness.
-type Readiness struct {
-	OK    bool           `json:"ok"`
-	Redis ReadinessRedis `json:"redis"`
-}
-
-// ReadinessRedis defines model for Readiness.Redis.
-type ReadinessRedis string
-
-// RegisteredApplication A created application and its secret.
-type RegisteredApplication struct {
-	// ClientSecret The client secret. It cannot be retrieved again.
-	ClientSecret string `json:"client_secret"`
-
-	// CreatedAt UTC, with exactly three fractional digits.
+	// A time in UTC, in RFC 3339 format with milliseconds.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// ExpiresAt When the application expires; null if it does not expire.
-	ExpiresAt *time.Time `json:"expires_at"`
-	ID        ID         `json:"id"`
-	Name      string     `json:"name"`
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID         ID     `json:"id"`
+	Identifier string `json:"identifier"`
 
-	// RegistrationMethod Whether the application is managed by an administrator or was registered dynamically.
-	RegistrationMethod RegistrationMethod `json:"registration_method"`
-	ZoneID             ID                 `json:"zone_id"`
-}
-
-// RegistrationMethod Whether the application is managed by an administrator or was registered dynamically.
-type RegistrationMethod string
-
-// Resource A protected upstream that is accessed through a gateway.
-type Resource struct {
-	// CreatedAt UTC, with exactly three fractional digits.
+	// How the provider obtains the credential for a resource:
 	//
-	// Example: 2026-07-01T12:00:00.123Z
-	CreatedAt            Timestamp `json:"created_at"`
-	CredentialProviderID ID        `json:"credential_provider_id"`
+	//   - `none`: The resource requires no credential.
+	//   - `caracal_mandate`: The credential is a token that Caracal issues.
+	//   - `oauth2_authorization_code`: Caracal requests an access token on behalf
+	//     of a user (RFC 6749, section 4.1).
+	//   - `oauth2_client_credentials`: Caracal requests an access token for itself
+	//     (RFC 6749, section 4.4).
+	//   - `api_key`: The credential is a stored API key.
+	//   - `bearer_token`: The credential is a stored bearer token.
+	Kind ProviderKind `json:"kind"`
+	Name string       `json:"name"`
 
-	// GatewayApplicationID Id of the application that exchanges tokens for the resource. Null if the application was archived, and for the control resource.
-	GatewayApplicationID *string `json:"gateway_application_id"`
-	ID                   ID      `json:"id"`
-	Identifier           string  `json:"identifier"`
-	Name                 string  `json:"name"`
+	// Names of the stored secrets, sorted.
+	SecretConfigKeys []string `json:"secret_config_keys"`
 
-	// OperationEnforcement Whether gateways check each request against the operations, or treat all requests alike.
-	OperationEnforcement OperationEnforcement `json:"operation_enforcement"`
-	Operations           []ResourceOperation  `json:"operations"`
-	Scopes               []string             `json:"scopes"`
-
-	// UpdatedAt UTC, with exactly three fractional digits.
+	// A time in UTC, in RFC 3339 format with milliseconds.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	UpdatedAt Timestamp `json:"updated_at"`
 
-	// UpstreamURL Null only for the control resource.
-	UpstreamURL *string `json:"upstream_url"`
-	ZoneID      ID      `json:"zone_id"`
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
 }
 
-// ResourceIdentifier The audience of tokens for the resource: an absolute URI without user name and password, with any scheme except
-// `provider`, and with a host if the scheme is http or https. Unique among the zone's active resources. The control
-// audience, which is not a URI, identifies the control resource.
+// ProviderAllowRuntimeInjection is whether a token exchange with runtime
+// credential injection can return the credential.
+//
+// Example: false
+type ProviderAllowRuntimeInjection = bool
+
+// ProviderAllowedTokenHosts are the hosts that tokens may be requested from, as
+// DNS names without a port. Converted to lowercase.
+//
+// Example: ["login.example.com"]
+type ProviderAllowedTokenHosts = []string
+
+// ProviderAuthHeader is the name of the header that contains the token in
+// requests to the upstream service (an RFC 9110 token).
+//
+// Example: Authorization
+type ProviderAuthHeader = string
+
+// ProviderAuthScheme is the authentication scheme that precedes the credential
+// in its header, such as `Bearer`. Not allowed if the credential is sent in the
+// query.
+//
+// Example: Bearer
+type ProviderAuthScheme = string
+
+// ProviderClientID is the client ID of Caracal at the authorization server.
+//
+// Example: caracal-billing
+type ProviderClientID = string
+
+// ProviderForwardCaracalIdentity is whether Caracal's own identity is sent to
+// the upstream service together with the credential.
+//
+// Example: true
+type ProviderForwardCaracalIdentity = bool
+
+// ProviderIdentifier is an identifier that consists of `provider://` and
+// lowercase letters and digits, with single hyphens between them. It is unique
+// among the zone's active providers. A blank value counts as omitted.
+type ProviderIdentifier = string
+
+// ProviderKind is how the provider obtains the credential for a resource:
+//
+//   - `none`: The resource requires no credential.
+//   - `caracal_mandate`: The credential is a token that Caracal issues.
+//   - `oauth2_authorization_code`: Caracal requests an access token on behalf
+//     of a user (RFC 6749, section 4.1).
+//   - `oauth2_client_credentials`: Caracal requests an access token for itself
+//     (RFC 6749, section 4.4).
+//   - `api_key`: The credential is a stored API key.
+//   - `bearer_token`: The credential is a stored bearer token.
+type ProviderKind string
+
+// ProviderName is the display name of the provider. It need not be unique. A
+// blank value counts as omitted. The default in a new provider is its
+// identifier.
+type ProviderName = string
+
+// ProviderPatch is an update of a provider. Omitted fields are not changed.
+// Unknown fields are ignored.
+type ProviderPatch struct {
+	// Configuration of the provider, at most 64 KiB. The default in a new provider
+	// is `{}`. The configuration must match the kind of the provider: the `kind` in
+	// the request or, in an update without it, the stored one. The first rule that
+	// it violates is returned as `invalid_provider_config`.
+	ConfigJSON ProviderConfigInput `json:"config_json,omitempty"`
+
+	// An identifier that consists of `provider://` and lowercase letters and
+	// digits, with single hyphens between them. It is unique among the zone's
+	// active providers. A blank value counts as omitted.
+	Identifier *ProviderIdentifier `json:"identifier,omitempty"`
+
+	// How the provider obtains the credential for a resource:
+	//
+	//   - `none`: The resource requires no credential.
+	//   - `caracal_mandate`: The credential is a token that Caracal issues.
+	//   - `oauth2_authorization_code`: Caracal requests an access token on behalf
+	//     of a user (RFC 6749, section 4.1).
+	//   - `oauth2_client_credentials`: Caracal requests an access token for itself
+	//     (RFC 6749, section 4.4).
+	//   - `api_key`: The credential is a stored API key.
+	//   - `bearer_token`: The credential is a stored bearer token.
+	Kind *ProviderKind `json:"kind,omitempty"`
+
+	// Display name of the provider. It need not be unique. A blank value counts as
+	// omitted. The default in a new provider is its identifier.
+	Name *ProviderName `json:"name,omitempty"`
+}
+
+// ProviderScopes are the scopes of token requests. Not sent if omitted.
+//
+// Example: ["invoices:read"]
+type ProviderScopes = []string
+
+// ProviderTest is the result of a test of a provider's token endpoint.
+type ProviderTest struct {
+	// Human-readable description of the result.
+	Detail string `json:"detail"`
+
+	// Duration of the test in milliseconds.
+	DurationMs int64 `json:"duration_ms"`
+
+	// Whether the endpoint returned an HTTP response.
+	Reachable bool `json:"reachable"`
+
+	// HTTP status of the response; null if there was none.
+	Status *int `json:"status"`
+}
+
+// ProviderTokenEndpoint is the URL of the token endpoint. It must be https,
+// must not contain a user name or password, and its host must be in
+// `allowed_token_hosts`.
+//
+// Example: https://login.example.com/oauth2/token
+type ProviderTokenEndpoint = string
+
+// ProviderTokenParams are the parameters that are added to the form of token
+// requests. They must not include `client_assertion`, `client_assertion_type`,
+// `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`,
+// `redirect_uri`, `refresh_token` or `scope`.
+//
+// Example: {"tenant":"acme"}
+type ProviderTokenParams map[string]string
+
+// Readiness is the result of the readiness check if the process is ready.
+type Readiness struct {
+	// Always true.
+	OK bool `json:"ok"`
+
+	// The state of the connection to Redis.
+	Redis ReadinessRedis `json:"redis"`
+}
+
+// ReadinessRedis is the state of the connection to Redis.
+type ReadinessRedis string
+
+// RegisteredApplication is a new application, with its client secret.
+type RegisteredApplication struct {
+	// The client secret. It cannot be retrieved again.
+	ClientSecret string `json:"client_secret"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// When the application expires; null if it does not expire.
+	ExpiresAt *time.Time `json:"expires_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID   ID     `json:"id"`
+	Name string `json:"name"`
+
+	// How the application was created: `managed`, by an administrator; `dcr`, by
+	// dynamic client registration.
+	RegistrationMethod RegistrationMethod `json:"registration_method"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// RegistrationMethod is how the application was created: `managed`, by an
+// administrator; `dcr`, by dynamic client registration.
+type RegistrationMethod string
+
+// Resource is an upstream service that applications access through a gateway.
+type Resource struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	CredentialProviderID ID `json:"credential_provider_id"`
+
+	// ID of the managed application with which gateways exchange tokens for the
+	// resource. Null if the application was archived, and for the control resource.
+	GatewayApplicationID *string `json:"gateway_application_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID         ID     `json:"id"`
+	Identifier string `json:"identifier"`
+	Name       string `json:"name"`
+
+	// How gateways check requests:
+	//
+	//   - `enforced`: A request must match the method and path of one of the
+	//     operations, and its token must have the scope of that operation.
+	//   - `transport_uniform`: Requests are not checked against the operations.
+	OperationEnforcement OperationEnforcement `json:"operation_enforcement"`
+	Operations           []ResourceOperation  `json:"operations"`
+	Scopes               []string             `json:"scopes"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	UpdatedAt Timestamp `json:"updated_at"`
+
+	// Null only for the control resource.
+	UpstreamURL *string `json:"upstream_url"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// ResourceIdentifier is the audience (`aud` claim) of tokens for the resource:
+// an absolute URI without user name and password, with any scheme except
+// `provider`, and with a host if the scheme is http or https. It is unique
+// among the zone's active resources. The identifier of the control resource,
+// the value of the setting CONTROL_AUDIENCE, need not be a URI.
 type ResourceIdentifier = string
 
-// ResourceName Display name; not unique. A resource that is created without a name is named after its identifier.
+// ResourceName is the display name of the resource. It need not be unique. The
+// default in a new resource is its identifier.
 type ResourceName = string
 
-// ResourceOperation A request that the resource accepts, and the scope that it requires.
+// ResourceOperation is a request that the resource accepts, and the scope that
+// the request requires.
 type ResourceOperation struct {
-	// Method HTTP method, uppercase.
+	// HTTP method, in uppercase.
 	//
 	// Example: GET
 	Method string `json:"method"`
 
-	// Path Absolute path.
+	// Path of the request.
 	//
 	// Example: /invoices
 	Path string `json:"path"`
 
-	// Scope One of the resource's scopes.
+	// Scope that the request requires.
 	//
 	// Example: invoices:read
 	Scope string `json:"scope"`
 }
 
-// ResourcePatch Unknown fields are ignored.
+// ResourcePatch is an update of a resource. Omitted fields are not changed.
+// Unknown fields are ignored.
 type ResourcePatch struct {
-	// CredentialProviderID Id of the provider of the upstream credential. Null or an empty value removes it, which only the control resource allows.
+	// ID of the provider of the credential for the resource. Null or an empty value
+	// removes it, which only the control resource allows.
 	CredentialProviderID Nullable[string] `json:"credential_provider_id,omitzero"`
 
-	// GatewayApplicationID Id of the managed application that exchanges tokens for the resource. Null removes it, which only the control resource allows.
+	// ID of the managed application with which gateways exchange tokens for the
+	// resource. Null removes it, which only the control resource allows.
 	GatewayApplicationID Nullable[string] `json:"gateway_application_id,omitzero"`
 
-	// Identifier The audience of tokens for the resource: an absolute URI without user name and password, with any scheme except
-	// `provider`, and with a host if the scheme is http or https. Unique among the zone's active resources. The control
-	// audience, which is not a URI, identifies the control resource.
+	// The audience (`aud` claim) of tokens for the resource: an absolute URI
+	// without user name and password, with any scheme except `provider`, and with a
+	// host if the scheme is http or https. It is unique among the zone's active
+	// resources. The identifier of the control resource, the value of the setting
+	// CONTROL_AUDIENCE, need not be a URI.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
-	// Name Display name; not unique. A resource that is created without a name is named after its identifier.
+	// Display name of the resource. It need not be unique. The default in a new
+	// resource is its identifier.
 	Name *ResourceName `json:"name,omitempty"`
 
-	// OperationEnforcement Whether gateways check each request against the operations, or treat all requests alike.
-	OperationEnforcement *OperationEnforcement   `json:"operation_enforcement,omitempty"`
-	Operations           *[]NewResourceOperation `json:"operations,omitempty"`
+	// How gateways check requests:
+	//
+	//   - `enforced`: A request must match the method and path of one of the
+	//     operations, and its token must have the scope of that operation.
+	//   - `transport_uniform`: Requests are not checked against the operations.
+	OperationEnforcement *OperationEnforcement `json:"operation_enforcement,omitempty"`
 
-	// Scopes Scopes that tokens for the resource can grant. Scopes and operations together are at most 64 KiB.
+	// Replaces all existing operations.
+	Operations *[]NewResourceOperation `json:"operations,omitempty"`
+
+	// Scopes that tokens for the resource can have. Scopes and operations together
+	// are limited to 64 KiB.
 	Scopes *ResourceScopes `json:"scopes,omitempty"`
 
-	// UpstreamURL URL that gateways send requests to; http or https, with a host. Null removes it, which only the control resource allows.
+	// URL that gateways send requests to. It must be http or https, with a host.
+	// Null removes it, which only the control resource allows.
 	UpstreamURL Nullable[string] `json:"upstream_url,omitzero"`
 }
 
-// ResourceScopes Scopes that tokens for the resource can grant. Scopes and operations together are at most 64 KiB.
+// ResourceScopes are the scopes that tokens for the resource can have. Scopes
+// and operations together are limited to 64 KiB.
 type ResourceScopes = []string
 
-// Timestamp UTC, with exactly three fractional digits.
+// Timestamp is a time in UTC, in RFC 3339 format with milliseconds.
 //
 // Example: 2026-07-01T12:00:00.123Z
 type Timestamp = time.Time
 
-// Traits At most 32 unique traits of 1 to 128 characters: a letter, followed by letters, digits and `._:-`. The part before
-// the first `:` is the namespace; the namespaces `control` and `caracal.sys` are reserved for global tokens.
+// Traits are the labels of the application: at most 32, without duplicates. A
+// trait has 1 to 128 characters: a letter, followed by letters, digits and
+// `._:-`. The part before the first `:` is its namespace. The namespaces
+// `control` and `caracal.sys` are reserved for global tokens.
 type Traits = []string
 
-// Unreadiness defines model for Unreadiness.
+// Unreadiness is the result of the readiness check if the process is not ready.
+// `draining` or `error` contains the reason.
 type Unreadiness struct {
+	// The dependency that failed.
 	Dependency *UnreadinessDependency `json:"dependency,omitempty"`
-	Draining   *bool                  `json:"draining,omitempty"`
-	Error      *UnreadinessError      `json:"error,omitempty"`
-	OK         bool                   `json:"ok"`
+
+	// True if the process is shutting down; otherwise omitted.
+	Draining *bool `json:"draining,omitempty"`
+
+	// The failure of a dependency.
+	Error *UnreadinessError `json:"error,omitempty"`
+
+	// Always false.
+	OK bool `json:"ok"`
 }
 
-// UnreadinessDependency defines model for Unreadiness.Dependency.
+// UnreadinessDependency is the dependency that failed.
 type UnreadinessDependency string
 
-// UnreadinessError defines model for Unreadiness.Error.
+// UnreadinessError is the failure of a dependency.
 type UnreadinessError string
 
-// UpstreamURL URL that gateways send requests to; http or https, with a host. Required, except for the control resource.
+// UpstreamURL is the URL that gateways send requests to. It must be http or
+// https, with a host. Required, except for the control resource.
 type UpstreamURL = string
 
-// Zone A tenant.
+// Zone is a tenant.
 type Zone struct {
-	// CreatedAt UTC, with exactly three fractional digits.
+	// A time in UTC, in RFC 3339 format with milliseconds.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	CreatedAt Timestamp `json:"created_at"`
 
-	// DCREnabled Whether applications can register dynamically.
-	DCREnabled bool   `json:"dcr_enabled"`
-	ID         ID     `json:"id"`
-	Name       string `json:"name"`
+	// Whether applications can register dynamically.
+	DCREnabled bool `json:"dcr_enabled"`
 
-	// OperatorCoauthorBadge Whether changes made by the operator assistant are marked as co-authored by it.
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID   ID     `json:"id"`
+	Name string `json:"name"`
+
+	// Whether changes that are made through the operator assistant of Caracal are
+	// marked as co-authored by it. True in a new zone.
 	OperatorCoauthorBadge bool   `json:"operator_coauthor_badge"`
 	Slug                  string `json:"slug"`
 
-	// UpdatedAt UTC, with exactly three fractional digits.
+	// A time in UTC, in RFC 3339 format with milliseconds.
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	UpdatedAt Timestamp `json:"updated_at"`
 }
 
-// ZoneName Display name; not unique. Leading and trailing whitespace is removed.
+// ZoneName is the display name of the zone. It need not be unique. Leading and
+// trailing whitespace is removed.
 type ZoneName = string
 
-// ZonePatch defines model for ZonePatch.
+// ZonePatch is an update of a zone. Omitted fields are not changed.
 type ZonePatch struct {
-	// DCREnabled Whether applications can register dynamically.
+	// Whether applications can register dynamically.
 	DCREnabled *bool `json:"dcr_enabled,omitempty"`
 
-	// DCRShutdown Whether to keep or revoke active registered applications. Allowed only with `dcr_enabled: false`.
+	// What happens to the registered applications that are neither archived nor
+	// expired. Allowed only with `dcr_enabled: false`.
 	DCRShutdown *ZonePatchDCRShutdown `json:"dcr_shutdown,omitempty"`
 
-	// Name Display name; not unique. Leading and trailing whitespace is removed.
+	// Display name of the zone. It need not be unique. Leading and trailing
+	// whitespace is removed.
 	Name *ZoneName `json:"name,omitempty"`
 
-	// OperatorCoauthorBadge Whether changes made by the operator assistant are marked as co-authored by it.
+	// Whether changes that are made through the operator assistant of Caracal are
+	// marked as co-authored by it. True in a new zone.
 	OperatorCoauthorBadge *bool `json:"operator_coauthor_badge,omitempty"`
 
-	// Slug Short name for URLs. Unique among all zones, including archived ones.
+	// A short name of lowercase letters, digits and hyphens. It is unique among all
+	// zones, including archived ones.
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
 
-// ZonePatchDCRShutdown Whether to keep or revoke active registered applications. Allowed only with `dcr_enabled: false`.
+// ZonePatchDCRShutdown is what happens to the registered applications that are
+// neither archived nor expired. Allowed only with `dcr_enabled: false`.
 type ZonePatchDCRShutdown string
 
-// ZoneSlug Short name for URLs. Unique among all zones, including archived ones.
+// ZoneSlug is a short name of lowercase letters, digits and hyphens. It is
+// unique among all zones, including archived ones.
 type ZoneSlug = string

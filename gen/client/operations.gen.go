@@ -8,72 +8,75 @@ import (
 	"net/http"
 )
 
-// ListAdminTokens returns one page. It returns all admin tokens, newest first,
-// including seeded, expired and revoked ones. Token values are never returned.
-// Tokens derived from the bootstrap token cannot call this operation.
+// ListAdminTokens returns one page of all admin tokens, newest first, including
+// expired and revoked ones, the bootstrap token, and the tokens derived from
+// it. The values of the tokens are not returned. A token derived from the
+// bootstrap token cannot call this operation.
 //
 // Requires a global token with read permission.
 //
-// Error codes of this operation:
+// Error codes that are specific to this operation:
 // [CodeAdminTokenManagementForbiddenForDerivedToken].
 func (c *Client) ListAdminTokens(ctx context.Context, opts ...ListOption) (Page[AdminToken], error) {
 	return list[AdminToken](ctx, c, request{operation: "listAdminTokens", method: http.MethodGet, path: "/v1/admin-tokens", status: 200, accept: "application/json"}, opts)
 }
 
-// AdminTokens iterates over the items of all pages of [Client.ListAdminTokens].
-// An error is the last element.
+// AdminTokens returns an iterator over the items of all pages of
+// [Client.ListAdminTokens]. If a request fails, it yields the error and stops.
 func (c *Client) AdminTokens(ctx context.Context, opts ...ListOption) iter.Seq2[AdminToken, error] {
 	return all(opts, func(opts ...ListOption) (Page[AdminToken], error) {
 		return c.ListAdminTokens(ctx, opts...)
 	})
 }
 
-// CreateAdminToken creates an admin token. The token value is returned only in
-// this response; the service stores its SHA-256 hash. Tokens derived from the
+// CreateAdminToken creates an admin token. Its value is returned only in this
+// response; the service stores a SHA-256 hash. A token derived from the
 // bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `admin-tokens`.
+// Records audit entries of these types: `admin-tokens`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeInvalidAdminTokenRequest],
-// [CodeZoneIDRequired], [CodeZoneIDNotAllowedForGlobal],
+// Error codes that are specific to this operation:
+// [CodeInvalidAdminTokenRequest], [CodeZoneIDRequired],
+// [CodeZoneIDNotAllowedForGlobal],
 // [CodeAdminTokenManagementForbiddenForDerivedToken], [CodeZoneNotFound].
 func (c *Client) CreateAdminToken(ctx context.Context, body NewAdminToken, opts ...CallOption) (MintedAdminToken, error) {
 	return send[MintedAdminToken](ctx, c, request{operation: "createAdminToken", method: http.MethodPost, path: "/v1/admin-tokens", body: body, status: 201, accept: "application/json"}, opts)
 }
 
 // DeleteAdminToken revokes an admin token immediately, in every replica. Tokens
-// that were created with it stay valid. The bootstrap token is restored when
-// the service starts with it. Tokens derived from the bootstrap token cannot
-// call this operation.
+// that were created with it remain valid. If the bootstrap token or a token
+// derived from it is revoked, it becomes valid again when the service is
+// restarted with the same CARACAL_ADMIN_TOKEN. A token derived from the
+// bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `admin-tokens`.
+// Records audit entries of these types: `admin-tokens`.
 //
 // Publishes no events.
 //
-// Error codes of this operation:
+// Error codes that are specific to this operation:
 // [CodeAdminTokenManagementForbiddenForDerivedToken], [CodeAdminTokenNotFound].
 func (c *Client) DeleteAdminToken(ctx context.Context, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "deleteAdminToken", method: http.MethodDelete, path: "/v1/admin-tokens/{id}", args: []string{id}, status: 204}, opts)
 }
 
-// ListApplications returns one page. It returns the zone's applications that
-// are not archived, newest first. A registered application is listed after it
-// expires, until it is archived. `traits` is returned only to global tokens.
-// Returns an empty list if the zone does not exist.
+// ListApplications returns one page of the zone's active applications, newest
+// first. Expired applications are included until they are archived. `traits` is
+// returned only to global tokens. Returns an empty list if the zone does not
+// exist.
 //
 // Requires a token with read permission for the zone.
 func (c *Client) ListApplications(ctx context.Context, zoneID string, opts ...ListOption) (Page[Application], error) {
 	return list[Application](ctx, c, request{operation: "listApplications", method: http.MethodGet, path: "/v1/zones/{zoneId}/applications", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
 }
 
-// Applications iterates over the items of all pages of
-// [Client.ListApplications]. An error is the last element.
+// Applications returns an iterator over the items of all pages of
+// [Client.ListApplications]. If a request fails, it yields the error and stops.
 func (c *Client) Applications(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[Application, error] {
 	return all(opts, func(opts ...ListOption) (Page[Application], error) {
 		return c.ListApplications(ctx, zoneID, opts...)
@@ -85,42 +88,44 @@ func (c *Client) Applications(ctx context.Context, zoneID string, opts ...ListOp
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeInvalidApplication], [CodeZoneNotFound],
-// [CodeReservedNamespace], [CodeTraitCountExceeded], [CodeTraitInvalid],
-// [CodeTraitDuplicate], [CodeTraitForbidden].
+// Error codes that are specific to this operation: [CodeInvalidApplication],
+// [CodeZoneNotFound], [CodeReservedNamespace], [CodeTraitCountExceeded],
+// [CodeTraitInvalid], [CodeTraitDuplicate], [CodeTraitForbidden].
 func (c *Client) CreateApplication(ctx context.Context, zoneID string, body NewApplication, opts ...CallOption) (RegisteredApplication, error) {
 	return send[RegisteredApplication](ctx, c, request{operation: "createApplication", method: http.MethodPost, path: "/v1/zones/{zoneId}/applications", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
 }
 
-// RegisterApplication registers an application dynamically, if the zone allows
-// it. The application expires after `expires_in` seconds. Its `client_secret`
-// is returned only in this response; the service stores a hash. Limits: 10
-// registrations per second per zone and token; 1,000 active registered
-// applications per zone.
+// RegisterApplication creates a registered application, if dynamic client
+// registration is enabled in the zone. The application expires after
+// `expires_in` seconds. Its `client_secret` is returned only in this response;
+// the service stores a hash.
+//
+// A token can register 10 applications per second in a zone. A zone can have
+// 1,000 registered applications that are neither archived nor expired.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeInvalidApplication], [CodeDCRDisabled],
-// [CodeZoneNotFound], [CodeReservedNamespace], [CodeDCRRateLimitExceeded],
-// [CodeDCRLimitExceeded].
+// Error codes that are specific to this operation: [CodeInvalidApplication],
+// [CodeDCRDisabled], [CodeZoneNotFound], [CodeReservedNamespace],
+// [CodeDCRRateLimitExceeded], [CodeDCRLimitExceeded].
 func (c *Client) RegisterApplication(ctx context.Context, zoneID string, body ApplicationRegistration, opts ...CallOption) (RegisteredApplication, error) {
 	return send[RegisteredApplication](ctx, c, request{operation: "registerApplication", method: http.MethodPost, path: "/v1/zones/{zoneId}/applications/dcr", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
 }
 
-// GetApplication returns an application. `traits` is returned only to global
-// tokens. Returns `application_not_found` if it is archived.
+// GetApplication returns an active application. `traits` is returned only to
+// global tokens.
 //
 // Requires a token with read permission for the zone.
 //
-// Error codes of this operation: [CodeApplicationNotFound].
+// Error codes that are specific to this operation: [CodeApplicationNotFound].
 func (c *Client) GetApplication(ctx context.Context, zoneID, id string, opts ...CallOption) (Application, error) {
 	return send[Application](ctx, c, request{operation: "getApplication", method: http.MethodGet, path: "/v1/zones/{zoneId}/applications/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
 }
@@ -132,94 +137,95 @@ func (c *Client) GetApplication(ctx context.Context, zoneID, id string, opts ...
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeInvalidApplication], [CodeNoFields],
-// [CodeZoneNotFound], [CodeApplicationNotFound], [CodeReservedNamespace],
-// [CodeTraitCountExceeded], [CodeTraitInvalid], [CodeTraitDuplicate],
-// [CodeTraitForbidden].
+// Error codes that are specific to this operation: [CodeInvalidApplication],
+// [CodeNoFields], [CodeZoneNotFound], [CodeApplicationNotFound],
+// [CodeReservedNamespace], [CodeTraitCountExceeded], [CodeTraitInvalid],
+// [CodeTraitDuplicate], [CodeTraitForbidden].
 func (c *Client) UpdateApplication(ctx context.Context, zoneID, id string, body ApplicationPatch, opts ...CallOption) (Application, error) {
 	return send[Application](ctx, c, request{operation: "updateApplication", method: http.MethodPatch, path: "/v1/zones/{zoneId}/applications/{id}", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
 }
 
 // DeleteApplication archives an application permanently and removes it from the
-// resources that use it. Revokes its sessions and agent sessions, their
-// descendants, and the delegation edges of these agent sessions, with the
-// reason `application_archived`. An application with a trait that is reserved
-// for global tokens can be archived only with a global token.
+// resources whose gateway application it is. Revokes its sessions and agent
+// sessions, their descendants, and the delegation edges of these agent
+// sessions, with the reason `application_archived`. An application with a trait
+// that is reserved for global tokens can be archived only with a global token.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`, `resources`,
+// Records audit entries of these types: `applications`, `resources`,
 // `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
-// - `caracal.sessions.revoke`: One event per revoked session, agent session and
-// delegation edge. - `caracal.agents.lifecycle`: One event per terminated agent
-// session. - `caracal.delegations.invalidate`: One event per revoked delegation
-// edge.
+//   - `caracal.sessions.revoke`: One event per revoked session, agent session
+//     and delegation edge.
+//   - `caracal.agents.lifecycle`: One event per terminated agent session.
+//   - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 //
-// Error codes of this operation: [CodeZoneNotFound], [CodeApplicationNotFound],
-// [CodeTraitForbidden].
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodeApplicationNotFound], [CodeTraitForbidden].
 func (c *Client) DeleteApplication(ctx context.Context, zoneID, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "deleteApplication", method: http.MethodDelete, path: "/v1/zones/{zoneId}/applications/{id}", args: []string{zoneID, id}, status: 204}, opts)
 }
 
-// ListDeadLetters returns one page. It returns events of all zones that Redis
-// rejected repeatedly, newest first. They do not hold back later events of
-// their zones.
+// ListDeadLetters returns one page of the dead letters of all zones, newest
+// first. Later events of their zones are published without waiting for them.
 //
 // Requires a global token with read permission.
 func (c *Client) ListDeadLetters(ctx context.Context, opts ...ListOption) (Page[DeadLetter], error) {
 	return list[DeadLetter](ctx, c, request{operation: "listDeadLetters", method: http.MethodGet, path: "/v1/dead-letters", status: 200, accept: "application/json"}, opts)
 }
 
-// DeadLetters iterates over the items of all pages of [Client.ListDeadLetters].
-// An error is the last element.
+// DeadLetters returns an iterator over the items of all pages of
+// [Client.ListDeadLetters]. If a request fails, it yields the error and stops.
 func (c *Client) DeadLetters(ctx context.Context, opts ...ListOption) iter.Seq2[DeadLetter, error] {
 	return all(opts, func(opts ...ListOption) (Page[DeadLetter], error) {
 		return c.ListDeadLetters(ctx, opts...)
 	})
 }
 
-// DiscardDeadLetter permanently deletes the event; it will not be published.
+// DiscardDeadLetter deletes a dead letter permanently. Its event is not
+// published.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `dead-letters`.
+// Records audit entries of these types: `dead-letters`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeDeadLetterNotFound].
+// Error codes that are specific to this operation: [CodeDeadLetterNotFound].
 func (c *Client) DiscardDeadLetter(ctx context.Context, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "discardDeadLetter", method: http.MethodDelete, path: "/v1/dead-letters/{id}", args: []string{id}, status: 204}, opts)
 }
 
-// RearmDeadLetter marks the event as pending and resets its attempts. It is
-// published to its stream with the same `outbox_id`, after later events of its
-// zone that have already been published.
+// RearmDeadLetter marks the event as pending and resets its number of attempts,
+// so that it is published to its stream again, with the same `outbox_id`. Later
+// events of its zone may already have been published before it.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `dead-letters`.
+// Records audit entries of these types: `dead-letters`.
 //
 // Publishes events on these streams:
 //
-// - `caracal.sessions.revoke`: The retried event, if this is its stream. -
-// `caracal.agents.lifecycle`: The retried event, if this is its stream. -
-// `caracal.delegations.invalidate`: The retried event, if this is its stream. -
-// `caracal.policy.invalidate`: The retried event, if this is its stream.
+//   - `caracal.sessions.revoke`: The retried event, if this is its stream.
+//   - `caracal.agents.lifecycle`: The retried event, if this is its stream.
+//   - `caracal.delegations.invalidate`: The retried event, if this is its
+//     stream.
+//   - `caracal.policy.invalidate`: The retried event, if this is its stream.
 //
-// Error codes of this operation: [CodeDeadLetterNotFound].
+// Error codes that are specific to this operation: [CodeDeadLetterNotFound].
 func (c *Client) RearmDeadLetter(ctx context.Context, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "rearmDeadLetter", method: http.MethodPost, path: "/v1/dead-letters/{id}/rearm", args: []string{id}, status: 204}, opts)
 }
 
-// GetHealth returns 200 as long as the process runs. Does not check Postgres or
-// Redis.
+// GetHealth returns 200 while the process is running. Does not check Postgres
+// or Redis.
 //
 // Requires no token.
 func (c *Client) GetHealth(ctx context.Context, opts ...CallOption) (Health, error) {
@@ -227,23 +233,24 @@ func (c *Client) GetHealth(ctx context.Context, opts ...CallOption) (Health, err
 }
 
 // GetReadiness returns 200 if Postgres is reachable and the process is not
-// draining. An unreachable Redis does not affect readiness: reads and writes
-// continue, and events wait in the outbox. Requests are rate limited by client
-// address, except while draining.
+// draining, that is, shutting down gracefully. Otherwise, returns 503. Redis
+// does not affect readiness: while it is unreachable, the service stores events
+// in Postgres and publishes them later. Requests are rate limited per client
+// address, except while the process is draining.
 //
 // Requires no token.
 //
-// Error codes of this operation: [CodeRateLimited].
+// Error codes that are specific to this operation: [CodeRateLimited].
 func (c *Client) GetReadiness(ctx context.Context, opts ...CallOption) (Readiness, error) {
 	return send[Readiness](ctx, c, request{operation: "getReadiness", method: http.MethodGet, path: "/ready", status: 200, accept: "application/json", public: true}, opts)
 }
 
 // GetMetrics returns the metrics of this process in the Prometheus text format.
-// Requires `Authorization: Bearer` with the value of METRICS_BEARER. If
-// METRICS_BEARER is not set, requires no token in dev mode; in other modes,
-// returns 401.
+// Requires `Authorization: Bearer` with the value of the setting
+// METRICS_BEARER. If it is not set, the operation requires no token in dev
+// mode, and returns `unauthorized` in other modes.
 //
-// Error codes of this operation: [CodeUnauthorized].
+// Error codes that are specific to this operation: [CodeUnauthorized].
 func (c *Client) GetMetrics(ctx context.Context, opts ...CallOption) (string, error) {
 	return sendText(ctx, c, request{operation: "getMetrics", method: http.MethodGet, path: "/metrics", status: 200, accept: "text/plain", public: true}, opts)
 }
@@ -262,17 +269,16 @@ func (c *Client) GetOpenAPIYAML(ctx context.Context, opts ...CallOption) (string
 	return sendText(ctx, c, request{operation: "getOpenAPIYAML", method: http.MethodGet, path: "/openapi.yaml", status: 200, accept: "application/yaml", public: true}, opts)
 }
 
-// ListProviders returns one page. It returns the zone's active providers,
-// newest first, without their secrets. Returns an empty list if the zone does
-// not exist.
+// ListProviders returns one page of the zone's active providers, newest first,
+// without their secrets. Returns an empty list if the zone does not exist.
 //
 // Requires a token with read permission for the zone.
 func (c *Client) ListProviders(ctx context.Context, zoneID string, opts ...ListOption) (Page[Provider], error) {
 	return list[Provider](ctx, c, request{operation: "listProviders", method: http.MethodGet, path: "/v1/zones/{zoneId}/providers", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
 }
 
-// Providers iterates over the items of all pages of [Client.ListProviders]. An
-// error is the last element.
+// Providers returns an iterator over the items of all pages of
+// [Client.ListProviders]. If a request fails, it yields the error and stops.
 func (c *Client) Providers(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[Provider, error] {
 	return all(opts, func(opts ...ListOption) (Page[Provider], error) {
 		return c.ListProviders(ctx, zoneID, opts...)
@@ -285,11 +291,11 @@ func (c *Client) Providers(ctx context.Context, zoneID string, opts ...ListOptio
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`.
+// Records audit entries of these types: `providers`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeInvalidProvider],
+// Error codes that are specific to this operation: [CodeInvalidProvider],
 // [CodeInvalidProviderIdentifier], [CodeInvalidProviderConfig],
 // [CodeZoneNotFound], [CodeReservedNamespace],
 // [CodeProviderIdentifierConflict].
@@ -297,33 +303,30 @@ func (c *Client) CreateProvider(ctx context.Context, zoneID string, body NewProv
 	return send[Provider](ctx, c, request{operation: "createProvider", method: http.MethodPost, path: "/v1/zones/{zoneId}/providers", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
 }
 
-// GetProvider returns a provider, without its secrets. Returns
-// `provider_not_found` if it is archived.
+// GetProvider returns an active provider, without its secrets.
 //
 // Requires a token with read permission for the zone.
 //
-// Error codes of this operation: [CodeProviderNotFound].
+// Error codes that are specific to this operation: [CodeProviderNotFound].
 func (c *Client) GetProvider(ctx context.Context, zoneID, id string, opts ...CallOption) (Provider, error) {
 	return send[Provider](ctx, c, request{operation: "getProvider", method: http.MethodGet, path: "/v1/zones/{zoneId}/providers/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
 }
 
 // UpdateProvider updates the fields in the request and returns the updated
-// provider. `config_json` replaces the whole configuration. If it contains no
-// secrets, the stored secrets that the new configuration uses are kept; if it
-// contains any, they replace all stored secrets. All other stored secrets are
-// deleted.
+// provider. `config_json` replaces the whole configuration. If it contains
+// secrets, they replace all stored secrets. If it contains none, the stored
+// secrets that the new configuration uses are kept, and the others are deleted.
 //
-// Changing `kind` requires `config_json` with all secrets of the new kind, and
-// revokes the grants that users gave the provider.
+// A change of `kind` requires `config_json` with all secrets of the new kind.
+// It revokes the grants that users gave to the provider.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`,
-// `provider-grants`.
+// Records audit entries of these types: `providers`, `provider-grants`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeInvalidProvider],
+// Error codes that are specific to this operation: [CodeInvalidProvider],
 // [CodeInvalidProviderIdentifier], [CodeInvalidProviderConfig],
 // [CodeProviderConfigRequired], [CodeNoFields], [CodeZoneNotFound],
 // [CodeProviderNotFound], [CodeReservedNamespace],
@@ -333,53 +336,52 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID, id string, body Pro
 }
 
 // DeleteProvider archives a provider permanently, deletes its secrets, and
-// revokes the grants that users gave it. Its identifier can be used again. A
+// revokes the grants that users gave to it. Its identifier can be used again. A
 // provider that is the credential provider of an active resource cannot be
 // archived, unless its kind is `none` or `caracal_mandate`.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`,
-// `provider-grants`.
+// Records audit entries of these types: `providers`, `provider-grants`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeZoneNotFound], [CodeProviderNotFound],
-// [CodeReservedNamespace], [CodeProviderInUse].
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodeProviderNotFound], [CodeReservedNamespace], [CodeProviderInUse].
 func (c *Client) DeleteProvider(ctx context.Context, zoneID, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "deleteProvider", method: http.MethodDelete, path: "/v1/zones/{zoneId}/providers/{id}", args: []string{zoneID, id}, status: 204}, opts)
 }
 
 // TestProvider sends a HEAD request without credentials to the token endpoint
-// and returns the result. The rules for all outbound requests apply: https, a
-// host in `allowed_token_hosts`, public addresses only, no redirects. The
-// endpoint is reachable if it returns any HTTP response; most endpoints reject
-// such a request. Does not change the provider; the test is recorded in the
-// audit log.
+// and returns the result. Like every outbound request, it requires https, a
+// host in `allowed_token_hosts` and a public IP address, and does not follow
+// redirects. The endpoint is reachable if it returns any HTTP response. Many
+// endpoints return an error, such as 405, because they expect POST. The
+// operation does not change the provider.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`.
+// Records audit entries of these types: `providers`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeZoneNotFound], [CodeProviderNotFound],
-// [CodeProviderTestUnsupported].
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodeProviderNotFound], [CodeProviderTestUnsupported].
 func (c *Client) TestProvider(ctx context.Context, zoneID, id string, opts ...CallOption) (ProviderTest, error) {
 	return send[ProviderTest](ctx, c, request{operation: "testProvider", method: http.MethodPost, path: "/v1/zones/{zoneId}/providers/{id}/test", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
 }
 
-// ListResources returns one page. It returns the zone's active resources,
-// newest first. The control resource is returned only to global tokens. Returns
-// an empty list if the zone does not exist.
+// ListResources returns one page of the zone's active resources, newest first.
+// The control resource is returned only to global tokens. Returns an empty list
+// if the zone does not exist.
 //
 // Requires a token with read permission for the zone.
 func (c *Client) ListResources(ctx context.Context, zoneID string, opts ...ListOption) (Page[Resource], error) {
 	return list[Resource](ctx, c, request{operation: "listResources", method: http.MethodGet, path: "/v1/zones/{zoneId}/resources", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
 }
 
-// Resources iterates over the items of all pages of [Client.ListResources]. An
-// error is the last element.
+// Resources returns an iterator over the items of all pages of
+// [Client.ListResources]. If a request fails, it yields the error and stops.
 func (c *Client) Resources(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[Resource, error] {
 	return all(opts, func(opts ...ListOption) (Page[Resource], error) {
 		return c.ListResources(ctx, zoneID, opts...)
@@ -390,19 +392,19 @@ func (c *Client) Resources(ctx context.Context, zoneID string, opts ...ListOptio
 // and `gateway_application_id` are required; the provider and the application
 // must be active in the zone, and the application must be a managed one. If
 // `identifier` is omitted, a unique identifier is generated from the name.
-// Increments the zone's binding revision, so that gateways load the new
-// binding.
+// Increments the zone's binding revision, by which gateways detect changes of
+// resources.
 //
-// The control resource requires a global token and none of these fields, and
-// has no gateway application.
+// The control resource requires a global token. It requires none of these
+// fields, and has no gateway application.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`, `providers`.
+// Records audit entries of these types: `resources`, `providers`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeInvalidResource],
+// Error codes that are specific to this operation: [CodeInvalidResource],
 // [CodeInvalidResourceIdentifier], [CodeCredentialProviderRequired],
 // [CodeUpstreamURLRequired], [CodeGatewayApplicationRequired],
 // [CodeGatewayExchangeApplicationMustBeManaged],
@@ -415,30 +417,30 @@ func (c *Client) CreateResource(ctx context.Context, zoneID string, body NewReso
 	return send[Resource](ctx, c, request{operation: "createResource", method: http.MethodPost, path: "/v1/zones/{zoneId}/resources", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
 }
 
-// GetResource returns a resource. Returns `resource_not_found` if it is
-// archived, or if it is the control resource and the token is not global.
+// GetResource returns an active resource. Returns `resource_not_found` for the
+// control resource if the token is not global.
 //
 // Requires a token with read permission for the zone.
 //
-// Error codes of this operation: [CodeResourceNotFound].
+// Error codes that are specific to this operation: [CodeResourceNotFound].
 func (c *Client) GetResource(ctx context.Context, zoneID, id string, opts ...CallOption) (Resource, error) {
 	return send[Resource](ctx, c, request{operation: "getResource", method: http.MethodGet, path: "/v1/zones/{zoneId}/resources/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
 }
 
 // UpdateResource updates the fields in the request and returns the updated
 // resource. The updated resource must satisfy the same rules as a new one: for
-// example, existing operations must still match if only `scopes` changes.
-// Increments the zone's binding revision if the identifier, upstream URL,
-// provider, application, operations or enforcement changes, so that gateways
-// load the change.
+// example, a scope that an operation requires cannot be removed from `scopes`.
+// Increments the zone's binding revision, by which gateways detect changes, if
+// the identifier, upstream URL, provider, application, operations or
+// enforcement changes.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`, `providers`.
+// Records audit entries of these types: `resources`, `providers`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeInvalidResource],
+// Error codes that are specific to this operation: [CodeInvalidResource],
 // [CodeInvalidResourceIdentifier], [CodeCredentialProviderRequired],
 // [CodeUpstreamURLRequired], [CodeGatewayApplicationRequired],
 // [CodeGatewayExchangeApplicationMustBeManaged],
@@ -453,32 +455,33 @@ func (c *Client) UpdateResource(ctx context.Context, zoneID, id string, body Res
 }
 
 // DeleteResource archives a resource permanently. Its identifier can be used
-// again. Increments the zone's binding revision if the resource has a gateway
-// application, so that gateways remove the binding. The control resource cannot
-// be archived; for tokens that are not global, it does not exist.
+// again. If the resource has a gateway application, increments the zone's
+// binding revision, by which gateways detect changes. The control resource
+// cannot be archived; if the token is not global, the operation returns
+// `resource_not_found` for it.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`.
+// Records audit entries of these types: `resources`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeZoneNotFound], [CodeResourceNotFound],
-// [CodeReservedNamespace], [CodeProtectedResource].
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodeResourceNotFound], [CodeReservedNamespace], [CodeProtectedResource].
 func (c *Client) DeleteResource(ctx context.Context, zoneID, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "deleteResource", method: http.MethodDelete, path: "/v1/zones/{zoneId}/resources/{id}", args: []string{zoneID, id}, status: 204}, opts)
 }
 
-// ListZones returns one page. It returns active zones, newest first. Zones that
-// Caracal reserves for itself are not listed.
+// ListZones returns one page of the active zones, newest first, without those
+// that are reserved for Caracal.
 //
 // Requires a global token with read permission.
 func (c *Client) ListZones(ctx context.Context, opts ...ListOption) (Page[Zone], error) {
 	return list[Zone](ctx, c, request{operation: "listZones", method: http.MethodGet, path: "/v1/zones", status: 200, accept: "application/json"}, opts)
 }
 
-// Zones iterates over the items of all pages of [Client.ListZones]. An error is
-// the last element.
+// Zones returns an iterator over the items of all pages of [Client.ListZones].
+// If a request fails, it yields the error and stops.
 func (c *Client) Zones(ctx context.Context, opts ...ListOption) iter.Seq2[Zone, error] {
 	return all(opts, func(opts ...ListOption) (Page[Zone], error) {
 		return c.ListZones(ctx, opts...)
@@ -486,85 +489,88 @@ func (c *Client) Zones(ctx context.Context, opts ...ListOption) iter.Seq2[Zone, 
 }
 
 // CreateZone creates a zone. If `slug` is omitted, a unique slug is generated
-// from the name. A slug stays in use after its zone is archived.
+// from the name. The slug of an archived zone cannot be used again.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `zones`.
+// Records audit entries of these types: `zones`.
 //
 // Publishes no events.
 //
-// Error codes of this operation: [CodeInvalidZone], [CodeReservedNamespace],
-// [CodeZoneSlugConflict].
+// Error codes that are specific to this operation: [CodeInvalidZone],
+// [CodeReservedNamespace], [CodeZoneSlugConflict].
 func (c *Client) CreateZone(ctx context.Context, body NewZone, opts ...CallOption) (Zone, error) {
 	return send[Zone](ctx, c, request{operation: "createZone", method: http.MethodPost, path: "/v1/zones", body: body, status: 201, accept: "application/json"}, opts)
 }
 
-// GetZone returns a zone. Returns `zone_not_found` if it is archived.
+// GetZone returns an active zone.
 //
 // Requires a token with read permission for the zone.
 //
-// Error codes of this operation: [CodeZoneNotFound].
+// Error codes that are specific to this operation: [CodeZoneNotFound].
 func (c *Client) GetZone(ctx context.Context, zoneID string, opts ...CallOption) (Zone, error) {
 	return send[Zone](ctx, c, request{operation: "getZone", method: http.MethodGet, path: "/v1/zones/{zoneId}", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
 }
 
 // UpdateZone updates the fields in the request and returns the updated zone.
 //
-// `dcr_enabled: false` disables dynamic registration. If the zone has active
-// registered applications, `dcr_shutdown` is required: `keep_live` keeps them
-// until they expire; `revoke_live` archives them and revokes their sessions,
-// agent sessions and delegation edges with the reason `dcr_shutdown`.
-// `dcr_shutdown` is also accepted when registration is already disabled.
+// `dcr_enabled: false` disables dynamic client registration. If it was enabled
+// and the zone has registered applications that are neither archived nor
+// expired, `dcr_shutdown` is required: `keep_live` keeps them until they
+// expire; `revoke_live` archives them and revokes their sessions, agent
+// sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown`
+// is also accepted if registration is already disabled.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `zones`, `applications`,
-// `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `zones`, `applications`, `sessions`,
+// `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
-// - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event per
-// revoked session, agent session and delegation edge. -
-// `caracal.agents.lifecycle`: With `dcr_shutdown: revoke_live`, one event per
-// terminated agent session. - `caracal.delegations.invalidate`: With
-// `dcr_shutdown: revoke_live`, one event per revoked delegation edge.
+//   - `caracal.sessions.revoke`: With `dcr_shutdown: revoke_live`, one event
+//     per revoked session, agent session and delegation edge.
+//   - `caracal.agents.lifecycle`: With `dcr_shutdown: revoke_live`, one event
+//     per terminated agent session.
+//   - `caracal.delegations.invalidate`: With `dcr_shutdown: revoke_live`, one
+//     event per revoked delegation edge.
 //
-// Error codes of this operation: [CodeInvalidZone], [CodeNoFields],
-// [CodeDCRShutdownNotApplicable], [CodeReservedNamespace], [CodeZoneNotFound],
-// [CodeZoneSlugConflict], [CodeDCRShutdownRequired].
+// Error codes that are specific to this operation: [CodeInvalidZone],
+// [CodeNoFields], [CodeDCRShutdownNotApplicable], [CodeReservedNamespace],
+// [CodeZoneNotFound], [CodeZoneSlugConflict], [CodeDCRShutdownRequired].
 func (c *Client) UpdateZone(ctx context.Context, zoneID string, body ZonePatch, opts ...CallOption) (Zone, error) {
 	return send[Zone](ctx, c, request{operation: "updateZone", method: http.MethodPatch, path: "/v1/zones/{zoneId}", args: []string{zoneID}, body: body, status: 200, accept: "application/json"}, opts)
 }
 
 // DeleteZone archives a zone permanently. Nothing in the zone can be created,
-// updated or archived afterwards, and its slug stays in use. Revokes the zone's
-// admin tokens, and its sessions, agent sessions and delegation edges with the
-// reason `zone_archived`.
+// updated or archived afterwards, and its slug cannot be used again. Revokes
+// the zone's admin tokens. Revokes its sessions, agent sessions and delegation
+// edges with the reason `zone_archived`.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `zones`, `admin-tokens`,
-// `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`,
+// `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
-// - `caracal.sessions.revoke`: One event per revoked session, agent session and
-// delegation edge. - `caracal.agents.lifecycle`: One event per terminated agent
-// session. - `caracal.delegations.invalidate`: One event per revoked delegation
-// edge. - `caracal.policy.invalidate`: One event for the zone.
+//   - `caracal.sessions.revoke`: One event per revoked session, agent session
+//     and delegation edge.
+//   - `caracal.agents.lifecycle`: One event per terminated agent session.
+//   - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+//   - `caracal.policy.invalidate`: One event for the zone.
 //
-// Error codes of this operation: [CodeZoneNotFound].
+// Error codes that are specific to this operation: [CodeZoneNotFound].
 func (c *Client) DeleteZone(ctx context.Context, zoneID string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "deleteZone", method: http.MethodDelete, path: "/v1/zones/{zoneId}", args: []string{zoneID}, status: 204}, opts)
 }
 
-// GetDCRStatus returns whether dynamic registration is enabled, and the number
-// of active registered applications.
+// GetDCRStatus returns whether dynamic client registration is enabled, and the
+// number of registered applications that are neither archived nor expired.
 //
 // Requires a token with read permission for the zone.
 //
-// Error codes of this operation: [CodeZoneNotFound].
+// Error codes that are specific to this operation: [CodeZoneNotFound].
 func (c *Client) GetDCRStatus(ctx context.Context, zoneID string, opts ...CallOption) (DCRStatus, error) {
 	return send[DCRStatus](ctx, c, request{operation: "getDCRStatus", method: http.MethodGet, path: "/v1/zones/{zoneId}/dcr-status", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
 }

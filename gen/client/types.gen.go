@@ -156,10 +156,10 @@ const (
 // [BearerTokenProviderConfig], [OAuth2ClientCredentialsProviderConfig],
 // [OAuth2AuthorizationCodeProviderConfig], or [RawJSON].
 //
-// Configuration of the provider, at most 64 KiB. Defaults to `{}` when a
-// provider is created. Validated against the provider's kind, which an update
-// need not contain; the first violation is returned as
-// `invalid_provider_config`.
+// Configuration of the provider, at most 64 KiB. The default in a new provider
+// is `{}`. The configuration must match the kind of the provider: the `kind` in
+// the request or, in an update without it, the stored one. The first rule that
+// it violates is returned as `invalid_provider_config`.
 type ProviderConfigInput interface{ providerConfigInput() }
 
 func (NoProviderConfig) providerConfigInput()                      {}
@@ -169,6 +169,6 @@ func (OAuth2ClientCredentialsProviderConfig) providerConfigInput() {}
 func (OAuth2AuthorizationCodeProviderConfig) providerConfigInput() {}
 func (RawJSON) providerConfigInput()                               {}
 
-// NoProviderConfig has no fields. Configuration of the kinds `none` and
+// NoProviderConfig is the configuration of the kinds `none` and
 // `caracal_mandate`, which have no fields.
 type NoProviderConfig struct{}

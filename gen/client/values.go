@@ -2,22 +2,22 @@ package client
 
 import "encoding/json"
 
-// A Nullable is a field of an update that can be omitted (the zero value), null
-// ([Null]) or set ([Set]).
+// A Nullable is the value of a field in an update: omitted (the zero value), null
+// ([Null]), or a value ([Set]).
 type Nullable[T any] struct {
 	value   T
 	present bool
 	null    bool
 }
 
-// Set returns a field with a value.
+// Set returns a Nullable with a value.
 func Set[T any](value T) Nullable[T] { return Nullable[T]{value: value, present: true} }
 
-// Null returns a field that is null, such as Null[string]().
+// Null returns a Nullable that is null, for example Null[string]().
 func Null[T any]() Nullable[T] { return Nullable[T]{present: true, null: true} }
 
-// Get returns the value, and whether the field has one: it is neither omitted
-// nor null.
+// Get returns the value, and reports whether there is one. There is none if the
+// field is omitted or null.
 func (n Nullable[T]) Get() (T, bool) { return n.value, n.present && !n.null }
 
 // IsNull reports whether the field is null.
@@ -48,9 +48,9 @@ func (n *Nullable[T]) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// RawJSON is JSON in place of any of the types that a field accepts, such as a
+// RawJSON is JSON text for a field that accepts several types, for example a
 // [ProviderConfigInput] that was read from a file.
 type RawJSON json.RawMessage
 
-// MarshalJSON returns the JSON itself.
+// MarshalJSON returns the text.
 func (r RawJSON) MarshalJSON() ([]byte, error) { return json.RawMessage(r).MarshalJSON() }

@@ -47,12 +47,12 @@ type Health = client.Health
 
 type ID = client.ID
 
-// Issue A validation error.
+// Issue An error about one field of the request.
 type Issue struct {
-	// Message Describes the error. Reads after the name of the field.
+	// Message What is wrong, phrased to follow the name of the field, such as `must not be empty`.
 	Message string `json:"message"`
 
-	// Path Path to the invalid value: field names and array indexes. Empty if the error is not about a single field.
+	// Path Path to the invalid field: field names and array indexes. Empty if the error is not about a single field.
 	Path []string `json:"path"`
 }
 
@@ -89,7 +89,9 @@ type OperationEnforcement = client.OperationEnforcement
 // Problem Body of every error response.
 type Problem struct {
 	// Detail Details of the error, for some codes.
-	Detail  *string         `json:"detail,omitempty"`
+	Detail *string `json:"detail,omitempty"`
+
+	// Details The errors about individual fields of the request.
 	Details *ProblemDetails `json:"details,omitempty"`
 
 	// Error Machine-readable error code.
@@ -108,7 +110,7 @@ type Problem struct {
 	RequestID string `json:"requestId"`
 }
 
-// ProblemDetails defines model for ProblemDetails.
+// ProblemDetails The errors about individual fields of the request.
 type ProblemDetails struct {
 	Issues []Issue `json:"issues"`
 }
@@ -190,7 +192,7 @@ type ZoneSlug = client.ZoneSlug
 // Cursor defines model for cursor.
 type Cursor = string
 
-// IDParameter defines model for id.
+// IDParameter An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type IDParameter = ID
 
 // IfMatch defines model for ifMatch.
@@ -199,7 +201,7 @@ type IfMatch = string
 // Limit defines model for limit.
 type Limit = int
 
-// ZoneID defines model for zoneId.
+// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ZoneID = ID
 
 // ListAdminTokensParams defines parameters for ListAdminTokens.
@@ -231,13 +233,13 @@ type ListZonesParams struct {
 
 // DeleteZoneParams defines parameters for DeleteZone.
 type DeleteZoneParams struct {
-	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateZoneParams defines parameters for UpdateZone.
 type UpdateZoneParams struct {
-	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
@@ -252,13 +254,13 @@ type ListApplicationsParams struct {
 
 // DeleteApplicationParams defines parameters for DeleteApplication.
 type DeleteApplicationParams struct {
-	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateApplicationParams defines parameters for UpdateApplication.
 type UpdateApplicationParams struct {
-	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
@@ -273,13 +275,13 @@ type ListProvidersParams struct {
 
 // DeleteProviderParams defines parameters for DeleteProvider.
 type DeleteProviderParams struct {
-	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateProviderParams defines parameters for UpdateProvider.
 type UpdateProviderParams struct {
-	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
@@ -294,13 +296,13 @@ type ListResourcesParams struct {
 
 // DeleteResourceParams defines parameters for DeleteResource.
 type DeleteResourceParams struct {
-	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // UpdateResourceParams defines parameters for UpdateResource.
 type UpdateResourceParams struct {
-	// IfMatch Applies the change only if one of these ETags is the item's current `ETag`; `*` matches any. Otherwise, returns 412.
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
@@ -410,7 +412,7 @@ type ClientInterface interface {
 
 	// GetHealth Check liveness
 	//
-	// Returns 200 as long as the process runs. Does not check Postgres or Redis.
+	// Returns 200 while the process is running. Does not check Postgres or Redis.
 	//
 	// Requires no token.
 	//
@@ -420,8 +422,8 @@ type ClientInterface interface {
 	// GetMetrics Retrieve metrics
 	//
 	// Returns the metrics of this process in the Prometheus text format. Requires `Authorization: Bearer` with the
-	// value of METRICS_BEARER. If METRICS_BEARER is not set, requires no token in dev mode; in other modes, returns
-	// 401.
+	// value of the setting METRICS_BEARER. If it is not set, the operation requires no token in dev mode, and returns
+	// `unauthorized` in other modes.
 	//
 	// Corresponds with GET /metrics (the `GetMetrics` operationId).
 	GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -446,9 +448,10 @@ type ClientInterface interface {
 
 	// GetReadiness Check readiness
 	//
-	// Returns 200 if Postgres is reachable and the process is not draining. An unreachable Redis does not affect
-	// readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
-	// address, except while draining.
+	// Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
+	// Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
+	// Postgres and publishes them later. Requests are rate limited per client address, except while the process is
+	// draining.
 	//
 	// Requires no token.
 	//
@@ -457,8 +460,9 @@ type ClientInterface interface {
 
 	// ListAdminTokens List admin tokens
 	//
-	// Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
-	// returned. Tokens derived from the bootstrap token cannot call this operation.
+	// Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
+	// derived from it. The values of the tokens are not returned. A token derived from the bootstrap token cannot call
+	// this operation.
 	//
 	// Requires a global token with read permission.
 	//
@@ -467,12 +471,12 @@ type ClientInterface interface {
 
 	// CreateAdminTokenWithBody Create an admin token
 	//
-	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
-	// Tokens derived from the bootstrap token cannot call this operation.
+	// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+	// derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `admin-tokens`.
+	// Records audit entries of these types: `admin-tokens`.
 	//
 	// Publishes no events.
 	//
@@ -483,12 +487,12 @@ type ClientInterface interface {
 
 	// CreateAdminToken Create an admin token
 	//
-	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
-	// Tokens derived from the bootstrap token cannot call this operation.
+	// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+	// derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `admin-tokens`.
+	// Records audit entries of these types: `admin-tokens`.
 	//
 	// Publishes no events.
 	//
@@ -499,13 +503,13 @@ type ClientInterface interface {
 
 	// DeleteAdminToken Revoke an admin token
 	//
-	// Revokes an admin token immediately, in every replica. Tokens that were created with it stay valid. The bootstrap
-	// token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
-	// operation.
+	// Revokes an admin token immediately, in every replica. Tokens that were created with it remain valid. If the
+	// bootstrap token or a token derived from it is revoked, it becomes valid again when the service is restarted with
+	// the same CARACAL_ADMIN_TOKEN. A token derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `admin-tokens`.
+	// Records audit entries of these types: `admin-tokens`.
 	//
 	// Publishes no events.
 	//
@@ -514,7 +518,7 @@ type ClientInterface interface {
 
 	// ListDeadLetters List dead letters
 	//
-	// Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
+	// Returns the dead letters of all zones, newest first. Later events of their zones are published without waiting for them.
 	//
 	// Requires a global token with read permission.
 	//
@@ -523,11 +527,11 @@ type ClientInterface interface {
 
 	// DiscardDeadLetter Discard a dead letter
 	//
-	// Permanently deletes the event; it will not be published.
+	// Deletes a dead letter permanently. Its event is not published.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `dead-letters`.
+	// Records audit entries of these types: `dead-letters`.
 	//
 	// Publishes no events.
 	//
@@ -536,12 +540,12 @@ type ClientInterface interface {
 
 	// RearmDeadLetter Retry a dead letter
 	//
-	// Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
-	// after later events of its zone that have already been published.
+	// Marks the event as pending and resets its number of attempts, so that it is published to its stream again, with
+	// the same `outbox_id`. Later events of its zone may already have been published before it.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `dead-letters`.
+	// Records audit entries of these types: `dead-letters`.
 	//
 	// Publishes events on these streams:
 	//
@@ -555,7 +559,7 @@ type ClientInterface interface {
 
 	// ListZones List zones
 	//
-	// Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
+	// Returns the active zones, newest first, without those that are reserved for Caracal.
 	//
 	// Requires a global token with read permission.
 	//
@@ -564,12 +568,12 @@ type ClientInterface interface {
 
 	// CreateZoneWithBody Create a zone
 	//
-	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
-	// zone is archived.
+	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. The slug of an archived zone
+	// cannot be used again.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `zones`.
+	// Records audit entries of these types: `zones`.
 	//
 	// Publishes no events.
 	//
@@ -580,12 +584,12 @@ type ClientInterface interface {
 
 	// CreateZone Create a zone
 	//
-	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
-	// zone is archived.
+	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. The slug of an archived zone
+	// cannot be used again.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `zones`.
+	// Records audit entries of these types: `zones`.
 	//
 	// Publishes no events.
 	//
@@ -597,12 +601,12 @@ type ClientInterface interface {
 	// DeleteZone Archive a zone
 	//
 	// Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
-	// stays in use. Revokes the zone's admin tokens, and its sessions, agent sessions and delegation edges with the
-	// reason `zone_archived`.
+	// cannot be used again. Revokes the zone's admin tokens. Revokes its sessions, agent sessions and delegation edges
+	// with the reason `zone_archived`.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
+	// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -616,7 +620,7 @@ type ClientInterface interface {
 
 	// GetZone Retrieve a zone
 	//
-	// Returns a zone. Returns `zone_not_found` if it is archived.
+	// Returns an active zone.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -627,14 +631,14 @@ type ClientInterface interface {
 	//
 	// Updates the fields in the request and returns the updated zone.
 	//
-	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
-	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
-	// accepted when registration is already disabled.
+	// `dcr_enabled: false` disables dynamic client registration. If it was enabled and the zone has registered
+	// applications that are neither archived nor expired, `dcr_shutdown` is required: `keep_live` keeps them until they
+	// expire; `revoke_live` archives them and revokes their sessions, agent sessions and delegation edges with the
+	// reason `dcr_shutdown`. `dcr_shutdown` is also accepted if registration is already disabled.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+	// Records audit entries of these types: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -651,14 +655,14 @@ type ClientInterface interface {
 	//
 	// Updates the fields in the request and returns the updated zone.
 	//
-	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
-	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
-	// accepted when registration is already disabled.
+	// `dcr_enabled: false` disables dynamic client registration. If it was enabled and the zone has registered
+	// applications that are neither archived nor expired, `dcr_shutdown` is required: `keep_live` keeps them until they
+	// expire; `revoke_live` archives them and revokes their sessions, agent sessions and delegation edges with the
+	// reason `dcr_shutdown`. `dcr_shutdown` is also accepted if registration is already disabled.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+	// Records audit entries of these types: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -673,9 +677,8 @@ type ClientInterface interface {
 
 	// ListApplications List applications
 	//
-	// Returns the zone's applications that are not archived, newest first. A registered application is listed after it
-	// expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
-	// not exist.
+	// Returns the zone's active applications, newest first. Expired applications are included until they are archived.
+	// `traits` is returned only to global tokens. Returns an empty list if the zone does not exist.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -688,7 +691,7 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -703,7 +706,7 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -714,13 +717,15 @@ type ClientInterface interface {
 
 	// RegisterApplicationWithBody Register an application
 	//
-	// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
-	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
-	// second per zone and token; 1,000 active registered applications per zone.
+	// Creates a registered application, if dynamic client registration is enabled in the zone. The application expires
+	// after `expires_in` seconds. Its `client_secret` is returned only in this response; the service stores a hash.
+	//
+	// A token can register 10 applications per second in a zone. A zone can have 1,000 registered applications that
+	// are neither archived nor expired.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -731,13 +736,15 @@ type ClientInterface interface {
 
 	// RegisterApplication Register an application
 	//
-	// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
-	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
-	// second per zone and token; 1,000 active registered applications per zone.
+	// Creates a registered application, if dynamic client registration is enabled in the zone. The application expires
+	// after `expires_in` seconds. Its `client_secret` is returned only in this response; the service stores a hash.
+	//
+	// A token can register 10 applications per second in a zone. A zone can have 1,000 registered applications that
+	// are neither archived nor expired.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -748,14 +755,14 @@ type ClientInterface interface {
 
 	// DeleteApplication Archive an application
 	//
-	// Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
-	// sessions, their descendants, and the delegation edges of these agent sessions, with the reason
-	// `application_archived`. An application with a trait that is reserved for global tokens can be archived only with
-	// a global token.
+	// Archives an application permanently and removes it from the resources whose gateway application it is. Revokes
+	// its sessions and agent sessions, their descendants, and the delegation edges of these agent sessions, with the
+	// reason `application_archived`. An application with a trait that is reserved for global tokens can be archived
+	// only with a global token.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
+	// Records audit entries of these types: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -768,7 +775,7 @@ type ClientInterface interface {
 
 	// GetApplication Retrieve an application
 	//
-	// Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
+	// Returns an active application. `traits` is returned only to global tokens.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -783,7 +790,7 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -800,7 +807,7 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -811,7 +818,7 @@ type ClientInterface interface {
 
 	// GetDCRStatus Retrieve the registration status of a zone
 	//
-	// Returns whether dynamic registration is enabled, and the number of active registered applications.
+	// Returns whether dynamic client registration is enabled, and the number of registered applications that are neither archived nor expired.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -834,7 +841,7 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`.
+	// Records audit entries of these types: `providers`.
 	//
 	// Publishes no events.
 	//
@@ -850,7 +857,7 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`.
+	// Records audit entries of these types: `providers`.
 	//
 	// Publishes no events.
 	//
@@ -861,13 +868,13 @@ type ClientInterface interface {
 
 	// DeleteProvider Archive a provider
 	//
-	// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave it. Its identifier
-	// can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
-	// its kind is `none` or `caracal_mandate`.
+	// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave to it. Its
+	// identifier can be used again. A provider that is the credential provider of an active resource cannot be
+	// archived, unless its kind is `none` or `caracal_mandate`.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`, `provider-grants`.
+	// Records audit entries of these types: `providers`, `provider-grants`.
 	//
 	// Publishes no events.
 	//
@@ -876,7 +883,7 @@ type ClientInterface interface {
 
 	// GetProvider Retrieve a provider
 	//
-	// Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
+	// Returns an active provider, without its secrets.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -886,15 +893,15 @@ type ClientInterface interface {
 	// UpdateProviderWithBody Update a provider
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-	// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
-	// contains any, they replace all stored secrets. All other stored secrets are deleted.
+	// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
+	// that the new configuration uses are kept, and the others are deleted.
 	//
-	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
-	// the provider.
+	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
+	// to the provider.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`, `provider-grants`.
+	// Records audit entries of these types: `providers`, `provider-grants`.
 	//
 	// Publishes no events.
 	//
@@ -906,15 +913,15 @@ type ClientInterface interface {
 	// UpdateProvider Update a provider
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-	// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
-	// contains any, they replace all stored secrets. All other stored secrets are deleted.
+	// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
+	// that the new configuration uses are kept, and the others are deleted.
 	//
-	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
-	// the provider.
+	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
+	// to the provider.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`, `provider-grants`.
+	// Records audit entries of these types: `providers`, `provider-grants`.
 	//
 	// Publishes no events.
 	//
@@ -925,14 +932,14 @@ type ClientInterface interface {
 
 	// TestProvider Test a provider's token endpoint
 	//
-	// Sends a HEAD request without credentials to the token endpoint and returns the result. The rules for all outbound
-	// requests apply: https, a host in `allowed_token_hosts`, public addresses only, no redirects. The endpoint is
-	// reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
-	// the test is recorded in the audit log.
+	// Sends a HEAD request without credentials to the token endpoint and returns the result. Like every outbound
+	// request, it requires https, a host in `allowed_token_hosts` and a public IP address, and does not follow
+	// redirects. The endpoint is reachable if it returns any HTTP response. Many endpoints return an error, such as
+	// 405, because they expect POST. The operation does not change the provider.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`.
+	// Records audit entries of these types: `providers`.
 	//
 	// Publishes no events.
 	//
@@ -954,13 +961,13 @@ type ClientInterface interface {
 	// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
 	// provider and the application must be active in the zone, and the application must be a managed one. If
 	// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
-	// so that gateways load the new binding.
+	// by which gateways detect changes of resources.
 	//
-	// The control resource requires a global token and none of these fields, and has no gateway application.
+	// The control resource requires a global token. It requires none of these fields, and has no gateway application.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `resources`, `providers`.
+	// Records audit entries of these types: `resources`, `providers`.
 	//
 	// Publishes no events.
 	//
@@ -974,13 +981,13 @@ type ClientInterface interface {
 	// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
 	// provider and the application must be active in the zone, and the application must be a managed one. If
 	// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
-	// so that gateways load the new binding.
+	// by which gateways detect changes of resources.
 	//
-	// The control resource requires a global token and none of these fields, and has no gateway application.
+	// The control resource requires a global token. It requires none of these fields, and has no gateway application.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `resources`, `providers`.
+	// Records audit entries of these types: `resources`, `providers`.
 	//
 	// Publishes no events.
 	//
@@ -991,13 +998,13 @@ type ClientInterface interface {
 
 	// DeleteResource Archive a resource
 	//
-	// Archives a resource permanently. Its identifier can be used again. Increments the zone's binding revision if the
-	// resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
-	// for tokens that are not global, it does not exist.
+	// Archives a resource permanently. Its identifier can be used again. If the resource has a gateway application,
+	// increments the zone's binding revision, by which gateways detect changes. The control resource cannot be
+	// archived; if the token is not global, the operation returns `resource_not_found` for it.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `resources`.
+	// Records audit entries of these types: `resources`.
 	//
 	// Publishes no events.
 	//
@@ -1006,7 +1013,7 @@ type ClientInterface interface {
 
 	// GetResource Retrieve a resource
 	//
-	// Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
+	// Returns an active resource. Returns `resource_not_found` for the control resource if the token is not global.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -1016,13 +1023,13 @@ type ClientInterface interface {
 	// UpdateResourceWithBody Update a resource
 	//
 	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-	// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
-	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
-	// so that gateways load the change.
+	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
+	// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
+	// application, operations or enforcement changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `resources`, `providers`.
+	// Records audit entries of these types: `resources`, `providers`.
 	//
 	// Publishes no events.
 	//
@@ -1034,13 +1041,13 @@ type ClientInterface interface {
 	// UpdateResource Update a resource
 	//
 	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-	// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
-	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
-	// so that gateways load the change.
+	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
+	// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
+	// application, operations or enforcement changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `resources`, `providers`.
+	// Records audit entries of these types: `resources`, `providers`.
 	//
 	// Publishes no events.
 	//
@@ -1052,7 +1059,7 @@ type ClientInterface interface {
 
 // GetHealth Check liveness
 //
-// Returns 200 as long as the process runs. Does not check Postgres or Redis.
+// Returns 200 while the process is running. Does not check Postgres or Redis.
 //
 // Requires no token.
 //
@@ -1072,8 +1079,8 @@ func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (
 // GetMetrics Retrieve metrics
 //
 // Returns the metrics of this process in the Prometheus text format. Requires `Authorization: Bearer` with the
-// value of METRICS_BEARER. If METRICS_BEARER is not set, requires no token in dev mode; in other modes, returns
-// 401.
+// value of the setting METRICS_BEARER. If it is not set, the operation requires no token in dev mode, and returns
+// `unauthorized` in other modes.
 //
 // Corresponds with GET /metrics (the `GetMetrics` operationId).
 func (c *Client) GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1128,9 +1135,10 @@ func (c *Client) GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditor
 
 // GetReadiness Check readiness
 //
-// Returns 200 if Postgres is reachable and the process is not draining. An unreachable Redis does not affect
-// readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
-// address, except while draining.
+// Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
+// Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
+// Postgres and publishes them later. Requests are rate limited per client address, except while the process is
+// draining.
 //
 // Requires no token.
 //
@@ -1149,8 +1157,9 @@ func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn
 
 // ListAdminTokens List admin tokens
 //
-// Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
-// returned. Tokens derived from the bootstrap token cannot call this operation.
+// Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
+// derived from it. The values of the tokens are not returned. A token derived from the bootstrap token cannot call
+// this operation.
 //
 // Requires a global token with read permission.
 //
@@ -1169,12 +1178,12 @@ func (c *Client) ListAdminTokens(ctx context.Context, params *ListAdminTokensPar
 
 // CreateAdminTokenWithBody Create an admin token
 //
-// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
-// Tokens derived from the bootstrap token cannot call this operation.
+// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+// derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `admin-tokens`.
+// Records audit entries of these types: `admin-tokens`.
 //
 // Publishes no events.
 //
@@ -1195,12 +1204,12 @@ func (c *Client) CreateAdminTokenWithBody(ctx context.Context, contentType strin
 
 // CreateAdminToken Create an admin token
 //
-// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
-// Tokens derived from the bootstrap token cannot call this operation.
+// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+// derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `admin-tokens`.
+// Records audit entries of these types: `admin-tokens`.
 //
 // Publishes no events.
 //
@@ -1221,13 +1230,13 @@ func (c *Client) CreateAdminToken(ctx context.Context, body CreateAdminTokenJSON
 
 // DeleteAdminToken Revoke an admin token
 //
-// Revokes an admin token immediately, in every replica. Tokens that were created with it stay valid. The bootstrap
-// token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
-// operation.
+// Revokes an admin token immediately, in every replica. Tokens that were created with it remain valid. If the
+// bootstrap token or a token derived from it is revoked, it becomes valid again when the service is restarted with
+// the same CARACAL_ADMIN_TOKEN. A token derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `admin-tokens`.
+// Records audit entries of these types: `admin-tokens`.
 //
 // Publishes no events.
 //
@@ -1246,7 +1255,7 @@ func (c *Client) DeleteAdminToken(ctx context.Context, id IDParameter, reqEditor
 
 // ListDeadLetters List dead letters
 //
-// Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
+// Returns the dead letters of all zones, newest first. Later events of their zones are published without waiting for them.
 //
 // Requires a global token with read permission.
 //
@@ -1265,11 +1274,11 @@ func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersPar
 
 // DiscardDeadLetter Discard a dead letter
 //
-// Permanently deletes the event; it will not be published.
+// Deletes a dead letter permanently. Its event is not published.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `dead-letters`.
+// Records audit entries of these types: `dead-letters`.
 //
 // Publishes no events.
 //
@@ -1288,12 +1297,12 @@ func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEdito
 
 // RearmDeadLetter Retry a dead letter
 //
-// Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
-// after later events of its zone that have already been published.
+// Marks the event as pending and resets its number of attempts, so that it is published to its stream again, with
+// the same `outbox_id`. Later events of its zone may already have been published before it.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `dead-letters`.
+// Records audit entries of these types: `dead-letters`.
 //
 // Publishes events on these streams:
 //
@@ -1317,7 +1326,7 @@ func (c *Client) RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors
 
 // ListZones List zones
 //
-// Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
+// Returns the active zones, newest first, without those that are reserved for Caracal.
 //
 // Requires a global token with read permission.
 //
@@ -1336,12 +1345,12 @@ func (c *Client) ListZones(ctx context.Context, params *ListZonesParams, reqEdit
 
 // CreateZoneWithBody Create a zone
 //
-// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
-// zone is archived.
+// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. The slug of an archived zone
+// cannot be used again.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `zones`.
+// Records audit entries of these types: `zones`.
 //
 // Publishes no events.
 //
@@ -1362,12 +1371,12 @@ func (c *Client) CreateZoneWithBody(ctx context.Context, contentType string, bod
 
 // CreateZone Create a zone
 //
-// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
-// zone is archived.
+// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. The slug of an archived zone
+// cannot be used again.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `zones`.
+// Records audit entries of these types: `zones`.
 //
 // Publishes no events.
 //
@@ -1389,12 +1398,12 @@ func (c *Client) CreateZone(ctx context.Context, body CreateZoneJSONRequestBody,
 // DeleteZone Archive a zone
 //
 // Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
-// stays in use. Revokes the zone's admin tokens, and its sessions, agent sessions and delegation edges with the
-// reason `zone_archived`.
+// cannot be used again. Revokes the zone's admin tokens. Revokes its sessions, agent sessions and delegation edges
+// with the reason `zone_archived`.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -1418,7 +1427,7 @@ func (c *Client) DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZo
 
 // GetZone Retrieve a zone
 //
-// Returns a zone. Returns `zone_not_found` if it is archived.
+// Returns an active zone.
 //
 // Requires a token with read permission for the zone.
 //
@@ -1439,14 +1448,14 @@ func (c *Client) GetZone(ctx context.Context, zoneID ZoneID, reqEditors ...Reque
 //
 // Updates the fields in the request and returns the updated zone.
 //
-// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
-// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
-// accepted when registration is already disabled.
+// `dcr_enabled: false` disables dynamic client registration. If it was enabled and the zone has registered
+// applications that are neither archived nor expired, `dcr_shutdown` is required: `keep_live` keeps them until they
+// expire; `revoke_live` archives them and revokes their sessions, agent sessions and delegation edges with the
+// reason `dcr_shutdown`. `dcr_shutdown` is also accepted if registration is already disabled.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -1473,14 +1482,14 @@ func (c *Client) UpdateZoneWithBody(ctx context.Context, zoneID ZoneID, params *
 //
 // Updates the fields in the request and returns the updated zone.
 //
-// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
-// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
-// accepted when registration is already disabled.
+// `dcr_enabled: false` disables dynamic client registration. If it was enabled and the zone has registered
+// applications that are neither archived nor expired, `dcr_shutdown` is required: `keep_live` keeps them until they
+// expire; `revoke_live` archives them and revokes their sessions, agent sessions and delegation edges with the
+// reason `dcr_shutdown`. `dcr_shutdown` is also accepted if registration is already disabled.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -1505,9 +1514,8 @@ func (c *Client) UpdateZone(ctx context.Context, zoneID ZoneID, params *UpdateZo
 
 // ListApplications List applications
 //
-// Returns the zone's applications that are not archived, newest first. A registered application is listed after it
-// expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
-// not exist.
+// Returns the zone's active applications, newest first. Expired applications are included until they are archived.
+// `traits` is returned only to global tokens. Returns an empty list if the zone does not exist.
 //
 // Requires a token with read permission for the zone.
 //
@@ -1530,7 +1538,7 @@ func (c *Client) ListApplications(ctx context.Context, zoneID ZoneID, params *Li
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -1555,7 +1563,7 @@ func (c *Client) CreateApplicationWithBody(ctx context.Context, zoneID ZoneID, c
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -1576,13 +1584,15 @@ func (c *Client) CreateApplication(ctx context.Context, zoneID ZoneID, body Crea
 
 // RegisterApplicationWithBody Register an application
 //
-// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
-// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
-// second per zone and token; 1,000 active registered applications per zone.
+// Creates a registered application, if dynamic client registration is enabled in the zone. The application expires
+// after `expires_in` seconds. Its `client_secret` is returned only in this response; the service stores a hash.
+//
+// A token can register 10 applications per second in a zone. A zone can have 1,000 registered applications that
+// are neither archived nor expired.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -1603,13 +1613,15 @@ func (c *Client) RegisterApplicationWithBody(ctx context.Context, zoneID ZoneID,
 
 // RegisterApplication Register an application
 //
-// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
-// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
-// second per zone and token; 1,000 active registered applications per zone.
+// Creates a registered application, if dynamic client registration is enabled in the zone. The application expires
+// after `expires_in` seconds. Its `client_secret` is returned only in this response; the service stores a hash.
+//
+// A token can register 10 applications per second in a zone. A zone can have 1,000 registered applications that
+// are neither archived nor expired.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -1630,14 +1642,14 @@ func (c *Client) RegisterApplication(ctx context.Context, zoneID ZoneID, body Re
 
 // DeleteApplication Archive an application
 //
-// Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
-// sessions, their descendants, and the delegation edges of these agent sessions, with the reason
-// `application_archived`. An application with a trait that is reserved for global tokens can be archived only with
-// a global token.
+// Archives an application permanently and removes it from the resources whose gateway application it is. Revokes
+// its sessions and agent sessions, their descendants, and the delegation edges of these agent sessions, with the
+// reason `application_archived`. An application with a trait that is reserved for global tokens can be archived
+// only with a global token.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -1660,7 +1672,7 @@ func (c *Client) DeleteApplication(ctx context.Context, zoneID ZoneID, id IDPara
 
 // GetApplication Retrieve an application
 //
-// Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
+// Returns an active application. `traits` is returned only to global tokens.
 //
 // Requires a token with read permission for the zone.
 //
@@ -1685,7 +1697,7 @@ func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id IDParamet
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -1712,7 +1724,7 @@ func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, i
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -1733,7 +1745,7 @@ func (c *Client) UpdateApplication(ctx context.Context, zoneID ZoneID, id IDPara
 
 // GetDCRStatus Retrieve the registration status of a zone
 //
-// Returns whether dynamic registration is enabled, and the number of active registered applications.
+// Returns whether dynamic client registration is enabled, and the number of registered applications that are neither archived nor expired.
 //
 // Requires a token with read permission for the zone.
 //
@@ -1776,7 +1788,7 @@ func (c *Client) ListProviders(ctx context.Context, zoneID ZoneID, params *ListP
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`.
+// Records audit entries of these types: `providers`.
 //
 // Publishes no events.
 //
@@ -1802,7 +1814,7 @@ func (c *Client) CreateProviderWithBody(ctx context.Context, zoneID ZoneID, cont
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`.
+// Records audit entries of these types: `providers`.
 //
 // Publishes no events.
 //
@@ -1823,13 +1835,13 @@ func (c *Client) CreateProvider(ctx context.Context, zoneID ZoneID, body CreateP
 
 // DeleteProvider Archive a provider
 //
-// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave it. Its identifier
-// can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
-// its kind is `none` or `caracal_mandate`.
+// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave to it. Its
+// identifier can be used again. A provider that is the credential provider of an active resource cannot be
+// archived, unless its kind is `none` or `caracal_mandate`.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`, `provider-grants`.
+// Records audit entries of these types: `providers`, `provider-grants`.
 //
 // Publishes no events.
 //
@@ -1848,7 +1860,7 @@ func (c *Client) DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 
 // GetProvider Retrieve a provider
 //
-// Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
+// Returns an active provider, without its secrets.
 //
 // Requires a token with read permission for the zone.
 //
@@ -1868,15 +1880,15 @@ func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter,
 // UpdateProviderWithBody Update a provider
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
-// contains any, they replace all stored secrets. All other stored secrets are deleted.
+// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
+// that the new configuration uses are kept, and the others are deleted.
 //
-// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
-// the provider.
+// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
+// to the provider.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`, `provider-grants`.
+// Records audit entries of these types: `providers`, `provider-grants`.
 //
 // Publishes no events.
 //
@@ -1898,15 +1910,15 @@ func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id I
 // UpdateProvider Update a provider
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
-// contains any, they replace all stored secrets. All other stored secrets are deleted.
+// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
+// that the new configuration uses are kept, and the others are deleted.
 //
-// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
-// the provider.
+// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
+// to the provider.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`, `provider-grants`.
+// Records audit entries of these types: `providers`, `provider-grants`.
 //
 // Publishes no events.
 //
@@ -1927,14 +1939,14 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 
 // TestProvider Test a provider's token endpoint
 //
-// Sends a HEAD request without credentials to the token endpoint and returns the result. The rules for all outbound
-// requests apply: https, a host in `allowed_token_hosts`, public addresses only, no redirects. The endpoint is
-// reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
-// the test is recorded in the audit log.
+// Sends a HEAD request without credentials to the token endpoint and returns the result. Like every outbound
+// request, it requires https, a host in `allowed_token_hosts` and a public IP address, and does not follow
+// redirects. The endpoint is reachable if it returns any HTTP response. Many endpoints return an error, such as
+// 405, because they expect POST. The operation does not change the provider.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`.
+// Records audit entries of these types: `providers`.
 //
 // Publishes no events.
 //
@@ -1976,13 +1988,13 @@ func (c *Client) ListResources(ctx context.Context, zoneID ZoneID, params *ListR
 // Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
 // provider and the application must be active in the zone, and the application must be a managed one. If
 // `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
-// so that gateways load the new binding.
+// by which gateways detect changes of resources.
 //
-// The control resource requires a global token and none of these fields, and has no gateway application.
+// The control resource requires a global token. It requires none of these fields, and has no gateway application.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`, `providers`.
+// Records audit entries of these types: `resources`, `providers`.
 //
 // Publishes no events.
 //
@@ -2006,13 +2018,13 @@ func (c *Client) CreateResourceWithBody(ctx context.Context, zoneID ZoneID, cont
 // Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
 // provider and the application must be active in the zone, and the application must be a managed one. If
 // `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
-// so that gateways load the new binding.
+// by which gateways detect changes of resources.
 //
-// The control resource requires a global token and none of these fields, and has no gateway application.
+// The control resource requires a global token. It requires none of these fields, and has no gateway application.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`, `providers`.
+// Records audit entries of these types: `resources`, `providers`.
 //
 // Publishes no events.
 //
@@ -2033,13 +2045,13 @@ func (c *Client) CreateResource(ctx context.Context, zoneID ZoneID, body CreateR
 
 // DeleteResource Archive a resource
 //
-// Archives a resource permanently. Its identifier can be used again. Increments the zone's binding revision if the
-// resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
-// for tokens that are not global, it does not exist.
+// Archives a resource permanently. Its identifier can be used again. If the resource has a gateway application,
+// increments the zone's binding revision, by which gateways detect changes. The control resource cannot be
+// archived; if the token is not global, the operation returns `resource_not_found` for it.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`.
+// Records audit entries of these types: `resources`.
 //
 // Publishes no events.
 //
@@ -2058,7 +2070,7 @@ func (c *Client) DeleteResource(ctx context.Context, zoneID ZoneID, id IDParamet
 
 // GetResource Retrieve a resource
 //
-// Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
+// Returns an active resource. Returns `resource_not_found` for the control resource if the token is not global.
 //
 // Requires a token with read permission for the zone.
 //
@@ -2078,13 +2090,13 @@ func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id IDParameter,
 // UpdateResourceWithBody Update a resource
 //
 // Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
-// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
-// so that gateways load the change.
+// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
+// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
+// application, operations or enforcement changes.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`, `providers`.
+// Records audit entries of these types: `resources`, `providers`.
 //
 // Publishes no events.
 //
@@ -2106,13 +2118,13 @@ func (c *Client) UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id I
 // UpdateResource Update a resource
 //
 // Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
-// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
-// so that gateways load the change.
+// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
+// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
+// application, operations or enforcement changes.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`, `providers`.
+// Records audit entries of these types: `resources`, `providers`.
 //
 // Publishes no events.
 //
@@ -3817,7 +3829,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetHealthWithResponse Check liveness
 	//
-	// Returns 200 as long as the process runs. Does not check Postgres or Redis.
+	// Returns 200 while the process is running. Does not check Postgres or Redis.
 	//
 	// Requires no token.
 	//
@@ -3829,8 +3841,8 @@ type ClientWithResponsesInterface interface {
 	// GetMetricsWithResponse Retrieve metrics
 	//
 	// Returns the metrics of this process in the Prometheus text format. Requires `Authorization: Bearer` with the
-	// value of METRICS_BEARER. If METRICS_BEARER is not set, requires no token in dev mode; in other modes, returns
-	// 401.
+	// value of the setting METRICS_BEARER. If it is not set, the operation requires no token in dev mode, and returns
+	// `unauthorized` in other modes.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -3861,9 +3873,10 @@ type ClientWithResponsesInterface interface {
 
 	// GetReadinessWithResponse Check readiness
 	//
-	// Returns 200 if Postgres is reachable and the process is not draining. An unreachable Redis does not affect
-	// readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
-	// address, except while draining.
+	// Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
+	// Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
+	// Postgres and publishes them later. Requests are rate limited per client address, except while the process is
+	// draining.
 	//
 	// Requires no token.
 	//
@@ -3874,8 +3887,9 @@ type ClientWithResponsesInterface interface {
 
 	// ListAdminTokensWithResponse List admin tokens
 	//
-	// Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
-	// returned. Tokens derived from the bootstrap token cannot call this operation.
+	// Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
+	// derived from it. The values of the tokens are not returned. A token derived from the bootstrap token cannot call
+	// this operation.
 	//
 	// Requires a global token with read permission.
 	//
@@ -3886,12 +3900,12 @@ type ClientWithResponsesInterface interface {
 
 	// CreateAdminTokenWithBodyWithResponse Create an admin token
 	//
-	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
-	// Tokens derived from the bootstrap token cannot call this operation.
+	// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+	// derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `admin-tokens`.
+	// Records audit entries of these types: `admin-tokens`.
 	//
 	// Publishes no events.
 	//
@@ -3902,12 +3916,12 @@ type ClientWithResponsesInterface interface {
 
 	// CreateAdminTokenWithResponse Create an admin token
 	//
-	// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
-	// Tokens derived from the bootstrap token cannot call this operation.
+	// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+	// derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `admin-tokens`.
+	// Records audit entries of these types: `admin-tokens`.
 	//
 	// Publishes no events.
 	//
@@ -3918,13 +3932,13 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteAdminTokenWithResponse Revoke an admin token
 	//
-	// Revokes an admin token immediately, in every replica. Tokens that were created with it stay valid. The bootstrap
-	// token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
-	// operation.
+	// Revokes an admin token immediately, in every replica. Tokens that were created with it remain valid. If the
+	// bootstrap token or a token derived from it is revoked, it becomes valid again when the service is restarted with
+	// the same CARACAL_ADMIN_TOKEN. A token derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `admin-tokens`.
+	// Records audit entries of these types: `admin-tokens`.
 	//
 	// Publishes no events.
 	//
@@ -3935,7 +3949,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListDeadLettersWithResponse List dead letters
 	//
-	// Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
+	// Returns the dead letters of all zones, newest first. Later events of their zones are published without waiting for them.
 	//
 	// Requires a global token with read permission.
 	//
@@ -3946,11 +3960,11 @@ type ClientWithResponsesInterface interface {
 
 	// DiscardDeadLetterWithResponse Discard a dead letter
 	//
-	// Permanently deletes the event; it will not be published.
+	// Deletes a dead letter permanently. Its event is not published.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `dead-letters`.
+	// Records audit entries of these types: `dead-letters`.
 	//
 	// Publishes no events.
 	//
@@ -3961,12 +3975,12 @@ type ClientWithResponsesInterface interface {
 
 	// RearmDeadLetterWithResponse Retry a dead letter
 	//
-	// Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
-	// after later events of its zone that have already been published.
+	// Marks the event as pending and resets its number of attempts, so that it is published to its stream again, with
+	// the same `outbox_id`. Later events of its zone may already have been published before it.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `dead-letters`.
+	// Records audit entries of these types: `dead-letters`.
 	//
 	// Publishes events on these streams:
 	//
@@ -3982,7 +3996,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListZonesWithResponse List zones
 	//
-	// Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
+	// Returns the active zones, newest first, without those that are reserved for Caracal.
 	//
 	// Requires a global token with read permission.
 	//
@@ -3993,12 +4007,12 @@ type ClientWithResponsesInterface interface {
 
 	// CreateZoneWithBodyWithResponse Create a zone
 	//
-	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
-	// zone is archived.
+	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. The slug of an archived zone
+	// cannot be used again.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `zones`.
+	// Records audit entries of these types: `zones`.
 	//
 	// Publishes no events.
 	//
@@ -4009,12 +4023,12 @@ type ClientWithResponsesInterface interface {
 
 	// CreateZoneWithResponse Create a zone
 	//
-	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
-	// zone is archived.
+	// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. The slug of an archived zone
+	// cannot be used again.
 	//
 	// Requires a global token with write permission.
 	//
-	// Records an audit entry for each changed object: `zones`.
+	// Records audit entries of these types: `zones`.
 	//
 	// Publishes no events.
 	//
@@ -4026,12 +4040,12 @@ type ClientWithResponsesInterface interface {
 	// DeleteZoneWithResponse Archive a zone
 	//
 	// Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
-	// stays in use. Revokes the zone's admin tokens, and its sessions, agent sessions and delegation edges with the
-	// reason `zone_archived`.
+	// cannot be used again. Revokes the zone's admin tokens. Revokes its sessions, agent sessions and delegation edges
+	// with the reason `zone_archived`.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
+	// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -4047,7 +4061,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetZoneWithResponse Retrieve a zone
 	//
-	// Returns a zone. Returns `zone_not_found` if it is archived.
+	// Returns an active zone.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -4060,14 +4074,14 @@ type ClientWithResponsesInterface interface {
 	//
 	// Updates the fields in the request and returns the updated zone.
 	//
-	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
-	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
-	// accepted when registration is already disabled.
+	// `dcr_enabled: false` disables dynamic client registration. If it was enabled and the zone has registered
+	// applications that are neither archived nor expired, `dcr_shutdown` is required: `keep_live` keeps them until they
+	// expire; `revoke_live` archives them and revokes their sessions, agent sessions and delegation edges with the
+	// reason `dcr_shutdown`. `dcr_shutdown` is also accepted if registration is already disabled.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+	// Records audit entries of these types: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -4084,14 +4098,14 @@ type ClientWithResponsesInterface interface {
 	//
 	// Updates the fields in the request and returns the updated zone.
 	//
-	// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
-	// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-	// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
-	// accepted when registration is already disabled.
+	// `dcr_enabled: false` disables dynamic client registration. If it was enabled and the zone has registered
+	// applications that are neither archived nor expired, `dcr_shutdown` is required: `keep_live` keeps them until they
+	// expire; `revoke_live` archives them and revokes their sessions, agent sessions and delegation edges with the
+	// reason `dcr_shutdown`. `dcr_shutdown` is also accepted if registration is already disabled.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+	// Records audit entries of these types: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -4106,9 +4120,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListApplicationsWithResponse List applications
 	//
-	// Returns the zone's applications that are not archived, newest first. A registered application is listed after it
-	// expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
-	// not exist.
+	// Returns the zone's active applications, newest first. Expired applications are included until they are archived.
+	// `traits` is returned only to global tokens. Returns an empty list if the zone does not exist.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -4123,7 +4136,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -4138,7 +4151,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -4149,13 +4162,15 @@ type ClientWithResponsesInterface interface {
 
 	// RegisterApplicationWithBodyWithResponse Register an application
 	//
-	// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
-	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
-	// second per zone and token; 1,000 active registered applications per zone.
+	// Creates a registered application, if dynamic client registration is enabled in the zone. The application expires
+	// after `expires_in` seconds. Its `client_secret` is returned only in this response; the service stores a hash.
+	//
+	// A token can register 10 applications per second in a zone. A zone can have 1,000 registered applications that
+	// are neither archived nor expired.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -4166,13 +4181,15 @@ type ClientWithResponsesInterface interface {
 
 	// RegisterApplicationWithResponse Register an application
 	//
-	// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
-	// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
-	// second per zone and token; 1,000 active registered applications per zone.
+	// Creates a registered application, if dynamic client registration is enabled in the zone. The application expires
+	// after `expires_in` seconds. Its `client_secret` is returned only in this response; the service stores a hash.
+	//
+	// A token can register 10 applications per second in a zone. A zone can have 1,000 registered applications that
+	// are neither archived nor expired.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -4183,14 +4200,14 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteApplicationWithResponse Archive an application
 	//
-	// Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
-	// sessions, their descendants, and the delegation edges of these agent sessions, with the reason
-	// `application_archived`. An application with a trait that is reserved for global tokens can be archived only with
-	// a global token.
+	// Archives an application permanently and removes it from the resources whose gateway application it is. Revokes
+	// its sessions and agent sessions, their descendants, and the delegation edges of these agent sessions, with the
+	// reason `application_archived`. An application with a trait that is reserved for global tokens can be archived
+	// only with a global token.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
+	// Records audit entries of these types: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
@@ -4205,7 +4222,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetApplicationWithResponse Retrieve an application
 	//
-	// Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
+	// Returns an active application. `traits` is returned only to global tokens.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -4222,7 +4239,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -4239,7 +4256,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `applications`.
+	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
 	//
@@ -4250,7 +4267,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetDCRStatusWithResponse Retrieve the registration status of a zone
 	//
-	// Returns whether dynamic registration is enabled, and the number of active registered applications.
+	// Returns whether dynamic client registration is enabled, and the number of registered applications that are neither archived nor expired.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -4277,7 +4294,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`.
+	// Records audit entries of these types: `providers`.
 	//
 	// Publishes no events.
 	//
@@ -4293,7 +4310,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`.
+	// Records audit entries of these types: `providers`.
 	//
 	// Publishes no events.
 	//
@@ -4304,13 +4321,13 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteProviderWithResponse Archive a provider
 	//
-	// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave it. Its identifier
-	// can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
-	// its kind is `none` or `caracal_mandate`.
+	// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave to it. Its
+	// identifier can be used again. A provider that is the credential provider of an active resource cannot be
+	// archived, unless its kind is `none` or `caracal_mandate`.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`, `provider-grants`.
+	// Records audit entries of these types: `providers`, `provider-grants`.
 	//
 	// Publishes no events.
 	//
@@ -4321,7 +4338,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetProviderWithResponse Retrieve a provider
 	//
-	// Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
+	// Returns an active provider, without its secrets.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -4333,15 +4350,15 @@ type ClientWithResponsesInterface interface {
 	// UpdateProviderWithBodyWithResponse Update a provider
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-	// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
-	// contains any, they replace all stored secrets. All other stored secrets are deleted.
+	// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
+	// that the new configuration uses are kept, and the others are deleted.
 	//
-	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
-	// the provider.
+	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
+	// to the provider.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`, `provider-grants`.
+	// Records audit entries of these types: `providers`, `provider-grants`.
 	//
 	// Publishes no events.
 	//
@@ -4353,15 +4370,15 @@ type ClientWithResponsesInterface interface {
 	// UpdateProviderWithResponse Update a provider
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-	// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
-	// contains any, they replace all stored secrets. All other stored secrets are deleted.
+	// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
+	// that the new configuration uses are kept, and the others are deleted.
 	//
-	// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
-	// the provider.
+	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
+	// to the provider.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`, `provider-grants`.
+	// Records audit entries of these types: `providers`, `provider-grants`.
 	//
 	// Publishes no events.
 	//
@@ -4372,14 +4389,14 @@ type ClientWithResponsesInterface interface {
 
 	// TestProviderWithResponse Test a provider's token endpoint
 	//
-	// Sends a HEAD request without credentials to the token endpoint and returns the result. The rules for all outbound
-	// requests apply: https, a host in `allowed_token_hosts`, public addresses only, no redirects. The endpoint is
-	// reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
-	// the test is recorded in the audit log.
+	// Sends a HEAD request without credentials to the token endpoint and returns the result. Like every outbound
+	// request, it requires https, a host in `allowed_token_hosts` and a public IP address, and does not follow
+	// redirects. The endpoint is reachable if it returns any HTTP response. Many endpoints return an error, such as
+	// 405, because they expect POST. The operation does not change the provider.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `providers`.
+	// Records audit entries of these types: `providers`.
 	//
 	// Publishes no events.
 	//
@@ -4405,13 +4422,13 @@ type ClientWithResponsesInterface interface {
 	// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
 	// provider and the application must be active in the zone, and the application must be a managed one. If
 	// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
-	// so that gateways load the new binding.
+	// by which gateways detect changes of resources.
 	//
-	// The control resource requires a global token and none of these fields, and has no gateway application.
+	// The control resource requires a global token. It requires none of these fields, and has no gateway application.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `resources`, `providers`.
+	// Records audit entries of these types: `resources`, `providers`.
 	//
 	// Publishes no events.
 	//
@@ -4425,13 +4442,13 @@ type ClientWithResponsesInterface interface {
 	// Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
 	// provider and the application must be active in the zone, and the application must be a managed one. If
 	// `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
-	// so that gateways load the new binding.
+	// by which gateways detect changes of resources.
 	//
-	// The control resource requires a global token and none of these fields, and has no gateway application.
+	// The control resource requires a global token. It requires none of these fields, and has no gateway application.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `resources`, `providers`.
+	// Records audit entries of these types: `resources`, `providers`.
 	//
 	// Publishes no events.
 	//
@@ -4442,13 +4459,13 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteResourceWithResponse Archive a resource
 	//
-	// Archives a resource permanently. Its identifier can be used again. Increments the zone's binding revision if the
-	// resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
-	// for tokens that are not global, it does not exist.
+	// Archives a resource permanently. Its identifier can be used again. If the resource has a gateway application,
+	// increments the zone's binding revision, by which gateways detect changes. The control resource cannot be
+	// archived; if the token is not global, the operation returns `resource_not_found` for it.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `resources`.
+	// Records audit entries of these types: `resources`.
 	//
 	// Publishes no events.
 	//
@@ -4459,7 +4476,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetResourceWithResponse Retrieve a resource
 	//
-	// Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
+	// Returns an active resource. Returns `resource_not_found` for the control resource if the token is not global.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -4471,13 +4488,13 @@ type ClientWithResponsesInterface interface {
 	// UpdateResourceWithBodyWithResponse Update a resource
 	//
 	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-	// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
-	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
-	// so that gateways load the change.
+	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
+	// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
+	// application, operations or enforcement changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `resources`, `providers`.
+	// Records audit entries of these types: `resources`, `providers`.
 	//
 	// Publishes no events.
 	//
@@ -4489,13 +4506,13 @@ type ClientWithResponsesInterface interface {
 	// UpdateResourceWithResponse Update a resource
 	//
 	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-	// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
-	// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
-	// so that gateways load the change.
+	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
+	// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
+	// application, operations or enforcement changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records an audit entry for each changed object: `resources`, `providers`.
+	// Records audit entries of these types: `resources`, `providers`.
 	//
 	// Publishes no events.
 	//
@@ -5985,7 +6002,7 @@ func (r UpdateResourceResponse) ContentType() string {
 
 // GetHealthWithResponse Check liveness
 //
-// Returns 200 as long as the process runs. Does not check Postgres or Redis.
+// Returns 200 while the process is running. Does not check Postgres or Redis.
 //
 // Requires no token.
 //
@@ -6003,8 +6020,8 @@ func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEdit
 // GetMetricsWithResponse Retrieve metrics
 //
 // Returns the metrics of this process in the Prometheus text format. Requires `Authorization: Bearer` with the
-// value of METRICS_BEARER. If METRICS_BEARER is not set, requires no token in dev mode; in other modes, returns
-// 401.
+// value of the setting METRICS_BEARER. If it is not set, the operation requires no token in dev mode, and returns
+// `unauthorized` in other modes.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -6053,9 +6070,10 @@ func (c *ClientWithResponses) GetOpenAPIYAMLWithResponse(ctx context.Context, re
 
 // GetReadinessWithResponse Check readiness
 //
-// Returns 200 if Postgres is reachable and the process is not draining. An unreachable Redis does not affect
-// readiness: reads and writes continue, and events wait in the outbox. Requests are rate limited by client
-// address, except while draining.
+// Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
+// Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
+// Postgres and publishes them later. Requests are rate limited per client address, except while the process is
+// draining.
 //
 // Requires no token.
 //
@@ -6072,8 +6090,9 @@ func (c *ClientWithResponses) GetReadinessWithResponse(ctx context.Context, reqE
 
 // ListAdminTokensWithResponse List admin tokens
 //
-// Returns all admin tokens, newest first, including seeded, expired and revoked ones. Token values are never
-// returned. Tokens derived from the bootstrap token cannot call this operation.
+// Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
+// derived from it. The values of the tokens are not returned. A token derived from the bootstrap token cannot call
+// this operation.
 //
 // Requires a global token with read permission.
 //
@@ -6090,12 +6109,12 @@ func (c *ClientWithResponses) ListAdminTokensWithResponse(ctx context.Context, p
 
 // CreateAdminTokenWithBodyWithResponse Create an admin token
 //
-// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
-// Tokens derived from the bootstrap token cannot call this operation.
+// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+// derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `admin-tokens`.
+// Records audit entries of these types: `admin-tokens`.
 //
 // Publishes no events.
 //
@@ -6112,12 +6131,12 @@ func (c *ClientWithResponses) CreateAdminTokenWithBodyWithResponse(ctx context.C
 
 // CreateAdminTokenWithResponse Create an admin token
 //
-// Creates an admin token. The token value is returned only in this response; the service stores its SHA-256 hash.
-// Tokens derived from the bootstrap token cannot call this operation.
+// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+// derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `admin-tokens`.
+// Records audit entries of these types: `admin-tokens`.
 //
 // Publishes no events.
 //
@@ -6134,13 +6153,13 @@ func (c *ClientWithResponses) CreateAdminTokenWithResponse(ctx context.Context, 
 
 // DeleteAdminTokenWithResponse Revoke an admin token
 //
-// Revokes an admin token immediately, in every replica. Tokens that were created with it stay valid. The bootstrap
-// token is restored when the service starts with it. Tokens derived from the bootstrap token cannot call this
-// operation.
+// Revokes an admin token immediately, in every replica. Tokens that were created with it remain valid. If the
+// bootstrap token or a token derived from it is revoked, it becomes valid again when the service is restarted with
+// the same CARACAL_ADMIN_TOKEN. A token derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `admin-tokens`.
+// Records audit entries of these types: `admin-tokens`.
 //
 // Publishes no events.
 //
@@ -6157,7 +6176,7 @@ func (c *ClientWithResponses) DeleteAdminTokenWithResponse(ctx context.Context, 
 
 // ListDeadLettersWithResponse List dead letters
 //
-// Returns events of all zones that Redis rejected repeatedly, newest first. They do not hold back later events of their zones.
+// Returns the dead letters of all zones, newest first. Later events of their zones are published without waiting for them.
 //
 // Requires a global token with read permission.
 //
@@ -6174,11 +6193,11 @@ func (c *ClientWithResponses) ListDeadLettersWithResponse(ctx context.Context, p
 
 // DiscardDeadLetterWithResponse Discard a dead letter
 //
-// Permanently deletes the event; it will not be published.
+// Deletes a dead letter permanently. Its event is not published.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `dead-letters`.
+// Records audit entries of these types: `dead-letters`.
 //
 // Publishes no events.
 //
@@ -6195,12 +6214,12 @@ func (c *ClientWithResponses) DiscardDeadLetterWithResponse(ctx context.Context,
 
 // RearmDeadLetterWithResponse Retry a dead letter
 //
-// Marks the event as pending and resets its attempts. It is published to its stream with the same `outbox_id`,
-// after later events of its zone that have already been published.
+// Marks the event as pending and resets its number of attempts, so that it is published to its stream again, with
+// the same `outbox_id`. Later events of its zone may already have been published before it.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `dead-letters`.
+// Records audit entries of these types: `dead-letters`.
 //
 // Publishes events on these streams:
 //
@@ -6222,7 +6241,7 @@ func (c *ClientWithResponses) RearmDeadLetterWithResponse(ctx context.Context, i
 
 // ListZonesWithResponse List zones
 //
-// Returns active zones, newest first. Zones that Caracal reserves for itself are not listed.
+// Returns the active zones, newest first, without those that are reserved for Caracal.
 //
 // Requires a global token with read permission.
 //
@@ -6239,12 +6258,12 @@ func (c *ClientWithResponses) ListZonesWithResponse(ctx context.Context, params 
 
 // CreateZoneWithBodyWithResponse Create a zone
 //
-// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
-// zone is archived.
+// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. The slug of an archived zone
+// cannot be used again.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `zones`.
+// Records audit entries of these types: `zones`.
 //
 // Publishes no events.
 //
@@ -6261,12 +6280,12 @@ func (c *ClientWithResponses) CreateZoneWithBodyWithResponse(ctx context.Context
 
 // CreateZoneWithResponse Create a zone
 //
-// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. A slug stays in use after its
-// zone is archived.
+// Creates a zone. If `slug` is omitted, a unique slug is generated from the name. The slug of an archived zone
+// cannot be used again.
 //
 // Requires a global token with write permission.
 //
-// Records an audit entry for each changed object: `zones`.
+// Records audit entries of these types: `zones`.
 //
 // Publishes no events.
 //
@@ -6284,12 +6303,12 @@ func (c *ClientWithResponses) CreateZoneWithResponse(ctx context.Context, body C
 // DeleteZoneWithResponse Archive a zone
 //
 // Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
-// stays in use. Revokes the zone's admin tokens, and its sessions, agent sessions and delegation edges with the
-// reason `zone_archived`.
+// cannot be used again. Revokes the zone's admin tokens. Revokes its sessions, agent sessions and delegation edges
+// with the reason `zone_archived`.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -6311,7 +6330,7 @@ func (c *ClientWithResponses) DeleteZoneWithResponse(ctx context.Context, zoneID
 
 // GetZoneWithResponse Retrieve a zone
 //
-// Returns a zone. Returns `zone_not_found` if it is archived.
+// Returns an active zone.
 //
 // Requires a token with read permission for the zone.
 //
@@ -6330,14 +6349,14 @@ func (c *ClientWithResponses) GetZoneWithResponse(ctx context.Context, zoneID Zo
 //
 // Updates the fields in the request and returns the updated zone.
 //
-// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
-// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
-// accepted when registration is already disabled.
+// `dcr_enabled: false` disables dynamic client registration. If it was enabled and the zone has registered
+// applications that are neither archived nor expired, `dcr_shutdown` is required: `keep_live` keeps them until they
+// expire; `revoke_live` archives them and revokes their sessions, agent sessions and delegation edges with the
+// reason `dcr_shutdown`. `dcr_shutdown` is also accepted if registration is already disabled.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -6360,14 +6379,14 @@ func (c *ClientWithResponses) UpdateZoneWithBodyWithResponse(ctx context.Context
 //
 // Updates the fields in the request and returns the updated zone.
 //
-// `dcr_enabled: false` disables dynamic registration. If the zone has active registered applications,
-// `dcr_shutdown` is required: `keep_live` keeps them until they expire; `revoke_live` archives them and revokes
-// their sessions, agent sessions and delegation edges with the reason `dcr_shutdown`. `dcr_shutdown` is also
-// accepted when registration is already disabled.
+// `dcr_enabled: false` disables dynamic client registration. If it was enabled and the zone has registered
+// applications that are neither archived nor expired, `dcr_shutdown` is required: `keep_live` keeps them until they
+// expire; `revoke_live` archives them and revokes their sessions, agent sessions and delegation edges with the
+// reason `dcr_shutdown`. `dcr_shutdown` is also accepted if registration is already disabled.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `zones`, `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -6388,9 +6407,8 @@ func (c *ClientWithResponses) UpdateZoneWithResponse(ctx context.Context, zoneID
 
 // ListApplicationsWithResponse List applications
 //
-// Returns the zone's applications that are not archived, newest first. A registered application is listed after it
-// expires, until it is archived. `traits` is returned only to global tokens. Returns an empty list if the zone does
-// not exist.
+// Returns the zone's active applications, newest first. Expired applications are included until they are archived.
+// `traits` is returned only to global tokens. Returns an empty list if the zone does not exist.
 //
 // Requires a token with read permission for the zone.
 //
@@ -6411,7 +6429,7 @@ func (c *ClientWithResponses) ListApplicationsWithResponse(ctx context.Context, 
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -6432,7 +6450,7 @@ func (c *ClientWithResponses) CreateApplicationWithBodyWithResponse(ctx context.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -6449,13 +6467,15 @@ func (c *ClientWithResponses) CreateApplicationWithResponse(ctx context.Context,
 
 // RegisterApplicationWithBodyWithResponse Register an application
 //
-// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
-// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
-// second per zone and token; 1,000 active registered applications per zone.
+// Creates a registered application, if dynamic client registration is enabled in the zone. The application expires
+// after `expires_in` seconds. Its `client_secret` is returned only in this response; the service stores a hash.
+//
+// A token can register 10 applications per second in a zone. A zone can have 1,000 registered applications that
+// are neither archived nor expired.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -6472,13 +6492,15 @@ func (c *ClientWithResponses) RegisterApplicationWithBodyWithResponse(ctx contex
 
 // RegisterApplicationWithResponse Register an application
 //
-// Registers an application dynamically, if the zone allows it. The application expires after `expires_in` seconds.
-// Its `client_secret` is returned only in this response; the service stores a hash. Limits: 10 registrations per
-// second per zone and token; 1,000 active registered applications per zone.
+// Creates a registered application, if dynamic client registration is enabled in the zone. The application expires
+// after `expires_in` seconds. Its `client_secret` is returned only in this response; the service stores a hash.
+//
+// A token can register 10 applications per second in a zone. A zone can have 1,000 registered applications that
+// are neither archived nor expired.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -6495,14 +6517,14 @@ func (c *ClientWithResponses) RegisterApplicationWithResponse(ctx context.Contex
 
 // DeleteApplicationWithResponse Archive an application
 //
-// Archives an application permanently and removes it from the resources that use it. Revokes its sessions and agent
-// sessions, their descendants, and the delegation edges of these agent sessions, with the reason
-// `application_archived`. An application with a trait that is reserved for global tokens can be archived only with
-// a global token.
+// Archives an application permanently and removes it from the resources whose gateway application it is. Revokes
+// its sessions and agent sessions, their descendants, and the delegation edges of these agent sessions, with the
+// reason `application_archived`. An application with a trait that is reserved for global tokens can be archived
+// only with a global token.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
@@ -6523,7 +6545,7 @@ func (c *ClientWithResponses) DeleteApplicationWithResponse(ctx context.Context,
 
 // GetApplicationWithResponse Retrieve an application
 //
-// Returns an application. `traits` is returned only to global tokens. Returns `application_not_found` if it is archived.
+// Returns an active application. `traits` is returned only to global tokens.
 //
 // Requires a token with read permission for the zone.
 //
@@ -6546,7 +6568,7 @@ func (c *ClientWithResponses) GetApplicationWithResponse(ctx context.Context, zo
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -6569,7 +6591,7 @@ func (c *ClientWithResponses) UpdateApplicationWithBodyWithResponse(ctx context.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `applications`.
+// Records audit entries of these types: `applications`.
 //
 // Publishes no events.
 //
@@ -6586,7 +6608,7 @@ func (c *ClientWithResponses) UpdateApplicationWithResponse(ctx context.Context,
 
 // GetDCRStatusWithResponse Retrieve the registration status of a zone
 //
-// Returns whether dynamic registration is enabled, and the number of active registered applications.
+// Returns whether dynamic client registration is enabled, and the number of registered applications that are neither archived nor expired.
 //
 // Requires a token with read permission for the zone.
 //
@@ -6625,7 +6647,7 @@ func (c *ClientWithResponses) ListProvidersWithResponse(ctx context.Context, zon
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`.
+// Records audit entries of these types: `providers`.
 //
 // Publishes no events.
 //
@@ -6647,7 +6669,7 @@ func (c *ClientWithResponses) CreateProviderWithBodyWithResponse(ctx context.Con
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`.
+// Records audit entries of these types: `providers`.
 //
 // Publishes no events.
 //
@@ -6664,13 +6686,13 @@ func (c *ClientWithResponses) CreateProviderWithResponse(ctx context.Context, zo
 
 // DeleteProviderWithResponse Archive a provider
 //
-// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave it. Its identifier
-// can be used again. A provider that is the credential provider of an active resource cannot be archived, unless
-// its kind is `none` or `caracal_mandate`.
+// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave to it. Its
+// identifier can be used again. A provider that is the credential provider of an active resource cannot be
+// archived, unless its kind is `none` or `caracal_mandate`.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`, `provider-grants`.
+// Records audit entries of these types: `providers`, `provider-grants`.
 //
 // Publishes no events.
 //
@@ -6687,7 +6709,7 @@ func (c *ClientWithResponses) DeleteProviderWithResponse(ctx context.Context, zo
 
 // GetProviderWithResponse Retrieve a provider
 //
-// Returns a provider, without its secrets. Returns `provider_not_found` if it is archived.
+// Returns an active provider, without its secrets.
 //
 // Requires a token with read permission for the zone.
 //
@@ -6705,15 +6727,15 @@ func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneI
 // UpdateProviderWithBodyWithResponse Update a provider
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
-// contains any, they replace all stored secrets. All other stored secrets are deleted.
+// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
+// that the new configuration uses are kept, and the others are deleted.
 //
-// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
-// the provider.
+// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
+// to the provider.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`, `provider-grants`.
+// Records audit entries of these types: `providers`, `provider-grants`.
 //
 // Publishes no events.
 //
@@ -6731,15 +6753,15 @@ func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Con
 // UpdateProviderWithResponse Update a provider
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-// configuration. If it contains no secrets, the stored secrets that the new configuration uses are kept; if it
-// contains any, they replace all stored secrets. All other stored secrets are deleted.
+// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
+// that the new configuration uses are kept, and the others are deleted.
 //
-// Changing `kind` requires `config_json` with all secrets of the new kind, and revokes the grants that users gave
-// the provider.
+// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
+// to the provider.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`, `provider-grants`.
+// Records audit entries of these types: `providers`, `provider-grants`.
 //
 // Publishes no events.
 //
@@ -6756,14 +6778,14 @@ func (c *ClientWithResponses) UpdateProviderWithResponse(ctx context.Context, zo
 
 // TestProviderWithResponse Test a provider's token endpoint
 //
-// Sends a HEAD request without credentials to the token endpoint and returns the result. The rules for all outbound
-// requests apply: https, a host in `allowed_token_hosts`, public addresses only, no redirects. The endpoint is
-// reachable if it returns any HTTP response; most endpoints reject such a request. Does not change the provider;
-// the test is recorded in the audit log.
+// Sends a HEAD request without credentials to the token endpoint and returns the result. Like every outbound
+// request, it requires https, a host in `allowed_token_hosts` and a public IP address, and does not follow
+// redirects. The endpoint is reachable if it returns any HTTP response. Many endpoints return an error, such as
+// 405, because they expect POST. The operation does not change the provider.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `providers`.
+// Records audit entries of these types: `providers`.
 //
 // Publishes no events.
 //
@@ -6801,13 +6823,13 @@ func (c *ClientWithResponses) ListResourcesWithResponse(ctx context.Context, zon
 // Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
 // provider and the application must be active in the zone, and the application must be a managed one. If
 // `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
-// so that gateways load the new binding.
+// by which gateways detect changes of resources.
 //
-// The control resource requires a global token and none of these fields, and has no gateway application.
+// The control resource requires a global token. It requires none of these fields, and has no gateway application.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`, `providers`.
+// Records audit entries of these types: `resources`, `providers`.
 //
 // Publishes no events.
 //
@@ -6827,13 +6849,13 @@ func (c *ClientWithResponses) CreateResourceWithBodyWithResponse(ctx context.Con
 // Creates a resource. `upstream_url`, `credential_provider_id` and `gateway_application_id` are required; the
 // provider and the application must be active in the zone, and the application must be a managed one. If
 // `identifier` is omitted, a unique identifier is generated from the name. Increments the zone's binding revision,
-// so that gateways load the new binding.
+// by which gateways detect changes of resources.
 //
-// The control resource requires a global token and none of these fields, and has no gateway application.
+// The control resource requires a global token. It requires none of these fields, and has no gateway application.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`, `providers`.
+// Records audit entries of these types: `resources`, `providers`.
 //
 // Publishes no events.
 //
@@ -6850,13 +6872,13 @@ func (c *ClientWithResponses) CreateResourceWithResponse(ctx context.Context, zo
 
 // DeleteResourceWithResponse Archive a resource
 //
-// Archives a resource permanently. Its identifier can be used again. Increments the zone's binding revision if the
-// resource has a gateway application, so that gateways remove the binding. The control resource cannot be archived;
-// for tokens that are not global, it does not exist.
+// Archives a resource permanently. Its identifier can be used again. If the resource has a gateway application,
+// increments the zone's binding revision, by which gateways detect changes. The control resource cannot be
+// archived; if the token is not global, the operation returns `resource_not_found` for it.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`.
+// Records audit entries of these types: `resources`.
 //
 // Publishes no events.
 //
@@ -6873,7 +6895,7 @@ func (c *ClientWithResponses) DeleteResourceWithResponse(ctx context.Context, zo
 
 // GetResourceWithResponse Retrieve a resource
 //
-// Returns a resource. Returns `resource_not_found` if it is archived, or if it is the control resource and the token is not global.
+// Returns an active resource. Returns `resource_not_found` for the control resource if the token is not global.
 //
 // Requires a token with read permission for the zone.
 //
@@ -6891,13 +6913,13 @@ func (c *ClientWithResponses) GetResourceWithResponse(ctx context.Context, zoneI
 // UpdateResourceWithBodyWithResponse Update a resource
 //
 // Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
-// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
-// so that gateways load the change.
+// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
+// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
+// application, operations or enforcement changes.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`, `providers`.
+// Records audit entries of these types: `resources`, `providers`.
 //
 // Publishes no events.
 //
@@ -6915,13 +6937,13 @@ func (c *ClientWithResponses) UpdateResourceWithBodyWithResponse(ctx context.Con
 // UpdateResourceWithResponse Update a resource
 //
 // Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-// rules as a new one: for example, existing operations must still match if only `scopes` changes. Increments the
-// zone's binding revision if the identifier, upstream URL, provider, application, operations or enforcement changes,
-// so that gateways load the change.
+// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
+// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
+// application, operations or enforcement changes.
 //
 // Requires a token with write permission for the zone.
 //
-// Records an audit entry for each changed object: `resources`, `providers`.
+// Records audit entries of these types: `resources`, `providers`.
 //
 // Publishes no events.
 //

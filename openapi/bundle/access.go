@@ -17,11 +17,11 @@ var accessRules = map[string]string{
 	"global write": "a global token with write permission",
 }
 
-// describeAccess appends to the description of an operation which token it
-// requires, as declared in x-access. A public operation with its own security
-// scheme describes that itself. It returns an error if x-access is not a valid
-// rule, or if a public operation does not declare its security: it would inherit
-// the admin token.
+// describeAccess appends the token that an operation requires to its description,
+// as declared in x-access. The description of a public operation with a security
+// scheme must explain that scheme itself. It returns an error if x-access is not a
+// valid rule, or if a public operation does not declare its security, because it
+// would inherit the admin token.
 func describeAccess(path string, op *yaml.Node) error {
 	access := list(get(op, "x-access"))
 	rule := strings.Join(access, " ")

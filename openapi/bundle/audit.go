@@ -57,10 +57,10 @@ func columnAndField(text string) (column, field string) {
 	return column, field
 }
 
-// describeAudit appends to the description of an operation the kinds of objects
-// that its audit entries are about, as declared in x-audit. It returns an error
-// if an operation that writes declares none, or one that audit.yaml does not
-// know.
+// describeAudit appends to the description of an operation the types of its audit
+// entries, as declared in x-audit. It returns an error if an operation that writes
+// declares none, if audit.yaml does not declare one of them, or if an operation
+// that does not write declares any.
 func describeAudit(op *yaml.Node, log auditLog) error {
 	kinds := list(get(op, "x-audit"))
 	if !slices.Contains(list(get(op, "x-access")), "write") {
@@ -80,7 +80,7 @@ func describeAudit(op *yaml.Node, log auditLog) error {
 			return fmt.Errorf("x-audit: duplicate kind %s", kind)
 		}
 	}
-	appendDescription(op, "Records an audit entry for each changed object: `"+strings.Join(kinds, "`, `")+"`.")
+	appendDescription(op, "Records audit entries of these types: `"+strings.Join(kinds, "`, `")+"`.")
 	return nil
 }
 
@@ -98,7 +98,7 @@ type Kind string
 type Columns struct {
 	Table    string
 	Tracked  map[string]string // recorded with old and new value
-	Redacted map[string]string // secret: only the fact of a change is recorded
+	Redacted map[string]string // secret: the log records that it changed, not its value
 	Ignored  []string          // never recorded
 }
 `
@@ -127,6 +127,6 @@ func auditSource(log auditLog) []byte {
 		}
 		fmt.Fprintf(&b, "\t\tIgnored: %#v,\n\t},\n", k.Ignored)
 	}
-	fmt.Fprintf(&b, "}\n\n// Unaudited lists the tables that hold no audited objects.\nvar Unaudited = %#v\n", log.Unaudited)
+	fmt.Fprintf(&b, "}\n\n// Unaudited lists the tables without audited objects.\nvar Unaudited = %#v\n", log.Unaudited)
 	return []byte(b.String())
 }

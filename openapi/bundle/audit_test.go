@@ -10,8 +10,8 @@ func TestDescribeAudit(t *testing.T) {
 	t.Parallel()
 	log := auditLog{Kinds: auditKinds{{Name: "zones"}, {Name: "sessions"}}}
 	for _, tt := range []struct{ op, text, fault string }{
-		{"x-access: [write]\nx-audit: [zones]", "Does something.\n\nRecords an audit entry for each changed object: `zones`.", ""},
-		{"x-access: [global, write]\nx-audit: [zones, sessions]", "Does something.\n\nRecords an audit entry for each changed object: `zones`, `sessions`.", ""},
+		{"x-access: [write]\nx-audit: [zones]", "Does something.\n\nRecords audit entries of these types: `zones`.", ""},
+		{"x-access: [global, write]\nx-audit: [zones, sessions]", "Does something.\n\nRecords audit entries of these types: `zones`, `sessions`.", ""},
 		{"x-access: [read]", "Does something.", ""},
 		{"x-access: [write]", "", "x-audit is required, because the operation writes"},
 		{"x-access: [write]\nx-audit: []", "", "x-audit is required, because the operation writes"},

@@ -9,7 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A clientOperation is an operation as the client's methods need it.
+// A clientOperation describes an operation of which a client method is generated.
 type clientOperation struct {
 	id, method, path string
 	description      string
@@ -27,8 +27,8 @@ type clientOperation struct {
 // A queryParameter is a query parameter other than limit and cursor.
 type queryParameter struct{ name, goName, goType, description string }
 
-// clientOperations returns the operations of the spec. It returns an error if
-// the client cannot have a method for one.
+// clientOperations returns the operations of the spec. It returns an error if no
+// method can be generated for one of them.
 func clientOperations(spec *yaml.Node) ([]clientOperation, error) {
 	var all []clientOperation
 	for path, item := range pairs(get(spec, "paths")) {
@@ -44,6 +44,9 @@ func clientOperations(spec *yaml.Node) ([]clientOperation, error) {
 			err := o.setParameters(spec, item, op)
 			if err == nil {
 				err = o.setBodies(spec, op)
+			}
+			if err == nil && o.isList && !strings.HasPrefix(o.description, "Returns ") {
+				err = fmt.Errorf("the description of a list must begin with Returns")
 			}
 			if err != nil {
 				return nil, fmt.Errorf("client method of %s: %w", o.id, err)
@@ -76,7 +79,7 @@ func (o *clientOperation) setParameters(spec, item, op *yaml.Node) error {
 			}
 		}
 	}
-	// The order of the arguments is that of the path.
+	// The arguments are in the order of the path.
 	for rest := o.path; strings.Contains(rest, "{"); {
 		_, after, _ := strings.Cut(rest, "{")
 		name, left, _ := strings.Cut(after, "}")
@@ -159,8 +162,8 @@ func operationsSource(spec *yaml.Node) ([]byte, error) {
 	return []byte(b.String()), nil
 }
 
-// write writes the method of an operation, the struct of its query parameters
-// and, for a list, the iterator.
+// write writes the method of an operation. It also writes the struct of its query
+// parameters, and the iterator of a list.
 func (o *clientOperation) write(b *strings.Builder) {
 	name := upperFirst(o.id)
 	var declared, passed string
@@ -208,7 +211,8 @@ func (o *clientOperation) write(b *strings.Builder) {
 	}
 	description := lowerFirst(o.description)
 	if o.isList {
-		description = "returns one page. It " + description
+		// clientOperations checked that the description begins with "Returns".
+		description = "returns one page of " + strings.TrimPrefix(description, "returns ")
 	}
 	b.WriteString("\n" + doc(name+" "+description))
 	if len(o.codes) > 0 {
@@ -216,13 +220,13 @@ func (o *clientOperation) write(b *strings.Builder) {
 		for i, code := range o.codes {
 			links[i] = "[Code" + goName(code) + "]"
 		}
-		b.WriteString("//\n" + doc("Error codes of this operation: "+strings.Join(links, ", ")+"."))
+		b.WriteString("//\n" + doc("Error codes that are specific to this operation: "+strings.Join(links, ", ")+"."))
 	}
 	fmt.Fprintf(b, "func (c *Client) %s(ctx context.Context%s, opts ...%s) %s {\n", name, declared, option, result)
 	fmt.Fprintf(b, "\treturn %s(ctx, c, %s, opts)\n}\n", call, request)
 	if o.isList {
 		iterator := strings.TrimPrefix(name, "List")
-		b.WriteString("\n" + doc(fmt.Sprintf("%s iterates over the items of all pages of [Client.%s]. An error is the last element.", iterator, name)))
+		b.WriteString("\n" + doc(fmt.Sprintf("%s returns an iterator over the items of all pages of [Client.%s]. If a request fails, it yields the error and stops.", iterator, name)))
 		fmt.Fprintf(b, "func (c *Client) %s(ctx context.Context%s, opts ...ListOption) iter.Seq2[%s, error] {\n", iterator, declared, o.result)
 		fmt.Fprintf(b, "\treturn all(opts, func(opts ...ListOption) %s {\n\t\treturn c.%s(ctx%s, opts...)\n\t})\n}\n", result, name, passed)
 	}
@@ -235,29 +239,6 @@ func (o *clientOperation) writeParams(b *strings.Builder, name string) {
 		fmt.Fprintf(b, "%s\t%s %s\n", doc(p.description), p.goName, p.goType)
 	}
 	b.WriteString("}\n")
-}
-
-// doc returns paragraphs as a Go comment.
-func doc(text string) string {
-	const width = 77 // and the slashes
-	var b strings.Builder
-	for i, paragraph := range strings.Split(strings.TrimSpace(text), "\n\n") {
-		if i > 0 {
-			b.WriteString("//\n")
-		}
-		line := ""
-		for _, word := range strings.Fields(paragraph) {
-			if line != "" && len(line)+1+len(word) > width {
-				b.WriteString("// " + line + "\n")
-				line = ""
-			}
-			line = strings.TrimSpace(line + " " + word)
-		}
-		if line != "" {
-			b.WriteString("// " + line + "\n")
-		}
-	}
-	return b.String()
 }
 
 func last(ref string) string { return ref[strings.LastIndex(ref, "/")+1:] }

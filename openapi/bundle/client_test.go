@@ -63,7 +63,7 @@ components:
       anyOf:
         - {$ref: "#/components/schemas/NoConfig"}
         - {$ref: "#/components/schemas/KeyConfig"}
-    NoConfig: {type: object, description: For no kind.}
+    NoConfig: {type: object, description: A configuration without fields.}
     KeyConfig: {type: object, properties: {key: {type: string}}}
 `
 
@@ -103,17 +103,18 @@ type ListEntriesParams struct {
 	MinStatus int64
 }
 
-// ListEntries returns one page. It returns entries, newest first, of a zone.
+// ListEntries returns one page of entries, newest first, of a zone.
 //
 // Requires a token.
 //
-// Error codes of this operation: [CodeEntryNotFound], [CodeDCRDisabled].
+// Error codes that are specific to this operation: [CodeEntryNotFound],
+// [CodeDCRDisabled].
 func (c *Client) ListEntries(ctx context.Context, zoneID string, params ListEntriesParams, opts ...ListOption) (Page[Entry], error) {
 	return list[Entry](ctx, c, request{operation: "listEntries", method: http.MethodGet, path: "/v1/zones/{zoneId}/entries", args: []string{zoneID}, query: map[string]any{"entity_id": params.EntityID, "min_status": params.MinStatus}, status: 200, accept: "application/json"}, opts)
 }
 
-// Entries iterates over the items of all pages of [Client.ListEntries]. An
-// error is the last element.
+// Entries returns an iterator over the items of all pages of
+// [Client.ListEntries]. If a request fails, it yields the error and stops.
 func (c *Client) Entries(ctx context.Context, zoneID string, params ListEntriesParams, opts ...ListOption) iter.Seq2[Entry, error] {
 	return all(opts, func(opts ...ListOption) (Page[Entry], error) {
 		return c.ListEntries(ctx, zoneID, params, opts...)
@@ -148,6 +149,7 @@ func TestOperationsSourceRejectsWhatTheClientCannotHave(t *testing.T) {
 		"inline items":             {"items: " + entry, "items: {type: object}", "listEntries: the schema of the response"},
 		"two successful responses": {`        "204": {description: Deleted.}`, "        \"204\": {description: Deleted.}\n        \"200\": {description: Deleted.}", "deleteEntry: it has more than one"},
 		"no successful response":   {`"204":`, `"404":`, "deleteEntry: unsupported response"},
+		"another description":      {"Returns entries, ", "Lists entries, ", "listEntries: the description of a list must begin with Returns"},
 		"an array in the query":    {"status or a higher one., schema: {type: integer}", "status or a higher one., schema: {type: array}", "listEntries: unsupported type of the query parameter min_status"},
 	} {
 		_, err := operationsSource(clientSpecOf(t, tt.old, tt.replacement))
@@ -185,7 +187,7 @@ func (NoConfig) config()  {}
 func (KeyConfig) config() {}
 func (RawJSON) config()   {}
 
-// NoConfig has no fields. For no kind.
+// NoConfig is a configuration without fields.
 type NoConfig struct{}
 `
 	if got := string(formatted); got != want {

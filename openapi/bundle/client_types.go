@@ -39,7 +39,7 @@ func clientTypesSource(spec *yaml.Node, known problems) ([]byte, error) {
 		}
 		for _, typ := range names {
 			if one := get(schemas, typ); get(one, "properties") == nil { // oapi-codegen would generate a map, without methods
-				fmt.Fprintf(&b, "\n%stype %s struct{}\n", doc(typ+" has no fields. "+valueOf(get(one, "description"))), typ)
+				fmt.Fprintf(&b, "\n%stype %s struct{}\n", doc(typeComment(typ, valueOf(get(one, "description")))), typ)
 			}
 		}
 	}

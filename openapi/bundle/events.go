@@ -8,10 +8,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// describeEvents appends to the description of an operation which events it
-// publishes, as declared in x-events, and adds the streams to used. It returns an
-// error if an operation that writes does not declare x-events, or if an entry is
-// incomplete, repeated, or on a stream that x-streams does not list.
+// describeEvents appends the events that an operation publishes to its description,
+// as declared in x-events, and adds their streams to used. It returns an error if
+// an operation that writes does not declare x-events, or if an entry is incomplete,
+// repeated, or on a stream that x-streams does not list.
 func describeEvents(streams, op *yaml.Node, used map[string]bool) error {
 	events := get(op, "x-events")
 	if events == nil {

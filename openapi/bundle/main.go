@@ -1,7 +1,8 @@
 // Command bundle generates, from the files in openapi/, one OpenAPI document with
 // every error response, and the Go code that oapi-codegen does not generate: error
 // codes, audit kinds and the client. With -encoders it generates the JSON encoders
-// of the types that oapi-codegen generated from that document.
+// of the types that oapi-codegen generated from that document. With -comments it
+// rewrites the comments of the client's types, which oapi-codegen generated.
 //
 // A file can refer to a component of another file as other.yaml#/components/…. All
 // components share one namespace; duplicate names are an error. The codes that an
@@ -26,12 +27,16 @@ import (
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bundle: ")
-	out := flag.String("out", "gen", "folder for openapi.yaml, openapi.go, code and client")
-	encoders := flag.Bool("encoders", false, "generate the JSON encoders of the types in the folder's api, and nothing else")
+	out := flag.String("out", "gen", "folder to generate files in")
+	encoders := flag.Bool("encoders", false, "only generate the JSON encoders of the types in api/api.gen.go")
+	comments := flag.Bool("comments", false, "only rewrite the comments in client/models.gen.go")
 	flag.Parse()
 	generate := func() error { return run(flag.Arg(0), *out) }
-	if *encoders {
+	switch {
+	case *encoders:
 		generate = func() error { return writeEncoders(*out) }
+	case *comments:
+		generate = func() error { return rewriteComments(*out) }
 	}
 	if err := generate(); err != nil {
 		log.Fatal(err)
@@ -152,15 +157,16 @@ func merge(in string) (*yaml.Node, error) {
 	return spec, resolve(spec)
 }
 
-// add adds the entries of from to to, two levels deep for components.
+// add adds the entries of from to to. It merges the groups of components, such as
+// schemas, and returns an error if any other entry exists in both.
 func add(to, from *yaml.Node) error {
 	for key, value := range pairs(from) {
-		have := get(to, key)
+		existing := get(to, key)
 		switch {
-		case have == nil:
+		case existing == nil:
 			set(to, key, value)
 		case slices.Contains([]string{"schemas", "parameters", "headers", "examples", "securitySchemes"}, key):
-			if err := add(have, value); err != nil {
+			if err := add(existing, value); err != nil {
 				return err
 			}
 		default:
@@ -170,13 +176,19 @@ func add(to, from *yaml.Node) error {
 	return nil
 }
 
-// resolve makes references to other files local and replaces aliases by copies, so
-// that the document is complete.
+// resolve makes references to other files local, and replaces YAML aliases by
+// copies, so that the document refers to nothing outside of it. It returns an error
+// if a comma ended a text that is not quoted, and the rest became a field.
 func resolve(n *yaml.Node) error {
 	if n.Kind == yaml.AliasNode {
 		*n = *clone(n.Alias)
 	}
 	n.Anchor = ""
+	for key, value := range pairs(n) {
+		if value.Tag == "!!null" && strings.Contains(key, " ") {
+			return fmt.Errorf("line %d: %q is a field without a value: quote text that contains a comma", value.Line, key)
+		}
+	}
 	if ref := get(n, "$ref"); ref != nil {
 		_, local, found := strings.Cut(ref.Value, "#")
 		if !found {

@@ -46,12 +46,12 @@ func remove(n *yaml.Node, key string) {
 
 // child returns the mapping under a key, and adds it if it does not exist.
 func child(n *yaml.Node, key string) *yaml.Node {
-	if have := get(n, key); have != nil {
-		return have
+	if value := get(n, key); value != nil {
+		return value
 	}
-	made := mapping()
-	set(n, key, made)
-	return made
+	added := mapping()
+	set(n, key, added)
+	return added
 }
 
 // valueOf returns the value of a scalar, or "" if there is none.
@@ -63,9 +63,9 @@ func valueOf(n *yaml.Node) string {
 }
 
 // deref returns the component that a node refers to with $ref, the node itself
-// if it is no reference, or nil if there is no such component.
+// if it is not a reference, or nil if there is no such component.
 func deref(spec, n *yaml.Node) *yaml.Node {
-	for range 10 { // a chain of references; more is a cycle
+	for range 10 { // a longer chain of references is a cycle
 		to := get(n, "$ref")
 		if to == nil {
 			return n
@@ -117,7 +117,7 @@ func node(v any) *yaml.Node {
 	}
 	var n yaml.Node
 	if err := n.Encode(v); err != nil {
-		panic(err) // only strings, booleans and lists of strings come here
+		panic(err) // cannot happen: callers pass strings, booleans and lists of strings
 	}
 	return &n
 }
