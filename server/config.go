@@ -20,25 +20,25 @@ import (
 // a file whose path is in the variable with the suffix _FILE. The README's table is
 // generated from these tags.
 type Config struct {
-	Mode           string `env:"CARACAL_MODE" default:"stable" help:"dev, rc or stable; rc and stable require signed events and close /docs and /metrics by default"`
+	Mode           string `env:"CARACAL_MODE" default:"stable" help:"dev, rc (release candidate) or stable; rc and stable require STREAMS_HMAC_KEY, and disable /docs and /metrics by default"`
 	Host           string `env:"HOST" help:"address to listen on; defaults to 127.0.0.1 in dev mode, otherwise to all addresses"`
 	Port           int    `env:"PORT" default:"3000" min:"0" help:"port to listen on; 0 chooses a free port"`
-	DatabaseURL    Secret `env:"DATABASE_URL" help:"Postgres connection URL of the service role (caracal_service); required"`
+	DatabaseURL    Secret `env:"DATABASE_URL" help:"Postgres connection URL with the service role (caracal_service); required"`
 	RedisURL       Secret `env:"REDIS_URL" help:"Redis URL, for events and shared rate limits; required"`
-	AdminToken     Secret `env:"CARACAL_ADMIN_TOKEN" help:"bootstrap admin token; the Console's tokens are derived from it"`
-	ZoneKEK        Secret `env:"ZONE_KEK" help:"key-encryption keys: one or more 32-byte keys in hexadecimal; the first wraps data keys, all unwrap them; required"`
+	AdminToken     Secret `env:"CARACAL_ADMIN_TOKEN" help:"bootstrap admin token, from which the tokens of the Console are derived"`
+	ZoneKEK        Secret `env:"ZONE_KEK" help:"key-encryption keys: one or more 32-byte keys in hexadecimal, separated by commas or white space; the first wraps data keys, all unwrap them; required"`
 	StreamsHMACKey Secret `env:"STREAMS_HMAC_KEY" help:"HMAC key that signs events: hexadecimal, at least 32 bytes; required in rc and stable"`
-	MetricsBearer  Secret `env:"METRICS_BEARER" help:"bearer token for /metrics; if unset, /metrics is open in dev mode and closed otherwise"`
-	Docs           *bool  `env:"API_DOCS" help:"serve /docs, the interactive API documentation; defaults to true in dev mode, otherwise to false"`
-	LogLevel       string `env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error"`
-	WorkerID       string `env:"WORKER_ID" help:"name of this process in Postgres and in the log; defaults to <host>:<pid>"`
+	MetricsBearer  Secret `env:"METRICS_BEARER" help:"bearer token for /metrics; if it is not set, /metrics requires no token in dev mode, and returns 401 otherwise"`
+	Docs           *bool  `env:"API_DOCS" help:"whether to serve /docs, the interactive API documentation; defaults to true in dev mode, otherwise to false"`
+	LogLevel       string `env:"LOG_LEVEL" default:"info" help:"minimum level of log messages: debug, info, warn or error"`
+	WorkerID       string `env:"WORKER_ID" help:"name of this process in Postgres, in Redis and in the log; defaults to the host name and the process ID"`
 
-	BodyLimit      int64        `env:"API_BODY_LIMIT_BYTES" default:"1048576" min:"1" help:"maximum size of a request body"`
+	BodyLimit      int64        `env:"API_BODY_LIMIT_BYTES" default:"1048576" min:"1" help:"maximum size of a request body, in bytes"`
 	RequestTimeout milliseconds `env:"REQUEST_TIMEOUT_MS" default:"30000" min:"1" help:"maximum time to read a request"`
 	KeepAlive      milliseconds `env:"KEEP_ALIVE_TIMEOUT_MS" default:"75000" min:"1" help:"maximum idle time of a client connection"`
-	DrainDelay     milliseconds `env:"DRAIN_DELAY_MS" default:"0" min:"0" help:"time to keep serving after SIGTERM while /ready reports draining"`
-	ShutdownGrace  milliseconds `env:"SHUTDOWN_GRACE_MS" default:"15000" min:"1" help:"maximum time to shut down after that"`
-	TrustProxy     bool         `env:"TRUST_PROXY" default:"false" help:"take the client address from the last hop of X-Forwarded-For"`
+	DrainDelay     milliseconds `env:"DRAIN_DELAY_MS" default:"0" min:"0" help:"time to continue serving after SIGTERM, while /ready returns 503"`
+	ShutdownGrace  milliseconds `env:"SHUTDOWN_GRACE_MS" default:"15000" min:"1" help:"maximum duration of the shutdown after DRAIN_DELAY_MS"`
+	TrustProxy     bool         `env:"TRUST_PROXY" default:"false" help:"whether to take the client address from the last entry of X-Forwarded-For"`
 
 	PoolMax          int          `env:"DB_POOL_MAX" default:"20" min:"1" help:"maximum number of Postgres connections"`
 	ConnectTimeout   milliseconds `env:"DB_CONNECTION_TIMEOUT_MS" default:"5000" min:"1" help:"maximum time to connect to Postgres"`
@@ -46,18 +46,18 @@ type Config struct {
 	StatementTimeout milliseconds `env:"DB_STATEMENT_TIMEOUT_MS" default:"15000" min:"1" help:"maximum duration of an SQL statement"`
 	IdleInTxTimeout  milliseconds `env:"DB_IDLE_IN_TX_TIMEOUT_MS" default:"30000" min:"1" help:"maximum idle time of an open transaction"`
 
-	OutboxBatch       int          `env:"OUTBOX_BATCH_SIZE" default:"500" min:"1" help:"events sent to Redis in one pipeline"`
-	OutboxPoll        milliseconds `env:"OUTBOX_POLL_MS" default:"250" min:"1" help:"interval at which the outbox is polled"`
-	OutboxMaxAttempts int          `env:"OUTBOX_MAX_ATTEMPTS" default:"5" min:"1" help:"publish attempts before an event becomes a dead letter"`
+	OutboxBatch       int          `env:"OUTBOX_BATCH_SIZE" default:"500" min:"1" help:"maximum number of events sent to Redis in one pipeline"`
+	OutboxPoll        milliseconds `env:"OUTBOX_POLL_MS" default:"250" min:"1" help:"interval at which Postgres is polled for pending events"`
+	OutboxMaxAttempts int          `env:"OUTBOX_MAX_ATTEMPTS" default:"5" min:"1" help:"number of rejected attempts after which an event becomes a dead letter"`
 	OutboxStreamLen   int64        `env:"OUTBOX_STREAM_MAXLEN" default:"100000" min:"1" help:"approximate number of entries that a stream keeps"`
-	OutboxRetention   hours        `env:"OUTBOX_RETENTION_HOURS" default:"168" min:"1" help:"time that dispatched events stay in Postgres"`
+	OutboxRetention   hours        `env:"OUTBOX_RETENTION_HOURS" default:"168" min:"1" help:"time that published events are kept in Postgres"`
 
-	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"requests per minute to /v1, per address and per token; 0 disables the limit"`
-	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"requests per minute to /ready, per address; 0 disables the limit"`
-	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"failed authentications per minute and address before 429 is returned; 0 disables the limit"`
-	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global tokens can see"`
+	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"maximum requests to /v1 per minute, per client address and per token; 0 disables the limit"`
+	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"maximum requests to /ready per minute, per client address; 0 disables the limit"`
+	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"maximum failed authentications per minute, per client address; 0 disables the limit"`
+	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global tokens can access"`
 	MaxResourcesPerZone   int     `env:"API_MAX_RESOURCES_PER_ZONE" default:"100000" min:"0" help:"maximum number of active resources per zone; 0 disables the limit"`
-	LastUsedDebounce      seconds `env:"ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC" default:"60" min:"0" help:"minimum time between two writes of a token's last_used_at"`
+	LastUsedDebounce      seconds `env:"ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC" default:"60" min:"0" help:"minimum time between two updates of a token's last_used_at"`
 
 	// Egress configures outbound requests. It is not a setting: only tests change it.
 	Egress egress.Options `json:"-"`
