@@ -83,8 +83,8 @@ func callOptions(opts []CallOption) func(*call) {
 	}
 }
 
-// decode decodes a JSON response. It returns an error if the response has none of
-// the fields of T.
+// decode decodes a JSON response, and stores its ETag if the call asks for it. It
+// returns an error if the response has none of the fields of T.
 func decode[T any](resp *response, err error) (T, error) {
 	var value T
 	if err != nil {
