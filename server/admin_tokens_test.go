@@ -69,12 +69,12 @@ func TestCreateAdminToken(t *testing.T) {
 			if tt.want != "" {
 				return
 			}
-			minted := resp.JSON201
-			if !strings.HasPrefix(minted.CreatedBy, "admin:") || (minted.ExpiresAt != nil) != (tt.body.ExpiresIn != nil) {
-				t.Errorf("created %+v", minted)
+			issued := resp.JSON201
+			if !strings.HasPrefix(issued.CreatedBy, "admin:") || (issued.ExpiresAt != nil) != (tt.body.ExpiresIn != nil) {
+				t.Errorf("created %+v", issued)
 			}
 			id := zone.ID
-			probe, err := a.ClientWithToken(minted.Token).GetZoneWithResponse(t.Context(), id)
+			probe, err := a.ClientWithToken(issued.Token).GetZoneWithResponse(t.Context(), id)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,8 +101,8 @@ func TestCreateAdminTokenDerivesConsoleTokens(t *testing.T) {
 func TestCreateAdminTokenExpires(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	minted := a.Token("", "read")
-	caller := a.ClientWithToken(minted.Token)
+	issued := a.Token("", "read")
+	caller := a.ClientWithToken(issued.Token)
 	read := func() servertest.Response {
 		resp, err := caller.ListZonesWithResponse(t.Context(), nil)
 		if err != nil {
@@ -110,9 +110,9 @@ func TestCreateAdminTokenExpires(t *testing.T) {
 		}
 		return resp
 	}
-	a.DB.Exec("UPDATE admin_tokens SET expires_at = now() - interval '1 second' WHERE id = $1", minted.ID)
+	a.DB.Exec("UPDATE admin_tokens SET expires_at = now() - interval '1 second' WHERE id = $1", issued.ID)
 	servertest.Expect(t, read(), 0, code.InvalidAdminToken)
-	a.DB.Exec("UPDATE admin_tokens SET expires_at = now() + interval '500 milliseconds' WHERE id = $1", minted.ID)
+	a.DB.Exec("UPDATE admin_tokens SET expires_at = now() + interval '500 milliseconds' WHERE id = $1", issued.ID)
 	servertest.Expect(t, read(), http.StatusOK, "")
 	eventually(t, "the cached token expires too", func() bool { return read().StatusCode() == http.StatusUnauthorized })
 }
@@ -148,16 +148,16 @@ func TestBootstrapTokenReplacement(t *testing.T) {
 func TestListAdminTokensLastUsed(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	minted := a.Token("", "read")
+	issued := a.Token("", "read")
 	for range 3 {
-		a.Do("GET", "/v1/zones", "", bearer(minted.Token)...)
+		a.Do("GET", "/v1/zones", "", bearer(issued.Token)...)
 	}
 	used := func() *time.Time {
-		return storetest.Value[*time.Time](a.DB, "SELECT last_used_at FROM admin_tokens WHERE id = $1", minted.ID)
+		return storetest.Value[*time.Time](a.DB, "SELECT last_used_at FROM admin_tokens WHERE id = $1", issued.ID)
 	}
 	eventually(t, "last_used_at is recorded", func() bool { return used() != nil })
 	first := used()
-	a.Do("GET", "/v1/zones", "", bearer(minted.Token)...)
+	a.Do("GET", "/v1/zones", "", bearer(issued.Token)...)
 	if err := a.Service.Stop(); err != nil { // records what is still pending
 		t.Fatal(err)
 	}
@@ -169,10 +169,10 @@ func TestListAdminTokensLastUsed(t *testing.T) {
 func TestCreateAdminTokenStoresOnlyTheHash(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	minted := a.Token("", "write")
-	servertest.Expect(t, a.Do("GET", "/v1/zones", "", bearer(minted.Token)...), http.StatusOK, "")
+	issued := a.Token("", "write")
+	servertest.Expect(t, a.Do("GET", "/v1/zones", "", bearer(issued.Token)...), http.StatusOK, "")
 	for _, table := range []string{"admin_tokens", "audit_entries"} {
-		for _, text := range []string{minted.Token, servertest.Bootstrap, console("caracal:console:write:v1")} {
+		for _, text := range []string{issued.Token, servertest.Bootstrap, console("caracal:console:write:v1")} {
 			if n := storetest.Value[int](a.DB, "SELECT count(*) FROM "+table+" AS t WHERE to_jsonb(t)::text LIKE '%' || $1 || '%'", text); n > 0 {
 				t.Errorf("a token's text is in %s", table)
 			}
@@ -339,9 +339,9 @@ func TestDeleteAdminTokenTakesEffectImmediately(t *testing.T) {
 	a := servertest.New(t)
 	late := 0
 	for range 40 { // each may be cached or not
-		minted := a.Token("", "write")
-		as := a.ClientWithToken(minted.Token)
-		servertest.Expect(t, deleteToken(t, as, minted.ID), http.StatusNoContent, "")
+		issued := a.Token("", "write")
+		as := a.ClientWithToken(issued.Token)
+		servertest.Expect(t, deleteToken(t, as, issued.ID), http.StatusNoContent, "")
 		if deleteToken(t, as, "unknown").StatusCode() != http.StatusUnauthorized {
 			late++
 		}
@@ -355,16 +355,16 @@ func TestDeleteAdminTokenKeepsTokensItMinted(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	parent := a.Token("", "write")
-	minted, err := a.ClientWithToken(parent.Token).CreateAdminTokenWithResponse(t.Context(), client.NewAdminToken{Name: "child", Scope: "global"})
+	issued, err := a.ClientWithToken(parent.Token).CreateAdminTokenWithResponse(t.Context(), client.NewAdminToken{Name: "child", Scope: "global"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	servertest.Expect(t, minted, http.StatusCreated, "")
-	if minted.JSON201.CreatedBy != "admin:"+parent.ID {
-		t.Errorf("it was created by %s", minted.JSON201.CreatedBy)
+	servertest.Expect(t, issued, http.StatusCreated, "")
+	if issued.JSON201.CreatedBy != "admin:"+parent.ID {
+		t.Errorf("it was created by %s", issued.JSON201.CreatedBy)
 	}
 	servertest.Expect(t, deleteToken(t, a.Admin, parent.ID), http.StatusNoContent, "")
-	if one := listTokens(t, a.ClientWithToken(minted.JSON201.Token))[parent.ID]; one.RevokedAt == nil {
+	if one := listTokens(t, a.ClientWithToken(issued.JSON201.Token))[parent.ID]; one.RevokedAt == nil {
 		t.Errorf("listed %+v", one)
 	}
 }
@@ -403,12 +403,12 @@ func TestDeleteAdminTokenRestoresBootstrapTokenAtRestart(t *testing.T) {
 func TestDeleteAdminTokenIsAudited(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	minted := a.Token(a.Zone().ID, "read")
-	servertest.Expect(t, deleteToken(t, a.Admin, minted.ID), http.StatusNoContent, "")
-	got := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', zone_id, action, status_code, payload) FROM audit_entries WHERE entity_type = 'admin-tokens' AND entity_id = $1 ORDER BY id", minted.ID)
+	issued := a.Token(a.Zone().ID, "read")
+	servertest.Expect(t, deleteToken(t, a.Admin, issued.ID), http.StatusNoContent, "")
+	got := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', zone_id, action, status_code, payload) FROM audit_entries WHERE entity_type = 'admin-tokens' AND entity_id = $1 ORDER BY id", issued.ID)
 	want := []string{
-		*minted.ZoneID + ` | POST /v1/admin-tokens | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["capability","expires_at","name","zone_id"],"changes":{"capability":{"from":null,"to":"read"},"expires_at":{"from":null,"to":null},"name":{"from":null,"to":"test"},"zone_id":{"from":null,"to":"` + *minted.ZoneID + `"}}}`,
-		*minted.ZoneID + " | DELETE /v1/admin-tokens/" + minted.ID + ` | 204 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[]}`,
+		*issued.ZoneID + ` | POST /v1/admin-tokens | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["capability","expires_at","name","zone_id"],"changes":{"capability":{"from":null,"to":"read"},"expires_at":{"from":null,"to":null},"name":{"from":null,"to":"test"},"zone_id":{"from":null,"to":"` + *issued.ZoneID + `"}}}`,
+		*issued.ZoneID + " | DELETE /v1/admin-tokens/" + issued.ID + ` | 204 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[]}`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

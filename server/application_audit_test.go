@@ -15,14 +15,14 @@ func TestUpdateApplicationIsAudited(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	zoned := a.ClientFor(zone, "write")
+	zoneClient := a.ClientFor(zone, "write")
 	id := newApplication(t, a, zone, "team:a").ID
-	updated, err := zoned.UpdateApplicationWithResponse(t.Context(), zone, id, nil, client.ApplicationPatch{Name: new("Renamed"), ClientSecret: new("a-secret-of-my-own")})
+	updated, err := zoneClient.UpdateApplicationWithResponse(t.Context(), zone, id, nil, client.ApplicationPatch{Name: new("Renamed"), ClientSecret: new("a-secret-of-my-own")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	servertest.Expect(t, updated, http.StatusOK, "")
-	removed, err := zoned.DeleteApplicationWithResponse(t.Context(), zone, id, nil)
+	removed, err := zoneClient.DeleteApplicationWithResponse(t.Context(), zone, id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,16 +56,16 @@ func TestCreateApplication(t *testing.T) {
 			if tt.want != "" {
 				return
 			}
-			made, traits := *resp.JSON201, []string{}
+			created, traits := *resp.JSON201, []string{}
 			if tt.body.Traits != nil {
 				traits = *tt.body.Traits
 			}
-			want := client.Application{ID: made.ID, ZoneID: tt.zone, Name: tt.body.Name, RegistrationMethod: "managed", CreatedAt: made.CreatedAt, Traits: &traits}
-			if read := readApplication(t, a.Admin, tt.zone, made.ID); !reflect.DeepEqual(read, want) {
+			want := client.Application{ID: created.ID, ZoneID: tt.zone, Name: tt.body.Name, RegistrationMethod: "managed", CreatedAt: created.CreatedAt, Traits: &traits}
+			if read := readApplication(t, a.Admin, tt.zone, created.ID); !reflect.DeepEqual(read, want) {
 				t.Errorf("read %+v, want %+v", read, want)
 			}
-			if made.ZoneID != tt.zone || made.Name != tt.body.Name || made.RegistrationMethod != "managed" || made.ExpiresAt != nil {
-				t.Errorf("got %+v", made)
+			if created.ZoneID != tt.zone || created.Name != tt.body.Name || created.RegistrationMethod != "managed" || created.ExpiresAt != nil {
+				t.Errorf("got %+v", created)
 			}
 		})
 	}

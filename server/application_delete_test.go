@@ -13,7 +13,7 @@ func TestDeleteApplication(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, system, archivedZone := a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
-	archived, elsewhere, systems := newApplication(t, a, zone).ID, applicationOfOtherZone(t, a), newApplication(t, a, system).ID
+	archived, ofOtherZone, ofSystemZone := newApplication(t, a, zone).ID, applicationOfOtherZone(t, a), newApplication(t, a, system).ID
 	a.DB.Exec(archiveApplication, zone, archived)
 	for _, tt := range []struct {
 		name     string
@@ -25,11 +25,11 @@ func TestDeleteApplication(t *testing.T) {
 		{"by a zone token", a.ClientFor(zone, "write"), zone, "", ""},
 		{"archived", a.Admin, zone, archived, code.ApplicationNotFound},
 		{"unknown", a.Admin, zone, "unknown", code.ApplicationNotFound},
-		{"of another zone", a.Admin, zone, elsewhere, code.ApplicationNotFound},
+		{"of another zone", a.Admin, zone, ofOtherZone, code.ApplicationNotFound},
 		{"zone unknown", a.Admin, "nowhere", "unknown", code.ZoneNotFound},
 		{"zone archived", a.Admin, archivedZone, "unknown", code.ZoneNotFound},
 		{"system zone", a.Admin, system, "", ""},
-		{"system zone, not bootstrap", a.ClientFor("", "write"), system, systems, code.SystemZoneReadOnly},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, ofSystemZone, code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -14,8 +14,8 @@ func TestGetApplication(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	live, gone, elsewhere := newApplication(t, a, zone).ID, newApplication(t, a, zone).ID, applicationOfOtherZone(t, a)
-	a.DB.Exec(archiveApplication, zone, gone)
+	live, archived, ofOtherZone := newApplication(t, a, zone).ID, newApplication(t, a, zone).ID, applicationOfOtherZone(t, a)
+	a.DB.Exec(archiveApplication, zone, archived)
 	a.DB.DCRApplications(zone, 1)
 	a.DB.Exec("UPDATE applications SET expires_at = now() - interval '1 minute' WHERE zone_id = $1 AND registration_method = 'dcr'", zone)
 	expired := storetest.Value[string](a.DB, "SELECT id FROM applications WHERE zone_id = $1 AND registration_method = 'dcr'", zone)
@@ -28,9 +28,9 @@ func TestGetApplication(t *testing.T) {
 		{"global read", a.ClientFor("", "read"), zone, live, ""},
 		{"zone read", a.ClientFor(zone, "read"), zone, live, ""},
 		{"expired, not yet archived", a.Admin, zone, expired, ""},
-		{"archived", a.Admin, zone, gone, code.ApplicationNotFound},
+		{"archived", a.Admin, zone, archived, code.ApplicationNotFound},
 		{"unknown", a.Admin, zone, "unknown", code.ApplicationNotFound},
-		{"of another zone", a.Admin, zone, elsewhere, code.ApplicationNotFound},
+		{"of another zone", a.Admin, zone, ofOtherZone, code.ApplicationNotFound},
 		{"zone unknown", a.Admin, "nowhere", live, code.ApplicationNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

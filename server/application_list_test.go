@@ -17,8 +17,8 @@ func TestListApplications(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, empty := a.Zone().ID, a.Zone().ID
-	first, gone, last := newApplication(t, a, zone).ID, newApplication(t, a, zone).ID, newApplication(t, a, zone).ID
-	a.DB.Exec(archiveApplication, zone, gone)
+	first, archived, last := newApplication(t, a, zone).ID, newApplication(t, a, zone).ID, newApplication(t, a, zone).ID
+	a.DB.Exec(archiveApplication, zone, archived)
 	applicationOfOtherZone(t, a)
 	for _, tt := range []struct {
 		name string

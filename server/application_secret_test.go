@@ -18,19 +18,19 @@ func TestCreateApplicationReturnsTheSecretOnce(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) }).ID
-	made := newApplication(t, a, zone)
-	registered, err := a.Admin.RegisterApplicationWithResponse(t.Context(), zone, client.ApplicationRegistration{Name: "x"})
+	created := newApplication(t, a, zone)
+	dcrApplications, err := a.Admin.RegisterApplicationWithResponse(t.Context(), zone, client.ApplicationRegistration{Name: "x"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	servertest.Expect(t, registered, http.StatusCreated, "")
+	servertest.Expect(t, dcrApplications, http.StatusCreated, "")
 	const chosen = "a secret of my own"
 	var later strings.Builder // the bodies of all later responses
 	for _, request := range []struct{ method, path, body string }{
-		{"GET", "/" + made.ID, ""},
-		{"PATCH", "/" + made.ID, `{"client_secret": "` + chosen + `"}`},
-		{"PATCH", "/" + made.ID, `{"name": "` + chosen + `", "client_secret": 7}`},
-		{"GET", "/" + registered.JSON201.ID, ""},
+		{"GET", "/" + created.ID, ""},
+		{"PATCH", "/" + created.ID, `{"client_secret": "` + chosen + `"}`},
+		{"PATCH", "/" + created.ID, `{"name": "` + chosen + `", "client_secret": 7}`},
+		{"GET", "/" + dcrApplications.JSON201.ID, ""},
 		{"GET", "", ""},
 	} {
 		raw := a.Do(request.method, "/v1/zones/"+zone+"/applications"+request.path, request.body, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
@@ -39,7 +39,7 @@ func TestCreateApplicationReturnsTheSecretOnce(t *testing.T) {
 	if err := a.Service.Stop(); err != nil { // flushes the log
 		t.Fatal(err)
 	}
-	for _, secret := range []string{made.ClientSecret, registered.JSON201.ClientSecret, chosen} {
+	for _, secret := range []string{created.ClientSecret, dcrApplications.JSON201.ClientSecret, chosen} {
 		if strings.Contains(later.String(), secret) || strings.Contains(a.Log.String(), secret) {
 			t.Errorf("%q is in a response or in the log", secret)
 		}
@@ -58,16 +58,16 @@ func TestCreateApplicationStoresOnlyTheHashOfTheSecret(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	made := newApplication(t, a, zone)
+	created := newApplication(t, a, zone)
 	stored := func() string {
-		return storetest.Value[string](a.DB, "SELECT client_secret_hash FROM applications WHERE id = $1", made.ID)
+		return storetest.Value[string](a.DB, "SELECT client_secret_hash FROM applications WHERE id = $1", created.ID)
 	}
-	digest := sha256.Sum256([]byte(made.ClientSecret))
+	digest := sha256.Sum256([]byte(created.ClientSecret))
 	if want := "sha256$" + base64.RawStdEncoding.EncodeToString(digest[:]); stored() != want {
 		t.Errorf("of a generated secret, %q is stored, want %q", stored(), want)
 	}
 	const chosen = "a secret of my own: ß"
-	resp, err := a.Admin.UpdateApplicationWithResponse(t.Context(), zone, made.ID, nil, client.ApplicationPatch{ClientSecret: new(chosen)})
+	resp, err := a.Admin.UpdateApplicationWithResponse(t.Context(), zone, created.ID, nil, client.ApplicationPatch{ClientSecret: new(chosen)})
 	if err != nil {
 		t.Fatal(err)
 	}

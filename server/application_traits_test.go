@@ -18,7 +18,7 @@ func TestCreateApplicationTraitRules(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	global, zoned := a.ClientFor("", "write"), a.ClientFor(zone, "write")
+	globalClient, zoneClient := a.ClientFor("", "write"), a.ClientFor(zone, "write")
 	many := func(n int) (traits []string) {
 		for i := range n {
 			traits = append(traits, fmt.Sprintf("t%d", i))
@@ -32,30 +32,30 @@ func TestCreateApplicationTraitRules(t *testing.T) {
 		want   code.Code
 		detail string
 	}{
-		{"none", zoned, []string{}, "", ""},
-		{"every character", zoned, []string{"a", "Z.9_:-", "a::b"}, "", ""},
-		{"the maximum number", zoned, many(32), "", ""},
-		{"one too many", global, many(33), code.TraitCountExceeded, "at most 32 traits allowed"},
-		{"one too many, all invalid", zoned, slices.Repeat([]string{""}, 33), code.TraitCountExceeded, "at most 32 traits allowed"},
-		{"empty", global, []string{""}, code.TraitInvalid, "traits must be 1..128 chars"},
-		{"the longest", zoned, []string{strings.Repeat("x", 128)}, "", ""},
-		{"too long", global, []string{strings.Repeat("x", 129)}, code.TraitInvalid, "traits must be 1..128 chars"},
-		{"too long and malformed", global, []string{strings.Repeat("!", 129)}, code.TraitInvalid, "traits must be 1..128 chars"},
-		{"a digit first", global, []string{"1a"}, code.TraitInvalid, "trait '1a' violates [A-Za-z][A-Za-z0-9._:-]* format"},
-		{"a space", global, []string{"ok", "a b"}, code.TraitInvalid, "trait 'a b' violates [A-Za-z][A-Za-z0-9._:-]* format"},
-		{"a letter that is not ASCII", global, []string{"é"}, code.TraitInvalid, "trait 'é' violates [A-Za-z][A-Za-z0-9._:-]* format"},
-		{"a line feed at the end", global, []string{"a\n"}, code.TraitInvalid, "trait 'a\n' violates [A-Za-z][A-Za-z0-9._:-]* format"},
-		{"twice", global, []string{"a", "b", "a"}, code.TraitDuplicate, "duplicate trait 'a'"},
-		{"malformed twice", global, []string{"!", "!"}, code.TraitInvalid, "trait '!' violates [A-Za-z][A-Za-z0-9._:-]* format"},
-		{"twice, then malformed", global, []string{"a", "a", "!"}, code.TraitDuplicate, "duplicate trait 'a'"},
-		{"differing in case", zoned, []string{"a", "A"}, "", ""},
-		{"privileged, by a global token", global, []string{"control:agent", "caracal.sys:x", "control"}, "", ""},
-		{"control", zoned, []string{"control:agent"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
-		{"control alone", zoned, []string{"control"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
-		{"caracal.sys", zoned, []string{"a", "caracal.sys:x:y"}, code.TraitForbidden, "trait namespace 'caracal.sys' requires global admin scope"},
-		{"privileged, then malformed", zoned, []string{"control:x", "!"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
-		{"malformed, then privileged", zoned, []string{"!", "control:x"}, code.TraitInvalid, "trait '!' violates [A-Za-z][A-Za-z0-9._:-]* format"},
-		{"almost privileged", zoned, []string{"controlx:y", "Control:x", "caracal.sys.x", "caracal:sys", "x:control:y"}, "", ""},
+		{"none", zoneClient, []string{}, "", ""},
+		{"every character", zoneClient, []string{"a", "Z.9_:-", "a::b"}, "", ""},
+		{"the maximum number", zoneClient, many(32), "", ""},
+		{"one too many", globalClient, many(33), code.TraitCountExceeded, "at most 32 traits allowed"},
+		{"one too many, all invalid", zoneClient, slices.Repeat([]string{""}, 33), code.TraitCountExceeded, "at most 32 traits allowed"},
+		{"empty", globalClient, []string{""}, code.TraitInvalid, "traits must be 1..128 chars"},
+		{"the longest", zoneClient, []string{strings.Repeat("x", 128)}, "", ""},
+		{"too long", globalClient, []string{strings.Repeat("x", 129)}, code.TraitInvalid, "traits must be 1..128 chars"},
+		{"too long and malformed", globalClient, []string{strings.Repeat("!", 129)}, code.TraitInvalid, "traits must be 1..128 chars"},
+		{"a digit first", globalClient, []string{"1a"}, code.TraitInvalid, "trait '1a' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"a space", globalClient, []string{"ok", "a b"}, code.TraitInvalid, "trait 'a b' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"a letter that is not ASCII", globalClient, []string{"é"}, code.TraitInvalid, "trait 'é' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"a line feed at the end", globalClient, []string{"a\n"}, code.TraitInvalid, "trait 'a\n' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"twice", globalClient, []string{"a", "b", "a"}, code.TraitDuplicate, "duplicate trait 'a'"},
+		{"malformed twice", globalClient, []string{"!", "!"}, code.TraitInvalid, "trait '!' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"twice, then malformed", globalClient, []string{"a", "a", "!"}, code.TraitDuplicate, "duplicate trait 'a'"},
+		{"differing in case", zoneClient, []string{"a", "A"}, "", ""},
+		{"privileged, by a global token", globalClient, []string{"control:agent", "caracal.sys:x", "control"}, "", ""},
+		{"control", zoneClient, []string{"control:agent"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
+		{"control alone", zoneClient, []string{"control"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
+		{"caracal.sys", zoneClient, []string{"a", "caracal.sys:x:y"}, code.TraitForbidden, "trait namespace 'caracal.sys' requires global admin scope"},
+		{"privileged, then malformed", zoneClient, []string{"control:x", "!"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
+		{"malformed, then privileged", zoneClient, []string{"!", "control:x"}, code.TraitInvalid, "trait '!' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"almost privileged", zoneClient, []string{"controlx:y", "Control:x", "caracal.sys.x", "caracal:sys", "x:control:y"}, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -131,7 +131,7 @@ func TestUpdateApplicationWithPrivilegedTraitNeedsGlobalToken(t *testing.T) {
 	a := servertest.New(t)
 	zone := a.Zone().ID
 	id := newApplication(t, a, zone, "team:a", "control:agent").ID
-	zoned := a.ClientFor(zone, "write")
+	zoneClient := a.ClientFor(zone, "write")
 	row := func() string {
 		return storetest.Value[string](a.DB, "SELECT to_jsonb(applications)::text FROM applications WHERE zone_id = $1 AND id = $2", zone, id)
 	}
@@ -139,7 +139,7 @@ func TestUpdateApplicationWithPrivilegedTraitNeedsGlobalToken(t *testing.T) {
 	for name, patch := range map[string]client.ApplicationPatch{
 		"name": {Name: new("x")}, "secret": {ClientSecret: new("a-secret-of-my-own")}, "traits": {Traits: &[]string{}},
 	} {
-		resp, err := zoned.UpdateApplicationWithResponse(t.Context(), zone, id, nil, patch)
+		resp, err := zoneClient.UpdateApplicationWithResponse(t.Context(), zone, id, nil, patch)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func TestUpdateApplicationWithPrivilegedTraitNeedsGlobalToken(t *testing.T) {
 			t.Errorf("%s: got %s", name, resp.Body)
 		}
 	}
-	resp, err := zoned.DeleteApplicationWithResponse(t.Context(), zone, id, nil)
+	resp, err := zoneClient.DeleteApplicationWithResponse(t.Context(), zone, id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ func TestUpdateApplication(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, system, archivedZone := a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
-	archived, elsewhere, systems := newApplication(t, a, zone).ID, applicationOfOtherZone(t, a), newApplication(t, a, system).ID
+	archived, ofOtherZone, ofSystemZone := newApplication(t, a, zone).ID, applicationOfOtherZone(t, a), newApplication(t, a, system).ID
 	a.DB.Exec(archiveApplication, zone, archived)
 	a.DB.DCRApplications(zone, 1)
 	dcr := storetest.Value[string](a.DB, "SELECT id FROM applications WHERE zone_id = $1 AND registration_method = 'dcr'", zone)
@@ -50,11 +50,11 @@ func TestUpdateApplication(t *testing.T) {
 		{"reserved name and bad traits", a.ClientFor("", "write"), zone, "", client.ApplicationPatch{Name: new("caracal.sys/x"), Traits: &[]string{""}}, code.ReservedNamespace},
 		{"unknown", a.Admin, zone, "unknown", named("x"), code.ApplicationNotFound},
 		{"archived", a.Admin, zone, archived, named("x"), code.ApplicationNotFound},
-		{"of another zone", a.Admin, zone, elsewhere, named("x"), code.ApplicationNotFound},
+		{"of another zone", a.Admin, zone, ofOtherZone, named("x"), code.ApplicationNotFound},
 		{"zone unknown", a.Admin, "nowhere", "unknown", named("x"), code.ZoneNotFound},
 		{"zone archived", a.Admin, archivedZone, "unknown", named("x"), code.ZoneNotFound},
 		{"system zone", a.Admin, system, "", named("x"), ""},
-		{"system zone, not bootstrap", a.ClientFor("", "write"), system, systems, named("x"), code.SystemZoneReadOnly},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, ofSystemZone, named("x"), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -85,7 +85,7 @@ func newBench(b *testing.B, prepare ...func(*storetest.DB)) *bench {
 // trips are those of calls before the timer starts.
 func (x *bench) run(b *testing.B, f func(c caller, n int64)) {
 	b.Helper()
-	const atOnce = 4 // for each CPU
+	const concurrently = 4 // for each CPU
 	const few = 20
 	for range few { // statements get prepared, the token gets cached
 		f(x.direct, x.n.Add(1))
@@ -97,7 +97,7 @@ func (x *bench) run(b *testing.B, f func(c caller, n int64)) {
 	}
 	trips := x.counter.trips.Load() - before
 	b.ReportAllocs()
-	b.SetParallelism(atOnce)
+	b.SetParallelism(concurrently)
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {

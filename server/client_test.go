@@ -121,9 +121,9 @@ func TestClientCallsEveryOperation(t *testing.T) {
 
 	app := result(c.CreateApplication(ctx, zone.ID, client.NewApplication{Name: "Billing", RegistrationMethod: client.NewApplicationRegistrationMethodManaged}))(t)
 	t.Run("applications", func(t *testing.T) {
-		registered := result(c.RegisterApplication(ctx, zone.ID, client.ApplicationRegistration{Name: "Agent"}))(t)
-		if app.ClientSecret == "" || registered.ExpiresAt == nil {
-			t.Errorf("got %+v and %+v", app, registered)
+		dcrApplications := result(c.RegisterApplication(ctx, zone.ID, client.ApplicationRegistration{Name: "Agent"}))(t)
+		if app.ClientSecret == "" || dcrApplications.ExpiresAt == nil {
+			t.Errorf("got %+v and %+v", app, dcrApplications)
 		}
 		result(c.UpdateApplication(ctx, zone.ID, app.ID, client.ApplicationPatch{Name: new("Invoicing")}))(t)
 		if got := result(c.GetApplication(ctx, zone.ID, app.ID))(t); got.Name != "Invoicing" {
@@ -136,8 +136,8 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		if !slices.Equal(names, []string{"Agent", "Invoicing"}) {
 			t.Errorf("listed %q", names)
 		}
-		noError(t, c.DeleteApplication(ctx, zone.ID, registered.ID))
-		expectCode(t, c.DeleteApplication(ctx, zone.ID, registered.ID), client.CodeApplicationNotFound)
+		noError(t, c.DeleteApplication(ctx, zone.ID, dcrApplications.ID))
+		expectCode(t, c.DeleteApplication(ctx, zone.ID, dcrApplications.ID), client.CodeApplicationNotFound)
 	})
 
 	provider := result(c.CreateProvider(ctx, zone.ID, client.NewProvider{

@@ -26,19 +26,19 @@ func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 			t.Parallel()
 			a := servertest.New(t, tt.settings...)
 			z := newResourceZone(a)
-			global, zoned := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
+			globalClient, zoneClient := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
 			body := client.NewResource{Identifier: &tt.audience, Scopes: []string{"control"}}
 			const managedElsewhere = "control API resource is managed only through the Control console path"
-			protected := func(answer servertest.Response, detail string) {
+			protected := func(resp servertest.Response, detail string) {
 				t.Helper()
-				servertest.Expect(t, answer, 0, code.ProtectedResource)
-				if problem := problemOf(t, answer); problem.Detail == nil || *problem.Detail != detail {
-					t.Errorf("got %s", answer.GetBody())
+				servertest.Expect(t, resp, 0, code.ProtectedResource)
+				if problem := problemOf(t, resp); problem.Detail == nil || *problem.Detail != detail {
+					t.Errorf("got %s", resp.GetBody())
 				}
 			}
-			protected(createResource(t, zoned, z.zone, body), managedElsewhere)
-			protected(createResource(t, zoned, z.zone, z.body(func(b *client.NewResource) { b.Identifier = &tt.audience })), managedElsewhere)
-			created := createResource(t, global, z.zone, body)
+			protected(createResource(t, zoneClient, z.zone, body), managedElsewhere)
+			protected(createResource(t, zoneClient, z.zone, z.body(func(b *client.NewResource) { b.Identifier = &tt.audience })), managedElsewhere)
+			created := createResource(t, globalClient, z.zone, body)
 			servertest.Expect(t, created, http.StatusCreated, "")
 			control := *created.JSON201
 			want := client.Resource{
@@ -63,30 +63,30 @@ func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 			if read := readResource(t, a.ClientFor("", "read"), z.zone, control.ID); !reflect.DeepEqual(read, want) {
 				t.Errorf("read %+v", read)
 			}
-			servertest.Expect(t, getResource(t, zoned, z.zone, control.ID), 0, code.ResourceNotFound)
+			servertest.Expect(t, getResource(t, zoneClient, z.zone, control.ID), 0, code.ResourceNotFound)
 			servertest.Expect(t, getResource(t, a.ClientFor(z.zone, "read"), z.zone, control.ID), 0, code.ResourceNotFound)
-			protected(updateResource(t, zoned, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), managedElsewhere)
-			protected(updateResource(t, zoned, z.zone, control.ID, client.ResourcePatch{Identifier: new("urn:mine")}), managedElsewhere)
-			protected(updateResource(t, zoned, z.zone, z.resource(t).ID, client.ResourcePatch{Identifier: &tt.audience}), managedElsewhere)
-			servertest.Expect(t, deleteResource(t, zoned, z.zone, control.ID), 0, code.ResourceNotFound)
-			stale, err := zoned.DeleteResourceWithResponse(t.Context(), z.zone, control.ID, &rawclient.DeleteResourceParams{IfMatch: new(`"77"`)})
+			protected(updateResource(t, zoneClient, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), managedElsewhere)
+			protected(updateResource(t, zoneClient, z.zone, control.ID, client.ResourcePatch{Identifier: new("urn:mine")}), managedElsewhere)
+			protected(updateResource(t, zoneClient, z.zone, z.resource(t).ID, client.ResourcePatch{Identifier: &tt.audience}), managedElsewhere)
+			servertest.Expect(t, deleteResource(t, zoneClient, z.zone, control.ID), 0, code.ResourceNotFound)
+			stale, err := zoneClient.DeleteResourceWithResponse(t.Context(), z.zone, control.ID, &rawclient.DeleteResourceParams{IfMatch: new(`"77"`)})
 			if err != nil {
 				t.Fatal(err)
 			}
 			servertest.Expect(t, stale, 0, code.ResourceNotFound)
-			protected(deleteResource(t, global, z.zone, control.ID), "control API resource cannot be deleted")
-			servertest.Expect(t, createResource(t, global, z.zone, body), 0, code.ResourceIdentifierConflict)
+			protected(deleteResource(t, globalClient, z.zone, control.ID), "control API resource cannot be deleted")
+			servertest.Expect(t, createResource(t, globalClient, z.zone, body), 0, code.ResourceIdentifierConflict)
 			// Its identifier is not generated from a name, and a renamed control resource does
 			// not become an ordinary one.
 			for range 3 {
-				made := createResource(t, zoned, z.zone, z.body(func(b *client.NewResource) { b.Name = new("Control") }))
-				servertest.Expect(t, made, http.StatusCreated, "")
-				if made.JSON201.Identifier == tt.audience {
-					t.Errorf("a zone token created %+v", *made.JSON201)
+				created := createResource(t, zoneClient, z.zone, z.body(func(b *client.NewResource) { b.Name = new("Control") }))
+				servertest.Expect(t, created, http.StatusCreated, "")
+				if created.JSON201.Identifier == tt.audience {
+					t.Errorf("a zone token created %+v", *created.JSON201)
 				}
 			}
-			servertest.Expect(t, updateResource(t, global, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), http.StatusOK, "")
-			z.counted(t)
+			servertest.Expect(t, updateResource(t, globalClient, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), http.StatusOK, "")
+			z.checkTotals(t)
 		})
 	}
 }
@@ -98,20 +98,20 @@ func TestCreateResourceControlResourceByName(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "CONTROL_AUDIENCE=resource://control-2")
 	z := newResourceZone(a)
-	zoned := a.ClientFor(z.zone, "write")
+	zoneClient := a.ClientFor(z.zone, "write")
 	called := func(name string) client.NewResource {
 		return z.body(func(b *client.NewResource) { b.Name = &name })
 	}
 	var got []string
 	for range 3 {
-		resp := createResource(t, zoned, z.zone, called("Control"))
+		resp := createResource(t, zoneClient, z.zone, called("Control"))
 		servertest.Expect(t, resp, http.StatusCreated, "")
 		got = append(got, resp.JSON201.Identifier)
 	}
 	if slices.Contains(got, "resource://control-2") || got[0] != "resource://control" {
 		t.Errorf("a zone token created %q", got)
 	}
-	servertest.Expect(t, createResource(t, zoned, z.zone, called("Control 2")), 0, code.ProtectedResource)
+	servertest.Expect(t, createResource(t, zoneClient, z.zone, called("Control 2")), 0, code.ProtectedResource)
 	bare := client.NewResource{Name: new("Control 2"), Scopes: []string{"control"}}
 	first := createResource(t, a.Admin, z.zone, bare)
 	servertest.Expect(t, first, http.StatusCreated, "")
@@ -119,7 +119,7 @@ func TestCreateResourceControlResourceByName(t *testing.T) {
 		t.Errorf("the resource is %+v", *first.JSON201)
 	}
 	servertest.Expect(t, createResource(t, a.Admin, z.zone, bare), 0, code.ResourceIdentifierConflict)
-	z.counted(t)
+	z.checkTotals(t)
 }
 
 func TestCreateResourceControlResourceIsNeverBound(t *testing.T) {
@@ -180,7 +180,7 @@ func TestUpdateResourceToAndFromControlResource(t *testing.T) {
 	readResource(t, a.ClientFor(z.zone, "read"), z.zone, id)
 	servertest.Expect(t, deleteResource(t, a.ClientFor(z.zone, "write"), z.zone, id), http.StatusNoContent, "")
 	z.control(t)
-	z.counted(t)
+	z.checkTotals(t)
 }
 
 func TestCreateResourceControlResourceFindsOrCreatesItsProvider(t *testing.T) {
@@ -274,12 +274,12 @@ func TestCreateResourceOneControlResourcePerZone(t *testing.T) {
 				got[i] = resp.StatusCode()
 			}
 		}
-		atOnce(try(0), try(1))
+		concurrently(try(0), try(1))
 		slices.Sort(got[:])
 		if got != [2]int{http.StatusCreated, http.StatusConflict} {
 			t.Errorf("the statuses are %v", got)
 		}
-		z.counted(t)
+		z.checkTotals(t)
 	}
 }
 
@@ -291,7 +291,7 @@ func TestCreateResourceControlResourceProviderNeedsNoReservedNamespaceAccess(t *
 	for range 20 {
 		z := newResourceZone(a)
 		id := z.resource(t).ID
-		atOnce(func() {
+		concurrently(func() {
 			resp, err := a.Admin.CreateProviderWithResponse(t.Context(), z.zone, client.NewProvider{Identifier: new("provider://none"), Kind: client.ProviderKindCaracalMandate})
 			if err != nil || resp.StatusCode() != http.StatusCreated && resp.StatusCode() != http.StatusConflict {
 				t.Errorf("%v: %s", err, resp.Body)
@@ -311,15 +311,15 @@ func TestCreateResourceControlResourceNeverUsesProviderWithCredential(t *testing
 	z := newResourceZone(a)
 	control := z.control(t)
 	changed, err := a.ClientFor(z.zone, "write").UpdateProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID, nil,
-		client.ProviderPatch{Kind: new(client.ProviderKindAPIKey), ConfigJSON: configOf(keyConfig)})
+		client.ProviderPatch{Kind: new(client.ProviderKindAPIKey), ConfigJSON: rawConfig(keyConfig)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	servertest.Expect(t, changed, http.StatusOK, "")
 	again := updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{CredentialProviderID: client.Null[string]()})
 	servertest.Expect(t, again, http.StatusOK, "")
-	provider := seeProvider(t, a.Admin, z.zone, again.JSON200.CredentialProviderID)
-	if provider.Kind != client.ProviderKindNone || seeProvider(t, a.Admin, z.zone, control.CredentialProviderID).Kind != client.ProviderKindAPIKey {
+	provider := readProvider(t, a.Admin, z.zone, again.JSON200.CredentialProviderID)
+	if provider.Kind != client.ProviderKindNone || readProvider(t, a.Admin, z.zone, control.CredentialProviderID).Kind != client.ProviderKindAPIKey {
 		t.Errorf("it references %+v", provider)
 	}
 }

@@ -91,7 +91,7 @@ func TestRoundTrips(t *testing.T) {
 	counter, databaseURL := newRoundTripCounter(t, db)
 	a := servertest.NewReplica(t, db, storetest.RedisURL(t), "DATABASE_URL="+databaseURL, "OUTBOX_POLL_MS=3600000")
 	zone := a.Zone()
-	made, err := a.Admin.CreateApplicationWithResponse(t.Context(), zone.ID, client.NewApplication{Name: "x", RegistrationMethod: "managed"})
+	created, err := a.Admin.CreateApplicationWithResponse(t.Context(), zone.ID, client.NewApplication{Name: "x", RegistrationMethod: "managed"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestRoundTrips(t *testing.T) {
 	})
 	in := "/v1/zones/" + zone.ID
 	provider, resource := db.Provider(zone.ID), db.Resource(zone.ID)
-	application := in + "/applications/" + made.JSON201.ID
+	application := in + "/applications/" + created.JSON201.ID
 	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
 	for _, tt := range []struct {
 		method, path, body string
@@ -119,7 +119,7 @@ func TestRoundTrips(t *testing.T) {
 		{"PATCH", application, `{"name":"x"}`, 6},
 		{"POST", in + "/providers", `{"identifier":"provider://pNUMBER","kind":"none"}`, 5},
 		{"POST", in + "/providers", `{"identifier":"provider://qNUMBER","kind":"api_key","config_json":{"header_name":"x","api_key":"s"}}`, 6},
-		{"POST", in + "/resources", `{"identifier":"https://NUMBER","scopes":["s"],"upstream_url":"https://u","credential_provider_id":"` + provider + `","gateway_application_id":"` + made.JSON201.ID + `"}`, 7},
+		{"POST", in + "/resources", `{"identifier":"https://NUMBER","scopes":["s"],"upstream_url":"https://u","credential_provider_id":"` + provider + `","gateway_application_id":"` + created.JSON201.ID + `"}`, 7},
 		{"PATCH", in + "/resources/" + resource, `{"name":"x"}`, 6},
 		{"GET", in + "/resources", "", 1},
 		{"GET", in + "/providers/" + provider, "", 1},

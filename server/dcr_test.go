@@ -47,7 +47,7 @@ func register(t *testing.T, as *rawclient.ClientWithResponses, zone string) *raw
 func TestRegisterApplication(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	zone, closed, gone := openZone(a), a.Zone().ID, a.DB.ArchivedZone()
+	zone, closed, archivedZone := openZone(a), a.Zone().ID, a.DB.ArchivedZone()
 	system := a.Zone(func(z *client.NewZone) { z.Name, z.DCREnabled = "caracal.sys/system", new(true) }).ID
 	named := func(name string) client.ApplicationRegistration { return client.ApplicationRegistration{Name: name} }
 	during := func(seconds int64) client.ApplicationRegistration {
@@ -74,7 +74,7 @@ func TestRegisterApplication(t *testing.T) {
 		{"reserved name, not bootstrap", a.ClientFor("", "write"), zone, named("caracal.sys/x"), code.ReservedNamespace},
 		{"registration disabled", a.Admin, closed, named("x"), code.DCRDisabled},
 		{"zone unknown", a.Admin, "nowhere", named("x"), code.ZoneNotFound},
-		{"zone archived", a.Admin, gone, named("x"), code.ZoneNotFound},
+		{"zone archived", a.Admin, archivedZone, named("x"), code.ZoneNotFound},
 		{"system zone", a.Admin, system, named("x"), ""},
 		{"system zone, not bootstrap", a.ClientFor("", "write"), system, named("x"), code.SystemZoneReadOnly},
 		{"read token", a.ClientFor("", "read"), zone, named("x"), code.AdminTokenReadOnly},
@@ -96,17 +96,17 @@ func TestRegisterApplication(t *testing.T) {
 			if tt.body.ExpiresIn != nil {
 				lives = time.Duration(*tt.body.ExpiresIn) * time.Second
 			}
-			made := *resp.JSON201
-			ends := made.CreatedAt.Add(lives)
-			if made.ExpiresAt == nil || !made.ExpiresAt.Equal(ends) {
-				t.Fatalf("created at %v, it expires at %v", made.CreatedAt, made.ExpiresAt)
+			created := *resp.JSON201
+			ends := created.CreatedAt.Add(lives)
+			if created.ExpiresAt == nil || !created.ExpiresAt.Equal(ends) {
+				t.Fatalf("created at %v, it expires at %v", created.CreatedAt, created.ExpiresAt)
 			}
-			want := client.Application{ID: made.ID, ZoneID: tt.zone, Name: tt.body.Name, RegistrationMethod: "dcr", CreatedAt: made.CreatedAt, ExpiresAt: &ends, Traits: &[]string{}}
-			if read := readApplication(t, a.Admin, tt.zone, made.ID); !reflect.DeepEqual(read, want) {
+			want := client.Application{ID: created.ID, ZoneID: tt.zone, Name: tt.body.Name, RegistrationMethod: "dcr", CreatedAt: created.CreatedAt, ExpiresAt: &ends, Traits: &[]string{}}
+			if read := readApplication(t, a.Admin, tt.zone, created.ID); !reflect.DeepEqual(read, want) {
 				t.Errorf("read %+v, want %+v", read, want)
 			}
-			if made.ZoneID != tt.zone || made.Name != tt.body.Name || made.RegistrationMethod != "dcr" {
-				t.Errorf("got %+v", made)
+			if created.ZoneID != tt.zone || created.Name != tt.body.Name || created.RegistrationMethod != "dcr" {
+				t.Errorf("got %+v", created)
 			}
 		})
 	}
@@ -153,16 +153,16 @@ func TestRegisterApplicationLimitUnderConcurrency(t *testing.T) {
 	zone := openZone(a)
 	const free, tokens, each = 5, 4, 5
 	a.DB.DCRApplications(zone, 1000-free)
-	answers := make(chan *rawclient.RegisterApplicationResponse, tokens*each)
+	responses := make(chan *rawclient.RegisterApplicationResponse, tokens*each)
 	for range tokens { // several, so that none reaches its rate limit
 		as := a.ClientFor(zone, "write")
 		for range each {
-			go func() { answers <- register(t, as, zone) }()
+			go func() { responses <- register(t, as, zone) }()
 		}
 	}
 	got := map[int]int{}
 	for range tokens * each {
-		resp := <-answers
+		resp := <-responses
 		if resp.JSON201 == nil {
 			servertest.Expect(t, resp, 0, code.DCRLimitExceeded)
 		}
@@ -176,7 +176,7 @@ func TestRegisterApplicationLimitUnderConcurrency(t *testing.T) {
 func TestGetDCRStatus(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	open, closed, gone := openZone(a), a.Zone().ID, a.DB.ArchivedZone()
+	open, closed, archivedZone := openZone(a), a.Zone().ID, a.DB.ArchivedZone()
 	a.DB.DCRApplications(open, 5)
 	a.DB.DCRApplications(closed, 1)
 	newApplication(t, a, open)
@@ -194,7 +194,7 @@ func TestGetDCRStatus(t *testing.T) {
 		{"open", a.ClientFor("", "read"), open, true, 3, ""},
 		{"closed", a.ClientFor(closed, "read"), closed, false, 1, ""},
 		{"unknown", a.Admin, "nowhere", false, 0, code.ZoneNotFound},
-		{"archived", a.Admin, gone, false, 0, code.ZoneNotFound},
+		{"archived", a.Admin, archivedZone, false, 0, code.ZoneNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -289,7 +289,7 @@ func TestUpdateZoneDCRShutdownKeepThenRevoke(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := openZone(a)
-	registered := register(t, a.Admin, zone).JSON201
+	dcrApplications := register(t, a.Admin, zone).JSON201
 	shutDown := func(mode client.ZonePatchDCRShutdown, name string) *rawclient.UpdateZoneResponse {
 		t.Helper()
 		resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone, nil,
@@ -303,10 +303,10 @@ func TestUpdateZoneDCRShutdownKeepThenRevoke(t *testing.T) {
 	if z := shutDown("keep_live", "closing").JSON200; z.Name != "closing" || z.Slug != "closing" || z.OperatorCoauthorBadge || z.DCREnabled {
 		t.Errorf("the other fields of the patch are missing in %+v", z)
 	}
-	readApplication(t, a.Admin, zone, registered.ID)
+	readApplication(t, a.Admin, zone, dcrApplications.ID)
 	servertest.Expect(t, register(t, a.Admin, zone), 0, code.DCRDisabled)
 	shutDown("revoke_live", "closed")
-	resp, err := a.Admin.GetApplicationWithResponse(t.Context(), zone, registered.ID)
+	resp, err := a.Admin.GetApplicationWithResponse(t.Context(), zone, dcrApplications.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,9 +321,9 @@ func TestRegisterApplicationDuringShutdown(t *testing.T) {
 	for range 10 {
 		zone := openZone(a)
 		var all sync.WaitGroup
-		answers := make([]*rawclient.RegisterApplicationResponse, 14)
-		for i := range answers {
-			all.Go(func() { answers[i] = register(t, as[i%len(as)], zone) })
+		responses := make([]*rawclient.RegisterApplicationResponse, 14)
+		for i := range responses {
+			all.Go(func() { responses[i] = register(t, as[i%len(as)], zone) })
 		}
 		resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone, nil, client.ZonePatch{DCREnabled: new(false), DCRShutdown: new(client.ZonePatchDCRShutdown("revoke_live"))})
 		if err != nil {
@@ -331,11 +331,11 @@ func TestRegisterApplicationDuringShutdown(t *testing.T) {
 		}
 		servertest.Expect(t, resp, http.StatusOK, "")
 		all.Wait()
-		for _, answer := range answers {
-			if answer.JSON201 != nil {
+		for _, resp := range responses {
+			if resp.JSON201 != nil {
 				admitted++
 			} else {
-				servertest.Expect(t, answer, 0, code.DCRDisabled)
+				servertest.Expect(t, resp, 0, code.DCRDisabled)
 			}
 		}
 		if status := dcrStatus(t, a, zone); status.LiveDCRApplications != 0 || status.DCREnabled {

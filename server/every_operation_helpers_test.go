@@ -117,16 +117,16 @@ const theirs = "Only in the other zone"
 // of each.
 func populate(t *testing.T, a *servertest.API, zone, text string) map[string]string {
 	t.Helper()
-	made := func(collection, body string, args ...any) string {
+	created := func(collection, body string, args ...any) string {
 		raw := a.Do("POST", "/v1/zones/"+zone+"/"+collection, fmt.Sprintf(body, args...), append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
 		servertest.Expect(t, raw, http.StatusCreated, "")
 		return decode[struct{ ID string }](t, raw).ID
 	}
 	ids := map[string]string{"zones": zone, "admin-tokens": a.Token(zone, "write").ID, "dead-letters": a.DB.DeadLetter(zone)}
 	for range 2 { // so that a list has a second page
-		ids["applications"] = made("applications", `{"name":%q,"registration_method":"managed"}`, text)
-		ids["providers"] = made("providers", `{"name":%q,"identifier":"provider://of-%s","kind":"bearer_token","config_json":{"bearer_token":"x"}}`, text, ids["applications"])
-		ids["resources"] = made("resources", `{"name":%q,"identifier":"https://%s.example.com","scopes":["a"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
+		ids["applications"] = created("applications", `{"name":%q,"registration_method":"managed"}`, text)
+		ids["providers"] = created("providers", `{"name":%q,"identifier":"provider://of-%s","kind":"bearer_token","config_json":{"bearer_token":"x"}}`, text, ids["applications"])
+		ids["resources"] = created("resources", `{"name":%q,"identifier":"https://%s.example.com","scopes":["a"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 			text, ids["providers"], ids["providers"], ids["applications"])
 	}
 	return ids

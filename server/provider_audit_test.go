@@ -15,17 +15,17 @@ func TestUpdateProviderIsAudited(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	zoned := a.ClientFor(zone, "write")
-	id := addProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
+	zoneClient := a.ClientFor(zone, "write")
+	id := newProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)}).ID
 	for _, patch := range []client.ProviderPatch{
 		{Name: new("Renamed"), Identifier: new("provider://renamed")},
-		{ConfigJSON: configOf(`{"header_name":"X-Api-Key","api_key":"hush-2"}`)},
-		{Kind: new(client.ProviderKind("none")), ConfigJSON: configOf(`{}`)},
-		{Kind: new(client.ProviderKind("bearer_token")), ConfigJSON: configOf(bearerConfig)},
+		{ConfigJSON: rawConfig(`{"header_name":"X-Api-Key","api_key":"hush-2"}`)},
+		{Kind: new(client.ProviderKind("none")), ConfigJSON: rawConfig(`{}`)},
+		{Kind: new(client.ProviderKind("bearer_token")), ConfigJSON: rawConfig(bearerConfig)},
 	} {
-		servertest.Expect(t, changeProvider(t, zoned, zone, id, patch), http.StatusOK, "")
+		servertest.Expect(t, updateProvider(t, zoneClient, zone, id, patch), http.StatusOK, "")
 	}
-	servertest.Expect(t, removeProvider(t, zoned, zone, id), http.StatusNoContent, "")
+	servertest.Expect(t, deleteProvider(t, zoneClient, zone, id), http.StatusNoContent, "")
 	path := "/v1/zones/" + zone + "/providers"
 	patched := "updateProvider | PATCH " + path + "/" + id + ` | zone | 200 | {"rls_mode":"zone_scoped","rls_zone_guc":"` + zone + `",`
 	want := []string{
@@ -41,7 +41,7 @@ func TestUpdateProviderIsAudited(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if all := strings.Join(storetest.Column[string](a.DB, "SELECT to_jsonb(audit_entries)::text FROM audit_entries"), "\n"); strings.Contains(all, secretive) {
+	if all := strings.Join(storetest.Column[string](a.DB, "SELECT to_jsonb(audit_entries)::text FROM audit_entries"), "\n"); strings.Contains(all, secretMarker) {
 		t.Errorf("the trail has a secret:\n%s", all)
 	}
 }

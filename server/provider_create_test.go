@@ -17,8 +17,8 @@ func TestCreateProvider(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, other, system, archivedZone := a.Zone().ID, a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
-	addProvider(t, a, zone, client.NewProvider{Identifier: new("provider://taken"), Kind: "none"})
-	addProvider(t, a, other, client.NewProvider{Identifier: new("provider://taken-elsewhere"), Kind: "none"})
+	newProvider(t, a, zone, client.NewProvider{Identifier: new("provider://taken"), Kind: "none"})
+	newProvider(t, a, other, client.NewProvider{Identifier: new("provider://taken-elsewhere"), Kind: "none"})
 	of := func(name, identifier string) client.NewProvider {
 		body := client.NewProvider{Kind: "none"}
 		if name != "" {
@@ -30,7 +30,7 @@ func TestCreateProvider(t *testing.T) {
 		return body
 	}
 	key := func(config string) client.NewProvider {
-		return client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: configOf(config)}
+		return client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: rawConfig(config)}
 	}
 	for _, tt := range []struct {
 		name       string
@@ -104,11 +104,11 @@ func TestCreateProvider(t *testing.T) {
 					t.Errorf("got %s", resp.Body)
 				}
 			case "":
-				made := *resp.JSON201
-				if made.ZoneID != tt.zone || made.Name != tt.called || made.Kind != tt.body.Kind || tt.identifier != "" && made.Identifier != tt.identifier || !made.CreatedAt.Equal(made.UpdatedAt) {
+				created := *resp.JSON201
+				if created.ZoneID != tt.zone || created.Name != tt.called || created.Kind != tt.body.Kind || tt.identifier != "" && created.Identifier != tt.identifier || !created.CreatedAt.Equal(created.UpdatedAt) {
 					t.Errorf("answered %s, want %q as %s", resp.Body, tt.called, tt.identifier)
 				}
-				read, err := tt.as.GetProviderWithResponse(t.Context(), tt.zone, made.ID)
+				read, err := tt.as.GetProviderWithResponse(t.Context(), tt.zone, created.ID)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -124,7 +124,7 @@ func TestCreateProviderAndUpdateProviderValidateTheBody(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	id := addProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "none"}).ID
+	id := newProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "none"}).ID
 	headers := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
 	for _, body := range []string{
 		`{"name":"x","kind":"none","config_json":null}`,
@@ -169,7 +169,7 @@ func TestCreateProviderReportsTheFirstConfigError(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			path := append([]string{"config_json"}, tt.path...)
-			created, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("x"), Kind: tt.kind, ConfigJSON: configOf(tt.config)})
+			created, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("x"), Kind: tt.kind, ConfigJSON: rawConfig(tt.config)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -179,11 +179,11 @@ func TestCreateProviderReportsTheFirstConfigError(t *testing.T) {
 			if tt.kind == other {
 				other = "caracal_mandate"
 			}
-			id := addProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: other}).ID
-			changed := changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: &tt.kind, ConfigJSON: configOf(tt.config)})
+			id := newProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: other}).ID
+			changed := updateProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: &tt.kind, ConfigJSON: rawConfig(tt.config)})
 			servertest.Expect(t, changed, 0, code.InvalidProviderConfig)
 			expectMessage(t, changed, tt.want, path...)
-			if seeProvider(t, a.Admin, zone, id).Kind != other {
+			if readProvider(t, a.Admin, zone, id).Kind != other {
 				t.Error("it has changed its kind all the same")
 			}
 		})
@@ -197,41 +197,41 @@ func TestCreateProviderSealsSecretsOfEveryKind(t *testing.T) {
 	for _, tt := range samples {
 		t.Run(string(tt.kind), func(t *testing.T) {
 			t.Parallel()
-			created, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new(string(tt.kind)), Kind: tt.kind, ConfigJSON: configOf(tt.config)})
+			resp, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new(string(tt.kind)), Kind: tt.kind, ConfigJSON: rawConfig(tt.config)})
 			if err != nil {
 				t.Fatal(err)
 			}
-			servertest.Expect(t, created, http.StatusCreated, "")
-			made := *created.JSON201
-			if !slices.Equal(made.SecretConfigKeys, tt.keys) || made.SecretConfigKeys == nil || !equalJSON(t, made.ConfigJSON, []byte(tt.public)) {
-				t.Errorf("answered %s, want %s and the keys %q", created.Body, tt.public, tt.keys)
+			servertest.Expect(t, resp, http.StatusCreated, "")
+			created := *resp.JSON201
+			if !slices.Equal(created.SecretConfigKeys, tt.keys) || created.SecretConfigKeys == nil || !equalJSON(t, created.ConfigJSON, []byte(tt.public)) {
+				t.Errorf("answered %s, want %s and the keys %q", resp.Body, tt.public, tt.keys)
 			}
-			if opened := openedOf(t, a.DB, zone, made.ID); opened != tt.sealed {
+			if opened := openedSecrets(t, a.DB, zone, created.ID); opened != tt.sealed {
 				t.Errorf("sealed is %s, want %s", opened, tt.sealed)
 			}
-			if bytes.Contains(sealedOf(a.DB, zone, made.ID), []byte(secretive)) {
+			if bytes.Contains(sealedSecrets(a.DB, zone, created.ID), []byte(secretMarker)) {
 				t.Error("it is kept as it came")
 			}
-			answers := map[string]servertest.Response{"create": created}
-			if answers["get"], err = a.Admin.GetProviderWithResponse(t.Context(), zone, made.ID); err != nil {
+			responses := map[string]servertest.Response{"create": resp}
+			if responses["get"], err = a.Admin.GetProviderWithResponse(t.Context(), zone, created.ID); err != nil {
 				t.Fatal(err)
 			}
-			if answers["list"], err = a.Admin.ListProvidersWithResponse(t.Context(), zone, nil); err != nil {
+			if responses["list"], err = a.Admin.ListProvidersWithResponse(t.Context(), zone, nil); err != nil {
 				t.Fatal(err)
 			}
-			answers["patch"] = changeProvider(t, a.Admin, zone, made.ID, client.ProviderPatch{ConfigJSON: configOf(tt.config)})
-			for operation, answer := range answers {
-				if answer.StatusCode() >= 300 || bytes.Contains(answer.GetBody(), []byte(secretive)) {
-					t.Errorf("%s answers %d %s", operation, answer.StatusCode(), answer.GetBody())
+			responses["patch"] = updateProvider(t, a.Admin, zone, created.ID, client.ProviderPatch{ConfigJSON: rawConfig(tt.config)})
+			for operation, resp := range responses {
+				if resp.StatusCode() >= 300 || bytes.Contains(resp.GetBody(), []byte(secretMarker)) {
+					t.Errorf("%s answers %d %s", operation, resp.StatusCode(), resp.GetBody())
 				}
 			}
 		})
 	}
 	t.Cleanup(func() { // when all kinds are done
-		if strings.Contains(a.Log.String(), secretive) {
+		if strings.Contains(a.Log.String(), secretMarker) {
 			t.Error("the log has a secret")
 		}
-		if all := everythingOf(a.DB, zone); strings.Contains(all, secretive) {
+		if all := everythingOf(a.DB, zone); strings.Contains(all, secretMarker) {
 			t.Errorf("the database has a secret in the plain:\n%s", all)
 		}
 	})

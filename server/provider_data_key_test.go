@@ -19,13 +19,13 @@ func TestCreateProviderConcurrentlyCreatesOneDataKey(t *testing.T) {
 	if n := storetest.Value[int](a.DB, "SELECT count(*) FROM data_keys"); n != 0 {
 		t.Fatalf("there are %d data keys before the first secret", n)
 	}
-	zoned := a.ClientFor(zone, "write")
+	zoneClient := a.ClientFor(zone, "write")
 	const many = 6
 	ids := make([]string, many)
 	var all sync.WaitGroup
 	for i := range many {
 		all.Go(func() {
-			resp, err := zoned.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: configOf(keyConfig)})
+			resp, err := zoneClient.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)})
 			if err != nil || resp.JSON201 == nil {
 				t.Errorf("%v %s", err, resp.Body)
 				return
@@ -35,7 +35,7 @@ func TestCreateProviderConcurrentlyCreatesOneDataKey(t *testing.T) {
 	}
 	all.Wait()
 	for _, id := range ids {
-		if opened := openedOf(t, a.DB, zone, id); opened != `{"api_key":"hush-key"}` {
+		if opened := openedSecrets(t, a.DB, zone, id); opened != `{"api_key":"hush-key"}` {
 			t.Errorf("sealed is %q", opened)
 		}
 	}
@@ -52,21 +52,21 @@ func TestCreateProviderWithoutSecretCreatesNoDataKey(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	anybody := a.ClientFor("", "write")
+	globalClient := a.ClientFor("", "write")
 	for want, body := range map[code.Code]client.NewProvider{
-		code.InvalidProvider:           {Kind: "api_key", ConfigJSON: configOf(keyConfig)},
-		code.InvalidProviderConfig:     {Name: new("x"), Kind: "api_key", ConfigJSON: configOf(`{"api_key":"hush"}`)},
-		code.InvalidProviderIdentifier: {Identifier: new("x"), Kind: "api_key", ConfigJSON: configOf(keyConfig)},
+		code.InvalidProvider:           {Kind: "api_key", ConfigJSON: rawConfig(keyConfig)},
+		code.InvalidProviderConfig:     {Name: new("x"), Kind: "api_key", ConfigJSON: rawConfig(`{"api_key":"hush"}`)},
+		code.InvalidProviderIdentifier: {Identifier: new("x"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)},
 	} {
-		resp, err := anybody.CreateProviderWithResponse(t.Context(), zone, body)
+		resp, err := globalClient.CreateProviderWithResponse(t.Context(), zone, body)
 		if err != nil {
 			t.Fatal(err)
 		}
 		servertest.Expect(t, resp, 0, want)
 	}
 	id := a.DB.Provider(zone)
-	servertest.Expect(t, changeProvider(t, anybody, zone, id, client.ProviderPatch{ConfigJSON: configOf(`{}`)}), http.StatusOK, "")
-	servertest.Expect(t, changeProvider(t, anybody, zone, id, client.ProviderPatch{ConfigJSON: configOf(`{"a":1}`)}), 0, code.InvalidProviderConfig)
+	servertest.Expect(t, updateProvider(t, globalClient, zone, id, client.ProviderPatch{ConfigJSON: rawConfig(`{}`)}), http.StatusOK, "")
+	servertest.Expect(t, updateProvider(t, globalClient, zone, id, client.ProviderPatch{ConfigJSON: rawConfig(`{"a":1}`)}), 0, code.InvalidProviderConfig)
 	if n := storetest.Value[int](a.DB, "SELECT count(*) FROM data_keys"); n != 0 {
 		t.Errorf("there are %d data keys", n)
 	}
@@ -77,21 +77,21 @@ func TestCreateProviderWithUnusableDataKeyIsInternalError(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	made := addProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: configOf(keyConfig)})
+	created := newProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)})
 	a.DB.Exec("UPDATE data_keys SET wrapped = 'nonsense' WHERE zone_id = $1", zone)
-	created, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("x"), Kind: "api_key", ConfigJSON: configOf(keyConfig)})
+	resp, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("x"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed := changeProvider(t, a.Admin, zone, made.ID, client.ProviderPatch{ConfigJSON: configOf(keyConfig)})
-	for _, answer := range []servertest.Response{created, changed} {
-		servertest.Expect(t, answer, 0, code.InternalError)
-		if p := problemOf(t, answer); p.Message != nil || p.Details != nil || strings.Contains(p.ErrorDescription, "key") {
-			t.Errorf("got %s", answer.GetBody())
+	changed := updateProvider(t, a.Admin, zone, created.ID, client.ProviderPatch{ConfigJSON: rawConfig(keyConfig)})
+	for _, resp := range []servertest.Response{resp, changed} {
+		servertest.Expect(t, resp, 0, code.InternalError)
+		if p := problemOf(t, resp); p.Message != nil || p.Details != nil || strings.Contains(p.ErrorDescription, "key") {
+			t.Errorf("got %s", resp.GetBody())
 		}
 	}
 	// What seals nothing needs no key.
-	servertest.Expect(t, changeProvider(t, a.Admin, zone, made.ID, client.ProviderPatch{Name: new("x")}), http.StatusOK, "")
-	servertest.Expect(t, changeProvider(t, a.Admin, zone, made.ID, client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"X"}`)}), http.StatusOK, "")
-	servertest.Expect(t, changeProvider(t, a.Admin, zone, made.ID, client.ProviderPatch{Kind: new(client.ProviderKind("none")), ConfigJSON: configOf(`{}`)}), http.StatusOK, "")
+	servertest.Expect(t, updateProvider(t, a.Admin, zone, created.ID, client.ProviderPatch{Name: new("x")}), http.StatusOK, "")
+	servertest.Expect(t, updateProvider(t, a.Admin, zone, created.ID, client.ProviderPatch{ConfigJSON: rawConfig(`{"header_name":"X"}`)}), http.StatusOK, "")
+	servertest.Expect(t, updateProvider(t, a.Admin, zone, created.ID, client.ProviderPatch{Kind: new(client.ProviderKind("none")), ConfigJSON: rawConfig(`{}`)}), http.StatusOK, "")
 }

@@ -68,9 +68,9 @@ func TestDeleteProvider(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			if tt.id == "" {
-				tt.id = addProvider(t, a, tt.zone, client.NewProvider{Name: &tt.name, Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
+				tt.id = newProvider(t, a, tt.zone, client.NewProvider{Name: &tt.name, Kind: "api_key", ConfigJSON: rawConfig(keyConfig)}).ID
 			}
-			servertest.Expect(t, removeProvider(t, tt.as, tt.zone, tt.id), http.StatusNoContent, tt.want)
+			servertest.Expect(t, deleteProvider(t, tt.as, tt.zone, tt.id), http.StatusNoContent, tt.want)
 			if tt.want != "" {
 				return
 			}
@@ -79,8 +79,8 @@ func TestDeleteProvider(t *testing.T) {
 				t.Fatal(err)
 			}
 			servertest.Expect(t, resp, 0, code.ProviderNotFound)
-			servertest.Expect(t, changeProvider(t, a.Admin, tt.zone, tt.id, client.ProviderPatch{Name: new("x")}), 0, code.ProviderNotFound)
-			servertest.Expect(t, removeProvider(t, tt.as, tt.zone, tt.id), 0, code.ProviderNotFound)
+			servertest.Expect(t, updateProvider(t, a.Admin, tt.zone, tt.id, client.ProviderPatch{Name: new("x")}), 0, code.ProviderNotFound)
+			servertest.Expect(t, deleteProvider(t, tt.as, tt.zone, tt.id), 0, code.ProviderNotFound)
 		})
 	}
 }
@@ -89,14 +89,14 @@ func TestDeleteProviderErasesSecretsAndFreesIdentifier(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	body := client.NewProvider{Identifier: new("provider://once"), Kind: "bearer_token", ConfigJSON: configOf(bearerConfig)}
-	first := addProvider(t, a, zone, body)
-	servertest.Expect(t, removeProvider(t, a.Admin, zone, first.ID), http.StatusNoContent, "")
+	body := client.NewProvider{Identifier: new("provider://once"), Kind: "bearer_token", ConfigJSON: rawConfig(bearerConfig)}
+	first := newProvider(t, a, zone, body)
+	servertest.Expect(t, deleteProvider(t, a.Admin, zone, first.ID), http.StatusNoContent, "")
 	left := storetest.Value[string](a.DB, "SELECT concat_ws(' ', secret_config::text, data_key, secret_config_keys::text, archived_at = updated_at) FROM providers WHERE zone_id = $1 AND id = $2", zone, first.ID)
 	if left != "{} t" {
 		t.Errorf("of what it held is left: %s", left)
 	}
-	if second := addProvider(t, a, zone, body); second.ID == first.ID || second.Identifier != first.Identifier {
+	if second := newProvider(t, a, zone, body); second.ID == first.ID || second.Identifier != first.Identifier {
 		t.Errorf("the next one is %+v", second)
 	}
 }
@@ -105,7 +105,7 @@ func TestDeleteProviderRevokesGrants(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	addProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "bearer_token", ConfigJSON: configOf(bearerConfig)}) // the zone has a data key
+	newProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "bearer_token", ConfigJSON: rawConfig(bearerConfig)}) // the zone has a data key
 	for _, tt := range []struct {
 		name string
 		do   func(t *testing.T, id, resource string) servertest.Response
@@ -113,26 +113,26 @@ func TestDeleteProviderRevokesGrants(t *testing.T) {
 		want string    // of the grant
 	}{
 		{"renamed", func(t *testing.T, id, _ string) servertest.Response {
-			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Name: new("x")})
+			return updateProvider(t, a.Admin, zone, id, client.ProviderPatch{Name: new("x")})
 		}, "", activeGrant},
 		{"configured", func(t *testing.T, id, _ string) servertest.Response {
-			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{ConfigJSON: configOf(codeConfig)})
+			return updateProvider(t, a.Admin, zone, id, client.ProviderPatch{ConfigJSON: rawConfig(codeConfig)})
 		}, "", activeGrant},
 		{"of the same kind again", func(t *testing.T, id, _ string) servertest.Response {
-			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("oauth2_authorization_code")), ConfigJSON: configOf(codeConfig)})
+			return updateProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("oauth2_authorization_code")), ConfigJSON: rawConfig(codeConfig)})
 		}, "", activeGrant},
 		{"of another kind", func(t *testing.T, id, _ string) servertest.Response {
-			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("oauth2_client_credentials")), ConfigJSON: configOf(clientConfig)})
+			return updateProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("oauth2_client_credentials")), ConfigJSON: rawConfig(clientConfig)})
 		}, "", revokedGrant},
 		{"of another kind, refused", func(t *testing.T, id, _ string) servertest.Response {
-			return changeProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("api_key")), ConfigJSON: configOf(`{}`)})
+			return updateProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("api_key")), ConfigJSON: rawConfig(`{}`)})
 		}, code.InvalidProviderConfig, activeGrant},
 		{"deleted", func(t *testing.T, id, resource string) servertest.Response {
 			a.DB.Exec(endResource, zone, resource)
-			return removeProvider(t, a.Admin, zone, id)
+			return deleteProvider(t, a.Admin, zone, id)
 		}, "", revokedGrant},
 		{"not deleted, being in use", func(t *testing.T, id, _ string) servertest.Response {
-			return removeProvider(t, a.Admin, zone, id)
+			return deleteProvider(t, a.Admin, zone, id)
 		}, code.ProviderInUse, activeGrant},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -141,10 +141,10 @@ func TestDeleteProviderRevokesGrants(t *testing.T) {
 			id := providerOf(a, zone, resource)
 			providerOf(a, zone, another)
 			grant, untouched := a.DB.ProviderGrant(zone, resource), a.DB.ProviderGrant(zone, another)
-			answer := tt.do(t, id, resource)
-			servertest.Expect(t, answer, answer.StatusCode(), tt.code)
-			if (answer.StatusCode() < 300) != (tt.code == "") {
-				t.Errorf("answered %d %s", answer.StatusCode(), answer.GetBody())
+			resp := tt.do(t, id, resource)
+			servertest.Expect(t, resp, resp.StatusCode(), tt.code)
+			if (resp.StatusCode() < 300) != (tt.code == "") {
+				t.Errorf("answered %d %s", resp.StatusCode(), resp.GetBody())
 			}
 			if left := grantOf(a, zone, grant); left != tt.want {
 				t.Errorf("of the grant is left %q, want %q", left, tt.want)
@@ -188,7 +188,7 @@ func TestDeleteProviderWhileResourceIsCreated(t *testing.T) {
 		}
 	}
 	add := func() string {
-		return addProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
+		return newProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)}).ID
 	}
 	id := add()
 	inLine(t, a, "SELECT FROM resource_totals WHERE zone_id = $1 FOR UPDATE", []any{zone}, create(id, ""), remove(id, code.ProviderInUse))

@@ -13,8 +13,8 @@ func TestGetProvider(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, other := a.Zone().ID, a.Zone().ID
-	live, gone, elsewhere := a.DB.Provider(zone), a.DB.Provider(zone), a.DB.Provider(other)
-	servertest.Expect(t, removeProvider(t, a.Admin, zone, gone), http.StatusNoContent, "")
+	live, archived, ofOtherZone := a.DB.Provider(zone), a.DB.Provider(zone), a.DB.Provider(other)
+	servertest.Expect(t, deleteProvider(t, a.Admin, zone, archived), http.StatusNoContent, "")
 	for _, tt := range []struct {
 		name     string
 		as       *rawclient.ClientWithResponses
@@ -23,9 +23,9 @@ func TestGetProvider(t *testing.T) {
 	}{
 		{"global read", a.ClientFor("", "read"), zone, live, ""},
 		{"zone read", a.ClientFor(zone, "read"), zone, live, ""},
-		{"archived", a.Admin, zone, gone, code.ProviderNotFound},
+		{"archived", a.Admin, zone, archived, code.ProviderNotFound},
 		{"unknown", a.Admin, zone, "unknown", code.ProviderNotFound},
-		{"of another zone", a.Admin, zone, elsewhere, code.ProviderNotFound},
+		{"of another zone", a.Admin, zone, ofOtherZone, code.ProviderNotFound},
 		{"zone unknown", a.Admin, "nowhere", live, code.ProviderNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -14,11 +14,11 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// configOf returns a configuration that is sent as it is, in the same order.
-func configOf(text string) client.ProviderConfigInput { return client.RawJSON(text) }
+// rawConfig returns a configuration that is sent as it is, in the same order.
+func rawConfig(text string) client.ProviderConfigInput { return client.RawJSON(text) }
 
-// addProvider creates a provider.
-func addProvider(t *testing.T, a *servertest.API, zone string, body client.NewProvider) client.Provider {
+// newProvider creates a provider.
+func newProvider(t *testing.T, a *servertest.API, zone string, body client.NewProvider) client.Provider {
 	t.Helper()
 	resp, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, body)
 	if err != nil {
@@ -28,8 +28,8 @@ func addProvider(t *testing.T, a *servertest.API, zone string, body client.NewPr
 	return *resp.JSON201
 }
 
-// seeProvider is a provider as somebody sees it.
-func seeProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) client.Provider {
+// readProvider is a provider as somebody sees it.
+func readProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) client.Provider {
 	t.Helper()
 	resp, err := as.GetProviderWithResponse(t.Context(), zone, id)
 	if err != nil {
@@ -39,7 +39,7 @@ func seeProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id strin
 	return *resp.JSON200
 }
 
-func changeProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id string, body client.ProviderPatch) *rawclient.UpdateProviderResponse {
+func updateProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id string, body client.ProviderPatch) *rawclient.UpdateProviderResponse {
 	t.Helper()
 	resp, err := as.UpdateProviderWithResponse(t.Context(), zone, id, nil, body)
 	if err != nil {
@@ -48,7 +48,7 @@ func changeProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id st
 	return resp
 }
 
-func removeProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) servertest.Response {
+func deleteProvider(t *testing.T, as *rawclient.ClientWithResponses, zone, id string) servertest.Response {
 	t.Helper()
 	resp, err := as.DeleteProviderWithResponse(t.Context(), zone, id, nil)
 	if err != nil {
@@ -94,8 +94,8 @@ var samples = []sample{
 	},
 }
 
-// secretive is in every secret here, and in nothing else.
-const secretive = "hush"
+// secretMarker is in every secret here, and in nothing else.
+const secretMarker = "hush"
 
 func equalJSON(t *testing.T, a, b []byte) bool {
 	t.Helper()
@@ -106,15 +106,15 @@ func equalJSON(t *testing.T, a, b []byte) bool {
 	return reflect.DeepEqual(one, other)
 }
 
-// sealedOf is what is kept of a provider's secrets; nil is nothing.
-func sealedOf(db *storetest.DB, zone, id string) []byte {
+// sealedSecrets is what is kept of a provider's secrets; nil is nothing.
+func sealedSecrets(db *storetest.DB, zone, id string) []byte {
 	return storetest.Value[[]byte](db, "SELECT secret_config FROM providers WHERE zone_id = $1 AND id = $2", zone, id)
 }
 
-// openedOf is a provider's secrets, opened as the service would; "" is none.
-func openedOf(t *testing.T, db *storetest.DB, zone, id string) string {
+// openedSecrets is a provider's secrets, opened as the service would; "" is none.
+func openedSecrets(t *testing.T, db *storetest.DB, zone, id string) string {
 	t.Helper()
-	sealed := sealedOf(db, zone, id)
+	sealed := sealedSecrets(db, zone, id)
 	if sealed == nil {
 		return ""
 	}
@@ -139,10 +139,10 @@ func openedOf(t *testing.T, db *storetest.DB, zone, id string) string {
 
 // expectMessage wants the contract's message in its member, and as an issue
 // where the fault is.
-func expectMessage(t *testing.T, answer servertest.Response, message string, path ...string) {
+func expectMessage(t *testing.T, resp servertest.Response, message string, path ...string) {
 	t.Helper()
-	p := problemOf(t, answer)
+	p := problemOf(t, resp)
 	if p.Message == nil || *p.Message != message || p.Details == nil || !reflect.DeepEqual(p.Details.Issues, []rawclient.Issue{{Path: path, Message: message}}) {
-		t.Errorf("answered %s, want the message %q at %q", answer.GetBody(), message, path)
+		t.Errorf("answered %s, want the message %q at %q", resp.GetBody(), message, path)
 	}
 }

@@ -18,10 +18,10 @@ func TestCreateProviderGeneratesIdentifier(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	anybody := a.ClientFor("", "write")
+	globalClient := a.ClientFor("", "write")
 	create := func(name string) client.Provider {
 		t.Helper()
-		resp, err := anybody.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: &name, Kind: "none"})
+		resp, err := globalClient.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: &name, Kind: "none"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +49,7 @@ func TestCreateProviderGeneratesIdentifier(t *testing.T) {
 			second = got.ID
 		}
 	}
-	servertest.Expect(t, removeProvider(t, a.Admin, zone, second), http.StatusNoContent, "")
+	servertest.Expect(t, deleteProvider(t, a.Admin, zone, second), http.StatusNoContent, "")
 	if got := create("Ünïted Nations EU").Identifier; got != "provider://n-ted-nations-eu-2" {
 		t.Errorf("an identifier that is free again is not taken, but %q", got)
 	}
@@ -62,8 +62,8 @@ func TestCreateProviderGeneratesValidIdentifierFromLongName(t *testing.T) {
 	a := servertest.New(t)
 	zone := a.Zone().ID
 	for _, name := range []string{strings.Repeat("x", 1000), strings.Repeat("x", 1000), strings.Repeat("x-", 500), strings.Repeat("x", 455) + strings.Repeat("-y", 20)} {
-		made := addProvider(t, a, zone, client.NewProvider{Name: &name, Kind: "none"})
-		servertest.Expect(t, changeProvider(t, a.Admin, zone, made.ID, client.ProviderPatch{Name: &made.Name, Identifier: &made.Identifier}), http.StatusOK, "")
+		created := newProvider(t, a, zone, client.NewProvider{Name: &name, Kind: "none"})
+		servertest.Expect(t, updateProvider(t, a.Admin, zone, created.ID, client.ProviderPatch{Name: &created.Name, Identifier: &created.Identifier}), http.StatusOK, "")
 	}
 }
 
@@ -73,7 +73,7 @@ func TestCreateProviderNumberedIdentifierStaysOutsideReservedNamespace(t *testin
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	anybody := a.ClientFor("", "write")
+	globalClient := a.ClientFor("", "write")
 	create := func(as *rawclient.ClientWithResponses) *rawclient.CreateProviderResponse {
 		t.Helper()
 		resp, err := as.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("Caracal Sys"), Kind: "none"})
@@ -82,10 +82,10 @@ func TestCreateProviderNumberedIdentifierStaysOutsideReservedNamespace(t *testin
 		}
 		return resp
 	}
-	servertest.Expect(t, create(anybody), http.StatusCreated, "")
-	servertest.Expect(t, create(anybody), 0, code.ReservedNamespace)
-	if made := create(a.Admin); made.JSON201 == nil || made.JSON201.Identifier != "provider://caracal-sys-2" {
-		t.Errorf("Caracal itself got %s", made.Body)
+	servertest.Expect(t, create(globalClient), http.StatusCreated, "")
+	servertest.Expect(t, create(globalClient), 0, code.ReservedNamespace)
+	if created := create(a.Admin); created.JSON201 == nil || created.JSON201.Identifier != "provider://caracal-sys-2" {
+		t.Errorf("Caracal itself got %s", created.Body)
 	}
 }
 
@@ -115,8 +115,8 @@ func TestCreateProviderWhenNumberedIdentifiersAreTaken(t *testing.T) {
 	zone := a.Zone().ID
 	a.DB.Exec(`INSERT INTO providers (zone_id, id, name, identifier, kind)
 		SELECT $1, 'p-' || n, 'Full', CASE n WHEN 1 THEN 'provider://full' ELSE 'provider://full-' || n END, 'none' FROM generate_series(1, 999) AS n`, zone)
-	made := addProvider(t, a, zone, client.NewProvider{Name: new("Full"), Kind: "none"})
-	if !strings.HasPrefix(made.Identifier, "provider://full-") || len(made.Identifier) != len("provider://full-")+32 || !provider.ValidIdentifier(made.Identifier) {
-		t.Errorf("the identifier is %q", made.Identifier)
+	created := newProvider(t, a, zone, client.NewProvider{Name: new("Full"), Kind: "none"})
+	if !strings.HasPrefix(created.Identifier, "provider://full-") || len(created.Identifier) != len("provider://full-")+32 || !provider.ValidIdentifier(created.Identifier) {
+		t.Errorf("the identifier is %q", created.Identifier)
 	}
 }

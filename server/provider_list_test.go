@@ -23,10 +23,10 @@ func TestListProvidersEqualsGetProvider(t *testing.T) {
 	var want []string // newest first
 	for i, s := range samples {
 		name := fmt.Sprintf("%d \"\\</script>&\u2028 é😀\x7f\n", i)
-		want = slices.Insert(want, 0, addProvider(t, a, zone, client.NewProvider{Name: &name, Kind: s.kind, ConfigJSON: configOf(s.config)}).ID)
+		want = slices.Insert(want, 0, newProvider(t, a, zone, client.NewProvider{Name: &name, Kind: s.kind, ConfigJSON: rawConfig(s.config)}).ID)
 	}
-	gone := a.DB.Provider(zone)
-	servertest.Expect(t, removeProvider(t, a.Admin, zone, gone), http.StatusNoContent, "")
+	archived := a.DB.Provider(zone)
+	servertest.Expect(t, deleteProvider(t, a.Admin, zone, archived), http.StatusNoContent, "")
 	a.DB.Provider(a.Zone().ID)
 	for _, tt := range []struct {
 		name string

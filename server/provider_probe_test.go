@@ -96,7 +96,7 @@ func (s *tokenServer) options() egress.Options {
 
 // endpointAt is a configuration whose token endpoint is at a URL.
 func endpointAt(host, path string) client.ProviderConfigInput {
-	return configOf(fmt.Sprintf(`{"token_endpoint":"https://%s%s","allowed_token_hosts":["%s"],"client_id":"caracal","client_secret":"hush-client","token_params":{"tenant":"hush-tenant"}}`,
+	return rawConfig(fmt.Sprintf(`{"token_endpoint":"https://%s%s","allowed_token_hosts":["%s"],"client_id":"caracal","client_secret":"hush-client","token_params":{"tenant":"hush-tenant"}}`,
 		host, path, strings.Split(host, ":")[0]))
 }
 
@@ -126,8 +126,8 @@ func TestTestProvider(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			made := addProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: "oauth2_client_credentials", ConfigJSON: endpointAt(tt.host, tt.path)})
-			resp, err := a.Admin.TestProviderWithResponse(t.Context(), zone, made.ID)
+			created := newProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: "oauth2_client_credentials", ConfigJSON: endpointAt(tt.host, tt.path)})
+			resp, err := a.Admin.TestProviderWithResponse(t.Context(), zone, created.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -136,12 +136,12 @@ func TestTestProvider(t *testing.T) {
 			if got.Reachable != (tt.status != 0) || *cmp.Or(got.Status, new(0)) != tt.status || (got.Status == nil) == got.Reachable || got.Detail != tt.detail || got.DurationMs < 0 {
 				t.Errorf("answered %s, want %d %q", resp.Body, tt.status, tt.detail)
 			}
-			if now := seeProvider(t, a.Admin, zone, made.ID); !reflect.DeepEqual(now, made) {
+			if now := readProvider(t, a.Admin, zone, created.ID); !reflect.DeepEqual(now, created) {
 				t.Errorf("the test has changed it into %+v", now)
 			}
-			want := []string{"testProvider | POST /v1/zones/" + zone + "/providers/" + made.ID + `/test | 200 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[]}`}
-			if trail := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', operation, action, status_code, payload) FROM audit_entries WHERE entity_type = 'providers' AND entity_id = $1 AND operation <> 'createProvider'", made.ID); !slices.Equal(trail, want) {
-				t.Errorf("the audit entries are %q, want %q", trail, want)
+			want := []string{"testProvider | POST /v1/zones/" + zone + "/providers/" + created.ID + `/test | 200 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[]}`}
+			if entries := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', operation, action, status_code, payload) FROM audit_entries WHERE entity_type = 'providers' AND entity_id = $1 AND operation <> 'createProvider'", created.ID); !slices.Equal(entries, want) {
+				t.Errorf("the audit entries are %q, want %q", entries, want)
 			}
 		})
 	}
@@ -151,7 +151,7 @@ func TestTestProvider(t *testing.T) {
 		}
 		for _, text := range upstream.heard {
 			head, _, _ := strings.Cut(text, " ")
-			if lower := strings.ToLower(text); head != http.MethodHead || strings.Contains(lower, "authorization") || strings.Contains(lower, "cookie") || strings.Contains(text, "?") || strings.Contains(text, secretive) || !strings.HasSuffix(text, "\r\n\r\n") {
+			if lower := strings.ToLower(text); head != http.MethodHead || strings.Contains(lower, "authorization") || strings.Contains(lower, "cookie") || strings.Contains(text, "?") || strings.Contains(text, secretMarker) || !strings.HasSuffix(text, "\r\n\r\n") {
 				t.Errorf("it was sent %q", text)
 			}
 		}
@@ -170,7 +170,7 @@ func TestTestProviderRunsOutsideTransactions(t *testing.T) {
 	upstream := newTokenServer(t)
 	a := servertest.WithEgress(t, upstream.options())
 	zone := a.Zone().ID
-	id := addProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "oauth2_client_credentials", ConfigJSON: endpointAt("login.example.com", "/answers/204")}).ID
+	id := newProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "oauth2_client_credentials", ConfigJSON: endpointAt("login.example.com", "/answers/204")}).ID
 	upstream.before = func() {
 		if n := storetest.Value[int](a.DB, "SELECT count(*) FROM audit_entries WHERE entity_id = $1 AND operation = 'testProvider'", id); n != 1 {
 			t.Errorf("the trail has %d entries when the endpoint is asked", n)
@@ -194,14 +194,14 @@ func TestTestProviderAccess(t *testing.T) {
 	upstream := newTokenServer(t)
 	a := servertest.WithEgress(t, upstream.options())
 	zone, other, system := a.Zone().ID, a.Zone().ID, systemZone(a).ID
-	const archived = "archived"
-	a.DB.Exec("INSERT INTO zones (id, name, slug, reserved) VALUES ($1, 'Zone', $1, false)", archived)
+	const archivedZone = "archived"
+	a.DB.Exec("INSERT INTO zones (id, name, slug, reserved) VALUES ($1, 'Zone', $1, false)", archivedZone)
 	add := func(zone string) string {
-		return addProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "oauth2_client_credentials", ConfigJSON: endpointAt("login.example.com", "/answers/401")}).ID
+		return newProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "oauth2_client_credentials", ConfigJSON: endpointAt("login.example.com", "/answers/401")}).ID
 	}
-	live, elsewhere, gone, below, systems := add(zone), add(other), add(zone), add(archived), add(system)
-	servertest.Expect(t, removeProvider(t, a.Admin, zone, gone), http.StatusNoContent, "")
-	a.DB.Exec("UPDATE zones SET archived_at = now() WHERE id = $1", archived)
+	live, ofOtherZone, archived, inArchivedZone, ofSystemZone := add(zone), add(other), add(zone), add(archivedZone), add(system)
+	servertest.Expect(t, deleteProvider(t, a.Admin, zone, archived), http.StatusNoContent, "")
+	a.DB.Exec("UPDATE zones SET archived_at = now() WHERE id = $1", archivedZone)
 	type row struct {
 		name     string
 		as       *rawclient.ClientWithResponses
@@ -214,16 +214,16 @@ func TestTestProviderAccess(t *testing.T) {
 		{"read token", a.ClientFor("", "read"), zone, live, code.AdminTokenReadOnly},
 		{"token of another zone", a.ClientFor(other, "write"), zone, live, code.AdminTokenZoneMismatch},
 		{"unknown", a.Admin, zone, "unknown", code.ProviderNotFound},
-		{"archived", a.Admin, zone, gone, code.ProviderNotFound},
-		{"of another zone", a.Admin, zone, elsewhere, code.ProviderNotFound},
+		{"archived", a.Admin, zone, archived, code.ProviderNotFound},
+		{"of another zone", a.Admin, zone, ofOtherZone, code.ProviderNotFound},
 		{"zone unknown", a.Admin, "nowhere", live, code.ZoneNotFound},
-		{"zone archived", a.Admin, archived, below, code.ZoneNotFound},
-		{"system zone", a.Admin, system, systems, ""},
-		{"system zone, not bootstrap", a.ClientFor("", "write"), system, systems, code.SystemZoneReadOnly},
+		{"zone archived", a.Admin, archivedZone, inArchivedZone, code.ZoneNotFound},
+		{"system zone", a.Admin, system, ofSystemZone, ""},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, ofSystemZone, code.SystemZoneReadOnly},
 	}
 	for _, s := range samples {
 		if want := code.ProviderTestUnsupported; !strings.HasPrefix(string(s.kind), "oauth2_") {
-			id := addProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: s.kind, ConfigJSON: configOf(s.config)}).ID
+			id := newProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: s.kind, ConfigJSON: rawConfig(s.config)}).ID
 			tests = append(tests, row{"of the kind " + string(s.kind), a.Admin, zone, id, want})
 		}
 	}

@@ -160,9 +160,9 @@ func TestProviderSpecExamplesAreAccepted(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	answer := spec.Components.Examples["Provider"].Value.Value.(map[string]any)
-	if c, err := provider.Change(stored, nil, encode(answer["config_json"])); err != nil || string(c.Public) != string(encode(answer["config_json"])) || answer["kind"] != string(stored.Kind) {
-		t.Errorf("%v: the answer shows %v", err, answer)
+	resp := spec.Components.Examples["Provider"].Value.Value.(map[string]any)
+	if c, err := provider.Change(stored, nil, encode(resp["config_json"])); err != nil || string(c.Public) != string(encode(resp["config_json"])) || resp["kind"] != string(stored.Kind) {
+		t.Errorf("%v: the answer shows %v", err, resp)
 	}
 	// A member's own examples make up a configuration, but for those that exclude each other.
 	for name, kinds := range configSchemas {

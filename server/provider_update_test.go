@@ -26,9 +26,9 @@ func TestUpdateProviderAcceptsWhatGetReturned(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	made := addProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "api_key", ConfigJSON: configOf(keyConfig)})
+	created := newProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)})
 	headers := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
-	for _, item := range []string{"/v1/zones/" + zone + "/providers/" + made.ID, "/v1/zones/" + zone + "/resources/" + a.DB.Resource(zone)} {
+	for _, item := range []string{"/v1/zones/" + zone + "/providers/" + created.ID, "/v1/zones/" + zone + "/resources/" + a.DB.Resource(zone)} {
 		whole := decode[map[string]any](t, a.Do("GET", item, "", headers...))
 		whole["name"], whole["owner_type"], whole["prefix"], whole["CONFIG_JSON"] = "Renamed", "team", "/x", map[string]any{"api_key": "hush"}
 		body, err := json.Marshal(whole)
@@ -40,13 +40,13 @@ func TestUpdateProviderAcceptsWhatGetReturned(t *testing.T) {
 		for _, unknown := range []string{"owner_type", "prefix", "CONFIG_JSON"} {
 			delete(whole, unknown)
 		}
-		answer := decode[map[string]any](t, raw)
-		whole["updated_at"] = answer["updated_at"]
-		if !reflect.DeepEqual(answer, whole) {
-			t.Errorf("it was to be %v and is %v", whole, answer)
+		resp := decode[map[string]any](t, raw)
+		whole["updated_at"] = resp["updated_at"]
+		if !reflect.DeepEqual(resp, whole) {
+			t.Errorf("it was to be %v and is %v", whole, resp)
 		}
 	}
-	if opened := openedOf(t, a.DB, zone, made.ID); opened != `{"api_key":"hush-key"}` {
+	if opened := openedSecrets(t, a.DB, zone, created.ID); opened != `{"api_key":"hush-key"}` {
 		t.Errorf("its secret is %s", opened)
 	}
 }
@@ -55,10 +55,10 @@ func TestUpdateProvider(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone, other, system, archivedZone := a.Zone().ID, a.Zone().ID, systemZone(a).ID, a.DB.ArchivedZone()
-	archived, elsewhere, systems := a.DB.Provider(zone), a.DB.Provider(other), a.DB.Provider(system)
-	servertest.Expect(t, removeProvider(t, a.Admin, zone, archived), http.StatusNoContent, "")
-	addProvider(t, a, zone, client.NewProvider{Identifier: new("provider://taken"), Kind: "none"})
-	reserved := addProvider(t, a, zone, client.NewProvider{Identifier: new("provider://caracal-sys-own"), Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
+	archived, ofOtherZone, ofSystemZone := a.DB.Provider(zone), a.DB.Provider(other), a.DB.Provider(system)
+	servertest.Expect(t, deleteProvider(t, a.Admin, zone, archived), http.StatusNoContent, "")
+	newProvider(t, a, zone, client.NewProvider{Identifier: new("provider://taken"), Kind: "none"})
+	reserved := newProvider(t, a, zone, client.NewProvider{Identifier: new("provider://caracal-sys-own"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)}).ID
 	named := client.ProviderPatch{Name: new(" Renamed\u00a0")}
 	identified := func(identifier string) client.ProviderPatch { return client.ProviderPatch{Identifier: &identifier} }
 	configured := func(kind, config string) (p client.ProviderPatch) {
@@ -66,7 +66,7 @@ func TestUpdateProvider(t *testing.T) {
 			p.Kind = new(client.ProviderKind(kind))
 		}
 		if config != "" {
-			p.ConfigJSON = configOf(config)
+			p.ConfigJSON = rawConfig(config)
 		}
 		return p
 	}
@@ -106,30 +106,30 @@ func TestUpdateProvider(t *testing.T) {
 		{"unknown, its configuration", a.Admin, zone, "unknown", configured("", "{}"), code.ProviderNotFound},
 		{"archived", a.Admin, zone, archived, named, code.ProviderNotFound},
 		{"archived, its configuration", a.Admin, zone, archived, configured("none", "{}"), code.ProviderNotFound},
-		{"of another zone", a.Admin, zone, elsewhere, named, code.ProviderNotFound},
+		{"of another zone", a.Admin, zone, ofOtherZone, named, code.ProviderNotFound},
 		{"zone unknown", a.Admin, "nowhere", "unknown", named, code.ZoneNotFound},
 		{"zone unknown, the configuration", a.Admin, "nowhere", "unknown", configured("", "{}"), code.ZoneNotFound},
 		{"zone archived", a.Admin, archivedZone, "unknown", named, code.ZoneNotFound},
 		{"token of another zone", a.ClientFor(other, "write"), zone, "", named, code.AdminTokenZoneMismatch},
 		{"read token", a.ClientFor("", "read"), zone, "", named, code.AdminTokenReadOnly},
 		{"system zone", a.Admin, system, "", named, ""},
-		{"system zone, not bootstrap", a.ClientFor("", "write"), system, systems, named, code.SystemZoneReadOnly},
-		{"system zone, the configuration, not bootstrap", a.ClientFor("", "write"), system, systems, configured("", "{}"), code.SystemZoneReadOnly},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, ofSystemZone, named, code.SystemZoneReadOnly},
+		{"system zone, the configuration, not bootstrap", a.ClientFor("", "write"), system, ofSystemZone, configured("", "{}"), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			refusedAtOnce := tt.want != "" && tt.id != "" // what there is not cannot be read before and after
+			rejectedBeforeRead := tt.want != "" && tt.id != "" // what there is not cannot be read before and after
 			if tt.id == "" {
-				tt.id = addProvider(t, a, tt.zone, client.NewProvider{Name: &tt.name, Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
+				tt.id = newProvider(t, a, tt.zone, client.NewProvider{Name: &tt.name, Kind: "api_key", ConfigJSON: rawConfig(keyConfig)}).ID
 			}
-			if refusedAtOnce {
-				servertest.Expect(t, changeProvider(t, tt.as, tt.zone, tt.id, tt.body), 0, tt.want)
+			if rejectedBeforeRead {
+				servertest.Expect(t, updateProvider(t, tt.as, tt.zone, tt.id, tt.body), 0, tt.want)
 				return
 			}
-			want := seeProvider(t, a.Admin, tt.zone, tt.id)
-			resp := changeProvider(t, tt.as, tt.zone, tt.id, tt.body)
+			want := readProvider(t, a.Admin, tt.zone, tt.id)
+			resp := updateProvider(t, tt.as, tt.zone, tt.id, tt.body)
 			servertest.Expect(t, resp, http.StatusOK, tt.want)
-			now := seeProvider(t, a.Admin, tt.zone, tt.id)
+			now := readProvider(t, a.Admin, tt.zone, tt.id)
 			if tt.want == "" {
 				if !reflect.DeepEqual(now, *resp.JSON200) || now.UpdatedAt.Before(want.UpdatedAt) {
 					t.Errorf("answered %+v, then read %+v", resp.JSON200, now)
@@ -202,18 +202,18 @@ func TestUpdateProviderKeepsOrErasesSecrets(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			made := addProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: tt.kind, ConfigJSON: configOf(tt.before)})
-			before := sealedOf(a.DB, zone, made.ID)
+			created := newProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: tt.kind, ConfigJSON: rawConfig(tt.before)})
+			before := sealedSecrets(a.DB, zone, created.ID)
 			var patch client.ProviderPatch
 			if tt.becomes != "" {
 				patch.Kind = &tt.becomes
 			}
 			if tt.config != "" {
-				patch.ConfigJSON = configOf(tt.config)
+				patch.ConfigJSON = rawConfig(tt.config)
 			}
-			resp := changeProvider(t, a.Admin, zone, made.ID, patch)
+			resp := updateProvider(t, a.Admin, zone, created.ID, patch)
 			servertest.Expect(t, resp, http.StatusOK, "")
-			after, now := sealedOf(a.DB, zone, made.ID), seeProvider(t, a.Admin, zone, made.ID)
+			after, now := sealedSecrets(a.DB, zone, created.ID), readProvider(t, a.Admin, zone, created.ID)
 			got := replaced
 			switch {
 			case after == nil:
@@ -221,7 +221,7 @@ func TestUpdateProviderKeepsOrErasesSecrets(t *testing.T) {
 			case bytes.Equal(before, after):
 				got = kept
 			}
-			if opened := openedOf(t, a.DB, zone, made.ID); got != tt.fate || opened != tt.seal {
+			if opened := openedSecrets(t, a.DB, zone, created.ID); got != tt.fate || opened != tt.seal {
 				t.Errorf("what was sealed is %s and is %s now, want %s and %s", got, opened, tt.fate, tt.seal)
 			}
 			kind := tt.kind
@@ -231,7 +231,7 @@ func TestUpdateProviderKeepsOrErasesSecrets(t *testing.T) {
 			if now.Kind != kind || !equalJSON(t, now.ConfigJSON, []byte(tt.public)) || !slices.Equal(now.SecretConfigKeys, tt.keys) || now.SecretConfigKeys == nil {
 				t.Errorf("it is %+v with %s", now, now.ConfigJSON)
 			}
-			if bytes.Contains(resp.Body, []byte(secretive)) || bytes.Contains(after, []byte(secretive)) {
+			if bytes.Contains(resp.Body, []byte(secretMarker)) || bytes.Contains(after, []byte(secretMarker)) {
 				t.Error("a secret shows")
 			}
 		})
@@ -264,16 +264,16 @@ func TestUpdateProviderRequiresSecretsOfTheKind(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			made := addProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: tt.kind, ConfigJSON: configOf(tt.before)})
-			sealed := openedOf(t, a.DB, zone, made.ID)
-			patch, kind := client.ProviderPatch{ConfigJSON: configOf(tt.config)}, tt.kind
+			created := newProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: tt.kind, ConfigJSON: rawConfig(tt.before)})
+			sealed := openedSecrets(t, a.DB, zone, created.ID)
+			patch, kind := client.ProviderPatch{ConfigJSON: rawConfig(tt.config)}, tt.kind
 			if tt.becomes != "" {
 				patch.Kind, kind = &tt.becomes, tt.becomes
 			}
-			resp := changeProvider(t, a.Admin, zone, made.ID, patch)
+			resp := updateProvider(t, a.Admin, zone, created.ID, patch)
 			servertest.Expect(t, resp, 0, code.InvalidProviderConfig)
 			expectMessage(t, resp, string(kind)+" provider config "+tt.want, "config_json", tt.path)
-			if now := seeProvider(t, a.Admin, zone, made.ID); !reflect.DeepEqual(now, made) || openedOf(t, a.DB, zone, made.ID) != sealed {
+			if now := readProvider(t, a.Admin, zone, created.ID); !reflect.DeepEqual(now, created) || openedSecrets(t, a.DB, zone, created.ID) != sealed {
 				t.Errorf("it was refused and is %+v", now)
 			}
 		})
@@ -284,7 +284,7 @@ func TestUpdateProviderIfMatch(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	created, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("First"), Kind: "api_key", ConfigJSON: configOf(keyConfig)})
+	created, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("First"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,12 +309,12 @@ func TestUpdateProviderIfMatch(t *testing.T) {
 	changed := update(first, client.ProviderPatch{Name: new("Second")})
 	servertest.Expect(t, changed, http.StatusOK, "")
 	second := changed.HTTPResponse.Header.Get("ETag")
-	sealed := sealedOf(a.DB, zone, id)
+	sealed := sealedSecrets(a.DB, zone, id)
 	servertest.Expect(t, update(first, client.ProviderPatch{Name: new("Third")}), 0, code.VersionConflict)
-	servertest.Expect(t, update(first, client.ProviderPatch{ConfigJSON: configOf(keyConfig)}), 0, code.VersionConflict)
-	servertest.Expect(t, update(first, client.ProviderPatch{Kind: new(client.ProviderKind("none")), ConfigJSON: configOf(`{}`)}), 0, code.VersionConflict)
+	servertest.Expect(t, update(first, client.ProviderPatch{ConfigJSON: rawConfig(keyConfig)}), 0, code.VersionConflict)
+	servertest.Expect(t, update(first, client.ProviderPatch{Kind: new(client.ProviderKind("none")), ConfigJSON: rawConfig(`{}`)}), 0, code.VersionConflict)
 	servertest.Expect(t, remove(first), 0, code.VersionConflict)
-	if got := seeProvider(t, a.Admin, zone, id); got.Name != "Second" || got.Kind != "api_key" || first == second || !bytes.Equal(sealedOf(a.DB, zone, id), sealed) {
+	if got := readProvider(t, a.Admin, zone, id); got.Name != "Second" || got.Kind != "api_key" || first == second || !bytes.Equal(sealedSecrets(a.DB, zone, id), sealed) {
 		t.Errorf("it is %+v; its version went from %s to %s", got, first, second)
 	}
 	servertest.Expect(t, update("*", client.ProviderPatch{Name: new("Fourth")}), http.StatusOK, "")
@@ -364,7 +364,7 @@ func TestUpdateProviderConfigAgainstConcurrentKindChange(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	id := addProvider(t, a, zone, client.NewProvider{Name: new("Torn"), Kind: "api_key", ConfigJSON: configOf(keyConfig)}).ID
+	id := newProvider(t, a, zone, client.NewProvider{Name: new("Torn"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)}).ID
 	change := func(patch client.ProviderPatch, want code.Code) func() {
 		return func() {
 			resp, err := a.Admin.UpdateProviderWithResponse(t.Context(), zone, id, nil, patch)
@@ -382,16 +382,16 @@ func TestUpdateProviderConfigAgainstConcurrentKindChange(t *testing.T) {
 			}
 		}
 	}
-	bearerToken := client.ProviderPatch{Kind: new(client.ProviderKind("bearer_token")), ConfigJSON: configOf(bearerConfig)}
+	bearerToken := client.ProviderPatch{Kind: new(client.ProviderKind("bearer_token")), ConfigJSON: rawConfig(bearerConfig)}
 	for _, two := range [][2]func(){
-		{change(client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"X"}`)}, ""), change(client.ProviderPatch{Name: new("Renamed")}, "")},
-		{change(bearerToken, ""), change(client.ProviderPatch{ConfigJSON: configOf(`{"header_name":"Y"}`)}, code.InvalidProviderConfig)},
-		{change(client.ProviderPatch{Kind: bearerToken.Kind, Name: new("Renamed")}, ""), change(client.ProviderPatch{ConfigJSON: configOf(`{"auth_header":"X"}`)}, "")},
+		{change(client.ProviderPatch{ConfigJSON: rawConfig(`{"header_name":"X"}`)}, ""), change(client.ProviderPatch{Name: new("Renamed")}, "")},
+		{change(bearerToken, ""), change(client.ProviderPatch{ConfigJSON: rawConfig(`{"header_name":"Y"}`)}, code.InvalidProviderConfig)},
+		{change(client.ProviderPatch{Kind: bearerToken.Kind, Name: new("Renamed")}, ""), change(client.ProviderPatch{ConfigJSON: rawConfig(`{"auth_header":"X"}`)}, "")},
 	} {
 		inLine(t, a, lockProvider, []any{zone, id}, two[:]...)
 	}
-	now := seeProvider(t, a.Admin, zone, id)
-	if now.Name != "Renamed" || now.Kind != "bearer_token" || !equalJSON(t, now.ConfigJSON, []byte(`{"auth_header":"X"}`)) || openedOf(t, a.DB, zone, id) != `{"bearer_token":"hush-bearer"}` {
+	now := readProvider(t, a.Admin, zone, id)
+	if now.Name != "Renamed" || now.Kind != "bearer_token" || !equalJSON(t, now.ConfigJSON, []byte(`{"auth_header":"X"}`)) || openedSecrets(t, a.DB, zone, id) != `{"bearer_token":"hush-bearer"}` {
 		t.Errorf("it is %+v with %s", now, now.ConfigJSON)
 	}
 }
@@ -400,29 +400,29 @@ func TestUpdateProviderConcurrentIfMatch(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone().ID
-	id := addProvider(t, a, zone, client.NewProvider{Name: new("Torn"), Kind: "none"}).ID
+	id := newProvider(t, a, zone, client.NewProvider{Name: new("Torn"), Kind: "none"}).ID
 	read, err := a.Admin.GetProviderWithResponse(t.Context(), zone, id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	etag := read.HTTPResponse.Header.Get("ETag")
-	answers := make(chan int, 3)
+	responses := make(chan int, 3)
 	change := func() {
 		resp, err := a.Admin.UpdateProviderWithResponse(t.Context(), zone, id, &rawclient.UpdateProviderParams{IfMatch: &etag}, client.ProviderPatch{Name: new("x")})
 		if err != nil {
 			t.Error(err)
 		}
-		answers <- resp.StatusCode()
+		responses <- resp.StatusCode()
 	}
 	remove := func() {
 		resp, err := a.Admin.DeleteProviderWithResponse(t.Context(), zone, id, &rawclient.DeleteProviderParams{IfMatch: &etag})
 		if err != nil {
 			t.Error(err)
 		}
-		answers <- resp.StatusCode()
+		responses <- resp.StatusCode()
 	}
 	inLine(t, a, lockProvider, []any{zone, id}, change, change, remove)
-	if sum := <-answers + <-answers + <-answers; sum != http.StatusOK+2*http.StatusPreconditionFailed {
+	if sum := <-responses + <-responses + <-responses; sum != http.StatusOK+2*http.StatusPreconditionFailed {
 		t.Errorf("the statuses add up to %d", sum)
 	}
 }

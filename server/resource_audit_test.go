@@ -16,22 +16,22 @@ func TestUpdateResourceIsAuditedWithoutEvent(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
-	zoned := a.ClientFor(z.zone, "write")
+	zoneClient := a.ClientFor(z.zone, "write")
 	r := z.resource(t)
-	servertest.Expect(t, updateResource(t, zoned, z.zone, r.ID, client.ResourcePatch{
+	servertest.Expect(t, updateResource(t, zoneClient, z.zone, r.ID, client.ResourcePatch{
 		Name: new("Renamed"), Scopes: &r.Scopes, Operations: &[]client.NewResourceOperation{}, UpstreamURL: client.Set("http://x"),
 	}), http.StatusOK, "")
-	servertest.Expect(t, updateResource(t, zoned, z.zone, r.ID, client.ResourcePatch{Identifier: new("x")}), 0, code.InvalidResourceIdentifier)
-	servertest.Expect(t, deleteResource(t, zoned, z.zone, r.ID), http.StatusNoContent, "")
+	servertest.Expect(t, updateResource(t, zoneClient, z.zone, r.ID, client.ResourcePatch{Identifier: new("x")}), 0, code.InvalidResourceIdentifier)
+	servertest.Expect(t, deleteResource(t, zoneClient, z.zone, r.ID), http.StatusNoContent, "")
 	control := z.control(t)
 	servertest.Expect(t, deleteApplicationOf(t, z), http.StatusNoContent, "")
-	trail := func(kind, id string) []string {
+	auditEntries := func(kind, id string) []string {
 		return storetest.Column[string](a.DB, "SELECT concat_ws(' | ', operation, action, actor_scope, status_code, payload) FROM audit_entries WHERE entity_type = $1 AND entity_id = $2 ORDER BY id", kind, id)
 	}
 	path := "/v1/zones/" + z.zone + "/resources"
 	wildcard, own := `{"rls_mode":"control_plane_wildcard","rls_zone_guc":"*",`, `{"rls_mode":"zone_scoped","rls_zone_guc":"`+z.zone+`",`
 	fields := `"changed_fields":["credential_provider_id","gateway_application_id","identifier","name","operation_enforcement","operations","scopes","upstream_url"],`
-	got := slices.Concat(trail("resources", r.ID), trail("resources", control.ID), trail("providers", control.CredentialProviderID))
+	got := slices.Concat(auditEntries("resources", r.ID), auditEntries("resources", control.ID), auditEntries("providers", control.CredentialProviderID))
 	want := []string{
 		"createResource | POST " + path + " | global | 201 | " + wildcard + fields + `"changes":{"credential_provider_id":{"from":null,"to":"` + z.provider + `"},"gateway_application_id":{"from":null,"to":"` + z.application +
 			`"},"identifier":{"from":null,"to":"resource://invoices"},"name":{"from":null,"to":"Invoices"},"operation_enforcement":{"from":null,"to":"enforced"},"operations":{"from":null,"to":[{"path":"/invoices","scope":"read","method":"GET"}]},"scopes":{"from":null,"to":["read","write"]},"upstream_url":{"from":null,"to":"https://upstream.example.com"}}}`,
@@ -57,9 +57,9 @@ func TestUpdateResourceRedactsUpstreamPasswordInAudit(t *testing.T) {
 	z := newResourceZone(a)
 	r := z.resource(t, func(n *client.NewResource) { n.UpstreamURL = new("https://somebody:hush@upstream.example.com/x") })
 	servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{UpstreamURL: client.Set("https://u:hush@other.example.com")}), http.StatusOK, "")
-	trail := storetest.Column[string](a.DB, "SELECT payload FROM audit_entries WHERE zone_id = $1 AND entity_type = 'resources' ORDER BY id", z.zone)
-	text := strings.Join(trail, "\n")
-	if len(trail) != 2 || strings.Contains(text, "hush") || !strings.Contains(text, "https://upstream.example.com/x") {
+	auditEntries := storetest.Column[string](a.DB, "SELECT payload FROM audit_entries WHERE zone_id = $1 AND entity_type = 'resources' ORDER BY id", z.zone)
+	text := strings.Join(auditEntries, "\n")
+	if len(auditEntries) != 2 || strings.Contains(text, "hush") || !strings.Contains(text, "https://upstream.example.com/x") {
 		t.Errorf("the audit entries are\n%s", text)
 	}
 }

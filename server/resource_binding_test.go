@@ -91,11 +91,11 @@ func TestDeleteApplicationUnbindsResources(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z, other := newResourceZone(a), newResourceZone(a)
-	first, second, gone := z.resource(t), z.resource(t), z.resource(t)
-	servertest.Expect(t, deleteResource(t, a.Admin, z.zone, gone.ID), http.StatusNoContent, "")
+	first, second, archived := z.resource(t), z.resource(t), z.resource(t)
+	servertest.Expect(t, deleteResource(t, a.Admin, z.zone, archived.ID), http.StatusNoContent, "")
 	successor := a.DB.Application(z.zone)
-	beside := z.resource(t, func(b *client.NewResource) { b.GatewayApplicationID = &successor })
-	elsewhere := other.resource(t)
+	ofSuccessor := z.resource(t, func(b *client.NewResource) { b.GatewayApplicationID = &successor })
+	ofOtherZone := other.resource(t)
 	live, before := z.totals()
 	servertest.Expect(t, deleteApplicationOf(t, z), http.StatusNoContent, "")
 	if still, after := z.totals(); after-before != 1 || still != live {
@@ -110,13 +110,13 @@ func TestDeleteApplicationUnbindsResources(t *testing.T) {
 		}
 		servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{Name: new("x")}), 0, code.GatewayApplicationRequired)
 		servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{GatewayApplicationID: is(z.application)}), 0, code.GatewayApplicationNotFound)
-		trail := storetest.Column[string](a.DB, "SELECT concat_ws(' ', operation, payload::jsonb->>'changed_fields', payload::jsonb->>'changes') FROM audit_entries WHERE operation = 'deleteApplication' AND entity_type = 'resources' AND entity_id = $1", r.ID)
-		if want := fmt.Sprintf(`deleteApplication ["gateway_application_id"] {"gateway_application_id": {"to": null, "from": %q}}`, z.application); !slices.Equal(trail, []string{want}) {
-			t.Errorf("the audit entries are %s, want %s", trail, want)
+		entries := storetest.Column[string](a.DB, "SELECT concat_ws(' ', operation, payload::jsonb->>'changed_fields', payload::jsonb->>'changes') FROM audit_entries WHERE operation = 'deleteApplication' AND entity_type = 'resources' AND entity_id = $1", r.ID)
+		if want := fmt.Sprintf(`deleteApplication ["gateway_application_id"] {"gateway_application_id": {"to": null, "from": %q}}`, z.application); !slices.Equal(entries, []string{want}) {
+			t.Errorf("the audit entries are %s, want %s", entries, want)
 		}
 		servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{Name: new("x"), GatewayApplicationID: is(successor)}), http.StatusOK, "")
 	}
-	for _, r := range []client.Resource{beside, elsewhere} {
+	for _, r := range []client.Resource{ofSuccessor, ofOtherZone} {
 		if now := readResource(t, a.Admin, r.ZoneID, r.ID); !reflect.DeepEqual(now, r) {
 			t.Errorf("it was %+v and is %+v", r, now)
 		}
@@ -125,9 +125,9 @@ func TestDeleteApplicationUnbindsResources(t *testing.T) {
 		t.Errorf("the trail has %d entries", entries)
 	}
 	// An application without resources ends without a sound.
-	lonely := resourceZone{a, z.zone, z.provider, a.DB.Application(z.zone)}
+	unbound2 := resourceZone{a, z.zone, z.provider, a.DB.Application(z.zone)}
 	_, before = z.totals()
-	servertest.Expect(t, deleteApplicationOf(t, lonely), http.StatusNoContent, "")
+	servertest.Expect(t, deleteApplicationOf(t, unbound2), http.StatusNoContent, "")
 	if _, after := z.totals(); after != before {
 		t.Errorf("gateways hear %d times", after-before)
 	}

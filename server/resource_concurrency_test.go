@@ -57,7 +57,7 @@ func TestCreateResourceWhileReferencesAreDeleted(t *testing.T) {
 		provider, application, another := credential(), a.DB.Application(z.zone), a.DB.Application(z.zone)
 		var named, ended, bound, parted, rebound, partedToo int
 		var fromNullable [3][]byte
-		atOnce(
+		concurrently(
 			func() {
 				named, fromNullable[0] = create(func(b *client.NewResource) { b.CredentialProviderID = &provider })
 			},
@@ -88,7 +88,7 @@ func TestCreateResourceWhileReferencesAreDeleted(t *testing.T) {
 	if orphans > 0 {
 		t.Errorf("%d live resources name what is archived", orphans)
 	}
-	z.counted(t)
+	z.checkTotals(t)
 }
 
 // Whoever creates, renames and deletes under one identifier waits for the others,
@@ -101,9 +101,9 @@ func TestCreateResourceConcurrentlyWithoutDeadlock(t *testing.T) {
 	named := func(identifier string) client.NewResource {
 		return z.body(func(b *client.NewResource) { b.Identifier = &identifier })
 	}
-	answered := func(answer servertest.Response, err error) {
-		if err != nil || answer.StatusCode() >= 500 {
-			t.Errorf("%v: %s", err, answer.GetBody())
+	answered := func(resp servertest.Response, err error) {
+		if err != nil || resp.StatusCode() >= 500 {
+			t.Errorf("%v: %s", err, resp.GetBody())
 		}
 	}
 	create := func(identifier string) func() {
@@ -121,12 +121,12 @@ func TestCreateResourceConcurrentlyWithoutDeadlock(t *testing.T) {
 		l, r := createResource(t, a.Admin, z.zone, named(left)), createResource(t, a.Admin, z.zone, named(right))
 		servertest.Expect(t, l, http.StatusCreated, "")
 		servertest.Expect(t, r, http.StatusCreated, "")
-		atOnce(create(left), remove(l.JSON201.ID), create(right), rename(r.JSON201.ID, left), create(left), create(right))
+		concurrently(create(left), remove(l.JSON201.ID), create(right), rename(r.JSON201.ID, left), create(left), create(right))
 		for _, id := range storetest.Column[string](a.DB, "SELECT id FROM resources WHERE zone_id = $1 AND archived_at IS NULL", z.zone) {
 			servertest.Expect(t, deleteResource(t, a.Admin, z.zone, id), http.StatusNoContent, "")
 		}
 	}
-	z.counted(t)
+	z.checkTotals(t)
 	if err := a.Service.Stop(); err != nil { // a connection tells what it met when it ends
 		t.Fatal(err)
 	}

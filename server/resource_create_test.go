@@ -19,12 +19,12 @@ func TestCreateResource(t *testing.T) {
 	a := servertest.New(t)
 	z, other, system := newResourceZone(a), newResourceZone(a), resourcesOf(a, systemZone(a).ID)
 	archivedZone := a.DB.ArchivedZone()
-	global, zoned := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
+	globalClient, zoneClient := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
 	taken := z.resource(t)
 	archivedProvider, archivedApplication := a.DB.Provider(z.zone), a.DB.Application(z.zone)
 	a.DB.Exec(archiveProvider, z.zone, archivedProvider)
 	a.DB.Exec(archiveApplication, z.zone, archivedApplication)
-	dcr, expired := registered(z)
+	dcr, expired := dcrApplications(z)
 	as := func(identifier string) func(*client.NewResource) {
 		return func(b *client.NewResource) { b.Identifier = &identifier }
 	}
@@ -48,8 +48,8 @@ func TestCreateResource(t *testing.T) {
 		{"no operations", a.Admin, z, func(b *client.NewResource) { b.Operations = nil }, ""},
 		{"transport_uniform", a.Admin, z, func(b *client.NewResource) { b.OperationEnforcement = new(client.OperationEnforcementTransportUniform) }, ""},
 		{"enforced in no way that there is", a.Admin, z, func(b *client.NewResource) { b.OperationEnforcement = new(client.OperationEnforcement("Enforced")) }, code.InvalidResource},
-		{"by a zone token", zoned, z, nil, ""},
-		{"by a global token", global, z, nil, ""},
+		{"by a zone token", zoneClient, z, nil, ""},
+		{"by a global token", globalClient, z, nil, ""},
 		{"name of one space", a.Admin, z, func(b *client.NewResource) { b.Name, b.Identifier = new(" "), new("urn:one-space") }, ""},
 		{"the longest name", a.Admin, z, func(b *client.NewResource) { b.Name = new(strings.Repeat("😀", 200)) }, ""},
 		{"name too long", a.Admin, z, func(b *client.NewResource) { b.Name = new(strings.Repeat("é", 201)) }, code.InvalidResource},
@@ -73,13 +73,13 @@ func TestCreateResource(t *testing.T) {
 		{"identifier taken in another zone", a.Admin, other, as(taken.Identifier), ""},
 		{"identifier that differs in case", a.Admin, z, as(strings.ToUpper(taken.Identifier)), ""},
 		{"reserved", a.Admin, z, as("caracal-sys://x"), ""},
-		{"reserved, not bootstrap", global, z, as("Caracal-SYS://y"), code.ReservedNamespace},
-		{"reserved, by a zone token", zoned, z, as("caracal-sys://y"), code.ReservedNamespace},
-		{"almost reserved", zoned, z, as("caracal-sysx://y"), ""},
+		{"reserved, not bootstrap", globalClient, z, as("Caracal-SYS://y"), code.ReservedNamespace},
+		{"reserved, by a zone token", zoneClient, z, as("caracal-sys://y"), code.ReservedNamespace},
+		{"almost reserved", zoneClient, z, as("caracal-sysx://y"), ""},
 		{"zone unknown", a.Admin, resourceZone{a, "nowhere", z.provider, z.application}, nil, code.ZoneNotFound},
 		{"zone archived", a.Admin, resourceZone{a, archivedZone, z.provider, z.application}, nil, code.ZoneNotFound},
 		{"system zone", a.Admin, system, nil, ""},
-		{"system zone, not bootstrap", global, system, nil, code.SystemZoneReadOnly},
+		{"system zone, not bootstrap", globalClient, system, nil, code.SystemZoneReadOnly},
 		{"read token", a.ClientFor("", "read"), z, nil, code.AdminTokenReadOnly},
 		{"token of another zone", a.ClientFor(other.zone, "write"), z, nil, code.AdminTokenZoneMismatch},
 	} {
@@ -94,12 +94,12 @@ func TestCreateResource(t *testing.T) {
 			if tt.want != "" {
 				return
 			}
-			made := *resp.JSON201
+			created := *resp.JSON201
 			want := client.Resource{
-				ID: made.ID, ZoneID: tt.in.zone, Identifier: made.Identifier, UpstreamURL: body.UpstreamURL, Scopes: body.Scopes,
+				ID: created.ID, ZoneID: tt.in.zone, Identifier: created.Identifier, UpstreamURL: body.UpstreamURL, Scopes: body.Scopes,
 				CredentialProviderID: *body.CredentialProviderID, GatewayApplicationID: body.GatewayApplicationID,
 				Operations: []client.ResourceOperation{}, OperationEnforcement: client.OperationEnforcementEnforced,
-				CreatedAt: made.CreatedAt, UpdatedAt: made.CreatedAt,
+				CreatedAt: created.CreatedAt, UpdatedAt: created.CreatedAt,
 			}
 			if body.Identifier != nil {
 				want.Name, want.Identifier = *body.Identifier, *body.Identifier
@@ -113,10 +113,10 @@ func TestCreateResource(t *testing.T) {
 			if body.OperationEnforcement != nil {
 				want.OperationEnforcement = *body.OperationEnforcement
 			}
-			read := getResource(t, tt.as, tt.in.zone, made.ID)
+			read := getResource(t, tt.as, tt.in.zone, created.ID)
 			servertest.Expect(t, read, http.StatusOK, "")
-			if !reflect.DeepEqual(made, want) || !reflect.DeepEqual(*read.JSON200, want) {
-				t.Errorf("answered %+v, then read %+v, want %+v", made, *read.JSON200, want)
+			if !reflect.DeepEqual(created, want) || !reflect.DeepEqual(*read.JSON200, want) {
+				t.Errorf("answered %+v, then read %+v, want %+v", created, *read.JSON200, want)
 			}
 			if tag := resp.HTTPResponse.Header.Get("ETag"); tag == "" || tag != read.HTTPResponse.Header.Get("ETag") {
 				t.Errorf("its version is %s, and then %s", tag, read.HTTPResponse.Header.Get("ETag"))

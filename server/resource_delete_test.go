@@ -14,7 +14,7 @@ func TestDeleteResource(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z, system := newResourceZone(a), resourcesOf(a, systemZone(a).ID)
-	gone, elsewhere, systems := a.DB.ArchivedZone(), newResourceZone(a).resource(t).ID, system.resource(t).ID
+	archivedZone, ofOtherZone, ofSystemZone := a.DB.ArchivedZone(), newResourceZone(a).resource(t).ID, system.resource(t).ID
 	archived := z.resource(t).ID
 	a.DB.Exec(archiveResource, z.zone, archived)
 	for _, tt := range []struct {
@@ -27,10 +27,10 @@ func TestDeleteResource(t *testing.T) {
 		{"by a zone token", a.ClientFor(z.zone, "write"), z.zone, "", ""},
 		{"archived", a.Admin, z.zone, archived, code.ResourceNotFound},
 		{"unknown", a.Admin, z.zone, "nothing", code.ResourceNotFound},
-		{"of another zone", a.Admin, z.zone, elsewhere, code.ResourceNotFound},
+		{"of another zone", a.Admin, z.zone, ofOtherZone, code.ResourceNotFound},
 		{"zone unknown", a.Admin, "nowhere", "nothing", code.ZoneNotFound},
-		{"zone archived", a.Admin, gone, "nothing", code.ZoneNotFound},
-		{"system zone, not bootstrap", a.ClientFor("", "write"), system.zone, systems, code.SystemZoneReadOnly},
+		{"zone archived", a.Admin, archivedZone, "nothing", code.ZoneNotFound},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system.zone, ofSystemZone, code.SystemZoneReadOnly},
 		{"read token", a.ClientFor(z.zone, "read"), z.zone, "nothing", code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -13,8 +13,8 @@ func TestGetResource(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z, other := newResourceZone(a), newResourceZone(a)
-	live, gone, elsewhere := z.resource(t).ID, z.resource(t).ID, other.resource(t).ID
-	a.DB.Exec(archiveResource, z.zone, gone)
+	live, archived, ofOtherZone := z.resource(t).ID, z.resource(t).ID, other.resource(t).ID
+	a.DB.Exec(archiveResource, z.zone, archived)
 	for _, tt := range []struct {
 		name     string
 		as       *rawclient.ClientWithResponses
@@ -23,9 +23,9 @@ func TestGetResource(t *testing.T) {
 	}{
 		{"global read", a.ClientFor("", "read"), z.zone, live, ""},
 		{"zone read", a.ClientFor(z.zone, "read"), z.zone, live, ""},
-		{"archived", a.Admin, z.zone, gone, code.ResourceNotFound},
+		{"archived", a.Admin, z.zone, archived, code.ResourceNotFound},
 		{"unknown", a.Admin, z.zone, "nothing", code.ResourceNotFound},
-		{"of another zone", a.Admin, z.zone, elsewhere, code.ResourceNotFound},
+		{"of another zone", a.Admin, z.zone, ofOtherZone, code.ResourceNotFound},
 		{"zone unknown", a.Admin, "nowhere", live, code.ResourceNotFound},
 		{"token of another zone", a.ClientFor(other.zone, "read"), z.zone, live, code.AdminTokenZoneMismatch},
 	} {

@@ -65,8 +65,8 @@ func (z resourceZone) totals() (live, revision int64) {
 		storetest.Value[int64](z.DB, "SELECT coalesce(sum(binding_revision), 0)::bigint FROM resource_totals WHERE zone_id = $1", z.zone)
 }
 
-// counted fails unless as many live resources are counted as there are.
-func (z resourceZone) counted(t *testing.T) {
+// checkTotals fails unless as many live resources are counted as there are.
+func (z resourceZone) checkTotals(t *testing.T) {
 	t.Helper()
 	live, _ := z.totals()
 	if there := storetest.Value[int64](z.DB, "SELECT count(*) FROM resources WHERE zone_id = $1 AND archived_at IS NULL", z.zone); live != there {
@@ -74,9 +74,9 @@ func (z resourceZone) counted(t *testing.T) {
 	}
 }
 
-// registered are two applications that registered themselves, of which one has
+// dcrApplications are two applications that registered themselves, of which one has
 // expired.
-func registered(z resourceZone) (live, expired string) {
+func dcrApplications(z resourceZone) (live, expired string) {
 	z.DB.DCRApplications(z.zone, 2)
 	all := storetest.Column[string](z.DB, "SELECT id FROM applications WHERE zone_id = $1 AND registration_method = 'dcr'", z.zone)
 	z.DB.Exec("UPDATE applications SET expires_at = now() - interval '1 minute' WHERE zone_id = $1 AND id = $2", z.zone, all[1])
@@ -126,8 +126,8 @@ func deleteResource(t *testing.T, as *rawclient.ClientWithResponses, zone, id st
 	return resp
 }
 
-// atOnce runs all and waits for them.
-func atOnce(all ...func()) {
+// concurrently runs all and waits for them.
+func concurrently(all ...func()) {
 	var running sync.WaitGroup
 	start := make(chan struct{})
 	for _, f := range all {

@@ -49,7 +49,7 @@ func TestCreateResourceGeneratesIdentifier(t *testing.T) {
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
-			z.counted(t)
+			z.checkTotals(t)
 		})
 	}
 }
@@ -60,9 +60,9 @@ func TestCreateResourceWhenNumberedIdentifiersAreTaken(t *testing.T) {
 	z := newResourceZone(a)
 	a.DB.Exec(`INSERT INTO resources (zone_id, id, name, identifier, scopes, credential_provider_id, operation_enforcement)
 		SELECT $1, 'r-' || n, 'x', 'resource://x' || CASE n WHEN 1 THEN '' ELSE '-' || n END, '{read}', $2, 'enforced' FROM generate_series(1, 999) AS n`, z.zone, z.provider)
-	made := z.resource(t, func(b *client.NewResource) { b.Name = new("x") })
-	if rest, ok := strings.CutPrefix(made.Identifier, "resource://x-"); !ok || len(rest) != 32 {
-		t.Errorf("it is %s", made.Identifier)
+	created := z.resource(t, func(b *client.NewResource) { b.Name = new("x") })
+	if rest, ok := strings.CutPrefix(created.Identifier, "resource://x-"); !ok || len(rest) != 32 {
+		t.Errorf("it is %s", created.Identifier)
 	}
 }
 
@@ -87,13 +87,13 @@ func TestCreateResourceConcurrentlyWithOneName(t *testing.T) {
 			got[i] = resp.JSON201.Identifier
 		}
 	}
-	atOnce(all...)
+	concurrently(all...)
 	slices.Sort(got[:])
 	slices.Sort(want[:])
 	if got != want {
 		t.Errorf("got %q", got)
 	}
-	z.counted(t)
+	z.checkTotals(t)
 }
 
 func TestDeleteResourceFreesIdentifier(t *testing.T) {
@@ -110,5 +110,5 @@ func TestDeleteResourceFreesIdentifier(t *testing.T) {
 	if fourth := z.resource(t); fourth.Identifier != third.Identifier {
 		t.Errorf("what was %s is free, and yet it became %s", third.Identifier, fourth.Identifier)
 	}
-	z.counted(t)
+	z.checkTotals(t)
 }

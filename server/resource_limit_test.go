@@ -16,7 +16,7 @@ func TestCreateResourceLimit(t *testing.T) {
 	z, other := newResourceZone(a), newResourceZone(a)
 	var mu sync.Mutex
 	got := map[int]int{}
-	var made []string
+	var created []string
 	all := make([]func(), 10)
 	for i := range all {
 		all[i] = func() {
@@ -29,24 +29,24 @@ func TestCreateResourceLimit(t *testing.T) {
 			defer mu.Unlock()
 			got[resp.StatusCode()]++
 			if resp.JSON201 != nil {
-				made = append(made, resp.JSON201.ID)
+				created = append(created, resp.JSON201.ID)
 			}
 		}
 	}
-	atOnce(all...)
+	concurrently(all...)
 	if got[http.StatusCreated] != 3 || got[http.StatusConflict] != 7 {
 		t.Fatalf("of ten, answers were %v", got)
 	}
 	servertest.Expect(t, createResource(t, a.Admin, z.zone, z.body()), 0, code.ResourceQuotaExceeded)
 	servertest.Expect(t, createResource(t, a.Admin, z.zone, controlBody()), 0, code.ResourceQuotaExceeded)
-	z.counted(t)
+	z.checkTotals(t)
 	other.resource(t)
-	servertest.Expect(t, deleteResource(t, a.Admin, z.zone, made[0]), http.StatusNoContent, "")
-	servertest.Expect(t, deleteResource(t, a.Admin, z.zone, made[0]), 0, code.ResourceNotFound)
+	servertest.Expect(t, deleteResource(t, a.Admin, z.zone, created[0]), http.StatusNoContent, "")
+	servertest.Expect(t, deleteResource(t, a.Admin, z.zone, created[0]), 0, code.ResourceNotFound)
 	servertest.Expect(t, createResource(t, a.Admin, z.zone, z.body(func(b *client.NewResource) { b.Scopes = []string{"other"} })), 0, code.OperationScopeNotInResourceScopes)
 	z.resource(t)
 	servertest.Expect(t, createResource(t, a.Admin, z.zone, z.body()), 0, code.ResourceQuotaExceeded)
-	z.counted(t)
+	z.checkTotals(t)
 }
 
 func TestCreateResourceWithoutLimit(t *testing.T) {
@@ -55,5 +55,5 @@ func TestCreateResourceWithoutLimit(t *testing.T) {
 	for range 3 {
 		z.resource(t)
 	}
-	z.counted(t)
+	z.checkTotals(t)
 }

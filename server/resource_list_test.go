@@ -18,8 +18,8 @@ func TestListResources(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z, empty, other := newResourceZone(a), a.Zone().ID, newResourceZone(a)
-	first, gone, control, last := z.resource(t).ID, z.resource(t).ID, z.control(t).ID, z.resource(t).ID
-	a.DB.Exec(archiveResource, z.zone, gone)
+	first, archived, control, last := z.resource(t).ID, z.resource(t).ID, z.control(t).ID, z.resource(t).ID
+	a.DB.Exec(archiveResource, z.zone, archived)
 	other.resource(t)
 	for _, tt := range []struct {
 		name string
@@ -75,8 +75,8 @@ func TestListResourcesPagesWithEqualTimestamps(t *testing.T) {
 		t.Errorf("%d resources on %d pages", len(seen), pages)
 	}
 	first := a.Do("GET", "/v1/zones/"+z.zone+"/resources?limit=10", "", bearer(servertest.Bootstrap)...)
-	for _, elsewhere := range []string{strings.Replace(next(first), z.zone, other.zone, 1), strings.Replace(next(first), "/resources", "/providers", 1)} {
-		servertest.Expect(t, a.Do("GET", elsewhere, "", bearer(servertest.Bootstrap)...), 0, code.InvalidCursor)
+	for _, path := range []string{strings.Replace(next(first), z.zone, other.zone, 1), strings.Replace(next(first), "/resources", "/providers", 1)} {
+		servertest.Expect(t, a.Do("GET", path, "", bearer(servertest.Bootstrap)...), 0, code.InvalidCursor)
 	}
 }
 

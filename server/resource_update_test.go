@@ -19,14 +19,14 @@ func TestUpdateResource(t *testing.T) {
 	a := servertest.New(t)
 	z, other, system := newResourceZone(a), newResourceZone(a), resourcesOf(a, systemZone(a).ID)
 	archivedZone := a.DB.ArchivedZone()
-	global, zoned := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
-	taken, archived, elsewhere := z.resource(t), z.resource(t).ID, other.resource(t).ID
+	globalClient, zoneClient := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
+	taken, archived, ofOtherZone := z.resource(t), z.resource(t).ID, other.resource(t).ID
 	a.DB.Exec(archiveResource, z.zone, archived)
 	provider, archivedProvider := a.DB.Provider(z.zone), a.DB.Provider(z.zone)
 	application, archivedApplication := a.DB.Application(z.zone), a.DB.Application(z.zone)
 	a.DB.Exec(archiveProvider, z.zone, archivedProvider)
 	a.DB.Exec(archiveApplication, z.zone, archivedApplication)
-	dcr, expired := registered(z)
+	dcr, expired := dcrApplications(z)
 	reserved := z.resource(t, func(b *client.NewResource) { b.Identifier = new("caracal-sys://x") }).ID
 	is, none := client.Set[string], client.Null[string]()
 	type patch = client.ResourcePatch
@@ -53,8 +53,8 @@ func TestUpdateResource(t *testing.T) {
 			CredentialProviderID: is(provider), GatewayApplicationID: is(application),
 			Operations: &[]client.NewResourceOperation{{Method: "PUT", Path: "/x", Scope: "x"}}, OperationEnforcement: new(client.OperationEnforcementTransportUniform),
 		}, ""},
-		{"by a zone token", zoned, z.zone, "", named, ""},
-		{"by a global token", global, z.zone, "", named, ""},
+		{"by a zone token", zoneClient, z.zone, "", named, ""},
+		{"by a global token", globalClient, z.zone, "", named, ""},
 		{"nothing", a.Admin, z.zone, "", patch{}, code.NoFields},
 		{"nothing, of nothing", a.Admin, z.zone, "nothing", patch{}, code.NoFields},
 		{"name empty", a.Admin, z.zone, "", patch{Name: new("")}, code.InvalidResource},
@@ -78,15 +78,15 @@ func TestUpdateResource(t *testing.T) {
 		{"identifier taken", a.Admin, z.zone, "", patch{Identifier: &taken.Identifier}, code.ResourceIdentifierConflict},
 		{"its own identifier", a.Admin, z.zone, taken.ID, patch{Identifier: &taken.Identifier}, ""},
 		{"into the reserved namespace", a.Admin, z.zone, "", patch{Identifier: new("caracal-sys://y")}, ""},
-		{"into the reserved namespace, not bootstrap", zoned, z.zone, "", patch{Identifier: new("CARACAL-sys://z")}, code.ReservedNamespace},
-		{"out of the reserved namespace, not bootstrap", global, z.zone, reserved, patch{Identifier: new("urn:out")}, code.ReservedNamespace},
+		{"into the reserved namespace, not bootstrap", zoneClient, z.zone, "", patch{Identifier: new("CARACAL-sys://z")}, code.ReservedNamespace},
+		{"out of the reserved namespace, not bootstrap", globalClient, z.zone, reserved, patch{Identifier: new("urn:out")}, code.ReservedNamespace},
 		{"unknown", a.Admin, z.zone, "nothing", named, code.ResourceNotFound},
 		{"archived", a.Admin, z.zone, archived, named, code.ResourceNotFound},
-		{"of another zone", a.Admin, z.zone, elsewhere, named, code.ResourceNotFound},
+		{"of another zone", a.Admin, z.zone, ofOtherZone, named, code.ResourceNotFound},
 		{"zone unknown", a.Admin, "nowhere", "nothing", named, code.ZoneNotFound},
 		{"zone archived", a.Admin, archivedZone, "nothing", named, code.ZoneNotFound},
 		{"system zone", a.Admin, system.zone, system.resource(t).ID, named, ""},
-		{"system zone, not bootstrap", global, system.zone, system.resource(t).ID, named, code.SystemZoneReadOnly},
+		{"system zone, not bootstrap", globalClient, system.zone, system.resource(t).ID, named, code.SystemZoneReadOnly},
 		{"read token", a.ClientFor("", "read"), z.zone, "nothing", named, code.AdminTokenReadOnly},
 		{"token of another zone", a.ClientFor(other.zone, "write"), z.zone, taken.ID, named, code.AdminTokenZoneMismatch},
 	} {
@@ -219,5 +219,5 @@ func TestUpdateResourceIfMatch(t *testing.T) {
 	servertest.Expect(t, deleteApplicationOf(t, z), http.StatusNoContent, "")
 	servertest.Expect(t, remove(second), 0, code.VersionConflict)
 	servertest.Expect(t, remove("*"), http.StatusNoContent, "")
-	z.counted(t)
+	z.checkTotals(t)
 }

@@ -181,8 +181,8 @@ func TestRevocationCascade(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t, a)
-			elsewhere := s.double()
-			before, apart := s.state(t), everythingOf(a.DB, elsewhere)
+			other := s.double()
+			before, apart := s.state(t), everythingOf(a.DB, other)
 			servertest.Expect(t, tt.end(t, s, "", ""), tt.status, "")
 			same(t, "what changed", changes(before, s.state(t)), tt.changes, tt.reason)
 			same(t, "the events", s.events(t), tt.events, tt.reason)
@@ -190,7 +190,7 @@ func TestRevocationCascade(t *testing.T) {
 			if requests := storetest.Column[string](a.DB, "SELECT DISTINCT request_id FROM outbox WHERE zone_id = $1", s.zone); !slices.Equal(requests, []string{"the-end"}) {
 				t.Errorf("the events name the requests %q", requests)
 			}
-			if now := everythingOf(a.DB, elsewhere); now != apart {
+			if now := everythingOf(a.DB, other); now != apart {
 				t.Errorf("the other zone was\n%s\nand is\n%s", apart, now)
 			}
 		})
@@ -265,8 +265,8 @@ func TestRevocationPassesThroughEndedSessions(t *testing.T) {
 				}
 				a.DB.Exec("UPDATE sessions SET status = 'expired' WHERE id = $1", sessions[expired])
 				a.DB.Exec("UPDATE agent_sessions SET status = 'expired' WHERE id = $1", agents[expired])
-				if answer := end(t, s, "", ""); answer.StatusCode() >= http.StatusMultipleChoices {
-					t.Fatalf("got %s", answer.GetBody())
+				if resp := end(t, s, "", ""); resp.StatusCode() >= http.StatusMultipleChoices {
+					t.Fatalf("got %s", resp.GetBody())
 				}
 				for i := range 3 {
 					session, agent := "revoked", "terminated"

@@ -13,7 +13,7 @@ import (
 func TestDeleteZone(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	gone, mine := a.DB.ArchivedZone(), a.Zone().ID
+	archived, mine := a.DB.ArchivedZone(), a.Zone().ID
 	system := a.Zone(func(z *client.NewZone) { z.Name = "caracal.sys/other" }).ID
 	for _, tt := range []struct {
 		name, zone string // zone "": a new one
@@ -28,8 +28,8 @@ func TestDeleteZone(t *testing.T) {
 		{"by another zone's token", "", a.ClientFor(a.Zone().ID, "write"), "", code.AdminTokenZoneMismatch},
 		{"by a read token", "", a.ClientFor("", "read"), "", code.AdminTokenReadOnly},
 		{"unknown", "nowhere", a.Admin, "", code.ZoneNotFound},
-		{"archived", gone, a.Admin, "", code.ZoneNotFound},
-		{"archived, at a version", gone, a.Admin, `"2"`, code.ZoneNotFound},
+		{"archived", archived, a.Admin, "", code.ZoneNotFound},
+		{"archived, at a version", archived, a.Admin, `"2"`, code.ZoneNotFound},
 		{"Caracal's own", systemZone(a).ID, a.Admin, "", ""},
 		{"Caracal's own, not bootstrap", system, a.ClientFor("", "write"), "", code.SystemZoneReadOnly},
 		{"Caracal's own, by its own token", system, a.ClientFor(system, "write"), "", code.SystemZoneReadOnly},

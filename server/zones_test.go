@@ -76,7 +76,7 @@ func TestCreateZoneEqualsGetZone(t *testing.T) {
 func TestCreateZoneGeneratesSlug(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
-	anybody := a.ClientFor("", "write")
+	globalClient := a.ClientFor("", "write")
 	for _, tt := range []struct{ name, want string }{
 		{"Ünïted  Nations (EU)", "n-ted-nations-eu"},
 		{"Ünïted  Nations (EU)", "n-ted-nations-eu-2"},
@@ -86,7 +86,7 @@ func TestCreateZoneGeneratesSlug(t *testing.T) {
 		{"Caracal Sys", "zone-caracal-sys"}, // or a number would lead there
 		{"Caracal Sys", "zone-caracal-sys-2"},
 	} {
-		resp, err := anybody.CreateZoneWithResponse(t.Context(), client.NewZone{Name: tt.name})
+		resp, err := globalClient.CreateZoneWithResponse(t.Context(), client.NewZone{Name: tt.name})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,17 +242,17 @@ func TestUpdateZoneIfMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	etag := read.HTTPResponse.Header.Get("ETag")
-	answers := make(chan int, 2)
+	responses := make(chan int, 2)
 	for _, name := range []string{"One", "Two"} {
 		go func() {
 			resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone.ID, &rawclient.UpdateZoneParams{IfMatch: &etag}, client.ZonePatch{Name: &name})
 			if err != nil {
 				t.Error(err)
 			}
-			answers <- resp.StatusCode()
+			responses <- resp.StatusCode()
 		}()
 	}
-	if one, two := <-answers, <-answers; one+two != http.StatusOK+http.StatusPreconditionFailed {
+	if one, two := <-responses, <-responses; one+two != http.StatusOK+http.StatusPreconditionFailed {
 		t.Errorf("answered %d and %d", one, two)
 	}
 	for _, tt := range []struct {
