@@ -13,6 +13,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"caracal.run/management/server/egress"
+	"caracal.run/management/server/secret"
 	"caracal.run/management/store/seal"
 )
 
@@ -20,18 +21,18 @@ import (
 // a file whose path is in the variable with the suffix _FILE. The README's table is
 // generated from these tags.
 type Config struct {
-	Mode           string `env:"CARACAL_MODE" default:"stable" help:"dev, rc (release candidate) or stable; rc and stable require STREAMS_HMAC_KEY, and disable /docs and /metrics by default"`
-	Host           string `env:"HOST" help:"address to listen on; defaults to 127.0.0.1 in dev mode, otherwise to all addresses"`
-	Port           int    `env:"PORT" default:"3000" min:"0" help:"port to listen on; 0 chooses a free port"`
-	DatabaseURL    Secret `env:"DATABASE_URL" help:"Postgres connection URL with the service role (caracal_service); required"`
-	RedisURL       Secret `env:"REDIS_URL" help:"Redis URL, for events and shared rate limits; required"`
-	AdminToken     Secret `env:"CARACAL_ADMIN_TOKEN" help:"bootstrap admin token, from which the tokens of the Console are derived"`
-	ZoneKEK        Secret `env:"ZONE_KEK" help:"key-encryption keys: one or more 32-byte keys in hexadecimal, separated by commas or white space; the first wraps data keys, all unwrap them; required"`
-	StreamsHMACKey Secret `env:"STREAMS_HMAC_KEY" help:"HMAC key that signs events: hexadecimal, at least 32 bytes; required in rc and stable"`
-	MetricsBearer  Secret `env:"METRICS_BEARER" help:"bearer token for /metrics; if it is not set, /metrics requires no token in dev mode, and returns 401 otherwise"`
-	Docs           *bool  `env:"API_DOCS" help:"whether to serve /docs, the interactive API documentation; defaults to true in dev mode, otherwise to false"`
-	LogLevel       string `env:"LOG_LEVEL" default:"info" help:"minimum level of log messages: debug, info, warn or error"`
-	WorkerID       string `env:"WORKER_ID" help:"name of this process in Postgres, in Redis and in the log; defaults to the host name and the process ID"`
+	Mode           string        `env:"CARACAL_MODE" default:"stable" help:"dev, rc (release candidate) or stable; rc and stable require STREAMS_HMAC_KEY, and disable /docs and /metrics by default"`
+	Host           string        `env:"HOST" help:"address to listen on; defaults to 127.0.0.1 in dev mode, otherwise to all addresses"`
+	Port           int           `env:"PORT" default:"3000" min:"0" help:"port to listen on; 0 chooses a free port"`
+	DatabaseURL    secret.String `env:"DATABASE_URL" help:"Postgres connection URL with the service role (caracal_service); required"`
+	RedisURL       secret.String `env:"REDIS_URL" help:"Redis URL, for events and shared rate limits; required"`
+	AdminToken     secret.String `env:"CARACAL_ADMIN_TOKEN" help:"bootstrap admin token, from which the tokens of the Console are derived"`
+	ZoneKEK        secret.String `env:"ZONE_KEK" help:"key-encryption keys: one or more 32-byte keys in hexadecimal, separated by commas or white space; the first wraps data keys, all unwrap them; required"`
+	StreamsHMACKey secret.String `env:"STREAMS_HMAC_KEY" help:"HMAC key that signs events: hexadecimal, at least 32 bytes; required in rc and stable"`
+	MetricsBearer  secret.String `env:"METRICS_BEARER" help:"bearer token for /metrics; if it is not set, /metrics requires no token in dev mode, and returns 401 otherwise"`
+	Docs           *bool         `env:"API_DOCS" help:"whether to serve /docs, the interactive API documentation; defaults to true in dev mode, otherwise to false"`
+	LogLevel       string        `env:"LOG_LEVEL" default:"info" help:"minimum level of log messages: debug, info, warn or error"`
+	WorkerID       string        `env:"WORKER_ID" help:"name of this process in Postgres, in Redis and in the log; defaults to the host name and the process ID"`
 
 	BodyLimit      int64        `env:"API_BODY_LIMIT_BYTES" default:"1048576" min:"1" help:"maximum size of a request body, in bytes"`
 	RequestTimeout milliseconds `env:"REQUEST_TIMEOUT_MS" default:"30000" min:"1" help:"maximum time to read a request"`
@@ -65,13 +66,6 @@ type Config struct {
 	zoneKEKFile string // the file that ZONE_KEK was read from, if any
 }
 
-// Format prints the settings, with [set] instead of each secret. [Secret.Format] is
-// not enough: if a struct contains a *Config, fmt prints the secrets for %s.
-func (c Config) Format(f fmt.State, _ rune) {
-	type settings Config
-	_, _ = fmt.Fprintf(f, "%+v", settings(c))
-}
-
 type (
 	milliseconds int64
 	seconds      int64
@@ -81,20 +75,6 @@ type (
 func (m milliseconds) duration() time.Duration { return time.Duration(m) * time.Millisecond }
 func (s seconds) duration() time.Duration      { return time.Duration(s) * time.Second }
 func (h hours) duration() time.Duration        { return time.Duration(h) * time.Hour }
-
-// A Secret is a string that prints as [set] with every verb, so that a logged
-// Config leaks nothing.
-type Secret string
-
-// Format prints [set], or nothing if the secret is empty.
-func (s Secret) Format(f fmt.State, _ rune) {
-	if s != "" {
-		_, _ = f.Write([]byte("[set]"))
-	}
-}
-
-// MarshalText returns what Format prints, for JSON and logs.
-func (s Secret) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%v", s), nil }
 
 // ErrConfig is wrapped by every error about invalid settings.
 var ErrConfig = errors.New("invalid settings")
@@ -121,7 +101,7 @@ func LoadConfig(environ []string) (Config, error) {
 // Keys loads the key-encryption keys of ZONE_KEK. If they are in a file,
 // [seal.Keys.Reload] reads it again.
 func (c *Config) Keys() (*seal.Keys, error) {
-	source := func() (string, error) { return string(c.ZoneKEK), nil }
+	source := func() (string, error) { return c.ZoneKEK.Reveal(), nil }
 	if c.zoneKEKFile != "" {
 		source = func() (string, error) {
 			text, err := os.ReadFile(c.zoneKEKFile)
@@ -247,19 +227,19 @@ func (c *Config) validate() error {
 	switch c.Mode {
 	case "dev":
 	case "rc", "stable":
-		if c.StreamsHMACKey == "" {
+		if c.StreamsHMACKey.IsZero() {
 			add("STREAMS_HMAC_KEY", "is required in mode %s", c.Mode)
 		}
 	default:
 		add("CARACAL_MODE", "must be dev, rc or stable, not %q", c.Mode)
 	}
-	if c.DatabaseURL == "" {
+	if c.DatabaseURL.IsZero() {
 		add("DATABASE_URL", "is required")
 	}
-	if c.RedisURL == "" {
+	if c.RedisURL.IsZero() {
 		add("REDIS_URL", "is required")
 	}
-	if _, err := c.Keys(); c.ZoneKEK == "" {
+	if _, err := c.Keys(); c.ZoneKEK.IsZero() {
 		add("ZONE_KEK", "is required")
 	} else if err != nil {
 		errs = append(errs, err)
@@ -287,10 +267,10 @@ func (c *Config) validate() error {
 // fails if STREAMS_HMAC_KEY is invalid.
 func (c *Config) streamsKey() ([]byte, error) {
 	const minimum = 32
-	if c.StreamsHMACKey == "" {
+	if c.StreamsHMACKey.IsZero() {
 		return nil, nil
 	}
-	key, err := hex.DecodeString(string(c.StreamsHMACKey))
+	key, err := hex.DecodeString(c.StreamsHMACKey.Reveal())
 	if err != nil {
 		return nil, errors.New("must be hexadecimal")
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"caracal.run/management/server/secret"
 )
 
 const key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
@@ -52,19 +54,19 @@ func TestConfigReadsFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.DatabaseURL != "postgres://from-a-file" || !c.TrustProxy || c.Port != 3000 || c.Mode != "stable" || c.Host != "" {
+	if c.DatabaseURL.Reveal() != "postgres://from-a-file" || !c.TrustProxy || c.Port != 3000 || c.Mode != "stable" || c.Host != "" {
 		t.Errorf("%+v", c)
 	}
 }
 
 func TestConfigRedactsSecrets(t *testing.T) {
 	t.Parallel()
-	c := Config{AdminToken: "canary-1", DatabaseURL: "canary-2", StreamsHMACKey: "canary-3"}
+	c := Config{AdminToken: secret.New("canary-1"), DatabaseURL: secret.New("canary-2"), StreamsHMACKey: secret.New("canary-3")}
 	text, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, printed := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c), fmt.Sprintf("%q %x %d", c.AdminToken, c.AdminToken, c.AdminToken), string(text)} {
+	for _, printed := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c), fmt.Sprintf("%v", struct{ c Config }{c}), fmt.Sprintf("%q %x %d", c.AdminToken, c.AdminToken, c.AdminToken), string(text)} {
 		if strings.Contains(printed, "canary") || strings.Contains(printed, fmt.Sprintf("%x", "canary")) {
 			t.Errorf("it prints %s", printed)
 		}

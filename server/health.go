@@ -75,10 +75,10 @@ func (s *Server) GetMetrics(ctx context.Context, _ api.GetMetricsRequestObject) 
 // the metrics. If METRICS_BEARER is not set, every request may read them in dev
 // mode, and none may in other modes.
 func (s *Server) authorizeMetrics(bearer string) bool {
-	if s.config.MetricsBearer == "" {
+	if s.config.MetricsBearer.IsZero() {
 		return s.config.Mode == "dev"
 	}
-	return subtle.ConstantTimeCompare([]byte(bearer), []byte(s.config.MetricsBearer)) == 1
+	return subtle.ConstantTimeCompare([]byte(bearer), []byte(s.config.MetricsBearer.Reveal())) == 1
 }
 
 // metricsText is the response of /metrics. Its Content-Type contains the version of

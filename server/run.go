@@ -67,15 +67,15 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	if err := db.CheckKeys(ctx); err != nil {
 		return nil, err
 	}
-	if c.AdminToken == "" {
+	if c.AdminToken.IsZero() {
 		log.Warn("CARACAL_ADMIN_TOKEN is not set, only existing admin tokens can authenticate")
 	} else {
 		seedCause := store.Cause{Actor: store.System, RequestID: c.WorkerID, Operation: "seed-admin-tokens"}
-		if err := db.InTx(ctx, seedCause, func(tx *store.Tx) error { return tx.SeedAdminTokens(ctx, string(c.AdminToken)) }); err != nil {
+		if err := db.InTx(ctx, seedCause, func(tx *store.Tx) error { return tx.SeedAdminTokens(ctx, c.AdminToken.Reveal()) }); err != nil {
 			return nil, fmt.Errorf("seed the bootstrap token: %w", err)
 		}
 	}
-	redisOptions, err := redis.ParseURL(string(c.RedisURL))
+	redisOptions, err := redis.ParseURL(c.RedisURL.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("%w: REDIS_URL must be a Redis URL", ErrConfig)
 	}
@@ -121,7 +121,7 @@ func (c *Config) OpenStore(ctx context.Context) (*store.Store, *seal.Keys, error
 		return nil, nil, err
 	}
 	db, err := store.Open(ctx, store.Config{
-		URL: string(c.DatabaseURL), Name: c.WorkerID, PoolMax: c.PoolMax,
+		URL: c.DatabaseURL.Reveal(), Name: c.WorkerID, PoolMax: c.PoolMax,
 		ConnectTimeout: c.ConnectTimeout.duration(), IdleTimeout: c.IdleTimeout.duration(),
 		StatementTimeout: c.StatementTimeout.duration(), IdleInTxTimeout: c.IdleInTxTimeout.duration(),
 		Keys: keys, ControlAudience: c.ControlAudience, MaxResources: c.MaxResourcesPerZone,

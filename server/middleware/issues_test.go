@@ -178,7 +178,7 @@ func TestParameterErrorsReadAfterTheParametersName(t *testing.T) {
 	for _, tt := range []struct{ id, query, want string }{
 		{"%20", "", "zoneId: " + pattern},
 		{"a%00b", "", "zoneId: " + pattern},
-		{"%zz", "", "zoneId: must be percent-encoded"},
+		{"%zz", "", "zoneId: must use valid percent-encoding"},
 		{"x", "limit=many", "limit: must be an integer"},
 		{"x", "limit=1.5", "limit: must be an integer"},
 		{"x", "limit=99999999999999999999", "limit: must be an integer"},
@@ -190,7 +190,7 @@ func TestParameterErrorsReadAfterTheParametersName(t *testing.T) {
 		{"x", "cursor=" + strings.Repeat("x", 513), "cursor: must be at most 512 characters"},
 		{"x", "cursor=%ff", "cursor: must be UTF-8"},
 		{"x", "cursor=a%00", "cursor: must not contain a NUL character"},
-		{"x", "cursor=%zz", "must be percent-encoded"},
+		{"x", "cursor=%zz", "must use valid percent-encoding"},
 	} {
 		t.Run(tt.id+" "+tt.query, func(t *testing.T) {
 			t.Parallel()

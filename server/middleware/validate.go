@@ -201,7 +201,7 @@ func jsonErrorMessage(err error) string {
 const (
 	maxDepth = 64 // levels of nested arrays and objects
 
-	percentEncoding = "must be percent-encoded"
+	percentEncoding = "must use valid percent-encoding"
 	notUTF8         = "must be UTF-8"
 	nulCharacter    = "must not contain a NUL character"
 )

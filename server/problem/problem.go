@@ -5,6 +5,7 @@
 package problem
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -125,13 +126,17 @@ func issuesToJSON(from []code.Issue) []issue {
 	return issues
 }
 
-// wantsRFC9457 reports whether the request accepts application/problem+json.
+// wantsRFC9457 reports whether the request accepts application/problem+json by name
+// (RFC 9110, section 12.5.1).
 func wantsRFC9457(r *http.Request) bool {
 	for _, accepted := range r.Header.Values("Accept") {
 		for mediaRange := range strings.SplitSeq(accepted, ",") {
-			if mediaType, _, err := mime.ParseMediaType(mediaRange); err == nil && mediaType == "application/problem+json" {
-				return true
+			mediaType, params, err := mime.ParseMediaType(mediaRange)
+			if err != nil || mediaType != "application/problem+json" {
+				continue
 			}
+			quality, err := strconv.ParseFloat(cmp.Or(params["q"], "1"), 64)
+			return err == nil && quality > 0
 		}
 	}
 	return false

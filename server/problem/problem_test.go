@@ -26,6 +26,7 @@ func TestWriteKeepsTheOrderOfTheSpec(t *testing.T) {
 			`"details":{"issues":[{"path":[],"message":"is required"}]}}`},
 		{"extra field", "", code.DCRShutdownRequired.With("live_dcr_applications", 2), `{"error":"dcr_shutdown_required",` +
 			`"error_description":"The zone has active registered applications. Set dcr_shutdown to keep_live or revoke_live.","requestId":"r","live_dcr_applications":2}`},
+		{"RFC 9457 not accepted", "application/problem+json;q=0, */*", code.ZoneNotFound, `{"error":"zone_not_found","error_description":"Zone not found.","requestId":"r"}`},
 		{"RFC 9457", "application/problem+json", code.ZoneNotFound, `{"error":"zone_not_found","error_description":"Zone not found.","requestId":"r",` +
 			`"type":"urn:caracal:problem:zone_not_found","title":"Zone not found.","status":404}`},
 	} {

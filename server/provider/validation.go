@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"caracal.run/management/server/secret"
 )
 
 // A validation is a configuration that is being validated. Each rule that accepts a
@@ -124,7 +126,7 @@ func (v *validation) config() Config {
 		switch value, present := v.values[f.Name]; {
 		case present && f.Secret:
 			text := value.(string)
-			secrets[f.Name] = Secret{&text}
+			secrets[f.Name] = secret.New(text)
 		case present:
 			public[f.Name] = value
 		}

@@ -72,7 +72,7 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	exportLine := "export CARACAL_ADMIN_TOKEN=$(cat " + tokenFile + ")"
-	if string(config.AdminToken) != token {
+	if config.AdminToken.Reveal() != token {
 		exportLine = "# and export CARACAL_ADMIN_TOKEN with the value that you set for this command"
 	}
 	fmt.Fprintf(out, `
@@ -90,7 +90,7 @@ Press Ctrl-C to stop.
 
 `, running.URL, running.URL, running.URL, exportLine, servers.Dir(), running.URL, servers.PostgresURL("postgres", "caracal"), strings.TrimPrefix(servers.RedisURL(), "unix://"))
 	if *withDemo {
-		err := seedDemo(ctx, out, running.URL, string(config.AdminToken), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(*dir, "demo-zone"))
+		err := seedDemo(ctx, out, running.URL, config.AdminToken.Reveal(), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(*dir, "demo-zone"))
 		if err != nil {
 			return errors.Join(err, running.Stop())
 		}
