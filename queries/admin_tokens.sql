@@ -1,5 +1,5 @@
 -- name: InsertAdminToken :one
--- InsertAdminToken returns no row if an active token has the same secret: a seeded token exists already.
+-- InsertAdminToken returns no row if an active token has the same secret, as when a token is seeded at every start.
 INSERT INTO admin_tokens (zone_id, id, name, capability, created_by, token_sha256, expires_at)
 VALUES (@zone_id, @id, @name, @capability, @created_by, @token_sha256, now() + sqlc.narg(expires_in)::bigint * interval '1 second')
 ON CONFLICT (token_sha256) WHERE revoked_at IS NULL DO NOTHING
@@ -11,7 +11,8 @@ SELECT * FROM admin_tokens
 WHERE token_sha256 = @token_sha256 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
 
 -- name: RevokeOtherAdminTokensBy :many
--- RevokeOtherAdminTokensBy revokes a creator's other tokens: a seeded token replaces the previous one.
+-- RevokeOtherAdminTokensBy revokes the active tokens of a creator, except the one with the given digest: a newly seeded
+-- token replaces the previous one.
 UPDATE admin_tokens SET revoked_at = now()
 WHERE created_by = @created_by AND token_sha256 <> @token_sha256 AND revoked_at IS NULL
 RETURNING *;
@@ -22,8 +23,8 @@ RETURNING *;
 SELECT pg_notify('caracal_admin_tokens', '');
 
 -- name: TouchAdminTokens :exec
--- TouchAdminTokens sets the last use of tokens whose last use is not recorded or older than stale_before. A last use in the
--- future, from a clock that was ahead, is overwritten too.
+-- TouchAdminTokens sets last_used_at of the tokens whose value is null or not after stale_before. It also overwrites a
+-- value in the future, which comes from a clock that was ahead.
 UPDATE admin_tokens SET last_used_at = @used_at::timestamptz
 WHERE id = ANY (@ids::text[])
   AND (last_used_at IS NULL OR last_used_at <= @stale_before::timestamptz OR last_used_at > @used_at::timestamptz);

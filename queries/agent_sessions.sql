@@ -1,6 +1,7 @@
 -- name: TerminateAgentSessionsOfApplications :many
 -- TerminateAgentSessionsOfApplications terminates the active and suspended agent sessions of applications and all
--- descendants, of any application. It follows ended agent sessions too: their descendants can still be active.
+-- descendants, of any application. It also searches below terminated and expired agent sessions: their descendants can
+-- still be active.
 WITH RECURSIVE affected AS (
     SELECT id FROM agent_sessions WHERE zone_id = @zone_id AND application_id = ANY (@application_ids::text[])
     UNION
@@ -19,8 +20,8 @@ WHERE a.zone_id = @zone_id AND a.status IN ('active', 'suspended') AND before.zo
 RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status;
 
 -- name: DecrementAgentSessionChildren :exec
--- DecrementAgentSessionChildren subtracts ended children from their parents' counts. parent_ids lists a parent once for
--- each child.
+-- DecrementAgentSessionChildren subtracts terminated children from their parents' child counts. parent_ids contains a
+-- parent once for each terminated child.
 UPDATE agent_sessions SET child_count = greatest(0, child_count - ended.children), updated_at = now()
 FROM (SELECT parent_id, count(*)::integer AS children FROM (SELECT unnest(@parent_ids::text[]) AS parent_id) AS p GROUP BY parent_id) AS ended
 WHERE agent_sessions.zone_id = @zone_id AND agent_sessions.id = ended.parent_id;

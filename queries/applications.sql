@@ -10,8 +10,8 @@ SELECT * FROM applications WHERE zone_id = @zone_id AND id = @id AND archived_at
 SELECT * FROM applications WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
 
 -- name: ListApplications :many
--- ListApplications returns active applications newest first, after a position, like ListZones. It does not read the hash
--- of the secret.
+-- ListApplications returns active applications newest first, after a position, like ListZones. It does not read the
+-- hashes of the client secrets.
 SELECT zone_id, id, name, registration_method, traits, created_at, expires_at FROM applications
 WHERE zone_id = @zone_id AND archived_at IS NULL
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
@@ -33,7 +33,7 @@ UPDATE applications SET archived_at = now(), updated_at = now(), version = versi
 WHERE zone_id = @zone_id AND id = ANY (@ids::text[]);
 
 -- name: LockActiveDCRApplications :many
--- LockActiveDCRApplications locks the registered applications that are neither expired nor archived.
+-- LockActiveDCRApplications locks the dynamically registered applications that are neither expired nor archived.
 SELECT * FROM applications
 WHERE zone_id = @zone_id AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()
 ORDER BY created_at, id

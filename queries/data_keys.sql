@@ -11,7 +11,7 @@ ON CONFLICT DO NOTHING;
 SELECT number, wrapped_by, wrapped FROM data_keys WHERE zone_id = @zone_id ORDER BY number;
 
 -- name: ListDataKeyWrappers :many
--- ListDataKeyWrappers returns the ids of the key-encryption keys in use, with one index probe for each.
+-- ListDataKeyWrappers returns the ids of the key-encryption keys that wrap data keys, with one index probe for each id.
 WITH RECURSIVE needed AS (
     (SELECT first.wrapped_by FROM data_keys AS first ORDER BY first.wrapped_by LIMIT 1)
     UNION ALL
@@ -22,8 +22,9 @@ SELECT needed.wrapped_by::text FROM needed WHERE needed.wrapped_by IS NOT NULL;
 
 -- name: LockDataKeysWrappedBy :many
 -- LockDataKeysWrappedBy locks a batch of the data keys that the given key-encryption keys wrap. FOR NO KEY UPDATE does not
--- conflict with the foreign key checks of requests that seal secrets. There is no SKIP LOCKED: another rotation that has
--- locked a key can still fail. skipped_zones are those whose keys cannot be unwrapped.
+-- conflict with the foreign key checks of requests that seal secrets. The query waits for keys that another rotation has
+-- locked instead of skipping them (SKIP LOCKED): that rotation can still fail. skipped_zones lists the zones whose keys
+-- cannot be unwrapped.
 SELECT zone_id, number, wrapped_by, wrapped FROM data_keys
 WHERE wrapped_by = ANY (@wrapped_by::text[]) AND zone_id <> ALL (@skipped_zones::text[])
 ORDER BY wrapped_by, zone_id, number
@@ -34,7 +35,8 @@ FOR NO KEY UPDATE;
 UPDATE data_keys SET wrapped_by = @wrapped_by, wrapped = @wrapped WHERE zone_id = @zone_id AND number = @number;
 
 -- name: GetTimeBefore :one
--- GetTimeBefore returns the time some seconds ago, by the database's clock, which also sets the keys' creation times.
+-- GetTimeBefore returns the time the given number of seconds ago on the database's clock, which also sets the keys'
+-- creation times.
 SELECT (now() - make_interval(secs => @seconds))::timestamptz AS result;
 
 -- name: ListZonesWithOldDataKey :many
@@ -49,7 +51,8 @@ LIMIT @row_limit;
 UPDATE data_keys SET retired_at = now() WHERE zone_id = @zone_id AND number = @number AND retired_at IS NULL;
 
 -- name: ListZonesWithRetiredDataKey :many
--- ListZonesWithRetiredDataKey returns the zones that can have secrets to reseal, in the order of their ids.
+-- ListZonesWithRetiredDataKey returns the zones that have retired data keys, ordered by id. Other zones have no secrets to
+-- reseal.
 SELECT DISTINCT zone_id FROM data_keys
 WHERE retired_at IS NOT NULL AND zone_id > @after::text
 ORDER BY zone_id
@@ -79,8 +82,8 @@ UPDATE provider_grants SET access_token = sqlc.narg(access_token), refresh_token
 WHERE zone_id = @zone_id AND id = @id;
 
 -- name: DeleteRetiredDataKeys :many
--- DeleteRetiredDataKeys deletes a zone's unused keys that were retired at least min_age_seconds ago. A request that has not
--- committed yet can have sealed a secret with a key that was retired more recently.
+-- DeleteRetiredDataKeys deletes a zone's unused keys that were retired at least min_age_seconds ago. A key that
+-- was retired more recently can still be needed: a request that has not committed yet can have sealed a secret with it.
 DELETE FROM data_keys AS old
 WHERE old.zone_id = @zone_id AND old.retired_at < now() - make_interval(secs => @min_age_seconds)
   AND NOT EXISTS (SELECT FROM providers WHERE providers.zone_id = old.zone_id AND providers.data_key = old.number)

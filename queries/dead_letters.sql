@@ -1,5 +1,5 @@
 -- name: ListDeadLetters :many
--- ListDeadLetters returns dead events newest first, after a position, like ListZones.
+-- ListDeadLetters returns dead letters newest first, after a position, like ListZones.
 SELECT * FROM outbox
 WHERE dead_at IS NOT NULL AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
 ORDER BY created_at DESC, id DESC

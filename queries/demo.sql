@@ -1,4 +1,4 @@
--- Inserts of rows that no operation writes yet, for the demo. Only the owner role has the privileges to run them.
+-- Inserts for the demo, of rows that other services write. Only the owner role has the privileges for them.
 
 -- name: InsertSession :exec
 INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, expires_at)

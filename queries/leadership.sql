@@ -1,4 +1,4 @@
 -- name: TryAcquireLeadership :one
--- TryAcquireLeadership reports whether this connection is now the leader of the given name. It remains the leader until it
--- is closed.
+-- TryAcquireLeadership tries to take the advisory lock that represents the named leadership and reports whether the
+-- connection now holds it. The lock is released when the connection is closed.
 SELECT pg_try_advisory_lock(hashtextextended('lead:' || @name::text, 0));

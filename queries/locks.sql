@@ -1,5 +1,5 @@
 -- name: LockZoneShared :exec
--- LockZoneShared takes the zone lock in shared mode, for writes below the zone that publish no events.
+-- LockZoneShared takes the zone lock in shared mode, for writes to the zone's rows that publish no events.
 SELECT pg_advisory_xact_lock_shared(hashtextextended('zone:' || @zone_id::text, 0));
 
 -- name: LockZoneExclusive :exec

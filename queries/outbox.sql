@@ -1,5 +1,5 @@
 -- name: InsertOutbox :exec
--- InsertOutbox inserts the events of a transaction in the order in which they are given: seq is drawn row by row.
+-- InsertOutbox inserts the events of a transaction in the order of the arrays, so that seq increases in this order.
 INSERT INTO outbox (zone_id, id, stream, fields, request_id, traceparent)
 SELECT e.zone_id, e.id, e.stream, e.fields::jsonb, @request_id, sqlc.narg(traceparent)
 FROM (SELECT generate_subscripts(@ids::text[], 1) AS n, unnest(@zone_ids::text[]) AS zone_id, unnest(@ids::text[]) AS id,
@@ -7,9 +7,9 @@ FROM (SELECT generate_subscripts(@ids::text[], 1) AS n, unnest(@zone_ids::text[]
 ORDER BY e.n;
 
 -- name: ListPendingOutbox :many
--- ListPendingOutbox lists the next events to publish, in order, without those of paused zones. The two conditions are
--- those of the partial index outbox_pending, so dispatched events cost nothing. Age is measured by the database's clock,
--- which also set created_at.
+-- ListPendingOutbox returns the next events to publish, in the order of seq, without those of paused zones. Its conditions
+-- on dispatched_at and dead_at are those of the partial index outbox_pending, so it does not scan dispatched events. The
+-- age is measured by the database's clock, which also sets created_at.
 SELECT zone_id, id, seq, stream, fields, attempts, traceparent,
     extract(epoch FROM clock_timestamp() - created_at)::double precision AS age_seconds
 FROM outbox
@@ -22,8 +22,8 @@ UPDATE outbox SET dispatched_at = now(), last_error = NULL
 WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL;
 
 -- name: RejectOutbox :exec
--- RejectOutbox counts a failed attempt of each event and keeps its error; an event without attempts left becomes a dead
--- letter.
+-- RejectOutbox adds a failed attempt to each event and stores its error. An event with max_attempts failed attempts becomes
+-- a dead letter.
 UPDATE outbox SET attempts = attempts + 1, last_error = rejected.error,
     dead_at = CASE WHEN attempts + 1 >= @max_attempts::integer THEN now() END
 FROM (SELECT unnest(@seqs::bigint[]) AS seq, unnest(@errors::text[]) AS error) AS rejected
@@ -35,7 +35,7 @@ DELETE FROM outbox WHERE (zone_id, id) IN (
     SELECT old.zone_id, old.id FROM outbox AS old WHERE old.dispatched_at < @before::timestamptz ORDER BY old.dispatched_at LIMIT @row_limit);
 
 -- name: GetOutboxStat :one
--- GetOutboxStat counts pending and dead events from their partial indexes; dispatched events are not read.
+-- GetOutboxStat counts pending events and dead letters from their partial indexes. It does not read dispatched events.
 SELECT
     (SELECT count(*) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL) AS pending,
     (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL) AS dead,
@@ -43,6 +43,6 @@ SELECT
     coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dead_at IS NOT NULL ORDER BY created_at, id LIMIT 1), 0)::double precision AS oldest_dead_seconds;
 
 -- name: NotifyOutbox :exec
--- NotifyOutbox wakes the replica that publishes. Run it outside transactions: in one, it takes a database-wide lock at
--- commit.
+-- NotifyOutbox wakes the replica that publishes. Do not call it in a transaction that changes rows: the commit of a
+-- transaction with NOTIFY takes a database-wide lock.
 SELECT pg_notify('caracal_outbox', '');

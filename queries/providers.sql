@@ -1,13 +1,14 @@
 -- name: InsertProvider :one
--- InsertProvider returns no row if an active provider has the identifier, so that the same transaction can try another one.
+-- InsertProvider returns no row if an active provider has the identifier, so that the same transaction can try
+-- another identifier.
 INSERT INTO providers (zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key)
 VALUES (@zone_id, @id, @name, @identifier, @kind, @config_json, @secret_config_keys, sqlc.narg(secret_config), sqlc.narg(data_key))
 ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
 RETURNING *;
 
 -- name: GetAvailableProviderIdentifier :one
--- GetAvailableProviderIdentifier returns the first of base-2 … base-999 that no active provider of the zone has, like
--- GetAvailableZoneSlug.
+-- GetAvailableProviderIdentifier returns the first of base-2 … base-999 that no active provider of the zone uses,
+-- like GetAvailableZoneSlug.
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, @base::text || '-2'
     UNION ALL
@@ -24,7 +25,7 @@ SELECT * FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS
 SELECT * FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
 
 -- name: LockProviderShared :one
--- LockProviderShared prevents an active provider from being archived or changed while a reference to it is added.
+-- LockProviderShared locks an active provider, so that it cannot be archived or changed while a reference to it is added.
 SELECT kind FROM providers WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR SHARE;
 
 -- name: ListProviders :many

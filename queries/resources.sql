@@ -1,13 +1,14 @@
 -- name: InsertResource :one
--- InsertResource returns no row if an active resource has the identifier, so that the same transaction can try another one.
+-- InsertResource returns no row if an active resource has the identifier, so that the same transaction can try
+-- another identifier.
 INSERT INTO resources (zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id, gateway_application_id, operations, operation_enforcement)
 VALUES (@zone_id, @id, @name, @identifier, sqlc.narg(upstream_url), @scopes, @credential_provider_id, sqlc.narg(gateway_application_id), @operations, @operation_enforcement)
 ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
 RETURNING *;
 
 -- name: GetAvailableResourceIdentifier :one
--- GetAvailableResourceIdentifier returns the first of base-2 … base-999 that no active resource of the zone has, like
--- GetAvailableZoneSlug.
+-- GetAvailableResourceIdentifier returns the first of base-2 … base-999 that no active resource of the zone uses,
+-- like GetAvailableZoneSlug.
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, @base::text || '-2'
     UNION ALL
@@ -59,8 +60,8 @@ WHERE zone_id = @zone_id AND gateway_application_id = @application_id AND archiv
 RETURNING id;
 
 -- name: IncrementResourceCount :execrows
--- IncrementResourceCount counts a new resource, and its binding if it has one. It changes no row if the zone has reached
--- max_resources.
+-- IncrementResourceCount adds a new resource to the zone's count and the number of its bindings to the binding revision. It
+-- changes no row if the zone has reached max_resources.
 INSERT INTO resource_totals AS t (zone_id, live, binding_revision) VALUES (@zone_id, 1, @bindings)
 ON CONFLICT (zone_id) DO UPDATE SET live = t.live + 1, binding_revision = t.binding_revision + @bindings
 WHERE t.live < @max_resources;
@@ -72,8 +73,8 @@ UPDATE resource_totals SET live = live - 1, binding_revision = binding_revision 
 UPDATE resource_totals SET binding_revision = binding_revision + 1 WHERE zone_id = @zone_id;
 
 -- name: LockReferencesShared :one
--- LockReferencesShared prevents an active provider and an active application from being archived while a resource that
--- references them is written. It returns '' for one that does not exist.
+-- LockReferencesShared locks an active provider and an active application, so that they cannot be archived while a resource
+-- that references them is written. For one that does not exist it returns ''.
 WITH provider AS (
     SELECT id FROM providers WHERE providers.zone_id = @zone_id AND providers.id = @provider_id AND archived_at IS NULL FOR SHARE
 ), application AS (

@@ -1,6 +1,6 @@
 -- name: RevokeSessionsOfApplications :many
--- RevokeSessionsOfApplications revokes the active sessions of applications and all active descendants of any session of
--- theirs. It follows ended sessions too: their descendants can still be active.
+-- RevokeSessionsOfApplications revokes the active sessions of applications and the active descendants of all their
+-- sessions. It also searches below revoked and expired sessions: their descendants can still be active.
 WITH RECURSIVE affected AS (
     SELECT id FROM sessions
     WHERE zone_id = @zone_id AND subject_id = ANY (@application_ids::text[]) AND session_type = 'application'

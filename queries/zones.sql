@@ -1,13 +1,13 @@
 -- name: InsertZone :one
--- InsertZone returns no row if the slug is taken, so that the same transaction can try another one.
+-- InsertZone returns no row if the slug is taken, so that the same transaction can try another slug.
 INSERT INTO zones (id, name, slug, reserved, dcr_enabled)
 VALUES (@id, @name, @slug, @reserved, @dcr_enabled)
 ON CONFLICT ON CONSTRAINT zones_slug_taken DO NOTHING
 RETURNING *;
 
 -- name: GetAvailableZoneSlug :one
--- GetAvailableZoneSlug returns the first of base-2 … base-999 that no zone, active or archived, has. It needs one index
--- probe for each taken slug. The CTE computes a candidate before it is compared: under row-level security only a plain
+-- GetAvailableZoneSlug returns the first of base-2 … base-999 that no zone, active or archived, uses. It needs one
+-- index probe for each taken slug. The CTE computes a candidate before it is compared: under row-level security only a plain
 -- comparison can use an index.
 WITH RECURSIVE tried (n, candidate) AS (
     SELECT 2, @base::text || '-2'
@@ -26,8 +26,8 @@ SELECT * FROM zones WHERE id = @id AND archived_at IS NULL;
 SELECT * FROM zones WHERE id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
 
 -- name: ListZones :many
--- ListZones returns active zones newest first, after a position, without reserved ones. The row comparison makes page 1000
--- as cheap as page 1, and stable while zones are inserted.
+-- ListZones returns active zones newest first, after a position, without reserved ones. The row comparison makes page
+-- 1000 as cheap as page 1, and keeps pages stable while zones are inserted.
 SELECT * FROM zones
 WHERE archived_at IS NULL AND NOT reserved
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text)

@@ -52,7 +52,7 @@ type InsertAdminTokenParams struct {
 	ExpiresIn   *int64 `db:"expires_in"`
 }
 
-// InsertAdminToken returns no row if an active token has the same secret: a seeded token exists already.
+// InsertAdminToken returns no row if an active token has the same secret, as when a token is seeded at every start.
 func (q *Queries) InsertAdminToken(ctx context.Context, arg InsertAdminTokenParams) (AdminToken, error) {
 	row := q.db.QueryRow(ctx, insertAdminToken,
 		arg.ZoneID,
@@ -207,7 +207,8 @@ type RevokeOtherAdminTokensByParams struct {
 	TokenSHA256 []byte `db:"token_sha256"`
 }
 
-// RevokeOtherAdminTokensBy revokes a creator's other tokens: a seeded token replaces the previous one.
+// RevokeOtherAdminTokensBy revokes the active tokens of a creator, except the one with the given digest: a newly seeded
+// token replaces the previous one.
 func (q *Queries) RevokeOtherAdminTokensBy(ctx context.Context, arg RevokeOtherAdminTokensByParams) ([]AdminToken, error) {
 	rows, err := q.db.Query(ctx, revokeOtherAdminTokensBy, arg.CreatedBy, arg.TokenSHA256)
 	if err != nil {
@@ -252,8 +253,8 @@ type TouchAdminTokensParams struct {
 	StaleBefore time.Time `db:"stale_before"`
 }
 
-// TouchAdminTokens sets the last use of tokens whose last use is not recorded or older than stale_before. A last use in the
-// future, from a clock that was ahead, is overwritten too.
+// TouchAdminTokens sets last_used_at of the tokens whose value is null or not after stale_before. It also overwrites a
+// value in the future, which comes from a clock that was ahead.
 func (q *Queries) TouchAdminTokens(ctx context.Context, arg TouchAdminTokensParams) error {
 	_, err := q.db.Exec(ctx, touchAdminTokens, arg.UsedAt, arg.Ids, arg.StaleBefore)
 	return err

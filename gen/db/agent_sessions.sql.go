@@ -20,8 +20,8 @@ type DecrementAgentSessionChildrenParams struct {
 	ParentIds []string `db:"parent_ids"`
 }
 
-// DecrementAgentSessionChildren subtracts ended children from their parents' counts. parent_ids lists a parent once for
-// each child.
+// DecrementAgentSessionChildren subtracts terminated children from their parents' child counts. parent_ids contains a
+// parent once for each terminated child.
 func (q *Queries) DecrementAgentSessionChildren(ctx context.Context, arg DecrementAgentSessionChildrenParams) error {
 	_, err := q.db.Exec(ctx, decrementAgentSessionChildren, arg.ZoneID, arg.ParentIds)
 	return err
@@ -54,7 +54,8 @@ type TerminateAgentSessionsOfApplicationsRow struct {
 }
 
 // TerminateAgentSessionsOfApplications terminates the active and suspended agent sessions of applications and all
-// descendants, of any application. It follows ended agent sessions too: their descendants can still be active.
+// descendants, of any application. It also searches below terminated and expired agent sessions: their descendants can
+// still be active.
 func (q *Queries) TerminateAgentSessionsOfApplications(ctx context.Context, arg TerminateAgentSessionsOfApplicationsParams) ([]TerminateAgentSessionsOfApplicationsRow, error) {
 	rows, err := q.db.Query(ctx, terminateAgentSessionsOfApplications, arg.Reason, arg.ZoneID, arg.ApplicationIds)
 	if err != nil {

@@ -133,8 +133,8 @@ type ListApplicationsRow struct {
 	ExpiresAt          *time.Time `db:"expires_at"`
 }
 
-// ListApplications returns active applications newest first, after a position, like ListZones. It does not read the hash
-// of the secret.
+// ListApplications returns active applications newest first, after a position, like ListZones. It does not read the
+// hashes of the client secrets.
 func (q *Queries) ListApplications(ctx context.Context, arg ListApplicationsParams) ([]ListApplicationsRow, error) {
 	rows, err := q.db.Query(ctx, listApplications,
 		arg.ZoneID,
@@ -175,7 +175,7 @@ ORDER BY created_at, id
 FOR NO KEY UPDATE
 `
 
-// LockActiveDCRApplications locks the registered applications that are neither expired nor archived.
+// LockActiveDCRApplications locks the dynamically registered applications that are neither expired nor archived.
 func (q *Queries) LockActiveDCRApplications(ctx context.Context, zoneID string) ([]Application, error) {
 	rows, err := q.db.Query(ctx, lockActiveDCRApplications, zoneID)
 	if err != nil {

@@ -23,8 +23,8 @@ type DeleteRetiredDataKeysParams struct {
 	MinAgeSeconds float64 `db:"min_age_seconds"`
 }
 
-// DeleteRetiredDataKeys deletes a zone's unused keys that were retired at least min_age_seconds ago. A request that has not
-// committed yet can have sealed a secret with a key that was retired more recently.
+// DeleteRetiredDataKeys deletes a zone's unused keys that were retired at least min_age_seconds ago. A key that
+// was retired more recently can still be needed: a request that has not committed yet can have sealed a secret with it.
 func (q *Queries) DeleteRetiredDataKeys(ctx context.Context, arg DeleteRetiredDataKeysParams) ([]int32, error) {
 	rows, err := q.db.Query(ctx, deleteRetiredDataKeys, arg.ZoneID, arg.MinAgeSeconds)
 	if err != nil {
@@ -67,7 +67,8 @@ const getTimeBefore = `-- name: GetTimeBefore :one
 SELECT (now() - make_interval(secs => $1))::timestamptz AS result
 `
 
-// GetTimeBefore returns the time some seconds ago, by the database's clock, which also sets the keys' creation times.
+// GetTimeBefore returns the time the given number of seconds ago on the database's clock, which also sets the keys'
+// creation times.
 func (q *Queries) GetTimeBefore(ctx context.Context, seconds float64) (time.Time, error) {
 	row := q.db.QueryRow(ctx, getTimeBefore, seconds)
 	var result time.Time
@@ -111,7 +112,7 @@ WITH RECURSIVE needed AS (
 SELECT needed.wrapped_by::text FROM needed WHERE needed.wrapped_by IS NOT NULL
 `
 
-// ListDataKeyWrappers returns the ids of the key-encryption keys in use, with one index probe for each.
+// ListDataKeyWrappers returns the ids of the key-encryption keys that wrap data keys, with one index probe for each id.
 func (q *Queries) ListDataKeyWrappers(ctx context.Context) ([]string, error) {
 	rows, err := q.db.Query(ctx, listDataKeyWrappers)
 	if err != nil {
@@ -318,7 +319,8 @@ type ListZonesWithRetiredDataKeyParams struct {
 	RowLimit int32  `db:"row_limit"`
 }
 
-// ListZonesWithRetiredDataKey returns the zones that can have secrets to reseal, in the order of their ids.
+// ListZonesWithRetiredDataKey returns the zones that have retired data keys, ordered by id. Other zones have no secrets to
+// reseal.
 func (q *Queries) ListZonesWithRetiredDataKey(ctx context.Context, arg ListZonesWithRetiredDataKeyParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, listZonesWithRetiredDataKey, arg.After, arg.RowLimit)
 	if err != nil {
@@ -361,8 +363,9 @@ type LockDataKeysWrappedByRow struct {
 }
 
 // LockDataKeysWrappedBy locks a batch of the data keys that the given key-encryption keys wrap. FOR NO KEY UPDATE does not
-// conflict with the foreign key checks of requests that seal secrets. There is no SKIP LOCKED: another rotation that has
-// locked a key can still fail. skipped_zones are those whose keys cannot be unwrapped.
+// conflict with the foreign key checks of requests that seal secrets. The query waits for keys that another rotation has
+// locked instead of skipping them (SKIP LOCKED): that rotation can still fail. skipped_zones lists the zones whose keys
+// cannot be unwrapped.
 func (q *Queries) LockDataKeysWrappedBy(ctx context.Context, arg LockDataKeysWrappedByParams) ([]LockDataKeysWrappedByRow, error) {
 	rows, err := q.db.Query(ctx, lockDataKeysWrappedBy, arg.WrappedBy, arg.SkippedZones, arg.RowLimit)
 	if err != nil {

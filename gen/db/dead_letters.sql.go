@@ -47,7 +47,7 @@ type ListDeadLettersParams struct {
 	RowLimit   int32     `db:"row_limit"`
 }
 
-// ListDeadLetters returns dead events newest first, after a position, like ListZones.
+// ListDeadLetters returns dead letters newest first, after a position, like ListZones.
 func (q *Queries) ListDeadLetters(ctx context.Context, arg ListDeadLettersParams) ([]Outbox, error) {
 	rows, err := q.db.Query(ctx, listDeadLetters, arg.BeforeTime, arg.BeforeID, arg.RowLimit)
 	if err != nil {

@@ -81,7 +81,7 @@ type InsertSessionParams struct {
 	ParentID    *string `db:"parent_id"`
 }
 
-// Inserts of rows that no operation writes yet, for the demo. Only the owner role has the privileges to run them.
+// Inserts for the demo, of rows that other services write. Only the owner role has the privileges for them.
 func (q *Queries) InsertSession(ctx context.Context, arg InsertSessionParams) error {
 	_, err := q.db.Exec(ctx, insertSession,
 		arg.ZoneID,

@@ -13,8 +13,8 @@ const tryAcquireLeadership = `-- name: TryAcquireLeadership :one
 SELECT pg_try_advisory_lock(hashtextextended('lead:' || $1::text, 0))
 `
 
-// TryAcquireLeadership reports whether this connection is now the leader of the given name. It remains the leader until it
-// is closed.
+// TryAcquireLeadership tries to take the advisory lock that represents the named leadership and reports whether the
+// connection now holds it. The lock is released when the connection is closed.
 func (q *Queries) TryAcquireLeadership(ctx context.Context, name string) (bool, error) {
 	row := q.db.QueryRow(ctx, tryAcquireLeadership, name)
 	var pg_try_advisory_lock bool

@@ -24,7 +24,7 @@ const lockZoneShared = `-- name: LockZoneShared :exec
 SELECT pg_advisory_xact_lock_shared(hashtextextended('zone:' || $1::text, 0))
 `
 
-// LockZoneShared takes the zone lock in shared mode, for writes below the zone that publish no events.
+// LockZoneShared takes the zone lock in shared mode, for writes to the zone's rows that publish no events.
 func (q *Queries) LockZoneShared(ctx context.Context, zoneID string) error {
 	_, err := q.db.Exec(ctx, lockZoneShared, zoneID)
 	return err

@@ -36,7 +36,7 @@ type GetOutboxStatRow struct {
 	OldestDeadSeconds    float64 `db:"oldest_dead_seconds"`
 }
 
-// GetOutboxStat counts pending and dead events from their partial indexes; dispatched events are not read.
+// GetOutboxStat counts pending events and dead letters from their partial indexes. It does not read dispatched events.
 func (q *Queries) GetOutboxStat(ctx context.Context) (GetOutboxStatRow, error) {
 	row := q.db.QueryRow(ctx, getOutboxStat)
 	var i GetOutboxStatRow
@@ -66,7 +66,7 @@ type InsertOutboxParams struct {
 	Fields      []string `db:"fields"`
 }
 
-// InsertOutbox inserts the events of a transaction in the order in which they are given: seq is drawn row by row.
+// InsertOutbox inserts the events of a transaction in the order of the arrays, so that seq increases in this order.
 func (q *Queries) InsertOutbox(ctx context.Context, arg InsertOutboxParams) error {
 	_, err := q.db.Exec(ctx, insertOutbox,
 		arg.RequestID,
@@ -104,9 +104,9 @@ type ListPendingOutboxRow struct {
 	AgeSeconds  float64         `db:"age_seconds"`
 }
 
-// ListPendingOutbox lists the next events to publish, in order, without those of paused zones. The two conditions are
-// those of the partial index outbox_pending, so dispatched events cost nothing. Age is measured by the database's clock,
-// which also set created_at.
+// ListPendingOutbox returns the next events to publish, in the order of seq, without those of paused zones. Its conditions
+// on dispatched_at and dead_at are those of the partial index outbox_pending, so it does not scan dispatched events. The
+// age is measured by the database's clock, which also sets created_at.
 func (q *Queries) ListPendingOutbox(ctx context.Context, arg ListPendingOutboxParams) ([]ListPendingOutboxRow, error) {
 	rows, err := q.db.Query(ctx, listPendingOutbox, arg.PausedZones, arg.RowLimit)
 	if err != nil {
@@ -140,8 +140,8 @@ const notifyOutbox = `-- name: NotifyOutbox :exec
 SELECT pg_notify('caracal_outbox', '')
 `
 
-// NotifyOutbox wakes the replica that publishes. Run it outside transactions: in one, it takes a database-wide lock at
-// commit.
+// NotifyOutbox wakes the replica that publishes. Do not call it in a transaction that changes rows: the commit of a
+// transaction with NOTIFY takes a database-wide lock.
 func (q *Queries) NotifyOutbox(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, notifyOutbox)
 	return err
@@ -179,8 +179,8 @@ type RejectOutboxParams struct {
 	Errors      []string `db:"errors"`
 }
 
-// RejectOutbox counts a failed attempt of each event and keeps its error; an event without attempts left becomes a dead
-// letter.
+// RejectOutbox adds a failed attempt to each event and stores its error. An event with max_attempts failed attempts becomes
+// a dead letter.
 func (q *Queries) RejectOutbox(ctx context.Context, arg RejectOutboxParams) error {
 	_, err := q.db.Exec(ctx, rejectOutbox, arg.MaxAttempts, arg.Seqs, arg.Errors)
 	return err

@@ -70,8 +70,8 @@ type GetAvailableProviderIdentifierParams struct {
 	Base   string `db:"base"`
 }
 
-// GetAvailableProviderIdentifier returns the first of base-2 … base-999 that no active provider of the zone has, like
-// GetAvailableZoneSlug.
+// GetAvailableProviderIdentifier returns the first of base-2 … base-999 that no active provider of the zone uses,
+// like GetAvailableZoneSlug.
 func (q *Queries) GetAvailableProviderIdentifier(ctx context.Context, arg GetAvailableProviderIdentifierParams) (string, error) {
 	row := q.db.QueryRow(ctx, getAvailableProviderIdentifier, arg.ZoneID, arg.Base)
 	var identifier string
@@ -128,7 +128,8 @@ type InsertProviderParams struct {
 	DataKey          *int32          `db:"data_key"`
 }
 
-// InsertProvider returns no row if an active provider has the identifier, so that the same transaction can try another one.
+// InsertProvider returns no row if an active provider has the identifier, so that the same transaction can try
+// another identifier.
 func (q *Queries) InsertProvider(ctx context.Context, arg InsertProviderParams) (Provider, error) {
 	row := q.db.QueryRow(ctx, insertProvider,
 		arg.ZoneID,
@@ -299,7 +300,7 @@ type LockProviderSharedParams struct {
 	ID     string `db:"id"`
 }
 
-// LockProviderShared prevents an active provider from being archived or changed while a reference to it is added.
+// LockProviderShared locks an active provider, so that it cannot be archived or changed while a reference to it is added.
 func (q *Queries) LockProviderShared(ctx context.Context, arg LockProviderSharedParams) (string, error) {
 	row := q.db.QueryRow(ctx, lockProviderShared, arg.ZoneID, arg.ID)
 	var kind string

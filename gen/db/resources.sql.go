@@ -65,8 +65,8 @@ type GetAvailableResourceIdentifierParams struct {
 	Base   string `db:"base"`
 }
 
-// GetAvailableResourceIdentifier returns the first of base-2 … base-999 that no active resource of the zone has, like
-// GetAvailableZoneSlug.
+// GetAvailableResourceIdentifier returns the first of base-2 … base-999 that no active resource of the zone uses,
+// like GetAvailableZoneSlug.
 func (q *Queries) GetAvailableResourceIdentifier(ctx context.Context, arg GetAvailableResourceIdentifierParams) (string, error) {
 	row := q.db.QueryRow(ctx, getAvailableResourceIdentifier, arg.ZoneID, arg.Base)
 	var identifier string
@@ -117,8 +117,8 @@ type IncrementResourceCountParams struct {
 	MaxResources int64  `db:"max_resources"`
 }
 
-// IncrementResourceCount counts a new resource, and its binding if it has one. It changes no row if the zone has reached
-// max_resources.
+// IncrementResourceCount adds a new resource to the zone's count and the number of its bindings to the binding revision. It
+// changes no row if the zone has reached max_resources.
 func (q *Queries) IncrementResourceCount(ctx context.Context, arg IncrementResourceCountParams) (int64, error) {
 	result, err := q.db.Exec(ctx, incrementResourceCount, arg.ZoneID, arg.Bindings, arg.MaxResources)
 	if err != nil {
@@ -147,7 +147,8 @@ type InsertResourceParams struct {
 	OperationEnforcement string          `db:"operation_enforcement"`
 }
 
-// InsertResource returns no row if an active resource has the identifier, so that the same transaction can try another one.
+// InsertResource returns no row if an active resource has the identifier, so that the same transaction can try
+// another identifier.
 func (q *Queries) InsertResource(ctx context.Context, arg InsertResourceParams) (Resource, error) {
 	row := q.db.QueryRow(ctx, insertResource,
 		arg.ZoneID,
@@ -262,8 +263,8 @@ type LockReferencesSharedRow struct {
 	RegistrationMethod string `db:"registration_method"`
 }
 
-// LockReferencesShared prevents an active provider and an active application from being archived while a resource that
-// references them is written. It returns ” for one that does not exist.
+// LockReferencesShared locks an active provider and an active application, so that they cannot be archived while a resource
+// that references them is written. For one that does not exist it returns ”.
 func (q *Queries) LockReferencesShared(ctx context.Context, arg LockReferencesSharedParams) (LockReferencesSharedRow, error) {
 	row := q.db.QueryRow(ctx, lockReferencesShared, arg.ZoneID, arg.ProviderID, arg.ApplicationID)
 	var i LockReferencesSharedRow

@@ -27,8 +27,8 @@ type RevokeSessionsOfApplicationsParams struct {
 	ApplicationIds []string `db:"application_ids"`
 }
 
-// RevokeSessionsOfApplications revokes the active sessions of applications and all active descendants of any session of
-// theirs. It follows ended sessions too: their descendants can still be active.
+// RevokeSessionsOfApplications revokes the active sessions of applications and the active descendants of all their
+// sessions. It also searches below revoked and expired sessions: their descendants can still be active.
 func (q *Queries) RevokeSessionsOfApplications(ctx context.Context, arg RevokeSessionsOfApplicationsParams) ([]string, error) {
 	rows, err := q.db.Query(ctx, revokeSessionsOfApplications, arg.Reason, arg.ZoneID, arg.ApplicationIds)
 	if err != nil {

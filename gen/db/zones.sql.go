@@ -30,8 +30,8 @@ SELECT last.candidate::text AS slug FROM (SELECT tried.candidate FROM tried ORDE
 WHERE NOT EXISTS (SELECT FROM zones WHERE zones.slug = last.candidate)
 `
 
-// GetAvailableZoneSlug returns the first of base-2 … base-999 that no zone, active or archived, has. It needs one index
-// probe for each taken slug. The CTE computes a candidate before it is compared: under row-level security only a plain
+// GetAvailableZoneSlug returns the first of base-2 … base-999 that no zone, active or archived, uses. It needs one
+// index probe for each taken slug. The CTE computes a candidate before it is compared: under row-level security only a plain
 // comparison can use an index.
 func (q *Queries) GetAvailableZoneSlug(ctx context.Context, base string) (string, error) {
 	row := q.db.QueryRow(ctx, getAvailableZoneSlug, base)
@@ -98,7 +98,7 @@ type InsertZoneParams struct {
 	DCREnabled bool   `db:"dcr_enabled"`
 }
 
-// InsertZone returns no row if the slug is taken, so that the same transaction can try another one.
+// InsertZone returns no row if the slug is taken, so that the same transaction can try another slug.
 func (q *Queries) InsertZone(ctx context.Context, arg InsertZoneParams) (Zone, error) {
 	row := q.db.QueryRow(ctx, insertZone,
 		arg.ID,
@@ -137,8 +137,8 @@ type ListZonesParams struct {
 	RowLimit   int32     `db:"row_limit"`
 }
 
-// ListZones returns active zones newest first, after a position, without reserved ones. The row comparison makes page 1000
-// as cheap as page 1, and stable while zones are inserted.
+// ListZones returns active zones newest first, after a position, without reserved ones. The row comparison makes page
+// 1000 as cheap as page 1, and keeps pages stable while zones are inserted.
 func (q *Queries) ListZones(ctx context.Context, arg ListZonesParams) ([]Zone, error) {
 	rows, err := q.db.Query(ctx, listZones, arg.BeforeTime, arg.BeforeID, arg.RowLimit)
 	if err != nil {

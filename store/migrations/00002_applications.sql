@@ -110,8 +110,8 @@ CREATE POLICY own_zone ON delegation_edges USING (current_setting('caracal.zone_
 GRANT SELECT ON delegation_edges TO caracal_service;
 GRANT UPDATE (status, edge_version, updated_at, revoked_at) ON delegation_edges TO caracal_service;
 
--- The number of changes of a zone's delegation graph, by which its readers detect
--- a change.
+-- Counts the changes of a zone's delegation graph, so that other services can
+-- detect a change.
 CREATE TABLE delegation_graph_epochs (
     zone_id text COLLATE "C" PRIMARY KEY REFERENCES zones (id),
     epoch   bigint NOT NULL DEFAULT 0

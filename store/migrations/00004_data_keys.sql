@@ -18,7 +18,7 @@ CREATE INDEX data_keys_retired ON data_keys (zone_id, number) WHERE retired_at I
 ALTER TABLE data_keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE data_keys FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_zone ON data_keys USING (current_setting('caracal.zone_id', true) IN (zone_id, '*'));
-GRANT SELECT, INSERT, DELETE ON data_keys TO caracal_service; -- retired keys that seal nothing are deleted
+GRANT SELECT, INSERT, DELETE ON data_keys TO caracal_service; -- unused retired keys are deleted
 GRANT UPDATE (wrapped_by, wrapped, retired_at) ON data_keys TO caracal_service;
 
 -- +goose Down

@@ -1,6 +1,6 @@
--- Credential providers, the resources that reference them, and the grants that
--- users gave to providers. Every row with sealed secrets references its data key
--- with a foreign key, so that no key in use can be deleted.
+-- Credential providers, the resources that reference them, and provider grants,
+-- which contain the tokens of users. Every row with sealed secrets references its
+-- data key with a foreign key, so that no key in use can be deleted.
 
 -- +goose Up
 CREATE TABLE providers (
@@ -38,7 +38,7 @@ CREATE TABLE resources (
     upstream_url           text,
     scopes                 text[] NOT NULL CHECK (cardinality(scopes) > 0),
     credential_provider_id text COLLATE "C" NOT NULL,
-    gateway_application_id text COLLATE "C",                 -- the application that the gateway lets exchange tokens for it
+    gateway_application_id text COLLATE "C",                 -- the application that can exchange tokens for it at the gateway
     operations             jsonb NOT NULL DEFAULT '[]',      -- a list of {method, path, scope}
     operation_enforcement  text NOT NULL CHECK (operation_enforcement IN ('enforced', 'transport_uniform')),
     version                bigint NOT NULL DEFAULT 1,
@@ -58,8 +58,8 @@ ALTER TABLE resources FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_zone ON resources USING (current_setting('caracal.zone_id', true) IN (zone_id, '*'));
 GRANT SELECT, INSERT, UPDATE ON resources TO caracal_service;
 
--- One row per zone: the number of active resources, and the number of changes of
--- their bindings, by which the gateway detects a change.
+-- One row per zone: the number of active resources, and a revision that increases
+-- whenever their bindings change, so that the gateway can detect a change.
 CREATE TABLE resource_totals (
     zone_id          text COLLATE "C" PRIMARY KEY REFERENCES zones (id),
     live             bigint NOT NULL DEFAULT 0 CHECK (live >= 0),
