@@ -15,8 +15,8 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// Values of created_by of the tokens that are seeded at start. A token created
-// through the API has "admin:" and the id of its creator's token.
+// Values of created_by of the tokens that are seeded at startup. For a token created
+// through the API, the value is "admin:" and the id of the creator's token.
 const (
 	createdByBootstrap    = "env-bootstrap"
 	createdByDerived      = "env-derived"
@@ -110,8 +110,8 @@ func (tx *Tx) DeleteAdminToken(ctx context.Context, id string) error {
 }
 
 // SeedAdminTokens activates the bootstrap token and the two Console tokens derived
-// from it, and revokes those of an earlier bootstrap token. A token that was
-// revoked and is configured again is active again.
+// from it, and revokes those of an earlier bootstrap token. If an earlier bootstrap
+// token is configured again, it becomes active again, as a new row.
 func (tx *Tx) SeedAdminTokens(ctx context.Context, bootstrap string) error {
 	for _, seed := range []struct{ name, capability, createdBy, secret string }{
 		{"bootstrap", "write", createdByBootstrap, bootstrap},

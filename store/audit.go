@@ -18,9 +18,9 @@ type auditFields map[string]any
 // changed, not its value.
 type redacted string
 
-// snapshot returns the audit fields of a row, a struct of gen/db, as
-// openapi/audit.yaml classifies its columns. Rows are never encoded whole: a new
-// column must be classified before it can appear in the audit log.
+// snapshot returns the audit fields of a row, a struct of gen/db. openapi/audit.yaml
+// declares which of its columns are tracked and which are redacted. A new column
+// must be declared there before it can appear in the audit log.
 func snapshot(kind audit.Kind, row any) auditFields {
 	value := reflect.ValueOf(row)
 	columns := auditedColumns(kind, value.Type())
@@ -44,8 +44,8 @@ type auditedColumn struct {
 }
 
 var (
-	stringType     = reflect.TypeFor[string]()
-	auditedByTypes sync.Map // rowType -> []auditedColumn
+	stringType    = reflect.TypeFor[string]()
+	columnsByType sync.Map // rowType -> []auditedColumn
 )
 
 type rowType struct {
@@ -53,9 +53,10 @@ type rowType struct {
 	row  reflect.Type
 }
 
+// auditedColumns returns the audited columns of a row type. It caches them.
 func auditedColumns(kind audit.Kind, row reflect.Type) []auditedColumn {
-	if known, ok := auditedByTypes.Load(rowType{kind, row}); ok {
-		return known.([]auditedColumn)
+	if cached, ok := columnsByType.Load(rowType{kind, row}); ok {
+		return cached.([]auditedColumn)
 	}
 	var columns []auditedColumn
 	for i := range row.NumField() {
@@ -66,11 +67,11 @@ func auditedColumns(kind audit.Kind, row reflect.Type) []auditedColumn {
 			columns = append(columns, auditedColumn{index: i, field: field, secret: true})
 		}
 	}
-	auditedByTypes.Store(rowType{kind, row}, columns)
+	columnsByType.Store(rowType{kind, row}, columns)
 	return columns
 }
 
-// An auditChange is the difference that a write made.
+// An auditChange is the difference between a row before and after a write.
 type auditChange struct {
 	Fields        []string               `json:"changed_fields"`
 	Values        map[string]fieldChange `json:"changes,omitempty"`
@@ -82,8 +83,8 @@ type fieldChange struct {
 	To   any `json:"to"`
 }
 
-// diff compares the audit fields before and after a write. No fields before mean
-// a creation, no fields after a deletion.
+// diff returns the difference between the audit fields before and after a write.
+// If before is nil, the write created the row.
 func diff(before, after auditFields) auditChange {
 	c := auditChange{Fields: []string{}, Values: map[string]fieldChange{}}
 	for _, field := range slices.Sorted(maps.Keys(after)) {
@@ -101,7 +102,8 @@ func diff(before, after auditFields) auditChange {
 	return c
 }
 
-// noFields is the change of a deletion.
+// noFields is a change without fields, for a deletion or for an operation that only
+// reads the object.
 var noFields = diff(nil, nil)
 
 // checkDeclared returns an error for a kind or field that openapi/audit.yaml does

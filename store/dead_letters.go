@@ -8,8 +8,8 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// DeadLetters returns a page of dead letters, newest first: events that Redis
-// rejected until no attempt was left.
+// DeadLetters returns a page of dead letters, newest first. A dead letter is an
+// event whose publishing failed the maximum number of times.
 func (s *Store) DeadLetters(ctx context.Context, p Page) ([]db.Outbox, error) {
 	return s.q.ListDeadLetters(ctx, db.ListDeadLettersParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }

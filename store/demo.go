@@ -9,9 +9,9 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// Demo inserts rows that other services write: for each of a zone's applications a
-// session, a child session, an agent session and a child agent session; and a
-// delegation edge from each application's agent session to that of the next
+// Demo inserts rows that other services write. For each of a zone's applications,
+// it inserts a session, a child session, an agent session and a child agent
+// session, and a delegation edge from its agent session to that of the next
 // application. It connects as the owner role and writes no audit entries.
 func Demo(ctx context.Context, ownerURL, zone string, applications []string) error {
 	conn, err := pgx.Connect(ctx, ownerURL)

@@ -14,8 +14,8 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// constraintCodes maps a constraint's name to the error code of its violation. A
-// migration that adds such a constraint adds an entry here.
+// constraintCodes maps a constraint's name to the error code of its violation. If a
+// request can violate a constraint that a migration adds, add an entry here.
 var constraintCodes = map[string]code.Code{
 	"zones_slug_taken":           code.ZoneSlugConflict,
 	"providers_identifier_taken": code.ProviderIdentifierConflict,
@@ -49,8 +49,8 @@ func mapError(err error) error {
 	return err
 }
 
-// isUnavailable reports whether an SQLSTATE is about the server and not about the
-// statement.
+// isUnavailable reports whether an SQLSTATE describes the state of the server and
+// not an error in the statement.
 func isUnavailable(sqlstate string) bool {
 	return slices.Contains([]string{
 		"25006",          // read-only transaction: the server is a standby after a failover
@@ -67,8 +67,8 @@ func isRetryable(err error) bool {
 }
 
 // notFoundAs maps pgx.ErrNoRows to an error code and returns any other error
-// unchanged. Only lookups of what a request names use it: elsewhere a missing
-// row is a bug.
+// unchanged. Use it only for lookups by a value from the request: elsewhere, a
+// missing row is a bug.
 func notFoundAs(err error, errCode code.Code) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return errCode

@@ -10,18 +10,18 @@ import (
 
 // The Postgres channels on which the replicas notify each other (LISTEN/NOTIFY).
 const (
-	// AdminTokensChannel receives a notification when an admin token was revoked.
+	// AdminTokensChannel receives a notification after an admin token is revoked.
 	AdminTokensChannel = "caracal_admin_tokens"
-	// OutboxChannel receives a notification when another replica has committed
-	// events.
+	// OutboxChannel receives a notification after a replica other than the leader
+	// commits events.
 	OutboxChannel = "caracal_outbox"
 )
 
 // Listen calls handlers[channel] for each notification on a channel, from any
 // replica, until ctx ends. It reconnects when the connection is lost, and calls
-// onConnectionChange with true after connecting and with false after a loss:
-// notifications sent in between are not received. A dead connection is detected
-// within a few seconds.
+// onConnectionChange with true after it connects and with false after the
+// connection is lost. Notifications sent in between are not received. A dead
+// connection is detected within a few seconds.
 func (s *Store) Listen(ctx context.Context, log *slog.Logger, handlers map[string]func(), onConnectionChange func(bool)) {
 	const retryInterval = 200 * time.Millisecond
 	lost := false

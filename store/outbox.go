@@ -10,8 +10,8 @@ import (
 // An Event is an outbox row to publish. Its fields are a JSON object of strings.
 type Event = db.ListPendingOutboxRow
 
-// PendingEvents returns the next events to publish, in commit order per zone,
-// without those of paused zones.
+// PendingEvents returns the next events to publish, in the commit order of their
+// zone, without those of paused zones.
 func (s *Store) PendingEvents(ctx context.Context, limit int, pausedZones []string) ([]Event, error) {
 	return s.q.ListPendingOutbox(ctx, db.ListPendingOutboxParams{PausedZones: pausedZones, RowLimit: int32(limit)})
 }
@@ -30,7 +30,7 @@ type Rejection struct {
 	Error string
 }
 
-// MarkRejected counts an attempt for each rejected event and keeps its error.
+// MarkRejected adds a failed attempt to each rejected event and stores its error.
 // After maxAttempts attempts an event becomes a dead letter.
 func (s *Store) MarkRejected(ctx context.Context, rejections []Rejection, maxAttempts int) error {
 	if len(rejections) == 0 {

@@ -32,7 +32,7 @@ func (s *Store) Providers(ctx context.Context, zone string, p Page) ([]db.ListPr
 type ProviderConfig struct {
 	Kind         string
 	PublicConfig json.RawMessage
-	Secrets      seal.Plaintext // a JSON object of strings, to be sealed; empty: none
+	Secrets      seal.Plaintext // a JSON object of strings, to be sealed; empty if there are none
 	SecretKeys   []string       // the names of the secrets, sorted
 }
 
@@ -94,7 +94,7 @@ func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey,
 }
 
 // providerBase returns the identifier that is generated from a name. It leaves room
-// for what [insertWithUniqueName] may append.
+// for the suffix that [insertWithUniqueName] can append.
 func providerBase(name string) string {
 	const scheme, maxLength = "provider://", 500 - len("-") - 32
 	name = strings.TrimPrefix(strings.TrimFunc(name, IsSpace), scheme)
@@ -198,7 +198,7 @@ func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, precondition 
 }
 
 // TestProvider returns a provider whose token endpoint the caller is about to
-// test, and records that in the audit log. It returns provider_not_found or an
+// test, and records the test in the audit log. It returns provider_not_found or an
 // error of the zone.
 func (tx *Tx) TestProvider(ctx context.Context, zone, id string) (db.Provider, error) {
 	if _, err := tx.requireZone(ctx, zone, shared); err != nil {

@@ -13,7 +13,7 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// An entry is one entry of the audit log, inserted before the commit.
+// An entry is an audit entry to insert before the commit.
 type entry struct {
 	zone, action string
 	kind         audit.Kind
@@ -21,7 +21,7 @@ type entry struct {
 	payload      any
 }
 
-// An event is published to a Redis stream after the commit.
+// An event is a message to publish to a Redis stream after the commit.
 type event struct {
 	zone, stream string
 	fields       fields
@@ -37,13 +37,13 @@ func (tx *Tx) record(zone string, kind audit.Kind, id string, c auditChange, eve
 }
 
 // publish adds events, in this order. The transaction must hold their zone's
-// lock exclusively.
+// lock in exclusive mode.
 func (tx *Tx) publish(events ...event) { tx.events = append(tx.events, events...) }
 
 const traceparent = "traceparent" // W3C Trace Context §3.2
 
-// flush inserts the recorded entries and events, in chunks: one request may
-// change very many objects.
+// flush inserts the recorded entries and events, in chunks: one request can
+// change thousands of objects.
 func (tx *Tx) flush(ctx context.Context) error {
 	const chunkSize = 5000
 	deferred := db.New(deferredConn{tx.conn}) // sent with the next statement
@@ -98,9 +98,9 @@ func outboxParams(cause Cause, events []event) (db.InsertOutboxParams, error) {
 	return p, nil
 }
 
-// RecordDenied inserts an audit entry for a request that was denied. It has no
-// transaction to belong to, since nothing changed. An empty kind and id mean that
-// the request named no object.
+// RecordDenied inserts an audit entry for a denied request. The request changed
+// nothing, so there is no transaction to add the entry to. An empty kind and id
+// mean that the request named no object.
 func (s *Store) RecordDenied(ctx context.Context, cause Cause, zone, kind, id string) error {
 	p, err := entriesParams(cause, []entry{{zone: zone, kind: audit.Kind(kind), id: id}})
 	if err != nil {
@@ -146,15 +146,15 @@ func entriesParams(cause Cause, entries []entry) (db.InsertAuditEntriesParams, e
 	return p, nil
 }
 
-// scopeFields are part of every entry: the row-level security scope of the actor.
+// scopeFields are the row-level security scope of the actor, which is part of the
+// payload of most entries.
 type scopeFields struct {
 	Mode string `json:"rls_mode"`
 	Zone string `json:"rls_zone_guc"`
 }
 
-// text encodes the payload as it is stored and will be hashed: compact JSON, the
-// scope first. A kind or field that openapi/audit.yaml does not declare is an
-// error.
+// text returns the payload as it is stored: compact JSON, the scope first. It
+// returns an error for a kind or field that openapi/audit.yaml does not declare.
 func (e entry) text(scope scopeFields) (string, error) {
 	var payload any
 	switch p := e.payload.(type) {
@@ -169,7 +169,7 @@ func (e entry) text(scope scopeFields) (string, error) {
 			auditChange
 		}{scope, p}
 	case dcrShutdown:
-		payload = p // the wire contract fixes its form
+		payload = p // has no scope fields
 	default:
 		return "", fmt.Errorf("%T is not an audit payload", p)
 	}

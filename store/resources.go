@@ -174,8 +174,8 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, precondition 
 		return before, err
 	}
 	if bindingChanged(before, after) || !slices.Equal(stored, normalized) {
-		// CreateResource also writes this row before it writes a resource with an
-		// identifier. The same order avoids deadlocks.
+		// Write the totals before the resource, in the same order as CreateResource, to
+		// avoid deadlocks.
 		if err := db.New(deferredConn{tx.conn}).BumpBindingRevision(ctx, zone); err != nil {
 			return before, err
 		}
@@ -202,7 +202,7 @@ func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, precondition 
 	r, err := tx.lockResource(ctx, zone, id, precondition)
 	control := r.Identifier == tx.controlAudience
 	if control && !tx.cause.Actor.Global() {
-		return code.ResourceNotFound // also if its version does not match
+		return code.ResourceNotFound // even if the version does not match
 	}
 	if err != nil {
 		return err
@@ -213,8 +213,8 @@ func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, precondition 
 	if err := tx.checkReservedName(resourceIdentifier, r.Identifier); err != nil {
 		return err
 	}
-	// The same order as in CreateResource: first this row, then the resource with its
-	// identifier. It avoids deadlocks.
+	// Write the totals before the resource, in the same order as CreateResource, to
+	// avoid deadlocks.
 	if err := db.New(deferredConn{tx.conn}).DecrementResourceCount(ctx, db.DecrementResourceCountParams{ZoneID: zone, Bindings: bindings(r)}); err != nil {
 		return err
 	}
@@ -334,8 +334,8 @@ func bindings(r db.Resource) int64 {
 	return 1
 }
 
-// bindingChanged reports whether a field changed that gateways read, apart from the
-// operations.
+// bindingChanged reports whether a field that gateways read changed. It does not
+// compare the operations.
 func bindingChanged(before, after db.Resource) bool {
 	return before.Identifier != after.Identifier || valueOr(before.UpstreamURL, "") != valueOr(after.UpstreamURL, "") ||
 		before.CredentialProviderID != after.CredentialProviderID || valueOr(before.GatewayApplicationID, "") != valueOr(after.GatewayApplicationID, "") ||

@@ -16,7 +16,8 @@ const (
 	streamPolicyInvalidate      = "caracal.policy.invalidate"
 )
 
-// revoked lists what a revocation has ended.
+// revoked lists the sessions and delegation edges that were revoked and the agent
+// sessions that were terminated.
 type revoked struct {
 	sessions []string
 	agents   []terminatedAgent
@@ -60,8 +61,8 @@ func (tx *Tx) revokeForApplications(ctx context.Context, zone string, applicatio
 	return r, tx.recordRevocations(ctx, zone, r, reason)
 }
 
-// revokeAll ends every session, agent session and delegation edge of a zone. The
-// transaction must have the zone lock in exclusive mode.
+// revokeAll revokes every session and delegation edge of a zone and terminates its
+// agent sessions. The transaction must have the zone lock in exclusive mode.
 func (tx *Tx) revokeAll(ctx context.Context, zone, reason string) (err error) {
 	var r revoked
 	if r.sessions, err = tx.q.RevokeSessionsOfZone(ctx, db.RevokeSessionsOfZoneParams{ZoneID: zone, Reason: reason}); err != nil {
@@ -76,9 +77,9 @@ func (tx *Tx) revokeAll(ctx context.Context, zone, reason string) (err error) {
 	return tx.recordRevocations(ctx, zone, r, reason)
 }
 
-// recordRevocations updates the child counts of the agent sessions that remain and
-// records what was ended, in the order that consumers rely on: sessions, agent
-// sessions, delegation edges.
+// recordRevocations updates the child counts of the remaining agent sessions. It
+// records the revocations and publishes their events in the order that consumers
+// rely on: sessions, agent sessions, delegation edges.
 func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, reason string) error {
 	// An agent session's subject session can belong to a user or to another
 	// application. Its event names that session only if it was revoked here.

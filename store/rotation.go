@@ -56,9 +56,9 @@ func (s *Store) RewrapDataKeys(ctx context.Context, cause Cause, progress func(d
 	return errors.Join(append(slices.Collect(maps.Values(failed)), err)...)
 }
 
-// inBatches runs batch in transactions until one finds nothing to do, and calls
-// progress with the total after each. batch returns how many rows it found and how
-// many of them it changed.
+// inBatches runs batch in one transaction after another until it finds no rows, and
+// calls progress with the total of changed rows after each. batch returns how many
+// rows it found and how many of them it changed.
 func inBatches(ctx context.Context, s *Store, cause Cause, progress func(done int), batch func(*Tx) (found, done int, err error)) error {
 	for total := 0; ; progress(total) {
 		found, done := 0, 0
@@ -75,9 +75,9 @@ func inBatches(ctx context.Context, s *Store, cause Cause, progress func(done in
 
 // ReplaceDataKeys creates a new data key for each zone whose current one is older
 // than minAge and retires the old one, and calls progress with the total after
-// each batch. Sealed secrets stay under the old keys until [Store.Reseal]. Ages
-// are measured by the database's clock, which also sets the creation time: with a
-// clock that is ahead of it, new keys would count as old.
+// each batch. Secrets remain sealed with the old keys until [Store.Reseal]. Ages are
+// measured by the database's clock, which also sets the creation time: by the
+// clock of this process, if it is ahead, new keys would count as old.
 func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, minAge time.Duration, progress func(done int)) error {
 	before, err := s.For(cause.Actor).q.GetTimeBefore(ctx, minAge.Seconds())
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *Store) ReplaceDataKeys(ctx context.Context, cause Cause, minAge time.Du
 		if err != nil {
 			return 0, 0, err
 		}
-		// In the order in which RewrapDataKeys locks, so that two rotations do not deadlock.
+		// RewrapDataKeys locks in the same order, so that two rotations do not deadlock.
 		slices.SortFunc(zones, func(a, b db.ListZonesWithOldDataKeyRow) int { return cmp.Compare(a.ZoneID, b.ZoneID) })
 		for _, zone := range zones {
 			retired, err := tx.q.RetireDataKey(ctx, db.RetireDataKeyParams(zone))
@@ -257,9 +257,9 @@ func (tx *Tx) deleteRetiredDataKeys(ctx context.Context, zone string, minAge tim
 	return err
 }
 
-// VerifySecrets opens every sealed secret and calls progress with the number of
-// opened ones from time to time and at the end. It returns an error at the first
-// secret that cannot be opened.
+// VerifySecrets opens every sealed secret. It calls progress with the number of
+// opened secrets at regular intervals and at the end, and returns an error at the
+// first secret that cannot be opened.
 func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(done int)) error {
 	v := &verifier{store: s, cause: cause, progress: progress}
 	providers := db.ListSealedProvidersParams{RowLimit: rotationBatch}
@@ -300,7 +300,7 @@ func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(do
 	}
 }
 
-// A verifier opens secrets and caches the data keys of one zone.
+// A verifier opens secrets, counts them and caches the data keys of one zone.
 type verifier struct {
 	store    *Store
 	cause    Cause
@@ -310,7 +310,7 @@ type verifier struct {
 	keys     []seal.DataKey // of zone
 }
 
-// open opens a secret; nil is none.
+// open opens a secret and counts it. It ignores a nil secret.
 func (v *verifier) open(ctx context.Context, number int32, location seal.Location, sealed []byte) (err error) {
 	if sealed == nil {
 		return nil

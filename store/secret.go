@@ -21,8 +21,8 @@ func hashGenerated(text string) SecretHash {
 	return SecretHash("sha256$" + base64.RawStdEncoding.EncodeToString(digest[:]))
 }
 
-// The parameters of Argon2id (RFC 9106), and how many hashes run at a time: that
-// bounds their memory.
+// The parameters of Argon2id (RFC 9106), and the number of hashes that can run at
+// the same time, which limits their memory.
 const (
 	argonMemory      = 64 << 10 // KiB
 	argonTime        = 3

@@ -32,7 +32,7 @@ const (
 	NoZone   = "-"
 )
 
-// An Actor is who reads or writes. The zero Actor can access no zone.
+// An Actor identifies who reads or writes. The zero Actor can access no zone.
 type Actor struct {
 	ID        string // the admin token's id; empty for the service itself
 	Name      string
@@ -53,10 +53,10 @@ type Store struct {
 	q     *db.Queries
 }
 
-// A core is what the stores of all actors share.
+// A core contains what the stores of all actors share.
 type core struct {
 	pool            *pool
-	committed       chan struct{}
+	committed       chan struct{} // see Store.Committed
 	keys            *seal.Keys
 	controlAudience string
 	maxResources    int64
@@ -68,7 +68,7 @@ type core struct {
 type pool struct {
 	*pgxpool.Pool
 	acquireTimeout time.Duration // also the connect timeout
-	writers        chan struct{} // semaphore of the open transactions
+	writers        chan struct{} // semaphore that limits the open transactions
 }
 
 func (p *pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
@@ -122,8 +122,9 @@ type Config struct {
 	MaxResources    int        // per zone; 0 is no limit
 }
 
-// Open returns a store. It does not wait for Postgres: while the database is
-// unreachable, the store's methods return service_unavailable.
+// Open returns a store, or an error if the URL is malformed. It does not wait for
+// Postgres: while the database is unreachable, the store's methods return
+// service_unavailable.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	config, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
@@ -217,8 +218,8 @@ func (s scoped) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return scopedRow{s.send(ctx, sql, args)}
 }
 
-// send sends the batch and reads the result of the setting. An error of the
-// setting is returned by the next read too.
+// send sends the batch and reads the result of the first statement, the setting.
+// It ignores an error: the next read from the batch returns the same error.
 func (s scoped) send(ctx context.Context, sql string, args []any) pgx.BatchResults {
 	var batch pgx.Batch
 	batch.Queue(setZone, s.zone)

@@ -110,12 +110,12 @@ func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) er
 }
 
 // A lockMode is the mode of the zone lock, a transaction-level advisory lock that
-// every write below a zone takes.
+// every write to a zone or its rows takes.
 type lockMode bool
 
 const (
-	shared    lockMode = false // concurrent with other writes that publish no events
-	exclusive lockMode = true  // required to publish events: their order must be the order of commits
+	shared    lockMode = false // for writes that publish no events; they can run concurrently
+	exclusive lockMode = true  // for writes that publish events, whose order must be the order of commits
 )
 
 // lockZone takes the zone lock, locks the row of an active zone and returns it.
@@ -132,7 +132,7 @@ func (tx *Tx) lockZone(ctx context.Context, id string, mode lockMode) (db.Zone, 
 }
 
 // requireZone takes the zone lock and returns an active zone without locking its
-// row, for writes below the zone. It fails like lockZone.
+// row, for writes to the zone's other rows. It fails like lockZone.
 func (tx *Tx) requireZone(ctx context.Context, id string, mode lockMode) (db.Zone, error) {
 	if err := tx.lockZoneID(ctx, id, mode); err != nil {
 		return db.Zone{}, err
@@ -154,7 +154,8 @@ func (tx *Tx) checkZoneWritable(zone db.Zone, err error) (db.Zone, error) {
 	return zone, nil
 }
 
-// lockZoneID defers taking the zone lock to the next statement's batch.
+// lockZoneID queues the statement that takes the zone lock. It is sent with the
+// next statement.
 func (tx *Tx) lockZoneID(ctx context.Context, zone string, mode lockMode) error {
 	deferred := db.New(deferredConn{tx.conn})
 	if mode == exclusive {
@@ -209,13 +210,12 @@ func (b *batcher) send(ctx context.Context, sql string, args []any) pgx.BatchRes
 	batch.Queue(sql, args...)
 	results := b.tx.SendBatch(ctx, &batch)
 	for range deferred {
-		_, _ = results.Exec() // the next read returns an error of this one too
+		_, _ = results.Exec() // the next read from the batch returns the same error
 	}
 	return results
 }
 
-// sendDeferred sends the deferred statements that no other statement followed.
-// Without them it sends nothing.
+// sendDeferred sends the remaining deferred statements, if there are any.
 func (b *batcher) sendDeferred(ctx context.Context) error {
 	if b.deferred.Len() == 0 {
 		return nil
@@ -225,8 +225,8 @@ func (b *batcher) sendDeferred(ctx context.Context) error {
 	return b.tx.SendBatch(ctx, &batch).Close() // returns the first error of any statement
 }
 
-// deferredConn implements sqlc's DBTX for statements without a result. It defers
-// them to the next statement's batch.
+// deferredConn implements sqlc's DBTX for statements without a result. It queues
+// them, to be sent with the next statement.
 type deferredConn struct{ *batcher }
 
 func (c deferredConn) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {

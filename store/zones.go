@@ -89,7 +89,8 @@ type ZonePatch struct {
 	DCRShutdown           *string // requires DCREnabled false: keepActive or revokeActive
 }
 
-// What to do with active registered applications when registration is disabled.
+// Values of ZonePatch.DCRShutdown: whether to keep or to revoke the active
+// registered applications when registration is disabled.
 const (
 	keepActive   = "keep_live"
 	revokeActive = "revoke_live"
@@ -140,8 +141,8 @@ func (tx *Tx) UpdateZone(ctx context.Context, id string, precondition Preconditi
 	return after, nil
 }
 
-// A dcrShutdown is the payload of the audit entry that records the end of
-// registration in a zone.
+// A dcrShutdown is the payload of the audit entry that records that registration
+// was disabled in a zone.
 type dcrShutdown struct {
 	Disabled     bool   `json:"dcr_registration_disabled"`
 	Mode         string `json:"dcr_shutdown_mode"`

@@ -2,13 +2,14 @@
 //
 // One replica, the leader, publishes at a time. Delivery is at least once, and
 // the first deliveries of a zone's events are in commit order, with one
-// exception: events that were sent in the same pipeline behind a rejected one
-// may arrive before it. Consumers deduplicate by outbox_id.
+// exception: events that follow a rejected event in the same pipeline can be
+// delivered before it. Consumers deduplicate by outbox_id.
 //
-// While Redis is unreachable, full or loading, all events wait and no attempt is
-// counted. An event that Redis itself rejects, or that cannot be encoded, pauses
-// its own zone, is retried a few times with a growing delay, and then becomes a
-// dead letter: its zone continues without it. Other zones never wait for it.
+// While Redis is unreachable, out of memory or loading its data, all events stay
+// pending and no attempts are counted. If Redis rejects an event, or it cannot be
+// encoded, its zone is paused and the event is retried with increasing delays.
+// After the last attempt it becomes a dead letter, and publishing of the zone
+// continues without it. Other zones are not affected.
 package outbox
 
 import (
@@ -31,8 +32,8 @@ type Config struct {
 	Key          []byte        // HMAC key of the signatures; nil: events are not signed
 	Batch        int           // events per pipeline
 	PollInterval time.Duration // longest time between two reads of the outbox
-	MaxLen       int64         // approximate number of entries that a stream keeps
-	MaxAttempts  int           // attempts after which a rejected event becomes a dead letter
+	MaxLen       int64         // approximate maximum number of entries in a stream
+	MaxAttempts  int           // failed attempts after which an event becomes a dead letter
 	Retention    time.Duration // how long dispatched events stay in Postgres
 
 	// Observe, if not nil, receives the time from the start of an event's
@@ -51,16 +52,16 @@ type Publisher struct {
 
 	// Used by the publishing goroutine only.
 	pausedUntil map[string]time.Time // zone -> end of its pause
-	unmarked    []int64              // sequence numbers that Redis stored and Postgres does not know of yet
+	unmarked    []int64              // sequence numbers of events that Redis stored and that are not marked yet
 
 	published, rejected, unavailable atomic.Uint64
 }
 
-// Stat counts what a publisher did since it was created.
+// Stat has the state of a publisher and its counts since it was created.
 type Stat struct {
 	Leading     bool
 	Published   uint64 // events that Redis stored
-	Rejected    uint64 // attempts that Redis rejected, or that could not be encoded
+	Rejected    uint64 // failed attempts: Redis rejected the event, or it could not be encoded
 	Unavailable uint64 // batches that failed because Redis was unavailable
 }
 
@@ -72,7 +73,7 @@ func New(s *store.Store, client *redis.Client, log *slog.Logger, c Config) *Publ
 	return &Publisher{config: c, store: s, redis: client, log: log, wake: make(chan struct{}, 1), pausedUntil: map[string]time.Time{}}
 }
 
-// Stat returns the counts so far.
+// Stat returns the publisher's current state and counts.
 func (p *Publisher) Stat() Stat {
 	return Stat{p.leading.Load(), p.published.Load(), p.rejected.Load(), p.unavailable.Load()}
 }
@@ -81,12 +82,12 @@ func (p *Publisher) Stat() Stat {
 func (p *Publisher) Wake() {
 	select {
 	case p.wake <- struct{}{}:
-	default: // it is already awake and has not read yet
+	default: // a wake-up is already pending
 	}
 }
 
-// Run publishes whenever this process is the leader, until ctx ends. It then
-// publishes what is pending once more, if Redis is available.
+// Run publishes whenever this process is the leader, until ctx ends. Then it drains
+// the outbox: it publishes the pending events, if Redis is available.
 func (p *Publisher) Run(ctx context.Context) {
 	const retryInterval = 500 * time.Millisecond
 	for ctx.Err() == nil {
@@ -100,11 +101,11 @@ func (p *Publisher) Run(ctx context.Context) {
 	}
 }
 
-// NotifyLoop wakes the publisher after each commit of events by this process,
-// until ctx ends: the publisher of this process if it is the leader, otherwise
-// the leader's, at most once every few milliseconds.
+// NotifyLoop wakes the leader after this process commits events, until ctx ends.
+// If the leader is another process, it notifies it at most once every few
+// milliseconds.
 func (p *Publisher) NotifyLoop(ctx context.Context) {
-	const coalesce = 5 * time.Millisecond
+	const minInterval = 5 * time.Millisecond
 	for {
 		select {
 		case <-ctx.Done():
@@ -118,7 +119,7 @@ func (p *Publisher) NotifyLoop(ctx context.Context) {
 		if err := p.store.NotifyPublisher(ctx); err != nil && ctx.Err() == nil {
 			p.log.WarnContext(ctx, "failed to notify publisher, falling back to polling", "error", err)
 		}
-		sleep(ctx, coalesce)
+		sleep(ctx, minInterval)
 	}
 }
 
@@ -143,7 +144,7 @@ func (p *Publisher) publishAsLeader(ctx context.Context, s *store.Store) error {
 			if unavailableSince.IsZero() {
 				unavailableSince = time.Now()
 			} else if time.Since(unavailableSince) > unavailableLimit {
-				return err // another replica may reach Redis
+				return err // give up leadership: another replica may be able to reach Redis
 			}
 			sleep(ctx, retry.next())
 			continue
@@ -166,8 +167,8 @@ func (p *Publisher) publishAsLeader(ctx context.Context, s *store.Store) error {
 	}
 }
 
-// drain publishes what is pending when the process shuts down. The next leader
-// publishes what remains.
+// drain publishes the pending events when the process shuts down. It returns an
+// error if some remain, which the next leader publishes.
 func (p *Publisher) drain(ctx context.Context, s *store.Store) error {
 	for deadline := time.Now().Add(batchTimeout / 2); time.Now().Before(deadline); {
 		if n, err := p.Publish(ctx, s); err != nil || n < p.config.Batch {
@@ -177,19 +178,19 @@ func (p *Publisher) drain(ctx context.Context, s *store.Store) error {
 	return errors.New("drain deadline exceeded")
 }
 
-// pauseZone pauses the zone of an event that was rejected, longer after each
-// attempt.
+// pauseZone pauses the zone of a rejected event. The pause doubles with each
+// attempt, up to a maximum.
 func (p *Publisher) pauseZone(ctx context.Context, e store.Event, cause error) {
 	const first, maxDoublings = 50 * time.Millisecond, 6
 	if time.Now().Before(p.pausedUntil[e.ZoneID]) {
-		return // another event of this batch paused it
+		return // another event of this batch has paused it
 	}
 	p.log.WarnContext(ctx, "event rejected, zone paused",
 		"zone_id", e.ZoneID, "stream", e.Stream, "outbox_id", e.ID, "attempt", e.Attempts+1, "error", cause)
 	p.pausedUntil[e.ZoneID] = time.Now().Add(first << min(e.Attempts, maxDoublings))
 }
 
-// pausedZones returns the zones whose pause has not ended and removes the rest.
+// pausedZones returns the paused zones and forgets those whose pause has ended.
 func (p *Publisher) pausedZones() []string {
 	zones := []string{}
 	for zone, until := range p.pausedUntil {
@@ -204,7 +205,7 @@ func (p *Publisher) pausedZones() []string {
 
 // nextWake returns how long to sleep: until the next poll or the end of a pause.
 func (p *Publisher) nextWake() time.Duration {
-	const heartbeat = 2 * time.Second // a leader that stays silent for longer loses leadership (store.RunAsLeader)
+	const heartbeat = 2 * time.Second // less than the idle timeout of the leader's connection (store.RunAsLeader)
 	wait := min(p.config.PollInterval, heartbeat)
 	for _, until := range p.pausedUntil {
 		wait = min(wait, max(time.Until(until), time.Millisecond))
@@ -212,14 +213,14 @@ func (p *Publisher) nextWake() time.Duration {
 	return wait
 }
 
-// purge deletes a batch of events that were dispatched before the retention, and
-// reports whether that was the last one. It deletes one batch at a time so that
-// publishing continues in between.
+// purge deletes a batch of the dispatched events that are older than the retention,
+// and reports whether it was the last batch. Publishing continues between batches.
+// After an error it reports true, so that the next attempt waits for the interval.
 func (p *Publisher) purge(ctx context.Context, s *store.Store) (done bool) {
 	const batch = 1000
-	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
+	purgeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
 	defer cancel()
-	n, err := s.PurgeEvents(working, time.Now().Add(-p.config.Retention), batch)
+	n, err := s.PurgeEvents(purgeCtx, time.Now().Add(-p.config.Retention), batch)
 	if err != nil {
 		p.log.WarnContext(ctx, "failed to purge dispatched events", "error", err)
 		return true
@@ -227,7 +228,7 @@ func (p *Publisher) purge(ctx context.Context, s *store.Store) (done bool) {
 	return n < batch
 }
 
-// A backoff grows while Redis stays unavailable.
+// A backoff computes the delays between attempts while Redis is unavailable.
 type backoff struct{ last time.Duration }
 
 func (b *backoff) next() time.Duration {

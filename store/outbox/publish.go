@@ -18,16 +18,16 @@ import (
 	"caracal.run/management/store"
 )
 
-// Fields of a stream entry besides the event's own.
+// Fields that the publisher adds to the fields of an event.
 const (
 	outboxID    = "outbox_id"
 	signature   = "_sig"
 	traceparent = "traceparent" // if the request was traced
 )
 
-// A batch may take batchTimeout, and Redis redisTimeout of it. With the longest
-// backoff that is less than the time a leader may stay silent
-// (store.RunAsLeader).
+// A batch can take up to batchTimeout, of which the Redis pipeline can take up to
+// redisTimeout. redisTimeout and the longest backoff together are less than the
+// idle timeout of the leader's connection (store.RunAsLeader).
 const (
 	batchTimeout = 10 * time.Second
 	redisTimeout = 2 * time.Second
@@ -42,28 +42,28 @@ var (
 // Publish sends one batch and returns its number of events. No transaction is
 // open while Redis is called.
 func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
-	// A batch that was started is finished even during a shutdown: what Redis
-	// stored must be marked.
-	working, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
+	// A shutdown does not interrupt a batch: the events that Redis stored must be
+	// marked as dispatched.
+	batchCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
 	defer cancel()
-	if len(p.unmarked) > 0 { // or they would be sent again
-		if err := s.MarkDispatched(working, p.unmarked); err != nil {
+	if len(p.unmarked) > 0 { // otherwise, they would be sent again
+		if err := s.MarkDispatched(batchCtx, p.unmarked); err != nil {
 			return 0, err
 		}
 		p.unmarked = nil
 	}
-	events, err := s.PendingEvents(working, p.config.Batch, p.pausedZones())
+	events, err := s.PendingEvents(batchCtx, p.config.Batch, p.pausedZones())
 	if err != nil || len(events) == 0 {
 		return 0, err
 	}
-	sent, rejected, unavailable := p.send(working, events)
+	sent, rejected, unavailable := p.send(batchCtx, events)
 	p.published.Add(uint64(len(sent)))
 	p.rejected.Add(uint64(len(rejected)))
-	if err := s.MarkDispatched(working, sent); err != nil {
+	if err := s.MarkDispatched(batchCtx, sent); err != nil {
 		p.unmarked = sent
 		return 0, err
 	}
-	if err := s.MarkRejected(working, rejected, p.config.MaxAttempts); err != nil {
+	if err := s.MarkRejected(batchCtx, rejected, p.config.MaxAttempts); err != nil {
 		return 0, err
 	}
 	return len(events), unavailable
@@ -82,22 +82,22 @@ func (p *Publisher) send(ctx context.Context, events []store.Event) (sent []int6
 	}
 	pipe := p.redis.Pipeline()
 	replies := make([]*redis.StringCmd, len(events)) // nil: not sent
-	stopped := map[string]bool{}                     // zones of events that cannot be encoded
+	skipped := map[string]bool{}                     // zones of events that cannot be encoded
 	for i, e := range events {
-		if stopped[e.ZoneID] {
-			continue // the order of the zone's events would be lost
+		if skipped[e.ZoneID] {
+			continue // keep the order of the zone's events
 		}
 		span := p.span(ctx, e)
 		defer span.End()
 		entry, err := p.entry(e, span)
 		if err != nil {
-			stopped[e.ZoneID] = true
+			skipped[e.ZoneID] = true
 			reject(e, err)
 			continue
 		}
 		replies[i] = pipe.XAdd(ctx, entry)
 	}
-	_, failed := pipe.Exec(ctx)
+	_, pipeErr := pipe.Exec(ctx)
 	for i, e := range events {
 		if replies[i] == nil {
 			continue
@@ -107,8 +107,8 @@ func (p *Publisher) send(ctx context.Context, events []store.Event) (sent []int6
 			sent = append(sent, e.Seq)
 			p.config.Observe(time.Duration(e.AgeSeconds*float64(time.Second)) + time.Since(start))
 		case err == nil:
-			// The client leaves replies untouched if Redis rejected the connection itself.
-			unavailable = fmt.Errorf("%w: %w", errUnavailable, cmp.Or(failed, errNoReply))
+			// The client does not set the replies if Redis rejects the connection.
+			unavailable = fmt.Errorf("%w: %w", errUnavailable, cmp.Or(pipeErr, errNoReply))
 		case isRejected(err):
 			reject(e, err)
 		default:
@@ -118,11 +118,11 @@ func (p *Publisher) send(ctx context.Context, events []store.Event) (sent []int6
 	return sent, rejected, unavailable
 }
 
-// isRejected reports whether an error is Redis's reply about this one command:
-// a wrong type of key, or a generic ERR such as a stream whose ids are exhausted.
-// All other replies (OOM, LOADING, READONLY, MASTERDOWN, CLUSTERDOWN, NOAUTH,
-// NOPERM, …) and connection errors are about the server or the account: every
-// event would meet them.
+// isRejected reports whether an error is a reply of Redis that concerns only this
+// command: the key has the wrong type, or a generic ERR, for example because the
+// ids of the stream are exhausted. All other replies (OOM, LOADING, READONLY,
+// MASTERDOWN, CLUSTERDOWN, NOAUTH, NOPERM, …) and connection errors concern the
+// server or the account: every event would fail with them.
 //
 // [redis.HasErrorPrefix] cannot be used: it strips "ERR " before it compares.
 func isRejected(err error) bool {
@@ -140,17 +140,17 @@ func isRejected(err error) bool {
 	return false
 }
 
-// connectionErrors are the beginnings of ERR replies that are about the
-// connection, not about the command.
+// connectionErrors are the prefixes of ERR replies that concern the connection or
+// the server, not the event.
 var connectionErrors = []string{
 	"max number of clients",
-	"Protocol error", // of a client that has not authenticated: "unauthenticated multibulk length"
+	"Protocol error", // for example "unauthenticated multibulk length", if the client has not authenticated
 	"AUTH", "invalid password", "operation not permitted",
 	"unknown command", // XADD is disabled or renamed
 }
 
-// errorText returns an error in a form that Postgres can store: Redis quotes
-// bytes of the command in its replies.
+// errorText returns the text of an error, truncated and without bytes that Postgres
+// cannot store. Redis quotes bytes of the command in its replies.
 func errorText(err error) string {
 	const maxLength = 1000
 	text := strings.ReplaceAll(strings.ToValidUTF8(err.Error(), "\uFFFD"), "\x00", "\uFFFD")
@@ -160,7 +160,8 @@ func errorText(err error) string {
 	return text
 }
 
-// span starts the span of publishing an event, a child of the transaction's.
+// span starts the span of publishing an event, a child of the span that the event's
+// transaction recorded.
 func (p *Publisher) span(ctx context.Context, e store.Event) trace.Span {
 	if e.Traceparent == nil {
 		return trace.SpanFromContext(context.Background()) // the request was not traced

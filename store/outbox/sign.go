@@ -8,9 +8,9 @@ import (
 	"slices"
 )
 
-// Sign is the origin signature of a stream entry, in lower-case hexadecimal:
-// HMAC-SHA-256 over the stream's name and every field but _sig, in the order of
-// their names (contract: events.md §4).
+// Sign returns the origin signature of a stream entry, in lower-case hexadecimal. It
+// is an HMAC-SHA-256 of the stream's name and a line feed, followed by name=value
+// and a line feed for every field except _sig, sorted by name.
 func Sign(key []byte, stream string, fields map[string]string) string {
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(stream + "\n"))
