@@ -134,7 +134,7 @@ func TestBootstrapTokenReplacement(t *testing.T) {
 	if got := status("the-second"); got != http.StatusOK {
 		t.Errorf("the second token got %d", got)
 	}
-	// Configured again, the first token works again: changing it back locks nobody out.
+	// After the setting is changed back, the first token works again.
 	servertest.NewReplica(t, a.DB, url)
 	eventually(t, "the second is revoked", func() bool { return status("the-second") == http.StatusUnauthorized })
 	if got := status(servertest.Bootstrap); got != http.StatusOK {

@@ -19,7 +19,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// leave sends requests whose client disconnects or is cut off before the response.
+// leave sends requests whose client disconnects, or stops sending, before the response.
 func (w *watched) leave() {
 	w.t.Helper()
 	address := strings.TrimPrefix(w.URL, "http://")

@@ -42,6 +42,6 @@ func TestUpdateProviderIsAudited(t *testing.T) {
 		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	if all := strings.Join(storetest.Column[string](a.DB, "SELECT to_jsonb(audit_entries)::text FROM audit_entries"), "\n"); strings.Contains(all, secretMarker) {
-		t.Errorf("the trail has a secret:\n%s", all)
+		t.Errorf("the audit log contains a secret:\n%s", all)
 	}
 }

@@ -154,7 +154,7 @@ func TestDeleteProviderRevokesGrants(t *testing.T) {
 			}
 			entries := storetest.Value[int](a.DB, "SELECT count(*) FROM audit_entries WHERE zone_id = $1 AND entity_type = 'provider-grants' AND entity_id = $2", zone, grant)
 			if revoked := tt.want == revokedGrant; (entries == 1) != revoked {
-				t.Errorf("the trail has %d entries about the grant", entries)
+				t.Errorf("got %d audit entries about the grant", entries)
 			}
 		})
 	}

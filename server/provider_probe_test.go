@@ -31,10 +31,10 @@ import (
 // but for some names that it makes a difference with. It notes what it was sent.
 type tokenServer struct {
 	*httptest.Server
-	before  func() // runs when a request has come and is not answered
-	mu      sync.Mutex
-	heard   []string // requests, whole
-	dialled []string // addresses
+	before   func() // runs when a request has come and is not answered
+	mu       sync.Mutex
+	received []string // complete requests
+	dialled  []string // addresses
 }
 
 func newTokenServer(t *testing.T) *tokenServer {
@@ -46,7 +46,7 @@ func newTokenServer(t *testing.T) *tokenServer {
 			t.Error(err)
 		}
 		s.mu.Lock()
-		s.heard = append(s.heard, string(text))
+		s.received = append(s.received, string(text))
 		s.mu.Unlock()
 		if s.before != nil {
 			s.before()
@@ -146,10 +146,10 @@ func TestTestProvider(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() { // when all are done
-		if len(upstream.heard) != 6 {
-			t.Errorf("it heard %q", upstream.heard)
+		if len(upstream.received) != 6 {
+			t.Errorf("the endpoint received %q", upstream.received)
 		}
-		for _, text := range upstream.heard {
+		for _, text := range upstream.received {
 			head, _, _ := strings.Cut(text, " ")
 			if lower := strings.ToLower(text); head != http.MethodHead || strings.Contains(lower, "authorization") || strings.Contains(lower, "cookie") || strings.Contains(text, "?") || strings.Contains(text, secretMarker) || !strings.HasSuffix(text, "\r\n\r\n") {
 				t.Errorf("it was sent %q", text)
@@ -157,14 +157,14 @@ func TestTestProvider(t *testing.T) {
 		}
 		for _, address := range upstream.dialled {
 			if !strings.HasPrefix(address, "93.184.215.") {
-				t.Errorf("somebody dialled %s", address)
+				t.Errorf("a connection to %s was opened", address)
 			}
 		}
 	})
 }
 
-// TestTestProviderRunsOutsideTransactions, whose end would have to wait for
-// somebody else's server; and the trail knows first.
+// TestTestProviderRunsOutsideTransactions checks that no transaction is open during
+// the request to the endpoint, and that the audit entry is already committed.
 func TestTestProviderRunsOutsideTransactions(t *testing.T) {
 	t.Parallel()
 	upstream := newTokenServer(t)
@@ -173,10 +173,10 @@ func TestTestProviderRunsOutsideTransactions(t *testing.T) {
 	id := newProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: "oauth2_client_credentials", ConfigJSON: endpointAt("login.example.com", "/answers/204")}).ID
 	upstream.before = func() {
 		if n := storetest.Value[int](a.DB, "SELECT count(*) FROM audit_entries WHERE entity_id = $1 AND operation = 'testProvider'", id); n != 1 {
-			t.Errorf("the trail has %d entries when the endpoint is asked", n)
+			t.Errorf("got %d audit entries during the request to the endpoint, want 1", n)
 		}
 		if n := storetest.Value[int](a.DB, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"); n != 0 {
-			t.Errorf("%d guards of zones are held when the endpoint is asked", n)
+			t.Errorf("%d write locks of zones are held during the request to the endpoint", n)
 		}
 	}
 	resp, err := a.Admin.TestProviderWithResponse(t.Context(), zone, id)
@@ -238,8 +238,8 @@ func TestTestProviderAccess(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() { // when all are done
-		if len(upstream.heard) != 3 {
-			t.Errorf("it heard %q", upstream.heard)
+		if len(upstream.received) != 3 {
+			t.Errorf("the endpoint received %q", upstream.received)
 		}
 	})
 }

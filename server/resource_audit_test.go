@@ -40,7 +40,7 @@ func TestUpdateResourceIsAuditedWithoutEvent(t *testing.T) {
 		"createResource | POST " + path + " | global | 201 | " + wildcard + fields + `"changes":{"credential_provider_id":{"from":null,"to":"provider-none-` + z.zone + `"},"gateway_application_id":{"from":null,"to":null},"identifier":{"from":null,"to":"caracal-control"},"name":{"from":null,"to":"Control"},"operation_enforcement":{"from":null,"to":"enforced"},"operations":{"from":null,"to":[]},"scopes":{"from":null,"to":["control"]},"upstream_url":{"from":null,"to":null}}}`,
 		"createResource | POST " + path + " | global | 201 | " + wildcard + `"changed_fields":["identifier","kind","name"],"changes":{"identifier":{"from":null,"to":"provider://none"},"kind":{"from":null,"to":"none"},"name":{"from":null,"to":"No credential"}}}`,
 	}
-	// A refusal is noted beside the answer, when it may be.
+	// The audit entry of a denied request may not be written yet.
 	got = slices.DeleteFunc(got, func(line string) bool { return strings.Contains(line, " | 400 | ") })
 	if !slices.Equal(got, want) {
 		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -50,7 +50,7 @@ func TestUpdateResourceIsAuditedWithoutEvent(t *testing.T) {
 	}
 }
 
-// An entry of the trail stays for ever, so no password gets into it.
+// Audit entries are never deleted, so no password may be in them.
 func TestUpdateResourceRedactsUpstreamPasswordInAudit(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)

@@ -75,7 +75,7 @@ func TestUpdateResourceBindingRevision(t *testing.T) {
 			if after-before != tt.want || live != 1 {
 				t.Errorf("they hear %d times, want %d; %d are counted", after-before, tt.want, live)
 			}
-			// What is refused, nobody hears of.
+			// A denied request publishes no event.
 			servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, patch{Identifier: new("x")}), 0, code.InvalidResourceIdentifier)
 			servertest.Expect(t, createResource(t, a.Admin, z.zone, z.body(func(b *client.NewResource) { b.UpstreamURL = nil })), 0, code.UpstreamURLRequired)
 			servertest.Expect(t, deleteResource(t, a.Admin, z.zone, r.ID), http.StatusNoContent, "")
@@ -122,7 +122,7 @@ func TestDeleteApplicationUnbindsResources(t *testing.T) {
 		}
 	}
 	if entries := storetest.Value[int](a.DB, "SELECT count(*) FROM audit_entries WHERE operation = 'deleteApplication' AND entity_type = 'resources'"); entries != 2 {
-		t.Errorf("the trail has %d entries", entries)
+		t.Errorf("got %d audit entries", entries)
 	}
 	// An application without resources ends without a sound.
 	unbound2 := resourceZone{a, z.zone, z.provider, a.DB.Application(z.zone)}

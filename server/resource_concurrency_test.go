@@ -91,8 +91,8 @@ func TestCreateResourceWhileReferencesAreDeleted(t *testing.T) {
 	z.checkTotals(t)
 }
 
-// Whoever creates, renames and deletes under one identifier waits for the others,
-// but nobody in a circle: Postgres would have to break it, a second later.
+// Requests that create, rename and delete resources under one identifier wait for each
+// other without a deadlock, which Postgres would detect only after a second.
 func TestCreateResourceConcurrentlyWithoutDeadlock(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)

@@ -149,8 +149,7 @@ func patched(r client.Resource, p client.ResourcePatch) client.Resource {
 	return r
 }
 
-// To whoever is not the bootstrap token a reserved resource is closed, whatever
-// is to be changed, and it cannot be deleted.
+// Only the bootstrap token can update a reserved resource, and no token can delete it.
 func TestUpdateResourceReservedNeedsBootstrap(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
@@ -215,7 +214,7 @@ func TestUpdateResourceIfMatch(t *testing.T) {
 	if got := readResource(t, a.Admin, z.zone, id); got.Name != "Second" {
 		t.Errorf("its name is %q", got.Name)
 	}
-	// Whoever loses its application is another than was read.
+	// Deleting its application changes the resource, so the ETag no longer matches.
 	servertest.Expect(t, deleteApplicationOf(t, z), http.StatusNoContent, "")
 	servertest.Expect(t, remove(second), 0, code.VersionConflict)
 	servertest.Expect(t, remove("*"), http.StatusNoContent, "")

@@ -50,7 +50,7 @@ func newScene(t *testing.T, a *servertest.API) scene {
 	name("from", db.DelegationEdge(z, root, host))
 	name("to", db.DelegationEdge(z, host, onUser))
 	name("among", db.DelegationEdge(z, host, sibling))
-	db.Exec("UPDATE delegation_edges SET status = 'revoked', revoked_at = now() WHERE id = $1", name("cut", db.DelegationEdge(z, root, host)))
+	db.Exec("UPDATE delegation_edges SET status = 'revoked', revoked_at = now() WHERE id = $1", name("revoked edge", db.DelegationEdge(z, root, host)))
 	db.Exec("INSERT INTO delegation_graph_epochs (zone_id, epoch) VALUES ($1, 41)", z)
 	return s
 }
@@ -137,8 +137,9 @@ func (s scene) events(t *testing.T) (lines []string) {
 	return lines
 }
 
-// trail is what a request left in it: a line for each thing, what it was and what became of it.
-func (s scene) trail(request string) (lines []string) {
+// auditLines returns a line for each audit entry of a request, with the status before
+// and after it.
+func (s scene) auditLines(request string) (lines []string) {
 	for _, line := range storetest.Column[string](s.DB, `SELECT concat_ws(' ', entity_id, entity_type, payload::jsonb #>> '{changes,status,from}', payload::jsonb #>> '{changes,status,to}',
 		CASE WHEN action LIKE 'DCR %' THEN action || ' ' || payload END) FROM audit_entries WHERE zone_id = $1 AND request_id = $2`, s.zone, request) {
 		id, rest, _ := strings.Cut(line, " ")

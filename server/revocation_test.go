@@ -67,7 +67,7 @@ caracal.sessions.revoke agent_session_id=host delegation_edge_id=from reason=R z
 caracal.sessions.revoke agent_session_id=onUser delegation_edge_id=to reason=R zone_id=Z
 caracal.delegations.invalidate affected_edges=1 edge_id=from|to epoch=42 event=edge_revoke zone_id=Z
 `
-	trailOfApplication = `
+	auditOfApplication = `
 doomed applications
 app|child|grandchild sessions active revoked
 root|guest|onUser|hosted agent-sessions active terminated
@@ -79,7 +79,7 @@ from|to delegation-edges active revoked
 // What a shutdown of registration does besides.
 const (
 	changesOfShutdown = "zones Z: dcr_enabled=false updated_at version=2"
-	trailOfShutdown   = `Z zones
+	auditOfShutdown   = `Z zones
 Z zones DCR shutdown revoke_live {"dcr_registration_disabled":true,"dcr_shutdown_mode":"revoke_live","live_dcr_applications":1,"revoked_applications":1,"revoked_sessions":3,"terminated_agents":5,"revoked_delegations":2}`
 )
 
@@ -112,7 +112,7 @@ caracal.delegations.invalidate affected_edges=1 edge_id=from|to|among epoch=42 e
 
 caracal.policy.invalidate zone_id=Z
 `
-	trailOfZone = `
+	auditOfZone = `
 Z zones
 token admin-tokens
 app|child|grandchild|user|namesake|other sessions active revoked
@@ -172,11 +172,11 @@ func TestRevocationCascade(t *testing.T) {
 		name, reason           string
 		end                    end
 		status                 int
-		changes, events, trail string
+		changes, events, audit string
 	}{
-		{"application", "application_archived", deleteApplication, http.StatusNoContent, changesOfApplication, eventsOfApplication, trailOfApplication},
-		{"registration", "dcr_shutdown", revokeLive, http.StatusOK, changesOfApplication + changesOfShutdown, eventsOfApplication, trailOfApplication + trailOfShutdown},
-		{"zone", "zone_archived", deleteZone, http.StatusNoContent, changesOfZone, eventsOfZone, trailOfZone},
+		{"application", "application_archived", deleteApplication, http.StatusNoContent, changesOfApplication, eventsOfApplication, auditOfApplication},
+		{"registration", "dcr_shutdown", revokeLive, http.StatusOK, changesOfApplication + changesOfShutdown, eventsOfApplication, auditOfApplication + auditOfShutdown},
+		{"zone", "zone_archived", deleteZone, http.StatusNoContent, changesOfZone, eventsOfZone, auditOfZone},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -186,7 +186,7 @@ func TestRevocationCascade(t *testing.T) {
 			servertest.Expect(t, tt.end(t, s, "", ""), tt.status, "")
 			same(t, "what changed", changes(before, s.state(t)), tt.changes, tt.reason)
 			same(t, "the events", s.events(t), tt.events, tt.reason)
-			same(t, "the audit log", s.trail("the-end"), tt.trail, tt.reason)
+			same(t, "the audit log", s.auditLines("the-end"), tt.audit, tt.reason)
 			if requests := storetest.Column[string](a.DB, "SELECT DISTINCT request_id FROM outbox WHERE zone_id = $1", s.zone); !slices.Equal(requests, []string{"the-end"}) {
 				t.Errorf("the events name the requests %q", requests)
 			}

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { storetest.Main(m) }
 
 const stream = "caracal.sessions.revoke"
 
-// The two worked examples of contract/events.md §4, letter by letter.
+// The two examples have known signatures.
 func TestSignTestVectors(t *testing.T) {
 	t.Parallel()
 	key, err := hex.DecodeString("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f")
@@ -178,9 +178,9 @@ func TestRejectedEventPausesZoneUntilDeadLettered(t *testing.T) {
 	}
 	behind := b.Event("sick", stream)
 	if got := b.arrived(stream); !slices.Equal(got, []string{well}) {
-		t.Errorf("before the refusals are used up, %v arrived", got)
+		t.Errorf("before the last attempt, %v arrived", got)
 	}
-	eventually(t, "the refused event is dead", func() bool { b.publish(); return slices.Equal(b.dead(), []string{bad}) })
+	eventually(t, "the rejected event is a dead letter", func() bool { b.publish(); return slices.Equal(b.dead(), []string{bad}) })
 	eventually(t, "its zone goes on", func() bool { b.publish(); return slices.Equal(b.arrived(stream), []string{well, behind}) })
 	if n, why := storetest.Value[int](b.DB, "SELECT attempts FROM outbox WHERE id = $1", bad), storetest.Value[string](b.DB, "SELECT last_error FROM outbox WHERE id = $1", bad); n != 3 || why == "" {
 		t.Errorf("it was tried %d times: %q", n, why)
@@ -206,11 +206,11 @@ func TestUnavailableRedisCountsNoAttempt(t *testing.T) {
 	}
 	for range 10 {
 		if _, err := own.Publish(t.Context(), own.store); err == nil {
-			t.Fatal("it published to nobody")
+			t.Fatal("Publish succeeded without a Redis")
 		}
 	}
 	if n := storetest.Value[int](b.DB, "SELECT sum(attempts) FROM outbox"); n != 0 {
-		t.Errorf("%d refusals were counted", n)
+		t.Errorf("%d attempts were counted, want 0", n)
 	}
 	if err := servers.Redis().Restart(t.Context()); err != nil {
 		t.Fatal(err)
@@ -235,7 +235,7 @@ func TestFullRedisCountsNoAttempt(t *testing.T) {
 		t.Fatal("a full Redis took an event")
 	}
 	if n := storetest.Value[int](b.DB, "SELECT attempts FROM outbox"); n != 0 {
-		t.Errorf("%d refusals were counted", n)
+		t.Errorf("%d attempts were counted, want 0", n)
 	}
 	b.redis.ConfigSet(t.Context(), "maxmemory", "0")
 	b.publish()
@@ -244,8 +244,8 @@ func TestFullRedisCountsNoAttempt(t *testing.T) {
 	}
 }
 
-// A Redis that refuses the connection itself gives no reply to any command,
-// which is not the same as a reply without an error.
+// A Redis that rejects the connection sends no reply to any command, which is not the
+// same as a reply without an error.
 func TestRefusedRedisConnectionPublishesNothing(t *testing.T) {
 	t.Parallel()
 	servers, err := private.Start(t.Context(), private.Options{})
@@ -259,7 +259,7 @@ func TestRefusedRedisConnectionPublishesNothing(t *testing.T) {
 	for _, url := range []string{servers.RedisURL(), servers.RedisURL() + "?db=99999"} {
 		late := newReplica(t, b.DB, url)
 		if _, err := late.Publish(t.Context(), late.store); err == nil {
-			t.Errorf("%s: it published to nobody", url)
+			t.Errorf("%s: Publish succeeded without a Redis", url)
 		}
 	}
 	if n := storetest.Value[int](b.DB, "SELECT count(*) FROM outbox WHERE dispatched_at IS NULL AND attempts = 0"); n != 1 {
