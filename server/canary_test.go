@@ -140,7 +140,7 @@ func TestCanaryNoSecretLeavesTheProcess(t *testing.T) { // not parallel: see cap
 		{"secrets cannot be decrypted", func(w *watched) { w.DB.Exec(`UPDATE data_keys SET wrapped = '\x00'`) }, func(w *watched) {
 			w.DB.Exec("DELETE FROM provider_grants; UPDATE providers SET secret_config = NULL, data_key = NULL, secret_config_keys = '{}'; DELETE FROM data_keys")
 		}, takesBody, nil},
-		{"Postgres is unreachable", func(w *watched) { w.DB.Away() }, func(w *watched) { w.DB.Back() }, nil, nil},
+		{"Postgres is unreachable", func(w *watched) { w.DB.Disable() }, func(w *watched) { w.DB.Enable() }, nil, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -18,7 +18,7 @@ func TestGetHealthAndGetReadiness(t *testing.T) {
 	if !ready.OK || ready.Redis != client.ReadinessRedisReachable {
 		t.Errorf("/ready returned %+v", ready)
 	}
-	a.DB.Away()
+	a.DB.Disable()
 	raw := a.Do("GET", "/ready", "")
 	if unready := decode[client.Unreadiness](t, raw); raw.StatusCode() != http.StatusServiceUnavailable || *unready.Error != client.UnreadinessErrorPostgresUnreachable {
 		t.Errorf("answered %d %s", raw.StatusCode(), raw.Body)
@@ -29,7 +29,7 @@ func TestGetHealthAndGetReadiness(t *testing.T) {
 	if resp.Header.Get("Retry-After") == "" {
 		t.Error("Retry-After is missing")
 	}
-	a.DB.Back()
+	a.DB.Enable()
 	eventually(t, "requests succeed again", func() bool {
 		return a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...).StatusCode() == http.StatusOK
 	})

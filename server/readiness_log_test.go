@@ -35,8 +35,8 @@ func TestReadinessFailureIsLoggedBelowError(t *testing.T) {
 	t.Run("postgres unreachable", func(t *testing.T) {
 		t.Parallel()
 		a := servertest.New(t)
-		a.DB.Away()
-		defer a.DB.Back()
+		a.DB.Disable()
+		defer a.DB.Enable()
 		probe := a.Do("GET", "/ready", "")
 		if probe.StatusCode() != http.StatusServiceUnavailable {
 			t.Fatalf("/ready returned %d: %s", probe.StatusCode(), probe.Body)

@@ -51,9 +51,9 @@ func TestEveryColumnIsClassified(t *testing.T) {
 	}
 }
 
-// TestUndeclaredAuditFieldFailsTheTransaction records what openapi/audit.yaml
+// TestInTxRejectsUndeclaredAuditField records what openapi/audit.yaml
 // does not declare.
-func TestUndeclaredAuditFieldFailsTheTransaction(t *testing.T) {
+func TestInTxRejectsUndeclaredAuditField(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	for _, tt := range []struct{ kind, field string }{{"unknown", "name"}, {"zones", "reserved"}} {

@@ -14,7 +14,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestMovedSecretDoesNotDecrypt(t *testing.T) {
+func TestVerifySecretsRejectsMovedOrModifiedSecret(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, sql, zone, at string }{
 		{"unchanged", "SELECT 1", "", ""},
@@ -74,7 +74,7 @@ func TestMovedSecretDoesNotDecrypt(t *testing.T) {
 	}
 }
 
-func TestDataKeyIsCreatedOnce(t *testing.T) {
+func TestDataKeyCreatesOneKeyPerZone(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := openStore(t, d, kek1)
@@ -109,7 +109,7 @@ func TestDataKeyIsCreatedOnce(t *testing.T) {
 	}
 }
 
-func TestDataKeyNeedsActiveZone(t *testing.T) {
+func TestDataKeyRequiresActiveZone(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := openStore(t, d, kek1)

@@ -118,7 +118,7 @@ func ofZoneTwo(db *storetest.DB, table, name, kind string, ids []string) string 
 // Row-level security does not rely on the predicates of the queries. Each generated
 // query runs without its predicate on the zone and with values of zone two, on a
 // connection that is scoped to zone one: it must not access zone two.
-func TestQueriesWithoutZonePredicateReachNoOtherZone(t *testing.T) {
+func TestQueriesWithoutZonePredicateCannotAccessOtherZone(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)

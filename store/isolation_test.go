@@ -14,7 +14,7 @@ import (
 
 // Row-level security alone limits what the service role reads, without a predicate
 // in the query.
-func TestServiceRoleSeesOnlyItsZone(t *testing.T) {
+func TestServiceRoleReadsOnlyItsZone(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)
@@ -100,7 +100,7 @@ func TestEveryTableHasRowLevelSecurity(t *testing.T) {
 
 // A connection of the service role that is scoped to one zone, to none or to an
 // invalid value can neither read nor write another zone, with any SQL on any table.
-func TestServiceRoleSQLCannotReachOtherZone(t *testing.T) {
+func TestServiceRoleCannotAccessOtherZoneWithAnySQL(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)
@@ -177,7 +177,7 @@ func TestServiceRoleSQLCannotReachOtherZone(t *testing.T) {
 
 // The service role cannot become another role, change privileges or policies, or
 // create code that runs as another role.
-func TestServiceRoleCannotEscalate(t *testing.T) {
+func TestServiceRoleCannotEscalatePrivileges(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)

@@ -77,7 +77,7 @@ func (s *Store) CheckSchema(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("database: %w", err)
 	case !restricted:
-		return fmt.Errorf("row-level security does not bind the role %s: DATABASE_URL must use a role without SUPERUSER and BYPASSRLS, such as caracal_service", role)
+		return fmt.Errorf("row-level security does not apply to the role %s: DATABASE_URL must use a role without SUPERUSER and BYPASSRLS, such as caracal_service", role)
 	}
 	return nil
 }

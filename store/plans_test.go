@@ -94,7 +94,7 @@ func statements(t *testing.T) map[string]string {
 }
 
 // Under row-level security, no statement scans a whole table, for any parameters.
-func TestNoStatementScansATable(t *testing.T) {
+func TestQueriesNeverScanWholeTable(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	fillTables(db)

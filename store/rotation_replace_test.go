@@ -133,7 +133,7 @@ func TestResealFindsSecretsSealedWithRetiredKey(t *testing.T) {
 }
 
 // Resealing waits for a concurrent update of the provider and keeps its new secret.
-func TestResealDuringProviderUpdate(t *testing.T) {
+func TestResealKeepsSecretOfConcurrentProviderUpdate(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := openStore(t, d, kek1)
@@ -174,7 +174,7 @@ func TestResealDuringProviderUpdate(t *testing.T) {
 	}
 }
 
-func TestConcurrentRotations(t *testing.T) {
+func TestConcurrentRotationsKeepEverySecret(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	addZones(t, d, openStore(t, d, kek1), "zone-", 120)

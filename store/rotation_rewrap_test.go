@@ -12,7 +12,7 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-func TestRewrapEveryDataKey(t *testing.T) {
+func TestRewrapDataKeysRewrapsEveryKey(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	addZones(t, d, openStore(t, d, kek1), "oldest-", 100)
@@ -46,7 +46,7 @@ func TestRewrapEveryDataKey(t *testing.T) {
 	}
 }
 
-func TestRewrapResumesAfterInterruption(t *testing.T) {
+func TestRewrapDataKeysResumesAfterInterruption(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	addZones(t, d, openStore(t, d, kek1), "zone-", 250)

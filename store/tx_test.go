@@ -29,7 +29,7 @@ func newZone(t *testing.T, s *store.Store) db.Zone {
 	return zone
 }
 
-func TestFailedTransactionLeavesNothing(t *testing.T) {
+func TestInTxRollsBackAfterError(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := d.Store()
@@ -52,7 +52,7 @@ func TestFailedTransactionLeavesNothing(t *testing.T) {
 
 // A transaction function can end with deferred statements that no other statement
 // follows.
-func TestDeferredStatementsAreSentBeforeCommit(t *testing.T) {
+func TestInTxSendsDeferredStatementsBeforeCommit(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := d.Store()
@@ -88,7 +88,7 @@ func TestDeferredStatementsAreSentBeforeCommit(t *testing.T) {
 	}
 }
 
-func TestUnscopedStoreSeesNothing(t *testing.T) {
+func TestStoreAccessesOnlyItsZone(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := d.Store()
@@ -112,7 +112,7 @@ func TestUnscopedStoreSeesNothing(t *testing.T) {
 }
 
 // After a deadlock, both transactions commit, and each change is applied once.
-func TestTransactionIsRetriedAfterDeadlock(t *testing.T) {
+func TestInTxRetriesAfterDeadlock(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := d.Store()

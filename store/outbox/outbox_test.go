@@ -338,8 +338,8 @@ func TestLeadershipIsReacquired(t *testing.T) {
 	b := newBench(t)
 	b.run(t)
 	eventually(t, "it leads", func() bool { return b.Stat().Leading })
-	b.Away()
-	b.Back()
+	b.Disable()
+	b.Enable()
 	b.Event("z", stream)
 	eventually(t, "it publishes again", func() bool { return len(b.arrived(stream)) == 1 })
 }

@@ -14,9 +14,9 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// TestReplyClasses scripts Redis's reply to one stream: a reply about the event
+// TestPublishCountsAttemptsOnlyForRejectedEvents scripts Redis's reply to one stream: a reply about the event
 // counts an attempt, a reply about the server counts none.
-func TestReplyClasses(t *testing.T) {
+func TestPublishCountsAttemptsOnlyForRejectedEvents(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		reply    string
@@ -58,9 +58,9 @@ func TestReplyClasses(t *testing.T) {
 	}
 }
 
-// TestExhaustedStreamStopsOnlyItsZone uses a stream whose ids are exhausted:
+// TestPublishPausesOnlyZoneOfExhaustedStream uses a stream whose ids are exhausted:
 // Redis replies ERR to every XADD.
-func TestExhaustedStreamStopsOnlyItsZone(t *testing.T) {
+func TestPublishPausesOnlyZoneOfExhaustedStream(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	if err := b.redis.Do(t.Context(), "XADD", "full.stream", "18446744073709551615-18446744073709551615", "f", "v").Err(); err != nil {
@@ -90,9 +90,9 @@ func TestExhaustedStreamStopsOnlyItsZone(t *testing.T) {
 	}
 }
 
-// TestEventThatCannotBeEncodedStopsOnlyItsZone inserts a row that no code of
+// TestPublishPausesOnlyZoneOfMalformedEvent inserts a row that no code of
 // this program writes.
-func TestEventThatCannotBeEncodedStopsOnlyItsZone(t *testing.T) {
+func TestPublishPausesOnlyZoneOfMalformedEvent(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id) VALUES ('sick', 'bad', $1, '[1]', 'r')`, stream)
@@ -111,7 +111,7 @@ func TestEventThatCannotBeEncodedStopsOnlyItsZone(t *testing.T) {
 	}
 }
 
-func TestRejectedEventsOfABatchKeepTheirOwnErrors(t *testing.T) {
+func TestPublishStoresErrorOfEachRejectedEvent(t *testing.T) {
 	t.Parallel()
 	b := newReplica(t, storetest.New(t), scriptedRedis(t, map[string]string{
 		"a.stream": "-WRONGTYPE Operation against a key holding the wrong kind of value",

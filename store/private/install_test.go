@@ -185,7 +185,7 @@ func TestInstall(t *testing.T) {
 }
 
 // The test binaries of go test ./... start at the same time.
-func TestProcessesInstallOnce(t *testing.T) {
+func TestInstallRunsOnceForConcurrentProcesses(t *testing.T) {
 	t.Parallel()
 	path := newPATH(t, map[string]string{"apt-get": aptStub})
 	const processes = 4

@@ -199,7 +199,7 @@ func TestEphemeralFolder(t *testing.T) {
 	}
 }
 
-func TestDataSurvivesStop(t *testing.T) {
+func TestStopKeepsDataInPersistentFolder(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"data", strings.Repeat("long and, \"odd\" ", 7)} {
 		dir := dataDir(t, name)
@@ -224,7 +224,7 @@ func TestStartFailsIfTheFolderIsInUse(t *testing.T) {
 	checkMark(t, s)
 }
 
-func TestServersEndWithTheProgram(t *testing.T) {
+func TestServersStopWhenProgramIsKilled(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"running", "paused"} {
 		t.Run(mode, func(t *testing.T) {
@@ -280,7 +280,7 @@ func TestStartAfterTheProgramWasKilled(t *testing.T) {
 
 // Each start is canceled at a step that no start before it has reached. The next
 // start continues from there.
-func TestStartAfterACanceledStart(t *testing.T) {
+func TestStartContinuesAfterCanceledStart(t *testing.T) {
 	t.Parallel()
 	dir := dataDir(t, "data")
 	canceled := map[string]bool{} // steps

@@ -36,7 +36,7 @@ type Process struct {
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
-	gone    chan struct{} // closed when cmd and its children have ended
+	exited  chan struct{} // closed when cmd and its children have ended
 	unpause func()        // ends a pause; nil if not paused
 	closed  bool
 }
@@ -131,7 +131,7 @@ func (p *Process) launch() error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = append(cmd.ExtraFiles, writer)
 
-	started, gone := make(chan error), make(chan struct{})
+	started, exited := make(chan error), make(chan struct{})
 	go func() {
 		defer reader.Close()
 		// The kernel treats the end of the thread that forked a child as the end
@@ -144,13 +144,13 @@ func (p *Process) launch() error {
 		if err == nil {
 			cmd.Wait()
 			io.Copy(io.Discard, reader)
-			close(gone)
+			close(exited)
 		}
 	}()
 	if err := <-started; err != nil {
 		return fmt.Errorf("starting %s: %w", p.name, p.folder.explain(err))
 	}
-	p.cmd, p.gone = cmd, gone
+	p.cmd, p.exited = cmd, exited
 	return nil
 }
 
@@ -163,7 +163,7 @@ func (p *Process) ready(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-p.gone:
+		case <-p.exited:
 			text, _ := os.ReadFile(p.log)
 			lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 			return fmt.Errorf("%s exited during its start; the end of %s:\n%s", p.name, p.log,
@@ -177,20 +177,20 @@ func (p *Process) ready(ctx context.Context) error {
 
 func (p *Process) shutDown() error {
 	p.resume()
-	if !p.up() {
+	if !p.running() {
 		return nil
 	}
 	if err := p.cmd.Process.Signal(p.quit); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stopping %s: %w", p.name, err)
 	}
-	if err := p.awaitGone(); err != nil {
+	if err := p.awaitExit(); err != nil {
 		return errors.Join(err, p.kill())
 	}
 	return nil
 }
 
 func (p *Process) kill() error {
-	if !p.up() {
+	if !p.running() {
 		return nil
 	}
 	pids, err := p.suspend()
@@ -199,7 +199,7 @@ func (p *Process) kill() error {
 	}
 	signalAll(pids, syscall.SIGKILL)
 	p.resume()
-	return p.awaitGone()
+	return p.awaitExit()
 }
 
 func (p *Process) resume() {
@@ -209,21 +209,21 @@ func (p *Process) resume() {
 	}
 }
 
-func (p *Process) up() bool {
-	if p.gone == nil {
+func (p *Process) running() bool {
+	if p.exited == nil {
 		return false
 	}
 	select {
-	case <-p.gone:
+	case <-p.exited:
 		return false
 	default:
 		return true
 	}
 }
 
-func (p *Process) awaitGone() error {
+func (p *Process) awaitExit() error {
 	select {
-	case <-p.gone:
+	case <-p.exited:
 		return nil
 	case <-time.After(timeout):
 		return fmt.Errorf("%s (pid %d) is still running after %v", p.name, p.cmd.Process.Pid, timeout)

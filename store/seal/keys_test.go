@@ -67,7 +67,7 @@ func (s source) load(t *testing.T) *seal.Keys {
 	return keys
 }
 
-func TestFirstKeyWrapsAndAllUnwrap(t *testing.T) {
+func TestLoadUsesFirstKeyToWrapAndAllToUnwrap(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
 		"one":        first,
@@ -98,7 +98,7 @@ func TestFirstKeyWrapsAndAllUnwrap(t *testing.T) {
 	}
 }
 
-func TestInvalidKeyIsNamedByPositionAndNotQuoted(t *testing.T) {
+func TestLoadNamesInvalidKeyByPositionWithoutQuotingIt(t *testing.T) {
 	t.Parallel()
 	const zeros = "0000000000000000000000000000000000000000000000000000000000000000"
 	for _, tt := range []struct{ name, text, want string }{
@@ -126,7 +126,7 @@ func TestInvalidKeyIsNamedByPositionAndNotQuoted(t *testing.T) {
 	}
 }
 
-func TestDataKeyUnwrapsOnlyWithItsZoneNumberAndKey(t *testing.T) {
+func TestUnwrapRequiresSameZoneNumberAndKey(t *testing.T) {
 	t.Parallel()
 	keys := load(t, first+" "+second)
 	key, wrapped := keys.NewDataKey("zone", 1)
@@ -188,7 +188,7 @@ func TestUnwrapReturnsTheSameKey(t *testing.T) {
 	}
 }
 
-func TestMissingKeyIsNamed(t *testing.T) {
+func TestUnwrapNamesMissingKey(t *testing.T) {
 	t.Parallel()
 	_, wrapped := load(t, first).NewDataKey("zone", 3)
 	keys := load(t, second)
@@ -301,7 +301,7 @@ func TestNewDataKeyIsWrappedByTheFirstKeyOfTheSource(t *testing.T) {
 }
 
 // A reload that started earlier does not replace the keys of one that started later.
-func TestSlowReloadDoesNotRestoreOldKeys(t *testing.T) {
+func TestReloadKeepsKeysOfLaterReload(t *testing.T) {
 	t.Parallel()
 	texts := make(chan string, 2)
 	texts <- first

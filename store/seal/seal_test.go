@@ -20,7 +20,7 @@ var location = seal.Location{Zone: "zone", Table: "table", Column: "column", Row
 
 const secret = "hunter2"
 
-func TestSealedSecretOpensAtItsLocation(t *testing.T) {
+func TestOpenReturnsSecretAtItsLocation(t *testing.T) {
 	t.Parallel()
 	key, _ := load(t, first).NewDataKey("zone", 1)
 	for name, text := range map[string]string{"a secret": secret, "an empty secret": "", "a long secret": strings.Repeat("x", 1<<20)} {
@@ -42,7 +42,7 @@ func TestSealedSecretOpensAtItsLocation(t *testing.T) {
 	}
 }
 
-func TestSealedSecretOpensNowhereElse(t *testing.T) {
+func TestOpenRejectsOtherLocationKeyOrModifiedData(t *testing.T) {
 	t.Parallel()
 	keys := load(t, first)
 	key, wrapped := keys.NewDataKey("zone", 1)
@@ -102,7 +102,7 @@ func flipped(b []byte, bit int) []byte {
 	return b
 }
 
-func TestNoncesAreUnique(t *testing.T) {
+func TestSealAndWrapUseUniqueNonces(t *testing.T) {
 	t.Parallel()
 	keys := load(t, first)
 	key, _ := keys.NewDataKey("zone", 1)
@@ -122,7 +122,7 @@ func TestNoncesAreUnique(t *testing.T) {
 // Stored rows depend on the format, so it must not change. These bytes were
 // created with XChaCha20-Poly1305 directly, with the key-encryption key 20, 21 … 3f,
 // the data key 80, 81 … 9f, and nonces that count up from 40 and from 60.
-func TestFormatIsStable(t *testing.T) {
+func TestSealedFormatIsStable(t *testing.T) {
 	t.Parallel()
 	const (
 		wrapped = "01404142434445464748494a4b4c4d4e4f5051525354555657" +
@@ -168,7 +168,7 @@ func unhex(t *testing.T, text string) []byte {
 func TestKeysAndSecretsAreNeverPrinted(t *testing.T) {
 	t.Parallel()
 	keys := load(t, second+"\n"+first)
-	// The data key of TestFormatIsStable, whose bytes are known.
+	// The data key of TestSealedFormatIsStable, whose bytes are known.
 	key, err := keys.Unwrap(seal.Wrapped{Zone: "zone", Number: 7, KEKID: "6498334d67a3c7cb", Bytes: unhex(t, "01404142434445464748494a4b4c4d4e4f5051525354555657"+
 		"baa0ef2aa2e37b58fff765b368ee6caa69c45570428294d4ac185bb412a2578d71722aac2bb31c31b11ee25c077cda3a")})
 	if err != nil {

@@ -110,16 +110,16 @@ func (d *DB) Store() *store.Store {
 	return s
 }
 
-// Away makes the database unavailable: it closes all connections and rejects new
+// Disable makes the database unavailable: it closes all connections and rejects new
 // ones.
-func (d *DB) Away() {
+func (d *DB) Disable() {
 	d.tb.Helper()
 	admin(d.tb, "ALTER DATABASE "+d.name+" ALLOW_CONNECTIONS false")
 	admin(d.tb, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+d.name+"'")
 }
 
-// Back makes the database available again.
-func (d *DB) Back() {
+// Enable makes the database available again.
+func (d *DB) Enable() {
 	d.tb.Helper()
 	admin(d.tb, "ALTER DATABASE "+d.name+" ALLOW_CONNECTIONS true")
 }

@@ -146,7 +146,7 @@ func TestServeFailsAsSuperuser(t *testing.T) {
 	db := storetest.New(t)
 	url := strings.Replace(db.URL(), "caracal_service", "postgres", 1)
 	out, err := program([]string{"serve"}, "DATABASE_URL="+url, "REDIS_URL=redis://", "CARACAL_MODE=dev", "ZONE_KEK="+streamKey).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "row-level security does not bind the role postgres") {
+	if err == nil || !strings.Contains(string(out), "row-level security does not apply to the role postgres") {
 		t.Errorf("serve as superuser: %v\n%s", err, out)
 	}
 }
