@@ -30,7 +30,7 @@ func newRoundTripCounter(t testing.TB, db *storetest.DB) (*roundTripCounter, str
 		t.Fatal(err)
 	}
 	real := filepath.Join(to.Query().Get("host"), ".s.PGSQL.5432")
-	dir, err := os.MkdirTemp("", "toll")
+	dir, err := os.MkdirTemp("", "roundtrips")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,23 +42,23 @@ func newRoundTripCounter(t testing.TB, db *storetest.DB) (*roundTripCounter, str
 	g := &roundTripCounter{}
 	go func() {
 		for {
-			here, err := listener.Accept()
+			service, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			there, err := net.Dial("unix", real)
+			postgres, err := net.Dial("unix", real)
 			if err != nil {
-				_ = here.Close()
+				_ = service.Close()
 				return
 			}
 			var answered atomic.Bool
 			answered.Store(true)
-			go pass(here, there, func() {
+			go pass(service, postgres, func() {
 				if answered.Swap(false) {
 					g.trips.Add(1)
 				}
 			})
-			go pass(there, here, func() { answered.Store(true) })
+			go pass(postgres, service, func() { answered.Store(true) })
 		}
 	}()
 	q := to.Query()
@@ -154,8 +154,8 @@ func TestAllocations(t *testing.T) { // not parallel: it counts the allocations 
 		handler http.Handler
 		most    float64
 	}{
-		{"with middleware", a.Service.Server.Handler(), 117},
-		{"without middleware", a.Service.Server.Bare(), 85},
+		{"with middleware", a.Service.Server.Handler(), 110},
+		{"without middleware", a.Service.Server.Bare(), 76},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			request := httptest.NewRequest("GET", "/v1/zones/"+zone.ID, nil)
