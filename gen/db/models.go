@@ -123,6 +123,80 @@ type Outbox struct {
 	DeadAt       *time.Time      `db:"dead_at"`
 }
 
+type Policy struct {
+	ZoneID        string     `db:"zone_id"`
+	ID            string     `db:"id"`
+	Name          string     `db:"name"`
+	Description   *string    `db:"description"`
+	OwnerType     string     `db:"owner_type"`
+	LatestVersion int32      `db:"latest_version"`
+	CreatedBy     string     `db:"created_by"`
+	Version       int64      `db:"version"`
+	CreatedAt     time.Time  `db:"created_at"`
+	UpdatedAt     time.Time  `db:"updated_at"`
+	ArchivedAt    *time.Time `db:"archived_at"`
+}
+
+type PolicyActivation struct {
+	ZoneID                  string    `db:"zone_id"`
+	Number                  int64     `db:"number"`
+	Action                  string    `db:"action"`
+	PolicySetID             *string   `db:"policy_set_id"`
+	VersionID               *string   `db:"version_id"`
+	ShadowVersionID         *string   `db:"shadow_version_id"`
+	PreviousPolicySetID     *string   `db:"previous_policy_set_id"`
+	PreviousVersionID       *string   `db:"previous_version_id"`
+	PreviousShadowVersionID *string   `db:"previous_shadow_version_id"`
+	OutboxID                string    `db:"outbox_id"`
+	ActivatedBy             string    `db:"activated_by"`
+	CreatedAt               time.Time `db:"created_at"`
+}
+
+type PolicySet struct {
+	ZoneID          string     `db:"zone_id"`
+	ID              string     `db:"id"`
+	Name            string     `db:"name"`
+	Description     *string    `db:"description"`
+	LatestVersion   int32      `db:"latest_version"`
+	ActiveVersionID *string    `db:"active_version_id"`
+	ShadowVersionID *string    `db:"shadow_version_id"`
+	CreatedBy       string     `db:"created_by"`
+	Version         int64      `db:"version"`
+	CreatedAt       time.Time  `db:"created_at"`
+	UpdatedAt       time.Time  `db:"updated_at"`
+	ArchivedAt      *time.Time `db:"archived_at"`
+}
+
+type PolicySetManifest struct {
+	ZoneID             string `db:"zone_id"`
+	PolicySetVersionID string `db:"policy_set_version_id"`
+	Position           int32  `db:"position"`
+	PolicyVersionID    string `db:"policy_version_id"`
+}
+
+type PolicySetVersion struct {
+	ZoneID         string    `db:"zone_id"`
+	ID             string    `db:"id"`
+	PolicySetID    string    `db:"policy_set_id"`
+	Version        int32     `db:"version"`
+	ManifestSHA256 string    `db:"manifest_sha256"`
+	SchemaVersion  string    `db:"schema_version"`
+	CreatedBy      string    `db:"created_by"`
+	CreatedAt      time.Time `db:"created_at"`
+}
+
+type PolicyVersion struct {
+	ZoneID        string    `db:"zone_id"`
+	ID            string    `db:"id"`
+	PolicyID      string    `db:"policy_id"`
+	Version       int32     `db:"version"`
+	Content       string    `db:"content"`
+	ContentSHA256 string    `db:"content_sha256"`
+	SchemaVersion string    `db:"schema_version"`
+	CreatedBy     string    `db:"created_by"`
+	CreatedAt     time.Time `db:"created_at"`
+}
+
 type Provider struct {
 	ZoneID           string          `db:"zone_id"`
 	ID               string          `db:"id"`
