@@ -43,6 +43,7 @@ func Validate(ctx context.Context, content, schemaVersion string, declared map[s
 		errors.As(err, &invalid)
 		return Validation{}, invalid.Issues
 	}
+	c.addWarnings()
 	if declared != nil {
 		c.addUndeclaredScopes(declared)
 	}
