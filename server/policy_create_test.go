@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,23 @@ func TestCreatePolicyInvalidContent(t *testing.T) {
 			t.Errorf("%d policies were created", n)
 		}
 	})
+}
+
+// The response lists every issue, the one that determines the detail first.
+func TestCreatePolicyReturnsEveryIssue(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	content := "package caracal.authz\n\nresult := 1\n\napp_ids := {\"a\": http.send({})}\n"
+	resp := createPolicy(t, a.Admin, a.Zone().ID, client.NewPolicy{Name: "x", Content: content})
+	servertest.Expect(t, resp, 0, code.InvalidRego)
+	var got []string
+	for _, issue := range problemOf(t, resp).Issues {
+		got = append(got, fmt.Sprint(issue.Code, " ", issue.Row))
+	}
+	want := []string{"forbidden_builtin:http.send 5", "must_be_data_document 1", "data_document_must_not_define_result 3"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the issues are %q, want %q", got, want)
+	}
 }
 
 func TestCreatePolicyInvalidBody(t *testing.T) {

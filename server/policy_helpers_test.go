@@ -92,7 +92,9 @@ type invalidPolicy struct {
 }
 
 var invalidPolicies = []invalidPolicy{
-	{"no package", "app_ids := {}\n", nil, code.InvalidRego, "missing_package_declaration", 0, 0, ""},
+	{"no package", "app_ids := {}\n", nil, code.InvalidRego, "missing_package_declaration", 1, 1, "app_ids := {}"},
+	{"no data document", "\npackage caracal.authz\n\napp_ids := {}\n", nil, code.InvalidRego, "must_be_data_document", 2, 1, "package caracal.authz"},
+	{"syntax error", "# caracal:data-document\npackage caracal.authz\n\napp_ids := {\"a\" \"b\"}\n", nil, code.InvalidRego, "parse_error:4", 4, 17, `app_ids := {"a" "b"}`},
 	{"forbidden built-in", "# caracal:data-document\npackage caracal.authz\n\nx := http.send({})\n", nil, code.InvalidRego, "forbidden_builtin:http.send", 4, 6, "x := http.send({})"},
 	{"unknown schema version", documentOf("x"), new("2026-01-01"), code.InvalidSchemaVersion, "unsupported_schema_version:2026-01-01", 0, 0, ""},
 	{"empty schema version", documentOf("x"), new(""), code.InvalidSchemaVersion, "unsupported_schema_version:", 0, 0, ""},

@@ -165,7 +165,7 @@ type AddedPolicyVersion struct {
 	// PolicyID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicyID ID `json:"policy_id"`
 
-	// SchemaVersion Version of the input that the content is written for.
+	// SchemaVersion Schema version of the content.
 	SchemaVersion string `json:"schema_version"`
 
 	// Version Number of the version, from 1.
@@ -454,8 +454,9 @@ type NewApplicationRegistrationMethod string
 
 // NewPolicy A policy to create. Unknown fields are ignored.
 type NewPolicy struct {
-	// Content A Rego data document: a module of the package `caracal.authz` with the comment `# caracal:data-document` before
-	// the package clause, which defines data for the decision contract, but not the rule `result`.
+	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
 	Content PolicyContent `json:"content"`
 
 	// Description What the policy is for.
@@ -467,17 +468,20 @@ type NewPolicy struct {
 	// OwnerType Who owns the policy. Defaults to `customer`.
 	OwnerType *string `json:"owner_type,omitempty"`
 
-	// SchemaVersion Version of the input that the content is written for, `2026-03-16` or `2026-05-20`. Defaults to `2026-05-20`.
+	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+	// v1.
 	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
 }
 
 // NewPolicyVersion A version of a policy to add. Unknown fields are ignored.
 type NewPolicyVersion struct {
-	// Content A Rego data document: a module of the package `caracal.authz` with the comment `# caracal:data-document` before
-	// the package clause, which defines data for the decision contract, but not the rule `result`.
+	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
 	Content PolicyContent `json:"content"`
 
-	// SchemaVersion Version of the input that the content is written for, `2026-03-16` or `2026-05-20`. Defaults to `2026-05-20`.
+	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+	// v1.
 	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
 }
 
@@ -773,11 +777,13 @@ type Policy struct {
 	ZoneID ID `json:"zone_id"`
 }
 
-// PolicyContent A Rego data document: a module of the package `caracal.authz` with the comment `# caracal:data-document` before
-// the package clause, which defines data for the decision contract, but not the rule `result`.
+// PolicyContent A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
 type PolicyContent = string
 
-// PolicySchemaVersion Version of the input that the content is written for, `2026-03-16` or `2026-05-20`. Defaults to `2026-05-20`.
+// PolicySchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+// v1.
 type PolicySchemaVersion = string
 
 // PolicyVersion A version of a policy. It never changes.
@@ -805,7 +811,7 @@ type PolicyVersion struct {
 	// PolicyID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicyID ID `json:"policy_id"`
 
-	// SchemaVersion Version of the input that the content is written for.
+	// SchemaVersion Schema version of the content.
 	SchemaVersion string `json:"schema_version"`
 
 	// Version Number of the version, from 1.
@@ -828,7 +834,7 @@ type PolicyVersionSummary struct {
 	// PolicyID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicyID ID `json:"policy_id"`
 
-	// SchemaVersion Version of the input that the content is written for.
+	// SchemaVersion Schema version of the content.
 	SchemaVersion string `json:"schema_version"`
 
 	// Version Number of the version, from 1.

@@ -156,7 +156,7 @@ type AddedPolicyVersion struct {
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicyID ID `json:"policy_id"`
 
-	// Version of the input that the content is written for.
+	// Schema version of the content.
 	SchemaVersion string `json:"schema_version"`
 
 	// Number of the version, from 1.
@@ -465,9 +465,11 @@ type NewApplicationRegistrationMethod string
 
 // NewPolicy is a policy to create. Unknown fields are ignored.
 type NewPolicy struct {
-	// A Rego data document: a module of the package `caracal.authz` with the
-	// comment `# caracal:data-document` before the package clause, which defines
-	// data for the decision contract, but not the rule `result`.
+	// A Rego data document: a module of the package `caracal.authz`, with the
+	// comment `# caracal:data-document` before the package. It defines one or more
+	// of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
+	// `result`, and must compile.
 	Content PolicyContent `json:"content"`
 
 	// What the policy is for.
@@ -479,20 +481,22 @@ type NewPolicy struct {
 	// Who owns the policy. Defaults to `customer`.
 	OwnerType *string `json:"owner_type,omitempty"`
 
-	// Version of the input that the content is written for, `2026-03-16` or
-	// `2026-05-20`. Defaults to `2026-05-20`.
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
 	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
 }
 
 // NewPolicyVersion is a version of a policy to add. Unknown fields are ignored.
 type NewPolicyVersion struct {
-	// A Rego data document: a module of the package `caracal.authz` with the
-	// comment `# caracal:data-document` before the package clause, which defines
-	// data for the decision contract, but not the rule `result`.
+	// A Rego data document: a module of the package `caracal.authz`, with the
+	// comment `# caracal:data-document` before the package. It defines one or more
+	// of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
+	// `result`, and must compile.
 	Content PolicyContent `json:"content"`
 
-	// Version of the input that the content is written for, `2026-03-16` or
-	// `2026-05-20`. Defaults to `2026-05-20`.
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
 	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
 }
 
@@ -829,9 +833,10 @@ type Policy struct {
 }
 
 // PolicyContent is a Rego data document: a module of the package
-// `caracal.authz` with the comment `# caracal:data-document` before the package
-// clause, which defines data for the decision contract, but not the rule
-// `result`.
+// `caracal.authz`, with the comment `# caracal:data-document` before the
+// package. It defines one or more of the documents that the decision contract
+// reads: `app_ids`, `grants`, `confinement`, `restrict`, `risk` and
+// `approval_tiers`. It must not define `result`, and must compile.
 type PolicyContent = string
 
 // PolicyIssue is an error in the content of a policy.
@@ -839,22 +844,21 @@ type PolicyIssue struct {
 	// Machine-readable code of the error, such as `forbidden_builtin:http.send`.
 	Code string `json:"code"`
 
-	// Column in the line, from 1; 0 if the error is about the whole line or
-	// content.
+	// Position in the line in bytes, from 1; 0 if the error has no position.
 	Column int `json:"column"`
 
-	// The line of the content. Empty if the error is about the whole content.
+	// Text of the line, shortened if it is long.
 	Line string `json:"line"`
 
 	// What is wrong.
 	Message string `json:"message"`
 
-	// Line number, from 1; 0 if the error is about the whole content.
+	// Number of the line, from 1; 0 if the error has no position.
 	Row int `json:"row"`
 }
 
-// PolicySchemaVersion is the version of the input that the content is written
-// for, `2026-03-16` or `2026-05-20`. Defaults to `2026-05-20`.
+// PolicySchemaVersion is the schema version of the content: `2026-05-20`, the
+// default, or `2026-03-16`, for content in the syntax before Rego v1.
 type PolicySchemaVersion = string
 
 // PolicyVersion is a version of a policy. It never changes.
@@ -883,7 +887,7 @@ type PolicyVersion struct {
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicyID ID `json:"policy_id"`
 
-	// Version of the input that the content is written for.
+	// Schema version of the content.
 	SchemaVersion string `json:"schema_version"`
 
 	// Number of the version, from 1.
@@ -907,7 +911,7 @@ type PolicyVersionSummary struct {
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicyID ID `json:"policy_id"`
 
-	// Version of the input that the content is written for.
+	// Schema version of the content.
 	SchemaVersion string `json:"schema_version"`
 
 	// Number of the version, from 1.
