@@ -52,7 +52,7 @@ var contract = sync.OnceValue(func() compiledContract {
 	if compiled.Failed() {
 		panic(compiled.Errors)
 	}
-	return compiledContract{result: compiled.query("data.caracal.authz.result"), readable: compiled.query("data.caracal.contract.readable")}
+	return compiledContract{result: compiled.query("authz", "result"), readable: compiled.query("contract", "readable")}
 })
 
 // Compile parses, checks and compiles modules as a whole, evaluates the documents
@@ -68,7 +68,7 @@ func Compile(ctx context.Context, modules []Module) (*Bundle, error) {
 	c.addWarnings()
 	b := &Bundle{documents: normalize(c.documents), Warnings: c.issues()}
 	if c.dependsOnInput() {
-		b.restrictRules = compiled.query("data.caracal.authz.restrict")
+		b.restrictRules = compiled.query("authz", "restrict")
 	} else {
 		b.restrict = toSet(c.documents["restrict"])
 	}
@@ -154,7 +154,7 @@ func (c *compilation) evaluate(ctx context.Context, compiled compiler) {
 		if len(defined) == 0 || name == "restrict" && c.dependsOnInput() {
 			continue
 		}
-		value, err := compiled.query("data.caracal.authz."+name).value(ctx, nil, nil, nil)
+		value, err := compiled.query("authz", name).value(ctx, nil, nil, nil)
 		if err != nil {
 			loc := defined[0].Location
 			var e *topdown.Error
