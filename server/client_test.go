@@ -187,6 +187,17 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		noError(t, c.DeleteResource(ctx, zone.ID, resource.ID))
 	})
 
+	t.Run("policy sets", func(t *testing.T) {
+		set := result(c.CreatePolicySet(ctx, zone.ID, client.NewPolicySet{Name: "Payments"}))(t)
+		if got := result(c.GetPolicySet(ctx, zone.ID, set.ID))(t); got != set {
+			t.Errorf("got %+v, want %+v", got, set)
+		}
+		if page := result(c.ListPolicySets(ctx, zone.ID))(t); len(page.Items) != 1 || page.Items[0] != set {
+			t.Errorf("got %+v", page)
+		}
+		noError(t, c.DeletePolicySet(ctx, zone.ID, set.ID))
+	})
+
 	t.Run("admin tokens", func(t *testing.T) {
 		created := result(c.CreateAdminToken(ctx, client.NewAdminToken{
 			Name: "reader", Scope: client.AdminTokenScopeZone, ZoneID: &zone.ID, Capability: new(client.AdminTokenCapabilityRead), ExpiresIn: new(int64(time.Hour / time.Second)),

@@ -23,6 +23,8 @@ var deniedEntities = map[string]string{
 	"/v1/zones/{zoneId}/applications":        "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/dcr":    "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/{id}":   "applications/item-1",
+	"/v1/zones/{zoneId}/policy-sets":         "zones/zone-1",
+	"/v1/zones/{zoneId}/policy-sets/{id}":    "policy-sets/item-1",
 	"/v1/zones/{zoneId}/providers":           "zones/zone-1",
 	"/v1/zones/{zoneId}/providers/{id}":      "providers/item-1",
 	"/v1/zones/{zoneId}/providers/{id}/test": "providers/item-1",

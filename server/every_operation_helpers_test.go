@@ -128,6 +128,7 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 		ids["providers"] = created("providers", `{"name":%q,"identifier":"provider://of-%s","kind":"bearer_token","config_json":{"bearer_token":"x"}}`, text, ids["applications"])
 		ids["resources"] = created("resources", `{"name":%q,"identifier":"https://%s.example.com","scopes":["a"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 			text, ids["providers"], ids["providers"], ids["applications"])
+		ids["policy-sets"] = created("policy-sets", `{"name":%q}`, text+" "+ids["resources"])
 	}
 	return ids
 }

@@ -31,6 +31,7 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 		"providers":    w.DB.Provider(w.zone.ID),
 		"resources":    w.DB.Resource(w.zone.ID),
 	}
+	foreign["policy-sets"], _ = w.DB.ActivePolicySet(w.zone.ID)
 	before := everythingOf(w.DB, w.zone.ID)
 	tried := 0
 	eachOperation(t, scoped, func(t *testing.T, op servertest.Operation) {

@@ -56,6 +56,20 @@ func fillTables(db *storetest.DB) {
 	db.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, status, access_token, data_key)
 		SELECT 'z' || n % 20 + 1, 'pg' || n, 'u' || n, 'r' || n, 'p' || n, CASE WHEN n % 10 > 0 THEN 'revoked' ELSE 'active' END,
 			CASE WHEN n % 10 = 0 THEN 'x'::bytea END, CASE WHEN n % 10 = 0 THEN 2 END FROM generate_series(1, 40000) AS n`)
+	db.Exec(`INSERT INTO policies (zone_id, id, name, owner_type, created_by, created_at, archived_at)
+		SELECT 'z' || n % 20 + 1, 'po' || n, 'po' || n, 'customer', 'x', now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO policy_versions (zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by)
+		SELECT 'z' || n % 20 + 1, 'pv' || n, 'po' || n, 1, 'x', 'x', 'x', 'x' FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO policy_sets (zone_id, id, name, created_by, created_at, archived_at)
+		SELECT 'z' || n % 20 + 1, 'ps' || n, 'ps' || n, 'x', now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by)
+		SELECT 'z' || n % 20 + 1, 'sv' || n, 'ps' || n, 1, 'x', 'x', 'x' FROM generate_series(1, 20000) AS n`)
+	db.Exec(`UPDATE policy_sets SET active_version_id = 'sv' || substr(id, 3) WHERE id IN (SELECT 'ps' || n FROM generate_series(10, 200, 10) AS n)
+		AND NOT EXISTS (SELECT FROM policy_sets AS other WHERE other.zone_id = policy_sets.zone_id AND other.archived_at IS NULL AND other.id < policy_sets.id)`)
+	db.Exec(`INSERT INTO policy_set_manifests (zone_id, policy_set_version_id, position, policy_version_id)
+		SELECT 'z' || n % 20 + 1, 'sv' || n, 1, 'pv' || n FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by)
+		SELECT 'z' || n % 20 + 1, n, 'activate', 'ps' || n, 'sv' || n, 'o' || n, 'x' FROM generate_series(1, 20000) AS n`)
 	for _, table := range storetest.Column[string](db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") {
 		db.Exec("ANALYZE " + table) // like autovacuum
 	}

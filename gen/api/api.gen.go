@@ -385,6 +385,15 @@ type NewApplication struct {
 // NewApplicationRegistrationMethod The registration method, which must be `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
 
+// NewPolicySet A policy set to create. Unknown fields are ignored.
+type NewPolicySet struct {
+	// Description What the policy set is for.
+	Description *string `json:"description,omitempty"`
+
+	// Name Name of the policy set. It is unique among the zone's policy sets that are not archived.
+	Name string `json:"name"`
+}
+
 // NewProvider A provider to create. `name` or `identifier` is required. Unknown fields are ignored.
 type NewProvider struct {
 	// ConfigJSON Configuration of the provider, at most 64 KiB. The default in a new provider is `{}`. The configuration must match
@@ -647,6 +656,31 @@ type OpenAPI map[string]interface{}
 //     scope of that operation.
 //   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
+
+// PolicySet A named list of policy versions, which is itself versioned. At most one policy set of a zone is active.
+type PolicySet struct {
+	// ActiveVersionID ID of the active version. Null if the policy set is not active.
+	ActiveVersionID *string `json:"active_version_id"`
+
+	// CoAuthoredByOperator Whether the policy set was created through the operator assistant of Caracal. Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy Name of the admin token that created the policy set.
+	CreatedBy   string  `json:"created_by"`
+	Description *string `json:"description"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID   ID     `json:"id"`
+	Name string `json:"name"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
 
 // Provider A source of the credentials for resources.
 type Provider struct {
@@ -1094,6 +1128,21 @@ type UpdateApplicationParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListPolicySetsParams defines parameters for ListPolicySets.
+type ListPolicySetsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DeletePolicySetParams defines parameters for DeletePolicySet.
+type DeletePolicySetParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -1153,6 +1202,9 @@ type RegisterApplicationJSONRequestBody = ApplicationRegistration
 
 // UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
 type UpdateApplicationJSONRequestBody = ApplicationPatch
+
+// CreatePolicySetJSONRequestBody defines body for CreatePolicySet for application/json ContentType.
+type CreatePolicySetJSONRequestBody = NewPolicySet
 
 // CreateProviderJSONRequestBody defines body for CreateProvider for application/json ContentType.
 type CreateProviderJSONRequestBody = NewProvider
@@ -1377,6 +1429,18 @@ type ServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
+	// ListPolicySets List policy sets
+	// (GET /v1/zones/{zoneId}/policy-sets)
+	ListPolicySets(ctx echo.Context, zoneID ZoneID, params ListPolicySetsParams) error
+	// CreatePolicySet Create a policy set
+	// (POST /v1/zones/{zoneId}/policy-sets)
+	CreatePolicySet(ctx echo.Context, zoneID ZoneID) error
+	// DeletePolicySet Archive a policy set
+	// (DELETE /v1/zones/{zoneId}/policy-sets/{id})
+	DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicySetParams) error
+	// GetPolicySet Retrieve a policy set
+	// (GET /v1/zones/{zoneId}/policy-sets/{id})
+	GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx echo.Context, zoneID ZoneID, params ListProvidersParams) error
@@ -1883,6 +1947,122 @@ func (w *ServerInterfaceWrapper) GetDCRStatus(ctx echo.Context) error {
 	return err
 }
 
+// ListPolicySets converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicySets(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPolicySetsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicySets(ctx, zoneID, params)
+	return err
+}
+
+// CreatePolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) CreatePolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreatePolicySet(ctx, zoneID)
+	return err
+}
+
+// DeletePolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) DeletePolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeletePolicySetParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeletePolicySet(ctx, zoneID, id, params)
+	return err
+}
+
+// GetPolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicySet(ctx, zoneID, id)
+	return err
+}
+
 // ListProviders converts echo context to params.
 func (w *ServerInterfaceWrapper) ListProviders(ctx echo.Context) error {
 	var err error
@@ -2297,6 +2477,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets", wrapper.ListPolicySets, options.OperationMiddlewares["listPolicySets"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets", wrapper.CreatePolicySet, options.OperationMiddlewares["createPolicySet"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.DeletePolicySet, options.OperationMiddlewares["deletePolicySet"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.GetPolicySet, options.OperationMiddlewares["getPolicySet"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.ListProviders, options.OperationMiddlewares["listProviders"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.CreateProvider, options.OperationMiddlewares["createProvider"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/providers/:id", wrapper.DeleteProvider, options.OperationMiddlewares["deleteProvider"]...)
@@ -2768,6 +2952,95 @@ func (response GetDCRStatus200JSONResponse) VisitGetDCRStatusResponse(w http.Res
 	return jsonresponse.Write(w, 200, DCRStatus(response))
 }
 
+type ListPolicySetsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListPolicySetsParams
+}
+
+type ListPolicySetsResponseObject interface {
+	VisitListPolicySetsResponse(w http.ResponseWriter) error
+}
+
+type ListPolicySets200ResponseHeaders struct {
+	Link *string
+}
+
+type ListPolicySets200JSONResponse struct {
+	Body    []PolicySet
+	Headers ListPolicySets200ResponseHeaders
+}
+
+func (response ListPolicySets200JSONResponse) VisitListPolicySetsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []PolicySet(response.Body))
+}
+
+type CreatePolicySetRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreatePolicySetJSONRequestBody
+}
+
+type CreatePolicySetResponseObject interface {
+	VisitCreatePolicySetResponse(w http.ResponseWriter) error
+}
+
+type CreatePolicySet201ResponseHeaders struct {
+	ETag string
+}
+
+type CreatePolicySet201JSONResponse struct {
+	Body    PolicySet
+	Headers CreatePolicySet201ResponseHeaders
+}
+
+func (response CreatePolicySet201JSONResponse) VisitCreatePolicySetResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
+}
+
+type DeletePolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params DeletePolicySetParams
+}
+
+type DeletePolicySetResponseObject interface {
+	VisitDeletePolicySetResponse(w http.ResponseWriter) error
+}
+
+type DeletePolicySet204Response struct {
+}
+
+func (response DeletePolicySet204Response) VisitDeletePolicySetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetPolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+}
+
+type GetPolicySetResponseObject interface {
+	VisitGetPolicySetResponse(w http.ResponseWriter) error
+}
+
+type GetPolicySet200ResponseHeaders struct {
+	ETag string
+}
+
+type GetPolicySet200JSONResponse struct {
+	Body    PolicySet
+	Headers GetPolicySet200ResponseHeaders
+}
+
+func (response GetPolicySet200JSONResponse) VisitGetPolicySetResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
 type ListProvidersRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Params ListProvidersParams
@@ -3082,6 +3355,18 @@ type StrictServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
+	// ListPolicySets List policy sets
+	// (GET /v1/zones/{zoneId}/policy-sets)
+	ListPolicySets(ctx context.Context, request ListPolicySetsRequestObject) (ListPolicySetsResponseObject, error)
+	// CreatePolicySet Create a policy set
+	// (POST /v1/zones/{zoneId}/policy-sets)
+	CreatePolicySet(ctx context.Context, request CreatePolicySetRequestObject) (CreatePolicySetResponseObject, error)
+	// DeletePolicySet Archive a policy set
+	// (DELETE /v1/zones/{zoneId}/policy-sets/{id})
+	DeletePolicySet(ctx context.Context, request DeletePolicySetRequestObject) (DeletePolicySetResponseObject, error)
+	// GetPolicySet Retrieve a policy set
+	// (GET /v1/zones/{zoneId}/policy-sets/{id})
+	GetPolicySet(ctx context.Context, request GetPolicySetRequestObject) (GetPolicySetResponseObject, error)
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx context.Context, request ListProvidersRequestObject) (ListProvidersResponseObject, error)
@@ -3830,6 +4115,133 @@ func (sh *strictHandler) GetDCRStatus(ctx echo.Context, zoneID ZoneID) error {
 		return err
 	} else if validResponse, ok := response.(GetDCRStatusResponseObject); ok {
 		return validResponse.VisitGetDCRStatusResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicySets operation middleware
+func (sh *strictHandler) ListPolicySets(ctx echo.Context, zoneID ZoneID, params ListPolicySetsParams) error {
+	var request ListPolicySetsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicySets(ctx.Request().Context(), request.(ListPolicySetsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicySets")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPolicySetsResponseObject); ok {
+		return validResponse.VisitListPolicySetsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreatePolicySet operation middleware
+func (sh *strictHandler) CreatePolicySet(ctx echo.Context, zoneID ZoneID) error {
+	var request CreatePolicySetRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreatePolicySetJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreatePolicySet(ctx.Request().Context(), request.(CreatePolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreatePolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreatePolicySetResponseObject); ok {
+		return validResponse.VisitCreatePolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeletePolicySet operation middleware
+func (sh *strictHandler) DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicySetParams) error {
+	var request DeletePolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeletePolicySet(ctx.Request().Context(), request.(DeletePolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeletePolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeletePolicySetResponseObject); ok {
+		return validResponse.VisitDeletePolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicySet operation middleware
+func (sh *strictHandler) GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request GetPolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicySet(ctx.Request().Context(), request.(GetPolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicySetResponseObject); ok {
+		return validResponse.VisitGetPolicySetResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

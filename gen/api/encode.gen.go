@@ -164,6 +164,35 @@ func (v MintedAdminToken) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySet) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"description":`...)
+	if v.Description == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Description))
+	}
+	b = append(b, `,"active_version_id":`...)
+	if v.ActiveVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ActiveVersionID))
+	}
+	b = append(b, `,"created_by":`...)
+	b = jsonresponse.AppendString(b, string(v.CreatedBy))
+	b = append(b, `,"co_authored_by_operator":`...)
+	b = strconv.AppendBool(b, bool(v.CoAuthoredByOperator))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v Provider) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))

@@ -12,6 +12,7 @@ var encoders = []jsonresponse.Encoder{
 	DeadLetter{},
 	Health{},
 	MintedAdminToken{},
+	PolicySet{},
 	Provider{},
 	ProviderTest{},
 	Readiness{},

@@ -402,6 +402,16 @@ type NewApplication struct {
 // `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
 
+// NewPolicySet is a policy set to create. Unknown fields are ignored.
+type NewPolicySet struct {
+	// What the policy set is for.
+	Description *string `json:"description,omitempty"`
+
+	// Name of the policy set. It is unique among the zone's policy sets that are
+	// not archived.
+	Name string `json:"name"`
+}
+
 // NewProvider is a provider to create. `name` or `identifier` is required.
 // Unknown fields are ignored.
 type NewProvider struct {
@@ -704,6 +714,33 @@ type OpenAPI map[string]interface{}
 //     operations, and its token must have the scope of that operation.
 //   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
+
+// PolicySet is a named list of policy versions, which is itself versioned. At
+// most one policy set of a zone is active.
+type PolicySet struct {
+	// ID of the active version. Null if the policy set is not active.
+	ActiveVersionID *string `json:"active_version_id"`
+
+	// Whether the policy set was created through the operator assistant of Caracal.
+	// Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Name of the admin token that created the policy set.
+	CreatedBy   string  `json:"created_by"`
+	Description *string `json:"description"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID   ID     `json:"id"`
+	Name string `json:"name"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
 
 // Provider is a source of the credentials for resources.
 type Provider struct {

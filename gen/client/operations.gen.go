@@ -269,6 +269,66 @@ func (c *Client) GetOpenAPIYAML(ctx context.Context, opts ...CallOption) (string
 	return sendText(ctx, c, request{operation: "getOpenAPIYAML", method: http.MethodGet, path: "/openapi.yaml", status: 200, accept: "application/yaml", public: true}, opts)
 }
 
+// ListPolicySets returns one page of the zone's policy sets that are not
+// archived, newest first. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) ListPolicySets(ctx context.Context, zoneID string, opts ...ListOption) (Page[PolicySet], error) {
+	return list[PolicySet](ctx, c, request{operation: "listPolicySets", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-sets", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// PolicySets returns an iterator over the items of all pages of
+// [Client.ListPolicySets]. If a request fails, it yields the error and stops.
+func (c *Client) PolicySets(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[PolicySet, error] {
+	return all(opts, func(opts ...ListOption) (Page[PolicySet], error) {
+		return c.ListPolicySets(ctx, zoneID, opts...)
+	})
+}
+
+// CreatePolicySet creates a policy set. It has no versions, and none is active.
+// The name must be unique among the zone's policy sets that are not archived.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeZoneNotFound], [CodeReservedNamespace], [CodePolicySetNameConflict].
+func (c *Client) CreatePolicySet(ctx context.Context, zoneID string, body NewPolicySet, opts ...CallOption) (PolicySet, error) {
+	return send[PolicySet](ctx, c, request{operation: "createPolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+}
+
+// GetPolicySet returns a policy set that is not archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodePolicySetNotFound].
+func (c *Client) GetPolicySet(ctx context.Context, zoneID, id string, opts ...CallOption) (PolicySet, error) {
+	return send[PolicySet](ctx, c, request{operation: "getPolicySet", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-sets/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// DeletePolicySet archives a policy set permanently. Its name can be used
+// again, and its versions can still be retrieved. If the policy set was active,
+// no policy set of the zone is active afterwards, and every request for a token
+// is denied until another one is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.policy.invalidate`: One event if the policy set was active,
+//     without `policy_set_version_id`.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodePolicySetNotFound].
+func (c *Client) DeletePolicySet(ctx context.Context, zoneID, id string, opts ...CallOption) error {
+	return sendEmpty(ctx, c, request{operation: "deletePolicySet", method: http.MethodDelete, path: "/v1/zones/{zoneId}/policy-sets/{id}", args: []string{zoneID, id}, status: 204}, opts)
+}
+
 // ListProviders returns one page of the zone's active providers, newest first,
 // without their secrets. Returns an empty list if the zone does not exist.
 //

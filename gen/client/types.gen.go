@@ -148,6 +148,13 @@ const (
 	CodeResourceQuotaExceeded = "resource_quota_exceeded"
 	// 409. The identifier is already in use by another resource in this zone.
 	CodeResourceIdentifierConflict = "resource_identifier_conflict"
+	// 400. The request body is invalid. See details.issues.
+	CodeInvalidBody = "invalid_body"
+	// 404. Policy set not found in this zone.
+	CodePolicySetNotFound = "policy_set_not_found"
+	// 409. The name is already in use by another policy set in this zone. Choose a
+	// different name.
+	CodePolicySetNameConflict = "policy_set_name_conflict"
 	// 404. Dead letter not found.
 	CodeDeadLetterNotFound = "dead_letter_not_found"
 )

@@ -190,6 +190,12 @@ const (
 	ResourceQuotaExceeded Code = "resource_quota_exceeded"
 	// ResourceIdentifierConflict: 409. The identifier is already in use by another resource in this zone.
 	ResourceIdentifierConflict Code = "resource_identifier_conflict"
+	// InvalidBody: 400. The request body is invalid. See details.issues.
+	InvalidBody Code = "invalid_body"
+	// PolicySetNotFound: 404. Policy set not found in this zone.
+	PolicySetNotFound Code = "policy_set_not_found"
+	// PolicySetNameConflict: 409. The name is already in use by another policy set in this zone. Choose a different name.
+	PolicySetNameConflict Code = "policy_set_name_conflict"
 	// DeadLetterNotFound: 404. Dead letter not found.
 	DeadLetterNotFound Code = "dead_letter_not_found"
 )
@@ -259,5 +265,8 @@ var Table = map[Code]Entry{
 	ProtectedResource:                            {409, "", "The control resource can be managed only with a global admin token, and cannot be archived."},
 	ResourceQuotaExceeded:                        {409, "", "The zone has reached its maximum number of resources. Archive resources that are not needed."},
 	ResourceIdentifierConflict:                   {409, "", "The identifier is already in use by another resource in this zone."},
+	InvalidBody:                                  {400, "body", "The request body is invalid. See details.issues."},
+	PolicySetNotFound:                            {404, "", "Policy set not found in this zone."},
+	PolicySetNameConflict:                        {409, "", "The name is already in use by another policy set in this zone. Choose a different name."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
 }

@@ -64,6 +64,8 @@ type NewApplication = client.NewApplication
 
 type NewApplicationRegistrationMethod = client.NewApplicationRegistrationMethod
 
+type NewPolicySet = client.NewPolicySet
+
 type NewProvider = client.NewProvider
 
 type NewResource = client.NewResource
@@ -85,6 +87,8 @@ type OAuth2ClientCredentialsProviderConfigClientAuthMethod = client.OAuth2Client
 type OpenAPI = client.OpenAPI
 
 type OperationEnforcement = client.OperationEnforcement
+
+type PolicySet = client.PolicySet
 
 // Problem Body of every error response.
 type Problem struct {
@@ -264,6 +268,21 @@ type UpdateApplicationParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListPolicySetsParams defines parameters for ListPolicySets.
+type ListPolicySetsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DeletePolicySetParams defines parameters for DeletePolicySet.
+type DeletePolicySetParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -323,6 +342,9 @@ type RegisterApplicationJSONRequestBody = ApplicationRegistration
 
 // UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
 type UpdateApplicationJSONRequestBody = ApplicationPatch
+
+// CreatePolicySetJSONRequestBody defines body for CreatePolicySet for application/json ContentType.
+type CreatePolicySetJSONRequestBody = NewPolicySet
 
 // CreateProviderJSONRequestBody defines body for CreateProvider for application/json ContentType.
 type CreateProviderJSONRequestBody = NewProvider
@@ -824,6 +846,73 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 	GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListPolicySets List policy sets
+	//
+	// Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets (the `ListPolicySets` operationId).
+	ListPolicySets(ctx context.Context, zoneID ZoneID, params *ListPolicySetsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreatePolicySetWithBody Create a policy set
+	//
+	// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+	// that are not archived.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+	CreatePolicySetWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreatePolicySet Create a policy set
+	//
+	// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+	// that are not archived.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+	CreatePolicySet(ctx context.Context, zoneID ZoneID, body CreatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeletePolicySet Archive a policy set
+	//
+	// Archives a policy set permanently. Its name can be used again, and its versions can still be retrieved. If the
+	// policy set was active, no policy set of the zone is active afterwards, and every request for a token is denied
+	// until another one is activated.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event if the policy set was active, without `policy_set_version_id`.
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
+	DeletePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPolicySet Retrieve a policy set
+	//
+	// Returns a policy set that is not archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
+	GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProviders List providers
 	//
@@ -1752,6 +1841,123 @@ func (c *Client) UpdateApplication(ctx context.Context, zoneID ZoneID, id IDPara
 // Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 func (c *Client) GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetDCRStatusRequest(c.Server, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListPolicySets List policy sets
+//
+// Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets (the `ListPolicySets` operationId).
+func (c *Client) ListPolicySets(ctx context.Context, zoneID ZoneID, params *ListPolicySetsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPolicySetsRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreatePolicySetWithBody Create a policy set
+//
+// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+// that are not archived.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+func (c *Client) CreatePolicySetWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePolicySetRequestWithBody(c.Server, zoneID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreatePolicySet Create a policy set
+//
+// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+// that are not archived.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+func (c *Client) CreatePolicySet(ctx context.Context, zoneID ZoneID, body CreatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePolicySetRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeletePolicySet Archive a policy set
+//
+// Archives a policy set permanently. Its name can be used again, and its versions can still be retrieved. If the
+// policy set was active, no policy set of the zone is active afterwards, and every request for a token is denied
+// until another one is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event if the policy set was active, without `policy_set_version_id`.
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
+func (c *Client) DeletePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeletePolicySetRequest(c.Server, zoneID, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPolicySet Retrieve a policy set
+//
+// Returns a policy set that is not archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
+func (c *Client) GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPolicySetRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
 	}
@@ -3170,6 +3376,223 @@ func NewGetDCRStatusRequest(server string, zoneID ZoneID) (*http.Request, error)
 	return req, nil
 }
 
+// NewListPolicySetsRequest constructs an http.Request for the ListPolicySets method
+func NewListPolicySetsRequest(server string, zoneID ZoneID, params *ListPolicySetsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreatePolicySetRequest calls the generic CreatePolicySet builder with application/json body
+func NewCreatePolicySetRequest(server string, zoneID ZoneID, body CreatePolicySetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreatePolicySetRequestWithBody(server, zoneID, "application/json", bodyReader)
+}
+
+// NewCreatePolicySetRequestWithBody constructs an http.Request for the CreatePolicySet method, with any body, and a specified content type
+func NewCreatePolicySetRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeletePolicySetRequest constructs an http.Request for the DeletePolicySet method
+func NewDeletePolicySetRequest(server string, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetPolicySetRequest constructs an http.Request for the GetPolicySet method
+func NewGetPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListProvidersRequest constructs an http.Request for the ListProviders method
 func NewListProvidersRequest(server string, zoneID ZoneID, params *ListProvidersParams) (*http.Request, error) {
 	var err error
@@ -4275,6 +4698,79 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 	GetDCRStatusWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetDCRStatusResponse, error)
+
+	// ListPolicySetsWithResponse List policy sets
+	//
+	// Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets (the `ListPolicySets` operationId).
+	ListPolicySetsWithResponse(ctx context.Context, zoneID ZoneID, params *ListPolicySetsParams, reqEditors ...RequestEditorFn) (*ListPolicySetsResponse, error)
+
+	// CreatePolicySetWithBodyWithResponse Create a policy set
+	//
+	// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+	// that are not archived.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+	CreatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreatePolicySetResponse, error)
+
+	// CreatePolicySetWithResponse Create a policy set
+	//
+	// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+	// that are not archived.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+	CreatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, body CreatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePolicySetResponse, error)
+
+	// DeletePolicySetWithResponse Archive a policy set
+	//
+	// Archives a policy set permanently. Its name can be used again, and its versions can still be retrieved. If the
+	// policy set was active, no policy set of the zone is active afterwards, and every request for a token is denied
+	// until another one is activated.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event if the policy set was active, without `policy_set_version_id`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
+	DeletePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*DeletePolicySetResponse, error)
+
+	// GetPolicySetWithResponse Retrieve a policy set
+	//
+	// Returns a policy set that is not archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
+	GetPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicySetResponse, error)
 
 	// ListProvidersWithResponse List providers
 	//
@@ -5507,6 +6003,184 @@ func (r GetDCRStatusResponse) ContentType() string {
 	return ""
 }
 
+// ListPolicySetsResponse200Headers the declared response headers of an HTTP 200 response for ListPolicySets
+type ListPolicySetsResponse200Headers struct {
+	Link *string
+}
+
+type ListPolicySetsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]PolicySet
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListPolicySetsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPolicySetsResponse) GetJSON200() *[]PolicySet {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPolicySetsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPolicySetsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPolicySetsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPolicySetsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreatePolicySetResponse201Headers the declared response headers of an HTTP 201 response for CreatePolicySet
+type CreatePolicySetResponse201Headers struct {
+	ETag string
+}
+
+type CreatePolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *PolicySet
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreatePolicySetResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreatePolicySetResponse) GetJSON201() *PolicySet {
+	return r.JSON201
+}
+
+// GetBody returns the raw response body bytes
+func (r CreatePolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreatePolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreatePolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreatePolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeletePolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r DeletePolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeletePolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeletePolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeletePolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetPolicySetResponse200Headers the declared response headers of an HTTP 200 response for GetPolicySet
+type GetPolicySetResponse200Headers struct {
+	ETag string
+}
+
+type GetPolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicySet
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetPolicySetResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPolicySetResponse) GetJSON200() *PolicySet {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListProvidersResponse200Headers the declared response headers of an HTTP 200 response for ListProviders
 type ListProvidersResponse200Headers struct {
 	Link *string
@@ -6623,6 +7297,109 @@ func (c *ClientWithResponses) GetDCRStatusWithResponse(ctx context.Context, zone
 	return ParseGetDCRStatusResponse(rsp)
 }
 
+// ListPolicySetsWithResponse List policy sets
+//
+// Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets (the `ListPolicySets` operationId).
+func (c *ClientWithResponses) ListPolicySetsWithResponse(ctx context.Context, zoneID ZoneID, params *ListPolicySetsParams, reqEditors ...RequestEditorFn) (*ListPolicySetsResponse, error) {
+	rsp, err := c.ListPolicySets(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPolicySetsResponse(rsp)
+}
+
+// CreatePolicySetWithBodyWithResponse Create a policy set
+//
+// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+// that are not archived.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+func (c *ClientWithResponses) CreatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreatePolicySetResponse, error) {
+	rsp, err := c.CreatePolicySetWithBody(ctx, zoneID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreatePolicySetResponse(rsp)
+}
+
+// CreatePolicySetWithResponse Create a policy set
+//
+// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+// that are not archived.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+func (c *ClientWithResponses) CreatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, body CreatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePolicySetResponse, error) {
+	rsp, err := c.CreatePolicySet(ctx, zoneID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreatePolicySetResponse(rsp)
+}
+
+// DeletePolicySetWithResponse Archive a policy set
+//
+// Archives a policy set permanently. Its name can be used again, and its versions can still be retrieved. If the
+// policy set was active, no policy set of the zone is active afterwards, and every request for a token is denied
+// until another one is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event if the policy set was active, without `policy_set_version_id`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
+func (c *ClientWithResponses) DeletePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*DeletePolicySetResponse, error) {
+	rsp, err := c.DeletePolicySet(ctx, zoneID, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeletePolicySetResponse(rsp)
+}
+
+// GetPolicySetWithResponse Retrieve a policy set
+//
+// Returns a policy set that is not archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
+func (c *ClientWithResponses) GetPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicySetResponse, error) {
+	rsp, err := c.GetPolicySet(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPolicySetResponse(rsp)
+}
+
 // ListProvidersWithResponse List providers
 //
 // Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
@@ -7641,6 +8418,139 @@ func ParseGetDCRStatusResponse(rsp *http.Response) (*GetDCRStatusResponse, error
 		}
 		response.JSON200 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListPolicySetsResponse parses an HTTP response from a ListPolicySetsWithResponse call
+func ParseListPolicySetsResponse(rsp *http.Response) (*ListPolicySetsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPolicySetsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []PolicySet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListPolicySetsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreatePolicySetResponse parses an HTTP response from a CreatePolicySetWithResponse call
+func ParseCreatePolicySetResponse(rsp *http.Response) (*CreatePolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreatePolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest PolicySet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreatePolicySetResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeletePolicySetResponse parses an HTTP response from a DeletePolicySetWithResponse call
+func ParseDeletePolicySetResponse(rsp *http.Response) (*DeletePolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeletePolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
+// ParseGetPolicySetResponse parses an HTTP response from a GetPolicySetWithResponse call
+func ParseGetPolicySetResponse(rsp *http.Response) (*GetPolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicySet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetPolicySetResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil

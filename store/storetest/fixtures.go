@@ -1,6 +1,11 @@
 package storetest
 
-import "fmt"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+)
 
 // A fixture's arguments are only the rows that it references; every other column
 // has a valid value.
@@ -128,4 +133,54 @@ func (d *DB) ProviderGrant(zone, resource string) string {
 	d.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, access_token, refresh_token, data_key)
 		SELECT $1, $2, 'user-1', $3, credential_provider_id, 'access', 'refresh', 1 FROM resources WHERE zone_id = $1 AND id = $3`, zone, g, resource)
 	return g
+}
+
+// PolicyVersion inserts a policy with one version, which grants nothing, and returns
+// the id of the version. Versions of several policies do not contradict each other.
+func (d *DB) PolicyVersion(zone string) string {
+	d.tb.Helper()
+	return d.PolicyVersionWith(zone, fmt.Sprintf("package caracal.authz\n\n# caracal:data-document\n\ngrants[\"resource://%s\"] := {\"application\": \"billing\", \"roles\": {}}\n", id("granted")))
+}
+
+// PolicyVersionWith inserts a policy with one version of the given content.
+func (d *DB) PolicyVersionWith(zone, content string) string {
+	d.tb.Helper()
+	p, v, digest := id("policy"), id("policy-version"), sha256.Sum256([]byte(content))
+	d.Exec("INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by) VALUES ($1, $2, $2, 'customer', 1, 'fixture')", zone, p)
+	d.Exec("INSERT INTO policy_versions (zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by) VALUES ($1, $2, $3, 1, $4, $5, '2026-05-20', 'fixture')",
+		zone, v, p, content, hex.EncodeToString(digest[:]))
+	return v
+}
+
+// PolicySetVersion inserts a policy set with one version, whose manifest lists policy
+// versions, and returns the ids of both.
+func (d *DB) PolicySetVersion(zone string, policyVersions ...string) (set, version string) {
+	d.tb.Helper()
+	set, version = id("policy-set"), id("policy-set-version")
+	manifest := make([]map[string]string, len(policyVersions))
+	for i, v := range policyVersions {
+		manifest[i] = map[string]string{"policy_version_id": v}
+	}
+	text, err := json.Marshal(manifest)
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	digest := sha256.Sum256(text)
+	d.Exec("INSERT INTO policy_sets (zone_id, id, name, latest_version, created_by) VALUES ($1, $2, $2, 1, 'fixture')", zone, set)
+	d.Exec("INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by) VALUES ($1, $2, $3, 1, $4, '2026-05-20', 'fixture')",
+		zone, version, set, hex.EncodeToString(digest[:]))
+	d.Exec(`INSERT INTO policy_set_manifests (zone_id, policy_set_version_id, position, policy_version_id)
+		SELECT $1, $2, n, v FROM unnest($3::text[]) WITH ORDINALITY AS listed (v, n)`, zone, version, policyVersions)
+	return set, version
+}
+
+// ActivePolicySet inserts a policy set with one version that is active, with its event
+// and its entry in the history. No policy set of the zone may be active.
+func (d *DB) ActivePolicySet(zone string) (set, version string) {
+	d.tb.Helper()
+	set, version = d.PolicySetVersion(zone, d.PolicyVersion(zone))
+	d.Exec("UPDATE policy_sets SET active_version_id = $3 WHERE zone_id = $1 AND id = $2", zone, set, version)
+	d.Exec(`INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by)
+		VALUES ($1, 1, 'activate', $2, $3, $4, 'fixture')`, zone, set, version, d.Event(zone, "caracal.policy.invalidate"))
+	return set, version
 }
