@@ -1,0 +1,176 @@
+package policy
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// EvaluationTimeout limits the evaluation of the rules of policies and of a
+// decision.
+const EvaluationTimeout = 250 * time.Millisecond
+
+// A Bundle is the compiled content of a policy set. It decides any number of
+// requests concurrently.
+type Bundle struct {
+	documents ast.Object // normalized
+	restrict  ast.Value  // nil: it depends on the input
+	rules     *rules     // of the modules, if restrict depends on the input
+
+	Warnings []Issue // what is valid but has no effect
+}
+
+//go:embed contract/contract.rego contract/entry.rego
+var contractFiles embed.FS
+
+// contract returns the compiled decision contract.
+var contract = sync.OnceValue(func() *rules {
+	modules := map[string]*ast.Module{}
+	for _, name := range []string{"contract.rego", "entry.rego"} {
+		content, err := contractFiles.ReadFile("contract/" + name)
+		if err != nil {
+			panic(err)
+		}
+		modules[name] = ast.MustParseModule(string(content))
+	}
+	compiled := compileRules(modules)
+	if compiled.compiler.Failed() {
+		panic(compiled.compiler.Errors)
+	}
+	compiled.prepare("data.caracal.authz.result")
+	return compiled
+})
+
+// Compile parses, checks and compiles modules as a whole, evaluates the documents
+// that they define and checks their shapes. Nothing that OPA does not compile, and
+// no document with a wrong shape, becomes a Bundle: Compile returns a
+// [*CompileError].
+func Compile(ctx context.Context, modules []Module) (*Bundle, error) {
+	c := newCompilation()
+	return c.compile(ctx, modules)
+}
+
+// A compilation is the state of Compile. Its maps have the ids of modules as keys,
+// except definitions and documents, which have the names of documents: the rules
+// that define one, and its value.
+type compilation struct {
+	modules     map[string]*ast.Module
+	reports     map[string]*issues
+	definitions map[string][]*ast.Rule
+	documents   map[string]ast.Value
+}
+
+func newCompilation() *compilation {
+	return &compilation{modules: map[string]*ast.Module{}, reports: map[string]*issues{}, definitions: map[string][]*ast.Rule{}, documents: map[string]ast.Value{}}
+}
+
+func (c *compilation) compile(ctx context.Context, modules []Module) (*Bundle, error) {
+	for _, m := range modules {
+		c.reports[m.ID] = newIssues(m.Content)
+		if parsed := parse(m, c.reports[m.ID]); parsed != nil {
+			c.modules[m.ID] = parsed
+			checkModule(parsed, c.reports[m.ID])
+		}
+	}
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	checkWeight(c.modules, c.reports)
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	compiled := compileRules(c.modules)
+	for _, e := range compiled.compiler.Errors {
+		c.reportCompileError(e)
+	}
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	c.evaluate(ctx, compiled)
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	c.addWarnings()
+	b := &Bundle{documents: normalize(c.documents), Warnings: c.issues()}
+	if c.dependsOnInput() {
+		compiled.prepare("data.caracal.authz.restrict")
+		b.rules = compiled
+	} else {
+		b.restrict = toSet(c.documents["restrict"])
+	}
+	return b, nil
+}
+
+// err returns the issues of the first module that has some.
+func (c *compilation) err() error {
+	for _, id := range sortedKeys(c.reports) {
+		if report := c.reports[id]; len(report.list) > 0 {
+			return &CompileError{ID: id, Issues: report.sorted()}
+		}
+	}
+	return nil
+}
+
+// reportCompileError adds an error of the compiler to the module that contains it,
+// or to the first if it has no position.
+func (c *compilation) reportCompileError(e *ast.Error) {
+	id, code := sortedKeys(c.reports)[0], "compile_error"
+	if e.Location != nil && c.reports[e.Location.File] != nil {
+		id, code = e.Location.File, fmt.Sprintf("compile_error:%d", e.Location.Row)
+	}
+	c.reports[id].add(e.Location, code, "%s.", sentence(e.Message))
+}
+
+// evaluate sets the documents that the modules define, without restrict if it
+// depends on the input. It reports documents with two values or a wrong shape.
+func (c *compilation) evaluate(ctx context.Context, compiled *rules) {
+	for _, id := range sortedKeys(c.modules) {
+		for _, rule := range c.modules[id].Rules {
+			c.definitions[documentOf(rule)] = append(c.definitions[documentOf(rule)], rule)
+		}
+	}
+	for _, name := range documentNames {
+		defined := c.definitions[name]
+		if len(defined) == 0 || name == "restrict" && c.dependsOnInput() {
+			continue
+		}
+		value, err := compiled.query("data.caracal.authz."+name).value(ctx, nil, nil, nil)
+		if err != nil {
+			loc := defined[0].Location
+			var e *topdown.Error
+			if errors.As(err, &e) && e.Location != nil && c.reports[e.Location.File] != nil {
+				loc = e.Location
+			}
+			c.reports[loc.File].add(loc, evaluationCode(err)+":"+name, "%s cannot be evaluated: %s.", name, evaluationMessage(err))
+		} else if value != nil { // not undefined
+			c.documents[name] = value
+			shapes[name].check(value, nil, func(path []step, must string) {
+				loc := locate(defined, path)
+				c.reports[loc.File].add(loc, "invalid_document:"+name, "%s must %s.", format(name, path), must)
+			})
+		}
+	}
+}
+
+// dependsOnInput reports whether restrict, the only document that can, refers to
+// the input.
+func (c *compilation) dependsOnInput() bool {
+	found := false
+	for _, rule := range c.definitions["restrict"] {
+		ast.WalkVars(rule, func(v ast.Var) bool {
+			found = found || v == "input"
+			return found
+		})
+	}
+	return found
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

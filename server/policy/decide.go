@@ -1,0 +1,155 @@
+package policy
+
+import (
+	"context"
+	"errors"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// A Result is the result of the decision contract (policy-evaluation.md §5).
+type Result struct {
+	Decision            string   // "allow" or "deny"
+	EvaluationStatus    string   // "complete"
+	DeterminingPolicies []string // names of rules of the contract, such as caracal-payments-mint
+	Diagnostics         []Diagnostic
+}
+
+// A Diagnostic explains a result. One of its fields is set.
+type Diagnostic struct {
+	Reason         string // why the request is denied
+	StepUpRequired string // the challenge that must be resolved before a token is returned
+	Risk           []Tag  // the requested scopes that have a tier of risk
+}
+
+// A Tag is the tier of risk of a scope.
+type Tag struct{ Scope, Tier string }
+
+// denyUndefined is the result if the contract defines none.
+var denyUndefined = Result{Decision: "deny", EvaluationStatus: "complete", Diagnostics: []Diagnostic{{Reason: "no_rule_matched"}}}
+
+// An EvaluationError is the error of a decision that failed. Its message is for the
+// author of the policies.
+type EvaluationError struct {
+	Code    string // evaluation_timeout, conflicting_document or evaluation_error
+	Message string
+}
+
+func (e *EvaluationError) Error() string { return e.Message }
+
+// data is what the contract reads.
+type data struct {
+	documents ast.Object
+	restrict  ast.Value
+}
+
+// Get returns the value of a reference that starts with data.caracal.documents.
+func (d data) Get(ref ast.Ref) ast.Value {
+	if len(ref) < 4 || ref[2].Value.Compare(documentsKey) != 0 {
+		return nil
+	}
+	if ref[3].Value.Compare(restrictKey) == 0 {
+		if d.restrict == nil {
+			return nil
+		}
+		value, _ := d.restrict.Find(ref[4:])
+		return value
+	}
+	value, _ := d.documents.Find(ref[3:])
+	return value
+}
+
+func (data) Put(ast.Ref, ast.Value) {}
+
+var documentsKey, restrictKey ast.Value = ast.String("documents"), ast.String("restrict")
+
+// Decide returns the decision about a request. It returns an [*EvaluationError] if
+// the evaluation fails or takes longer than [EvaluationTimeout].
+func (b *Bundle) Decide(ctx context.Context, input Input) (Result, error) {
+	return b.decide(ctx, input, nil)
+}
+
+func (b *Bundle) decide(ctx context.Context, input Input, tracer topdown.QueryTracer) (Result, error) {
+	restrict := b.restrict
+	if restrict == nil {
+		value, err := b.rules.prepared.value(ctx, nil, input.term, tracer)
+		if err != nil {
+			return Result{}, evaluationError(err)
+		}
+		restrict = restrictions(value)
+	}
+	value, err := contract().prepared.value(ctx, data{documents: b.documents, restrict: restrict}, input.term, tracer)
+	if err != nil {
+		return Result{}, evaluationError(err)
+	}
+	if value == nil {
+		return denyUndefined, nil
+	}
+	return toResult(value)
+}
+
+// restrictions returns the elements of restrict as a set. A value that is no
+// collection is returned as it is, and denies.
+func restrictions(value ast.Value) ast.Value {
+	switch value.(type) {
+	case nil, *ast.Array, ast.Set, ast.Object:
+		return toSet(value)
+	}
+	return value
+}
+
+func evaluationError(err error) error {
+	return &EvaluationError{Code: evaluationCode(err), Message: evaluationMessage(err)}
+}
+
+var errNotAResult = errors.New("the decision contract returned something else than a result")
+
+// toResult converts the value of data.caracal.authz.result.
+func toResult(value ast.Value) (Result, error) {
+	object, ok := value.(ast.Object)
+	if !ok {
+		return Result{}, errNotAResult
+	}
+	r := Result{Decision: field(object, "decision"), EvaluationStatus: field(object, "evaluation_status")}
+	if r.Decision != "allow" && r.Decision != "deny" || r.EvaluationStatus != "complete" {
+		return Result{}, errNotAResult
+	}
+	for policy := range entries(object, "determining_policies") {
+		r.DeterminingPolicies = append(r.DeterminingPolicies, field(policy, "policy"))
+	}
+	for entry := range entries(object, "diagnostics") {
+		d := Diagnostic{Reason: field(entry, "reason"), StepUpRequired: field(entry, "step_up_required")}
+		for tag := range entries(entry, "risk") {
+			d.Risk = append(d.Risk, Tag{Scope: field(tag, "scope"), Tier: field(tag, "tier")})
+		}
+		r.Diagnostics = append(r.Diagnostics, d)
+	}
+	return r, nil
+}
+
+// field returns a text field of an object, or "".
+func field(object ast.Object, name string) string {
+	if term := object.Get(ast.InternedTerm(name)); term != nil {
+		if s, ok := term.Value.(ast.String); ok {
+			return string(s)
+		}
+	}
+	return ""
+}
+
+// entries iterates over the objects of a list that is a field of an object.
+func entries(object ast.Object, name string) func(func(ast.Object) bool) {
+	return func(yield func(ast.Object) bool) {
+		term := object.Get(ast.InternedTerm(name))
+		if term == nil {
+			return
+		}
+		list, _ := term.Value.(*ast.Array)
+		for i := range list.Len() {
+			if entry, ok := list.Elem(i).Value.(ast.Object); ok && !yield(entry) {
+				return
+			}
+		}
+	}
+}

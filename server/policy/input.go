@@ -1,0 +1,167 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// MaxInputBytes limits the size of an input.
+const MaxInputBytes = 64 << 10
+
+// An Input describes the request to decide about (policy-evaluation.md §3).
+type Input struct{ term *ast.Term }
+
+// fields are the fields of an input object, with their kinds: "text", "texts",
+// "integer", "boolean", "object" (with any fields), "any", or fields.
+type fields map[string]any
+
+var inputFields = fields{
+	"schema_version": "text",
+	"principal": fields{
+		"type": "text", "id": "text", "zone_id": "text", "registration_method": "text",
+		"agent_session_id": "text", "lifecycle": "text", "labels": "texts",
+	},
+	"resource": fields{"type": "text", "id": "text", "identifier": "text", "scopes": "texts"},
+	"action":   fields{"id": "text", "method": "text", "path": "text"},
+	"session":  fields{"id": "text"},
+	"delegation_edge": fields{
+		"id": "text", "source_session_id": "text", "target_session_id": "text", "issuer_application_id": "text",
+		"receiver_application_id": "text", "resource_id": "text", "scopes": "texts", "edge_version": "integer", "path": "texts",
+		"graph_epoch": "integer", "constraints_json": "any",
+	},
+	"context": fields{
+		"actor_claims": "object", "subject_claims": "object", "trace_id": "text", "session_id": "text", "agent_session_id": "text",
+		"delegation_edge_id": "text", "challenge_resolved": "boolean", "requested_scopes": "texts",
+	},
+}
+
+// An InputError is the error of an input that does not have the schema.
+type InputError struct {
+	Path    string // of the field, such as principal.labels; "" for the input
+	Message string // reads after the path
+}
+
+func (e *InputError) Error() string {
+	if e.Path == "" {
+		return "input: " + e.Message
+	}
+	return e.Path + ": " + e.Message
+}
+
+// ParseInput reads an input in JSON. It drops unknown fields and null, and sets the
+// schema version if there is none. It returns an [*InputError] if the input is too
+// large, is labeled with another schema version, or has a field of another type.
+func ParseInput(raw []byte) (Input, error) {
+	if len(raw) > MaxInputBytes {
+		return Input{}, &InputError{Message: fmt.Sprintf("must be at most %d bytes", MaxInputBytes)}
+	}
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		return Input{}, &InputError{Message: "must be valid JSON"}
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		return Input{}, &InputError{Message: "must be an object"}
+	}
+	known, err := inputFields.filter("", object)
+	if err != nil {
+		return Input{}, err
+	}
+	if v, _ := known["schema_version"].(string); v == "" {
+		known["schema_version"] = InputSchemaVersion
+	} else if v != InputSchemaVersion {
+		return Input{}, &InputError{Path: "schema_version", Message: "must be " + InputSchemaVersion}
+	}
+	converted, err := ast.InterfaceToValue(known)
+	if err != nil {
+		return Input{}, &InputError{Message: "must be valid JSON"}
+	}
+	return Input{term: ast.NewTerm(converted)}, nil
+}
+
+// filter returns the known fields of an object.
+func (f fields) filter(path string, object map[string]any) (map[string]any, error) {
+	known := make(map[string]any, len(object))
+	for _, name := range sortedKeys(object) {
+		kind, ok := f[name]
+		value := object[name]
+		if !ok || value == nil {
+			continue
+		}
+		field := name
+		if path != "" {
+			field = path + "." + name
+		}
+		if nested, ok := kind.(fields); ok {
+			child, ok := value.(map[string]any)
+			if !ok {
+				return nil, &InputError{Path: field, Message: "must be an object"}
+			}
+			filtered, err := nested.filter(field, child)
+			if err != nil {
+				return nil, err
+			}
+			known[name] = filtered
+			continue
+		}
+		if must := mismatch(kind.(string), value); must != "" {
+			return nil, &InputError{Path: field, Message: must}
+		}
+		known[name] = value
+	}
+	return known, nil
+}
+
+// mismatch returns what a value of a kind must be, or "" if it is.
+func mismatch(kind string, value any) string {
+	switch kind {
+	case "text":
+		if _, ok := value.(string); !ok {
+			return "must be a string"
+		}
+	case "texts":
+		list, ok := value.([]any)
+		if !ok || slices.ContainsFunc(list, func(v any) bool { _, ok := v.(string); return !ok }) {
+			return "must be a list of strings"
+		}
+	case "integer":
+		n, ok := value.(json.Number)
+		if _, err := n.Int64(); !ok || err != nil {
+			return "must be an integer"
+		}
+	case "boolean":
+		if _, ok := value.(bool); !ok {
+			return "must be true or false"
+		}
+	case "object":
+		if _, ok := value.(map[string]any); !ok {
+			return "must be an object"
+		}
+	}
+	if !validNumbers(value) {
+		return "must not contain a number with more than 40 digits or an exponent beyond 308"
+	}
+	return ""
+}
+
+func validNumbers(value any) bool {
+	switch value := value.(type) {
+	case json.Number:
+		return validNumber(string(value))
+	case []any:
+		return !slices.ContainsFunc(value, func(v any) bool { return !validNumbers(v) })
+	case map[string]any:
+		for _, v := range value {
+			if !validNumbers(v) {
+				return false
+			}
+		}
+	}
+	return true
+}

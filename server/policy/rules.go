@@ -1,0 +1,110 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// rules are compiled modules and the query that they are prepared for.
+type rules struct {
+	compiler *ast.Compiler
+	prepared query
+}
+
+// compileRules compiles modules with the restricted capabilities. The caller must
+// check whether the compiler failed.
+func compileRules(modules map[string]*ast.Module) *rules {
+	compiler := ast.NewCompiler().WithCapabilities(capabilities)
+	compiler.Compile(modules)
+	return &rules{compiler: compiler}
+}
+
+// A query is a reference to a document, compiled.
+type query struct {
+	body     ast.Body
+	compiler *ast.Compiler
+	queries  ast.QueryCompiler
+}
+
+var resultVar = ast.Var("result")
+
+func (r *rules) query(reference string) query {
+	queries := r.compiler.QueryCompiler()
+	body, err := queries.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(ast.MustParseRef(reference)))))
+	if err != nil {
+		panic(err) // references are constants
+	}
+	return query{body: body, compiler: r.compiler, queries: queries}
+}
+
+func (r *rules) prepare(reference string) { r.prepared = r.query(reference) }
+
+// value evaluates the query within [EvaluationTimeout]. It returns nil if the
+// document is undefined. data is what data refers to beside the rules, and can be
+// nil, as can input.
+func (q query) value(ctx context.Context, data topdown.BaseCache, input *ast.Term, tracer topdown.QueryTracer) (ast.Value, error) {
+	cancel := topdown.NewCancel()
+	timer := time.AfterFunc(EvaluationTimeout, cancel.Cancel)
+	defer timer.Stop()
+	defer context.AfterFunc(ctx, cancel.Cancel)()
+	if data == nil {
+		data = noData{}
+	}
+	evaluation := topdown.NewQuery(q.body).WithCompiler(q.compiler).WithQueryCompiler(q.queries).WithBaseCache(data).WithStore(noStore{}).
+		WithInput(input).WithCancel(cancel).WithMetrics(metrics.NoOp())
+	if tracer != nil {
+		evaluation = evaluation.WithQueryTracer(tracer)
+	}
+	var result ast.Value
+	err := evaluation.Iter(ctx, func(r topdown.QueryResult) error {
+		result = r[resultVar].Value
+		return nil
+	})
+	return result, err
+}
+
+// evaluationCode returns the issue code of an error of evaluation.
+func evaluationCode(err error) string {
+	var e *topdown.Error
+	switch {
+	case topdown.IsCancel(err):
+		return "evaluation_timeout"
+	case errors.As(err, &e) && e.Code == topdown.ConflictErr:
+		return "conflicting_document"
+	}
+	return "evaluation_error"
+}
+
+func evaluationMessage(err error) string {
+	var e *topdown.Error
+	switch {
+	case topdown.IsCancel(err):
+		return "the evaluation took longer than " + EvaluationTimeout.String()
+	case errors.As(err, &e) && e.Code == topdown.ConflictErr:
+		return "it has two different values"
+	case errors.As(err, &e):
+		return strings.TrimRight(e.Message, ".")
+	}
+	return err.Error()
+}
+
+// noData is the data of a query that has none but its rules.
+type noData struct{}
+
+func (noData) Get(ast.Ref) ast.Value  { return nil }
+func (noData) Put(ast.Ref, ast.Value) {}
+
+// noStore is an empty store: data comes from a base cache, which the evaluator asks
+// first.
+type noStore struct{ storage.Store }
+
+func (noStore) Read(_ context.Context, _ storage.Transaction, path storage.Path) (any, error) {
+	return nil, &storage.Error{Code: storage.NotFoundErr, Message: path.String()}
+}

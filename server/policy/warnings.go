@@ -1,0 +1,85 @@
+package policy
+
+import (
+	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// addWarnings adds warnings for what is valid but has no effect: keys of app_ids that no grant
+// uses, applications of grants that app_ids does not name, and tiers that need
+// approval but tag no scope. It compares only documents that are defined, because
+// another policy of the set can define the others.
+func (c *compilation) addWarnings() {
+	report := func(document string, path []step, code, format string, args ...any) {
+		loc := locate(c.definitions[document], path)
+		c.reports[loc.File].add(loc, code, format, args...)
+	}
+	appIDs, hasAppIDs := c.documents["app_ids"].(ast.Object)
+	grants, hasGrants := c.documents["grants"].(ast.Object)
+	if hasAppIDs && hasGrants {
+		used := ast.NewSet()
+		grants.Foreach(func(identifier, grant *ast.Term) {
+			key := grant.Value.(ast.Object).Get(ast.InternedTerm("application"))
+			used.Add(key)
+			if appIDs.Get(key) == nil {
+				report("grants", []step{identifier.Value, ast.String("application")}, "unknown_application",
+					"app_ids does not define %s, so the grant has no effect.", key)
+			}
+		})
+		appIDs.Foreach(func(key, _ *ast.Term) {
+			if !used.Contains(key) {
+				report("app_ids", []step{key.Value}, "unused_application", "No grant uses %s.", key)
+			}
+		})
+	}
+	risk, hasRisk := c.documents["risk"]
+	approvalTiers, hasApprovalTiers := c.documents["approval_tiers"]
+	if hasRisk && hasApprovalTiers {
+		tiers := ast.NewSet()
+		each(risk, func(entry *ast.Term) { tiers.Add(entry.Value.(ast.Object).Get(ast.InternedTerm("tier"))) })
+		each(approvalTiers, func(tier *ast.Term) {
+			if !tiers.Contains(tier) {
+				report("approval_tiers", nil, "unused_tier", "No scope has the tier %s.", tier)
+			}
+		})
+	}
+}
+
+// addUndeclaredScopes adds a warning for each scope that the grants name and that no
+// resource declares. declared has the scopes of each resource by its identifier.
+func (c *compilation) addUndeclaredScopes(declared map[string][]string) {
+	grants, _ := c.documents["grants"].(ast.Object)
+	if grants == nil {
+		return
+	}
+	report := func(path []step, code, format string, args ...any) {
+		loc := locate(c.definitions["grants"], path)
+		c.reports[loc.File].add(loc, code, format, args...)
+	}
+	grants.Foreach(func(identifier, grant *ast.Term) {
+		name := string(identifier.Value.(ast.String))
+		scopes, exists := declared[name]
+		if !exists {
+			report([]step{identifier.Value}, "unknown_resource", "The zone has no resource %s, so the grant has no effect.", identifier)
+			return
+		}
+		grant.Value.(ast.Object).Get(ast.InternedTerm("roles")).Value.(ast.Object).Foreach(func(role, list *ast.Term) {
+			each(list.Value, func(scope *ast.Term) {
+				if !slices.Contains(scopes, string(scope.Value.(ast.String))) {
+					path := []step{identifier.Value, ast.String("roles"), role.Value}
+					report(path, "undeclared_scope", "The resource %s does not declare the scope %s.", identifier, scope)
+				}
+			})
+		})
+	})
+}
+
+// issues returns the issues of all modules.
+func (c *compilation) issues() []Issue {
+	var all []Issue
+	for _, id := range sortedKeys(c.reports) {
+		all = append(all, c.reports[id].sorted()...)
+	}
+	return all
+}
