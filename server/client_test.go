@@ -192,6 +192,15 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		if got := result(c.GetPolicySet(ctx, zone.ID, set.ID))(t); got != set {
 			t.Errorf("got %+v, want %+v", got, set)
 		}
+		first := result(c.AddPolicySetVersion(ctx, zone.ID, set.ID, client.NewPolicySetVersion{Manifest: []client.NewManifestEntry{{PolicyVersionID: a.DB.PolicyVersion(zone.ID)}}}))(t)
+		if got := result(c.GetPolicySetVersion(ctx, zone.ID, set.ID, first.ID))(t); got.Version != 1 || len(got.Policies) != 1 {
+			t.Errorf("got %+v", got)
+		}
+		for v, err := range c.PolicySetVersions(ctx, zone.ID, set.ID) {
+			if err != nil || v.ID != first.ID {
+				t.Errorf("got %+v, %v", v, err)
+			}
+		}
 		if page := result(c.ListPolicySets(ctx, zone.ID))(t); len(page.Items) != 1 || page.Items[0] != set {
 			t.Errorf("got %+v", page)
 		}

@@ -32,10 +32,15 @@ func newWalker(t *testing.T, settings ...string) walker {
 }
 
 // path returns the operation's path with the walker's zone and an ID for the other
-// parameter.
+// parameters.
 func (w walker) path(op servertest.Operation, id string) string {
-	path := strings.ReplaceAll(op.Path, "{zoneId}", w.zone.ID)
-	return strings.ReplaceAll(path, "{id}", id)
+	return strings.NewReplacer("{zoneId}", w.zone.ID, "{id}", id, "{versionId}", id).Replace(op.Path)
+}
+
+// pathWith returns the operation's path with a zone and the IDs of its objects, as
+// populate returns them.
+func pathWith(op servertest.Operation, zone string, ids map[string]string) string {
+	return strings.NewReplacer("{zoneId}", zone, "{id}", ids[collectionOf(op)], "{versionId}", ids["versions"]).Replace(op.Path)
 }
 
 // body returns the operation's first request example.
@@ -128,7 +133,11 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 		ids["providers"] = created("providers", `{"name":%q,"identifier":"provider://of-%s","kind":"bearer_token","config_json":{"bearer_token":"x"}}`, text, ids["applications"])
 		ids["resources"] = created("resources", `{"name":%q,"identifier":"https://%s.example.com","scopes":["a"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 			text, ids["providers"], ids["providers"], ids["applications"])
+		ids["policy-versions"] = a.DB.PolicyVersion(zone)
 		ids["policy-sets"] = created("policy-sets", `{"name":%q}`, text+" "+ids["resources"])
+		for range 2 {
+			ids["versions"] = created("policy-sets/"+ids["policy-sets"]+"/versions", `{"manifest":[{"policy_version_id":%q}]}`, ids["policy-versions"])
+		}
 	}
 	return ids
 }

@@ -48,7 +48,7 @@ func TestEveryOperationRejectsInvalidIDs(t *testing.T) {
 	w := newWalker(t)
 	eachOperation(t, func(op servertest.Operation) bool { return has(op, "path", "") }, func(t *testing.T, op servertest.Operation) {
 		for _, bad := range []string{strings.Repeat("x", 129), "a%00b", "a%2Fb", "a%20b", "%C3%A9", "a%2541", "a'--"} {
-			for _, name := range []string{"zoneId", "id"} {
+			for _, name := range []string{"zoneId", "id", "versionId"} {
 				if !has(op, "path", name) {
 					continue
 				}
@@ -72,6 +72,7 @@ func TestEveryOperationAcceptsIDsOf128Characters(t *testing.T) {
 func TestEveryListRejectsInvalidQueries(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
+	policySet, _ := w.DB.PolicySetVersion(w.zone.ID)
 	other := w.Do("GET", "/v1/zones?limit=1", "", bearer(servertest.Bootstrap)...)
 	servertest.Expect(t, other, http.StatusOK, "")
 	eachOperation(t, func(op servertest.Operation) bool { return has(op, "query", "limit") }, func(t *testing.T, op servertest.Operation) {
@@ -86,7 +87,7 @@ func TestEveryListRejectsInvalidQueries(t *testing.T) {
 			raw := w.Do(op.Method, w.path(op, "x")+"?cursor="+bad, "", bearer(servertest.Bootstrap)...)
 			servertest.Expect(t, raw, 0, code.InvalidCursor)
 		}
-		raw := w.Do(op.Method, w.path(op, "x")+"?unknown=%00&limit=500", "", bearer(servertest.Bootstrap)...)
+		raw := w.Do(op.Method, pathWith(op, w.zone.ID, map[string]string{"policy-sets": policySet})+"?unknown=%00&limit=500", "", bearer(servertest.Bootstrap)...)
 		servertest.Expect(t, raw, http.StatusOK, "")
 	})
 }

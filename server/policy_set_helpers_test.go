@@ -27,6 +27,31 @@ func (z policyZone) set(t *testing.T) client.PolicySet {
 	return *resp.JSON201
 }
 
+// version adds a version to a policy set. Without policy versions, it has a new one.
+func (z policyZone) version(t *testing.T, set string, policyVersions ...string) client.AddedPolicySetVersion {
+	t.Helper()
+	if len(policyVersions) == 0 {
+		policyVersions = []string{z.DB.PolicyVersion(z.zone)}
+	}
+	resp := addPolicySetVersion(t, z.Admin, z.zone, set, policyVersions...)
+	servertest.Expect(t, resp, http.StatusCreated, "")
+	return *resp.JSON201
+}
+
+// addPolicySetVersion adds a version with the default schema version.
+func addPolicySetVersion(t *testing.T, as *rawclient.ClientWithResponses, zone, set string, policyVersions ...string) *rawclient.AddPolicySetVersionResponse {
+	t.Helper()
+	body := client.NewPolicySetVersion{Manifest: []client.NewManifestEntry{}}
+	for _, id := range policyVersions {
+		body.Manifest = append(body.Manifest, client.NewManifestEntry{PolicyVersionID: id})
+	}
+	resp, err := as.AddPolicySetVersionWithResponse(t.Context(), zone, set, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
 var nameCounter atomic.Int64
 
 // uniqueName returns a name that no other object has.

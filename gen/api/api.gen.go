@@ -143,6 +143,34 @@ type APIKeyProviderConfig struct {
 // Example: header
 type APIKeyProviderConfigAuthLocation string
 
+// AddedPolicySetVersion A version that was added to a policy set.
+type AddedPolicySetVersion struct {
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ManifestSHA256 SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// SchemaVersion The schema of the input that the policies are written for.
+	//
+	// Example: 2026-05-20
+	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+
+	// Version Number of the version in the policy set, from 1.
+	Version int64 `json:"version"`
+
+	// VersionID The same as `id`.
+	VersionID string `json:"version_id"`
+}
+
 // AdminToken An admin token, without its value.
 type AdminToken struct {
 	// Capability The permission of the token: `read`, or `write`, which includes `read`.
@@ -320,6 +348,12 @@ type Health struct {
 // ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
 
+// ManifestEntry An entry of the manifest of a policy set version.
+type ManifestEntry struct {
+	// PolicyVersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyVersionID ID `json:"policy_version_id"`
+}
+
 // MintedAdminToken A new admin token, with its value.
 type MintedAdminToken struct {
 	// Capability The permission of the token: `read`, or `write`, which includes `read`.
@@ -385,6 +419,12 @@ type NewApplication struct {
 // NewApplicationRegistrationMethod The registration method, which must be `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
 
+// NewManifestEntry An entry of the manifest of a version to add. Unknown fields are ignored.
+type NewManifestEntry struct {
+	// PolicyVersionID ID of a policy version of the zone. The manifest must not list it twice.
+	PolicyVersionID string `json:"policy_version_id"`
+}
+
 // NewPolicySet A policy set to create. Unknown fields are ignored.
 type NewPolicySet struct {
 	// Description What the policy set is for.
@@ -392,6 +432,15 @@ type NewPolicySet struct {
 
 	// Name Name of the policy set. It is unique among the zone's policy sets that are not archived.
 	Name string `json:"name"`
+}
+
+// NewPolicySetVersion A version to add to a policy set. Unknown fields are ignored.
+type NewPolicySetVersion struct {
+	// Manifest The policy versions of the policy set version.
+	Manifest []NewManifestEntry `json:"manifest"`
+
+	// SchemaVersion Schema version of the policy versions: 2026-05-20, which is the default, or 2026-03-16.
+	SchemaVersion *string `json:"schema_version,omitempty"`
 }
 
 // NewProvider A provider to create. `name` or `identifier` is required. Unknown fields are ignored.
@@ -680,6 +729,67 @@ type PolicySet struct {
 
 	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	ZoneID ID `json:"zone_id"`
+}
+
+// PolicySetSchemaVersion The schema of the input that the policies are written for.
+//
+// Example: 2026-05-20
+type PolicySetSchemaVersion = string
+
+// PolicySetVersion A version of a policy set. It never changes.
+type PolicySetVersion struct {
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ManifestSHA256 SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// SchemaVersion The schema of the input that the policies are written for.
+	//
+	// Example: 2026-05-20
+	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+
+	// Version Number of the version in the policy set, from 1.
+	Version int64 `json:"version"`
+}
+
+// PolicySetVersionManifest A version of a policy set, with its manifest.
+type PolicySetVersionManifest struct {
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ManifestJSON The policy versions, in the order in which they were added.
+	ManifestJSON []ManifestEntry `json:"manifest_json"`
+
+	// ManifestSHA256 SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// Policies IDs of the policy versions in the order of the manifest.
+	Policies []string `json:"policies"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// SchemaVersion The schema of the input that the policies are written for.
+	//
+	// Example: 2026-05-20
+	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+
+	// Version Number of the version in the policy set, from 1.
+	Version int64 `json:"version"`
 }
 
 // Provider A source of the credentials for resources.
@@ -1065,6 +1175,9 @@ type IfMatch = string
 // Limit defines model for limit.
 type Limit = int
 
+// VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+type VersionID = ID
+
 // ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ZoneID = ID
 
@@ -1143,6 +1256,15 @@ type DeletePolicySetParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListPolicySetVersionsParams defines parameters for ListPolicySetVersions.
+type ListPolicySetVersionsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -1205,6 +1327,9 @@ type UpdateApplicationJSONRequestBody = ApplicationPatch
 
 // CreatePolicySetJSONRequestBody defines body for CreatePolicySet for application/json ContentType.
 type CreatePolicySetJSONRequestBody = NewPolicySet
+
+// AddPolicySetVersionJSONRequestBody defines body for AddPolicySetVersion for application/json ContentType.
+type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
 
 // CreateProviderJSONRequestBody defines body for CreateProvider for application/json ContentType.
 type CreateProviderJSONRequestBody = NewProvider
@@ -1441,6 +1566,15 @@ type ServerInterface interface {
 	// GetPolicySet Retrieve a policy set
 	// (GET /v1/zones/{zoneId}/policy-sets/{id})
 	GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// ListPolicySetVersions List policy set versions
+	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions)
+	ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicySetVersionsParams) error
+	// AddPolicySetVersion Add a policy set version
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/versions)
+	AddPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// GetPolicySetVersion Retrieve a policy set version
+	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId})
+	GetPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx echo.Context, zoneID ZoneID, params ListProvidersParams) error
@@ -2063,6 +2197,102 @@ func (w *ServerInterfaceWrapper) GetPolicySet(ctx echo.Context) error {
 	return err
 }
 
+// ListPolicySetVersions converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicySetVersions(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPolicySetVersionsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicySetVersions(ctx, zoneID, id, params)
+	return err
+}
+
+// AddPolicySetVersion converts echo context to params.
+func (w *ServerInterfaceWrapper) AddPolicySetVersion(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AddPolicySetVersion(ctx, zoneID, id)
+	return err
+}
+
+// GetPolicySetVersion converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicySetVersion(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "versionId" -------------
+	var versionID VersionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "versionId", ctx.Param("versionId"), &versionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter versionId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicySetVersion(ctx, zoneID, id, versionID)
+	return err
+}
+
 // ListProviders converts echo context to params.
 func (w *ServerInterfaceWrapper) ListProviders(ctx echo.Context) error {
 	var err error
@@ -2481,6 +2711,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets", wrapper.CreatePolicySet, options.OperationMiddlewares["createPolicySet"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.DeletePolicySet, options.OperationMiddlewares["deletePolicySet"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.GetPolicySet, options.OperationMiddlewares["getPolicySet"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions", wrapper.ListPolicySetVersions, options.OperationMiddlewares["listPolicySetVersions"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions", wrapper.AddPolicySetVersion, options.OperationMiddlewares["addPolicySetVersion"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions/:versionId", wrapper.GetPolicySetVersion, options.OperationMiddlewares["getPolicySetVersion"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.ListProviders, options.OperationMiddlewares["listProviders"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.CreateProvider, options.OperationMiddlewares["createProvider"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/providers/:id", wrapper.DeleteProvider, options.OperationMiddlewares["deleteProvider"]...)
@@ -3041,6 +3274,64 @@ func (response GetPolicySet200JSONResponse) VisitGetPolicySetResponse(w http.Res
 	return jsonresponse.Write(w, 200, response.Body)
 }
 
+type ListPolicySetVersionsRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params ListPolicySetVersionsParams
+}
+
+type ListPolicySetVersionsResponseObject interface {
+	VisitListPolicySetVersionsResponse(w http.ResponseWriter) error
+}
+
+type ListPolicySetVersions200ResponseHeaders struct {
+	Link *string
+}
+
+type ListPolicySetVersions200JSONResponse struct {
+	Body    []PolicySetVersion
+	Headers ListPolicySetVersions200ResponseHeaders
+}
+
+func (response ListPolicySetVersions200JSONResponse) VisitListPolicySetVersionsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []PolicySetVersion(response.Body))
+}
+
+type AddPolicySetVersionRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Body   *AddPolicySetVersionJSONRequestBody
+}
+
+type AddPolicySetVersionResponseObject interface {
+	VisitAddPolicySetVersionResponse(w http.ResponseWriter) error
+}
+
+type AddPolicySetVersion201JSONResponse AddedPolicySetVersion
+
+func (response AddPolicySetVersion201JSONResponse) VisitAddPolicySetVersionResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 201, AddedPolicySetVersion(response))
+}
+
+type GetPolicySetVersionRequestObject struct {
+	ZoneID    ZoneID      `json:"zoneId"`
+	ID        IDParameter `json:"id"`
+	VersionID VersionID   `json:"versionId"`
+}
+
+type GetPolicySetVersionResponseObject interface {
+	VisitGetPolicySetVersionResponse(w http.ResponseWriter) error
+}
+
+type GetPolicySetVersion200JSONResponse PolicySetVersionManifest
+
+func (response GetPolicySetVersion200JSONResponse) VisitGetPolicySetVersionResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicySetVersionManifest(response))
+}
+
 type ListProvidersRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Params ListProvidersParams
@@ -3367,6 +3658,15 @@ type StrictServerInterface interface {
 	// GetPolicySet Retrieve a policy set
 	// (GET /v1/zones/{zoneId}/policy-sets/{id})
 	GetPolicySet(ctx context.Context, request GetPolicySetRequestObject) (GetPolicySetResponseObject, error)
+	// ListPolicySetVersions List policy set versions
+	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions)
+	ListPolicySetVersions(ctx context.Context, request ListPolicySetVersionsRequestObject) (ListPolicySetVersionsResponseObject, error)
+	// AddPolicySetVersion Add a policy set version
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/versions)
+	AddPolicySetVersion(ctx context.Context, request AddPolicySetVersionRequestObject) (AddPolicySetVersionResponseObject, error)
+	// GetPolicySetVersion Retrieve a policy set version
+	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId})
+	GetPolicySetVersion(ctx context.Context, request GetPolicySetVersionRequestObject) (GetPolicySetVersionResponseObject, error)
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx context.Context, request ListProvidersRequestObject) (ListProvidersResponseObject, error)
@@ -4242,6 +4542,109 @@ func (sh *strictHandler) GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDPara
 		return err
 	} else if validResponse, ok := response.(GetPolicySetResponseObject); ok {
 		return validResponse.VisitGetPolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicySetVersions operation middleware
+func (sh *strictHandler) ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicySetVersionsParams) error {
+	var request ListPolicySetVersionsRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicySetVersions(ctx.Request().Context(), request.(ListPolicySetVersionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicySetVersions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPolicySetVersionsResponseObject); ok {
+		return validResponse.VisitListPolicySetVersionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AddPolicySetVersion operation middleware
+func (sh *strictHandler) AddPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request AddPolicySetVersionRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body AddPolicySetVersionJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddPolicySetVersion(ctx.Request().Context(), request.(AddPolicySetVersionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddPolicySetVersion")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AddPolicySetVersionResponseObject); ok {
+		return validResponse.VisitAddPolicySetVersionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicySetVersion operation middleware
+func (sh *strictHandler) GetPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error {
+	var request GetPolicySetVersionRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.VersionID = versionID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicySetVersion(ctx.Request().Context(), request.(GetPolicySetVersionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicySetVersion")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicySetVersionResponseObject); ok {
+		return validResponse.VisitGetPolicySetVersionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

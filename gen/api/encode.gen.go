@@ -11,6 +11,25 @@ import (
 )
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v AddedPolicySetVersion) AppendJSON(b []byte) []byte {
+	b = append(b, `{"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	b = append(b, `,"manifest_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ManifestSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v AdminToken) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))
@@ -133,6 +152,13 @@ func (v Health) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ManifestEntry) AppendJSON(b []byte) []byte {
+	b = append(b, `{"policy_version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicyVersionID))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v MintedAdminToken) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))
@@ -189,6 +215,58 @@ func (v PolicySet) AppendJSON(b []byte) []byte {
 	b = strconv.AppendBool(b, bool(v.CoAuthoredByOperator))
 	b = append(b, `,"created_at":`...)
 	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySetVersion) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	b = append(b, `,"manifest_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ManifestSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySetVersionManifest) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	b = append(b, `,"manifest_json":`...)
+	b = append(b, '[')
+	for i, item := range v.ManifestJSON {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"manifest_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ManifestSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"policies":`...)
+	b = append(b, '[')
+	for i, item := range v.Policies {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
 	return append(b, '}')
 }
 

@@ -6,13 +6,17 @@ import "caracal.run/management/server/jsonresponse"
 
 // encoders holds a value of each type that has an encoder.
 var encoders = []jsonresponse.Encoder{
+	AddedPolicySetVersion{},
 	AdminToken{},
 	Application{},
 	DCRStatus{},
 	DeadLetter{},
 	Health{},
+	ManifestEntry{},
 	MintedAdminToken{},
 	PolicySet{},
+	PolicySetVersion{},
+	PolicySetVersionManifest{},
 	Provider{},
 	ProviderTest{},
 	Readiness{},

@@ -140,6 +140,34 @@ type APIKeyProviderConfig struct {
 // Example: header
 type APIKeyProviderConfigAuthLocation string
 
+// AddedPolicySetVersion is a version that was added to a policy set.
+type AddedPolicySetVersion struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// The schema of the input that the policies are written for.
+	//
+	// Example: 2026-05-20
+	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+
+	// Number of the version in the policy set, from 1.
+	Version int64 `json:"version"`
+
+	// The same as `id`.
+	VersionID string `json:"version_id"`
+}
+
 // AdminToken is an admin token, without its value.
 type AdminToken struct {
 	// The permission of the token: `read`, or `write`, which includes `read`.
@@ -334,6 +362,12 @@ type Health struct {
 // ID is an opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
 
+// ManifestEntry is an entry of the manifest of a policy set version.
+type ManifestEntry struct {
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyVersionID ID `json:"policy_version_id"`
+}
+
 // MintedAdminToken is a new admin token, with its value.
 type MintedAdminToken struct {
 	// The permission of the token: `read`, or `write`, which includes `read`.
@@ -402,6 +436,13 @@ type NewApplication struct {
 // `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
 
+// NewManifestEntry is an entry of the manifest of a version to add. Unknown
+// fields are ignored.
+type NewManifestEntry struct {
+	// ID of a policy version of the zone. The manifest must not list it twice.
+	PolicyVersionID string `json:"policy_version_id"`
+}
+
 // NewPolicySet is a policy set to create. Unknown fields are ignored.
 type NewPolicySet struct {
 	// What the policy set is for.
@@ -410,6 +451,17 @@ type NewPolicySet struct {
 	// Name of the policy set. It is unique among the zone's policy sets that are
 	// not archived.
 	Name string `json:"name"`
+}
+
+// NewPolicySetVersion is a version to add to a policy set. Unknown fields are
+// ignored.
+type NewPolicySetVersion struct {
+	// The policy versions of the policy set version.
+	Manifest []NewManifestEntry `json:"manifest"`
+
+	// Schema version of the policy versions: 2026-05-20, which is the default, or
+	// 2026-03-16.
+	SchemaVersion *string `json:"schema_version,omitempty"`
 }
 
 // NewProvider is a provider to create. `name` or `identifier` is required.
@@ -740,6 +792,90 @@ type PolicySet struct {
 
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	ZoneID ID `json:"zone_id"`
+}
+
+// PolicySetIssue is an error in the content of a policy version, or between
+// several.
+type PolicySetIssue struct {
+	// Machine-readable code.
+	Code string `json:"code"`
+
+	// Position in the line in bytes, from 1. 0 if the error has no position.
+	Column int `json:"column"`
+
+	// Text of the line.
+	Line string `json:"line"`
+
+	// Human-readable message.
+	Message string `json:"message"`
+
+	// ID of the policy version. Null if the error concerns several.
+	PolicyVersionID *string `json:"policy_version_id"`
+
+	// Line of the content, from 1. 0 if the error has no position.
+	Row int `json:"row"`
+}
+
+// PolicySetSchemaVersion is the schema of the input that the policies are
+// written for.
+//
+// Example: 2026-05-20
+type PolicySetSchemaVersion = string
+
+// PolicySetVersion is a version of a policy set. It never changes.
+type PolicySetVersion struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// The schema of the input that the policies are written for.
+	//
+	// Example: 2026-05-20
+	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+
+	// Number of the version in the policy set, from 1.
+	Version int64 `json:"version"`
+}
+
+// PolicySetVersionManifest is a version of a policy set, with its manifest.
+type PolicySetVersionManifest struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// The policy versions, in the order in which they were added.
+	ManifestJSON []ManifestEntry `json:"manifest_json"`
+
+	// SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// IDs of the policy versions in the order of the manifest.
+	Policies []string `json:"policies"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// The schema of the input that the policies are written for.
+	//
+	// Example: 2026-05-20
+	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+
+	// Number of the version in the policy set, from 1.
+	Version int64 `json:"version"`
 }
 
 // Provider is a source of the credentials for resources.

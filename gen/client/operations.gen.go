@@ -329,6 +329,55 @@ func (c *Client) DeletePolicySet(ctx context.Context, zoneID, id string, opts ..
 	return sendEmpty(ctx, c, request{operation: "deletePolicySet", method: http.MethodDelete, path: "/v1/zones/{zoneId}/policy-sets/{id}", args: []string{zoneID, id}, status: 204}, opts)
 }
 
+// ListPolicySetVersions returns one page of the versions of a policy set,
+// newest first, also if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodePolicySetNotFound].
+func (c *Client) ListPolicySetVersions(ctx context.Context, zoneID, id string, opts ...ListOption) (Page[PolicySetVersion], error) {
+	return list[PolicySetVersion](ctx, c, request{operation: "listPolicySetVersions", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-sets/{id}/versions", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// PolicySetVersions returns an iterator over the items of all pages of
+// [Client.ListPolicySetVersions]. If a request fails, it yields the error and
+// stops.
+func (c *Client) PolicySetVersions(ctx context.Context, zoneID, id string, opts ...ListOption) iter.Seq2[PolicySetVersion, error] {
+	return all(opts, func(opts ...ListOption) (Page[PolicySetVersion], error) {
+		return c.ListPolicySetVersions(ctx, zoneID, id, opts...)
+	})
+}
+
+// AddPolicySetVersion adds a version to a policy set. Its manifest lists the
+// policy versions that apply together. They must belong to the zone, to
+// policies that are not archived, and have the schema version of the policy set
+// version. They must be valid together: their documents must not contradict
+// each other. The version is not activated, and never changes.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-set-versions`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeZoneNotFound], [CodePolicySetNotFound], [CodeInvalidSchemaVersion],
+// [CodeInvalidPolicyContract].
+func (c *Client) AddPolicySetVersion(ctx context.Context, zoneID, id string, body NewPolicySetVersion, opts ...CallOption) (AddedPolicySetVersion, error) {
+	return send[AddedPolicySetVersion](ctx, c, request{operation: "addPolicySetVersion", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/versions", args: []string{zoneID, id}, body: body, status: 201, accept: "application/json"}, opts)
+}
+
+// GetPolicySetVersion returns a version of a policy set with its manifest, also
+// if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation:
+// [CodePolicySetVersionNotFound].
+func (c *Client) GetPolicySetVersion(ctx context.Context, zoneID, id, versionID string, opts ...CallOption) (PolicySetVersionManifest, error) {
+	return send[PolicySetVersionManifest](ctx, c, request{operation: "getPolicySetVersion", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId}", args: []string{zoneID, id, versionID}, status: 200, accept: "application/json"}, opts)
+}
+
 // ListProviders returns one page of the zone's active providers, newest first,
 // without their secrets. Returns an empty list if the zone does not exist.
 //

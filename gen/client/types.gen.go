@@ -152,9 +152,16 @@ const (
 	CodeInvalidBody = "invalid_body"
 	// 404. Policy set not found in this zone.
 	CodePolicySetNotFound = "policy_set_not_found"
+	// 404. Policy set version not found in this policy set.
+	CodePolicySetVersionNotFound = "policy_set_version_not_found"
 	// 409. The name is already in use by another policy set in this zone. Choose a
 	// different name.
 	CodePolicySetNameConflict = "policy_set_name_conflict"
+	// 422. The schema version is not supported. See detail.
+	CodeInvalidSchemaVersion = "invalid_schema_version"
+	// 422. The policy versions of the policy set version cannot be used together.
+	// See detail and issues.
+	CodeInvalidPolicyContract = "invalid_policy_contract"
 	// 404. Dead letter not found.
 	CodeDeadLetterNotFound = "dead_letter_not_found"
 )

@@ -194,8 +194,14 @@ const (
 	InvalidBody Code = "invalid_body"
 	// PolicySetNotFound: 404. Policy set not found in this zone.
 	PolicySetNotFound Code = "policy_set_not_found"
+	// PolicySetVersionNotFound: 404. Policy set version not found in this policy set.
+	PolicySetVersionNotFound Code = "policy_set_version_not_found"
 	// PolicySetNameConflict: 409. The name is already in use by another policy set in this zone. Choose a different name.
 	PolicySetNameConflict Code = "policy_set_name_conflict"
+	// InvalidSchemaVersion: 422. The schema version is not supported. See detail.
+	InvalidSchemaVersion Code = "invalid_schema_version"
+	// InvalidPolicyContract: 422. The policy versions of the policy set version cannot be used together. See detail and issues.
+	InvalidPolicyContract Code = "invalid_policy_contract"
 	// DeadLetterNotFound: 404. Dead letter not found.
 	DeadLetterNotFound Code = "dead_letter_not_found"
 )
@@ -267,6 +273,9 @@ var Table = map[Code]Entry{
 	ResourceIdentifierConflict:                   {409, "", "The identifier is already in use by another resource in this zone."},
 	InvalidBody:                                  {400, "body", "The request body is invalid. See details.issues."},
 	PolicySetNotFound:                            {404, "", "Policy set not found in this zone."},
+	PolicySetVersionNotFound:                     {404, "", "Policy set version not found in this policy set."},
 	PolicySetNameConflict:                        {409, "", "The name is already in use by another policy set in this zone. Choose a different name."},
+	InvalidSchemaVersion:                         {422, "", "The schema version is not supported. See detail."},
+	InvalidPolicyContract:                        {422, "", "The policy versions of the policy set version cannot be used together. See detail and issues."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
 }

@@ -23,6 +23,8 @@ type APIKeyProviderConfig = client.APIKeyProviderConfig
 
 type APIKeyProviderConfigAuthLocation = client.APIKeyProviderConfigAuthLocation
 
+type AddedPolicySetVersion = client.AddedPolicySetVersion
+
 type AdminToken = client.AdminToken
 
 type AdminTokenCapability = client.AdminTokenCapability
@@ -56,6 +58,8 @@ type Issue struct {
 	Path []string `json:"path"`
 }
 
+type ManifestEntry = client.ManifestEntry
+
 type MintedAdminToken = client.MintedAdminToken
 
 type NewAdminToken = client.NewAdminToken
@@ -64,7 +68,11 @@ type NewApplication = client.NewApplication
 
 type NewApplicationRegistrationMethod = client.NewApplicationRegistrationMethod
 
+type NewManifestEntry = client.NewManifestEntry
+
 type NewPolicySet = client.NewPolicySet
+
+type NewPolicySetVersion = client.NewPolicySetVersion
 
 type NewProvider = client.NewProvider
 
@@ -90,6 +98,14 @@ type OperationEnforcement = client.OperationEnforcement
 
 type PolicySet = client.PolicySet
 
+type PolicySetIssue = client.PolicySetIssue
+
+type PolicySetSchemaVersion = client.PolicySetSchemaVersion
+
+type PolicySetVersion = client.PolicySetVersion
+
+type PolicySetVersionManifest = client.PolicySetVersionManifest
+
 // Problem Body of every error response.
 type Problem struct {
 	// Detail Details of the error, for some codes.
@@ -103,6 +119,9 @@ type Problem struct {
 
 	// ErrorDescription Human-readable message.
 	ErrorDescription string `json:"error_description"`
+
+	// Issues Errors in the content of policies, for some codes.
+	Issues []PolicySetIssue `json:"issues,omitempty"`
 
 	// LiveDCRApplications Number of active registered applications, for `dcr_shutdown_required`.
 	LiveDCRApplications *int `json:"live_dcr_applications,omitempty"`
@@ -205,6 +224,9 @@ type IfMatch = string
 // Limit defines model for limit.
 type Limit = int
 
+// VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+type VersionID = ID
+
 // ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ZoneID = ID
 
@@ -283,6 +305,15 @@ type DeletePolicySetParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListPolicySetVersionsParams defines parameters for ListPolicySetVersions.
+type ListPolicySetVersionsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -345,6 +376,9 @@ type UpdateApplicationJSONRequestBody = ApplicationPatch
 
 // CreatePolicySetJSONRequestBody defines body for CreatePolicySet for application/json ContentType.
 type CreatePolicySetJSONRequestBody = NewPolicySet
+
+// AddPolicySetVersionJSONRequestBody defines body for AddPolicySetVersion for application/json ContentType.
+type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
 
 // CreateProviderJSONRequestBody defines body for CreateProvider for application/json ContentType.
 type CreateProviderJSONRequestBody = NewProvider
@@ -913,6 +947,58 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
 	GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListPolicySetVersions List policy set versions
+	//
+	// Returns the versions of a policy set, newest first, also if the policy set is archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
+	ListPolicySetVersions(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddPolicySetVersionWithBody Add a policy set version
+	//
+	// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+	// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+	// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-set-versions`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+	AddPolicySetVersionWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddPolicySetVersion Add a policy set version
+	//
+	// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+	// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+	// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-set-versions`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+	AddPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPolicySetVersion Retrieve a policy set version
+	//
+	// Returns a version of a policy set with its manifest, also if the policy set is archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
+	GetPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProviders List providers
 	//
@@ -1958,6 +2044,98 @@ func (c *Client) DeletePolicySet(ctx context.Context, zoneID ZoneID, id IDParame
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
 func (c *Client) GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPolicySetRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListPolicySetVersions List policy set versions
+//
+// Returns the versions of a policy set, newest first, also if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
+func (c *Client) ListPolicySetVersions(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPolicySetVersionsRequest(c.Server, zoneID, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddPolicySetVersionWithBody Add a policy set version
+//
+// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-set-versions`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+func (c *Client) AddPolicySetVersionWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddPolicySetVersionRequestWithBody(c.Server, zoneID, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddPolicySetVersion Add a policy set version
+//
+// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-set-versions`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+func (c *Client) AddPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddPolicySetVersionRequest(c.Server, zoneID, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPolicySetVersion Retrieve a policy set version
+//
+// Returns a version of a policy set with its manifest, also if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
+func (c *Client) GetPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPolicySetVersionRequest(c.Server, zoneID, id, versionID)
 	if err != nil {
 		return nil, err
 	}
@@ -3593,6 +3771,188 @@ func NewGetPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http
 	return req, nil
 }
 
+// NewListPolicySetVersionsRequest constructs an http.Request for the ListPolicySetVersions method
+func NewListPolicySetVersionsRequest(server string, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/versions", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddPolicySetVersionRequest calls the generic AddPolicySetVersion builder with application/json body
+func NewAddPolicySetVersionRequest(server string, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddPolicySetVersionRequestWithBody(server, zoneID, id, "application/json", bodyReader)
+}
+
+// NewAddPolicySetVersionRequestWithBody constructs an http.Request for the AddPolicySetVersion method, with any body, and a specified content type
+func NewAddPolicySetVersionRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/versions", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetPolicySetVersionRequest constructs an http.Request for the GetPolicySetVersion method
+func NewGetPolicySetVersionRequest(server string, zoneID ZoneID, id IDParameter, versionID VersionID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "versionId", versionID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/versions/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListProvidersRequest constructs an http.Request for the ListProviders method
 func NewListProvidersRequest(server string, zoneID ZoneID, params *ListProvidersParams) (*http.Request, error) {
 	var err error
@@ -4771,6 +5131,62 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
 	GetPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicySetResponse, error)
+
+	// ListPolicySetVersionsWithResponse List policy set versions
+	//
+	// Returns the versions of a policy set, newest first, also if the policy set is archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
+	ListPolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicySetVersionsResponse, error)
+
+	// AddPolicySetVersionWithBodyWithResponse Add a policy set version
+	//
+	// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+	// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+	// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-set-versions`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+	AddPolicySetVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error)
+
+	// AddPolicySetVersionWithResponse Add a policy set version
+	//
+	// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+	// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+	// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-set-versions`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+	AddPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error)
+
+	// GetPolicySetVersionWithResponse Retrieve a policy set version
+	//
+	// Returns a version of a policy set with its manifest, also if the policy set is archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
+	GetPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicySetVersionResponse, error)
 
 	// ListProvidersWithResponse List providers
 	//
@@ -6181,6 +6597,136 @@ func (r GetPolicySetResponse) ContentType() string {
 	return ""
 }
 
+// ListPolicySetVersionsResponse200Headers the declared response headers of an HTTP 200 response for ListPolicySetVersions
+type ListPolicySetVersionsResponse200Headers struct {
+	Link *string
+}
+
+type ListPolicySetVersionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]PolicySetVersion
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListPolicySetVersionsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPolicySetVersionsResponse) GetJSON200() *[]PolicySetVersion {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPolicySetVersionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPolicySetVersionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPolicySetVersionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPolicySetVersionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddPolicySetVersionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AddedPolicySetVersion
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddPolicySetVersionResponse) GetJSON201() *AddedPolicySetVersion {
+	return r.JSON201
+}
+
+// GetBody returns the raw response body bytes
+func (r AddPolicySetVersionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddPolicySetVersionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddPolicySetVersionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddPolicySetVersionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetPolicySetVersionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicySetVersionManifest
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPolicySetVersionResponse) GetJSON200() *PolicySetVersionManifest {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPolicySetVersionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPolicySetVersionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPolicySetVersionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPolicySetVersionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListProvidersResponse200Headers the declared response headers of an HTTP 200 response for ListProviders
 type ListProvidersResponse200Headers struct {
 	Link *string
@@ -7400,6 +7946,86 @@ func (c *ClientWithResponses) GetPolicySetWithResponse(ctx context.Context, zone
 	return ParseGetPolicySetResponse(rsp)
 }
 
+// ListPolicySetVersionsWithResponse List policy set versions
+//
+// Returns the versions of a policy set, newest first, also if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
+func (c *ClientWithResponses) ListPolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicySetVersionsResponse, error) {
+	rsp, err := c.ListPolicySetVersions(ctx, zoneID, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPolicySetVersionsResponse(rsp)
+}
+
+// AddPolicySetVersionWithBodyWithResponse Add a policy set version
+//
+// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-set-versions`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+func (c *ClientWithResponses) AddPolicySetVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error) {
+	rsp, err := c.AddPolicySetVersionWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddPolicySetVersionResponse(rsp)
+}
+
+// AddPolicySetVersionWithResponse Add a policy set version
+//
+// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-set-versions`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+func (c *ClientWithResponses) AddPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error) {
+	rsp, err := c.AddPolicySetVersion(ctx, zoneID, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddPolicySetVersionResponse(rsp)
+}
+
+// GetPolicySetVersionWithResponse Retrieve a policy set version
+//
+// Returns a version of a policy set with its manifest, also if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
+func (c *ClientWithResponses) GetPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicySetVersionResponse, error) {
+	rsp, err := c.GetPolicySetVersion(ctx, zoneID, id, versionID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPolicySetVersionResponse(rsp)
+}
+
 // ListProvidersWithResponse List providers
 //
 // Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
@@ -8551,6 +9177,97 @@ func ParseGetPolicySetResponse(rsp *http.Response) (*GetPolicySetResponse, error
 			headers.ETag = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListPolicySetVersionsResponse parses an HTTP response from a ListPolicySetVersionsWithResponse call
+func ParseListPolicySetVersionsResponse(rsp *http.Response) (*ListPolicySetVersionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPolicySetVersionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []PolicySetVersion
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListPolicySetVersionsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseAddPolicySetVersionResponse parses an HTTP response from a AddPolicySetVersionWithResponse call
+func ParseAddPolicySetVersionResponse(rsp *http.Response) (*AddPolicySetVersionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddPolicySetVersionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AddedPolicySetVersion
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetPolicySetVersionResponse parses an HTTP response from a GetPolicySetVersionWithResponse call
+func ParseGetPolicySetVersionResponse(rsp *http.Response) (*GetPolicySetVersionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPolicySetVersionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicySetVersionManifest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil

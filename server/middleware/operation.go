@@ -24,8 +24,8 @@ type Operation struct {
 
 	isPublic, global, write, inZone bool
 
-	// The entity that a request is about: the last path parameter, and the
-	// literal segment before it; "" if the path has no parameter.
+	// The entity that a request is about: the first path parameter after the zone, or
+	// the zone, and the literal segment before it; "" if the path has no parameter.
 	entityKind, entityParam string
 
 	route         *routers.Route
@@ -112,7 +112,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	}
 	segments := strings.Split(path, "/")
 	for i, segment := range segments {
-		if name := pathParameter.FindStringSubmatch(segment); name != nil {
+		if name := pathParameter.FindStringSubmatch(segment); name != nil && (o.entityParam == "" || o.entityParam == "zoneId") {
 			o.entityKind, o.entityParam = segments[i-1], name[1]
 		}
 	}

@@ -139,7 +139,7 @@ func (d *DB) ProviderGrant(zone, resource string) string {
 // the id of the version. Versions of several policies do not contradict each other.
 func (d *DB) PolicyVersion(zone string) string {
 	d.tb.Helper()
-	return d.PolicyVersionWith(zone, fmt.Sprintf("package caracal.authz\n\n# caracal:data-document\n\ngrants[\"resource://%s\"] := {\"application\": \"billing\", \"roles\": {}}\n", id("granted")))
+	return d.PolicyVersionWith(zone, fmt.Sprintf("# caracal:data-document\npackage caracal.authz\n\ngrants[\"resource://%s\"] := {\"application\": \"billing\", \"roles\": {}}\n", id("granted")))
 }
 
 // PolicyVersionWith inserts a policy with one version of the given content.
@@ -174,13 +174,16 @@ func (d *DB) PolicySetVersion(zone string, policyVersions ...string) (set, versi
 	return set, version
 }
 
-// ActivePolicySet inserts a policy set with one version that is active, with its event
-// and its entry in the history. No policy set of the zone may be active.
+// ActivePolicySet inserts a policy set with one version that is active, with its
+// published event and its entry in the history. No policy set of the zone may be active.
 func (d *DB) ActivePolicySet(zone string) (set, version string) {
 	d.tb.Helper()
 	set, version = d.PolicySetVersion(zone, d.PolicyVersion(zone))
 	d.Exec("UPDATE policy_sets SET active_version_id = $3 WHERE zone_id = $1 AND id = $2", zone, set, version)
+	event := id("event")
+	d.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, dispatched_at)
+		VALUES ($1, $2, 'caracal.policy.invalidate', jsonb_build_object('zone_id', $1::text, 'policy_set_id', $3::text, 'policy_set_version_id', $4::text), 'fixture', now())`, zone, event, set, version)
 	d.Exec(`INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by)
-		VALUES ($1, 1, 'activate', $2, $3, $4, 'fixture')`, zone, set, version, d.Event(zone, "caracal.policy.invalidate"))
+		VALUES ($1, 1, 'activate', $2, $3, $4, 'fixture')`, zone, set, version, event)
 	return set, version
 }
