@@ -14,9 +14,6 @@ WHERE zone_id = @zone_id AND archived_at IS NULL
 ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
 
--- name: LockPolicySet :one
-SELECT * FROM policy_sets WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
-
 -- name: ArchivePolicySet :exec
 -- ArchivePolicySet archives a policy set and deactivates it.
 UPDATE policy_sets SET archived_at = now(), updated_at = now(), version = version + 1, active_version_id = NULL, shadow_version_id = NULL

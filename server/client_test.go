@@ -196,6 +196,17 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		if got := result(c.GetPolicySetVersion(ctx, zone.ID, set.ID, first.ID))(t); got.Version != 1 || len(got.Policies) != 1 {
 			t.Errorf("got %+v", got)
 		}
+		activation := result(c.ActivatePolicySet(ctx, zone.ID, set.ID, client.NewPolicySetActivation{VersionID: first.ID, ShadowVersionID: &first.ID}))(t)
+		_, err := c.RollbackPolicySet(ctx, zone.ID, set.ID)
+		expectCode(t, err, client.CodeNoPreviousVersion)
+		for change, err := range c.PolicyActivations(ctx, zone.ID) {
+			if err != nil || change.OutboxID != activation.OutboxID {
+				t.Errorf("got %+v, %v", change, err)
+			}
+		}
+		if d := result(c.DeactivatePolicySet(ctx, zone.ID, set.ID))(t); d.OutboxID == "" || d.Status != client.PolicySetDeactivationStatusDeactivated {
+			t.Errorf("got %+v", d)
+		}
 		for v, err := range c.PolicySetVersions(ctx, zone.ID, set.ID) {
 			if err != nil || v.ID != first.ID {
 				t.Errorf("got %+v, %v", v, err)

@@ -137,6 +137,8 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 		ids["policy-sets"] = created("policy-sets", `{"name":%q}`, text+" "+ids["resources"])
 		for range 2 {
 			ids["versions"] = created("policy-sets/"+ids["policy-sets"]+"/versions", `{"manifest":[{"policy_version_id":%q}]}`, ids["policy-versions"])
+			raw := a.Do("POST", "/v1/zones/"+zone+"/policy-sets/"+ids["policy-sets"]+"/activate", `{"version_id":"`+ids["versions"]+`"}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
+			servertest.Expect(t, raw, http.StatusAccepted, "")
 		}
 	}
 	return ids

@@ -45,19 +45,27 @@ func (tx *Tx) CreatePolicySet(ctx context.Context, zone string, n NewPolicySet) 
 	return set, nil
 }
 
-// DeletePolicySet archives a policy set, so its name becomes available again. It
-// returns policy_set_not_found, version_conflict or an error of the zone.
+// DeletePolicySet archives a policy set, so its name becomes available again. If it
+// was active, nothing is active in the zone afterwards. It returns
+// policy_set_not_found, version_conflict or an error of the zone.
 func (tx *Tx) DeletePolicySet(ctx context.Context, zone, id string, precondition Precondition) error {
-	if _, err := tx.requireZone(ctx, zone, exclusive); err != nil {
+	if _, err := tx.requireZone(ctx, zone, exclusive); err != nil { // it may publish an event
 		return err
 	}
-	set, err := tx.q.LockPolicySet(ctx, db.LockPolicySetParams{ZoneID: zone, ID: id})
+	set, err := tx.q.GetPolicySet(ctx, db.GetPolicySetParams{ZoneID: zone, ID: id})
 	if err != nil {
 		return notFoundAs(err, code.PolicySetNotFound)
 	}
 	if err := precondition.check(set.Version); err != nil {
 		return err
 	}
-	tx.record(zone, audit.PolicySets, id, noFields)
-	return tx.q.ArchivePolicySet(ctx, db.ArchivePolicySetParams{ZoneID: zone, ID: id})
+	if err := db.New(deferredConn{tx.conn}).ArchivePolicySet(ctx, db.ArchivePolicySetParams{ZoneID: zone, ID: id}); err != nil {
+		return err
+	}
+	if set.ActiveVersionID == nil {
+		tx.record(zone, audit.PolicySets, id, noFields)
+		return nil
+	}
+	_, err = tx.recordActivation(ctx, zone, "delete", set, bindingOf(set), nil)
+	return err
 }

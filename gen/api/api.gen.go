@@ -62,6 +62,19 @@ const (
 	OperationEnforcementTransportUniform OperationEnforcement = "transport_uniform"
 )
 
+// Defines values for PolicyActivationAction.
+const (
+	PolicyActivationActionActivate   PolicyActivationAction = "activate"
+	PolicyActivationActionDeactivate PolicyActivationAction = "deactivate"
+	PolicyActivationActionDelete     PolicyActivationAction = "delete"
+	PolicyActivationActionRollback   PolicyActivationAction = "rollback"
+)
+
+// Defines values for PolicySetDeactivationStatus.
+const (
+	PolicySetDeactivationStatusDeactivated PolicySetDeactivationStatus = "deactivated"
+)
+
 // Defines values for ProviderKind.
 const (
 	ProviderKindAPIKey                  ProviderKind = "api_key"
@@ -142,6 +155,14 @@ type APIKeyProviderConfig struct {
 //
 // Example: header
 type APIKeyProviderConfigAuthLocation string
+
+// ActivePolicySetVersion A version of a policy set that is or was active.
+type ActivePolicySetVersion struct {
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID     ID      `json:"policy_set_id"`
+	ShadowVersionID *string `json:"shadow_version_id"`
+	VersionID       string  `json:"version_id"`
+}
 
 // AddedPolicySetVersion A version that was added to a policy set.
 type AddedPolicySetVersion struct {
@@ -434,6 +455,15 @@ type NewPolicySet struct {
 	Name string `json:"name"`
 }
 
+// NewPolicySetActivation What to activate. Unknown fields are ignored.
+type NewPolicySetActivation struct {
+	// ShadowVersionID ID of another version of the policy set. The STS evaluates it in addition to the active version and reports differences; it has no effect. Defaults to none.
+	ShadowVersionID *string `json:"shadow_version_id,omitempty"`
+
+	// VersionID ID of the version of the policy set.
+	VersionID string `json:"version_id"`
+}
+
 // NewPolicySetVersion A version to add to a policy set. Unknown fields are ignored.
 type NewPolicySetVersion struct {
 	// Manifest The policy versions of the policy set version.
@@ -706,6 +736,47 @@ type OpenAPI map[string]interface{}
 //   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
 
+// PolicyActivation A change of the active policy set of a zone. It never changes.
+type PolicyActivation struct {
+	// Action What caused the change: an operation on a policy set. `delete` is the archiving of the active policy set.
+	Action PolicyActivationAction `json:"action"`
+
+	// ActivatedBy Name of the admin token that made the change.
+	ActivatedBy string `json:"activated_by"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Number Number of the change in the zone, from 1 without gaps.
+	Number int64 `json:"number"`
+
+	// OutboxID ID of the event that announces the change.
+	OutboxID string `json:"outbox_id"`
+
+	// PolicySetID ID of the policy set that is active after the change. Null if none is.
+	PolicySetID *string `json:"policy_set_id"`
+
+	// PreviousPolicySetID ID of the policy set that was active before. Null if none was.
+	PreviousPolicySetID *string `json:"previous_policy_set_id"`
+
+	// PreviousShadowVersionID ID of the shadow version before.
+	PreviousShadowVersionID *string `json:"previous_shadow_version_id"`
+
+	// PreviousVersionID ID of the version that was active before.
+	PreviousVersionID *string `json:"previous_version_id"`
+
+	// ShadowVersionID ID of the shadow version after the change.
+	ShadowVersionID *string `json:"shadow_version_id"`
+
+	// VersionID ID of the version that is active after the change.
+	VersionID *string `json:"version_id"`
+}
+
+// PolicyActivationAction What caused the change: an operation on a policy set. `delete` is the archiving of the active policy set.
+type PolicyActivationAction string
+
 // PolicySet A named list of policy versions, which is itself versioned. At most one policy set of a zone is active.
 type PolicySet struct {
 	// ActiveVersionID ID of the active version. Null if the policy set is not active.
@@ -730,6 +801,42 @@ type PolicySet struct {
 	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	ZoneID ID `json:"zone_id"`
 }
+
+// PolicySetActivation A change of the active policy set of a zone.
+type PolicySetActivation struct {
+	// Activated Always true.
+	Activated bool `json:"activated"`
+
+	// OutboxID ID of the event.
+	OutboxID string `json:"outbox_id"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// Replaced What was active before. Null if nothing was.
+	Replaced *ActivePolicySetVersion `json:"replaced"`
+
+	// ShadowVersionID ID of the shadow version. Null if there is none.
+	ShadowVersionID *string `json:"shadow_version_id"`
+
+	// StatusURL Path of the status of the activation.
+	StatusURL string `json:"status_url"`
+
+	// VersionID ID of the version that is active.
+	VersionID string `json:"version_id"`
+}
+
+// PolicySetDeactivation The deactivation of a policy set.
+type PolicySetDeactivation struct {
+	// OutboxID ID of the event.
+	OutboxID string `json:"outbox_id"`
+
+	// Status The policy set is no longer active.
+	Status PolicySetDeactivationStatus `json:"status"`
+}
+
+// PolicySetDeactivationStatus The policy set is no longer active.
+type PolicySetDeactivationStatus string
 
 // PolicySetSchemaVersion The schema of the input that the policies are written for.
 //
@@ -1241,6 +1348,15 @@ type UpdateApplicationParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListPolicyActivationsParams defines parameters for ListPolicyActivations.
+type ListPolicyActivationsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListPolicySetsParams defines parameters for ListPolicySets.
 type ListPolicySetsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -1327,6 +1443,9 @@ type UpdateApplicationJSONRequestBody = ApplicationPatch
 
 // CreatePolicySetJSONRequestBody defines body for CreatePolicySet for application/json ContentType.
 type CreatePolicySetJSONRequestBody = NewPolicySet
+
+// ActivatePolicySetJSONRequestBody defines body for ActivatePolicySet for application/json ContentType.
+type ActivatePolicySetJSONRequestBody = NewPolicySetActivation
 
 // AddPolicySetVersionJSONRequestBody defines body for AddPolicySetVersion for application/json ContentType.
 type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
@@ -1554,6 +1673,9 @@ type ServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
+	// ListPolicyActivations List policy activations
+	// (GET /v1/zones/{zoneId}/policy-activations)
+	ListPolicyActivations(ctx echo.Context, zoneID ZoneID, params ListPolicyActivationsParams) error
 	// ListPolicySets List policy sets
 	// (GET /v1/zones/{zoneId}/policy-sets)
 	ListPolicySets(ctx echo.Context, zoneID ZoneID, params ListPolicySetsParams) error
@@ -1566,6 +1688,15 @@ type ServerInterface interface {
 	// GetPolicySet Retrieve a policy set
 	// (GET /v1/zones/{zoneId}/policy-sets/{id})
 	GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// ActivatePolicySet Activate a policy set version
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/activate)
+	ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// DeactivatePolicySet Deactivate a policy set
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate)
+	DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// RollbackPolicySet Roll back the last activation
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/rollback)
+	RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// ListPolicySetVersions List policy set versions
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions)
 	ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicySetVersionsParams) error
@@ -2081,6 +2212,38 @@ func (w *ServerInterfaceWrapper) GetDCRStatus(ctx echo.Context) error {
 	return err
 }
 
+// ListPolicyActivations converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicyActivations(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPolicyActivationsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicyActivations(ctx, zoneID, params)
+	return err
+}
+
 // ListPolicySets converts echo context to params.
 func (w *ServerInterfaceWrapper) ListPolicySets(ctx echo.Context) error {
 	var err error
@@ -2194,6 +2357,78 @@ func (w *ServerInterfaceWrapper) GetPolicySet(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetPolicySet(ctx, zoneID, id)
+	return err
+}
+
+// ActivatePolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) ActivatePolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ActivatePolicySet(ctx, zoneID, id)
+	return err
+}
+
+// DeactivatePolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) DeactivatePolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeactivatePolicySet(ctx, zoneID, id)
+	return err
+}
+
+// RollbackPolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) RollbackPolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RollbackPolicySet(ctx, zoneID, id)
 	return err
 }
 
@@ -2707,10 +2942,14 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-activations", wrapper.ListPolicyActivations, options.OperationMiddlewares["listPolicyActivations"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets", wrapper.ListPolicySets, options.OperationMiddlewares["listPolicySets"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets", wrapper.CreatePolicySet, options.OperationMiddlewares["createPolicySet"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.DeletePolicySet, options.OperationMiddlewares["deletePolicySet"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.GetPolicySet, options.OperationMiddlewares["getPolicySet"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/activate", wrapper.ActivatePolicySet, options.OperationMiddlewares["activatePolicySet"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/deactivate", wrapper.DeactivatePolicySet, options.OperationMiddlewares["deactivatePolicySet"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/rollback", wrapper.RollbackPolicySet, options.OperationMiddlewares["rollbackPolicySet"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions", wrapper.ListPolicySetVersions, options.OperationMiddlewares["listPolicySetVersions"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions", wrapper.AddPolicySetVersion, options.OperationMiddlewares["addPolicySetVersion"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions/:versionId", wrapper.GetPolicySetVersion, options.OperationMiddlewares["getPolicySetVersion"]...)
@@ -3185,6 +3424,31 @@ func (response GetDCRStatus200JSONResponse) VisitGetDCRStatusResponse(w http.Res
 	return jsonresponse.Write(w, 200, DCRStatus(response))
 }
 
+type ListPolicyActivationsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListPolicyActivationsParams
+}
+
+type ListPolicyActivationsResponseObject interface {
+	VisitListPolicyActivationsResponse(w http.ResponseWriter) error
+}
+
+type ListPolicyActivations200ResponseHeaders struct {
+	Link *string
+}
+
+type ListPolicyActivations200JSONResponse struct {
+	Body    []PolicyActivation
+	Headers ListPolicyActivations200ResponseHeaders
+}
+
+func (response ListPolicyActivations200JSONResponse) VisitListPolicyActivationsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []PolicyActivation(response.Body))
+}
+
 type ListPolicySetsRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Params ListPolicySetsParams
@@ -3272,6 +3536,52 @@ type GetPolicySet200JSONResponse struct {
 func (response GetPolicySet200JSONResponse) VisitGetPolicySetResponse(w http.ResponseWriter) error {
 	w.Header().Set("ETag", response.Headers.ETag)
 	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type ActivatePolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Body   *ActivatePolicySetJSONRequestBody
+}
+
+type ActivatePolicySetResponseObject interface {
+	VisitActivatePolicySetResponse(w http.ResponseWriter) error
+}
+
+type ActivatePolicySet202JSONResponse PolicySetActivation
+
+func (response ActivatePolicySet202JSONResponse) VisitActivatePolicySetResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 202, PolicySetActivation(response))
+}
+
+type DeactivatePolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+}
+
+type DeactivatePolicySetResponseObject interface {
+	VisitDeactivatePolicySetResponse(w http.ResponseWriter) error
+}
+
+type DeactivatePolicySet202JSONResponse PolicySetDeactivation
+
+func (response DeactivatePolicySet202JSONResponse) VisitDeactivatePolicySetResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 202, PolicySetDeactivation(response))
+}
+
+type RollbackPolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+}
+
+type RollbackPolicySetResponseObject interface {
+	VisitRollbackPolicySetResponse(w http.ResponseWriter) error
+}
+
+type RollbackPolicySet202JSONResponse PolicySetActivation
+
+func (response RollbackPolicySet202JSONResponse) VisitRollbackPolicySetResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 202, PolicySetActivation(response))
 }
 
 type ListPolicySetVersionsRequestObject struct {
@@ -3646,6 +3956,9 @@ type StrictServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
+	// ListPolicyActivations List policy activations
+	// (GET /v1/zones/{zoneId}/policy-activations)
+	ListPolicyActivations(ctx context.Context, request ListPolicyActivationsRequestObject) (ListPolicyActivationsResponseObject, error)
 	// ListPolicySets List policy sets
 	// (GET /v1/zones/{zoneId}/policy-sets)
 	ListPolicySets(ctx context.Context, request ListPolicySetsRequestObject) (ListPolicySetsResponseObject, error)
@@ -3658,6 +3971,15 @@ type StrictServerInterface interface {
 	// GetPolicySet Retrieve a policy set
 	// (GET /v1/zones/{zoneId}/policy-sets/{id})
 	GetPolicySet(ctx context.Context, request GetPolicySetRequestObject) (GetPolicySetResponseObject, error)
+	// ActivatePolicySet Activate a policy set version
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/activate)
+	ActivatePolicySet(ctx context.Context, request ActivatePolicySetRequestObject) (ActivatePolicySetResponseObject, error)
+	// DeactivatePolicySet Deactivate a policy set
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate)
+	DeactivatePolicySet(ctx context.Context, request DeactivatePolicySetRequestObject) (DeactivatePolicySetResponseObject, error)
+	// RollbackPolicySet Roll back the last activation
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/rollback)
+	RollbackPolicySet(ctx context.Context, request RollbackPolicySetRequestObject) (RollbackPolicySetResponseObject, error)
 	// ListPolicySetVersions List policy set versions
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions)
 	ListPolicySetVersions(ctx context.Context, request ListPolicySetVersionsRequestObject) (ListPolicySetVersionsResponseObject, error)
@@ -4421,6 +4743,32 @@ func (sh *strictHandler) GetDCRStatus(ctx echo.Context, zoneID ZoneID) error {
 	return nil
 }
 
+// ListPolicyActivations operation middleware
+func (sh *strictHandler) ListPolicyActivations(ctx echo.Context, zoneID ZoneID, params ListPolicyActivationsParams) error {
+	var request ListPolicyActivationsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicyActivations(ctx.Request().Context(), request.(ListPolicyActivationsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicyActivations")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPolicyActivationsResponseObject); ok {
+		return validResponse.VisitListPolicyActivationsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListPolicySets operation middleware
 func (sh *strictHandler) ListPolicySets(ctx echo.Context, zoneID ZoneID, params ListPolicySetsParams) error {
 	var request ListPolicySetsRequestObject
@@ -4542,6 +4890,107 @@ func (sh *strictHandler) GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDPara
 		return err
 	} else if validResponse, ok := response.(GetPolicySetResponseObject); ok {
 		return validResponse.VisitGetPolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ActivatePolicySet operation middleware
+func (sh *strictHandler) ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request ActivatePolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body ActivatePolicySetJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ActivatePolicySet(ctx.Request().Context(), request.(ActivatePolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ActivatePolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ActivatePolicySetResponseObject); ok {
+		return validResponse.VisitActivatePolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeactivatePolicySet operation middleware
+func (sh *strictHandler) DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request DeactivatePolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeactivatePolicySet(ctx.Request().Context(), request.(DeactivatePolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeactivatePolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeactivatePolicySetResponseObject); ok {
+		return validResponse.VisitDeactivatePolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RollbackPolicySet operation middleware
+func (sh *strictHandler) RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request RollbackPolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RollbackPolicySet(ctx.Request().Context(), request.(RollbackPolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RollbackPolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RollbackPolicySetResponseObject); ok {
+		return validResponse.VisitRollbackPolicySetResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -11,6 +11,21 @@ import (
 )
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ActivePolicySetVersion) AppendJSON(b []byte) []byte {
+	b = append(b, `{"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"shadow_version_id":`...)
+	if v.ShadowVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ShadowVersionID))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v AddedPolicySetVersion) AppendJSON(b []byte) []byte {
 	b = append(b, `{"version_id":`...)
 	b = jsonresponse.AppendString(b, string(v.VersionID))
@@ -190,6 +205,57 @@ func (v MintedAdminToken) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyActivation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"number":`...)
+	b = strconv.AppendInt(b, int64(v.Number), 10)
+	b = append(b, `,"action":`...)
+	b = jsonresponse.AppendString(b, string(v.Action))
+	b = append(b, `,"policy_set_id":`...)
+	if v.PolicySetID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PolicySetID))
+	}
+	b = append(b, `,"version_id":`...)
+	if v.VersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.VersionID))
+	}
+	b = append(b, `,"shadow_version_id":`...)
+	if v.ShadowVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ShadowVersionID))
+	}
+	b = append(b, `,"previous_policy_set_id":`...)
+	if v.PreviousPolicySetID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PreviousPolicySetID))
+	}
+	b = append(b, `,"previous_version_id":`...)
+	if v.PreviousVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PreviousVersionID))
+	}
+	b = append(b, `,"previous_shadow_version_id":`...)
+	if v.PreviousShadowVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PreviousShadowVersionID))
+	}
+	b = append(b, `,"outbox_id":`...)
+	b = jsonresponse.AppendString(b, string(v.OutboxID))
+	b = append(b, `,"activated_by":`...)
+	b = jsonresponse.AppendString(b, string(v.ActivatedBy))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v PolicySet) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))
@@ -215,6 +281,42 @@ func (v PolicySet) AppendJSON(b []byte) []byte {
 	b = strconv.AppendBool(b, bool(v.CoAuthoredByOperator))
 	b = append(b, `,"created_at":`...)
 	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySetActivation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"activated":`...)
+	b = strconv.AppendBool(b, bool(v.Activated))
+	b = append(b, `,"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"shadow_version_id":`...)
+	if v.ShadowVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ShadowVersionID))
+	}
+	b = append(b, `,"outbox_id":`...)
+	b = jsonresponse.AppendString(b, string(v.OutboxID))
+	b = append(b, `,"status_url":`...)
+	b = jsonresponse.AppendString(b, string(v.StatusURL))
+	b = append(b, `,"replaced":`...)
+	if v.Replaced == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.Replaced.AppendJSON(b)
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySetDeactivation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"outbox_id":`...)
+	b = jsonresponse.AppendString(b, string(v.OutboxID))
+	b = append(b, `,"status":`...)
+	b = jsonresponse.AppendString(b, string(v.Status))
 	return append(b, '}')
 }
 

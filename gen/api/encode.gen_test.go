@@ -6,6 +6,7 @@ import "caracal.run/management/server/jsonresponse"
 
 // encoders holds a value of each type that has an encoder.
 var encoders = []jsonresponse.Encoder{
+	ActivePolicySetVersion{},
 	AddedPolicySetVersion{},
 	AdminToken{},
 	Application{},
@@ -14,7 +15,10 @@ var encoders = []jsonresponse.Encoder{
 	Health{},
 	ManifestEntry{},
 	MintedAdminToken{},
+	PolicyActivation{},
 	PolicySet{},
+	PolicySetActivation{},
+	PolicySetDeactivation{},
 	PolicySetVersion{},
 	PolicySetVersionManifest{},
 	Provider{},

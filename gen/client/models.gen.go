@@ -51,6 +51,19 @@ const (
 	OperationEnforcementTransportUniform OperationEnforcement = "transport_uniform"
 )
 
+// The values of [PolicyActivationAction].
+const (
+	PolicyActivationActionActivate   PolicyActivationAction = "activate"
+	PolicyActivationActionDeactivate PolicyActivationAction = "deactivate"
+	PolicyActivationActionDelete     PolicyActivationAction = "delete"
+	PolicyActivationActionRollback   PolicyActivationAction = "rollback"
+)
+
+// The values of [PolicySetDeactivationStatus].
+const (
+	PolicySetDeactivationStatusDeactivated PolicySetDeactivationStatus = "deactivated"
+)
+
 // The values of [ProviderKind].
 const (
 	ProviderKindAPIKey                  ProviderKind = "api_key"
@@ -139,6 +152,14 @@ type APIKeyProviderConfig struct {
 //
 // Example: header
 type APIKeyProviderConfigAuthLocation string
+
+// ActivePolicySetVersion is a version of a policy set that is or was active.
+type ActivePolicySetVersion struct {
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID     ID      `json:"policy_set_id"`
+	ShadowVersionID *string `json:"shadow_version_id"`
+	VersionID       string  `json:"version_id"`
+}
 
 // AddedPolicySetVersion is a version that was added to a policy set.
 type AddedPolicySetVersion struct {
@@ -451,6 +472,17 @@ type NewPolicySet struct {
 	// Name of the policy set. It is unique among the zone's policy sets that are
 	// not archived.
 	Name string `json:"name"`
+}
+
+// NewPolicySetActivation is what to activate. Unknown fields are ignored.
+type NewPolicySetActivation struct {
+	// ID of another version of the policy set. The STS evaluates it in addition to
+	// the active version and reports differences; it has no effect. Defaults to
+	// none.
+	ShadowVersionID *string `json:"shadow_version_id,omitempty"`
+
+	// ID of the version of the policy set.
+	VersionID string `json:"version_id"`
 }
 
 // NewPolicySetVersion is a version to add to a policy set. Unknown fields are
@@ -767,6 +799,50 @@ type OpenAPI map[string]interface{}
 //   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
 
+// PolicyActivation is a change of the active policy set of a zone. It never
+// changes.
+type PolicyActivation struct {
+	// What caused the change: an operation on a policy set. `delete` is the
+	// archiving of the active policy set.
+	Action PolicyActivationAction `json:"action"`
+
+	// Name of the admin token that made the change.
+	ActivatedBy string `json:"activated_by"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Number of the change in the zone, from 1 without gaps.
+	Number int64 `json:"number"`
+
+	// ID of the event that announces the change.
+	OutboxID string `json:"outbox_id"`
+
+	// ID of the policy set that is active after the change. Null if none is.
+	PolicySetID *string `json:"policy_set_id"`
+
+	// ID of the policy set that was active before. Null if none was.
+	PreviousPolicySetID *string `json:"previous_policy_set_id"`
+
+	// ID of the shadow version before.
+	PreviousShadowVersionID *string `json:"previous_shadow_version_id"`
+
+	// ID of the version that was active before.
+	PreviousVersionID *string `json:"previous_version_id"`
+
+	// ID of the shadow version after the change.
+	ShadowVersionID *string `json:"shadow_version_id"`
+
+	// ID of the version that is active after the change.
+	VersionID *string `json:"version_id"`
+}
+
+// PolicyActivationAction is what caused the change: an operation on a policy
+// set. `delete` is the archiving of the active policy set.
+type PolicyActivationAction string
+
 // PolicySet is a named list of policy versions, which is itself versioned. At
 // most one policy set of a zone is active.
 type PolicySet struct {
@@ -793,6 +869,42 @@ type PolicySet struct {
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	ZoneID ID `json:"zone_id"`
 }
+
+// PolicySetActivation is a change of the active policy set of a zone.
+type PolicySetActivation struct {
+	// Always true.
+	Activated bool `json:"activated"`
+
+	// ID of the event.
+	OutboxID string `json:"outbox_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// What was active before. Null if nothing was.
+	Replaced *ActivePolicySetVersion `json:"replaced"`
+
+	// ID of the shadow version. Null if there is none.
+	ShadowVersionID *string `json:"shadow_version_id"`
+
+	// Path of the status of the activation.
+	StatusURL string `json:"status_url"`
+
+	// ID of the version that is active.
+	VersionID string `json:"version_id"`
+}
+
+// PolicySetDeactivation is the deactivation of a policy set.
+type PolicySetDeactivation struct {
+	// ID of the event.
+	OutboxID string `json:"outbox_id"`
+
+	// The policy set is no longer active.
+	Status PolicySetDeactivationStatus `json:"status"`
+}
+
+// PolicySetDeactivationStatus is the policy set is no longer active.
+type PolicySetDeactivationStatus string
 
 // PolicySetIssue is an error in the content of a policy version, or between
 // several.

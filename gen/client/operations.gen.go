@@ -269,6 +269,93 @@ func (c *Client) GetOpenAPIYAML(ctx context.Context, opts ...CallOption) (string
 	return sendText(ctx, c, request{operation: "getOpenAPIYAML", method: http.MethodGet, path: "/openapi.yaml", status: 200, accept: "application/yaml", public: true}, opts)
 }
 
+// ActivatePolicySet makes a version of a policy set the active one of the zone.
+// It replaces the version that was active, which may be of another policy set,
+// and its shadow version. The policies are checked like those of a new version;
+// if they are no longer valid, nothing changes. Returns `version_not_found` if
+// the policy set does not exist. A version that is already active can be
+// activated again, which publishes its event again.
+//
+// The change takes effect when the STS has loaded the policies. `status_url`
+// returns how far that is.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.policy.invalidate`: One event with the IDs of the policy set and
+//     of its active and shadow versions.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeZoneNotFound], [CodeVersionNotFound], [CodeShadowVersionNotFound],
+// [CodeReferencedPolicyVersionMissing], [CodeInvalidPolicyContract],
+// [CodeInvalidShadowPolicyContract].
+func (c *Client) ActivatePolicySet(ctx context.Context, zoneID, id string, body NewPolicySetActivation, opts ...CallOption) (PolicySetActivation, error) {
+	return send[PolicySetActivation](ctx, c, request{operation: "activatePolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/activate", args: []string{zoneID, id}, body: body, status: 202, accept: "application/json"}, opts)
+}
+
+// DeactivatePolicySet deactivates the active policy set of the zone. No policy
+// set is active afterwards, and every request for a token is denied until one
+// is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.policy.invalidate`: One event with the ID of the policy set,
+//     without `policy_set_version_id`.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodePolicySetNotFound], [CodePolicySetNotActive].
+func (c *Client) DeactivatePolicySet(ctx context.Context, zoneID, id string, opts ...CallOption) (PolicySetDeactivation, error) {
+	return send[PolicySetDeactivation](ctx, c, request{operation: "deactivatePolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/deactivate", args: []string{zoneID, id}, status: 202, accept: "application/json"}, opts)
+}
+
+// RollbackPolicySet restores what was active in the zone before the active
+// policy set was last activated: the version, which may be of another policy
+// set, and its shadow version. The policies are checked like those of a new
+// version; if they are no longer valid, nothing changes. A second rollback
+// restores what the first one replaced.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.policy.invalidate`: One event with the IDs of the restored
+//     policy set and of its active and shadow versions.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodePolicySetNotFound], [CodePolicySetNotActive], [CodeNoPreviousVersion],
+// [CodeReferencedPolicyVersionMissing], [CodeInvalidPolicyContract],
+// [CodeInvalidShadowPolicyContract].
+func (c *Client) RollbackPolicySet(ctx context.Context, zoneID, id string, opts ...CallOption) (PolicySetActivation, error) {
+	return send[PolicySetActivation](ctx, c, request{operation: "rollbackPolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/rollback", args: []string{zoneID, id}, status: 202, accept: "application/json"}, opts)
+}
+
+// ListPolicyActivations returns one page of the changes of the active policy
+// set of a zone, newest first. Returns an empty list if the zone does not
+// exist.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) ListPolicyActivations(ctx context.Context, zoneID string, opts ...ListOption) (Page[PolicyActivation], error) {
+	return list[PolicyActivation](ctx, c, request{operation: "listPolicyActivations", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-activations", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// PolicyActivations returns an iterator over the items of all pages of
+// [Client.ListPolicyActivations]. If a request fails, it yields the error and
+// stops.
+func (c *Client) PolicyActivations(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[PolicyActivation, error] {
+	return all(opts, func(opts ...ListOption) (Page[PolicyActivation], error) {
+		return c.ListPolicyActivations(ctx, zoneID, opts...)
+	})
+}
+
 // ListPolicySets returns one page of the zone's policy sets that are not
 // archived, newest first. Returns an empty list if the zone does not exist.
 //

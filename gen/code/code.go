@@ -198,10 +198,22 @@ const (
 	PolicySetVersionNotFound Code = "policy_set_version_not_found"
 	// PolicySetNameConflict: 409. The name is already in use by another policy set in this zone. Choose a different name.
 	PolicySetNameConflict Code = "policy_set_name_conflict"
+	// VersionNotFound: 404. Version not found in this policy set.
+	VersionNotFound Code = "version_not_found"
+	// ShadowVersionNotFound: 404. Shadow version not found in this policy set.
+	ShadowVersionNotFound Code = "shadow_version_not_found"
+	// PolicySetNotActive: 409. The policy set is not active.
+	PolicySetNotActive Code = "policy_set_not_active"
+	// NoPreviousVersion: 409. There is nothing to roll back to: before the last activation, no policy set was active, or the one that was is archived.
+	NoPreviousVersion Code = "no_previous_version"
+	// ReferencedPolicyVersionMissing: 409. A policy of the version was archived during the request. Add a version without it, and activate that.
+	ReferencedPolicyVersionMissing Code = "referenced_policy_version_missing"
 	// InvalidSchemaVersion: 422. The schema version is not supported. See detail.
 	InvalidSchemaVersion Code = "invalid_schema_version"
 	// InvalidPolicyContract: 422. The policy versions of the policy set version cannot be used together. See detail and issues.
 	InvalidPolicyContract Code = "invalid_policy_contract"
+	// InvalidShadowPolicyContract: 422. The policy versions of the shadow version cannot be used together. See detail and issues.
+	InvalidShadowPolicyContract Code = "invalid_shadow_policy_contract"
 	// DeadLetterNotFound: 404. Dead letter not found.
 	DeadLetterNotFound Code = "dead_letter_not_found"
 )
@@ -275,7 +287,13 @@ var Table = map[Code]Entry{
 	PolicySetNotFound:                            {404, "", "Policy set not found in this zone."},
 	PolicySetVersionNotFound:                     {404, "", "Policy set version not found in this policy set."},
 	PolicySetNameConflict:                        {409, "", "The name is already in use by another policy set in this zone. Choose a different name."},
+	VersionNotFound:                              {404, "", "Version not found in this policy set."},
+	ShadowVersionNotFound:                        {404, "", "Shadow version not found in this policy set."},
+	PolicySetNotActive:                           {409, "", "The policy set is not active."},
+	NoPreviousVersion:                            {409, "", "There is nothing to roll back to: before the last activation, no policy set was active, or the one that was is archived."},
+	ReferencedPolicyVersionMissing:               {409, "", "A policy of the version was archived during the request. Add a version without it, and activate that."},
 	InvalidSchemaVersion:                         {422, "", "The schema version is not supported. See detail."},
 	InvalidPolicyContract:                        {422, "", "The policy versions of the policy set version cannot be used together. See detail and issues."},
+	InvalidShadowPolicyContract:                  {422, "", "The policy versions of the shadow version cannot be used together. See detail and issues."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
 }

@@ -148,32 +148,3 @@ func (q *Queries) ListPolicySets(ctx context.Context, arg ListPolicySetsParams) 
 	}
 	return items, nil
 }
-
-const lockPolicySet = `-- name: LockPolicySet :one
-SELECT zone_id, id, name, description, latest_version, active_version_id, shadow_version_id, created_by, version, created_at, updated_at, archived_at FROM policy_sets WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
-`
-
-type LockPolicySetParams struct {
-	ZoneID string `db:"zone_id"`
-	ID     string `db:"id"`
-}
-
-func (q *Queries) LockPolicySet(ctx context.Context, arg LockPolicySetParams) (PolicySet, error) {
-	row := q.db.QueryRow(ctx, lockPolicySet, arg.ZoneID, arg.ID)
-	var i PolicySet
-	err := row.Scan(
-		&i.ZoneID,
-		&i.ID,
-		&i.Name,
-		&i.Description,
-		&i.LatestVersion,
-		&i.ActiveVersionID,
-		&i.ShadowVersionID,
-		&i.CreatedBy,
-		&i.Version,
-		&i.CreatedAt,
-		&i.UpdatedAt,
-		&i.ArchivedAt,
-	)
-	return i, err
-}

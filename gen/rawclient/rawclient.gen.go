@@ -23,6 +23,8 @@ type APIKeyProviderConfig = client.APIKeyProviderConfig
 
 type APIKeyProviderConfigAuthLocation = client.APIKeyProviderConfigAuthLocation
 
+type ActivePolicySetVersion = client.ActivePolicySetVersion
+
 type AddedPolicySetVersion = client.AddedPolicySetVersion
 
 type AdminToken = client.AdminToken
@@ -72,6 +74,8 @@ type NewManifestEntry = client.NewManifestEntry
 
 type NewPolicySet = client.NewPolicySet
 
+type NewPolicySetActivation = client.NewPolicySetActivation
+
 type NewPolicySetVersion = client.NewPolicySetVersion
 
 type NewProvider = client.NewProvider
@@ -96,7 +100,17 @@ type OpenAPI = client.OpenAPI
 
 type OperationEnforcement = client.OperationEnforcement
 
+type PolicyActivation = client.PolicyActivation
+
+type PolicyActivationAction = client.PolicyActivationAction
+
 type PolicySet = client.PolicySet
+
+type PolicySetActivation = client.PolicySetActivation
+
+type PolicySetDeactivation = client.PolicySetDeactivation
+
+type PolicySetDeactivationStatus = client.PolicySetDeactivationStatus
 
 type PolicySetIssue = client.PolicySetIssue
 
@@ -290,6 +304,15 @@ type UpdateApplicationParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListPolicyActivationsParams defines parameters for ListPolicyActivations.
+type ListPolicyActivationsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListPolicySetsParams defines parameters for ListPolicySets.
 type ListPolicySetsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -376,6 +399,9 @@ type UpdateApplicationJSONRequestBody = ApplicationPatch
 
 // CreatePolicySetJSONRequestBody defines body for CreatePolicySet for application/json ContentType.
 type CreatePolicySetJSONRequestBody = NewPolicySet
+
+// ActivatePolicySetJSONRequestBody defines body for ActivatePolicySet for application/json ContentType.
+type ActivatePolicySetJSONRequestBody = NewPolicySetActivation
 
 // AddPolicySetVersionJSONRequestBody defines body for AddPolicySetVersion for application/json ContentType.
 type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
@@ -881,6 +907,16 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 	GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListPolicyActivations List policy activations
+	//
+	// Returns the changes of the active policy set of a zone, newest first. Returns an empty list if the zone does not
+	// exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-activations (the `ListPolicyActivations` operationId).
+	ListPolicyActivations(ctx context.Context, zoneID ZoneID, params *ListPolicyActivationsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListPolicySets List policy sets
 	//
 	// Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
@@ -947,6 +983,83 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
 	GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ActivatePolicySetWithBody Activate a policy set version
+	//
+	// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+	// again.
+	//
+	// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+	ActivatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ActivatePolicySet Activate a policy set version
+	//
+	// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+	// again.
+	//
+	// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+	ActivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeactivatePolicySet Deactivate a policy set
+	//
+	// Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
+	// denied until one is activated.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the ID of the policy set, without `policy_set_version_id`.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
+	DeactivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RollbackPolicySet Roll back the last activation
+	//
+	// Restores what was active in the zone before the active policy set was last activated: the version, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. A second rollback restores what the first one replaced.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the restored policy set and of its active and shadow versions.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
+	RollbackPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPolicySetVersions List policy set versions
 	//
@@ -1937,6 +2050,26 @@ func (c *Client) GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...
 	return c.Client.Do(req)
 }
 
+// ListPolicyActivations List policy activations
+//
+// Returns the changes of the active policy set of a zone, newest first. Returns an empty list if the zone does not
+// exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-activations (the `ListPolicyActivations` operationId).
+func (c *Client) ListPolicyActivations(ctx context.Context, zoneID ZoneID, params *ListPolicyActivationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPolicyActivationsRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListPolicySets List policy sets
 //
 // Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
@@ -2044,6 +2177,123 @@ func (c *Client) DeletePolicySet(ctx context.Context, zoneID ZoneID, id IDParame
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
 func (c *Client) GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPolicySetRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ActivatePolicySetWithBody Activate a policy set version
+//
+// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+// again.
+//
+// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+func (c *Client) ActivatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewActivatePolicySetRequestWithBody(c.Server, zoneID, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ActivatePolicySet Activate a policy set version
+//
+// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+// again.
+//
+// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+func (c *Client) ActivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewActivatePolicySetRequest(c.Server, zoneID, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeactivatePolicySet Deactivate a policy set
+//
+// Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
+// denied until one is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the ID of the policy set, without `policy_set_version_id`.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
+func (c *Client) DeactivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeactivatePolicySetRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RollbackPolicySet Roll back the last activation
+//
+// Restores what was active in the zone before the active policy set was last activated: the version, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. A second rollback restores what the first one replaced.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the restored policy set and of its active and shadow versions.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
+func (c *Client) RollbackPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRollbackPolicySetRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
 	}
@@ -3554,6 +3804,79 @@ func NewGetDCRStatusRequest(server string, zoneID ZoneID) (*http.Request, error)
 	return req, nil
 }
 
+// NewListPolicyActivationsRequest constructs an http.Request for the ListPolicyActivations method
+func NewListPolicyActivationsRequest(server string, zoneID ZoneID, params *ListPolicyActivationsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-activations", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListPolicySetsRequest constructs an http.Request for the ListPolicySets method
 func NewListPolicySetsRequest(server string, zoneID ZoneID, params *ListPolicySetsParams) (*http.Request, error) {
 	var err error
@@ -3764,6 +4087,142 @@ func NewGetPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewActivatePolicySetRequest calls the generic ActivatePolicySet builder with application/json body
+func NewActivatePolicySetRequest(server string, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewActivatePolicySetRequestWithBody(server, zoneID, id, "application/json", bodyReader)
+}
+
+// NewActivatePolicySetRequestWithBody constructs an http.Request for the ActivatePolicySet method, with any body, and a specified content type
+func NewActivatePolicySetRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/activate", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeactivatePolicySetRequest constructs an http.Request for the DeactivatePolicySet method
+func NewDeactivatePolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/deactivate", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRollbackPolicySetRequest constructs an http.Request for the RollbackPolicySet method
+func NewRollbackPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/rollback", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -5059,6 +5518,18 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 	GetDCRStatusWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetDCRStatusResponse, error)
 
+	// ListPolicyActivationsWithResponse List policy activations
+	//
+	// Returns the changes of the active policy set of a zone, newest first. Returns an empty list if the zone does not
+	// exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-activations (the `ListPolicyActivations` operationId).
+	ListPolicyActivationsWithResponse(ctx context.Context, zoneID ZoneID, params *ListPolicyActivationsParams, reqEditors ...RequestEditorFn) (*ListPolicyActivationsResponse, error)
+
 	// ListPolicySetsWithResponse List policy sets
 	//
 	// Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
@@ -5131,6 +5602,87 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
 	GetPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicySetResponse, error)
+
+	// ActivatePolicySetWithBodyWithResponse Activate a policy set version
+	//
+	// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+	// again.
+	//
+	// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+	ActivatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error)
+
+	// ActivatePolicySetWithResponse Activate a policy set version
+	//
+	// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+	// again.
+	//
+	// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+	ActivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error)
+
+	// DeactivatePolicySetWithResponse Deactivate a policy set
+	//
+	// Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
+	// denied until one is activated.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the ID of the policy set, without `policy_set_version_id`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
+	DeactivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*DeactivatePolicySetResponse, error)
+
+	// RollbackPolicySetWithResponse Roll back the last activation
+	//
+	// Restores what was active in the zone before the active policy set was last activated: the version, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. A second rollback restores what the first one replaced.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the restored policy set and of its active and shadow versions.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
+	RollbackPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*RollbackPolicySetResponse, error)
 
 	// ListPolicySetVersionsWithResponse List policy set versions
 	//
@@ -6419,6 +6971,54 @@ func (r GetDCRStatusResponse) ContentType() string {
 	return ""
 }
 
+// ListPolicyActivationsResponse200Headers the declared response headers of an HTTP 200 response for ListPolicyActivations
+type ListPolicyActivationsResponse200Headers struct {
+	Link *string
+}
+
+type ListPolicyActivationsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]PolicyActivation
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListPolicyActivationsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPolicyActivationsResponse) GetJSON200() *[]PolicyActivation {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPolicyActivationsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPolicyActivationsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPolicyActivationsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPolicyActivationsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListPolicySetsResponse200Headers the declared response headers of an HTTP 200 response for ListPolicySets
 type ListPolicySetsResponse200Headers struct {
 	Link *string
@@ -6591,6 +7191,129 @@ func (r GetPolicySetResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetPolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ActivatePolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *PolicySetActivation
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ActivatePolicySetResponse) GetJSON202() *PolicySetActivation {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ActivatePolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ActivatePolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ActivatePolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ActivatePolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeactivatePolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *PolicySetDeactivation
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DeactivatePolicySetResponse) GetJSON202() *PolicySetDeactivation {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r DeactivatePolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeactivatePolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeactivatePolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeactivatePolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RollbackPolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *PolicySetActivation
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RollbackPolicySetResponse) GetJSON202() *PolicySetActivation {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RollbackPolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RollbackPolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RollbackPolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RollbackPolicySetResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7843,6 +8566,24 @@ func (c *ClientWithResponses) GetDCRStatusWithResponse(ctx context.Context, zone
 	return ParseGetDCRStatusResponse(rsp)
 }
 
+// ListPolicyActivationsWithResponse List policy activations
+//
+// Returns the changes of the active policy set of a zone, newest first. Returns an empty list if the zone does not
+// exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-activations (the `ListPolicyActivations` operationId).
+func (c *ClientWithResponses) ListPolicyActivationsWithResponse(ctx context.Context, zoneID ZoneID, params *ListPolicyActivationsParams, reqEditors ...RequestEditorFn) (*ListPolicyActivationsResponse, error) {
+	rsp, err := c.ListPolicyActivations(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPolicyActivationsResponse(rsp)
+}
+
 // ListPolicySetsWithResponse List policy sets
 //
 // Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
@@ -7944,6 +8685,111 @@ func (c *ClientWithResponses) GetPolicySetWithResponse(ctx context.Context, zone
 		return nil, err
 	}
 	return ParseGetPolicySetResponse(rsp)
+}
+
+// ActivatePolicySetWithBodyWithResponse Activate a policy set version
+//
+// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+// again.
+//
+// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+func (c *ClientWithResponses) ActivatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error) {
+	rsp, err := c.ActivatePolicySetWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseActivatePolicySetResponse(rsp)
+}
+
+// ActivatePolicySetWithResponse Activate a policy set version
+//
+// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+// again.
+//
+// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+func (c *ClientWithResponses) ActivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error) {
+	rsp, err := c.ActivatePolicySet(ctx, zoneID, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseActivatePolicySetResponse(rsp)
+}
+
+// DeactivatePolicySetWithResponse Deactivate a policy set
+//
+// Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
+// denied until one is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the ID of the policy set, without `policy_set_version_id`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
+func (c *ClientWithResponses) DeactivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*DeactivatePolicySetResponse, error) {
+	rsp, err := c.DeactivatePolicySet(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeactivatePolicySetResponse(rsp)
+}
+
+// RollbackPolicySetWithResponse Roll back the last activation
+//
+// Restores what was active in the zone before the active policy set was last activated: the version, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. A second rollback restores what the first one replaced.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the restored policy set and of its active and shadow versions.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
+func (c *ClientWithResponses) RollbackPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*RollbackPolicySetResponse, error) {
+	rsp, err := c.RollbackPolicySet(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRollbackPolicySetResponse(rsp)
 }
 
 // ListPolicySetVersionsWithResponse List policy set versions
@@ -9049,6 +9895,45 @@ func ParseGetDCRStatusResponse(rsp *http.Response) (*GetDCRStatusResponse, error
 	return response, nil
 }
 
+// ParseListPolicyActivationsResponse parses an HTTP response from a ListPolicyActivationsWithResponse call
+func ParseListPolicyActivationsResponse(rsp *http.Response) (*ListPolicyActivationsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPolicyActivationsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []PolicyActivation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListPolicyActivationsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListPolicySetsResponse parses an HTTP response from a ListPolicySetsWithResponse call
 func ParseListPolicySetsResponse(rsp *http.Response) (*ListPolicySetsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9177,6 +10062,84 @@ func ParseGetPolicySetResponse(rsp *http.Response) (*GetPolicySetResponse, error
 			headers.ETag = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseActivatePolicySetResponse parses an HTTP response from a ActivatePolicySetWithResponse call
+func ParseActivatePolicySetResponse(rsp *http.Response) (*ActivatePolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ActivatePolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest PolicySetActivation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeactivatePolicySetResponse parses an HTTP response from a DeactivatePolicySetWithResponse call
+func ParseDeactivatePolicySetResponse(rsp *http.Response) (*DeactivatePolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeactivatePolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest PolicySetDeactivation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRollbackPolicySetResponse parses an HTTP response from a RollbackPolicySetWithResponse call
+func ParseRollbackPolicySetResponse(rsp *http.Response) (*RollbackPolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RollbackPolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest PolicySetActivation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
