@@ -10,14 +10,14 @@ WHERE s.zone_id = @zone_id AND s.id = @policy_set_id AND s.archived_at IS NULL;
 
 -- name: IncrementPolicySetVersion :one
 -- IncrementPolicySetVersion returns the number for a new version of a policy set. It locks the row, so that the number is used
--- once. It does not change the version of the row, which no client can tell from the one before.
+-- once. The time is that of the statement, like in IncrementPolicyVersion. It does not change the version of the row, which no client can tell from the one before.
 UPDATE policy_sets SET latest_version = latest_version + 1
 WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL
-RETURNING latest_version, now()::timestamptz AS created_at;
+RETURNING latest_version, clock_timestamp()::timestamptz AS created_at;
 
 -- name: InsertPolicySetVersion :exec
-INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by)
-VALUES (@zone_id, @id, @policy_set_id, @version, @manifest_sha256, @schema_version, @created_by);
+INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by, created_at)
+VALUES (@zone_id, @id, @policy_set_id, @version, @manifest_sha256, @schema_version, @created_by, @created_at);
 
 -- name: InsertPolicySetManifest :exec
 -- InsertPolicySetManifest inserts the entries of a manifest in the order of the array.
@@ -27,7 +27,7 @@ SELECT @zone_id, @policy_set_version_id, n, (@policy_version_ids::text[])[n] FRO
 -- name: ListPolicySetVersions :many
 -- ListPolicySetVersions returns the versions of a policy set, newest first, below a number.
 SELECT * FROM policy_set_versions
-WHERE zone_id = @zone_id AND policy_set_id = @policy_set_id AND version < @before_number::bigint
+WHERE zone_id = @zone_id AND policy_set_id = @policy_set_id AND version < @before_number::integer
 ORDER BY version DESC
 LIMIT @row_limit;
 

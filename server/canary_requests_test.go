@@ -74,7 +74,7 @@ type request struct {
 func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", w.zone.ID, "0198c0de-0000-7000-8000-00000000000b", w.ids["applications"],
 		"0198c0de-0000-7000-8000-00000000000c", w.ids["providers"],
-		"0198c0de-0000-7000-8000-000000000020", w.ids["policy-versions"], "0198c0de-0000-7000-8000-000000000022", w.ids["versions"], "https://invoices.example.com", "https://"+strings.ToLower(op.OperationID)+".example.com")
+		"0198c0de-0000-7000-8000-000000000010", w.ids["policies/versions"], "0198c0de-0000-7000-8000-000000000022", w.ids["policy-sets/versions"], "https://invoices.example.com", "https://"+strings.ToLower(op.OperationID)+".example.com")
 	with := append(bearer(w.admin), "Content-Type", jsonType)
 	as := func(authorization string) []string {
 		return []string{"Authorization", authorization, "Content-Type", jsonType}
@@ -176,8 +176,8 @@ func (w *watched) everyOperation(only func(servertest.Operation) bool) {
 		if !only(op) {
 			continue
 		}
-		path := pathWith(op, w.zone.ID, w.ids)
-		if has(op, "path", "id") && w.ids[collectionOf(op)] == "" {
+		path := pathTo(op, w.zone.ID, w.ids)
+		if lacks(w.ids, op) {
 			w.t.Fatalf("populate must create one of %s", collectionOf(op))
 		}
 		for _, r := range w.requestsTo(op) {

@@ -28,10 +28,31 @@ func parsePage(cursor *string, limit *int, scope string) (store.Page, error) {
 	}
 	position, ok := decodeCursor(*cursor, scope)
 	if !ok {
-		return page, code.InvalidCursor.At("must be a cursor of this list", "cursor")
+		return page, invalidCursor()
 	}
 	page.After = position
 	return page, nil
+}
+
+func invalidCursor() error { return code.InvalidCursor.At("must be a cursor of this list", "cursor") }
+
+// numberPosition returns the position of a row in a list that is ordered by a number,
+// such as that of a version. Its time has no meaning.
+func numberPosition[N int32 | int64](number N) store.Position {
+	return store.Position{Time: time.Unix(0, 0), ID: strconv.FormatInt(int64(number), 10)}
+}
+
+// beforeNumber returns the number that all rows on a page are below, at most limit,
+// or invalid_cursor.
+func beforeNumber[N int32 | int64](page store.Page, limit N) (N, error) {
+	if page.After == store.FirstPosition {
+		return limit, nil
+	}
+	number, err := strconv.ParseInt(page.After.ID, 10, 64)
+	if err != nil || number > int64(limit) {
+		return 0, invalidCursor()
+	}
+	return N(number), nil
 }
 
 // paginate removes the extra row that the store returns if there is a next page.

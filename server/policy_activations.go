@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"math"
 	"net/url"
 
 	"caracal.run/management/gen/api"
@@ -31,7 +32,7 @@ func (s *Server) ActivatePolicySet(ctx context.Context, req api.ActivatePolicySe
 
 // RollbackPolicySet handles POST /v1/zones/{zoneId}/policy-sets/{id}/rollback.
 func (s *Server) RollbackPolicySet(ctx context.Context, req api.RollbackPolicySetRequestObject) (api.RollbackPolicySetResponseObject, error) {
-	const maxAttempts = 3
+	const maxAttempts = 10 // each is lost to a change that succeeded
 	for attempt := 1; ; attempt++ {
 		a, err := s.rollbackPolicySet(ctx, req.ZoneID, req.ID)
 		switch {
@@ -78,7 +79,11 @@ func (s *Server) DeactivatePolicySet(ctx context.Context, req api.DeactivatePoli
 // ListPolicyActivations handles GET /v1/zones/{zoneId}/policy-activations.
 func (s *Server) ListPolicyActivations(ctx context.Context, req api.ListPolicyActivationsRequestObject) (api.ListPolicyActivationsResponseObject, error) {
 	scope := "policy activations of " + req.ZoneID
-	page, before, err := parseNumberedPage(req.Params.Cursor, req.Params.Limit, scope)
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	if err != nil {
+		return nil, err
+	}
+	before, err := beforeNumber[int64](page, math.MaxInt64)
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,13 @@ func compileManifest(ctx context.Context, invalid code.Code, schemaVersion strin
 	var compileErr *policy.CompileError
 	if errors.As(err, &compileErr) {
 		e := invalid.With("detail", contractDetail(compileErr))
-		e.Fields["issues"] = mapSlice(compileErr.Issues, func(i policy.Issue) policySetIssue { return toPolicySetIssue(compileErr.ID, i) })
+		issues := mapSlice(compileErr.Issues, toAPIPolicyIssue)
+		if compileErr.ID != "" { // the issues of one policy version
+			for i := range issues {
+				issues[i].PolicyVersionID = &compileErr.ID
+			}
+		}
+		e.Fields["issues"] = issues
 		return nil, e
 	}
 	return bundle, err
@@ -96,23 +102,4 @@ func contractDetail(e *policy.CompileError) string {
 		reason = "failed validation: " + errCode
 	}
 	return fmt.Sprintf("policy version %s %s", e.ID, reason)
-}
-
-// A policySetIssue is the PolicySetIssue of the spec.
-type policySetIssue struct {
-	PolicyVersionID *string `json:"policy_version_id"`
-	Code            string  `json:"code"`
-	Message         string  `json:"message"`
-	Row             int     `json:"row"`
-	Column          int     `json:"column"`
-	Line            string  `json:"line"`
-}
-
-// toPolicySetIssue converts an issue of a policy version; "" stands for several.
-func toPolicySetIssue(policyVersion string, i policy.Issue) policySetIssue {
-	issue := policySetIssue{Code: i.Code, Message: i.Message, Row: i.Row, Column: i.Column, Line: i.Line}
-	if policyVersion != "" {
-		issue.PolicyVersionID = &policyVersion
-	}
-	return issue
 }

@@ -28,10 +28,10 @@ func TestActivatePolicySet(t *testing.T) {
 	servertest.Expect(t, deletePolicySet(t, a.Admin, z.zone, archived, ""), http.StatusNoContent, "")
 	foreign := other.set(t).ID
 	ofForeign := other.version(t, foreign).ID
-	policyVersion := a.DB.PolicyVersion(z.zone)
+	policyVersion := insertPolicyVersion(a.DB, z.zone)
 	invalid := z.version(t, set, policyVersion).ID
 	a.DB.Exec(archivePolicyOf, z.zone, policyVersion)
-	inArchivedZone, ofArchivedZone := a.DB.PolicySetVersion(archivedZone, a.DB.PolicyVersion(archivedZone))
+	inArchivedZone, ofArchivedZone := a.DB.PolicySet(archivedZone, insertPolicyVersion(a.DB, archivedZone))
 	inReservedZone := reservedZone.set(t).ID
 	ofReservedZone := reservedZone.version(t, inReservedZone).ID
 	otherwise := a.ClientFor("", "write")
@@ -253,7 +253,7 @@ func TestActivatePolicySetChecksAgainInTransaction(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			z := newPolicyZone(a)
-			set, policyVersion := z.set(t).ID, a.DB.PolicyVersion(z.zone)
+			set, policyVersion := z.set(t).ID, insertPolicyVersion(a.DB, z.zone)
 			version := z.version(t, set, policyVersion).ID
 			waiting, release := z.holdZone(t)
 			done := make(chan *rawclient.ActivatePolicySetResponse, 1)

@@ -35,7 +35,7 @@ func (z policyZone) set(t *testing.T) client.PolicySet {
 func (z policyZone) version(t *testing.T, set string, policyVersions ...string) client.AddedPolicySetVersion {
 	t.Helper()
 	if len(policyVersions) == 0 {
-		policyVersions = []string{z.DB.PolicyVersion(z.zone)}
+		policyVersions = []string{insertPolicyVersion(z.DB, z.zone)}
 	}
 	resp := addPolicySetVersion(t, z.Admin, z.zone, set, policyVersions...)
 	servertest.Expect(t, resp, http.StatusCreated, "")
@@ -149,6 +149,18 @@ func (z policyZone) published(t *testing.T, count int) (all []map[string]string)
 		t.Errorf("%d events are published, want %d", len(all), count)
 	}
 	return all
+}
+
+// insertPolicyVersion inserts a policy with one version, which grants nothing, and returns
+// the id of the version. Versions of several policies do not contradict each other.
+func insertPolicyVersion(db *storetest.DB, zone string) string {
+	return insertPolicyVersionWith(db, zone, dataDocument+fmt.Sprintf("grants[%q] := {\"application\": \"billing\", \"roles\": {}}\n", uniqueName("resource://")))
+}
+
+// insertPolicyVersionWith is like insertPolicyVersion with a given content.
+func insertPolicyVersionWith(db *storetest.DB, zone, content string) string {
+	_, version := db.PolicyWith(zone, content)
+	return version
 }
 
 var nameCounter atomic.Int64

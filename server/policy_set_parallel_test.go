@@ -22,14 +22,14 @@ func TestActivatePolicySetInParallel(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newPolicyZone(a)
-	policyVersion := a.DB.PolicyVersion(z.zone)
+	policyVersion := insertPolicyVersion(a.DB, z.zone)
 	const workers, rounds = 6, 40
 	var mu sync.Mutex
 	versions := map[string][]string{} // policy set -> versions
 	var sets []string
 	lastActive := "" // the policy set of the last response to an activation or rollback
 	newSet := func() {
-		set, version := a.DB.PolicySetVersion(z.zone, policyVersion)
+		set, version := a.DB.PolicySet(z.zone, policyVersion)
 		mu.Lock()
 		defer mu.Unlock()
 		sets, versions[set] = append(sets, set), []string{version}

@@ -24,8 +24,8 @@ func TestDeactivatePolicySetAndRollbackPolicySet(t *testing.T) {
 	inReservedZone, _ := reservedZone.active(t)
 	reservedZone.active(t)
 	reservedZone.activate(t, inReservedZone, reservedZone.version(t, inReservedZone).ID, "")
-	inArchivedZone, _ := a.DB.ActivePolicySet(archivedZone)
-	before, _ := a.DB.PolicySetVersion(archivedZone, a.DB.PolicyVersion(archivedZone))
+	inArchivedZone := a.DB.ActivePolicySet(archivedZone, insertPolicyVersion(a.DB, archivedZone))
+	before, _ := a.DB.PolicySet(archivedZone, insertPolicyVersion(a.DB, archivedZone))
 	a.DB.Exec(`INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, previous_policy_set_id, previous_version_id, outbox_id, activated_by)
 		SELECT $1, 2, 'activate', a.id, a.active_version_id, v.policy_set_id, v.id, 'x', 'x' FROM policy_sets AS a, policy_set_versions AS v WHERE a.id = $2 AND v.policy_set_id = $3`, archivedZone, inArchivedZone, before)
 	for _, tt := range []struct {
@@ -100,7 +100,7 @@ func TestRollbackPolicySetToInvalidVersion(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			z := newPolicyZone(a)
-			previous, policyVersion, ofShadow := z.set(t).ID, a.DB.PolicyVersion(z.zone), a.DB.PolicyVersion(z.zone)
+			previous, policyVersion, ofShadow := z.set(t).ID, insertPolicyVersion(a.DB, z.zone), insertPolicyVersion(a.DB, z.zone)
 			z.activate(t, previous, z.version(t, previous, policyVersion).ID, z.version(t, previous, ofShadow).ID)
 			set, version := z.active(t)
 			tt.change(t, z, previous, policyVersion, ofShadow)
@@ -133,7 +133,7 @@ func TestRollbackPolicySetStartsAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			z := newPolicyZone(a)
-			previous, policyVersion := z.set(t).ID, a.DB.PolicyVersion(z.zone)
+			previous, policyVersion := z.set(t).ID, insertPolicyVersion(a.DB, z.zone)
 			z.activate(t, previous, z.version(t, previous, policyVersion).ID, "")
 			set, _ := z.active(t)
 			other := z.version(t, set).ID
@@ -214,7 +214,7 @@ func TestListPolicyActivationsPages(t *testing.T) {
 	z, other := newPolicyZone(a), newPolicyZone(a)
 	const count = 23
 	for _, in := range []policyZone{z, other} {
-		set, version := a.DB.PolicySetVersion(in.zone, a.DB.PolicyVersion(in.zone))
+		set, version := a.DB.PolicySet(in.zone, insertPolicyVersion(a.DB, in.zone))
 		a.DB.Exec(`INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by)
 			SELECT $1, n, 'activate', $2, $3, 'o-' || n, 'x' FROM generate_series(1, $4) AS n`, in.zone, set, version, count)
 	}

@@ -27,11 +27,11 @@ const (
 )
 
 // contractProblem returns the detail and the issues of an error response.
-func contractProblem(t *testing.T, resp servertest.Response) (detail string, issues []client.PolicySetIssue) {
+func contractProblem(t *testing.T, resp servertest.Response) (detail string, issues []client.PolicyIssue) {
 	t.Helper()
 	body := decode[struct {
 		Detail string
-		Issues []client.PolicySetIssue
+		Issues []client.PolicyIssue
 	}](t, servertest.RawResponse{Body: resp.GetBody()})
 	return body.Detail, body.Issues
 }
@@ -43,16 +43,16 @@ func TestAddPolicySetVersion(t *testing.T) {
 	set, archived, foreign := z.set(t).ID, z.set(t).ID, other.set(t).ID
 	servertest.Expect(t, deletePolicySet(t, a.Admin, z.zone, archived, ""), http.StatusNoContent, "")
 	archivedZone, reservedZone := a.DB.ArchivedZone(), policyZone{a, systemZone(a).ID}
-	inArchivedZone, _ := a.DB.PolicySetVersion(archivedZone)
-	first, second, ofArchived, ofOther, old := a.DB.PolicyVersion(z.zone), a.DB.PolicyVersion(z.zone), a.DB.PolicyVersion(z.zone), a.DB.PolicyVersion(other.zone), a.DB.PolicyVersion(z.zone)
+	inArchivedZone, _ := a.DB.PolicySet(archivedZone, insertPolicyVersion(a.DB, archivedZone))
+	first, second, ofArchived, ofOther, old := insertPolicyVersion(a.DB, z.zone), insertPolicyVersion(a.DB, z.zone), insertPolicyVersion(a.DB, z.zone), insertPolicyVersion(a.DB, other.zone), insertPolicyVersion(a.DB, z.zone)
 	a.DB.Exec(archivePolicyOf, z.zone, ofArchived)
 	a.DB.Exec(relabelVersion, z.zone, old, oldSchema)
-	otherPackage, noMarker := a.DB.PolicyVersionWith(z.zone, "# caracal:data-document\npackage other\n\ngrants := {}\n"), a.DB.PolicyVersionWith(z.zone, "package caracal.authz\n\ngrants := {}\n")
-	definesResult, malformed := a.DB.PolicyVersionWith(z.zone, dataDocument+"result := {}\n"), a.DB.PolicyVersionWith(z.zone, dataDocument+"grants := := {}\n")
-	left, right := a.DB.PolicyVersionWith(z.zone, fmt.Sprintf(contradictoryIDs, 1)), a.DB.PolicyVersionWith(z.zone, fmt.Sprintf(contradictoryIDs, 2))
+	otherPackage, noMarker := insertPolicyVersionWith(a.DB, z.zone, "# caracal:data-document\npackage other\n\ngrants := {}\n"), insertPolicyVersionWith(a.DB, z.zone, "package caracal.authz\n\ngrants := {}\n")
+	definesResult, malformed := insertPolicyVersionWith(a.DB, z.zone, dataDocument+"result := {}\n"), insertPolicyVersionWith(a.DB, z.zone, dataDocument+"grants := := {}\n")
+	left, right := insertPolicyVersionWith(a.DB, z.zone, fmt.Sprintf(contradictoryIDs, 1)), insertPolicyVersionWith(a.DB, z.zone, fmt.Sprintf(contradictoryIDs, 2))
 	many := make([]string, 256)
 	for i := range many {
-		many[i] = a.DB.PolicyVersion(z.zone)
+		many[i] = insertPolicyVersion(a.DB, z.zone)
 	}
 	for _, tt := range []struct {
 		name           string
@@ -85,8 +85,8 @@ func TestAddPolicySetVersion(t *testing.T) {
 		{"archived policy set", a.Admin, z.zone, archived, []string{first}, code.PolicySetNotFound, "", ""},
 		{"policy set of another zone", a.Admin, z.zone, foreign, []string{first}, code.PolicySetNotFound, "", ""},
 		{"unknown zone", a.Admin, "unknown", set, []string{first}, code.PolicySetNotFound, "", ""},
-		{"archived zone", a.Admin, archivedZone, inArchivedZone, []string{a.DB.PolicyVersion(archivedZone)}, code.ZoneNotFound, "", ""},
-		{"reserved zone", a.ClientFor("", "write"), reservedZone.zone, reservedZone.set(t).ID, []string{a.DB.PolicyVersion(reservedZone.zone)}, code.SystemZoneReadOnly, "", ""},
+		{"archived zone", a.Admin, archivedZone, inArchivedZone, []string{insertPolicyVersion(a.DB, archivedZone)}, code.ZoneNotFound, "", ""},
+		{"reserved zone", a.ClientFor("", "write"), reservedZone.zone, reservedZone.set(t).ID, []string{insertPolicyVersion(a.DB, reservedZone.zone)}, code.SystemZoneReadOnly, "", ""},
 		{"read token", a.ClientFor(z.zone, "read"), z.zone, set, []string{first}, code.AdminTokenReadOnly, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -151,7 +151,7 @@ func TestAddPolicySetVersionWithSchemaVersion(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newPolicyZone(a)
-	set, old := z.set(t).ID, a.DB.PolicyVersion(z.zone)
+	set, old := z.set(t).ID, insertPolicyVersion(a.DB, z.zone)
 	a.DB.Exec(relabelVersion, z.zone, old, oldSchema)
 	add := func(set, schema string) *rawclient.AddPolicySetVersionResponse {
 		resp, err := a.Admin.AddPolicySetVersionWithResponse(t.Context(), z.zone, set, client.NewPolicySetVersion{Manifest: []client.NewManifestEntry{{PolicyVersionID: old}}, SchemaVersion: &schema})
@@ -246,11 +246,11 @@ func TestListPolicySetVersionsPages(t *testing.T) {
 			SELECT $1, $2 || '-' || n, $2, n, 'x', '2026-05-20', 'x' FROM generate_series(1, $3) AS n`, z.zone, id, count)
 	}
 	path := "/v1/zones/" + z.zone + "/policy-sets/" + set + "/versions?limit=10"
-	var numbers []int64
+	var numbers []int32
 	pages := eachPage(t, a, path, func(v client.PolicySetVersion) { numbers = append(numbers, v.Version) })
 	slices.Reverse(numbers)
 	for i, n := range numbers {
-		if n != int64(i+1) {
+		if n != int32(i+1) {
 			t.Fatalf("got versions %v", numbers)
 		}
 	}
@@ -266,7 +266,7 @@ func TestAddPolicySetVersionConcurrently(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newPolicyZone(a)
-	set, policyVersion := z.set(t).ID, a.DB.PolicyVersion(z.zone)
+	set, policyVersion := z.set(t).ID, insertPolicyVersion(a.DB, z.zone)
 	const count = 20
 	all := make([]func(), count)
 	for i := range all {
@@ -289,7 +289,7 @@ func TestAddPolicySetVersionIsAuditedWithoutEvent(t *testing.T) {
 	z := newPolicyZone(a)
 	set := z.set(t)
 	before := getPolicySet(t, a.Admin, z.zone, set.ID).HTTPResponse.Header.Get("ETag")
-	resp := addPolicySetVersion(t, a.ClientFor(z.zone, "write"), z.zone, set.ID, a.DB.PolicyVersion(z.zone))
+	resp := addPolicySetVersion(t, a.ClientFor(z.zone, "write"), z.zone, set.ID, insertPolicyVersion(a.DB, z.zone))
 	servertest.Expect(t, resp, http.StatusCreated, "")
 	v := *resp.JSON201
 	got := storetest.Column[string](a.DB, "SELECT operation || ' ' || entity_id || ' ' || payload FROM audit_entries WHERE zone_id = $1 AND entity_type = 'policy-set-versions'", z.zone)

@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"math"
-	"strconv"
-	"time"
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/code"
@@ -20,7 +18,11 @@ import (
 // ListPolicySetVersions handles GET /v1/zones/{zoneId}/policy-sets/{id}/versions.
 func (s *Server) ListPolicySetVersions(ctx context.Context, req api.ListPolicySetVersionsRequestObject) (api.ListPolicySetVersionsResponseObject, error) {
 	scope := "versions of " + req.ID + " in " + req.ZoneID
-	page, before, err := parseNumberedPage(req.Params.Cursor, req.Params.Limit, scope)
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	if err != nil {
+		return nil, err
+	}
+	before, err := beforeNumber[int32](page, math.MaxInt32)
 	if err != nil {
 		return nil, err
 	}
@@ -93,23 +95,4 @@ func manifestSHA256(manifest []string) string {
 	text, _ := json.Marshal(mapSlice(manifest, func(id string) entry { return entry{id} })) // cannot fail
 	digest := sha256.Sum256(text)
 	return hex.EncodeToString(digest[:])
-}
-
-// parseNumberedPage is parsePage for a list that is ordered by a number, highest
-// first. The page begins below the number before.
-func parseNumberedPage(cursor *string, limit *int, scope string) (page store.Page, before int64, err error) {
-	page, err = parsePage(cursor, limit, scope)
-	if err != nil || cursor == nil {
-		return page, math.MaxInt64, err
-	}
-	before, err = strconv.ParseInt(page.After.ID, 10, 64)
-	if err != nil {
-		return page, 0, code.InvalidCursor.At("must be a cursor of this list", "cursor")
-	}
-	return page, before, nil
-}
-
-// numberPosition returns the position of a row in a list that is ordered by a number.
-func numberPosition(number int64) store.Position {
-	return store.Position{Time: time.Unix(0, 0), ID: strconv.FormatInt(number, 10)}
 }

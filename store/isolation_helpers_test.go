@@ -47,9 +47,11 @@ func twoZones(db *storetest.DB) {
 		agent := db.AgentSession(zone, application, session)
 		db.DelegationEdge(zone, agent, agent)
 		db.Exec("INSERT INTO delegation_graph_epochs (zone_id, epoch) VALUES ($1, 1)", zone)
+		db.Event(zone, "stream")
 		db.ProviderGrant(zone, resource)
 		db.Exec("INSERT INTO resource_totals (zone_id, live) VALUES ($1, 1)", zone)
-		db.ActivePolicySet(zone) // with its event
+		_, policyVersion := db.Policy(zone)
+		db.ActivePolicySet(zone, policyVersion)
 	}
 }
 

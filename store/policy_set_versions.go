@@ -37,7 +37,7 @@ func (s *Store) ManifestCandidates(ctx context.Context, zone, set string, ids []
 // PolicySetVersions returns a page of the versions of a policy set, newest first,
 // below a number. It returns policy_set_not_found if the policy set does not exist;
 // it may be archived.
-func (s *Store) PolicySetVersions(ctx context.Context, zone, set string, before int64, limit int32) ([]db.PolicySetVersion, error) {
+func (s *Store) PolicySetVersions(ctx context.Context, zone, set string, before, limit int32) ([]db.PolicySetVersion, error) {
 	versions, err := s.q.ListPolicySetVersions(ctx, db.ListPolicySetVersionsParams{ZoneID: zone, PolicySetID: set, BeforeNumber: before, RowLimit: limit + 1})
 	if err != nil || len(versions) > 0 {
 		return versions, err
@@ -81,7 +81,7 @@ func (tx *Tx) AddPolicySetVersion(ctx context.Context, zone, set string, n NewPo
 	}
 	deferred := db.New(deferredConn{tx.conn}) // sent with the audit entry
 	err = deferred.InsertPolicySetVersion(ctx, db.InsertPolicySetVersionParams{
-		ZoneID: zone, ID: v.ID, PolicySetID: set, Version: v.Version, ManifestSHA256: v.ManifestSHA256, SchemaVersion: v.SchemaVersion, CreatedBy: v.CreatedBy,
+		ZoneID: zone, ID: v.ID, PolicySetID: set, Version: v.Version, ManifestSHA256: v.ManifestSHA256, SchemaVersion: v.SchemaVersion, CreatedBy: v.CreatedBy, CreatedAt: v.CreatedAt,
 	})
 	if err != nil {
 		return v, err

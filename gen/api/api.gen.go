@@ -113,6 +113,12 @@ const (
 	ZonePatchDCRShutdownRevokeLive ZonePatchDCRShutdown = "revoke_live"
 )
 
+// Defines values for GetPolicyParamsContent.
+const (
+	GetPolicyParamsContentAll    GetPolicyParamsContent = "all"
+	GetPolicyParamsContentLatest GetPolicyParamsContent = "latest"
+)
+
 // APIKeyProviderConfig Configuration of the kind `api_key`, which sends a fixed key to the upstream service in a header or a query parameter.
 type APIKeyProviderConfig struct {
 	// AllowRuntimeInjection Whether a token exchange with runtime credential injection can return the credential.
@@ -180,16 +186,40 @@ type AddedPolicySetVersion struct {
 	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicySetID ID `json:"policy_set_id"`
 
-	// SchemaVersion The schema of the input that the policies are written for.
-	//
-	// Example: 2026-05-20
-	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+	// SchemaVersion Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
 
 	// Version Number of the version in the policy set, from 1.
-	Version int64 `json:"version"`
+	Version int32 `json:"version"`
 
 	// VersionID The same as `id`.
 	VersionID string `json:"version_id"`
+}
+
+// AddedPolicyVersion An added version of a policy.
+type AddedPolicyVersion struct {
+	// ContentSHA256 SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// PolicyID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// SchemaVersion Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Version Number of the version, from 1.
+	Version int32 `json:"version"`
+
+	// VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
 }
 
 // AdminToken An admin token, without its value.
@@ -312,6 +342,41 @@ type BearerTokenProviderConfig struct {
 	//
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
+}
+
+// CreatedPolicy A created policy with its first version.
+type CreatedPolicy struct {
+	// CoAuthoredByOperator Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// Description What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name Name of the policy.
+	Name string `json:"name"`
+
+	// OwnerType Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// Version A version of a policy, without its content. It never changes.
+	Version PolicyVersionSummary `json:"version"`
+
+	// VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
 }
 
 // DCRStatus The status of dynamic client registration in a zone.
@@ -446,6 +511,27 @@ type NewManifestEntry struct {
 	PolicyVersionID string `json:"policy_version_id"`
 }
 
+// NewPolicy A policy to create. Unknown fields are ignored.
+type NewPolicy struct {
+	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// Description What the policy is for.
+	Description *string `json:"description,omitempty"`
+
+	// Name Name of the policy. It must be unique among the zone's active policies.
+	Name string `json:"name"`
+
+	// OwnerType Who owns the policy. Defaults to `customer`.
+	OwnerType *string `json:"owner_type,omitempty"`
+
+	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+	// v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
+
 // NewPolicySet A policy set to create. Unknown fields are ignored.
 type NewPolicySet struct {
 	// Description What the policy set is for.
@@ -469,8 +555,21 @@ type NewPolicySetVersion struct {
 	// Manifest The policy versions of the policy set version.
 	Manifest []NewManifestEntry `json:"manifest"`
 
-	// SchemaVersion Schema version of the policy versions: 2026-05-20, which is the default, or 2026-03-16.
-	SchemaVersion *string `json:"schema_version,omitempty"`
+	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+	// v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
+
+// NewPolicyVersion A version of a policy to add. Unknown fields are ignored.
+type NewPolicyVersion struct {
+	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+	// v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
 }
 
 // NewProvider A provider to create. `name` or `identifier` is required. Unknown fields are ignored.
@@ -736,6 +835,35 @@ type OpenAPI map[string]interface{}
 //   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
 
+// Policy A named policy, without its versions.
+type Policy struct {
+	// CoAuthoredByOperator Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// Description What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name Name of the policy.
+	Name string `json:"name"`
+
+	// OwnerType Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // PolicyActivation A change of the active policy set of a zone. It never changes.
 type PolicyActivation struct {
 	// Action What caused the change: an operation on a policy set. `delete` is the archiving of the active policy set.
@@ -776,6 +904,72 @@ type PolicyActivation struct {
 
 // PolicyActivationAction What caused the change: an operation on a policy set. `delete` is the archiving of the active policy set.
 type PolicyActivationAction string
+
+// PolicyContent A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+type PolicyContent = string
+
+// PolicyIssue An error or a warning about the content of a policy.
+type PolicyIssue struct {
+	// Code Machine-readable code of the error, such as `forbidden_builtin:http.send`.
+	Code string `json:"code"`
+
+	// Column Position in the line in bytes, from 1; 0 if the error has no position.
+	Column int `json:"column"`
+
+	// Line Text of the line, shortened if it is long.
+	Line string `json:"line"`
+
+	// Message What is wrong.
+	Message string `json:"message"`
+
+	// PolicyVersionID ID of the policy version with the error, if the request concerns several.
+	PolicyVersionID *string `json:"policy_version_id,omitempty"`
+
+	// Row Number of the line, from 1; 0 if the error has no position.
+	Row int `json:"row"`
+}
+
+// PolicyOutputContract The result of a decision.
+type PolicyOutputContract struct {
+	// Decision Values that `decision` can have.
+	Decision []string `json:"decision"`
+
+	// EvaluationStatus Values that `evaluation_status` can have.
+	EvaluationStatus []string `json:"evaluation_status"`
+
+	// Package Package of the rule that defines the result.
+	Package string `json:"package"`
+
+	// Rule Rule that defines the result.
+	Rule string `json:"rule"`
+}
+
+// PolicyPreview What the content contains.
+type PolicyPreview struct {
+	// DataReferenced Paths of data that it refers to, sorted.
+	DataReferenced []string `json:"data_referenced"`
+
+	// Decisions Values of `"decision"` in the text, sorted.
+	Decisions []string `json:"decisions"`
+
+	// DefaultResult Whether it defines a default of `result`. Always false, because a policy must not define `result`.
+	DefaultResult bool `json:"default_result"`
+
+	// InputsReferenced Paths of the input that it refers to, sorted.
+	InputsReferenced []string `json:"inputs_referenced"`
+
+	// Package Package of the content.
+	Package string `json:"package"`
+
+	// Rules Documents that it defines, sorted.
+	Rules []string `json:"rules"`
+}
+
+// PolicySchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+// v1.
+type PolicySchemaVersion = string
 
 // PolicySet A named list of policy versions, which is itself versioned. At most one policy set of a zone is active.
 type PolicySet struct {
@@ -838,11 +1032,6 @@ type PolicySetDeactivation struct {
 // PolicySetDeactivationStatus The policy set is no longer active.
 type PolicySetDeactivationStatus string
 
-// PolicySetSchemaVersion The schema of the input that the policies are written for.
-//
-// Example: 2026-05-20
-type PolicySetSchemaVersion = string
-
 // PolicySetVersion A version of a policy set. It never changes.
 type PolicySetVersion struct {
 	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
@@ -859,13 +1048,11 @@ type PolicySetVersion struct {
 	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicySetID ID `json:"policy_set_id"`
 
-	// SchemaVersion The schema of the input that the policies are written for.
-	//
-	// Example: 2026-05-20
-	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+	// SchemaVersion Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
 
 	// Version Number of the version in the policy set, from 1.
-	Version int64 `json:"version"`
+	Version int32 `json:"version"`
 }
 
 // PolicySetVersionManifest A version of a policy set, with its manifest.
@@ -890,13 +1077,150 @@ type PolicySetVersionManifest struct {
 	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicySetID ID `json:"policy_set_id"`
 
-	// SchemaVersion The schema of the input that the policies are written for.
-	//
-	// Example: 2026-05-20
-	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+	// SchemaVersion Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
 
 	// Version Number of the version in the policy set, from 1.
-	Version int64 `json:"version"`
+	Version int32 `json:"version"`
+}
+
+// PolicyTemplate The content of a policy to start from. It is valid as it is; replace the sample values with your own.
+type PolicyTemplate struct {
+	// Content The content, for a new policy.
+	Content string `json:"content"`
+
+	// Description What a policy with this content does.
+	Description string `json:"description"`
+
+	// ID ID of the template. It never changes.
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// PolicyTemplates All policy templates.
+type PolicyTemplates = []PolicyTemplate
+
+// PolicyToValidate The content of a policy to validate. Unknown fields are ignored.
+type PolicyToValidate struct {
+	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+	// v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+
+	// ZoneID ID of a zone whose resources the grants are compared with.
+	ZoneID *string `json:"zone_id,omitempty"`
+}
+
+// PolicyValidation A summary of valid content.
+type PolicyValidation struct {
+	// InputSchemaVersion Schema version of the input of decisions.
+	InputSchemaVersion string `json:"input_schema_version"`
+
+	// OutputContract The result of a decision.
+	OutputContract PolicyOutputContract `json:"output_contract"`
+
+	// Preview What the content contains.
+	Preview PolicyPreview `json:"preview"`
+
+	// SchemaVersion Schema version that the content was checked for.
+	SchemaVersion string `json:"schema_version"`
+
+	// Valid Always true.
+	Valid bool `json:"valid"`
+
+	// Warnings What is valid but has no effect.
+	Warnings []PolicyIssue `json:"warnings"`
+}
+
+// PolicyVersion A version of a policy. It never changes.
+type PolicyVersion struct {
+	// ArchivedAt Always null, because a version cannot be archived.
+	ArchivedAt *timestamp.Time `json:"archived_at"`
+
+	// Content The Rego document. Absent from older versions in a response to `content=latest`.
+	Content string `json:"content,omitempty"`
+
+	// ContentSHA256 SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy Name of the admin token that added the version.
+	CreatedBy string `json:"created_by"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// PolicyID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// SchemaVersion Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Version Number of the version, from 1.
+	Version int32 `json:"version"`
+}
+
+// PolicyVersionSummary A version of a policy, without its content. It never changes.
+type PolicyVersionSummary struct {
+	// ContentSHA256 SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// PolicyID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// SchemaVersion Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Version Number of the version, from 1.
+	Version int32 `json:"version"`
+}
+
+// PolicyWithVersions A policy with its versions.
+type PolicyWithVersions struct {
+	// CoAuthoredByOperator Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// Description What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name Name of the policy.
+	Name string `json:"name"`
+
+	// OwnerType Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// Versions All versions, newest first.
+	Versions []PolicyVersion `json:"versions"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
 }
 
 // Provider A source of the credentials for resources.
@@ -1348,6 +1672,39 @@ type UpdateApplicationParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListPoliciesParams defines parameters for ListPolicies.
+type ListPoliciesParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DeletePolicyParams defines parameters for DeletePolicy.
+type DeletePolicyParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// GetPolicyParams defines parameters for GetPolicy.
+type GetPolicyParams struct {
+	// Content Whether to return the content of all versions (`all`, the default) or only of the newest one (`latest`).
+	Content *GetPolicyParamsContent `form:"content,omitempty" json:"content,omitempty"`
+}
+
+// GetPolicyParamsContent defines parameters for GetPolicy.
+type GetPolicyParamsContent string
+
+// ListPolicyVersionsParams defines parameters for ListPolicyVersions.
+type ListPolicyVersionsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListPolicyActivationsParams defines parameters for ListPolicyActivations.
 type ListPolicyActivationsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -1426,6 +1783,9 @@ type UpdateResourceParams struct {
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
 type CreateAdminTokenJSONRequestBody = NewAdminToken
 
+// ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
+type ValidatePolicyJSONRequestBody = PolicyToValidate
+
 // CreateZoneJSONRequestBody defines body for CreateZone for application/json ContentType.
 type CreateZoneJSONRequestBody = NewZone
 
@@ -1440,6 +1800,12 @@ type RegisterApplicationJSONRequestBody = ApplicationRegistration
 
 // UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
 type UpdateApplicationJSONRequestBody = ApplicationPatch
+
+// CreatePolicyJSONRequestBody defines body for CreatePolicy for application/json ContentType.
+type CreatePolicyJSONRequestBody = NewPolicy
+
+// AddPolicyVersionJSONRequestBody defines body for AddPolicyVersion for application/json ContentType.
+type AddPolicyVersionJSONRequestBody = NewPolicyVersion
 
 // CreatePolicySetJSONRequestBody defines body for CreatePolicySet for application/json ContentType.
 type CreatePolicySetJSONRequestBody = NewPolicySet
@@ -1637,6 +2003,15 @@ type ServerInterface interface {
 	// RearmDeadLetter Retry a dead letter
 	// (POST /v1/dead-letters/{id}/rearm)
 	RearmDeadLetter(ctx echo.Context, id IDParameter) error
+	// ValidatePolicy Validate the content of a policy
+	// (POST /v1/policies/validate)
+	ValidatePolicy(ctx echo.Context) error
+	// ListPolicyTemplates List policy templates
+	// (GET /v1/policy-templates)
+	ListPolicyTemplates(ctx echo.Context) error
+	// GetPolicyTemplate Retrieve a policy template
+	// (GET /v1/policy-templates/{id})
+	GetPolicyTemplate(ctx echo.Context, id IDParameter) error
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx echo.Context, params ListZonesParams) error
@@ -1673,6 +2048,27 @@ type ServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
+	// ListPolicies List policies
+	// (GET /v1/zones/{zoneId}/policies)
+	ListPolicies(ctx echo.Context, zoneID ZoneID, params ListPoliciesParams) error
+	// CreatePolicy Create a policy
+	// (POST /v1/zones/{zoneId}/policies)
+	CreatePolicy(ctx echo.Context, zoneID ZoneID) error
+	// DeletePolicy Archive a policy
+	// (DELETE /v1/zones/{zoneId}/policies/{id})
+	DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicyParams) error
+	// GetPolicy Retrieve a policy
+	// (GET /v1/zones/{zoneId}/policies/{id})
+	GetPolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetPolicyParams) error
+	// ListPolicyVersions List policy versions
+	// (GET /v1/zones/{zoneId}/policies/{id}/versions)
+	ListPolicyVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicyVersionsParams) error
+	// AddPolicyVersion Add a policy version
+	// (POST /v1/zones/{zoneId}/policies/{id}/versions)
+	AddPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// GetPolicyVersion Retrieve a policy version
+	// (GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId})
+	GetPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error
 	// ListPolicyActivations List policy activations
 	// (GET /v1/zones/{zoneId}/policy-activations)
 	ListPolicyActivations(ctx echo.Context, zoneID ZoneID, params ListPolicyActivationsParams) error
@@ -1895,6 +2291,40 @@ func (w *ServerInterfaceWrapper) RearmDeadLetter(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.RearmDeadLetter(ctx, id)
+	return err
+}
+
+// ValidatePolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) ValidatePolicy(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ValidatePolicy(ctx)
+	return err
+}
+
+// ListPolicyTemplates converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicyTemplates(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicyTemplates(ctx)
+	return err
+}
+
+// GetPolicyTemplate converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicyTemplate(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicyTemplate(ctx, id)
 	return err
 }
 
@@ -2209,6 +2639,227 @@ func (w *ServerInterfaceWrapper) GetDCRStatus(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetDCRStatus(ctx, zoneID)
+	return err
+}
+
+// ListPolicies converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicies(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPoliciesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicies(ctx, zoneID, params)
+	return err
+}
+
+// CreatePolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) CreatePolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreatePolicy(ctx, zoneID)
+	return err
+}
+
+// DeletePolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) DeletePolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeletePolicyParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeletePolicy(ctx, zoneID, id, params)
+	return err
+}
+
+// GetPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetPolicyParams
+	// ------------- Optional query parameter "content" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "content", ctx.QueryParams(), &params.Content, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter content: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicy(ctx, zoneID, id, params)
+	return err
+}
+
+// ListPolicyVersions converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicyVersions(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPolicyVersionsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicyVersions(ctx, zoneID, id, params)
+	return err
+}
+
+// AddPolicyVersion converts echo context to params.
+func (w *ServerInterfaceWrapper) AddPolicyVersion(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AddPolicyVersion(ctx, zoneID, id)
+	return err
+}
+
+// GetPolicyVersion converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicyVersion(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "versionId" -------------
+	var versionID VersionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "versionId", ctx.Param("versionId"), &versionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter versionId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicyVersion(ctx, zoneID, id, versionID)
 	return err
 }
 
@@ -2930,6 +3581,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["listDeadLetters"]...)
 	router.DELETE(options.BaseURL+"/v1/dead-letters/:id", wrapper.DiscardDeadLetter, options.OperationMiddlewares["discardDeadLetter"]...)
 	router.POST(options.BaseURL+"/v1/dead-letters/:id/rearm", wrapper.RearmDeadLetter, options.OperationMiddlewares["rearmDeadLetter"]...)
+	router.POST(options.BaseURL+"/v1/policies/validate", wrapper.ValidatePolicy, options.OperationMiddlewares["validatePolicy"]...)
+	router.GET(options.BaseURL+"/v1/policy-templates", wrapper.ListPolicyTemplates, options.OperationMiddlewares["listPolicyTemplates"]...)
+	router.GET(options.BaseURL+"/v1/policy-templates/:id", wrapper.GetPolicyTemplate, options.OperationMiddlewares["getPolicyTemplate"]...)
 	router.GET(options.BaseURL+"/v1/zones", wrapper.ListZones, options.OperationMiddlewares["listZones"]...)
 	router.POST(options.BaseURL+"/v1/zones", wrapper.CreateZone, options.OperationMiddlewares["createZone"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId", wrapper.DeleteZone, options.OperationMiddlewares["deleteZone"]...)
@@ -2942,6 +3596,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies", wrapper.ListPolicies, options.OperationMiddlewares["listPolicies"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policies", wrapper.CreatePolicy, options.OperationMiddlewares["createPolicy"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/policies/:id", wrapper.DeletePolicy, options.OperationMiddlewares["deletePolicy"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies/:id", wrapper.GetPolicy, options.OperationMiddlewares["getPolicy"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies/:id/versions", wrapper.ListPolicyVersions, options.OperationMiddlewares["listPolicyVersions"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policies/:id/versions", wrapper.AddPolicyVersion, options.OperationMiddlewares["addPolicyVersion"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies/:id/versions/:versionId", wrapper.GetPolicyVersion, options.OperationMiddlewares["getPolicyVersion"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-activations", wrapper.ListPolicyActivations, options.OperationMiddlewares["listPolicyActivations"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets", wrapper.ListPolicySets, options.OperationMiddlewares["listPolicySets"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets", wrapper.CreatePolicySet, options.OperationMiddlewares["createPolicySet"]...)
@@ -3162,6 +3823,47 @@ type RearmDeadLetter204Response struct {
 func (response RearmDeadLetter204Response) VisitRearmDeadLetterResponse(w http.ResponseWriter) error {
 	w.WriteHeader(204)
 	return nil
+}
+
+type ValidatePolicyRequestObject struct {
+	Body *ValidatePolicyJSONRequestBody
+}
+
+type ValidatePolicyResponseObject interface {
+	VisitValidatePolicyResponse(w http.ResponseWriter) error
+}
+
+type ValidatePolicy200JSONResponse PolicyValidation
+
+func (response ValidatePolicy200JSONResponse) VisitValidatePolicyResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicyValidation(response))
+}
+
+type ListPolicyTemplatesRequestObject struct {
+}
+
+type ListPolicyTemplatesResponseObject interface {
+	VisitListPolicyTemplatesResponse(w http.ResponseWriter) error
+}
+
+type ListPolicyTemplates200JSONResponse PolicyTemplates
+
+func (response ListPolicyTemplates200JSONResponse) VisitListPolicyTemplatesResponse(w http.ResponseWriter) error {
+	return jsonresponse.WriteAny(w, 200, response)
+}
+
+type GetPolicyTemplateRequestObject struct {
+	ID IDParameter `json:"id"`
+}
+
+type GetPolicyTemplateResponseObject interface {
+	VisitGetPolicyTemplateResponse(w http.ResponseWriter) error
+}
+
+type GetPolicyTemplate200JSONResponse PolicyTemplate
+
+func (response GetPolicyTemplate200JSONResponse) VisitGetPolicyTemplateResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicyTemplate(response))
 }
 
 type ListZonesRequestObject struct {
@@ -3422,6 +4124,154 @@ type GetDCRStatus200JSONResponse DCRStatus
 
 func (response GetDCRStatus200JSONResponse) VisitGetDCRStatusResponse(w http.ResponseWriter) error {
 	return jsonresponse.Write(w, 200, DCRStatus(response))
+}
+
+type ListPoliciesRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListPoliciesParams
+}
+
+type ListPoliciesResponseObject interface {
+	VisitListPoliciesResponse(w http.ResponseWriter) error
+}
+
+type ListPolicies200ResponseHeaders struct {
+	Link *string
+}
+
+type ListPolicies200JSONResponse struct {
+	Body    []Policy
+	Headers ListPolicies200ResponseHeaders
+}
+
+func (response ListPolicies200JSONResponse) VisitListPoliciesResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []Policy(response.Body))
+}
+
+type CreatePolicyRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreatePolicyJSONRequestBody
+}
+
+type CreatePolicyResponseObject interface {
+	VisitCreatePolicyResponse(w http.ResponseWriter) error
+}
+
+type CreatePolicy201ResponseHeaders struct {
+	ETag string
+}
+
+type CreatePolicy201JSONResponse struct {
+	Body    CreatedPolicy
+	Headers CreatePolicy201ResponseHeaders
+}
+
+func (response CreatePolicy201JSONResponse) VisitCreatePolicyResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
+}
+
+type DeletePolicyRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params DeletePolicyParams
+}
+
+type DeletePolicyResponseObject interface {
+	VisitDeletePolicyResponse(w http.ResponseWriter) error
+}
+
+type DeletePolicy204Response struct {
+}
+
+func (response DeletePolicy204Response) VisitDeletePolicyResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetPolicyRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params GetPolicyParams
+}
+
+type GetPolicyResponseObject interface {
+	VisitGetPolicyResponse(w http.ResponseWriter) error
+}
+
+type GetPolicy200ResponseHeaders struct {
+	ETag string
+}
+
+type GetPolicy200JSONResponse struct {
+	Body    PolicyWithVersions
+	Headers GetPolicy200ResponseHeaders
+}
+
+func (response GetPolicy200JSONResponse) VisitGetPolicyResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type ListPolicyVersionsRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params ListPolicyVersionsParams
+}
+
+type ListPolicyVersionsResponseObject interface {
+	VisitListPolicyVersionsResponse(w http.ResponseWriter) error
+}
+
+type ListPolicyVersions200ResponseHeaders struct {
+	Link *string
+}
+
+type ListPolicyVersions200JSONResponse struct {
+	Body    []PolicyVersionSummary
+	Headers ListPolicyVersions200ResponseHeaders
+}
+
+func (response ListPolicyVersions200JSONResponse) VisitListPolicyVersionsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []PolicyVersionSummary(response.Body))
+}
+
+type AddPolicyVersionRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Body   *AddPolicyVersionJSONRequestBody
+}
+
+type AddPolicyVersionResponseObject interface {
+	VisitAddPolicyVersionResponse(w http.ResponseWriter) error
+}
+
+type AddPolicyVersion201JSONResponse AddedPolicyVersion
+
+func (response AddPolicyVersion201JSONResponse) VisitAddPolicyVersionResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 201, AddedPolicyVersion(response))
+}
+
+type GetPolicyVersionRequestObject struct {
+	ZoneID    ZoneID      `json:"zoneId"`
+	ID        IDParameter `json:"id"`
+	VersionID VersionID   `json:"versionId"`
+}
+
+type GetPolicyVersionResponseObject interface {
+	VisitGetPolicyVersionResponse(w http.ResponseWriter) error
+}
+
+type GetPolicyVersion200JSONResponse PolicyVersion
+
+func (response GetPolicyVersion200JSONResponse) VisitGetPolicyVersionResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicyVersion(response))
 }
 
 type ListPolicyActivationsRequestObject struct {
@@ -3920,6 +4770,15 @@ type StrictServerInterface interface {
 	// RearmDeadLetter Retry a dead letter
 	// (POST /v1/dead-letters/{id}/rearm)
 	RearmDeadLetter(ctx context.Context, request RearmDeadLetterRequestObject) (RearmDeadLetterResponseObject, error)
+	// ValidatePolicy Validate the content of a policy
+	// (POST /v1/policies/validate)
+	ValidatePolicy(ctx context.Context, request ValidatePolicyRequestObject) (ValidatePolicyResponseObject, error)
+	// ListPolicyTemplates List policy templates
+	// (GET /v1/policy-templates)
+	ListPolicyTemplates(ctx context.Context, request ListPolicyTemplatesRequestObject) (ListPolicyTemplatesResponseObject, error)
+	// GetPolicyTemplate Retrieve a policy template
+	// (GET /v1/policy-templates/{id})
+	GetPolicyTemplate(ctx context.Context, request GetPolicyTemplateRequestObject) (GetPolicyTemplateResponseObject, error)
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx context.Context, request ListZonesRequestObject) (ListZonesResponseObject, error)
@@ -3956,6 +4815,27 @@ type StrictServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
+	// ListPolicies List policies
+	// (GET /v1/zones/{zoneId}/policies)
+	ListPolicies(ctx context.Context, request ListPoliciesRequestObject) (ListPoliciesResponseObject, error)
+	// CreatePolicy Create a policy
+	// (POST /v1/zones/{zoneId}/policies)
+	CreatePolicy(ctx context.Context, request CreatePolicyRequestObject) (CreatePolicyResponseObject, error)
+	// DeletePolicy Archive a policy
+	// (DELETE /v1/zones/{zoneId}/policies/{id})
+	DeletePolicy(ctx context.Context, request DeletePolicyRequestObject) (DeletePolicyResponseObject, error)
+	// GetPolicy Retrieve a policy
+	// (GET /v1/zones/{zoneId}/policies/{id})
+	GetPolicy(ctx context.Context, request GetPolicyRequestObject) (GetPolicyResponseObject, error)
+	// ListPolicyVersions List policy versions
+	// (GET /v1/zones/{zoneId}/policies/{id}/versions)
+	ListPolicyVersions(ctx context.Context, request ListPolicyVersionsRequestObject) (ListPolicyVersionsResponseObject, error)
+	// AddPolicyVersion Add a policy version
+	// (POST /v1/zones/{zoneId}/policies/{id}/versions)
+	AddPolicyVersion(ctx context.Context, request AddPolicyVersionRequestObject) (AddPolicyVersionResponseObject, error)
+	// GetPolicyVersion Retrieve a policy version
+	// (GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId})
+	GetPolicyVersion(ctx context.Context, request GetPolicyVersionRequestObject) (GetPolicyVersionResponseObject, error)
 	// ListPolicyActivations List policy activations
 	// (GET /v1/zones/{zoneId}/policy-activations)
 	ListPolicyActivations(ctx context.Context, request ListPolicyActivationsRequestObject) (ListPolicyActivationsResponseObject, error)
@@ -4316,6 +5196,100 @@ func (sh *strictHandler) RearmDeadLetter(ctx echo.Context, id IDParameter) error
 		return err
 	} else if validResponse, ok := response.(RearmDeadLetterResponseObject); ok {
 		return validResponse.VisitRearmDeadLetterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ValidatePolicy operation middleware
+func (sh *strictHandler) ValidatePolicy(ctx echo.Context) error {
+	var request ValidatePolicyRequestObject
+
+	var body ValidatePolicyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ValidatePolicy(ctx.Request().Context(), request.(ValidatePolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ValidatePolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ValidatePolicyResponseObject); ok {
+		return validResponse.VisitValidatePolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicyTemplates operation middleware
+func (sh *strictHandler) ListPolicyTemplates(ctx echo.Context) error {
+	var request ListPolicyTemplatesRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicyTemplates(ctx.Request().Context(), request.(ListPolicyTemplatesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicyTemplates")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPolicyTemplatesResponseObject); ok {
+		return validResponse.VisitListPolicyTemplatesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicyTemplate operation middleware
+func (sh *strictHandler) GetPolicyTemplate(ctx echo.Context, id IDParameter) error {
+	var request GetPolicyTemplateRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicyTemplate(ctx.Request().Context(), request.(GetPolicyTemplateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicyTemplate")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicyTemplateResponseObject); ok {
+		return validResponse.VisitGetPolicyTemplateResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -4737,6 +5711,237 @@ func (sh *strictHandler) GetDCRStatus(ctx echo.Context, zoneID ZoneID) error {
 		return err
 	} else if validResponse, ok := response.(GetDCRStatusResponseObject); ok {
 		return validResponse.VisitGetDCRStatusResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicies operation middleware
+func (sh *strictHandler) ListPolicies(ctx echo.Context, zoneID ZoneID, params ListPoliciesParams) error {
+	var request ListPoliciesRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicies(ctx.Request().Context(), request.(ListPoliciesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicies")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPoliciesResponseObject); ok {
+		return validResponse.VisitListPoliciesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreatePolicy operation middleware
+func (sh *strictHandler) CreatePolicy(ctx echo.Context, zoneID ZoneID) error {
+	var request CreatePolicyRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreatePolicyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreatePolicy(ctx.Request().Context(), request.(CreatePolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreatePolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreatePolicyResponseObject); ok {
+		return validResponse.VisitCreatePolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeletePolicy operation middleware
+func (sh *strictHandler) DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicyParams) error {
+	var request DeletePolicyRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeletePolicy(ctx.Request().Context(), request.(DeletePolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeletePolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeletePolicyResponseObject); ok {
+		return validResponse.VisitDeletePolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicy operation middleware
+func (sh *strictHandler) GetPolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetPolicyParams) error {
+	var request GetPolicyRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicy(ctx.Request().Context(), request.(GetPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicyResponseObject); ok {
+		return validResponse.VisitGetPolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicyVersions operation middleware
+func (sh *strictHandler) ListPolicyVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicyVersionsParams) error {
+	var request ListPolicyVersionsRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicyVersions(ctx.Request().Context(), request.(ListPolicyVersionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicyVersions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPolicyVersionsResponseObject); ok {
+		return validResponse.VisitListPolicyVersionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AddPolicyVersion operation middleware
+func (sh *strictHandler) AddPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request AddPolicyVersionRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body AddPolicyVersionJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddPolicyVersion(ctx.Request().Context(), request.(AddPolicyVersionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddPolicyVersion")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AddPolicyVersionResponseObject); ok {
+		return validResponse.VisitAddPolicyVersionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicyVersion operation middleware
+func (sh *strictHandler) GetPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error {
+	var request GetPolicyVersionRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.VersionID = versionID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicyVersion(ctx.Request().Context(), request.(GetPolicyVersionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicyVersion")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicyVersionResponseObject); ok {
+		return validResponse.VisitGetPolicyVersionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -45,6 +45,25 @@ func (v AddedPolicySetVersion) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v AddedPolicyVersion) AppendJSON(b []byte) []byte {
+	b = append(b, `{"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicyID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	b = append(b, `,"content_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ContentSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v AdminToken) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))
@@ -114,6 +133,35 @@ func (v Application) AppendJSON(b []byte) []byte {
 	}
 	b = append(b, `,"created_at":`...)
 	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v CreatedPolicy) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"description":`...)
+	if v.Description == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Description))
+	}
+	b = append(b, `,"owner_type":`...)
+	b = jsonresponse.AppendString(b, string(v.OwnerType))
+	b = append(b, `,"created_by":`...)
+	b = jsonresponse.AppendString(b, string(v.CreatedBy))
+	b = append(b, `,"co_authored_by_operator":`...)
+	b = strconv.AppendBool(b, bool(v.CoAuthoredByOperator))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"version":`...)
+	b = v.Version.AppendJSON(b)
 	return append(b, '}')
 }
 
@@ -205,6 +253,31 @@ func (v MintedAdminToken) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v Policy) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"description":`...)
+	if v.Description == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Description))
+	}
+	b = append(b, `,"owner_type":`...)
+	b = jsonresponse.AppendString(b, string(v.OwnerType))
+	b = append(b, `,"created_by":`...)
+	b = jsonresponse.AppendString(b, string(v.CreatedBy))
+	b = append(b, `,"co_authored_by_operator":`...)
+	b = strconv.AppendBool(b, bool(v.CoAuthoredByOperator))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v PolicyActivation) AppendJSON(b []byte) []byte {
 	b = append(b, `{"number":`...)
 	b = strconv.AppendInt(b, int64(v.Number), 10)
@@ -252,6 +325,102 @@ func (v PolicyActivation) AppendJSON(b []byte) []byte {
 	b = jsonresponse.AppendString(b, string(v.ActivatedBy))
 	b = append(b, `,"created_at":`...)
 	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyIssue) AppendJSON(b []byte) []byte {
+	start := len(b)
+	if v.PolicyVersionID != nil {
+		b = append(b, `,"policy_version_id":`...)
+		b = jsonresponse.AppendString(b, string(*v.PolicyVersionID))
+	}
+	b = append(b, `,"code":`...)
+	b = jsonresponse.AppendString(b, string(v.Code))
+	b = append(b, `,"message":`...)
+	b = jsonresponse.AppendString(b, string(v.Message))
+	b = append(b, `,"row":`...)
+	b = strconv.AppendInt(b, int64(v.Row), 10)
+	b = append(b, `,"column":`...)
+	b = strconv.AppendInt(b, int64(v.Column), 10)
+	b = append(b, `,"line":`...)
+	b = jsonresponse.AppendString(b, string(v.Line))
+	if len(b) == start {
+		b = append(b, ',')
+	}
+	b[start] = '{'
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyOutputContract) AppendJSON(b []byte) []byte {
+	b = append(b, `{"package":`...)
+	b = jsonresponse.AppendString(b, string(v.Package))
+	b = append(b, `,"rule":`...)
+	b = jsonresponse.AppendString(b, string(v.Rule))
+	b = append(b, `,"decision":`...)
+	b = append(b, '[')
+	for i, item := range v.Decision {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"evaluation_status":`...)
+	b = append(b, '[')
+	for i, item := range v.EvaluationStatus {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyPreview) AppendJSON(b []byte) []byte {
+	b = append(b, `{"package":`...)
+	b = jsonresponse.AppendString(b, string(v.Package))
+	b = append(b, `,"rules":`...)
+	b = append(b, '[')
+	for i, item := range v.Rules {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"default_result":`...)
+	b = strconv.AppendBool(b, bool(v.DefaultResult))
+	b = append(b, `,"decisions":`...)
+	b = append(b, '[')
+	for i, item := range v.Decisions {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"inputs_referenced":`...)
+	b = append(b, '[')
+	for i, item := range v.InputsReferenced {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"data_referenced":`...)
+	b = append(b, '[')
+	for i, item := range v.DataReferenced {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
 	return append(b, '}')
 }
 
@@ -367,6 +536,123 @@ func (v PolicySetVersionManifest) AppendJSON(b []byte) []byte {
 			b = append(b, ',')
 		}
 		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyTemplate) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"description":`...)
+	b = jsonresponse.AppendString(b, string(v.Description))
+	b = append(b, `,"content":`...)
+	b = jsonresponse.AppendString(b, string(v.Content))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyValidation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"valid":`...)
+	b = strconv.AppendBool(b, bool(v.Valid))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"input_schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.InputSchemaVersion))
+	b = append(b, `,"output_contract":`...)
+	b = v.OutputContract.AppendJSON(b)
+	b = append(b, `,"preview":`...)
+	b = v.Preview.AppendJSON(b)
+	b = append(b, `,"warnings":`...)
+	b = append(b, '[')
+	for i, item := range v.Warnings {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyVersion) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicyID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	if v.Content != "" {
+		b = append(b, `,"content":`...)
+		b = jsonresponse.AppendString(b, string(v.Content))
+	}
+	b = append(b, `,"content_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ContentSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_by":`...)
+	b = jsonresponse.AppendString(b, string(v.CreatedBy))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"archived_at":`...)
+	if v.ArchivedAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.ArchivedAt.AppendJSON(b)
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyVersionSummary) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicyID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	b = append(b, `,"content_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ContentSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyWithVersions) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"description":`...)
+	if v.Description == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Description))
+	}
+	b = append(b, `,"owner_type":`...)
+	b = jsonresponse.AppendString(b, string(v.OwnerType))
+	b = append(b, `,"created_by":`...)
+	b = jsonresponse.AppendString(b, string(v.CreatedBy))
+	b = append(b, `,"co_authored_by_operator":`...)
+	b = strconv.AppendBool(b, bool(v.CoAuthoredByOperator))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"versions":`...)
+	b = append(b, '[')
+	for i, item := range v.Versions {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
 	}
 	b = append(b, ']')
 	return append(b, '}')

@@ -177,16 +177,40 @@ type AddedPolicySetVersion struct {
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicySetID ID `json:"policy_set_id"`
 
-	// The schema of the input that the policies are written for.
-	//
-	// Example: 2026-05-20
-	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+	// Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
 
 	// Number of the version in the policy set, from 1.
-	Version int64 `json:"version"`
+	Version int32 `json:"version"`
 
 	// The same as `id`.
 	VersionID string `json:"version_id"`
+}
+
+// AddedPolicyVersion is an added version of a policy.
+type AddedPolicyVersion struct {
+	// SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Number of the version, from 1.
+	Version int32 `json:"version"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
 }
 
 // AdminToken is an admin token, without its value.
@@ -327,6 +351,41 @@ type BearerTokenProviderConfig struct {
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 }
 
+// CreatedPolicy is a created policy with its first version.
+type CreatedPolicy struct {
+	// Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name of the policy.
+	Name string `json:"name"`
+
+	// Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// A version of a policy, without its content. It never changes.
+	Version PolicyVersionSummary `json:"version"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // DCRStatus is the status of dynamic client registration in a zone.
 type DCRStatus struct {
 	// Whether applications can register dynamically.
@@ -464,6 +523,29 @@ type NewManifestEntry struct {
 	PolicyVersionID string `json:"policy_version_id"`
 }
 
+// NewPolicy is a policy to create. Unknown fields are ignored.
+type NewPolicy struct {
+	// A Rego data document: a module of the package `caracal.authz`, with the
+	// comment `# caracal:data-document` before the package. It defines one or more
+	// of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
+	// `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// What the policy is for.
+	Description *string `json:"description,omitempty"`
+
+	// Name of the policy. It must be unique among the zone's active policies.
+	Name string `json:"name"`
+
+	// Who owns the policy. Defaults to `customer`.
+	OwnerType *string `json:"owner_type,omitempty"`
+
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
+
 // NewPolicySet is a policy set to create. Unknown fields are ignored.
 type NewPolicySet struct {
 	// What the policy set is for.
@@ -491,9 +573,23 @@ type NewPolicySetVersion struct {
 	// The policy versions of the policy set version.
 	Manifest []NewManifestEntry `json:"manifest"`
 
-	// Schema version of the policy versions: 2026-05-20, which is the default, or
-	// 2026-03-16.
-	SchemaVersion *string `json:"schema_version,omitempty"`
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
+
+// NewPolicyVersion is a version of a policy to add. Unknown fields are ignored.
+type NewPolicyVersion struct {
+	// A Rego data document: a module of the package `caracal.authz`, with the
+	// comment `# caracal:data-document` before the package. It defines one or more
+	// of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
+	// `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
 }
 
 // NewProvider is a provider to create. `name` or `identifier` is required.
@@ -799,6 +895,35 @@ type OpenAPI map[string]interface{}
 //   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
 
+// Policy is a named policy, without its versions.
+type Policy struct {
+	// Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name of the policy.
+	Name string `json:"name"`
+
+	// Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // PolicyActivation is a change of the active policy set of a zone. It never
 // changes.
 type PolicyActivation struct {
@@ -842,6 +967,75 @@ type PolicyActivation struct {
 // PolicyActivationAction is what caused the change: an operation on a policy
 // set. `delete` is the archiving of the active policy set.
 type PolicyActivationAction string
+
+// PolicyContent is a Rego data document: a module of the package
+// `caracal.authz`, with the comment `# caracal:data-document` before the
+// package. It defines one or more of the documents that the decision contract
+// reads: `app_ids`, `grants`, `confinement`, `restrict`, `risk` and
+// `approval_tiers`. It must not define `result`, and must compile.
+type PolicyContent = string
+
+// PolicyIssue is an error or a warning about the content of a policy.
+type PolicyIssue struct {
+	// Machine-readable code of the error, such as `forbidden_builtin:http.send`.
+	Code string `json:"code"`
+
+	// Position in the line in bytes, from 1; 0 if the error has no position.
+	Column int `json:"column"`
+
+	// Text of the line, shortened if it is long.
+	Line string `json:"line"`
+
+	// What is wrong.
+	Message string `json:"message"`
+
+	// ID of the policy version with the error, if the request concerns several.
+	PolicyVersionID *string `json:"policy_version_id,omitempty"`
+
+	// Number of the line, from 1; 0 if the error has no position.
+	Row int `json:"row"`
+}
+
+// PolicyOutputContract is the result of a decision.
+type PolicyOutputContract struct {
+	// Values that `decision` can have.
+	Decision []string `json:"decision"`
+
+	// Values that `evaluation_status` can have.
+	EvaluationStatus []string `json:"evaluation_status"`
+
+	// Package of the rule that defines the result.
+	Package string `json:"package"`
+
+	// Rule that defines the result.
+	Rule string `json:"rule"`
+}
+
+// PolicyPreview is what the content contains.
+type PolicyPreview struct {
+	// Paths of data that it refers to, sorted.
+	DataReferenced []string `json:"data_referenced"`
+
+	// Values of `"decision"` in the text, sorted.
+	Decisions []string `json:"decisions"`
+
+	// Whether it defines a default of `result`. Always false, because a policy must
+	// not define `result`.
+	DefaultResult bool `json:"default_result"`
+
+	// Paths of the input that it refers to, sorted.
+	InputsReferenced []string `json:"inputs_referenced"`
+
+	// Package of the content.
+	Package string `json:"package"`
+
+	// Documents that it defines, sorted.
+	Rules []string `json:"rules"`
+}
+
+// PolicySchemaVersion is the schema version of the content: `2026-05-20`, the
+// default, or `2026-03-16`, for content in the syntax before Rego v1.
+type PolicySchemaVersion = string
 
 // PolicySet is a named list of policy versions, which is itself versioned. At
 // most one policy set of a zone is active.
@@ -906,34 +1100,6 @@ type PolicySetDeactivation struct {
 // PolicySetDeactivationStatus is the policy set is no longer active.
 type PolicySetDeactivationStatus string
 
-// PolicySetIssue is an error in the content of a policy version, or between
-// several.
-type PolicySetIssue struct {
-	// Machine-readable code.
-	Code string `json:"code"`
-
-	// Position in the line in bytes, from 1. 0 if the error has no position.
-	Column int `json:"column"`
-
-	// Text of the line.
-	Line string `json:"line"`
-
-	// Human-readable message.
-	Message string `json:"message"`
-
-	// ID of the policy version. Null if the error concerns several.
-	PolicyVersionID *string `json:"policy_version_id"`
-
-	// Line of the content, from 1. 0 if the error has no position.
-	Row int `json:"row"`
-}
-
-// PolicySetSchemaVersion is the schema of the input that the policies are
-// written for.
-//
-// Example: 2026-05-20
-type PolicySetSchemaVersion = string
-
 // PolicySetVersion is a version of a policy set. It never changes.
 type PolicySetVersion struct {
 	// A time in UTC, in RFC 3339 format with milliseconds.
@@ -950,13 +1116,11 @@ type PolicySetVersion struct {
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicySetID ID `json:"policy_set_id"`
 
-	// The schema of the input that the policies are written for.
-	//
-	// Example: 2026-05-20
-	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+	// Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
 
 	// Number of the version in the policy set, from 1.
-	Version int64 `json:"version"`
+	Version int32 `json:"version"`
 }
 
 // PolicySetVersionManifest is a version of a policy set, with its manifest.
@@ -981,13 +1145,156 @@ type PolicySetVersionManifest struct {
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	PolicySetID ID `json:"policy_set_id"`
 
-	// The schema of the input that the policies are written for.
-	//
-	// Example: 2026-05-20
-	SchemaVersion PolicySetSchemaVersion `json:"schema_version"`
+	// Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
 
 	// Number of the version in the policy set, from 1.
-	Version int64 `json:"version"`
+	Version int32 `json:"version"`
+}
+
+// PolicyTemplate is the content of a policy to start from. It is valid as it
+// is; replace the sample values with your own.
+type PolicyTemplate struct {
+	// The content, for a new policy.
+	Content string `json:"content"`
+
+	// What a policy with this content does.
+	Description string `json:"description"`
+
+	// ID of the template. It never changes.
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// PolicyTemplates is the all policy templates.
+type PolicyTemplates = []PolicyTemplate
+
+// PolicyToValidate is the content of a policy to validate. Unknown fields are
+// ignored.
+type PolicyToValidate struct {
+	// A Rego data document: a module of the package `caracal.authz`, with the
+	// comment `# caracal:data-document` before the package. It defines one or more
+	// of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
+	// `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+
+	// ID of a zone whose resources the grants are compared with.
+	ZoneID *string `json:"zone_id,omitempty"`
+}
+
+// PolicyValidation is a summary of valid content.
+type PolicyValidation struct {
+	// Schema version of the input of decisions.
+	InputSchemaVersion string `json:"input_schema_version"`
+
+	// The result of a decision.
+	OutputContract PolicyOutputContract `json:"output_contract"`
+
+	// What the content contains.
+	Preview PolicyPreview `json:"preview"`
+
+	// Schema version that the content was checked for.
+	SchemaVersion string `json:"schema_version"`
+
+	// Always true.
+	Valid bool `json:"valid"`
+
+	// What is valid but has no effect.
+	Warnings []PolicyIssue `json:"warnings"`
+}
+
+// PolicyVersion is a version of a policy. It never changes.
+type PolicyVersion struct {
+	// Always null, because a version cannot be archived.
+	ArchivedAt *time.Time `json:"archived_at"`
+
+	// The Rego document. Absent from older versions in a response to
+	// `content=latest`.
+	Content string `json:"content,omitempty"`
+
+	// SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Name of the admin token that added the version.
+	CreatedBy string `json:"created_by"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Number of the version, from 1.
+	Version int32 `json:"version"`
+}
+
+// PolicyVersionSummary is a version of a policy, without its content. It never
+// changes.
+type PolicyVersionSummary struct {
+	// SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Number of the version, from 1.
+	Version int32 `json:"version"`
+}
+
+// PolicyWithVersions is a policy with its versions.
+type PolicyWithVersions struct {
+	// Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name of the policy.
+	Name string `json:"name"`
+
+	// Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// All versions, newest first.
+	Versions []PolicyVersion `json:"versions"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
 }
 
 // Provider is a source of the credentials for resources.

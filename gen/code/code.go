@@ -192,6 +192,20 @@ const (
 	ResourceIdentifierConflict Code = "resource_identifier_conflict"
 	// InvalidBody: 400. The request body is invalid. See details.issues.
 	InvalidBody Code = "invalid_body"
+	// PolicyNotFound: 404. Policy not found in this zone.
+	PolicyNotFound Code = "policy_not_found"
+	// PolicyTemplateNotFound: 404. Policy template not found.
+	PolicyTemplateNotFound Code = "policy_template_not_found"
+	// PolicyVersionNotFound: 404. Policy version not found.
+	PolicyVersionNotFound Code = "policy_version_not_found"
+	// PolicyNameConflict: 409. The name is already in use by another policy in this zone. Choose a different name.
+	PolicyNameConflict Code = "policy_name_conflict"
+	// PolicyInUse: 409. The active policy set of the zone contains a version of the policy. Activate a version without it first.
+	PolicyInUse Code = "policy_in_use"
+	// InvalidSchemaVersion: 422. The schema version is not supported. Use 2026-05-20 or 2026-03-16.
+	InvalidSchemaVersion Code = "invalid_schema_version"
+	// InvalidRego: 422. The content is not a valid data document. See issues.
+	InvalidRego Code = "invalid_rego"
 	// PolicySetNotFound: 404. Policy set not found in this zone.
 	PolicySetNotFound Code = "policy_set_not_found"
 	// PolicySetVersionNotFound: 404. Policy set version not found in this policy set.
@@ -208,8 +222,6 @@ const (
 	NoPreviousVersion Code = "no_previous_version"
 	// ReferencedPolicyVersionMissing: 409. A policy of the version was archived during the request. Add a version without it, and activate that.
 	ReferencedPolicyVersionMissing Code = "referenced_policy_version_missing"
-	// InvalidSchemaVersion: 422. The schema version is not supported. See detail.
-	InvalidSchemaVersion Code = "invalid_schema_version"
 	// InvalidPolicyContract: 422. The policy versions of the policy set version cannot be used together. See detail and issues.
 	InvalidPolicyContract Code = "invalid_policy_contract"
 	// InvalidShadowPolicyContract: 422. The policy versions of the shadow version cannot be used together. See detail and issues.
@@ -284,6 +296,13 @@ var Table = map[Code]Entry{
 	ResourceQuotaExceeded:                        {409, "", "The zone has reached its maximum number of resources. Archive resources that are not needed."},
 	ResourceIdentifierConflict:                   {409, "", "The identifier is already in use by another resource in this zone."},
 	InvalidBody:                                  {400, "body", "The request body is invalid. See details.issues."},
+	PolicyNotFound:                               {404, "", "Policy not found in this zone."},
+	PolicyTemplateNotFound:                       {404, "", "Policy template not found."},
+	PolicyVersionNotFound:                        {404, "", "Policy version not found."},
+	PolicyNameConflict:                           {409, "", "The name is already in use by another policy in this zone. Choose a different name."},
+	PolicyInUse:                                  {409, "", "The active policy set of the zone contains a version of the policy. Activate a version without it first."},
+	InvalidSchemaVersion:                         {422, "", "The schema version is not supported. Use 2026-05-20 or 2026-03-16."},
+	InvalidRego:                                  {422, "", "The content is not a valid data document. See issues."},
 	PolicySetNotFound:                            {404, "", "Policy set not found in this zone."},
 	PolicySetVersionNotFound:                     {404, "", "Policy set version not found in this policy set."},
 	PolicySetNameConflict:                        {409, "", "The name is already in use by another policy set in this zone. Choose a different name."},
@@ -292,7 +311,6 @@ var Table = map[Code]Entry{
 	PolicySetNotActive:                           {409, "", "The policy set is not active."},
 	NoPreviousVersion:                            {409, "", "There is nothing to roll back to: before the last activation, no policy set was active, or the one that was is archived."},
 	ReferencedPolicyVersionMissing:               {409, "", "A policy of the version was archived during the request. Add a version without it, and activate that."},
-	InvalidSchemaVersion:                         {422, "", "The schema version is not supported. See detail."},
 	InvalidPolicyContract:                        {422, "", "The policy versions of the policy set version cannot be used together. See detail and issues."},
 	InvalidShadowPolicyContract:                  {422, "", "The policy versions of the shadow version cannot be used together. See detail and issues."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},

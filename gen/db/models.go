@@ -157,7 +157,7 @@ type PolicySet struct {
 	ID              string     `db:"id"`
 	Name            string     `db:"name"`
 	Description     *string    `db:"description"`
-	LatestVersion   int64      `db:"latest_version"`
+	LatestVersion   int32      `db:"latest_version"`
 	ActiveVersionID *string    `db:"active_version_id"`
 	ShadowVersionID *string    `db:"shadow_version_id"`
 	CreatedBy       string     `db:"created_by"`
@@ -178,7 +178,7 @@ type PolicySetVersion struct {
 	ZoneID         string    `db:"zone_id"`
 	ID             string    `db:"id"`
 	PolicySetID    string    `db:"policy_set_id"`
-	Version        int64     `db:"version"`
+	Version        int32     `db:"version"`
 	ManifestSHA256 string    `db:"manifest_sha256"`
 	SchemaVersion  string    `db:"schema_version"`
 	CreatedBy      string    `db:"created_by"`

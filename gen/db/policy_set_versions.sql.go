@@ -66,7 +66,7 @@ func (q *Queries) GetPolicySetVersion(ctx context.Context, arg GetPolicySetVersi
 const incrementPolicySetVersion = `-- name: IncrementPolicySetVersion :one
 UPDATE policy_sets SET latest_version = latest_version + 1
 WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL
-RETURNING latest_version, now()::timestamptz AS created_at
+RETURNING latest_version, clock_timestamp()::timestamptz AS created_at
 `
 
 type IncrementPolicySetVersionParams struct {
@@ -75,12 +75,12 @@ type IncrementPolicySetVersionParams struct {
 }
 
 type IncrementPolicySetVersionRow struct {
-	LatestVersion int64     `db:"latest_version"`
+	LatestVersion int32     `db:"latest_version"`
 	CreatedAt     time.Time `db:"created_at"`
 }
 
 // IncrementPolicySetVersion returns the number for a new version of a policy set. It locks the row, so that the number is used
-// once. It does not change the version of the row, which no client can tell from the one before.
+// once. The time is that of the statement, like in IncrementPolicyVersion. It does not change the version of the row, which no client can tell from the one before.
 func (q *Queries) IncrementPolicySetVersion(ctx context.Context, arg IncrementPolicySetVersionParams) (IncrementPolicySetVersionRow, error) {
 	row := q.db.QueryRow(ctx, incrementPolicySetVersion, arg.ZoneID, arg.ID)
 	var i IncrementPolicySetVersionRow
@@ -106,18 +106,19 @@ func (q *Queries) InsertPolicySetManifest(ctx context.Context, arg InsertPolicyS
 }
 
 const insertPolicySetVersion = `-- name: InsertPolicySetVersion :exec
-INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 `
 
 type InsertPolicySetVersionParams struct {
-	ZoneID         string `db:"zone_id"`
-	ID             string `db:"id"`
-	PolicySetID    string `db:"policy_set_id"`
-	Version        int64  `db:"version"`
-	ManifestSHA256 string `db:"manifest_sha256"`
-	SchemaVersion  string `db:"schema_version"`
-	CreatedBy      string `db:"created_by"`
+	ZoneID         string    `db:"zone_id"`
+	ID             string    `db:"id"`
+	PolicySetID    string    `db:"policy_set_id"`
+	Version        int32     `db:"version"`
+	ManifestSHA256 string    `db:"manifest_sha256"`
+	SchemaVersion  string    `db:"schema_version"`
+	CreatedBy      string    `db:"created_by"`
+	CreatedAt      time.Time `db:"created_at"`
 }
 
 func (q *Queries) InsertPolicySetVersion(ctx context.Context, arg InsertPolicySetVersionParams) error {
@@ -129,6 +130,7 @@ func (q *Queries) InsertPolicySetVersion(ctx context.Context, arg InsertPolicySe
 		arg.ManifestSHA256,
 		arg.SchemaVersion,
 		arg.CreatedBy,
+		arg.CreatedAt,
 	)
 	return err
 }
@@ -184,7 +186,7 @@ func (q *Queries) ListManifestCandidates(ctx context.Context, arg ListManifestCa
 
 const listPolicySetVersions = `-- name: ListPolicySetVersions :many
 SELECT zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by, created_at FROM policy_set_versions
-WHERE zone_id = $1 AND policy_set_id = $2 AND version < $3::bigint
+WHERE zone_id = $1 AND policy_set_id = $2 AND version < $3::integer
 ORDER BY version DESC
 LIMIT $4
 `
@@ -192,7 +194,7 @@ LIMIT $4
 type ListPolicySetVersionsParams struct {
 	ZoneID       string `db:"zone_id"`
 	PolicySetID  string `db:"policy_set_id"`
-	BeforeNumber int64  `db:"before_number"`
+	BeforeNumber int32  `db:"before_number"`
 	RowLimit     int32  `db:"row_limit"`
 }
 

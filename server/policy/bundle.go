@@ -22,31 +22,37 @@ const EvaluationTimeout = 250 * time.Millisecond
 // requests concurrently.
 type Bundle struct {
 	documents ast.Object // normalized
-	restrict  ast.Value  // nil: it depends on the input
-	rules     *rules     // of the modules, if restrict depends on the input
+	restrict  ast.Value  // nil: restrictRules decides
+
+	restrictRules query // of the modules, if restrict depends on the input
 
 	Warnings []Issue // what is valid but has no effect
 }
 
-//go:embed contract/contract.rego contract/entry.rego
+//go:embed contract/contract.rego contract/result.rego
 var contractFiles embed.FS
 
-// contract returns the compiled decision contract.
-var contract = sync.OnceValue(func() *rules {
+// A compiledContract is the compiled decision contract.
+type compiledContract struct{ result, readable query }
+
+var contract = sync.OnceValue(func() compiledContract {
 	modules := map[string]*ast.Module{}
-	for _, name := range []string{"contract.rego", "entry.rego"} {
+	for _, name := range []string{"contract.rego", "result.rego"} {
 		content, err := contractFiles.ReadFile("contract/" + name)
 		if err != nil {
 			panic(err)
 		}
-		modules[name] = ast.MustParseModule(string(content))
+		parsed, err := ast.ParseModule(name, string(content))
+		if err != nil {
+			panic(err)
+		}
+		modules[name] = parsed
 	}
 	compiled := compileRules(modules)
-	if compiled.compiler.Failed() {
-		panic(compiled.compiler.Errors)
+	if compiled.Failed() {
+		panic(compiled.Errors)
 	}
-	compiled.prepare("data.caracal.authz.result")
-	return compiled
+	return compiledContract{result: compiled.query("data.caracal.authz.result"), readable: compiled.query("data.caracal.contract.readable")}
 })
 
 // Compile parses, checks and compiles modules as a whole, evaluates the documents
@@ -55,7 +61,23 @@ var contract = sync.OnceValue(func() *rules {
 // [*CompileError].
 func Compile(ctx context.Context, modules []Module) (*Bundle, error) {
 	c := newCompilation()
-	return c.compile(ctx, modules)
+	compiled, err := c.compile(ctx, modules)
+	if err != nil {
+		return nil, err
+	}
+	c.addWarnings()
+	b := &Bundle{documents: normalize(c.documents), Warnings: c.issues()}
+	if c.dependsOnInput() {
+		b.restrictRules = compiled.query("data.caracal.authz.restrict")
+	} else {
+		b.restrict = toSet(c.documents["restrict"])
+	}
+	readable, err := contract().readable.value(ctx, data{documents: b.documents}, nil, nil)
+	if err != nil {
+		return nil, evaluationError(err)
+	}
+	b.documents.Insert(ast.InternedTerm("readable"), ast.InternedTerm(readable != nil))
+	return b, nil
 }
 
 // A compilation is the state of Compile. Its maps have the ids of modules as keys,
@@ -72,7 +94,8 @@ func newCompilation() *compilation {
 	return &compilation{modules: map[string]*ast.Module{}, reports: map[string]*issues{}, definitions: map[string][]*ast.Rule{}, documents: map[string]ast.Value{}}
 }
 
-func (c *compilation) compile(ctx context.Context, modules []Module) (*Bundle, error) {
+// compile sets the fields. Its error is a *CompileError.
+func (c *compilation) compile(ctx context.Context, modules []Module) (compiled compiler, err error) {
 	for _, m := range modules {
 		c.reports[m.ID] = newIssues(m.Content)
 		if parsed := parse(m, c.reports[m.ID]); parsed != nil {
@@ -81,32 +104,21 @@ func (c *compilation) compile(ctx context.Context, modules []Module) (*Bundle, e
 		}
 	}
 	if err := c.err(); err != nil {
-		return nil, err
+		return compiled, err
 	}
 	checkWeight(c.modules, c.reports)
 	if err := c.err(); err != nil {
-		return nil, err
+		return compiled, err
 	}
-	compiled := compileRules(c.modules)
-	for _, e := range compiled.compiler.Errors {
+	compiled = compileRules(c.modules)
+	for _, e := range compiled.Errors {
 		c.reportCompileError(e)
 	}
 	if err := c.err(); err != nil {
-		return nil, err
+		return compiled, err
 	}
 	c.evaluate(ctx, compiled)
-	if err := c.err(); err != nil {
-		return nil, err
-	}
-	c.addWarnings()
-	b := &Bundle{documents: normalize(c.documents), Warnings: c.issues()}
-	if c.dependsOnInput() {
-		compiled.prepare("data.caracal.authz.restrict")
-		b.rules = compiled
-	} else {
-		b.restrict = toSet(c.documents["restrict"])
-	}
-	return b, nil
+	return compiled, c.err()
 }
 
 // err returns the issues of the first module that has some.
@@ -131,7 +143,7 @@ func (c *compilation) reportCompileError(e *ast.Error) {
 
 // evaluate sets the documents that the modules define, without restrict if it
 // depends on the input. It reports documents with two values or a wrong shape.
-func (c *compilation) evaluate(ctx context.Context, compiled *rules) {
+func (c *compilation) evaluate(ctx context.Context, compiled compiler) {
 	for _, id := range sortedKeys(c.modules) {
 		for _, rule := range c.modules[id].Rules {
 			c.definitions[documentOf(rule)] = append(c.definitions[documentOf(rule)], rule)

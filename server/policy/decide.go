@@ -3,9 +3,9 @@ package policy
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
 // A Result is the result of the decision contract (policy-evaluation.md §5).
@@ -70,23 +70,34 @@ func (b *Bundle) Decide(ctx context.Context, input Input) (Result, error) {
 	return b.decide(ctx, input, nil)
 }
 
-func (b *Bundle) decide(ctx context.Context, input Input, tracer topdown.QueryTracer) (Result, error) {
+func (b *Bundle) decide(ctx context.Context, input Input, x *explainer) (Result, error) {
 	restrict := b.restrict
 	if restrict == nil {
-		value, err := b.rules.prepared.value(ctx, nil, input.term, tracer)
+		value, err := b.restrictRules.value(ctx, nil, input.term, x.tracer())
 		if err != nil {
 			return Result{}, evaluationError(err)
 		}
 		restrict = restrictions(value)
 	}
-	value, err := contract().prepared.value(ctx, data{documents: b.documents, restrict: restrict}, input.term, tracer)
+	value, err := contract().result.value(ctx, data{documents: b.documents, restrict: restrict}, input.normalized, x.tracer())
 	if err != nil {
 		return Result{}, evaluationError(err)
 	}
 	if value == nil {
 		return denyUndefined, nil
 	}
-	return toResult(value)
+	result, err := toResult(value)
+	if err != nil {
+		return Result{}, err
+	}
+	for _, d := range result.Diagnostics {
+		for i, tag := range d.Risk {
+			if i > 0 && tag.Scope == d.Risk[i-1].Scope {
+				return Result{}, &EvaluationError{Code: "conflicting_document", Message: fmt.Sprintf("risk has two tiers for the scope %s", tag.Scope)}
+			}
+		}
+	}
+	return result, nil
 }
 
 // restrictions returns the elements of restrict as a set. A value that is no

@@ -205,16 +205,17 @@ func normalize(documents map[string]ast.Value) ast.Object {
 			[2]*ast.Term{ast.InternedTerm("scopes"), ast.NewTerm(toSet(entryFields.Get(ast.InternedTerm("scopes")).Value))},
 		))
 	})
-	tiers := ast.NewObject()
+	tags := ast.NewObject()
 	each(documents["risk"], func(entry *ast.Term) {
 		scope, tier := entry.Value.(ast.Object).Get(ast.InternedTerm("scope")), entry.Value.(ast.Object).Get(ast.InternedTerm("tier"))
-		tiers.Insert(scope, ast.NewTerm(with(tiers.Get(scope), tier)))
+		tag := ast.ObjectTerm([2]*ast.Term{ast.InternedTerm("scope"), scope}, [2]*ast.Term{ast.InternedTerm("tier"), tier})
+		tags.Insert(scope, ast.NewTerm(with(tags.Get(scope), tag)))
 	})
 	return ast.NewObject(
 		[2]*ast.Term{ast.InternedTerm("owners"), ast.NewTerm(owners)},
 		[2]*ast.Term{ast.InternedTerm("grants"), ast.NewTerm(roles)},
 		[2]*ast.Term{ast.InternedTerm("confinement"), ast.ArrayTerm(confinement...)},
-		[2]*ast.Term{ast.InternedTerm("tiers"), ast.NewTerm(tiers)},
+		[2]*ast.Term{ast.InternedTerm("tags"), ast.NewTerm(tags)},
 		[2]*ast.Term{ast.InternedTerm("approval_tiers"), ast.NewTerm(toSet(documents["approval_tiers"]))},
 	)
 }

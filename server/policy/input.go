@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -13,7 +14,10 @@ import (
 const MaxInputBytes = 64 << 10
 
 // An Input describes the request to decide about (policy-evaluation.md §3).
-type Input struct{ term *ast.Term }
+type Input struct {
+	term       *ast.Term // for the rules of policies
+	normalized *ast.Term // for the decision contract: see contract.rego
+}
 
 // fields are the fields of an input object, with their kinds: "text", "texts",
 // "integer", "boolean", "object" (with any fields), "any", or fields.
@@ -53,7 +57,7 @@ func (e *InputError) Error() string {
 }
 
 // ParseInput reads an input in JSON. It drops unknown fields and null, and sets the
-// schema version if there is none. It returns an [*InputError] if the input is too
+// schema version and the requested scopes if there are none. It returns an [*InputError] if the input is too
 // large, is labeled with another schema version, or has a field of another type.
 func ParseInput(raw []byte) (Input, error) {
 	if len(raw) > MaxInputBytes {
@@ -73,16 +77,55 @@ func ParseInput(raw []byte) (Input, error) {
 	if err != nil {
 		return Input{}, err
 	}
+	request, _ := known["context"].(map[string]any)
+	if request == nil {
+		request = map[string]any{}
+		known["context"] = request
+	}
+	if request["requested_scopes"] == nil {
+		request["requested_scopes"] = []any{}
+	}
 	if v, _ := known["schema_version"].(string); v == "" {
 		known["schema_version"] = InputSchemaVersion
 	} else if v != InputSchemaVersion {
 		return Input{}, &InputError{Path: "schema_version", Message: "must be " + InputSchemaVersion}
 	}
-	converted, err := ast.InterfaceToValue(known)
+	term, err := ast.InterfaceToValue(known)
 	if err != nil {
 		return Input{}, &InputError{Message: "must be valid JSON"}
 	}
-	return Input{term: ast.NewTerm(converted)}, nil
+	for _, path := range setPaths {
+		known = withSet(known, path)
+	}
+	normalized, err := ast.InterfaceToValue(known)
+	return Input{term: ast.NewTerm(term), normalized: ast.NewTerm(normalized)}, err
+}
+
+// setPaths are the lists whose order has no meaning.
+var setPaths = [][]string{
+	{"principal", "labels"}, {"delegation_edge", "scopes"}, {"context", "requested_scopes"}, {"context", "subject_claims", "target"},
+}
+
+// withSet returns a copy of an object in which the list at a path is a set.
+func withSet(object map[string]any, path []string) map[string]any {
+	object = maps.Clone(object)
+	switch value := object[path[0]].(type) {
+	case map[string]any:
+		if len(path) > 1 {
+			object[path[0]] = withSet(value, path[1:])
+		}
+	case []any:
+		if len(path) == 1 {
+			set := ast.NewSet()
+			for _, element := range value {
+				if s, ok := element.(string); ok {
+					set.Add(ast.StringTerm(s))
+				}
+			}
+			object[path[0]] = set
+		}
+	}
+	return object
 }
 
 // filter returns the known fields of an object.

@@ -50,7 +50,7 @@ CREATE TABLE policy_sets (
     id                text COLLATE "C" NOT NULL,
     name              text NOT NULL,
     description       text,
-    latest_version    bigint  NOT NULL DEFAULT 0,            -- number of the newest version
+    latest_version    integer NOT NULL DEFAULT 0,            -- number of the newest version
     active_version_id text COLLATE "C",
     shadow_version_id text COLLATE "C",                      -- evaluated next to the active version, without effect
     created_by        text NOT NULL,
@@ -75,7 +75,7 @@ CREATE TABLE policy_set_versions (
     zone_id         text COLLATE "C" NOT NULL,
     id              text COLLATE "C" NOT NULL,
     policy_set_id   text COLLATE "C" NOT NULL,
-    version         bigint  NOT NULL CHECK (version > 0),
+    version         integer NOT NULL CHECK (version > 0),
     manifest_sha256 text NOT NULL,                           -- hexadecimal
     schema_version  text NOT NULL,
     created_by      text NOT NULL,

@@ -1,11 +1,6 @@
 package storetest
 
-import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"fmt"
-)
+import "fmt"
 
 // A fixture's arguments are only the rows that it references; every other column
 // has a valid value.
@@ -135,55 +130,51 @@ func (d *DB) ProviderGrant(zone, resource string) string {
 	return g
 }
 
-// PolicyVersion inserts a policy with one version, which grants nothing, and returns
-// the id of the version. Versions of several policies do not contradict each other.
-func (d *DB) PolicyVersion(zone string) string {
+// Policy inserts a policy with one version. It returns the ids of both.
+func (d *DB) Policy(zone string) (policy, version string) {
 	d.tb.Helper()
-	return d.PolicyVersionWith(zone, fmt.Sprintf("# caracal:data-document\npackage caracal.authz\n\ngrants[\"resource://%s\"] := {\"application\": \"billing\", \"roles\": {}}\n", id("granted")))
+	return d.PolicyWith(zone, "# caracal:data-document\npackage caracal.authz\n\nrestrict := []\n")
 }
 
-// PolicyVersionWith inserts a policy with one version of the given content.
-func (d *DB) PolicyVersionWith(zone, content string) string {
+// PolicyWith inserts a policy with one version of the given content. It returns the
+// ids of both.
+func (d *DB) PolicyWith(zone, content string) (policy, version string) {
 	d.tb.Helper()
-	p, v, digest := id("policy"), id("policy-version"), sha256.Sum256([]byte(content))
+	p, v := id("policy"), id("policy-version")
 	d.Exec("INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by) VALUES ($1, $2, $2, 'customer', 1, 'fixture')", zone, p)
-	d.Exec("INSERT INTO policy_versions (zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by) VALUES ($1, $2, $3, 1, $4, $5, '2026-05-20', 'fixture')",
-		zone, v, p, content, hex.EncodeToString(digest[:]))
+	d.Exec(`INSERT INTO policy_versions (zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by)
+		VALUES ($1, $2, $3, 1, $4, encode(sha256(convert_to($4, 'UTF8')), 'hex'), '2026-05-20', 'fixture')`, zone, v, p, content)
+	return p, v
+}
+
+// ActivePolicySet inserts a policy set whose only version contains a policy version,
+// and activates it. The zone must not have an active policy set.
+func (d *DB) ActivePolicySet(zone, policyVersion string) string {
+	d.tb.Helper()
+	s, v := d.PolicySet(zone, policyVersion)
+	d.Exec("UPDATE policy_sets SET active_version_id = $3 WHERE zone_id = $1 AND id = $2", zone, s, v)
+	d.Exec("INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by) VALUES ($1, 1, 'activate', $2, $3, $4, 'fixture')",
+		zone, s, v, id("event"))
+	return s
+}
+
+// PolicySet inserts a policy set whose only version contains a policy version. It
+// returns the ids of both.
+func (d *DB) PolicySet(zone, policyVersion string) (set, version string) {
+	d.tb.Helper()
+	s := id("policy-set")
+	return s, d.PolicySetVersion(zone, s, policyVersion)
+}
+
+// PolicySetVersion inserts the next version of a policy set, which contains a policy
+// version. It creates the policy set if it does not exist.
+func (d *DB) PolicySetVersion(zone, policySet, policyVersion string) string {
+	d.tb.Helper()
+	v := id("policy-set-version")
+	d.Exec(`INSERT INTO policy_sets AS s (zone_id, id, name, latest_version, created_by) VALUES ($1, $2, $2, 1, 'fixture')
+		ON CONFLICT (zone_id, id) DO UPDATE SET latest_version = s.latest_version + 1`, zone, policySet)
+	d.Exec(`INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by)
+		SELECT zone_id, $3, id, latest_version, 'x', '2026-05-20', 'fixture' FROM policy_sets WHERE zone_id = $1 AND id = $2`, zone, policySet, v)
+	d.Exec("INSERT INTO policy_set_manifests (zone_id, policy_set_version_id, position, policy_version_id) VALUES ($1, $2, 1, $3)", zone, v, policyVersion)
 	return v
-}
-
-// PolicySetVersion inserts a policy set with one version, whose manifest lists policy
-// versions, and returns the ids of both.
-func (d *DB) PolicySetVersion(zone string, policyVersions ...string) (set, version string) {
-	d.tb.Helper()
-	set, version = id("policy-set"), id("policy-set-version")
-	manifest := make([]map[string]string, len(policyVersions))
-	for i, v := range policyVersions {
-		manifest[i] = map[string]string{"policy_version_id": v}
-	}
-	text, err := json.Marshal(manifest)
-	if err != nil {
-		d.tb.Fatal(err)
-	}
-	digest := sha256.Sum256(text)
-	d.Exec("INSERT INTO policy_sets (zone_id, id, name, latest_version, created_by) VALUES ($1, $2, $2, 1, 'fixture')", zone, set)
-	d.Exec("INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by) VALUES ($1, $2, $3, 1, $4, '2026-05-20', 'fixture')",
-		zone, version, set, hex.EncodeToString(digest[:]))
-	d.Exec(`INSERT INTO policy_set_manifests (zone_id, policy_set_version_id, position, policy_version_id)
-		SELECT $1, $2, n, v FROM unnest($3::text[]) WITH ORDINALITY AS listed (v, n)`, zone, version, policyVersions)
-	return set, version
-}
-
-// ActivePolicySet inserts a policy set with one version that is active, with its
-// published event and its entry in the history. No policy set of the zone may be active.
-func (d *DB) ActivePolicySet(zone string) (set, version string) {
-	d.tb.Helper()
-	set, version = d.PolicySetVersion(zone, d.PolicyVersion(zone))
-	d.Exec("UPDATE policy_sets SET active_version_id = $3 WHERE zone_id = $1 AND id = $2", zone, set, version)
-	event := id("event")
-	d.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, dispatched_at)
-		VALUES ($1, $2, 'caracal.policy.invalidate', jsonb_build_object('zone_id', $1::text, 'policy_set_id', $3::text, 'policy_set_version_id', $4::text), 'fixture', now())`, zone, event, set, version)
-	d.Exec(`INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by)
-		VALUES ($1, 1, 'activate', $2, $3, $4, 'fixture')`, zone, set, version, event)
-	return set, version
 }

@@ -1,5 +1,5 @@
-# The decision contract (policy-evaluation.md §5): whether a principal gets a token
-# for a resource, and if not, why.
+# The conditions of the decision contract (policy-evaluation.md §5), which decides
+# whether a principal gets a token for a resource.
 #
 # It reads the documents of a zone as data, so that nothing in them can change a
 # rule of this package. They are in data.caracal.documents, in this form:
@@ -8,210 +8,155 @@
 #   grants          {resource identifier: {"application": key, "roles": {role: {scope}}}}
 #   confinement     [{"label_prefix": text, "scopes": {scope}}]
 #   restrict        {reason}; it can depend on the input
-#   tiers           {scope: {tier of risk}}
+#   tags            {scope: {{"scope": scope, "tier": tier of risk}}}
 #   approval_tiers  {tier}
+#   readable        the value of the rule readable
 #
-# What does not have its form denies.
+# In the input, lists whose order has no meaning are sets: the labels, the scopes and
+# the targets. context.requested_scopes is always set.
 package caracal.contract
 
 import rego.v1
 
-result := {
-	"decision": "allow",
-	"evaluation_status": "complete",
-	"determining_policies": [{"policy": "caracal-bootstrap"}],
-	"diagnostics": [],
-} if {
-	bootstrap
-	permitted
-} else := {
-	"decision": "allow",
-	"evaluation_status": "complete",
-	"determining_policies": [{"policy": concat("", ["caracal-", owner, "-mint"])}],
-	"diagnostics": array.concat(step_up, tagged),
-} if {
-	mint
-	permitted
-} else := {
-	"decision": "allow",
-	"evaluation_status": "complete",
-	"determining_policies": [{"policy": concat("", ["caracal-", owner, "-use"])}],
-	"diagnostics": [],
-} if {
-	use
-	permitted
-} else := {
-	"decision": "deny",
-	"evaluation_status": "complete",
-	"determining_policies": [],
-	"diagnostics": array.concat([{"reason": "no_rule_matched"}], [{"reason": reason} | some reason in reasons]),
-}
+import data.caracal.documents
 
 # What every decision to allow requires.
 permitted if {
+	documents.restrict == set()
+	documents.readable
 	owns
-	unrestricted
 }
 
-owns if grant.application == owner
+owns if documents.grants[input.resource.identifier].application == owner
 
 # An application with two keys is a conflict, which fails the evaluation.
-owner := key if some key in data.caracal.documents.owners[input.principal.id]
-
-grant := data.caracal.documents.grants[input.resource.identifier]
-
-unrestricted if data.caracal.documents.restrict == set()
-
-requested := {scope | some scope in input.context.requested_scopes}
+owner := key if some key in documents.owners[input.principal.id]
 
 # An application starts an agent (§5.1).
 bootstrap if {
-	requested == {"agent:lifecycle"}
-	not input.context.subject_claims
 	not input.delegation_edge
 	not input.context.agent_session_id
+	not input.context.subject_claims
+	input.context.requested_scopes == {"agent:lifecycle"}
 }
 
 # An agent gets a token within its delegation (§5.2).
 mint if {
-	delegated
-	requested != set()
-	not requested["agent:lifecycle"]
-	within_edge
-	role_allows
-	unconfined
-	tiers_readable
-}
-
-delegated if {
 	input.delegation_edge.id
 	input.context.agent_session_id
 	not input.context.subject_claims
+	input.context.requested_scopes != set()
+	not input.context.requested_scopes["agent:lifecycle"]
+	object.subset(input.delegation_edge.scopes, input.context.requested_scopes)
+	role_allows
+	not confined
 }
-
-within_edge if requested - {scope | some scope in input.delegation_edge.scopes} == set()
 
 # The scopes of several roles are not united.
 role_allows if {
 	some label in input.principal.labels
-	requested - grant.roles[label] == set()
+	object.subset(documents.grants[input.resource.identifier].roles[label], input.context.requested_scopes)
 }
 
-unconfined if {
-	is_array(data.caracal.documents.confinement)
-	not confined
-}
-
-# A rule whose prefix is not a text matches, and one whose scopes are not a set has
-# none.
 confined if {
-	some rule in data.caracal.documents.confinement
-	some label in input.principal.labels
-	not startswith(label, rule.label_prefix) == false
-	not requested - rule.scopes == set()
+	some rule in documents.confinement
+	strings.any_prefix_match(input.principal.labels, rule.label_prefix)
+	not object.subset(rule.scopes, input.context.requested_scopes)
 }
 
-tiers_readable if {
-	is_set(data.caracal.documents.approval_tiers)
-	count(tier_of) == count(requested & object.keys(data.caracal.documents.tiers))
+# The diagnostics of a mint: the requested scopes with a tier of risk, and whether a
+# person must approve.
+diagnostics := [] if {
+	tags == set()
+} else := [{"step_up_required": "human_approval"}, {"risk": sort(tags)}] if {
+	some tag in tags
+	documents.approval_tiers[tag.tier]
+} else := [{"risk": sort(tags)}]
+
+tags := {tag |
+	some scope in input.context.requested_scopes
+	some tag in documents.tags[scope]
 }
-
-# A scope with two tiers is a conflict, which fails the evaluation.
-tier_of := {scope: tier |
-	some scope in requested
-	some tier in data.caracal.documents.tiers[scope]
-	is_string(tier)
-}
-
-step_up := [{"step_up_required": "human_approval"} |
-	{tier | some tier in tier_of} & data.caracal.documents.approval_tiers != set()
-]
-
-tagged := [{"risk": [{"scope": scope, "tier": tier} | some scope, tier in tier_of]} | count(tier_of) > 0]
 
 # An agent uses a token that it has (§5.3).
 use if {
-	delegated_token
-	in_target
-	requested == set()
+	input.context.subject_claims.delegation_edge_id != ""
+	input.context.subject_claims.target[input.resource.identifier]
+	input.context.requested_scopes == set()
 	has_role
 }
 
-delegated_token if input.context.subject_claims.delegation_edge_id != ""
-
-in_target if input.resource.identifier in input.context.subject_claims.target
-
 has_role if {
 	some label in input.principal.labels
-	grant.roles[label]
+	documents.grants[input.resource.identifier].roles[label]
 }
 
-# Why a request is denied. The first group applies to every request, the others to
-# the kind of request that it is.
-reasons contains "restricted" if not unrestricted
+# Documents that can only deny would allow more if a part of them was ignored. This is
+# evaluated once, when the documents are loaded.
+readable if {
+	is_array(documents.confinement)
+	every rule in documents.confinement {
+		is_string(rule.label_prefix)
+		is_set(rule.scopes)
+	}
+	is_object(documents.tags)
+	every scope, tags in documents.tags {
+		is_set(tags)
+		every tag in tags {
+			tag.scope == scope
+			is_string(tag.tier)
+		}
+	}
+	is_set(documents.approval_tiers)
+}
+
+# Why a request is not allowed: what every request and what a request of its kind
+# requires.
+reasons contains "restricted" if not documents.restrict == set()
+
+reasons contains "unreadable_documents" if not documents.readable
 
 reasons contains "not_owner" if not owns
+
+reasons contains reason if some reason in unmet[kind]
 
 kind := "use" if {
 	input.context.subject_claims
 } else := "bootstrap" if {
-	"agent:lifecycle" in requested
+	input.context.requested_scopes["agent:lifecycle"]
 } else := "mint"
 
-reasons contains "invalid_bootstrap" if {
-	kind == "bootstrap"
-	not bootstrap
-}
+unmet.bootstrap contains "delegated" if input.delegation_edge
 
-reasons contains "not_delegated" if {
-	kind == "mint"
-	not delegated
-}
+unmet.bootstrap contains "agent_session" if input.context.agent_session_id
 
-reasons contains "no_scope_requested" if {
-	kind == "mint"
-	requested == set()
-}
+unmet.bootstrap contains "other_scope_requested" if input.context.requested_scopes != {"agent:lifecycle"}
 
-reasons contains "scope_outside_edge" if {
-	kind == "mint"
+unmet.mint contains "not_delegated" if not input.delegation_edge.id
+
+unmet.mint contains "no_agent_session" if not input.context.agent_session_id
+
+unmet.mint contains "no_scope_requested" if input.context.requested_scopes == set()
+
+unmet.mint contains "scope_outside_edge" if {
 	input.delegation_edge.id
-	not within_edge
+	not object.subset(input.delegation_edge.scopes, input.context.requested_scopes)
 }
 
-reasons contains "role_missing" if {
-	kind == "mint"
+unmet.mint contains "role_missing" if {
 	owns
 	not role_allows
 }
 
-reasons contains "confined" if {
-	kind == "mint"
-	not unconfined
-}
+unmet.mint contains "confined" if confined
 
-reasons contains "unreadable_risk" if {
-	kind == "mint"
-	not tiers_readable
-}
+unmet.use contains "not_delegated" if not input.context.subject_claims.delegation_edge_id != ""
 
-reasons contains "not_delegated" if {
-	kind == "use"
-	not delegated_token
-}
+unmet.use contains "outside_target" if not input.context.subject_claims.target[input.resource.identifier]
 
-reasons contains "outside_target" if {
-	kind == "use"
-	not in_target
-}
+unmet.use contains "scope_requested" if input.context.requested_scopes != set()
 
-reasons contains "scope_requested" if {
-	kind == "use"
-	requested != set()
-}
-
-reasons contains "role_missing" if {
-	kind == "use"
+unmet.use contains "role_missing" if {
 	owns
 	not has_role
 }

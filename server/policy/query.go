@@ -12,18 +12,15 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
-// rules are compiled modules and the query that they are prepared for.
-type rules struct {
-	compiler *ast.Compiler
-	prepared query
-}
+// A compiler has compiled modules.
+type compiler struct{ *ast.Compiler }
 
 // compileRules compiles modules with the restricted capabilities. The caller must
 // check whether the compiler failed.
-func compileRules(modules map[string]*ast.Module) *rules {
-	compiler := ast.NewCompiler().WithCapabilities(capabilities)
-	compiler.Compile(modules)
-	return &rules{compiler: compiler}
+func compileRules(modules map[string]*ast.Module) compiler {
+	c := compiler{ast.NewCompiler().WithCapabilities(capabilities)}
+	c.Compile(modules)
+	return c
 }
 
 // A query is a reference to a document, compiled.
@@ -35,19 +32,17 @@ type query struct {
 
 var resultVar = ast.Var("result")
 
-func (r *rules) query(reference string) query {
-	queries := r.compiler.QueryCompiler()
+func (c compiler) query(reference string) query {
+	queries := c.QueryCompiler()
 	body, err := queries.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(ast.MustParseRef(reference)))))
 	if err != nil {
 		panic(err) // references are constants
 	}
-	return query{body: body, compiler: r.compiler, queries: queries}
+	return query{body: body, compiler: c.Compiler, queries: queries}
 }
 
-func (r *rules) prepare(reference string) { r.prepared = r.query(reference) }
-
 // value evaluates the query within [EvaluationTimeout]. It returns nil if the
-// document is undefined. data is what data refers to beside the rules, and can be
+// document is undefined. data is what data refers to in addition to the rules, and can be
 // nil, as can input.
 func (q query) value(ctx context.Context, data topdown.BaseCache, input *ast.Term, tracer topdown.QueryTracer) (ast.Value, error) {
 	cancel := topdown.NewCancel()
@@ -60,7 +55,8 @@ func (q query) value(ctx context.Context, data topdown.BaseCache, input *ast.Ter
 	evaluation := topdown.NewQuery(q.body).WithCompiler(q.compiler).WithQueryCompiler(q.queries).WithBaseCache(data).WithStore(noStore{}).
 		WithInput(input).WithCancel(cancel).WithMetrics(metrics.NoOp())
 	if tracer != nil {
-		evaluation = evaluation.WithQueryTracer(tracer)
+		// With the index, rules that cannot match are not evaluated, nor traced.
+		evaluation = evaluation.WithQueryTracer(tracer).WithIndexing(false)
 	}
 	var result ast.Value
 	err := evaluation.Iter(ctx, func(r topdown.QueryResult) error {
