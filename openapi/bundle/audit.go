@@ -59,8 +59,9 @@ func columnAndField(text string) (column, field string) {
 
 // describeAudit appends to the description of an operation the types of its audit
 // entries, as declared in x-audit. It returns an error if an operation that writes
-// declares none, if audit.yaml does not declare one of them, or if an operation
-// that does not write declares any.
+// has no x-audit, if audit.yaml does not declare one of them, or if an operation that
+// does not write has one. An empty list stands for an operation that requires write
+// permission and changes nothing.
 func describeAudit(op *yaml.Node, log auditLog) error {
 	kinds := list(get(op, "x-audit"))
 	if !slices.Contains(list(get(op, "x-access")), "write") {
@@ -69,8 +70,11 @@ func describeAudit(op *yaml.Node, log auditLog) error {
 		}
 		return nil
 	}
-	if len(kinds) == 0 {
+	switch {
+	case get(op, "x-audit") == nil:
 		return fmt.Errorf("x-audit is required, because the operation writes")
+	case len(kinds) == 0:
+		return nil
 	}
 	for i, kind := range kinds {
 		if !slices.ContainsFunc(log.Kinds, func(k auditKind) bool { return k.Name == kind }) {

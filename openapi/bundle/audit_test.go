@@ -14,7 +14,7 @@ func TestDescribeAudit(t *testing.T) {
 		{"x-access: [global, write]\nx-audit: [zones, sessions]", "Does something.\n\nRecords audit entries of these types: `zones`, `sessions`.", ""},
 		{"x-access: [read]", "Does something.", ""},
 		{"x-access: [write]", "", "x-audit is required, because the operation writes"},
-		{"x-access: [write]\nx-audit: []", "", "x-audit is required, because the operation writes"},
+		{"x-access: [write]\nx-audit: []", "Does something.", ""},
 		{"x-access: [write]\nx-audit: [tokens]", "", "x-audit: unknown kind tokens (not in audit.yaml)"},
 		{"x-access: [write]\nx-audit: [zones, zones]", "", "x-audit: duplicate kind zones"},
 		{"x-access: [read]\nx-audit: [zones]", "", "x-audit must not be set, because the operation does not write"},

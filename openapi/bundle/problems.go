@@ -168,7 +168,7 @@ func sharedBy(shared, op *yaml.Node, where []string) []string {
 		{"authenticated", !public},
 		{"write", writes},
 		{"scoped", !public && (inZone || slices.Contains(access, "global"))},
-		{"zone_write", writes && inZone},
+		{"zone_write", writes && inZone && len(list(get(op, "x-audit"))) > 0},
 		{"path", has("path ")},
 		{"query", has("query ")},
 		{"cursor", slices.Contains(where, "query cursor")},

@@ -96,7 +96,7 @@ func parseInput(t testing.TB, input object) policy.Input {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parsed, err := policy.ParseInput(raw)
+	parsed, err := policy.ParseInput(raw, "zone-1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,9 +57,10 @@ func (e *InputError) Error() string {
 }
 
 // ParseInput reads an input in JSON. It drops unknown fields and null, and sets the
-// schema version and the requested scopes if there are none. It returns an [*InputError] if the input is too
+// schema version and the requested scopes if there are none. It replaces the zone of
+// the principal, so that an input cannot describe a principal of another zone. It returns an [*InputError] if the input is too
 // large, is labeled with another schema version, or has a field of another type.
-func ParseInput(raw []byte) (Input, error) {
+func ParseInput(raw []byte, zone string) (Input, error) {
 	if len(raw) > MaxInputBytes {
 		return Input{}, &InputError{Message: fmt.Sprintf("must be at most %d bytes", MaxInputBytes)}
 	}
@@ -84,6 +85,9 @@ func ParseInput(raw []byte) (Input, error) {
 	}
 	if request["requested_scopes"] == nil {
 		request["requested_scopes"] = []any{}
+	}
+	if principal, ok := known["principal"].(map[string]any); ok {
+		principal["zone_id"] = zone
 	}
 	if v, _ := known["schema_version"].(string); v == "" {
 		known["schema_version"] = InputSchemaVersion
