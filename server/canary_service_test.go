@@ -172,6 +172,8 @@ func (w *watched) populate() {
 	w.ids["resources"] = create("resources", fmt.Sprintf(`{"name":"Invoices","scopes":["a"],"upstream_url":"https://up.example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 		w.ids["providers"], w.ids["applications"]))
 	w.ids["policies"], w.ids["policies/versions"] = w.DB.Policy(w.zone.ID)
+	w.ids["policy-sets"] = create("policy-sets", `{"name":"Payments"}`)
+	w.ids["policy-sets/versions"] = create("policy-sets/"+w.ids["policy-sets"]+"/versions", `{"manifest":[{"policy_version_id":"`+w.ids["policies/versions"]+`"}]}`)
 	w.DB.ApplicationSession(w.zone.ID, w.ids["applications"])
 	created := w.mustSend(http.StatusCreated, "POST", "/v1/admin-tokens", `{"name":"other","scope":"global","capability":"write"}`)
 	token := decode[struct{ ID, Token string }](w.t, created)

@@ -229,6 +229,37 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		}
 	})
 
+	t.Run("policy sets", func(t *testing.T) {
+		set := result(c.CreatePolicySet(ctx, zone.ID, client.NewPolicySet{Name: "Payments"}))(t)
+		if got := result(c.GetPolicySet(ctx, zone.ID, set.ID))(t); got != set {
+			t.Errorf("got %+v, want %+v", got, set)
+		}
+		first := result(c.AddPolicySetVersion(ctx, zone.ID, set.ID, client.NewPolicySetVersion{Manifest: []client.NewManifestEntry{{PolicyVersionID: insertPolicyVersion(a.DB, zone.ID)}}}))(t)
+		if got := result(c.GetPolicySetVersion(ctx, zone.ID, set.ID, first.ID))(t); got.Version != 1 || len(got.Policies) != 1 {
+			t.Errorf("got %+v", got)
+		}
+		activation := result(c.ActivatePolicySet(ctx, zone.ID, set.ID, client.NewPolicySetActivation{VersionID: first.ID, ShadowVersionID: &first.ID}))(t)
+		_, err := c.RollbackPolicySet(ctx, zone.ID, set.ID)
+		expectCode(t, err, client.CodeNoPreviousVersion)
+		for change, err := range c.PolicyActivations(ctx, zone.ID) {
+			if err != nil || change.OutboxID != activation.OutboxID {
+				t.Errorf("got %+v, %v", change, err)
+			}
+		}
+		if d := result(c.DeactivatePolicySet(ctx, zone.ID, set.ID))(t); d.OutboxID == "" || d.Status != client.PolicySetDeactivationStatusDeactivated {
+			t.Errorf("got %+v", d)
+		}
+		for v, err := range c.PolicySetVersions(ctx, zone.ID, set.ID) {
+			if err != nil || v.ID != first.ID {
+				t.Errorf("got %+v, %v", v, err)
+			}
+		}
+		if page := result(c.ListPolicySets(ctx, zone.ID))(t); len(page.Items) != 1 || page.Items[0] != set {
+			t.Errorf("got %+v", page)
+		}
+		noError(t, c.DeletePolicySet(ctx, zone.ID, set.ID))
+	})
+
 	t.Run("admin tokens", func(t *testing.T) {
 		created := result(c.CreateAdminToken(ctx, client.NewAdminToken{
 			Name: "reader", Scope: client.AdminTokenScopeZone, ZoneID: &zone.ID, Capability: new(client.AdminTokenCapabilityRead), ExpiresIn: new(int64(time.Hour / time.Second)),

@@ -142,6 +142,12 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 			text, ids["providers"], ids["providers"], ids["applications"])
 		ids["policies"] = created("policies", `{"name":%q,"description":%q,"content":%q}`, fmt.Sprint(text, " ", n), text, documentOf(text))
 		ids["policies/versions"] = created("policies/"+ids["policies"]+"/versions", `{"content":%q}`, documentOf(text))
+		ids["policy-sets"] = created("policy-sets", `{"name":%q}`, fmt.Sprint(text, " ", n))
+		for range 2 {
+			ids["policy-sets/versions"] = created("policy-sets/"+ids["policy-sets"]+"/versions", `{"manifest":[{"policy_version_id":%q}]}`, ids["policies/versions"])
+			raw := a.Do("POST", "/v1/zones/"+zone+"/policy-sets/"+ids["policy-sets"]+"/activate", `{"version_id":"`+ids["policy-sets/versions"]+`"}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
+			servertest.Expect(t, raw, http.StatusAccepted, "")
+		}
 	}
 	return ids
 }

@@ -32,6 +32,7 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 		"resources":    w.DB.Resource(w.zone.ID),
 	}
 	foreign["policies"], foreign["policies/versions"] = w.DB.Policy(w.zone.ID)
+	foreign["policy-sets"], foreign["policy-sets/versions"] = w.DB.PolicySet(w.zone.ID, foreign["policies/versions"])
 	before := everythingOf(w.DB, w.zone.ID)
 	tried := 0
 	eachOperation(t, scoped, func(t *testing.T, op servertest.Operation) {
@@ -125,7 +126,8 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 	values = append(values, w.zone.Slug, "provider://of-"+foreign["applications"], "https://"+foreign["providers"]+".example.com", "*")
 	token := w.Token(own.ID, "write").Token
 	before := everythingOf(w.DB, w.zone.ID)
-	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", own.ID, "0198c0de-0000-7000-8000-00000000000b", ours["applications"], "0198c0de-0000-7000-8000-00000000000c", ours["providers"])
+	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", own.ID, "0198c0de-0000-7000-8000-00000000000b", ours["applications"], "0198c0de-0000-7000-8000-00000000000c", ours["providers"],
+		"0198c0de-0000-7000-8000-000000000010", ours["policies/versions"], "0198c0de-0000-7000-8000-000000000022", ours["policy-sets/versions"])
 	tried, operations, references, succeeded := 0, 0, 0, 0
 	eachOperation(t, func(op servertest.Operation) bool { return private(op) && takesBody(op) }, func(t *testing.T, op servertest.Operation) {
 		operations++
@@ -151,6 +153,12 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 			case slices.Contains([]string{"zone_id", "zoneId", "id"}, name): // no body below a zone has these fields
 				if closed(op) && status != http.StatusBadRequest || status >= 500 {
 					t.Errorf("%s: got %d for %s", where, status, text)
+				}
+			case name == "policy_version_id":
+				references++
+				servertest.Expect(t, raw, 0, code.InvalidPolicyContract)
+				if !strings.Contains(string(raw.Body), "policy set manifest references missing policy versions") {
+					t.Errorf("%s: got %s for %s", where, raw.Body, text)
 				}
 			case strings.HasSuffix(name, "_id") && name != "client_id" && name != "key_id": // IDs that the zone does not have
 				references++

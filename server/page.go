@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"hash/fnv"
 	"maps"
-	"math"
 	"net/url"
 	"strconv"
 	"time"
@@ -37,23 +36,23 @@ func parsePage(cursor *string, limit *int, scope string) (store.Page, error) {
 
 func invalidCursor() error { return code.InvalidCursor.At("must be a cursor of this list", "cursor") }
 
-// versionPosition returns the position of a version in a list that is ordered by
-// version number. Its time has no meaning.
-func versionPosition(number int32) store.Position {
-	return store.Position{Time: time.Unix(0, 0), ID: strconv.Itoa(int(number))}
+// numberPosition returns the position of a row in a list that is ordered by a number,
+// such as that of a version. Its time has no meaning.
+func numberPosition[N int32 | int64](number N) store.Position {
+	return store.Position{Time: time.Unix(0, 0), ID: strconv.FormatInt(int64(number), 10)}
 }
 
-// beforeVersion returns the number that all versions on a page are below, or
-// invalid_cursor.
-func beforeVersion(page store.Page) (int32, error) {
+// beforeNumber returns the number that all rows on a page are below, at most limit,
+// or invalid_cursor.
+func beforeNumber[N int32 | int64](page store.Page, limit N) (N, error) {
 	if page.After == store.FirstPosition {
-		return math.MaxInt32, nil
+		return limit, nil
 	}
-	number, err := strconv.ParseInt(page.After.ID, 10, 32)
-	if err != nil {
+	number, err := strconv.ParseInt(page.After.ID, 10, 64)
+	if err != nil || number > int64(limit) {
 		return 0, invalidCursor()
 	}
-	return int32(number), nil
+	return N(number), nil
 }
 
 // paginate removes the extra row that the store returns if there is a next page.

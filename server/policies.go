@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"math"
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/db"
@@ -89,7 +90,7 @@ func (s *Server) ListPolicyVersions(ctx context.Context, req api.ListPolicyVersi
 	if err != nil {
 		return nil, err
 	}
-	before, err := beforeVersion(page)
+	before, err := beforeNumber[int32](page, math.MaxInt32)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +98,7 @@ func (s *Server) ListPolicyVersions(ctx context.Context, req api.ListPolicyVersi
 	if err != nil {
 		return nil, err
 	}
-	versions, link := paginate(ctx, versions, page, scope, func(v db.ListPolicyVersionsRow) store.Position { return versionPosition(v.Version) })
+	versions, link := paginate(ctx, versions, page, scope, func(v db.ListPolicyVersionsRow) store.Position { return numberPosition(v.Version) })
 	return api.ListPolicyVersions200JSONResponse{Body: mapSlice(versions, toPolicyVersionSummary), Headers: api.ListPolicyVersions200ResponseHeaders{Link: link}}, nil
 }
 

@@ -21,6 +21,7 @@ var constraintCodes = map[string]code.Code{
 	"providers_identifier_taken": code.ProviderIdentifierConflict,
 	"resources_identifier_taken": code.ResourceIdentifierConflict,
 	"policies_name_taken":        code.PolicyNameConflict,
+	"policy_sets_name_taken":     code.PolicySetNameConflict,
 }
 
 // mapError maps a constraint violation to its error code, and an unreachable

@@ -66,6 +66,8 @@ func fillTables(db *storetest.DB) {
 		SELECT 'z' || n % 2000 + 1, 'psv' || n || '-' || v, 'ps' || n, v, 'x', 'x', 'x' FROM generate_series(1, 10000) AS n, generate_series(1, 10) AS v`)
 	db.Exec(`INSERT INTO policy_set_manifests (zone_id, policy_set_version_id, position, policy_version_id)
 		SELECT v.zone_id, v.id, p.version, p.id FROM policy_set_versions AS v JOIN policy_versions AS p ON p.zone_id = v.zone_id AND p.policy_id = 'p' || substr(v.policy_set_id, 3)`)
+	db.Exec(`INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by)
+		SELECT zone_id, row_number() OVER (PARTITION BY zone_id ORDER BY id), 'activate', policy_set_id, id, 'o' || id, 'x' FROM policy_set_versions`)
 	db.Exec("UPDATE policy_sets SET active_version_id = 'psv' || substr(id, 3) || '-10' WHERE substr(id, 3)::int <= 2000")
 	for _, table := range storetest.Column[string](db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") {
 		db.Exec("ANALYZE " + table) // like autovacuum

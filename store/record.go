@@ -23,11 +23,14 @@ type entry struct {
 
 // An event is a message to publish to a Redis stream after the commit.
 type event struct {
+	id           string // its outbox_id
 	zone, stream string
 	fields       fields
 }
 
 type fields map[string]string
+
+func newEvent(zone, stream string, f fields) event { return event{newID(), zone, stream, f} }
 
 // record adds an audit entry for one changed object, and the events to publish.
 // They are inserted before the commit, in the same transaction.
@@ -91,7 +94,7 @@ func outboxParams(cause Cause, events []event) (db.InsertOutboxParams, error) {
 			return p, err
 		}
 		p.ZoneIds = append(p.ZoneIds, e.zone)
-		p.Ids = append(p.Ids, newID())
+		p.Ids = append(p.Ids, e.id)
 		p.Streams = append(p.Streams, e.stream)
 		p.Fields = append(p.Fields, string(text))
 	}

@@ -15,6 +15,7 @@ const (
 	zoneSlug        namespace = "caracal-sys-"
 	applicationName namespace = "caracal.sys/"
 	policyName      namespace = "caracal.sys/"
+	policySetName   namespace = "caracal.sys/"
 
 	providerIdentifier namespace = "provider://caracal-sys-"
 	resourceIdentifier namespace = "caracal-sys://"

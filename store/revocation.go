@@ -87,7 +87,7 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 	activeToRevoked := diff(auditFields{"status": "active"}, auditFields{"status": "revoked"})
 	for _, id := range r.sessions {
 		sessionRevoked[id] = true
-		tx.record(zone, audit.Sessions, id, activeToRevoked, event{zone, streamSessionsRevoke, fields{"zone_id": zone, "session_id": id, "reason": reason}})
+		tx.record(zone, audit.Sessions, id, activeToRevoked, newEvent(zone, streamSessionsRevoke, fields{"zone_id": zone, "session_id": id, "reason": reason}))
 	}
 	var parents []string
 	for _, a := range r.agents {
@@ -96,14 +96,14 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 			f["parent_id"] = *a.ParentID
 			parents = append(parents, *a.ParentID)
 		}
-		tx.record(zone, audit.AgentSessions, a.ID, diff(auditFields{"status": a.PreviousStatus}, auditFields{"status": "terminated"}), event{zone, streamAgentsLifecycle, f})
+		tx.record(zone, audit.AgentSessions, a.ID, diff(auditFields{"status": a.PreviousStatus}, auditFields{"status": "terminated"}), newEvent(zone, streamAgentsLifecycle, f))
 	}
 	for _, a := range r.agents {
 		f := fields{"zone_id": zone, "agent_session_id": a.ID, "reason": reason}
 		if sessionRevoked[a.SubjectSessionID] {
 			f["session_id"] = a.SubjectSessionID
 		}
-		tx.publish(event{zone, streamSessionsRevoke, f})
+		tx.publish(newEvent(zone, streamSessionsRevoke, f))
 	}
 	if len(parents) > 0 {
 		if err := tx.q.DecrementAgentSessionChildren(ctx, db.DecrementAgentSessionChildrenParams{ZoneID: zone, ParentIds: parents}); err != nil {
@@ -119,8 +119,8 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 	}
 	for _, e := range r.edges {
 		tx.record(zone, audit.DelegationEdges, e.ID, activeToRevoked,
-			event{zone, streamSessionsRevoke, fields{"zone_id": zone, "delegation_edge_id": e.ID, "agent_session_id": e.TargetSessionID, "reason": reason}},
-			event{zone, streamDelegationsInvalidate, fields{"event": "edge_revoke", "zone_id": zone, "edge_id": e.ID, "affected_edges": "1", "epoch": strconv.FormatInt(epoch, 10)}})
+			newEvent(zone, streamSessionsRevoke, fields{"zone_id": zone, "delegation_edge_id": e.ID, "agent_session_id": e.TargetSessionID, "reason": reason}),
+			newEvent(zone, streamDelegationsInvalidate, fields{"event": "edge_revoke", "zone_id": zone, "edge_id": e.ID, "affected_edges": "1", "epoch": strconv.FormatInt(epoch, 10)}))
 	}
 	return nil
 }

@@ -206,7 +206,7 @@ func (tx *Tx) DeleteZone(ctx context.Context, id string, precondition Preconditi
 	if err := tx.revokeAll(ctx, id, reason); err != nil {
 		return err
 	}
-	tx.record(id, audit.Zones, id, noFields, event{id, streamPolicyInvalidate, fields{"zone_id": id}})
+	tx.record(id, audit.Zones, id, noFields, newEvent(id, streamPolicyInvalidate, fields{"zone_id": id}))
 	return nil
 }
 

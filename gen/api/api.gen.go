@@ -62,6 +62,19 @@ const (
 	OperationEnforcementTransportUniform OperationEnforcement = "transport_uniform"
 )
 
+// Defines values for PolicyActivationAction.
+const (
+	PolicyActivationActionActivate   PolicyActivationAction = "activate"
+	PolicyActivationActionDeactivate PolicyActivationAction = "deactivate"
+	PolicyActivationActionDelete     PolicyActivationAction = "delete"
+	PolicyActivationActionRollback   PolicyActivationAction = "rollback"
+)
+
+// Defines values for PolicySetDeactivationStatus.
+const (
+	PolicySetDeactivationStatusDeactivated PolicySetDeactivationStatus = "deactivated"
+)
+
 // Defines values for ProviderKind.
 const (
 	ProviderKindAPIKey                  ProviderKind = "api_key"
@@ -148,6 +161,40 @@ type APIKeyProviderConfig struct {
 //
 // Example: header
 type APIKeyProviderConfigAuthLocation string
+
+// ActivePolicySetVersion A version of a policy set that is or was active.
+type ActivePolicySetVersion struct {
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID     ID      `json:"policy_set_id"`
+	ShadowVersionID *string `json:"shadow_version_id"`
+	VersionID       string  `json:"version_id"`
+}
+
+// AddedPolicySetVersion A version that was added to a policy set.
+type AddedPolicySetVersion struct {
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ManifestSHA256 SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// SchemaVersion Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
+
+	// Version Number of the version in the policy set, from 1.
+	Version int32 `json:"version"`
+
+	// VersionID The same as `id`.
+	VersionID string `json:"version_id"`
+}
 
 // AddedPolicyVersion An added version of a policy.
 type AddedPolicyVersion struct {
@@ -387,6 +434,12 @@ type Health struct {
 // ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
 
+// ManifestEntry An entry of the manifest of a policy set version.
+type ManifestEntry struct {
+	// PolicyVersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyVersionID ID `json:"policy_version_id"`
+}
+
 // MintedAdminToken A new admin token, with its value.
 type MintedAdminToken struct {
 	// Capability The permission of the token: `read`, or `write`, which includes `read`.
@@ -452,6 +505,12 @@ type NewApplication struct {
 // NewApplicationRegistrationMethod The registration method, which must be `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
 
+// NewManifestEntry An entry of the manifest of a version to add. Unknown fields are ignored.
+type NewManifestEntry struct {
+	// PolicyVersionID ID of a policy version of the zone. The manifest must not list it twice.
+	PolicyVersionID string `json:"policy_version_id"`
+}
+
 // NewPolicy A policy to create. Unknown fields are ignored.
 type NewPolicy struct {
 	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
@@ -467,6 +526,34 @@ type NewPolicy struct {
 
 	// OwnerType Who owns the policy. Defaults to `customer`.
 	OwnerType *string `json:"owner_type,omitempty"`
+
+	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+	// v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
+
+// NewPolicySet A policy set to create. Unknown fields are ignored.
+type NewPolicySet struct {
+	// Description What the policy set is for.
+	Description *string `json:"description,omitempty"`
+
+	// Name Name of the policy set. It is unique among the zone's policy sets that are not archived.
+	Name string `json:"name"`
+}
+
+// NewPolicySetActivation What to activate. Unknown fields are ignored.
+type NewPolicySetActivation struct {
+	// ShadowVersionID ID of another version of the policy set. The STS evaluates it in addition to the active version and reports differences; it has no effect. Defaults to none.
+	ShadowVersionID *string `json:"shadow_version_id,omitempty"`
+
+	// VersionID ID of the version of the policy set.
+	VersionID string `json:"version_id"`
+}
+
+// NewPolicySetVersion A version to add to a policy set. Unknown fields are ignored.
+type NewPolicySetVersion struct {
+	// Manifest The policy versions of the policy set version.
+	Manifest []NewManifestEntry `json:"manifest"`
 
 	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
 	// v1.
@@ -777,6 +864,47 @@ type Policy struct {
 	ZoneID ID `json:"zone_id"`
 }
 
+// PolicyActivation A change of the active policy set of a zone. It never changes.
+type PolicyActivation struct {
+	// Action What caused the change: an operation on a policy set. `delete` is the archiving of the active policy set.
+	Action PolicyActivationAction `json:"action"`
+
+	// ActivatedBy Name of the admin token that made the change.
+	ActivatedBy string `json:"activated_by"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Number Number of the change in the zone, from 1 without gaps.
+	Number int64 `json:"number"`
+
+	// OutboxID ID of the event that announces the change.
+	OutboxID string `json:"outbox_id"`
+
+	// PolicySetID ID of the policy set that is active after the change. Null if none is.
+	PolicySetID *string `json:"policy_set_id"`
+
+	// PreviousPolicySetID ID of the policy set that was active before. Null if none was.
+	PreviousPolicySetID *string `json:"previous_policy_set_id"`
+
+	// PreviousShadowVersionID ID of the shadow version before.
+	PreviousShadowVersionID *string `json:"previous_shadow_version_id"`
+
+	// PreviousVersionID ID of the version that was active before.
+	PreviousVersionID *string `json:"previous_version_id"`
+
+	// ShadowVersionID ID of the shadow version after the change.
+	ShadowVersionID *string `json:"shadow_version_id"`
+
+	// VersionID ID of the version that is active after the change.
+	VersionID *string `json:"version_id"`
+}
+
+// PolicyActivationAction What caused the change: an operation on a policy set. `delete` is the archiving of the active policy set.
+type PolicyActivationAction string
+
 // PolicyContent A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
 // the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
 // `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
@@ -795,6 +923,9 @@ type PolicyIssue struct {
 
 	// Message What is wrong.
 	Message string `json:"message"`
+
+	// PolicyVersionID ID of the policy version with the error, if the request concerns several.
+	PolicyVersionID *string `json:"policy_version_id,omitempty"`
 
 	// Row Number of the line, from 1; 0 if the error has no position.
 	Row int `json:"row"`
@@ -839,6 +970,119 @@ type PolicyPreview struct {
 // PolicySchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
 // v1.
 type PolicySchemaVersion = string
+
+// PolicySet A named list of policy versions, which is itself versioned. At most one policy set of a zone is active.
+type PolicySet struct {
+	// ActiveVersionID ID of the active version. Null if the policy set is not active.
+	ActiveVersionID *string `json:"active_version_id"`
+
+	// CoAuthoredByOperator Whether the policy set was created through the operator assistant of Caracal. Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy Name of the admin token that created the policy set.
+	CreatedBy   string  `json:"created_by"`
+	Description *string `json:"description"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID   ID     `json:"id"`
+	Name string `json:"name"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// PolicySetActivation A change of the active policy set of a zone.
+type PolicySetActivation struct {
+	// Activated Always true.
+	Activated bool `json:"activated"`
+
+	// OutboxID ID of the event.
+	OutboxID string `json:"outbox_id"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// Replaced What was active before. Null if nothing was.
+	Replaced *ActivePolicySetVersion `json:"replaced"`
+
+	// ShadowVersionID ID of the shadow version. Null if there is none.
+	ShadowVersionID *string `json:"shadow_version_id"`
+
+	// StatusURL Path of the status of the activation.
+	StatusURL string `json:"status_url"`
+
+	// VersionID ID of the version that is active.
+	VersionID string `json:"version_id"`
+}
+
+// PolicySetDeactivation The deactivation of a policy set.
+type PolicySetDeactivation struct {
+	// OutboxID ID of the event.
+	OutboxID string `json:"outbox_id"`
+
+	// Status The policy set is no longer active.
+	Status PolicySetDeactivationStatus `json:"status"`
+}
+
+// PolicySetDeactivationStatus The policy set is no longer active.
+type PolicySetDeactivationStatus string
+
+// PolicySetVersion A version of a policy set. It never changes.
+type PolicySetVersion struct {
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ManifestSHA256 SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// SchemaVersion Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
+
+	// Version Number of the version in the policy set, from 1.
+	Version int32 `json:"version"`
+}
+
+// PolicySetVersionManifest A version of a policy set, with its manifest.
+type PolicySetVersionManifest struct {
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ManifestJSON The policy versions, in the order in which they were added.
+	ManifestJSON []ManifestEntry `json:"manifest_json"`
+
+	// ManifestSHA256 SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// Policies IDs of the policy versions in the order of the manifest.
+	Policies []string `json:"policies"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// SchemaVersion Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
+
+	// Version Number of the version in the policy set, from 1.
+	Version int32 `json:"version"`
+}
 
 // PolicyTemplate The content of a policy to start from. It is valid as it is; replace the sample values with your own.
 type PolicyTemplate struct {
@@ -1461,6 +1705,39 @@ type ListPolicyVersionsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ListPolicyActivationsParams defines parameters for ListPolicyActivations.
+type ListPolicyActivationsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// ListPolicySetsParams defines parameters for ListPolicySets.
+type ListPolicySetsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DeletePolicySetParams defines parameters for DeletePolicySet.
+type DeletePolicySetParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListPolicySetVersionsParams defines parameters for ListPolicySetVersions.
+type ListPolicySetVersionsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -1529,6 +1806,15 @@ type CreatePolicyJSONRequestBody = NewPolicy
 
 // AddPolicyVersionJSONRequestBody defines body for AddPolicyVersion for application/json ContentType.
 type AddPolicyVersionJSONRequestBody = NewPolicyVersion
+
+// CreatePolicySetJSONRequestBody defines body for CreatePolicySet for application/json ContentType.
+type CreatePolicySetJSONRequestBody = NewPolicySet
+
+// ActivatePolicySetJSONRequestBody defines body for ActivatePolicySet for application/json ContentType.
+type ActivatePolicySetJSONRequestBody = NewPolicySetActivation
+
+// AddPolicySetVersionJSONRequestBody defines body for AddPolicySetVersion for application/json ContentType.
+type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
 
 // CreateProviderJSONRequestBody defines body for CreateProvider for application/json ContentType.
 type CreateProviderJSONRequestBody = NewProvider
@@ -1783,6 +2069,39 @@ type ServerInterface interface {
 	// GetPolicyVersion Retrieve a policy version
 	// (GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId})
 	GetPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error
+	// ListPolicyActivations List policy activations
+	// (GET /v1/zones/{zoneId}/policy-activations)
+	ListPolicyActivations(ctx echo.Context, zoneID ZoneID, params ListPolicyActivationsParams) error
+	// ListPolicySets List policy sets
+	// (GET /v1/zones/{zoneId}/policy-sets)
+	ListPolicySets(ctx echo.Context, zoneID ZoneID, params ListPolicySetsParams) error
+	// CreatePolicySet Create a policy set
+	// (POST /v1/zones/{zoneId}/policy-sets)
+	CreatePolicySet(ctx echo.Context, zoneID ZoneID) error
+	// DeletePolicySet Archive a policy set
+	// (DELETE /v1/zones/{zoneId}/policy-sets/{id})
+	DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicySetParams) error
+	// GetPolicySet Retrieve a policy set
+	// (GET /v1/zones/{zoneId}/policy-sets/{id})
+	GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// ActivatePolicySet Activate a policy set version
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/activate)
+	ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// DeactivatePolicySet Deactivate a policy set
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate)
+	DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// RollbackPolicySet Roll back the last activation
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/rollback)
+	RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// ListPolicySetVersions List policy set versions
+	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions)
+	ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicySetVersionsParams) error
+	// AddPolicySetVersion Add a policy set version
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/versions)
+	AddPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// GetPolicySetVersion Retrieve a policy set version
+	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId})
+	GetPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx echo.Context, zoneID ZoneID, params ListProvidersParams) error
@@ -2544,6 +2863,322 @@ func (w *ServerInterfaceWrapper) GetPolicyVersion(ctx echo.Context) error {
 	return err
 }
 
+// ListPolicyActivations converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicyActivations(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPolicyActivationsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicyActivations(ctx, zoneID, params)
+	return err
+}
+
+// ListPolicySets converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicySets(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPolicySetsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicySets(ctx, zoneID, params)
+	return err
+}
+
+// CreatePolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) CreatePolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreatePolicySet(ctx, zoneID)
+	return err
+}
+
+// DeletePolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) DeletePolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeletePolicySetParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeletePolicySet(ctx, zoneID, id, params)
+	return err
+}
+
+// GetPolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicySet(ctx, zoneID, id)
+	return err
+}
+
+// ActivatePolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) ActivatePolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ActivatePolicySet(ctx, zoneID, id)
+	return err
+}
+
+// DeactivatePolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) DeactivatePolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeactivatePolicySet(ctx, zoneID, id)
+	return err
+}
+
+// RollbackPolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) RollbackPolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RollbackPolicySet(ctx, zoneID, id)
+	return err
+}
+
+// ListPolicySetVersions converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicySetVersions(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPolicySetVersionsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicySetVersions(ctx, zoneID, id, params)
+	return err
+}
+
+// AddPolicySetVersion converts echo context to params.
+func (w *ServerInterfaceWrapper) AddPolicySetVersion(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AddPolicySetVersion(ctx, zoneID, id)
+	return err
+}
+
+// GetPolicySetVersion converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicySetVersion(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "versionId" -------------
+	var versionID VersionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "versionId", ctx.Param("versionId"), &versionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter versionId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicySetVersion(ctx, zoneID, id, versionID)
+	return err
+}
+
 // ListProviders converts echo context to params.
 func (w *ServerInterfaceWrapper) ListProviders(ctx echo.Context) error {
 	var err error
@@ -2968,6 +3603,17 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies/:id/versions", wrapper.ListPolicyVersions, options.OperationMiddlewares["listPolicyVersions"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policies/:id/versions", wrapper.AddPolicyVersion, options.OperationMiddlewares["addPolicyVersion"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies/:id/versions/:versionId", wrapper.GetPolicyVersion, options.OperationMiddlewares["getPolicyVersion"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-activations", wrapper.ListPolicyActivations, options.OperationMiddlewares["listPolicyActivations"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets", wrapper.ListPolicySets, options.OperationMiddlewares["listPolicySets"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets", wrapper.CreatePolicySet, options.OperationMiddlewares["createPolicySet"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.DeletePolicySet, options.OperationMiddlewares["deletePolicySet"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.GetPolicySet, options.OperationMiddlewares["getPolicySet"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/activate", wrapper.ActivatePolicySet, options.OperationMiddlewares["activatePolicySet"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/deactivate", wrapper.DeactivatePolicySet, options.OperationMiddlewares["deactivatePolicySet"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/rollback", wrapper.RollbackPolicySet, options.OperationMiddlewares["rollbackPolicySet"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions", wrapper.ListPolicySetVersions, options.OperationMiddlewares["listPolicySetVersions"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions", wrapper.AddPolicySetVersion, options.OperationMiddlewares["addPolicySetVersion"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions/:versionId", wrapper.GetPolicySetVersion, options.OperationMiddlewares["getPolicySetVersion"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.ListProviders, options.OperationMiddlewares["listProviders"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.CreateProvider, options.OperationMiddlewares["createProvider"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/providers/:id", wrapper.DeleteProvider, options.OperationMiddlewares["deleteProvider"]...)
@@ -3628,6 +4274,224 @@ func (response GetPolicyVersion200JSONResponse) VisitGetPolicyVersionResponse(w 
 	return jsonresponse.Write(w, 200, PolicyVersion(response))
 }
 
+type ListPolicyActivationsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListPolicyActivationsParams
+}
+
+type ListPolicyActivationsResponseObject interface {
+	VisitListPolicyActivationsResponse(w http.ResponseWriter) error
+}
+
+type ListPolicyActivations200ResponseHeaders struct {
+	Link *string
+}
+
+type ListPolicyActivations200JSONResponse struct {
+	Body    []PolicyActivation
+	Headers ListPolicyActivations200ResponseHeaders
+}
+
+func (response ListPolicyActivations200JSONResponse) VisitListPolicyActivationsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []PolicyActivation(response.Body))
+}
+
+type ListPolicySetsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListPolicySetsParams
+}
+
+type ListPolicySetsResponseObject interface {
+	VisitListPolicySetsResponse(w http.ResponseWriter) error
+}
+
+type ListPolicySets200ResponseHeaders struct {
+	Link *string
+}
+
+type ListPolicySets200JSONResponse struct {
+	Body    []PolicySet
+	Headers ListPolicySets200ResponseHeaders
+}
+
+func (response ListPolicySets200JSONResponse) VisitListPolicySetsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []PolicySet(response.Body))
+}
+
+type CreatePolicySetRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreatePolicySetJSONRequestBody
+}
+
+type CreatePolicySetResponseObject interface {
+	VisitCreatePolicySetResponse(w http.ResponseWriter) error
+}
+
+type CreatePolicySet201ResponseHeaders struct {
+	ETag string
+}
+
+type CreatePolicySet201JSONResponse struct {
+	Body    PolicySet
+	Headers CreatePolicySet201ResponseHeaders
+}
+
+func (response CreatePolicySet201JSONResponse) VisitCreatePolicySetResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
+}
+
+type DeletePolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params DeletePolicySetParams
+}
+
+type DeletePolicySetResponseObject interface {
+	VisitDeletePolicySetResponse(w http.ResponseWriter) error
+}
+
+type DeletePolicySet204Response struct {
+}
+
+func (response DeletePolicySet204Response) VisitDeletePolicySetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetPolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+}
+
+type GetPolicySetResponseObject interface {
+	VisitGetPolicySetResponse(w http.ResponseWriter) error
+}
+
+type GetPolicySet200ResponseHeaders struct {
+	ETag string
+}
+
+type GetPolicySet200JSONResponse struct {
+	Body    PolicySet
+	Headers GetPolicySet200ResponseHeaders
+}
+
+func (response GetPolicySet200JSONResponse) VisitGetPolicySetResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type ActivatePolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Body   *ActivatePolicySetJSONRequestBody
+}
+
+type ActivatePolicySetResponseObject interface {
+	VisitActivatePolicySetResponse(w http.ResponseWriter) error
+}
+
+type ActivatePolicySet202JSONResponse PolicySetActivation
+
+func (response ActivatePolicySet202JSONResponse) VisitActivatePolicySetResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 202, PolicySetActivation(response))
+}
+
+type DeactivatePolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+}
+
+type DeactivatePolicySetResponseObject interface {
+	VisitDeactivatePolicySetResponse(w http.ResponseWriter) error
+}
+
+type DeactivatePolicySet202JSONResponse PolicySetDeactivation
+
+func (response DeactivatePolicySet202JSONResponse) VisitDeactivatePolicySetResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 202, PolicySetDeactivation(response))
+}
+
+type RollbackPolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+}
+
+type RollbackPolicySetResponseObject interface {
+	VisitRollbackPolicySetResponse(w http.ResponseWriter) error
+}
+
+type RollbackPolicySet202JSONResponse PolicySetActivation
+
+func (response RollbackPolicySet202JSONResponse) VisitRollbackPolicySetResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 202, PolicySetActivation(response))
+}
+
+type ListPolicySetVersionsRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params ListPolicySetVersionsParams
+}
+
+type ListPolicySetVersionsResponseObject interface {
+	VisitListPolicySetVersionsResponse(w http.ResponseWriter) error
+}
+
+type ListPolicySetVersions200ResponseHeaders struct {
+	Link *string
+}
+
+type ListPolicySetVersions200JSONResponse struct {
+	Body    []PolicySetVersion
+	Headers ListPolicySetVersions200ResponseHeaders
+}
+
+func (response ListPolicySetVersions200JSONResponse) VisitListPolicySetVersionsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []PolicySetVersion(response.Body))
+}
+
+type AddPolicySetVersionRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Body   *AddPolicySetVersionJSONRequestBody
+}
+
+type AddPolicySetVersionResponseObject interface {
+	VisitAddPolicySetVersionResponse(w http.ResponseWriter) error
+}
+
+type AddPolicySetVersion201JSONResponse AddedPolicySetVersion
+
+func (response AddPolicySetVersion201JSONResponse) VisitAddPolicySetVersionResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 201, AddedPolicySetVersion(response))
+}
+
+type GetPolicySetVersionRequestObject struct {
+	ZoneID    ZoneID      `json:"zoneId"`
+	ID        IDParameter `json:"id"`
+	VersionID VersionID   `json:"versionId"`
+}
+
+type GetPolicySetVersionResponseObject interface {
+	VisitGetPolicySetVersionResponse(w http.ResponseWriter) error
+}
+
+type GetPolicySetVersion200JSONResponse PolicySetVersionManifest
+
+func (response GetPolicySetVersion200JSONResponse) VisitGetPolicySetVersionResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicySetVersionManifest(response))
+}
+
 type ListProvidersRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Params ListProvidersParams
@@ -3972,6 +4836,39 @@ type StrictServerInterface interface {
 	// GetPolicyVersion Retrieve a policy version
 	// (GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId})
 	GetPolicyVersion(ctx context.Context, request GetPolicyVersionRequestObject) (GetPolicyVersionResponseObject, error)
+	// ListPolicyActivations List policy activations
+	// (GET /v1/zones/{zoneId}/policy-activations)
+	ListPolicyActivations(ctx context.Context, request ListPolicyActivationsRequestObject) (ListPolicyActivationsResponseObject, error)
+	// ListPolicySets List policy sets
+	// (GET /v1/zones/{zoneId}/policy-sets)
+	ListPolicySets(ctx context.Context, request ListPolicySetsRequestObject) (ListPolicySetsResponseObject, error)
+	// CreatePolicySet Create a policy set
+	// (POST /v1/zones/{zoneId}/policy-sets)
+	CreatePolicySet(ctx context.Context, request CreatePolicySetRequestObject) (CreatePolicySetResponseObject, error)
+	// DeletePolicySet Archive a policy set
+	// (DELETE /v1/zones/{zoneId}/policy-sets/{id})
+	DeletePolicySet(ctx context.Context, request DeletePolicySetRequestObject) (DeletePolicySetResponseObject, error)
+	// GetPolicySet Retrieve a policy set
+	// (GET /v1/zones/{zoneId}/policy-sets/{id})
+	GetPolicySet(ctx context.Context, request GetPolicySetRequestObject) (GetPolicySetResponseObject, error)
+	// ActivatePolicySet Activate a policy set version
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/activate)
+	ActivatePolicySet(ctx context.Context, request ActivatePolicySetRequestObject) (ActivatePolicySetResponseObject, error)
+	// DeactivatePolicySet Deactivate a policy set
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate)
+	DeactivatePolicySet(ctx context.Context, request DeactivatePolicySetRequestObject) (DeactivatePolicySetResponseObject, error)
+	// RollbackPolicySet Roll back the last activation
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/rollback)
+	RollbackPolicySet(ctx context.Context, request RollbackPolicySetRequestObject) (RollbackPolicySetResponseObject, error)
+	// ListPolicySetVersions List policy set versions
+	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions)
+	ListPolicySetVersions(ctx context.Context, request ListPolicySetVersionsRequestObject) (ListPolicySetVersionsResponseObject, error)
+	// AddPolicySetVersion Add a policy set version
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/versions)
+	AddPolicySetVersion(ctx context.Context, request AddPolicySetVersionRequestObject) (AddPolicySetVersionResponseObject, error)
+	// GetPolicySetVersion Retrieve a policy set version
+	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId})
+	GetPolicySetVersion(ctx context.Context, request GetPolicySetVersionRequestObject) (GetPolicySetVersionResponseObject, error)
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx context.Context, request ListProvidersRequestObject) (ListProvidersResponseObject, error)
@@ -5045,6 +5942,363 @@ func (sh *strictHandler) GetPolicyVersion(ctx echo.Context, zoneID ZoneID, id ID
 		return err
 	} else if validResponse, ok := response.(GetPolicyVersionResponseObject); ok {
 		return validResponse.VisitGetPolicyVersionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicyActivations operation middleware
+func (sh *strictHandler) ListPolicyActivations(ctx echo.Context, zoneID ZoneID, params ListPolicyActivationsParams) error {
+	var request ListPolicyActivationsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicyActivations(ctx.Request().Context(), request.(ListPolicyActivationsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicyActivations")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPolicyActivationsResponseObject); ok {
+		return validResponse.VisitListPolicyActivationsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicySets operation middleware
+func (sh *strictHandler) ListPolicySets(ctx echo.Context, zoneID ZoneID, params ListPolicySetsParams) error {
+	var request ListPolicySetsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicySets(ctx.Request().Context(), request.(ListPolicySetsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicySets")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPolicySetsResponseObject); ok {
+		return validResponse.VisitListPolicySetsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreatePolicySet operation middleware
+func (sh *strictHandler) CreatePolicySet(ctx echo.Context, zoneID ZoneID) error {
+	var request CreatePolicySetRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreatePolicySetJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreatePolicySet(ctx.Request().Context(), request.(CreatePolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreatePolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreatePolicySetResponseObject); ok {
+		return validResponse.VisitCreatePolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeletePolicySet operation middleware
+func (sh *strictHandler) DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicySetParams) error {
+	var request DeletePolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeletePolicySet(ctx.Request().Context(), request.(DeletePolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeletePolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeletePolicySetResponseObject); ok {
+		return validResponse.VisitDeletePolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicySet operation middleware
+func (sh *strictHandler) GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request GetPolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicySet(ctx.Request().Context(), request.(GetPolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicySetResponseObject); ok {
+		return validResponse.VisitGetPolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ActivatePolicySet operation middleware
+func (sh *strictHandler) ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request ActivatePolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body ActivatePolicySetJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ActivatePolicySet(ctx.Request().Context(), request.(ActivatePolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ActivatePolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ActivatePolicySetResponseObject); ok {
+		return validResponse.VisitActivatePolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeactivatePolicySet operation middleware
+func (sh *strictHandler) DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request DeactivatePolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeactivatePolicySet(ctx.Request().Context(), request.(DeactivatePolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeactivatePolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeactivatePolicySetResponseObject); ok {
+		return validResponse.VisitDeactivatePolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RollbackPolicySet operation middleware
+func (sh *strictHandler) RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request RollbackPolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RollbackPolicySet(ctx.Request().Context(), request.(RollbackPolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RollbackPolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RollbackPolicySetResponseObject); ok {
+		return validResponse.VisitRollbackPolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicySetVersions operation middleware
+func (sh *strictHandler) ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicySetVersionsParams) error {
+	var request ListPolicySetVersionsRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicySetVersions(ctx.Request().Context(), request.(ListPolicySetVersionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicySetVersions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPolicySetVersionsResponseObject); ok {
+		return validResponse.VisitListPolicySetVersionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AddPolicySetVersion operation middleware
+func (sh *strictHandler) AddPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request AddPolicySetVersionRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body AddPolicySetVersionJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddPolicySetVersion(ctx.Request().Context(), request.(AddPolicySetVersionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddPolicySetVersion")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AddPolicySetVersionResponseObject); ok {
+		return validResponse.VisitAddPolicySetVersionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicySetVersion operation middleware
+func (sh *strictHandler) GetPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error {
+	var request GetPolicySetVersionRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.VersionID = versionID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicySetVersion(ctx.Request().Context(), request.(GetPolicySetVersionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicySetVersion")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicySetVersionResponseObject); ok {
+		return validResponse.VisitGetPolicySetVersionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -11,6 +11,40 @@ import (
 )
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ActivePolicySetVersion) AppendJSON(b []byte) []byte {
+	b = append(b, `{"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"shadow_version_id":`...)
+	if v.ShadowVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ShadowVersionID))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v AddedPolicySetVersion) AppendJSON(b []byte) []byte {
+	b = append(b, `{"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	b = append(b, `,"manifest_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ManifestSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v AddedPolicyVersion) AppendJSON(b []byte) []byte {
 	b = append(b, `{"version_id":`...)
 	b = jsonresponse.AppendString(b, string(v.VersionID))
@@ -181,6 +215,13 @@ func (v Health) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ManifestEntry) AppendJSON(b []byte) []byte {
+	b = append(b, `{"policy_version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicyVersionID))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v MintedAdminToken) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))
@@ -237,8 +278,64 @@ func (v Policy) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyActivation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"number":`...)
+	b = strconv.AppendInt(b, int64(v.Number), 10)
+	b = append(b, `,"action":`...)
+	b = jsonresponse.AppendString(b, string(v.Action))
+	b = append(b, `,"policy_set_id":`...)
+	if v.PolicySetID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PolicySetID))
+	}
+	b = append(b, `,"version_id":`...)
+	if v.VersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.VersionID))
+	}
+	b = append(b, `,"shadow_version_id":`...)
+	if v.ShadowVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ShadowVersionID))
+	}
+	b = append(b, `,"previous_policy_set_id":`...)
+	if v.PreviousPolicySetID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PreviousPolicySetID))
+	}
+	b = append(b, `,"previous_version_id":`...)
+	if v.PreviousVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PreviousVersionID))
+	}
+	b = append(b, `,"previous_shadow_version_id":`...)
+	if v.PreviousShadowVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PreviousShadowVersionID))
+	}
+	b = append(b, `,"outbox_id":`...)
+	b = jsonresponse.AppendString(b, string(v.OutboxID))
+	b = append(b, `,"activated_by":`...)
+	b = jsonresponse.AppendString(b, string(v.ActivatedBy))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v PolicyIssue) AppendJSON(b []byte) []byte {
-	b = append(b, `{"code":`...)
+	start := len(b)
+	if v.PolicyVersionID != nil {
+		b = append(b, `,"policy_version_id":`...)
+		b = jsonresponse.AppendString(b, string(*v.PolicyVersionID))
+	}
+	b = append(b, `,"code":`...)
 	b = jsonresponse.AppendString(b, string(v.Code))
 	b = append(b, `,"message":`...)
 	b = jsonresponse.AppendString(b, string(v.Message))
@@ -248,6 +345,10 @@ func (v PolicyIssue) AppendJSON(b []byte) []byte {
 	b = strconv.AppendInt(b, int64(v.Column), 10)
 	b = append(b, `,"line":`...)
 	b = jsonresponse.AppendString(b, string(v.Line))
+	if len(b) == start {
+		b = append(b, ',')
+	}
+	b[start] = '{'
 	return append(b, '}')
 }
 
@@ -314,6 +415,123 @@ func (v PolicyPreview) AppendJSON(b []byte) []byte {
 	b = append(b, `,"data_referenced":`...)
 	b = append(b, '[')
 	for i, item := range v.DataReferenced {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySet) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"description":`...)
+	if v.Description == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Description))
+	}
+	b = append(b, `,"active_version_id":`...)
+	if v.ActiveVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ActiveVersionID))
+	}
+	b = append(b, `,"created_by":`...)
+	b = jsonresponse.AppendString(b, string(v.CreatedBy))
+	b = append(b, `,"co_authored_by_operator":`...)
+	b = strconv.AppendBool(b, bool(v.CoAuthoredByOperator))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySetActivation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"activated":`...)
+	b = strconv.AppendBool(b, bool(v.Activated))
+	b = append(b, `,"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"shadow_version_id":`...)
+	if v.ShadowVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ShadowVersionID))
+	}
+	b = append(b, `,"outbox_id":`...)
+	b = jsonresponse.AppendString(b, string(v.OutboxID))
+	b = append(b, `,"status_url":`...)
+	b = jsonresponse.AppendString(b, string(v.StatusURL))
+	b = append(b, `,"replaced":`...)
+	if v.Replaced == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.Replaced.AppendJSON(b)
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySetDeactivation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"outbox_id":`...)
+	b = jsonresponse.AppendString(b, string(v.OutboxID))
+	b = append(b, `,"status":`...)
+	b = jsonresponse.AppendString(b, string(v.Status))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySetVersion) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	b = append(b, `,"manifest_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ManifestSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySetVersionManifest) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	b = append(b, `,"manifest_json":`...)
+	b = append(b, '[')
+	for i, item := range v.ManifestJSON {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"manifest_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ManifestSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"policies":`...)
+	b = append(b, '[')
+	for i, item := range v.Policies {
 		if i > 0 {
 			b = append(b, ',')
 		}

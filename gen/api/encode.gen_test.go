@@ -6,6 +6,8 @@ import "caracal.run/management/server/jsonresponse"
 
 // encoders holds a value of each type that has an encoder.
 var encoders = []jsonresponse.Encoder{
+	ActivePolicySetVersion{},
+	AddedPolicySetVersion{},
 	AddedPolicyVersion{},
 	AdminToken{},
 	Application{},
@@ -13,11 +15,18 @@ var encoders = []jsonresponse.Encoder{
 	DCRStatus{},
 	DeadLetter{},
 	Health{},
+	ManifestEntry{},
 	MintedAdminToken{},
 	Policy{},
+	PolicyActivation{},
 	PolicyIssue{},
 	PolicyOutputContract{},
 	PolicyPreview{},
+	PolicySet{},
+	PolicySetActivation{},
+	PolicySetDeactivation{},
+	PolicySetVersion{},
+	PolicySetVersionManifest{},
 	PolicyTemplate{},
 	PolicyValidation{},
 	PolicyVersion{},

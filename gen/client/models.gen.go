@@ -51,6 +51,19 @@ const (
 	OperationEnforcementTransportUniform OperationEnforcement = "transport_uniform"
 )
 
+// The values of [PolicyActivationAction].
+const (
+	PolicyActivationActionActivate   PolicyActivationAction = "activate"
+	PolicyActivationActionDeactivate PolicyActivationAction = "deactivate"
+	PolicyActivationActionDelete     PolicyActivationAction = "delete"
+	PolicyActivationActionRollback   PolicyActivationAction = "rollback"
+)
+
+// The values of [PolicySetDeactivationStatus].
+const (
+	PolicySetDeactivationStatusDeactivated PolicySetDeactivationStatus = "deactivated"
+)
+
 // The values of [ProviderKind].
 const (
 	ProviderKindAPIKey                  ProviderKind = "api_key"
@@ -139,6 +152,40 @@ type APIKeyProviderConfig struct {
 //
 // Example: header
 type APIKeyProviderConfigAuthLocation string
+
+// ActivePolicySetVersion is a version of a policy set that is or was active.
+type ActivePolicySetVersion struct {
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID     ID      `json:"policy_set_id"`
+	ShadowVersionID *string `json:"shadow_version_id"`
+	VersionID       string  `json:"version_id"`
+}
+
+// AddedPolicySetVersion is a version that was added to a policy set.
+type AddedPolicySetVersion struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
+
+	// Number of the version in the policy set, from 1.
+	Version int32 `json:"version"`
+
+	// The same as `id`.
+	VersionID string `json:"version_id"`
+}
 
 // AddedPolicyVersion is an added version of a policy.
 type AddedPolicyVersion struct {
@@ -395,6 +442,12 @@ type Health struct {
 // ID is an opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
 
+// ManifestEntry is an entry of the manifest of a policy set version.
+type ManifestEntry struct {
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyVersionID ID `json:"policy_version_id"`
+}
+
 // MintedAdminToken is a new admin token, with its value.
 type MintedAdminToken struct {
 	// The permission of the token: `read`, or `write`, which includes `read`.
@@ -463,6 +516,13 @@ type NewApplication struct {
 // `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
 
+// NewManifestEntry is an entry of the manifest of a version to add. Unknown
+// fields are ignored.
+type NewManifestEntry struct {
+	// ID of a policy version of the zone. The manifest must not list it twice.
+	PolicyVersionID string `json:"policy_version_id"`
+}
+
 // NewPolicy is a policy to create. Unknown fields are ignored.
 type NewPolicy struct {
 	// A Rego data document: a module of the package `caracal.authz`, with the
@@ -480,6 +540,38 @@ type NewPolicy struct {
 
 	// Who owns the policy. Defaults to `customer`.
 	OwnerType *string `json:"owner_type,omitempty"`
+
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
+
+// NewPolicySet is a policy set to create. Unknown fields are ignored.
+type NewPolicySet struct {
+	// What the policy set is for.
+	Description *string `json:"description,omitempty"`
+
+	// Name of the policy set. It is unique among the zone's policy sets that are
+	// not archived.
+	Name string `json:"name"`
+}
+
+// NewPolicySetActivation is what to activate. Unknown fields are ignored.
+type NewPolicySetActivation struct {
+	// ID of another version of the policy set. The STS evaluates it in addition to
+	// the active version and reports differences; it has no effect. Defaults to
+	// none.
+	ShadowVersionID *string `json:"shadow_version_id,omitempty"`
+
+	// ID of the version of the policy set.
+	VersionID string `json:"version_id"`
+}
+
+// NewPolicySetVersion is a version to add to a policy set. Unknown fields are
+// ignored.
+type NewPolicySetVersion struct {
+	// The policy versions of the policy set version.
+	Manifest []NewManifestEntry `json:"manifest"`
 
 	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
 	// for content in the syntax before Rego v1.
@@ -832,6 +924,50 @@ type Policy struct {
 	ZoneID ID `json:"zone_id"`
 }
 
+// PolicyActivation is a change of the active policy set of a zone. It never
+// changes.
+type PolicyActivation struct {
+	// What caused the change: an operation on a policy set. `delete` is the
+	// archiving of the active policy set.
+	Action PolicyActivationAction `json:"action"`
+
+	// Name of the admin token that made the change.
+	ActivatedBy string `json:"activated_by"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Number of the change in the zone, from 1 without gaps.
+	Number int64 `json:"number"`
+
+	// ID of the event that announces the change.
+	OutboxID string `json:"outbox_id"`
+
+	// ID of the policy set that is active after the change. Null if none is.
+	PolicySetID *string `json:"policy_set_id"`
+
+	// ID of the policy set that was active before. Null if none was.
+	PreviousPolicySetID *string `json:"previous_policy_set_id"`
+
+	// ID of the shadow version before.
+	PreviousShadowVersionID *string `json:"previous_shadow_version_id"`
+
+	// ID of the version that was active before.
+	PreviousVersionID *string `json:"previous_version_id"`
+
+	// ID of the shadow version after the change.
+	ShadowVersionID *string `json:"shadow_version_id"`
+
+	// ID of the version that is active after the change.
+	VersionID *string `json:"version_id"`
+}
+
+// PolicyActivationAction is what caused the change: an operation on a policy
+// set. `delete` is the archiving of the active policy set.
+type PolicyActivationAction string
+
 // PolicyContent is a Rego data document: a module of the package
 // `caracal.authz`, with the comment `# caracal:data-document` before the
 // package. It defines one or more of the documents that the decision contract
@@ -852,6 +988,9 @@ type PolicyIssue struct {
 
 	// What is wrong.
 	Message string `json:"message"`
+
+	// ID of the policy version with the error, if the request concerns several.
+	PolicyVersionID *string `json:"policy_version_id,omitempty"`
 
 	// Number of the line, from 1; 0 if the error has no position.
 	Row int `json:"row"`
@@ -897,6 +1036,121 @@ type PolicyPreview struct {
 // PolicySchemaVersion is the schema version of the content: `2026-05-20`, the
 // default, or `2026-03-16`, for content in the syntax before Rego v1.
 type PolicySchemaVersion = string
+
+// PolicySet is a named list of policy versions, which is itself versioned. At
+// most one policy set of a zone is active.
+type PolicySet struct {
+	// ID of the active version. Null if the policy set is not active.
+	ActiveVersionID *string `json:"active_version_id"`
+
+	// Whether the policy set was created through the operator assistant of Caracal.
+	// Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Name of the admin token that created the policy set.
+	CreatedBy   string  `json:"created_by"`
+	Description *string `json:"description"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID   ID     `json:"id"`
+	Name string `json:"name"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// PolicySetActivation is a change of the active policy set of a zone.
+type PolicySetActivation struct {
+	// Always true.
+	Activated bool `json:"activated"`
+
+	// ID of the event.
+	OutboxID string `json:"outbox_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// What was active before. Null if nothing was.
+	Replaced *ActivePolicySetVersion `json:"replaced"`
+
+	// ID of the shadow version. Null if there is none.
+	ShadowVersionID *string `json:"shadow_version_id"`
+
+	// Path of the status of the activation.
+	StatusURL string `json:"status_url"`
+
+	// ID of the version that is active.
+	VersionID string `json:"version_id"`
+}
+
+// PolicySetDeactivation is the deactivation of a policy set.
+type PolicySetDeactivation struct {
+	// ID of the event.
+	OutboxID string `json:"outbox_id"`
+
+	// The policy set is no longer active.
+	Status PolicySetDeactivationStatus `json:"status"`
+}
+
+// PolicySetDeactivationStatus is the policy set is no longer active.
+type PolicySetDeactivationStatus string
+
+// PolicySetVersion is a version of a policy set. It never changes.
+type PolicySetVersion struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
+
+	// Number of the version in the policy set, from 1.
+	Version int32 `json:"version"`
+}
+
+// PolicySetVersionManifest is a version of a policy set, with its manifest.
+type PolicySetVersionManifest struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// The policy versions, in the order in which they were added.
+	ManifestJSON []ManifestEntry `json:"manifest_json"`
+
+	// SHA-256 digest of the manifest as compact JSON, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// IDs of the policy versions in the order of the manifest.
+	Policies []string `json:"policies"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// Schema version of its policy versions.
+	SchemaVersion string `json:"schema_version"`
+
+	// Number of the version in the policy set, from 1.
+	Version int32 `json:"version"`
+}
 
 // PolicyTemplate is the content of a policy to start from. It is valid as it
 // is; replace the sample values with your own.

@@ -399,6 +399,202 @@ func (c *Client) ValidatePolicy(ctx context.Context, body PolicyToValidate, opts
 	return send[PolicyValidation](ctx, c, request{operation: "validatePolicy", method: http.MethodPost, path: "/v1/policies/validate", body: body, status: 200, accept: "application/json"}, opts)
 }
 
+// ActivatePolicySet makes a version of a policy set the active one of the zone.
+// It replaces the version that was active, which may be of another policy set,
+// and its shadow version. The policies are checked like those of a new version;
+// if they are no longer valid, nothing changes. Returns `version_not_found` if
+// the policy set does not exist. A version that is already active can be
+// activated again, which publishes its event again.
+//
+// The change takes effect when the STS has loaded the policies. `status_url`
+// returns how far that is.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.policy.invalidate`: One event with the IDs of the policy set and
+//     of its active and shadow versions.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeZoneNotFound], [CodeVersionNotFound], [CodeShadowVersionNotFound],
+// [CodeReferencedPolicyVersionMissing], [CodeInvalidPolicyContract],
+// [CodeInvalidShadowPolicyContract].
+func (c *Client) ActivatePolicySet(ctx context.Context, zoneID, id string, body NewPolicySetActivation, opts ...CallOption) (PolicySetActivation, error) {
+	return send[PolicySetActivation](ctx, c, request{operation: "activatePolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/activate", args: []string{zoneID, id}, body: body, status: 202, accept: "application/json"}, opts)
+}
+
+// DeactivatePolicySet deactivates the active policy set of the zone. No policy
+// set is active afterwards, and every request for a token is denied until one
+// is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.policy.invalidate`: One event with the ID of the policy set,
+//     without `policy_set_version_id`.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodePolicySetNotFound], [CodePolicySetNotActive].
+func (c *Client) DeactivatePolicySet(ctx context.Context, zoneID, id string, opts ...CallOption) (PolicySetDeactivation, error) {
+	return send[PolicySetDeactivation](ctx, c, request{operation: "deactivatePolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/deactivate", args: []string{zoneID, id}, status: 202, accept: "application/json"}, opts)
+}
+
+// RollbackPolicySet restores what was active in the zone before the active
+// policy set was last activated: the version, which may be of another policy
+// set, and its shadow version. The policies are checked like those of a new
+// version; if they are no longer valid, nothing changes. A second rollback
+// restores what the first one replaced.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.policy.invalidate`: One event with the IDs of the restored
+//     policy set and of its active and shadow versions.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodePolicySetNotFound], [CodePolicySetNotActive], [CodeNoPreviousVersion],
+// [CodeReferencedPolicyVersionMissing], [CodeInvalidPolicyContract],
+// [CodeInvalidShadowPolicyContract].
+func (c *Client) RollbackPolicySet(ctx context.Context, zoneID, id string, opts ...CallOption) (PolicySetActivation, error) {
+	return send[PolicySetActivation](ctx, c, request{operation: "rollbackPolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/rollback", args: []string{zoneID, id}, status: 202, accept: "application/json"}, opts)
+}
+
+// ListPolicyActivations returns one page of the changes of the active policy
+// set of a zone, newest first. Returns an empty list if the zone does not
+// exist.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) ListPolicyActivations(ctx context.Context, zoneID string, opts ...ListOption) (Page[PolicyActivation], error) {
+	return list[PolicyActivation](ctx, c, request{operation: "listPolicyActivations", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-activations", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// PolicyActivations returns an iterator over the items of all pages of
+// [Client.ListPolicyActivations]. If a request fails, it yields the error and
+// stops.
+func (c *Client) PolicyActivations(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[PolicyActivation, error] {
+	return all(opts, func(opts ...ListOption) (Page[PolicyActivation], error) {
+		return c.ListPolicyActivations(ctx, zoneID, opts...)
+	})
+}
+
+// ListPolicySets returns one page of the zone's policy sets that are not
+// archived, newest first. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) ListPolicySets(ctx context.Context, zoneID string, opts ...ListOption) (Page[PolicySet], error) {
+	return list[PolicySet](ctx, c, request{operation: "listPolicySets", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-sets", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// PolicySets returns an iterator over the items of all pages of
+// [Client.ListPolicySets]. If a request fails, it yields the error and stops.
+func (c *Client) PolicySets(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[PolicySet, error] {
+	return all(opts, func(opts ...ListOption) (Page[PolicySet], error) {
+		return c.ListPolicySets(ctx, zoneID, opts...)
+	})
+}
+
+// CreatePolicySet creates a policy set. It has no versions, and none is active.
+// The name must be unique among the zone's policy sets that are not archived.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeZoneNotFound], [CodeReservedNamespace], [CodePolicySetNameConflict].
+func (c *Client) CreatePolicySet(ctx context.Context, zoneID string, body NewPolicySet, opts ...CallOption) (PolicySet, error) {
+	return send[PolicySet](ctx, c, request{operation: "createPolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+}
+
+// GetPolicySet returns a policy set that is not archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodePolicySetNotFound].
+func (c *Client) GetPolicySet(ctx context.Context, zoneID, id string, opts ...CallOption) (PolicySet, error) {
+	return send[PolicySet](ctx, c, request{operation: "getPolicySet", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-sets/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// DeletePolicySet archives a policy set permanently. Its name can be used
+// again, and its versions can still be retrieved. If the policy set was active,
+// no policy set of the zone is active afterwards, and every request for a token
+// is denied until another one is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.policy.invalidate`: One event if the policy set was active,
+//     without `policy_set_version_id`.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodePolicySetNotFound].
+func (c *Client) DeletePolicySet(ctx context.Context, zoneID, id string, opts ...CallOption) error {
+	return sendEmpty(ctx, c, request{operation: "deletePolicySet", method: http.MethodDelete, path: "/v1/zones/{zoneId}/policy-sets/{id}", args: []string{zoneID, id}, status: 204}, opts)
+}
+
+// ListPolicySetVersions returns one page of the versions of a policy set,
+// newest first, also if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodePolicySetNotFound].
+func (c *Client) ListPolicySetVersions(ctx context.Context, zoneID, id string, opts ...ListOption) (Page[PolicySetVersion], error) {
+	return list[PolicySetVersion](ctx, c, request{operation: "listPolicySetVersions", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-sets/{id}/versions", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// PolicySetVersions returns an iterator over the items of all pages of
+// [Client.ListPolicySetVersions]. If a request fails, it yields the error and
+// stops.
+func (c *Client) PolicySetVersions(ctx context.Context, zoneID, id string, opts ...ListOption) iter.Seq2[PolicySetVersion, error] {
+	return all(opts, func(opts ...ListOption) (Page[PolicySetVersion], error) {
+		return c.ListPolicySetVersions(ctx, zoneID, id, opts...)
+	})
+}
+
+// AddPolicySetVersion adds a version to a policy set. Its manifest lists the
+// policy versions that apply together. They must belong to the zone, to
+// policies that are not archived, and have the schema version of the policy set
+// version. They must be valid together: their documents must not contradict
+// each other. The version is not activated, and never changes.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-set-versions`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeZoneNotFound], [CodePolicySetNotFound], [CodeInvalidSchemaVersion],
+// [CodeInvalidPolicyContract].
+func (c *Client) AddPolicySetVersion(ctx context.Context, zoneID, id string, body NewPolicySetVersion, opts ...CallOption) (AddedPolicySetVersion, error) {
+	return send[AddedPolicySetVersion](ctx, c, request{operation: "addPolicySetVersion", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/versions", args: []string{zoneID, id}, body: body, status: 201, accept: "application/json"}, opts)
+}
+
+// GetPolicySetVersion returns a version of a policy set with its manifest, also
+// if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation:
+// [CodePolicySetVersionNotFound].
+func (c *Client) GetPolicySetVersion(ctx context.Context, zoneID, id, versionID string, opts ...CallOption) (PolicySetVersionManifest, error) {
+	return send[PolicySetVersionManifest](ctx, c, request{operation: "getPolicySetVersion", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId}", args: []string{zoneID, id, versionID}, status: 200, accept: "application/json"}, opts)
+}
+
 // ListPolicyTemplates returns all policy templates.
 //
 // Requires a token with read permission.

@@ -166,6 +166,31 @@ const (
 	CodeInvalidSchemaVersion = "invalid_schema_version"
 	// 422. The content is not a valid data document. See issues.
 	CodeInvalidRego = "invalid_rego"
+	// 404. Policy set not found in this zone.
+	CodePolicySetNotFound = "policy_set_not_found"
+	// 404. Policy set version not found in this policy set.
+	CodePolicySetVersionNotFound = "policy_set_version_not_found"
+	// 409. The name is already in use by another policy set in this zone. Choose a
+	// different name.
+	CodePolicySetNameConflict = "policy_set_name_conflict"
+	// 404. Version not found in this policy set.
+	CodeVersionNotFound = "version_not_found"
+	// 404. Shadow version not found in this policy set.
+	CodeShadowVersionNotFound = "shadow_version_not_found"
+	// 409. The policy set is not active.
+	CodePolicySetNotActive = "policy_set_not_active"
+	// 409. There is nothing to roll back to: before the last activation, no policy
+	// set was active, or the one that was is archived.
+	CodeNoPreviousVersion = "no_previous_version"
+	// 409. A policy of the version was archived during the request. Add a version
+	// without it, and activate that.
+	CodeReferencedPolicyVersionMissing = "referenced_policy_version_missing"
+	// 422. The policy versions of the policy set version cannot be used together.
+	// See detail and issues.
+	CodeInvalidPolicyContract = "invalid_policy_contract"
+	// 422. The policy versions of the shadow version cannot be used together. See
+	// detail and issues.
+	CodeInvalidShadowPolicyContract = "invalid_shadow_policy_contract"
 	// 404. Dead letter not found.
 	CodeDeadLetterNotFound = "dead_letter_not_found"
 )

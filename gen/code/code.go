@@ -206,6 +206,26 @@ const (
 	InvalidSchemaVersion Code = "invalid_schema_version"
 	// InvalidRego: 422. The content is not a valid data document. See issues.
 	InvalidRego Code = "invalid_rego"
+	// PolicySetNotFound: 404. Policy set not found in this zone.
+	PolicySetNotFound Code = "policy_set_not_found"
+	// PolicySetVersionNotFound: 404. Policy set version not found in this policy set.
+	PolicySetVersionNotFound Code = "policy_set_version_not_found"
+	// PolicySetNameConflict: 409. The name is already in use by another policy set in this zone. Choose a different name.
+	PolicySetNameConflict Code = "policy_set_name_conflict"
+	// VersionNotFound: 404. Version not found in this policy set.
+	VersionNotFound Code = "version_not_found"
+	// ShadowVersionNotFound: 404. Shadow version not found in this policy set.
+	ShadowVersionNotFound Code = "shadow_version_not_found"
+	// PolicySetNotActive: 409. The policy set is not active.
+	PolicySetNotActive Code = "policy_set_not_active"
+	// NoPreviousVersion: 409. There is nothing to roll back to: before the last activation, no policy set was active, or the one that was is archived.
+	NoPreviousVersion Code = "no_previous_version"
+	// ReferencedPolicyVersionMissing: 409. A policy of the version was archived during the request. Add a version without it, and activate that.
+	ReferencedPolicyVersionMissing Code = "referenced_policy_version_missing"
+	// InvalidPolicyContract: 422. The policy versions of the policy set version cannot be used together. See detail and issues.
+	InvalidPolicyContract Code = "invalid_policy_contract"
+	// InvalidShadowPolicyContract: 422. The policy versions of the shadow version cannot be used together. See detail and issues.
+	InvalidShadowPolicyContract Code = "invalid_shadow_policy_contract"
 	// DeadLetterNotFound: 404. Dead letter not found.
 	DeadLetterNotFound Code = "dead_letter_not_found"
 )
@@ -283,5 +303,15 @@ var Table = map[Code]Entry{
 	PolicyInUse:                                  {409, "", "The active policy set of the zone contains a version of the policy. Activate a version without it first."},
 	InvalidSchemaVersion:                         {422, "", "The schema version is not supported. Use 2026-05-20 or 2026-03-16."},
 	InvalidRego:                                  {422, "", "The content is not a valid data document. See issues."},
+	PolicySetNotFound:                            {404, "", "Policy set not found in this zone."},
+	PolicySetVersionNotFound:                     {404, "", "Policy set version not found in this policy set."},
+	PolicySetNameConflict:                        {409, "", "The name is already in use by another policy set in this zone. Choose a different name."},
+	VersionNotFound:                              {404, "", "Version not found in this policy set."},
+	ShadowVersionNotFound:                        {404, "", "Shadow version not found in this policy set."},
+	PolicySetNotActive:                           {409, "", "The policy set is not active."},
+	NoPreviousVersion:                            {409, "", "There is nothing to roll back to: before the last activation, no policy set was active, or the one that was is archived."},
+	ReferencedPolicyVersionMissing:               {409, "", "A policy of the version was archived during the request. Add a version without it, and activate that."},
+	InvalidPolicyContract:                        {422, "", "The policy versions of the policy set version cannot be used together. See detail and issues."},
+	InvalidShadowPolicyContract:                  {422, "", "The policy versions of the shadow version cannot be used together. See detail and issues."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
 }

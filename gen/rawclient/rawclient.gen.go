@@ -23,6 +23,10 @@ type APIKeyProviderConfig = client.APIKeyProviderConfig
 
 type APIKeyProviderConfigAuthLocation = client.APIKeyProviderConfigAuthLocation
 
+type ActivePolicySetVersion = client.ActivePolicySetVersion
+
+type AddedPolicySetVersion = client.AddedPolicySetVersion
+
 type AddedPolicyVersion = client.AddedPolicyVersion
 
 type AdminToken = client.AdminToken
@@ -60,6 +64,8 @@ type Issue struct {
 	Path []string `json:"path"`
 }
 
+type ManifestEntry = client.ManifestEntry
+
 type MintedAdminToken = client.MintedAdminToken
 
 type NewAdminToken = client.NewAdminToken
@@ -68,7 +74,15 @@ type NewApplication = client.NewApplication
 
 type NewApplicationRegistrationMethod = client.NewApplicationRegistrationMethod
 
+type NewManifestEntry = client.NewManifestEntry
+
 type NewPolicy = client.NewPolicy
+
+type NewPolicySet = client.NewPolicySet
+
+type NewPolicySetActivation = client.NewPolicySetActivation
+
+type NewPolicySetVersion = client.NewPolicySetVersion
 
 type NewPolicyVersion = client.NewPolicyVersion
 
@@ -96,6 +110,10 @@ type OperationEnforcement = client.OperationEnforcement
 
 type Policy = client.Policy
 
+type PolicyActivation = client.PolicyActivation
+
+type PolicyActivationAction = client.PolicyActivationAction
+
 type PolicyContent = client.PolicyContent
 
 type PolicyIssue = client.PolicyIssue
@@ -105,6 +123,18 @@ type PolicyOutputContract = client.PolicyOutputContract
 type PolicyPreview = client.PolicyPreview
 
 type PolicySchemaVersion = client.PolicySchemaVersion
+
+type PolicySet = client.PolicySet
+
+type PolicySetActivation = client.PolicySetActivation
+
+type PolicySetDeactivation = client.PolicySetDeactivation
+
+type PolicySetDeactivationStatus = client.PolicySetDeactivationStatus
+
+type PolicySetVersion = client.PolicySetVersion
+
+type PolicySetVersionManifest = client.PolicySetVersionManifest
 
 type PolicyTemplate = client.PolicyTemplate
 
@@ -134,7 +164,7 @@ type Problem struct {
 	// ErrorDescription Human-readable message.
 	ErrorDescription string `json:"error_description"`
 
-	// Issues Errors in the content of the policy, for `invalid_rego`.
+	// Issues Errors in the content of policies, for some codes.
 	Issues []PolicyIssue `json:"issues,omitempty"`
 
 	// LiveDCRApplications Number of active registered applications, for `dcr_shutdown_required`.
@@ -340,6 +370,39 @@ type ListPolicyVersionsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ListPolicyActivationsParams defines parameters for ListPolicyActivations.
+type ListPolicyActivationsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// ListPolicySetsParams defines parameters for ListPolicySets.
+type ListPolicySetsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DeletePolicySetParams defines parameters for DeletePolicySet.
+type DeletePolicySetParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListPolicySetVersionsParams defines parameters for ListPolicySetVersions.
+type ListPolicySetVersionsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -408,6 +471,15 @@ type CreatePolicyJSONRequestBody = NewPolicy
 
 // AddPolicyVersionJSONRequestBody defines body for AddPolicyVersion for application/json ContentType.
 type AddPolicyVersionJSONRequestBody = NewPolicyVersion
+
+// CreatePolicySetJSONRequestBody defines body for CreatePolicySet for application/json ContentType.
+type CreatePolicySetJSONRequestBody = NewPolicySet
+
+// ActivatePolicySetJSONRequestBody defines body for ActivatePolicySet for application/json ContentType.
+type ActivatePolicySetJSONRequestBody = NewPolicySetActivation
+
+// AddPolicySetVersionJSONRequestBody defines body for AddPolicySetVersion for application/json ContentType.
+type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
 
 // CreateProviderJSONRequestBody defines body for CreateProvider for application/json ContentType.
 type CreateProviderJSONRequestBody = NewProvider
@@ -1072,6 +1144,212 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId} (the `GetPolicyVersion` operationId).
 	GetPolicyVersion(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListPolicyActivations List policy activations
+	//
+	// Returns the changes of the active policy set of a zone, newest first. Returns an empty list if the zone does not
+	// exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-activations (the `ListPolicyActivations` operationId).
+	ListPolicyActivations(ctx context.Context, zoneID ZoneID, params *ListPolicyActivationsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListPolicySets List policy sets
+	//
+	// Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets (the `ListPolicySets` operationId).
+	ListPolicySets(ctx context.Context, zoneID ZoneID, params *ListPolicySetsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreatePolicySetWithBody Create a policy set
+	//
+	// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+	// that are not archived.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+	CreatePolicySetWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreatePolicySet Create a policy set
+	//
+	// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+	// that are not archived.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+	CreatePolicySet(ctx context.Context, zoneID ZoneID, body CreatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeletePolicySet Archive a policy set
+	//
+	// Archives a policy set permanently. Its name can be used again, and its versions can still be retrieved. If the
+	// policy set was active, no policy set of the zone is active afterwards, and every request for a token is denied
+	// until another one is activated.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event if the policy set was active, without `policy_set_version_id`.
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
+	DeletePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPolicySet Retrieve a policy set
+	//
+	// Returns a policy set that is not archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
+	GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ActivatePolicySetWithBody Activate a policy set version
+	//
+	// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+	// again.
+	//
+	// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+	ActivatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ActivatePolicySet Activate a policy set version
+	//
+	// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+	// again.
+	//
+	// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+	ActivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeactivatePolicySet Deactivate a policy set
+	//
+	// Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
+	// denied until one is activated.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the ID of the policy set, without `policy_set_version_id`.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
+	DeactivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RollbackPolicySet Roll back the last activation
+	//
+	// Restores what was active in the zone before the active policy set was last activated: the version, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. A second rollback restores what the first one replaced.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the restored policy set and of its active and shadow versions.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
+	RollbackPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListPolicySetVersions List policy set versions
+	//
+	// Returns the versions of a policy set, newest first, also if the policy set is archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
+	ListPolicySetVersions(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddPolicySetVersionWithBody Add a policy set version
+	//
+	// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+	// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+	// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-set-versions`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+	AddPolicySetVersionWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddPolicySetVersion Add a policy set version
+	//
+	// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+	// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+	// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-set-versions`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+	AddPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPolicySetVersion Retrieve a policy set version
+	//
+	// Returns a version of a policy set with its manifest, also if the policy set is archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
+	GetPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProviders List providers
 	//
@@ -2293,6 +2571,352 @@ func (c *Client) AddPolicyVersion(ctx context.Context, zoneID ZoneID, id IDParam
 // Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId} (the `GetPolicyVersion` operationId).
 func (c *Client) GetPolicyVersion(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPolicyVersionRequest(c.Server, zoneID, id, versionID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListPolicyActivations List policy activations
+//
+// Returns the changes of the active policy set of a zone, newest first. Returns an empty list if the zone does not
+// exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-activations (the `ListPolicyActivations` operationId).
+func (c *Client) ListPolicyActivations(ctx context.Context, zoneID ZoneID, params *ListPolicyActivationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPolicyActivationsRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListPolicySets List policy sets
+//
+// Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets (the `ListPolicySets` operationId).
+func (c *Client) ListPolicySets(ctx context.Context, zoneID ZoneID, params *ListPolicySetsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPolicySetsRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreatePolicySetWithBody Create a policy set
+//
+// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+// that are not archived.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+func (c *Client) CreatePolicySetWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePolicySetRequestWithBody(c.Server, zoneID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreatePolicySet Create a policy set
+//
+// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+// that are not archived.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+func (c *Client) CreatePolicySet(ctx context.Context, zoneID ZoneID, body CreatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePolicySetRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeletePolicySet Archive a policy set
+//
+// Archives a policy set permanently. Its name can be used again, and its versions can still be retrieved. If the
+// policy set was active, no policy set of the zone is active afterwards, and every request for a token is denied
+// until another one is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event if the policy set was active, without `policy_set_version_id`.
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
+func (c *Client) DeletePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeletePolicySetRequest(c.Server, zoneID, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPolicySet Retrieve a policy set
+//
+// Returns a policy set that is not archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
+func (c *Client) GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPolicySetRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ActivatePolicySetWithBody Activate a policy set version
+//
+// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+// again.
+//
+// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+func (c *Client) ActivatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewActivatePolicySetRequestWithBody(c.Server, zoneID, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ActivatePolicySet Activate a policy set version
+//
+// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+// again.
+//
+// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+func (c *Client) ActivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewActivatePolicySetRequest(c.Server, zoneID, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeactivatePolicySet Deactivate a policy set
+//
+// Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
+// denied until one is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the ID of the policy set, without `policy_set_version_id`.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
+func (c *Client) DeactivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeactivatePolicySetRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RollbackPolicySet Roll back the last activation
+//
+// Restores what was active in the zone before the active policy set was last activated: the version, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. A second rollback restores what the first one replaced.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the restored policy set and of its active and shadow versions.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
+func (c *Client) RollbackPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRollbackPolicySetRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListPolicySetVersions List policy set versions
+//
+// Returns the versions of a policy set, newest first, also if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
+func (c *Client) ListPolicySetVersions(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPolicySetVersionsRequest(c.Server, zoneID, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddPolicySetVersionWithBody Add a policy set version
+//
+// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-set-versions`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+func (c *Client) AddPolicySetVersionWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddPolicySetVersionRequestWithBody(c.Server, zoneID, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddPolicySetVersion Add a policy set version
+//
+// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-set-versions`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+func (c *Client) AddPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddPolicySetVersionRequest(c.Server, zoneID, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPolicySetVersion Retrieve a policy set version
+//
+// Returns a version of a policy set with its manifest, also if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
+func (c *Client) GetPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPolicySetVersionRequest(c.Server, zoneID, id, versionID)
 	if err != nil {
 		return nil, err
 	}
@@ -4238,6 +4862,614 @@ func NewGetPolicyVersionRequest(server string, zoneID ZoneID, id IDParameter, ve
 	return req, nil
 }
 
+// NewListPolicyActivationsRequest constructs an http.Request for the ListPolicyActivations method
+func NewListPolicyActivationsRequest(server string, zoneID ZoneID, params *ListPolicyActivationsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-activations", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListPolicySetsRequest constructs an http.Request for the ListPolicySets method
+func NewListPolicySetsRequest(server string, zoneID ZoneID, params *ListPolicySetsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreatePolicySetRequest calls the generic CreatePolicySet builder with application/json body
+func NewCreatePolicySetRequest(server string, zoneID ZoneID, body CreatePolicySetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreatePolicySetRequestWithBody(server, zoneID, "application/json", bodyReader)
+}
+
+// NewCreatePolicySetRequestWithBody constructs an http.Request for the CreatePolicySet method, with any body, and a specified content type
+func NewCreatePolicySetRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeletePolicySetRequest constructs an http.Request for the DeletePolicySet method
+func NewDeletePolicySetRequest(server string, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetPolicySetRequest constructs an http.Request for the GetPolicySet method
+func NewGetPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewActivatePolicySetRequest calls the generic ActivatePolicySet builder with application/json body
+func NewActivatePolicySetRequest(server string, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewActivatePolicySetRequestWithBody(server, zoneID, id, "application/json", bodyReader)
+}
+
+// NewActivatePolicySetRequestWithBody constructs an http.Request for the ActivatePolicySet method, with any body, and a specified content type
+func NewActivatePolicySetRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/activate", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeactivatePolicySetRequest constructs an http.Request for the DeactivatePolicySet method
+func NewDeactivatePolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/deactivate", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRollbackPolicySetRequest constructs an http.Request for the RollbackPolicySet method
+func NewRollbackPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/rollback", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListPolicySetVersionsRequest constructs an http.Request for the ListPolicySetVersions method
+func NewListPolicySetVersionsRequest(server string, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/versions", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddPolicySetVersionRequest calls the generic AddPolicySetVersion builder with application/json body
+func NewAddPolicySetVersionRequest(server string, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddPolicySetVersionRequestWithBody(server, zoneID, id, "application/json", bodyReader)
+}
+
+// NewAddPolicySetVersionRequestWithBody constructs an http.Request for the AddPolicySetVersion method, with any body, and a specified content type
+func NewAddPolicySetVersionRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/versions", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetPolicySetVersionRequest constructs an http.Request for the GetPolicySetVersion method
+func NewGetPolicySetVersionRequest(server string, zoneID ZoneID, id IDParameter, versionID VersionID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "versionId", versionID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/versions/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListProvidersRequest constructs an http.Request for the ListProviders method
 func NewListProvidersRequest(server string, zoneID ZoneID, params *ListProvidersParams) (*http.Request, error) {
 	var err error
@@ -5520,6 +6752,228 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId} (the `GetPolicyVersion` operationId).
 	GetPolicyVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicyVersionResponse, error)
+
+	// ListPolicyActivationsWithResponse List policy activations
+	//
+	// Returns the changes of the active policy set of a zone, newest first. Returns an empty list if the zone does not
+	// exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-activations (the `ListPolicyActivations` operationId).
+	ListPolicyActivationsWithResponse(ctx context.Context, zoneID ZoneID, params *ListPolicyActivationsParams, reqEditors ...RequestEditorFn) (*ListPolicyActivationsResponse, error)
+
+	// ListPolicySetsWithResponse List policy sets
+	//
+	// Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets (the `ListPolicySets` operationId).
+	ListPolicySetsWithResponse(ctx context.Context, zoneID ZoneID, params *ListPolicySetsParams, reqEditors ...RequestEditorFn) (*ListPolicySetsResponse, error)
+
+	// CreatePolicySetWithBodyWithResponse Create a policy set
+	//
+	// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+	// that are not archived.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+	CreatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreatePolicySetResponse, error)
+
+	// CreatePolicySetWithResponse Create a policy set
+	//
+	// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+	// that are not archived.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+	CreatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, body CreatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePolicySetResponse, error)
+
+	// DeletePolicySetWithResponse Archive a policy set
+	//
+	// Archives a policy set permanently. Its name can be used again, and its versions can still be retrieved. If the
+	// policy set was active, no policy set of the zone is active afterwards, and every request for a token is denied
+	// until another one is activated.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event if the policy set was active, without `policy_set_version_id`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
+	DeletePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*DeletePolicySetResponse, error)
+
+	// GetPolicySetWithResponse Retrieve a policy set
+	//
+	// Returns a policy set that is not archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
+	GetPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicySetResponse, error)
+
+	// ActivatePolicySetWithBodyWithResponse Activate a policy set version
+	//
+	// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+	// again.
+	//
+	// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+	ActivatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error)
+
+	// ActivatePolicySetWithResponse Activate a policy set version
+	//
+	// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+	// again.
+	//
+	// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+	ActivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error)
+
+	// DeactivatePolicySetWithResponse Deactivate a policy set
+	//
+	// Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
+	// denied until one is activated.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the ID of the policy set, without `policy_set_version_id`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
+	DeactivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*DeactivatePolicySetResponse, error)
+
+	// RollbackPolicySetWithResponse Roll back the last activation
+	//
+	// Restores what was active in the zone before the active policy set was last activated: the version, which may be of
+	// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+	// longer valid, nothing changes. A second rollback restores what the first one replaced.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-sets`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event with the IDs of the restored policy set and of its active and shadow versions.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
+	RollbackPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*RollbackPolicySetResponse, error)
+
+	// ListPolicySetVersionsWithResponse List policy set versions
+	//
+	// Returns the versions of a policy set, newest first, also if the policy set is archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
+	ListPolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicySetVersionsResponse, error)
+
+	// AddPolicySetVersionWithBodyWithResponse Add a policy set version
+	//
+	// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+	// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+	// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-set-versions`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+	AddPolicySetVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error)
+
+	// AddPolicySetVersionWithResponse Add a policy set version
+	//
+	// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+	// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+	// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `policy-set-versions`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+	AddPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error)
+
+	// GetPolicySetVersionWithResponse Retrieve a policy set version
+	//
+	// Returns a version of a policy set with its manifest, also if the policy set is archived.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
+	GetPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicySetVersionResponse, error)
 
 	// ListProvidersWithResponse List providers
 	//
@@ -7183,6 +8637,485 @@ func (r GetPolicyVersionResponse) ContentType() string {
 	return ""
 }
 
+// ListPolicyActivationsResponse200Headers the declared response headers of an HTTP 200 response for ListPolicyActivations
+type ListPolicyActivationsResponse200Headers struct {
+	Link *string
+}
+
+type ListPolicyActivationsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]PolicyActivation
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListPolicyActivationsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPolicyActivationsResponse) GetJSON200() *[]PolicyActivation {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPolicyActivationsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPolicyActivationsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPolicyActivationsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPolicyActivationsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListPolicySetsResponse200Headers the declared response headers of an HTTP 200 response for ListPolicySets
+type ListPolicySetsResponse200Headers struct {
+	Link *string
+}
+
+type ListPolicySetsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]PolicySet
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListPolicySetsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPolicySetsResponse) GetJSON200() *[]PolicySet {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPolicySetsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPolicySetsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPolicySetsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPolicySetsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreatePolicySetResponse201Headers the declared response headers of an HTTP 201 response for CreatePolicySet
+type CreatePolicySetResponse201Headers struct {
+	ETag string
+}
+
+type CreatePolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *PolicySet
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreatePolicySetResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreatePolicySetResponse) GetJSON201() *PolicySet {
+	return r.JSON201
+}
+
+// GetBody returns the raw response body bytes
+func (r CreatePolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreatePolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreatePolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreatePolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeletePolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r DeletePolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeletePolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeletePolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeletePolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetPolicySetResponse200Headers the declared response headers of an HTTP 200 response for GetPolicySet
+type GetPolicySetResponse200Headers struct {
+	ETag string
+}
+
+type GetPolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicySet
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetPolicySetResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPolicySetResponse) GetJSON200() *PolicySet {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ActivatePolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *PolicySetActivation
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ActivatePolicySetResponse) GetJSON202() *PolicySetActivation {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ActivatePolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ActivatePolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ActivatePolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ActivatePolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeactivatePolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *PolicySetDeactivation
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DeactivatePolicySetResponse) GetJSON202() *PolicySetDeactivation {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r DeactivatePolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeactivatePolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeactivatePolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeactivatePolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RollbackPolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *PolicySetActivation
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RollbackPolicySetResponse) GetJSON202() *PolicySetActivation {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RollbackPolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RollbackPolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RollbackPolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RollbackPolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListPolicySetVersionsResponse200Headers the declared response headers of an HTTP 200 response for ListPolicySetVersions
+type ListPolicySetVersionsResponse200Headers struct {
+	Link *string
+}
+
+type ListPolicySetVersionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]PolicySetVersion
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListPolicySetVersionsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPolicySetVersionsResponse) GetJSON200() *[]PolicySetVersion {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPolicySetVersionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPolicySetVersionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPolicySetVersionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPolicySetVersionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddPolicySetVersionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AddedPolicySetVersion
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddPolicySetVersionResponse) GetJSON201() *AddedPolicySetVersion {
+	return r.JSON201
+}
+
+// GetBody returns the raw response body bytes
+func (r AddPolicySetVersionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddPolicySetVersionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddPolicySetVersionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddPolicySetVersionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetPolicySetVersionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicySetVersionManifest
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPolicySetVersionResponse) GetJSON200() *PolicySetVersionManifest {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPolicySetVersionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPolicySetVersionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPolicySetVersionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPolicySetVersionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListProvidersResponse200Headers the declared response headers of an HTTP 200 response for ListProviders
 type ListProvidersResponse200Headers struct {
 	Link *string
@@ -8554,6 +10487,312 @@ func (c *ClientWithResponses) GetPolicyVersionWithResponse(ctx context.Context, 
 	return ParseGetPolicyVersionResponse(rsp)
 }
 
+// ListPolicyActivationsWithResponse List policy activations
+//
+// Returns the changes of the active policy set of a zone, newest first. Returns an empty list if the zone does not
+// exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-activations (the `ListPolicyActivations` operationId).
+func (c *ClientWithResponses) ListPolicyActivationsWithResponse(ctx context.Context, zoneID ZoneID, params *ListPolicyActivationsParams, reqEditors ...RequestEditorFn) (*ListPolicyActivationsResponse, error) {
+	rsp, err := c.ListPolicyActivations(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPolicyActivationsResponse(rsp)
+}
+
+// ListPolicySetsWithResponse List policy sets
+//
+// Returns the zone's policy sets that are not archived, newest first. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets (the `ListPolicySets` operationId).
+func (c *ClientWithResponses) ListPolicySetsWithResponse(ctx context.Context, zoneID ZoneID, params *ListPolicySetsParams, reqEditors ...RequestEditorFn) (*ListPolicySetsResponse, error) {
+	rsp, err := c.ListPolicySets(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPolicySetsResponse(rsp)
+}
+
+// CreatePolicySetWithBodyWithResponse Create a policy set
+//
+// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+// that are not archived.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+func (c *ClientWithResponses) CreatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreatePolicySetResponse, error) {
+	rsp, err := c.CreatePolicySetWithBody(ctx, zoneID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreatePolicySetResponse(rsp)
+}
+
+// CreatePolicySetWithResponse Create a policy set
+//
+// Creates a policy set. It has no versions, and none is active. The name must be unique among the zone's policy sets
+// that are not archived.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets (the `CreatePolicySet` operationId).
+func (c *ClientWithResponses) CreatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, body CreatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePolicySetResponse, error) {
+	rsp, err := c.CreatePolicySet(ctx, zoneID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreatePolicySetResponse(rsp)
+}
+
+// DeletePolicySetWithResponse Archive a policy set
+//
+// Archives a policy set permanently. Its name can be used again, and its versions can still be retrieved. If the
+// policy set was active, no policy set of the zone is active afterwards, and every request for a token is denied
+// until another one is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event if the policy set was active, without `policy_set_version_id`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
+func (c *ClientWithResponses) DeletePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*DeletePolicySetResponse, error) {
+	rsp, err := c.DeletePolicySet(ctx, zoneID, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeletePolicySetResponse(rsp)
+}
+
+// GetPolicySetWithResponse Retrieve a policy set
+//
+// Returns a policy set that is not archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
+func (c *ClientWithResponses) GetPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicySetResponse, error) {
+	rsp, err := c.GetPolicySet(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPolicySetResponse(rsp)
+}
+
+// ActivatePolicySetWithBodyWithResponse Activate a policy set version
+//
+// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+// again.
+//
+// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+func (c *ClientWithResponses) ActivatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error) {
+	rsp, err := c.ActivatePolicySetWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseActivatePolicySetResponse(rsp)
+}
+
+// ActivatePolicySetWithResponse Activate a policy set version
+//
+// Makes a version of a policy set the active one of the zone. It replaces the version that was active, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. Returns `version_not_found` if the policy set does not exist. A version that is already active can be activated again, which publishes its event
+// again.
+//
+// The change takes effect when the STS has loaded the policies. `status_url` returns how far that is.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the policy set and of its active and shadow versions.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
+func (c *ClientWithResponses) ActivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error) {
+	rsp, err := c.ActivatePolicySet(ctx, zoneID, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseActivatePolicySetResponse(rsp)
+}
+
+// DeactivatePolicySetWithResponse Deactivate a policy set
+//
+// Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
+// denied until one is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the ID of the policy set, without `policy_set_version_id`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
+func (c *ClientWithResponses) DeactivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*DeactivatePolicySetResponse, error) {
+	rsp, err := c.DeactivatePolicySet(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeactivatePolicySetResponse(rsp)
+}
+
+// RollbackPolicySetWithResponse Roll back the last activation
+//
+// Restores what was active in the zone before the active policy set was last activated: the version, which may be of
+// another policy set, and its shadow version. The policies are checked like those of a new version; if they are no
+// longer valid, nothing changes. A second rollback restores what the first one replaced.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-sets`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event with the IDs of the restored policy set and of its active and shadow versions.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
+func (c *ClientWithResponses) RollbackPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*RollbackPolicySetResponse, error) {
+	rsp, err := c.RollbackPolicySet(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRollbackPolicySetResponse(rsp)
+}
+
+// ListPolicySetVersionsWithResponse List policy set versions
+//
+// Returns the versions of a policy set, newest first, also if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
+func (c *ClientWithResponses) ListPolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicySetVersionsResponse, error) {
+	rsp, err := c.ListPolicySetVersions(ctx, zoneID, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPolicySetVersionsResponse(rsp)
+}
+
+// AddPolicySetVersionWithBodyWithResponse Add a policy set version
+//
+// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-set-versions`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+func (c *ClientWithResponses) AddPolicySetVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error) {
+	rsp, err := c.AddPolicySetVersionWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddPolicySetVersionResponse(rsp)
+}
+
+// AddPolicySetVersionWithResponse Add a policy set version
+//
+// Adds a version to a policy set. Its manifest lists the policy versions that apply together. They must belong to
+// the zone, to policies that are not archived, and have the schema version of the policy set version. They must be
+// valid together: their documents must not contradict each other. The version is not activated, and never changes.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-set-versions`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
+func (c *ClientWithResponses) AddPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error) {
+	rsp, err := c.AddPolicySetVersion(ctx, zoneID, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddPolicySetVersionResponse(rsp)
+}
+
+// GetPolicySetVersionWithResponse Retrieve a policy set version
+//
+// Returns a version of a policy set with its manifest, also if the policy set is archived.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
+func (c *ClientWithResponses) GetPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicySetVersionResponse, error) {
+	rsp, err := c.GetPolicySetVersion(ctx, zoneID, id, versionID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPolicySetVersionResponse(rsp)
+}
+
 // ListProvidersWithResponse List providers
 //
 // Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
@@ -9869,6 +12108,347 @@ func ParseGetPolicyVersionResponse(rsp *http.Response) (*GetPolicyVersionRespons
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest PolicyVersion
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListPolicyActivationsResponse parses an HTTP response from a ListPolicyActivationsWithResponse call
+func ParseListPolicyActivationsResponse(rsp *http.Response) (*ListPolicyActivationsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPolicyActivationsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []PolicyActivation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListPolicyActivationsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListPolicySetsResponse parses an HTTP response from a ListPolicySetsWithResponse call
+func ParseListPolicySetsResponse(rsp *http.Response) (*ListPolicySetsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPolicySetsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []PolicySet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListPolicySetsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreatePolicySetResponse parses an HTTP response from a CreatePolicySetWithResponse call
+func ParseCreatePolicySetResponse(rsp *http.Response) (*CreatePolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreatePolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest PolicySet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreatePolicySetResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeletePolicySetResponse parses an HTTP response from a DeletePolicySetWithResponse call
+func ParseDeletePolicySetResponse(rsp *http.Response) (*DeletePolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeletePolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
+// ParseGetPolicySetResponse parses an HTTP response from a GetPolicySetWithResponse call
+func ParseGetPolicySetResponse(rsp *http.Response) (*GetPolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicySet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetPolicySetResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseActivatePolicySetResponse parses an HTTP response from a ActivatePolicySetWithResponse call
+func ParseActivatePolicySetResponse(rsp *http.Response) (*ActivatePolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ActivatePolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest PolicySetActivation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeactivatePolicySetResponse parses an HTTP response from a DeactivatePolicySetWithResponse call
+func ParseDeactivatePolicySetResponse(rsp *http.Response) (*DeactivatePolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeactivatePolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest PolicySetDeactivation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRollbackPolicySetResponse parses an HTTP response from a RollbackPolicySetWithResponse call
+func ParseRollbackPolicySetResponse(rsp *http.Response) (*RollbackPolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RollbackPolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest PolicySetActivation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListPolicySetVersionsResponse parses an HTTP response from a ListPolicySetVersionsWithResponse call
+func ParseListPolicySetVersionsResponse(rsp *http.Response) (*ListPolicySetVersionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPolicySetVersionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []PolicySetVersion
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListPolicySetVersionsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseAddPolicySetVersionResponse parses an HTTP response from a AddPolicySetVersionWithResponse call
+func ParseAddPolicySetVersionResponse(rsp *http.Response) (*AddPolicySetVersionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddPolicySetVersionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AddedPolicySetVersion
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetPolicySetVersionResponse parses an HTTP response from a GetPolicySetVersionWithResponse call
+func ParseGetPolicySetVersionResponse(rsp *http.Response) (*GetPolicySetVersionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPolicySetVersionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicySetVersionManifest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -86,8 +86,8 @@ CREATE TABLE policy_set_versions (
     FOREIGN KEY (zone_id, policy_set_id) REFERENCES policy_sets (zone_id, id)
 );
 ALTER TABLE policy_sets
-    ADD FOREIGN KEY (zone_id, id, active_version_id) REFERENCES policy_set_versions (zone_id, policy_set_id, id),
-    ADD FOREIGN KEY (zone_id, id, shadow_version_id) REFERENCES policy_set_versions (zone_id, policy_set_id, id);
+    ADD CONSTRAINT policy_sets_active_version FOREIGN KEY (zone_id, id, active_version_id) REFERENCES policy_set_versions (zone_id, policy_set_id, id),
+    ADD CONSTRAINT policy_sets_shadow_version FOREIGN KEY (zone_id, id, shadow_version_id) REFERENCES policy_set_versions (zone_id, policy_set_id, id);
 ALTER TABLE policy_set_versions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE policy_set_versions FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_zone ON policy_set_versions USING (current_setting('caracal.zone_id', true) IN (zone_id, '*'));
@@ -123,13 +123,18 @@ CREATE TABLE policy_activations (
     previous_shadow_version_id text COLLATE "C",
     outbox_id                  text COLLATE "C" NOT NULL,    -- the event that announces it
     activated_by               text NOT NULL,
-    created_at                 timestamptz NOT NULL DEFAULT now(),
+    created_at                 timestamptz NOT NULL DEFAULT clock_timestamp(), -- in the order of number
     PRIMARY KEY (zone_id, number),
+    CONSTRAINT policy_activations_event UNIQUE (zone_id, outbox_id),
+    CHECK ((policy_set_id IS NULL) = (version_id IS NULL) AND (shadow_version_id IS NULL OR version_id IS NOT NULL)),
+    CHECK ((previous_policy_set_id IS NULL) = (previous_version_id IS NULL) AND (previous_shadow_version_id IS NULL OR previous_version_id IS NOT NULL)),
+    CHECK ((action IN ('activate', 'rollback')) = (version_id IS NOT NULL) AND (version_id IS NOT NULL OR previous_version_id IS NOT NULL)),
     FOREIGN KEY (zone_id, policy_set_id, version_id) REFERENCES policy_set_versions (zone_id, policy_set_id, id),
     FOREIGN KEY (zone_id, policy_set_id, shadow_version_id) REFERENCES policy_set_versions (zone_id, policy_set_id, id),
     FOREIGN KEY (zone_id, previous_policy_set_id, previous_version_id) REFERENCES policy_set_versions (zone_id, policy_set_id, id),
     FOREIGN KEY (zone_id, previous_policy_set_id, previous_shadow_version_id) REFERENCES policy_set_versions (zone_id, policy_set_id, id)
 );
+CREATE INDEX policy_activations_of_version ON policy_activations (zone_id, policy_set_id, version_id, number DESC);
 ALTER TABLE policy_activations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE policy_activations FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_zone ON policy_activations USING (current_setting('caracal.zone_id', true) IN (zone_id, '*'));

@@ -133,11 +133,17 @@ func (d *DB) ProviderGrant(zone, resource string) string {
 // Policy inserts a policy with one version. It returns the ids of both.
 func (d *DB) Policy(zone string) (policy, version string) {
 	d.tb.Helper()
+	return d.PolicyWith(zone, "# caracal:data-document\npackage caracal.authz\n\nrestrict := []\n")
+}
+
+// PolicyWith inserts a policy with one version of the given content. It returns the
+// ids of both.
+func (d *DB) PolicyWith(zone, content string) (policy, version string) {
+	d.tb.Helper()
 	p, v := id("policy"), id("policy-version")
 	d.Exec("INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by) VALUES ($1, $2, $2, 'customer', 1, 'fixture')", zone, p)
 	d.Exec(`INSERT INTO policy_versions (zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by)
-		SELECT $1, $2, $3, 1, content, encode(sha256(content::bytea), 'hex'), '2026-05-20', 'fixture'
-		FROM (SELECT E'# caracal:data-document\npackage caracal.authz\n\nrestrict := []\n' AS content) AS document`, zone, v, p)
+		VALUES ($1, $2, $3, 1, $4, encode(sha256(convert_to($4, 'UTF8')), 'hex'), '2026-05-20', 'fixture')`, zone, v, p, content)
 	return p, v
 }
 
@@ -145,12 +151,19 @@ func (d *DB) Policy(zone string) (policy, version string) {
 // and activates it. The zone must not have an active policy set.
 func (d *DB) ActivePolicySet(zone, policyVersion string) string {
 	d.tb.Helper()
-	s := id("policy-set")
-	v := d.PolicySetVersion(zone, s, policyVersion)
+	s, v := d.PolicySet(zone, policyVersion)
 	d.Exec("UPDATE policy_sets SET active_version_id = $3 WHERE zone_id = $1 AND id = $2", zone, s, v)
 	d.Exec("INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by) VALUES ($1, 1, 'activate', $2, $3, $4, 'fixture')",
 		zone, s, v, id("event"))
 	return s
+}
+
+// PolicySet inserts a policy set whose only version contains a policy version. It
+// returns the ids of both.
+func (d *DB) PolicySet(zone, policyVersion string) (set, version string) {
+	d.tb.Helper()
+	s := id("policy-set")
+	return s, d.PolicySetVersion(zone, s, policyVersion)
 }
 
 // PolicySetVersion inserts the next version of a policy set, which contains a policy
