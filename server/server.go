@@ -28,6 +28,7 @@ import (
 	"caracal.run/management/server/egress"
 	"caracal.run/management/server/limiter"
 	"caracal.run/management/server/middleware"
+	"caracal.run/management/server/policy"
 	"caracal.run/management/server/problem"
 	"caracal.run/management/store"
 	"caracal.run/management/store/outbox"
@@ -42,6 +43,9 @@ type Options struct {
 	Traces trace.TracerProvider
 }
 
+// maxBundleBytes limits the memory of compiled policy sets.
+const maxBundleBytes = 64 << 20
+
 // A Server implements the operations of the spec. [Start] starts its background
 // workers.
 type Server struct {
@@ -53,6 +57,7 @@ type Server struct {
 	outbox   *outbox.Publisher
 	egress   *egress.Client
 	denied   *deniedRequests
+	bundles  *policy.Cache
 	metrics  *metrics
 	traces   trace.TracerProvider
 	limits   limits
@@ -123,6 +128,7 @@ func New(o Options) (*Server, http.Handler, error) {
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
 		denied:   newDeniedRequests(o.Store, o.Log),
 		egress:   egress.New(c.Egress),
+		bundles:  policy.NewCache(maxBundleBytes),
 		outbox: outbox.New(o.Store.For(store.System), o.Redis, o.Log, outbox.Config{
 			Traces: o.Traces, Key: key, Batch: c.OutboxBatch, PollInterval: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
 			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),
