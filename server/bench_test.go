@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -159,6 +160,15 @@ func BenchmarkCreateZone(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkCreatePolicy creates policies, each with a version that is checked first.
+func BenchmarkCreatePolicy(b *testing.B) {
+	x := newBench(b)
+	content := strconv.Quote(documentOf("billing"))
+	x.run(b, func(c caller, n int64) {
+		c.call(b, "POST", x.zone+"/policies", fmt.Sprintf(`{"name":"Policy %d","content":%s}`, n, content), 201)
+	})
 }
 
 func BenchmarkCreateProvider(b *testing.B) {

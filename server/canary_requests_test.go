@@ -175,8 +175,8 @@ func (w *watched) everyOperation(only func(servertest.Operation) bool) {
 		if !only(op) {
 			continue
 		}
-		path := w.path(op, w.ids[collectionOf(op)])
-		if has(op, "path", "id") && w.ids[collectionOf(op)] == "" {
+		path := pathTo(op, w.zone.ID, w.ids)
+		if lacks(w.ids, op) {
 			w.t.Fatalf("populate must create one of %s", collectionOf(op))
 		}
 		for _, r := range w.requestsTo(op) {

@@ -170,6 +170,7 @@ func (w *watched) populate() {
 	}
 	w.ids["resources"] = create("resources", fmt.Sprintf(`{"name":"Invoices","scopes":["a"],"upstream_url":"https://up.example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 		w.ids["providers"], w.ids["applications"]))
+	w.ids["policies"], w.ids["policies/versions"] = w.DB.Policy(w.zone.ID)
 	w.DB.ApplicationSession(w.zone.ID, w.ids["applications"])
 	created := w.mustSend(http.StatusCreated, "POST", "/v1/admin-tokens", `{"name":"other","scope":"global","capability":"write"}`)
 	token := decode[struct{ ID, Token string }](w.t, created)

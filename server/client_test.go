@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/getkin/kin-openapi/openapi3"
+
 	"caracal.run/management/gen/client"
 	"caracal.run/management/server/servertest"
 )
@@ -48,6 +50,11 @@ func TestClientMethods(t *testing.T) {
 		arguments := 3 + strings.Count(op.Path, "{") // receiver, context, path parameters, options
 		if op.RequestBody != nil {
 			arguments++
+		}
+		if slices.ContainsFunc(op.Parameters, func(p *openapi3.ParameterRef) bool {
+			return p.Value.In == "query" && p.Value.Name != "limit" && p.Value.Name != "cursor"
+		}) {
+			arguments++ // a struct of the query parameters
 		}
 		results := 2 // value, error
 		if op.Responses.Value("204") != nil {
@@ -185,6 +192,36 @@ func TestClientCallsEveryOperation(t *testing.T) {
 			t.Errorf("got %+v", page)
 		}
 		noError(t, c.DeleteResource(ctx, zone.ID, resource.ID))
+	})
+
+	t.Run("policies", func(t *testing.T) {
+		created := result(c.CreatePolicy(ctx, zone.ID, client.NewPolicy{Name: "Grants", Content: documentOf("one")}))(t)
+		if created.OwnerType != "customer" || created.Version.Version != 1 || created.VersionID != created.Version.ID {
+			t.Errorf("got %+v", created)
+		}
+		added := result(c.AddPolicyVersion(ctx, zone.ID, created.ID, client.NewPolicyVersion{Content: documentOf("two")}))(t)
+		policy := result(c.GetPolicy(ctx, zone.ID, created.ID, client.GetPolicyParams{Content: "latest"}))(t)
+		if len(policy.Versions) != 2 || policy.Versions[0].Content != documentOf("two") || policy.Versions[1].Content != "" {
+			t.Errorf("got %+v", policy)
+		}
+		if first := result(c.GetPolicyVersion(ctx, zone.ID, created.ID, created.VersionID))(t); first.Content != documentOf("one") {
+			t.Errorf("got %+v", first)
+		}
+		var versions []string
+		for item, err := range c.PolicyVersions(ctx, zone.ID, created.ID, client.Limit(1)) {
+			versions = append(versions, result(item, err)(t).ID)
+		}
+		if !slices.Equal(versions, []string{added.ID, created.VersionID}) {
+			t.Errorf("listed %q", versions)
+		}
+		_, err := c.AddPolicyVersion(ctx, zone.ID, created.ID, client.NewPolicyVersion{Content: "allow = true"})
+		if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != client.CodeInvalidRego || e.Extra["detail"] == nil || e.Extra["issues"] == nil {
+			t.Errorf("got %v", err)
+		}
+		if page := result(c.ListPolicies(ctx, zone.ID))(t); len(page.Items) != 1 || page.Items[0].ID != created.ID {
+			t.Errorf("got %+v", page)
+		}
+		noError(t, c.DeletePolicy(ctx, zone.ID, created.ID))
 	})
 
 	t.Run("admin tokens", func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -102,6 +103,8 @@ func TestRoundTrips(t *testing.T) {
 	in := "/v1/zones/" + zone.ID
 	provider, resource := db.Provider(zone.ID), db.Resource(zone.ID)
 	application := in + "/applications/" + created.JSON201.ID
+	policy, policyVersion := db.Policy(zone.ID)
+	document := strconv.Quote(documentOf("x"))
 	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
 	for _, tt := range []struct {
 		method, path, body string
@@ -123,6 +126,12 @@ func TestRoundTrips(t *testing.T) {
 		{"PATCH", in + "/resources/" + resource, `{"name":"x"}`, 6},
 		{"GET", in + "/resources", "", 1},
 		{"GET", in + "/providers/" + provider, "", 1},
+		{"GET", in + "/policies", "", 1},
+		{"POST", in + "/policies", `{"name":"NUMBER","content":` + document + `}`, 5},
+		{"GET", in + "/policies/" + policy, "", 1},
+		{"GET", in + "/policies/" + policy + "/versions", "", 1},
+		{"GET", in + "/policies/" + policy + "/versions/" + policyVersion, "", 1},
+		{"POST", in + "/policies/" + policy + "/versions", `{"content":` + document + `}`, 5},
 		{"GET", "/health", "", 0},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {

@@ -12,22 +12,26 @@ import (
 // deniedEntities lists, for every path below /v1, the entity that the audit
 // entry of a denied request names.
 var deniedEntities = map[string]string{
-	"/v1/admin-tokens":                       "",
-	"/v1/admin-tokens/{id}":                  "admin-tokens/item-1",
-	"/v1/dead-letters":                       "",
-	"/v1/dead-letters/{id}":                  "dead-letters/item-1",
-	"/v1/dead-letters/{id}/rearm":            "dead-letters/item-1",
-	"/v1/zones":                              "",
-	"/v1/zones/{zoneId}":                     "zones/zone-1",
-	"/v1/zones/{zoneId}/dcr-status":          "zones/zone-1",
-	"/v1/zones/{zoneId}/applications":        "zones/zone-1",
-	"/v1/zones/{zoneId}/applications/dcr":    "zones/zone-1",
-	"/v1/zones/{zoneId}/applications/{id}":   "applications/item-1",
-	"/v1/zones/{zoneId}/providers":           "zones/zone-1",
-	"/v1/zones/{zoneId}/providers/{id}":      "providers/item-1",
-	"/v1/zones/{zoneId}/providers/{id}/test": "providers/item-1",
-	"/v1/zones/{zoneId}/resources":           "zones/zone-1",
-	"/v1/zones/{zoneId}/resources/{id}":      "resources/item-1",
+	"/v1/admin-tokens":                                      "",
+	"/v1/admin-tokens/{id}":                                 "admin-tokens/item-1",
+	"/v1/dead-letters":                                      "",
+	"/v1/dead-letters/{id}":                                 "dead-letters/item-1",
+	"/v1/dead-letters/{id}/rearm":                           "dead-letters/item-1",
+	"/v1/zones":                                             "",
+	"/v1/zones/{zoneId}":                                    "zones/zone-1",
+	"/v1/zones/{zoneId}/dcr-status":                         "zones/zone-1",
+	"/v1/zones/{zoneId}/applications":                       "zones/zone-1",
+	"/v1/zones/{zoneId}/applications/dcr":                   "zones/zone-1",
+	"/v1/zones/{zoneId}/applications/{id}":                  "applications/item-1",
+	"/v1/zones/{zoneId}/policies":                           "zones/zone-1",
+	"/v1/zones/{zoneId}/policies/{id}":                      "policies/item-1",
+	"/v1/zones/{zoneId}/policies/{id}/versions":             "policies/item-1",
+	"/v1/zones/{zoneId}/policies/{id}/versions/{versionId}": "policy-versions/version-1",
+	"/v1/zones/{zoneId}/providers":                          "zones/zone-1",
+	"/v1/zones/{zoneId}/providers/{id}":                     "providers/item-1",
+	"/v1/zones/{zoneId}/providers/{id}/test":                "providers/item-1",
+	"/v1/zones/{zoneId}/resources":                          "zones/zone-1",
+	"/v1/zones/{zoneId}/resources/{id}":                     "resources/item-1",
 }
 
 // auditedEntity returns kind and id of the entity in a request's audit entry,
@@ -47,7 +51,7 @@ func TestDeniedRequestNamesItsEntity(t *testing.T) {
 	a := servertest.New(t)
 	zone := a.Zone()
 	token := a.Token(zone.ID, "write").Token // of another zone than every request below
-	path := strings.NewReplacer("{zoneId}", "zone-1", "{id}", "item-1")
+	path := strings.NewReplacer("{zoneId}", "zone-1", "{id}", "item-1", "{versionId}", "version-1")
 	for _, op := range servertest.Operations() {
 		if !strings.HasPrefix(op.Path, "/v1/") {
 			continue

@@ -31,11 +31,23 @@ func newWalker(t *testing.T, settings ...string) walker {
 	return walker{a, a.Zone()}
 }
 
-// path returns the operation's path with the walker's zone and an ID for the other
+// path returns the operation's path with the walker's zone and an ID for each other
 // parameter.
 func (w walker) path(op servertest.Operation, id string) string {
-	path := strings.ReplaceAll(op.Path, "{zoneId}", w.zone.ID)
-	return strings.ReplaceAll(path, "{id}", id)
+	return strings.NewReplacer("{zoneId}", w.zone.ID, "{id}", id, "{versionId}", id).Replace(op.Path)
+}
+
+// pathTo returns the operation's path with a zone and the IDs of objects, by
+// collection. The collection of the versions of policies is "policies/versions".
+func pathTo(op servertest.Operation, zone string, ids map[string]string) string {
+	collection := collectionOf(op)
+	return strings.NewReplacer("{zoneId}", zone, "{id}", ids[collection], "{versionId}", ids[collection+"/versions"]).Replace(op.Path)
+}
+
+// lacks reports whether ids has no object for a parameter of the operation's path.
+func lacks(ids map[string]string, op servertest.Operation) bool {
+	collection := collectionOf(op)
+	return has(op, "path", "id") && ids[collection] == "" || has(op, "path", "versionId") && ids[collection+"/versions"] == ""
 }
 
 // body returns the operation's first request example.
@@ -123,13 +135,20 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 		return decode[struct{ ID string }](t, raw).ID
 	}
 	ids := map[string]string{"zones": zone, "admin-tokens": a.Token(zone, "write").ID, "dead-letters": a.DB.DeadLetter(zone)}
-	for range 2 { // so that a list has a second page
+	for n := range 2 { // so that a list has a second page
 		ids["applications"] = created("applications", `{"name":%q,"registration_method":"managed"}`, text)
 		ids["providers"] = created("providers", `{"name":%q,"identifier":"provider://of-%s","kind":"bearer_token","config_json":{"bearer_token":"x"}}`, text, ids["applications"])
 		ids["resources"] = created("resources", `{"name":%q,"identifier":"https://%s.example.com","scopes":["a"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 			text, ids["providers"], ids["providers"], ids["applications"])
+		ids["policies"] = created("policies", `{"name":%q,"description":%q,"content":%q}`, fmt.Sprint(text, " ", n), text, documentOf(text))
+		ids["policies/versions"] = created("policies/"+ids["policies"]+"/versions", `{"content":%q}`, documentOf(text))
 	}
 	return ids
+}
+
+// documentOf returns the content of a policy, a data document with a text.
+func documentOf(text string) string {
+	return fmt.Sprintf("# caracal:data-document\npackage caracal.authz\n\napp_ids := {%q: \"x\"}\n", text)
 }
 
 // everyBody returns the operation's request examples and, for each alternative of a

@@ -48,7 +48,7 @@ func TestEveryOperationRejectsInvalidIDs(t *testing.T) {
 	w := newWalker(t)
 	eachOperation(t, func(op servertest.Operation) bool { return has(op, "path", "") }, func(t *testing.T, op servertest.Operation) {
 		for _, bad := range []string{strings.Repeat("x", 129), "a%00b", "a%2Fb", "a%20b", "%C3%A9", "a%2541", "a'--"} {
-			for _, name := range []string{"zoneId", "id"} {
+			for _, name := range []string{"zoneId", "id", "versionId"} {
 				if !has(op, "path", name) {
 					continue
 				}
@@ -72,21 +72,23 @@ func TestEveryOperationAcceptsIDsOf128Characters(t *testing.T) {
 func TestEveryListRejectsInvalidQueries(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
+	ids := populate(t, w.API, w.zone.ID, "ours")
 	other := w.Do("GET", "/v1/zones?limit=1", "", bearer(servertest.Bootstrap)...)
 	servertest.Expect(t, other, http.StatusOK, "")
 	eachOperation(t, func(op servertest.Operation) bool { return has(op, "query", "limit") }, func(t *testing.T, op servertest.Operation) {
+		path := pathTo(op, w.zone.ID, ids)
 		for _, bad := range []string{
 			"limit=0", "limit=501", "limit=-1", "limit=1.5", "limit=abc", "limit=", "limit=1&limit=2", "limit=99999999999999999999", "limit=%00",
 			"cursor=", "cursor=" + strings.Repeat("A", 513), "cursor=A&cursor=B", "cursor=%00", "limit=%zz",
 		} {
-			raw := w.Do(op.Method, w.path(op, "x")+"?"+bad, "", bearer(servertest.Bootstrap)...)
+			raw := w.Do(op.Method, path+"?"+bad, "", bearer(servertest.Bootstrap)...)
 			servertest.Expect(t, raw, 0, code.InvalidQuery)
 		}
 		for _, bad := range []string{"A", "!", "AQ", strings.Repeat("A", 512), "eyJ0cyI6Inllc3RlcmRheSIsImlkIjoiYSJ9", "Af__________f_________8A", "%F0%9F%92%A3"} {
-			raw := w.Do(op.Method, w.path(op, "x")+"?cursor="+bad, "", bearer(servertest.Bootstrap)...)
+			raw := w.Do(op.Method, path+"?cursor="+bad, "", bearer(servertest.Bootstrap)...)
 			servertest.Expect(t, raw, 0, code.InvalidCursor)
 		}
-		raw := w.Do(op.Method, w.path(op, "x")+"?unknown=%00&limit=500", "", bearer(servertest.Bootstrap)...)
+		raw := w.Do(op.Method, path+"?unknown=%00&limit=500", "", bearer(servertest.Bootstrap)...)
 		servertest.Expect(t, raw, http.StatusOK, "")
 	})
 }

@@ -31,20 +31,19 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 		"providers":    w.DB.Provider(w.zone.ID),
 		"resources":    w.DB.Resource(w.zone.ID),
 	}
+	foreign["policies"], foreign["policies/versions"] = w.DB.Policy(w.zone.ID)
 	before := everythingOf(w.DB, w.zone.ID)
 	tried := 0
 	eachOperation(t, scoped, func(t *testing.T, op servertest.Operation) {
 		tried++
-		id := foreign[collectionOf(op)]
-		if has(op, "path", "id") && id == "" {
+		if lacks(foreign, op) {
 			t.Fatalf("add an object of the other zone's %s to this test", collectionOf(op))
 		}
 		with := append(bearer(token), "Content-Type", jsonType)
-		raw := w.Do(op.Method, w.path(op, id), body(t, op), with...)
+		raw := w.Do(op.Method, pathTo(op, w.zone.ID, foreign), body(t, op), with...)
 		servertest.Expect(t, raw, 0, code.AdminTokenZoneMismatch)
-		if has(op, "path", "zoneId") && id != "" {
-			path := strings.ReplaceAll(w.path(op, id), w.zone.ID, own.ID)
-			raw := w.Do(op.Method, path, body(t, op), with...)
+		if has(op, "path", "zoneId") && has(op, "path", "id") {
+			raw := w.Do(op.Method, pathTo(op, own.ID, foreign), body(t, op), with...)
 			if raw.Response.StatusCode != http.StatusNotFound {
 				t.Errorf("below its own zone: got %d: %s", raw.Response.StatusCode, raw.Body)
 			}
@@ -71,24 +70,23 @@ func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 		operations++
 		get := func(query string) servertest.RawResponse {
 			tried++
-			path := strings.ReplaceAll(strings.ReplaceAll(op.Path, "{zoneId}", own.ID), "{id}", ids[collectionOf(op)])
-			raw := w.Do(op.Method, path+"?"+query, "", bearer(token)...)
+			raw := w.Do(op.Method, pathTo(op, own.ID, ids)+"?"+query, "", bearer(token)...)
 			if strings.Contains(string(raw.Body), theirs) {
 				t.Errorf("?%s returned %s", query, raw.Body)
 			}
 			return raw
 		}
 		plain := get("")
-		names := []string{"zone_id", "zoneId", "zone", "id", "application_id", "provider_id", "filter", "all_zones"}
+		names, declared := []string{"zone_id", "zoneId", "zone", "id", "application_id", "provider_id", "filter", "all_zones"}, []string{}
 		for _, p := range op.Parameters {
 			if p.Value.In == "query" {
-				names = append(names, p.Value.Name)
+				declared = append(declared, p.Value.Name)
 			}
 		}
-		for _, name := range names {
+		for _, name := range append(names, declared...) {
 			for _, id := range append(slices.Collect(maps.Values(ids)), "*", "-") {
 				raw := get(name + "=" + url.QueryEscape(id))
-				if slices.Contains([]string{"limit", "cursor"}, name) && plain.Response.StatusCode == http.StatusOK {
+				if slices.Contains(declared, name) && plain.Response.StatusCode != http.StatusForbidden { // an ID is not a valid value
 					if raw.Response.StatusCode != http.StatusBadRequest {
 						t.Errorf("%s=%s: got %d", name, id, raw.Response.StatusCode)
 					}
@@ -100,13 +98,13 @@ func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 		if !has(op, "query", "cursor") || !has(op, "path", "zoneId") {
 			return
 		}
-		first := w.Do(op.Method, w.path(op, "")+"?limit=1", "", bearer(servertest.Bootstrap)...)
+		first := w.Do(op.Method, pathTo(op, w.zone.ID, ids)+"?limit=1", "", bearer(servertest.Bootstrap)...)
 		servertest.Expect(t, first, http.StatusOK, "")
 		_, cursor, found := strings.Cut(next(first), "cursor=")
 		if !found {
 			t.Fatalf("the other zone's list has no second page: %s", first.Body)
 		}
-		servertest.Expect(t, w.Do(op.Method, w.path(op, "")+"?cursor="+cursor, "", bearer(servertest.Bootstrap)...), http.StatusOK, "")
+		servertest.Expect(t, w.Do(op.Method, pathTo(op, w.zone.ID, ids)+"?cursor="+cursor, "", bearer(servertest.Bootstrap)...), http.StatusOK, "")
 		servertest.Expect(t, get("cursor="+cursor), 0, code.InvalidCursor)
 	})
 	if after := everythingOf(w.DB, w.zone.ID); after != before {
@@ -131,7 +129,7 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 	tried, operations, references, succeeded := 0, 0, 0, 0
 	eachOperation(t, func(op servertest.Operation) bool { return private(op) && takesBody(op) }, func(t *testing.T, op servertest.Operation) {
 		operations++
-		path := strings.ReplaceAll(strings.ReplaceAll(op.Path, "{zoneId}", own.ID), "{id}", ours[collectionOf(op)])
+		path := pathTo(op, own.ID, ours)
 		send := func(where string, body map[string]any) {
 			if _, slow := body["client_secret"]; slow && where != "client_secret" { // hashing is slow, and it is no reference
 				delete(body, "client_secret")
@@ -182,8 +180,10 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 				if err := json.Unmarshal([]byte(example), &body); err != nil {
 					t.Fatal(err)
 				}
-				if text, has := body["identifier"].(string); has { // so that it is not taken
-					body["identifier"] = fmt.Sprintf("%s-%d", text, tried)
+				for _, unique := range []string{"identifier", "name"} { // so that it is not taken
+					if text, has := body[unique].(string); has {
+						body[unique] = fmt.Sprintf("%s-%d", text, tried)
+					}
 				}
 				return body
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"hash/fnv"
 	"maps"
+	"math"
 	"net/url"
 	"strconv"
 	"time"
@@ -28,10 +29,31 @@ func parsePage(cursor *string, limit *int, scope string) (store.Page, error) {
 	}
 	position, ok := decodeCursor(*cursor, scope)
 	if !ok {
-		return page, code.InvalidCursor.At("must be a cursor of this list", "cursor")
+		return page, invalidCursor()
 	}
 	page.After = position
 	return page, nil
+}
+
+func invalidCursor() error { return code.InvalidCursor.At("must be a cursor of this list", "cursor") }
+
+// versionPosition returns the position of a version in a list that is ordered by
+// version number. Its time has no meaning.
+func versionPosition(number int32) store.Position {
+	return store.Position{Time: time.Unix(0, 0), ID: strconv.Itoa(int(number))}
+}
+
+// beforeVersion returns the number that all versions on a page are below, or
+// invalid_cursor.
+func beforeVersion(page store.Page) (int32, error) {
+	if page.After == store.FirstPosition {
+		return math.MaxInt32, nil
+	}
+	number, err := strconv.ParseInt(page.After.ID, 10, 32)
+	if err != nil {
+		return 0, invalidCursor()
+	}
+	return int32(number), nil
 }
 
 // paginate removes the extra row that the store returns if there is a next page.

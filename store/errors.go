@@ -20,6 +20,7 @@ var constraintCodes = map[string]code.Code{
 	"zones_slug_taken":           code.ZoneSlugConflict,
 	"providers_identifier_taken": code.ProviderIdentifierConflict,
 	"resources_identifier_taken": code.ResourceIdentifierConflict,
+	"policies_name_taken":        code.PolicyNameConflict,
 }
 
 // mapError maps a constraint violation to its error code, and an unreachable

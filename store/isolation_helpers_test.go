@@ -50,6 +50,8 @@ func twoZones(db *storetest.DB) {
 		db.Event(zone, "stream")
 		db.ProviderGrant(zone, resource)
 		db.Exec("INSERT INTO resource_totals (zone_id, live) VALUES ($1, 1)", zone)
+		_, policyVersion := db.Policy(zone)
+		db.ActivePolicySet(zone, policyVersion)
 	}
 }
 

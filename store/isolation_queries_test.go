@@ -84,7 +84,7 @@ func ofZoneTwo(db *storetest.DB, table, name, kind string, ids []string) string 
 		return "'infinity'"
 	case column == "before_id":
 		return "'~'"
-	case column == "row_limit" || column == "number" && table != "data_keys":
+	case column == "row_limit" || column == "before_version" || column == "number" && table != "data_keys":
 		return "100"
 	}
 	valueIn := func(table, column string) (value string, found bool) {

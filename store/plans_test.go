@@ -56,6 +56,17 @@ func fillTables(db *storetest.DB) {
 	db.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, status, access_token, data_key)
 		SELECT 'z' || n % 20 + 1, 'pg' || n, 'u' || n, 'r' || n, 'p' || n, CASE WHEN n % 10 > 0 THEN 'revoked' ELSE 'active' END,
 			CASE WHEN n % 10 = 0 THEN 'x'::bytea END, CASE WHEN n % 10 = 0 THEN 2 END FROM generate_series(1, 40000) AS n`)
+	db.Exec(`INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by, created_at, archived_at)
+		SELECT 'z' || n % 20 + 1, 'p' || n, 'p' || n, 'customer', 10, 'x', now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 10000) AS n`)
+	db.Exec(`INSERT INTO policy_versions (zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by)
+		SELECT 'z' || n % 20 + 1, 'pv' || n || '-' || v, 'p' || n, v, 'x', 'x', 'x', 'x' FROM generate_series(1, 10000) AS n, generate_series(1, 10) AS v`)
+	db.Exec(`INSERT INTO policy_sets (zone_id, id, name, latest_version, created_by, created_at)
+		SELECT 'z' || n % 2000 + 1, 'ps' || n, 'ps' || n, 10, 'x', now() - n * interval '1 second' FROM generate_series(1, 10000) AS n`)
+	db.Exec(`INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by)
+		SELECT 'z' || n % 2000 + 1, 'psv' || n || '-' || v, 'ps' || n, v, 'x', 'x', 'x' FROM generate_series(1, 10000) AS n, generate_series(1, 10) AS v`)
+	db.Exec(`INSERT INTO policy_set_manifests (zone_id, policy_set_version_id, position, policy_version_id)
+		SELECT v.zone_id, v.id, p.version, p.id FROM policy_set_versions AS v JOIN policy_versions AS p ON p.zone_id = v.zone_id AND p.policy_id = 'p' || substr(v.policy_set_id, 3)`)
+	db.Exec("UPDATE policy_sets SET active_version_id = 'psv' || substr(id, 3) || '-10' WHERE substr(id, 3)::int <= 2000")
 	for _, table := range storetest.Column[string](db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") {
 		db.Exec("ANALYZE " + table) // like autovacuum
 	}

@@ -14,6 +14,7 @@ const (
 	zoneName        namespace = "caracal.sys/"
 	zoneSlug        namespace = "caracal-sys-"
 	applicationName namespace = "caracal.sys/"
+	policyName      namespace = "caracal.sys/"
 
 	providerIdentifier namespace = "provider://caracal-sys-"
 	resourceIdentifier namespace = "caracal-sys://"

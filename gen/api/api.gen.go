@@ -100,6 +100,12 @@ const (
 	ZonePatchDCRShutdownRevokeLive ZonePatchDCRShutdown = "revoke_live"
 )
 
+// Defines values for GetPolicyParamsContent.
+const (
+	GetPolicyParamsContentAll    GetPolicyParamsContent = "all"
+	GetPolicyParamsContentLatest GetPolicyParamsContent = "latest"
+)
+
 // APIKeyProviderConfig Configuration of the kind `api_key`, which sends a fixed key to the upstream service in a header or a query parameter.
 type APIKeyProviderConfig struct {
 	// AllowRuntimeInjection Whether a token exchange with runtime credential injection can return the credential.
@@ -142,6 +148,32 @@ type APIKeyProviderConfig struct {
 //
 // Example: header
 type APIKeyProviderConfigAuthLocation string
+
+// AddedPolicyVersion An added version of a policy.
+type AddedPolicyVersion struct {
+	// ContentSHA256 SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// PolicyID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// SchemaVersion Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Version Number of the version, from 1.
+	Version int32 `json:"version"`
+
+	// VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
+}
 
 // AdminToken An admin token, without its value.
 type AdminToken struct {
@@ -265,6 +297,41 @@ type BearerTokenProviderConfig struct {
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 }
 
+// CreatedPolicy A created policy with its first version.
+type CreatedPolicy struct {
+	// CoAuthoredByOperator Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// Description What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name Name of the policy.
+	Name string `json:"name"`
+
+	// OwnerType Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// Version A version of a policy, without its content. It never changes.
+	Version PolicyVersionSummary `json:"version"`
+
+	// VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // DCRStatus The status of dynamic client registration in a zone.
 type DCRStatus struct {
 	// DCREnabled Whether applications can register dynamically.
@@ -384,6 +451,39 @@ type NewApplication struct {
 
 // NewApplicationRegistrationMethod The registration method, which must be `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
+
+// NewPolicy A policy to create. Unknown fields are ignored.
+type NewPolicy struct {
+	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// Description What the policy is for.
+	Description *string `json:"description,omitempty"`
+
+	// Name Name of the policy. It must be unique among the zone's active policies.
+	Name string `json:"name"`
+
+	// OwnerType Who owns the policy. Defaults to `customer`.
+	OwnerType *string `json:"owner_type,omitempty"`
+
+	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+	// v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
+
+// NewPolicyVersion A version of a policy to add. Unknown fields are ignored.
+type NewPolicyVersion struct {
+	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+	// v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
 
 // NewProvider A provider to create. `name` or `identifier` is required. Unknown fields are ignored.
 type NewProvider struct {
@@ -647,6 +747,131 @@ type OpenAPI map[string]interface{}
 //     scope of that operation.
 //   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
+
+// Policy A named policy, without its versions.
+type Policy struct {
+	// CoAuthoredByOperator Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// Description What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name Name of the policy.
+	Name string `json:"name"`
+
+	// OwnerType Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// PolicyContent A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+type PolicyContent = string
+
+// PolicySchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+// v1.
+type PolicySchemaVersion = string
+
+// PolicyVersion A version of a policy. It never changes.
+type PolicyVersion struct {
+	// ArchivedAt Always null, because a version cannot be archived.
+	ArchivedAt *timestamp.Time `json:"archived_at"`
+
+	// Content The Rego document. Absent from older versions in a response to `content=latest`.
+	Content string `json:"content,omitempty"`
+
+	// ContentSHA256 SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy Name of the admin token that added the version.
+	CreatedBy string `json:"created_by"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// PolicyID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// SchemaVersion Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Version Number of the version, from 1.
+	Version int32 `json:"version"`
+}
+
+// PolicyVersionSummary A version of a policy, without its content. It never changes.
+type PolicyVersionSummary struct {
+	// ContentSHA256 SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// PolicyID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// SchemaVersion Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Version Number of the version, from 1.
+	Version int32 `json:"version"`
+}
+
+// PolicyWithVersions A policy with its versions.
+type PolicyWithVersions struct {
+	// CoAuthoredByOperator Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// CreatedBy Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// Description What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name Name of the policy.
+	Name string `json:"name"`
+
+	// OwnerType Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// Versions All versions, newest first.
+	Versions []PolicyVersion `json:"versions"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
 
 // Provider A source of the credentials for resources.
 type Provider struct {
@@ -1031,6 +1256,9 @@ type IfMatch = string
 // Limit defines model for limit.
 type Limit = int
 
+// VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+type VersionID = ID
+
 // ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ZoneID = ID
 
@@ -1094,6 +1322,39 @@ type UpdateApplicationParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListPoliciesParams defines parameters for ListPolicies.
+type ListPoliciesParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DeletePolicyParams defines parameters for DeletePolicy.
+type DeletePolicyParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// GetPolicyParams defines parameters for GetPolicy.
+type GetPolicyParams struct {
+	// Content Whether to return the content of all versions (`all`, the default) or only of the newest one (`latest`).
+	Content *GetPolicyParamsContent `form:"content,omitempty" json:"content,omitempty"`
+}
+
+// GetPolicyParamsContent defines parameters for GetPolicy.
+type GetPolicyParamsContent string
+
+// ListPolicyVersionsParams defines parameters for ListPolicyVersions.
+type ListPolicyVersionsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -1153,6 +1414,12 @@ type RegisterApplicationJSONRequestBody = ApplicationRegistration
 
 // UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
 type UpdateApplicationJSONRequestBody = ApplicationPatch
+
+// CreatePolicyJSONRequestBody defines body for CreatePolicy for application/json ContentType.
+type CreatePolicyJSONRequestBody = NewPolicy
+
+// AddPolicyVersionJSONRequestBody defines body for AddPolicyVersion for application/json ContentType.
+type AddPolicyVersionJSONRequestBody = NewPolicyVersion
 
 // CreateProviderJSONRequestBody defines body for CreateProvider for application/json ContentType.
 type CreateProviderJSONRequestBody = NewProvider
@@ -1377,6 +1644,27 @@ type ServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
+	// ListPolicies List policies
+	// (GET /v1/zones/{zoneId}/policies)
+	ListPolicies(ctx echo.Context, zoneID ZoneID, params ListPoliciesParams) error
+	// CreatePolicy Create a policy
+	// (POST /v1/zones/{zoneId}/policies)
+	CreatePolicy(ctx echo.Context, zoneID ZoneID) error
+	// DeletePolicy Archive a policy
+	// (DELETE /v1/zones/{zoneId}/policies/{id})
+	DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicyParams) error
+	// GetPolicy Retrieve a policy
+	// (GET /v1/zones/{zoneId}/policies/{id})
+	GetPolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetPolicyParams) error
+	// ListPolicyVersions List policy versions
+	// (GET /v1/zones/{zoneId}/policies/{id}/versions)
+	ListPolicyVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicyVersionsParams) error
+	// AddPolicyVersion Add a policy version
+	// (POST /v1/zones/{zoneId}/policies/{id}/versions)
+	AddPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// GetPolicyVersion Retrieve a policy version
+	// (GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId})
+	GetPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx echo.Context, zoneID ZoneID, params ListProvidersParams) error
@@ -1883,6 +2171,227 @@ func (w *ServerInterfaceWrapper) GetDCRStatus(ctx echo.Context) error {
 	return err
 }
 
+// ListPolicies converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicies(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPoliciesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicies(ctx, zoneID, params)
+	return err
+}
+
+// CreatePolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) CreatePolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreatePolicy(ctx, zoneID)
+	return err
+}
+
+// DeletePolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) DeletePolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeletePolicyParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeletePolicy(ctx, zoneID, id, params)
+	return err
+}
+
+// GetPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetPolicyParams
+	// ------------- Optional query parameter "content" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "content", ctx.QueryParams(), &params.Content, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter content: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicy(ctx, zoneID, id, params)
+	return err
+}
+
+// ListPolicyVersions converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicyVersions(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPolicyVersionsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicyVersions(ctx, zoneID, id, params)
+	return err
+}
+
+// AddPolicyVersion converts echo context to params.
+func (w *ServerInterfaceWrapper) AddPolicyVersion(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AddPolicyVersion(ctx, zoneID, id)
+	return err
+}
+
+// GetPolicyVersion converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicyVersion(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "versionId" -------------
+	var versionID VersionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "versionId", ctx.Param("versionId"), &versionID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter versionId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicyVersion(ctx, zoneID, id, versionID)
+	return err
+}
+
 // ListProviders converts echo context to params.
 func (w *ServerInterfaceWrapper) ListProviders(ctx echo.Context) error {
 	var err error
@@ -2297,6 +2806,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies", wrapper.ListPolicies, options.OperationMiddlewares["listPolicies"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policies", wrapper.CreatePolicy, options.OperationMiddlewares["createPolicy"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/policies/:id", wrapper.DeletePolicy, options.OperationMiddlewares["deletePolicy"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies/:id", wrapper.GetPolicy, options.OperationMiddlewares["getPolicy"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies/:id/versions", wrapper.ListPolicyVersions, options.OperationMiddlewares["listPolicyVersions"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policies/:id/versions", wrapper.AddPolicyVersion, options.OperationMiddlewares["addPolicyVersion"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies/:id/versions/:versionId", wrapper.GetPolicyVersion, options.OperationMiddlewares["getPolicyVersion"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.ListProviders, options.OperationMiddlewares["listProviders"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.CreateProvider, options.OperationMiddlewares["createProvider"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/providers/:id", wrapper.DeleteProvider, options.OperationMiddlewares["deleteProvider"]...)
@@ -2768,6 +3284,154 @@ func (response GetDCRStatus200JSONResponse) VisitGetDCRStatusResponse(w http.Res
 	return jsonresponse.Write(w, 200, DCRStatus(response))
 }
 
+type ListPoliciesRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListPoliciesParams
+}
+
+type ListPoliciesResponseObject interface {
+	VisitListPoliciesResponse(w http.ResponseWriter) error
+}
+
+type ListPolicies200ResponseHeaders struct {
+	Link *string
+}
+
+type ListPolicies200JSONResponse struct {
+	Body    []Policy
+	Headers ListPolicies200ResponseHeaders
+}
+
+func (response ListPolicies200JSONResponse) VisitListPoliciesResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []Policy(response.Body))
+}
+
+type CreatePolicyRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreatePolicyJSONRequestBody
+}
+
+type CreatePolicyResponseObject interface {
+	VisitCreatePolicyResponse(w http.ResponseWriter) error
+}
+
+type CreatePolicy201ResponseHeaders struct {
+	ETag string
+}
+
+type CreatePolicy201JSONResponse struct {
+	Body    CreatedPolicy
+	Headers CreatePolicy201ResponseHeaders
+}
+
+func (response CreatePolicy201JSONResponse) VisitCreatePolicyResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
+}
+
+type DeletePolicyRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params DeletePolicyParams
+}
+
+type DeletePolicyResponseObject interface {
+	VisitDeletePolicyResponse(w http.ResponseWriter) error
+}
+
+type DeletePolicy204Response struct {
+}
+
+func (response DeletePolicy204Response) VisitDeletePolicyResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetPolicyRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params GetPolicyParams
+}
+
+type GetPolicyResponseObject interface {
+	VisitGetPolicyResponse(w http.ResponseWriter) error
+}
+
+type GetPolicy200ResponseHeaders struct {
+	ETag string
+}
+
+type GetPolicy200JSONResponse struct {
+	Body    PolicyWithVersions
+	Headers GetPolicy200ResponseHeaders
+}
+
+func (response GetPolicy200JSONResponse) VisitGetPolicyResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type ListPolicyVersionsRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params ListPolicyVersionsParams
+}
+
+type ListPolicyVersionsResponseObject interface {
+	VisitListPolicyVersionsResponse(w http.ResponseWriter) error
+}
+
+type ListPolicyVersions200ResponseHeaders struct {
+	Link *string
+}
+
+type ListPolicyVersions200JSONResponse struct {
+	Body    []PolicyVersionSummary
+	Headers ListPolicyVersions200ResponseHeaders
+}
+
+func (response ListPolicyVersions200JSONResponse) VisitListPolicyVersionsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []PolicyVersionSummary(response.Body))
+}
+
+type AddPolicyVersionRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Body   *AddPolicyVersionJSONRequestBody
+}
+
+type AddPolicyVersionResponseObject interface {
+	VisitAddPolicyVersionResponse(w http.ResponseWriter) error
+}
+
+type AddPolicyVersion201JSONResponse AddedPolicyVersion
+
+func (response AddPolicyVersion201JSONResponse) VisitAddPolicyVersionResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 201, AddedPolicyVersion(response))
+}
+
+type GetPolicyVersionRequestObject struct {
+	ZoneID    ZoneID      `json:"zoneId"`
+	ID        IDParameter `json:"id"`
+	VersionID VersionID   `json:"versionId"`
+}
+
+type GetPolicyVersionResponseObject interface {
+	VisitGetPolicyVersionResponse(w http.ResponseWriter) error
+}
+
+type GetPolicyVersion200JSONResponse PolicyVersion
+
+func (response GetPolicyVersion200JSONResponse) VisitGetPolicyVersionResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicyVersion(response))
+}
+
 type ListProvidersRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Params ListProvidersParams
@@ -3082,6 +3746,27 @@ type StrictServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
+	// ListPolicies List policies
+	// (GET /v1/zones/{zoneId}/policies)
+	ListPolicies(ctx context.Context, request ListPoliciesRequestObject) (ListPoliciesResponseObject, error)
+	// CreatePolicy Create a policy
+	// (POST /v1/zones/{zoneId}/policies)
+	CreatePolicy(ctx context.Context, request CreatePolicyRequestObject) (CreatePolicyResponseObject, error)
+	// DeletePolicy Archive a policy
+	// (DELETE /v1/zones/{zoneId}/policies/{id})
+	DeletePolicy(ctx context.Context, request DeletePolicyRequestObject) (DeletePolicyResponseObject, error)
+	// GetPolicy Retrieve a policy
+	// (GET /v1/zones/{zoneId}/policies/{id})
+	GetPolicy(ctx context.Context, request GetPolicyRequestObject) (GetPolicyResponseObject, error)
+	// ListPolicyVersions List policy versions
+	// (GET /v1/zones/{zoneId}/policies/{id}/versions)
+	ListPolicyVersions(ctx context.Context, request ListPolicyVersionsRequestObject) (ListPolicyVersionsResponseObject, error)
+	// AddPolicyVersion Add a policy version
+	// (POST /v1/zones/{zoneId}/policies/{id}/versions)
+	AddPolicyVersion(ctx context.Context, request AddPolicyVersionRequestObject) (AddPolicyVersionResponseObject, error)
+	// GetPolicyVersion Retrieve a policy version
+	// (GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId})
+	GetPolicyVersion(ctx context.Context, request GetPolicyVersionRequestObject) (GetPolicyVersionResponseObject, error)
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx context.Context, request ListProvidersRequestObject) (ListProvidersResponseObject, error)
@@ -3830,6 +4515,237 @@ func (sh *strictHandler) GetDCRStatus(ctx echo.Context, zoneID ZoneID) error {
 		return err
 	} else if validResponse, ok := response.(GetDCRStatusResponseObject); ok {
 		return validResponse.VisitGetDCRStatusResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicies operation middleware
+func (sh *strictHandler) ListPolicies(ctx echo.Context, zoneID ZoneID, params ListPoliciesParams) error {
+	var request ListPoliciesRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicies(ctx.Request().Context(), request.(ListPoliciesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicies")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPoliciesResponseObject); ok {
+		return validResponse.VisitListPoliciesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreatePolicy operation middleware
+func (sh *strictHandler) CreatePolicy(ctx echo.Context, zoneID ZoneID) error {
+	var request CreatePolicyRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreatePolicyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreatePolicy(ctx.Request().Context(), request.(CreatePolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreatePolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreatePolicyResponseObject); ok {
+		return validResponse.VisitCreatePolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeletePolicy operation middleware
+func (sh *strictHandler) DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicyParams) error {
+	var request DeletePolicyRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeletePolicy(ctx.Request().Context(), request.(DeletePolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeletePolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeletePolicyResponseObject); ok {
+		return validResponse.VisitDeletePolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicy operation middleware
+func (sh *strictHandler) GetPolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetPolicyParams) error {
+	var request GetPolicyRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicy(ctx.Request().Context(), request.(GetPolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicyResponseObject); ok {
+		return validResponse.VisitGetPolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicyVersions operation middleware
+func (sh *strictHandler) ListPolicyVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicyVersionsParams) error {
+	var request ListPolicyVersionsRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicyVersions(ctx.Request().Context(), request.(ListPolicyVersionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicyVersions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPolicyVersionsResponseObject); ok {
+		return validResponse.VisitListPolicyVersionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AddPolicyVersion operation middleware
+func (sh *strictHandler) AddPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request AddPolicyVersionRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body AddPolicyVersionJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddPolicyVersion(ctx.Request().Context(), request.(AddPolicyVersionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddPolicyVersion")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AddPolicyVersionResponseObject); ok {
+		return validResponse.VisitAddPolicyVersionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicyVersion operation middleware
+func (sh *strictHandler) GetPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error {
+	var request GetPolicyVersionRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.VersionID = versionID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicyVersion(ctx.Request().Context(), request.(GetPolicyVersionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicyVersion")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicyVersionResponseObject); ok {
+		return validResponse.VisitGetPolicyVersionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -11,6 +11,25 @@ import (
 )
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v AddedPolicyVersion) AppendJSON(b []byte) []byte {
+	b = append(b, `{"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicyID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	b = append(b, `,"content_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ContentSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v AdminToken) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))
@@ -80,6 +99,35 @@ func (v Application) AppendJSON(b []byte) []byte {
 	}
 	b = append(b, `,"created_at":`...)
 	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v CreatedPolicy) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"description":`...)
+	if v.Description == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Description))
+	}
+	b = append(b, `,"owner_type":`...)
+	b = jsonresponse.AppendString(b, string(v.OwnerType))
+	b = append(b, `,"created_by":`...)
+	b = jsonresponse.AppendString(b, string(v.CreatedBy))
+	b = append(b, `,"co_authored_by_operator":`...)
+	b = strconv.AppendBool(b, bool(v.CoAuthoredByOperator))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"version":`...)
+	b = v.Version.AppendJSON(b)
 	return append(b, '}')
 }
 
@@ -160,6 +208,111 @@ func (v MintedAdminToken) AppendJSON(b []byte) []byte {
 	}
 	b = append(b, `,"token":`...)
 	b = jsonresponse.AppendString(b, string(v.Token))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v Policy) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"description":`...)
+	if v.Description == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Description))
+	}
+	b = append(b, `,"owner_type":`...)
+	b = jsonresponse.AppendString(b, string(v.OwnerType))
+	b = append(b, `,"created_by":`...)
+	b = jsonresponse.AppendString(b, string(v.CreatedBy))
+	b = append(b, `,"co_authored_by_operator":`...)
+	b = strconv.AppendBool(b, bool(v.CoAuthoredByOperator))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyVersion) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicyID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	if v.Content != "" {
+		b = append(b, `,"content":`...)
+		b = jsonresponse.AppendString(b, string(v.Content))
+	}
+	b = append(b, `,"content_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ContentSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_by":`...)
+	b = jsonresponse.AppendString(b, string(v.CreatedBy))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"archived_at":`...)
+	if v.ArchivedAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.ArchivedAt.AppendJSON(b)
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyVersionSummary) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"policy_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicyID))
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, int64(v.Version), 10)
+	b = append(b, `,"content_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ContentSHA256))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyWithVersions) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"description":`...)
+	if v.Description == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Description))
+	}
+	b = append(b, `,"owner_type":`...)
+	b = jsonresponse.AppendString(b, string(v.OwnerType))
+	b = append(b, `,"created_by":`...)
+	b = jsonresponse.AppendString(b, string(v.CreatedBy))
+	b = append(b, `,"co_authored_by_operator":`...)
+	b = strconv.AppendBool(b, bool(v.CoAuthoredByOperator))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"versions":`...)
+	b = append(b, '[')
+	for i, item := range v.Versions {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
 	return append(b, '}')
 }
 

@@ -6,12 +6,18 @@ import "caracal.run/management/server/jsonresponse"
 
 // encoders holds a value of each type that has an encoder.
 var encoders = []jsonresponse.Encoder{
+	AddedPolicyVersion{},
 	AdminToken{},
 	Application{},
+	CreatedPolicy{},
 	DCRStatus{},
 	DeadLetter{},
 	Health{},
 	MintedAdminToken{},
+	Policy{},
+	PolicyVersion{},
+	PolicyVersionSummary{},
+	PolicyWithVersions{},
 	Provider{},
 	ProviderTest{},
 	Readiness{},

@@ -18,17 +18,21 @@ type Columns struct {
 
 // The kinds.
 const (
-	Zones           Kind = "zones"
-	Applications    Kind = "applications"
-	Sessions        Kind = "sessions"
-	AgentSessions   Kind = "agent-sessions"
-	DelegationEdges Kind = "delegation-edges"
-	Providers       Kind = "providers"
-	ProviderGrants  Kind = "provider-grants"
-	DataKeys        Kind = "data-keys"
-	Resources       Kind = "resources"
-	AdminTokens     Kind = "admin-tokens"
-	DeadLetters     Kind = "dead-letters"
+	Zones             Kind = "zones"
+	Applications      Kind = "applications"
+	Sessions          Kind = "sessions"
+	AgentSessions     Kind = "agent-sessions"
+	DelegationEdges   Kind = "delegation-edges"
+	Providers         Kind = "providers"
+	ProviderGrants    Kind = "provider-grants"
+	DataKeys          Kind = "data-keys"
+	Resources         Kind = "resources"
+	Policies          Kind = "policies"
+	PolicyVersions    Kind = "policy-versions"
+	PolicySets        Kind = "policy-sets"
+	PolicySetVersions Kind = "policy-set-versions"
+	AdminTokens       Kind = "admin-tokens"
+	DeadLetters       Kind = "dead-letters"
 )
 
 // Kinds maps each kind to the classification of its columns.
@@ -87,6 +91,30 @@ var Kinds = map[Kind]Columns{
 		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "id", "version", "created_at", "updated_at", "archived_at"},
 	},
+	Policies: {
+		Table:    "policies",
+		Tracked:  map[string]string{"name": "name", "description": "description", "owner_type": "owner_type"},
+		Redacted: map[string]string{},
+		Ignored:  []string{"zone_id", "id", "latest_version", "created_by", "version", "created_at", "updated_at", "archived_at"},
+	},
+	PolicyVersions: {
+		Table:    "policy_versions",
+		Tracked:  map[string]string{"policy_id": "policy_id", "version": "version", "content_sha256": "content_sha256", "schema_version": "schema_version"},
+		Redacted: map[string]string{},
+		Ignored:  []string{"zone_id", "id", "content", "created_by", "created_at"},
+	},
+	PolicySets: {
+		Table:    "policy_sets",
+		Tracked:  map[string]string{"name": "name", "description": "description", "active_version_id": "active_version_id", "shadow_version_id": "shadow_version_id"},
+		Redacted: map[string]string{},
+		Ignored:  []string{"zone_id", "id", "latest_version", "created_by", "version", "created_at", "updated_at", "archived_at"},
+	},
+	PolicySetVersions: {
+		Table:    "policy_set_versions",
+		Tracked:  map[string]string{"policy_set_id": "policy_set_id", "version": "version", "manifest_sha256": "manifest_sha256", "schema_version": "schema_version"},
+		Redacted: map[string]string{},
+		Ignored:  []string{"zone_id", "id", "created_by", "created_at"},
+	},
 	AdminTokens: {
 		Table:    "admin_tokens",
 		Tracked:  map[string]string{"of_zone": "zone_id", "name": "name", "capability": "capability", "expires_at": "expires_at"},
@@ -102,4 +130,4 @@ var Kinds = map[Kind]Columns{
 }
 
 // Unaudited lists the tables without audited objects.
-var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals"}
+var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations"}

@@ -140,6 +140,32 @@ type APIKeyProviderConfig struct {
 // Example: header
 type APIKeyProviderConfigAuthLocation string
 
+// AddedPolicyVersion is an added version of a policy.
+type AddedPolicyVersion struct {
+	// SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Number of the version, from 1.
+	Version int32 `json:"version"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
+}
+
 // AdminToken is an admin token, without its value.
 type AdminToken struct {
 	// The permission of the token: `read`, or `write`, which includes `read`.
@@ -278,6 +304,41 @@ type BearerTokenProviderConfig struct {
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 }
 
+// CreatedPolicy is a created policy with its first version.
+type CreatedPolicy struct {
+	// Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name of the policy.
+	Name string `json:"name"`
+
+	// Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// A version of a policy, without its content. It never changes.
+	Version PolicyVersionSummary `json:"version"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // DCRStatus is the status of dynamic client registration in a zone.
 type DCRStatus struct {
 	// Whether applications can register dynamically.
@@ -401,6 +462,43 @@ type NewApplication struct {
 // NewApplicationRegistrationMethod is the registration method, which must be
 // `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
+
+// NewPolicy is a policy to create. Unknown fields are ignored.
+type NewPolicy struct {
+	// A Rego data document: a module of the package `caracal.authz`, with the
+	// comment `# caracal:data-document` before the package. It defines one or more
+	// of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
+	// `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// What the policy is for.
+	Description *string `json:"description,omitempty"`
+
+	// Name of the policy. It must be unique among the zone's active policies.
+	Name string `json:"name"`
+
+	// Who owns the policy. Defaults to `customer`.
+	OwnerType *string `json:"owner_type,omitempty"`
+
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
+
+// NewPolicyVersion is a version of a policy to add. Unknown fields are ignored.
+type NewPolicyVersion struct {
+	// A Rego data document: a module of the package `caracal.authz`, with the
+	// comment `# caracal:data-document` before the package. It defines one or more
+	// of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
+	// `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
 
 // NewProvider is a provider to create. `name` or `identifier` is required.
 // Unknown fields are ignored.
@@ -704,6 +802,153 @@ type OpenAPI map[string]interface{}
 //     operations, and its token must have the scope of that operation.
 //   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
+
+// Policy is a named policy, without its versions.
+type Policy struct {
+	// Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name of the policy.
+	Name string `json:"name"`
+
+	// Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// PolicyContent is a Rego data document: a module of the package
+// `caracal.authz`, with the comment `# caracal:data-document` before the
+// package. It defines one or more of the documents that the decision contract
+// reads: `app_ids`, `grants`, `confinement`, `restrict`, `risk` and
+// `approval_tiers`. It must not define `result`, and must compile.
+type PolicyContent = string
+
+// PolicyIssue is an error in the content of a policy.
+type PolicyIssue struct {
+	// Machine-readable code of the error, such as `forbidden_builtin:http.send`.
+	Code string `json:"code"`
+
+	// Position in the line in bytes, from 1; 0 if the error has no position.
+	Column int `json:"column"`
+
+	// Text of the line, shortened if it is long.
+	Line string `json:"line"`
+
+	// What is wrong.
+	Message string `json:"message"`
+
+	// Number of the line, from 1; 0 if the error has no position.
+	Row int `json:"row"`
+}
+
+// PolicySchemaVersion is the schema version of the content: `2026-05-20`, the
+// default, or `2026-03-16`, for content in the syntax before Rego v1.
+type PolicySchemaVersion = string
+
+// PolicyVersion is a version of a policy. It never changes.
+type PolicyVersion struct {
+	// Always null, because a version cannot be archived.
+	ArchivedAt *time.Time `json:"archived_at"`
+
+	// The Rego document. Absent from older versions in a response to
+	// `content=latest`.
+	Content string `json:"content,omitempty"`
+
+	// SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Name of the admin token that added the version.
+	CreatedBy string `json:"created_by"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Number of the version, from 1.
+	Version int32 `json:"version"`
+}
+
+// PolicyVersionSummary is a version of a policy, without its content. It never
+// changes.
+type PolicyVersionSummary struct {
+	// SHA-256 of the content in hexadecimal.
+	ContentSHA256 string `json:"content_sha256"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicyID ID `json:"policy_id"`
+
+	// Schema version of the content.
+	SchemaVersion string `json:"schema_version"`
+
+	// Number of the version, from 1.
+	Version int32 `json:"version"`
+}
+
+// PolicyWithVersions is a policy with its versions.
+type PolicyWithVersions struct {
+	// Always false.
+	CoAuthoredByOperator bool `json:"co_authored_by_operator"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// Name of the admin token that created the policy.
+	CreatedBy string `json:"created_by"`
+
+	// What the policy is for; null if it has no description.
+	Description *string `json:"description"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Name of the policy.
+	Name string `json:"name"`
+
+	// Who owns the policy.
+	OwnerType string `json:"owner_type"`
+
+	// All versions, newest first.
+	Versions []PolicyVersion `json:"versions"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
 
 // Provider is a source of the credentials for resources.
 type Provider struct {

@@ -269,6 +269,123 @@ func (c *Client) GetOpenAPIYAML(ctx context.Context, opts ...CallOption) (string
 	return sendText(ctx, c, request{operation: "getOpenAPIYAML", method: http.MethodGet, path: "/openapi.yaml", status: 200, accept: "application/yaml", public: true}, opts)
 }
 
+// ListPolicies returns one page of the zone's active policies, newest first.
+// Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) ListPolicies(ctx context.Context, zoneID string, opts ...ListOption) (Page[Policy], error) {
+	return list[Policy](ctx, c, request{operation: "listPolicies", method: http.MethodGet, path: "/v1/zones/{zoneId}/policies", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// Policies returns an iterator over the items of all pages of
+// [Client.ListPolicies]. If a request fails, it yields the error and stops.
+func (c *Client) Policies(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[Policy, error] {
+	return all(opts, func(opts ...ListOption) (Page[Policy], error) {
+		return c.ListPolicies(ctx, zoneID, opts...)
+	})
+}
+
+// CreatePolicy creates a policy and its first version. The name must be unique
+// among the zone's active policies. The content is checked before it is stored:
+// `invalid_rego` lists what is wrong with it. A new policy has no effect until
+// a policy set that contains one of its versions is activated.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policies`, `policy-versions`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeZoneNotFound], [CodeReservedNamespace], [CodePolicyNameConflict],
+// [CodeInvalidSchemaVersion], [CodeInvalidRego].
+func (c *Client) CreatePolicy(ctx context.Context, zoneID string, body NewPolicy, opts ...CallOption) (CreatedPolicy, error) {
+	return send[CreatedPolicy](ctx, c, request{operation: "createPolicy", method: http.MethodPost, path: "/v1/zones/{zoneId}/policies", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+}
+
+// GetPolicyParams are the query parameters of [Client.GetPolicy]. Zero values are omitted.
+type GetPolicyParams struct {
+	// Whether to return the content of all versions (`all`, the default) or only of
+	// the newest one (`latest`).
+	Content string
+}
+
+// GetPolicy returns an active policy with all its versions, newest first. The
+// response contains the content of every version and can be large: use
+// `content=latest` if the content of older versions is not needed.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodePolicyNotFound].
+func (c *Client) GetPolicy(ctx context.Context, zoneID, id string, params GetPolicyParams, opts ...CallOption) (PolicyWithVersions, error) {
+	return send[PolicyWithVersions](ctx, c, request{operation: "getPolicy", method: http.MethodGet, path: "/v1/zones/{zoneId}/policies/{id}", args: []string{zoneID, id}, query: map[string]any{"content": params.Content}, status: 200, accept: "application/json"}, opts)
+}
+
+// DeletePolicy archives a policy permanently. Its name can be used again. Its
+// versions can still be retrieved one by one. Returns `policy_in_use` while the
+// active or the shadow version of the zone's active policy set contains one of
+// its versions.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policies`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodePolicyNotFound], [CodePolicyInUse].
+func (c *Client) DeletePolicy(ctx context.Context, zoneID, id string, opts ...CallOption) error {
+	return sendEmpty(ctx, c, request{operation: "deletePolicy", method: http.MethodDelete, path: "/v1/zones/{zoneId}/policies/{id}", args: []string{zoneID, id}, status: 204}, opts)
+}
+
+// ListPolicyVersions returns one page of the versions of a policy without their
+// content, newest first. The policy can be an archived one.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodePolicyNotFound].
+func (c *Client) ListPolicyVersions(ctx context.Context, zoneID, id string, opts ...ListOption) (Page[PolicyVersionSummary], error) {
+	return list[PolicyVersionSummary](ctx, c, request{operation: "listPolicyVersions", method: http.MethodGet, path: "/v1/zones/{zoneId}/policies/{id}/versions", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// PolicyVersions returns an iterator over the items of all pages of
+// [Client.ListPolicyVersions]. If a request fails, it yields the error and
+// stops.
+func (c *Client) PolicyVersions(ctx context.Context, zoneID, id string, opts ...ListOption) iter.Seq2[PolicyVersionSummary, error] {
+	return all(opts, func(opts ...ListOption) (Page[PolicyVersionSummary], error) {
+		return c.ListPolicyVersions(ctx, zoneID, id, opts...)
+	})
+}
+
+// AddPolicyVersion adds a version to an active policy. Versions are numbered
+// from 1, without gaps, and never change. The content is checked as in a new
+// policy, and can be the same as that of another version. The new version has
+// no effect until a policy set that contains it is activated. Changes the
+// `ETag` of the policy.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `policy-versions`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeZoneNotFound], [CodePolicyNotFound], [CodeInvalidSchemaVersion],
+// [CodeInvalidRego].
+func (c *Client) AddPolicyVersion(ctx context.Context, zoneID, id string, body NewPolicyVersion, opts ...CallOption) (AddedPolicyVersion, error) {
+	return send[AddedPolicyVersion](ctx, c, request{operation: "addPolicyVersion", method: http.MethodPost, path: "/v1/zones/{zoneId}/policies/{id}/versions", args: []string{zoneID, id}, body: body, status: 201, accept: "application/json"}, opts)
+}
+
+// GetPolicyVersion returns a version of a policy with its content. The policy
+// can be an archived one.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodePolicyVersionNotFound].
+func (c *Client) GetPolicyVersion(ctx context.Context, zoneID, id, versionID string, opts ...CallOption) (PolicyVersion, error) {
+	return send[PolicyVersion](ctx, c, request{operation: "getPolicyVersion", method: http.MethodGet, path: "/v1/zones/{zoneId}/policies/{id}/versions/{versionId}", args: []string{zoneID, id, versionID}, status: 200, accept: "application/json"}, opts)
+}
+
 // ListProviders returns one page of the zone's active providers, newest first,
 // without their secrets. Returns an empty list if the zone does not exist.
 //

@@ -148,6 +148,22 @@ const (
 	CodeResourceQuotaExceeded = "resource_quota_exceeded"
 	// 409. The identifier is already in use by another resource in this zone.
 	CodeResourceIdentifierConflict = "resource_identifier_conflict"
+	// 400. The request body is invalid. See details.issues.
+	CodeInvalidBody = "invalid_body"
+	// 404. Policy not found in this zone.
+	CodePolicyNotFound = "policy_not_found"
+	// 404. Policy version not found.
+	CodePolicyVersionNotFound = "policy_version_not_found"
+	// 409. The name is already in use by another policy in this zone. Choose a
+	// different name.
+	CodePolicyNameConflict = "policy_name_conflict"
+	// 409. The active policy set of the zone contains a version of the policy.
+	// Activate a version without it first.
+	CodePolicyInUse = "policy_in_use"
+	// 422. The schema version is not supported. Use 2026-05-20 or 2026-03-16.
+	CodeInvalidSchemaVersion = "invalid_schema_version"
+	// 422. The content is not a valid data document. See issues.
+	CodeInvalidRego = "invalid_rego"
 	// 404. Dead letter not found.
 	CodeDeadLetterNotFound = "dead_letter_not_found"
 )

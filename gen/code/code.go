@@ -190,6 +190,20 @@ const (
 	ResourceQuotaExceeded Code = "resource_quota_exceeded"
 	// ResourceIdentifierConflict: 409. The identifier is already in use by another resource in this zone.
 	ResourceIdentifierConflict Code = "resource_identifier_conflict"
+	// InvalidBody: 400. The request body is invalid. See details.issues.
+	InvalidBody Code = "invalid_body"
+	// PolicyNotFound: 404. Policy not found in this zone.
+	PolicyNotFound Code = "policy_not_found"
+	// PolicyVersionNotFound: 404. Policy version not found.
+	PolicyVersionNotFound Code = "policy_version_not_found"
+	// PolicyNameConflict: 409. The name is already in use by another policy in this zone. Choose a different name.
+	PolicyNameConflict Code = "policy_name_conflict"
+	// PolicyInUse: 409. The active policy set of the zone contains a version of the policy. Activate a version without it first.
+	PolicyInUse Code = "policy_in_use"
+	// InvalidSchemaVersion: 422. The schema version is not supported. Use 2026-05-20 or 2026-03-16.
+	InvalidSchemaVersion Code = "invalid_schema_version"
+	// InvalidRego: 422. The content is not a valid data document. See issues.
+	InvalidRego Code = "invalid_rego"
 	// DeadLetterNotFound: 404. Dead letter not found.
 	DeadLetterNotFound Code = "dead_letter_not_found"
 )
@@ -259,5 +273,12 @@ var Table = map[Code]Entry{
 	ProtectedResource:                            {409, "", "The control resource can be managed only with a global admin token, and cannot be archived."},
 	ResourceQuotaExceeded:                        {409, "", "The zone has reached its maximum number of resources. Archive resources that are not needed."},
 	ResourceIdentifierConflict:                   {409, "", "The identifier is already in use by another resource in this zone."},
+	InvalidBody:                                  {400, "body", "The request body is invalid. See details.issues."},
+	PolicyNotFound:                               {404, "", "Policy not found in this zone."},
+	PolicyVersionNotFound:                        {404, "", "Policy version not found."},
+	PolicyNameConflict:                           {409, "", "The name is already in use by another policy in this zone. Choose a different name."},
+	PolicyInUse:                                  {409, "", "The active policy set of the zone contains a version of the policy. Activate a version without it first."},
+	InvalidSchemaVersion:                         {422, "", "The schema version is not supported. Use 2026-05-20 or 2026-03-16."},
+	InvalidRego:                                  {422, "", "The content is not a valid data document. See issues."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
 }

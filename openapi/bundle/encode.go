@@ -325,6 +325,9 @@ func (e *encoders) notEmpty(expr string, t ast.Expr) (string, error) {
 			return "len(" + expr + ") > 0", nil
 		}
 	case *ast.Ident:
+		if t.Name == "string" {
+			return expr + ` != ""`, nil
+		}
 		if declared := e.types[t.Name]; declared != nil {
 			return e.notEmpty(expr, declared.Type)
 		}

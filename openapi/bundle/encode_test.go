@@ -72,7 +72,7 @@ func TestEncodersOfEveryKindOfType(t *testing.T) {
     Options: {properties: {b: {type: string}, a: {type: string}}}
     Labels: {type: object, additionalProperties: {type: string}}
     Kind: {type: string, enum: [a, b]}
-    Member: {properties: {name: {type: string}, admin: {type: boolean}}}
+    Member: {properties: {name: {type: string}, admin: {type: boolean}, nick: {type: string}}}
 `)
 	types := `
 type Item struct {
@@ -95,6 +95,7 @@ type Tags = []string
 type Member struct {
 	Admin bool   ` + "`json:\"admin\"`" + `
 	Name  string ` + "`json:\"name\"`" + `
+	Nick  string ` + "`json:\"nick,omitempty\"`" + `
 }
 type Problem struct { Error string }
 type Options struct {
@@ -124,7 +125,7 @@ func main() {
 	full := Item{
 		Note: new("n"), Tags: Tags{"x", "y"}, Labels: &Labels{"b": "2", "a": "1"}, Raw: json.RawMessage("[1]"), Kind: new(Kind("a")),
 		Size: new(int32(-7)), Grid: [][]int{{1, 2}, {}, {3}}, At: &at, Parent: &Item{Grid: [][]int{}, Tags: Tags{"z"}},
-		Members: &map[string]Member{"m": {Name: "M", Admin: true}}, List: []Member{{Name: "L"}, {Name: "<"}},
+		Members: &map[string]Member{"m": {Name: "M", Admin: true}}, List: []Member{{Name: "L"}, {Name: "<", Nick: "N"}},
 	}
 	fmt.Printf("%s\n%s\n", Item{}.AppendJSON(nil), full.AppendJSON([]byte("[")))
 	for _, v := range []Options{{}, {A: new("x")}, {B: new("x")}, {A: new("x"), B: new("x")}} {
@@ -135,7 +136,7 @@ func main() {
 	got := runProgram(t, map[string]string{"encode.gen.go": strings.Replace(string(e.source()), "package api", "package main", 1), "main.go": program})
 	want := `{"size":null,"grid":[]}
 [{"note":"n","tags":["x","y"],"labels":{"a":"1","b":"2"},"raw":[1],"kind":"a","size":-7,"grid":[[1,2],[],[3]],"at":"1970-01-01T00:00:00.001Z",` +
-		`"parent":{"tags":["z"],"size":null,"grid":[]},"members":{"m":{"name":"M","admin":true}},"list":[{"name":"L","admin":false},{"name":"<","admin":false}]}
+		`"parent":{"tags":["z"],"size":null,"grid":[]},"members":{"m":{"name":"M","admin":true}},"list":[{"name":"L","admin":false},{"name":"<","admin":false,"nick":"N"}]}
 {}
 {"a":"x"}
 {"b":"x"}
@@ -196,7 +197,7 @@ func TestEncodersRefuseWhatTheyCannotWrite(t *testing.T) {
 		{"map of other keys", response(item), "type Item struct { A map[int]string `json:\"a\"` }", "Item.a: unsupported type map[int]string"},
 		{"array of fixed length", response(item), "type Item struct { A [2]string `json:\"a\"` }", "Item.a: unsupported type [2]string"},
 		{"foreign type", response(item), "type Item struct { A nullable.Nullable[string] `json:\"a\"` }", "Item.a: unsupported type nullable.Nullable[string]"},
-		{"omitted if empty", response(item), "type Item struct { A string `json:\"a,omitempty\"` }", "Item.a: unsupported optional type string"},
+		{"omitted if empty", response(item), "type Item struct { A int `json:\"a,omitempty\"` }", "Item.a: unsupported optional type int"},
 		{"field name to be escaped", response("    Item: {properties: {'<': {type: string}}}"), "type Item struct { A string `json:\"<\"` }", `unsupported field "<"`},
 		{"schema without a name", strings.Replace(response(item), `{$ref: "#/components/schemas/Item"}`, "{type: string}", 1), "", "the schema of response 200 must be a reference"},
 	} {

@@ -35,8 +35,8 @@ func (p *problems) UnmarshalYAML(n *yaml.Node) error {
 		if err := value.Decode(&one); err != nil {
 			return err
 		}
-		if one.Extra.Kind == yaml.AliasNode {
-			one.Extra = *one.Extra.Alias
+		if err := resolve(&one.Extra); err != nil {
+			return fmt.Errorf("%s: %w", code, err)
 		}
 		if one.Status < 400 || one.Sentence == "" {
 			return fmt.Errorf("%s: status (400 or above) and sentence are required", code)

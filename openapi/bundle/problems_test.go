@@ -24,11 +24,17 @@ func TestProblemsAreChecked(t *testing.T) {
 func TestProblemsShareExtraFieldsByAlias(t *testing.T) {
 	t.Parallel()
 	var known problems
-	text := `{a: {status: 400, sentence: A., extra: &shared {detail: {type: string}}}, b: {status: 400, sentence: B., extra: *shared}}`
+	text := `{a: {status: 400, sentence: A., extra: &shared {detail: &text {type: string}}}, b: {status: 400, sentence: B., extra: *shared}, c: {status: 400, sentence: C., extra: {detail: *text}}}`
 	if err := yaml.Unmarshal([]byte(text), &known); err != nil {
 		t.Fatal(err)
 	}
-	if len(known) != 2 || get(&known[1].Extra, "detail") == nil {
-		t.Errorf("got %+v, want the field detail in b", known)
+	if len(known) != 3 {
+		t.Fatalf("got %+v, want a, b and c", known)
+	}
+	for _, p := range known {
+		// Neither an alias nor an anchor, which another document would not have or have twice.
+		if field := get(&p.Extra, "detail"); valueOf(get(field, "type")) != "string" || field.Anchor != "" {
+			t.Errorf("%s: the field detail is %+v, want a string without an anchor", p.Code, field)
+		}
 	}
 }

@@ -24,8 +24,8 @@ type Operation struct {
 
 	isPublic, global, write, inZone bool
 
-	// The entity that a request is about: the last path parameter, and the
-	// literal segment before it; "" if the path has no parameter.
+	// The entity that a request is about: the last path parameter, and the kind
+	// that the segments before it name; "" if the path has no parameter.
 	entityKind, entityParam string
 
 	route         *routers.Route
@@ -113,7 +113,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	segments := strings.Split(path, "/")
 	for i, segment := range segments {
 		if name := pathParameter.FindStringSubmatch(segment); name != nil {
-			o.entityKind, o.entityParam = segments[i-1], name[1]
+			o.entityKind, o.entityParam = entityKind(segments[:i]), name[1]
 		}
 	}
 	for status := range op.Responses.Map() {
@@ -150,6 +150,21 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		return nil, fmt.Errorf("the operation takes a body, but x-problems has no code for an invalid one")
 	}
 	return o, nil
+}
+
+// entityKind returns the kind of the objects in a collection: its name or, if it
+// belongs to an object other than a zone, both names, such as policy-versions for
+// policies/{id}/versions.
+func entityKind(collection []string) string {
+	last := len(collection) - 1
+	if last < 2 || !pathParameter.MatchString(collection[last-1]) || collection[last-1] == "{zoneId}" {
+		return collection[last]
+	}
+	parent := strings.TrimSuffix(collection[last-2], "s")
+	if stem, found := strings.CutSuffix(parent, "ie"); found {
+		parent = stem + "y"
+	}
+	return parent + "-" + collection[last]
 }
 
 // stringList returns the strings in an extension of the spec whose value is a list.

@@ -42,7 +42,11 @@ var contract = sync.OnceValue(func() compiledContract {
 		if err != nil {
 			panic(err)
 		}
-		modules[name] = ast.MustParseModule(string(content))
+		parsed, err := ast.ParseModule(name, string(content))
+		if err != nil {
+			panic(err)
+		}
+		modules[name] = parsed
 	}
 	compiled := compileRules(modules)
 	if compiled.Failed() {

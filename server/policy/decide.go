@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
 // A Result is the result of the decision contract (policy-evaluation.md §5).
@@ -71,16 +70,16 @@ func (b *Bundle) Decide(ctx context.Context, input Input) (Result, error) {
 	return b.decide(ctx, input, nil)
 }
 
-func (b *Bundle) decide(ctx context.Context, input Input, tracer topdown.QueryTracer) (Result, error) {
+func (b *Bundle) decide(ctx context.Context, input Input, x *explainer) (Result, error) {
 	restrict := b.restrict
 	if restrict == nil {
-		value, err := b.restrictRules.value(ctx, nil, input.term, tracer)
+		value, err := b.restrictRules.value(ctx, nil, input.term, x.tracer())
 		if err != nil {
 			return Result{}, evaluationError(err)
 		}
 		restrict = restrictions(value)
 	}
-	value, err := contract().result.value(ctx, data{documents: b.documents, restrict: restrict}, input.normalized, tracer)
+	value, err := contract().result.value(ctx, data{documents: b.documents, restrict: restrict}, input.normalized, x.tracer())
 	if err != nil {
 		return Result{}, evaluationError(err)
 	}

@@ -42,7 +42,7 @@ func (c compiler) query(reference string) query {
 }
 
 // value evaluates the query within [EvaluationTimeout]. It returns nil if the
-// document is undefined. data is what data refers to beside the rules, and can be
+// document is undefined. data is what data refers to in addition to the rules, and can be
 // nil, as can input.
 func (q query) value(ctx context.Context, data topdown.BaseCache, input *ast.Term, tracer topdown.QueryTracer) (ast.Value, error) {
 	cancel := topdown.NewCancel()
@@ -55,7 +55,8 @@ func (q query) value(ctx context.Context, data topdown.BaseCache, input *ast.Ter
 	evaluation := topdown.NewQuery(q.body).WithCompiler(q.compiler).WithQueryCompiler(q.queries).WithBaseCache(data).WithStore(noStore{}).
 		WithInput(input).WithCancel(cancel).WithMetrics(metrics.NoOp())
 	if tracer != nil {
-		evaluation = evaluation.WithQueryTracer(tracer)
+		// With the index, rules that cannot match are not evaluated, nor traced.
+		evaluation = evaluation.WithQueryTracer(tracer).WithIndexing(false)
 	}
 	var result ast.Value
 	err := evaluation.Iter(ctx, func(r topdown.QueryResult) error {

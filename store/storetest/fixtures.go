@@ -129,3 +129,39 @@ func (d *DB) ProviderGrant(zone, resource string) string {
 		SELECT $1, $2, 'user-1', $3, credential_provider_id, 'access', 'refresh', 1 FROM resources WHERE zone_id = $1 AND id = $3`, zone, g, resource)
 	return g
 }
+
+// Policy inserts a policy with one version. It returns the ids of both.
+func (d *DB) Policy(zone string) (policy, version string) {
+	d.tb.Helper()
+	p, v := id("policy"), id("policy-version")
+	d.Exec("INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by) VALUES ($1, $2, $2, 'customer', 1, 'fixture')", zone, p)
+	d.Exec(`INSERT INTO policy_versions (zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by)
+		SELECT $1, $2, $3, 1, content, encode(sha256(content::bytea), 'hex'), '2026-05-20', 'fixture'
+		FROM (SELECT E'# caracal:data-document\npackage caracal.authz\n\nrestrict := []\n' AS content) AS document`, zone, v, p)
+	return p, v
+}
+
+// ActivePolicySet inserts a policy set whose only version contains a policy version,
+// and activates it. The zone must not have an active policy set.
+func (d *DB) ActivePolicySet(zone, policyVersion string) string {
+	d.tb.Helper()
+	s := id("policy-set")
+	v := d.PolicySetVersion(zone, s, policyVersion)
+	d.Exec("UPDATE policy_sets SET active_version_id = $3 WHERE zone_id = $1 AND id = $2", zone, s, v)
+	d.Exec("INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by) VALUES ($1, 1, 'activate', $2, $3, $4, 'fixture')",
+		zone, s, v, id("event"))
+	return s
+}
+
+// PolicySetVersion inserts the next version of a policy set, which contains a policy
+// version. It creates the policy set if it does not exist.
+func (d *DB) PolicySetVersion(zone, policySet, policyVersion string) string {
+	d.tb.Helper()
+	v := id("policy-set-version")
+	d.Exec(`INSERT INTO policy_sets AS s (zone_id, id, name, latest_version, created_by) VALUES ($1, $2, $2, 1, 'fixture')
+		ON CONFLICT (zone_id, id) DO UPDATE SET latest_version = s.latest_version + 1`, zone, policySet)
+	d.Exec(`INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by)
+		SELECT zone_id, $3, id, latest_version, 'x', '2026-05-20', 'fixture' FROM policy_sets WHERE zone_id = $1 AND id = $2`, zone, policySet, v)
+	d.Exec("INSERT INTO policy_set_manifests (zone_id, policy_set_version_id, position, policy_version_id) VALUES ($1, $2, 1, $3)", zone, v, policyVersion)
+	return v
+}

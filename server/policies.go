@@ -1,0 +1,182 @@
+package server
+
+import (
+	"context"
+
+	"caracal.run/management/gen/api"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/db"
+	"caracal.run/management/server/policy"
+	"caracal.run/management/server/timestamp"
+	"caracal.run/management/store"
+)
+
+// defaultOwnerType is the owner type of a policy if the request sets none.
+const defaultOwnerType = "customer"
+
+// ListPolicies handles GET /v1/zones/{zoneId}/policies.
+func (s *Server) ListPolicies(ctx context.Context, req api.ListPoliciesRequestObject) (api.ListPoliciesResponseObject, error) {
+	scope := "policies of " + req.ZoneID
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	if err != nil {
+		return nil, err
+	}
+	policies, err := s.storeFor(ctx).Policies(ctx, req.ZoneID, page)
+	if err != nil {
+		return nil, err
+	}
+	policies, link := paginate(ctx, policies, page, scope, func(p db.Policy) store.Position { return store.Position{Time: p.CreatedAt, ID: p.ID} })
+	return api.ListPolicies200JSONResponse{Body: mapSlice(policies, toPolicy), Headers: api.ListPolicies200ResponseHeaders{Link: link}}, nil
+}
+
+// CreatePolicy handles POST /v1/zones/{zoneId}/policies.
+func (s *Server) CreatePolicy(ctx context.Context, req api.CreatePolicyRequestObject) (api.CreatePolicyResponseObject, error) {
+	n := store.NewPolicy{
+		Name: req.Body.Name, Description: req.Body.Description, OwnerType: valueOr(req.Body.OwnerType, defaultOwnerType),
+		FirstVersion: toNewPolicyVersion(req.Body.Content, req.Body.SchemaVersion),
+	}
+	if err := checkPolicy(ctx, n.FirstVersion.Content, n.FirstVersion.SchemaVersion); err != nil {
+		return nil, err
+	}
+	var p db.Policy
+	var v db.PolicyVersion
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		p, v, err = tx.CreatePolicy(ctx, req.ZoneID, n)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	body := api.CreatedPolicy{
+		ID: p.ID, VersionID: v.ID, ZoneID: p.ZoneID, Name: p.Name, Description: p.Description, OwnerType: p.OwnerType,
+		CreatedBy: p.CreatedBy, CreatedAt: timestamp.Time(p.CreatedAt),
+		Version: api.PolicyVersionSummary{
+			ID: v.ID, PolicyID: v.PolicyID, Version: v.Version, ContentSHA256: v.ContentSHA256, SchemaVersion: v.SchemaVersion,
+			CreatedAt: timestamp.Time(v.CreatedAt),
+		},
+	}
+	return api.CreatePolicy201JSONResponse{Body: body, Headers: api.CreatePolicy201ResponseHeaders{ETag: etag(p.Version)}}, nil
+}
+
+// GetPolicy handles GET /v1/zones/{zoneId}/policies/{id}.
+func (s *Server) GetPolicy(ctx context.Context, req api.GetPolicyRequestObject) (api.GetPolicyResponseObject, error) {
+	onlyLatest := valueOr(req.Params.Content, api.GetPolicyParamsContentAll) == api.GetPolicyParamsContentLatest
+	p, versions, err := s.storeFor(ctx).Policy(ctx, req.ZoneID, req.ID, onlyLatest)
+	if err != nil {
+		return nil, err
+	}
+	body := api.PolicyWithVersions{
+		ID: p.ID, ZoneID: p.ZoneID, Name: p.Name, Description: p.Description, OwnerType: p.OwnerType,
+		CreatedBy: p.CreatedBy, CreatedAt: timestamp.Time(p.CreatedAt), Versions: mapSlice(versions, toPolicyVersion),
+	}
+	return api.GetPolicy200JSONResponse{Body: body, Headers: api.GetPolicy200ResponseHeaders{ETag: etag(p.Version)}}, nil
+}
+
+// DeletePolicy handles DELETE /v1/zones/{zoneId}/policies/{id}.
+func (s *Server) DeletePolicy(ctx context.Context, req api.DeletePolicyRequestObject) (api.DeletePolicyResponseObject, error) {
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
+		return tx.DeletePolicy(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.DeletePolicy204Response{}, nil
+}
+
+// ListPolicyVersions handles GET /v1/zones/{zoneId}/policies/{id}/versions.
+func (s *Server) ListPolicyVersions(ctx context.Context, req api.ListPolicyVersionsRequestObject) (api.ListPolicyVersionsResponseObject, error) {
+	scope := "versions of policy " + req.ID + " of " + req.ZoneID
+	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	if err != nil {
+		return nil, err
+	}
+	before, err := beforeVersion(page)
+	if err != nil {
+		return nil, err
+	}
+	versions, err := s.storeFor(ctx).PolicyVersions(ctx, req.ZoneID, req.ID, before, page.Limit)
+	if err != nil {
+		return nil, err
+	}
+	versions, link := paginate(ctx, versions, page, scope, func(v db.ListPolicyVersionsRow) store.Position { return versionPosition(v.Version) })
+	return api.ListPolicyVersions200JSONResponse{Body: mapSlice(versions, toPolicyVersionSummary), Headers: api.ListPolicyVersions200ResponseHeaders{Link: link}}, nil
+}
+
+// AddPolicyVersion handles POST /v1/zones/{zoneId}/policies/{id}/versions.
+func (s *Server) AddPolicyVersion(ctx context.Context, req api.AddPolicyVersionRequestObject) (api.AddPolicyVersionResponseObject, error) {
+	n := toNewPolicyVersion(req.Body.Content, req.Body.SchemaVersion)
+	if err := checkPolicy(ctx, n.Content, n.SchemaVersion); err != nil {
+		return nil, err
+	}
+	var v db.PolicyVersion
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		v, err = tx.AddPolicyVersion(ctx, req.ZoneID, req.ID, n)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.AddPolicyVersion201JSONResponse{
+		VersionID: v.ID, ID: v.ID, PolicyID: v.PolicyID, Version: v.Version, ContentSHA256: v.ContentSHA256,
+		SchemaVersion: v.SchemaVersion, CreatedAt: timestamp.Time(v.CreatedAt),
+	}, nil
+}
+
+// GetPolicyVersion handles GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId}.
+func (s *Server) GetPolicyVersion(ctx context.Context, req api.GetPolicyVersionRequestObject) (api.GetPolicyVersionResponseObject, error) {
+	v, err := s.storeFor(ctx).PolicyVersion(ctx, req.ZoneID, req.ID, req.VersionID)
+	if err != nil {
+		return nil, err
+	}
+	return api.GetPolicyVersion200JSONResponse(toPolicyVersion(v)), nil
+}
+
+// checkPolicy returns invalid_schema_version, or invalid_rego with every issue of
+// the content.
+func checkPolicy(ctx context.Context, content, schemaVersion string) error {
+	if !policy.SupportedSchemaVersion(schemaVersion) {
+		return code.InvalidSchemaVersion.With("detail", "unsupported_schema_version:"+schemaVersion)
+	}
+	issues := policy.Check(ctx, content, schemaVersion)
+	if len(issues) == 0 {
+		return nil
+	}
+	return &code.Error{Code: code.InvalidRego, Fields: map[string]any{"detail": issues[0].Code, "issues": mapSlice(issues, toPolicyIssue)}}
+}
+
+// A policyIssue is a PolicyIssue of the spec. The generated types do not include
+// those of error responses.
+type policyIssue struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Row     int    `json:"row"`
+	Column  int    `json:"column"`
+	Line    string `json:"line"`
+}
+
+func toPolicyIssue(i policy.Issue) policyIssue { return policyIssue(i) }
+
+func toNewPolicyVersion(content string, schemaVersion *string) store.NewPolicyVersion {
+	return store.NewPolicyVersion{Content: content, SchemaVersion: valueOr(schemaVersion, policy.InputSchemaVersion)}
+}
+
+func toPolicy(p db.Policy) api.Policy {
+	return api.Policy{
+		ID: p.ID, ZoneID: p.ZoneID, Name: p.Name, Description: p.Description, OwnerType: p.OwnerType,
+		CreatedBy: p.CreatedBy, CreatedAt: timestamp.Time(p.CreatedAt),
+	}
+}
+
+func toPolicyVersion(v db.PolicyVersion) api.PolicyVersion {
+	return api.PolicyVersion{
+		ID: v.ID, PolicyID: v.PolicyID, Version: v.Version, Content: v.Content, ContentSHA256: v.ContentSHA256,
+		SchemaVersion: v.SchemaVersion, CreatedBy: v.CreatedBy, CreatedAt: timestamp.Time(v.CreatedAt),
+	}
+}
+
+func toPolicyVersionSummary(v db.ListPolicyVersionsRow) api.PolicyVersionSummary {
+	return api.PolicyVersionSummary{
+		ID: v.ID, PolicyID: v.PolicyID, Version: v.Version, ContentSHA256: v.ContentSHA256, SchemaVersion: v.SchemaVersion,
+		CreatedAt: timestamp.Time(v.CreatedAt),
+	}
+}
