@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -78,11 +79,22 @@ func (i *issues) add(loc *ast.Location, code, format string, args ...any) {
 	}
 	issue := Issue{Code: code, Message: fmt.Sprintf(format, args...)}
 	if loc != nil && loc.Row > 0 && loc.Row <= len(i.lines) {
-		issue.Row, issue.Column, issue.Line = loc.Row, max(loc.Col, 1), shorten(i.lines[loc.Row-1])
+		line := i.lines[loc.Row-1]
+		issue.Row, issue.Column, issue.Line = loc.Row, byteColumn(line, loc.Col), shorten(line)
 	}
 	if !slices.Contains(i.list, issue) {
 		i.list = append(i.list, issue)
 	}
+}
+
+// byteColumn converts a column in characters, as OPA counts, to one in bytes.
+func byteColumn(line string, column int) int {
+	offset := 0
+	for ; column > 1 && offset < len(line); column-- {
+		_, size := utf8.DecodeRuneInString(line[offset:])
+		offset += size
+	}
+	return offset + 1
 }
 
 // shorten removes white space at the end of a line and truncates it to 200
