@@ -59,3 +59,11 @@ FOR NO KEY UPDATE OF policies;
 
 -- name: ArchivePolicy :exec
 UPDATE policies SET archived_at = now(), updated_at = now(), version = version + 1 WHERE zone_id = @zone_id AND id = @id;
+
+-- name: ListDeclaredScopes :many
+-- ListDeclaredScopes returns the scopes of those resources of an active zone that have one of the identifiers, and one
+-- row without a resource if there are none. It returns no row if the zone does not exist.
+SELECT coalesce(r.identifier, '')::text AS identifier, coalesce(r.scopes, '{}')::text[] AS scopes
+FROM zones AS z
+LEFT JOIN resources AS r ON r.zone_id = z.id AND r.identifier = ANY(@identifiers::text[]) AND r.identifier <> @excluded_identifier AND r.archived_at IS NULL
+WHERE z.id = @zone_id AND z.archived_at IS NULL;

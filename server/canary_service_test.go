@@ -164,9 +164,10 @@ func (w *watched) populate() {
 		return decode[struct{ ID string }](w.t, w.mustSend(http.StatusCreated, "POST", "/v1/zones/"+w.zone.ID+"/"+collection, body)).ID
 	}
 	w.ids = map[string]string{
-		"applications": create("applications", `{"name":"Billing","registration_method":"managed"}`),
-		"providers":    create("providers", `{"name":"Ledger","kind":"api_key","config_json":{"header_name":"X-Key","api_key":"`+w.secret()+`"}}`),
-		"dead-letters": w.DB.DeadLetter(w.zone.ID),
+		"applications":     create("applications", `{"name":"Billing","registration_method":"managed"}`),
+		"providers":        create("providers", `{"name":"Ledger","kind":"api_key","config_json":{"header_name":"X-Key","api_key":"`+w.secret()+`"}}`),
+		"dead-letters":     w.DB.DeadLetter(w.zone.ID),
+		"policy-templates": "resource-grants",
 	}
 	w.ids["resources"] = create("resources", fmt.Sprintf(`{"name":"Invoices","scopes":["a"],"upstream_url":"https://up.example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 		w.ids["providers"], w.ids["applications"]))

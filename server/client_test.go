@@ -222,6 +222,11 @@ func TestClientCallsEveryOperation(t *testing.T) {
 			t.Errorf("got %+v", page)
 		}
 		noError(t, c.DeletePolicy(ctx, zone.ID, created.ID))
+		templates := result(c.ListPolicyTemplates(ctx))(t)
+		template := result(c.GetPolicyTemplate(ctx, templates[0].ID))(t)
+		if v := result(c.ValidatePolicy(ctx, client.PolicyToValidate{Content: template.Content}))(t); !v.Valid || !slices.Equal(v.Preview.Rules, []string{"app_ids"}) {
+			t.Errorf("got %+v", v)
+		}
 	})
 
 	t.Run("admin tokens", func(t *testing.T) {

@@ -105,6 +105,8 @@ func TestRoundTrips(t *testing.T) {
 	application := in + "/applications/" + created.JSON201.ID
 	policy, policyVersion := db.Policy(zone.ID)
 	document := strconv.Quote(documentOf("x"))
+	db.Exec(`INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by)
+		SELECT $1, repeat('x', n) || $2, 'Policy ' || n, 'customer', 1, 'x' FROM generate_series(1, 5) AS n`, zone.ID, zone.Slug)
 	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
 	for _, tt := range []struct {
 		method, path, body string
@@ -132,6 +134,7 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", in + "/policies/" + policy + "/versions", "", 1},
 		{"GET", in + "/policies/" + policy + "/versions/" + policyVersion, "", 1},
 		{"POST", in + "/policies/" + policy + "/versions", `{"content":` + document + `}`, 5},
+		{"DELETE", in + "/policies/NUMBER", "", 5},
 		{"GET", "/health", "", 0},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
@@ -140,9 +143,10 @@ func TestRoundTrips(t *testing.T) {
 			best := int64(1 << 40)
 			for n := range 5 {
 				number := strings.Repeat("x", n+1) + zone.Slug
-				body := strings.NewReplacer("SLUG", "s"+number, "NUMBER", number).Replace(tt.body)
+				values := strings.NewReplacer("SLUG", "s"+number, "NUMBER", number)
+				path, body := values.Replace(tt.path), values.Replace(tt.body)
 				before := counter.trips.Load()
-				a.Do(tt.method, tt.path, body, with...)
+				a.Do(tt.method, path, body, with...)
 				best = min(best, counter.trips.Load()-before)
 			}
 			t.Logf("%d round trips", best)

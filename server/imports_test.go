@@ -26,6 +26,7 @@ func TestPackageImports(t *testing.T) {
 		"server/secret":       {module, "github.com/"},
 		"server/timestamp":    {module},
 		"server/provider":     {module + "server/middleware", module + "server/problem", module + "store", module + "gen/api", module + "gen/client", module + "gen/db", "github.com/", "net/http"},
+		"server/policy":       {module + "server", module + "store", module + "gen"},
 		"server/auth":         {module + "server/middleware", module + "gen/api"},
 		"server":              {module + "store/storetest", module + "server/servertest", module + "gen/client", module + "store/private"},
 		"server/middleware":   {module + "gen/db/", module + "store/storetest"},

@@ -143,8 +143,11 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 			status := raw.Response.StatusCode
 			name := where[strings.LastIndex(where, ".")+1:]
 			switch {
-			case !has(op, "path", "zoneId"):
+			case !has(op, "path", "zoneId") && scoped(op):
 				servertest.Expect(t, raw, 0, code.AdminTokenZoneMismatch)
+			case !has(op, "path", "zoneId") && name == "zone_id": // a zone that the token does not belong to
+				references++
+				servertest.Expect(t, raw, 0, code.ZoneNotFound)
 			case slices.Contains([]string{"zone_id", "zoneId", "id"}, name): // no body below a zone has these fields
 				if closed(op) && status != http.StatusBadRequest || status >= 500 {
 					t.Errorf("%s: got %d for %s", where, status, text)

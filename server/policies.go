@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"caracal.run/management/gen/api"
-	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 	"caracal.run/management/server/policy"
 	"caracal.run/management/server/timestamp"
@@ -35,7 +34,7 @@ func (s *Server) CreatePolicy(ctx context.Context, req api.CreatePolicyRequestOb
 		Name: req.Body.Name, Description: req.Body.Description, OwnerType: valueOr(req.Body.OwnerType, defaultOwnerType),
 		FirstVersion: toNewPolicyVersion(req.Body.Content, req.Body.SchemaVersion),
 	}
-	if err := checkPolicy(ctx, n.FirstVersion.Content, n.FirstVersion.SchemaVersion); err != nil {
+	if _, err := validatePolicy(ctx, n.FirstVersion.Content, n.FirstVersion.SchemaVersion); err != nil {
 		return nil, err
 	}
 	var p db.Policy
@@ -105,7 +104,7 @@ func (s *Server) ListPolicyVersions(ctx context.Context, req api.ListPolicyVersi
 // AddPolicyVersion handles POST /v1/zones/{zoneId}/policies/{id}/versions.
 func (s *Server) AddPolicyVersion(ctx context.Context, req api.AddPolicyVersionRequestObject) (api.AddPolicyVersionResponseObject, error) {
 	n := toNewPolicyVersion(req.Body.Content, req.Body.SchemaVersion)
-	if err := checkPolicy(ctx, n.Content, n.SchemaVersion); err != nil {
+	if _, err := validatePolicy(ctx, n.Content, n.SchemaVersion); err != nil {
 		return nil, err
 	}
 	var v db.PolicyVersion
@@ -130,31 +129,6 @@ func (s *Server) GetPolicyVersion(ctx context.Context, req api.GetPolicyVersionR
 	}
 	return api.GetPolicyVersion200JSONResponse(toPolicyVersion(v)), nil
 }
-
-// checkPolicy returns invalid_schema_version, or invalid_rego with every issue of
-// the content.
-func checkPolicy(ctx context.Context, content, schemaVersion string) error {
-	if !policy.SupportedSchemaVersion(schemaVersion) {
-		return code.InvalidSchemaVersion.With("detail", "unsupported_schema_version:"+schemaVersion)
-	}
-	issues := policy.Check(ctx, content, schemaVersion)
-	if len(issues) == 0 {
-		return nil
-	}
-	return &code.Error{Code: code.InvalidRego, Fields: map[string]any{"detail": issues[0].Code, "issues": mapSlice(issues, toPolicyIssue)}}
-}
-
-// A policyIssue is a PolicyIssue of the spec. The generated types do not include
-// those of error responses.
-type policyIssue struct {
-	Code    string `json:"code"`
-	Message string `json:"message"`
-	Row     int    `json:"row"`
-	Column  int    `json:"column"`
-	Line    string `json:"line"`
-}
-
-func toPolicyIssue(i policy.Issue) policyIssue { return policyIssue(i) }
 
 func toNewPolicyVersion(content string, schemaVersion *string) store.NewPolicyVersion {
 	return store.NewPolicyVersion{Content: content, SchemaVersion: valueOr(schemaVersion, policy.InputSchemaVersion)}

@@ -134,3 +134,21 @@ func (tx *Tx) DeletePolicy(ctx context.Context, zone, id string, precondition Pr
 	tx.record(zone, audit.Policies, id, noFields)
 	return db.New(deferredConn{tx.conn}).ArchivePolicy(ctx, db.ArchivePolicyParams{ZoneID: zone, ID: id})
 }
+
+// DeclaredScopes returns the scopes of a zone's active resources that have one of the
+// identifiers, or zone_not_found. It omits the control resource if the actor is not
+// global.
+func (s *Store) DeclaredScopes(ctx context.Context, zone string, identifiers []string) (map[string][]string, error) {
+	rows, err := s.q.ListDeclaredScopes(ctx, db.ListDeclaredScopesParams{ZoneID: zone, Identifiers: identifiers, ExcludedIdentifier: s.excludedIdentifier()})
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, code.ZoneNotFound
+	}
+	declared := make(map[string][]string, len(rows))
+	for _, r := range rows {
+		declared[r.Identifier] = r.Scopes
+	}
+	return declared, nil
+}

@@ -782,9 +782,115 @@ type Policy struct {
 // `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
 type PolicyContent = string
 
+// PolicyIssue An error or a warning about the content of a policy.
+type PolicyIssue struct {
+	// Code Machine-readable code of the error, such as `forbidden_builtin:http.send`.
+	Code string `json:"code"`
+
+	// Column Position in the line in bytes, from 1; 0 if the error has no position.
+	Column int `json:"column"`
+
+	// Line Text of the line, shortened if it is long.
+	Line string `json:"line"`
+
+	// Message What is wrong.
+	Message string `json:"message"`
+
+	// Row Number of the line, from 1; 0 if the error has no position.
+	Row int `json:"row"`
+}
+
+// PolicyOutputContract The result of a decision.
+type PolicyOutputContract struct {
+	// Decision Values that `decision` can have.
+	Decision []string `json:"decision"`
+
+	// EvaluationStatus Values that `evaluation_status` can have.
+	EvaluationStatus []string `json:"evaluation_status"`
+
+	// Package Package of the rule that defines the result.
+	Package string `json:"package"`
+
+	// Rule Rule that defines the result.
+	Rule string `json:"rule"`
+}
+
+// PolicyPreview What the content contains.
+type PolicyPreview struct {
+	// DataReferenced Paths of data that it refers to, sorted.
+	DataReferenced []string `json:"data_referenced"`
+
+	// Decisions Values of `"decision"` in the text, sorted.
+	Decisions []string `json:"decisions"`
+
+	// DefaultResult Whether it defines a default of `result`. Always false, because a policy must not define `result`.
+	DefaultResult bool `json:"default_result"`
+
+	// InputsReferenced Paths of the input that it refers to, sorted.
+	InputsReferenced []string `json:"inputs_referenced"`
+
+	// Package Package of the content.
+	Package string `json:"package"`
+
+	// Rules Documents that it defines, sorted.
+	Rules []string `json:"rules"`
+}
+
 // PolicySchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
 // v1.
 type PolicySchemaVersion = string
+
+// PolicyTemplate The content of a policy to start from. It is valid as it is; replace the sample values with your own.
+type PolicyTemplate struct {
+	// Content The content, for a new policy.
+	Content string `json:"content"`
+
+	// Description What a policy with this content does.
+	Description string `json:"description"`
+
+	// ID ID of the template. It never changes.
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// PolicyTemplates All policy templates.
+type PolicyTemplates = []PolicyTemplate
+
+// PolicyToValidate The content of a policy to validate. Unknown fields are ignored.
+type PolicyToValidate struct {
+	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
+	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
+	// v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+
+	// ZoneID ID of a zone whose resources the grants are compared with.
+	ZoneID *string `json:"zone_id,omitempty"`
+}
+
+// PolicyValidation A summary of valid content.
+type PolicyValidation struct {
+	// InputSchemaVersion Schema version of the input of decisions.
+	InputSchemaVersion string `json:"input_schema_version"`
+
+	// OutputContract The result of a decision.
+	OutputContract PolicyOutputContract `json:"output_contract"`
+
+	// Preview What the content contains.
+	Preview PolicyPreview `json:"preview"`
+
+	// SchemaVersion Schema version that the content was checked for.
+	SchemaVersion string `json:"schema_version"`
+
+	// Valid Always true.
+	Valid bool `json:"valid"`
+
+	// Warnings What is valid but has no effect.
+	Warnings []PolicyIssue `json:"warnings"`
+}
 
 // PolicyVersion A version of a policy. It never changes.
 type PolicyVersion struct {
@@ -1400,6 +1506,9 @@ type UpdateResourceParams struct {
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
 type CreateAdminTokenJSONRequestBody = NewAdminToken
 
+// ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
+type ValidatePolicyJSONRequestBody = PolicyToValidate
+
 // CreateZoneJSONRequestBody defines body for CreateZone for application/json ContentType.
 type CreateZoneJSONRequestBody = NewZone
 
@@ -1608,6 +1717,15 @@ type ServerInterface interface {
 	// RearmDeadLetter Retry a dead letter
 	// (POST /v1/dead-letters/{id}/rearm)
 	RearmDeadLetter(ctx echo.Context, id IDParameter) error
+	// ValidatePolicy Validate the content of a policy
+	// (POST /v1/policies/validate)
+	ValidatePolicy(ctx echo.Context) error
+	// ListPolicyTemplates List policy templates
+	// (GET /v1/policy-templates)
+	ListPolicyTemplates(ctx echo.Context) error
+	// GetPolicyTemplate Retrieve a policy template
+	// (GET /v1/policy-templates/{id})
+	GetPolicyTemplate(ctx echo.Context, id IDParameter) error
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx echo.Context, params ListZonesParams) error
@@ -1854,6 +1972,40 @@ func (w *ServerInterfaceWrapper) RearmDeadLetter(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.RearmDeadLetter(ctx, id)
+	return err
+}
+
+// ValidatePolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) ValidatePolicy(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ValidatePolicy(ctx)
+	return err
+}
+
+// ListPolicyTemplates converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicyTemplates(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicyTemplates(ctx)
+	return err
+}
+
+// GetPolicyTemplate converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPolicyTemplate(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPolicyTemplate(ctx, id)
 	return err
 }
 
@@ -2794,6 +2946,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["listDeadLetters"]...)
 	router.DELETE(options.BaseURL+"/v1/dead-letters/:id", wrapper.DiscardDeadLetter, options.OperationMiddlewares["discardDeadLetter"]...)
 	router.POST(options.BaseURL+"/v1/dead-letters/:id/rearm", wrapper.RearmDeadLetter, options.OperationMiddlewares["rearmDeadLetter"]...)
+	router.POST(options.BaseURL+"/v1/policies/validate", wrapper.ValidatePolicy, options.OperationMiddlewares["validatePolicy"]...)
+	router.GET(options.BaseURL+"/v1/policy-templates", wrapper.ListPolicyTemplates, options.OperationMiddlewares["listPolicyTemplates"]...)
+	router.GET(options.BaseURL+"/v1/policy-templates/:id", wrapper.GetPolicyTemplate, options.OperationMiddlewares["getPolicyTemplate"]...)
 	router.GET(options.BaseURL+"/v1/zones", wrapper.ListZones, options.OperationMiddlewares["listZones"]...)
 	router.POST(options.BaseURL+"/v1/zones", wrapper.CreateZone, options.OperationMiddlewares["createZone"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId", wrapper.DeleteZone, options.OperationMiddlewares["deleteZone"]...)
@@ -3022,6 +3177,47 @@ type RearmDeadLetter204Response struct {
 func (response RearmDeadLetter204Response) VisitRearmDeadLetterResponse(w http.ResponseWriter) error {
 	w.WriteHeader(204)
 	return nil
+}
+
+type ValidatePolicyRequestObject struct {
+	Body *ValidatePolicyJSONRequestBody
+}
+
+type ValidatePolicyResponseObject interface {
+	VisitValidatePolicyResponse(w http.ResponseWriter) error
+}
+
+type ValidatePolicy200JSONResponse PolicyValidation
+
+func (response ValidatePolicy200JSONResponse) VisitValidatePolicyResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicyValidation(response))
+}
+
+type ListPolicyTemplatesRequestObject struct {
+}
+
+type ListPolicyTemplatesResponseObject interface {
+	VisitListPolicyTemplatesResponse(w http.ResponseWriter) error
+}
+
+type ListPolicyTemplates200JSONResponse PolicyTemplates
+
+func (response ListPolicyTemplates200JSONResponse) VisitListPolicyTemplatesResponse(w http.ResponseWriter) error {
+	return jsonresponse.WriteAny(w, 200, response)
+}
+
+type GetPolicyTemplateRequestObject struct {
+	ID IDParameter `json:"id"`
+}
+
+type GetPolicyTemplateResponseObject interface {
+	VisitGetPolicyTemplateResponse(w http.ResponseWriter) error
+}
+
+type GetPolicyTemplate200JSONResponse PolicyTemplate
+
+func (response GetPolicyTemplate200JSONResponse) VisitGetPolicyTemplateResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicyTemplate(response))
 }
 
 type ListZonesRequestObject struct {
@@ -3710,6 +3906,15 @@ type StrictServerInterface interface {
 	// RearmDeadLetter Retry a dead letter
 	// (POST /v1/dead-letters/{id}/rearm)
 	RearmDeadLetter(ctx context.Context, request RearmDeadLetterRequestObject) (RearmDeadLetterResponseObject, error)
+	// ValidatePolicy Validate the content of a policy
+	// (POST /v1/policies/validate)
+	ValidatePolicy(ctx context.Context, request ValidatePolicyRequestObject) (ValidatePolicyResponseObject, error)
+	// ListPolicyTemplates List policy templates
+	// (GET /v1/policy-templates)
+	ListPolicyTemplates(ctx context.Context, request ListPolicyTemplatesRequestObject) (ListPolicyTemplatesResponseObject, error)
+	// GetPolicyTemplate Retrieve a policy template
+	// (GET /v1/policy-templates/{id})
+	GetPolicyTemplate(ctx context.Context, request GetPolicyTemplateRequestObject) (GetPolicyTemplateResponseObject, error)
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx context.Context, request ListZonesRequestObject) (ListZonesResponseObject, error)
@@ -4094,6 +4299,100 @@ func (sh *strictHandler) RearmDeadLetter(ctx echo.Context, id IDParameter) error
 		return err
 	} else if validResponse, ok := response.(RearmDeadLetterResponseObject); ok {
 		return validResponse.VisitRearmDeadLetterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ValidatePolicy operation middleware
+func (sh *strictHandler) ValidatePolicy(ctx echo.Context) error {
+	var request ValidatePolicyRequestObject
+
+	var body ValidatePolicyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ValidatePolicy(ctx.Request().Context(), request.(ValidatePolicyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ValidatePolicy")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ValidatePolicyResponseObject); ok {
+		return validResponse.VisitValidatePolicyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPolicyTemplates operation middleware
+func (sh *strictHandler) ListPolicyTemplates(ctx echo.Context) error {
+	var request ListPolicyTemplatesRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPolicyTemplates(ctx.Request().Context(), request.(ListPolicyTemplatesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPolicyTemplates")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPolicyTemplatesResponseObject); ok {
+		return validResponse.VisitListPolicyTemplatesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPolicyTemplate operation middleware
+func (sh *strictHandler) GetPolicyTemplate(ctx echo.Context, id IDParameter) error {
+	var request GetPolicyTemplateRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPolicyTemplate(ctx.Request().Context(), request.(GetPolicyTemplateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPolicyTemplate")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPolicyTemplateResponseObject); ok {
+		return validResponse.VisitGetPolicyTemplateResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -237,6 +237,130 @@ func (v Policy) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyIssue) AppendJSON(b []byte) []byte {
+	b = append(b, `{"code":`...)
+	b = jsonresponse.AppendString(b, string(v.Code))
+	b = append(b, `,"message":`...)
+	b = jsonresponse.AppendString(b, string(v.Message))
+	b = append(b, `,"row":`...)
+	b = strconv.AppendInt(b, int64(v.Row), 10)
+	b = append(b, `,"column":`...)
+	b = strconv.AppendInt(b, int64(v.Column), 10)
+	b = append(b, `,"line":`...)
+	b = jsonresponse.AppendString(b, string(v.Line))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyOutputContract) AppendJSON(b []byte) []byte {
+	b = append(b, `{"package":`...)
+	b = jsonresponse.AppendString(b, string(v.Package))
+	b = append(b, `,"rule":`...)
+	b = jsonresponse.AppendString(b, string(v.Rule))
+	b = append(b, `,"decision":`...)
+	b = append(b, '[')
+	for i, item := range v.Decision {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"evaluation_status":`...)
+	b = append(b, '[')
+	for i, item := range v.EvaluationStatus {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyPreview) AppendJSON(b []byte) []byte {
+	b = append(b, `{"package":`...)
+	b = jsonresponse.AppendString(b, string(v.Package))
+	b = append(b, `,"rules":`...)
+	b = append(b, '[')
+	for i, item := range v.Rules {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"default_result":`...)
+	b = strconv.AppendBool(b, bool(v.DefaultResult))
+	b = append(b, `,"decisions":`...)
+	b = append(b, '[')
+	for i, item := range v.Decisions {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"inputs_referenced":`...)
+	b = append(b, '[')
+	for i, item := range v.InputsReferenced {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"data_referenced":`...)
+	b = append(b, '[')
+	for i, item := range v.DataReferenced {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyTemplate) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"description":`...)
+	b = jsonresponse.AppendString(b, string(v.Description))
+	b = append(b, `,"content":`...)
+	b = jsonresponse.AppendString(b, string(v.Content))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyValidation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"valid":`...)
+	b = strconv.AppendBool(b, bool(v.Valid))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"input_schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.InputSchemaVersion))
+	b = append(b, `,"output_contract":`...)
+	b = v.OutputContract.AppendJSON(b)
+	b = append(b, `,"preview":`...)
+	b = v.Preview.AppendJSON(b)
+	b = append(b, `,"warnings":`...)
+	b = append(b, '[')
+	for i, item := range v.Warnings {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v PolicyVersion) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))

@@ -839,7 +839,7 @@ type Policy struct {
 // `approval_tiers`. It must not define `result`, and must compile.
 type PolicyContent = string
 
-// PolicyIssue is an error in the content of a policy.
+// PolicyIssue is an error or a warning about the content of a policy.
 type PolicyIssue struct {
 	// Machine-readable code of the error, such as `forbidden_builtin:http.send`.
 	Code string `json:"code"`
@@ -857,9 +857,102 @@ type PolicyIssue struct {
 	Row int `json:"row"`
 }
 
+// PolicyOutputContract is the result of a decision.
+type PolicyOutputContract struct {
+	// Values that `decision` can have.
+	Decision []string `json:"decision"`
+
+	// Values that `evaluation_status` can have.
+	EvaluationStatus []string `json:"evaluation_status"`
+
+	// Package of the rule that defines the result.
+	Package string `json:"package"`
+
+	// Rule that defines the result.
+	Rule string `json:"rule"`
+}
+
+// PolicyPreview is what the content contains.
+type PolicyPreview struct {
+	// Paths of data that it refers to, sorted.
+	DataReferenced []string `json:"data_referenced"`
+
+	// Values of `"decision"` in the text, sorted.
+	Decisions []string `json:"decisions"`
+
+	// Whether it defines a default of `result`. Always false, because a policy must
+	// not define `result`.
+	DefaultResult bool `json:"default_result"`
+
+	// Paths of the input that it refers to, sorted.
+	InputsReferenced []string `json:"inputs_referenced"`
+
+	// Package of the content.
+	Package string `json:"package"`
+
+	// Documents that it defines, sorted.
+	Rules []string `json:"rules"`
+}
+
 // PolicySchemaVersion is the schema version of the content: `2026-05-20`, the
 // default, or `2026-03-16`, for content in the syntax before Rego v1.
 type PolicySchemaVersion = string
+
+// PolicyTemplate is the content of a policy to start from. It is valid as it
+// is; replace the sample values with your own.
+type PolicyTemplate struct {
+	// The content, for a new policy.
+	Content string `json:"content"`
+
+	// What a policy with this content does.
+	Description string `json:"description"`
+
+	// ID of the template. It never changes.
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// PolicyTemplates is the all policy templates.
+type PolicyTemplates = []PolicyTemplate
+
+// PolicyToValidate is the content of a policy to validate. Unknown fields are
+// ignored.
+type PolicyToValidate struct {
+	// A Rego data document: a module of the package `caracal.authz`, with the
+	// comment `# caracal:data-document` before the package. It defines one or more
+	// of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
+	// `result`, and must compile.
+	Content PolicyContent `json:"content"`
+
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+
+	// ID of a zone whose resources the grants are compared with.
+	ZoneID *string `json:"zone_id,omitempty"`
+}
+
+// PolicyValidation is a summary of valid content.
+type PolicyValidation struct {
+	// Schema version of the input of decisions.
+	InputSchemaVersion string `json:"input_schema_version"`
+
+	// The result of a decision.
+	OutputContract PolicyOutputContract `json:"output_contract"`
+
+	// What the content contains.
+	Preview PolicyPreview `json:"preview"`
+
+	// Schema version that the content was checked for.
+	SchemaVersion string `json:"schema_version"`
+
+	// Always true.
+	Valid bool `json:"valid"`
+
+	// What is valid but has no effect.
+	Warnings []PolicyIssue `json:"warnings"`
+}
 
 // PolicyVersion is a version of a policy. It never changes.
 type PolicyVersion struct {

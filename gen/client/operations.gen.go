@@ -386,6 +386,36 @@ func (c *Client) GetPolicyVersion(ctx context.Context, zoneID, id, versionID str
 	return send[PolicyVersion](ctx, c, request{operation: "getPolicyVersion", method: http.MethodGet, path: "/v1/zones/{zoneId}/policies/{id}/versions/{versionId}", args: []string{zoneID, id, versionID}, status: 200, accept: "application/json"}, opts)
 }
 
+// ValidatePolicy checks content as `createPolicy` does, without storing it, and
+// summarizes it. If it is not valid, returns the same error as `createPolicy`,
+// with all issues that were found. With a `zone_id`, the warnings include
+// grants of resources and scopes that the zone does not have.
+//
+// Requires a token with read permission.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeZoneNotFound], [CodeInvalidSchemaVersion], [CodeInvalidRego].
+func (c *Client) ValidatePolicy(ctx context.Context, body PolicyToValidate, opts ...CallOption) (PolicyValidation, error) {
+	return send[PolicyValidation](ctx, c, request{operation: "validatePolicy", method: http.MethodPost, path: "/v1/policies/validate", body: body, status: 200, accept: "application/json"}, opts)
+}
+
+// ListPolicyTemplates returns all policy templates.
+//
+// Requires a token with read permission.
+func (c *Client) ListPolicyTemplates(ctx context.Context, opts ...CallOption) (PolicyTemplates, error) {
+	return send[PolicyTemplates](ctx, c, request{operation: "listPolicyTemplates", method: http.MethodGet, path: "/v1/policy-templates", status: 200, accept: "application/json"}, opts)
+}
+
+// GetPolicyTemplate returns a policy template.
+//
+// Requires a token with read permission.
+//
+// Error codes that are specific to this operation:
+// [CodePolicyTemplateNotFound].
+func (c *Client) GetPolicyTemplate(ctx context.Context, id string, opts ...CallOption) (PolicyTemplate, error) {
+	return send[PolicyTemplate](ctx, c, request{operation: "getPolicyTemplate", method: http.MethodGet, path: "/v1/policy-templates/{id}", args: []string{id}, status: 200, accept: "application/json"}, opts)
+}
+
 // ListProviders returns one page of the zone's active providers, newest first,
 // without their secrets. Returns an empty list if the zone does not exist.
 //

@@ -152,6 +152,8 @@ const (
 	CodeInvalidBody = "invalid_body"
 	// 404. Policy not found in this zone.
 	CodePolicyNotFound = "policy_not_found"
+	// 404. Policy template not found.
+	CodePolicyTemplateNotFound = "policy_template_not_found"
 	// 404. Policy version not found.
 	CodePolicyVersionNotFound = "policy_version_not_found"
 	// 409. The name is already in use by another policy in this zone. Choose a

@@ -194,6 +194,8 @@ const (
 	InvalidBody Code = "invalid_body"
 	// PolicyNotFound: 404. Policy not found in this zone.
 	PolicyNotFound Code = "policy_not_found"
+	// PolicyTemplateNotFound: 404. Policy template not found.
+	PolicyTemplateNotFound Code = "policy_template_not_found"
 	// PolicyVersionNotFound: 404. Policy version not found.
 	PolicyVersionNotFound Code = "policy_version_not_found"
 	// PolicyNameConflict: 409. The name is already in use by another policy in this zone. Choose a different name.
@@ -275,6 +277,7 @@ var Table = map[Code]Entry{
 	ResourceIdentifierConflict:                   {409, "", "The identifier is already in use by another resource in this zone."},
 	InvalidBody:                                  {400, "body", "The request body is invalid. See details.issues."},
 	PolicyNotFound:                               {404, "", "Policy not found in this zone."},
+	PolicyTemplateNotFound:                       {404, "", "Policy template not found."},
 	PolicyVersionNotFound:                        {404, "", "Policy version not found."},
 	PolicyNameConflict:                           {409, "", "The name is already in use by another policy in this zone. Choose a different name."},
 	PolicyInUse:                                  {409, "", "The active policy set of the zone contains a version of the policy. Activate a version without it first."},

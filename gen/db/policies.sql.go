@@ -218,6 +218,46 @@ func (q *Queries) InsertPolicyVersion(ctx context.Context, arg InsertPolicyVersi
 	return err
 }
 
+const listDeclaredScopes = `-- name: ListDeclaredScopes :many
+SELECT coalesce(r.identifier, '')::text AS identifier, coalesce(r.scopes, '{}')::text[] AS scopes
+FROM zones AS z
+LEFT JOIN resources AS r ON r.zone_id = z.id AND r.identifier = ANY($1::text[]) AND r.identifier <> $2 AND r.archived_at IS NULL
+WHERE z.id = $3 AND z.archived_at IS NULL
+`
+
+type ListDeclaredScopesParams struct {
+	Identifiers        []string `db:"identifiers"`
+	ExcludedIdentifier string   `db:"excluded_identifier"`
+	ZoneID             string   `db:"zone_id"`
+}
+
+type ListDeclaredScopesRow struct {
+	Identifier string   `db:"identifier"`
+	Scopes     []string `db:"scopes"`
+}
+
+// ListDeclaredScopes returns the scopes of those resources of an active zone that have one of the identifiers, and one
+// row without a resource if there are none. It returns no row if the zone does not exist.
+func (q *Queries) ListDeclaredScopes(ctx context.Context, arg ListDeclaredScopesParams) ([]ListDeclaredScopesRow, error) {
+	rows, err := q.db.Query(ctx, listDeclaredScopes, arg.Identifiers, arg.ExcludedIdentifier, arg.ZoneID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListDeclaredScopesRow{}
+	for rows.Next() {
+		var i ListDeclaredScopesRow
+		if err := rows.Scan(&i.Identifier, &i.Scopes); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listPolicies = `-- name: ListPolicies :many
 SELECT zone_id, id, name, description, owner_type, latest_version, created_by, version, created_at, updated_at, archived_at FROM policies
 WHERE zone_id = $1 AND archived_at IS NULL

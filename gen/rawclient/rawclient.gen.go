@@ -100,7 +100,19 @@ type PolicyContent = client.PolicyContent
 
 type PolicyIssue = client.PolicyIssue
 
+type PolicyOutputContract = client.PolicyOutputContract
+
+type PolicyPreview = client.PolicyPreview
+
 type PolicySchemaVersion = client.PolicySchemaVersion
+
+type PolicyTemplate = client.PolicyTemplate
+
+type PolicyTemplates = client.PolicyTemplates
+
+type PolicyToValidate = client.PolicyToValidate
+
+type PolicyValidation = client.PolicyValidation
 
 type PolicyVersion = client.PolicyVersion
 
@@ -133,6 +145,9 @@ type Problem struct {
 
 	// RequestID ID that identifies the request in the server logs.
 	RequestID string `json:"requestId"`
+
+	// Valid Always false, in the response of `validatePolicy`.
+	Valid *bool `json:"valid,omitempty"`
 }
 
 // ProblemDetails The errors about individual fields of the request.
@@ -369,6 +384,9 @@ type UpdateResourceParams struct {
 
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
 type CreateAdminTokenJSONRequestBody = NewAdminToken
+
+// ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
+type ValidatePolicyJSONRequestBody = PolicyToValidate
 
 // CreateZoneJSONRequestBody defines body for CreateZone for application/json ContentType.
 type CreateZoneJSONRequestBody = NewZone
@@ -623,6 +641,50 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
 	RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ValidatePolicyWithBody Validate the content of a policy
+	//
+	// Checks content as `createPolicy` does, without storing it, and summarizes it. If it is not valid, returns the same
+	// error as `createPolicy`, with all issues that were found. With a `zone_id`, the warnings include grants of resources
+	// and scopes that the zone does not have.
+	//
+	// Requires a token with read permission.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
+	ValidatePolicyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ValidatePolicy Validate the content of a policy
+	//
+	// Checks content as `createPolicy` does, without storing it, and summarizes it. If it is not valid, returns the same
+	// error as `createPolicy`, with all issues that were found. With a `zone_id`, the warnings include grants of resources
+	// and scopes that the zone does not have.
+	//
+	// Requires a token with read permission.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
+	ValidatePolicy(ctx context.Context, body ValidatePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListPolicyTemplates List policy templates
+	//
+	// Returns all policy templates.
+	//
+	// Requires a token with read permission.
+	//
+	// Corresponds with GET /v1/policy-templates (the `ListPolicyTemplates` operationId).
+	ListPolicyTemplates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPolicyTemplate Retrieve a policy template
+	//
+	// Returns a policy template.
+	//
+	// Requires a token with read permission.
+	//
+	// Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
+	GetPolicyTemplate(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListZones List zones
 	//
@@ -1500,6 +1562,90 @@ func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEdito
 // Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
 func (c *Client) RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRearmDeadLetterRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ValidatePolicyWithBody Validate the content of a policy
+//
+// Checks content as `createPolicy` does, without storing it, and summarizes it. If it is not valid, returns the same
+// error as `createPolicy`, with all issues that were found. With a `zone_id`, the warnings include grants of resources
+// and scopes that the zone does not have.
+//
+// Requires a token with read permission.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
+func (c *Client) ValidatePolicyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewValidatePolicyRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ValidatePolicy Validate the content of a policy
+//
+// Checks content as `createPolicy` does, without storing it, and summarizes it. If it is not valid, returns the same
+// error as `createPolicy`, with all issues that were found. With a `zone_id`, the warnings include grants of resources
+// and scopes that the zone does not have.
+//
+// Requires a token with read permission.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
+func (c *Client) ValidatePolicy(ctx context.Context, body ValidatePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewValidatePolicyRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListPolicyTemplates List policy templates
+//
+// Returns all policy templates.
+//
+// Requires a token with read permission.
+//
+// Corresponds with GET /v1/policy-templates (the `ListPolicyTemplates` operationId).
+func (c *Client) ListPolicyTemplates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPolicyTemplatesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPolicyTemplate Retrieve a policy template
+//
+// Returns a policy template.
+//
+// Requires a token with read permission.
+//
+// Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
+func (c *Client) GetPolicyTemplate(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPolicyTemplateRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -2940,6 +3086,107 @@ func NewRearmDeadLetterRequest(server string, id IDParameter) (*http.Request, er
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewValidatePolicyRequest calls the generic ValidatePolicy builder with application/json body
+func NewValidatePolicyRequest(server string, body ValidatePolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewValidatePolicyRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewValidatePolicyRequestWithBody constructs an http.Request for the ValidatePolicy method, with any body, and a specified content type
+func NewValidatePolicyRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/policies/validate")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListPolicyTemplatesRequest constructs an http.Request for the ListPolicyTemplates method
+func NewListPolicyTemplatesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/policy-templates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetPolicyTemplateRequest constructs an http.Request for the GetPolicyTemplate method
+func NewGetPolicyTemplateRequest(server string, id IDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/policy-templates/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -4815,6 +5062,54 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
 	RearmDeadLetterWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*RearmDeadLetterResponse, error)
 
+	// ValidatePolicyWithBodyWithResponse Validate the content of a policy
+	//
+	// Checks content as `createPolicy` does, without storing it, and summarizes it. If it is not valid, returns the same
+	// error as `createPolicy`, with all issues that were found. With a `zone_id`, the warnings include grants of resources
+	// and scopes that the zone does not have.
+	//
+	// Requires a token with read permission.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
+	ValidatePolicyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ValidatePolicyResponse, error)
+
+	// ValidatePolicyWithResponse Validate the content of a policy
+	//
+	// Checks content as `createPolicy` does, without storing it, and summarizes it. If it is not valid, returns the same
+	// error as `createPolicy`, with all issues that were found. With a `zone_id`, the warnings include grants of resources
+	// and scopes that the zone does not have.
+	//
+	// Requires a token with read permission.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
+	ValidatePolicyWithResponse(ctx context.Context, body ValidatePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*ValidatePolicyResponse, error)
+
+	// ListPolicyTemplatesWithResponse List policy templates
+	//
+	// Returns all policy templates.
+	//
+	// Requires a token with read permission.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/policy-templates (the `ListPolicyTemplates` operationId).
+	ListPolicyTemplatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListPolicyTemplatesResponse, error)
+
+	// GetPolicyTemplateWithResponse Retrieve a policy template
+	//
+	// Returns a policy template.
+	//
+	// Requires a token with read permission.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
+	GetPolicyTemplateWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicyTemplateResponse, error)
+
 	// ListZonesWithResponse List zones
 	//
 	// Returns the active zones, newest first, without those that are reserved for Caracal.
@@ -5910,6 +6205,129 @@ func (r RearmDeadLetterResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RearmDeadLetterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ValidatePolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicyValidation
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ValidatePolicyResponse) GetJSON200() *PolicyValidation {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ValidatePolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ValidatePolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ValidatePolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ValidatePolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListPolicyTemplatesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicyTemplates
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPolicyTemplatesResponse) GetJSON200() *PolicyTemplates {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPolicyTemplatesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPolicyTemplatesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPolicyTemplatesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPolicyTemplatesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetPolicyTemplateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicyTemplate
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPolicyTemplateResponse) GetJSON200() *PolicyTemplate {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPolicyTemplateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPolicyTemplateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPolicyTemplateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPolicyTemplateResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7497,6 +7915,78 @@ func (c *ClientWithResponses) RearmDeadLetterWithResponse(ctx context.Context, i
 	return ParseRearmDeadLetterResponse(rsp)
 }
 
+// ValidatePolicyWithBodyWithResponse Validate the content of a policy
+//
+// Checks content as `createPolicy` does, without storing it, and summarizes it. If it is not valid, returns the same
+// error as `createPolicy`, with all issues that were found. With a `zone_id`, the warnings include grants of resources
+// and scopes that the zone does not have.
+//
+// Requires a token with read permission.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
+func (c *ClientWithResponses) ValidatePolicyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ValidatePolicyResponse, error) {
+	rsp, err := c.ValidatePolicyWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseValidatePolicyResponse(rsp)
+}
+
+// ValidatePolicyWithResponse Validate the content of a policy
+//
+// Checks content as `createPolicy` does, without storing it, and summarizes it. If it is not valid, returns the same
+// error as `createPolicy`, with all issues that were found. With a `zone_id`, the warnings include grants of resources
+// and scopes that the zone does not have.
+//
+// Requires a token with read permission.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
+func (c *ClientWithResponses) ValidatePolicyWithResponse(ctx context.Context, body ValidatePolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*ValidatePolicyResponse, error) {
+	rsp, err := c.ValidatePolicy(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseValidatePolicyResponse(rsp)
+}
+
+// ListPolicyTemplatesWithResponse List policy templates
+//
+// Returns all policy templates.
+//
+// Requires a token with read permission.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/policy-templates (the `ListPolicyTemplates` operationId).
+func (c *ClientWithResponses) ListPolicyTemplatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListPolicyTemplatesResponse, error) {
+	rsp, err := c.ListPolicyTemplates(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPolicyTemplatesResponse(rsp)
+}
+
+// GetPolicyTemplateWithResponse Retrieve a policy template
+//
+// Returns a policy template.
+//
+// Requires a token with read permission.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
+func (c *ClientWithResponses) GetPolicyTemplateWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicyTemplateResponse, error) {
+	rsp, err := c.GetPolicyTemplate(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPolicyTemplateResponse(rsp)
+}
+
 // ListZonesWithResponse List zones
 //
 // Returns the active zones, newest first, without those that are reserved for Caracal.
@@ -8673,6 +9163,84 @@ func ParseRearmDeadLetterResponse(rsp *http.Response) (*RearmDeadLetterResponse,
 	response := &RearmDeadLetterResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
+// ParseValidatePolicyResponse parses an HTTP response from a ValidatePolicyWithResponse call
+func ParseValidatePolicyResponse(rsp *http.Response) (*ValidatePolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ValidatePolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicyValidation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListPolicyTemplatesResponse parses an HTTP response from a ListPolicyTemplatesWithResponse call
+func ParseListPolicyTemplatesResponse(rsp *http.Response) (*ListPolicyTemplatesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPolicyTemplatesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicyTemplates
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetPolicyTemplateResponse parses an HTTP response from a GetPolicyTemplateWithResponse call
+func ParseGetPolicyTemplateResponse(rsp *http.Response) (*GetPolicyTemplateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPolicyTemplateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicyTemplate
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil

@@ -22,32 +22,36 @@ var authzPackage = ast.MustParseRef("data.caracal.authz")
 // returns none if the content is valid. The code of the first issue is the one that
 // the contract reports.
 func Check(ctx context.Context, content, schemaVersion string) []Issue {
-	_, issues := Validate(ctx, content, schemaVersion, nil)
+	_, issues := Validate(ctx, content, schemaVersion)
 	return issues
 }
 
 // A Validation describes valid content.
 type Validation struct {
-	Preview  Preview
-	Warnings []Issue
+	Preview   Preview
+	Resources []string // identifiers of the resources that grants name, sorted
+	Warnings  []Issue
+
+	compilation *compilation
 }
 
-// Validate is Check with a description of the content. If declared is not nil, it
-// has the scopes of each resource of a zone, by its identifier: grants that name
-// other resources or scopes are warnings.
-func Validate(ctx context.Context, content, schemaVersion string, declared map[string][]string) (Validation, []Issue) {
+// Validate is [Check] with a description of the content.
+func Validate(ctx context.Context, content, schemaVersion string) (Validation, []Issue) {
 	c := newCompilation()
-	_, err := c.compile(ctx, []Module{{Content: content, SchemaVersion: schemaVersion}})
-	if err != nil {
+	if _, err := c.compile(ctx, []Module{{Content: content, SchemaVersion: schemaVersion}}); err != nil {
 		var invalid *CompileError
 		errors.As(err, &invalid)
 		return Validation{}, invalid.Issues
 	}
 	c.addWarnings()
-	if declared != nil {
-		c.addUndeclaredScopes(declared)
-	}
-	return Validation{Preview: preview(c.modules[""], content), Warnings: c.issues()}, nil
+	return Validation{Preview: preview(c.modules[""], content), Resources: c.resources(), Warnings: c.issues(), compilation: c}, nil
+}
+
+// WarnUndeclared returns the warnings and one for each grant of a resource or a scope
+// that does not exist. declared has the scopes of resources by their identifiers.
+func (v Validation) WarnUndeclared(declared map[string][]string) []Issue {
+	v.compilation.addUndeclaredScopes(declared)
+	return v.compilation.issues()
 }
 
 // checkModule reports what a data document must not contain.

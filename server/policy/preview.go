@@ -20,7 +20,7 @@ type Preview struct {
 var decision = regexp.MustCompile(`"decision"\s*:\s*"(allow|deny)"`)
 
 func preview(m *ast.Module, content string) Preview {
-	p := Preview{Package: "caracal.authz"}
+	p := Preview{Package: "caracal.authz", Rules: []string{}, Decisions: []string{}, InputsReferenced: []string{}, DataReferenced: []string{}}
 	for _, rule := range m.Rules {
 		p.Rules = append(p.Rules, documentOf(rule))
 	}
@@ -31,7 +31,7 @@ func preview(m *ast.Module, content string) Preview {
 		switch path := staticPath(ref); {
 		case strings.HasPrefix(path, "input."):
 			p.InputsReferenced = append(p.InputsReferenced, path)
-		case strings.HasPrefix(path, "data.") && !ref.Equal(m.Package.Path):
+		case strings.HasPrefix(path, "data.caracal.authz."): // not the package itself
 			p.DataReferenced = append(p.DataReferenced, path)
 		}
 		return false

@@ -46,6 +46,17 @@ func (c *compilation) addWarnings() {
 	}
 }
 
+// resources returns the identifiers of the resources that grants name.
+func (c *compilation) resources() []string {
+	var identifiers []string
+	if grants, ok := c.documents["grants"].(ast.Object); ok {
+		grants.Foreach(func(identifier, _ *ast.Term) {
+			identifiers = append(identifiers, string(identifier.Value.(ast.String)))
+		})
+	}
+	return identifiers
+}
+
 // addUndeclaredScopes adds a warning for each scope that the grants name and that no
 // resource declares. declared has the scopes of each resource by its identifier.
 func (c *compilation) addUndeclaredScopes(declared map[string][]string) {
