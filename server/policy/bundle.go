@@ -134,7 +134,7 @@ func (c *compilation) err() error {
 
 // compileConflict matches the errors of the compiler about two rules of which only
 // one can exist, with the name of their document.
-var compileConflict = regexp.MustCompile(`^(multiple default rules|rule) data\.caracal\.authz\.([a-z_]+).* (found|conflicts with)\b`)
+var compileConflict = regexp.MustCompile(`^(multiple default rules|conflicting rules|rule) data\.caracal\.authz\.([a-z_]+).* (found|conflicts with)\b`)
 
 // reportCompileError adds an error of the compiler to the module that contains it,
 // or to the first if it has no position.
