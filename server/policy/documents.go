@@ -139,11 +139,14 @@ func locateInRule(rule *ast.Rule, path []step) (*ast.Location, int) {
 		}
 		depth++
 	}
-	term := rule.Head.Value
-	if term == nil {
-		term = rule.Head.Key // of a partial set
+	loc, term := rule.Location, rule.Head.Value
+	if term == nil && rule.Head.Key != nil { // of a partial set
+		term = rule.Head.Key
+		if depth == len(path) || term.Value.Compare(path[depth]) != 0 {
+			return rule.Location, depth
+		}
+		depth++
 	}
-	loc := rule.Location
 	for term != nil && term.Location != nil {
 		loc = term.Location
 		if depth == len(path) {
