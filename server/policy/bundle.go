@@ -107,6 +107,10 @@ func (c *compilation) compile(ctx context.Context, modules []Module) (compiled c
 	if err := c.err(); err != nil {
 		return compiled, err
 	}
+	checkCompileCost(c.modules, c.reports)
+	if err := c.err(); err != nil {
+		return compiled, err
+	}
 	checkWeight(c.modules, c.reports)
 	if err := c.err(); err != nil {
 		return compiled, err
@@ -190,9 +194,16 @@ func (c *compilation) evaluate(ctx context.Context, compiled compiler) {
 			c.reports[loc.File].add(loc, evaluationCode(err)+":"+name, "%s cannot be evaluated: %s.", name, evaluationMessage(err))
 		} else if value != nil { // not undefined
 			c.documents[name] = value
-			shapes[name].check(value, nil, func(path []step, must string) {
+			if documentSize(value, maxDocumentSize) > maxDocumentSize {
+				c.reports[defined[0].Location.File].add(defined[0].Location, "too_complex", "The value of %s is too large.", name)
+				continue
+			}
+			reported := 0
+			shapes[name].check(value, nil, func(path []step, must string) bool {
 				loc := locate(defined, path)
 				c.reports[loc.File].add(loc, "invalid_document:"+name, "%s must %s.", format(name, path), must)
+				reported++
+				return reported < maxIssues
 			})
 		}
 	}
@@ -203,10 +214,10 @@ func (c *compilation) evaluate(ctx context.Context, compiled compiler) {
 func (c *compilation) dependsOnInput() bool {
 	found := false
 	for _, rule := range c.definitions["restrict"] {
-		ast.WalkVars(rule, func(v ast.Var) bool {
-			found = found || v == "input"
+		walkRule(ast.NewGenericVisitor(func(x any) bool {
+			found = found || x == ast.Var("input")
 			return found
-		})
+		}), rule)
 	}
 	return found
 }
