@@ -6,6 +6,7 @@ import "caracal.run/management/server/jsonresponse"
 
 // encoders holds a value of each type that has an encoder.
 var encoders = []jsonresponse.Encoder{
+	ActivationEventStatus{},
 	ActivePolicySetVersion{},
 	AddedPolicySetVersion{},
 	AddedPolicyVersion{},
@@ -24,6 +25,7 @@ var encoders = []jsonresponse.Encoder{
 	PolicyPreview{},
 	PolicySet{},
 	PolicySetActivation{},
+	PolicySetActivationStatus{},
 	PolicySetDeactivation{},
 	PolicySetVersion{},
 	PolicySetVersionManifest{},
@@ -38,6 +40,7 @@ var encoders = []jsonresponse.Encoder{
 	RegisteredApplication{},
 	Resource{},
 	ResourceOperation{},
+	STSPolicyStatus{},
 	Unreadiness{},
 	Zone{},
 }
