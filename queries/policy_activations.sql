@@ -1,6 +1,6 @@
 -- name: ListPolicySetSources :many
 -- ListPolicySetSources returns the policy versions of some versions of a policy set, in the order of their manifests.
-SELECT v.id AS version_id, v.schema_version AS set_schema_version, p.id, p.schema_version, p.content, (policy.archived_at IS NOT NULL)::boolean AS archived
+SELECT v.id AS version_id, v.schema_version AS set_schema_version, v.manifest_sha256, p.id, p.schema_version, p.content, (policy.archived_at IS NOT NULL)::boolean AS archived
 FROM policy_sets AS s
 JOIN policy_set_versions AS v ON v.zone_id = s.zone_id AND v.policy_set_id = s.id AND v.id = ANY (@version_ids::text[])
 JOIN policy_set_manifests AS m ON m.zone_id = v.zone_id AND m.policy_set_version_id = v.id
@@ -53,4 +53,23 @@ SELECT (s.active_version_id IS NOT NULL)::boolean AS active, previous.archived_a
 FROM policy_sets AS s
 LEFT JOIN LATERAL (SELECT a.* FROM policy_activations AS a WHERE a.zone_id = s.zone_id ORDER BY a.number DESC LIMIT 1) AS last ON true
 LEFT JOIN policy_sets AS previous ON previous.zone_id = s.zone_id AND previous.id = last.previous_policy_set_id
+WHERE s.zone_id = @zone_id AND s.id = @id AND s.archived_at IS NULL;
+
+-- name: GetActivationStatus :one
+-- GetActivationStatus returns the state of a policy set, of a version, and of the event that announces it: outbox_id or, if that
+-- is null, the one of the last activation of the version. recorded_at is the time of that change in the history, which
+-- outlives the event. matches is whether the event or, if it is gone, the change announces the version.
+SELECT s.active_version_id, s.shadow_version_id, active.manifest_sha256, coalesce(sqlc.narg(outbox_id)::text, change.outbox_id, '')::text AS outbox_id,
+    change.created_at AS recorded_at, (o.id IS NOT NULL)::boolean AS stored, coalesce(o.attempts, 0)::integer AS attempts, o.last_error, o.dispatched_at, o.dead_at,
+    (CASE
+        WHEN o.id IS NOT NULL THEN o.stream = 'caracal.policy.invalidate' AND o.fields ->> 'policy_set_id' = s.id AND o.fields ->> 'policy_set_version_id' = coalesce(sqlc.narg(version_id)::text, s.active_version_id)
+        ELSE change.policy_set_id = s.id AND change.version_id = coalesce(sqlc.narg(version_id)::text, s.active_version_id)
+    END IS TRUE)::boolean AS matches
+FROM policy_sets AS s
+LEFT JOIN policy_set_versions AS active ON active.zone_id = s.zone_id AND active.id = s.active_version_id
+LEFT JOIN policy_activations AS change ON change.zone_id = s.zone_id AND change.outbox_id = coalesce(sqlc.narg(outbox_id)::text, (
+    SELECT a.outbox_id FROM policy_activations AS a
+    WHERE a.zone_id = s.zone_id AND a.policy_set_id = s.id AND a.version_id = coalesce(sqlc.narg(version_id)::text, s.active_version_id)
+    ORDER BY a.number DESC LIMIT 1))
+LEFT JOIN outbox AS o ON o.zone_id = s.zone_id AND o.id = coalesce(sqlc.narg(outbox_id)::text, change.outbox_id)
 WHERE s.zone_id = @zone_id AND s.id = @id AND s.archived_at IS NULL;

@@ -201,6 +201,34 @@ func addHistory(db *storetest.DB) {
 	db.Exec("VACUUM ANALYZE") // as autovacuum would have done
 }
 
+// BenchmarkActivatePolicySet activates a version with 50 policies, which it compiles,
+// and adds one.
+func BenchmarkActivatePolicySet(b *testing.B) {
+	x := newBench(b)
+	id := strings.TrimPrefix(x.zone, "/v1/zones/")
+	set, version := x.DB.PolicySet(id, insertPolicyVersion(x.DB, id))
+	var manifest []string
+	for n := 2; n <= 50; n++ {
+		policyVersion := insertPolicyVersion(x.DB, id)
+		x.DB.Exec("INSERT INTO policy_set_manifests (zone_id, policy_set_version_id, position, policy_version_id) VALUES ($1, $2, $3, $4)", id, version, n, policyVersion)
+		manifest = append(manifest, `{"policy_version_id":"`+policyVersion+`"}`)
+	}
+	b.Run("activate", func(b *testing.B) {
+		x.run(b, func(c caller, _ int64) {
+			c.call(b, "POST", x.zone+"/policy-sets/"+set+"/activate", `{"version_id":"`+version+`"}`, 202)
+		})
+	})
+	b.Run("add version", func(b *testing.B) {
+		body := `{"manifest":[` + strings.Join(manifest, ",") + `]}`
+		x.run(b, func(c caller, _ int64) { c.call(b, "POST", x.zone+"/policy-sets/"+set+"/versions", body, 201) })
+	})
+	b.Run("status", func(b *testing.B) {
+		x.run(b, func(c caller, _ int64) {
+			c.call(b, "GET", x.zone+"/policy-sets/"+set+"/activation-status", "", 200)
+		})
+	})
+}
+
 func BenchmarkUpdateApplication(b *testing.B) {
 	x := newBench(b)
 	x.run(b, func(c caller, n int64) {

@@ -41,8 +41,8 @@ type watched struct {
 	large     map[string]bool
 	requests  int
 
-	output                        processOutput
-	postgres, upstream, monitored *servertest.Log
+	output                             processOutput
+	postgres, upstream, sts, monitored *servertest.Log
 }
 
 const metricsBearer = "metrics-" + stem
@@ -73,14 +73,19 @@ func captureProcess(t *testing.T) processOutput {
 func watch(t *testing.T, output processOutput, settings ...string) *watched {
 	w := &watched{
 		t: t, output: output, admin: "admin-" + stem, secrets: map[string][]byte{}, met: map[string]bool{}, large: map[string]bool{},
-		postgres: &servertest.Log{}, upstream: &servertest.Log{}, monitored: &servertest.Log{},
+		postgres: &servertest.Log{}, upstream: &servertest.Log{}, sts: &servertest.Log{}, monitored: &servertest.Log{},
 	}
+	sts := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_ = r.Write(w.sts)
+		_, _ = io.WriteString(rw, `{"loaded":false}`)
+	}))
+	t.Cleanup(sts.Close)
 	db, redisURL := storetest.New(t), storetest.RedisURL(t)
 	w.walker.API = servertest.NewReplica(t, db, strings.Replace(redisURL, "unix://", "unix://default:redis-"+stem+"@", 1),
 		append([]string{"DATABASE_URL=" + tapped(t, db.URL(), w.postgres), "CARACAL_ADMIN_TOKEN=" + w.admin, "ZONE_KEK=" + asKey(1), "STREAMS_HMAC_KEY=" + asKey(2),
-			"METRICS_BEARER=" + metricsBearer, "API_BODY_LIMIT_BYTES=65536", "LOG_LEVEL=debug",
+			"METRICS_BEARER=" + metricsBearer, "GATEWAY_STS_HMAC_KEY=" + asKey(3), "STS_URL=" + sts.URL, "API_BODY_LIMIT_BYTES=65536", "LOG_LEVEL=debug",
 			"API_V1_RATE_LIMIT_PER_MIN=1000000", "READY_RATE_LIMIT_PER_MIN=1000000", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=1000000"}, settings...)...)
-	w.sent += 6
+	w.sent += 7
 	for _, label := range []string{"caracal:console:read-only:v1", "caracal:console:write:v1"} {
 		mac := hmac.New(sha256.New, []byte(w.admin))
 		mac.Write([]byte(label))
@@ -246,7 +251,7 @@ func (w *watched) everywhere() []place {
 	places := []place{
 		{"the log", w.Log.String()}, {"a response", w.responses.String()}, {"the metrics", string(metrics.Body)},
 		{"what was sent to Postgres", w.postgres.String()}, {"what was sent to Redis", w.monitored.String()}, {"the traces", w.output.traces.String()},
-		{"what was sent to the token endpoint", w.upstream.String()}, {"what was printed", w.output.printed.String()},
+		{"what was sent to the token endpoint", w.upstream.String()}, {"what was sent to the STS", w.sts.String()}, {"what was printed", w.output.printed.String()},
 	}
 	for _, key := range w.Redis.Keys(w.t.Context(), "*").Val() {
 		var stored any

@@ -247,6 +247,10 @@ func TestClientCallsEveryOperation(t *testing.T) {
 				t.Errorf("got %+v, %v", change, err)
 			}
 		}
+		status := result(c.GetActivationStatus(ctx, zone.ID, set.ID, client.GetActivationStatusParams{OutboxID: activation.OutboxID}))(t)
+		if !status.Active || *status.Outbox.ID != activation.OutboxID || status.STS.State != client.STSPolicyStatusStateNotConfigured {
+			t.Errorf("got %+v", status)
+		}
 		if d := result(c.DeactivatePolicySet(ctx, zone.ID, set.ID))(t); d.OutboxID == "" || d.Status != client.PolicySetDeactivationStatusDeactivated {
 			t.Errorf("got %+v", d)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"caracal.run/management/server/egress"
 	"caracal.run/management/server/secret"
+	"caracal.run/management/server/sts"
 	"caracal.run/management/store/seal"
 )
 
@@ -29,6 +30,8 @@ type Config struct {
 	AdminToken     secret.String `env:"CARACAL_ADMIN_TOKEN" help:"bootstrap admin token, from which the tokens of the Console are derived"`
 	ZoneKEK        secret.String `env:"ZONE_KEK" help:"key-encryption keys: one or more 32-byte keys in hexadecimal, separated by commas or white space; the first wraps data keys, all unwrap them; required"`
 	StreamsHMACKey secret.String `env:"STREAMS_HMAC_KEY" help:"HMAC key that signs events: hexadecimal, at least 32 bytes; required in rc and stable"`
+	GatewaySTSKey  secret.String `env:"GATEWAY_STS_HMAC_KEY" help:"HMAC key that signs requests to the STS: hexadecimal, at least 32 bytes; if it is not set, the status of an activation does not include the STS"`
+	STSURL         string        `env:"STS_URL" default:"http://localhost:8080" help:"URL of the security token service (STS), which loads the policies of the zones; may be an internal address"`
 	MetricsBearer  secret.String `env:"METRICS_BEARER" help:"bearer token for /metrics; if it is not set, /metrics requires no token in dev mode, and returns 401 otherwise"`
 	Docs           *bool         `env:"API_DOCS" help:"whether to serve /docs, the interactive API documentation; defaults to true in dev mode, otherwise to false"`
 	LogLevel       string        `env:"LOG_LEVEL" default:"info" help:"minimum level of log messages: debug, info, warn or error"`
@@ -244,8 +247,14 @@ func (c *Config) validate() error {
 	} else if err != nil {
 		errs = append(errs, err)
 	}
-	if _, err := c.streamsKey(); err != nil {
+	if _, err := hmacKey(c.StreamsHMACKey); err != nil {
 		add("STREAMS_HMAC_KEY", "%w", err)
+	}
+	if _, err := hmacKey(c.GatewaySTSKey); err != nil {
+		add("GATEWAY_STS_HMAC_KEY", "%w", err)
+	}
+	if err := sts.CheckURL(c.STSURL); err != nil {
+		add("STS_URL", "%w", err)
 	}
 	if c.Host == "" && c.Mode == "dev" {
 		c.Host = "127.0.0.1"
@@ -263,14 +272,13 @@ func (c *Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// streamsKey returns the key that signs events, or nil if events are not signed. It
-// fails if STREAMS_HMAC_KEY is invalid.
-func (c *Config) streamsKey() ([]byte, error) {
+// hmacKey returns the key in a setting, or nil if it is not set.
+func hmacKey(setting secret.String) ([]byte, error) {
 	const minimum = 32
-	if c.StreamsHMACKey.IsZero() {
+	if setting.IsZero() {
 		return nil, nil
 	}
-	key, err := hex.DecodeString(c.StreamsHMACKey.Reveal())
+	key, err := hex.DecodeString(setting.Reveal())
 	if err != nil {
 		return nil, errors.New("must be hexadecimal")
 	}

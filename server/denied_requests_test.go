@@ -34,6 +34,7 @@ var deniedEntities = map[string]string{
 	"/v1/zones/{zoneId}/policy-sets":                           "zones/zone-1",
 	"/v1/zones/{zoneId}/policy-sets/{id}":                      "policy-sets/item-1",
 	"/v1/zones/{zoneId}/policy-sets/{id}/activate":             "policy-sets/item-1",
+	"/v1/zones/{zoneId}/policy-sets/{id}/activation-status":    "policy-sets/item-1",
 	"/v1/zones/{zoneId}/policy-sets/{id}/deactivate":           "policy-sets/item-1",
 	"/v1/zones/{zoneId}/policy-sets/{id}/compare":              "policy-sets/item-1",
 	"/v1/zones/{zoneId}/policy-sets/{id}/rollback":             "policy-sets/item-1",

@@ -23,6 +23,7 @@ func TestPackageImports(t *testing.T) {
 		"server/docs":         {module + "server", module + "store", module + "gen/api", module + "gen/db"},
 		"server/jsonresponse": {module},
 		"server/limiter":      {module},
+		"server/sts":          {module},
 		"server/secret":       {module, "github.com/"},
 		"server/timestamp":    {module},
 		"server/provider":     {module + "server/middleware", module + "server/problem", module + "store", module + "gen/api", module + "gen/client", module + "gen/db", "github.com/", "net/http"},

@@ -87,7 +87,7 @@ func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 		for _, name := range append(names, declared...) {
 			for _, id := range append(slices.Collect(maps.Values(ids)), "*", "-") {
 				raw := get(name + "=" + url.QueryEscape(id))
-				if slices.Contains(declared, name) && plain.Response.StatusCode != http.StatusForbidden { // an ID is not a valid value
+				if slices.Contains(declared, name) && !strings.HasSuffix(name, "_id") && plain.Response.StatusCode != http.StatusForbidden { // an ID is not a valid value
 					if raw.Response.StatusCode != http.StatusBadRequest {
 						t.Errorf("%s=%s: got %d", name, id, raw.Response.StatusCode)
 					}

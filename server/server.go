@@ -30,6 +30,7 @@ import (
 	"caracal.run/management/server/middleware"
 	"caracal.run/management/server/policy"
 	"caracal.run/management/server/problem"
+	"caracal.run/management/server/sts"
 	"caracal.run/management/store"
 	"caracal.run/management/store/outbox"
 )
@@ -56,6 +57,7 @@ type Server struct {
 	verifier *auth.Verifier
 	outbox   *outbox.Publisher
 	egress   *egress.Client
+	sts      *sts.Client // nil: not configured
 	denied   *deniedRequests
 	bundles  *policy.Cache
 	metrics  *metrics
@@ -110,14 +112,18 @@ var loadSpec = sync.OnceValues(func() (specDocument, error) {
 	return specDocument{json: text, yaml: gen.OpenAPI, operations: operations}, nil
 })
 
-// New returns a server and its HTTP handler. It fails if STREAMS_HMAC_KEY is invalid.
+// New returns a server and its HTTP handler. It fails if an HMAC key is invalid.
 func New(o Options) (*Server, http.Handler, error) {
 	spec, err := loadSpec()
 	if err != nil {
 		return nil, nil, err
 	}
 	c := o.Config
-	key, err := c.streamsKey()
+	key, err := hmacKey(c.StreamsHMACKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	stsKey, err := hmacKey(c.GatewaySTSKey)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -144,6 +150,9 @@ func New(o Options) (*Server, http.Handler, error) {
 		},
 		metrics:  m,
 		draining: make(chan struct{}),
+	}
+	if stsKey != nil {
+		s.sts = sts.New(c.STSURL, stsKey, 0)
 	}
 	m.register(s)
 	handler := s.handler()

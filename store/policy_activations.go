@@ -39,8 +39,8 @@ type PolicyActivation struct {
 // A PolicySetSource is a version of a policy set with its policies, in the order of
 // the manifest.
 type PolicySetSource struct {
-	SchemaVersion string
-	Policies      []PolicySource
+	SchemaVersion, ManifestSHA256 string
+	Policies                      []PolicySource
 }
 
 // PolicySetSources returns versions of a policy set by their ids. A version that the
@@ -50,7 +50,7 @@ func (s *Store) PolicySetSources(ctx context.Context, zone, set string, versions
 	sources := map[string]PolicySetSource{}
 	for _, r := range rows {
 		source := sources[r.VersionID]
-		source.SchemaVersion = r.SetSchemaVersion
+		source.SchemaVersion, source.ManifestSHA256 = r.SetSchemaVersion, r.ManifestSHA256
 		source.Policies = append(source.Policies, PolicySource{ID: r.ID, SchemaVersion: r.SchemaVersion, Content: r.Content, Archived: r.Archived})
 		sources[r.VersionID] = source
 	}
@@ -80,6 +80,14 @@ func rollbackTarget(r db.GetRollbackRow, err error) (PolicyBinding, error) {
 		return PolicyBinding{}, code.NoPreviousVersion
 	}
 	return PolicyBinding{*r.PreviousPolicySetID, *r.PreviousVersionID, r.PreviousShadowVersionID}, nil
+}
+
+// ActivationStatus returns the state of a policy set, of one of its versions and of an
+// event. A nil version is the active one; a nil event is that of the last activation
+// of the version. It returns policy_set_binding_not_found.
+func (s *Store) ActivationStatus(ctx context.Context, zone, set string, version, outboxID *string) (db.GetActivationStatusRow, error) {
+	status, err := s.q.GetActivationStatus(ctx, db.GetActivationStatusParams{ZoneID: zone, ID: set, VersionID: version, OutboxID: outboxID})
+	return status, notFoundAs(err, code.PolicySetBindingNotFound)
 }
 
 // ActivatePolicySet makes a binding the active one of its zone. The caller must have

@@ -24,6 +24,15 @@ const (
 	APIKeyProviderConfigAuthLocationQuery  APIKeyProviderConfigAuthLocation = "query"
 )
 
+// Defines values for ActivationEventStatusState.
+const (
+	ActivationEventStatusStateDead       ActivationEventStatusState = "dead"
+	ActivationEventStatusStateDispatched ActivationEventStatusState = "dispatched"
+	ActivationEventStatusStateMismatch   ActivationEventStatusState = "mismatch"
+	ActivationEventStatusStateMissing    ActivationEventStatusState = "missing"
+	ActivationEventStatusStatePending    ActivationEventStatusState = "pending"
+)
+
 // Defines values for AdminTokenCapability.
 const (
 	AdminTokenCapabilityRead  AdminTokenCapability = "read"
@@ -75,6 +84,15 @@ const (
 	PolicySetDeactivationStatusDeactivated PolicySetDeactivationStatus = "deactivated"
 )
 
+// Defines values for PropagationStatus.
+const (
+	PropagationStatusFailed               PropagationStatus = "failed"
+	PropagationStatusLoaded               PropagationStatus = "loaded"
+	PropagationStatusWaitingForActivation PropagationStatus = "waiting_for_activation"
+	PropagationStatusWaitingForOutbox     PropagationStatus = "waiting_for_outbox"
+	PropagationStatusWaitingForSTS        PropagationStatus = "waiting_for_sts"
+)
+
 // Defines values for ProviderKind.
 const (
 	ProviderKindAPIKey                  ProviderKind = "api_key"
@@ -95,6 +113,15 @@ const (
 const (
 	RegistrationMethodDCR     RegistrationMethod = "dcr"
 	RegistrationMethodManaged RegistrationMethod = "managed"
+)
+
+// Defines values for STSPolicyStatusState.
+const (
+	STSPolicyStatusStateFailed        STSPolicyStatusState = "failed"
+	STSPolicyStatusStateLoaded        STSPolicyStatusState = "loaded"
+	STSPolicyStatusStateNotConfigured STSPolicyStatusState = "not_configured"
+	STSPolicyStatusStateNotLoaded     STSPolicyStatusState = "not_loaded"
+	STSPolicyStatusStateUnreachable   STSPolicyStatusState = "unreachable"
 )
 
 // Defines values for UnreadinessDependency.
@@ -161,6 +188,35 @@ type APIKeyProviderConfig struct {
 //
 // Example: header
 type APIKeyProviderConfigAuthLocation string
+
+// ActivationEventStatus The state of the event that announces an activation.
+type ActivationEventStatus struct {
+	// Attempts Number of times that Redis rejected the event.
+	Attempts int32 `json:"attempts"`
+
+	// DispatchedAt When the event was published.
+	DispatchedAt *Timestamp `json:"dispatched_at"`
+
+	// ID ID of the event. Null if there is none.
+	ID *string `json:"id"`
+
+	// LastError Last error from Redis.
+	LastError *string `json:"last_error"`
+
+	// State - `missing`: There is no such event. A discarded dead letter is missing until OUTBOX_RETENTION_HOURS have passed.
+	// - `mismatch`: The event announces something else. The other fields do not describe it.
+	// - `dispatched`: The event is published. After OUTBOX_RETENTION_HOURS it is deleted, and `dispatched_at` is null.
+	// - `dead`: Redis rejected the event repeatedly. It is a dead letter, which can be retried.
+	// - `pending`: The event will be published.
+	State ActivationEventStatusState `json:"state"`
+}
+
+// ActivationEventStatusState - `missing`: There is no such event. A discarded dead letter is missing until OUTBOX_RETENTION_HOURS have passed.
+// - `mismatch`: The event announces something else. The other fields do not describe it.
+// - `dispatched`: The event is published. After OUTBOX_RETENTION_HOURS it is deleted, and `dispatched_at` is null.
+// - `dead`: Redis rejected the event repeatedly. It is a dead letter, which can be retried.
+// - `pending`: The event will be published.
+type ActivationEventStatusState string
 
 // ActivePolicySetVersion A version of a policy set that is or was active.
 type ActivePolicySetVersion struct {
@@ -1144,6 +1200,45 @@ type PolicySetActivation struct {
 	VersionID string `json:"version_id"`
 }
 
+// PolicySetActivationStatus How far an activation of a policy set version has got.
+type PolicySetActivationStatus struct {
+	// Active Whether the version is the active one.
+	Active bool `json:"active"`
+
+	// ActiveVersionID ID of the active version of the policy set. Null if the policy set is not active.
+	ActiveVersionID *string `json:"active_version_id"`
+
+	// ManifestSHA256 SHA-256 digest of the manifest of the active version, in hexadecimal.
+	ManifestSHA256 *string `json:"manifest_sha256"`
+
+	// Outbox The state of the event that announces an activation.
+	Outbox ActivationEventStatus `json:"outbox"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// PropagationStatus What an activation waits for; the first that applies:
+	//
+	// - `waiting_for_activation`: The version is not active.
+	// - `failed`: The event was rejected or belongs to something else, or the STS returned an error.
+	// - `waiting_for_outbox`: The event is not published yet.
+	// - `loaded`: The STS has loaded the version.
+	// - `waiting_for_sts`: The STS has not loaded the version yet, is not reachable, or is not configured.
+	PropagationStatus PropagationStatus `json:"propagation_status"`
+
+	// ShadowVersionID ID of its shadow version. Null if there is none.
+	ShadowVersionID *string `json:"shadow_version_id"`
+
+	// STS What the STS reports about the policies of the zone. Fields that it does not report are absent.
+	STS STSPolicyStatus `json:"sts"`
+
+	// VersionID ID of the version: the one in the request, or the active version of the policy set.
+	VersionID string `json:"version_id"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // PolicySetDeactivation The deactivation of a policy set.
 type PolicySetDeactivation struct {
 	// OutboxID ID of the event.
@@ -1443,6 +1538,15 @@ type PolicyWithVersions struct {
 	ZoneID ID `json:"zone_id"`
 }
 
+// PropagationStatus What an activation waits for; the first that applies:
+//
+// - `waiting_for_activation`: The version is not active.
+// - `failed`: The event was rejected or belongs to something else, or the STS returned an error.
+// - `waiting_for_outbox`: The event is not published yet.
+// - `loaded`: The STS has loaded the version.
+// - `waiting_for_sts`: The STS has not loaded the version yet, is not reachable, or is not configured.
+type PropagationStatus string
+
 // Provider A source of the credentials for resources.
 type Provider struct {
 	// ConfigJSON The configuration, without secrets. Default values are included.
@@ -1729,6 +1833,44 @@ type ResourcePatch struct {
 // ResourceScopes Scopes that tokens for the resource can have. Scopes and operations together are limited to 64 KiB.
 type ResourceScopes = []string
 
+// STSPolicyStatus What the STS reports about the policies of the zone. Fields that it does not report are absent.
+type STSPolicyStatus struct {
+	// AgeSeconds Number of seconds since then.
+	AgeSeconds *int64 `json:"age_seconds,omitempty"`
+
+	// Detail Why the STS is not reachable, not configured, or failed.
+	Detail *string `json:"detail,omitempty"`
+
+	// Loaded Whether the STS has loaded policies of the zone.
+	Loaded *bool `json:"loaded,omitempty"`
+
+	// LoadedAt When the STS loaded it.
+	LoadedAt *string `json:"loaded_at,omitempty"`
+
+	// ManifestSHA256 Digest of its manifest.
+	ManifestSHA256 *string `json:"manifest_sha256,omitempty"`
+
+	// PolicySetVersionID ID of the policy set version that the STS has loaded.
+	PolicySetVersionID *string `json:"policy_set_version_id,omitempty"`
+
+	// State - `not_configured`: The setting GATEWAY_STS_HMAC_KEY is missing.
+	// - `unreachable`: The STS did not respond.
+	// - `failed`: The STS returned an error or no valid response.
+	// - `not_loaded`: The STS has loaded no policies of the zone.
+	// - `loaded`: The STS has loaded policies of the zone.
+	State STSPolicyStatusState `json:"state"`
+
+	// ZoneID ID of the zone.
+	ZoneID *string `json:"zone_id,omitempty"`
+}
+
+// STSPolicyStatusState - `not_configured`: The setting GATEWAY_STS_HMAC_KEY is missing.
+// - `unreachable`: The STS did not respond.
+// - `failed`: The STS returned an error or no valid response.
+// - `not_loaded`: The STS has loaded no policies of the zone.
+// - `loaded`: The STS has loaded policies of the zone.
+type STSPolicyStatusState string
+
 // Timestamp A time in UTC, in RFC 3339 format with milliseconds.
 //
 // Example: 2026-07-01T12:00:00.123Z
@@ -1947,6 +2089,15 @@ type ListPolicySetsParams struct {
 type DeletePolicySetParams struct {
 	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// GetActivationStatusParams defines parameters for GetActivationStatus.
+type GetActivationStatusParams struct {
+	// VersionID ID of the version, which need not exist. Defaults to the active version of the policy set.
+	VersionID *string `form:"version_id,omitempty" json:"version_id,omitempty"`
+
+	// OutboxID ID of the event. Defaults to that of the last activation of the version.
+	OutboxID *string `form:"outbox_id,omitempty" json:"outbox_id,omitempty"`
 }
 
 // ListPolicySetVersionsParams defines parameters for ListPolicySetVersions.
@@ -2316,6 +2467,9 @@ type ServerInterface interface {
 	// ActivatePolicySet Activate a policy set version
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/activate)
 	ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// GetActivationStatus Retrieve the status of an activation
+	// (GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status)
+	GetActivationStatus(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetActivationStatusParams) error
 	// ComparePolicySetVersions Compare two versions
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/compare)
 	ComparePolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter) error
@@ -3273,6 +3427,46 @@ func (w *ServerInterfaceWrapper) ActivatePolicySet(ctx echo.Context) error {
 	return err
 }
 
+// GetActivationStatus converts echo context to params.
+func (w *ServerInterfaceWrapper) GetActivationStatus(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetActivationStatusParams
+	// ------------- Optional query parameter "version_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "version_id", ctx.QueryParams(), &params.VersionID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter version_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "outbox_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "outbox_id", ctx.QueryParams(), &params.OutboxID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter outbox_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetActivationStatus(ctx, zoneID, id, params)
+	return err
+}
+
 // ComparePolicySetVersions converts echo context to params.
 func (w *ServerInterfaceWrapper) ComparePolicySetVersions(ctx echo.Context) error {
 	var err error
@@ -3919,6 +4113,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.DeletePolicySet, options.OperationMiddlewares["deletePolicySet"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.GetPolicySet, options.OperationMiddlewares["getPolicySet"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/activate", wrapper.ActivatePolicySet, options.OperationMiddlewares["activatePolicySet"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/activation-status", wrapper.GetActivationStatus, options.OperationMiddlewares["getActivationStatus"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/compare", wrapper.ComparePolicySetVersions, options.OperationMiddlewares["comparePolicySetVersions"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/deactivate", wrapper.DeactivatePolicySet, options.OperationMiddlewares["deactivatePolicySet"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/rollback", wrapper.RollbackPolicySet, options.OperationMiddlewares["rollbackPolicySet"]...)
@@ -4717,6 +4912,22 @@ func (response ActivatePolicySet202JSONResponse) VisitActivatePolicySetResponse(
 	return jsonresponse.Write(w, 202, PolicySetActivation(response))
 }
 
+type GetActivationStatusRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Params GetActivationStatusParams
+}
+
+type GetActivationStatusResponseObject interface {
+	VisitGetActivationStatusResponse(w http.ResponseWriter) error
+}
+
+type GetActivationStatus200JSONResponse PolicySetActivationStatus
+
+func (response GetActivationStatus200JSONResponse) VisitGetActivationStatusResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicySetActivationStatus(response))
+}
+
 type ComparePolicySetVersionsRequestObject struct {
 	ZoneID ZoneID      `json:"zoneId"`
 	ID     IDParameter `json:"id"`
@@ -5215,6 +5426,9 @@ type StrictServerInterface interface {
 	// ActivatePolicySet Activate a policy set version
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/activate)
 	ActivatePolicySet(ctx context.Context, request ActivatePolicySetRequestObject) (ActivatePolicySetResponseObject, error)
+	// GetActivationStatus Retrieve the status of an activation
+	// (GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status)
+	GetActivationStatus(ctx context.Context, request GetActivationStatusRequestObject) (GetActivationStatusResponseObject, error)
 	// ComparePolicySetVersions Compare two versions
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/compare)
 	ComparePolicySetVersions(ctx context.Context, request ComparePolicySetVersionsRequestObject) (ComparePolicySetVersionsResponseObject, error)
@@ -6514,6 +6728,33 @@ func (sh *strictHandler) ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id I
 		return err
 	} else if validResponse, ok := response.(ActivatePolicySetResponseObject); ok {
 		return validResponse.VisitActivatePolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetActivationStatus operation middleware
+func (sh *strictHandler) GetActivationStatus(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetActivationStatusParams) error {
+	var request GetActivationStatusRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetActivationStatus(ctx.Request().Context(), request.(GetActivationStatusRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetActivationStatus")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetActivationStatusResponseObject); ok {
+		return validResponse.VisitGetActivationStatusResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

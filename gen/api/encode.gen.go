@@ -11,6 +11,33 @@ import (
 )
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ActivationEventStatus) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	if v.ID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ID))
+	}
+	b = append(b, `,"state":`...)
+	b = jsonresponse.AppendString(b, string(v.State))
+	b = append(b, `,"attempts":`...)
+	b = strconv.AppendInt(b, int64(v.Attempts), 10)
+	b = append(b, `,"last_error":`...)
+	if v.LastError == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.LastError))
+	}
+	b = append(b, `,"dispatched_at":`...)
+	if v.DispatchedAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.DispatchedAt.AppendJSON(b)
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v ActivePolicySetVersion) AppendJSON(b []byte) []byte {
 	b = append(b, `{"policy_set_id":`...)
 	b = jsonresponse.AppendString(b, string(v.PolicySetID))
@@ -626,6 +653,43 @@ func (v PolicySetActivation) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySetActivationStatus) AppendJSON(b []byte) []byte {
+	b = append(b, `{"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"active":`...)
+	b = strconv.AppendBool(b, bool(v.Active))
+	b = append(b, `,"active_version_id":`...)
+	if v.ActiveVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ActiveVersionID))
+	}
+	b = append(b, `,"shadow_version_id":`...)
+	if v.ShadowVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ShadowVersionID))
+	}
+	b = append(b, `,"manifest_sha256":`...)
+	if v.ManifestSHA256 == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ManifestSHA256))
+	}
+	b = append(b, `,"propagation_status":`...)
+	b = jsonresponse.AppendString(b, string(v.PropagationStatus))
+	b = append(b, `,"outbox":`...)
+	b = v.Outbox.AppendJSON(b)
+	b = append(b, `,"sts":`...)
+	b = v.STS.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v PolicySetDeactivation) AppendJSON(b []byte) []byte {
 	b = append(b, `{"outbox_id":`...)
 	b = jsonresponse.AppendString(b, string(v.OutboxID))
@@ -1047,6 +1111,41 @@ func (v ResourceOperation) AppendJSON(b []byte) []byte {
 	b = jsonresponse.AppendString(b, string(v.Path))
 	b = append(b, `,"scope":`...)
 	b = jsonresponse.AppendString(b, string(v.Scope))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v STSPolicyStatus) AppendJSON(b []byte) []byte {
+	b = append(b, `{"state":`...)
+	b = jsonresponse.AppendString(b, string(v.State))
+	if v.Loaded != nil {
+		b = append(b, `,"loaded":`...)
+		b = strconv.AppendBool(b, bool(*v.Loaded))
+	}
+	if v.ZoneID != nil {
+		b = append(b, `,"zone_id":`...)
+		b = jsonresponse.AppendString(b, string(*v.ZoneID))
+	}
+	if v.PolicySetVersionID != nil {
+		b = append(b, `,"policy_set_version_id":`...)
+		b = jsonresponse.AppendString(b, string(*v.PolicySetVersionID))
+	}
+	if v.ManifestSHA256 != nil {
+		b = append(b, `,"manifest_sha256":`...)
+		b = jsonresponse.AppendString(b, string(*v.ManifestSHA256))
+	}
+	if v.LoadedAt != nil {
+		b = append(b, `,"loaded_at":`...)
+		b = jsonresponse.AppendString(b, string(*v.LoadedAt))
+	}
+	if v.AgeSeconds != nil {
+		b = append(b, `,"age_seconds":`...)
+		b = strconv.AppendInt(b, int64(*v.AgeSeconds), 10)
+	}
+	if v.Detail != nil {
+		b = append(b, `,"detail":`...)
+		b = jsonresponse.AppendString(b, string(*v.Detail))
+	}
 	return append(b, '}')
 }
 

@@ -6,6 +6,7 @@ import "caracal.run/management/server/jsonresponse"
 
 // encoders holds a value of each type that has an encoder.
 var encoders = []jsonresponse.Encoder{
+	ActivationEventStatus{},
 	ActivePolicySetVersion{},
 	AddedPolicySetVersion{},
 	AddedPolicyVersion{},
@@ -32,6 +33,7 @@ var encoders = []jsonresponse.Encoder{
 	PolicyRisk{},
 	PolicySet{},
 	PolicySetActivation{},
+	PolicySetActivationStatus{},
 	PolicySetDeactivation{},
 	PolicySetVersion{},
 	PolicySetVersionManifest{},
@@ -48,6 +50,7 @@ var encoders = []jsonresponse.Encoder{
 	RegisteredApplication{},
 	Resource{},
 	ResourceOperation{},
+	STSPolicyStatus{},
 	Unreadiness{},
 	Zone{},
 }

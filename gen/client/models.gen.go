@@ -13,6 +13,15 @@ const (
 	APIKeyProviderConfigAuthLocationQuery  APIKeyProviderConfigAuthLocation = "query"
 )
 
+// The values of [ActivationEventStatusState].
+const (
+	ActivationEventStatusStateDead       ActivationEventStatusState = "dead"
+	ActivationEventStatusStateDispatched ActivationEventStatusState = "dispatched"
+	ActivationEventStatusStateMismatch   ActivationEventStatusState = "mismatch"
+	ActivationEventStatusStateMissing    ActivationEventStatusState = "missing"
+	ActivationEventStatusStatePending    ActivationEventStatusState = "pending"
+)
+
 // The values of [AdminTokenCapability].
 const (
 	AdminTokenCapabilityRead  AdminTokenCapability = "read"
@@ -64,6 +73,15 @@ const (
 	PolicySetDeactivationStatusDeactivated PolicySetDeactivationStatus = "deactivated"
 )
 
+// The values of [PropagationStatus].
+const (
+	PropagationStatusFailed               PropagationStatus = "failed"
+	PropagationStatusLoaded               PropagationStatus = "loaded"
+	PropagationStatusWaitingForActivation PropagationStatus = "waiting_for_activation"
+	PropagationStatusWaitingForOutbox     PropagationStatus = "waiting_for_outbox"
+	PropagationStatusWaitingForSTS        PropagationStatus = "waiting_for_sts"
+)
+
 // The values of [ProviderKind].
 const (
 	ProviderKindAPIKey                  ProviderKind = "api_key"
@@ -84,6 +102,15 @@ const (
 const (
 	RegistrationMethodDCR     RegistrationMethod = "dcr"
 	RegistrationMethodManaged RegistrationMethod = "managed"
+)
+
+// The values of [STSPolicyStatusState].
+const (
+	STSPolicyStatusStateFailed        STSPolicyStatusState = "failed"
+	STSPolicyStatusStateLoaded        STSPolicyStatusState = "loaded"
+	STSPolicyStatusStateNotConfigured STSPolicyStatusState = "not_configured"
+	STSPolicyStatusStateNotLoaded     STSPolicyStatusState = "not_loaded"
+	STSPolicyStatusStateUnreachable   STSPolicyStatusState = "unreachable"
 )
 
 // The values of [UnreadinessDependency].
@@ -152,6 +179,43 @@ type APIKeyProviderConfig struct {
 //
 // Example: header
 type APIKeyProviderConfigAuthLocation string
+
+// ActivationEventStatus is the state of the event that announces an activation.
+type ActivationEventStatus struct {
+	// Number of times that Redis rejected the event.
+	Attempts int32 `json:"attempts"`
+
+	// When the event was published.
+	DispatchedAt *Timestamp `json:"dispatched_at"`
+
+	// ID of the event. Null if there is none.
+	ID *string `json:"id"`
+
+	// Last error from Redis.
+	LastError *string `json:"last_error"`
+
+	//   - `missing`: There is no such event. A discarded dead letter is missing
+	//     until OUTBOX_RETENTION_HOURS have passed.
+	//   - `mismatch`: The event announces something else. The other fields do not
+	//     describe it.
+	//   - `dispatched`: The event is published. After OUTBOX_RETENTION_HOURS it is
+	//     deleted, and `dispatched_at` is null.
+	//   - `dead`: Redis rejected the event repeatedly. It is a dead letter, which
+	//     can be retried.
+	//   - `pending`: The event will be published.
+	State ActivationEventStatusState `json:"state"`
+}
+
+// ActivationEventStatusState is the - `missing`: There is no such event. A
+// discarded dead letter is missing until OUTBOX_RETENTION_HOURS have passed.
+//   - `mismatch`: The event announces something else. The other fields do not
+//     describe it.
+//   - `dispatched`: The event is published. After OUTBOX_RETENTION_HOURS it is
+//     deleted, and `dispatched_at` is null.
+//   - `dead`: Redis rejected the event repeatedly. It is a dead letter, which
+//     can be retried.
+//   - `pending`: The event will be published.
+type ActivationEventStatusState string
 
 // ActivePolicySetVersion is a version of a policy set that is or was active.
 type ActivePolicySetVersion struct {
@@ -1217,6 +1281,51 @@ type PolicySetActivation struct {
 	VersionID string `json:"version_id"`
 }
 
+// PolicySetActivationStatus is how far an activation of a policy set version
+// has got.
+type PolicySetActivationStatus struct {
+	// Whether the version is the active one.
+	Active bool `json:"active"`
+
+	// ID of the active version of the policy set. Null if the policy set is not
+	// active.
+	ActiveVersionID *string `json:"active_version_id"`
+
+	// SHA-256 digest of the manifest of the active version, in hexadecimal.
+	ManifestSHA256 *string `json:"manifest_sha256"`
+
+	// The state of the event that announces an activation.
+	Outbox ActivationEventStatus `json:"outbox"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// What an activation waits for; the first that applies:
+	//
+	//   - `waiting_for_activation`: The version is not active.
+	//   - `failed`: The event was rejected or belongs to something else, or the STS
+	//     returned an error.
+	//   - `waiting_for_outbox`: The event is not published yet.
+	//   - `loaded`: The STS has loaded the version.
+	//   - `waiting_for_sts`: The STS has not loaded the version yet, is not
+	//     reachable, or is not configured.
+	PropagationStatus PropagationStatus `json:"propagation_status"`
+
+	// ID of its shadow version. Null if there is none.
+	ShadowVersionID *string `json:"shadow_version_id"`
+
+	// What the STS reports about the policies of the zone. Fields that it does not
+	// report are absent.
+	STS STSPolicyStatus `json:"sts"`
+
+	// ID of the version: the one in the request, or the active version of the
+	// policy set.
+	VersionID string `json:"version_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // PolicySetDeactivation is the deactivation of a policy set.
 type PolicySetDeactivation struct {
 	// ID of the event.
@@ -1525,6 +1634,17 @@ type PolicyWithVersions struct {
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	ZoneID ID `json:"zone_id"`
 }
+
+// PropagationStatus is what an activation waits for; the first that applies:
+//
+//   - `waiting_for_activation`: The version is not active.
+//   - `failed`: The event was rejected or belongs to something else, or the STS
+//     returned an error.
+//   - `waiting_for_outbox`: The event is not published yet.
+//   - `loaded`: The STS has loaded the version.
+//   - `waiting_for_sts`: The STS has not loaded the version yet, is not
+//     reachable, or is not configured.
+type PropagationStatus string
 
 // Provider is a source of the credentials for resources.
 type Provider struct {
@@ -1844,6 +1964,46 @@ type ResourcePatch struct {
 // ResourceScopes are the scopes that tokens for the resource can have. Scopes
 // and operations together are limited to 64 KiB.
 type ResourceScopes = []string
+
+// STSPolicyStatus is what the STS reports about the policies of the zone.
+// Fields that it does not report are absent.
+type STSPolicyStatus struct {
+	// Number of seconds since then.
+	AgeSeconds *int64 `json:"age_seconds,omitempty"`
+
+	// Why the STS is not reachable, not configured, or failed.
+	Detail *string `json:"detail,omitempty"`
+
+	// Whether the STS has loaded policies of the zone.
+	Loaded *bool `json:"loaded,omitempty"`
+
+	// When the STS loaded it.
+	LoadedAt *string `json:"loaded_at,omitempty"`
+
+	// Digest of its manifest.
+	ManifestSHA256 *string `json:"manifest_sha256,omitempty"`
+
+	// ID of the policy set version that the STS has loaded.
+	PolicySetVersionID *string `json:"policy_set_version_id,omitempty"`
+
+	//   - `not_configured`: The setting GATEWAY_STS_HMAC_KEY is missing.
+	//   - `unreachable`: The STS did not respond.
+	//   - `failed`: The STS returned an error or no valid response.
+	//   - `not_loaded`: The STS has loaded no policies of the zone.
+	//   - `loaded`: The STS has loaded policies of the zone.
+	State STSPolicyStatusState `json:"state"`
+
+	// ID of the zone.
+	ZoneID *string `json:"zone_id,omitempty"`
+}
+
+// STSPolicyStatusState is the - `not_configured`: The setting
+// GATEWAY_STS_HMAC_KEY is missing.
+//   - `unreachable`: The STS did not respond.
+//   - `failed`: The STS returned an error or no valid response.
+//   - `not_loaded`: The STS has loaded no policies of the zone.
+//   - `loaded`: The STS has loaded policies of the zone.
+type STSPolicyStatusState string
 
 // Timestamp is a time in UTC, in RFC 3339 format with milliseconds.
 //

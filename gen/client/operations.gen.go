@@ -468,6 +468,28 @@ func (c *Client) RollbackPolicySet(ctx context.Context, zoneID, id string, opts 
 	return send[PolicySetActivation](ctx, c, request{operation: "rollbackPolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/rollback", args: []string{zoneID, id}, status: 202, accept: "application/json"}, opts)
 }
 
+// GetActivationStatusParams are the query parameters of [Client.GetActivationStatus]. Zero values are omitted.
+type GetActivationStatusParams struct {
+	// ID of the version, which need not exist. Defaults to the active version of
+	// the policy set.
+	VersionID string
+	// ID of the event. Defaults to that of the last activation of the version.
+	OutboxID string
+}
+
+// GetActivationStatus returns whether a version of a policy set is active,
+// whether the event that announces it is published, and which version the STS
+// has loaded. `propagation_status` sums this up. Asks the STS, for at most 5
+// seconds.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation:
+// [CodePolicySetBindingNotFound], [CodeActivePolicySetVersionNotFound].
+func (c *Client) GetActivationStatus(ctx context.Context, zoneID, id string, params GetActivationStatusParams, opts ...CallOption) (PolicySetActivationStatus, error) {
+	return send[PolicySetActivationStatus](ctx, c, request{operation: "getActivationStatus", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-sets/{id}/activation-status", args: []string{zoneID, id}, query: map[string]any{"version_id": params.VersionID, "outbox_id": params.OutboxID}, status: 200, accept: "application/json"}, opts)
+}
+
 // ListPolicyActivations returns one page of the changes of the active policy
 // set of a zone, newest first. Returns an empty list if the zone does not
 // exist.

@@ -168,6 +168,10 @@ const (
 	CodeInvalidRego = "invalid_rego"
 	// 404. Policy set not found in this zone.
 	CodePolicySetNotFound = "policy_set_not_found"
+	// 404. Policy set not found in this zone.
+	CodePolicySetBindingNotFound = "policy_set_binding_not_found"
+	// 404. The policy set is not active, and the request has no version_id.
+	CodeActivePolicySetVersionNotFound = "active_policy_set_version_not_found"
 	// 404. Policy set version not found in this policy set.
 	CodePolicySetVersionNotFound = "policy_set_version_not_found"
 	// 409. The name is already in use by another policy set in this zone. Choose a

@@ -208,6 +208,10 @@ const (
 	InvalidRego Code = "invalid_rego"
 	// PolicySetNotFound: 404. Policy set not found in this zone.
 	PolicySetNotFound Code = "policy_set_not_found"
+	// PolicySetBindingNotFound: 404. Policy set not found in this zone.
+	PolicySetBindingNotFound Code = "policy_set_binding_not_found"
+	// ActivePolicySetVersionNotFound: 404. The policy set is not active, and the request has no version_id.
+	ActivePolicySetVersionNotFound Code = "active_policy_set_version_not_found"
 	// PolicySetVersionNotFound: 404. Policy set version not found in this policy set.
 	PolicySetVersionNotFound Code = "policy_set_version_not_found"
 	// PolicySetNameConflict: 409. The name is already in use by another policy set in this zone. Choose a different name.
@@ -304,6 +308,8 @@ var Table = map[Code]Entry{
 	InvalidSchemaVersion:                         {422, "", "The schema version is not supported. Use 2026-05-20 or 2026-03-16."},
 	InvalidRego:                                  {422, "", "The content is not a valid data document. See issues."},
 	PolicySetNotFound:                            {404, "", "Policy set not found in this zone."},
+	PolicySetBindingNotFound:                     {404, "", "Policy set not found in this zone."},
+	ActivePolicySetVersionNotFound:               {404, "", "The policy set is not active, and the request has no version_id."},
 	PolicySetVersionNotFound:                     {404, "", "Policy set version not found in this policy set."},
 	PolicySetNameConflict:                        {409, "", "The name is already in use by another policy set in this zone. Choose a different name."},
 	VersionNotFound:                              {404, "", "Version not found in this policy set."},

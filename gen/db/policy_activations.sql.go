@@ -48,6 +48,71 @@ func (q *Queries) DeactivatePolicySet(ctx context.Context, arg DeactivatePolicyS
 	return err
 }
 
+const getActivationStatus = `-- name: GetActivationStatus :one
+SELECT s.active_version_id, s.shadow_version_id, active.manifest_sha256, coalesce($1::text, change.outbox_id, '')::text AS outbox_id,
+    change.created_at AS recorded_at, (o.id IS NOT NULL)::boolean AS stored, coalesce(o.attempts, 0)::integer AS attempts, o.last_error, o.dispatched_at, o.dead_at,
+    (CASE
+        WHEN o.id IS NOT NULL THEN o.stream = 'caracal.policy.invalidate' AND o.fields ->> 'policy_set_id' = s.id AND o.fields ->> 'policy_set_version_id' = coalesce($2::text, s.active_version_id)
+        ELSE change.policy_set_id = s.id AND change.version_id = coalesce($2::text, s.active_version_id)
+    END IS TRUE)::boolean AS matches
+FROM policy_sets AS s
+LEFT JOIN policy_set_versions AS active ON active.zone_id = s.zone_id AND active.id = s.active_version_id
+LEFT JOIN policy_activations AS change ON change.zone_id = s.zone_id AND change.outbox_id = coalesce($1::text, (
+    SELECT a.outbox_id FROM policy_activations AS a
+    WHERE a.zone_id = s.zone_id AND a.policy_set_id = s.id AND a.version_id = coalesce($2::text, s.active_version_id)
+    ORDER BY a.number DESC LIMIT 1))
+LEFT JOIN outbox AS o ON o.zone_id = s.zone_id AND o.id = coalesce($1::text, change.outbox_id)
+WHERE s.zone_id = $3 AND s.id = $4 AND s.archived_at IS NULL
+`
+
+type GetActivationStatusParams struct {
+	OutboxID  *string `db:"outbox_id"`
+	VersionID *string `db:"version_id"`
+	ZoneID    string  `db:"zone_id"`
+	ID        string  `db:"id"`
+}
+
+type GetActivationStatusRow struct {
+	ActiveVersionID *string    `db:"active_version_id"`
+	ShadowVersionID *string    `db:"shadow_version_id"`
+	ManifestSHA256  *string    `db:"manifest_sha256"`
+	OutboxID        string     `db:"outbox_id"`
+	RecordedAt      *time.Time `db:"recorded_at"`
+	Stored          bool       `db:"stored"`
+	Attempts        int32      `db:"attempts"`
+	LastError       *string    `db:"last_error"`
+	DispatchedAt    *time.Time `db:"dispatched_at"`
+	DeadAt          *time.Time `db:"dead_at"`
+	Matches         bool       `db:"matches"`
+}
+
+// GetActivationStatus returns the state of a policy set, of a version, and of the event that announces it: outbox_id or, if that
+// is null, the one of the last activation of the version. recorded_at is the time of that change in the history, which
+// outlives the event. matches is whether the event or, if it is gone, the change announces the version.
+func (q *Queries) GetActivationStatus(ctx context.Context, arg GetActivationStatusParams) (GetActivationStatusRow, error) {
+	row := q.db.QueryRow(ctx, getActivationStatus,
+		arg.OutboxID,
+		arg.VersionID,
+		arg.ZoneID,
+		arg.ID,
+	)
+	var i GetActivationStatusRow
+	err := row.Scan(
+		&i.ActiveVersionID,
+		&i.ShadowVersionID,
+		&i.ManifestSHA256,
+		&i.OutboxID,
+		&i.RecordedAt,
+		&i.Stored,
+		&i.Attempts,
+		&i.LastError,
+		&i.DispatchedAt,
+		&i.DeadAt,
+		&i.Matches,
+	)
+	return i, err
+}
+
 const getRollback = `-- name: GetRollback :one
 SELECT (s.active_version_id IS NOT NULL)::boolean AS active, previous.archived_at AS previous_archived_at,
     last.previous_policy_set_id, last.previous_version_id, last.previous_shadow_version_id
@@ -170,7 +235,7 @@ func (q *Queries) ListPolicyActivations(ctx context.Context, arg ListPolicyActiv
 }
 
 const listPolicySetSources = `-- name: ListPolicySetSources :many
-SELECT v.id AS version_id, v.schema_version AS set_schema_version, p.id, p.schema_version, p.content, (policy.archived_at IS NOT NULL)::boolean AS archived
+SELECT v.id AS version_id, v.schema_version AS set_schema_version, v.manifest_sha256, p.id, p.schema_version, p.content, (policy.archived_at IS NOT NULL)::boolean AS archived
 FROM policy_sets AS s
 JOIN policy_set_versions AS v ON v.zone_id = s.zone_id AND v.policy_set_id = s.id AND v.id = ANY ($1::text[])
 JOIN policy_set_manifests AS m ON m.zone_id = v.zone_id AND m.policy_set_version_id = v.id
@@ -189,6 +254,7 @@ type ListPolicySetSourcesParams struct {
 type ListPolicySetSourcesRow struct {
 	VersionID        string `db:"version_id"`
 	SetSchemaVersion string `db:"set_schema_version"`
+	ManifestSHA256   string `db:"manifest_sha256"`
 	ID               string `db:"id"`
 	SchemaVersion    string `db:"schema_version"`
 	Content          string `db:"content"`
@@ -208,6 +274,7 @@ func (q *Queries) ListPolicySetSources(ctx context.Context, arg ListPolicySetSou
 		if err := rows.Scan(
 			&i.VersionID,
 			&i.SetSchemaVersion,
+			&i.ManifestSHA256,
 			&i.ID,
 			&i.SchemaVersion,
 			&i.Content,

@@ -23,6 +23,10 @@ type APIKeyProviderConfig = client.APIKeyProviderConfig
 
 type APIKeyProviderConfigAuthLocation = client.APIKeyProviderConfigAuthLocation
 
+type ActivationEventStatus = client.ActivationEventStatus
+
+type ActivationEventStatusState = client.ActivationEventStatusState
+
 type ActivePolicySetVersion = client.ActivePolicySetVersion
 
 type AddedPolicySetVersion = client.AddedPolicySetVersion
@@ -150,6 +154,8 @@ type PolicySet = client.PolicySet
 
 type PolicySetActivation = client.PolicySetActivation
 
+type PolicySetActivationStatus = client.PolicySetActivationStatus
+
 type PolicySetDeactivation = client.PolicySetDeactivation
 
 type PolicySetDeactivationStatus = client.PolicySetDeactivationStatus
@@ -215,6 +221,8 @@ type ProblemDetails struct {
 	Issues []Issue `json:"issues"`
 }
 
+type PropagationStatus = client.PropagationStatus
+
 type Provider = client.Provider
 
 type ProviderAllowRuntimeInjection = client.ProviderAllowRuntimeInjection
@@ -266,6 +274,10 @@ type ResourceOperation = client.ResourceOperation
 type ResourcePatch = client.ResourcePatch
 
 type ResourceScopes = client.ResourceScopes
+
+type STSPolicyStatus = client.STSPolicyStatus
+
+type STSPolicyStatusState = client.STSPolicyStatusState
 
 type Timestamp = client.Timestamp
 
@@ -422,6 +434,15 @@ type ListPolicySetsParams struct {
 type DeletePolicySetParams struct {
 	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// GetActivationStatusParams defines parameters for GetActivationStatus.
+type GetActivationStatusParams struct {
+	// VersionID ID of the version, which need not exist. Defaults to the active version of the policy set.
+	VersionID *string `form:"version_id,omitempty" json:"version_id,omitempty"`
+
+	// OutboxID ID of the event. Defaults to that of the last activation of the version.
+	OutboxID *string `form:"outbox_id,omitempty" json:"outbox_id,omitempty"`
 }
 
 // ListPolicySetVersionsParams defines parameters for ListPolicySetVersions.
@@ -1304,6 +1325,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
 	ActivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetActivationStatus Retrieve the status of an activation
+	//
+	// Returns whether a version of a policy set is active, whether the event that announces it is published, and which
+	// version the STS has loaded. `propagation_status` sums this up. Asks the STS, for at most 5 seconds.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status (the `GetActivationStatus` operationId).
+	GetActivationStatus(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ComparePolicySetVersionsWithBody Compare two versions
 	//
@@ -2903,6 +2934,26 @@ func (c *Client) ActivatePolicySetWithBody(ctx context.Context, zoneID ZoneID, i
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
 func (c *Client) ActivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewActivatePolicySetRequest(c.Server, zoneID, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetActivationStatus Retrieve the status of an activation
+//
+// Returns whether a version of a policy set is active, whether the event that announces it is published, and which
+// version the STS has loaded. `propagation_status` sums this up. Asks the STS, for at most 5 seconds.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status (the `GetActivationStatus` operationId).
+func (c *Client) GetActivationStatus(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetActivationStatusRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5489,6 +5540,86 @@ func NewActivatePolicySetRequestWithBody(server string, zoneID ZoneID, id IDPara
 	return req, nil
 }
 
+// NewGetActivationStatusRequest constructs an http.Request for the GetActivationStatus method
+func NewGetActivationStatusRequest(server string, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/activation-status", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.VersionID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "version_id", *params.VersionID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.OutboxID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "outbox_id", *params.OutboxID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewComparePolicySetVersionsRequest calls the generic ComparePolicySetVersions builder with application/json body
 func NewComparePolicySetVersionsRequest(server string, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -7326,6 +7457,18 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
 	ActivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error)
+
+	// GetActivationStatusWithResponse Retrieve the status of an activation
+	//
+	// Returns whether a version of a policy set is active, whether the event that announces it is published, and which
+	// version the STS has loaded. `propagation_status` sums this up. Asks the STS, for at most 5 seconds.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status (the `GetActivationStatus` operationId).
+	GetActivationStatusWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*GetActivationStatusResponse, error)
 
 	// ComparePolicySetVersionsWithBodyWithResponse Compare two versions
 	//
@@ -9441,6 +9584,47 @@ func (r ActivatePolicySetResponse) ContentType() string {
 	return ""
 }
 
+type GetActivationStatusResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicySetActivationStatus
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetActivationStatusResponse) GetJSON200() *PolicySetActivationStatus {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetActivationStatusResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetActivationStatusResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetActivationStatusResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetActivationStatusResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ComparePolicySetVersionsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -11324,6 +11508,24 @@ func (c *ClientWithResponses) ActivatePolicySetWithResponse(ctx context.Context,
 	return ParseActivatePolicySetResponse(rsp)
 }
 
+// GetActivationStatusWithResponse Retrieve the status of an activation
+//
+// Returns whether a version of a policy set is active, whether the event that announces it is published, and which
+// version the STS has loaded. `propagation_status` sums this up. Asks the STS, for at most 5 seconds.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status (the `GetActivationStatus` operationId).
+func (c *ClientWithResponses) GetActivationStatusWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*GetActivationStatusResponse, error) {
+	rsp, err := c.GetActivationStatus(ctx, zoneID, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetActivationStatusResponse(rsp)
+}
+
 // ComparePolicySetVersionsWithBodyWithResponse Compare two versions
 //
 // Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
@@ -13098,6 +13300,32 @@ func ParseActivatePolicySetResponse(rsp *http.Response) (*ActivatePolicySetRespo
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetActivationStatusResponse parses an HTTP response from a GetActivationStatusWithResponse call
+func ParseGetActivationStatusResponse(rsp *http.Response) (*GetActivationStatusResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetActivationStatusResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicySetActivationStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	}
 
