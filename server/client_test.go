@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"maps"
 	"net/http"
@@ -260,6 +261,18 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		}
 		if page := result(c.ListPolicySets(ctx, zone.ID))(t); len(page.Items) != 1 || page.Items[0] != set {
 			t.Errorf("got %+v", page)
+		}
+		input := json.RawMessage(`{"principal":{"id":"nobody"}}`)
+		simulated := result(c.SimulatePolicySet(ctx, zone.ID, set.ID, client.PolicySimulation{VersionID: first.ID, Input: &input}))(t)
+		if simulated.Decision == nil || *simulated.Decision != "deny" || simulated.Result == nil || len(simulated.Result.Diagnostics) < 2 {
+			t.Errorf("got %+v", simulated)
+		}
+		if batch := result(c.SimulatePolicySetBatch(ctx, zone.ID, set.ID, client.PolicySimulationBatch{VersionID: first.ID, Inputs: client.PolicyInputs{input, input}}))(t); batch.Denied != 2 {
+			t.Errorf("got %+v", batch)
+		}
+		comparison := client.PolicyComparison{FromVersionID: first.ID, ToVersionID: first.ID, Inputs: client.PolicyInputs{input}}
+		if compared := result(c.ComparePolicySetVersions(ctx, zone.ID, set.ID, comparison))(t); compared.Unchanged != 1 {
+			t.Errorf("got %+v", compared)
 		}
 		noError(t, c.DeletePolicySet(ctx, zone.ID, set.ID))
 	})

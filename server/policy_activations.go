@@ -99,7 +99,7 @@ func (s *Server) ListPolicyActivations(ctx context.Context, req api.ListPolicyAc
 // returns version_not_found, shadow_version_not_found, invalid_policy_contract or
 // invalid_shadow_policy_contract.
 func (s *Server) compileBinding(ctx context.Context, zone string, b store.PolicyBinding) error {
-	sources, err := s.storeFor(ctx).PolicySetSources(ctx, zone, b)
+	sources, err := s.storeFor(ctx).PolicySetSources(ctx, zone, b.PolicySetID, b.Versions()...)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (s *Server) compileBinding(ctx context.Context, zone string, b store.Policy
 			return notFound
 		}
 		manifest := mapSlice(source.Policies, func(p store.PolicySource) string { return p.ID })
-		_, err := compileManifest(ctx, invalid, source.SchemaVersion, manifest, source.Policies)
+		_, err := s.compileManifest(ctx, zone, invalid, source.SchemaVersion, manifest, source.Policies)
 		return err
 	}
 	if err := compile(b.VersionID, code.VersionNotFound, code.InvalidPolicyContract); err != nil {

@@ -15,11 +15,11 @@ const maxManifestEntries = 256
 // compileManifest checks that the policy versions of a manifest can be used together
 // (policy-sets.md, "Contract check") and compiles them. sources has those of the
 // versions that the zone has, in any order. If the check fails, compileManifest returns
-// the error code invalid with the reason.
+// the error code invalid with the reason. Compiled manifests are cached.
 //
 // It takes long, so do not call it in a transaction. Versions never change; whether a
 // policy is archived must be checked again in the transaction that relies on it.
-func compileManifest(ctx context.Context, invalid code.Code, schemaVersion string, manifest []string, sources []store.PolicySource) (*policy.Bundle, error) {
+func (s *Server) compileManifest(ctx context.Context, zone string, invalid code.Code, schemaVersion string, manifest []string, sources []store.PolicySource) (*policy.Bundle, error) {
 	ordered, detail := checkManifest(schemaVersion, manifest, sources)
 	if detail != "" {
 		return nil, invalid.With("detail", detail)
@@ -27,7 +27,8 @@ func compileManifest(ctx context.Context, invalid code.Code, schemaVersion strin
 	modules := mapSlice(ordered, func(s store.PolicySource) policy.Module {
 		return policy.Module{ID: s.ID, Content: s.Content, SchemaVersion: s.SchemaVersion}
 	})
-	bundle, err := policy.Compile(ctx, modules)
+	key := zone + " " + manifestSHA256(manifest)
+	bundle, err := s.bundles.Bundle(ctx, key, func(context.Context) ([]policy.Module, error) { return modules, nil })
 	var compileErr *policy.CompileError
 	if errors.As(err, &compileErr) {
 		e := invalid.With("detail", contractDetail(compileErr))

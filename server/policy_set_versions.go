@@ -48,7 +48,7 @@ func (s *Server) AddPolicySetVersion(ctx context.Context, req api.AddPolicySetVe
 	if err != nil {
 		return nil, err
 	}
-	if _, err := compileManifest(ctx, code.InvalidPolicyContract, n.SchemaVersion, n.Manifest, sources); err != nil {
+	if _, err := s.compileManifest(ctx, req.ZoneID, code.InvalidPolicyContract, n.SchemaVersion, n.Manifest, sources); err != nil {
 		return nil, err
 	}
 	var v db.PolicySetVersion

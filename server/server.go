@@ -28,6 +28,7 @@ import (
 	"caracal.run/management/server/egress"
 	"caracal.run/management/server/limiter"
 	"caracal.run/management/server/middleware"
+	"caracal.run/management/server/policy"
 	"caracal.run/management/server/problem"
 	"caracal.run/management/server/sts"
 	"caracal.run/management/store"
@@ -43,6 +44,9 @@ type Options struct {
 	Traces trace.TracerProvider
 }
 
+// maxBundleBytes limits the memory of compiled policy sets.
+const maxBundleBytes = 64 << 20
+
 // A Server implements the operations of the spec. [Start] starts its background
 // workers.
 type Server struct {
@@ -55,6 +59,7 @@ type Server struct {
 	egress   *egress.Client
 	sts      *sts.Client // nil: not configured
 	denied   *deniedRequests
+	bundles  *policy.Cache
 	metrics  *metrics
 	traces   trace.TracerProvider
 	limits   limits
@@ -129,6 +134,7 @@ func New(o Options) (*Server, http.Handler, error) {
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
 		denied:   newDeniedRequests(o.Store, o.Log),
 		egress:   egress.New(c.Egress),
+		bundles:  policy.NewCache(maxBundleBytes),
 		outbox: outbox.New(o.Store.For(store.System), o.Redis, o.Log, outbox.Config{
 			Traces: o.Traces, Key: key, Batch: c.OutboxBatch, PollInterval: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
 			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),

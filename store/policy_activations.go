@@ -16,8 +16,8 @@ type PolicyBinding struct {
 	ShadowVersionID        *string
 }
 
-// versions returns the ids of the versions.
-func (b PolicyBinding) versions() []string {
+// Versions returns the ids of the versions.
+func (b PolicyBinding) Versions() []string {
 	if b.ShadowVersionID == nil {
 		return []string{b.VersionID}
 	}
@@ -43,10 +43,10 @@ type PolicySetSource struct {
 	Policies                      []PolicySource
 }
 
-// PolicySetSources returns the versions of a binding by their ids. A version that the
-// policy set does not have is missing.
-func (s *Store) PolicySetSources(ctx context.Context, zone string, b PolicyBinding) (map[string]PolicySetSource, error) {
-	rows, err := s.q.ListPolicySetSources(ctx, db.ListPolicySetSourcesParams{ZoneID: zone, PolicySetID: b.PolicySetID, VersionIds: b.versions()})
+// PolicySetSources returns versions of a policy set by their ids. A version that the
+// policy set does not have is missing, as is every one if it is archived.
+func (s *Store) PolicySetSources(ctx context.Context, zone, set string, versions ...string) (map[string]PolicySetSource, error) {
+	rows, err := s.q.ListPolicySetSources(ctx, db.ListPolicySetSourcesParams{ZoneID: zone, PolicySetID: set, VersionIds: versions})
 	sources := map[string]PolicySetSource{}
 	for _, r := range rows {
 		source := sources[r.VersionID]
@@ -146,7 +146,7 @@ func (tx *Tx) DeactivatePolicySet(ctx context.Context, zone, id string) (outboxI
 // activate makes a binding the active one. The transaction must have the zone lock in
 // exclusive mode.
 func (tx *Tx) activate(ctx context.Context, zone, action string, b PolicyBinding) (PolicyActivation, error) {
-	rows, err := tx.q.ListSetAndActiveSet(ctx, db.ListSetAndActiveSetParams{ZoneID: zone, ID: b.PolicySetID, VersionIds: b.versions()})
+	rows, err := tx.q.ListSetAndActiveSet(ctx, db.ListSetAndActiveSetParams{ZoneID: zone, ID: b.PolicySetID, VersionIds: b.Versions()})
 	if err != nil {
 		return PolicyActivation{}, err
 	}

@@ -481,6 +481,12 @@ type DeadLetter struct {
 	ZoneID ID `json:"zone_id"`
 }
 
+// DeterminingPolicy A rule of the decision contract that allows a request.
+type DeterminingPolicy struct {
+	// Policy `caracal-bootstrap`, or `caracal-<key of the application>-mint` or `-use`.
+	Policy string `json:"policy"`
+}
+
 // Health The result of the liveness check.
 type Health struct {
 	// Ok Always true.
@@ -961,10 +967,113 @@ type PolicyActivation struct {
 // PolicyActivationAction What caused the change: an operation on a policy set. `delete` is the archiving of the active policy set.
 type PolicyActivationAction string
 
+// PolicyChange An input that two versions decide differently.
+type PolicyChange struct {
+	// From A decision, or why it failed.
+	From PolicyOutcome `json:"from"`
+
+	// Input Index of the input, from 0.
+	Input int `json:"input"`
+
+	// To A decision, or why it failed.
+	To PolicyOutcome `json:"to"`
+}
+
+// PolicyComparison The versions to compare, and the inputs to compare them with. Unknown fields are ignored.
+type PolicyComparison struct {
+	// FromVersionID ID of a version of the policy set, such as the active one.
+	FromVersionID string `json:"from_version_id"`
+
+	// Inputs The requests to decide about.
+	Inputs PolicyInputs `json:"inputs"`
+
+	// ToVersionID ID of another version of the policy set, such as one to activate.
+	ToVersionID string `json:"to_version_id"`
+}
+
+// PolicyComparisonResult The results that differ between two versions.
+type PolicyComparisonResult struct {
+	// Changes The inputs with different outcomes, in their order.
+	Changes []PolicyChange `json:"changes"`
+
+	// FromVersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	FromVersionID ID `json:"from_version_id"`
+
+	// NewlyAllowed Number of inputs that only the second version allows.
+	NewlyAllowed int `json:"newly_allowed"`
+
+	// NewlyDenied Number of inputs that only the first version allows.
+	NewlyDenied int `json:"newly_denied"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// ToVersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ToVersionID ID `json:"to_version_id"`
+
+	// Unchanged Number of inputs with the same outcome.
+	Unchanged int `json:"unchanged"`
+}
+
 // PolicyContent A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
 // the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
 // `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
 type PolicyContent = string
+
+// PolicyDecision The result of the decision contract.
+type PolicyDecision struct {
+	// Decision `allow` or `deny`.
+	Decision string `json:"decision"`
+
+	// DeterminingPolicies The rules that allow the request.
+	DeterminingPolicies []DeterminingPolicy `json:"determining_policies"`
+
+	// Diagnostics Why the request is denied, or under which conditions it is allowed.
+	Diagnostics []PolicyDiagnostic `json:"diagnostics"`
+
+	// EvaluationStatus `complete`.
+	EvaluationStatus string `json:"evaluation_status"`
+}
+
+// PolicyDiagnostic Exactly one field is set. A denied request has the reason `no_rule_matched`, followed by the reasons why:
+// `restricted`, `not_owner`, `role_missing`, `scope_outside_edge`, `confined`, `no_scope_requested`,
+// `scope_requested`, `not_delegated`, `no_agent_session`, `outside_target`, `delegated`, `agent_session`,
+// `other_scope_requested` or `unreadable_documents`.
+type PolicyDiagnostic struct {
+	// Reason Why the request is denied.
+	Reason string `json:"reason,omitempty"`
+
+	// Risk The requested scopes that have a tier of risk, sorted by scope.
+	Risk []PolicyRisk `json:"risk,omitempty"`
+
+	// StepUpRequired Challenge that must be resolved before a token is issued, such as `human_approval`.
+	StepUpRequired string `json:"step_up_required,omitempty"`
+}
+
+// PolicyExplanation Whether the input was evaluated.
+type PolicyExplanation struct {
+	// Decision `allow` or `deny`, if evaluated.
+	Decision string `json:"decision,omitempty"`
+
+	// Evaluation `not_executed` (there is no input), `executed` or `failed`.
+	Evaluation string `json:"evaluation"`
+
+	// ManifestSHA256 SHA-256 of the manifest that was evaluated.
+	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
+
+	// PolicySetVersionID ID of the version that was evaluated.
+	PolicySetVersionID string `json:"policy_set_version_id,omitempty"`
+
+	// Reason A sentence that describes the evaluation or why it failed.
+	Reason string `json:"reason"`
+}
+
+// PolicyInput The request to decide about: `principal`, `resource`, `action`, `session`, `delegation_edge` and `context`, as an
+// STS describes it. Unknown fields are ignored.
+type PolicyInput = json.RawMessage
+
+// PolicyInputs The requests to decide about.
+type PolicyInputs = []PolicyInput
 
 // PolicyIssue An error or a warning about the content of a policy.
 type PolicyIssue struct {
@@ -985,6 +1094,15 @@ type PolicyIssue struct {
 
 	// Row Number of the line, from 1; 0 if the error has no position.
 	Row int `json:"row"`
+}
+
+// PolicyOutcome A decision, or why it failed.
+type PolicyOutcome struct {
+	// Error Why the evaluation failed.
+	Error string `json:"error,omitempty"`
+
+	// Result The result. Null if the evaluation failed.
+	Result *PolicyDecision `json:"result"`
 }
 
 // PolicyOutputContract The result of a decision.
@@ -1021,6 +1139,12 @@ type PolicyPreview struct {
 
 	// Rules Documents that it defines, sorted.
 	Rules []string `json:"rules"`
+}
+
+// PolicyRisk The tier of risk of a scope.
+type PolicyRisk struct {
+	Scope string `json:"scope"`
+	Tier  string `json:"tier"`
 }
 
 // PolicySchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
@@ -1177,6 +1301,102 @@ type PolicySetVersionManifest struct {
 
 	// Version Number of the version in the policy set, from 1.
 	Version int32 `json:"version"`
+}
+
+// PolicySimulation The version and the input of a simulated decision. Unknown fields are ignored.
+type PolicySimulation struct {
+	// Input The request to decide about: `principal`, `resource`, `action`, `session`, `delegation_edge` and `context`, as an
+	// STS describes it. Unknown fields are ignored.
+	Input *PolicyInput `json:"input,omitempty"`
+
+	// Trace Whether to return the steps of the evaluation.
+	Trace *bool `json:"trace,omitempty"`
+
+	// VersionID ID of a version of the policy set.
+	VersionID string `json:"version_id"`
+}
+
+// PolicySimulationBatch The version and the inputs of simulated decisions. Unknown fields are ignored.
+type PolicySimulationBatch struct {
+	// Inputs The requests to decide about.
+	Inputs PolicyInputs `json:"inputs"`
+
+	// VersionID ID of a version of the policy set.
+	VersionID string `json:"version_id"`
+}
+
+// PolicySimulationBatchResult Simulated decisions.
+type PolicySimulationBatchResult struct {
+	// Allowed Number of allowed requests.
+	Allowed int `json:"allowed"`
+
+	// Denied Number of denied requests.
+	Denied int `json:"denied"`
+
+	// Failed Number of decisions that failed.
+	Failed int `json:"failed"`
+
+	// ManifestSHA256 SHA-256 of the manifest, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// Outcomes The decisions, in the order of the inputs.
+	Outcomes []PolicyOutcome `json:"outcomes"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
+}
+
+// PolicySimulationResult A simulated decision.
+type PolicySimulationResult struct {
+	// Decision `allow` or `deny`. Null if there is no result.
+	Decision *string `json:"decision"`
+
+	// DocumentsRead Documents that the decision depends on, sorted.
+	DocumentsRead []string `json:"documents_read"`
+
+	// DryRun Always true.
+	DryRun bool `json:"dry_run"`
+
+	// Explanation Whether the input was evaluated.
+	Explanation PolicyExplanation `json:"explanation"`
+
+	// InputSchemaVersion Schema version of inputs.
+	InputSchemaVersion string `json:"input_schema_version"`
+
+	// InputsRead Paths of the input that the decision depends on, sorted.
+	InputsRead []string `json:"inputs_read"`
+
+	// ManifestSHA256 SHA-256 of the manifest, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// Policies IDs of the policy versions, in the order of the manifest.
+	Policies []string `json:"policies"`
+
+	// PolicySetID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// Result The result. Null if nothing was evaluated or the evaluation failed.
+	Result *PolicyDecision `json:"result"`
+
+	// SchemaVersion Schema version of the policies.
+	SchemaVersion string `json:"schema_version"`
+
+	// Trace Steps of the evaluation, if requested; at most 1000.
+	Trace []string `json:"trace,omitempty"`
+
+	// VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
+
+	// Warnings What is wrong with the input: `input_schema_mismatch:<schema_version>`, `principal_zone_mismatch`,
+	// `missing_resource`, `missing_action` or `missing_context`; and `sts_simulation_failed:policy_eval_failed` if
+	// the evaluation failed.
+	Warnings []string `json:"warnings"`
+
+	// WouldActivate Whether there are no warnings and the evaluation did not fail.
+	WouldActivate bool `json:"would_activate"`
 }
 
 // PolicyTemplate The content of a policy to start from. It is valid as it is; replace the sample values with your own.
@@ -1964,6 +2184,15 @@ type CreatePolicySetJSONRequestBody = NewPolicySet
 // ActivatePolicySetJSONRequestBody defines body for ActivatePolicySet for application/json ContentType.
 type ActivatePolicySetJSONRequestBody = NewPolicySetActivation
 
+// ComparePolicySetVersionsJSONRequestBody defines body for ComparePolicySetVersions for application/json ContentType.
+type ComparePolicySetVersionsJSONRequestBody = PolicyComparison
+
+// SimulatePolicySetJSONRequestBody defines body for SimulatePolicySet for application/json ContentType.
+type SimulatePolicySetJSONRequestBody = PolicySimulation
+
+// SimulatePolicySetBatchJSONRequestBody defines body for SimulatePolicySetBatch for application/json ContentType.
+type SimulatePolicySetBatchJSONRequestBody = PolicySimulationBatch
+
 // AddPolicySetVersionJSONRequestBody defines body for AddPolicySetVersion for application/json ContentType.
 type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
 
@@ -2241,12 +2470,21 @@ type ServerInterface interface {
 	// GetActivationStatus Retrieve the status of an activation
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status)
 	GetActivationStatus(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetActivationStatusParams) error
+	// ComparePolicySetVersions Compare two versions
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/compare)
+	ComparePolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// DeactivatePolicySet Deactivate a policy set
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate)
 	DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// RollbackPolicySet Roll back the last activation
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/rollback)
 	RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// SimulatePolicySet Simulate a decision
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/simulate)
+	SimulatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	// SimulatePolicySetBatch Simulate many decisions
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch)
+	SimulatePolicySetBatch(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// ListPolicySetVersions List policy set versions
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions)
 	ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicySetVersionsParams) error
@@ -3229,6 +3467,30 @@ func (w *ServerInterfaceWrapper) GetActivationStatus(ctx echo.Context) error {
 	return err
 }
 
+// ComparePolicySetVersions converts echo context to params.
+func (w *ServerInterfaceWrapper) ComparePolicySetVersions(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ComparePolicySetVersions(ctx, zoneID, id)
+	return err
+}
+
 // DeactivatePolicySet converts echo context to params.
 func (w *ServerInterfaceWrapper) DeactivatePolicySet(ctx echo.Context) error {
 	var err error
@@ -3274,6 +3536,54 @@ func (w *ServerInterfaceWrapper) RollbackPolicySet(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.RollbackPolicySet(ctx, zoneID, id)
+	return err
+}
+
+// SimulatePolicySet converts echo context to params.
+func (w *ServerInterfaceWrapper) SimulatePolicySet(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SimulatePolicySet(ctx, zoneID, id)
+	return err
+}
+
+// SimulatePolicySetBatch converts echo context to params.
+func (w *ServerInterfaceWrapper) SimulatePolicySetBatch(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id IDParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SimulatePolicySetBatch(ctx, zoneID, id)
 	return err
 }
 
@@ -3804,8 +4114,11 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id", wrapper.GetPolicySet, options.OperationMiddlewares["getPolicySet"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/activate", wrapper.ActivatePolicySet, options.OperationMiddlewares["activatePolicySet"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/activation-status", wrapper.GetActivationStatus, options.OperationMiddlewares["getActivationStatus"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/compare", wrapper.ComparePolicySetVersions, options.OperationMiddlewares["comparePolicySetVersions"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/deactivate", wrapper.DeactivatePolicySet, options.OperationMiddlewares["deactivatePolicySet"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/rollback", wrapper.RollbackPolicySet, options.OperationMiddlewares["rollbackPolicySet"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/simulate", wrapper.SimulatePolicySet, options.OperationMiddlewares["simulatePolicySet"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/simulate-batch", wrapper.SimulatePolicySetBatch, options.OperationMiddlewares["simulatePolicySetBatch"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions", wrapper.ListPolicySetVersions, options.OperationMiddlewares["listPolicySetVersions"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions", wrapper.AddPolicySetVersion, options.OperationMiddlewares["addPolicySetVersion"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions/:versionId", wrapper.GetPolicySetVersion, options.OperationMiddlewares["getPolicySetVersion"]...)
@@ -4615,6 +4928,22 @@ func (response GetActivationStatus200JSONResponse) VisitGetActivationStatusRespo
 	return jsonresponse.Write(w, 200, PolicySetActivationStatus(response))
 }
 
+type ComparePolicySetVersionsRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Body   *ComparePolicySetVersionsJSONRequestBody
+}
+
+type ComparePolicySetVersionsResponseObject interface {
+	VisitComparePolicySetVersionsResponse(w http.ResponseWriter) error
+}
+
+type ComparePolicySetVersions200JSONResponse PolicyComparisonResult
+
+func (response ComparePolicySetVersions200JSONResponse) VisitComparePolicySetVersionsResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicyComparisonResult(response))
+}
+
 type DeactivatePolicySetRequestObject struct {
 	ZoneID ZoneID      `json:"zoneId"`
 	ID     IDParameter `json:"id"`
@@ -4643,6 +4972,38 @@ type RollbackPolicySet202JSONResponse PolicySetActivation
 
 func (response RollbackPolicySet202JSONResponse) VisitRollbackPolicySetResponse(w http.ResponseWriter) error {
 	return jsonresponse.Write(w, 202, PolicySetActivation(response))
+}
+
+type SimulatePolicySetRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Body   *SimulatePolicySetJSONRequestBody
+}
+
+type SimulatePolicySetResponseObject interface {
+	VisitSimulatePolicySetResponse(w http.ResponseWriter) error
+}
+
+type SimulatePolicySet200JSONResponse PolicySimulationResult
+
+func (response SimulatePolicySet200JSONResponse) VisitSimulatePolicySetResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicySimulationResult(response))
+}
+
+type SimulatePolicySetBatchRequestObject struct {
+	ZoneID ZoneID      `json:"zoneId"`
+	ID     IDParameter `json:"id"`
+	Body   *SimulatePolicySetBatchJSONRequestBody
+}
+
+type SimulatePolicySetBatchResponseObject interface {
+	VisitSimulatePolicySetBatchResponse(w http.ResponseWriter) error
+}
+
+type SimulatePolicySetBatch200JSONResponse PolicySimulationBatchResult
+
+func (response SimulatePolicySetBatch200JSONResponse) VisitSimulatePolicySetBatchResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, PolicySimulationBatchResult(response))
 }
 
 type ListPolicySetVersionsRequestObject struct {
@@ -5068,12 +5429,21 @@ type StrictServerInterface interface {
 	// GetActivationStatus Retrieve the status of an activation
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status)
 	GetActivationStatus(ctx context.Context, request GetActivationStatusRequestObject) (GetActivationStatusResponseObject, error)
+	// ComparePolicySetVersions Compare two versions
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/compare)
+	ComparePolicySetVersions(ctx context.Context, request ComparePolicySetVersionsRequestObject) (ComparePolicySetVersionsResponseObject, error)
 	// DeactivatePolicySet Deactivate a policy set
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate)
 	DeactivatePolicySet(ctx context.Context, request DeactivatePolicySetRequestObject) (DeactivatePolicySetResponseObject, error)
 	// RollbackPolicySet Roll back the last activation
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/rollback)
 	RollbackPolicySet(ctx context.Context, request RollbackPolicySetRequestObject) (RollbackPolicySetResponseObject, error)
+	// SimulatePolicySet Simulate a decision
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/simulate)
+	SimulatePolicySet(ctx context.Context, request SimulatePolicySetRequestObject) (SimulatePolicySetResponseObject, error)
+	// SimulatePolicySetBatch Simulate many decisions
+	// (POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch)
+	SimulatePolicySetBatch(ctx context.Context, request SimulatePolicySetBatchRequestObject) (SimulatePolicySetBatchResponseObject, error)
 	// ListPolicySetVersions List policy set versions
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions)
 	ListPolicySetVersions(ctx context.Context, request ListPolicySetVersionsRequestObject) (ListPolicySetVersionsResponseObject, error)
@@ -6391,6 +6761,55 @@ func (sh *strictHandler) GetActivationStatus(ctx echo.Context, zoneID ZoneID, id
 	return nil
 }
 
+// ComparePolicySetVersions operation middleware
+func (sh *strictHandler) ComparePolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request ComparePolicySetVersionsRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body ComparePolicySetVersionsJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ComparePolicySetVersions(ctx.Request().Context(), request.(ComparePolicySetVersionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ComparePolicySetVersions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ComparePolicySetVersionsResponseObject); ok {
+		return validResponse.VisitComparePolicySetVersionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // DeactivatePolicySet operation middleware
 func (sh *strictHandler) DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
 	var request DeactivatePolicySetRequestObject
@@ -6437,6 +6856,104 @@ func (sh *strictHandler) RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id I
 		return err
 	} else if validResponse, ok := response.(RollbackPolicySetResponseObject); ok {
 		return validResponse.VisitRollbackPolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SimulatePolicySet operation middleware
+func (sh *strictHandler) SimulatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request SimulatePolicySetRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body SimulatePolicySetJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SimulatePolicySet(ctx.Request().Context(), request.(SimulatePolicySetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SimulatePolicySet")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SimulatePolicySetResponseObject); ok {
+		return validResponse.VisitSimulatePolicySetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SimulatePolicySetBatch operation middleware
+func (sh *strictHandler) SimulatePolicySetBatch(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+	var request SimulatePolicySetBatchRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body SimulatePolicySetBatchJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SimulatePolicySetBatch(ctx.Request().Context(), request.(SimulatePolicySetBatchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SimulatePolicySetBatch")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SimulatePolicySetBatchResponseObject); ok {
+		return validResponse.VisitSimulatePolicySetBatchResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -235,6 +235,13 @@ func (v DeadLetter) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v DeterminingPolicy) AppendJSON(b []byte) []byte {
+	b = append(b, `{"policy":`...)
+	b = jsonresponse.AppendString(b, string(v.Policy))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v Health) AppendJSON(b []byte) []byte {
 	b = append(b, `{"ok":`...)
 	b = strconv.AppendBool(b, bool(v.Ok))
@@ -356,6 +363,120 @@ func (v PolicyActivation) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyChange) AppendJSON(b []byte) []byte {
+	b = append(b, `{"input":`...)
+	b = strconv.AppendInt(b, int64(v.Input), 10)
+	b = append(b, `,"from":`...)
+	b = v.From.AppendJSON(b)
+	b = append(b, `,"to":`...)
+	b = v.To.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyComparisonResult) AppendJSON(b []byte) []byte {
+	b = append(b, `{"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"from_version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.FromVersionID))
+	b = append(b, `,"to_version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ToVersionID))
+	b = append(b, `,"unchanged":`...)
+	b = strconv.AppendInt(b, int64(v.Unchanged), 10)
+	b = append(b, `,"newly_allowed":`...)
+	b = strconv.AppendInt(b, int64(v.NewlyAllowed), 10)
+	b = append(b, `,"newly_denied":`...)
+	b = strconv.AppendInt(b, int64(v.NewlyDenied), 10)
+	b = append(b, `,"changes":`...)
+	b = append(b, '[')
+	for i, item := range v.Changes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyDecision) AppendJSON(b []byte) []byte {
+	b = append(b, `{"decision":`...)
+	b = jsonresponse.AppendString(b, string(v.Decision))
+	b = append(b, `,"evaluation_status":`...)
+	b = jsonresponse.AppendString(b, string(v.EvaluationStatus))
+	b = append(b, `,"determining_policies":`...)
+	b = append(b, '[')
+	for i, item := range v.DeterminingPolicies {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"diagnostics":`...)
+	b = append(b, '[')
+	for i, item := range v.Diagnostics {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyDiagnostic) AppendJSON(b []byte) []byte {
+	start := len(b)
+	if v.Reason != "" {
+		b = append(b, `,"reason":`...)
+		b = jsonresponse.AppendString(b, string(v.Reason))
+	}
+	if v.StepUpRequired != "" {
+		b = append(b, `,"step_up_required":`...)
+		b = jsonresponse.AppendString(b, string(v.StepUpRequired))
+	}
+	if len(v.Risk) > 0 {
+		b = append(b, `,"risk":`...)
+		b = append(b, '[')
+		for i, item := range v.Risk {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = item.AppendJSON(b)
+		}
+		b = append(b, ']')
+	}
+	if len(b) == start {
+		b = append(b, ',')
+	}
+	b[start] = '{'
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyExplanation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"evaluation":`...)
+	b = jsonresponse.AppendString(b, string(v.Evaluation))
+	b = append(b, `,"reason":`...)
+	b = jsonresponse.AppendString(b, string(v.Reason))
+	if v.Decision != "" {
+		b = append(b, `,"decision":`...)
+		b = jsonresponse.AppendString(b, string(v.Decision))
+	}
+	if v.PolicySetVersionID != "" {
+		b = append(b, `,"policy_set_version_id":`...)
+		b = jsonresponse.AppendString(b, string(v.PolicySetVersionID))
+	}
+	if v.ManifestSHA256 != "" {
+		b = append(b, `,"manifest_sha256":`...)
+		b = jsonresponse.AppendString(b, string(v.ManifestSHA256))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v PolicyIssue) AppendJSON(b []byte) []byte {
 	start := len(b)
 	if v.PolicyVersionID != nil {
@@ -376,6 +497,21 @@ func (v PolicyIssue) AppendJSON(b []byte) []byte {
 		b = append(b, ',')
 	}
 	b[start] = '{'
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyOutcome) AppendJSON(b []byte) []byte {
+	b = append(b, `{"result":`...)
+	if v.Result == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.Result.AppendJSON(b)
+	}
+	if v.Error != "" {
+		b = append(b, `,"error":`...)
+		b = jsonresponse.AppendString(b, string(v.Error))
+	}
 	return append(b, '}')
 }
 
@@ -448,6 +584,15 @@ func (v PolicyPreview) AppendJSON(b []byte) []byte {
 		b = jsonresponse.AppendString(b, string(item))
 	}
 	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicyRisk) AppendJSON(b []byte) []byte {
+	b = append(b, `{"scope":`...)
+	b = jsonresponse.AppendString(b, string(v.Scope))
+	b = append(b, `,"tier":`...)
+	b = jsonresponse.AppendString(b, string(v.Tier))
 	return append(b, '}')
 }
 
@@ -602,6 +747,112 @@ func (v PolicySetVersionManifest) AppendJSON(b []byte) []byte {
 		b = jsonresponse.AppendString(b, string(item))
 	}
 	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySimulationBatchResult) AppendJSON(b []byte) []byte {
+	b = append(b, `{"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"manifest_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ManifestSHA256))
+	b = append(b, `,"allowed":`...)
+	b = strconv.AppendInt(b, int64(v.Allowed), 10)
+	b = append(b, `,"denied":`...)
+	b = strconv.AppendInt(b, int64(v.Denied), 10)
+	b = append(b, `,"failed":`...)
+	b = strconv.AppendInt(b, int64(v.Failed), 10)
+	b = append(b, `,"outcomes":`...)
+	b = append(b, '[')
+	for i, item := range v.Outcomes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v PolicySimulationResult) AppendJSON(b []byte) []byte {
+	b = append(b, `{"dry_run":`...)
+	b = strconv.AppendBool(b, bool(v.DryRun))
+	b = append(b, `,"would_activate":`...)
+	b = strconv.AppendBool(b, bool(v.WouldActivate))
+	b = append(b, `,"policy_set_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PolicySetID))
+	b = append(b, `,"version_id":`...)
+	b = jsonresponse.AppendString(b, string(v.VersionID))
+	b = append(b, `,"schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.SchemaVersion))
+	b = append(b, `,"input_schema_version":`...)
+	b = jsonresponse.AppendString(b, string(v.InputSchemaVersion))
+	b = append(b, `,"manifest_sha256":`...)
+	b = jsonresponse.AppendString(b, string(v.ManifestSHA256))
+	b = append(b, `,"policies":`...)
+	b = append(b, '[')
+	for i, item := range v.Policies {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"warnings":`...)
+	b = append(b, '[')
+	for i, item := range v.Warnings {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"explanation":`...)
+	b = v.Explanation.AppendJSON(b)
+	b = append(b, `,"result":`...)
+	if v.Result == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.Result.AppendJSON(b)
+	}
+	b = append(b, `,"decision":`...)
+	if v.Decision == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Decision))
+	}
+	b = append(b, `,"documents_read":`...)
+	b = append(b, '[')
+	for i, item := range v.DocumentsRead {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"inputs_read":`...)
+	b = append(b, '[')
+	for i, item := range v.InputsRead {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	if len(v.Trace) > 0 {
+		b = append(b, `,"trace":`...)
+		b = append(b, '[')
+		for i, item := range v.Trace {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = jsonresponse.AppendString(b, string(item))
+		}
+		b = append(b, ']')
+	}
 	return append(b, '}')
 }
 

@@ -497,6 +497,12 @@ type DeadLetter struct {
 	ZoneID ID `json:"zone_id"`
 }
 
+// DeterminingPolicy is a rule of the decision contract that allows a request.
+type DeterminingPolicy struct {
+	// `caracal-bootstrap`, or `caracal-<key of the application>-mint` or `-use`.
+	Policy string `json:"policy"`
+}
+
 // Health is the result of the liveness check.
 type Health struct {
 	// Always true.
@@ -1032,12 +1038,120 @@ type PolicyActivation struct {
 // set. `delete` is the archiving of the active policy set.
 type PolicyActivationAction string
 
+// PolicyChange is an input that two versions decide differently.
+type PolicyChange struct {
+	// A decision, or why it failed.
+	From PolicyOutcome `json:"from"`
+
+	// Index of the input, from 0.
+	Input int `json:"input"`
+
+	// A decision, or why it failed.
+	To PolicyOutcome `json:"to"`
+}
+
+// PolicyComparison is the versions to compare, and the inputs to compare them
+// with. Unknown fields are ignored.
+type PolicyComparison struct {
+	// ID of a version of the policy set, such as the active one.
+	FromVersionID string `json:"from_version_id"`
+
+	// The requests to decide about.
+	Inputs PolicyInputs `json:"inputs"`
+
+	// ID of another version of the policy set, such as one to activate.
+	ToVersionID string `json:"to_version_id"`
+}
+
+// PolicyComparisonResult is the results that differ between two versions.
+type PolicyComparisonResult struct {
+	// The inputs with different outcomes, in their order.
+	Changes []PolicyChange `json:"changes"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	FromVersionID ID `json:"from_version_id"`
+
+	// Number of inputs that only the second version allows.
+	NewlyAllowed int `json:"newly_allowed"`
+
+	// Number of inputs that only the first version allows.
+	NewlyDenied int `json:"newly_denied"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ToVersionID ID `json:"to_version_id"`
+
+	// Number of inputs with the same outcome.
+	Unchanged int `json:"unchanged"`
+}
+
 // PolicyContent is a Rego data document: a module of the package
 // `caracal.authz`, with the comment `# caracal:data-document` before the
 // package. It defines one or more of the documents that the decision contract
 // reads: `app_ids`, `grants`, `confinement`, `restrict`, `risk` and
 // `approval_tiers`. It must not define `result`, and must compile.
 type PolicyContent = string
+
+// PolicyDecision is the result of the decision contract.
+type PolicyDecision struct {
+	// `allow` or `deny`.
+	Decision string `json:"decision"`
+
+	// The rules that allow the request.
+	DeterminingPolicies []DeterminingPolicy `json:"determining_policies"`
+
+	// Why the request is denied, or under which conditions it is allowed.
+	Diagnostics []PolicyDiagnostic `json:"diagnostics"`
+
+	// `complete`.
+	EvaluationStatus string `json:"evaluation_status"`
+}
+
+// PolicyDiagnostic is the exactly one field is set. A denied request has the
+// reason `no_rule_matched`, followed by the reasons why: `restricted`,
+// `not_owner`, `role_missing`, `scope_outside_edge`, `confined`,
+// `no_scope_requested`, `scope_requested`, `not_delegated`, `no_agent_session`,
+// `outside_target`, `delegated`, `agent_session`, `other_scope_requested` or
+// `unreadable_documents`.
+type PolicyDiagnostic struct {
+	// Why the request is denied.
+	Reason string `json:"reason,omitempty"`
+
+	// The requested scopes that have a tier of risk, sorted by scope.
+	Risk []PolicyRisk `json:"risk,omitempty"`
+
+	// Challenge that must be resolved before a token is issued, such as
+	// `human_approval`.
+	StepUpRequired string `json:"step_up_required,omitempty"`
+}
+
+// PolicyExplanation is whether the input was evaluated.
+type PolicyExplanation struct {
+	// `allow` or `deny`, if evaluated.
+	Decision string `json:"decision,omitempty"`
+
+	// `not_executed` (there is no input), `executed` or `failed`.
+	Evaluation string `json:"evaluation"`
+
+	// SHA-256 of the manifest that was evaluated.
+	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
+
+	// ID of the version that was evaluated.
+	PolicySetVersionID string `json:"policy_set_version_id,omitempty"`
+
+	// A sentence that describes the evaluation or why it failed.
+	Reason string `json:"reason"`
+}
+
+// PolicyInput is the request to decide about: `principal`, `resource`,
+// `action`, `session`, `delegation_edge` and `context`, as an STS describes it.
+// Unknown fields are ignored.
+type PolicyInput = json.RawMessage
+
+// PolicyInputs is the requests to decide about.
+type PolicyInputs = []PolicyInput
 
 // PolicyIssue is an error or a warning about the content of a policy.
 type PolicyIssue struct {
@@ -1058,6 +1172,15 @@ type PolicyIssue struct {
 
 	// Number of the line, from 1; 0 if the error has no position.
 	Row int `json:"row"`
+}
+
+// PolicyOutcome is a decision, or why it failed.
+type PolicyOutcome struct {
+	// Why the evaluation failed.
+	Error string `json:"error,omitempty"`
+
+	// The result. Null if the evaluation failed.
+	Result *PolicyDecision `json:"result"`
 }
 
 // PolicyOutputContract is the result of a decision.
@@ -1095,6 +1218,12 @@ type PolicyPreview struct {
 
 	// Documents that it defines, sorted.
 	Rules []string `json:"rules"`
+}
+
+// PolicyRisk is the tier of risk of a scope.
+type PolicyRisk struct {
+	Scope string `json:"scope"`
+	Tier  string `json:"tier"`
 }
 
 // PolicySchemaVersion is the schema version of the content: `2026-05-20`, the
@@ -1259,6 +1388,106 @@ type PolicySetVersionManifest struct {
 
 	// Number of the version in the policy set, from 1.
 	Version int32 `json:"version"`
+}
+
+// PolicySimulation is the version and the input of a simulated decision.
+// Unknown fields are ignored.
+type PolicySimulation struct {
+	// The request to decide about: `principal`, `resource`, `action`, `session`,
+	// `delegation_edge` and `context`, as an STS describes it. Unknown fields are
+	// ignored.
+	Input *PolicyInput `json:"input,omitempty"`
+
+	// Whether to return the steps of the evaluation.
+	Trace *bool `json:"trace,omitempty"`
+
+	// ID of a version of the policy set.
+	VersionID string `json:"version_id"`
+}
+
+// PolicySimulationBatch is the version and the inputs of simulated decisions.
+// Unknown fields are ignored.
+type PolicySimulationBatch struct {
+	// The requests to decide about.
+	Inputs PolicyInputs `json:"inputs"`
+
+	// ID of a version of the policy set.
+	VersionID string `json:"version_id"`
+}
+
+// PolicySimulationBatchResult is the simulated decisions.
+type PolicySimulationBatchResult struct {
+	// Number of allowed requests.
+	Allowed int `json:"allowed"`
+
+	// Number of denied requests.
+	Denied int `json:"denied"`
+
+	// Number of decisions that failed.
+	Failed int `json:"failed"`
+
+	// SHA-256 of the manifest, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// The decisions, in the order of the inputs.
+	Outcomes []PolicyOutcome `json:"outcomes"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
+}
+
+// PolicySimulationResult is a simulated decision.
+type PolicySimulationResult struct {
+	// `allow` or `deny`. Null if there is no result.
+	Decision *string `json:"decision"`
+
+	// Documents that the decision depends on, sorted.
+	DocumentsRead []string `json:"documents_read"`
+
+	// Always true.
+	DryRun bool `json:"dry_run"`
+
+	// Whether the input was evaluated.
+	Explanation PolicyExplanation `json:"explanation"`
+
+	// Schema version of inputs.
+	InputSchemaVersion string `json:"input_schema_version"`
+
+	// Paths of the input that the decision depends on, sorted.
+	InputsRead []string `json:"inputs_read"`
+
+	// SHA-256 of the manifest, in hexadecimal.
+	ManifestSHA256 string `json:"manifest_sha256"`
+
+	// IDs of the policy versions, in the order of the manifest.
+	Policies []string `json:"policies"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	PolicySetID ID `json:"policy_set_id"`
+
+	// The result. Null if nothing was evaluated or the evaluation failed.
+	Result *PolicyDecision `json:"result"`
+
+	// Schema version of the policies.
+	SchemaVersion string `json:"schema_version"`
+
+	// Steps of the evaluation, if requested; at most 1000.
+	Trace []string `json:"trace,omitempty"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	VersionID ID `json:"version_id"`
+
+	// What is wrong with the input: `input_schema_mismatch:<schema_version>`,
+	// `principal_zone_mismatch`, `missing_resource`, `missing_action` or
+	// `missing_context`; and `sts_simulation_failed:policy_eval_failed` if the
+	// evaluation failed.
+	Warnings []string `json:"warnings"`
+
+	// Whether there are no warnings and the evaluation did not fail.
+	WouldActivate bool `json:"would_activate"`
 }
 
 // PolicyTemplate is the content of a policy to start from. It is valid as it

@@ -617,6 +617,54 @@ func (c *Client) GetPolicySetVersion(ctx context.Context, zoneID, id, versionID 
 	return send[PolicySetVersionManifest](ctx, c, request{operation: "getPolicySetVersion", method: http.MethodGet, path: "/v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId}", args: []string{zoneID, id, versionID}, status: 200, accept: "application/json"}, opts)
 }
 
+// SimulatePolicySet decides a request with a version of a policy set that need
+// not be active, and explains the decision. Changes nothing.
+// `principal.zone_id` of the input is replaced by the zone.
+//
+// Without an input, only checks that the policies of the version are valid
+// together. `would_activate` is false if there are warnings or the evaluation
+// failed; it does not depend on the decision.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeVersionNotFound], [CodeInvalidPolicyContract].
+func (c *Client) SimulatePolicySet(ctx context.Context, zoneID, id string, body PolicySimulation, opts ...CallOption) (PolicySimulationResult, error) {
+	return send[PolicySimulationResult](ctx, c, request{operation: "simulatePolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/simulate", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
+}
+
+// SimulatePolicySetBatch decides up to 1000 requests with a version of a policy
+// set that need not be active. Changes nothing. `principal.zone_id` of each
+// input is replaced by the zone. Decisions that are not made within 5 seconds
+// fail.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeVersionNotFound], [CodeInvalidPolicyContract].
+func (c *Client) SimulatePolicySetBatch(ctx context.Context, zoneID, id string, body PolicySimulationBatch, opts ...CallOption) (PolicySimulationBatchResult, error) {
+	return send[PolicySimulationBatchResult](ctx, c, request{operation: "simulatePolicySetBatch", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/simulate-batch", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
+}
+
+// ComparePolicySetVersions decides up to 1000 requests with two versions of a
+// policy set and returns those whose results differ. Changes nothing.
+// `principal.zone_id` of each input is replaced by the zone. Decisions that are
+// not made within 5 seconds fail.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeVersionNotFound], [CodeInvalidPolicyContract].
+func (c *Client) ComparePolicySetVersions(ctx context.Context, zoneID, id string, body PolicyComparison, opts ...CallOption) (PolicyComparisonResult, error) {
+	return send[PolicyComparisonResult](ctx, c, request{operation: "comparePolicySetVersions", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/compare", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
+}
+
 // ListPolicyTemplates returns all policy templates.
 //
 // Requires a token with read permission.

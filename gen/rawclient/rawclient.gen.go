@@ -55,6 +55,8 @@ type DCRStatus = client.DCRStatus
 
 type DeadLetter = client.DeadLetter
 
+type DeterminingPolicy = client.DeterminingPolicy
+
 type Health = client.Health
 
 type ID = client.ID
@@ -118,13 +120,33 @@ type PolicyActivation = client.PolicyActivation
 
 type PolicyActivationAction = client.PolicyActivationAction
 
+type PolicyChange = client.PolicyChange
+
+type PolicyComparison = client.PolicyComparison
+
+type PolicyComparisonResult = client.PolicyComparisonResult
+
 type PolicyContent = client.PolicyContent
 
+type PolicyDecision = client.PolicyDecision
+
+type PolicyDiagnostic = client.PolicyDiagnostic
+
+type PolicyExplanation = client.PolicyExplanation
+
+type PolicyInput = client.PolicyInput
+
+type PolicyInputs = client.PolicyInputs
+
 type PolicyIssue = client.PolicyIssue
+
+type PolicyOutcome = client.PolicyOutcome
 
 type PolicyOutputContract = client.PolicyOutputContract
 
 type PolicyPreview = client.PolicyPreview
+
+type PolicyRisk = client.PolicyRisk
 
 type PolicySchemaVersion = client.PolicySchemaVersion
 
@@ -141,6 +163,14 @@ type PolicySetDeactivationStatus = client.PolicySetDeactivationStatus
 type PolicySetVersion = client.PolicySetVersion
 
 type PolicySetVersionManifest = client.PolicySetVersionManifest
+
+type PolicySimulation = client.PolicySimulation
+
+type PolicySimulationBatch = client.PolicySimulationBatch
+
+type PolicySimulationBatchResult = client.PolicySimulationBatchResult
+
+type PolicySimulationResult = client.PolicySimulationResult
 
 type PolicyTemplate = client.PolicyTemplate
 
@@ -498,6 +528,15 @@ type CreatePolicySetJSONRequestBody = NewPolicySet
 
 // ActivatePolicySetJSONRequestBody defines body for ActivatePolicySet for application/json ContentType.
 type ActivatePolicySetJSONRequestBody = NewPolicySetActivation
+
+// ComparePolicySetVersionsJSONRequestBody defines body for ComparePolicySetVersions for application/json ContentType.
+type ComparePolicySetVersionsJSONRequestBody = PolicyComparison
+
+// SimulatePolicySetJSONRequestBody defines body for SimulatePolicySet for application/json ContentType.
+type SimulatePolicySetJSONRequestBody = PolicySimulation
+
+// SimulatePolicySetBatchJSONRequestBody defines body for SimulatePolicySetBatch for application/json ContentType.
+type SimulatePolicySetBatchJSONRequestBody = PolicySimulationBatch
 
 // AddPolicySetVersionJSONRequestBody defines body for AddPolicySetVersion for application/json ContentType.
 type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
@@ -1297,6 +1336,36 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status (the `GetActivationStatus` operationId).
 	GetActivationStatus(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ComparePolicySetVersionsWithBody Compare two versions
+	//
+	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
+	// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+	// fail.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
+	ComparePolicySetVersionsWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ComparePolicySetVersions Compare two versions
+	//
+	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
+	// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+	// fail.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
+	ComparePolicySetVersions(ctx context.Context, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// DeactivatePolicySet Deactivate a policy set
 	//
 	// Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
@@ -1329,6 +1398,68 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
 	RollbackPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SimulatePolicySetWithBody Simulate a decision
+	//
+	// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
+	// nothing. `principal.zone_id` of the input is replaced by the zone.
+	//
+	// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
+	// there are warnings or the evaluation failed; it does not depend on the decision.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
+	SimulatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SimulatePolicySet Simulate a decision
+	//
+	// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
+	// nothing. `principal.zone_id` of the input is replaced by the zone.
+	//
+	// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
+	// there are warnings or the evaluation failed; it does not depend on the decision.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
+	SimulatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SimulatePolicySetBatchWithBody Simulate many decisions
+	//
+	// Decides up to 1000 requests with a version of a policy set that need not be active. Changes nothing.
+	// `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds fail.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
+	SimulatePolicySetBatchWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SimulatePolicySetBatch Simulate many decisions
+	//
+	// Decides up to 1000 requests with a version of a policy set that need not be active. Changes nothing.
+	// `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds fail.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
+	SimulatePolicySetBatch(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPolicySetVersions List policy set versions
 	//
@@ -2833,6 +2964,56 @@ func (c *Client) GetActivationStatus(ctx context.Context, zoneID ZoneID, id IDPa
 	return c.Client.Do(req)
 }
 
+// ComparePolicySetVersionsWithBody Compare two versions
+//
+// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
+// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+// fail.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
+func (c *Client) ComparePolicySetVersionsWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewComparePolicySetVersionsRequestWithBody(c.Server, zoneID, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ComparePolicySetVersions Compare two versions
+//
+// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
+// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+// fail.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
+func (c *Client) ComparePolicySetVersions(ctx context.Context, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewComparePolicySetVersionsRequest(c.Server, zoneID, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // DeactivatePolicySet Deactivate a policy set
 //
 // Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
@@ -2876,6 +3057,108 @@ func (c *Client) DeactivatePolicySet(ctx context.Context, zoneID ZoneID, id IDPa
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
 func (c *Client) RollbackPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRollbackPolicySetRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SimulatePolicySetWithBody Simulate a decision
+//
+// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
+// nothing. `principal.zone_id` of the input is replaced by the zone.
+//
+// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
+// there are warnings or the evaluation failed; it does not depend on the decision.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
+func (c *Client) SimulatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSimulatePolicySetRequestWithBody(c.Server, zoneID, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SimulatePolicySet Simulate a decision
+//
+// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
+// nothing. `principal.zone_id` of the input is replaced by the zone.
+//
+// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
+// there are warnings or the evaluation failed; it does not depend on the decision.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
+func (c *Client) SimulatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSimulatePolicySetRequest(c.Server, zoneID, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SimulatePolicySetBatchWithBody Simulate many decisions
+//
+// Decides up to 1000 requests with a version of a policy set that need not be active. Changes nothing.
+// `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds fail.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
+func (c *Client) SimulatePolicySetBatchWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSimulatePolicySetBatchRequestWithBody(c.Server, zoneID, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SimulatePolicySetBatch Simulate many decisions
+//
+// Decides up to 1000 requests with a version of a policy set that need not be active. Changes nothing.
+// `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds fail.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
+func (c *Client) SimulatePolicySetBatch(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSimulatePolicySetBatchRequest(c.Server, zoneID, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5337,6 +5620,60 @@ func NewGetActivationStatusRequest(server string, zoneID ZoneID, id IDParameter,
 	return req, nil
 }
 
+// NewComparePolicySetVersionsRequest calls the generic ComparePolicySetVersions builder with application/json body
+func NewComparePolicySetVersionsRequest(server string, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewComparePolicySetVersionsRequestWithBody(server, zoneID, id, "application/json", bodyReader)
+}
+
+// NewComparePolicySetVersionsRequestWithBody constructs an http.Request for the ComparePolicySetVersions method, with any body, and a specified content type
+func NewComparePolicySetVersionsRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/compare", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewDeactivatePolicySetRequest constructs an http.Request for the DeactivatePolicySet method
 func NewDeactivatePolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
 	var err error
@@ -5415,6 +5752,114 @@ func NewRollbackPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewSimulatePolicySetRequest calls the generic SimulatePolicySet builder with application/json body
+func NewSimulatePolicySetRequest(server string, zoneID ZoneID, id IDParameter, body SimulatePolicySetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSimulatePolicySetRequestWithBody(server, zoneID, id, "application/json", bodyReader)
+}
+
+// NewSimulatePolicySetRequestWithBody constructs an http.Request for the SimulatePolicySet method, with any body, and a specified content type
+func NewSimulatePolicySetRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/simulate", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSimulatePolicySetBatchRequest calls the generic SimulatePolicySetBatch builder with application/json body
+func NewSimulatePolicySetBatchRequest(server string, zoneID ZoneID, id IDParameter, body SimulatePolicySetBatchJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSimulatePolicySetBatchRequestWithBody(server, zoneID, id, "application/json", bodyReader)
+}
+
+// NewSimulatePolicySetBatchRequestWithBody constructs an http.Request for the SimulatePolicySetBatch method, with any body, and a specified content type
+func NewSimulatePolicySetBatchRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/policy-sets/%s/simulate-batch", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -7025,6 +7470,36 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status (the `GetActivationStatus` operationId).
 	GetActivationStatusWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*GetActivationStatusResponse, error)
 
+	// ComparePolicySetVersionsWithBodyWithResponse Compare two versions
+	//
+	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
+	// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+	// fail.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
+	ComparePolicySetVersionsWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error)
+
+	// ComparePolicySetVersionsWithResponse Compare two versions
+	//
+	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
+	// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+	// fail.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
+	ComparePolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error)
+
 	// DeactivatePolicySetWithResponse Deactivate a policy set
 	//
 	// Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
@@ -7061,6 +7536,68 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
 	RollbackPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*RollbackPolicySetResponse, error)
+
+	// SimulatePolicySetWithBodyWithResponse Simulate a decision
+	//
+	// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
+	// nothing. `principal.zone_id` of the input is replaced by the zone.
+	//
+	// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
+	// there are warnings or the evaluation failed; it does not depend on the decision.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
+	SimulatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error)
+
+	// SimulatePolicySetWithResponse Simulate a decision
+	//
+	// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
+	// nothing. `principal.zone_id` of the input is replaced by the zone.
+	//
+	// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
+	// there are warnings or the evaluation failed; it does not depend on the decision.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
+	SimulatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error)
+
+	// SimulatePolicySetBatchWithBodyWithResponse Simulate many decisions
+	//
+	// Decides up to 1000 requests with a version of a policy set that need not be active. Changes nothing.
+	// `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds fail.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
+	SimulatePolicySetBatchWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error)
+
+	// SimulatePolicySetBatchWithResponse Simulate many decisions
+	//
+	// Decides up to 1000 requests with a version of a policy set that need not be active. Changes nothing.
+	// `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds fail.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
+	SimulatePolicySetBatchWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error)
 
 	// ListPolicySetVersionsWithResponse List policy set versions
 	//
@@ -9088,6 +9625,47 @@ func (r GetActivationStatusResponse) ContentType() string {
 	return ""
 }
 
+type ComparePolicySetVersionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicyComparisonResult
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ComparePolicySetVersionsResponse) GetJSON200() *PolicyComparisonResult {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ComparePolicySetVersionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ComparePolicySetVersionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ComparePolicySetVersionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ComparePolicySetVersionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type DeactivatePolicySetResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9164,6 +9742,88 @@ func (r RollbackPolicySetResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RollbackPolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SimulatePolicySetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicySimulationResult
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SimulatePolicySetResponse) GetJSON200() *PolicySimulationResult {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r SimulatePolicySetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SimulatePolicySetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SimulatePolicySetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SimulatePolicySetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SimulatePolicySetBatchResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PolicySimulationBatchResult
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SimulatePolicySetBatchResponse) GetJSON200() *PolicySimulationBatchResult {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r SimulatePolicySetBatchResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SimulatePolicySetBatchResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SimulatePolicySetBatchResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SimulatePolicySetBatchResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10866,6 +11526,48 @@ func (c *ClientWithResponses) GetActivationStatusWithResponse(ctx context.Contex
 	return ParseGetActivationStatusResponse(rsp)
 }
 
+// ComparePolicySetVersionsWithBodyWithResponse Compare two versions
+//
+// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
+// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+// fail.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
+func (c *ClientWithResponses) ComparePolicySetVersionsWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error) {
+	rsp, err := c.ComparePolicySetVersionsWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseComparePolicySetVersionsResponse(rsp)
+}
+
+// ComparePolicySetVersionsWithResponse Compare two versions
+//
+// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
+// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+// fail.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
+func (c *ClientWithResponses) ComparePolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error) {
+	rsp, err := c.ComparePolicySetVersions(ctx, zoneID, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseComparePolicySetVersionsResponse(rsp)
+}
+
 // DeactivatePolicySetWithResponse Deactivate a policy set
 //
 // Deactivates the active policy set of the zone. No policy set is active afterwards, and every request for a token is
@@ -10913,6 +11615,92 @@ func (c *ClientWithResponses) RollbackPolicySetWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseRollbackPolicySetResponse(rsp)
+}
+
+// SimulatePolicySetWithBodyWithResponse Simulate a decision
+//
+// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
+// nothing. `principal.zone_id` of the input is replaced by the zone.
+//
+// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
+// there are warnings or the evaluation failed; it does not depend on the decision.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
+func (c *ClientWithResponses) SimulatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error) {
+	rsp, err := c.SimulatePolicySetWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSimulatePolicySetResponse(rsp)
+}
+
+// SimulatePolicySetWithResponse Simulate a decision
+//
+// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
+// nothing. `principal.zone_id` of the input is replaced by the zone.
+//
+// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
+// there are warnings or the evaluation failed; it does not depend on the decision.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
+func (c *ClientWithResponses) SimulatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error) {
+	rsp, err := c.SimulatePolicySet(ctx, zoneID, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSimulatePolicySetResponse(rsp)
+}
+
+// SimulatePolicySetBatchWithBodyWithResponse Simulate many decisions
+//
+// Decides up to 1000 requests with a version of a policy set that need not be active. Changes nothing.
+// `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds fail.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
+func (c *ClientWithResponses) SimulatePolicySetBatchWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error) {
+	rsp, err := c.SimulatePolicySetBatchWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSimulatePolicySetBatchResponse(rsp)
+}
+
+// SimulatePolicySetBatchWithResponse Simulate many decisions
+//
+// Decides up to 1000 requests with a version of a policy set that need not be active. Changes nothing.
+// `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds fail.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
+func (c *ClientWithResponses) SimulatePolicySetBatchWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error) {
+	rsp, err := c.SimulatePolicySetBatch(ctx, zoneID, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSimulatePolicySetBatchResponse(rsp)
 }
 
 // ListPolicySetVersionsWithResponse List policy set versions
@@ -12544,6 +13332,32 @@ func ParseGetActivationStatusResponse(rsp *http.Response) (*GetActivationStatusR
 	return response, nil
 }
 
+// ParseComparePolicySetVersionsResponse parses an HTTP response from a ComparePolicySetVersionsWithResponse call
+func ParseComparePolicySetVersionsResponse(rsp *http.Response) (*ComparePolicySetVersionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ComparePolicySetVersionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicyComparisonResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseDeactivatePolicySetResponse parses an HTTP response from a DeactivatePolicySetWithResponse call
 func ParseDeactivatePolicySetResponse(rsp *http.Response) (*DeactivatePolicySetResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12590,6 +13404,58 @@ func ParseRollbackPolicySetResponse(rsp *http.Response) (*RollbackPolicySetRespo
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSimulatePolicySetResponse parses an HTTP response from a SimulatePolicySetWithResponse call
+func ParseSimulatePolicySetResponse(rsp *http.Response) (*SimulatePolicySetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SimulatePolicySetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicySimulationResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSimulatePolicySetBatchResponse parses an HTTP response from a SimulatePolicySetBatchWithResponse call
+func ParseSimulatePolicySetBatchResponse(rsp *http.Response) (*SimulatePolicySetBatchResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SimulatePolicySetBatchResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PolicySimulationBatchResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	}
 

@@ -70,3 +70,14 @@ func BenchmarkCompile(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkCheckSmall validates a document with one rule.
+func BenchmarkCheckSmall(b *testing.B) {
+	content := document(ids)
+	b.ReportAllocs()
+	for b.Loop() {
+		if issues := policy.Check(b.Context(), content, policy.InputSchemaVersion); len(issues) > 0 {
+			b.Fatal(issues)
+		}
+	}
+}

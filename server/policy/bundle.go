@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -52,7 +53,7 @@ var contract = sync.OnceValue(func() compiledContract {
 	if compiled.Failed() {
 		panic(compiled.Errors)
 	}
-	return compiledContract{result: compiled.query("data.caracal.authz.result"), readable: compiled.query("data.caracal.contract.readable")}
+	return compiledContract{result: compiled.query("authz", "result"), readable: compiled.query("contract", "readable")}
 })
 
 // Compile parses, checks and compiles modules as a whole, evaluates the documents
@@ -68,7 +69,7 @@ func Compile(ctx context.Context, modules []Module) (*Bundle, error) {
 	c.addWarnings()
 	b := &Bundle{documents: normalize(c.documents), Warnings: c.issues()}
 	if c.dependsOnInput() {
-		b.restrictRules = compiled.query("data.caracal.authz.restrict")
+		b.restrictRules = compiled.query("authz", "restrict")
 	} else {
 		b.restrict = toSet(c.documents["restrict"])
 	}
@@ -131,14 +132,39 @@ func (c *compilation) err() error {
 	return nil
 }
 
+// compileConflict matches the errors of the compiler about two rules of which only
+// one can exist, with the name of their document.
+var compileConflict = regexp.MustCompile(`^(multiple default rules|conflicting rules|rule) data\.caracal\.authz\.([a-z_]+).* (found|conflicts with)\b`)
+
 // reportCompileError adds an error of the compiler to the module that contains it,
 // or to the first if it has no position.
 func (c *compilation) reportCompileError(e *ast.Error) {
-	id, code := sortedKeys(c.reports)[0], "compile_error"
-	if e.Location != nil && c.reports[e.Location.File] != nil {
-		id, code = e.Location.File, fmt.Sprintf("compile_error:%d", e.Location.Row)
+	message, loc := sentence(e.Message), e.Location
+	if conflict := compileConflict.FindStringSubmatch(e.Message); conflict != nil {
+		message = conflict[2] + " is defined both as a whole and in parts"
+		if conflict[1] == "multiple default rules" {
+			message = conflict[2] + " has two defaults"
+			loc = c.lastDefault(conflict[2])
+		}
 	}
-	c.reports[id].add(e.Location, code, "%s.", sentence(e.Message))
+	id, code := sortedKeys(c.reports)[0], "compile_error"
+	if loc != nil && c.reports[loc.File] != nil {
+		id, code = loc.File, fmt.Sprintf("compile_error:%d", loc.Row)
+	}
+	c.reports[id].add(loc, code, "%s.", message)
+}
+
+// lastDefault returns the position of the last default of a document.
+func (c *compilation) lastDefault(name string) *ast.Location {
+	var loc *ast.Location
+	for _, id := range sortedKeys(c.modules) {
+		for _, rule := range c.modules[id].Rules {
+			if rule.Default && documentOf(rule) == name {
+				loc = rule.Location
+			}
+		}
+	}
+	return loc
 }
 
 // evaluate sets the documents that the modules define, without restrict if it
@@ -154,7 +180,7 @@ func (c *compilation) evaluate(ctx context.Context, compiled compiler) {
 		if len(defined) == 0 || name == "restrict" && c.dependsOnInput() {
 			continue
 		}
-		value, err := compiled.query("data.caracal.authz."+name).value(ctx, nil, nil, nil)
+		value, err := compiled.query("authz", name).value(ctx, nil, nil, nil)
 		if err != nil {
 			loc := defined[0].Location
 			var e *topdown.Error

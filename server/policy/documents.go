@@ -139,11 +139,14 @@ func locateInRule(rule *ast.Rule, path []step) (*ast.Location, int) {
 		}
 		depth++
 	}
-	term := rule.Head.Value
-	if term == nil {
-		term = rule.Head.Key // of a partial set
+	loc, term := rule.Location, rule.Head.Value
+	if term == nil && rule.Head.Key != nil { // of a partial set
+		term = rule.Head.Key
+		if depth == len(path) || term.Value.Compare(path[depth]) != 0 {
+			return rule.Location, depth
+		}
+		depth++
 	}
-	loc := rule.Location
 	for term != nil && term.Location != nil {
 		loc = term.Location
 		if depth == len(path) {
@@ -183,7 +186,7 @@ func element(value ast.Value, key step) *ast.Term {
 func normalize(documents map[string]ast.Value) ast.Object {
 	owners, roles := ast.NewObject(), ast.NewObject()
 	if appIDs, ok := documents["app_ids"].(ast.Object); ok {
-		appIDs.Foreach(func(key, id *ast.Term) { owners.Insert(id, ast.NewTerm(with(owners.Get(id), key))) })
+		appIDs.Foreach(func(key, id *ast.Term) { addTo(owners, id, key) })
 	}
 	if grants, ok := documents["grants"].(ast.Object); ok {
 		grants.Foreach(func(identifier, grant *ast.Term) {
@@ -209,7 +212,7 @@ func normalize(documents map[string]ast.Value) ast.Object {
 	each(documents["risk"], func(entry *ast.Term) {
 		scope, tier := entry.Value.(ast.Object).Get(ast.InternedTerm("scope")), entry.Value.(ast.Object).Get(ast.InternedTerm("tier"))
 		tag := ast.ObjectTerm([2]*ast.Term{ast.InternedTerm("scope"), scope}, [2]*ast.Term{ast.InternedTerm("tier"), tier})
-		tags.Insert(scope, ast.NewTerm(with(tags.Get(scope), tag)))
+		addTo(tags, scope, tag)
 	})
 	return ast.NewObject(
 		[2]*ast.Term{ast.InternedTerm("owners"), ast.NewTerm(owners)},
@@ -220,12 +223,14 @@ func normalize(documents map[string]ast.Value) ast.Object {
 	)
 }
 
-// with returns a set with the elements of a set, which can be nil, and one more.
-func with(set *ast.Term, added *ast.Term) ast.Set {
+// addTo adds an element to the set at a key of an object.
+func addTo(object ast.Object, key, element *ast.Term) {
+	set := object.Get(key)
 	if set == nil {
-		return ast.NewSet(added)
+		set = ast.SetTerm()
+		object.Insert(key, set)
 	}
-	return set.Value.(ast.Set).Union(ast.NewSet(added))
+	set.Value.(ast.Set).Add(element)
 }
 
 // toSet returns the elements of a list or the values of an object.

@@ -51,15 +51,16 @@ type InputError struct {
 
 func (e *InputError) Error() string {
 	if e.Path == "" {
-		return "input: " + e.Message
+		return "the input " + e.Message
 	}
-	return e.Path + ": " + e.Message
+	return e.Path + " " + e.Message
 }
 
 // ParseInput reads an input in JSON. It drops unknown fields and null, and sets the
 // schema version and the requested scopes if there are none. It replaces the zone of
-// the principal, so that an input cannot describe a principal of another zone. It returns an [*InputError] if the input is too
-// large, is labeled with another schema version, or has a field of another type.
+// the principal, so that an input cannot describe a principal of another zone. It
+// returns an [*InputError] if the input is too large, is labeled with another schema
+// version, or has a field of another type.
 func ParseInput(raw []byte, zone string) (Input, error) {
 	if len(raw) > MaxInputBytes {
 		return Input{}, &InputError{Message: fmt.Sprintf("must be at most %d bytes", MaxInputBytes)}

@@ -4,13 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // maxNesting limits how deep brackets can be nested.
 const maxNesting = 100
+
+// maxParsedBytes limits what is parsed again to find more errors.
+const maxParsedBytes = 4 << 20
 
 // parse parses a module and reports what is wrong with its syntax. It returns nil
 // if the syntax has errors.
@@ -19,28 +24,48 @@ func parse(m Module, report *issues) *ast.Module {
 		report.add(nil, "empty_policy", "The policy must not be empty.")
 		return nil
 	}
-	if !checkDelimiters(m.Content, report) {
+	statements := scan(m.Content, report)
+	if len(report.list) > 0 {
+		return nil
+	}
+	clause, ok := findPackage(m.Content, report)
+	if !ok {
 		return nil
 	}
 	options := ast.ParserOptions{Capabilities: capabilities, RegoVersion: ast.RegoV1}
 	if m.SchemaVersion == legacySchemaVersion {
 		options.RegoVersion = ast.RegoV0
 	}
-	content := m.Content
-	for range maxIssues {
-		parsed, err := ast.ParseModuleWithOpts(m.ID, content, options)
-		if err == nil && len(report.list) == 0 {
-			return parsed
-		}
-		rest := content
-		for _, e := range parseErrors(err) {
-			reportParseError(e, report)
-			rest = withoutStatement(rest, e.Location)
-		}
-		if rest == content || strings.TrimSpace(rest) == "" {
+	lines := slices.Clone(report.lines)
+	for parsed := 0; parsed <= maxParsedBytes && len(report.list) < maxIssues; parsed += len(m.Content) {
+		module, err := ast.ParseModuleWithOpts(m.ID, strings.Join(lines, "\n"), options)
+		if err == nil {
+			if len(report.list) == 0 {
+				return module
+			}
 			break
 		}
-		content = rest
+		// The parser stops at the first statement with errors.
+		found, removed := false, false
+		for _, e := range parseErrors(err) {
+			switch loc := e.Location; {
+			case loc == nil || loc.Row < 1 || loc.Row > len(lines):
+				report.add(nil, "parse_error", "%s.", sentence(e.Message))
+			case loc.Row == clause.loc.Row && clause.name != "caracal.authz":
+				report.add(clause.loc, "must_use_package_caracal_authz", "The package must be caracal.authz.")
+			case found && (strings.HasPrefix(e.Message, "unexpected") || strings.HasPrefix(e.Message, "illegal token")): // a consequence of the error before
+			default:
+				report.add(loc, fmt.Sprintf("parse_error:%d", loc.Row), "%s.", sentence(e.Message))
+				removed = removeStatement(lines, statements, loc.Row) || removed
+			}
+			found = true
+		}
+		if !removed {
+			break // what follows depends on the package
+		}
+	}
+	if len(report.list) == 0 {
+		report.add(nil, "parse_error", "The policy cannot be parsed.")
 	}
 	return nil
 }
@@ -54,111 +79,160 @@ func parseErrors(err error) []*ast.Error {
 	case errors.As(err, &one):
 		return []*ast.Error{one}
 	}
-	return nil
+	return []*ast.Error{{Message: err.Error()}}
 }
 
-func reportParseError(e *ast.Error, report *issues) {
-	loc := e.Location
-	switch {
-	case e.Message == "package expected" || e.Message == "empty module":
-		report.add(loc, "missing_package_declaration", "The first statement must be: package caracal.authz.")
-	case loc != nil && loc.Row <= len(report.lines) && strings.HasPrefix(strings.TrimSpace(report.lines[loc.Row-1]), "package"):
-		report.add(loc, "invalid_package_name", "The package name is invalid. It must be caracal.authz.")
-	case loc == nil:
-		report.add(nil, "parse_error", "%s.", sentence(e.Message))
-	default:
-		report.add(loc, fmt.Sprintf("parse_error:%d", loc.Row), "%s.", sentence(e.Message))
-	}
-}
-
-// sentence capitalizes the first letter of an error message of OPA.
+// sentence shortens an error message of OPA and capitalizes its first letter.
 func sentence(message string) string {
 	message, _, _ = strings.Cut(strings.TrimRight(message, ". \n"), "\n")
+	message, _, _ = strings.Cut(message, " (hint:")
+	message = strings.TrimRight(shorten(message), ". :")
 	if message == "" {
-		return message
+		return "The policy is invalid"
 	}
 	return strings.ToUpper(message[:1]) + message[1:]
 }
 
-var statementStart = regexp.MustCompile(`^[A-Za-z_]`)
-
-// withoutStatement replaces the statement at a location with empty lines, so that
-// the parser, which stops at the first error, can find the next one. A statement
-// starts at a line whose first character is a letter.
-func withoutStatement(content string, loc *ast.Location) string {
-	if loc == nil || loc.Row < 1 {
-		return content
+// removeStatement empties the lines of the statement that contains a row, so that
+// the parser can find the next error, and reports whether there was something to
+// empty. statements has the first rows of all statements; the first is the package.
+func removeStatement(lines []string, statements []int, row int) bool {
+	next, found := slices.BinarySearch(statements, row)
+	if found {
+		next++
 	}
-	lines := strings.Split(content, "\n")
-	if loc.Row > len(lines) {
-		return content
+	if next < 2 {
+		return false
 	}
-	first := loc.Row - 1
-	for first > 0 && !statementStart.MatchString(lines[first]) {
-		first--
+	end := len(lines)
+	if next < len(statements) {
+		end = statements[next] - 1
 	}
-	if strings.HasPrefix(lines[first], "package") {
-		return "" // what follows depends on the package
-	}
-	lines[first] = ""
-	for i := first + 1; i < len(lines) && !statementStart.MatchString(lines[i]); i++ {
+	removed := false
+	for i := statements[next-1] - 1; i < end; i++ {
+		removed = removed || lines[i] != ""
 		lines[i] = ""
 	}
-	return strings.Join(lines, "\n")
+	return removed
 }
 
-// checkDelimiters reports a string that is not terminated and brackets that are not
-// balanced.
-func checkDelimiters(content string, report *issues) bool {
-	row, lineStart := 1, 0
-	at := func(offset int) *ast.Location { return &ast.Location{Row: row, Col: offset - lineStart + 1} }
+var (
+	// statementStart matches the first word of a statement, and continuation a line
+	// that belongs to the statement before.
+	statementStart = regexp.MustCompile(`^[ \t\x{FEFF}]*[A-Za-z_]`)
+	continuation   = regexp.MustCompile(`^[ \t]*(else|if|contains|in|with)\b`)
+
+	firstStatement = regexp.MustCompile(`^(?:[\s\x{FEFF}]|#[^\n]*)*`)
+	packageClause  = regexp.MustCompile(`^package[ \t]+([A-Za-z0-9_.]+)`)
+	packageName    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
+)
+
+// A clause is the name of a package and its position.
+type clause struct {
+	name string
+	loc  *ast.Location
+}
+
+// findPackage returns the package clause, which must be the first statement.
+func findPackage(content string, report *issues) (clause, bool) {
+	before := firstStatement.FindString(content)
+	match := packageClause.FindStringSubmatchIndex(content[len(before):])
+	switch {
+	case match == nil && len(before) == len(content):
+		report.add(nil, "missing_package_declaration", "The first statement must be: package caracal.authz.")
+		return clause{}, false
+	case match == nil:
+		report.add(locationAt(content, len(before)), "missing_package_declaration", "The first statement must be: package caracal.authz.")
+		return clause{}, false
+	}
+	c := clause{name: content[len(before)+match[2] : len(before)+match[3]], loc: locationAt(content, len(before)+match[2])}
+	if !packageName.MatchString(c.name) {
+		report.add(c.loc, "invalid_package_name", "The package name is invalid. It must be caracal.authz.")
+		return c, false
+	}
+	return c, true
+}
+
+// locationAt returns the position of an offset in a text, as OPA counts: columns are
+// characters.
+func locationAt(content string, offset int) *ast.Location {
+	before := content[:offset]
+	return &ast.Location{Row: strings.Count(before, "\n") + 1, Col: utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1}
+}
+
+// scan reports a string that is not terminated, or brackets that are not balanced or
+// nested too deep, in this order. It returns the rows at which statements start.
+func scan(content string, report *issues) (statements []int) {
 	type bracket struct {
 		closing byte
-		loc     *ast.Location
+		offset  int
 	}
 	var open []bracket
+	unbalanced, deep := -1, -1
+	var message string
+	row := 1
+	startLine := func(offset int) {
+		if line := content[offset:]; len(open) == 0 && statementStart.MatchString(line) && !continuation.MatchString(line) {
+			statements = append(statements, row)
+		}
+	}
+	startLine(0)
 	for i := 0; i < len(content); i++ {
 		switch c := content[i]; c {
 		case '\n':
-			row, lineStart = row+1, i+1
+			row++
+			startLine(i + 1)
 		case '#':
 			for i+1 < len(content) && content[i+1] != '\n' {
 				i++
 			}
 		case '"', '`':
-			start := at(i)
-			end := i + 1
-			for end < len(content) && content[end] != c && (c == '`' || content[end] != '\n') {
-				if c == '"' && content[end] == '\\' && end+1 < len(content) && content[end+1] != '\n' {
-					end++
-				}
-				if content[end] == '\n' {
-					row, lineStart = row+1, end+1
-				}
-				end++
+			end := endOfString(content, i)
+			if end < 0 {
+				report.add(locationAt(content, i), "unterminated_string", "The string is not terminated.")
+				return nil
 			}
-			if end >= len(content) || content[end] != c {
-				report.add(start, "unterminated_string", "The string is not terminated.")
-				return false
-			}
+			row += strings.Count(content[i:end], "\n")
 			i = end
 		case '(', '[', '{':
-			if len(open) == maxNesting {
-				report.add(at(i), "too_complex", "Brackets must not be nested deeper than %d levels.", maxNesting)
-				return false
+			if len(open) == maxNesting && deep < 0 {
+				deep = i
 			}
-			open = append(open, bracket{closing: map[byte]byte{'(': ')', '[': ']', '{': '}'}[c], loc: at(i)})
+			open = append(open, bracket{closing: map[byte]byte{'(': ')', '[': ']', '{': '}'}[c], offset: i})
 		case ')', ']', '}':
-			if len(open) == 0 || open[len(open)-1].closing != c {
-				report.add(at(i), "unbalanced_delimiters", "The bracket %c closes none.", c)
-				return false
+			if n := len(open); n > 0 && open[n-1].closing == c {
+				open = open[:n-1]
+			} else if unbalanced < 0 {
+				unbalanced, message = i, fmt.Sprintf("The bracket %c closes none.", c)
 			}
-			open = open[:len(open)-1]
 		}
 	}
-	if len(open) > 0 {
-		report.add(open[len(open)-1].loc, "unbalanced_delimiters", "The bracket is not closed.")
-		return false
+	if len(open) > 0 && unbalanced < 0 {
+		unbalanced, message = open[len(open)-1].offset, "The bracket is not closed."
 	}
-	return true
+	switch {
+	case unbalanced >= 0:
+		report.add(locationAt(content, unbalanced), "unbalanced_delimiters", "%s", message)
+	case deep >= 0:
+		report.add(locationAt(content, deep), "too_complex", "Brackets must not be nested deeper than %d levels.", maxNesting)
+	}
+	return statements
+}
+
+// endOfString returns the offset of the quote that terminates the string at an
+// offset, or -1. Only raw strings span lines.
+func endOfString(content string, start int) int {
+	quote := content[start]
+	for i := start + 1; i < len(content); i++ {
+		switch c := content[i]; {
+		case c == quote:
+			return i
+		case quote == '`':
+		case c == '\n':
+			return -1
+		case c == '\\' && i+1 < len(content) && content[i+1] != '\n':
+			i++
+		}
+	}
+	return -1
 }

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -76,31 +77,63 @@ func (i *issues) add(loc *ast.Location, code, format string, args ...any) {
 	if len(i.list) == maxIssues {
 		return
 	}
-	issue := Issue{Code: code, Message: fmt.Sprintf(format, args...)}
+	for n, arg := range args {
+		switch arg := arg.(type) {
+		case string:
+			args[n] = truncate(arg, 500)
+		case fmt.Stringer:
+			args[n] = truncate(arg.String(), 500)
+		}
+	}
+	issue := Issue{Code: truncate(code, 100), Message: fmt.Sprintf(format, args...)}
 	if loc != nil && loc.Row > 0 && loc.Row <= len(i.lines) {
-		issue.Row, issue.Column, issue.Line = loc.Row, max(loc.Col, 1), shorten(i.lines[loc.Row-1])
+		line := i.lines[loc.Row-1]
+		issue.Row, issue.Column, issue.Line = loc.Row, byteColumn(line, loc.Col), shorten(line)
 	}
 	if !slices.Contains(i.list, issue) {
 		i.list = append(i.list, issue)
 	}
 }
 
+// byteColumn converts a column in characters, as OPA counts, to one in bytes.
+func byteColumn(line string, column int) int {
+	offset := 0
+	for ; column > 1 && offset < len(line); column-- {
+		_, size := utf8.DecodeRuneInString(line[offset:])
+		offset += size
+	}
+	return offset + 1
+}
+
 // shorten removes white space at the end of a line and truncates it to 200
 // characters.
 func shorten(line string) string {
-	const limit = 200
-	line = strings.TrimRight(strings.ToValidUTF8(line, "\uFFFD"), " \t\r")
-	if runes := []rune(line); len(runes) > limit {
-		return string(runes[:limit]) + "…"
+	return truncate(strings.TrimRight(strings.ToValidUTF8(line, "\uFFFD"), " \t\r"), 200)
+}
+
+// truncate returns the first characters of a text.
+func truncate(text string, limit int) string {
+	if len(text) > limit {
+		characters := 0
+		for offset := range text {
+			if characters == limit {
+				return text[:offset] + "…"
+			}
+			characters++
+		}
 	}
-	return line
+	return text
 }
 
 // codeOrder is the order in which the contract reports errors: the code of the
-// first issue is the code of the response (policies.md, "Source validation").
+// first issue is the code of the response (policies.md, "Source validation"). A code
+// without its argument stands for those that are not listed.
 var codeOrder = []string{
-	"empty_policy", "unterminated_string", "unbalanced_delimiters", "missing_package_declaration", "invalid_package_name",
-	"parse_error", "forbidden_builtin", "must_use_package_caracal_authz", "must_be_data_document",
+	"empty_policy", "unterminated_string", "unbalanced_delimiters", "missing_package_declaration", "invalid_package_name", "parse_error",
+	"forbidden_builtin:http.send", "forbidden_builtin:net.lookup_ip_addr", "forbidden_builtin:net.cidr_contains",
+	"forbidden_builtin:net.cidr_intersects", "forbidden_builtin:net.cidr_expand", "forbidden_builtin:net.cidr_merge",
+	"forbidden_builtin:opa.runtime", "forbidden_builtin:rand.intn", "forbidden_builtin:time.now_ns",
+	"forbidden_builtin", "must_use_package_caracal_authz", "must_be_data_document",
 	"data_document_must_not_define_result", "data_document_must_define_data",
 }
 
@@ -108,8 +141,10 @@ var codeOrder = []string{
 func (i *issues) sorted() []Issue {
 	rank := func(issue Issue) int {
 		name, _, _ := strings.Cut(issue.Code, ":")
-		if n := slices.Index(codeOrder, name); n >= 0 {
-			return n
+		for _, code := range []string{issue.Code, name} {
+			if n := slices.Index(codeOrder, code); n >= 0 {
+				return n
+			}
 		}
 		return len(codeOrder)
 	}

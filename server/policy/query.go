@@ -23,22 +23,19 @@ func compileRules(modules map[string]*ast.Module) compiler {
 	return c
 }
 
-// A query is a reference to a document, compiled.
+// A query is a reference to a document.
 type query struct {
-	body     ast.Body
 	compiler *ast.Compiler
-	queries  ast.QueryCompiler
+	body     ast.Body
 }
 
 var resultVar = ast.Var("result")
 
-func (c compiler) query(reference string) query {
-	queries := c.QueryCompiler()
-	body, err := queries.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(ast.MustParseRef(reference)))))
-	if err != nil {
-		panic(err) // references are constants
-	}
-	return query{body: body, compiler: c.Compiler, queries: queries}
+// query returns a query of the document data.caracal.<pkg>.<name>. It is built
+// instead of parsed and compiled, which would take longer than its evaluation.
+func (c compiler) query(pkg, name string) query {
+	document := ast.Ref{ast.DefaultRootDocument, ast.InternedTerm("caracal"), ast.StringTerm(pkg), ast.StringTerm(name)}
+	return query{compiler: c.Compiler, body: ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(document)))}
 }
 
 // value evaluates the query within [EvaluationTimeout]. It returns nil if the
@@ -52,7 +49,7 @@ func (q query) value(ctx context.Context, data topdown.BaseCache, input *ast.Ter
 	if data == nil {
 		data = noData{}
 	}
-	evaluation := topdown.NewQuery(q.body).WithCompiler(q.compiler).WithQueryCompiler(q.queries).WithBaseCache(data).WithStore(noStore{}).
+	evaluation := topdown.NewQuery(q.body).WithCompiler(q.compiler).WithBaseCache(data).WithStore(noStore{}).
 		WithInput(input).WithCancel(cancel).WithMetrics(metrics.NoOp())
 	if tracer != nil {
 		// With the index, rules that cannot match are not evaluated, nor traced.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 
 	"caracal.run/management/gen/client"
@@ -14,8 +15,8 @@ import (
 )
 
 // seedDemo creates a demo zone if there is none yet: with a managed application
-// and two registered ones, which have sessions and agents. It saves the zone's
-// id in a file, and prints it.
+// and two registered ones, which have sessions and agents, a resource, and an active
+// policy set. It saves the zone's id in a file, and prints it.
 func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file string) error {
 	c, err := client.New(url, token)
 	if err != nil {
@@ -36,8 +37,12 @@ func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file str
 	if err != nil {
 		return fmt.Errorf("creating the demo zone: %w", err)
 	}
-	if _, err := c.CreateApplication(ctx, zone.ID, client.NewApplication{Name: "Billing", RegistrationMethod: "managed"}); err != nil {
+	billing, err := c.CreateApplication(ctx, zone.ID, client.NewApplication{Name: "Billing", RegistrationMethod: "managed"})
+	if err != nil {
 		return fmt.Errorf("creating the managed application: %w", err)
+	}
+	if err := seedPolicies(ctx, c, zone.ID, billing.ID); err != nil {
+		return fmt.Errorf("creating the policies: %w", err)
 	}
 	var registered []string
 	for _, name := range []string{"Invoice agent", "Reminder agent"} {
@@ -53,7 +58,65 @@ func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file str
 	if err := os.WriteFile(file, []byte(zone.ID+"\n"), 0o600); err != nil {
 		return err
 	}
-	return printDemo(out, "Created a demo zone with a managed application, two registered ones, and their sessions and agents", zone.ID)
+	return printDemo(out, "Created a demo zone with a managed application, two registered ones, their sessions and agents, and active policies", zone.ID)
+}
+
+// demoPolicies are the policies of the demo zone. The first one has the ID of the
+// application that owns the resource.
+var demoPolicies = []struct{ name, description, content string }{
+	{"Applications", "The keys by which grants refer to applications.", `app_ids := {"billing": %q}
+`},
+	{"Grants", "Who can do what with invoices.", `grants := {
+	"resource://invoices": {
+		"application": "billing",
+		"roles": {
+			"clerk": ["invoices:read", "invoices:write"],
+			"auditor": ["invoices:read"],
+		},
+	},
+}
+`},
+	{"Customers", "Agents that act for a customer can only read.", `confinement := [{"label_prefix": "customer:", "scopes": ["invoices:read"]}]
+`},
+	{"Approval", "A person must approve changes of invoices.", `risk := [
+	{"scope": "invoices:write", "tier": "high"},
+	{"scope": "invoices:read", "tier": "low"},
+]
+approval_tiers := ["high"]
+`},
+}
+
+// seedPolicies creates a resource and policies for it, and activates them.
+func seedPolicies(ctx context.Context, c *client.Client, zone, application string) error {
+	provider, err := c.CreateProvider(ctx, zone, client.NewProvider{Name: new("Mandates"), Kind: client.ProviderKindCaracalMandate})
+	if err != nil {
+		return err
+	}
+	if _, err := c.CreateResource(ctx, zone, client.NewResource{
+		Name: new("Invoices"), Identifier: new("resource://invoices"), Scopes: []string{"invoices:read", "invoices:write"},
+		CredentialProviderID: &provider.ID, UpstreamURL: new("https://invoices.example.com"), GatewayApplicationID: &application,
+	}); err != nil {
+		return err
+	}
+	var manifest []client.NewManifestEntry
+	for _, p := range demoPolicies {
+		content := "# caracal:data-document\npackage caracal.authz\nimport rego.v1\n\n" + strings.Replace(p.content, "%q", strconv.Quote(application), 1)
+		created, err := c.CreatePolicy(ctx, zone, client.NewPolicy{Name: p.name, Description: &p.description, Content: content})
+		if err != nil {
+			return err
+		}
+		manifest = append(manifest, client.NewManifestEntry{PolicyVersionID: created.VersionID})
+	}
+	set, err := c.CreatePolicySet(ctx, zone, client.NewPolicySet{Name: "Invoices"})
+	if err != nil {
+		return err
+	}
+	version, err := c.AddPolicySetVersion(ctx, zone, set.ID, client.NewPolicySetVersion{Manifest: manifest})
+	if err != nil {
+		return err
+	}
+	_, err = c.ActivatePolicySet(ctx, zone, set.ID, client.NewPolicySetActivation{VersionID: version.ID})
+	return err
 }
 
 func printDemo(out io.Writer, status, zone string) error {

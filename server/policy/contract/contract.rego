@@ -47,10 +47,15 @@ mint if {
 	not input.context.subject_claims
 	input.context.requested_scopes != set()
 	not input.context.requested_scopes["agent:lifecycle"]
-	object.subset(input.delegation_edge.scopes, input.context.requested_scopes)
+	within_edge
 	role_allows
 	not confined
 }
+
+# Rego evaluates the arguments of a negated call before the negation: if one is
+# undefined, the negation is undefined too. So conditions that are negated, and whose
+# arguments can be absent, are rules.
+within_edge if object.subset(input.delegation_edge.scopes, input.context.requested_scopes)
 
 # The scopes of several roles are not united.
 role_allows if {
@@ -61,8 +66,10 @@ role_allows if {
 confined if {
 	some rule in documents.confinement
 	strings.any_prefix_match(input.principal.labels, rule.label_prefix)
-	not object.subset(rule.scopes, input.context.requested_scopes)
+	not within(rule)
 }
+
+within(rule) if object.subset(rule.scopes, input.context.requested_scopes)
 
 # The diagnostics of a mint: the requested scopes with a tier of risk, and whether a
 # person must approve.
@@ -80,10 +87,21 @@ tags := {tag |
 
 # An agent uses a token that it has (§5.3).
 use if {
-	input.context.subject_claims.delegation_edge_id != ""
-	input.context.subject_claims.target[input.resource.identifier]
+	delegated
+	targeted
 	input.context.requested_scopes == set()
 	has_role
+}
+
+# Claims can have any type.
+delegated if {
+	is_string(input.context.subject_claims.delegation_edge_id)
+	input.context.subject_claims.delegation_edge_id != ""
+}
+
+targeted if {
+	is_set(input.context.subject_claims.target)
+	input.context.subject_claims.target[input.resource.identifier]
 }
 
 has_role if {
@@ -140,7 +158,7 @@ unmet.mint contains "no_scope_requested" if input.context.requested_scopes == se
 
 unmet.mint contains "scope_outside_edge" if {
 	input.delegation_edge.id
-	not object.subset(input.delegation_edge.scopes, input.context.requested_scopes)
+	not within_edge
 }
 
 unmet.mint contains "role_missing" if {
@@ -150,9 +168,9 @@ unmet.mint contains "role_missing" if {
 
 unmet.mint contains "confined" if confined
 
-unmet.use contains "not_delegated" if not input.context.subject_claims.delegation_edge_id != ""
+unmet.use contains "not_delegated" if not delegated
 
-unmet.use contains "outside_target" if not input.context.subject_claims.target[input.resource.identifier]
+unmet.use contains "outside_target" if not targeted
 
 unmet.use contains "scope_requested" if input.context.requested_scopes != set()
 
