@@ -220,7 +220,8 @@ func (z policyZone) holdZone(t *testing.T) (waiting func(), release func()) {
 	waiting = func() {
 		t.Helper()
 		eventually(t, "a write waits for the zone lock", func() bool {
-			return storetest.Value[int](z.DB, "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") > 0
+			return storetest.Value[int](z.DB, `SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'
+				AND (classid::bigint << 32 | objid::bigint) = hashtextextended('zone:' || $1, 0)`, z.zone) > 0
 		})
 	}
 	release = func() {
