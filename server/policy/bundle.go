@@ -115,6 +115,10 @@ func (c *compilation) compile(ctx context.Context, modules []Module) (compiled c
 	if c.readLiterals() {
 		return compiled, c.err()
 	}
+	checkCompileCost(c.modules, c.reports)
+	if err := c.err(); err != nil {
+		return compiled, err
+	}
 	checkWeight(c.modules, c.reports)
 	if err := c.err(); err != nil {
 		return compiled, err
@@ -235,10 +239,18 @@ var alwaysTrue = ast.NewBody(ast.NewExpr(ast.BooleanTerm(true)))
 
 // setDocument sets the value of a document and reports what has a wrong shape.
 func (c *compilation) setDocument(name string, value ast.Value) {
+	defined := c.definitions[name]
 	c.documents[name] = value
-	shapes[name].check(value, nil, func(path []step, must string) {
-		loc := locate(c.definitions[name], path)
+	if documentSize(value, maxDocumentSize) > maxDocumentSize {
+		c.reports[defined[0].Location.File].add(defined[0].Location, "too_complex", "The value of %s is too large.", name)
+		return
+	}
+	reported := 0
+	shapes[name].check(value, nil, func(path []step, must string) bool {
+		loc := locate(defined, path)
 		c.reports[loc.File].add(loc, "invalid_document:"+name, "%s must %s.", format(name, path), must)
+		reported++
+		return reported < maxIssues
 	})
 }
 
@@ -247,10 +259,10 @@ func (c *compilation) setDocument(name string, value ast.Value) {
 func (c *compilation) dependsOnInput() bool {
 	found := false
 	for _, rule := range c.definitions["restrict"] {
-		ast.WalkVars(rule, func(v ast.Var) bool {
-			found = found || v == "input"
+		walkRule(ast.NewGenericVisitor(func(x any) bool {
+			found = found || x == ast.Var("input")
 			return found
-		})
+		}), rule)
 	}
 	return found
 }
