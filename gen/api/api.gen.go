@@ -195,7 +195,7 @@ type ActivationEventStatus struct {
 	Attempts int32 `json:"attempts"`
 
 	// DispatchedAt When the event was published.
-	DispatchedAt *Timestamp `json:"dispatched_at"`
+	DispatchedAt *timestamp.Time `json:"dispatched_at"`
 
 	// ID ID of the event. Null if there is none.
 	ID *string `json:"id"`

@@ -186,7 +186,7 @@ type ActivationEventStatus struct {
 	Attempts int32 `json:"attempts"`
 
 	// When the event was published.
-	DispatchedAt *Timestamp `json:"dispatched_at"`
+	DispatchedAt *time.Time `json:"dispatched_at"`
 
 	// ID of the event. Null if there is none.
 	ID *string `json:"id"`
