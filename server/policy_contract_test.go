@@ -75,6 +75,7 @@ func TestContractDetail(t *testing.T) {
 func TestCompileManifest(t *testing.T) {
 	t.Parallel()
 	const valid = "# caracal:data-document\npackage caracal.authz\n\nrestrict := []\n"
+	s := &Server{bundles: policy.NewCache(1 << 20)}
 	sources := []store.PolicySource{{ID: "valid", SchemaVersion: policy.InputSchemaVersion, Content: valid}, {ID: "invalid", SchemaVersion: policy.InputSchemaVersion, Content: "package caracal.authz"}}
 	for _, tt := range []struct {
 		manifest []string
@@ -83,7 +84,7 @@ func TestCompileManifest(t *testing.T) {
 		{[]string{"valid"}, ""},
 		{[]string{"missing"}, "invalid_shadow_policy_contract map[detail:policy set manifest references missing policy versions]"},
 	} {
-		bundle, err := compileManifest(t.Context(), code.InvalidShadowPolicyContract, policy.InputSchemaVersion, tt.manifest, sources)
+		bundle, err := s.compileManifest(t.Context(), "zone", code.InvalidShadowPolicyContract, policy.InputSchemaVersion, tt.manifest, sources)
 		got := ""
 		if e, ok := err.(*code.Error); ok {
 			got = fmt.Sprint(e.Code, " ", e.Fields)
@@ -92,7 +93,7 @@ func TestCompileManifest(t *testing.T) {
 			t.Errorf("%v: got %v, %v", tt.manifest, bundle, err)
 		}
 	}
-	_, err := compileManifest(t.Context(), code.InvalidPolicyContract, policy.InputSchemaVersion, []string{"valid", "invalid"}, sources)
+	_, err := s.compileManifest(t.Context(), "zone", code.InvalidPolicyContract, policy.InputSchemaVersion, []string{"valid", "invalid"}, sources)
 	if e, ok := err.(*code.Error); !ok || e.Code != code.InvalidPolicyContract || e.Fields["issues"] == nil || !strings.HasPrefix(fmt.Sprint(e.Fields["detail"]), "policy version invalid ") {
 		t.Errorf("got %v", err)
 	}
