@@ -171,6 +171,33 @@ func BenchmarkCreatePolicy(b *testing.B) {
 	})
 }
 
+func BenchmarkValidatePolicy(b *testing.B) {
+	x := newBench(b)
+	body := `{"content":` + strconv.Quote(documentOf("billing")) + `}`
+	x.run(b, func(c caller, _ int64) { c.call(b, "POST", "/v1/policies/validate", body, 200) })
+}
+
+// BenchmarkSimulatePolicySet decides one request, and 1000 in one request.
+func BenchmarkSimulatePolicySet(b *testing.B) {
+	x := newBench(b)
+	id := strings.TrimPrefix(x.zone, "/v1/zones/")
+	set, version := x.DB.PolicySet(id, insertPolicyVersion(x.DB, id))
+	input := `{"principal":{"id":"x","labels":["clerk"]},"resource":{"identifier":"resource://invoices"},"action":{"id":"TokenExchange"},
+		"delegation_edge":{"id":"edge","scopes":["read"]},"context":{"agent_session_id":"agent","requested_scopes":["read"]}}`
+	for _, bb := range []struct {
+		name, operation, body string
+		decisions             int
+	}{
+		{"one", "simulate", `{"version_id":"` + version + `","input":` + input + `}`, 1},
+		{"1000", "simulate-batch", `{"version_id":"` + version + `","inputs":[` + strings.Repeat(input+",", 999) + input + `]}`, 1000},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			x.run(b, func(c caller, _ int64) { c.call(b, "POST", x.zone+"/policy-sets/"+set+"/"+bb.operation, bb.body, 200) })
+			b.ReportMetric(float64(b.N*bb.decisions)/b.Elapsed().Seconds(), "decisions/s")
+		})
+	}
+}
+
 func BenchmarkCreateProvider(b *testing.B) {
 	x := newBench(b)
 	x.run(b, func(c caller, n int64) {

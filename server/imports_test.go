@@ -12,8 +12,8 @@ func TestPackageImports(t *testing.T) {
 	t.Parallel()
 	const module = "caracal.run/management/"
 	for name, forbidden := range map[string][]string{
-		"store":               {module + "server", module + "gen/api", module + "gen/client", "github.com/labstack/echo", "net/http/httptest"},
-		"gen/client":          {module + "server", module + "store", "github.com/labstack/echo", "github.com/jackc/pgx"},
+		"store":               {module + "server", module + "gen/api", module + "gen/client", "github.com/labstack/echo", "github.com/open-policy-agent", "net/http/httptest"},
+		"gen/client":          {module + "server", module + "store", "github.com/labstack/echo", "github.com/jackc/pgx", "github.com/open-policy-agent"},
 		"gen/audit":           {module, "github.com/"},
 		"gen/code":            {module, "github.com/"},
 		"gen/db":              {module + "server", module + "store"},
@@ -31,7 +31,7 @@ func TestPackageImports(t *testing.T) {
 		"server/auth":         {module + "server/middleware", module + "gen/api"},
 		"server":              {module + "store/storetest", module + "server/servertest", module + "gen/client", module + "store/private"},
 		"server/middleware":   {module + "gen/db/", module + "store/storetest"},
-		"server/cmd/caracald": {module + "gen/rawclient", module + "server/servertest", module + "store/storetest"},
+		"server/cmd/caracald": {module + "gen/rawclient", module + "server/servertest", module + "store/storetest", "github.com/open-policy-agent/opa/v1/rego", "github.com/open-policy-agent/opa/v1/tester"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -8,9 +8,8 @@ import (
 
 // allowedBuiltins are the functions and operators that a module can use. None of
 // them reads the network, the clock or a random source. The growth of a result over
-// the arguments is bounded by their sizes (see weight.go), which excludes functions
-// such as sprintf with a width, numbers.range, strings.render_template or
-// yaml.unmarshal with aliases.
+// the arguments is bounded by their sizes (see functions.go), which excludes functions
+// such as numbers.range, strings.render_template or yaml.unmarshal with aliases.
 var allowedBuiltins = []string{
 	"eq", "assign", "equal", "neq", "gt", "gte", "lt", "lte", "internal.member_2", "internal.member_3",
 	"plus", "minus", "mul", "div", "rem", "abs", "ceil", "floor", "round",
@@ -22,15 +21,17 @@ var allowedBuiltins = []string{
 	"strings.any_suffix_match", "strings.count", "strings.reverse", "substring", "to_number", "trim", "trim_left", "trim_prefix",
 	"trim_right", "trim_space", "trim_suffix", "upper",
 	"is_array", "is_boolean", "is_null", "is_number", "is_object", "is_set", "is_string", "type_name",
-	"regex.is_valid", "regex.match", "re_match", "semver.compare", "semver.is_valid", "time.parse_rfc3339_ns",
+	"regex.match", "re_match", "semver.compare", "semver.is_valid", "time.parse_rfc3339_ns",
 }
 
-// capabilities restricts the parser and the compiler to allowedBuiltins, and
-// evaluation with them: a call that the compiler rejects cannot be evaluated.
+// capabilities restricts the parser and the compiler to Rego v1 as it is checked here,
+// without what later versions of OPA add, and to allowedBuiltins, and evaluation with them: a call that the compiler rejects cannot be evaluated.
 var capabilities = func() *ast.Capabilities {
 	c := ast.CapabilitiesForThisVersion()
 	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool { return !slices.Contains(allowedBuiltins, b.Name) })
 	c.AllowNet = []string{}
+	c.FutureKeywords = []string{"contains", "every", "if", "in"}
+	c.Features = []string{ast.FeatureRefHeads, ast.FeatureRefHeadStringPrefixes, ast.FeatureRegoV1, ast.FeatureRegoV1Import, ast.FeatureKeywordsInRefs}
 	return c
 }()
 

@@ -158,6 +158,15 @@ func checkTerms(rule *ast.Rule, report *issues) {
 		}
 		return false
 	})
+	walkRule(visitor, rule)
+}
+
+// walkRule visits a rule and all of its head: the visitors of OPA leave out the
+// elements of its reference but the last.
+func walkRule(visitor interface{ Walk(any) }, rule *ast.Rule) {
+	for _, element := range rule.Head.Ref()[1:] {
+		visitor.Walk(element)
+	}
 	visitor.Walk(rule)
 }
 

@@ -53,6 +53,9 @@ func TestDocumentErrorsHavePositions(t *testing.T) {
 		{"input as a value", head + "app_ids := {\"a\": input}", []position{{"input_not_allowed:app_ids", 4, 18, "app_ids := {\"a\": input}"}}},
 		{"input with a variable", head + "risk := [input[x] | some x in [1]]", []position{{"input_not_allowed:risk", 4, 10, "risk := [input[x] | some x in [1]]"}}},
 		{"input in a head", head + "grants[input.x] := 1", []position{{"input_not_allowed:grants", 4, 8, "grants[input.x] := 1"}}},
+		{"input in the middle of a head", head + "grants.a[input.x].b := 1", []position{{"input_not_allowed:grants", 4, 10, "grants.a[input.x].b := 1"}}},
+		{"restrict in the middle of a head", head + "grants.a[restrict[_]].b contains 1", []position{{"input_not_allowed:grants", 4, 10, "grants.a[restrict[_]].b contains 1"}}},
+		{"function in the middle of a head", head + "grants.a[http.send({})].b := 1", []position{{"forbidden_builtin:http.send", 4, 10, "grants.a[http.send({})].b := 1"}}},
 		{"input in a set", head + "approval_tiers contains input.x", []position{{"input_not_allowed:approval_tiers", 4, 25, "approval_tiers contains input.x"}}},
 		{"input in nested comprehensions", head + "grants := {a: b | some a in [1]; b := {c: d | some c in [2]; d := [e | some e in input.x]}}", []position{
 			{"input_not_allowed:grants", 4, 82, "grants := {a: b | some a in [1]; b := {c: d | some c in [2]; d := [e | some e in input.x]}}"},

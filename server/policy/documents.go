@@ -33,65 +33,87 @@ var shapes = map[string]shape{
 type step = ast.Value
 
 // check calls report for each value that does not have the shape, with the path to
-// the value and what it must be.
-func (s shape) check(value ast.Value, path []step, report func(path []step, must string)) {
-	items := func(must string, arrays, objects, keyed bool) {
-		switch value := value.(type) {
-		case *ast.Array:
-			if !arrays {
-				report(path, must)
-			} else if s.item != nil {
-				for i := range value.Len() {
-					s.item.check(value.Elem(i).Value, append(path, ast.InternedTerm(i).Value), report)
-				}
+// the value and what it must be, until report returns false. Then it returns false.
+func (s shape) check(value ast.Value, path []step, report func(path []step, must string) bool) bool {
+	valid := true
+	item := func(key step, value *ast.Term) {
+		valid = valid && (s.item == nil || s.item.check(value.Value, append(path, key), report))
+	}
+	items := func(must string, arrays, objects, keyed bool) bool {
+		array, isArray := value.(*ast.Array)
+		set, isSet := value.(ast.Set)
+		object, isObject := value.(ast.Object)
+		switch {
+		case isArray && arrays:
+			for i := range array.Len() {
+				item(ast.InternedTerm(i).Value, array.Elem(i))
 			}
-		case ast.Set:
-			if !arrays {
-				report(path, must)
-			} else if s.item != nil {
-				value.Foreach(func(t *ast.Term) { s.item.check(t.Value, append(path, t.Value), report) })
-			}
-		case ast.Object:
-			if !objects {
-				report(path, must)
-				return
-			}
-			value.Foreach(func(k, v *ast.Term) {
+		case isSet && arrays:
+			set.Foreach(func(t *ast.Term) { item(t.Value, t) })
+		case isObject && objects:
+			object.Foreach(func(k, v *ast.Term) {
 				if _, ok := k.Value.(ast.String); keyed && !ok {
-					report(append(path, k.Value), "have a text as its key")
-				} else if s.item != nil {
-					s.item.check(v.Value, append(path, k.Value), report)
+					valid = valid && report(append(path, k.Value), "have a text as its key")
+				} else {
+					item(k.Value, v)
 				}
 			})
 		default:
-			report(path, must)
+			return report(path, must)
 		}
+		return valid
 	}
 	switch s.kind {
 	case "text":
 		if _, ok := value.(ast.String); !ok {
-			report(path, "be a text")
+			return report(path, "be a text")
 		}
 	case "list":
-		items("be a list or a set", true, false, false)
+		return items("be a list or a set", true, false, false)
 	case "entries", "collection":
-		items("be a list, a set or an object", true, true, false)
+		return items("be a list, a set or an object", true, true, false)
 	case "object":
-		items("be an object", false, true, true)
+		return items("be an object", false, true, true)
 	case "fields":
 		object, ok := value.(ast.Object)
 		if !ok {
-			report(path, "be an object")
-			return
+			return report(path, "be an object")
 		}
 		for _, name := range sortedKeys(s.required) {
 			if field := object.Get(ast.StringTerm(name)); field == nil {
-				report(append(path, ast.String(name)), "be set")
+				valid = valid && report(append(path, ast.String(name)), "be set")
 			} else {
-				s.required[name].check(field.Value, append(path, ast.String(name)), report)
+				valid = valid && s.required[name].check(field.Value, append(path, ast.String(name)), report)
 			}
 		}
 	}
+	return valid
+}
+
+// maxDocumentSize limits the size of a document, see [documentSize].
+const maxDocumentSize = 4 << 20
+
+// documentSize returns the number of characters, digits and elements of a value, or
+// a larger number than limit if it is larger. A part that is used twice counts twice,
+// because normalize copies it.
+func documentSize(value ast.Value, limit int) int {
+	n := 1
+	part := func(t *ast.Term) {
+		if n <= limit {
+			n += documentSize(t.Value, limit-n)
+		}
+	}
+	switch value := value.(type) {
+	case ast.String:
+		n += len(value)
+	case ast.Number:
+		n += len(value)
+	case ast.Object:
+		value.Foreach(func(k, v *ast.Term) { part(k); part(v) })
+	default:
+		each(value, part)
+	}
+	return n
 }
 
 // format returns a path in the notation of Rego: grants["resource://x"].roles[0].

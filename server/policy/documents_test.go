@@ -271,6 +271,8 @@ func TestRestrictThatDependsOnInput(t *testing.T) {
 		{`restrict := input.delegation_edge.path`, mintInput(nil), "deny"},
 		{`restrict[l] := true if some l in input.principal.labels`, mintInput(nil), "deny"},
 		{`restrict[l] := false if some l in input.principal.labels`, mintInput(nil), "deny"},
+		{`restrict[input.session.id].b := 1`, mintInput(object{"session.id": "x"}), "deny"},
+		{`restrict[input.session.id].b := 1`, mintInput(nil), "allow"},
 		{`restrict if input.session.id`, mintInput(object{"session.id": "x"}), "deny"},
 		{`restrict if input.session.id`, mintInput(nil), "allow"},
 		{"default restrict := set()\nrestrict := {1} if input.session.id", mintInput(nil), "allow"},

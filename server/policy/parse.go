@@ -11,8 +11,14 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// maxNesting limits how deep brackets can be nested.
-const maxNesting = 100
+const (
+	// maxNesting limits how deep brackets can be nested.
+	maxNesting = 100
+
+	// maxSeparators limits the commas and colons, and so the values: each takes about
+	// a kilobyte of memory to compile.
+	maxSeparators = 200_000
+)
 
 // maxParsedBytes limits what is parsed again to find more errors.
 const maxParsedBytes = 4 << 20
@@ -93,35 +99,37 @@ func sentence(message string) string {
 	return strings.ToUpper(message[:1]) + message[1:]
 }
 
-// removeStatement empties the lines of the statement that contains a row, so that
-// the parser can find the next error, and reports whether there was something to
-// empty. statements has the first rows of all statements; the first is the package.
+// removeStatement empties the lines of the statement that contains a row, and of those
+// before it except imports, which change the syntax, so that the parser can find the
+// next error. It reports whether there was something to empty. statements has the
+// first rows of all statements; the first is the package.
 func removeStatement(lines []string, statements []int, row int) bool {
 	next, found := slices.BinarySearch(statements, row)
 	if found {
 		next++
 	}
-	if next < 2 {
-		return false
-	}
-	end := len(lines)
-	if next < len(statements) {
-		end = statements[next] - 1
-	}
 	removed := false
-	for i := statements[next-1] - 1; i < end; i++ {
-		removed = removed || lines[i] != ""
-		lines[i] = ""
+	for n := 1; n < next; n++ {
+		start, end := statements[n]-1, len(lines)
+		if n+1 < len(statements) {
+			end = statements[n+1] - 1
+		}
+		if n+1 < next && importClause.MatchString(lines[start]) {
+			continue
+		}
+		for i := start; i < end; i++ {
+			removed = removed || lines[i] != ""
+			lines[i] = ""
+		}
 	}
 	return removed
 }
 
 var (
-	// statementStart matches the first word of a statement, and continuation a line
-	// that belongs to the statement before.
-	statementStart = regexp.MustCompile(`^[ \t\x{FEFF}]*[A-Za-z_]`)
-	continuation   = regexp.MustCompile(`^[ \t]*(else|if|contains|in|with)\b`)
+	// continuation matches the first word of a line that belongs to the statement before.
+	continuation = regexp.MustCompile(`^(else|if|contains|in|with)\b`)
 
+	importClause   = regexp.MustCompile(`^[ \t]*import\b`)
 	firstStatement = regexp.MustCompile(`^(?:[\s\x{FEFF}]|#[^\n]*)*`)
 	packageClause  = regexp.MustCompile(`^package[ \t]+([A-Za-z0-9_.]+)`)
 	packageName    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
@@ -160,19 +168,23 @@ func locationAt(content string, offset int) *ast.Location {
 	return &ast.Location{Row: strings.Count(before, "\n") + 1, Col: utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1}
 }
 
-// scan reports a string that is not terminated, or brackets that are not balanced or
-// nested too deep, in this order. It returns the rows at which statements start.
+// scan reports a string that is not terminated, brackets that are not balanced or
+// nested too deep, or too many values, in this order. It returns the rows at which statements start.
 func scan(content string, report *issues) (statements []int) {
 	type bracket struct {
 		closing byte
 		offset  int
 	}
 	var open []bracket
-	unbalanced, deep := -1, -1
+	unbalanced, deep, separators, last := -1, -1, 0, 0
 	var message string
 	row := 1
 	startLine := func(offset int) {
-		if line := content[offset:]; len(open) == 0 && statementStart.MatchString(line) && !continuation.MatchString(line) {
+		if len(open) > 0 {
+			return
+		}
+		line := strings.TrimLeft(content[offset:], " \t\uFEFF")
+		if line != "" && (line[0] == '_' || line[0]|0x20 >= 'a' && line[0]|0x20 <= 'z') && !continuation.MatchString(line) {
 			statements = append(statements, row)
 		}
 	}
@@ -194,6 +206,10 @@ func scan(content string, report *issues) (statements []int) {
 			}
 			row += strings.Count(content[i:end], "\n")
 			i = end
+		case ',', ':':
+			if separators++; separators == maxSeparators {
+				last = i
+			}
 		case '(', '[', '{':
 			if len(open) == maxNesting && deep < 0 {
 				deep = i
@@ -215,6 +231,8 @@ func scan(content string, report *issues) (statements []int) {
 		report.add(locationAt(content, unbalanced), "unbalanced_delimiters", "%s", message)
 	case deep >= 0:
 		report.add(locationAt(content, deep), "too_complex", "Brackets must not be nested deeper than %d levels.", maxNesting)
+	case separators > maxSeparators:
+		report.add(locationAt(content, last), "too_complex", "The policy must not have more than %d commas and colons.", maxSeparators)
 	}
 	return statements
 }

@@ -27,7 +27,11 @@ func preview(m *ast.Module, content string) Preview {
 	for _, match := range decision.FindAllStringSubmatch(content, -1) {
 		p.Decisions = append(p.Decisions, match[1])
 	}
-	ast.WalkRefs(m, func(ref ast.Ref) bool {
+	references := ast.NewGenericVisitor(func(x any) bool {
+		ref, ok := x.(ast.Ref)
+		if !ok {
+			return false
+		}
 		switch path := staticPath(ref); {
 		case strings.HasPrefix(path, "input."):
 			p.InputsReferenced = append(p.InputsReferenced, path)
@@ -36,6 +40,9 @@ func preview(m *ast.Module, content string) Preview {
 		}
 		return false
 	})
+	for _, rule := range m.Rules {
+		walkRule(references, rule)
+	}
 	for _, list := range []*[]string{&p.Rules, &p.Decisions, &p.InputsReferenced, &p.DataReferenced} {
 		slices.Sort(*list)
 		*list = slices.Compact(*list)
@@ -46,13 +53,13 @@ func preview(m *ast.Module, content string) Preview {
 // staticPath returns a reference up to its first element that is not an identifier.
 func staticPath(ref ast.Ref) string {
 	head, _ := ref[0].Value.(ast.Var)
-	path := string(head)
+	path := []string{string(head)}
 	for _, element := range ref[1:] {
 		name, ok := element.Value.(ast.String)
 		if !ok || !isIdentifier(string(name)) {
 			break
 		}
-		path += "." + string(name)
+		path = append(path, string(name))
 	}
-	return path
+	return strings.Join(path, ".")
 }

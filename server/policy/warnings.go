@@ -6,15 +6,24 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
+// warner returns a function that adds a warning about a part of a document. It adds at
+// most maxIssues.
+func (c *compilation) warner() func(document string, path []step, code, format string, args ...any) {
+	added := 0
+	return func(document string, path []step, code, format string, args ...any) {
+		if added++; added <= maxIssues {
+			loc := locate(c.definitions[document], path)
+			c.reports[loc.File].add(loc, code, format, args...)
+		}
+	}
+}
+
 // addWarnings adds warnings for what is valid but has no effect: keys of app_ids that no grant
 // uses, applications of grants that app_ids does not name, and tiers that need
 // approval but tag no scope. It compares only documents that are defined, because
 // another policy of the set can define the others.
 func (c *compilation) addWarnings() {
-	report := func(document string, path []step, code, format string, args ...any) {
-		loc := locate(c.definitions[document], path)
-		c.reports[loc.File].add(loc, code, format, args...)
-	}
+	report := c.warner()
 	appIDs, hasAppIDs := c.documents["app_ids"].(ast.Object)
 	grants, hasGrants := c.documents["grants"].(ast.Object)
 	if hasAppIDs && hasGrants {
@@ -64,22 +73,19 @@ func (c *compilation) addUndeclaredScopes(declared map[string][]string) {
 	if grants == nil {
 		return
 	}
-	report := func(path []step, code, format string, args ...any) {
-		loc := locate(c.definitions["grants"], path)
-		c.reports[loc.File].add(loc, code, format, args...)
-	}
+	report := c.warner()
 	grants.Foreach(func(identifier, grant *ast.Term) {
 		name := string(identifier.Value.(ast.String))
 		scopes, exists := declared[name]
 		if !exists {
-			report([]step{identifier.Value}, "unknown_resource", "The zone has no resource %s, so the grant has no effect.", identifier)
+			report("grants", []step{identifier.Value}, "unknown_resource", "The zone has no resource %s, so the grant has no effect.", identifier)
 			return
 		}
 		grant.Value.(ast.Object).Get(ast.InternedTerm("roles")).Value.(ast.Object).Foreach(func(role, list *ast.Term) {
 			each(list.Value, func(scope *ast.Term) {
 				if !slices.Contains(scopes, string(scope.Value.(ast.String))) {
 					path := []step{identifier.Value, ast.String("roles"), role.Value}
-					report(path, "undeclared_scope", "The resource %s does not declare the scope %s.", identifier, scope)
+					report("grants", path, "undeclared_scope", "The resource %s does not declare the scope %s.", identifier, scope)
 				}
 			})
 		})
