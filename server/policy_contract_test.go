@@ -16,9 +16,11 @@ func TestCheckManifest(t *testing.T) {
 	t.Parallel()
 	const schema = policy.InputSchemaVersion
 	source := func(id string, archived bool, schema string) store.PolicySource {
-		return store.PolicySource{ID: id, SchemaVersion: schema, Content: id, Archived: archived}
+		return store.PolicySource{ID: id, SchemaVersion: schema, Bytes: 1, Content: id, Archived: archived}
 	}
-	sources := []store.PolicySource{source("c", false, schema), source("a", false, schema), source("b", false, schema), source("old", false, "2026-03-16"), source("archived", true, "2026-03-16")}
+	largest := source("largest", false, schema)
+	largest.Bytes = store.MaxManifestBytes - 1
+	sources := []store.PolicySource{source("c", false, schema), source("a", false, schema), source("b", false, schema), source("old", false, "2026-03-16"), source("archived", true, "2026-03-16"), largest}
 	many := make([]string, 257)
 	for i := range many {
 		many[i] = fmt.Sprint("a", i%2)
@@ -37,6 +39,8 @@ func TestCheckManifest(t *testing.T) {
 		{"archived and of another schema", schema, []string{"a", "archived"}, "policy version archived belongs to an archived policy"},
 		{"of another schema", schema, []string{"a", "old"}, "policy version old schema 2026-03-16 does not match policy set schema 2026-05-20"},
 		{"of another schema than the old one", "2026-03-16", []string{"old", "a"}, "policy version a schema 2026-05-20 does not match policy set schema 2026-03-16"},
+		{"largest content", schema, []string{"a", "largest"}, ""},
+		{"too large content", schema, []string{"largest", "a", "b"}, "policy set manifest exceeds maximum of 8388608 bytes of content"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -73,6 +77,7 @@ func TestContractDetail(t *testing.T) {
 // The error of an invalid manifest has the code of the operation, and no issue unless
 // the content of a policy is invalid.
 func TestCompileManifest(t *testing.T) {
+	s := &Server{bundles: policy.NewCache(maxBundleBytes)}
 	t.Parallel()
 	const valid = "# caracal:data-document\npackage caracal.authz\n\nrestrict := []\n"
 	s := &Server{bundles: policy.NewCache(1 << 20)}
