@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 
@@ -69,6 +70,9 @@ func ParseInput(raw []byte, zone string) (Input, error) {
 	decoder.UseNumber()
 	var value any
 	if err := decoder.Decode(&value); err != nil {
+		return Input{}, &InputError{Message: "must be valid JSON"}
+	}
+	if _, err := decoder.Token(); err != io.EOF { // there is more than one value
 		return Input{}, &InputError{Message: "must be valid JSON"}
 	}
 	object, ok := value.(map[string]any)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,6 +108,9 @@ func checkWeight(modules map[string]*ast.Module, reports map[string]*issues) {
 				reports[id].add(loc, "too_complex", "%s", message)
 				return
 			}
+		}
+		if maps.Equal(docs, w.docs) {
+			return
 		}
 		w.docs = docs
 	}
