@@ -77,7 +77,6 @@ func TestContractDetail(t *testing.T) {
 // The error of an invalid manifest has the code of the operation, and no issue unless
 // the content of a policy is invalid.
 func TestCompileManifest(t *testing.T) {
-	s := &Server{bundles: policy.NewCache(maxBundleBytes)}
 	t.Parallel()
 	const valid = "# caracal:data-document\npackage caracal.authz\n\nrestrict := []\n"
 	s := &Server{bundles: policy.NewCache(1 << 20)}
