@@ -1,6 +1,8 @@
 -- name: ListPolicySetSources :many
--- ListPolicySetSources returns the policy versions of some versions of a policy set, in the order of their manifests.
-SELECT v.id AS version_id, v.schema_version AS set_schema_version, v.manifest_sha256, p.id, p.schema_version, p.content, (policy.archived_at IS NOT NULL)::boolean AS archived
+-- ListPolicySetSources returns the policy versions of some versions of a policy set, in the order of their manifests, without
+-- the contents of a version that have more than max_bytes in total.
+SELECT v.id AS version_id, v.schema_version AS set_schema_version, v.manifest_sha256, p.id, p.schema_version, octet_length(p.content)::bigint AS bytes,
+    (CASE WHEN sum(octet_length(p.content)) OVER (PARTITION BY v.id) <= @max_bytes::bigint THEN p.content ELSE '' END)::text AS content, (policy.archived_at IS NOT NULL)::boolean AS archived
 FROM policy_sets AS s
 JOIN policy_set_versions AS v ON v.zone_id = s.zone_id AND v.policy_set_id = s.id AND v.id = ANY (@version_ids::text[])
 JOIN policy_set_manifests AS m ON m.zone_id = v.zone_id AND m.policy_set_version_id = v.id

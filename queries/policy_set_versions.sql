@@ -1,8 +1,9 @@
 -- name: ListManifestCandidates :many
 -- ListManifestCandidates returns the policy versions with the given ids that the zone has, for a new version of a policy set. It
 -- returns no row if the policy set does not exist, and one row without a policy version if it exists and none of the ids does.
-SELECT coalesce(v.id, '')::text AS id, coalesce(v.schema_version, '')::text AS schema_version, coalesce(v.content, '')::text AS content,
-    (p.archived_at IS NOT NULL)::boolean AS archived
+-- If the contents have more than max_bytes in total, it returns none of them.
+SELECT coalesce(v.id, '')::text AS id, coalesce(v.schema_version, '')::text AS schema_version, coalesce(octet_length(v.content), 0)::bigint AS bytes,
+    (CASE WHEN sum(octet_length(v.content)) OVER () <= @max_bytes::bigint THEN v.content ELSE '' END)::text AS content, (p.archived_at IS NOT NULL)::boolean AS archived
 FROM policy_sets AS s
 LEFT JOIN policy_versions AS v ON v.zone_id = s.zone_id AND v.id = ANY (@ids::text[])
 LEFT JOIN policies AS p ON p.zone_id = v.zone_id AND p.id = v.policy_id

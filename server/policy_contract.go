@@ -74,13 +74,18 @@ func checkManifest(schemaVersion string, manifest []string, sources []store.Poli
 		}
 		ordered = append(ordered, s)
 	}
+	size := int64(0)
 	for _, s := range ordered {
+		size += s.Bytes
 		switch {
 		case s.Archived:
 			return nil, fmt.Sprintf("policy version %s belongs to an archived policy", s.ID)
 		case s.SchemaVersion != schemaVersion:
 			return nil, fmt.Sprintf("policy version %s schema %s does not match policy set schema %s", s.ID, s.SchemaVersion, schemaVersion)
 		}
+	}
+	if size > store.MaxManifestBytes {
+		return nil, fmt.Sprintf("policy set manifest exceeds maximum of %d bytes of content", store.MaxManifestBytes)
 	}
 	return ordered, ""
 }

@@ -16,9 +16,11 @@ func TestCheckManifest(t *testing.T) {
 	t.Parallel()
 	const schema = policy.InputSchemaVersion
 	source := func(id string, archived bool, schema string) store.PolicySource {
-		return store.PolicySource{ID: id, SchemaVersion: schema, Content: id, Archived: archived}
+		return store.PolicySource{ID: id, SchemaVersion: schema, Bytes: 1, Content: id, Archived: archived}
 	}
-	sources := []store.PolicySource{source("c", false, schema), source("a", false, schema), source("b", false, schema), source("old", false, "2026-03-16"), source("archived", true, "2026-03-16")}
+	largest := source("largest", false, schema)
+	largest.Bytes = store.MaxManifestBytes - 1
+	sources := []store.PolicySource{source("c", false, schema), source("a", false, schema), source("b", false, schema), source("old", false, "2026-03-16"), source("archived", true, "2026-03-16"), largest}
 	many := make([]string, 257)
 	for i := range many {
 		many[i] = fmt.Sprint("a", i%2)
@@ -37,6 +39,8 @@ func TestCheckManifest(t *testing.T) {
 		{"archived and of another schema", schema, []string{"a", "archived"}, "policy version archived belongs to an archived policy"},
 		{"of another schema", schema, []string{"a", "old"}, "policy version old schema 2026-03-16 does not match policy set schema 2026-05-20"},
 		{"of another schema than the old one", "2026-03-16", []string{"old", "a"}, "policy version a schema 2026-05-20 does not match policy set schema 2026-03-16"},
+		{"largest content", schema, []string{"a", "largest"}, ""},
+		{"too large content", schema, []string{"largest", "a", "b"}, "policy set manifest exceeds maximum of 8388608 bytes of content"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -75,6 +79,7 @@ func TestContractDetail(t *testing.T) {
 func TestCompileManifest(t *testing.T) {
 	t.Parallel()
 	const valid = "# caracal:data-document\npackage caracal.authz\n\nrestrict := []\n"
+	s := &Server{bundles: policy.NewCache(1 << 20)}
 	sources := []store.PolicySource{{ID: "valid", SchemaVersion: policy.InputSchemaVersion, Content: valid}, {ID: "invalid", SchemaVersion: policy.InputSchemaVersion, Content: "package caracal.authz"}}
 	for _, tt := range []struct {
 		manifest []string
@@ -83,7 +88,7 @@ func TestCompileManifest(t *testing.T) {
 		{[]string{"valid"}, ""},
 		{[]string{"missing"}, "invalid_shadow_policy_contract map[detail:policy set manifest references missing policy versions]"},
 	} {
-		bundle, err := compileManifest(t.Context(), code.InvalidShadowPolicyContract, policy.InputSchemaVersion, tt.manifest, sources)
+		bundle, err := s.compileManifest(t.Context(), "zone", code.InvalidShadowPolicyContract, policy.InputSchemaVersion, tt.manifest, sources)
 		got := ""
 		if e, ok := err.(*code.Error); ok {
 			got = fmt.Sprint(e.Code, " ", e.Fields)
@@ -92,7 +97,7 @@ func TestCompileManifest(t *testing.T) {
 			t.Errorf("%v: got %v, %v", tt.manifest, bundle, err)
 		}
 	}
-	_, err := compileManifest(t.Context(), code.InvalidPolicyContract, policy.InputSchemaVersion, []string{"valid", "invalid"}, sources)
+	_, err := s.compileManifest(t.Context(), "zone", code.InvalidPolicyContract, policy.InputSchemaVersion, []string{"valid", "invalid"}, sources)
 	if e, ok := err.(*code.Error); !ok || e.Code != code.InvalidPolicyContract || e.Fields["issues"] == nil || !strings.HasPrefix(fmt.Sprint(e.Fields["detail"]), "policy version invalid ") {
 		t.Errorf("got %v", err)
 	}

@@ -176,6 +176,41 @@ func TestAddPolicySetVersionWithSchemaVersion(t *testing.T) {
 	}
 }
 
+// The contents of a manifest must not be too large in total, neither in a new version
+// nor in one that is stored.
+func TestAddPolicySetVersionWithTooMuchContent(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newPolicyZone(a)
+	set := z.set(t).ID
+	comment := "# " + strings.Repeat("x", 1<<20-3) + "\n"
+	var large []string
+	for range 8 {
+		large = append(large, insertPolicyVersionWith(a.DB, z.zone, comment+dataDocument+"restrict := []\n"))
+	}
+	const want = "policy set manifest exceeds maximum of 8388608 bytes of content"
+	resp := addPolicySetVersion(t, a.Admin, z.zone, set, large...)
+	servertest.Expect(t, resp, 0, code.InvalidPolicyContract)
+	if detail, _ := contractProblem(t, resp); detail != want {
+		t.Errorf("got %s", resp.Body)
+	}
+	version := z.version(t, set, large[:2]...).ID
+	for i, id := range large[2:] {
+		a.DB.Exec("INSERT INTO policy_set_manifests (zone_id, policy_set_version_id, position, policy_version_id) VALUES ($1, $2, $3, $4)", z.zone, version, i+3, id)
+	}
+	small := z.version(t, set).ID
+	for _, tt := range []struct {
+		version, shadow string
+		want            code.Code
+	}{{version, "", code.InvalidPolicyContract}, {small, version, code.InvalidShadowPolicyContract}, {small, "", ""}} {
+		resp := activatePolicySet(t, a.Admin, z.zone, set, tt.version, tt.shadow)
+		servertest.Expect(t, resp, http.StatusAccepted, tt.want)
+		if detail, _ := contractProblem(t, resp); tt.want != "" && detail != want {
+			t.Errorf("got %s", resp.Body)
+		}
+	}
+}
+
 func TestGetPolicySetVersionAndListPolicySetVersions(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)

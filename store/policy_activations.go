@@ -46,12 +46,12 @@ type PolicySetSource struct {
 // PolicySetSources returns versions of a policy set by their ids. A version that the
 // policy set does not have is missing, as is every one if it is archived.
 func (s *Store) PolicySetSources(ctx context.Context, zone, set string, versions ...string) (map[string]PolicySetSource, error) {
-	rows, err := s.q.ListPolicySetSources(ctx, db.ListPolicySetSourcesParams{ZoneID: zone, PolicySetID: set, VersionIds: versions})
+	rows, err := s.q.ListPolicySetSources(ctx, db.ListPolicySetSourcesParams{ZoneID: zone, PolicySetID: set, VersionIds: versions, MaxBytes: MaxManifestBytes})
 	sources := map[string]PolicySetSource{}
 	for _, r := range rows {
 		source := sources[r.VersionID]
 		source.SchemaVersion, source.ManifestSHA256 = r.SetSchemaVersion, r.ManifestSHA256
-		source.Policies = append(source.Policies, PolicySource{ID: r.ID, SchemaVersion: r.SchemaVersion, Content: r.Content, Archived: r.Archived})
+		source.Policies = append(source.Policies, PolicySource{ID: r.ID, SchemaVersion: r.SchemaVersion, Bytes: r.Bytes, Content: r.Content, Archived: r.Archived})
 		sources[r.VersionID] = source
 	}
 	return sources, err

@@ -10,15 +10,21 @@ import (
 
 // A PolicySource is a policy version with its content.
 type PolicySource struct {
-	ID, SchemaVersion, Content string
-	Archived                   bool // whether its policy is archived
+	ID, SchemaVersion string
+	Bytes             int64  // of the content
+	Content           string // "" if those of the manifest have more than MaxManifestBytes
+	Archived          bool   // whether its policy is archived
 }
+
+// MaxManifestBytes is the maximum size of the contents of the policy versions of a
+// manifest, in total. It is the limit of the STS, and bounds the memory of a request.
+const MaxManifestBytes = 8 << 20
 
 // ManifestCandidates returns those of a zone's policy versions that have one of the
 // ids, in any order. It returns policy_set_not_found if the zone has no such policy
 // set.
 func (s *Store) ManifestCandidates(ctx context.Context, zone, set string, ids []string) ([]PolicySource, error) {
-	rows, err := s.q.ListManifestCandidates(ctx, db.ListManifestCandidatesParams{ZoneID: zone, PolicySetID: set, Ids: ids})
+	rows, err := s.q.ListManifestCandidates(ctx, db.ListManifestCandidatesParams{ZoneID: zone, PolicySetID: set, Ids: ids, MaxBytes: MaxManifestBytes})
 	if err != nil {
 		return nil, err
 	}

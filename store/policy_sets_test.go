@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"caracal.run/management/store"
 	"caracal.run/management/store/storetest"
 )
 
@@ -50,6 +51,44 @@ func TestPolicySetConstraints(t *testing.T) {
 	} {
 		if rows, errCode := attempt(t, conn, &zone, sql); rows != 1 {
 			t.Errorf("%s: %d rows, %q", sql, rows, errCode)
+		}
+	}
+}
+
+// The contents of the policies of a manifest are read only if they are not too large
+// in total.
+func TestManifestContentIsBounded(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	db.Exec("INSERT INTO zones (id, name, slug, reserved) VALUES ('one', 'Zone', 'one', false)")
+	const zone, size = "one", store.MaxManifestBytes / 2
+	_, first := db.PolicyWith(zone, strings.Repeat("é", size/2))
+	_, second := db.PolicyWith(zone, strings.Repeat("x", size))
+	_, third := db.PolicyWith(zone, "x")
+	set, small := db.PolicySet(zone, first)
+	large := db.PolicySetVersion(zone, set, first)
+	for position, version := range map[int]string{2: small, 3: large} {
+		db.Exec("INSERT INTO policy_set_manifests VALUES ($1, $2, $3, $4)", zone, version, position, second)
+	}
+	db.Exec("INSERT INTO policy_set_manifests VALUES ($1, $2, 2, $3)", zone, large, third)
+	s := db.Store().For(store.System)
+	sources, err := s.PolicySetSources(t.Context(), zone, set, small, large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		ids  []string
+		kept bool
+	}{{small, []string{first, second}, true}, {large, []string{first, second, third}, false}} {
+		found, err := s.ManifestCandidates(t.Context(), zone, set, tt.ids)
+		if err != nil || len(found) != len(tt.ids) || len(sources[tt.name].Policies) != len(tt.ids) {
+			t.Fatalf("%d candidates, %d policies, %v", len(found), len(sources[tt.name].Policies), err)
+		}
+		for _, p := range append(found, sources[tt.name].Policies...) {
+			if (int64(len(p.Content)) == p.Bytes) != tt.kept || p.Bytes == 0 || !tt.kept && p.Content != "" {
+				t.Errorf("%s: %d of %d bytes were read", p.ID, len(p.Content), p.Bytes)
+			}
 		}
 	}
 }

@@ -235,17 +235,19 @@ func (q *Queries) ListPolicyActivations(ctx context.Context, arg ListPolicyActiv
 }
 
 const listPolicySetSources = `-- name: ListPolicySetSources :many
-SELECT v.id AS version_id, v.schema_version AS set_schema_version, v.manifest_sha256, p.id, p.schema_version, p.content, (policy.archived_at IS NOT NULL)::boolean AS archived
+SELECT v.id AS version_id, v.schema_version AS set_schema_version, v.manifest_sha256, p.id, p.schema_version, octet_length(p.content)::bigint AS bytes,
+    (CASE WHEN sum(octet_length(p.content)) OVER (PARTITION BY v.id) <= $1::bigint THEN p.content ELSE '' END)::text AS content, (policy.archived_at IS NOT NULL)::boolean AS archived
 FROM policy_sets AS s
-JOIN policy_set_versions AS v ON v.zone_id = s.zone_id AND v.policy_set_id = s.id AND v.id = ANY ($1::text[])
+JOIN policy_set_versions AS v ON v.zone_id = s.zone_id AND v.policy_set_id = s.id AND v.id = ANY ($2::text[])
 JOIN policy_set_manifests AS m ON m.zone_id = v.zone_id AND m.policy_set_version_id = v.id
 JOIN policy_versions AS p ON p.zone_id = m.zone_id AND p.id = m.policy_version_id
 JOIN policies AS policy ON policy.zone_id = p.zone_id AND policy.id = p.policy_id
-WHERE s.zone_id = $2 AND s.id = $3 AND s.archived_at IS NULL
+WHERE s.zone_id = $3 AND s.id = $4 AND s.archived_at IS NULL
 ORDER BY v.id, m.position
 `
 
 type ListPolicySetSourcesParams struct {
+	MaxBytes    int64    `db:"max_bytes"`
 	VersionIds  []string `db:"version_ids"`
 	ZoneID      string   `db:"zone_id"`
 	PolicySetID string   `db:"policy_set_id"`
@@ -257,13 +259,20 @@ type ListPolicySetSourcesRow struct {
 	ManifestSHA256   string `db:"manifest_sha256"`
 	ID               string `db:"id"`
 	SchemaVersion    string `db:"schema_version"`
+	Bytes            int64  `db:"bytes"`
 	Content          string `db:"content"`
 	Archived         bool   `db:"archived"`
 }
 
-// ListPolicySetSources returns the policy versions of some versions of a policy set, in the order of their manifests.
+// ListPolicySetSources returns the policy versions of some versions of a policy set, in the order of their manifests, without
+// the contents of a version that have more than max_bytes in total.
 func (q *Queries) ListPolicySetSources(ctx context.Context, arg ListPolicySetSourcesParams) ([]ListPolicySetSourcesRow, error) {
-	rows, err := q.db.Query(ctx, listPolicySetSources, arg.VersionIds, arg.ZoneID, arg.PolicySetID)
+	rows, err := q.db.Query(ctx, listPolicySetSources,
+		arg.MaxBytes,
+		arg.VersionIds,
+		arg.ZoneID,
+		arg.PolicySetID,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -277,6 +286,7 @@ func (q *Queries) ListPolicySetSources(ctx context.Context, arg ListPolicySetSou
 			&i.ManifestSHA256,
 			&i.ID,
 			&i.SchemaVersion,
+			&i.Bytes,
 			&i.Content,
 			&i.Archived,
 		); err != nil {

@@ -136,15 +136,16 @@ func (q *Queries) InsertPolicySetVersion(ctx context.Context, arg InsertPolicySe
 }
 
 const listManifestCandidates = `-- name: ListManifestCandidates :many
-SELECT coalesce(v.id, '')::text AS id, coalesce(v.schema_version, '')::text AS schema_version, coalesce(v.content, '')::text AS content,
-    (p.archived_at IS NOT NULL)::boolean AS archived
+SELECT coalesce(v.id, '')::text AS id, coalesce(v.schema_version, '')::text AS schema_version, coalesce(octet_length(v.content), 0)::bigint AS bytes,
+    (CASE WHEN sum(octet_length(v.content)) OVER () <= $1::bigint THEN v.content ELSE '' END)::text AS content, (p.archived_at IS NOT NULL)::boolean AS archived
 FROM policy_sets AS s
-LEFT JOIN policy_versions AS v ON v.zone_id = s.zone_id AND v.id = ANY ($1::text[])
+LEFT JOIN policy_versions AS v ON v.zone_id = s.zone_id AND v.id = ANY ($2::text[])
 LEFT JOIN policies AS p ON p.zone_id = v.zone_id AND p.id = v.policy_id
-WHERE s.zone_id = $2 AND s.id = $3 AND s.archived_at IS NULL
+WHERE s.zone_id = $3 AND s.id = $4 AND s.archived_at IS NULL
 `
 
 type ListManifestCandidatesParams struct {
+	MaxBytes    int64    `db:"max_bytes"`
 	Ids         []string `db:"ids"`
 	ZoneID      string   `db:"zone_id"`
 	PolicySetID string   `db:"policy_set_id"`
@@ -153,14 +154,21 @@ type ListManifestCandidatesParams struct {
 type ListManifestCandidatesRow struct {
 	ID            string `db:"id"`
 	SchemaVersion string `db:"schema_version"`
+	Bytes         int64  `db:"bytes"`
 	Content       string `db:"content"`
 	Archived      bool   `db:"archived"`
 }
 
 // ListManifestCandidates returns the policy versions with the given ids that the zone has, for a new version of a policy set. It
 // returns no row if the policy set does not exist, and one row without a policy version if it exists and none of the ids does.
+// If the contents have more than max_bytes in total, it returns none of them.
 func (q *Queries) ListManifestCandidates(ctx context.Context, arg ListManifestCandidatesParams) ([]ListManifestCandidatesRow, error) {
-	rows, err := q.db.Query(ctx, listManifestCandidates, arg.Ids, arg.ZoneID, arg.PolicySetID)
+	rows, err := q.db.Query(ctx, listManifestCandidates,
+		arg.MaxBytes,
+		arg.Ids,
+		arg.ZoneID,
+		arg.PolicySetID,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +179,7 @@ func (q *Queries) ListManifestCandidates(ctx context.Context, arg ListManifestCa
 		if err := rows.Scan(
 			&i.ID,
 			&i.SchemaVersion,
+			&i.Bytes,
 			&i.Content,
 			&i.Archived,
 		); err != nil {
