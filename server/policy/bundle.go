@@ -129,7 +129,9 @@ func (c *compilation) compile(ctx context.Context, modules []Module) (compiled c
 	}
 	compiled = compileRules(c.modules)
 	for _, e := range compiled.Errors {
-		c.reportCompileError(e)
+		if e.Location != nil || len(compiled.Errors) == 1 { // not the error that there are more
+			c.reportCompileError(e)
+		}
 	}
 	if err := c.err(); err != nil {
 		return compiled, err

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +114,23 @@ func TestConflictsNameTheDocument(t *testing.T) {
 		issues := check(t, document(rules), policy.InputSchemaVersion)
 		if len(issues) != 1 || issues[0].Message != want {
 			t.Errorf("%s: got %+v, want %q", rules, issues, want)
+		}
+	}
+}
+
+// TestCompileErrorsHavePositions requires that many errors of the compiler are reported
+// in their order, without an error about their number.
+func TestCompileErrorsHavePositions(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]int{20: 20, 200: 50} {
+		issues := check(t, document(lines(n, "restrict contains undefined%d(1)")), policy.InputSchemaVersion)
+		if len(issues) != want {
+			t.Errorf("got %d issues of %d errors, want %d", len(issues), n, want)
+		}
+		for i, issue := range issues {
+			if issue.Row != i+4 || issue.Code != fmt.Sprintf("compile_error:%d", i+4) {
+				t.Errorf("got %+v, want an issue in row %d", issue, i+4)
+			}
 		}
 	}
 }

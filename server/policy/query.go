@@ -18,7 +18,7 @@ type compiler struct{ *ast.Compiler }
 // compileRules compiles modules with the restricted capabilities. The caller must
 // check whether the compiler failed.
 func compileRules(modules map[string]*ast.Module) compiler {
-	c := compiler{ast.NewCompiler().WithCapabilities(capabilities)}
+	c := compiler{ast.NewCompiler().WithCapabilities(capabilities).SetErrorLimit(maxIssues)}
 	c.Compile(modules)
 	return c
 }
