@@ -98,6 +98,10 @@ func newCompilation() *compilation {
 // compile sets the fields. Its error is a *CompileError.
 func (c *compilation) compile(ctx context.Context, modules []Module) (compiled compiler, err error) {
 	for _, m := range modules {
+		if c.reports[m.ID] != nil {
+			c.reports[m.ID].add(nil, "duplicate_module", "The policy is in the set twice.")
+			return compiled, c.err()
+		}
 		c.reports[m.ID] = newIssues(m.Content)
 		if parsed := parse(m, c.reports[m.ID]); parsed != nil {
 			c.modules[m.ID] = parsed

@@ -121,6 +121,17 @@ func TestErrorsAreReportedInTheirModule(t *testing.T) {
 	}
 }
 
+// TestModulesNeedDifferentIDs requires that no module replaces another with its id.
+func TestModulesNeedDifferentIDs(t *testing.T) {
+	t.Parallel()
+	set := modules(restricted, payments)
+	set[1].ID = set[0].ID
+	_, err := policy.Compile(t.Context(), set)
+	if invalid := compileError(t, err); invalid.ID != set[0].ID || invalid.Issues[0].Code != "duplicate_module" {
+		t.Errorf("got %s %v", invalid.ID, invalid.Issues)
+	}
+}
+
 // TestShapes checks the values that a document cannot have, with the position of the
 // wrong part, and the values that it can have.
 func TestShapes(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -110,22 +109,18 @@ func FuzzDecide(f *testing.F) {
 		if result.EvaluationStatus != "complete" || result.Decision != "allow" && result.Decision != "deny" {
 			t.Errorf("got %+v", result)
 		}
-		if result.Decision == "allow" && restricts(t, rules, raw) {
+		if result.Decision == "allow" && restricts(t, rules, input) {
 			t.Errorf("restrict is not empty, got %+v", result)
 		}
 	})
 }
 
 // restricts reports whether OPA finds an element in restrict, or another value.
-func restricts(t *testing.T, rules string, raw []byte) bool {
+func restricts(t *testing.T, rules string, input policy.Input) bool {
 	t.Helper()
-	var input map[string]any
-	if err := json.Unmarshal(raw, &input); err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	results, err := rego.New(rego.Query("data.caracal.authz.restrict"), rego.Module("a", document(rules)), rego.Input(input)).Eval(ctx)
+	results, err := rego.New(rego.Query("data.caracal.authz.restrict"), rego.Module("a", document(rules)), rego.ParsedInput(input.Value())).Eval(ctx)
 	if err != nil || len(results) == 0 {
 		return false
 	}
@@ -136,36 +131,4 @@ func restricts(t *testing.T, rules string, raw []byte) bool {
 		return len(value) > 0
 	}
 	return true
-}
-
-// TestBundleIsSafeForConcurrentUse decides with one bundle in several goroutines: with
-// and without rules that depend on the input, with an error, and with explanations.
-func TestBundleIsSafeForConcurrentUse(t *testing.T) {
-	t.Parallel()
-	frozen := compile(t, ids, grantsOf(10), confinement, risk, `restrict contains "x" if input.session.id == "frozen"`)
-	open := compile(t, ids, grants, confinement, risk)
-	for _, tt := range []struct {
-		bundle *policy.Bundle
-		input  object
-		want   string
-	}{
-		{frozen, mintInput(nil), "allow"}, {frozen, mintInput(object{"session.id": "frozen"}), "deny"}, {frozen, bootstrapInput(object{"resource.identifier": "resource://bank"}), "allow"},
-		{open, mintInput(nil), "allow"}, {open, useInput(nil), "allow"}, {open, mintInput(object{"principal.labels": []string{"viewer"}}), "deny"},
-	} {
-		input := parseInput(t, tt.input)
-		var wg sync.WaitGroup
-		for range 4 {
-			wg.Go(func() {
-				for range 20 {
-					if got, err := tt.bundle.Decide(t.Context(), input); err != nil || got.Decision != tt.want {
-						t.Errorf("got %+v and %v, want %s", got, err, tt.want)
-					}
-				}
-				if got, err := tt.bundle.Explain(t.Context(), input, true); err != nil || got.Result.Decision != tt.want {
-					t.Errorf("explained %+v and %v, want %s", got.Result, err, tt.want)
-				}
-			})
-		}
-		defer wg.Wait()
-	}
 }
