@@ -24,6 +24,9 @@ FROM policy_sets AS s
 WHERE s.zone_id = @zone_id AND s.archived_at IS NULL
   AND s.id = ANY (ARRAY[@id::text, (SELECT a.id FROM policy_sets AS a WHERE a.zone_id = @zone_id AND a.active_version_id IS NOT NULL)]);
 
+-- name: GetActivePolicySet :one
+SELECT * FROM policy_sets WHERE zone_id = @zone_id AND active_version_id IS NOT NULL;
+
 -- name: DeactivatePolicySet :exec
 UPDATE policy_sets SET active_version_id = NULL, shadow_version_id = NULL, version = version + 1, updated_at = now()
 WHERE zone_id = @zone_id AND id = @id;

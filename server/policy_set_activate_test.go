@@ -275,3 +275,26 @@ func TestActivatePolicySetChecksAgainInTransaction(t *testing.T) {
 		})
 	}
 }
+
+// Archiving a zone deactivates its policy set, with its entries and events.
+func TestDeleteZoneDeactivatesPolicySet(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newPolicyZone(a)
+	set, version := z.active(t)
+	resp, err := a.Admin.DeleteZoneWithResponse(t.Context(), z.zone, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, resp, http.StatusNoContent, "")
+	if z.bound() != "" {
+		t.Errorf("%s is active", z.bound())
+	}
+	if last := z.history()[1]; last != "2 deactivate < "+set+" "+version {
+		t.Errorf("the last change is %q", last)
+	}
+	events := z.published(t, 3)
+	if events[1]["policy_set_id"] != set || events[1]["policy_set_version_id"] != "" || events[2]["policy_set_id"] != "" {
+		t.Errorf("events %v", events)
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/jackc/pgx/v5"
+
 	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
@@ -141,6 +143,23 @@ func (tx *Tx) DeactivatePolicySet(ctx context.Context, zone, id string) (outboxI
 		return "", err
 	}
 	return tx.recordActivation(ctx, zone, "deactivate", set, bindingOf(set), nil)
+}
+
+// deactivateZone deactivates the active policy set of a zone, if there is one. The
+// transaction must have the zone lock in exclusive mode.
+func (tx *Tx) deactivateZone(ctx context.Context, zone string) error {
+	set, err := tx.q.GetActivePolicySet(ctx, zone)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := db.New(deferredConn{tx.conn}).DeactivatePolicySet(ctx, db.DeactivatePolicySetParams{ZoneID: zone, ID: set.ID}); err != nil {
+		return err
+	}
+	_, err = tx.recordActivation(ctx, zone, "deactivate", set, bindingOf(set), nil)
+	return err
 }
 
 // activate makes a binding the active one. The transaction must have the zone lock in

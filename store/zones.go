@@ -206,6 +206,9 @@ func (tx *Tx) DeleteZone(ctx context.Context, id string, precondition Preconditi
 	if err := tx.revokeAll(ctx, id, reason); err != nil {
 		return err
 	}
+	if err := tx.deactivateZone(ctx, id); err != nil {
+		return err
+	}
 	tx.record(id, audit.Zones, id, noFields, newEvent(id, streamPolicyInvalidate, fields{"zone_id": id}))
 	return nil
 }

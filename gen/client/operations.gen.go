@@ -958,12 +958,12 @@ func (c *Client) UpdateZone(ctx context.Context, zoneID string, body ZonePatch, 
 // DeleteZone archives a zone permanently. Nothing in the zone can be created,
 // updated or archived afterwards, and its slug cannot be used again. Revokes
 // the zone's admin tokens. Revokes its sessions, agent sessions and delegation
-// edges with the reason `zone_archived`.
+// edges with the reason `zone_archived`. Deactivates its active policy set.
 //
 // Requires a token with write permission for the zone.
 //
 // Records audit entries of these types: `zones`, `admin-tokens`, `sessions`,
-// `agent-sessions`, `delegation-edges`.
+// `agent-sessions`, `delegation-edges`, `policy-sets`.
 //
 // Publishes events on these streams:
 //
@@ -971,7 +971,8 @@ func (c *Client) UpdateZone(ctx context.Context, zoneID string, body ZonePatch, 
 //     and delegation edge.
 //   - `caracal.agents.lifecycle`: One event per terminated agent session.
 //   - `caracal.delegations.invalidate`: One event per revoked delegation edge.
-//   - `caracal.policy.invalidate`: One event for the zone.
+//   - `caracal.policy.invalidate`: One event for the zone, and one for its
+//     active policy set, if there is one.
 //
 // Error codes that are specific to this operation: [CodeZoneNotFound].
 func (c *Client) DeleteZone(ctx context.Context, zoneID string, opts ...CallOption) error {

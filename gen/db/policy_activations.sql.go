@@ -113,6 +113,30 @@ func (q *Queries) GetActivationStatus(ctx context.Context, arg GetActivationStat
 	return i, err
 }
 
+const getActivePolicySet = `-- name: GetActivePolicySet :one
+SELECT zone_id, id, name, description, latest_version, active_version_id, shadow_version_id, created_by, version, created_at, updated_at, archived_at FROM policy_sets WHERE zone_id = $1 AND active_version_id IS NOT NULL
+`
+
+func (q *Queries) GetActivePolicySet(ctx context.Context, zoneID string) (PolicySet, error) {
+	row := q.db.QueryRow(ctx, getActivePolicySet, zoneID)
+	var i PolicySet
+	err := row.Scan(
+		&i.ZoneID,
+		&i.ID,
+		&i.Name,
+		&i.Description,
+		&i.LatestVersion,
+		&i.ActiveVersionID,
+		&i.ShadowVersionID,
+		&i.CreatedBy,
+		&i.Version,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.ArchivedAt,
+	)
+	return i, err
+}
+
 const getRollback = `-- name: GetRollback :one
 SELECT (s.active_version_id IS NOT NULL)::boolean AS active, previous.archived_at AS previous_archived_at,
     last.previous_policy_set_id, last.previous_version_id, last.previous_shadow_version_id

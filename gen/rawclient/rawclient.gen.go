@@ -863,18 +863,18 @@ type ClientInterface interface {
 	//
 	// Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
 	// cannot be used again. Revokes the zone's admin tokens. Revokes its sessions, agent sessions and delegation edges
-	// with the reason `zone_archived`.
+	// with the reason `zone_archived`. Deactivates its active policy set.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
+	// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`, `policy-sets`.
 	//
 	// Publishes events on these streams:
 	//
 	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
 	// - `caracal.agents.lifecycle`: One event per terminated agent session.
 	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
-	// - `caracal.policy.invalidate`: One event for the zone.
+	// - `caracal.policy.invalidate`: One event for the zone, and one for its active policy set, if there is one.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
 	DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2171,18 +2171,18 @@ func (c *Client) CreateZone(ctx context.Context, body CreateZoneJSONRequestBody,
 //
 // Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
 // cannot be used again. Revokes the zone's admin tokens. Revokes its sessions, agent sessions and delegation edges
-// with the reason `zone_archived`.
+// with the reason `zone_archived`. Deactivates its active policy set.
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`, `policy-sets`.
 //
 // Publishes events on these streams:
 //
 // - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
 // - `caracal.agents.lifecycle`: One event per terminated agent session.
 // - `caracal.delegations.invalidate`: One event per revoked delegation edge.
-// - `caracal.policy.invalidate`: One event for the zone.
+// - `caracal.policy.invalidate`: One event for the zone, and one for its active policy set, if there is one.
 //
 // Corresponds with DELETE /v1/zones/{zoneId} (the `DeleteZone` operationId).
 func (c *Client) DeleteZone(ctx context.Context, zoneID ZoneID, params *DeleteZoneParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6965,18 +6965,18 @@ type ClientWithResponsesInterface interface {
 	//
 	// Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
 	// cannot be used again. Revokes the zone's admin tokens. Revokes its sessions, agent sessions and delegation edges
-	// with the reason `zone_archived`.
+	// with the reason `zone_archived`. Deactivates its active policy set.
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
+	// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`, `policy-sets`.
 	//
 	// Publishes events on these streams:
 	//
 	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
 	// - `caracal.agents.lifecycle`: One event per terminated agent session.
 	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
-	// - `caracal.policy.invalidate`: One event for the zone.
+	// - `caracal.policy.invalidate`: One event for the zone, and one for its active policy set, if there is one.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10829,18 +10829,18 @@ func (c *ClientWithResponses) CreateZoneWithResponse(ctx context.Context, body C
 //
 // Archives a zone permanently. Nothing in the zone can be created, updated or archived afterwards, and its slug
 // cannot be used again. Revokes the zone's admin tokens. Revokes its sessions, agent sessions and delegation edges
-// with the reason `zone_archived`.
+// with the reason `zone_archived`. Deactivates its active policy set.
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`.
+// Records audit entries of these types: `zones`, `admin-tokens`, `sessions`, `agent-sessions`, `delegation-edges`, `policy-sets`.
 //
 // Publishes events on these streams:
 //
 // - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
 // - `caracal.agents.lifecycle`: One event per terminated agent session.
 // - `caracal.delegations.invalidate`: One event per revoked delegation edge.
-// - `caracal.policy.invalidate`: One event for the zone.
+// - `caracal.policy.invalidate`: One event for the zone, and one for its active policy set, if there is one.
 //
 // Returns a wrapper object for the known response body format(s).
 //
