@@ -1,0 +1,83 @@
+package policy_test
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+
+	"caracal.run/management/server/policy"
+)
+
+// TestPreview checks the summary of a policy: names of documents, decisions in the
+// text, and the references of rules, their heads included.
+func TestPreview(t *testing.T) {
+	t.Parallel()
+	content := document(`
+# {"decision": "deny"}, "decision" : "allow", "decision":"allow", "decision": "maybe"
+app_ids.a := "x"
+app_ids.b := "y"
+grants := {}
+restrict[input.session.id].x := 1 if {
+	input.principal.labels[_] == input.context.subject_claims["a b"].c
+	some x in data.caracal.authz.grants
+	data.caracal.authz.app_ids[x] == input["action"].path
+	"input.resource.id" != "data.x" # input.comment
+}
+`)
+	valid, issues := policy.Validate(t.Context(), content, policy.InputSchemaVersion)
+	if len(issues) > 0 {
+		t.Fatal(issues)
+	}
+	want := policy.Preview{
+		Package:   "caracal.authz",
+		Rules:     []string{"app_ids", "grants", "restrict"},
+		Decisions: []string{"allow", "deny"},
+		InputsReferenced: []string{
+			"input.action.path", "input.context.subject_claims", "input.principal.labels", "input.session.id",
+		},
+		DataReferenced: []string{"data.caracal.authz.app_ids", "data.caracal.authz.grants"},
+	}
+	if !reflect.DeepEqual(valid.Preview, want) {
+		t.Errorf("got  %+v\nwant %+v", valid.Preview, want)
+	}
+}
+
+// TestWarnings checks the position of each warning, across the modules of a set.
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		rules []string
+		want  []position
+	}{
+		{[]string{payments}, []position{{"unused_application", 4, 49, `app_ids := {"payments": "app-pay-01", "ledger": "app-led-01"}`}}},
+		{[]string{ids}, nil},
+		{[]string{grants}, nil},
+		{[]string{`app_ids.payments := "x"`, `grants["r"] := {"application": "y", "roles": {}}`}, []position{
+			{"unused_application", 4, 21, `app_ids.payments := "x"`}, {"unknown_application", 4, 32, `grants["r"] := {"application": "y", "roles": {}}`},
+		}},
+		{[]string{risk}, nil},
+		{[]string{`risk contains {"scope": "s", "tier": "t"}`, "approval_tiers := [\"t\", \"u\"]"}, []position{{"unused_tier", 4, 19, `approval_tiers := ["t", "u"]`}}},
+	} {
+		b := compile(t, tt.rules...)
+		got := positions(b.Warnings)
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got  %+v\nwant %+v", tt.rules, got, tt.want)
+		}
+	}
+}
+
+// TestWarningsAreLimited requires that many warnings are bounded, as issues are.
+func TestWarningsAreLimited(t *testing.T) {
+	t.Parallel()
+	b := compile(t, "app_ids := {"+lines(5000, `"k%d": "v",`)+"}", "grants := {"+lines(5000, `"r%d": {"application": "x%d", "roles": {}},`)+"}")
+	if len(b.Warnings) != 50 {
+		t.Errorf("got %d warnings", len(b.Warnings))
+	}
+	valid, issues := policy.Validate(t.Context(), document(grantsOf(2000)), policy.InputSchemaVersion)
+	if len(issues) > 0 {
+		t.Fatal(issues)
+	}
+	if n := len(valid.WarnUndeclared(map[string][]string{})); n != 50 {
+		t.Errorf("got %d warnings about undeclared resources", n)
+	}
+}
