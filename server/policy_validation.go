@@ -26,7 +26,7 @@ func (s *Server) ValidatePolicy(ctx context.Context, req api.ValidatePolicyReque
 		if err != nil {
 			return nil, err
 		}
-		warnings = v.WarnUndeclared(declared)
+		warnings = append(warnings, v.WarnUndeclared(declared)...)
 	}
 	return api.ValidatePolicy200JSONResponse{
 		Valid: true, SchemaVersion: schemaVersion, InputSchemaVersion: policy.InputSchemaVersion,
@@ -45,11 +45,12 @@ func validatePolicy(ctx context.Context, content, schemaVersion string) (policy.
 	if !policy.SupportedSchemaVersion(schemaVersion) {
 		return policy.Validation{}, code.InvalidSchemaVersion.With("detail", "unsupported_schema_version:"+schemaVersion)
 	}
-	v, issues := policy.Validate(ctx, content, schemaVersion)
-	if len(issues) > 0 {
-		return v, &code.Error{Code: code.InvalidRego, Fields: map[string]any{"detail": issues[0].Code, "issues": mapSlice(issues, toAPIPolicyIssue)}}
+	v, err := policy.Validate(ctx, content, schemaVersion)
+	var invalid *policy.CompileError
+	if errors.As(err, &invalid) {
+		return v, &code.Error{Code: code.InvalidRego, Fields: map[string]any{"detail": invalid.Issues[0].Code, "issues": mapSlice(invalid.Issues, toAPIPolicyIssue)}}
 	}
-	return v, nil
+	return v, err
 }
 
 func toAPIPolicyIssue(i policy.Issue) api.PolicyIssue {

@@ -48,7 +48,7 @@ func BenchmarkCheck(b *testing.B) {
 	b.SetBytes(int64(len(content)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if issues := policy.Check(b.Context(), content, policy.InputSchemaVersion); len(issues) > 0 {
+		if issues := issuesOf(b.Context(), b, content, policy.InputSchemaVersion); len(issues) > 0 {
 			b.Fatal(issues)
 		}
 	}
@@ -76,7 +76,7 @@ func BenchmarkCheckSmall(b *testing.B) {
 	content := document(ids)
 	b.ReportAllocs()
 	for b.Loop() {
-		if issues := policy.Check(b.Context(), content, policy.InputSchemaVersion); len(issues) > 0 {
+		if issues := issuesOf(b.Context(), b, content, policy.InputSchemaVersion); len(issues) > 0 {
 			b.Fatal(issues)
 		}
 	}

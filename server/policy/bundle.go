@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -95,8 +96,18 @@ func newCompilation() *compilation {
 	return &compilation{modules: map[string]*ast.Module{}, reports: map[string]*issues{}, definitions: map[string][]*ast.Rule{}, documents: map[string]ast.Value{}}
 }
 
-// compile sets the fields. Its error is a *CompileError.
+// compiling has a slot for each processor: compilation takes processor time and
+// memory in proportion to the content, so more at once would only take more memory.
+var compiling = make(chan struct{}, runtime.GOMAXPROCS(0))
+
+// compile sets the fields. Its error is a *CompileError, or the error of ctx.
 func (c *compilation) compile(ctx context.Context, modules []Module) (compiled compiler, err error) {
+	select {
+	case compiling <- struct{}{}:
+		defer func() { <-compiling }()
+	case <-ctx.Done():
+		return compiled, ctx.Err()
+	}
 	for _, m := range modules {
 		if c.reports[m.ID] != nil {
 			c.reports[m.ID].add(nil, "duplicate_module", "The policy is in the set twice.")

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,15 +16,6 @@ var documentNames = []string{"app_ids", "approval_tiers", "confinement", "grants
 // authzPackage is the package of every module.
 var authzPackage = ast.MustParseRef("data.caracal.authz")
 
-// Check returns what is wrong with the content of a policy: its syntax, the rules of
-// a data document, what the compiler finds, and the shapes of the documents. It
-// returns none if the content is valid. The code of the first issue is the one that
-// the contract reports.
-func Check(ctx context.Context, content, schemaVersion string) []Issue {
-	_, issues := Validate(ctx, content, schemaVersion)
-	return issues
-}
-
 // A Validation describes valid content.
 type Validation struct {
 	Preview   Preview
@@ -35,23 +25,25 @@ type Validation struct {
 	compilation *compilation
 }
 
-// Validate is [Check] with a description of the content.
-func Validate(ctx context.Context, content, schemaVersion string) (Validation, []Issue) {
+// Validate checks the content of a policy: its syntax, the rules of a data document,
+// what the compiler finds, and the shapes of the documents. If something is wrong, it
+// returns a [*CompileError]. The code of its first issue is the one that the contract
+// reports.
+func Validate(ctx context.Context, content, schemaVersion string) (Validation, error) {
 	c := newCompilation()
 	if _, err := c.compile(ctx, []Module{{Content: content, SchemaVersion: schemaVersion}}); err != nil {
-		var invalid *CompileError
-		errors.As(err, &invalid)
-		return Validation{}, invalid.Issues
+		return Validation{}, err
 	}
 	c.addWarnings()
 	return Validation{Preview: preview(c.modules[""], content), Resources: c.resources(), Warnings: c.issues(), compilation: c}, nil
 }
 
-// WarnUndeclared returns the warnings and one for each grant of a resource or a scope
-// that does not exist. declared has the scopes of resources by their identifiers.
+// WarnUndeclared returns a warning for each grant of a resource or a scope that does
+// not exist. declared has the scopes of resources by their identifiers.
 func (v Validation) WarnUndeclared(declared map[string][]string) []Issue {
-	v.compilation.addUndeclaredScopes(declared)
-	return v.compilation.issues()
+	report := issues{lines: v.compilation.reports[""].lines}
+	v.compilation.addUndeclaredScopes(declared, &report)
+	return report.sorted()
 }
 
 // checkModule reports what a data document must not contain.

@@ -341,3 +341,20 @@ func requireEvaluationError(t testing.TB, b *policy.Bundle, input object, code s
 		t.Errorf("got %+v, want %s", failed, code)
 	}
 }
+
+// A function that fails in restrict must not remove the restriction.
+func TestFailedFunctionIsAnError(t *testing.T) {
+	t.Parallel()
+	b := compile(t, ids, grants, `restrict contains "old" if time.parse_rfc3339_ns(input.context.trace_id) < 5`)
+	_, err := b.Decide(t.Context(), parseInput(t, mintInput(object{"context.trace_id": "no time"})))
+	var failed *policy.EvaluationError
+	if !errors.As(err, &failed) || failed.Code != "evaluation_error" {
+		t.Errorf("got %v", err)
+	}
+	if got := decide(t, b, mintInput(object{"context.trace_id": "2026-07-01T12:00:00Z"})); got.Decision != "allow" {
+		t.Errorf("got %+v", got)
+	}
+	if issues := check(t, document(`restrict contains "x" if to_number("x") > 1`), policy.InputSchemaVersion); len(issues) != 1 || issues[0].Code != "evaluation_error:restrict" {
+		t.Errorf("got %+v", issues)
+	}
+}

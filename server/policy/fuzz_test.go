@@ -45,9 +45,9 @@ func FuzzParse(f *testing.F) {
 		if old {
 			version = legacy
 		}
-		valid, issues := policy.Validate(t.Context(), content, version)
-		requireComplete(t, content, issues)
-		if len(issues) > 0 {
+		valid, err := policy.Validate(t.Context(), content, version)
+		if err != nil {
+			requireComplete(t, content, compileError(t, err).Issues)
 			return
 		}
 		requireComplete(t, content, valid.WarnUndeclared(map[string][]string{"resource://bank": {"bank:read"}}))

@@ -180,7 +180,7 @@ func TestHostileContentIsBounded(t *testing.T) {
 			content := document(tt.rules)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			issues := policy.Check(ctx, content, policy.InputSchemaVersion)
+			issues := issuesOf(ctx, t, content, policy.InputSchemaVersion)
 			runtime.ReadMemStats(&after)
 			if allocated := after.TotalAlloc - before.TotalAlloc; allocated > maxAllocated {
 				t.Errorf("%d MiB were allocated", allocated>>20)

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,9 +39,18 @@ func codes(issues []policy.Issue) []string {
 // sentence, and either no position or one in the content, with its line.
 func check(t testing.TB, content, schemaVersion string) []policy.Issue {
 	t.Helper()
-	issues := policy.Check(t.Context(), content, schemaVersion)
+	issues := issuesOf(t.Context(), t, content, schemaVersion)
 	requireComplete(t, content, issues)
 	return issues
+}
+
+// issuesOf returns the issues of content.
+func issuesOf(ctx context.Context, t testing.TB, content, schemaVersion string) []policy.Issue {
+	t.Helper()
+	if _, err := policy.Validate(ctx, content, schemaVersion); err != nil {
+		return compileError(t, err).Issues
+	}
+	return nil
 }
 
 func requireComplete(t testing.TB, content string, issues []policy.Issue) {

@@ -2,7 +2,7 @@
 // Agent. It knows neither the database nor the HTTP API.
 //
 // The content of a policy is a Rego module that defines documents: app_ids, grants,
-// confinement, restrict, risk and approval_tiers. [Check] validates one module.
+// confinement, restrict, risk and approval_tiers. [Validate] checks one module.
 // [Compile] combines the modules of a policy set to a [Bundle]: it evaluates the
 // documents, checks them and adds the decision contract, contract/contract.rego.
 // The contract is in a package of its own and reads the documents as data, so that

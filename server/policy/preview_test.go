@@ -24,9 +24,9 @@ restrict[input.session.id].x := 1 if {
 	"input.resource.id" != "data.x" # input.comment
 }
 `)
-	valid, issues := policy.Validate(t.Context(), content, policy.InputSchemaVersion)
-	if len(issues) > 0 {
-		t.Fatal(issues)
+	valid, err := policy.Validate(t.Context(), content, policy.InputSchemaVersion)
+	if err != nil {
+		t.Fatal(err)
 	}
 	want := policy.Preview{
 		Package:   "caracal.authz",
@@ -73,9 +73,9 @@ func TestWarningsAreLimited(t *testing.T) {
 	if len(b.Warnings) != 50 {
 		t.Errorf("got %d warnings", len(b.Warnings))
 	}
-	valid, issues := policy.Validate(t.Context(), document(grantsOf(2000)), policy.InputSchemaVersion)
-	if len(issues) > 0 {
-		t.Fatal(issues)
+	valid, err := policy.Validate(t.Context(), document(grantsOf(2000)), policy.InputSchemaVersion)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if n := len(valid.WarnUndeclared(map[string][]string{})); n != 50 {
 		t.Errorf("got %d warnings about undeclared resources", n)

@@ -43,7 +43,8 @@ var evaluationTimeout = EvaluationTimeout
 
 // value evaluates the query within [EvaluationTimeout]. It returns nil if the
 // document is undefined. data is what data refers to in addition to the rules, and can be
-// nil, as can input.
+// nil, as can input. A function that fails is an error: in OPA it is undefined by
+// default, so that a restriction would be ignored if a function in it fails.
 func (q query) value(ctx context.Context, data topdown.BaseCache, input *ast.Term, tracer topdown.QueryTracer) (ast.Value, error) {
 	cancel := topdown.NewCancel()
 	timer := time.AfterFunc(evaluationTimeout, cancel.Cancel)
@@ -53,7 +54,7 @@ func (q query) value(ctx context.Context, data topdown.BaseCache, input *ast.Ter
 		data = noData{}
 	}
 	evaluation := topdown.NewQuery(q.body).WithCompiler(q.compiler).WithBaseCache(data).WithStore(noStore{}).
-		WithInput(input).WithCancel(cancel).WithMetrics(metrics.NoOp())
+		WithInput(input).WithCancel(cancel).WithMetrics(metrics.NoOp()).WithStrictBuiltinErrors(true)
 	if tracer != nil {
 		// With the index, rules that cannot match are not evaluated, nor traced.
 		evaluation = evaluation.WithQueryTracer(tracer).WithIndexing(false)

@@ -16,9 +16,9 @@ func TestTemplates(t *testing.T) {
 	for _, template := range policy.Templates() {
 		ids = append(ids, template.ID)
 		set = append(set, policy.Module{ID: template.ID, Content: template.Content, SchemaVersion: policy.InputSchemaVersion})
-		v, issues := policy.Validate(t.Context(), template.Content, policy.InputSchemaVersion)
-		if len(issues) > 0 || len(v.Preview.Rules) != 1 || len(v.Warnings) > 0 {
-			t.Errorf("%s: issues %+v, warnings %+v, rules %v", template.ID, issues, v.Warnings, v.Preview.Rules)
+		v, err := policy.Validate(t.Context(), template.Content, policy.InputSchemaVersion)
+		if err != nil || len(v.Preview.Rules) != 1 || len(v.Warnings) > 0 {
+			t.Errorf("%s: %v, warnings %+v, rules %v", template.ID, err, v.Warnings, v.Preview.Rules)
 		}
 		if !strings.HasPrefix(template.Content, "# caracal:data-document\npackage caracal.authz\nimport rego.v1\n") {
 			t.Errorf("%s starts with other lines", template.ID)

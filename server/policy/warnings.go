@@ -66,26 +66,30 @@ func (c *compilation) resources() []string {
 	return identifiers
 }
 
-// addUndeclaredScopes adds a warning for each scope that the grants name and that no
-// resource declares. declared has the scopes of each resource by its identifier.
-func (c *compilation) addUndeclaredScopes(declared map[string][]string) {
+// addUndeclaredScopes reports each scope that the grants name and that no resource
+// declares. declared has the scopes of each resource by its identifier.
+func (c *compilation) addUndeclaredScopes(declared map[string][]string, report *issues) {
 	grants, _ := c.documents["grants"].(ast.Object)
 	if grants == nil {
 		return
 	}
-	report := c.warner()
+	warn := func(path []step, code, format string, args ...any) {
+		if len(report.list) < maxIssues { // locate takes time
+			report.add(locate(c.definitions["grants"], path), code, format, args...)
+		}
+	}
 	grants.Foreach(func(identifier, grant *ast.Term) {
 		name := string(identifier.Value.(ast.String))
 		scopes, exists := declared[name]
 		if !exists {
-			report("grants", []step{identifier.Value}, "unknown_resource", "The zone has no resource %s, so the grant has no effect.", identifier)
+			warn([]step{identifier.Value}, "unknown_resource", "The zone has no resource %s, so the grant has no effect.", identifier)
 			return
 		}
 		grant.Value.(ast.Object).Get(ast.InternedTerm("roles")).Value.(ast.Object).Foreach(func(role, list *ast.Term) {
 			each(list.Value, func(scope *ast.Term) {
 				if !slices.Contains(scopes, string(scope.Value.(ast.String))) {
 					path := []step{identifier.Value, ast.String("roles"), role.Value}
-					report("grants", path, "undeclared_scope", "The resource %s does not declare the scope %s.", identifier, scope)
+					warn(path, "undeclared_scope", "The resource %s does not declare the scope %s.", identifier, scope)
 				}
 			})
 		})
