@@ -14,6 +14,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/types"
 )
 
 // EvaluationTimeout limits the evaluation of the rules of policies and of a
@@ -72,7 +73,7 @@ func Compile(ctx context.Context, modules []Module) (*Bundle, error) {
 	if c.dependsOnInput() {
 		b.restrictRules = compiled.query("authz", "restrict")
 	} else {
-		b.restrict = toSet(c.documents["restrict"])
+		b.restrict = restrictions(c.documents["restrict"])
 	}
 	readable, err := contract().readable.value(ctx, data{documents: b.documents}, nil, nil)
 	if err != nil {
@@ -90,6 +91,7 @@ type compilation struct {
 	reports     map[string]*issues
 	definitions map[string][]*ast.Rule
 	documents   map[string]ast.Value
+	separators  int // of all modules
 }
 
 func newCompilation() *compilation {
@@ -114,7 +116,7 @@ func (c *compilation) compile(ctx context.Context, modules []Module) (compiled c
 			return compiled, c.err()
 		}
 		c.reports[m.ID] = newIssues(m.Content)
-		if parsed := parse(m, c.reports[m.ID]); parsed != nil {
+		if parsed := parse(m, &c.separators, c.reports[m.ID]); parsed != nil {
 			c.modules[m.ID] = parsed
 			checkModule(parsed, c.reports[m.ID])
 		}
@@ -148,7 +150,24 @@ func (c *compilation) compile(ctx context.Context, modules []Module) (compiled c
 		return compiled, err
 	}
 	c.evaluate(ctx, compiled)
+	if c.dependsOnInput() && !isCollection(compiled.TypeEnv.GetByRef(restrictRef)) {
+		loc := c.definitions["restrict"][0].Location
+		c.reports[loc.File].add(loc, "invalid_document:restrict", "restrict must be a list, a set or an object for every input.")
+	}
 	return compiled, c.err()
+}
+
+var restrictRef = ast.MustParseRef("data.caracal.authz.restrict")
+
+// isCollection reports whether every value of a type is a list, a set or an object.
+func isCollection(t types.Type) bool {
+	switch t := t.(type) {
+	case *types.Array, *types.Set, *types.Object:
+		return true
+	case types.Any:
+		return len(t) > 0 && !slices.ContainsFunc(t, func(t types.Type) bool { return !isCollection(t) })
+	}
+	return false
 }
 
 // err returns the issues of the first module that has some.
@@ -212,7 +231,9 @@ func (c *compilation) evaluate(ctx context.Context, compiled compiler) {
 				loc = e.Location
 			}
 			c.reports[loc.File].add(loc, evaluationCode(err)+":"+name, "%s cannot be evaluated: %s.", name, evaluationMessage(err))
-		} else if value != nil { // not undefined
+		} else if value == nil && name != "restrict" {
+			c.reports[defined[0].Location.File].add(defined[0].Location, "undefined_document:"+name, "%s has no value, because the conditions of its rules are not met.", name)
+		} else if value != nil {
 			c.setDocument(name, value)
 		}
 	}
@@ -222,6 +243,11 @@ func (c *compilation) evaluate(ctx context.Context, compiled compiler) {
 // whether they are. There is nothing to compile or to evaluate then, which makes most
 // policies several times as fast to validate.
 func (c *compilation) readLiterals() bool {
+	for _, m := range c.modules {
+		if len(m.Imports) > 1 || len(m.Imports) == 1 && m.Imports[0].Path.Value.Compare(ast.RegoV1CompatibleRef) != 0 { // the compiler checks them
+			return false
+		}
+	}
 	for _, rules := range c.definitions {
 		if len(rules) > 1 || !isLiteral(rules[0]) {
 			return false

@@ -3,8 +3,11 @@ package policy
 import (
 	"container/list"
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -40,7 +43,12 @@ func (c *Cache) Bundle(ctx context.Context, key string, load func(context.Contex
 		return b, nil
 	}
 	// A caller that goes away must not fail the others.
-	result := c.loading.DoChan(key, func() (any, error) {
+	result := c.loading.DoChan(key, func() (_ any, err error) {
+		defer func() {
+			if p := recover(); p != nil { // singleflight would end the process
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
 		ctx := context.WithoutCancel(ctx)
 		modules, err := load(ctx)
 		if err != nil {
@@ -64,17 +72,32 @@ func (c *Cache) Bundle(ctx context.Context, key string, load func(context.Contex
 	}
 }
 
-// bundleBytes estimates the memory of a bundle by the size of its content. A bundle
-// with rules that depend on the input contains the compiled modules too.
+// bundleBytes estimates the memory of a bundle. If restrict depends on the input, the
+// bundle contains the compiled modules too.
 func bundleBytes(b *Bundle, modules []Module) int {
-	const fixed, documents, compiled = 4 << 10, 40, 200
-	bytes := fixed
-	for _, m := range modules {
-		if b.restrict == nil {
+	const fixed, compiled = 4 << 10, 200
+	bytes := fixed + valueBytes(b.documents)
+	if b.restrict == nil {
+		for _, m := range modules {
 			bytes += compiled * len(m.Content)
-		} else {
-			bytes += documents * len(m.Content)
 		}
+	}
+	return bytes
+}
+
+// valueBytes estimates the memory of a value: each term has a position in the source.
+func valueBytes(value ast.Value) int {
+	const term, key = 250, 150
+	bytes := term
+	switch value := value.(type) {
+	case ast.String:
+		bytes += len(value)
+	case ast.Object:
+		value.Foreach(func(k, v *ast.Term) { bytes += key + valueBytes(k.Value) + valueBytes(v.Value) })
+	case ast.Set:
+		value.Foreach(func(t *ast.Term) { bytes += key + valueBytes(t.Value) })
+	case *ast.Array:
+		value.Foreach(func(t *ast.Term) { bytes += valueBytes(t.Value) })
 	}
 	return bytes
 }

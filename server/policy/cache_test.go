@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -62,6 +63,14 @@ func TestCacheKeepsNoError(t *testing.T) {
 	}
 }
 
+func TestCacheReturnsAnErrorIfLoadPanics(t *testing.T) {
+	t.Parallel()
+	cache := policy.NewCache(1 << 20)
+	if _, err := cache.Bundle(t.Context(), "k", func(context.Context) ([]policy.Module, error) { panic("broken") }); err == nil || !strings.Contains(err.Error(), "broken") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestCacheReturnsWhenTheCallerIsCanceled(t *testing.T) {
 	t.Parallel()
 	cache := policy.NewCache(1 << 20)
@@ -97,7 +106,12 @@ func TestCacheReturnsWhenTheCallerIsCanceled(t *testing.T) {
 // constant documents and of rules, and measures the memory of what it keeps.
 func TestCacheMemoryIsBounded(t *testing.T) {
 	const limit = 4 << 20
-	for name, rule := range map[string]string{"documents": "", "rules": `restrict contains "read only" if input.action.method != "GET"`} {
+	for name, rule := range map[string]string{
+		"documents": "",
+		"rules":     `restrict contains "read only" if input.action.method != "GET"`,
+		"computed":  `confinement := [{"label_prefix": sprintf("%d-%d", [x, y]), "scopes": ["a"]} | some x in [1, 2, 3, 4, 5, 6, 7]; some y in [1, 2, 3, 4, 5, 6, 7]]`,
+		"restrict":  `restrict := [[x, y] | some x in [1, 2, 3, 4, 5, 6, 7, 8, 9]; some y in [1, 2, 3, 4, 5, 6, 7, 8, 9]]`,
+	} {
 		t.Run(name, func(t *testing.T) {
 			cache := policy.NewCache(limit)
 			var calls atomic.Int64

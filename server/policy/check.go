@@ -52,7 +52,7 @@ func checkModule(m *ast.Module, report *issues) {
 		report.add(m.Package.Location, "must_use_package_caracal_authz", "The package must be caracal.authz.")
 	}
 	if !hasDirective(m) {
-		report.add(m.Package.Location, "must_be_data_document", "A comment before the package must contain only: caracal:data-document.")
+		report.add(m.Package.Location, "must_be_data_document", "A comment before the package must start with: caracal:data-document.")
 	}
 	for _, imported := range m.Imports {
 		if path := imported.Path.Value.String(); path != "rego.v1" && !strings.HasPrefix(path, "future.keywords") {
@@ -71,7 +71,7 @@ func checkModule(m *ast.Module, report *issues) {
 	}
 }
 
-var directive = regexp.MustCompile(`^\s*caracal:data-document\s*$`)
+var directive = regexp.MustCompile(`^\s*caracal:data-document(\s|$)`)
 
 // hasDirective reports whether a comment before the package is the directive.
 func hasDirective(m *ast.Module) bool {

@@ -100,14 +100,25 @@ func (b *Bundle) decide(ctx context.Context, input Input, x *explainer) (Result,
 	return result, nil
 }
 
-// restrictions returns the elements of restrict as a set. A value that is no
-// collection is returned as it is, and denies.
+// restrictions returns an empty set if restrict is undefined or empty, and a set with
+// an element if it has one. Any other value is returned as it is, and denies.
 func restrictions(value ast.Value) ast.Value {
-	switch value.(type) {
-	case nil, *ast.Array, ast.Set, ast.Object:
-		return toSet(value)
+	elements := 0
+	switch value := value.(type) {
+	case nil:
+	case *ast.Array:
+		elements = value.Len()
+	case ast.Set:
+		elements = value.Len()
+	case ast.Object:
+		elements = value.Len()
+	default:
+		return value
 	}
-	return value
+	if elements == 0 {
+		return ast.NewSet()
+	}
+	return ast.NewSet(ast.BooleanTerm(true))
 }
 
 func evaluationError(err error) error {

@@ -258,8 +258,25 @@ func TestConflictsOfData(t *testing.T) {
 	requireResult(t, allow("caracal-bootstrap"), decide(t, b, bootstrapInput(nil)))
 }
 
-// TestRestrictThatDependsOnInput requires that restrict is evaluated with each input,
-// and that a value of a wrong type denies.
+// A restrict that depends on the input must be a collection for every input.
+func TestRestrictMustBeACollection(t *testing.T) {
+	t.Parallel()
+	for _, rules := range []string{
+		`restrict := input`, `restrict := input.session`, `restrict := input.session.id`, `restrict := input.context.challenge_resolved`,
+		`restrict := input.delegation_edge.path`, `restrict if input.session.id`, `restrict := count(input.principal.labels)`,
+		"default restrict := false\nrestrict := {1} if input.session.id", "restrict := {1} if {\n\tinput.session.id\n} else := 1",
+		"restrict := {1} if input.session.id\nrestrict := null if input.principal.id",
+	} {
+		t.Run(rules, func(t *testing.T) {
+			t.Parallel()
+			if issues := check(t, document(rules), policy.InputSchemaVersion); len(issues) != 1 || issues[0].Code != "invalid_document:restrict" || issues[0].Row != 4 {
+				t.Errorf("got %+v", issues)
+			}
+		})
+	}
+}
+
+// TestRestrictThatDependsOnInput requires that restrict is evaluated with each input.
 func TestRestrictThatDependsOnInput(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -271,21 +288,10 @@ func TestRestrictThatDependsOnInput(t *testing.T) {
 		{`restrict contains "frozen" if input.session.id == "x"`, mintInput(object{"session.id": "x"}), "deny"},
 		{`restrict contains "frozen" if input.session.id == "x"`, useInput(object{"session.id": "x"}), "deny"},
 		{`restrict contains "frozen" if input.session.id == "x"`, bootstrapInput(object{"session.id": "x"}), "deny"},
-		{`restrict := input.session`, mintInput(nil), "allow"}, // undefined
-		{`restrict := input.session`, mintInput(object{"session.id": "x"}), "deny"},
-		{`restrict := input.session.id`, mintInput(object{"session.id": "x"}), "deny"},
-		{`restrict := input.session.id`, mintInput(object{"session.id": ""}), "deny"},
-		{`restrict := input.context.challenge_resolved`, mintInput(nil), "deny"}, // false
-		{`restrict := input.delegation_edge.graph_epoch`, mintInput(nil), "deny"},
-		{`restrict := input.context.subject_claims.x`, useInput(object{"context.subject_claims": object{"x": nil}}), "deny"},
-		{`restrict := input.delegation_edge.path`, mintInput(object{"delegation_edge.path": []string{}}), "allow"},
-		{`restrict := input.delegation_edge.path`, mintInput(nil), "deny"},
 		{`restrict[l] := true if some l in input.principal.labels`, mintInput(nil), "deny"},
 		{`restrict[l] := false if some l in input.principal.labels`, mintInput(nil), "deny"},
 		{`restrict[input.session.id].b := 1`, mintInput(object{"session.id": "x"}), "deny"},
 		{`restrict[input.session.id].b := 1`, mintInput(nil), "allow"},
-		{`restrict if input.session.id`, mintInput(object{"session.id": "x"}), "deny"},
-		{`restrict if input.session.id`, mintInput(nil), "allow"},
 		{"default restrict := set()\nrestrict := {1} if input.session.id", mintInput(nil), "allow"},
 		{"default restrict := {0}\nrestrict := set() if input.session.id", mintInput(nil), "deny"},
 		{"default restrict := {0}\nrestrict := set() if input.session.id", mintInput(object{"session.id": "x"}), "allow"},
@@ -355,6 +361,15 @@ func TestFailedFunctionIsAnError(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	if issues := check(t, document(`restrict contains "x" if to_number("x") > 1`), policy.InputSchemaVersion); len(issues) != 1 || issues[0].Code != "evaluation_error:restrict" {
+		t.Errorf("got %+v", issues)
+	}
+}
+
+// A document with a condition that is never met would be ignored.
+func TestDocumentWithoutValueIsInvalid(t *testing.T) {
+	t.Parallel()
+	issues := check(t, document("app_ids := {}\nconfinement := [{\"label_prefix\": \"a\", \"scopes\": []}] if 1 == 2"), policy.InputSchemaVersion)
+	if len(issues) != 1 || issues[0].Code != "undefined_document:confinement" || issues[0].Row != 5 {
 		t.Errorf("got %+v", issues)
 	}
 }

@@ -1,8 +1,8 @@
 package policy
 
 import (
-	"bytes"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -19,16 +19,18 @@ type Explanation struct {
 	Trace     []string // the steps of the evaluation, if requested
 }
 
-// maxTraceEvents limits the steps of a trace.
-const maxTraceEvents = 1000
+// maxTraceLines limits the steps of a trace.
+const maxTraceLines = 1000
 
 // Explain is [Bundle.Decide] with an explanation. If the evaluation fails, it returns
-// the explanation of the part before the error too.
+// the explanation of the part before the error too. The explanation is evaluated a
+// second time, because that takes longer: it may be incomplete.
 func (b *Bundle) Explain(ctx context.Context, input Input, trace bool) (Explanation, error) {
+	result, err := b.decide(ctx, input, nil)
 	x := &explainer{documents: map[string]bool{}, inputs: map[string]bool{}, trace: trace}
-	result, err := b.decide(ctx, input, x)
+	_, _ = b.decide(ctx, input, x)
 	return Explanation{
-		Result: result, Documents: slices.Sorted(maps.Keys(x.documents)), Inputs: slices.Sorted(maps.Keys(x.inputs)), Trace: x.lines(),
+		Result: result, Documents: slices.Sorted(maps.Keys(x.documents)), Inputs: slices.Sorted(maps.Keys(x.inputs)), Trace: x.lines,
 	}, err
 }
 
@@ -37,7 +39,7 @@ func (b *Bundle) Explain(ctx context.Context, input Input, trace bool) (Explanat
 type explainer struct {
 	documents, inputs map[string]bool
 	trace             bool
-	queries           []*queryTracer
+	lines             []string
 }
 
 // tracer returns the tracer of the next query.
@@ -45,50 +47,43 @@ func (x *explainer) tracer() topdown.QueryTracer {
 	if x == nil {
 		return nil
 	}
-	t := &queryTracer{explainer: x}
-	x.queries = append(x.queries, t)
-	return t
-}
-
-// lines returns the trace of all queries.
-func (x *explainer) lines() []string {
-	if !x.trace {
-		return nil
-	}
-	var text bytes.Buffer
-	for _, q := range x.queries {
-		topdown.PrettyTraceWithOpts(&text, q.events, topdown.PrettyTraceOptions{Locations: true})
-	}
-	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
-	for i := range lines {
-		lines[i] = shorten(lines[i])
-	}
-	return lines
+	return &queryTracer{explainer: x, depths: map[uint64]int{}}
 }
 
 type queryTracer struct {
 	explainer *explainer
-	events    []*topdown.Event
+	depths    map[uint64]int // of the nested queries, by their ids
 }
 
 func (*queryTracer) Enabled() bool { return true }
 
-func (t *queryTracer) Config() topdown.TraceConfig {
-	return topdown.TraceConfig{PlugLocalVars: t.explainer.trace}
-}
+func (*queryTracer) Config() topdown.TraceConfig { return topdown.TraceConfig{} }
 
 // TraceEvent implements [topdown.QueryTracer].
 func (t *queryTracer) TraceEvent(e topdown.Event) {
-	if expression, ok := e.Node.(*ast.Expr); ok && e.Op == topdown.EvalOp {
+	expression, isExpression := e.Node.(*ast.Expr)
+	if isExpression && e.Op == topdown.EvalOp {
 		ast.WalkRefs(expression, func(ref ast.Ref) bool {
 			t.explainer.read(ref)
 			return false
 		})
 	}
 	steps := []topdown.Op{topdown.EnterOp, topdown.EvalOp, topdown.ExitOp, topdown.FailOp}
-	if t.explainer.trace && len(t.events) < maxTraceEvents && slices.Contains(steps, e.Op) {
-		t.events = append(t.events, &e)
+	if !t.explainer.trace || len(t.explainer.lines) == maxTraceLines || !slices.Contains(steps, e.Op) {
+		return
 	}
+	depth, known := t.depths[e.QueryID]
+	if !known {
+		depth = min(t.depths[e.ParentID]+1, 40)
+		t.depths[e.QueryID] = depth
+	}
+	if e.Location == nil || len(e.Location.Text) == 0 { // the query itself
+		return
+	}
+	// The text of the source: a value can be larger than the whole policy.
+	text, _, _ := strings.Cut(string(e.Location.Text[:min(len(e.Location.Text), 1000)]), "\n")
+	line := fmt.Sprintf("%s:%d %s%s %s", e.Location.File, e.Location.Row, strings.Repeat("| ", depth-1), e.Op, text)
+	t.explainer.lines = append(t.explainer.lines, shorten(line))
 }
 
 // normalizedNames are the names of the documents that normalize renames.

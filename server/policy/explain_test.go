@@ -44,7 +44,7 @@ func TestExplainTraces(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Join(x.Trace, "\n")
-	for _, want := range []string{`input.session.id = "frozen"`, "contract.rego", "result.rego"} {
+	for _, want := range []string{`input.session.id == "frozen"`, "contract.rego", "result.rego"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the trace does not contain %s:\n%s", want, text)
 		}

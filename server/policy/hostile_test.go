@@ -173,6 +173,10 @@ func TestHostileContentIsBounded(t *testing.T) {
 		{"large object", "app_ids := {" + lines(30_000, `"k%d": "v",`) + "}", ""},
 		{"many rules", repeat("restrict contains 1\n", 10_000), ""},
 		{"large grants", grantsOf(3000), ""},
+		{"set of numbers with one hash", "restrict := {" + lines(100_000, "0.00%d,") + "}", "too_complex"},
+		{"object of numbers with one hash", "app_ids := {" + lines(50_000, "0.00%d: 1,") + "}", "too_complex"},
+		{"list of numbers with one hash", "restrict := [" + lines(100_000, "0.00%d,") + "]", ""},
+		{"bodies", "restrict contains 1 if 1" + repeat("{1}", 90_000), "too_complex"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -203,14 +207,13 @@ func TestHostileContentIsBounded(t *testing.T) {
 // TestHostileDecisionsAreBounded requires that a decision with the largest input ends,
 // with a result or an error, within a bounded time and memory.
 func TestHostileDecisionsAreBounded(t *testing.T) {
-	labels := make([]string, 12_000)
+	labels := make([]string, 1000)
 	for i := range labels {
-		labels[i] = fmt.Sprint("l", i%1000)
+		labels[i] = fmt.Sprint("l", i)
 	}
 	labels[0] = "payer"
-	many := mintInput(object{"principal.labels": labels[:8000]})
-	some := mintInput(object{"principal.labels": labels[:1000]})
-	long := mintInput(object{"action.path": "/" + repeat("é", 30_000), "principal.labels": []string{"payer", repeat("é", 500)}})
+	many := mintInput(object{"principal.labels": labels})
+	long := mintInput(object{"action.path": "/" + repeat("é", 2000), "principal.labels": []string{"payer", repeat("é", 500)}})
 	deep := mintInput(object{"delegation_edge.constraints_json": nested(4000)})
 	for _, tt := range []struct {
 		name, rules string
@@ -219,7 +222,7 @@ func TestHostileDecisionsAreBounded(t *testing.T) {
 	}{
 		{"all pairs of labels", `restrict contains sprintf("%s-%s", [a, b]) if { some a in input.principal.labels; some b in input.principal.labels }`, many, "evaluation_timeout"},
 		{"all triples of labels", `restrict contains 1 if { some a in input.principal.labels; some b in input.principal.labels; some c in input.principal.labels; a == b; b != c; c == "x" }`, many, "evaluation_timeout"},
-		{"labels of labels", `restrict contains 1 if [input.principal.labels | some a in input.principal.labels] == [input.principal.labels | some a in input.principal.labels; a != "x"]`, some, "deny"},
+		{"labels of labels", `restrict contains 1 if [input.principal.labels | some a in input.principal.labels] == [input.principal.labels | some a in input.principal.labels; a != "x"]`, many, "deny"},
 		{"long text", `restrict contains 1 if regex.match("^/(a|é)*x", input.action.path)`, long, "allow"},
 		{"long texts", `restrict contains 1 if indexof(input.action.path, input.principal.labels[1]) > 0`, long, "deny"},
 		{"all of a deep value", `restrict contains input`, deep, "deny"},

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,8 +12,13 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// MaxInputBytes limits the size of an input.
-const MaxInputBytes = 64 << 10
+// Limits of an input. Policies are checked for the sizes that their values can reach
+// with inputs of this order (see weight.go).
+const (
+	MaxInputBytes = 64 << 10
+	maxTextBytes  = 4 << 10 // of each text
+	maxElements   = 1000    // of each list or object
+)
 
 // An Input describes the request to decide about (policy-evaluation.md §3).
 type Input struct {
@@ -60,7 +66,7 @@ func (e *InputError) Error() string {
 // ParseInput reads an input in JSON. It drops unknown fields and null, and sets the
 // schema version and the requested scopes if there are none. It replaces the zone of
 // the principal, so that an input cannot describe a principal of another zone. It
-// returns an [*InputError] if the input is too large, is labeled with another schema
+// returns an [*InputError] if the input exceeds a limit, is labeled with another schema
 // version, or has a field of another type.
 func ParseInput(raw []byte, zone string) (Input, error) {
 	if len(raw) > MaxInputBytes {
@@ -196,24 +202,39 @@ func mismatch(kind string, value any) string {
 			return "must be an object"
 		}
 	}
-	if !validNumbers(value) {
-		return "must not contain a number with more than 40 digits or an exponent beyond 308"
-	}
-	return ""
+	return exceeded(value)
 }
 
-func validNumbers(value any) bool {
+// exceeded returns which limit a value exceeds, or "" if none.
+func exceeded(value any) string {
+	tooMany := fmt.Sprintf("must not contain more than %d elements", maxElements)
 	switch value := value.(type) {
 	case json.Number:
-		return validNumber(string(value))
+		if !validNumber(string(value)) {
+			return "must not contain a number with more than 40 digits or an exponent beyond 308"
+		}
+	case string:
+		if len(value) > maxTextBytes {
+			return fmt.Sprintf("must not contain a string of more than %d bytes", maxTextBytes)
+		}
 	case []any:
-		return !slices.ContainsFunc(value, func(v any) bool { return !validNumbers(v) })
+		if len(value) > maxElements {
+			return tooMany
+		}
+		for _, element := range value {
+			if message := exceeded(element); message != "" {
+				return message
+			}
+		}
 	case map[string]any:
-		for _, v := range value {
-			if !validNumbers(v) {
-				return false
+		if len(value) > maxElements {
+			return tooMany
+		}
+		for name, element := range value {
+			if message := cmp.Or(exceeded(name), exceeded(element)); message != "" {
+				return message
 			}
 		}
 	}
-	return true
+	return ""
 }

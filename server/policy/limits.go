@@ -8,6 +8,7 @@ import "github.com/open-policy-agent/opa/v1/ast"
 // that contains another.
 const (
 	maxCompileCost     = 10_000_000 // of all rules that are compiled together; about a second
+	costOfRule         = 500        // of each rule and each of its bodies
 	maxReferenceLength = 100        // elements of a reference
 )
 
@@ -52,7 +53,7 @@ func (o *operations) cost() int {
 	if o.expressions > 1000 || o.references > 10_000 {
 		return 2 * maxCompileCost
 	}
-	return o.expressions*o.expressions*o.expressions + 10*o.references*o.references
+	return costOfRule + o.expressions*o.expressions*o.expressions + 10*o.references*o.references
 }
 
 // visit counts the operations of a node. What is inside of n comprehensions counts

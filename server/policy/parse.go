@@ -15,22 +15,29 @@ const (
 	// maxNesting limits how deep brackets can be nested.
 	maxNesting = 100
 
-	// maxSeparators limits the commas and colons, and so the values: each takes about
-	// a kilobyte of memory to compile.
+	// maxSeparators limits the commas, colons and brackets of all modules that are
+	// compiled together, and so their values and rules: each takes about a kilobyte of
+	// memory to compile.
 	maxSeparators = 200_000
+
+	// maxOtherElements limits the elements of a set, or the keys of an object, that are
+	// not texts. OPA hashes numbers by their integer part and arrays by the sum of
+	// their elements, so that it takes quadratic time to add those with the same hash.
+	maxOtherElements = 1000
 )
 
 // maxParsedBytes limits what is parsed again to find more errors.
 const maxParsedBytes = 4 << 20
 
 // parse parses a module and reports what is wrong with its syntax. It returns nil
-// if the syntax has errors.
-func parse(m Module, report *issues) *ast.Module {
+// if the syntax has errors. It adds the separators of the module to those of the
+// modules before.
+func parse(m Module, separators *int, report *issues) *ast.Module {
 	if strings.TrimSpace(m.Content) == "" {
 		report.add(nil, "empty_policy", "The policy must not be empty.")
 		return nil
 	}
-	statements := scan(m.Content, report)
+	statements := scan(m.Content, separators, report)
 	if len(report.list) > 0 {
 		return nil
 	}
@@ -47,6 +54,7 @@ func parse(m Module, report *issues) *ast.Module {
 		module, err := ast.ParseModuleWithOpts(m.ID, strings.Join(lines, "\n"), options)
 		if err == nil {
 			if len(report.list) == 0 {
+				requireImport(m, module, report)
 				return module
 			}
 			break
@@ -74,6 +82,21 @@ func parse(m Module, report *issues) *ast.Module {
 		report.add(nil, "parse_error", "The policy cannot be parsed.")
 	}
 	return nil
+}
+
+// requireImport reports a module without "import rego.v1" that has another meaning, or
+// none, in the syntax before Rego v1: consumers parse it in that syntax.
+func requireImport(m Module, parsed *ast.Module, report *issues) {
+	if m.SchemaVersion == legacySchemaVersion || len(parsed.Imports) > 0 {
+		return
+	}
+	if !slices.ContainsFunc(parsed.Rules, func(r *ast.Rule) bool { return r.Head.Key != nil || !r.Body.Equal(alwaysTrue) }) {
+		return // both are the same
+	}
+	older, err := ast.ParseModuleWithOpts(m.ID, m.Content, ast.ParserOptions{Capabilities: capabilities, RegoVersion: ast.RegoV0})
+	if err != nil || !slices.EqualFunc(parsed.Rules, older.Rules, func(a, b *ast.Rule) bool { return a.Equal(b) }) {
+		report.add(parsed.Package.Location, "import_required", "The policy uses the syntax of Rego v1. Add after the package: import rego.v1.")
+	}
 }
 
 func parseErrors(err error) []*ast.Error {
@@ -169,15 +192,23 @@ func locationAt(content string, offset int) *ast.Location {
 }
 
 // scan reports a string that is not terminated, brackets that are not balanced or
-// nested too deep, or too many values, in this order. It returns the rows at which statements start.
-func scan(content string, report *issues) (statements []int) {
+// nested too deep, or too many values, in this order. It returns the rows at which
+// statements start.
+func scan(content string, separators *int, report *issues) (statements []int) {
 	type bracket struct {
 		closing byte
 		offset  int
+		first   bool // whether the next token is the first one of an element
+		others  int  // elements that do not start with a text
 	}
 	var open []bracket
-	unbalanced, deep, separators, last := -1, -1, 0, 0
+	unbalanced, deep, others, last := -1, -1, -1, -1
 	var message string
+	separate := func(offset int) {
+		if *separators++; *separators > maxSeparators && last < 0 {
+			last = offset
+		}
+	}
 	row := 1
 	startLine := func(offset int) {
 		if len(open) > 0 {
@@ -190,7 +221,16 @@ func scan(content string, report *issues) (statements []int) {
 	}
 	startLine(0)
 	for i := 0; i < len(content); i++ {
-		switch c := content[i]; c {
+		c := content[i]
+		if n := len(open) - 1; n >= 0 && open[n].first && !strings.ContainsRune(" \t\r\n#", rune(c)) {
+			open[n].first = false
+			if c != '"' && c != '`' {
+				if open[n].others++; open[n].others > maxOtherElements && open[n].closing == '}' && others < 0 {
+					others = i
+				}
+			}
+		}
+		switch c {
 		case '\n':
 			row++
 			startLine(i + 1)
@@ -207,14 +247,16 @@ func scan(content string, report *issues) (statements []int) {
 			row += strings.Count(content[i:end], "\n")
 			i = end
 		case ',', ':':
-			if separators++; separators == maxSeparators {
-				last = i
+			separate(i)
+			if n := len(open) - 1; n >= 0 && c == ',' {
+				open[n].first = true
 			}
 		case '(', '[', '{':
+			separate(i)
 			if len(open) == maxNesting && deep < 0 {
 				deep = i
 			}
-			open = append(open, bracket{closing: map[byte]byte{'(': ')', '[': ']', '{': '}'}[c], offset: i})
+			open = append(open, bracket{closing: map[byte]byte{'(': ')', '[': ']', '{': '}'}[c], offset: i, first: true})
 		case ')', ']', '}':
 			if n := len(open); n > 0 && open[n-1].closing == c {
 				open = open[:n-1]
@@ -231,8 +273,10 @@ func scan(content string, report *issues) (statements []int) {
 		report.add(locationAt(content, unbalanced), "unbalanced_delimiters", "%s", message)
 	case deep >= 0:
 		report.add(locationAt(content, deep), "too_complex", "Brackets must not be nested deeper than %d levels.", maxNesting)
-	case separators > maxSeparators:
-		report.add(locationAt(content, last), "too_complex", "The policy must not have more than %d commas and colons.", maxSeparators)
+	case others >= 0:
+		report.add(locationAt(content, others), "too_complex", "A set or an object must not have more than %d elements or keys that are not texts.", maxOtherElements)
+	case last >= 0:
+		report.add(locationAt(content, last), "too_complex", "The policies must not have more than %d commas, colons and brackets together.", maxSeparators)
 	}
 	return statements
 }

@@ -212,3 +212,39 @@ func TestIssuesAreLimited(t *testing.T) {
 		})
 	}
 }
+
+// Consumers parse a policy without "import rego.v1" in the syntax before Rego v1.
+func TestImportIsRequiredForNewSyntax(t *testing.T) {
+	t.Parallel()
+	const head = "# caracal:data-document\npackage caracal.authz\n"
+	for rules, want := range map[string]string{
+		`app_ids := {"a": "b"}`:                            "",
+		`grants["r"] := {"application": "a", "roles": {}}`: "",
+		`restrict contains "x"`:                            "import_required",
+		`restrict contains "x" if input.session.id`:        "import_required",
+		`restrict := ["x"] if input.session.id`:            "import_required",
+		`restrict["x"] { input.session.id }`:               "parse_error:3",
+	} {
+		got := ""
+		if issues := check(t, head+rules, policy.InputSchemaVersion); len(issues) > 0 {
+			got = issues[0].Code
+		}
+		if got != want {
+			t.Errorf("%s: got %q, want %q", rules, got, want)
+		}
+		if want == "import_required" {
+			if issues := check(t, head+"import rego.v1\n"+rules, policy.InputSchemaVersion); len(issues) > 0 {
+				t.Errorf("%s: with the import: %+v", rules, issues)
+			}
+		}
+	}
+}
+
+// A second import is refused by the compiler, also if there is nothing else to compile.
+func TestDuplicateImportIsInvalid(t *testing.T) {
+	t.Parallel()
+	issues := check(t, "# caracal:data-document\npackage caracal.authz\nimport rego.v1\nimport rego.v1\nrestrict := {}\n", policy.InputSchemaVersion)
+	if len(issues) == 0 {
+		t.Error("it is accepted")
+	}
+}

@@ -18,8 +18,9 @@ const (
 	// part that is used twice is counted twice.
 	maxSize = 8 << 20
 
-	// inputSize and inputCount are the sizes of the input and of each list in it. It
-	// can be larger, but is limited by MaxInputBytes.
+	// inputSize and inputCount are the sizes of the input and of each list in it. Larger
+	// inputs are possible: [ParseInput] limits them, and the deadline what is done with
+	// all pairs of two lists.
 	inputSize, inputCount = 4 << 10, 64
 )
 

@@ -7,7 +7,7 @@
 #   owners          {application id: {key of app_ids}}
 #   grants          {resource identifier: {"application": key, "roles": {role: {scope}}}}
 #   confinement     [{"label_prefix": text, "scopes": {scope}}]
-#   restrict        {reason}; it can depend on the input
+#   restrict        a set, which is empty if nothing is restricted
 #   tags            {scope: {{"scope": scope, "tier": tier of risk}}}
 #   approval_tiers  {tier}
 #   readable        the value of the rule readable
