@@ -52,11 +52,17 @@ ORDER BY number DESC
 LIMIT @row_limit;
 
 -- name: GetRollback :one
--- GetRollback returns, for a policy set, what was active in its zone before the last change.
+-- GetRollback returns, for a policy set, what was active in its zone before the last change. To activate again what is
+-- active is no change.
 SELECT (s.active_version_id IS NOT NULL)::boolean AS active, previous.archived_at AS previous_archived_at,
     last.previous_policy_set_id, last.previous_version_id, last.previous_shadow_version_id
 FROM policy_sets AS s
-LEFT JOIN LATERAL (SELECT a.* FROM policy_activations AS a WHERE a.zone_id = s.zone_id ORDER BY a.number DESC LIMIT 1) AS last ON true
+LEFT JOIN LATERAL (
+    SELECT a.* FROM policy_activations AS a
+    WHERE a.zone_id = s.zone_id
+      AND (a.policy_set_id, a.version_id, a.shadow_version_id) IS DISTINCT FROM (a.previous_policy_set_id, a.previous_version_id, a.previous_shadow_version_id)
+    ORDER BY a.number DESC LIMIT 1
+) AS last ON true
 LEFT JOIN policy_sets AS previous ON previous.zone_id = s.zone_id AND previous.id = last.previous_policy_set_id
 WHERE s.zone_id = @zone_id AND s.id = @id AND s.archived_at IS NULL;
 

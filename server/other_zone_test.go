@@ -127,7 +127,7 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 	token := w.Token(own.ID, "write").Token
 	before := everythingOf(w.DB, w.zone.ID)
 	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", own.ID, "0198c0de-0000-7000-8000-00000000000b", ours["applications"], "0198c0de-0000-7000-8000-00000000000c", ours["providers"],
-		"0198c0de-0000-7000-8000-000000000010", ours["policies/versions"], "0198c0de-0000-7000-8000-000000000022", ours["policy-sets/versions"])
+		"0198c0de-0000-7000-8000-000000000010", ours["policies/versions"], "0198c0de-0000-7000-8000-000000000022", ours["policy-sets/versions"], "0198c0de-0000-7000-8000-000000000023", ours["policy-sets/versions"])
 	tried, operations, references, succeeded := 0, 0, 0, 0
 	eachOperation(t, func(op servertest.Operation) bool { return private(op) && takesBody(op) }, func(t *testing.T, op servertest.Operation) {
 		operations++

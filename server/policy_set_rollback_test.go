@@ -231,3 +231,22 @@ func TestListPolicyActivationsPages(t *testing.T) {
 	first := a.Do("GET", path, "", bearer(servertest.Bootstrap)...)
 	servertest.Expect(t, a.Do("GET", strings.Replace(next(first), z.zone, other.zone, 1), "", bearer(servertest.Bootstrap)...), 0, code.InvalidCursor)
 }
+
+// To activate again what is active, as after a lost response, does not change what a
+// rollback restores.
+func TestRollbackPolicySetAfterRepeatedActivation(t *testing.T) {
+	t.Parallel()
+	z := newPolicyZone(servertest.New(t))
+	set := z.set(t).ID
+	first, second := z.version(t, set).ID, z.version(t, set).ID
+	z.activate(t, set, first, "")
+	z.activate(t, set, second, "")
+	z.activate(t, set, second, "")
+	for _, want := range []string{first, second, first} {
+		resp := rollbackPolicySet(t, z.Admin, z.zone, set)
+		servertest.Expect(t, resp, http.StatusAccepted, "")
+		if resp.JSON202.VersionID != want {
+			t.Errorf("got %s, want %s", resp.JSON202.VersionID, want)
+		}
+	}
+}

@@ -100,12 +100,15 @@ func (s *Server) ComparePolicySetVersions(ctx context.Context, req api.ComparePo
 		if err != nil {
 			return nil, err
 		}
-		if reflect.DeepEqual(from, to) {
+		failed := from.Result == nil || to.Result == nil
+		if !failed && reflect.DeepEqual(from, to) {
 			body.Unchanged++
 			continue
 		}
 		body.Changes = append(body.Changes, api.PolicyChange{Input: i, From: from, To: to})
 		switch before, after := decisionOf(from), decisionOf(to); {
+		case failed:
+			body.Failed++
 		case before != "allow" && after == "allow":
 			body.NewlyAllowed++
 		case before == "allow" && after != "allow":
@@ -165,7 +168,7 @@ func inputWarnings(input json.RawMessage, zone string) []string {
 	var fields map[string]json.RawMessage
 	_ = json.Unmarshal(input, &fields) // the spec requires an object
 	warnings := []string{}
-	if version, ok := fields["schema_version"]; ok {
+	if version, ok := fields["schema_version"]; ok && string(version) != "null" {
 		var text string
 		if json.Unmarshal(version, &text) != nil {
 			text = string(version)
@@ -223,7 +226,7 @@ func (s *Server) simulatedVersions(ctx context.Context, zone, set string, ids ..
 		if err != nil {
 			return nil, err
 		}
-		versions = append(versions, simulatedVersion{bundle: bundle, schemaVersion: source.SchemaVersion, manifest: manifest, manifestSHA256: manifestSHA256(manifest)})
+		versions = append(versions, simulatedVersion{bundle: bundle, schemaVersion: source.SchemaVersion, manifest: manifest, manifestSHA256: source.ManifestSHA256})
 	}
 	return versions, nil
 }

@@ -147,6 +147,7 @@ func TestSimulatePolicySet(t *testing.T) {
 			input["action"] = map[string]any{"id": "TokenExchange", "method": "POST"}
 			return input
 		}(), "", nil, []string{"sts_simulation_failed:policy_eval_failed"}, "two different values"},
+		{"no schema version", s.reading, s.with("schema_version", json.RawMessage("null")), "allow", nil, nil, "evaluated"},
 		{"unknown fields", s.reading, s.with("unknown", 1), "allow", nil, nil, "evaluated"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -286,6 +287,7 @@ func TestComparePolicySetVersions(t *testing.T) {
 		encode(t, s.input("payments:read")),        // the same
 		encode(t, s.input("payments:write")),       // denied, then allowed with approval
 		encode(t, s.with("principal.labels", nil)), // denied for the same reason
+		encode(t, s.with("principal.labels", 1)),   // fails
 	}
 	compare := func(from, to string) *client.PolicyComparisonResult {
 		resp, err := s.Admin.ComparePolicySetVersionsWithResponse(t.Context(), s.zone, s.set, client.PolicyComparison{FromVersionID: from, ToVersionID: to, Inputs: inputs})
@@ -296,7 +298,7 @@ func TestComparePolicySetVersions(t *testing.T) {
 		return resp.JSON200
 	}
 	forward := compare(s.reading, s.writing)
-	if forward.Unchanged != 2 || forward.NewlyAllowed != 1 || forward.NewlyDenied != 0 || len(forward.Changes) != 1 {
+	if forward.Unchanged != 2 || forward.NewlyAllowed != 1 || forward.NewlyDenied != 0 || forward.Failed != 1 || len(forward.Changes) != 2 {
 		t.Fatalf("got %+v", forward)
 	}
 	change := forward.Changes[0]
@@ -306,10 +308,10 @@ func TestComparePolicySetVersions(t *testing.T) {
 		t.Errorf("got %+v", change)
 	}
 	back := compare(s.writing, s.reading)
-	if back.Unchanged != 2 || back.NewlyAllowed != 0 || back.NewlyDenied != 1 {
+	if back.Unchanged != 2 || back.NewlyAllowed != 0 || back.NewlyDenied != 1 || back.Failed != 1 {
 		t.Errorf("got %+v", back)
 	}
-	if same := compare(s.writing, s.writing); same.Unchanged != 3 || len(same.Changes) != 0 {
+	if same := compare(s.writing, s.writing); same.Unchanged != 3 || same.Failed != 1 || len(same.Changes) != 1 {
 		t.Errorf("got %+v", same)
 	}
 }

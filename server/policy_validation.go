@@ -43,7 +43,7 @@ func (s *Server) ValidatePolicy(ctx context.Context, req api.ValidatePolicyReque
 // the content.
 func validatePolicy(ctx context.Context, content, schemaVersion string) (policy.Validation, error) {
 	if !policy.SupportedSchemaVersion(schemaVersion) {
-		return policy.Validation{}, code.InvalidSchemaVersion.With("detail", "unsupported_schema_version:"+schemaVersion)
+		return policy.Validation{}, code.InvalidSchemaVersion.With("detail", unsupportedSchemaVersion(schemaVersion))
 	}
 	v, err := policy.Validate(ctx, content, schemaVersion)
 	var invalid *policy.CompileError

@@ -577,7 +577,12 @@ type NewManifestEntry struct {
 type NewPolicy struct {
 	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
 	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
-	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile. With
+	// `import rego.v1`, it can use the syntax of Rego v1.
+	//
+	// Only `restrict` can depend on the input. Functions that read the network, the clock or a random source, or whose
+	// result can be far larger than their arguments, are not allowed (`forbidden_builtin:<name>`), nor are rules whose
+	// values can become too large (`too_complex`).
 	Content PolicyContent `json:"content"`
 
 	// Description What the policy is for.
@@ -626,7 +631,12 @@ type NewPolicySetVersion struct {
 type NewPolicyVersion struct {
 	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
 	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
-	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile. With
+	// `import rego.v1`, it can use the syntax of Rego v1.
+	//
+	// Only `restrict` can depend on the input. Functions that read the network, the clock or a random source, or whose
+	// result can be far larger than their arguments, are not allowed (`forbidden_builtin:<name>`), nor are rules whose
+	// values can become too large (`too_complex`).
 	Content PolicyContent `json:"content"`
 
 	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego
@@ -967,7 +977,7 @@ type PolicyActivation struct {
 // PolicyActivationAction What caused the change: an operation on a policy set. `delete` is the archiving of the active policy set.
 type PolicyActivationAction string
 
-// PolicyChange An input that two versions decide differently.
+// PolicyChange An input that two versions decide differently, or whose evaluation failed.
 type PolicyChange struct {
 	// From A decision, or why it failed.
 	From PolicyOutcome `json:"from"`
@@ -993,8 +1003,11 @@ type PolicyComparison struct {
 
 // PolicyComparisonResult The results that differ between two versions.
 type PolicyComparisonResult struct {
-	// Changes The inputs with different outcomes, in their order.
+	// Changes The inputs with different results or a failed evaluation, in their order.
 	Changes []PolicyChange `json:"changes"`
+
+	// Failed Number of inputs whose evaluation failed with one of the versions.
+	Failed int `json:"failed"`
 
 	// FromVersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	FromVersionID ID `json:"from_version_id"`
@@ -1011,13 +1024,18 @@ type PolicyComparisonResult struct {
 	// ToVersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	ToVersionID ID `json:"to_version_id"`
 
-	// Unchanged Number of inputs with the same outcome.
+	// Unchanged Number of inputs with the same result.
 	Unchanged int `json:"unchanged"`
 }
 
 // PolicyContent A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
 // the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
-// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile. With
+// `import rego.v1`, it can use the syntax of Rego v1.
+//
+// Only `restrict` can depend on the input. Functions that read the network, the clock or a random source, or whose
+// result can be far larger than their arguments, are not allowed (`forbidden_builtin:<name>`), nor are rules whose
+// values can become too large (`too_complex`).
 type PolicyContent = string
 
 // PolicyDecision The result of the decision contract.
@@ -1419,7 +1437,12 @@ type PolicyTemplates = []PolicyTemplate
 type PolicyToValidate struct {
 	// Content A Rego data document: a module of the package `caracal.authz`, with the comment `# caracal:data-document` before
 	// the package. It defines one or more of the documents that the decision contract reads: `app_ids`, `grants`,
-	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile.
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define `result`, and must compile. With
+	// `import rego.v1`, it can use the syntax of Rego v1.
+	//
+	// Only `restrict` can depend on the input. Functions that read the network, the clock or a random source, or whose
+	// result can be far larger than their arguments, are not allowed (`forbidden_builtin:<name>`), nor are rules whose
+	// values can become too large (`too_complex`).
 	Content PolicyContent `json:"content"`
 
 	// SchemaVersion Schema version of the content: `2026-05-20`, the default, or `2026-03-16`, for content in the syntax before Rego

@@ -387,6 +387,8 @@ func (v PolicyComparisonResult) AppendJSON(b []byte) []byte {
 	b = strconv.AppendInt(b, int64(v.NewlyAllowed), 10)
 	b = append(b, `,"newly_denied":`...)
 	b = strconv.AppendInt(b, int64(v.NewlyDenied), 10)
+	b = append(b, `,"failed":`...)
+	b = strconv.AppendInt(b, int64(v.Failed), 10)
 	b = append(b, `,"changes":`...)
 	b = append(b, '[')
 	for i, item := range v.Changes {

@@ -599,7 +599,13 @@ type NewPolicy struct {
 	// comment `# caracal:data-document` before the package. It defines one or more
 	// of the documents that the decision contract reads: `app_ids`, `grants`,
 	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
-	// `result`, and must compile.
+	// `result`, and must compile. With `import rego.v1`, it can use the syntax of
+	// Rego v1.
+	//
+	// Only `restrict` can depend on the input. Functions that read the network, the
+	// clock or a random source, or whose result can be far larger than their
+	// arguments, are not allowed (`forbidden_builtin:<name>`), nor are rules whose
+	// values can become too large (`too_complex`).
 	Content PolicyContent `json:"content"`
 
 	// What the policy is for.
@@ -654,7 +660,13 @@ type NewPolicyVersion struct {
 	// comment `# caracal:data-document` before the package. It defines one or more
 	// of the documents that the decision contract reads: `app_ids`, `grants`,
 	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
-	// `result`, and must compile.
+	// `result`, and must compile. With `import rego.v1`, it can use the syntax of
+	// Rego v1.
+	//
+	// Only `restrict` can depend on the input. Functions that read the network, the
+	// clock or a random source, or whose result can be far larger than their
+	// arguments, are not allowed (`forbidden_builtin:<name>`), nor are rules whose
+	// values can become too large (`too_complex`).
 	Content PolicyContent `json:"content"`
 
 	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
@@ -1038,7 +1050,8 @@ type PolicyActivation struct {
 // set. `delete` is the archiving of the active policy set.
 type PolicyActivationAction string
 
-// PolicyChange is an input that two versions decide differently.
+// PolicyChange is an input that two versions decide differently, or whose
+// evaluation failed.
 type PolicyChange struct {
 	// A decision, or why it failed.
 	From PolicyOutcome `json:"from"`
@@ -1065,8 +1078,11 @@ type PolicyComparison struct {
 
 // PolicyComparisonResult is the results that differ between two versions.
 type PolicyComparisonResult struct {
-	// The inputs with different outcomes, in their order.
+	// The inputs with different results or a failed evaluation, in their order.
 	Changes []PolicyChange `json:"changes"`
+
+	// Number of inputs whose evaluation failed with one of the versions.
+	Failed int `json:"failed"`
 
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	FromVersionID ID `json:"from_version_id"`
@@ -1083,7 +1099,7 @@ type PolicyComparisonResult struct {
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	ToVersionID ID `json:"to_version_id"`
 
-	// Number of inputs with the same outcome.
+	// Number of inputs with the same result.
 	Unchanged int `json:"unchanged"`
 }
 
@@ -1091,7 +1107,13 @@ type PolicyComparisonResult struct {
 // `caracal.authz`, with the comment `# caracal:data-document` before the
 // package. It defines one or more of the documents that the decision contract
 // reads: `app_ids`, `grants`, `confinement`, `restrict`, `risk` and
-// `approval_tiers`. It must not define `result`, and must compile.
+// `approval_tiers`. It must not define `result`, and must compile. With `import
+// rego.v1`, it can use the syntax of Rego v1.
+//
+// Only `restrict` can depend on the input. Functions that read the network, the
+// clock or a random source, or whose result can be far larger than their
+// arguments, are not allowed (`forbidden_builtin:<name>`), nor are rules whose
+// values can become too large (`too_complex`).
 type PolicyContent = string
 
 // PolicyDecision is the result of the decision contract.
@@ -1514,7 +1536,13 @@ type PolicyToValidate struct {
 	// comment `# caracal:data-document` before the package. It defines one or more
 	// of the documents that the decision contract reads: `app_ids`, `grants`,
 	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
-	// `result`, and must compile.
+	// `result`, and must compile. With `import rego.v1`, it can use the syntax of
+	// Rego v1.
+	//
+	// Only `restrict` can depend on the input. Functions that read the network, the
+	// clock or a random source, or whose result can be far larger than their
+	// arguments, are not allowed (`forbidden_builtin:<name>`), nor are rules whose
+	// values can become too large (`too_complex`).
 	Content PolicyContent `json:"content"`
 
 	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,

@@ -651,9 +651,9 @@ func (c *Client) SimulatePolicySetBatch(ctx context.Context, zoneID, id string, 
 }
 
 // ComparePolicySetVersions decides up to 1000 requests with two versions of a
-// policy set and returns those whose results differ. Changes nothing.
-// `principal.zone_id` of each input is replaced by the zone. Decisions that are
-// not made within 5 seconds fail.
+// policy set and returns those whose results differ or whose evaluation failed.
+// Changes nothing. `principal.zone_id` of each input is replaced by the zone.
+// Decisions that are not made within 5 seconds fail.
 //
 // Requires a token with write permission for the zone.
 //

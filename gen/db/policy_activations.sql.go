@@ -141,7 +141,12 @@ const getRollback = `-- name: GetRollback :one
 SELECT (s.active_version_id IS NOT NULL)::boolean AS active, previous.archived_at AS previous_archived_at,
     last.previous_policy_set_id, last.previous_version_id, last.previous_shadow_version_id
 FROM policy_sets AS s
-LEFT JOIN LATERAL (SELECT a.zone_id, a.number, a.action, a.policy_set_id, a.version_id, a.shadow_version_id, a.previous_policy_set_id, a.previous_version_id, a.previous_shadow_version_id, a.outbox_id, a.activated_by, a.created_at FROM policy_activations AS a WHERE a.zone_id = s.zone_id ORDER BY a.number DESC LIMIT 1) AS last ON true
+LEFT JOIN LATERAL (
+    SELECT a.zone_id, a.number, a.action, a.policy_set_id, a.version_id, a.shadow_version_id, a.previous_policy_set_id, a.previous_version_id, a.previous_shadow_version_id, a.outbox_id, a.activated_by, a.created_at FROM policy_activations AS a
+    WHERE a.zone_id = s.zone_id
+      AND (a.policy_set_id, a.version_id, a.shadow_version_id) IS DISTINCT FROM (a.previous_policy_set_id, a.previous_version_id, a.previous_shadow_version_id)
+    ORDER BY a.number DESC LIMIT 1
+) AS last ON true
 LEFT JOIN policy_sets AS previous ON previous.zone_id = s.zone_id AND previous.id = last.previous_policy_set_id
 WHERE s.zone_id = $1 AND s.id = $2 AND s.archived_at IS NULL
 `
@@ -159,7 +164,8 @@ type GetRollbackRow struct {
 	PreviousShadowVersionID *string    `db:"previous_shadow_version_id"`
 }
 
-// GetRollback returns, for a policy set, what was active in its zone before the last change.
+// GetRollback returns, for a policy set, what was active in its zone before the last change. To activate again what is
+// active is no change.
 func (q *Queries) GetRollback(ctx context.Context, arg GetRollbackParams) (GetRollbackRow, error) {
 	row := q.db.QueryRow(ctx, getRollback, arg.ZoneID, arg.ID)
 	var i GetRollbackRow

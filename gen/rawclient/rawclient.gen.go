@@ -1338,8 +1338,8 @@ type ClientInterface interface {
 
 	// ComparePolicySetVersionsWithBody Compare two versions
 	//
-	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
-	// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ or whose
+	// evaluation failed. Changes nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
 	// fail.
 	//
 	// Requires a token with write permission for the zone.
@@ -1353,8 +1353,8 @@ type ClientInterface interface {
 
 	// ComparePolicySetVersions Compare two versions
 	//
-	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
-	// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ or whose
+	// evaluation failed. Changes nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
 	// fail.
 	//
 	// Requires a token with write permission for the zone.
@@ -2966,8 +2966,8 @@ func (c *Client) GetActivationStatus(ctx context.Context, zoneID ZoneID, id IDPa
 
 // ComparePolicySetVersionsWithBody Compare two versions
 //
-// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
-// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ or whose
+// evaluation failed. Changes nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
 // fail.
 //
 // Requires a token with write permission for the zone.
@@ -2991,8 +2991,8 @@ func (c *Client) ComparePolicySetVersionsWithBody(ctx context.Context, zoneID Zo
 
 // ComparePolicySetVersions Compare two versions
 //
-// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
-// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ or whose
+// evaluation failed. Changes nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
 // fail.
 //
 // Requires a token with write permission for the zone.
@@ -7472,8 +7472,8 @@ type ClientWithResponsesInterface interface {
 
 	// ComparePolicySetVersionsWithBodyWithResponse Compare two versions
 	//
-	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
-	// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ or whose
+	// evaluation failed. Changes nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
 	// fail.
 	//
 	// Requires a token with write permission for the zone.
@@ -7487,8 +7487,8 @@ type ClientWithResponsesInterface interface {
 
 	// ComparePolicySetVersionsWithResponse Compare two versions
 	//
-	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
-	// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+	// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ or whose
+	// evaluation failed. Changes nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
 	// fail.
 	//
 	// Requires a token with write permission for the zone.
@@ -11528,8 +11528,8 @@ func (c *ClientWithResponses) GetActivationStatusWithResponse(ctx context.Contex
 
 // ComparePolicySetVersionsWithBodyWithResponse Compare two versions
 //
-// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
-// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ or whose
+// evaluation failed. Changes nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
 // fail.
 //
 // Requires a token with write permission for the zone.
@@ -11549,8 +11549,8 @@ func (c *ClientWithResponses) ComparePolicySetVersionsWithBodyWithResponse(ctx c
 
 // ComparePolicySetVersionsWithResponse Compare two versions
 //
-// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ. Changes
-// nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
+// Decides up to 1000 requests with two versions of a policy set and returns those whose results differ or whose
+// evaluation failed. Changes nothing. `principal.zone_id` of each input is replaced by the zone. Decisions that are not made within 5 seconds
 // fail.
 //
 // Requires a token with write permission for the zone.

@@ -77,7 +77,7 @@ func Compile(ctx context.Context, modules []Module) (*Bundle, error) {
 	}
 	readable, err := contract().readable.value(ctx, data{documents: b.documents}, nil, nil)
 	if err != nil {
-		return nil, evaluationError(err)
+		return nil, evaluationError(ctx, err)
 	}
 	b.documents.Insert(ast.InternedTerm("readable"), ast.InternedTerm(readable != nil))
 	return b, nil

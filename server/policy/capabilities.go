@@ -6,10 +6,9 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// allowedBuiltins are the functions and operators that a module can use. None of
-// them reads the network, the clock or a random source. The growth of a result over
-// the arguments is bounded by their sizes (see functions.go), which excludes functions
-// such as numbers.range, strings.render_template or yaml.unmarshal with aliases.
+// allowedBuiltins are the functions and operators that a module can use. None of them
+// reads the network, the clock or a random source, and the size of a result can be
+// estimated from those of the arguments (see weight.go).
 var allowedBuiltins = []string{
 	"eq", "assign", "equal", "neq", "gt", "gte", "lt", "lte", "internal.member_2", "internal.member_3",
 	"plus", "minus", "mul", "div", "rem", "abs", "ceil", "floor", "round",
@@ -24,8 +23,9 @@ var allowedBuiltins = []string{
 	"regex.match", "re_match", "semver.compare", "semver.is_valid", "time.parse_rfc3339_ns",
 }
 
-// capabilities restricts the parser and the compiler to Rego v1 as it is checked here,
-// without what later versions of OPA add, and to allowedBuiltins, and evaluation with them: a call that the compiler rejects cannot be evaluated.
+// capabilities restricts the parser and the compiler to allowedBuiltins and to the
+// features of Rego that this package checks. That restricts evaluation too, because
+// only what compiles is evaluated.
 var capabilities = func() *ast.Capabilities {
 	c := ast.CapabilitiesForThisVersion()
 	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool { return !slices.Contains(allowedBuiltins, b.Name) })

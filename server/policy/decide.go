@@ -75,13 +75,13 @@ func (b *Bundle) decide(ctx context.Context, input Input, x *explainer) (Result,
 	if restrict == nil {
 		value, err := b.restrictRules.value(ctx, nil, input.term, x.tracer())
 		if err != nil {
-			return Result{}, evaluationError(err)
+			return Result{}, evaluationError(ctx, err)
 		}
 		restrict = restrictions(value)
 	}
 	value, err := contract().result.value(ctx, data{documents: b.documents, restrict: restrict}, input.normalized, x.tracer())
 	if err != nil {
-		return Result{}, evaluationError(err)
+		return Result{}, evaluationError(ctx, err)
 	}
 	if value == nil {
 		return denyUndefined, nil
@@ -121,8 +121,12 @@ func restrictions(value ast.Value) ast.Value {
 	return ast.NewSet(ast.BooleanTerm(true))
 }
 
-func evaluationError(err error) error {
-	return &EvaluationError{Code: evaluationCode(err), Message: evaluationMessage(err)}
+func evaluationError(ctx context.Context, err error) error {
+	e := &EvaluationError{Code: evaluationCode(err), Message: evaluationMessage(err)}
+	if ctx.Err() != nil {
+		e.Message = "the time for all decisions of the request is over"
+	}
+	return e
 }
 
 var errNotAResult = errors.New("the decision contract returned something else than a result")
