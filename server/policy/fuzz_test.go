@@ -27,12 +27,12 @@ var seeds = []string{
 	"app_ids.a := \"x\"\napp_ids[`b`] := \"y\"", "risk contains {\"scope\": \"s\", \"tier\": \"t\"}", "approval_tiers contains t if some t in {\"a\", \"b\"}",
 	`restrict contains x if x := http.send({"method": "get", "url": "http://localhost"})`, `result := {"decision": "allow"}`, `result.decision = "allow"`,
 	"restrict := [1 | some x in data.caracal.authz.grants; x with input as 1]", "import data.caracal.contract", "restrict := {a: b | a := input[b]}",
-	"app_ids := ;\n\tgrants := [\n(}", "app_ids := {\"\xff\": `\n`, \"é\": 1e400}", "restrict := $\"{input.x}\"", "a := b\nb := a", "x if 1 == 1; 2 == 2", "restrict := 1 - -1 * [2 % 3] & {4} | {5}",
+	"app_ids := ;\n\tgrants := [\n(}", "import rego.v1\nrestrict := {}", "import future.keywords.if\nimport future.keywords.if\nrestrict := {}", "app_ids := {\"\xff\": `\n`, \"é\": 1e400}", "restrict := $\"{input.x}\"", "a := b\nb := a", "x if 1 == 1; 2 == 2", "restrict := 1 - -1 * [2 % 3] & {4} | {5}",
 	"restrict contains 1 if {\n\tx := [1, 2]\n\ty := [x, x]\n\tz := [y, y] == x\n}",
 }
 
 // FuzzParse requires that any content is valid or has complete issues, and that valid
-// content compiles.
+// content compiles, with OPA alone too.
 func FuzzParse(f *testing.F) {
 	for _, seed := range seeds {
 		f.Add(document(seed), false)
@@ -49,6 +49,9 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			requireComplete(t, content, compileError(t, err).Issues)
 			return
+		}
+		if err := policy.CompileWithOPA(content, version); err != nil {
+			t.Errorf("OPA rejects valid content: %v", err)
 		}
 		requireComplete(t, content, valid.WarnUndeclared(map[string][]string{"resource://bank": {"bank:read"}}))
 		if len(valid.Preview.Rules) == 0 || valid.Preview.Package != "caracal.authz" {
