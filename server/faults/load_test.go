@@ -37,6 +37,8 @@ type load struct {
 	callers  sync.WaitGroup
 	seed     uint64
 
+	policySets map[string]policySet // by zone
+
 	mu               sync.Mutex
 	allowDisconnects bool // set while processes are killed: a request may fail without a response
 	allowUnavailable bool // set during a fault: status 503 is no violation
@@ -85,7 +87,7 @@ func (b *backends) startLoad(interval time.Duration, baseURL func() string) *loa
 	l := &load{
 		t: b.t, b: b, baseURL: baseURL, stopping: make(chan struct{}), seed: rand.Uint64(), recoveredAt: time.Now(),
 		http:     &http.Client{Transport: (&servertest.API{TB: b.t}).Transport()},
-		statuses: map[string]int{}, entities: map[string]*entity{},
+		statuses: map[string]int{}, entities: map[string]*entity{}, policySets: map[string]policySet{},
 	}
 	var err error
 	l.client, err = rawclient.NewClientWithResponses("http://service", rawclient.WithHTTPClient(l))
@@ -99,6 +101,7 @@ func (b *backends) startLoad(interval time.Duration, baseURL func() string) *loa
 			b.t.Fatalf("creating a zone failed: %v", l.violations)
 		}
 		shared[i] = zone.id
+		l.createPolicySet(zone.id)
 	}
 	for n := range callers {
 		l.callers.Go(func() { l.runCaller(rand.New(rand.NewPCG(l.seed, uint64(n))), interval, shared) })
@@ -270,19 +273,21 @@ func (l *load) runCaller(r *rand.Rand, interval time.Duration, shared []string) 
 		case n < 8 && len(zones) > 0:
 			l.deleteZone(zones[0])
 			zones = zones[1:]
-		case n < 30 || n < 60 && len(applications) == 0:
+		case n < 12:
+			l.activatePolicySet(r, zone)
+		case n < 32 || n < 60 && len(applications) == 0:
 			if created, ok := l.createApplication(zone); ok {
 				applications = append(applications, created)
 			}
 		case len(applications) == 0:
 			l.listApplications(zone)
-		case n < 32:
+		case n < 34:
 			if created, ok := l.createProvider(applications[0].zone); ok {
 				providers = append(providers, created)
 			}
-		case n < 34 && len(providers) > 0:
+		case n < 36 && len(providers) > 0:
 			l.createResource(providers[r.IntN(len(providers))], applications)
-		case n < 35:
+		case n < 37:
 			l.registerApplication(zone)
 		case n < 50:
 			if i := r.IntN(len(applications)); !l.updateApplication(applications[i]) {

@@ -200,8 +200,7 @@ func TestKeysAndSecretsAreNeverPrinted(t *testing.T) {
 			list, strings.ReplaceAll(list, " ", ", "), strings.ReplaceAll(list, " ", ","), strings.Trim(fmt.Sprintf("%#v", bytes), "[]byte{}"))
 	}
 	for name, value := range values {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		t.Run(name, func(t *testing.T) { // not parallel: fmt reads the state of locks in unexported fields
 			outputs := map[string]string{}
 			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%o", "%c", "%U", "%t", "%z"} {
 				outputs[verb] = fmt.Sprintf(verb, value)
