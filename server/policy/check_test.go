@@ -78,7 +78,7 @@ func TestDocumentErrorsHavePositions(t *testing.T) {
 		{"package with a variable before", head + "restrict contains x if data[x].authz.grants", []position{{"data_not_allowed", 4, 24, "restrict contains x if data[x].authz.grants"}}},
 		{"result of the contract", head + "restrict := data.caracal.authz.result", []position{{"data_not_allowed", 4, 13, "restrict := data.caracal.authz.result"}}},
 		{"contract", head + "restrict := data.caracal.contract.owner", []position{{"data_not_allowed", 4, 13, "restrict := data.caracal.contract.owner"}}},
-		{"documents of the contract", head + "restrict := data.caracal.documents.grants", []position{{"data_not_allowed", 4, 13, "restrict := data.caracal.documents.grants"}}},
+		{"documents of the contract", head + "restrict := data.documents.grants", []position{{"data_not_allowed", 4, 13, "restrict := data.documents.grants"}}},
 		{"other data", head + "restrict := data.x", []position{{"data_not_allowed", 4, 13, "restrict := data.x"}}},
 		{"data as a variable", head + "restrict contains x if { y := data; x := y.x }", []position{{"data_not_allowed", 4, 31, "restrict contains x if { y := data; x := y.x }"}}},
 		{"undefined function", head + "restrict := foo(1)", []position{{"compile_error:4", 4, 13, "restrict := foo(1)"}}},

@@ -44,19 +44,19 @@ type data struct {
 	restrict  ast.Value
 }
 
-// Get returns the value of a reference that starts with data.caracal.documents.
+// Get returns the value of a reference that starts with data.documents.
 func (d data) Get(ref ast.Ref) ast.Value {
-	if len(ref) < 4 || ref[2].Value.Compare(documentsKey) != 0 {
+	if len(ref) < 3 || ref[1].Value.Compare(documentsKey) != 0 {
 		return nil
 	}
-	if ref[3].Value.Compare(restrictKey) == 0 {
+	if ref[2].Value.Compare(restrictKey) == 0 {
 		if d.restrict == nil {
 			return nil
 		}
-		value, _ := d.restrict.Find(ref[4:])
+		value, _ := d.restrict.Find(ref[3:])
 		return value
 	}
-	value, _ := d.documents.Find(ref[3:])
+	value, _ := d.documents.Find(ref[2:])
 	return value
 }
 

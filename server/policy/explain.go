@@ -96,7 +96,7 @@ func (x *explainer) read(ref ast.Ref) {
 		x.inputs[path] = true
 		return
 	}
-	name, ok := strings.CutPrefix(path, "data.caracal.documents.")
+	name, ok := strings.CutPrefix(path, "data.documents.")
 	if !ok {
 		if name, ok = strings.CutPrefix(path, "data.caracal.authz."); !ok {
 			return

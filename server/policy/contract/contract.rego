@@ -2,7 +2,7 @@
 # whether a principal gets a token for a resource.
 #
 # It reads the documents of a zone as data, so that nothing in them can change a
-# rule of this package. They are in data.caracal.documents, in this form:
+# rule of this package. They are in data.documents, in this form:
 #
 #   owners          {application id: {key of app_ids}}
 #   grants          {resource identifier: {"application": key, "roles": {role: {scope}}}}
@@ -18,13 +18,13 @@ package caracal.contract
 
 import rego.v1
 
-import data.caracal.documents
+import data.documents
 
 # What every decision to allow requires.
 permitted if {
 	documents.restrict == set()
 	documents.readable
-	owns
+	documents.grants[input.resource.identifier].application == owner
 }
 
 owns if documents.grants[input.resource.identifier].application == owner
@@ -47,15 +47,10 @@ mint if {
 	not input.context.subject_claims
 	input.context.requested_scopes != set()
 	not input.context.requested_scopes["agent:lifecycle"]
-	within_edge
+	object.subset(input.delegation_edge.scopes, input.context.requested_scopes)
 	role_allows
 	not confined
 }
-
-# Rego evaluates the arguments of a negated call before the negation: if one is
-# undefined, the negation is undefined too. So conditions that are negated, and whose
-# arguments can be absent, are rules.
-within_edge if object.subset(input.delegation_edge.scopes, input.context.requested_scopes)
 
 # The scopes of several roles are not united.
 role_allows if {
@@ -66,10 +61,8 @@ role_allows if {
 confined if {
 	some rule in documents.confinement
 	strings.any_prefix_match(input.principal.labels, rule.label_prefix)
-	not within(rule)
+	not object.subset(object.get(rule, "scopes", set()), input.context.requested_scopes)
 }
-
-within(rule) if object.subset(rule.scopes, input.context.requested_scopes)
 
 # The diagnostics of a mint: the requested scopes with a tier of risk, and whether a
 # person must approve.
@@ -155,6 +148,10 @@ unmet.mint contains "not_delegated" if not input.delegation_edge.id
 unmet.mint contains "no_agent_session" if not input.context.agent_session_id
 
 unmet.mint contains "no_scope_requested" if input.context.requested_scopes == set()
+
+# Rego evaluates the arguments of a negated call before the negation: if one is
+# undefined, the negation is undefined too. So it is a rule.
+within_edge if object.subset(input.delegation_edge.scopes, input.context.requested_scopes)
 
 unmet.mint contains "scope_outside_edge" if {
 	input.delegation_edge.id

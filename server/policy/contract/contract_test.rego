@@ -67,7 +67,7 @@ denied(reasons) := {
 
 # decided is true if the result for a request is the expected one.
 decided(docs, request, expected) if {
-	result := authz.result with data.caracal.documents as docs with input as request
+	result := authz.result with data.documents as docs with input as request
 	result == expected
 }
 
@@ -303,8 +303,8 @@ test_use_without_a_role_is_denied if {
 # readable
 
 test_documents_are_readable if {
-	contract.readable with data.caracal.documents as documents
-	contract.readable with data.caracal.documents as changed(documents, [], {
+	contract.readable with data.documents as documents
+	contract.readable with data.documents as changed(documents, [], {
 		"/confinement": [{"label_prefix": "", "scopes": set()}],
 		"/tags": {"s": {{"scope": "s", "tier": "t"}, {"scope": "s", "tier": "u"}}},
 		"/approval_tiers": {"t"},
@@ -314,25 +314,25 @@ test_documents_are_readable if {
 test_wrong_confinement_is_unreadable if {
 	every value in [null, true, "x", 1, {}, set(), ["x"], [{}], [{"label_prefix": "x"}], [{"scopes": set()}],
 		[{"label_prefix": 1, "scopes": set()}], [{"label_prefix": "x", "scopes": ["s"]}], [{"label_prefix": "x", "scopes": "s"}]] {
-		not contract.readable with data.caracal.documents as changed(documents, [], {"/confinement": value})
+		not contract.readable with data.documents as changed(documents, [], {"/confinement": value})
 	}
 }
 
 test_wrong_tags_are_unreadable if {
 	every value in [null, true, "x", 1, [], set(), {"s": 1}, {"s": []}, {"s": {"x"}}, {"s": {{"scope": "s"}}}, {"s": {{"tier": "t"}}},
 		{"s": {{"scope": "other", "tier": "t"}}}, {"s": {{"scope": "s", "tier": 1}}}] {
-		not contract.readable with data.caracal.documents as changed(documents, [], {"/tags": value})
+		not contract.readable with data.documents as changed(documents, [], {"/tags": value})
 	}
 }
 
 test_wrong_approval_tiers_are_unreadable if {
 	every value in [null, true, "x", 1, [], {}] {
-		not contract.readable with data.caracal.documents as changed(documents, [], {"/approval_tiers": value})
+		not contract.readable with data.documents as changed(documents, [], {"/approval_tiers": value})
 	}
 }
 
 test_absent_documents_are_unreadable if {
 	every name in ["confinement", "tags", "approval_tiers"] {
-		not contract.readable with data.caracal.documents as object.remove(documents, [name])
+		not contract.readable with data.documents as object.remove(documents, [name])
 	}
 }

@@ -8,14 +8,6 @@ import data.caracal.contract
 result := {
 	"decision": "allow",
 	"evaluation_status": "complete",
-	"determining_policies": [{"policy": "caracal-bootstrap"}],
-	"diagnostics": [],
-} if {
-	contract.bootstrap
-	contract.permitted
-} else := {
-	"decision": "allow",
-	"evaluation_status": "complete",
 	"determining_policies": [{"policy": concat("", ["caracal-", contract.owner, "-mint"])}],
 	"diagnostics": contract.diagnostics,
 } if {
@@ -28,6 +20,14 @@ result := {
 	"diagnostics": [],
 } if {
 	contract.use
+	contract.permitted
+} else := {
+	"decision": "allow",
+	"evaluation_status": "complete",
+	"determining_policies": [{"policy": "caracal-bootstrap"}],
+	"diagnostics": [],
+} if {
+	contract.bootstrap
 	contract.permitted
 } else := {
 	"decision": "deny",
