@@ -216,7 +216,7 @@ func TestClientCallsEveryOperation(t *testing.T) {
 			t.Errorf("listed %q", versions)
 		}
 		_, err := c.AddPolicyVersion(ctx, zone.ID, created.ID, client.NewPolicyVersion{Content: "allow = true"})
-		if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != client.CodeInvalidRego || e.Extra["detail"] == nil || e.Extra["issues"] == nil {
+		if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != client.CodeInvalidRego || e.Extra["detail"] == nil || len(client.PolicyIssues(err)) == 0 || !strings.Contains(err.Error(), " 1:1: The first statement must be: package caracal.authz.") {
 			t.Errorf("got %v", err)
 		}
 		if page := result(c.ListPolicies(ctx, zone.ID))(t); len(page.Items) != 1 || page.Items[0].ID != created.ID {

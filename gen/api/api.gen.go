@@ -483,7 +483,7 @@ type DeadLetter struct {
 
 // DeterminingPolicy A rule of the decision contract that allows a request.
 type DeterminingPolicy struct {
-	// Policy `caracal-bootstrap`, or `caracal-<key of the application>-mint` or `-use`.
+	// Policy Name of the rule: `caracal-bootstrap`, or `caracal-<key>-mint` or `caracal-<key>-use` with the key of the application in `app_ids`.
 	Policy string `json:"policy"`
 }
 
@@ -608,7 +608,7 @@ type NewPolicySet struct {
 	Name string `json:"name"`
 }
 
-// NewPolicySetActivation What to activate. Unknown fields are ignored.
+// NewPolicySetActivation Version of a policy set to activate. Unknown fields are ignored.
 type NewPolicySetActivation struct {
 	// ShadowVersionID ID of another version of the policy set. The STS evaluates it in addition to the active version and reports differences; it has no effect. Defaults to none.
 	ShadowVersionID *string `json:"shadow_version_id,omitempty"`
@@ -994,14 +994,14 @@ type PolicyComparison struct {
 	// FromVersionID ID of a version of the policy set, such as the active one.
 	FromVersionID string `json:"from_version_id"`
 
-	// Inputs The requests to decide about.
+	// Inputs List of requests to decide about.
 	Inputs PolicyInputs `json:"inputs"`
 
 	// ToVersionID ID of another version of the policy set, such as one to activate.
 	ToVersionID string `json:"to_version_id"`
 }
 
-// PolicyComparisonResult The results that differ between two versions.
+// PolicyComparisonResult Comparison of two versions, with the results that differ.
 type PolicyComparisonResult struct {
 	// Changes The inputs with different results or a failed evaluation, in their order.
 	Changes []PolicyChange `json:"changes"`
@@ -1068,7 +1068,7 @@ type PolicyDiagnostic struct {
 	StepUpRequired string `json:"step_up_required,omitempty"`
 }
 
-// PolicyExplanation Whether the input was evaluated.
+// PolicyExplanation Explanation of how the input was evaluated.
 type PolicyExplanation struct {
 	// Decision `allow` or `deny`, if evaluated.
 	Decision string `json:"decision,omitempty"`
@@ -1090,7 +1090,7 @@ type PolicyExplanation struct {
 // STS describes it. Unknown fields are ignored.
 type PolicyInput = json.RawMessage
 
-// PolicyInputs The requests to decide about.
+// PolicyInputs List of requests to decide about.
 type PolicyInputs = []PolicyInput
 
 // PolicyIssue An error or a warning about the content of a policy.
@@ -1336,14 +1336,14 @@ type PolicySimulation struct {
 
 // PolicySimulationBatch The version and the inputs of simulated decisions. Unknown fields are ignored.
 type PolicySimulationBatch struct {
-	// Inputs The requests to decide about.
+	// Inputs List of requests to decide about.
 	Inputs PolicyInputs `json:"inputs"`
 
 	// VersionID ID of a version of the policy set.
 	VersionID string `json:"version_id"`
 }
 
-// PolicySimulationBatchResult Simulated decisions.
+// PolicySimulationBatchResult List of simulated decisions.
 type PolicySimulationBatchResult struct {
 	// Allowed Number of allowed requests.
 	Allowed int `json:"allowed"`
@@ -1372,19 +1372,19 @@ type PolicySimulationResult struct {
 	// Decision `allow` or `deny`. Null if there is no result.
 	Decision *string `json:"decision"`
 
-	// DocumentsRead Documents that the decision depends on, sorted.
+	// DocumentsRead Documents of the policies that were read for the decision, sorted.
 	DocumentsRead []string `json:"documents_read"`
 
 	// DryRun Always true.
 	DryRun bool `json:"dry_run"`
 
-	// Explanation Whether the input was evaluated.
+	// Explanation Explanation of how the input was evaluated.
 	Explanation PolicyExplanation `json:"explanation"`
 
 	// InputSchemaVersion Schema version of inputs.
 	InputSchemaVersion string `json:"input_schema_version"`
 
-	// InputsRead Paths of the input that the decision depends on, sorted.
+	// InputsRead Paths of the input that were read for the decision, sorted.
 	InputsRead []string `json:"inputs_read"`
 
 	// ManifestSHA256 SHA-256 of the manifest, in hexadecimal.
@@ -1417,7 +1417,7 @@ type PolicySimulationResult struct {
 	WouldActivate bool `json:"would_activate"`
 }
 
-// PolicyTemplate The content of a policy to start from. It is valid as it is; replace the sample values with your own.
+// PolicyTemplate The content of a policy to start from. It is valid as it is; replace the sample values, such as the application ID, with your own.
 type PolicyTemplate struct {
 	// Content The content, for a new policy.
 	Content string `json:"content"`
@@ -1430,7 +1430,7 @@ type PolicyTemplate struct {
 	Name string `json:"name"`
 }
 
-// PolicyTemplates All policy templates.
+// PolicyTemplates List of all policy templates.
 type PolicyTemplates = []PolicyTemplate
 
 // PolicyToValidate The content of a policy to validate. Unknown fields are ignored.

@@ -45,8 +45,14 @@ func (e *Error) Error() string {
 	for _, f := range e.Fields {
 		fmt.Fprintf(&b, " %s: %s.", f.Path, f.Message)
 	}
+	issues := PolicyIssues(e)
+	for _, issue := range issues {
+		fmt.Fprintf(&b, " %d:%d: %s", issue.Row, issue.Column, issue.Message)
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.Extra)) {
-		fmt.Fprintf(&b, " %s: %v.", name, e.Extra[name])
+		if name != "issues" || issues == nil {
+			fmt.Fprintf(&b, " %s: %v.", name, e.Extra[name])
+		}
 	}
 	if e.RequestID != "" {
 		fmt.Fprintf(&b, " (request %s)", e.RequestID)
@@ -61,6 +67,24 @@ func Code(err error) string {
 		return e.Code
 	}
 	return ""
+}
+
+// PolicyIssues returns what is wrong with the content of policies, of an error that is
+// or wraps an [*Error] such as [CodeInvalidRego], or nil if there is nothing.
+func PolicyIssues(err error) []PolicyIssue {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Extra["issues"] == nil {
+		return nil
+	}
+	text, err := json.Marshal(e.Extra["issues"])
+	if err != nil {
+		return nil
+	}
+	var issues []PolicyIssue
+	if json.Unmarshal(text, &issues) != nil {
+		return nil
+	}
+	return issues
 }
 
 // check returns nil for the success response of the operation. It returns any other

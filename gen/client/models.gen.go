@@ -499,7 +499,8 @@ type DeadLetter struct {
 
 // DeterminingPolicy is a rule of the decision contract that allows a request.
 type DeterminingPolicy struct {
-	// `caracal-bootstrap`, or `caracal-<key of the application>-mint` or `-use`.
+	// Name of the rule: `caracal-bootstrap`, or `caracal-<key>-mint` or
+	// `caracal-<key>-use` with the key of the application in `app_ids`.
 	Policy string `json:"policy"`
 }
 
@@ -632,7 +633,8 @@ type NewPolicySet struct {
 	Name string `json:"name"`
 }
 
-// NewPolicySetActivation is what to activate. Unknown fields are ignored.
+// NewPolicySetActivation is the version of a policy set to activate. Unknown
+// fields are ignored.
 type NewPolicySetActivation struct {
 	// ID of another version of the policy set. The STS evaluates it in addition to
 	// the active version and reports differences; it has no effect. Defaults to
@@ -1069,14 +1071,15 @@ type PolicyComparison struct {
 	// ID of a version of the policy set, such as the active one.
 	FromVersionID string `json:"from_version_id"`
 
-	// The requests to decide about.
+	// List of requests to decide about.
 	Inputs PolicyInputs `json:"inputs"`
 
 	// ID of another version of the policy set, such as one to activate.
 	ToVersionID string `json:"to_version_id"`
 }
 
-// PolicyComparisonResult is the results that differ between two versions.
+// PolicyComparisonResult is the comparison of two versions, with the results
+// that differ.
 type PolicyComparisonResult struct {
 	// The inputs with different results or a failed evaluation, in their order.
 	Changes []PolicyChange `json:"changes"`
@@ -1149,7 +1152,7 @@ type PolicyDiagnostic struct {
 	StepUpRequired string `json:"step_up_required,omitempty"`
 }
 
-// PolicyExplanation is whether the input was evaluated.
+// PolicyExplanation is the explanation of how the input was evaluated.
 type PolicyExplanation struct {
 	// `allow` or `deny`, if evaluated.
 	Decision string `json:"decision,omitempty"`
@@ -1172,7 +1175,7 @@ type PolicyExplanation struct {
 // Unknown fields are ignored.
 type PolicyInput = json.RawMessage
 
-// PolicyInputs is the requests to decide about.
+// PolicyInputs is the list of requests to decide about.
 type PolicyInputs = []PolicyInput
 
 // PolicyIssue is an error or a warning about the content of a policy.
@@ -1430,14 +1433,14 @@ type PolicySimulation struct {
 // PolicySimulationBatch is the version and the inputs of simulated decisions.
 // Unknown fields are ignored.
 type PolicySimulationBatch struct {
-	// The requests to decide about.
+	// List of requests to decide about.
 	Inputs PolicyInputs `json:"inputs"`
 
 	// ID of a version of the policy set.
 	VersionID string `json:"version_id"`
 }
 
-// PolicySimulationBatchResult is the simulated decisions.
+// PolicySimulationBatchResult is the list of simulated decisions.
 type PolicySimulationBatchResult struct {
 	// Number of allowed requests.
 	Allowed int `json:"allowed"`
@@ -1466,19 +1469,19 @@ type PolicySimulationResult struct {
 	// `allow` or `deny`. Null if there is no result.
 	Decision *string `json:"decision"`
 
-	// Documents that the decision depends on, sorted.
+	// Documents of the policies that were read for the decision, sorted.
 	DocumentsRead []string `json:"documents_read"`
 
 	// Always true.
 	DryRun bool `json:"dry_run"`
 
-	// Whether the input was evaluated.
+	// Explanation of how the input was evaluated.
 	Explanation PolicyExplanation `json:"explanation"`
 
 	// Schema version of inputs.
 	InputSchemaVersion string `json:"input_schema_version"`
 
-	// Paths of the input that the decision depends on, sorted.
+	// Paths of the input that were read for the decision, sorted.
 	InputsRead []string `json:"inputs_read"`
 
 	// SHA-256 of the manifest, in hexadecimal.
@@ -1513,7 +1516,7 @@ type PolicySimulationResult struct {
 }
 
 // PolicyTemplate is the content of a policy to start from. It is valid as it
-// is; replace the sample values with your own.
+// is; replace the sample values, such as the application ID, with your own.
 type PolicyTemplate struct {
 	// The content, for a new policy.
 	Content string `json:"content"`
@@ -1526,7 +1529,7 @@ type PolicyTemplate struct {
 	Name string `json:"name"`
 }
 
-// PolicyTemplates is the all policy templates.
+// PolicyTemplates is the list of all policy templates.
 type PolicyTemplates = []PolicyTemplate
 
 // PolicyToValidate is the content of a policy to validate. Unknown fields are

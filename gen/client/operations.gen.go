@@ -618,8 +618,10 @@ func (c *Client) GetPolicySetVersion(ctx context.Context, zoneID, id, versionID 
 }
 
 // SimulatePolicySet decides a request with a version of a policy set that need
-// not be active, and explains the decision. Changes nothing.
-// `principal.zone_id` of the input is replaced by the zone.
+// not be active, and returns what led to the decision. Changes nothing. The
+// zone of the principal is always the zone of the path; if `principal.zone_id`
+// is missing or different, there is a warning. The principal and the resource
+// need not exist in the zone.
 //
 // Without an input, only checks that the policies of the version are valid
 // together. `would_activate` is false if there are warnings or the evaluation

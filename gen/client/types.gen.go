@@ -189,11 +189,11 @@ const (
 	// 409. A policy of the version was archived during the request. Add a version
 	// without it, and activate that.
 	CodeReferencedPolicyVersionMissing = "referenced_policy_version_missing"
-	// 422. The policy versions of the policy set version cannot be used together.
-	// See detail and issues.
+	// 422. The policy versions of the manifest cannot be used. See detail and
+	// issues.
 	CodeInvalidPolicyContract = "invalid_policy_contract"
-	// 422. The policy versions of the shadow version cannot be used together. See
-	// detail and issues.
+	// 422. The policy versions of the shadow version cannot be used. See detail and
+	// issues.
 	CodeInvalidShadowPolicyContract = "invalid_shadow_policy_contract"
 	// 404. Dead letter not found.
 	CodeDeadLetterNotFound = "dead_letter_not_found"

@@ -226,9 +226,9 @@ const (
 	NoPreviousVersion Code = "no_previous_version"
 	// ReferencedPolicyVersionMissing: 409. A policy of the version was archived during the request. Add a version without it, and activate that.
 	ReferencedPolicyVersionMissing Code = "referenced_policy_version_missing"
-	// InvalidPolicyContract: 422. The policy versions of the policy set version cannot be used together. See detail and issues.
+	// InvalidPolicyContract: 422. The policy versions of the manifest cannot be used. See detail and issues.
 	InvalidPolicyContract Code = "invalid_policy_contract"
-	// InvalidShadowPolicyContract: 422. The policy versions of the shadow version cannot be used together. See detail and issues.
+	// InvalidShadowPolicyContract: 422. The policy versions of the shadow version cannot be used. See detail and issues.
 	InvalidShadowPolicyContract Code = "invalid_shadow_policy_contract"
 	// DeadLetterNotFound: 404. Dead letter not found.
 	DeadLetterNotFound Code = "dead_letter_not_found"
@@ -317,7 +317,7 @@ var Table = map[Code]Entry{
 	PolicySetNotActive:                           {409, "", "The policy set is not active."},
 	NoPreviousVersion:                            {409, "", "There is nothing to roll back to: before the last activation, no policy set was active, or the one that was is archived."},
 	ReferencedPolicyVersionMissing:               {409, "", "A policy of the version was archived during the request. Add a version without it, and activate that."},
-	InvalidPolicyContract:                        {422, "", "The policy versions of the policy set version cannot be used together. See detail and issues."},
-	InvalidShadowPolicyContract:                  {422, "", "The policy versions of the shadow version cannot be used together. See detail and issues."},
+	InvalidPolicyContract:                        {422, "", "The policy versions of the manifest cannot be used. See detail and issues."},
+	InvalidShadowPolicyContract:                  {422, "", "The policy versions of the shadow version cannot be used. See detail and issues."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
 }

@@ -1401,8 +1401,9 @@ type ClientInterface interface {
 
 	// SimulatePolicySetWithBody Simulate a decision
 	//
-	// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
-	// nothing. `principal.zone_id` of the input is replaced by the zone.
+	// Decides a request with a version of a policy set that need not be active, and returns what led to the decision.
+	// Changes nothing. The zone of the principal is always the zone of the path; if `principal.zone_id` is missing or
+	// different, there is a warning. The principal and the resource need not exist in the zone.
 	//
 	// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
 	// there are warnings or the evaluation failed; it does not depend on the decision.
@@ -1418,8 +1419,9 @@ type ClientInterface interface {
 
 	// SimulatePolicySet Simulate a decision
 	//
-	// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
-	// nothing. `principal.zone_id` of the input is replaced by the zone.
+	// Decides a request with a version of a policy set that need not be active, and returns what led to the decision.
+	// Changes nothing. The zone of the principal is always the zone of the path; if `principal.zone_id` is missing or
+	// different, there is a warning. The principal and the resource need not exist in the zone.
 	//
 	// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
 	// there are warnings or the evaluation failed; it does not depend on the decision.
@@ -3069,8 +3071,9 @@ func (c *Client) RollbackPolicySet(ctx context.Context, zoneID ZoneID, id IDPara
 
 // SimulatePolicySetWithBody Simulate a decision
 //
-// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
-// nothing. `principal.zone_id` of the input is replaced by the zone.
+// Decides a request with a version of a policy set that need not be active, and returns what led to the decision.
+// Changes nothing. The zone of the principal is always the zone of the path; if `principal.zone_id` is missing or
+// different, there is a warning. The principal and the resource need not exist in the zone.
 //
 // Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
 // there are warnings or the evaluation failed; it does not depend on the decision.
@@ -3096,8 +3099,9 @@ func (c *Client) SimulatePolicySetWithBody(ctx context.Context, zoneID ZoneID, i
 
 // SimulatePolicySet Simulate a decision
 //
-// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
-// nothing. `principal.zone_id` of the input is replaced by the zone.
+// Decides a request with a version of a policy set that need not be active, and returns what led to the decision.
+// Changes nothing. The zone of the principal is always the zone of the path; if `principal.zone_id` is missing or
+// different, there is a warning. The principal and the resource need not exist in the zone.
 //
 // Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
 // there are warnings or the evaluation failed; it does not depend on the decision.
@@ -7539,8 +7543,9 @@ type ClientWithResponsesInterface interface {
 
 	// SimulatePolicySetWithBodyWithResponse Simulate a decision
 	//
-	// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
-	// nothing. `principal.zone_id` of the input is replaced by the zone.
+	// Decides a request with a version of a policy set that need not be active, and returns what led to the decision.
+	// Changes nothing. The zone of the principal is always the zone of the path; if `principal.zone_id` is missing or
+	// different, there is a warning. The principal and the resource need not exist in the zone.
 	//
 	// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
 	// there are warnings or the evaluation failed; it does not depend on the decision.
@@ -7556,8 +7561,9 @@ type ClientWithResponsesInterface interface {
 
 	// SimulatePolicySetWithResponse Simulate a decision
 	//
-	// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
-	// nothing. `principal.zone_id` of the input is replaced by the zone.
+	// Decides a request with a version of a policy set that need not be active, and returns what led to the decision.
+	// Changes nothing. The zone of the principal is always the zone of the path; if `principal.zone_id` is missing or
+	// different, there is a warning. The principal and the resource need not exist in the zone.
 	//
 	// Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
 	// there are warnings or the evaluation failed; it does not depend on the decision.
@@ -11619,8 +11625,9 @@ func (c *ClientWithResponses) RollbackPolicySetWithResponse(ctx context.Context,
 
 // SimulatePolicySetWithBodyWithResponse Simulate a decision
 //
-// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
-// nothing. `principal.zone_id` of the input is replaced by the zone.
+// Decides a request with a version of a policy set that need not be active, and returns what led to the decision.
+// Changes nothing. The zone of the principal is always the zone of the path; if `principal.zone_id` is missing or
+// different, there is a warning. The principal and the resource need not exist in the zone.
 //
 // Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
 // there are warnings or the evaluation failed; it does not depend on the decision.
@@ -11642,8 +11649,9 @@ func (c *ClientWithResponses) SimulatePolicySetWithBodyWithResponse(ctx context.
 
 // SimulatePolicySetWithResponse Simulate a decision
 //
-// Decides a request with a version of a policy set that need not be active, and explains the decision. Changes
-// nothing. `principal.zone_id` of the input is replaced by the zone.
+// Decides a request with a version of a policy set that need not be active, and returns what led to the decision.
+// Changes nothing. The zone of the principal is always the zone of the path; if `principal.zone_id` is missing or
+// different, there is a warning. The principal and the resource need not exist in the zone.
 //
 // Without an input, only checks that the policies of the version are valid together. `would_activate` is false if
 // there are warnings or the evaluation failed; it does not depend on the decision.

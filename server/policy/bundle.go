@@ -29,6 +29,8 @@ type Bundle struct {
 
 	restrictRules query // of the modules, if restrict depends on the input
 
+	defined []string // names of the documents that the modules define
+
 	Warnings []Issue // what is valid but has no effect
 }
 
@@ -69,7 +71,7 @@ func Compile(ctx context.Context, modules []Module) (*Bundle, error) {
 		return nil, err
 	}
 	c.addWarnings()
-	b := &Bundle{documents: normalize(c.documents), Warnings: c.issues()}
+	b := &Bundle{documents: normalize(c.documents), defined: sortedKeys(c.definitions), Warnings: c.issues()}
 	if c.dependsOnInput() {
 		b.restrictRules = compiled.query("authz", "restrict")
 	} else {

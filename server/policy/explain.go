@@ -27,7 +27,7 @@ const maxTraceLines = 1000
 // second time, because that takes longer: it may be incomplete.
 func (b *Bundle) Explain(ctx context.Context, input Input, trace bool) (Explanation, error) {
 	result, err := b.decide(ctx, input, nil)
-	x := &explainer{documents: map[string]bool{}, inputs: map[string]bool{}, trace: trace}
+	x := &explainer{defined: b.defined, documents: map[string]bool{}, inputs: map[string]bool{}, trace: trace}
 	_, _ = b.decide(ctx, input, x)
 	return Explanation{
 		Result: result, Documents: slices.Sorted(maps.Keys(x.documents)), Inputs: slices.Sorted(maps.Keys(x.inputs)), Trace: x.lines,
@@ -37,6 +37,7 @@ func (b *Bundle) Explain(ctx context.Context, input Input, trace bool) (Explanat
 // An explainer records the evaluation of the queries of a decision. A nil explainer
 // records nothing.
 type explainer struct {
+	defined           []string // names of the documents that the policies define
 	documents, inputs map[string]bool
 	trace             bool
 	lines             []string
@@ -106,7 +107,7 @@ func (x *explainer) read(ref ast.Ref) {
 	if renamed, ok := normalizedNames[name]; ok {
 		name = renamed
 	}
-	if slices.Contains(documentNames, name) {
+	if slices.Contains(x.defined, name) {
 		x.documents[name] = true
 	}
 }

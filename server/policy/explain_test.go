@@ -19,7 +19,7 @@ func TestExplainReportsWhatWasRead(t *testing.T) {
 	if x.Result.Decision != "allow" || x.Trace != nil {
 		t.Errorf("result %+v, %d lines of trace", x.Result, len(x.Trace))
 	}
-	if want := []string{"app_ids", "confinement", "grants", "restrict", "risk", "approval_tiers"}; !sameElements(x.Documents, want) {
+	if want := []string{"app_ids", "grants", "restrict", "risk", "approval_tiers"}; !sameElements(x.Documents, want) {
 		t.Errorf("documents %v, want %v", x.Documents, want)
 	}
 	for _, path := range []string{"input.session.id", "input.principal.id", "input.principal.labels", "input.context.requested_scopes"} {

@@ -19,7 +19,7 @@ func Templates() []Template { return templates }
 
 var templates = []Template{
 	template("application-bindings", "Application Bindings", "Gives each application a key, which grants refer to."),
-	template("resource-grants", "Resource Grants", "Grants an application access to its resources, with the scopes of each role."),
+	template("resource-grants", "Resource Grants", "Grants an application access to its resources, with the scopes of each role. Requires Application Bindings."),
 	template("label-confinement", "Label Confinement", "Limits agents with certain labels to a list of scopes."),
 	template("zone-restriction", "Zone Restriction", "Denies every request in the zone while it has an element."),
 	template("risk-tiers", "Risk Tiers", "Assigns scopes to tiers of risk, which decisions report."),

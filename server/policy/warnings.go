@@ -86,14 +86,24 @@ func (c *compilation) addUndeclaredScopes(declared map[string][]string, report *
 			return
 		}
 		grant.Value.(ast.Object).Get(ast.InternedTerm("roles")).Value.(ast.Object).Foreach(func(role, list *ast.Term) {
+			at := -1
 			each(list.Value, func(scope *ast.Term) {
+				at++
 				if !slices.Contains(scopes, string(scope.Value.(ast.String))) {
-					path := []step{identifier.Value, ast.String("roles"), role.Value}
+					path := []step{identifier.Value, ast.String("roles"), role.Value, elementKey(list.Value, at, scope)}
 					warn(path, "undeclared_scope", "The resource %s does not declare the scope %s.", identifier, scope)
 				}
 			})
 		})
 	})
+}
+
+// elementKey returns the key of an element of an array, or a set, at an index.
+func elementKey(container ast.Value, index int, element *ast.Term) step {
+	if _, ok := container.(*ast.Array); ok {
+		return ast.InternedTerm(index).Value
+	}
+	return element.Value
 }
 
 // issues returns the issues of all modules.

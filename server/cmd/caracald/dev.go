@@ -27,7 +27,7 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	dir := flags.String("dir", home, "data folder")
-	withDemo := flags.Bool("demo", false, "create a demo zone with applications, sessions and agents")
+	withDemo := flags.Bool("demo", false, "create a demo zone with applications, sessions, agents and active policies")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
