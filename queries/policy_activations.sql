@@ -70,6 +70,9 @@ WHERE s.zone_id = @zone_id AND s.id = @id AND s.archived_at IS NULL;
 -- GetActivationStatus returns the state of a policy set, of a version, and of the event that announces it: outbox_id or, if that
 -- is null, the one of the last activation of the version. recorded_at is the time of that change in the history, which
 -- outlives the event. matches is whether the event or, if it is gone, the change announces the version.
+--
+-- The conditions use CASE, because with row-level security, Postgres searches no index for the value of a coalesce: it does
+-- not know that coalesce is leakproof.
 SELECT s.active_version_id, s.shadow_version_id, active.manifest_sha256, coalesce(sqlc.narg(outbox_id)::text, change.outbox_id, '')::text AS outbox_id,
     change.created_at AS recorded_at, (o.id IS NOT NULL)::boolean AS stored, coalesce(o.attempts, 0)::integer AS attempts, o.last_error, o.dispatched_at, o.dead_at,
     (CASE
@@ -78,9 +81,14 @@ SELECT s.active_version_id, s.shadow_version_id, active.manifest_sha256, coalesc
     END IS TRUE)::boolean AS matches
 FROM policy_sets AS s
 LEFT JOIN policy_set_versions AS active ON active.zone_id = s.zone_id AND active.id = s.active_version_id
-LEFT JOIN policy_activations AS change ON change.zone_id = s.zone_id AND change.outbox_id = coalesce(sqlc.narg(outbox_id)::text, (
-    SELECT a.outbox_id FROM policy_activations AS a
-    WHERE a.zone_id = s.zone_id AND a.policy_set_id = s.id AND a.version_id = coalesce(sqlc.narg(version_id)::text, s.active_version_id)
-    ORDER BY a.number DESC LIMIT 1))
-LEFT JOIN outbox AS o ON o.zone_id = s.zone_id AND o.id = coalesce(sqlc.narg(outbox_id)::text, change.outbox_id)
+LEFT JOIN LATERAL (
+    SELECT a.* FROM policy_activations AS a
+    WHERE a.zone_id = s.zone_id AND a.policy_set_id = s.id
+      AND a.version_id = CASE WHEN sqlc.narg(version_id)::text IS NULL THEN s.active_version_id ELSE sqlc.narg(version_id)::text END
+    ORDER BY a.number DESC LIMIT 1
+) AS newest ON sqlc.narg(outbox_id)::text IS NULL
+LEFT JOIN policy_activations AS change ON change.zone_id = s.zone_id
+    AND change.outbox_id = CASE WHEN sqlc.narg(outbox_id)::text IS NULL THEN newest.outbox_id ELSE sqlc.narg(outbox_id)::text END
+LEFT JOIN outbox AS o ON o.zone_id = s.zone_id
+    AND o.id = CASE WHEN sqlc.narg(outbox_id)::text IS NULL THEN newest.outbox_id ELSE sqlc.narg(outbox_id)::text END
 WHERE s.zone_id = @zone_id AND s.id = @id AND s.archived_at IS NULL;

@@ -135,6 +135,8 @@ CREATE TABLE policy_activations (
     FOREIGN KEY (zone_id, previous_policy_set_id, previous_shadow_version_id) REFERENCES policy_set_versions (zone_id, policy_set_id, id)
 );
 CREATE INDEX policy_activations_of_version ON policy_activations (zone_id, policy_set_id, version_id, number DESC);
+CREATE UNIQUE INDEX policy_activations_by_event ON policy_activations (zone_id, outbox_id);
+CREATE INDEX policy_activations_by_version ON policy_activations (zone_id, policy_set_id, version_id, number);
 ALTER TABLE policy_activations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE policy_activations FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_zone ON policy_activations USING (current_setting('caracal.zone_id', true) IN (zone_id, '*'));
