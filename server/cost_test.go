@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/server/servertest"
@@ -173,8 +174,13 @@ func TestAllocations(t *testing.T) { // not parallel: it counts the allocations 
 		t.Run(tt.name, func(t *testing.T) {
 			request := httptest.NewRequest("GET", "/v1/zones/"+zone.ID, nil)
 			request.Header.Set("Authorization", "Bearer "+servertest.Bootstrap)
-			best := 1e9 // background work adds some now and then
-			for range 5 {
+			if build, _ := debug.ReadBuildInfo(); slices.Contains(build.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+				tt.most *= 1.1 // the race detector allocates too
+			}
+			// Background work, such as what earlier tests still end, adds some: the lowest
+			// count is that of the requests.
+			best := 1e9
+			for deadline := time.Now().Add(10 * time.Second); best > tt.most && time.Now().Before(deadline); {
 				best = min(best, testing.AllocsPerRun(100, func() {
 					recorder := httptest.NewRecorder()
 					tt.handler.ServeHTTP(recorder, request)
@@ -184,9 +190,6 @@ func TestAllocations(t *testing.T) { // not parallel: it counts the allocations 
 				}))
 			}
 			t.Logf("%.0f allocations", best)
-			if build, _ := debug.ReadBuildInfo(); slices.Contains(build.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-				tt.most *= 1.1 // the race detector allocates too
-			}
 			if best > tt.most {
 				t.Errorf("%.0f allocations, want at most %.0f", best, tt.most)
 			}
