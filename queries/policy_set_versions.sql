@@ -11,7 +11,8 @@ WHERE s.zone_id = @zone_id AND s.id = @policy_set_id AND s.archived_at IS NULL;
 
 -- name: IncrementPolicySetVersion :one
 -- IncrementPolicySetVersion returns the number for a new version of a policy set. It locks the row, so that the number is used
--- once. The time is that of the statement, like in IncrementPolicyVersion. It does not change the version of the row, which no client can tell from the one before.
+-- once. The time is that of the statement, like in IncrementPolicyVersion. It does not change the version of the row, because
+-- the response to getPolicySet stays the same.
 UPDATE policy_sets SET latest_version = latest_version + 1
 WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL
 RETURNING latest_version, clock_timestamp()::timestamptz AS created_at;

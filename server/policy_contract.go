@@ -32,7 +32,7 @@ func (s *Server) compileManifest(ctx context.Context, zone string, invalid code.
 	var compileErr *policy.CompileError
 	if errors.As(err, &compileErr) {
 		e := invalid.With("detail", contractDetail(compileErr))
-		issues := mapSlice(compileErr.Issues, toAPIPolicyIssue)
+		issues := mapSlice(compileErr.Issues, toPolicyIssue)
 		if compileErr.ID != "" { // the issues of one policy version
 			for i := range issues {
 				issues[i].PolicyVersionID = &compileErr.ID

@@ -35,7 +35,7 @@ func (s *Server) ValidatePolicy(ctx context.Context, req api.ValidatePolicyReque
 			Package: v.Preview.Package, Rules: v.Preview.Rules, Decisions: v.Preview.Decisions,
 			InputsReferenced: v.Preview.InputsReferenced, DataReferenced: v.Preview.DataReferenced,
 		},
-		Warnings: mapSlice(warnings, toAPIPolicyIssue),
+		Warnings: mapSlice(warnings, toPolicyIssue),
 	}, nil
 }
 
@@ -48,11 +48,11 @@ func validatePolicy(ctx context.Context, content, schemaVersion string) (policy.
 	v, err := policy.Validate(ctx, content, schemaVersion)
 	var invalid *policy.CompileError
 	if errors.As(err, &invalid) {
-		return v, &code.Error{Code: code.InvalidRego, Fields: map[string]any{"detail": invalid.Issues[0].Code, "issues": mapSlice(invalid.Issues, toAPIPolicyIssue)}}
+		return v, &code.Error{Code: code.InvalidRego, Fields: map[string]any{"detail": invalid.Issues[0].Code, "issues": mapSlice(invalid.Issues, toPolicyIssue)}}
 	}
 	return v, err
 }
 
-func toAPIPolicyIssue(i policy.Issue) api.PolicyIssue {
+func toPolicyIssue(i policy.Issue) api.PolicyIssue {
 	return api.PolicyIssue{Code: i.Code, Message: i.Message, Row: i.Row, Column: i.Column, Line: i.Line}
 }

@@ -80,7 +80,8 @@ type IncrementPolicySetVersionRow struct {
 }
 
 // IncrementPolicySetVersion returns the number for a new version of a policy set. It locks the row, so that the number is used
-// once. The time is that of the statement, like in IncrementPolicyVersion. It does not change the version of the row, which no client can tell from the one before.
+// once. The time is that of the statement, like in IncrementPolicyVersion. It does not change the version of the row, because
+// the response to getPolicySet stays the same.
 func (q *Queries) IncrementPolicySetVersion(ctx context.Context, arg IncrementPolicySetVersionParams) (IncrementPolicySetVersionRow, error) {
 	row := q.db.QueryRow(ctx, incrementPolicySetVersion, arg.ZoneID, arg.ID)
 	var i IncrementPolicySetVersionRow

@@ -30,8 +30,6 @@ type Bundle struct {
 	restrictRules query // of the modules, if restrict depends on the input
 
 	defined []string // names of the documents that the modules define
-
-	Warnings []Issue // what is valid but has no effect
 }
 
 //go:embed contract/contract.rego contract/result.rego
@@ -70,8 +68,7 @@ func Compile(ctx context.Context, modules []Module) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.addWarnings()
-	b := &Bundle{documents: normalize(c.documents), defined: sortedKeys(c.definitions), Warnings: c.issues()}
+	b := &Bundle{documents: normalize(c.documents), defined: sortedKeys(c.definitions)}
 	if c.dependsOnInput() {
 		b.restrictRules = compiled.query("authz", "restrict")
 	} else {

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"caracal.run/management/server/policy"
@@ -42,7 +43,7 @@ restrict[input.session.id].x := 1 if {
 	}
 }
 
-// TestWarnings checks the position of each warning, across the modules of a set.
+// TestWarnings checks the position of each warning.
 func TestWarnings(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -53,13 +54,16 @@ func TestWarnings(t *testing.T) {
 		{[]string{ids}, nil},
 		{[]string{grants}, nil},
 		{[]string{`app_ids.payments := "x"`, `grants["r"] := {"application": "y", "roles": {}}`}, []position{
-			{"unused_application", 4, 21, `app_ids.payments := "x"`}, {"unknown_application", 4, 32, `grants["r"] := {"application": "y", "roles": {}}`},
+			{"unused_application", 4, 21, `app_ids.payments := "x"`}, {"unknown_application", 5, 32, `grants["r"] := {"application": "y", "roles": {}}`},
 		}},
 		{[]string{risk}, nil},
-		{[]string{`risk contains {"scope": "s", "tier": "t"}`, "approval_tiers := [\"t\", \"u\"]"}, []position{{"unused_tier", 4, 19, `approval_tiers := ["t", "u"]`}}},
+		{[]string{`risk contains {"scope": "s", "tier": "t"}`, "approval_tiers := [\"t\", \"u\"]"}, []position{{"unused_tier", 5, 19, `approval_tiers := ["t", "u"]`}}},
 	} {
-		b := compile(t, tt.rules...)
-		got := positions(b.Warnings)
+		valid, err := policy.Validate(t.Context(), document(strings.Join(tt.rules, "\n")), policy.InputSchemaVersion)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := positions(valid.Warnings)
 		if !slices.Equal(got, tt.want) {
 			t.Errorf("%s: got  %+v\nwant %+v", tt.rules, got, tt.want)
 		}
@@ -69,11 +73,15 @@ func TestWarnings(t *testing.T) {
 // TestWarningsAreLimited requires that many warnings are bounded, as issues are.
 func TestWarningsAreLimited(t *testing.T) {
 	t.Parallel()
-	b := compile(t, "app_ids := {"+lines(5000, `"k%d": "v",`)+"}", "grants := {"+lines(5000, `"r%d": {"application": "x%d", "roles": {}},`)+"}")
-	if len(b.Warnings) != 50 {
-		t.Errorf("got %d warnings", len(b.Warnings))
+	content := "app_ids := {" + lines(5000, `"k%d": "v",`) + "}\ngrants := {" + lines(5000, `"r%d": {"application": "x%d", "roles": {}},`) + "}"
+	valid, err := policy.Validate(t.Context(), document(content), policy.InputSchemaVersion)
+	if err != nil {
+		t.Fatal(err)
 	}
-	valid, err := policy.Validate(t.Context(), document(grantsOf(2000)), policy.InputSchemaVersion)
+	if len(valid.Warnings) != 50 {
+		t.Errorf("got %d warnings", len(valid.Warnings))
+	}
+	valid, err = policy.Validate(t.Context(), document(grantsOf(2000)), policy.InputSchemaVersion)
 	if err != nil {
 		t.Fatal(err)
 	}
