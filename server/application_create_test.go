@@ -30,7 +30,7 @@ func TestCreateApplication(t *testing.T) {
 		{"by a zone token", a.ClientFor(zone, "write"), zone, named("Billing"), ""},
 		{"by a global token", a.ClientFor("", "write"), zone, named("Billing"), ""},
 		{"with traits", a.Admin, zone, client.NewApplication{Name: "x", RegistrationMethod: "managed", Traits: &[]string{"team:a", "b"}}, ""},
-		{"a name of one space", a.Admin, zone, named(" "), ""},
+		{"a name of one space", a.Admin, zone, named(" "), code.InvalidApplication},
 		{"the longest name", a.Admin, zone, named(strings.Repeat("😀", 200)), ""},
 		{"name too long", a.Admin, zone, named(strings.Repeat("é", 201)), code.InvalidApplication},
 		{"name empty", a.Admin, zone, named(""), code.InvalidApplication},

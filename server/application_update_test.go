@@ -34,7 +34,7 @@ func TestUpdateApplication(t *testing.T) {
 		want     code.Code
 	}{
 		{"name", a.Admin, zone, "", named("New name"), ""},
-		{"name of one space", a.Admin, zone, "", named(" "), ""},
+		{"name of one space", a.Admin, zone, "", named(" "), code.InvalidApplication},
 		{"traits", a.Admin, zone, "", client.ApplicationPatch{Traits: &[]string{"control:x", "b"}}, ""},
 		{"empty traits", a.Admin, zone, "", client.ApplicationPatch{Traits: &[]string{}}, ""},
 		{"by a zone token", a.ClientFor(zone, "write"), zone, "", client.ApplicationPatch{Name: new("x"), Traits: &[]string{"team:b"}}, ""},

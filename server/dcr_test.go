@@ -66,7 +66,7 @@ func TestRegisterApplication(t *testing.T) {
 		{"for zero seconds", a.Admin, zone, during(0), code.InvalidApplication},
 		{"for longer than an hour", a.Admin, zone, during(3601), code.InvalidApplication},
 		{"by a zone token", a.ClientFor(zone, "write"), zone, named("Job"), ""},
-		{"a name of one space", a.Admin, "", named(" "), ""},
+		{"a name of one space", a.Admin, "", named(" "), code.InvalidApplication},
 		{"the longest name", a.Admin, "", named(strings.Repeat("😀", 200)), ""},
 		{"name too long", a.Admin, zone, named(strings.Repeat("é", 201)), code.InvalidApplication},
 		{"name empty", a.Admin, zone, named(""), code.InvalidApplication},

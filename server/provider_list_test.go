@@ -22,9 +22,10 @@ func TestListProvidersEqualsGetProvider(t *testing.T) {
 	zone := a.Zone().ID
 	var want []string // newest first
 	for i, s := range samples {
-		name := fmt.Sprintf("%d \"\\</script>&\u2028 é😀\x7f\n", i)
+		name := fmt.Sprintf("%d \"\\</script>& é😀", i)
 		want = slices.Insert(want, 0, newProvider(t, a, zone, client.NewProvider{Name: &name, Kind: s.kind, ConfigJSON: rawConfig(s.config)}).ID)
 	}
+	a.DB.Exec("UPDATE providers SET name = name || $1", "\u2028\x7f\n") // no operation stores these
 	archived := a.DB.Provider(zone)
 	servertest.Expect(t, deleteProvider(t, a.Admin, zone, archived), http.StatusNoContent, "")
 	a.DB.Provider(a.Zone().ID)

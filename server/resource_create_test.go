@@ -50,7 +50,7 @@ func TestCreateResource(t *testing.T) {
 		{"enforced in no way that there is", a.Admin, z, func(b *client.NewResource) { b.OperationEnforcement = new(client.OperationEnforcement("Enforced")) }, code.InvalidResource},
 		{"by a zone token", zoneClient, z, nil, ""},
 		{"by a global token", globalClient, z, nil, ""},
-		{"name of one space", a.Admin, z, func(b *client.NewResource) { b.Name, b.Identifier = new(" "), new("urn:one-space") }, ""},
+		{"name of one space", a.Admin, z, func(b *client.NewResource) { b.Name, b.Identifier = new(" "), new("urn:one-space") }, code.InvalidResource},
 		{"the longest name", a.Admin, z, func(b *client.NewResource) { b.Name = new(strings.Repeat("😀", 200)) }, ""},
 		{"name too long", a.Admin, z, func(b *client.NewResource) { b.Name = new(strings.Repeat("é", 201)) }, code.InvalidResource},
 		{"name empty", a.Admin, z, func(b *client.NewResource) { b.Name = new("") }, code.InvalidResource},

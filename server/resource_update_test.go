@@ -39,7 +39,7 @@ func TestUpdateResource(t *testing.T) {
 		want     code.Code
 	}{
 		{"name", a.Admin, z.zone, "", named, ""},
-		{"name of one space", a.Admin, z.zone, "", patch{Name: new(" ")}, ""},
+		{"name of one space", a.Admin, z.zone, "", patch{Name: new(" ")}, code.InvalidResource},
 		{"identifier", a.Admin, z.zone, "", patch{Identifier: new("urn:identifier")}, ""},
 		{"upstream", a.Admin, z.zone, "", patch{UpstreamURL: is("http://other.example.com")}, ""},
 		{"scopes", a.Admin, z.zone, "", patch{Scopes: &[]string{"read", "x", "read"}}, ""},

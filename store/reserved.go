@@ -2,7 +2,6 @@ package store
 
 import (
 	"strings"
-	"unicode"
 
 	"caracal.run/management/gen/code"
 )
@@ -21,15 +20,10 @@ const (
 	resourceIdentifier namespace = "caracal-sys://"
 )
 
-// reserved reports whether a name is in a reserved namespace, ignoring case and
-// surrounding white space.
+// reserved reports whether a name is in a reserved namespace, or looks as if it were.
 func reserved(ns namespace, name string) bool {
-	return strings.HasPrefix(strings.ToLower(strings.TrimFunc(name, IsSpace)), string(ns))
+	return strings.HasPrefix(skeleton(name), string(ns))
 }
-
-// IsSpace reports whether the API trims a character as white space: Unicode white
-// space and the byte order mark.
-func IsSpace(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' }
 
 // checkReservedName returns reserved_namespace if a name is reserved and the actor
 // is not allowed to use reserved names.

@@ -341,7 +341,7 @@ type Application struct {
 	ZoneID ID `json:"zone_id"`
 }
 
-// ApplicationName Display name of the application. It need not be unique.
+// ApplicationName Display name of the application. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 type ApplicationName = string
 
 // ApplicationPatch An update of an application. Omitted fields are not changed.
@@ -349,7 +349,7 @@ type ApplicationPatch struct {
 	// ClientSecret The new client secret.
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// Name Display name of the application. It need not be unique.
+	// Name Display name of the application. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name *ApplicationName `json:"name,omitempty"`
 
 	// Traits Labels of the application: at most 32, without duplicates. A trait has 1 to 128 characters: a letter, followed by
@@ -363,7 +363,7 @@ type ApplicationRegistration struct {
 	// ExpiresIn Seconds until the application expires. Defaults to 3600.
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Name Display name of the application. It need not be unique.
+	// Name Display name of the application. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name ApplicationName `json:"name"`
 }
 
@@ -540,7 +540,7 @@ type NewAdminToken struct {
 	// ExpiresIn Seconds until the token expires. If omitted, the token does not expire.
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Name Display name of the token. It need not be unique.
+	// Name Display name of the token. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name string `json:"name"`
 
 	// Scope What the token gives access to: all zones and all operations, or one zone.
@@ -552,7 +552,7 @@ type NewAdminToken struct {
 
 // NewApplication A managed application to create.
 type NewApplication struct {
-	// Name Display name of the application. It need not be unique.
+	// Name Display name of the application. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name ApplicationName `json:"name"`
 
 	// RegistrationMethod The registration method, which must be `managed`. To create a registered application, use `registerApplication`.
@@ -588,7 +588,7 @@ type NewPolicy struct {
 	// Description What the policy is for.
 	Description *string `json:"description,omitempty"`
 
-	// Name Name of the policy. It must be unique among the zone's active policies.
+	// Name Name of the policy. It must be unique among the zone's active policies. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name string `json:"name"`
 
 	// OwnerType Who owns the policy. Defaults to `customer`.
@@ -604,7 +604,7 @@ type NewPolicySet struct {
 	// Description What the policy set is for.
 	Description *string `json:"description,omitempty"`
 
-	// Name Name of the policy set. It is unique among the zone's policy sets that are not archived.
+	// Name Name of the policy set. It is unique among the zone's policy sets that are not archived. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name string `json:"name"`
 }
 
@@ -664,7 +664,7 @@ type NewProvider struct {
 	// - `bearer_token`: The credential is a stored bearer token.
 	Kind ProviderKind `json:"kind"`
 
-	// Name Display name of the provider. It need not be unique. A blank value counts as omitted. The default in a new provider is its identifier.
+	// Name Display name of the provider. It need not be unique. A blank value counts as omitted. The default in a new provider is its identifier. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name *ProviderName `json:"name,omitempty"`
 }
 
@@ -681,7 +681,7 @@ type NewResource struct {
 	// resources. The identifier of the control resource, the value of the setting CONTROL_AUDIENCE, need not be a URI.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
-	// Name Display name of the resource. It need not be unique. The default in a new resource is its identifier.
+	// Name Display name of the resource. It need not be unique. The default in a new resource is its identifier. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name *ResourceName `json:"name,omitempty"`
 
 	// OperationEnforcement Defaults to `enforced`.
@@ -714,7 +714,7 @@ type NewZone struct {
 	// DCREnabled Whether applications can register dynamically. Defaults to false.
 	DCREnabled *bool `json:"dcr_enabled,omitempty"`
 
-	// Name Display name of the zone. It need not be unique. Leading and trailing whitespace is removed.
+	// Name Display name of the zone. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name ZoneName `json:"name"`
 
 	// Slug A short name of lowercase letters, digits and hyphens. It is unique among all zones, including archived ones.
@@ -1657,7 +1657,7 @@ type ProviderIdentifier = string
 // - `bearer_token`: The credential is a stored bearer token.
 type ProviderKind string
 
-// ProviderName Display name of the provider. It need not be unique. A blank value counts as omitted. The default in a new provider is its identifier.
+// ProviderName Display name of the provider. It need not be unique. A blank value counts as omitted. The default in a new provider is its identifier. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 type ProviderName = string
 
 // ProviderPatch An update of a provider. Omitted fields are not changed. Unknown fields are ignored.
@@ -1680,7 +1680,7 @@ type ProviderPatch struct {
 	// - `bearer_token`: The credential is a stored bearer token.
 	Kind *ProviderKind `json:"kind,omitempty"`
 
-	// Name Display name of the provider. It need not be unique. A blank value counts as omitted. The default in a new provider is its identifier.
+	// Name Display name of the provider. It need not be unique. A blank value counts as omitted. The default in a new provider is its identifier. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name *ProviderName `json:"name,omitempty"`
 }
 
@@ -1799,7 +1799,7 @@ type Resource struct {
 // resources. The identifier of the control resource, the value of the setting CONTROL_AUDIENCE, need not be a URI.
 type ResourceIdentifier = string
 
-// ResourceName Display name of the resource. It need not be unique. The default in a new resource is its identifier.
+// ResourceName Display name of the resource. It need not be unique. The default in a new resource is its identifier. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 type ResourceName = string
 
 // ResourceOperation A request that the resource accepts, and the scope that the request requires.
@@ -1833,7 +1833,7 @@ type ResourcePatch struct {
 	// resources. The identifier of the control resource, the value of the setting CONTROL_AUDIENCE, need not be a URI.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
-	// Name Display name of the resource. It need not be unique. The default in a new resource is its identifier.
+	// Name Display name of the resource. It need not be unique. The default in a new resource is its identifier. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name *ResourceName `json:"name,omitempty"`
 
 	// OperationEnforcement How gateways check requests:
@@ -1952,7 +1952,7 @@ type Zone struct {
 	UpdatedAt Timestamp `json:"updated_at"`
 }
 
-// ZoneName Display name of the zone. It need not be unique. Leading and trailing whitespace is removed.
+// ZoneName Display name of the zone. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 type ZoneName = string
 
 // ZonePatch An update of a zone. Omitted fields are not changed.
@@ -1963,7 +1963,7 @@ type ZonePatch struct {
 	// DCRShutdown What happens to the registered applications that are neither archived nor expired. Allowed only with `dcr_enabled: false`.
 	DCRShutdown *ZonePatchDCRShutdown `json:"dcr_shutdown,omitempty"`
 
-	// Name Display name of the zone. It need not be unique. Leading and trailing whitespace is removed.
+	// Name Display name of the zone. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name *ZoneName `json:"name,omitempty"`
 
 	// OperatorCoauthorBadge Whether changes that are made through the operator assistant of Caracal are marked as co-authored by it. True in a new zone.

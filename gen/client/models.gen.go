@@ -347,7 +347,9 @@ type Application struct {
 }
 
 // ApplicationName is the display name of the application. It need not be
-// unique.
+// unique. Leading and trailing whitespace is removed, and the rest is
+// normalized to Unicode NFC. A name must contain a visible character, and no
+// control characters, line separators or bidirectional controls.
 type ApplicationName = string
 
 // ApplicationPatch is an update of an application. Omitted fields are not
@@ -356,7 +358,10 @@ type ApplicationPatch struct {
 	// The new client secret.
 	ClientSecret *string `json:"client_secret,omitempty"`
 
-	// Display name of the application. It need not be unique.
+	// Display name of the application. It need not be unique. Leading and trailing
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
 	Name *ApplicationName `json:"name,omitempty"`
 
 	// Labels of the application: at most 32, without duplicates. A trait has 1 to
@@ -371,7 +376,10 @@ type ApplicationRegistration struct {
 	// Seconds until the application expires. Defaults to 3600.
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Display name of the application. It need not be unique.
+	// Display name of the application. It need not be unique. Leading and trailing
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
 	Name ApplicationName `json:"name"`
 }
 
@@ -557,7 +565,10 @@ type NewAdminToken struct {
 	// Seconds until the token expires. If omitted, the token does not expire.
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Display name of the token. It need not be unique.
+	// Display name of the token. It need not be unique. Leading and trailing
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
 	Name string `json:"name"`
 
 	// What the token gives access to: all zones and all operations, or one zone.
@@ -569,7 +580,10 @@ type NewAdminToken struct {
 
 // NewApplication is a managed application to create.
 type NewApplication struct {
-	// Display name of the application. It need not be unique.
+	// Display name of the application. It need not be unique. Leading and trailing
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
 	Name ApplicationName `json:"name"`
 
 	// The registration method, which must be `managed`. To create a registered
@@ -613,6 +627,9 @@ type NewPolicy struct {
 	Description *string `json:"description,omitempty"`
 
 	// Name of the policy. It must be unique among the zone's active policies.
+	// Leading and trailing whitespace is removed, and the rest is normalized to
+	// Unicode NFC. A name must contain a visible character, and no control
+	// characters, line separators or bidirectional controls.
 	Name string `json:"name"`
 
 	// Who owns the policy. Defaults to `customer`.
@@ -629,7 +646,9 @@ type NewPolicySet struct {
 	Description *string `json:"description,omitempty"`
 
 	// Name of the policy set. It is unique among the zone's policy sets that are
-	// not archived.
+	// not archived. Leading and trailing whitespace is removed, and the rest is
+	// normalized to Unicode NFC. A name must contain a visible character, and no
+	// control characters, line separators or bidirectional controls.
 	Name string `json:"name"`
 }
 
@@ -703,7 +722,10 @@ type NewProvider struct {
 	Kind ProviderKind `json:"kind"`
 
 	// Display name of the provider. It need not be unique. A blank value counts as
-	// omitted. The default in a new provider is its identifier.
+	// omitted. The default in a new provider is its identifier. Leading and
+	// trailing whitespace is removed, and the rest is normalized to Unicode NFC. A
+	// name must contain a visible character, and no control characters, line
+	// separators or bidirectional controls.
 	Name *ProviderName `json:"name,omitempty"`
 }
 
@@ -726,7 +748,10 @@ type NewResource struct {
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
 	// Display name of the resource. It need not be unique. The default in a new
-	// resource is its identifier.
+	// resource is its identifier. Leading and trailing whitespace is removed, and
+	// the rest is normalized to Unicode NFC. A name must contain a visible
+	// character, and no control characters, line separators or bidirectional
+	// controls.
 	Name *ResourceName `json:"name,omitempty"`
 
 	// Defaults to `enforced`.
@@ -764,7 +789,9 @@ type NewZone struct {
 	DCREnabled *bool `json:"dcr_enabled,omitempty"`
 
 	// Display name of the zone. It need not be unique. Leading and trailing
-	// whitespace is removed.
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
 	Name ZoneName `json:"name"`
 
 	// A short name of lowercase letters, digits and hyphens. It is unique among all
@@ -1771,7 +1798,9 @@ type ProviderKind string
 
 // ProviderName is the display name of the provider. It need not be unique. A
 // blank value counts as omitted. The default in a new provider is its
-// identifier.
+// identifier. Leading and trailing whitespace is removed, and the rest is
+// normalized to Unicode NFC. A name must contain a visible character, and no
+// control characters, line separators or bidirectional controls.
 type ProviderName = string
 
 // ProviderPatch is an update of a provider. Omitted fields are not changed.
@@ -1801,7 +1830,10 @@ type ProviderPatch struct {
 	Kind *ProviderKind `json:"kind,omitempty"`
 
 	// Display name of the provider. It need not be unique. A blank value counts as
-	// omitted. The default in a new provider is its identifier.
+	// omitted. The default in a new provider is its identifier. Leading and
+	// trailing whitespace is removed, and the rest is normalized to Unicode NFC. A
+	// name must contain a visible character, and no control characters, line
+	// separators or bidirectional controls.
 	Name *ProviderName `json:"name,omitempty"`
 }
 
@@ -1929,7 +1961,10 @@ type Resource struct {
 type ResourceIdentifier = string
 
 // ResourceName is the display name of the resource. It need not be unique. The
-// default in a new resource is its identifier.
+// default in a new resource is its identifier. Leading and trailing whitespace
+// is removed, and the rest is normalized to Unicode NFC. A name must contain a
+// visible character, and no control characters, line separators or
+// bidirectional controls.
 type ResourceName = string
 
 // ResourceOperation is a request that the resource accepts, and the scope that
@@ -1970,7 +2005,10 @@ type ResourcePatch struct {
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
 	// Display name of the resource. It need not be unique. The default in a new
-	// resource is its identifier.
+	// resource is its identifier. Leading and trailing whitespace is removed, and
+	// the rest is normalized to Unicode NFC. A name must contain a visible
+	// character, and no control characters, line separators or bidirectional
+	// controls.
 	Name *ResourceName `json:"name,omitempty"`
 
 	// How gateways check requests:
@@ -2099,7 +2137,9 @@ type Zone struct {
 }
 
 // ZoneName is the display name of the zone. It need not be unique. Leading and
-// trailing whitespace is removed.
+// trailing whitespace is removed, and the rest is normalized to Unicode NFC. A
+// name must contain a visible character, and no control characters, line
+// separators or bidirectional controls.
 type ZoneName = string
 
 // ZonePatch is an update of a zone. Omitted fields are not changed.
@@ -2112,7 +2152,9 @@ type ZonePatch struct {
 	DCRShutdown *ZonePatchDCRShutdown `json:"dcr_shutdown,omitempty"`
 
 	// Display name of the zone. It need not be unique. Leading and trailing
-	// whitespace is removed.
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
 	Name *ZoneName `json:"name,omitempty"`
 
 	// Whether changes that are made through the operator assistant of Caracal are

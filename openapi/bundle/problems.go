@@ -60,6 +60,7 @@ var methods = []string{"get", "post", "put", "patch", "delete"}
 // error bodies to the spec. It returns an error if a declaration is missing or
 // invalid, or if an error code or a stream is unknown or unused.
 func expand(spec *yaml.Node, known problems, audited auditLog) error {
+	describeNames(spec)
 	shared := get(spec, "x-shared-problems")
 	streams := get(spec, "x-streams")
 	used, published := map[string]bool{}, map[string]bool{} // error codes, streams

@@ -226,11 +226,13 @@ func TestBodyErrorsReadAfterTheFieldsName(t *testing.T) {
 		{"not UTF-8", "\"\xff\"", code.InvalidJSON, "must be UTF-8"},
 		{"truncated", `{"name":`, code.InvalidJSON, "is truncated"},
 		{"syntax", `{"name":x}`, code.InvalidJSON, "invalid character 'x' looking for beginning of value at byte 9"},
+		{"a lone surrogate", `{"x":"\\ud83d \ud83d\ude00\n\u00e9","name":"\ud83d\n\ude00"}`, code.InvalidJSON, "must not contain a lone surrogate, such as the escape at byte 45"},
 		{"two values", `{} {}`, code.InvalidJSON, "must be a single JSON value"},
 		{"too deep", strings.Repeat("[", 66) + strings.Repeat("]", 66), code.InvalidJSON, "must not be nested deeper than 64 levels"},
 		{"NUL", `{"name":"a\u0000b"}`, code.InvalidZone, "name: must not contain a NUL character"},
 		{"NUL in a name", `{"a\u0000b":1}`, code.InvalidZone, "must not contain a field name with a NUL character"},
 		{"trimmed", `{"name":" "}`, code.InvalidZone, "name: must not be empty"},
+		{"an invalid name and another field", `{"name":"\u202e","x":1}`, code.InvalidZone, "name: must not contain bidirectional controls, such as U+202E at position 1 x: unknown field"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -34,6 +34,7 @@ type Operation struct {
 	body          *openapi3.Schema // nil: the operation takes no body
 	invalidBody   code.Code        // the error code of a body that does not match the schema
 	trimmedFields []string         // fields that are trimmed before they are validated (x-trim)
+	nameFields    []string         // fields that are names, and are normalized before they are validated (x-name)
 }
 
 // Operations holds the operations of the spec by method and path.
@@ -136,6 +137,9 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	for field, schema := range o.body.Properties {
 		if trim, _ := schema.Value.Extensions["x-trim"].(bool); trim {
 			o.trimmedFields = append(o.trimmedFields, field)
+		}
+		if name, _ := schema.Value.Extensions["x-name"].(bool); name {
+			o.nameFields = append(o.nameFields, field)
 		}
 		if _, checked := schema.Value.Extensions["x-checked-by"]; checked {
 			schema.Value.AnyOf = nil // another package checks the field: it knows which alternative applies

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -155,23 +156,46 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 	default:
 		return nil, nil, o.invalidBody.At(message, path...)
 	}
-	if object, ok := value.(map[string]any); ok {
-		for _, field := range o.trimmedFields {
-			if s, ok := object[field].(string); ok {
-				object[field] = strings.TrimFunc(s, store.IsSpace)
-			}
-		}
-	}
+	invalid := o.normalize(value)
 	if err := o.body.VisitJSON(value, openapi3.MultiErrors(), openapi3.VisitAsRequest()); err != nil {
-		return nil, nil, withIssues(o.invalidBody, err)
+		addIssues(invalid, err, nil)
+	}
+	if len(invalid.Issues) > 0 {
+		return nil, nil, invalid
 	}
 	return value, text, nil
+}
+
+// normalize trims fields and normalizes names, as the spec declares. The error that
+// it returns has an issue for each invalid name.
+func (o *Operation) normalize(body any) *code.Error {
+	invalid := &code.Error{Code: o.invalidBody}
+	object, _ := body.(map[string]any)
+	for _, field := range o.trimmedFields {
+		if s, ok := object[field].(string); ok {
+			object[field] = strings.TrimFunc(s, store.IsSpace)
+		}
+	}
+	for _, field := range o.nameFields {
+		if s, ok := object[field].(string); ok {
+			name, problem := store.NormalizeName(s)
+			if problem != "" {
+				invalid.Issues = append(invalid.Issues, code.Issue{Path: []string{field}, Message: problem})
+				continue
+			}
+			object[field] = name
+		}
+	}
+	return invalid
 }
 
 // decode decodes exactly one JSON value.
 func decode(text []byte) (any, error) {
 	if !utf8.Valid(text) {
 		return nil, code.InvalidJSON.At(notUTF8)
+	}
+	if at := loneSurrogate(text); at >= 0 {
+		return nil, code.InvalidJSON.At(fmt.Sprintf("must not contain a lone surrogate, such as the escape at byte %d", at+1))
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
@@ -183,6 +207,41 @@ func decode(text []byte) (any, error) {
 		return nil, code.InvalidJSON.At("must be a single JSON value")
 	}
 	return value, nil
+}
+
+// loneSurrogate returns the index of the first escape in a JSON text that is half of a
+// surrogate pair without the other half, or -1. Package encoding/json replaces such an
+// escape by U+FFFD, which would change a value, possibly a secret, without a trace.
+func loneSurrogate(text []byte) int {
+	for i := 0; ; {
+		next := bytes.IndexByte(text[i:], '\\')
+		if next < 0 {
+			return -1
+		}
+		i += next
+		switch first := escaped(text[i:]); {
+		case !utf16.IsSurrogate(first):
+			i = min(i+len(`\n`), len(text)) // any escape has at least two characters
+		case utf16.DecodeRune(first, escaped(text[i+len(`\ud800`):])) == utf8.RuneError:
+			return i
+		default:
+			i += len(`\ud83d\ude00`)
+		}
+	}
+}
+
+// escaped returns the UTF-16 code unit of the \u escape that a text begins with, or -1
+// if it begins with none.
+func escaped(text []byte) rune {
+	const length = len(`\u0000`)
+	if len(text) < length || text[0] != '\\' || text[1] != 'u' {
+		return -1
+	}
+	unit, err := strconv.ParseUint(string(text[2:length]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(unit)
 }
 
 func jsonErrorMessage(err error) string {
