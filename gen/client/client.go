@@ -1,10 +1,14 @@
 package client
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -27,21 +31,15 @@ type Client struct {
 // require no token are called, such as [Client.GetHealth]. New sends no request. It
 // returns an error if the URL, the token or an option is invalid.
 func New(baseURL, token string, opts ...Option) (*Client, error) {
-	base, err := url.Parse(baseURL)
+	base, err := parseBaseURL(baseURL)
 	if err != nil {
-		return nil, fmt.Errorf("client: base URL: %w", err)
+		return nil, fmt.Errorf("client: %w", err)
 	}
-	if base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
-		return nil, fmt.Errorf("client: base URL %q must be http://… or https://… with a host", base.Redacted())
-	}
-	if base.User != nil || base.RawQuery != "" || base.ForceQuery || base.Fragment != "" {
-		return nil, fmt.Errorf("client: base URL %q must not have user information, a query or a fragment", base.Redacted())
-	}
-	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, fmt.Errorf("client: the token contains white space or other invalid characters")
+	if err := checkToken(token); err != nil {
+		return nil, fmt.Errorf("client: %w", err)
 	}
 	c := &Client{
-		base:       strings.TrimRight(base.String(), "/"),
+		base:       base,
 		http:       &http.Client{},
 		userAgent:  defaultUserAgent(),
 		timeout:    30 * time.Second,
@@ -53,7 +51,10 @@ func New(baseURL, token string, opts ...Option) (*Client, error) {
 			}
 		},
 	}
-	for _, opt := range opts {
+	for i, opt := range opts {
+		if opt == nil {
+			return nil, fmt.Errorf("client: option %d is nil", i)
+		}
 		if err := opt(c); err != nil {
 			return nil, fmt.Errorf("client: %w", err)
 		}
@@ -61,10 +62,46 @@ func New(baseURL, token string, opts ...Option) (*Client, error) {
 	if c.transport != nil {
 		c.http.Transport = c.transport
 	}
+	c.http.Transport = redirectKeeper{c.http.Transport}
 	// A followed redirect would send the token to an address that the caller did
 	// not choose. The redirect itself becomes an Error.
 	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return c, nil
+}
+
+// parseBaseURL returns a base URL without its trailing slash. The error does not
+// contain what may be a secret in the URL.
+func parseBaseURL(text string) (string, error) {
+	if text == "" {
+		return "", errors.New("the base URL is empty")
+	}
+	base, err := url.Parse(text)
+	switch scheme, _, _ := strings.Cut(strings.ToLower(text), "://"); {
+	case strings.ContainsAny(text, "?#@"):
+		return "", errors.New("the base URL must not have user information, a query or a fragment")
+	case scheme != "http" && scheme != "https":
+		return "", fmt.Errorf("the base URL %q must begin with http:// or https://", text)
+	case err != nil || base.Hostname() == "":
+		return "", fmt.Errorf("the base URL %q must be valid and contain a host, such as https://caracal.example.com", text)
+	}
+	if port, err := strconv.ParseUint(cmp.Or(base.Port(), "80"), 10, 16); err != nil || port == 0 {
+		return "", fmt.Errorf("the base URL %q has an invalid port", text)
+	}
+	return strings.TrimRight(base.String(), "/"), nil
+}
+
+// checkToken returns an error if a token cannot be sent in a header as it is. The
+// error does not contain the token.
+func checkToken(token string) error {
+	if strings.HasPrefix(strings.ToLower(token), "bearer ") {
+		return errors.New(`the token must not begin with "Bearer ", which the client adds`)
+	}
+	for i, r := range token {
+		if r <= ' ' || r > '~' {
+			return fmt.Errorf("the token contains white space, or a character that is not printable ASCII, at byte %d of %d", i+1, len(token))
+		}
+	}
+	return nil
 }
 
 // String returns a description of the client without its token.
@@ -102,6 +139,9 @@ func WithTransport(rt http.RoundTripper) Option {
 // WithUserAgent sets the User-Agent header. The default is caracal-go/<version>.
 func WithUserAgent(ua string) Option {
 	return func(c *Client) error {
+		if !validHeaderValue(ua) {
+			return fmt.Errorf("WithUserAgent: %q contains control characters", ua)
+		}
 		c.userAgent = ua
 		return nil
 	}
@@ -145,7 +185,14 @@ type ListOption interface{ applyToList(*call) }
 type listOption func(*call)
 
 func (o listOption) applyToList(c *call) { o(c) }
-func (o CallOption) applyToList(c *call) { o(c) }
+
+func (o CallOption) applyToList(c *call) {
+	if o == nil {
+		c.fail(errNilOption)
+		return
+	}
+	o(c)
+}
 
 // IfMatch performs a write only if the object still has this ETag. Otherwise, the
 // call returns an error with [CodeVersionConflict]. If the ETag is empty, the call
@@ -153,9 +200,9 @@ func (o CallOption) applyToList(c *call) { o(c) }
 func IfMatch(etag string) CallOption {
 	return func(c *call) {
 		if etag == "" {
-			c.fail(fmt.Errorf("IfMatch: the ETag is empty"))
+			c.fail(errors.New("IfMatch: the ETag is empty"))
 		}
-		c.header.Set("If-Match", etag)
+		c.setHeader("If-Match", etag)
 	}
 }
 
@@ -163,6 +210,10 @@ func IfMatch(etag string) CallOption {
 // "" if the call fails, or if the object has no ETag.
 func ReadETag(etag *string) CallOption {
 	return func(c *call) {
+		if etag == nil {
+			c.fail(errors.New("ReadETag: the pointer is nil"))
+			return
+		}
 		*etag = ""
 		c.etag = etag
 	}
@@ -170,15 +221,26 @@ func ReadETag(etag *string) CallOption {
 
 // Header sets a header of the request. It replaces a header that the client itself
 // sets, including Authorization: [Client.GetMetrics] requires a token other than the
-// client's.
+// client's. The call returns an error and sends no request if the name or the value is
+// invalid, or if net/http sets the header itself, as it does with Host.
 func Header(name, value string) CallOption {
-	return func(c *call) { c.header.Set(name, value) }
+	return func(c *call) { c.setHeader(name, value) }
 }
 
 // RequestID sets the ID that identifies the request in the server logs and the audit
-// log: 1 to 128 letters, digits, and any of "_.:-". By default, the service
-// generates an ID. [Error.RequestID] contains the ID of a failed request.
-func RequestID(id string) CallOption { return Header("X-Request-Id", id) }
+// log: 1 to 128 letters, digits, and any of "_.:-". Otherwise, the call returns an
+// error and sends no request. By default, the service generates an ID.
+// [Error.RequestID] contains the ID of a failed request.
+func RequestID(id string) CallOption {
+	return func(c *call) {
+		if !requestID.MatchString(id) {
+			c.fail(fmt.Errorf("RequestID: %q must be 1 to 128 letters, digits, and any of _.:-", id))
+		}
+		c.setHeader("X-Request-Id", id)
+	}
+}
+
+var requestID = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,128}$`)
 
 // Limit sets the number of items per page. The service defines the default and
 // the maximum.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -22,24 +21,53 @@ func TestNewRejectsInvalidArguments(t *testing.T) {
 		opt        client.Option
 		want       string
 	}{
-		"no scheme":         {url: "caracal.example.com", want: "base URL"},
-		"another scheme":    {url: "ftp://caracal.example.com", want: "base URL"},
-		"no host":           {url: "https://", want: "base URL"},
-		"malformed":         {url: "https://%zz", want: "base URL"},
-		"user information":  {url: "https://user:hunter2@caracal.example.com", want: "user information"},
-		"query":             {url: "https://caracal.example.com?a=b", want: "query"},
-		"fragment":          {url: "https://caracal.example.com#a", want: "fragment"},
-		"token with a line": {url: "https://caracal.example.com", token: "hunter2\n", want: "token"},
-		"nil HTTP client":   {url: "https://caracal.example.com", opt: client.WithHTTPClient(nil), want: "WithHTTPClient"},
-		"nil transport":     {url: "https://caracal.example.com", opt: client.WithTransport(nil), want: "WithTransport"},
-		"negative timeout":  {url: "https://caracal.example.com", opt: client.WithTimeout(-1), want: "WithTimeout"},
-		"negative retries":  {url: "https://caracal.example.com", opt: client.WithRetry(-1, 0), want: "WithRetry"},
+		"empty":                 {url: "", want: "base URL is empty"},
+		"no scheme":             {url: "caracal.example.com", want: "must begin with http:// or https://"},
+		"host and port":         {url: "localhost:3000", want: "must begin with http:// or https://"},
+		"address and port":      {url: "127.0.0.1:3000", want: "must begin with http:// or https://"},
+		"no slashes":            {url: "https:caracal.example.com", want: "must begin with http:// or https://"},
+		"another scheme":        {url: "ftp://caracal.example.com", want: "must begin with http:// or https://"},
+		"no host":               {url: "https://", want: "contain a host"},
+		"port only":             {url: "https://:3000", want: "contain a host"},
+		"port too large":        {url: "https://caracal.example.com:65536", want: "invalid port"},
+		"port 0":                {url: "https://caracal.example.com:0", want: "invalid port"},
+		"port in words":         {url: "https://caracal.example.com:http", want: "valid"},
+		"malformed":             {url: "https://%zz", want: "valid"},
+		"space in the host":     {url: "https://caracal example.com", want: "valid"},
+		"space after":           {url: "https://caracal.example.com ", want: "valid"},
+		"space before":          {url: " https://caracal.example.com", want: "must begin"},
+		"line after":            {url: "https://caracal.example.com\n", want: `com\n" must be valid`},
+		"user information":      {url: "https://user:hunter2@caracal.example.com", want: "user information"},
+		"token as user":         {url: "https://hunter2@caracal.example.com", want: "user information"},
+		"malformed with user":   {url: "https://user:hunter2@%zz", want: "user information"},
+		"query":                 {url: "https://caracal.example.com?token=hunter2", want: "query"},
+		"empty query":           {url: "https://caracal.example.com?", want: "query"},
+		"fragment":              {url: "https://caracal.example.com#hunter2", want: "fragment"},
+		"token with a line":     {url: "https://caracal.example.com", token: "hunter2\n", want: "at byte 8 of 8"},
+		"token with CR":         {url: "https://caracal.example.com", token: "hunter2\r", want: "token"},
+		"token with a header":   {url: "https://caracal.example.com", token: "hunter2\r\nX-Admin: 1", want: "token"},
+		"token with a space":    {url: "https://caracal.example.com", token: "hunter2 ", want: "token"},
+		"token after a tab":     {url: "https://caracal.example.com", token: "\thunter2", want: "at byte 1 of 8"},
+		"token with NUL":        {url: "https://caracal.example.com", token: "hunter2\x00", want: "token"},
+		"token with DEL":        {url: "https://caracal.example.com", token: "hunter2\x7f", want: "token"},
+		"token with zero width": {url: "https://caracal.example.com", token: "hunter2\u200b", want: "token"},
+		"token not UTF-8":       {url: "https://caracal.example.com", token: "hunter2\xff", want: "token"},
+		"token of a header":     {url: "https://caracal.example.com", token: "Bearer hunter2", want: `must not begin with "Bearer "`},
+		"nil option":            {url: "https://caracal.example.com", want: "option 0 is nil"},
+		"user agent":            {url: "https://caracal.example.com", opt: client.WithUserAgent("a\r\nb"), want: "WithUserAgent"},
+		"nil HTTP client":       {url: "https://caracal.example.com", opt: client.WithHTTPClient(nil), want: "WithHTTPClient"},
+		"nil transport":         {url: "https://caracal.example.com", opt: client.WithTransport(nil), want: "WithTransport"},
+		"negative timeout":      {url: "https://caracal.example.com", opt: client.WithTimeout(-1), want: "WithTimeout"},
+		"negative retries":      {url: "https://caracal.example.com", opt: client.WithRetry(-1, 0), want: "WithRetry"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var opts []client.Option
-			if tt.opt != nil {
-				opts = append(opts, tt.opt)
+			switch {
+			case name == "nil option":
+				opts = []client.Option{nil}
+			case tt.opt != nil:
+				opts = []client.Option{tt.opt}
 			}
 			_, err := client.New(tt.url, tt.token, opts...)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -87,13 +115,31 @@ func TestPublicOperationSendsNoToken(t *testing.T) {
 
 func TestBaseURLCanHaveAPath(t *testing.T) {
 	t.Parallel()
-	f := &fake{replies: []reply{{status: 200, body: zoneJSON}}}
-	c, err := client.New("https://example.com/caracal/", token, client.WithTransport(f))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.GetZone(t.Context(), "z1"); err != nil || f.last().URL.String() != "https://example.com/caracal/v1/zones/z1" {
-		t.Errorf("%v, sent %s", err, f.last().URL)
+	for base, want := range map[string]string{
+		"https://example.com":                 "https://example.com/v1/zones/z1",
+		"https://example.com/":                "https://example.com/v1/zones/z1",
+		"HTTPS://example.com:8443":            "https://example.com:8443/v1/zones/z1",
+		"http://[::1]:3000":                   "http://[::1]:3000/v1/zones/z1",
+		"https://example.com/caracal":         "https://example.com/caracal/v1/zones/z1",
+		"https://example.com/caracal///":      "https://example.com/caracal/v1/zones/z1",
+		"https://example.com/a%2Fb/c%20d/%C3": "https://example.com/a%2Fb/c%20d/%C3/v1/zones/z1",
+	} {
+		f := &fake{replies: []reply{{status: 200, body: zoneJSON}, page(`</caracal/v1/zones?cursor=p2>; rel="next"`, "a"), page("", "b")}}
+		c, err := client.New(base, token, client.WithTransport(f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.GetZone(t.Context(), "z1"); err != nil || f.last().URL.String() != want {
+			t.Errorf("%v, sent %s", err, f.last().URL)
+		}
+		for _, err := range c.Zones(t.Context()) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if got := f.last().URL.String(); got != strings.TrimSuffix(want, "/z1")+"?cursor=p2" {
+			t.Errorf("the second page is %s", got)
+		}
 	}
 }
 
@@ -168,31 +214,6 @@ func TestTokenIsNotPrinted(t *testing.T) {
 	}
 	if !strings.Contains(fmt.Sprint(c), "https://caracal.example.com") {
 		t.Errorf("printed as %v", c)
-	}
-}
-
-func TestRedirectsAreNotFollowed(t *testing.T) {
-	t.Parallel()
-	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		t.Errorf("the redirect was followed, with %q", r.Header)
-	}))
-	defer other.Close()
-	for _, status := range []int{301, 302, 303, 307, 308} {
-		service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, other.URL+"/login?state=hunter2", status)
-		}))
-		// The HTTP client's own policy must not take effect.
-		hc := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return nil }}
-		c, err := client.New(service.URL, token, client.WithHTTPClient(hc))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = c.GetZone(t.Context(), "z1")
-		e, ok := errors.AsType[*client.Error](err)
-		if !ok || e.Status != status || e.Code != "" || !strings.Contains(e.Error(), "redirect to "+other.URL) || strings.Contains(e.Error(), "hunter2") {
-			t.Errorf("%d: %v", status, err)
-		}
-		service.Close()
 	}
 }
 

@@ -8,21 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"mime"
 	"net/http"
 	"net/url"
 	"reflect"
-	"strconv"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
-
-// maxResponse is the maximum size of a response body.
-const maxResponse = 64 << 20
-
-// firstWait is the minimum wait before the first retry. It doubles with each retry.
-const firstWait = 100 * time.Millisecond
 
 // A request is an operation with its arguments. Generated methods create it.
 type request struct {
@@ -55,14 +48,38 @@ func (c *call) fail(err error) {
 	}
 }
 
+// setHeader sets a header. The error of an invalid one does not contain the value,
+// which may be a secret.
+func (c *call) setHeader(name, value string) {
+	switch key := http.CanonicalHeaderKey(name); {
+	case !headerName.MatchString(name):
+		c.fail(fmt.Errorf("the header name %q is invalid", name))
+	case slices.Contains(transportHeaders, key):
+		c.fail(fmt.Errorf("the header %s cannot be set", key))
+	case !validHeaderValue(value):
+		c.fail(fmt.Errorf("the value of the header %s contains control characters", key))
+	}
+	c.header.Set(name, value)
+}
+
+// headerName matches a token (RFC 9110, section 5.6.2).
+var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+// transportHeaders are the headers that net/http sets, and takes from no request.
+var transportHeaders = []string{"Connection", "Content-Length", "Host", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+
+func validHeaderValue(value string) bool {
+	return !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == '\x7f' })
+}
+
 // send performs an operation that returns JSON.
 func send[T any](ctx context.Context, c *Client, r request, opts []CallOption) (T, error) {
-	return decode[T](c.do(ctx, r, callOptions(opts)))
+	return decode[T](c.do(ctx, r, apply(opts)))
 }
 
 // sendText performs an operation that returns text.
 func sendText(ctx context.Context, c *Client, r request, opts []CallOption) (string, error) {
-	resp, err := c.do(ctx, r, callOptions(opts))
+	resp, err := c.do(ctx, r, apply(opts))
 	if err != nil {
 		return "", err
 	}
@@ -71,44 +88,24 @@ func sendText(ctx context.Context, c *Client, r request, opts []CallOption) (str
 
 // sendEmpty performs an operation that returns nothing.
 func sendEmpty(ctx context.Context, c *Client, r request, opts []CallOption) error {
-	_, err := c.do(ctx, r, callOptions(opts))
+	_, err := c.do(ctx, r, apply(opts))
 	return err
 }
 
-func callOptions(opts []CallOption) func(*call) {
+// apply returns a function that applies options to a call.
+func apply[O ListOption](opts []O) func(*call) {
 	return func(c *call) {
 		for _, opt := range opts {
-			opt(c)
+			if any(opt) == nil {
+				c.fail(errNilOption)
+				continue
+			}
+			opt.applyToList(c)
 		}
 	}
 }
 
-// decode decodes a JSON response, and stores its ETag if the call asks for it. It
-// returns an error if the response has none of the fields of T.
-func decode[T any](resp *response, err error) (T, error) {
-	var value T
-	if err != nil {
-		return value, err
-	}
-	if err := json.Unmarshal(resp.body, &value); err != nil {
-		return *new(T), fmt.Errorf("%s: invalid response: %w", resp.call.operation, err)
-	}
-	if reflect.ValueOf(&value).Elem().IsZero() {
-		return value, fmt.Errorf("%s: invalid response: the JSON has none of the expected fields", resp.call.operation)
-	}
-	if resp.call.etag != nil {
-		*resp.call.etag = resp.header.Get("ETag")
-	}
-	return value, nil
-}
-
-// A response is an HTTP response whose body was read.
-type response struct {
-	call   *call
-	status int
-	header http.Header
-	body   []byte
-}
+var errNilOption = errors.New("an option is nil")
 
 // do sends a request, with retries, and returns the success response. It returns any
 // other response as an *Error.
@@ -122,27 +119,32 @@ func (c *Client) do(parent context.Context, r request, options func(*call)) (*re
 		ctx, cancel = context.WithTimeout(parent, c.timeout)
 	}
 	defer cancel()
+	var last *Error // the last response
 	for retries := 0; ; retries++ {
 		resp, err := c.attempt(ctx, call)
-		wait, retry := c.retry(ctx, r.method, retries, resp, err)
+		if err == nil {
+			return resp, nil
+		}
+		e, isResponse := errors.AsType[*Error](err)
+		if isResponse {
+			last = e
+		}
+		wait, retry := c.retry(ctx, r.method, retries, err)
 		switch {
 		case retry: // after the wait
-		case err == nil:
-			if err := resp.check(); err != nil {
-				return nil, err
-			}
-			return resp, nil
+		case isResponse:
+			return nil, err
 		case ctx.Err() != nil && parent.Err() == nil:
-			return nil, fmt.Errorf("%s: exceeded the client's timeout of %v: %w", r.operation, c.timeout, err)
+			return nil, &failure{r.operation, fmt.Errorf("exceeded the client's timeout of %v: %w", c.timeout, err), last}
 		default:
-			return nil, fmt.Errorf("%s: %w", r.operation, err)
+			return nil, &failure{r.operation, err, last}
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, fmt.Errorf("%s: %w", r.operation, ctx.Err())
+			return nil, &failure{r.operation, ctx.Err(), last}
 		}
 	}
 }
@@ -192,8 +194,8 @@ func expand(path string, args []string) (string, error) {
 	return path, nil
 }
 
-// attempt sends a request once and reads the response. It fails if the body is
-// larger than maxResponse.
+// attempt sends a request once. It returns any response except the success response
+// as an *Error, and a failure of the network as another error.
 func (c *Client) attempt(ctx context.Context, call *call) (*response, error) {
 	var body io.Reader
 	if call.content != nil {
@@ -209,76 +211,7 @@ func (c *Client) attempt(ctx context.Context, call *call) (*response, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	content, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse+1))
-	if err != nil {
-		return nil, fmt.Errorf("read the response: %w", err)
-	}
-	if len(content) > maxResponse {
-		return nil, errTooLarge
-	}
-	return &response{call, resp.StatusCode, resp.Header, content}, nil
-}
-
-var errTooLarge = fmt.Errorf("the response exceeds %d MiB", maxResponse>>20)
-
-// retry reports whether to send a request again after a response or a network error,
-// and returns how long to wait before that.
-func (c *Client) retry(ctx context.Context, method string, retries int, resp *response, err error) (time.Duration, bool) {
-	if retries >= c.maxRetries || ctx.Err() != nil || !retryable(method, resp, err) {
-		return 0, false
-	}
-	wait := firstWait << min(retries, 6)
-	wait += rand.N(wait)
-	if resp != nil {
-		if requested := retryAfter(resp.header); requested > c.maxWait {
-			return 0, false
-		} else if requested > 0 {
-			wait = requested
-		}
-	}
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
-		return 0, false // the deadline would pass before the next attempt
-	}
-	return wait, true
-}
-
-// retryable reports whether sending a request again is safe and can succeed. After
-// 429, a write is safe to repeat, because the service has not processed it. After
-// 503 or a network error it is not, because the service may have processed it.
-func retryable(method string, resp *response, err error) bool {
-	isRead := method == http.MethodGet || method == http.MethodHead
-	if err != nil {
-		return isRead && !errors.Is(err, errTooLarge)
-	}
-	switch resp.status {
-	case http.StatusTooManyRequests:
-		return true
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusBadGateway,
-		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return isRead
-	}
-	return false
-}
-
-// retryAfter returns the delay in Retry-After, in seconds or until a date (RFC
-// 9110, section 10.2.3), or 0 if there is none.
-func retryAfter(h http.Header) time.Duration {
-	value := h.Get("Retry-After")
-	if seconds, err := strconv.Atoi(value); err == nil {
-		return time.Duration(min(max(seconds, 0), 1<<30)) * time.Second
-	}
-	if date, err := http.ParseTime(value); err == nil {
-		return max(time.Until(date), 0)
-	}
-	return 0
-}
-
-func (r *response) mediaType() string {
-	t, _, _ := mime.ParseMediaType(r.header.Get("Content-Type")) // "" if it is invalid
-	return t
-}
-
-func (r *response) isJSON() bool {
-	t := r.mediaType()
-	return t == "application/json" || strings.HasSuffix(t, "+json")
+	r := &response{call: call, status: resp.StatusCode, header: resp.Header}
+	r.body, r.err = r.read(resp.Body)
+	return r, r.check()
 }

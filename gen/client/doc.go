@@ -12,6 +12,8 @@
 // the base URL only and never follows redirects. No error contains the token, and
 // printing a [Client] does not show it.
 //
+// The base URL can have a path, if a proxy serves the API below one.
+//
 // # Results
 //
 // A method returns the body of the response, or only an error if the response has
@@ -31,8 +33,19 @@
 //
 //	if client.Code(err) == client.CodeZoneNotFound {
 //
-// A response that does not come from the API, such as the login page of a proxy, is
-// returned as an [*Error] without a code, even if its status is 200.
+// A call succeeds only if the response has the status and the content type that the
+// API declares, and a body that is complete and has the expected form. Any other
+// response is returned as an [*Error] without a code: the login page of a proxy, even
+// if its status is 200, a redirect, the error page of a gateway, or a body that ends
+// early. Its [Error.Body] contains the beginning of the response. If its status is a
+// success, a write may have succeeded.
+//
+// Any other error means that there was no response, or that an argument is invalid.
+// Then it wraps the cause, such as [context.DeadlineExceeded], and, if an earlier
+// attempt received a response, the [*Error] of that response.
+//
+// The text of an error is one printable line of limited length, which contains
+// neither the token nor a secret that the API has returned.
 //
 // # Pagination
 //
@@ -48,10 +61,12 @@
 // The client retries reads up to three times after a network error or a response
 // with the status 408, 425, 429, 502, 503 or 504. It retries writes only after 429,
 // because the service has not processed the request then; after any other failure,
-// the write may have succeeded. It waits as long as the Retry-After header
-// requires. If that is more than 30 seconds, or would exceed the deadline of the
-// call, the call returns the error immediately, with the delay in
-// [Error.RetryAfter]. See [WithRetry] and [WithoutRetry].
+// the write may have succeeded. It does not retry what cannot succeed, such as a
+// connection to a server with an untrusted certificate. It waits as long as the
+// Retry-After header requires, in seconds or until a date. If that is more than 30
+// seconds, or would exceed the deadline of the call, the call returns the error
+// immediately, with the delay in [Error.RetryAfter]. See [WithRetry] and
+// [WithoutRetry].
 //
 // A call takes at most 30 seconds in total, including retries; see [WithTimeout]. If
 // its context is canceled, a call returns immediately.

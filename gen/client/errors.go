@@ -1,29 +1,38 @@
 package client
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // An Error is any response except the success response of the operation.
 type Error struct {
 	Operation   string         // operationId, such as "createZone"
-	Status      int            // HTTP status
+	Status      int            // HTTP status, which is that of a success if the response is invalid otherwise
 	Code        string         // error code, such as [CodeZoneNotFound]; "" if the response does not come from the API
 	Description string         // human-readable message
 	Fields      []FieldError   // invalid fields of the request
 	RequestID   string         // identifies the request in the server logs
 	RetryAfter  time.Duration  // delay before a retry; 0 if the response has no Retry-After
 	Extra       map[string]any // other fields of the response, such as "live_dcr_applications"; numbers are float64
+	Body        string         // if there is no code, the first printable characters of the response, unless it can contain a secret
+
+	cause error // of a response that could not be read or decoded
 }
+
+// Unwrap returns the cause if the response could not be read or decoded, such as
+// [io.ErrUnexpectedEOF], or nil.
+func (e *Error) Unwrap() error { return e.cause }
 
 // A FieldError describes an invalid field, parameter or header.
 type FieldError struct {
@@ -31,12 +40,17 @@ type FieldError struct {
 	Message string // follows the name of the field, such as "must not be empty"
 }
 
-// Error returns the operation, code, status, message and invalid fields.
+// Error returns one line with the operation, code, status, message, invalid fields
+// and request ID. Without a code, it contains Body.
 func (e *Error) Error() string {
 	var b strings.Builder
 	name := e.Code
-	if name == "" {
-		name = http.StatusText(e.Status)
+	switch {
+	case name != "":
+	case e.Status >= 400:
+		name = cmp.Or(http.StatusText(e.Status), "error")
+	default:
+		name = "unexpected response"
 	}
 	fmt.Fprintf(&b, "%s: %s (%d)", e.Operation, name, e.Status)
 	if e.Description != "" {
@@ -50,12 +64,71 @@ func (e *Error) Error() string {
 		fmt.Fprintf(&b, " %d:%d: %s", issue.Row, issue.Column, issue.Message)
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Extra)) {
-		if name != "issues" || issues == nil {
+		if e.Body == "" && (name != "issues" || issues == nil) {
 			fmt.Fprintf(&b, " %s: %v.", name, e.Extra[name])
 		}
 	}
+	text := printable(b.String(), maxText)
+	if e.Body != "" {
+		text += ": " + e.Body
+	}
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(" (retry after %v)", e.RetryAfter.Round(time.Second))
+	}
 	if e.RequestID != "" {
-		fmt.Fprintf(&b, " (request %s)", e.RequestID)
+		text += fmt.Sprintf(" (request %s)", e.RequestID)
+	}
+	return text
+}
+
+// A failure is an error of a call that ended without a response.
+type failure struct {
+	operation string
+	err       error
+	last      *Error // the response to an earlier attempt, or nil
+}
+
+func (f *failure) Error() string {
+	text := printable(f.operation+": "+f.err.Error(), maxText)
+	if f.last != nil {
+		text += "; before that: " + f.last.Error()
+	}
+	return text
+}
+
+func (f *failure) Unwrap() []error {
+	if f.last == nil {
+		return []error{f.err}
+	}
+	return []error{f.err, f.last}
+}
+
+// The maximum size in bytes of the parts of an error that can come from any server.
+const (
+	maxText      = 4 << 10
+	maxExcerpt   = 512
+	maxRequestID = 128
+)
+
+// printable returns a text with one space in place of each sequence of spaces and
+// characters that are not printable. It truncates what is longer than limit bytes.
+func printable(text string, limit int) string {
+	var b strings.Builder
+	space := false
+	for _, r := range text {
+		if r == ' ' || r == utf8.RuneError || !unicode.IsPrint(r) {
+			space = b.Len() > 0
+			continue
+		}
+		if b.Len() >= limit {
+			b.WriteString("…")
+			break
+		}
+		if space {
+			b.WriteByte(' ')
+		}
+		b.WriteRune(r)
+		space = false
 	}
 	return b.String()
 }
@@ -87,79 +160,54 @@ func PolicyIssues(err error) []PolicyIssue {
 	return issues
 }
 
-// check returns nil for the success response of the operation. It returns any other
-// response as an *Error.
-func (r *response) check() error {
-	want := r.call.accept
-	if r.status == r.call.status && (want == "" || r.mediaType() == want) {
-		return nil
-	}
-	e := &Error{
-		Operation:  r.call.operation,
-		Status:     r.status,
-		RequestID:  r.header.Get("X-Request-Id"),
-		RetryAfter: retryAfter(r.header),
-	}
-	if r.status >= 400 && r.isJSON() && e.parse(r.body) {
-		return e
-	}
-	switch contentType := r.header.Get("Content-Type"); {
-	case r.status == r.call.status:
-		e.Description = fmt.Sprintf("unexpected content type %q instead of %s", contentType, want)
-	case r.status >= 300 && r.status < 400:
-		e.Description = "unexpected redirect" + location(r.header) + ", which the client does not follow"
-	default:
-		e.Description = fmt.Sprintf("unexpected response with content type %q", contentType)
-	}
-	return e
-}
-
-// location describes the target of a redirect without its path and query, which
-// may contain secrets.
-func location(h http.Header) string {
-	target, err := url.Parse(h.Get("Location"))
-	if err != nil || target.Host == "" {
-		return ""
-	}
-	return " to " + target.Scheme + "://" + target.Host
-}
-
 // errorCode matches error codes. The errors of most proxies do not match.
-var errorCode = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+var errorCode = regexp.MustCompile(`^[a-z][a-z0-9_]{0,99}$`)
 
-// parse sets the fields from an error response, and reports whether the
-// response contains an error of the API.
+// parse sets the fields from an error response, and reports whether the response
+// contains an error of the API, which has a code. A JSON object without one is of a
+// health check or of another program: its fields are in Extra. A field of another
+// type than that of the API is ignored.
 func (e *Error) parse(body []byte) bool {
-	var known struct {
-		Code        string `json:"error"`
-		Description string `json:"error_description"`
-		RequestID   string `json:"requestId"`
-		Details     struct {
-			Issues []struct {
-				Path    []string `json:"path"`
-				Message string   `json:"message"`
-			} `json:"issues"`
-		} `json:"details"`
-	}
 	var all map[string]any
-	if json.Unmarshal(body, &known) != nil || json.Unmarshal(body, &all) != nil {
+	if json.Unmarshal(body, &all) != nil || all == nil {
 		return false
 	}
-	if known.Code != "" && !errorCode.MatchString(known.Code) {
+	code, hasCode := all["error"].(string)
+	if all["error"] != nil && !(hasCode && errorCode.MatchString(code)) {
 		return false
+	}
+	e.Code = code
+	e.Description, _ = all["error_description"].(string)
+	if id, _ := all["requestId"].(string); id != "" {
+		e.RequestID = printable(id, maxRequestID)
+	}
+	details, _ := all["details"].(map[string]any)
+	issues, _ := details["issues"].([]any)
+	for _, issue := range issues {
+		if f, ok := fieldError(issue); ok {
+			e.Fields = append(e.Fields, f)
+		}
 	}
 	for _, name := range []string{"error", "error_description", "requestId", "details", "type", "title", "status"} {
 		delete(all, name)
 	}
-	e.Code, e.Description = known.Code, known.Description
-	if known.RequestID != "" {
-		e.RequestID = known.RequestID
-	}
-	for _, issue := range known.Details.Issues {
-		e.Fields = append(e.Fields, FieldError{strings.Join(issue.Path, "."), issue.Message})
-	}
 	if len(all) > 0 {
 		e.Extra = all
 	}
+	if hasCode {
+		e.Body = ""
+	}
 	return true
+}
+
+// fieldError returns an element of details.issues, and reports whether it is valid.
+func fieldError(issue any) (FieldError, bool) {
+	fields, _ := issue.(map[string]any)
+	path, isPath := fields["path"].([]any)
+	message, isMessage := fields["message"].(string)
+	names := make([]string, len(path))
+	for i, name := range path {
+		names[i] = fmt.Sprint(name)
+	}
+	return FieldError{strings.Join(names, "."), message}, isPath && isMessage
 }

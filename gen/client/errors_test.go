@@ -81,6 +81,7 @@ func TestForeignResponseIsAnErrorWithStatusAndContentType(t *testing.T) {
 		"error page":           {status: 404, header: html, body: "<html>Not found</html>"},
 		"no content type":      {status: 200, header: map[string]string{"Content-Type": ""}, body: zoneJSON},
 		"malformed type":       {status: 200, header: map[string]string{"Content-Type": "application json"}, body: zoneJSON},
+		"another charset":      {status: 200, header: map[string]string{"Content-Type": "application/json; charset=iso-8859-1"}, body: zoneJSON},
 		"another success":      {status: 202, body: zoneJSON},
 		"no content":           {status: 204},
 		"error code of others": {status: 403, body: `{"error":"Access denied by WAF"}`},
@@ -121,7 +122,7 @@ func TestInvalidJSONIsAnError(t *testing.T) {
 		"wrong type of a field": `{"id":1}`, "more than one value": zoneJSON + zoneJSON,
 	} {
 		zone, _, err := get(t, reply{status: 200, body: body})
-		if err == nil || !strings.Contains(err.Error(), "getZone: invalid response") || zone != (client.Zone{}) {
+		if err == nil || !strings.Contains(err.Error(), "getZone: unexpected response (200): the ") || zone != (client.Zone{}) {
 			t.Errorf("%s: %+v, %v", name, zone, err)
 		}
 	}

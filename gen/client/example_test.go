@@ -58,6 +58,54 @@ func ExampleError() {
 	// name must not be empty
 }
 
+// Report a response that does not come from the API, for example because the base URL
+// is that of another program. It has no code.
+func ExampleError_foreign() {
+	ctx := context.Background()
+	loginPage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprint(w, "<title>Log in</title>")
+	}))
+	defer loginPage.Close()
+	c, err := client.New(loginPage.URL, "an-admin-token")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, err := range c.Zones(ctx) {
+		if e, ok := errors.AsType[*client.Error](err); ok && e.Code == "" {
+			fmt.Println(e.Status, e.Description)
+			fmt.Println(e.Body)
+		}
+	}
+	// Output:
+	// 200 content type "text/html" instead of application/json
+	// <title>Log in</title>
+}
+
+// Tell a caller when to try again, if the delay is too long for the client to wait.
+func ExampleError_retryAfter() {
+	ctx := context.Background()
+	limited := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Retry-After", "90")
+		w.WriteHeader(http.StatusTooManyRequests)
+		fmt.Fprint(w, `{"error":"rate_limited","requestId":"r1"}`)
+	}))
+	defer limited.Close()
+	c, err := client.New(limited.URL, "an-admin-token", client.WithRetry(3, 10*time.Second))
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = c.CreateZone(ctx, client.NewZone{Name: "Production"})
+	if e, ok := errors.AsType[*client.Error](err); ok && e.RetryAfter > 0 {
+		fmt.Println("Try again in", e.RetryAfter)
+	}
+	fmt.Println(err)
+	// Output:
+	// Try again in 1m30s
+	// createZone: rate_limited (429) (retry after 1m30s) (request r1)
+}
+
 // Iterate over all applications of a zone. The iterator requests further pages
 // as needed.
 func ExampleClient_Applications() {

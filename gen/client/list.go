@@ -18,18 +18,14 @@ type Page[T any] struct {
 
 // list performs an operation that returns a page.
 func list[T any](ctx context.Context, c *Client, r request, opts []ListOption) (Page[T], error) {
-	resp, err := c.do(ctx, r, func(c *call) {
-		for _, opt := range opts {
-			opt.applyToList(c)
-		}
-	})
+	resp, err := c.do(ctx, r, apply(opts))
 	items, err := decode[[]T](resp, err)
 	if err != nil {
 		return Page[T]{}, err
 	}
 	next, err := nextCursor(resp.header)
 	if err != nil {
-		return Page[T]{}, fmt.Errorf("%s: %w", r.operation, err)
+		return Page[T]{}, resp.fail("the Link header is invalid", err)
 	}
 	return Page[T]{items, next}, nil
 }
@@ -39,10 +35,11 @@ func list[T any](ctx context.Context, c *Client, r request, opts []ListOption) (
 func all[T any](opts []ListOption, page func(...ListOption) (Page[T], error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		next := slices.Clip(opts)
-		for previous := ""; ; {
+		seen := map[string]bool{}
+		for {
 			p, err := page(next...)
-			if err == nil && p.Next != "" && p.Next == previous {
-				err = fmt.Errorf("the page at cursor %q links to itself as the next page", p.Next)
+			if err == nil && seen[p.Next] {
+				err = fmt.Errorf("the page after an earlier one has the same cursor, %q", p.Next)
 			}
 			if err != nil {
 				yield(*new(T), err)
@@ -56,7 +53,7 @@ func all[T any](opts []ListOption, page func(...ListOption) (Page[T], error)) it
 			if p.Next == "" {
 				return
 			}
-			previous = p.Next
+			seen[p.Next] = true
 			next = append(slices.Clip(opts), Cursor(p.Next))
 		}
 	}

@@ -98,6 +98,26 @@ func TestErrorIsTheLastElementOfAnIterator(t *testing.T) {
 	}
 }
 
+func TestPagesThatLinkInACircleAreAnError(t *testing.T) {
+	t.Parallel()
+	f := &fake{replies: []reply{page(next("p2"), "a"), page(next("p3"), "b"), page(next("p4"), "c"), page(next("p2"), "d")}}
+	var ids []string
+	var failed error
+	for zone, err := range newClient(t, f).Zones(t.Context()) {
+		if err != nil {
+			failed = err
+			continue
+		}
+		ids = append(ids, zone.ID)
+		if len(ids) > 10 {
+			break
+		}
+	}
+	if failed == nil || !slices.Equal(ids, []string{"a", "b", "c"}) || len(f.requests) != 4 {
+		t.Errorf("got %q, %v, %d requests", ids, failed, len(f.requests))
+	}
+}
+
 func TestListReturnsAPageAndTheNextCursor(t *testing.T) {
 	t.Parallel()
 	f := &fake{replies: []reply{page(next("p2"), "a", "b"), page("", "c")}}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -237,5 +240,108 @@ func TestConnectionIsReused(t *testing.T) {
 	}
 	if len(addresses) != 1 {
 		t.Errorf("4 calls used %d connections", len(addresses))
+	}
+}
+
+func TestDelayThatIsTooLongIsAnErrorAtOnce(t *testing.T) {
+	t.Parallel()
+	const inAnHour, in20Seconds = "Sat, 01 Jan 2000 01:00:00 GMT", "Sat, 01 Jan 2000 00:00:20 GMT" // a bubble's clock starts at 2000-01-01
+	for name, tt := range map[string]struct {
+		status        int
+		value, date   string
+		min, max      time.Duration
+		retriedAtOnce bool
+	}{
+		"seconds":              {status: 503, value: "31", min: 31 * time.Second, max: 31 * time.Second},
+		"seconds of 429":       {status: 429, value: "3600", min: time.Hour, max: time.Hour},
+		"beyond an integer":    {status: 503, value: "99999999999999999999999", min: 1 << 30 * time.Second, max: 1 << 30 * time.Second},
+		"date":                 {status: 503, value: inAnHour, min: time.Hour, max: time.Hour},
+		"date of 429":          {status: 429, value: inAnHour, min: time.Hour, max: time.Hour},
+		"obsolete date":        {status: 429, value: "Saturday, 01-Jan-00 01:00:00 GMT", min: time.Hour, max: time.Hour},
+		"date of another year": {status: 503, value: "Fri, 31 Dec 9999 23:59:59 GMT", min: 1 << 30 * time.Second, max: 1 << 30 * time.Second},
+		"clock of the server":  {status: 503, value: in20Seconds, date: "Fri, 31 Dec 1999 23:00:20 GMT", min: time.Hour, max: time.Hour},
+		"slow clock":           {status: 503, value: inAnHour, date: "Sat, 01 Jan 2000 01:00:00 GMT", retriedAtOnce: true},
+		"negative":             {status: 503, value: "-60", retriedAtOnce: true},
+		"fraction":             {status: 503, value: "3600.5", retriedAtOnce: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := after(tt.status, tt.value)
+				r.header["X-Request-Id"] = "r1"
+				if tt.date != "" {
+					r.header["Date"] = tt.date
+				}
+				bodies := []string{`{"error":"rate_limited"}`, `<html>`}
+				if tt.retriedAtOnce {
+					bodies = bodies[:1] // the clock advances with the retry
+				}
+				for _, body := range bodies {
+					r.body = body
+					start := time.Now()
+					_, f, err := get(t, r, okZone)
+					if tt.retriedAtOnce {
+						if err != nil || len(f.requests) != 2 || time.Since(start) > 200*time.Millisecond {
+							t.Errorf("%v, %d requests", err, len(f.requests))
+						}
+						return
+					}
+					e := failure(t, err, tt.status)
+					if len(f.requests) != 1 || time.Since(start) != 0 || e.RetryAfter < tt.min || e.RetryAfter > tt.max || e.RequestID != "r1" || (e.Code != "") == (body == "<html>") {
+						t.Errorf("%+v, %d requests after %v", e, len(f.requests), time.Since(start))
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestEndOfACallKeepsTheLastResponse(t *testing.T) {
+	t.Parallel()
+	limited := reply{status: 429, body: `{"error":"rate_limited"}`, header: map[string]string{"Retry-After": "5", "X-Request-Id": "r1"}}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		_, err := newClient(t, &fake{replies: []reply{limited}}).GetZone(ctx, "z1")
+		if e := failure(t, err, 429); !errors.Is(err, context.Canceled) || e.RequestID != "r1" || client.Code(err) != client.CodeRateLimited || !strings.Contains(err.Error(), "before that: getZone: rate_limited (429)") {
+			t.Errorf("canceled: %v", err)
+		}
+		_, _, err = get(t, limited, networkDown)
+		if e := failure(t, err, 429); !errors.Is(err, networkDown.err) || e.RequestID != "r1" || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("network: %v", err)
+		}
+	})
+}
+
+func TestWhatCannotSucceedIsNotRetried(t *testing.T) {
+	t.Parallel()
+	var connections atomic.Int32
+	count := func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	start := func(start func(*httptest.Server)) *httptest.Server {
+		s := httptest.NewUnstartedServer(responds(200, zoneJSON, "Content-Type", "application/json"))
+		s.Config.ConnState, s.Config.ErrorLog = count, log.New(io.Discard, "", 0)
+		start(s)
+		t.Cleanup(s.Close)
+		return s
+	}
+	encrypted, plain := start((*httptest.Server).StartTLS), start((*httptest.Server).Start)
+	for name, tt := range map[string]struct{ url, want string }{
+		"untrusted certificate": {encrypted.URL, "certificate"},
+		"HTTPS to a plain port": {strings.Replace(plain.URL, "http:", "https:", 1), "HTTP response to HTTPS client"},
+		"HTTP to a TLS port":    {strings.Replace(encrypted.URL, "https:", "http:", 1), "HTTP request to an HTTPS server"},
+	} {
+		connections.Store(0)
+		c, err := client.New(tt.url, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.GetZone(t.Context(), "z1")
+		if err == nil || !strings.Contains(err.Error(), tt.want) || connections.Load() != 1 {
+			t.Errorf("%s: %v after %d connections", name, err, connections.Load())
+		}
 	}
 }

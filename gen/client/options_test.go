@@ -1,0 +1,59 @@
+package client_test
+
+import (
+	"strings"
+	"testing"
+
+	"caracal.run/management/gen/client"
+)
+
+func TestInvalidOptionOfACallSendsNothing(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		opt  client.CallOption
+		want string
+	}{
+		"nil":                      {nil, "an option is nil"},
+		"empty ETag":               {client.IfMatch(""), "IfMatch"},
+		"ETag with a line":         {client.IfMatch("\"1\"\r\nX: y"), "If-Match"},
+		"nil pointer":              {client.ReadETag(nil), "ReadETag"},
+		"empty request ID":         {client.RequestID(""), "RequestID"},
+		"request ID with a space":  {client.RequestID("a b"), "RequestID"},
+		"long request ID":          {client.RequestID(strings.Repeat("a", 129)), "RequestID"},
+		"no header name":           {client.Header("", "x"), "header name"},
+		"header name with a space": {client.Header("X Y", "x"), "header name"},
+		"header name with a line":  {client.Header("X\r\nY", "x"), "header name"},
+		"header value with a line": {client.Header("Authorization", "Bearer hunter2\n"), "Authorization"},
+		"header value with NUL":    {client.Header("X-Y", "hunter2\x00"), "X-Y"},
+		"host":                     {client.Header("host", "other.example.com"), "Host"},
+		"content length":           {client.Header("Content-Length", "5"), "Content-Length"},
+		"transfer encoding":        {client.Header("transfer-encoding", "chunked"), "Transfer-Encoding"},
+		"connection":               {client.Header("Connection", "close"), "Connection"},
+		"upgrade":                  {client.Header("Upgrade", "h2c"), "Upgrade"},
+	} {
+		f := &fake{replies: []reply{okZone}}
+		_, err := newClient(t, f).GetZone(t.Context(), "z1", tt.opt, client.Header("X-Y", "\n"))
+		if err == nil || !strings.HasPrefix(err.Error(), "getZone: ") || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2") || len(f.requests) != 0 {
+			t.Errorf("%s: %v, %d requests", name, err, len(f.requests))
+		}
+		page, err := newClient(t, f).ListZones(t.Context(), client.Limit(1), tt.opt)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || len(f.requests) != 0 || page.Items != nil {
+			t.Errorf("%s of a list: %v, %d requests", name, err, len(f.requests))
+		}
+	}
+	f := &fake{replies: []reply{okZone}}
+	if _, err := newClient(t, f).ListZones(t.Context(), nil); err == nil || len(f.requests) != 0 {
+		t.Errorf("a nil option of a list: %v", err)
+	}
+}
+
+func TestHeaderValuesAreSentAsTheyAre(t *testing.T) {
+	t.Parallel()
+	f := &fake{replies: []reply{okZone}}
+	if _, err := newClient(t, f).GetZone(t.Context(), "z1", client.Header("X-Note", "a\tb é"), client.RequestID("A_z.9:-")); err != nil {
+		t.Fatal(err)
+	}
+	if h := f.last().Header; h.Get("X-Note") != "a\tb é" || h.Get("X-Request-Id") != "A_z.9:-" {
+		t.Errorf("sent %q", h)
+	}
+}

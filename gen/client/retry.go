@@ -1,0 +1,89 @@
+package client
+
+import (
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// firstWait is the minimum wait before the first retry. It doubles with each retry.
+const firstWait = 100 * time.Millisecond
+
+// retry reports whether to send a request again after an error of an attempt, and
+// returns how long to wait before that.
+func (c *Client) retry(ctx context.Context, method string, retries int, err error) (time.Duration, bool) {
+	if retries >= c.maxRetries || ctx.Err() != nil || !retryable(method, err) {
+		return 0, false
+	}
+	wait := firstWait << min(retries, 6)
+	wait += rand.N(wait)
+	if e, ok := errors.AsType[*Error](err); ok && e.RetryAfter > 0 {
+		if wait = e.RetryAfter; wait > c.maxWait {
+			return 0, false
+		}
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+		return 0, false // the deadline would pass before the next attempt
+	}
+	return wait, true
+}
+
+// retryable reports whether sending a request again is safe and can succeed. After
+// 429, a write is safe to repeat, because the service has not processed it. After
+// 503 or a network error it is not, because the service may have processed it.
+func retryable(method string, err error) bool {
+	isRead := method == http.MethodGet || method == http.MethodHead
+	e, isResponse := errors.AsType[*Error](err)
+	if !isResponse {
+		return isRead && !permanent(err)
+	}
+	if e.Status < 300 { // can succeed if the response was interrupted
+		return isRead && e.cause != nil && !permanent(e.cause)
+	}
+	switch e.Status {
+	case http.StatusTooManyRequests:
+		return true
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return isRead
+	}
+	return false
+}
+
+// permanent reports whether every further attempt would fail in the same way.
+func permanent(err error) bool {
+	_, isSize := errors.AsType[sizeError](err)
+	_, isEncoding := errors.AsType[encodingError](err)
+	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
+	_, isPlain := errors.AsType[tls.RecordHeaderError](err)
+	return isSize || isEncoding || isCertificate || isPlain || errors.Is(err, http.ErrSchemeMismatch) ||
+		errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum)
+}
+
+// maxRetryAfter is the longest delay that retryAfter returns: some 34 years.
+const maxRetryAfter = 1 << 30 * time.Second
+
+// retryAfter returns the delay in Retry-After, in seconds or until a date (RFC
+// 9110, section 10.2.3), or 0 if there is none. It compares the date with that of
+// the response, since the clock of the client may differ.
+func retryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
+	seconds, err := strconv.ParseUint(value, 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+	}
+	date, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return min(max(date.Sub(now), 0), maxRetryAfter)
+}
