@@ -97,7 +97,7 @@ func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicatio
 	}
 	var a db.Application
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		a, err = tx.UpdateApplication(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch), patch)
+		a, err = tx.UpdateApplication(ctx, req.ZoneID, req.ID, precondition(ctx), patch)
 		return err
 	})
 	if err != nil {
@@ -109,7 +109,7 @@ func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicatio
 // DeleteApplication handles DELETE /v1/zones/{zoneId}/applications/{id}.
 func (s *Server) DeleteApplication(ctx context.Context, req api.DeleteApplicationRequestObject) (api.DeleteApplicationResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
-		return tx.DeleteApplication(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
+		return tx.DeleteApplication(ctx, req.ZoneID, req.ID, precondition(ctx))
 	})
 	if err != nil {
 		return nil, err

@@ -158,6 +158,17 @@ func TestEveryOperationRejectsHostileBodies(t *testing.T) {
 	})
 }
 
+func TestEveryOperationRejectsMalformedIfMatch(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	eachOperation(t, func(op servertest.Operation) bool { return has(op, "header", "If-Match") }, func(t *testing.T, op servertest.Operation) {
+		for _, malformed := range []string{"", "1", `"1`, `w/"1"`, `*, "1"`} {
+			raw := w.Do(op.Method, w.path(op, "x"), body(t, op), append(bearer(servertest.Bootstrap), "Content-Type", jsonType, "If-Match", malformed)...)
+			servertest.Expect(t, raw, 0, code.InvalidIfMatch)
+		}
+	})
+}
+
 func TestEveryOperationWithGETHandlesHEAD(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)

@@ -75,7 +75,7 @@ func (s *Server) GetPolicy(ctx context.Context, req api.GetPolicyRequestObject) 
 // DeletePolicy handles DELETE /v1/zones/{zoneId}/policies/{id}.
 func (s *Server) DeletePolicy(ctx context.Context, req api.DeletePolicyRequestObject) (api.DeletePolicyResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
-		return tx.DeletePolicy(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
+		return tx.DeletePolicy(ctx, req.ZoneID, req.ID, precondition(ctx))
 	})
 	if err != nil {
 		return nil, err

@@ -49,7 +49,7 @@ func (s *Server) GetPolicySet(ctx context.Context, req api.GetPolicySetRequestOb
 // DeletePolicySet handles DELETE /v1/zones/{zoneId}/policy-sets/{id}.
 func (s *Server) DeletePolicySet(ctx context.Context, req api.DeletePolicySetRequestObject) (api.DeletePolicySetResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
-		return tx.DeletePolicySet(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
+		return tx.DeletePolicySet(ctx, req.ZoneID, req.ID, precondition(ctx))
 	})
 	if err != nil {
 		return nil, err

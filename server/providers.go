@@ -100,7 +100,7 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 	}
 	var p db.Provider
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		p, err = tx.UpdateProvider(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch), key, patch)
+		p, err = tx.UpdateProvider(ctx, req.ZoneID, req.ID, precondition(ctx), key, patch)
 		return err
 	})
 	if err != nil {
@@ -112,7 +112,7 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 // DeleteProvider handles DELETE /v1/zones/{zoneId}/providers/{id}.
 func (s *Server) DeleteProvider(ctx context.Context, req api.DeleteProviderRequestObject) (api.DeleteProviderResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
-		return tx.DeleteProvider(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
+		return tx.DeleteProvider(ctx, req.ZoneID, req.ID, precondition(ctx))
 	})
 	if err != nil {
 		return nil, err

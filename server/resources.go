@@ -77,7 +77,7 @@ func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceReque
 	}
 	var r db.Resource
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		r, err = tx.UpdateResource(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch), patch)
+		r, err = tx.UpdateResource(ctx, req.ZoneID, req.ID, precondition(ctx), patch)
 		return err
 	})
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceReque
 // DeleteResource handles DELETE /v1/zones/{zoneId}/resources/{id}.
 func (s *Server) DeleteResource(ctx context.Context, req api.DeleteResourceRequestObject) (api.DeleteResourceResponseObject, error) {
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
-		return tx.DeleteResource(ctx, req.ZoneID, req.ID, precondition(req.Params.IfMatch))
+		return tx.DeleteResource(ctx, req.ZoneID, req.ID, precondition(ctx))
 	})
 	if err != nil {
 		return nil, err

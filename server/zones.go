@@ -54,7 +54,7 @@ func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject
 	}
 	var zone db.Zone
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		zone, err = tx.UpdateZone(ctx, req.ZoneID, precondition(req.Params.IfMatch), patch)
+		zone, err = tx.UpdateZone(ctx, req.ZoneID, precondition(ctx), patch)
 		return err
 	})
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject
 
 // DeleteZone handles DELETE /v1/zones/{zoneId}.
 func (s *Server) DeleteZone(ctx context.Context, req api.DeleteZoneRequestObject) (api.DeleteZoneResponseObject, error) {
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DeleteZone(ctx, req.ZoneID, precondition(req.Params.IfMatch)) })
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DeleteZone(ctx, req.ZoneID, precondition(ctx)) })
 	if err != nil {
 		return nil, err
 	}

@@ -259,7 +259,7 @@ func TestUpdateZoneIfMatch(t *testing.T) {
 		header string
 		want   code.Code
 	}{
-		{"*", ""}, {`"77", "3"`, ""}, {etag, code.VersionConflict}, {`W/"4"`, code.VersionConflict}, {"4", code.VersionConflict}, {"nonsense", code.VersionConflict},
+		{"*", ""}, {`"77", "3"`, ""}, {etag, code.VersionConflict}, {`W/"3"`, code.VersionConflict}, {`W/"4"`, ""}, {`"5-gzip"`, ""}, {"6", code.InvalidIfMatch}, {"nonsense", code.InvalidIfMatch},
 	} {
 		resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone.ID, &rawclient.UpdateZoneParams{IfMatch: &tt.header}, client.ZonePatch{Name: new("Three")})
 		if err != nil {

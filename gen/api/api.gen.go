@@ -1985,9 +1985,6 @@ type Cursor = string
 // IDParameter An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type IDParameter = ID
 
-// IfMatch defines model for ifMatch.
-type IfMatch = string
-
 // Limit defines model for limit.
 type Limit = int
 
@@ -2024,18 +2021,6 @@ type ListZonesParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
-// DeleteZoneParams defines parameters for DeleteZone.
-type DeleteZoneParams struct {
-	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
-}
-
-// UpdateZoneParams defines parameters for UpdateZone.
-type UpdateZoneParams struct {
-	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
-}
-
 // ListApplicationsParams defines parameters for ListApplications.
 type ListApplicationsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -2045,18 +2030,6 @@ type ListApplicationsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
-// DeleteApplicationParams defines parameters for DeleteApplication.
-type DeleteApplicationParams struct {
-	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
-}
-
-// UpdateApplicationParams defines parameters for UpdateApplication.
-type UpdateApplicationParams struct {
-	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
-}
-
 // ListPoliciesParams defines parameters for ListPolicies.
 type ListPoliciesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -2064,12 +2037,6 @@ type ListPoliciesParams struct {
 
 	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
-}
-
-// DeletePolicyParams defines parameters for DeletePolicy.
-type DeletePolicyParams struct {
-	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // GetPolicyParams defines parameters for GetPolicy.
@@ -2108,12 +2075,6 @@ type ListPolicySetsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
-// DeletePolicySetParams defines parameters for DeletePolicySet.
-type DeletePolicySetParams struct {
-	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
-}
-
 // GetActivationStatusParams defines parameters for GetActivationStatus.
 type GetActivationStatusParams struct {
 	// VersionID ID of the version, which need not exist. Defaults to the active version of the policy set.
@@ -2141,18 +2102,6 @@ type ListProvidersParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
-// DeleteProviderParams defines parameters for DeleteProvider.
-type DeleteProviderParams struct {
-	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
-}
-
-// UpdateProviderParams defines parameters for UpdateProvider.
-type UpdateProviderParams struct {
-	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
-}
-
 // ListResourcesParams defines parameters for ListResources.
 type ListResourcesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -2160,18 +2109,6 @@ type ListResourcesParams struct {
 
 	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
-}
-
-// DeleteResourceParams defines parameters for DeleteResource.
-type DeleteResourceParams struct {
-	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
-}
-
-// UpdateResourceParams defines parameters for UpdateResource.
-type UpdateResourceParams struct {
-	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
-	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
@@ -2423,13 +2360,13 @@ type ServerInterface interface {
 	CreateZone(ctx echo.Context) error
 	// DeleteZone Archive a zone
 	// (DELETE /v1/zones/{zoneId})
-	DeleteZone(ctx echo.Context, zoneID ZoneID, params DeleteZoneParams) error
+	DeleteZone(ctx echo.Context, zoneID ZoneID) error
 	// GetZone Retrieve a zone
 	// (GET /v1/zones/{zoneId})
 	GetZone(ctx echo.Context, zoneID ZoneID) error
 	// UpdateZone Update a zone
 	// (PATCH /v1/zones/{zoneId})
-	UpdateZone(ctx echo.Context, zoneID ZoneID, params UpdateZoneParams) error
+	UpdateZone(ctx echo.Context, zoneID ZoneID) error
 	// ListApplications List applications
 	// (GET /v1/zones/{zoneId}/applications)
 	ListApplications(ctx echo.Context, zoneID ZoneID, params ListApplicationsParams) error
@@ -2441,13 +2378,13 @@ type ServerInterface interface {
 	RegisterApplication(ctx echo.Context, zoneID ZoneID) error
 	// DeleteApplication Archive an application
 	// (DELETE /v1/zones/{zoneId}/applications/{id})
-	DeleteApplication(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteApplicationParams) error
+	DeleteApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// GetApplication Retrieve an application
 	// (GET /v1/zones/{zoneId}/applications/{id})
 	GetApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// UpdateApplication Update an application
 	// (PATCH /v1/zones/{zoneId}/applications/{id})
-	UpdateApplication(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateApplicationParams) error
+	UpdateApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
@@ -2459,7 +2396,7 @@ type ServerInterface interface {
 	CreatePolicy(ctx echo.Context, zoneID ZoneID) error
 	// DeletePolicy Archive a policy
 	// (DELETE /v1/zones/{zoneId}/policies/{id})
-	DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicyParams) error
+	DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// GetPolicy Retrieve a policy
 	// (GET /v1/zones/{zoneId}/policies/{id})
 	GetPolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetPolicyParams) error
@@ -2483,7 +2420,7 @@ type ServerInterface interface {
 	CreatePolicySet(ctx echo.Context, zoneID ZoneID) error
 	// DeletePolicySet Archive a policy set
 	// (DELETE /v1/zones/{zoneId}/policy-sets/{id})
-	DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicySetParams) error
+	DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// GetPolicySet Retrieve a policy set
 	// (GET /v1/zones/{zoneId}/policy-sets/{id})
 	GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
@@ -2525,13 +2462,13 @@ type ServerInterface interface {
 	CreateProvider(ctx echo.Context, zoneID ZoneID) error
 	// DeleteProvider Archive a provider
 	// (DELETE /v1/zones/{zoneId}/providers/{id})
-	DeleteProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteProviderParams) error
+	DeleteProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// GetProvider Retrieve a provider
 	// (GET /v1/zones/{zoneId}/providers/{id})
 	GetProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// UpdateProvider Update a provider
 	// (PATCH /v1/zones/{zoneId}/providers/{id})
-	UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateProviderParams) error
+	UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// TestProvider Test a provider's token endpoint
 	// (POST /v1/zones/{zoneId}/providers/{id}/test)
 	TestProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
@@ -2543,13 +2480,13 @@ type ServerInterface interface {
 	CreateResource(ctx echo.Context, zoneID ZoneID) error
 	// DeleteResource Archive a resource
 	// (DELETE /v1/zones/{zoneId}/resources/{id})
-	DeleteResource(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteResourceParams) error
+	DeleteResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// GetResource Retrieve a resource
 	// (GET /v1/zones/{zoneId}/resources/{id})
 	GetResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 	// UpdateResource Update a resource
 	// (PATCH /v1/zones/{zoneId}/resources/{id})
-	UpdateResource(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateResourceParams) error
+	UpdateResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -2788,28 +2725,8 @@ func (w *ServerInterfaceWrapper) DeleteZone(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params DeleteZoneParams
-
-	headers := ctx.Request().Header
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
-		}
-
-		params.IfMatch = &IfMatch
-	}
-
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.DeleteZone(ctx, zoneID, params)
+	err = w.Handler.DeleteZone(ctx, zoneID)
 	return err
 }
 
@@ -2840,28 +2757,8 @@ func (w *ServerInterfaceWrapper) UpdateZone(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params UpdateZoneParams
-
-	headers := ctx.Request().Header
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
-		}
-
-		params.IfMatch = &IfMatch
-	}
-
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.UpdateZone(ctx, zoneID, params)
+	err = w.Handler.UpdateZone(ctx, zoneID)
 	return err
 }
 
@@ -2948,28 +2845,8 @@ func (w *ServerInterfaceWrapper) DeleteApplication(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params DeleteApplicationParams
-
-	headers := ctx.Request().Header
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
-		}
-
-		params.IfMatch = &IfMatch
-	}
-
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.DeleteApplication(ctx, zoneID, id, params)
+	err = w.Handler.DeleteApplication(ctx, zoneID, id)
 	return err
 }
 
@@ -3016,28 +2893,8 @@ func (w *ServerInterfaceWrapper) UpdateApplication(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params UpdateApplicationParams
-
-	headers := ctx.Request().Header
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
-		}
-
-		params.IfMatch = &IfMatch
-	}
-
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.UpdateApplication(ctx, zoneID, id, params)
+	err = w.Handler.UpdateApplication(ctx, zoneID, id)
 	return err
 }
 
@@ -3124,28 +2981,8 @@ func (w *ServerInterfaceWrapper) DeletePolicy(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params DeletePolicyParams
-
-	headers := ctx.Request().Header
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
-		}
-
-		params.IfMatch = &IfMatch
-	}
-
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.DeletePolicy(ctx, zoneID, id, params)
+	err = w.Handler.DeletePolicy(ctx, zoneID, id)
 	return err
 }
 
@@ -3377,28 +3214,8 @@ func (w *ServerInterfaceWrapper) DeletePolicySet(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params DeletePolicySetParams
-
-	headers := ctx.Request().Header
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
-		}
-
-		params.IfMatch = &IfMatch
-	}
-
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.DeletePolicySet(ctx, zoneID, id, params)
+	err = w.Handler.DeletePolicySet(ctx, zoneID, id)
 	return err
 }
 
@@ -3773,28 +3590,8 @@ func (w *ServerInterfaceWrapper) DeleteProvider(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params DeleteProviderParams
-
-	headers := ctx.Request().Header
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
-		}
-
-		params.IfMatch = &IfMatch
-	}
-
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.DeleteProvider(ctx, zoneID, id, params)
+	err = w.Handler.DeleteProvider(ctx, zoneID, id)
 	return err
 }
 
@@ -3841,28 +3638,8 @@ func (w *ServerInterfaceWrapper) UpdateProvider(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params UpdateProviderParams
-
-	headers := ctx.Request().Header
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
-		}
-
-		params.IfMatch = &IfMatch
-	}
-
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.UpdateProvider(ctx, zoneID, id, params)
+	err = w.Handler.UpdateProvider(ctx, zoneID, id)
 	return err
 }
 
@@ -3957,28 +3734,8 @@ func (w *ServerInterfaceWrapper) DeleteResource(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params DeleteResourceParams
-
-	headers := ctx.Request().Header
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
-		}
-
-		params.IfMatch = &IfMatch
-	}
-
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.DeleteResource(ctx, zoneID, id, params)
+	err = w.Handler.DeleteResource(ctx, zoneID, id)
 	return err
 }
 
@@ -4025,28 +3782,8 @@ func (w *ServerInterfaceWrapper) UpdateResource(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params UpdateResourceParams
-
-	headers := ctx.Request().Header
-	// ------------- Optional header parameter "If-Match" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
-		var IfMatch IfMatch
-		n := len(valueList)
-		if n != 1 {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
-		}
-
-		params.IfMatch = &IfMatch
-	}
-
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.UpdateResource(ctx, zoneID, id, params)
+	err = w.Handler.UpdateResource(ctx, zoneID, id)
 	return err
 }
 
@@ -4445,7 +4182,6 @@ func (response CreateZone201JSONResponse) VisitCreateZoneResponse(w http.Respons
 
 type DeleteZoneRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
-	Params DeleteZoneParams
 }
 
 type DeleteZoneResponseObject interface {
@@ -4484,7 +4220,6 @@ func (response GetZone200JSONResponse) VisitGetZoneResponse(w http.ResponseWrite
 
 type UpdateZoneRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
-	Params UpdateZoneParams
 	Body   *UpdateZoneJSONRequestBody
 }
 
@@ -4580,7 +4315,6 @@ func (response RegisterApplication201JSONResponse) VisitRegisterApplicationRespo
 type DeleteApplicationRequestObject struct {
 	ZoneID ZoneID      `json:"zoneId"`
 	ID     IDParameter `json:"id"`
-	Params DeleteApplicationParams
 }
 
 type DeleteApplicationResponseObject interface {
@@ -4621,7 +4355,6 @@ func (response GetApplication200JSONResponse) VisitGetApplicationResponse(w http
 type UpdateApplicationRequestObject struct {
 	ZoneID ZoneID      `json:"zoneId"`
 	ID     IDParameter `json:"id"`
-	Params UpdateApplicationParams
 	Body   *UpdateApplicationJSONRequestBody
 }
 
@@ -4708,7 +4441,6 @@ func (response CreatePolicy201JSONResponse) VisitCreatePolicyResponse(w http.Res
 type DeletePolicyRequestObject struct {
 	ZoneID ZoneID      `json:"zoneId"`
 	ID     IDParameter `json:"id"`
-	Params DeletePolicyParams
 }
 
 type DeletePolicyResponseObject interface {
@@ -4881,7 +4613,6 @@ func (response CreatePolicySet201JSONResponse) VisitCreatePolicySetResponse(w ht
 type DeletePolicySetRequestObject struct {
 	ZoneID ZoneID      `json:"zoneId"`
 	ID     IDParameter `json:"id"`
-	Params DeletePolicySetParams
 }
 
 type DeletePolicySetResponseObject interface {
@@ -5138,7 +4869,6 @@ func (response CreateProvider201JSONResponse) VisitCreateProviderResponse(w http
 type DeleteProviderRequestObject struct {
 	ZoneID ZoneID      `json:"zoneId"`
 	ID     IDParameter `json:"id"`
-	Params DeleteProviderParams
 }
 
 type DeleteProviderResponseObject interface {
@@ -5179,7 +4909,6 @@ func (response GetProvider200JSONResponse) VisitGetProviderResponse(w http.Respo
 type UpdateProviderRequestObject struct {
 	ZoneID ZoneID      `json:"zoneId"`
 	ID     IDParameter `json:"id"`
-	Params UpdateProviderParams
 	Body   *UpdateProviderJSONRequestBody
 }
 
@@ -5267,7 +4996,6 @@ func (response CreateResource201JSONResponse) VisitCreateResourceResponse(w http
 type DeleteResourceRequestObject struct {
 	ZoneID ZoneID      `json:"zoneId"`
 	ID     IDParameter `json:"id"`
-	Params DeleteResourceParams
 }
 
 type DeleteResourceResponseObject interface {
@@ -5308,7 +5036,6 @@ func (response GetResource200JSONResponse) VisitGetResourceResponse(w http.Respo
 type UpdateResourceRequestObject struct {
 	ZoneID ZoneID      `json:"zoneId"`
 	ID     IDParameter `json:"id"`
-	Params UpdateResourceParams
 	Body   *UpdateResourceJSONRequestBody
 }
 
@@ -5975,11 +5702,10 @@ func (sh *strictHandler) CreateZone(ctx echo.Context) error {
 }
 
 // DeleteZone operation middleware
-func (sh *strictHandler) DeleteZone(ctx echo.Context, zoneID ZoneID, params DeleteZoneParams) error {
+func (sh *strictHandler) DeleteZone(ctx echo.Context, zoneID ZoneID) error {
 	var request DeleteZoneRequestObject
 
 	request.ZoneID = zoneID
-	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.DeleteZone(ctx.Request().Context(), request.(DeleteZoneRequestObject))
@@ -6026,11 +5752,10 @@ func (sh *strictHandler) GetZone(ctx echo.Context, zoneID ZoneID) error {
 }
 
 // UpdateZone operation middleware
-func (sh *strictHandler) UpdateZone(ctx echo.Context, zoneID ZoneID, params UpdateZoneParams) error {
+func (sh *strictHandler) UpdateZone(ctx echo.Context, zoneID ZoneID) error {
 	var request UpdateZoneRequestObject
 
 	request.ZoneID = zoneID
-	request.Params = params
 
 	var body UpdateZoneJSONRequestBody
 	var err error
@@ -6197,12 +5922,11 @@ func (sh *strictHandler) RegisterApplication(ctx echo.Context, zoneID ZoneID) er
 }
 
 // DeleteApplication operation middleware
-func (sh *strictHandler) DeleteApplication(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteApplicationParams) error {
+func (sh *strictHandler) DeleteApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
 	var request DeleteApplicationRequestObject
 
 	request.ZoneID = zoneID
 	request.ID = id
-	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.DeleteApplication(ctx.Request().Context(), request.(DeleteApplicationRequestObject))
@@ -6250,12 +5974,11 @@ func (sh *strictHandler) GetApplication(ctx echo.Context, zoneID ZoneID, id IDPa
 }
 
 // UpdateApplication operation middleware
-func (sh *strictHandler) UpdateApplication(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateApplicationParams) error {
+func (sh *strictHandler) UpdateApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
 	var request UpdateApplicationRequestObject
 
 	request.ZoneID = zoneID
 	request.ID = id
-	request.Params = params
 
 	var body UpdateApplicationJSONRequestBody
 	var err error
@@ -6399,12 +6122,11 @@ func (sh *strictHandler) CreatePolicy(ctx echo.Context, zoneID ZoneID) error {
 }
 
 // DeletePolicy operation middleware
-func (sh *strictHandler) DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicyParams) error {
+func (sh *strictHandler) DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
 	var request DeletePolicyRequestObject
 
 	request.ZoneID = zoneID
 	request.ID = id
-	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.DeletePolicy(ctx.Request().Context(), request.(DeletePolicyRequestObject))
@@ -6656,12 +6378,11 @@ func (sh *strictHandler) CreatePolicySet(ctx echo.Context, zoneID ZoneID) error 
 }
 
 // DeletePolicySet operation middleware
-func (sh *strictHandler) DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeletePolicySetParams) error {
+func (sh *strictHandler) DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
 	var request DeletePolicySetRequestObject
 
 	request.ZoneID = zoneID
 	request.ID = id
-	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.DeletePolicySet(ctx.Request().Context(), request.(DeletePolicySetRequestObject))
@@ -7161,12 +6882,11 @@ func (sh *strictHandler) CreateProvider(ctx echo.Context, zoneID ZoneID) error {
 }
 
 // DeleteProvider operation middleware
-func (sh *strictHandler) DeleteProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteProviderParams) error {
+func (sh *strictHandler) DeleteProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
 	var request DeleteProviderRequestObject
 
 	request.ZoneID = zoneID
 	request.ID = id
-	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.DeleteProvider(ctx.Request().Context(), request.(DeleteProviderRequestObject))
@@ -7214,12 +6934,11 @@ func (sh *strictHandler) GetProvider(ctx echo.Context, zoneID ZoneID, id IDParam
 }
 
 // UpdateProvider operation middleware
-func (sh *strictHandler) UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateProviderParams) error {
+func (sh *strictHandler) UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
 	var request UpdateProviderRequestObject
 
 	request.ZoneID = zoneID
 	request.ID = id
-	request.Params = params
 
 	var body UpdateProviderJSONRequestBody
 	var err error
@@ -7364,12 +7083,11 @@ func (sh *strictHandler) CreateResource(ctx echo.Context, zoneID ZoneID) error {
 }
 
 // DeleteResource operation middleware
-func (sh *strictHandler) DeleteResource(ctx echo.Context, zoneID ZoneID, id IDParameter, params DeleteResourceParams) error {
+func (sh *strictHandler) DeleteResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
 	var request DeleteResourceRequestObject
 
 	request.ZoneID = zoneID
 	request.ID = id
-	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.DeleteResource(ctx.Request().Context(), request.(DeleteResourceRequestObject))
@@ -7417,12 +7135,11 @@ func (sh *strictHandler) GetResource(ctx echo.Context, zoneID ZoneID, id IDParam
 }
 
 // UpdateResource operation middleware
-func (sh *strictHandler) UpdateResource(ctx echo.Context, zoneID ZoneID, id IDParameter, params UpdateResourceParams) error {
+func (sh *strictHandler) UpdateResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
 	var request UpdateResourceRequestObject
 
 	request.ZoneID = zoneID
 	request.ID = id
-	request.Params = params
 
 	var body UpdateResourceJSONRequestBody
 	var err error

@@ -12,6 +12,9 @@ const (
 	CodeInvalidQuery = "invalid_query"
 	// 400. The cursor is invalid or was issued for a different list.
 	CodeInvalidCursor = "invalid_cursor"
+	// 400. If-Match must be * or one or more ETags, as they were received: in
+	// double quotes, separated by commas.
+	CodeInvalidIfMatch = "invalid_if_match"
 	// 400. The request body is not valid JSON.
 	CodeInvalidJSON = "invalid_json"
 	// 401. The admin token is missing, invalid, expired or revoked.

@@ -72,6 +72,8 @@ const (
 	InvalidQuery Code = "invalid_query"
 	// InvalidCursor: 400. The cursor is invalid or was issued for a different list.
 	InvalidCursor Code = "invalid_cursor"
+	// InvalidIfMatch: 400. If-Match must be * or one or more ETags, as they were received: in double quotes, separated by commas.
+	InvalidIfMatch Code = "invalid_if_match"
 	// InvalidJSON: 400. The request body is not valid JSON.
 	InvalidJSON Code = "invalid_json"
 	// InvalidAdminToken: 401. The admin token is missing, invalid, expired or revoked.
@@ -240,6 +242,7 @@ var Table = map[Code]Entry{
 	InvalidParams:             {400, "path", "One or more path parameters are invalid. See details.issues."},
 	InvalidQuery:              {400, "query", "One or more query parameters are invalid. See details.issues."},
 	InvalidCursor:             {400, "", "The cursor is invalid or was issued for a different list."},
+	InvalidIfMatch:            {400, "", "If-Match must be * or one or more ETags, as they were received: in double quotes, separated by commas."},
 	InvalidJSON:               {400, "", "The request body is not valid JSON."},
 	InvalidAdminToken:         {401, "", "The admin token is missing, invalid, expired or revoked."},
 	Unauthorized:              {401, "", "The metrics token is missing or invalid."},

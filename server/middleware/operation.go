@@ -31,6 +31,7 @@ type Operation struct {
 	route         *routers.Route
 	pathParams    openapi3.Parameters
 	queryParams   openapi3.Parameters
+	takesIfMatch  bool
 	body          *openapi3.Schema // nil: the operation takes no body
 	invalidBody   code.Code        // the error code of a body that does not match the schema
 	trimmedFields []string         // fields that are trimmed before they are validated (x-trim)
@@ -128,6 +129,8 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 			o.pathParams = append(o.pathParams, p)
 		case openapi3.ParameterInQuery:
 			o.queryParams = append(o.queryParams, p)
+		case openapi3.ParameterInHeader:
+			o.takesIfMatch = o.takesIfMatch || p.Value.Name == "If-Match"
 		}
 	}
 	if op.RequestBody == nil {

@@ -26,17 +26,18 @@ import (
 
 // RequestInfo is what the middleware knows about a request.
 type RequestInfo struct {
-	RequestID  string
-	Operation  *Operation        // nil: the request matches no operation
-	Bearer     string            // as it was sent; not verified
-	Token      *store.AdminToken // nil: not authenticated
-	Method     string
-	Path       string // as it was received, without the query
-	Query      url.Values
-	Body       []byte // as it was received; nil unless it is valid
-	Address    string // identifies the client to rate limits; see address
-	Trace      string // the W3C trace id; "" if the request has none
-	routeError error  // not nil: Echo routes the request although it matches no operation
+	RequestID    string
+	Operation    *Operation        // nil: the request matches no operation
+	Bearer       string            // as it was sent; not verified
+	Token        *store.AdminToken // nil: not authenticated
+	Method       string
+	Path         string // as it was received, without the query
+	Query        url.Values
+	Precondition store.Precondition // of If-Match
+	Body         []byte             // as it was received; nil unless it is valid
+	Address      string             // identifies the client to rate limits; see address
+	Trace        string             // the W3C trace id; "" if the request has none
+	routeError   error              // not nil: Echo routes the request although it matches no operation
 }
 
 // Format prints id, method and path. Everything else in a request may be secret.

@@ -67,8 +67,8 @@ func pathParam(c echo.Context, name string) (string, error) {
 	return url.PathUnescape(c.Param(name))
 }
 
-// checkParameters validates the path and query parameters. It returns
-// invalid_params or invalid_query.
+// checkParameters validates the path and query parameters and If-Match. It returns
+// invalid_params, invalid_query or invalid_if_match.
 func (o *Operation) checkParameters(c echo.Context) error {
 	r := c.Request()
 	for _, p := range o.pathParams {
@@ -84,8 +84,12 @@ func (o *Operation) checkParameters(c echo.Context) error {
 			return withIssues(code.InvalidParams, err, p.Value.Name)
 		}
 	}
-	if lines := r.Header.Values("If-Match"); len(lines) > 1 { // a list may be sent as several lines (RFC 9110 §5.3)
-		r.Header.Set("If-Match", strings.Join(lines, ", "))
+	if o.takesIfMatch {
+		precondition, err := parseIfMatch(r.Header.Values("If-Match"))
+		if err != nil {
+			return err
+		}
+		RequestInfoFrom(r.Context()).Precondition = precondition
 	}
 	if len(o.queryParams) == 0 {
 		return nil
