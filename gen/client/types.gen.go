@@ -38,7 +38,9 @@ const (
 	CodeVersionConflict = "version_conflict"
 	// 413. The request body exceeds the maximum allowed size.
 	CodePayloadTooLarge = "payload_too_large"
-	// 415. Content-Type must be application/json, without a Content-Encoding.
+	// 415. The request body must be JSON in UTF-8 (Content-Type application/json),
+	// either without a Content-Encoding or compressed with gzip. See
+	// details.issues.
 	CodeUnsupportedMediaType = "unsupported_media_type"
 	// 429. Too many requests. Retry after the number of seconds in the Retry-After
 	// header.

@@ -94,7 +94,7 @@ const (
 	VersionConflict Code = "version_conflict"
 	// PayloadTooLarge: 413. The request body exceeds the maximum allowed size.
 	PayloadTooLarge Code = "payload_too_large"
-	// UnsupportedMediaType: 415. Content-Type must be application/json, without a Content-Encoding.
+	// UnsupportedMediaType: 415. The request body must be JSON in UTF-8 (Content-Type application/json), either without a Content-Encoding or compressed with gzip. See details.issues.
 	UnsupportedMediaType Code = "unsupported_media_type"
 	// RateLimited: 429. Too many requests. Retry after the number of seconds in the Retry-After header.
 	RateLimited Code = "rate_limited"
@@ -253,7 +253,7 @@ var Table = map[Code]Entry{
 	MethodNotAllowed:          {405, "", "The requested path does not support this method."},
 	VersionConflict:           {412, "", "The item was modified since it was last read. Retrieve it again and retry with the new ETag."},
 	PayloadTooLarge:           {413, "", "The request body exceeds the maximum allowed size."},
-	UnsupportedMediaType:      {415, "", "Content-Type must be application/json, without a Content-Encoding."},
+	UnsupportedMediaType:      {415, "", "The request body must be JSON in UTF-8 (Content-Type application/json), either without a Content-Encoding or compressed with gzip. See details.issues."},
 	RateLimited:               {429, "", "Too many requests. Retry after the number of seconds in the Retry-After header."},
 	HeaderTooLarge:            {431, "", "The request headers exceed the maximum allowed size."},
 	InternalError:             {500, "", "An internal error occurred. If it persists, contact your administrator and include the requestId."},

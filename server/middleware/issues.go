@@ -109,9 +109,23 @@ func addIssues(codeErr *code.Error, err error, path []string) {
 			issue.Message = message(schemaErr.Schema)
 		}
 	case errors.As(err, &parseErr) && errors.As(err, &requestErr):
-		issue.Message = typeMessage(requestErr.Parameter.Schema.Value)
+		issue.Message = parseMessage(parseErr, requestErr.Parameter.Schema.Value)
 	}
 	codeErr.Issues = append(codeErr.Issues, issue)
+}
+
+// parseMessage returns the message for a parameter that is not of its type. An
+// integer that does not fit into 64 bits is outside the limits of the schema.
+func parseMessage(err *openapi3filter.ParseError, s *openapi3.Schema) string {
+	if text, _ := err.Value.(string); errors.Is(err, strconv.ErrRange) {
+		switch negative := strings.HasPrefix(text, "-"); {
+		case negative && s.Min != nil:
+			return messages["minimum"](s)
+		case !negative && s.Max != nil:
+			return messages["maximum"](s)
+		}
+	}
+	return typeMessage(s)
 }
 
 // unknownField returns the name of an unknown field. kin-openapi states it only in

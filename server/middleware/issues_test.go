@@ -181,7 +181,7 @@ func TestParameterErrorsReadAfterTheParametersName(t *testing.T) {
 		{"%zz", "", "zoneId: must use valid percent-encoding"},
 		{"x", "limit=many", "limit: must be an integer"},
 		{"x", "limit=1.5", "limit: must be an integer"},
-		{"x", "limit=99999999999999999999", "limit: must be an integer"},
+		{"x", "limit=99999999999999999999", "limit: must be at most 500"},
 		{"x", "limit=0", "limit: must be at least 1"},
 		{"x", "limit=501", "limit: must be at most 500"},
 		{"x", "limit=", "limit: must not be empty"},

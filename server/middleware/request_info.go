@@ -34,7 +34,7 @@ type RequestInfo struct {
 	Path         string // as it was received, without the query
 	Query        url.Values
 	Precondition store.Precondition // of If-Match
-	Body         []byte             // as it was received; nil unless it is valid
+	Body         []byte             // without its content coding; nil unless it is valid
 	Address      string             // identifies the client to rate limits; see address
 	Trace        string             // the W3C trace id; "" if the request has none
 	routeError   error              // not nil: Echo routes the request although it matches no operation

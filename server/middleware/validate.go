@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -125,28 +124,14 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	return nil
 }
 
-// readBody reads and validates the body. It returns the value, and the text as it
-// was received.
+// readBody reads and validates the body. It returns the value, and the text without
+// its content coding.
 func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, err error) {
-	contentType := r.Header.Get("Content-Type")
-	if r.ContentLength == 0 && contentType == "" {
+	if r.ContentLength == 0 && r.Header.Get("Content-Type") == "" {
 		return nil, nil, o.invalidBody.At("is required")
 	}
-	if media, _, err := mime.ParseMediaType(contentType); err != nil || media != "application/json" {
-		return nil, nil, code.UnsupportedMediaType
-	}
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return nil, nil, code.UnsupportedMediaType
-	}
-	if r.ContentLength > limit {
-		return nil, nil, code.PayloadTooLarge
-	}
-	text, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		return nil, nil, code.PayloadTooLarge
-	}
-	if err != nil {
-		return nil, nil, code.InvalidJSON.Because(err) // the client disconnected, was too slow, or sent malformed chunks
+	if text, err = readText(w, r, limit); err != nil {
+		return nil, nil, err
 	}
 	value, err = decode(text)
 	if err != nil {
@@ -197,6 +182,9 @@ func (o *Operation) normalize(body any) *code.Error {
 func decode(text []byte) (any, error) {
 	if !utf8.Valid(text) {
 		return nil, code.InvalidJSON.At(notUTF8)
+	}
+	if bytes.HasPrefix(text, []byte(byteOrderMark)) {
+		return nil, code.InvalidJSON.At("must not start with a byte order mark (U+FEFF)") // RFC 8259, section 8.1
 	}
 	if at := loneSurrogate(text); at >= 0 {
 		return nil, code.InvalidJSON.At(fmt.Sprintf("must not contain a lone surrogate, such as the escape at byte %d", at+1))
@@ -263,6 +251,8 @@ func jsonErrorMessage(err error) string {
 
 const (
 	maxDepth = 64 // levels of nested arrays and objects
+
+	byteOrderMark = "\ufeff"
 
 	percentEncoding = "must use valid percent-encoding"
 	notUTF8         = "must be UTF-8"

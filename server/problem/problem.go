@@ -61,6 +61,8 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	switch entry.Status {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", "Bearer")
+	case http.StatusUnsupportedMediaType:
+		h.Set("Accept-Encoding", "gzip") // RFC 9110, section 12.5.3
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		h.Set("Retry-After", strconv.Itoa(retryAfter(errCode)))
 	}

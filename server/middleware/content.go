@@ -1,0 +1,93 @@
+package middleware
+
+import (
+	"compress/gzip"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"caracal.run/management/gen/code"
+)
+
+// readText reads the body of a request and removes its content coding. The limit
+// applies to what is sent and to what it decodes to, so that a small body cannot
+// fill the memory. It returns unsupported_media_type, payload_too_large or
+// invalid_json.
+func readText(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if err := checkMediaType(r.Header.Get("Content-Type")); err != nil {
+		return nil, err
+	}
+	gzipped, err := isGzipped(r.Header)
+	if err != nil {
+		return nil, err
+	}
+	if r.ContentLength > limit {
+		return nil, code.PayloadTooLarge
+	}
+	text, err := readAtMost(limit, http.MaxBytesReader(w, r.Body, limit), gzipped)
+	switch tooLarge := new(http.MaxBytesError); {
+	case errors.As(err, &tooLarge), int64(len(text)) > limit:
+		return nil, code.PayloadTooLarge
+	case err != nil && gzipped:
+		return nil, code.InvalidJSON.At("must be compressed with gzip, as Content-Encoding says")
+	case err != nil:
+		return nil, code.InvalidJSON.Because(err) // the client disconnected, was too slow, or sent malformed chunks
+	}
+	return text, nil
+}
+
+// readAtMost reads and decompresses a body, but no more than one byte above the
+// limit.
+func readAtMost(limit int64, body io.Reader, gzipped bool) ([]byte, error) {
+	if gzipped {
+		decompressed, err := gzip.NewReader(body)
+		if err != nil {
+			return nil, err
+		}
+		body = decompressed
+	}
+	return io.ReadAll(io.LimitReader(body, limit+1))
+}
+
+// checkMediaType returns unsupported_media_type unless a Content-Type is JSON in
+// UTF-8.
+func checkMediaType(contentType string) error {
+	media, params, err := mime.ParseMediaType(contentType)
+	switch charset, given := params["charset"]; {
+	case err != nil, media != "application/json":
+		return code.UnsupportedMediaType.At("must be application/json", "Content-Type")
+	case given && !strings.EqualFold(charset, "utf-8"):
+		return code.UnsupportedMediaType.At("must have the charset utf-8, or none", "Content-Type")
+	}
+	return nil
+}
+
+// contentCodings are the registered content codings that this service does not
+// accept. Only these are quoted in an error: any other text may be a secret.
+var contentCodings = []string{"aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "pack200-gzip", "x-compress", "zstd"}
+
+// isGzipped reports whether a body is compressed with gzip. It returns
+// unsupported_media_type if the body has any other content coding, or several.
+func isGzipped(h http.Header) (gzipped bool, err error) {
+	const path = "Content-Encoding"
+	for coding := range strings.SplitSeq(strings.Join(h.Values(path), ","), ",") {
+		coding = strings.ToLower(strings.Trim(coding, " \t")) // RFC 9110, section 8.4.1: case-insensitive
+		switch {
+		case coding == "", coding == "identity":
+		case coding != "gzip" && coding != "x-gzip":
+			message := "must be gzip, or absent"
+			if slices.Contains(contentCodings, coding) {
+				message += ", not " + coding
+			}
+			return false, code.UnsupportedMediaType.At(message, path)
+		case gzipped:
+			return false, code.UnsupportedMediaType.At("must be gzip only once", path)
+		default:
+			gzipped = true
+		}
+	}
+	return gzipped, nil
+}
