@@ -23,14 +23,16 @@ import (
 // The benchmarks send HTTP requests to a service that uses a real Postgres and
 // Redis. Bytes and allocations are those of the whole process, client included.
 
-// A caller sends prepared requests, and reads and discards the responses.
+// A caller sends prepared requests, and reads and discards the responses. It
+// accepts compressed ones only if accepts says so, and never decompresses them.
 type caller struct {
-	client *http.Client
-	url    string
+	client  *http.Client
+	url     string
+	accepts string // Accept-Encoding; "": not sent
 }
 
 func newCaller(url string) caller {
-	return caller{&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}, url}
+	return caller{&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}}, url, ""}
 }
 
 func (c caller) call(b *testing.B, method, path, body string, want int) {
@@ -41,6 +43,9 @@ func (c caller) call(b *testing.B, method, path, body string, want int) {
 	r.Header.Set("Authorization", "Bearer "+servertest.Bootstrap)
 	if body != "" {
 		r.Header.Set("Content-Type", jsonType)
+	}
+	if c.accepts != "" {
+		r.Header.Set("Accept-Encoding", c.accepts)
 	}
 	resp, err := c.client.Do(r)
 	if err != nil {
@@ -138,6 +143,12 @@ func BenchmarkMiddleware(b *testing.B) {
 
 func BenchmarkListApplications(b *testing.B) {
 	x := newBench(b)
+	x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone+"/applications?limit=50", "", 200) })
+}
+
+func BenchmarkListApplicationsCompressed(b *testing.B) {
+	x := newBench(b)
+	x.direct.accepts, x.counted.accepts = "gzip", "gzip"
 	x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone+"/applications?limit=50", "", 200) })
 }
 

@@ -98,11 +98,17 @@ func TestDocsEnabledByModeAndSetting(t *testing.T) {
 	}
 }
 
-// fetch requests a path outside the spec and returns the body as it was sent, without
-// decompressing it.
+// fetch requests a path and returns the body as it was sent, without decompressing it.
 func fetch(t *testing.T, a *servertest.API, method, path string, headers ...string) servertest.RawResponse {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, a.URL+path, nil)
+	return sendRaw(t, a, method, path, "", headers...)
+}
+
+// sendRaw sends a request and returns the body as it was sent, without decompressing
+// it. It does not validate the response.
+func sendRaw(t *testing.T, a *servertest.API, method, path, body string, headers ...string) servertest.RawResponse {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, a.URL+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,9 +122,9 @@ func fetch(t *testing.T, a *servertest.API, method, path string, headers ...stri
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	received, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return servertest.RawResponse{Response: resp, Body: body}
+	return servertest.RawResponse{Response: resp, Body: received}
 }

@@ -24,6 +24,7 @@ import (
 	"caracal.run/management/gen"
 	"caracal.run/management/gen/api"
 	"caracal.run/management/server/auth"
+	"caracal.run/management/server/coding"
 	"caracal.run/management/server/docs"
 	"caracal.run/management/server/egress"
 	"caracal.run/management/server/limiter"
@@ -155,8 +156,7 @@ func New(o Options) (*Server, http.Handler, error) {
 		s.sts = sts.New(c.STSURL, stsKey, 0)
 	}
 	m.register(s)
-	handler := s.handler()
-	return s, handler, nil
+	return s, coding.Handler(s.handler()), nil
 }
 
 // Published returns the number of events that this process has published.

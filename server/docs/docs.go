@@ -25,6 +25,7 @@ import (
 	"github.com/swaggest/swgui/v5/static"
 
 	"caracal.run/management/gen/code"
+	"caracal.run/management/server/coding"
 )
 
 // policy is the Content-Security-Policy of the page. It allows files and requests
@@ -123,7 +124,7 @@ func (f file) serve(c echo.Context) error {
 	if strings.Contains(r.Header.Get("If-None-Match"), f.etag) {
 		return c.NoContent(http.StatusNotModified)
 	}
-	if acceptsGzip(r.Header.Get("Accept-Encoding")) {
+	if coding.AcceptsGzip(r.Header) {
 		h.Set("Content-Encoding", "gzip")
 		h.Set("Content-Length", strconv.Itoa(len(f.gzipped)))
 		return c.Blob(http.StatusOK, f.contentType, f.gzipped)
@@ -133,17 +134,4 @@ func (f file) serve(c echo.Context) error {
 		return err
 	}
 	return c.Stream(http.StatusOK, f.contentType, plain)
-}
-
-// acceptsGzip reports whether an Accept-Encoding header accepts gzip
-// (RFC 9110 §12.5.3).
-func acceptsGzip(accepted string) bool {
-	for element := range strings.SplitSeq(accepted, ",") {
-		coding, weight, _ := strings.Cut(strings.ReplaceAll(element, " ", ""), ";q=")
-		if strings.EqualFold(coding, "gzip") {
-			q, err := strconv.ParseFloat(weight, 64)
-			return weight == "" || err == nil && q > 0
-		}
-	}
-	return false
 }

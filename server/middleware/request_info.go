@@ -110,12 +110,13 @@ func address(ip string) string {
 	return prefix.Addr().String()
 }
 
-// commonHeaders are the headers of every response below /v1.
+// commonHeaders are the headers of every response below /v1. The responses depend on
+// Accept-Encoding because package coding compresses them.
 var commonHeaders = http.Header{
 	"X-Content-Type-Options": {"nosniff"},
 	"Referrer-Policy":        {"no-referrer"},
 	"Cache-Control":          {"no-store"},
-	"Vary":                   {"Authorization"},
+	"Vary":                   {"Authorization, Accept-Encoding"},
 }
 
 // newRequestID returns a random UUID. It uses math/rand, which makes no system call:
@@ -145,6 +146,8 @@ func RequestContext(operations *Operations) echo.MiddlewareFunc {
 			h.Set("X-Request-Id", info.RequestID)
 			if isV1(r.URL.Path) {
 				maps.Copy(h, commonHeaders)
+			} else {
+				h.Set("Vary", "Accept-Encoding")
 			}
 			c.Response().Before(func() {
 				if h.Get("Content-Type") == "application/json" {
