@@ -167,9 +167,9 @@ var errorCode = regexp.MustCompile(`^[a-z][a-z0-9_]{0,99}$`)
 // contains an error of the API, which has a code. A JSON object without one is of a
 // health check or of another program: its fields are in Extra. A field of another
 // type than that of the API is ignored.
-func (e *Error) parse(body []byte) bool {
+func (e *Error) parse(body string) bool {
 	var all map[string]any
-	if json.Unmarshal(body, &all) != nil || all == nil {
+	if json.Unmarshal([]byte(body), &all) != nil || all == nil {
 		return false
 	}
 	code, hasCode := all["error"].(string)

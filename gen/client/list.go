@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
@@ -25,7 +26,7 @@ func list[T any](ctx context.Context, c *Client, r request, opts []ListOption) (
 	}
 	next, err := nextCursor(resp.header)
 	if err != nil {
-		return Page[T]{}, resp.fail("the Link header is invalid", err)
+		return Page[T]{}, resp.fail(fmt.Sprintf("%v in the Link header %q", err, resp.header.Values("Link")), nil)
 	}
 	return Page[T]{items, next}, nil
 }
@@ -68,11 +69,11 @@ func nextCursor(h http.Header) (string, error) {
 		}
 		next, err := url.Parse(target)
 		if err != nil {
-			return "", fmt.Errorf("invalid link to the next page: %w", err)
+			return "", errors.New("a malformed URL of the next page")
 		}
 		cursor := next.Query().Get("cursor")
 		if cursor == "" {
-			return "", fmt.Errorf("the link to the next page, %q, has no cursor", target)
+			return "", errors.New("no cursor of the next page")
 		}
 		return cursor, nil
 	}

@@ -123,7 +123,7 @@ func (r *response) check() error {
 		return r.fail(fmt.Sprintf("content type %q, and not the status %d", contentType, r.call.status), r.err)
 	}
 	if r.isJSON() && r.err == nil {
-		if e := r.fail("", nil); e.parse(r.redacted()) {
+		if e := r.fail("", nil); e.parse(r.excerpt()) {
 			return e
 		}
 	}
@@ -138,8 +138,8 @@ func (r *response) fail(description string, cause error) *Error {
 	e := &Error{
 		Operation:   r.call.operation,
 		Status:      r.status,
-		Description: description,
-		RequestID:   printable(r.header.Get("X-Request-Id"), maxRequestID),
+		Description: r.redact(description),
+		RequestID:   printable(r.redact(r.header.Get("X-Request-Id")), maxRequestID),
 		RetryAfter:  retryAfter(r.header),
 		cause:       cause,
 	}
@@ -147,20 +147,24 @@ func (r *response) fail(description string, cause error) *Error {
 	// secrets of its target.
 	isRedirect, isSuccess := r.status/100 == 3, r.status/100 == 2
 	if !isRedirect && !(isSuccess && r.call.method != http.MethodGet && r.isJSON()) {
-		e.Body = printable(string(r.redacted()), maxExcerpt)
+		e.Body = printable(r.excerpt(), maxExcerpt)
 	}
 	return e
 }
 
-// redacted returns the body, up to maxOther bytes, without the token, which a server
-// that prints its requests returns.
-func (r *response) redacted() []byte {
-	body := r.body[:min(len(r.body), maxOther)]
+// excerpt returns the body without the token, up to maxOther bytes.
+func (r *response) excerpt() string {
+	return r.redact(string(r.body[:min(len(r.body), maxOther)]))
+}
+
+// redact removes the token from a text, since a server that prints its requests
+// returns it.
+func (r *response) redact(text string) string {
 	_, token, _ := strings.Cut(r.call.header.Get("Authorization"), " ")
 	if len(token) < 8 { // too short to be a token of the API
-		return body
+		return text
 	}
-	return bytes.ReplaceAll(body, []byte(token), []byte("[token]"))
+	return strings.ReplaceAll(text, token, "[token]")
 }
 
 // mediaType returns the content type without parameters, or "" if it is invalid or

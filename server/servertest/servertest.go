@@ -122,7 +122,10 @@ func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options,
 func (a *API) ClientWithToken(token string) *rawclient.ClientWithResponses {
 	a.TB.Helper()
 	c, err := rawclient.NewClientWithResponses(a.URL,
-		rawclient.WithHTTPClient(&http.Client{Transport: a.Transport()}),
+		rawclient.WithHTTPClient(&http.Client{
+			Transport:     a.Transport(),
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // a write would become a read
+		}),
 		rawclient.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 			if token != "" {
 				r.Header.Set("Authorization", "Bearer "+token)
