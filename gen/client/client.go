@@ -27,7 +27,8 @@ type Client struct {
 }
 
 // New returns a client for the service at a base URL, such as
-// https://caracal.example.com. The token can be empty if only operations that
+// https://caracal.example.com. The URL can have a path, if a proxy serves the API
+// below one; it does not include /v1. The token can be empty if only operations that
 // require no token are called, such as [Client.GetHealth]. New sends no request. It
 // returns an error if the URL, the token or an option is invalid.
 func New(baseURL, token string, opts ...Option) (*Client, error) {

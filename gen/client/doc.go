@@ -12,8 +12,6 @@
 // the base URL only and never follows redirects. No error contains the token, and
 // printing a [Client] does not show it.
 //
-// The base URL can have a path, if a proxy serves the API below one.
-//
 // # Results
 //
 // A method returns the body of the response, or only an error if the response has
@@ -32,6 +30,8 @@
 // code, the invalid fields and the request ID. [Code] returns the code of any error:
 //
 //	if client.Code(err) == client.CodeZoneNotFound {
+//
+// Compare the code rather than the status, which any server can return.
 //
 // A call succeeds only if the response has the status and the content type that the
 // API declares, and a body that is complete and has the expected form. Any other

@@ -115,6 +115,25 @@ func TestForeignResponseIsAnErrorWithStatusAndContentType(t *testing.T) {
 	}
 }
 
+func TestErrorSaysThatTheBaseURLHasNoVersion(t *testing.T) {
+	t.Parallel()
+	for base, want := range map[string]bool{"https://caracal.example.com/v1": true, "https://caracal.example.com/": false} {
+		for _, r := range []reply{
+			{status: 404, body: `{"error":"not_found","error_description":"The requested path does not exist."}`},
+			{status: 404, header: map[string]string{"Content-Type": "text/html"}, body: "<html>Not found</html>"},
+		} {
+			c, err := client.New(base, token, client.WithTransport(&fake{replies: []reply{r}}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.GetZone(t.Context(), "z1")
+			if got := strings.Contains(err.Error(), "(the client adds /v1 to the base URL)"); got != want {
+				t.Errorf("%s: %v", base, err)
+			}
+		}
+	}
+}
+
 func TestInvalidJSONIsAnError(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{

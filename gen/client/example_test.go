@@ -196,6 +196,32 @@ func ExampleProviderConfigInput() {
 	// Output: [api_key]
 }
 
+// Change the configuration of a provider and keep its secrets. The type of the
+// configuration depends on the kind of the provider.
+func ExampleClient_UpdateProvider() {
+	ctx := context.Background()
+	c, err := client.New(baseURL, "an-admin-token")
+	if err != nil {
+		log.Fatal(err)
+	}
+	var etag string
+	provider, err := c.GetProvider(ctx, "zone-1", "provider-1", client.ReadETag(&etag))
+	if err != nil {
+		log.Fatal(err)
+	}
+	var config client.APIKeyProviderConfig
+	if err := json.Unmarshal(provider.ConfigJSON, &config); err != nil {
+		log.Fatal(err)
+	}
+	config.HeaderName = new("X-Ledger-Key")
+	provider, err = c.UpdateProvider(ctx, "zone-1", provider.ID, client.ProviderPatch{ConfigJSON: config}, client.IfMatch(etag))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(provider.ConfigJSON), provider.SecretConfigKeys)
+	// Output: {"header_name":"X-Ledger-Key"} [api_key]
+}
+
 // A field of an update can be omitted, null, or a value.
 func ExampleNullable() {
 	for _, patch := range []client.ResourcePatch{
@@ -247,6 +273,9 @@ func exampleService() http.Handler {
 	reply("GET /v1/zones/zone-1", 200, zone)
 	reply("GET /v1/zones/unknown", 404, `{"error":"zone_not_found","error_description":"Zone not found."}`)
 	reply("PATCH /v1/zones/zone-1", 200, strings.Replace(zone, "Production", "Production (EU)", 1))
+	const provider = `{"id":"provider-1","kind":"api_key","config_json":{"header_name":"X-Api-Key"},"secret_config_keys":["api_key"]}`
+	reply("GET /v1/zones/zone-1/providers/provider-1", 200, provider)
+	reply("PATCH /v1/zones/zone-1/providers/provider-1", 200, strings.Replace(provider, "X-Api-Key", "X-Ledger-Key", 1))
 	reply("POST /v1/zones/zone-1/providers", 201, `{"id":"provider-1","secret_config_keys":["api_key"]}`)
 	mux.HandleFunc("POST /v1/zones", func(w http.ResponseWriter, r *http.Request) {
 		var body client.NewZone

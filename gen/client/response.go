@@ -124,10 +124,19 @@ func (r *response) check() error {
 	}
 	if r.isJSON() && r.err == nil {
 		if e := r.fail("", nil); e.parse(r.excerpt()) {
+			e.Description += r.hint()
 			return e
 		}
 	}
-	return r.fail(fmt.Sprintf("not an error of the API, with content type %q", r.header.Get("Content-Type")), r.err)
+	return r.fail(fmt.Sprintf("not an error of the API, with content type %q", r.header.Get("Content-Type"))+r.hint(), r.err)
+}
+
+// hint returns the likely reason why a path does not exist, or "".
+func (r *response) hint() string {
+	if r.status == http.StatusNotFound && strings.Contains(r.call.url, "/v1/v1/") {
+		return " (the client adds /v1 to the base URL)"
+	}
+	return ""
 }
 
 // fail returns the response as an *Error without a code. The cause can be nil.
