@@ -19,7 +19,7 @@ func (w *watched) secretConfigs() []secretConfig {
 	const oauth = `"token_endpoint":"https://id.example.com/token","client_id":"me","allowed_token_hosts":["id.example.com"]`
 	const people = oauth + `,"authorization_endpoint":"https://id.example.com/a","redirect_uri":"https://app.example.com/b"`
 	pem := func() string {
-		return `"-----BEGIN PRIVATE KEY-----\n` + w.secret() + `\n\u003c&\"-----END PRIVATE KEY-----\n"`
+		return `"` + w.secret() + `\n\u003c&\"\n-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n"`
 	}
 	s := func() string { return `"` + w.secret() + `"` }
 	return []secretConfig{
@@ -29,6 +29,8 @@ func (w *watched) secretConfigs() []secretConfig {
 		{"oauth2_client_credentials", `{` + oauth + `,"client_secret":` + s() + `}`},
 		{"oauth2_client_credentials", `{` + oauth + `,"client_auth_method":"private_key_jwt","key_id":"1","private_key":` + pem() + `}`},
 		{"oauth2_authorization_code", `{` + people + `,"client_secret":` + s() + `}`},
+		{"oauth2_client_credentials", `{"token_endpoint":"https://id.example.com/token?p=1&Key=` + w.secret() + `","client_id":"me","allowed_token_hosts":["id.example.com"],"client_secret":` + s() + `,"token_params":{"tenant":"a","password":` + s() + `,"Api-Key":` + s() + `}}`},
+		{"oauth2_authorization_code", `{` + strings.Replace(people, "com/a", "com/a?token="+w.secret()+"#x", 1) + `,"client_auth_method":"none","authorization_params":{"session":` + s() + `}}`},
 		// Rejected: because of another field, the location of the secret, or the secret itself.
 		{"api_key", `{"header_name":7,"api_key":` + s() + `}`},
 		{"api_key", `{"header_name":"not a header","api_key":` + s() + `}`},
@@ -48,6 +50,13 @@ func (w *watched) secretConfigs() []secretConfig {
 		{"oauth2_client_credentials", `{` + oauth + `,"client_auth_method":"private_key_jwt","client_secret":` + s() + `}`},
 		{"oauth2_client_credentials", `{` + oauth + `,"client_auth_method":"none","private_key":` + pem() + `}`},
 		{"oauth2_client_credentials", `{` + oauth + `,"client_secret":` + s() + `,"token_params":{"client_secret":` + s() + `}}`},
+		{"oauth2_client_credentials", `{` + oauth + `,"client_auth_method":"none","token_params":{"password":` + s() + `,"code":"x"}}`},
+		{"oauth2_client_credentials", `{` + strings.Replace(oauth, "com/token", "com/token?key="+w.secret()+"&key="+w.secret(), 1) + `,"client_auth_method":"none"}`},
+		{"oauth2_client_credentials", `{` + strings.Replace(oauth, "id.example.com/token", "u:"+w.secret()+"@id.example.com/token", 1) + `,"client_auth_method":"none"}`},
+		{"api_key", `{"header_name":"X-Key","api_key":"` + w.secret() + `\n"}`},
+		{"api_key", `{"header_name":"X-Key","api_key":"` + w.secret() + `\ud800"}`},
+		{"bearer_token", `{"bearer_token":" ` + w.secret() + `"}`},
+		{"oauth2_client_credentials", `{` + oauth + `,"client_auth_method":"private_key_jwt","private_key":` + s() + `}`},
 		{"oauth2_authorization_code", `{` + people + `,"client_auth_method":"private_key_jwt","private_key":` + pem() + `}`},
 		{"oauth2_authorization_code", `{` + people + `,"client_secret":` + s() + `,"authorization_params":{"state":"x"}}`},
 		{"unknown_field", `{"api_key":` + s() + `}`},
@@ -117,6 +126,13 @@ func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 				}
 			case http.MethodPatch:
 				all = append(all, request{body: `{"config_json":` + c.config + `}`, headers: with}, request{body: `{"kind":"` + c.kind + `","config_json":` + c.config + `}`, headers: with})
+			}
+		}
+	}
+	if strings.HasSuffix(op.Path, "/resources") || collectionOf(op) == "resources" {
+		for _, upstream := range []string{"https://u:" + w.secret() + "@x.example.com/", "https://x.example.com/?token=" + w.secret(), "https:" + w.secret() + "@x"} {
+			if takesBody(op) {
+				all = append(all, request{body: strings.TrimSuffix(valid, "}") + `,"upstream_url":"` + upstream + `"}`, headers: with}, request{body: `{"upstream_url":"` + upstream + `"}`, headers: with})
 			}
 		}
 	}

@@ -27,6 +27,7 @@ func TestPackageImports(t *testing.T) {
 		"server/sts":          {module},
 		"server/secret":       {module, "github.com/"},
 		"server/timestamp":    {module},
+		"server/weburl":       {module},
 		"server/provider":     {module + "server/middleware", module + "server/problem", module + "store", module + "gen/api", module + "gen/client", module + "gen/db", "github.com/", "net/http"},
 		"server/policy":       {module + "server", module + "store", module + "gen"},
 		"server/auth":         {module + "server/middleware", module + "gen/api"},

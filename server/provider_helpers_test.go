@@ -74,19 +74,23 @@ const (
 	codeConfig   = `{` + codePublic + `,"client_secret":"hush-code"}`
 )
 
+// pemKey is a private key in JSON: the example of RFC 8410, section 10.3, after a
+// comment.
+const pemKey = `hush-<PEM>&\n-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n`
+
 // samples are one of every kind. Secrets keep their white space, what is public
 // does not.
 var samples = []sample{
 	{"none", `{}`, `{}`, ``, []string{}},
 	{"caracal_mandate", `{}`, `{}`, ``, []string{}},
-	{"api_key", `{"header_name":" X-Api-Key ","api_key":" hush-key "}`, `{"auth_location":"header","header_name":"X-Api-Key"}`, `{"api_key":" hush-key "}`, []string{"api_key"}},
+	{"api_key", `{"header_name":" X-Api-Key ","api_key":"hush key"}`, `{"auth_location":"header","header_name":"X-Api-Key"}`, `{"api_key":"hush key"}`, []string{"api_key"}},
 	{
 		"bearer_token", `{"bearer_token":"hush-bearer","allowed_token_hosts":[" API.example.com"],"forward_caracal_identity":true}`,
 		`{"allowed_token_hosts":["api.example.com"],"forward_caracal_identity":true}`, `{"bearer_token":"hush-bearer"}`, []string{"bearer_token"},
 	},
 	{
-		"oauth2_client_credentials", `{` + clientPublic + `,"client_auth_method":"private_key_jwt","private_key":"hush-<PEM>&\n","key_id":"1","token_params":{"tenant":" <acme>&co "}}`,
-		`{` + clientPublic + `,"client_auth_method":"private_key_jwt","key_id":"1","token_params":{"tenant":"<acme>&co"}}`, `{"private_key":"hush-<PEM>&\n"}`, []string{"private_key"},
+		"oauth2_client_credentials", `{` + clientPublic + `,"client_auth_method":"private_key_jwt","private_key":"` + pemKey + `","key_id":"1","token_params":{"tenant":" <acme>&co "}}`,
+		`{` + clientPublic + `,"client_auth_method":"private_key_jwt","key_id":"1","token_params":{"tenant":"<acme>&co"}}`, `{"private_key":"` + pemKey + `"}`, []string{"private_key"},
 	},
 	{
 		"oauth2_authorization_code", codeConfig, `{` + codePublic + `,"client_auth_method":"client_secret_basic"}`,

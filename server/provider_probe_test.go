@@ -117,7 +117,7 @@ func TestTestProvider(t *testing.T) {
 		{"refuses the method", "Login.Example.COM:8443", "/answers/405", 405, answered},
 		{"redirects", "login.example.com", "/answers/302", 302, answered},
 		{"fails", "login.example.com", "/answers/500", 500, answered},
-		{"has a query", "login.example.com", "/answers/400?code=hush#hush", 400, answered},
+		{"has a query", "login.example.com", "/answers/400?code=hush", 400, answered},
 		{"has another's certificate", "login.example.org", "/answers/200", 0, "The TLS handshake with the host failed, or its certificate is invalid."},
 		{"refuses the connection", "closed.example.com", "/answers/200", 0, "Could not connect to the host."},
 		{"is within", "private.example.com", "/answers/200", 0, "The host does not resolve to a public address."},

@@ -169,6 +169,9 @@ func TestUpdateProviderKeepsOrErasesSecrets(t *testing.T) {
 	basic := `{` + clientPublic + `,"client_auth_method":"client_secret_basic"`
 	open := `{` + clientPublic + `,"client_auth_method":"none"`
 	byKey := `{` + clientPublic + `,"client_auth_method":"private_key_jwt"`
+	withParams := basic + `,"client_secret":"hush-client","token_params":{"tenant":"acme","password":"hush-p"}}`
+	params, bothSealed, both := basic+`,"token_params":{"tenant":"acme"}}`, `{"client_secret":"hush-client","token_params.password":"hush-p"}`, []string{"client_secret", "token_params.password"}
+	withKey := strings.Replace(basic, "/token", "/token?key=hush-k", 1) + `,"client_secret":"hush-client"}`
 	for _, tt := range []struct {
 		name         string
 		kind         client.ProviderKind
@@ -194,10 +197,17 @@ func TestUpdateProviderKeepsOrErasesSecrets(t *testing.T) {
 		{"another kind whose secret has the same name", "oauth2_client_credentials", clientConfig, "oauth2_authorization_code", codeConfig, replaced, `{` + codePublic + `,"client_auth_method":"client_secret_basic"}`, `{"client_secret":"hush-code"}`, []string{"client_secret"}},
 		{"another kind that needs no secret now", "oauth2_client_credentials", clientConfig, "oauth2_authorization_code", `{` + codePublic + `,"client_auth_method":"none"}`, erased, `{` + codePublic + `,"client_auth_method":"none"}`, ``, []string{}},
 		{"another method for the same secret", "oauth2_client_credentials", clientConfig, "", `{` + clientPublic + `,"client_auth_method":"client_secret_post"}`, kept, `{` + clientPublic + `,"client_auth_method":"client_secret_post"}`, `{"client_secret":"hush-client"}`, []string{"client_secret"}},
-		{"another method with its secret", "oauth2_client_credentials", clientConfig, "", byKey + `,"private_key":"hush-pem"}`, replaced, byKey + `}`, `{"private_key":"hush-pem"}`, []string{"private_key"}},
+		{"another method with its secret", "oauth2_client_credentials", clientConfig, "", byKey + `,"private_key":"` + pemKey + `"}`, replaced, byKey + `}`, `{"private_key":"` + pemKey + `"}`, []string{"private_key"}},
 		{"the method that needs no secret", "oauth2_client_credentials", clientConfig, "", open + `}`, erased, open + `}`, ``, []string{}},
 		{"the method that needs no secret, the kind said", "oauth2_client_credentials", clientConfig, "oauth2_client_credentials", open + `}`, erased, open + `}`, ``, []string{}},
 		{"the method that needs no secret, and one all the same", "oauth2_client_credentials", clientConfig, "", open + `,"client_secret":"hush-2"}`, replaced, open + `}`, `{"client_secret":"hush-2"}`, []string{"client_secret"}},
+		{"what was read sent back", "oauth2_client_credentials", withParams, "", params, kept, params, bothSealed, both},
+		{"a secret, a parameter kept", "oauth2_client_credentials", withParams, "", basic + `,"client_secret":"hush-2","token_params":{}}`, replaced, basic + `,"token_params":{}}`, `{"client_secret":"hush-2","token_params.password":"hush-p"}`, both},
+		{"a parameter, a secret kept", "oauth2_client_credentials", withParams, "", basic + `,"token_params":{"password":"hush-3"}}`, replaced, basic + `,"token_params":{}}`, `{"client_secret":"hush-client","token_params.password":"hush-3"}`, both},
+		{"the parameters removed", "oauth2_client_credentials", withParams, "", basic + `}`, replaced, basic + `}`, `{"client_secret":"hush-client"}`, []string{"client_secret"}},
+		{"everything removed", "oauth2_client_credentials", withParams, "", open + `}`, erased, open + `}`, ``, []string{}},
+		{"a key in the URL, the same URL", "oauth2_client_credentials", withKey, "", basic + `,"client_secret":"hush-2"}`, replaced, basic + `}`, `{"client_secret":"hush-2","token_endpoint.key":"hush-k"}`, []string{"client_secret", "token_endpoint.key"}},
+		{"a key in the URL, another URL", "oauth2_client_credentials", withKey, "", strings.Replace(basic, "/token", "/other", 1) + `}`, replaced, strings.Replace(basic, "/token", "/other", 1) + `}`, `{"client_secret":"hush-client"}`, []string{"client_secret"}},
 		{"the method that needs one again", "oauth2_client_credentials", open + `}`, "", basic + `,"client_secret":"hush-2"}`, replaced, basic + `}`, `{"client_secret":"hush-2"}`, []string{"client_secret"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -257,7 +267,7 @@ func TestUpdateProviderRequiresSecretsOfTheKind(t *testing.T) {
 		{"from none to post, the kind said", "oauth2_client_credentials", open + `}`, "oauth2_client_credentials", `{` + clientPublic + `,"client_auth_method":"client_secret_post"}`, "requires client_secret", "client_secret"},
 		{"from none, where one was sealed in vain", "oauth2_client_credentials", open + `,"client_secret":"hush"}`, "", byKey + `}`, "requires private_key", "private_key"},
 		{"from basic to a key", "oauth2_client_credentials", clientConfig, "", byKey + `}`, "requires private_key", "private_key"},
-		{"from a key to basic", "oauth2_client_credentials", byKey + `,"private_key":"hush"}`, "", `{` + clientPublic + `}`, "requires client_secret", "client_secret"},
+		{"from a key to basic", "oauth2_client_credentials", byKey + `,"private_key":"` + pemKey + `"}`, "", `{` + clientPublic + `}`, "requires client_secret", "client_secret"},
 		{"of a person", "oauth2_authorization_code", `{` + codePublic + `,"client_auth_method":"none"}`, "", `{` + codePublic + `}`, "requires client_secret", "client_secret"},
 		{"of another kind", "oauth2_client_credentials", clientConfig, "oauth2_authorization_code", `{` + codePublic + `}`, "requires client_secret", "client_secret"},
 		{"the wrong one", "oauth2_client_credentials", clientConfig, "", byKey + `,"client_secret":"hush-2"}`, "client_secret is not used with private_key_jwt", "client_secret"},

@@ -77,7 +77,7 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 	config := rawConfig(ctx, nil)
 	if req.Body.Kind != nil || config != nil {
 		patch.Configure = func(stored store.ProviderConfig) (store.ProviderConfig, error) {
-			current := provider.Stored{Kind: provider.Kind(stored.Kind), SecretKeys: stored.SecretKeys}
+			current := provider.Stored{Kind: provider.Kind(stored.Kind), Public: stored.PublicConfig, SecretKeys: stored.SecretKeys}
 			changed, err := provider.Change(current, (*provider.Kind)(req.Body.Kind), config)
 			if err != nil {
 				return stored, configError(err)
@@ -92,7 +92,7 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 		}
 	}
 	var key seal.DataKey
-	if hasSecretField(config) {
+	if provider.HasSecrets(config) { // of any kind: that of the provider is not known before its row is locked
 		var err error
 		if key, err = s.store.DataKey(ctx, cause(ctx), req.ZoneID); err != nil {
 			return nil, err
@@ -167,24 +167,6 @@ func rawConfig(ctx context.Context, fallback json.RawMessage) json.RawMessage {
 		return fallback
 	}
 	return body["config_json"]
-}
-
-// hasSecretField reports whether a configuration has a field that is secret for at
-// least one kind. It checks all kinds, because the kind of the provider is not
-// known before its row is locked.
-func hasSecretField(config json.RawMessage) bool {
-	var sent map[string]json.RawMessage
-	if err := json.Unmarshal(config, &sent); err != nil {
-		return false // not an object
-	}
-	for _, kind := range provider.Kinds() {
-		for _, field := range kind.Fields() {
-			if _, present := sent[field.Name]; present && field.Secret {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func toProviderConfig(c provider.Config, secretKeys []string) store.ProviderConfig {

@@ -55,8 +55,9 @@ func TestUpdateResourceRedactsUpstreamPasswordInAudit(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	z := newResourceZone(a)
-	r := z.resource(t, func(n *client.NewResource) { n.UpstreamURL = new("https://somebody:hush@upstream.example.com/x") })
-	servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{UpstreamURL: client.Set("https://u:hush@other.example.com")}), http.StatusOK, "")
+	r := z.resource(t, func(n *client.NewResource) { n.UpstreamURL = new("https://upstream.example.com/x") })
+	a.DB.Exec("UPDATE resources SET upstream_url = 'https://somebody:hush@upstream.example.com/x' WHERE id = $1", r.ID) // earlier versions stored it
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, r.ID, client.ResourcePatch{UpstreamURL: client.Set("https://other.example.com")}), http.StatusOK, "")
 	auditEntries := storetest.Column[string](a.DB, "SELECT payload FROM audit_entries WHERE zone_id = $1 AND entity_type = 'resources' ORDER BY id", z.zone)
 	text := strings.Join(auditEntries, "\n")
 	if len(auditEntries) != 2 || strings.Contains(text, "hush") || !strings.Contains(text, "https://upstream.example.com/x") {

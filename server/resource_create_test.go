@@ -303,6 +303,14 @@ func TestCreateResourceUpstreamURLRules(t *testing.T) {
 		{"a space in the host", "http://a b", "", code.InvalidResource},
 		{"a line feed in the path", "http://x/a\nb", "", code.InvalidResource},
 		{"a badly encoded host", "http://%zz", "", code.InvalidResource},
+		{"five numbers", "http://1.2.3.4.5/", "", code.InvalidResource},
+		{"an IPv6 zone", "http://[fe80::1%25eth0]/", "", code.InvalidResource},
+		{"an encoded angle bracket", "http://a%EF%BC%9Cb/", "", code.InvalidResource},
+		{"a short IPv4 address", "http://127.1/", "http://127.1/", ""},
+		{"a user", "https://user@x.example.com/", "", code.InvalidResource},
+		{"a user and a password", "https://user:password@x.example.com/", "", code.InvalidResource},
+		{"an API key", "https://x.example.com/?a=b&api%5Fkey=c", "", code.InvalidResource},
+		{"the name of an API key", "https://x.example.com/?api_key=", "https://x.example.com/?api_key=", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -342,6 +350,13 @@ func TestCreateResourceNormalizesOperations(t *testing.T) {
 			[]client.ResourceOperation{{Method: "PUT", Path: "/z", Scope: "read"}, {Method: "GET", Path: "/<&\"\\é", Scope: "read"}, {Method: "GET", Path: "/z", Scope: "write"}}, ""},
 		{"paths that differ in case", operations{{Method: "GET", Path: "/a", Scope: "read"}, {Method: "GET", Path: "/A", Scope: "read"}},
 			[]client.ResourceOperation{{Method: "GET", Path: "/a", Scope: "read"}, {Method: "GET", Path: "/A", Scope: "read"}}, ""},
+		{"methods that are tokens", operations{{Method: "m-search", Path: "/x", Scope: "read"}, {Method: "*", Path: "/*/{id}", Scope: "read"}},
+			[]client.ResourceOperation{{Method: "M-SEARCH", Path: "/x", Scope: "read"}, {Method: "*", Path: "/*/{id}", Scope: "read"}}, ""},
+		{"two methods", operations{{Method: "GET, POST", Path: "/x", Scope: "read"}}, nil, code.InvalidResource},
+		{"a method that is not ASCII", operations{{Method: "GÉT", Path: "/x", Scope: "read"}}, nil, code.InvalidResource},
+		{"a path with a query", operations{{Method: "GET", Path: "/x?y=z", Scope: "read"}}, nil, code.InvalidResource},
+		{"a path with a fragment", operations{{Method: "GET", Path: "/x#y", Scope: "read"}}, nil, code.InvalidResource},
+		{"a path with a line feed", operations{{Method: "GET", Path: "/x\ny", Scope: "read"}}, nil, code.InvalidResource},
 		{"method of spaces", operations{{Method: "  ", Path: "/x", Scope: "read"}}, nil, code.OperationMethodAndPathRequired},
 		{"path of spaces", operations{{Method: "GET", Path: "\uFEFF ", Scope: "read"}}, nil, code.OperationMethodAndPathRequired},
 		{"path relative", operations{{Method: "GET", Path: "x", Scope: "read"}}, nil, code.OperationPathMustBeAbsolute},

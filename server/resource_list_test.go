@@ -106,11 +106,11 @@ func TestListResourcesEqualsGetResource(t *testing.T) {
 	hard := "\"\\</>&\u2028\u2029\u007f\t\n\x01é😀\uFFFD"
 	z.resource(t, func(b *client.NewResource) {
 		b.Identifier, b.Scopes = new(`urn:<&>"\é😀`), []string{hard, "", hard}
-		b.Operations = []client.NewResourceOperation{{Method: "é" + hard, Path: "/" + hard, Scope: hard}}
+		b.Operations = nil
 		b.UpstreamURL = new(`https://x.example.com/<&>"é?'`)
 		b.OperationEnforcement = new(client.OperationEnforcementTransportUniform)
 	})
-	a.DB.Exec("UPDATE resources SET name = $1", hard) // which no operation stores
+	a.DB.Exec("UPDATE resources SET name = $1, operations = jsonb_build_array(jsonb_build_object('method', $1::text, 'path', $1::text, 'scope', $1::text))", hard) // which no operation stores
 	z.resource(t, func(b *client.NewResource) { b.Operations = nil })
 	z.control(t)
 	unbound := z.resource(t)

@@ -8,8 +8,11 @@ import (
 	"github.com/oapi-codegen/nullable"
 
 	"caracal.run/management/gen/api"
+	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
+	"caracal.run/management/server/secret"
 	"caracal.run/management/server/timestamp"
+	"caracal.run/management/server/weburl"
 	"caracal.run/management/store"
 )
 
@@ -40,6 +43,9 @@ func (s *Server) CreateResource(ctx context.Context, req api.CreateResourceReque
 		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: req.Body.UpstreamURL, Scopes: req.Body.Scopes,
 		CredentialProviderID: valueOr(req.Body.CredentialProviderID, ""), GatewayApplicationID: req.Body.GatewayApplicationID,
 		Operations: mapSlice(req.Body.Operations, toStoredOperation), OperationEnforcement: string(valueOr(req.Body.OperationEnforcement, api.OperationEnforcementEnforced)),
+	}
+	if err := checkUpstream(n.UpstreamURL); err != nil {
+		return nil, err
 	}
 	var r db.Resource
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
@@ -75,6 +81,9 @@ func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceReque
 	if req.Body.Operations != nil {
 		patch.Operations = mapSlice(*req.Body.Operations, toStoredOperation)
 	}
+	if err := checkUpstream(valueOr(patch.UpstreamURL, nil)); err != nil {
+		return nil, err
+	}
 	var r db.Resource
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
 		r, err = tx.UpdateResource(ctx, req.ZoneID, req.ID, precondition(ctx), patch)
@@ -96,6 +105,26 @@ func (s *Server) DeleteResource(ctx context.Context, req api.DeleteResourceReque
 		return nil, err
 	}
 	return api.DeleteResource204Response{}, nil
+}
+
+// checkUpstream returns invalid_resource if an upstream URL is not an http or https URL
+// with a host, or contains credentials: these belong in a provider, which encrypts them.
+func checkUpstream(upstream *string) error {
+	if upstream == nil {
+		return nil
+	}
+	const field = "upstream_url"
+	u, err := weburl.Parse(*upstream)
+	switch {
+	case err != nil:
+		return code.InvalidResource.At("must be an http or https URL with a host", field)
+	case u.User != nil:
+		return code.InvalidResource.At("must not contain a user name or password; use a credential provider", field)
+	}
+	if _, credentials := weburl.SplitQuery(*upstream, secret.IsName); len(credentials) > 0 {
+		return code.InvalidResource.At("must not contain credentials, such as the parameter "+credentials[0].Name+"; use a credential provider", field)
+	}
+	return nil
 }
 
 // fromNullable returns nil if the field is absent, a pointer to nil if it is null,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -32,7 +33,7 @@ func (s *Store) Providers(ctx context.Context, zone string, p Page) ([]db.ListPr
 type ProviderConfig struct {
 	Kind         string
 	PublicConfig json.RawMessage
-	Secrets      seal.Plaintext // a JSON object of strings, to be sealed; empty if there are none
+	Secrets      seal.Plaintext // a JSON object of strings, the secrets to be sealed by name; empty if there are none
 	SecretKeys   []string       // the names of the secrets, sorted
 }
 
@@ -121,8 +122,9 @@ type ProviderPatch struct {
 	Name       *string
 	Identifier *string
 	// Configure returns the new configuration, which can depend on the stored one.
-	// It is called while the provider's row is locked. If it returns SecretKeys but
-	// no Secrets, the sealed secrets remain.
+	// It is called while the provider's row is locked. Secrets that are in its
+	// SecretKeys but not in its Secrets remain as they are stored; the others that are
+	// stored are erased.
 	Configure func(stored ProviderConfig) (ProviderConfig, error)
 }
 
@@ -154,11 +156,8 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, precondition 
 			return before, err
 		}
 		row.Kind, row.ConfigJSON, row.SecretConfigKeys = config.Kind, config.PublicConfig, append([]string{}, config.SecretKeys...)
-		switch {
-		case len(config.Secrets) > 0:
-			row.SecretConfig, row.DataKey = sealProvider(key, zone, id, config.Secrets)
-		case len(config.SecretKeys) == 0:
-			row.SecretConfig, row.DataKey = nil, nil
+		if row.SecretConfig, row.DataKey, err = tx.resealProvider(ctx, before, key, config); err != nil {
+			return before, err
 		}
 	}
 	after, err := tx.q.UpdateProvider(ctx, row)
@@ -170,6 +169,45 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, precondition 
 		return after, tx.revokeProviderGrants(ctx, zone, id)
 	}
 	return after, nil
+}
+
+// resealProvider returns a provider's sealed secrets after a change of its
+// configuration, and the number of their data key. It opens the stored secrets only if
+// some of them are to be kept and others are not.
+func (tx *Tx) resealProvider(ctx context.Context, before db.Provider, key seal.DataKey, config ProviderConfig) ([]byte, *int32, error) {
+	secrets := map[string]string{}
+	if len(config.Secrets) > 0 {
+		if err := json.Unmarshal(config.Secrets, &secrets); err != nil {
+			return nil, nil, err
+		}
+	}
+	switch supplied := slices.Sorted(maps.Keys(secrets)); {
+	case slices.Equal(supplied, config.SecretKeys):
+		sealed, number := sealProvider(key, before.ZoneID, before.ID, config.Secrets)
+		return sealed, number, nil
+	case len(supplied) == 0 && slices.Equal(before.SecretConfigKeys, config.SecretKeys):
+		return before.SecretConfig, before.DataKey, nil
+	}
+	keys, err := tx.dataKeys(ctx, before.ZoneID)
+	if err != nil {
+		return nil, nil, err
+	}
+	stored, err := openSecret(keys, valueOr(before.DataKey, 0), providerSecrets(before.ZoneID, before.ID), before.SecretConfig)
+	if err != nil {
+		return nil, nil, err
+	}
+	var all map[string]string
+	if err := json.Unmarshal(stored, &all); err != nil {
+		return nil, nil, err
+	}
+	maps.Copy(all, secrets)
+	maps.DeleteFunc(all, func(name, _ string) bool { return !slices.Contains(config.SecretKeys, name) })
+	merged, err := json.Marshal(all)
+	if err != nil {
+		return nil, nil, err
+	}
+	sealed, number := sealProvider(keys[len(keys)-1], before.ZoneID, before.ID, merged)
+	return sealed, number, nil
 }
 
 // DeleteProvider archives a provider, erases its secrets and revokes its grants. It

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
@@ -27,6 +29,9 @@ func Operations(r db.Resource) ([]ResourceOperation, error) {
 	return operations, err
 }
 
+// httpMethod matches the methods that HTTP allows: tokens (RFC 9110, section 5.6.2).
+var httpMethod = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Z-]+$")
+
 // normalizeOperations trims methods and paths and converts methods to upper case. It
 // returns the code of the first rule that an operation violates, or
 // invalid_resource if scopes and operations are too large together.
@@ -38,7 +43,7 @@ func normalizeOperations(operations []ResourceOperation, scopes []string) ([]Res
 		isScope[scope] = true
 		size += len(scope)
 	}
-	for _, o := range operations {
+	for i, o := range operations {
 		o.Method = strings.ToUpper(strings.TrimFunc(o.Method, IsSpace))
 		o.Path = strings.TrimFunc(o.Path, IsSpace)
 		switch {
@@ -46,6 +51,10 @@ func normalizeOperations(operations []ResourceOperation, scopes []string) ([]Res
 			return nil, code.OperationMethodAndPathRequired
 		case !strings.HasPrefix(o.Path, "/"):
 			return nil, code.OperationPathMustBeAbsolute
+		case !httpMethod.MatchString(o.Method):
+			return nil, code.InvalidResource.At("must be an HTTP method", "operations", strconv.Itoa(i), "method")
+		case strings.ContainsAny(o.Path, "?#") || strings.ContainsFunc(o.Path, unicode.IsControl):
+			return nil, code.InvalidResource.At("must be a path without query, fragment and control characters", "operations", strconv.Itoa(i), "path")
 		case !isScope[o.Scope]:
 			return nil, code.OperationScopeNotInResourceScopes
 		case seen[o.Method+" "+o.Path]:
@@ -74,19 +83,6 @@ func checkAudience(identifier, control string) error {
 		Code: code.InvalidResourceIdentifier, Fields: map[string]any{"message": message},
 		Issues: []code.Issue{{Path: []string{"identifier"}, Message: message}},
 	}
-}
-
-// checkUpstream returns invalid_resource if an upstream URL is not an http or https
-// URL with a host.
-func checkUpstream(upstream *string) error {
-	if upstream == nil {
-		return nil
-	}
-	u, err := parseURL(*upstream)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
-		return code.InvalidResource.At("must be an http or https URL with a host", "upstream_url")
-	}
-	return nil
 }
 
 // redactURL removes the userinfo, which can contain a password, from a URL.

@@ -38,7 +38,7 @@ func (s *Store) excludedIdentifier() string {
 	return s.controlAudience
 }
 
-// NewResource describes a resource to create.
+// NewResource describes a resource to create. The caller has checked the upstream URL.
 type NewResource struct {
 	Name                 *string // nil: the identifier
 	Identifier           *string // nil: generated from the name
@@ -111,7 +111,7 @@ func (tx *Tx) CreateResource(ctx context.Context, zone string, n NewResource) (d
 }
 
 // ResourcePatch lists the fields to change; nil leaves a field unchanged. A **string
-// that points to nil removes the value.
+// that points to nil removes the value. The caller has checked the upstream URL.
 type ResourcePatch struct {
 	Name                 *string
 	Identifier           *string
@@ -314,9 +314,6 @@ func (tx *Tx) normalizeResource(ctx context.Context, zone string, r *db.Resource
 		case r.GatewayApplicationID == nil:
 			return nil, code.GatewayApplicationRequired
 		}
-	}
-	if err := checkUpstream(r.UpstreamURL); err != nil {
-		return nil, err
 	}
 	normalized, err := normalizeOperations(operations, r.Scopes)
 	if err != nil {

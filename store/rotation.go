@@ -165,9 +165,23 @@ func (s *Store) dataKeys(ctx context.Context, cause Cause, zone string) ([]seal.
 	if err != nil {
 		return nil, err
 	}
+	return s.unwrapAll(zone, rows)
+}
+
+// dataKeys returns all data keys of a zone, unwrapped, the current one last.
+func (tx *Tx) dataKeys(ctx context.Context, zone string) ([]seal.DataKey, error) {
+	rows, err := tx.q.ListDataKeys(ctx, zone)
+	if err != nil {
+		return nil, err
+	}
+	return tx.unwrapAll(zone, rows)
+}
+
+func (c *core) unwrapAll(zone string, rows []db.ListDataKeysRow) ([]seal.DataKey, error) {
 	keys := make([]seal.DataKey, len(rows))
 	for i, row := range rows {
-		keys[i], err = s.keys.Unwrap(seal.Wrapped{Zone: zone, Number: row.Number, KEKID: row.WrappedBy, Bytes: row.Wrapped})
+		var err error
+		keys[i], err = c.keys.Unwrap(seal.Wrapped{Zone: zone, Number: row.Number, KEKID: row.WrappedBy, Bytes: row.Wrapped})
 		if err != nil {
 			return nil, err
 		}

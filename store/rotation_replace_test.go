@@ -144,7 +144,7 @@ func TestResealKeepsSecretOfConcurrentProviderUpdate(t *testing.T) {
 	var reseal sync.WaitGroup
 	err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
 		if _, err := tx.UpdateProvider(t.Context(), zone, id, store.Precondition{}, early, store.ProviderPatch{Configure: func(c store.ProviderConfig) (store.ProviderConfig, error) {
-			c.Secrets = seal.Plaintext("changed")
+			c.Secrets = seal.Plaintext(`{"api_key":"changed"}`)
 			return c, nil
 		}}); err != nil {
 			return err
@@ -166,7 +166,7 @@ func TestResealKeepsSecretOfConcurrentProviderUpdate(t *testing.T) {
 	}
 	reseal.Wait()
 	location := seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}
-	if got := opened(t, d, keysOf(t, kek1)); got[location] != "changed" {
+	if got := opened(t, d, keysOf(t, kek1)); got[location] != `{"api_key":"changed"}` {
 		t.Errorf("secrets: %q", got)
 	}
 	if n := storetest.Value[int](d, "SELECT data_key FROM providers WHERE id = $1", id); n != 2 {

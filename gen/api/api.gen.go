@@ -153,7 +153,7 @@ type APIKeyProviderConfig struct {
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// APIKey The API key. Required in a new provider and if the kind changes. Encrypted at rest and never returned.
+	// APIKey The API key. It must not contain control characters or surrounding whitespace. Required in a new provider and if the kind changes. Encrypted at rest and never returned.
 	//
 	// Example: example-api-key
 	APIKey *string `json:"api_key,omitempty"`
@@ -163,7 +163,7 @@ type APIKeyProviderConfig struct {
 	// Example: header
 	AuthLocation *APIKeyProviderConfigAuthLocation `json:"auth_location,omitempty"`
 
-	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. Not allowed if the credential is sent in the query.
+	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
@@ -173,7 +173,7 @@ type APIKeyProviderConfig struct {
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// HeaderName Name of the header that contains the key (an RFC 9110 token). Required if `auth_location` is `header`.
+	// HeaderName Name of the header that contains the key (an RFC 9110 token). It must not be a header that HTTP itself sets, such as `Host` or `Connection`. Required if `auth_location` is `header`.
 	//
 	// Example: X-Api-Key
 	HeaderName *string `json:"header_name,omitempty"`
@@ -379,17 +379,17 @@ type BearerTokenProviderConfig struct {
 	// Example: ["api.example.com"]
 	AllowedTokenHosts []string `json:"allowed_token_hosts,omitempty"`
 
-	// AuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token).
+	// AuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token). It must not be a header that HTTP itself sets, such as `Host` or `Connection`.
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. Not allowed if the credential is sent in the query.
+	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// BearerToken The bearer token. Required in a new provider and if the kind changes. Encrypted at rest and never returned.
+	// BearerToken The bearer token. It must not contain control characters or surrounding whitespace. Required in a new provider and if the kind changes. Encrypted at rest and never returned.
 	//
 	// Example: example-bearer-token
 	BearerToken *string `json:"bearer_token,omitempty"`
@@ -693,16 +693,18 @@ type NewResource struct {
 	// Scopes Scopes that tokens for the resource can have. Scopes and operations together are limited to 64 KiB.
 	Scopes ResourceScopes `json:"scopes"`
 
-	// UpstreamURL URL that gateways send requests to. It must be http or https, with a host. Required, except for the control resource.
+	// UpstreamURL URL that gateways send requests to. It must be http or https, with a host that browsers accept (WHATWG URL Standard).
+	// It must not contain a user name, a password, or a query parameter whose name says that its value is a secret, such as
+	// `api_key`; use a credential provider. Required, except for the control resource.
 	UpstreamURL *UpstreamURL `json:"upstream_url,omitempty"`
 }
 
 // NewResourceOperation An operation of a resource to create or update. The combination of method and path must be unique in the resource. Unknown fields are ignored.
 type NewResourceOperation struct {
-	// Method HTTP method. Converted to uppercase.
+	// Method HTTP method (an RFC 9110 token). Converted to uppercase.
 	Method string `json:"method"`
 
-	// Path Path of the request. It must start with a slash.
+	// Path Path of the request. It must start with a slash, and must not contain a query, a fragment or control characters.
 	Path string `json:"path"`
 
 	// Scope Scope that the request requires; one of the resource's scopes.
@@ -738,12 +740,12 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	// Example: ["login.example.com"]
 	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
 
-	// AuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token).
+	// AuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token). It must not be a header that HTTP itself sets, such as `Host` or `Connection`.
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. Not allowed if the credential is sent in the query.
+	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
@@ -780,7 +782,7 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// RedirectURI Absolute URI that the user is redirected to, as registered with the authorization server. Custom schemes are allowed.
+	// RedirectURI Absolute URI that the user is redirected to, as registered with the authorization server, without a fragment. It must be https, http on a loopback address, or have a custom scheme.
 	//
 	// Example: https://console.example.com/oauth/callback
 	RedirectURI string `json:"redirect_uri"`
@@ -790,7 +792,7 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	// Example: ["invoices:read"]
 	Scopes *ProviderScopes `json:"scopes,omitempty"`
 
-	// TokenEndpoint URL of the token endpoint. It must be https, must not contain a user name or password, and its host must be in `allowed_token_hosts`.
+	// TokenEndpoint URL of the token endpoint. It must be https, must not contain a user name, password or fragment, and its host must be in `allowed_token_hosts`.
 	//
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
@@ -826,12 +828,12 @@ type OAuth2ClientCredentialsProviderConfig struct {
 	// Example: https://api.example.com
 	Audience *string `json:"audience,omitempty"`
 
-	// AuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token).
+	// AuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token). It must not be a header that HTTP itself sets, such as `Host` or `Connection`.
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
-	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. Not allowed if the credential is sent in the query.
+	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
@@ -861,10 +863,10 @@ type OAuth2ClientCredentialsProviderConfig struct {
 	// Example: 2026-07
 	KeyID *string `json:"key_id,omitempty"`
 
-	// PrivateKey PEM-encoded private key that signs client assertions. Required if `client_auth_method` is `private_key_jwt`; otherwise not allowed. Encrypted at rest and never returned.
+	// PrivateKey PEM-encoded, unencrypted private key that signs client assertions: RSA of at least 2048 bits, elliptic curve or Ed25519. Required if `client_auth_method` is `private_key_jwt`; otherwise not allowed. Encrypted at rest and never returned.
 	//
 	// Example: -----BEGIN PRIVATE KEY-----
-	// …
+	// MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
 	// -----END PRIVATE KEY-----
 	PrivateKey *string `json:"private_key,omitempty"`
 
@@ -878,7 +880,7 @@ type OAuth2ClientCredentialsProviderConfig struct {
 	// Example: ["invoices:read"]
 	Scopes *ProviderScopes `json:"scopes,omitempty"`
 
-	// TokenEndpoint URL of the token endpoint. It must be https, must not contain a user name or password, and its host must be in `allowed_token_hosts`.
+	// TokenEndpoint URL of the token endpoint. It must be https, must not contain a user name, password or fragment, and its host must be in `allowed_token_hosts`.
 	//
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
@@ -1595,7 +1597,7 @@ type Provider struct {
 	Kind ProviderKind `json:"kind"`
 	Name string       `json:"name"`
 
-	// SecretConfigKeys Names of the stored secrets, sorted.
+	// SecretConfigKeys Names of the stored secrets, sorted. The name of a parameter follows the name of its field, as in `token_params.password`.
 	SecretConfigKeys []string `json:"secret_config_keys"`
 
 	// UpdatedAt A time in UTC, in RFC 3339 format with milliseconds.
@@ -1617,12 +1619,12 @@ type ProviderAllowRuntimeInjection = bool
 // Example: ["login.example.com"]
 type ProviderAllowedTokenHosts = []string
 
-// ProviderAuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token).
+// ProviderAuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token). It must not be a header that HTTP itself sets, such as `Host` or `Connection`.
 //
 // Example: Authorization
 type ProviderAuthHeader = string
 
-// ProviderAuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. Not allowed if the credential is sent in the query.
+// ProviderAuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not allowed if the credential is sent in the query.
 //
 // Example: Bearer
 type ProviderAuthScheme = string
@@ -1704,7 +1706,7 @@ type ProviderTest struct {
 	Status *int `json:"status"`
 }
 
-// ProviderTokenEndpoint URL of the token endpoint. It must be https, must not contain a user name or password, and its host must be in `allowed_token_hosts`.
+// ProviderTokenEndpoint URL of the token endpoint. It must be https, must not contain a user name, password or fragment, and its host must be in `allowed_token_hosts`.
 //
 // Example: https://login.example.com/oauth2/token
 type ProviderTokenEndpoint = string
@@ -1849,7 +1851,7 @@ type ResourcePatch struct {
 	// Scopes Scopes that tokens for the resource can have. Scopes and operations together are limited to 64 KiB.
 	Scopes *ResourceScopes `json:"scopes,omitempty"`
 
-	// UpstreamURL URL that gateways send requests to. It must be http or https, with a host. Null removes it, which only the control resource allows.
+	// UpstreamURL URL that gateways send requests to. The same rules apply as in a new resource. Null removes it, which only the control resource allows.
 	UpstreamURL nullable.Nullable[string] `json:"upstream_url,omitempty"`
 }
 
@@ -1925,7 +1927,9 @@ type UnreadinessDependency string
 // UnreadinessError The failure of a dependency.
 type UnreadinessError string
 
-// UpstreamURL URL that gateways send requests to. It must be http or https, with a host. Required, except for the control resource.
+// UpstreamURL URL that gateways send requests to. It must be http or https, with a host that browsers accept (WHATWG URL Standard).
+// It must not contain a user name, a password, or a query parameter whose name says that its value is a secret, such as
+// `api_key`; use a credential provider. Required, except for the control resource.
 type UpstreamURL = string
 
 // Zone A tenant.

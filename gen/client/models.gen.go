@@ -138,7 +138,8 @@ type APIKeyProviderConfig struct {
 	// Example: false
 	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
 
-	// The API key. Required in a new provider and if the kind changes. Encrypted at
+	// The API key. It must not contain control characters or surrounding
+	// whitespace. Required in a new provider and if the kind changes. Encrypted at
 	// rest and never returned.
 	//
 	// Example: example-api-key
@@ -150,7 +151,8 @@ type APIKeyProviderConfig struct {
 	AuthLocation *APIKeyProviderConfigAuthLocation `json:"auth_location,omitempty"`
 
 	// Authentication scheme that precedes the credential in its header, such as
-	// `Bearer`. Not allowed if the credential is sent in the query.
+	// `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not
+	// allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
@@ -161,7 +163,8 @@ type APIKeyProviderConfig struct {
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
-	// Name of the header that contains the key (an RFC 9110 token). Required if
+	// Name of the header that contains the key (an RFC 9110 token). It must not be
+	// a header that HTTP itself sets, such as `Host` or `Connection`. Required if
 	// `auth_location` is `header`.
 	//
 	// Example: X-Api-Key
@@ -399,19 +402,22 @@ type BearerTokenProviderConfig struct {
 	AllowedTokenHosts []string `json:"allowed_token_hosts,omitempty"`
 
 	// Name of the header that contains the token in requests to the upstream
-	// service (an RFC 9110 token).
+	// service (an RFC 9110 token). It must not be a header that HTTP itself sets,
+	// such as `Host` or `Connection`.
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
 	// Authentication scheme that precedes the credential in its header, such as
-	// `Bearer`. Not allowed if the credential is sent in the query.
+	// `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not
+	// allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
-	// The bearer token. Required in a new provider and if the kind changes.
-	// Encrypted at rest and never returned.
+	// The bearer token. It must not contain control characters or surrounding
+	// whitespace. Required in a new provider and if the kind changes. Encrypted at
+	// rest and never returned.
 	//
 	// Example: example-bearer-token
 	BearerToken *string `json:"bearer_token,omitempty"`
@@ -764,8 +770,11 @@ type NewResource struct {
 	// are limited to 64 KiB.
 	Scopes ResourceScopes `json:"scopes"`
 
-	// URL that gateways send requests to. It must be http or https, with a host.
-	// Required, except for the control resource.
+	// URL that gateways send requests to. It must be http or https, with a host
+	// that browsers accept (WHATWG URL Standard). It must not contain a user name,
+	// a password, or a query parameter whose name says that its value is a secret,
+	// such as `api_key`; use a credential provider. Required, except for the
+	// control resource.
 	UpstreamURL *UpstreamURL `json:"upstream_url,omitempty"`
 }
 
@@ -773,10 +782,11 @@ type NewResource struct {
 // combination of method and path must be unique in the resource. Unknown fields
 // are ignored.
 type NewResourceOperation struct {
-	// HTTP method. Converted to uppercase.
+	// HTTP method (an RFC 9110 token). Converted to uppercase.
 	Method string `json:"method"`
 
-	// Path of the request. It must start with a slash.
+	// Path of the request. It must start with a slash, and must not contain a
+	// query, a fragment or control characters.
 	Path string `json:"path"`
 
 	// Scope that the request requires; one of the resource's scopes.
@@ -816,13 +826,15 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
 
 	// Name of the header that contains the token in requests to the upstream
-	// service (an RFC 9110 token).
+	// service (an RFC 9110 token). It must not be a header that HTTP itself sets,
+	// such as `Host` or `Connection`.
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
 	// Authentication scheme that precedes the credential in its header, such as
-	// `Bearer`. Not allowed if the credential is sent in the query.
+	// `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not
+	// allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
@@ -864,7 +876,8 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
 	// Absolute URI that the user is redirected to, as registered with the
-	// authorization server. Custom schemes are allowed.
+	// authorization server, without a fragment. It must be https, http on a
+	// loopback address, or have a custom scheme.
 	//
 	// Example: https://console.example.com/oauth/callback
 	RedirectURI string `json:"redirect_uri"`
@@ -874,8 +887,8 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	// Example: ["invoices:read"]
 	Scopes *ProviderScopes `json:"scopes,omitempty"`
 
-	// URL of the token endpoint. It must be https, must not contain a user name or
-	// password, and its host must be in `allowed_token_hosts`.
+	// URL of the token endpoint. It must be https, must not contain a user name,
+	// password or fragment, and its host must be in `allowed_token_hosts`.
 	//
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
@@ -917,13 +930,15 @@ type OAuth2ClientCredentialsProviderConfig struct {
 	Audience *string `json:"audience,omitempty"`
 
 	// Name of the header that contains the token in requests to the upstream
-	// service (an RFC 9110 token).
+	// service (an RFC 9110 token). It must not be a header that HTTP itself sets,
+	// such as `Host` or `Connection`.
 	//
 	// Example: Authorization
 	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
 
 	// Authentication scheme that precedes the credential in its header, such as
-	// `Bearer`. Not allowed if the credential is sent in the query.
+	// `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not
+	// allowed if the credential is sent in the query.
 	//
 	// Example: Bearer
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
@@ -958,11 +973,14 @@ type OAuth2ClientCredentialsProviderConfig struct {
 	// Example: 2026-07
 	KeyID *string `json:"key_id,omitempty"`
 
-	// PEM-encoded private key that signs client assertions. Required if
-	// `client_auth_method` is `private_key_jwt`; otherwise not allowed. Encrypted
-	// at rest and never returned.
+	// PEM-encoded, unencrypted private key that signs client assertions: RSA of at
+	// least 2048 bits, elliptic curve or Ed25519. Required if `client_auth_method`
+	// is `private_key_jwt`; otherwise not allowed. Encrypted at rest and never
+	// returned.
 	//
-	// Example: -----BEGIN PRIVATE KEY----- … -----END PRIVATE KEY-----
+	// Example: -----BEGIN PRIVATE KEY-----
+	// MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC -----END
+	// PRIVATE KEY-----
 	PrivateKey *string `json:"private_key,omitempty"`
 
 	// The `resource` parameter of token requests (RFC 8707). Not sent if omitted.
@@ -975,8 +993,8 @@ type OAuth2ClientCredentialsProviderConfig struct {
 	// Example: ["invoices:read"]
 	Scopes *ProviderScopes `json:"scopes,omitempty"`
 
-	// URL of the token endpoint. It must be https, must not contain a user name or
-	// password, and its host must be in `allowed_token_hosts`.
+	// URL of the token endpoint. It must be https, must not contain a user name,
+	// password or fragment, and its host must be in `allowed_token_hosts`.
 	//
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
@@ -1731,7 +1749,8 @@ type Provider struct {
 	Kind ProviderKind `json:"kind"`
 	Name string       `json:"name"`
 
-	// Names of the stored secrets, sorted.
+	// Names of the stored secrets, sorted. The name of a parameter follows the name
+	// of its field, as in `token_params.password`.
 	SecretConfigKeys []string `json:"secret_config_keys"`
 
 	// A time in UTC, in RFC 3339 format with milliseconds.
@@ -1756,14 +1775,15 @@ type ProviderAllowRuntimeInjection = bool
 type ProviderAllowedTokenHosts = []string
 
 // ProviderAuthHeader is the name of the header that contains the token in
-// requests to the upstream service (an RFC 9110 token).
+// requests to the upstream service (an RFC 9110 token). It must not be a header
+// that HTTP itself sets, such as `Host` or `Connection`.
 //
 // Example: Authorization
 type ProviderAuthHeader = string
 
 // ProviderAuthScheme is the authentication scheme that precedes the credential
-// in its header, such as `Bearer`. Not allowed if the credential is sent in the
-// query.
+// in its header, such as `Bearer`. The beginning of a parameter may follow, as
+// in `Token token=`. Not allowed if the credential is sent in the query.
 //
 // Example: Bearer
 type ProviderAuthScheme = string
@@ -1858,7 +1878,7 @@ type ProviderTest struct {
 }
 
 // ProviderTokenEndpoint is the URL of the token endpoint. It must be https,
-// must not contain a user name or password, and its host must be in
+// must not contain a user name, password or fragment, and its host must be in
 // `allowed_token_hosts`.
 //
 // Example: https://login.example.com/oauth2/token
@@ -2025,8 +2045,8 @@ type ResourcePatch struct {
 	// are limited to 64 KiB.
 	Scopes *ResourceScopes `json:"scopes,omitempty"`
 
-	// URL that gateways send requests to. It must be http or https, with a host.
-	// Null removes it, which only the control resource allows.
+	// URL that gateways send requests to. The same rules apply as in a new
+	// resource. Null removes it, which only the control resource allows.
 	UpstreamURL Nullable[string] `json:"upstream_url,omitzero"`
 }
 
@@ -2108,7 +2128,10 @@ type UnreadinessDependency string
 type UnreadinessError string
 
 // UpstreamURL is the URL that gateways send requests to. It must be http or
-// https, with a host. Required, except for the control resource.
+// https, with a host that browsers accept (WHATWG URL Standard). It must not
+// contain a user name, a password, or a query parameter whose name says that
+// its value is a secret, such as `api_key`; use a credential provider.
+// Required, except for the control resource.
 type UpstreamURL = string
 
 // Zone is a tenant.

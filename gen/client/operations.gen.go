@@ -704,6 +704,14 @@ func (c *Client) Providers(ctx context.Context, zoneID string, opts ...ListOptio
 // never returned. If `identifier` is omitted, a unique identifier is generated
 // from the name.
 //
+// A parameter of `token_params` or `authorization_params`, or in the query of
+// an endpoint, is a secret too if its name is `access_token`, `api_key`,
+// `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`,
+// `id_token`, `key`, `passwd`, `password`, `private_key`, `refresh_token`,
+// `secret`, `session`, `session_id`, `set_cookie` or `token`. The field is then
+// returned without it, and `secret_config_keys` contains, for example,
+// `token_params.password`.
+//
 // Requires a token with write permission for the zone.
 //
 // Records audit entries of these types: `providers`.
@@ -728,9 +736,12 @@ func (c *Client) GetProvider(ctx context.Context, zoneID, id string, opts ...Cal
 }
 
 // UpdateProvider updates the fields in the request and returns the updated
-// provider. `config_json` replaces the whole configuration. If it contains
-// secrets, they replace all stored secrets. If it contains none, the stored
-// secrets that the new configuration uses are kept, and the others are deleted.
+// provider. `config_json` replaces the whole configuration. The secrets that it
+// contains replace stored secrets with the same name. Other stored secrets are
+// kept if the new configuration uses them, and deleted otherwise: parameters of
+// `token_params` and `authorization_params` are used while the field is
+// present, parameters in the query of an endpoint while its URL does not
+// change.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind.
 // It revokes the grants that users gave to the provider.

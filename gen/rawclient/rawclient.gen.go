@@ -1530,6 +1530,11 @@ type ClientInterface interface {
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
 	//
+	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
+	// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
+	// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
+	// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+	//
 	// Requires a token with write permission for the zone.
 	//
 	// Records audit entries of these types: `providers`.
@@ -1545,6 +1550,11 @@ type ClientInterface interface {
 	//
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
+	//
+	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
+	// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
+	// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
+	// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -1584,8 +1594,10 @@ type ClientInterface interface {
 	// UpdateProviderWithBody Update a provider
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-	// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
-	// that the new configuration uses are kept, and the others are deleted.
+	// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
+	// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
+	// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
+	// does not change.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 	// to the provider.
@@ -1604,8 +1616,10 @@ type ClientInterface interface {
 	// UpdateProvider Update a provider
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-	// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
-	// that the new configuration uses are kept, and the others are deleted.
+	// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
+	// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
+	// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
+	// does not change.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 	// to the provider.
@@ -3290,6 +3304,11 @@ func (c *Client) ListProviders(ctx context.Context, zoneID ZoneID, params *ListP
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
 //
+// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
+// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
+// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
+// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+//
 // Requires a token with write permission for the zone.
 //
 // Records audit entries of these types: `providers`.
@@ -3315,6 +3334,11 @@ func (c *Client) CreateProviderWithBody(ctx context.Context, zoneID ZoneID, cont
 //
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
+//
+// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
+// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
+// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
+// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //
@@ -3384,8 +3408,10 @@ func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter,
 // UpdateProviderWithBody Update a provider
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
-// that the new configuration uses are kept, and the others are deleted.
+// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
+// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
+// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
+// does not change.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 // to the provider.
@@ -3414,8 +3440,10 @@ func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id I
 // UpdateProvider Update a provider
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
-// that the new configuration uses are kept, and the others are deleted.
+// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
+// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
+// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
+// does not change.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 // to the provider.
@@ -7678,6 +7706,11 @@ type ClientWithResponsesInterface interface {
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
 	//
+	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
+	// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
+	// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
+	// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+	//
 	// Requires a token with write permission for the zone.
 	//
 	// Records audit entries of these types: `providers`.
@@ -7693,6 +7726,11 @@ type ClientWithResponsesInterface interface {
 	//
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
+	//
+	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
+	// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
+	// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
+	// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -7736,8 +7774,10 @@ type ClientWithResponsesInterface interface {
 	// UpdateProviderWithBodyWithResponse Update a provider
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-	// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
-	// that the new configuration uses are kept, and the others are deleted.
+	// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
+	// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
+	// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
+	// does not change.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 	// to the provider.
@@ -7756,8 +7796,10 @@ type ClientWithResponsesInterface interface {
 	// UpdateProviderWithResponse Update a provider
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-	// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
-	// that the new configuration uses are kept, and the others are deleted.
+	// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
+	// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
+	// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
+	// does not change.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 	// to the provider.
@@ -11814,6 +11856,11 @@ func (c *ClientWithResponses) ListProvidersWithResponse(ctx context.Context, zon
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
 //
+// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
+// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
+// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
+// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+//
 // Requires a token with write permission for the zone.
 //
 // Records audit entries of these types: `providers`.
@@ -11835,6 +11882,11 @@ func (c *ClientWithResponses) CreateProviderWithBodyWithResponse(ctx context.Con
 //
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
+//
+// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
+// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
+// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
+// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //
@@ -11896,8 +11948,10 @@ func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneI
 // UpdateProviderWithBodyWithResponse Update a provider
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
-// that the new configuration uses are kept, and the others are deleted.
+// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
+// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
+// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
+// does not change.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 // to the provider.
@@ -11922,8 +11976,10 @@ func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Con
 // UpdateProviderWithResponse Update a provider
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
-// configuration. If it contains secrets, they replace all stored secrets. If it contains none, the stored secrets
-// that the new configuration uses are kept, and the others are deleted.
+// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
+// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
+// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
+// does not change.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 // to the provider.

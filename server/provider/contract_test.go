@@ -152,12 +152,15 @@ var states = []state{
 	{"bearer", provider.BearerToken, object{{"bearer_token", `"t0ken"`}}, "bearer_token"},
 	{"client basic", provider.ClientCredentials, with(oauth, "client_auth_method", `"client_secret_basic"`, "client_secret", `"s3cret"`), "client_secret"},
 	{"client post", provider.ClientCredentials, with(oauth, "client_auth_method", `"client_secret_post"`, "client_secret", `"s3cret"`), "client_secret"},
-	{"client key", provider.ClientCredentials, with(oauth, "client_auth_method", `"private_key_jwt"`, "private_key", `"PEM"`), "private_key"},
+	{"client key", provider.ClientCredentials, with(oauth, "client_auth_method", `"private_key_jwt"`, "private_key", pemKey), "private_key"},
 	{"client open", provider.ClientCredentials, with(oauth, "client_auth_method", `"none"`), ""},
 	{"code basic", provider.AuthorizationCode, with(grant, "client_auth_method", `"client_secret_basic"`, "client_secret", `"s3cret"`), "client_secret"},
 	{"code post", provider.AuthorizationCode, with(grant, "client_auth_method", `"client_secret_post"`, "client_secret", `"s3cret"`), "client_secret"},
 	{"code open", provider.AuthorizationCode, with(grant, "client_auth_method", `"none"`), ""},
 }
+
+// pemKey is the JSON of a private key: the example of RFC 8410, section 10.3.
+const pemKey = `"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n"`
 
 var (
 	oauth = object{{"token_endpoint", `"https://id.example.com/token"`}, {"client_id", `"billing"`}, {"allowed_token_hosts", `["id.example.com"]`}}

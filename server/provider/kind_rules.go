@@ -95,9 +95,22 @@ var rules = []fieldRule{
 	{kinds: all, key: "allow_runtime_injection", rule: boolean, message: "allow_runtime_injection must be a boolean"},
 
 	// header_name may be set even if auth_location is query, and query_param_name even if it is header, but each must
-	// be valid. These rules come last, so that every other error takes precedence.
+	// be valid. These rules come after the others, whose errors take precedence.
 	{kinds: apiKey, key: "header_name", when: inQuery, rule: headerName, message: "header_name must be an HTTP header name"},
 	{kinds: apiKey, key: "query_param_name", when: inHeader, rule: paramName, message: "query_param_name must be a query parameter name"},
+
+	// These rules reject values that can never work. They come last, so that every other error takes precedence.
+	{kinds: apiKey, key: "header_name", rule: notReserved, message: "header_name must not be a header that HTTP itself sets, such as Host"},
+	{kinds: tokens, key: "auth_header", rule: notReserved, message: "auth_header must not be a header that HTTP itself sets, such as Host"},
+	{kinds: oauth, key: "token_endpoint", rule: withoutFragment, message: "token_endpoint must not contain a fragment"},
+	{kinds: oauth, key: "token_endpoint", rule: withoutRepeatedSecret, message: "token_endpoint must not repeat a credential"},
+	{kinds: code, key: "authorization_endpoint", rule: withoutRepeatedSecret, message: "authorization_endpoint must not repeat a credential"},
+	{kinds: code, key: "redirect_uri", rule: withoutFragment, message: "redirect_uri must not contain a fragment"},
+	{kinds: code, key: "redirect_uri", rule: safeRedirect, message: "redirect_uri must be https, http on a loopback address, or of a custom scheme"},
+	{kinds: client, key: "private_key", when: privateKeyJWT, rule: privateKey, message: "private_key must be an unencrypted PEM key: RSA of at least 2048 bits, elliptic curve or Ed25519"},
+	// The location can change while the key stays sealed, so the rule applies in the query, too.
+	{kinds: apiKey, key: "api_key", rule: fieldValue, message: "api_key must not contain control characters or surrounding white space"},
+	{kinds: bearer, key: "bearer_token", rule: fieldValue, message: "bearer_token must not contain control characters or surrounding white space"},
 }
 
 // rules returns the rules of a kind, in order.

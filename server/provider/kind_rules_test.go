@@ -43,7 +43,11 @@ var (
 		`"id.example.com"`, `"//id.example.com"`, `"https:id.example.com"`, `"https://id.example.com:99999/"`, `"https://id.example.com:x/"`,
 		`"https://id.example.com\\@evil.example/"`, `"https://id.example.com/a b"`, `"https://id.exa\nmple.com/"`, `"https://id.exa\tmple.com/"`,
 		`"https://id.example.com/%zz"`, `"https://a<b/"`, `"https://[::1/"`}
-	badSchemes = []string{`"1Bearer"`, `"Be arer"`, `"Bearer:"`, `"-b"`}
+	badSchemes = []string{`"1Bearer"`, `"Be arer"`, `"Bearer:"`, `"-b"`, `"Token token=x"`, `"Token  token="`, `"Token token"`, `"Bearer\r\nX"`, `"="`, `"Bearer é"`}
+
+	reservedHeaders = []string{`"Host"`, `" content-length "`, `"Transfer-Encoding"`, `"CONNECTION"`, `"Keep-Alive"`, `"TE"`, `"Trailer"`, `"Upgrade"`, `"Proxy-Connection"`, `"Proxy-Authorization"`, `"Proxy-Authenticate"`}
+	badFieldValues  = []string{`" k3y"`, `"k3y "`, `"k3y\n"`, `"k3\r\nHost: x"`, `"\u00a0k3y"`, `"k\u0000"`, `"k\u007f"`, `"k\u0085y"`, `"k\ty"`}
+	badEndpoints    = []string{`"https://1.2.3.4.5/"`, `"https://[fe80::1%25eth0]/"`, `"https://id.example.com＜/"`}
 )
 
 var expectations = sync.OnceValue(func() []expectation {
@@ -56,11 +60,17 @@ var expectations = sync.OnceValue(func() []expectation {
 		{states: "key in query", key: "query_param_name", valid: `" api.key~1 "`, stored: `"api.key~1"`, absent: "requires query_param_name", junk: "requires query_param_name",
 			invalid: badParams, invalidMessage: "query_param_name must be a query parameter name"},
 		{states: "key in header", key: "query_param_name", valid: `"api-key"`, junk: "query_param_name must be a query parameter name", invalid: badParams},
-		{states: keyStates, key: "api_key", valid: `" k3y "`, absent: "requires api_key", junk: "api_key" + mustBeNonEmpty},
+		{states: keyStates, key: "header_name", invalid: reservedHeaders, invalidMessage: "header_name must not be a header that HTTP itself sets, such as Host"},
+		{states: tokenStates, key: "auth_header", invalid: reservedHeaders, invalidMessage: "auth_header must not be a header that HTTP itself sets, such as Host"},
+		{states: keyStates, key: "api_key", invalid: badFieldValues, invalidMessage: "api_key must not contain control characters or surrounding white space"},
+		{states: keyStates, key: "api_key", valid: `"k3y é :,;"`, absent: "requires api_key", junk: "api_key" + mustBeNonEmpty},
 		{states: "key in query", key: "auth_scheme", valid: `"Key"`, forbidden: "auth_scheme applies only to header auth", junk: "auth_scheme applies only to header auth"},
 		{states: "key in header|bearer|client|code", key: "auth_scheme", valid: `" Bearer-2 "`, stored: `"Bearer-2"`, junk: "auth_scheme must be an auth scheme token", invalid: badSchemes},
+		{states: "key in header|bearer|client|code", key: "auth_scheme", valid: `"Token token="`},
+		{states: "key in header|bearer|client|code", key: "auth_scheme", valid: `"key="`},
 
-		{states: "bearer", key: "bearer_token", valid: `" t0ken"`, absent: "requires bearer_token", junk: "bearer_token" + mustBeNonEmpty},
+		{states: "bearer", key: "bearer_token", invalid: badFieldValues, invalidMessage: "bearer_token must not contain control characters or surrounding white space"},
+		{states: "bearer", key: "bearer_token", valid: `"t0ken"`, absent: "requires bearer_token", junk: "bearer_token" + mustBeNonEmpty},
 		{states: "bearer", key: "allowed_token_hosts", valid: `[" API.Example.com ","b"]`, stored: `["api.example.com","b"]`, junk: invalidHosts, invalid: badHosts},
 		{states: oauthStates, key: "allowed_token_hosts", valid: `["ID.example.com\ufeff"]`, stored: `["id.example.com"]`, absent: "requires allowed_token_hosts", junk: "requires allowed_token_hosts",
 			invalid: badHosts, invalidMessage: invalidHosts},
@@ -69,6 +79,14 @@ var expectations = sync.OnceValue(func() []expectation {
 
 		{states: oauthStates, key: "token_endpoint", valid: `" https://ID.example.com:8443/t?a=b&c "`, stored: `"https://ID.example.com:8443/t?a=b&c"`,
 			absent: "token_endpoint must be an HTTPS URL", junk: "token_endpoint must be an HTTPS URL", invalid: badURLs},
+		{states: oauthStates, key: "token_endpoint", invalid: badEndpoints, invalidMessage: "token_endpoint must be an HTTPS URL"},
+		{states: oauthStates, key: "token_endpoint", invalid: []string{`"https://id.example.com/t#"`, `"https://id.example.com/t?a=b#c"`}, invalidMessage: "token_endpoint must not contain a fragment"},
+		{states: oauthStates, key: "token_endpoint", invalid: []string{`"https://id.example.com/t?key=1&key=2"`}, invalidMessage: "token_endpoint must not repeat a credential"},
+		{states: "^code", key: "authorization_endpoint", invalid: badEndpoints, invalidMessage: "authorization_endpoint must be an HTTPS URL"},
+		{states: "^code", key: "authorization_endpoint", invalid: []string{`"https://id.example.com/a?token=1&%74oken=2"`}, invalidMessage: "authorization_endpoint must not repeat a credential"},
+		{states: "^code", key: "redirect_uri", invalid: []string{`"https://app.example.com/back#fragment"`, `"app:cb#"`}, invalidMessage: "redirect_uri must not contain a fragment"},
+		{states: "^code", key: "redirect_uri", invalid: []string{`"http://app.example.com/back"`, `"http://10.0.0.1/"`, `"javascript:alert(1)"`, `"JavaScript:x"`, `"data:text/html,x"`, `"file:///etc"`, `"https://u:p@app.example.com/"`, `"app://u@x"`},
+			invalidMessage: "redirect_uri must be https, http on a loopback address, or of a custom scheme"},
 		{states: oauthStates, key: "client_id", valid: `" billing "`, stored: `"billing"`, absent: "requires client_id", junk: "requires client_id"},
 		{states: oauthStates, key: "scopes", valid: `["read"," write "]`, junk: "scopes must be a list of strings", invalid: []string{`["read",7]`, `["read"," "]`, `"read write"`}},
 		{states: oauthStates, key: "token_params", valid: `{"tenant":" a "}`, stored: `{"tenant":"a"}`, junk: "token_params must be non-reserved string key/value pairs", validJunk: []string{"{}"},
@@ -80,14 +98,16 @@ var expectations = sync.OnceValue(func() []expectation {
 		{states: "client key", key: "key_id", valid: `" 2026 "`, stored: `"2026"`, junk: "key_id" + mustBeNonEmpty},
 		{states: "client (basic|post|open)", key: "key_id", valid: `"2026"`, forbidden: "key_id requires private_key_jwt", junk: "key_id" + mustBeNonEmpty},
 		{states: "client (basic|post|open)", key: "private_key", valid: `"PEM"`, forbidden: "private_key requires private_key_jwt", junk: "private_key" + mustBeNonEmpty},
-		{states: "client key", key: "private_key", valid: `"\nPEM\n"`, absent: "requires private_key", junk: "private_key" + mustBeNonEmpty},
+		{states: "client key", key: "private_key", invalid: []string{`"PEM"`, `"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5\n-----END PRIVATE KEY-----\n"`},
+			invalidMessage: "private_key must be an unencrypted PEM key: RSA of at least 2048 bits, elliptic curve or Ed25519"},
+		{states: "client key", key: "private_key", valid: pemKey, absent: "requires private_key", junk: "private_key" + mustBeNonEmpty},
 		{states: "client key", key: "client_secret", valid: `"s3cret"`, forbidden: "client_secret is not used with private_key_jwt", junk: "client_secret" + mustBeNonEmpty},
 		{states: "open", key: "client_secret", valid: `"s3cret"`, junk: "client_secret" + mustBeNonEmpty},
 		{states: "basic|post", key: "client_secret", valid: `" s3cret "`, absent: "requires client_secret", junk: "client_secret" + mustBeNonEmpty},
 		{states: "^code", key: "authorization_endpoint", valid: `" https://login.example.com/?a=b "`, stored: `"https://login.example.com/?a=b"`,
 			absent: "authorization_endpoint must be an HTTPS URL", junk: "authorization_endpoint must be an HTTPS URL", invalid: badURLs},
 		{states: "^code", key: "redirect_uri", valid: `" com.example.app:/back "`, stored: `"com.example.app:/back"`, absent: "redirect_uri must be an absolute URI", junk: "redirect_uri must be an absolute URI",
-			invalid: []string{`"/back"`, `"back"`, `"http://"`, `"https:///x"`, `"//a.example/b"`, `"1a:b"`, `"a b:c"`, `"app:c b"`}},
+			invalid: []string{`"http://127.1.1.1.1/"`, `"/back"`, `"back"`, `"http://"`, `"https:///x"`, `"//a.example/b"`, `"1a:b"`, `"a b:c"`, `"app:c b"`}},
 		{states: "basic", key: "client_auth_method", valid: `"client_secret_basic"`},
 		{states: "post", key: "client_auth_method", valid: `"client_secret_post"`},
 		{states: "client key", key: "client_auth_method", valid: `"private_key_jwt"`, absent: "private_key requires private_key_jwt"},

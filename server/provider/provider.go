@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 )
 
 // A Kind is the kind of a provider: how it obtains the credential for an upstream.
@@ -67,13 +68,14 @@ func Check(kind Kind, config json.RawMessage) (Config, error) {
 // Stored describes the provider before a change.
 type Stored struct {
 	Kind       Kind
+	Public     json.RawMessage
 	SecretKeys []string // the names of the sealed secrets
 }
 
 // Changed describes the provider after a change.
 type Changed struct {
 	Config              // Public is nil if the configuration does not change
-	SecretKeys []string // the names of the sealed secrets, sorted
+	SecretKeys []string // the names of the secrets to seal, sorted: the supplied ones, and those to keep
 }
 
 // Change validates config as the new configuration of a stored provider. The new
@@ -81,7 +83,8 @@ type Changed struct {
 // change. Change returns an [*Error] if config violates a rule.
 //
 // If the kind does not change, sealed secrets that the new configuration uses need
-// not be supplied again, and those that it does not use are removed. If the kind
+// not be supplied again, and those that it does not use are removed. Supplied secrets
+// replace those of the same name. If the kind
 // changes, config must contain all its secrets; without config, Change returns
 // [ErrConfigRequired].
 func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) {
@@ -117,16 +120,19 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 			return Changed{}, v.newError(r)
 		}
 	}
+	for _, name := range stored.SecretKeys {
+		if strings.Contains(name, ".") && v.usesCredential(name, stored.Public) {
+			kept = append(kept, name)
+		}
+	}
 	return changed(v.config(), kept), nil
 }
 
-// changed returns the provider with the configuration c. Supplied secrets replace
-// all sealed ones; if there are none, those in kept remain.
+// changed returns the provider with the configuration c, with the supplied secrets and
+// the sealed ones in kept.
 func changed(c Config, kept []string) Changed {
-	if len(c.Secrets) > 0 {
-		return Changed{Config: c, SecretKeys: c.Secrets.Names()}
-	}
-	return Changed{Config: c, SecretKeys: slices.Sorted(slices.Values(kept))}
+	names := slices.Sorted(slices.Values(append(c.Secrets.Names(), kept...)))
+	return Changed{Config: c, SecretKeys: slices.Compact(names)}
 }
 
 // An Endpoint is the token endpoint of a provider.

@@ -1,12 +1,18 @@
 package provider
 
 import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
+
+	"caracal.run/management/server/weburl"
 )
 
 // A rule validates a value and returns it in the normalized form in which it is
@@ -16,7 +22,10 @@ type rule func(value any, others map[string]any) (normalized any, ok bool)
 var (
 	token     = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110, section 5.6.2
 	parameter = regexp.MustCompile(`^[A-Za-z0-9._~-]+$`)
-	scheme    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]*$`)
+
+	// An authentication scheme is a token (RFC 9110, section 11.1). Some services put the credential into a parameter, so
+	// the beginning of a parameter may follow, as in "Token token=".
+	scheme = regexp.MustCompile("^[A-Za-z][!#$%&'*+.^_`|~0-9A-Za-z-]*(?:(?: [!#$%&'*+.^_`|~0-9A-Za-z-]+)?=)?$")
 
 	// The pattern matches IPv4 addresses, too. The egress client rejects them.
 	host = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
@@ -29,7 +38,18 @@ var (
 	authScheme  = trimmed(scheme.MatchString)
 	httpsURL    = trimmed(isHTTPS)
 	absoluteURI = trimmed(isAbsolute)
+
+	notReserved     = trimmed(func(name string) bool { return !slices.Contains(reservedHeaders, strings.ToLower(name)) })
+	withoutFragment = trimmed(func(uri string) bool { return !strings.Contains(uri, "#") })
+	safeRedirect    = trimmed(isSafeRedirect)
 )
+
+// reservedHeaders are the headers that HTTP itself sets, for the connection or the
+// message (RFC 9110, sections 7.2, 7.6.1 and 8.6; RFC 9112, section 6).
+var reservedHeaders = []string{
+	"connection", "content-length", "host", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+	"te", "trailer", "transfer-encoding", "upgrade",
+}
 
 // trim removes Unicode white space and byte order marks from both ends.
 func trim(s string) string {
@@ -108,28 +128,68 @@ func onAllowedHost(value any, others map[string]any) (any, bool) {
 }
 
 func isHTTPS(s string) bool {
-	u, ok := parse(s)
-	return ok && u.Scheme == "https" && u.User == nil && hasHost(u)
+	u, err := weburl.Parse(s)
+	return err == nil && u.Scheme == "https" && u.User == nil
 }
 
 func isAbsolute(s string) bool {
-	u, ok := parse(s)
-	return ok && u.Scheme != "" && (u.Scheme != "http" && u.Scheme != "https" || hasHost(u))
-}
-
-// parse parses a URL. It rejects characters that browsers and Go parse differently
-// (browsers remove line breaks and treat \ as /), because a URL that two parsers
-// disagree on can bypass a check of its host.
-func parse(s string) (*url.URL, bool) {
 	u, err := url.Parse(s)
+	if err == nil && (u.Scheme == "http" || u.Scheme == "https") {
+		_, err = weburl.Parse(s)
+	}
 	ambiguous := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '\\' }
-	return u, err == nil && !strings.ContainsFunc(s, ambiguous)
+	return err == nil && u.Scheme != "" && !strings.ContainsFunc(s, ambiguous)
 }
 
-// hasHost reports whether a URL has a host without characters that are forbidden in
-// host names, and no port above 65535.
-func hasHost(u *url.URL) bool {
-	_, err := strconv.ParseUint(u.Port(), 10, 16)
-	name := u.Hostname()
-	return name != "" && !strings.ContainsAny(name, "<>^|%\"`{}[]") && (u.Port() == "" || err == nil)
+// isSafeRedirect reports whether an absolute URI is one that an authorization server may
+// send a code to: https, http on the same machine (RFC 8252, section 7.3), or a scheme
+// that an application registered. A browser itself handles the other schemes, and some
+// of them run the URI as a script.
+func isSafeRedirect(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.User != nil {
+		return false
+	}
+	switch u.Scheme {
+	case "http":
+		address, err := netip.ParseAddr(u.Hostname())
+		return strings.EqualFold(u.Hostname(), "localhost") || err == nil && address.IsLoopback()
+	case "about", "blob", "data", "file", "filesystem", "ftp", "javascript", "vbscript", "view-source", "ws", "wss":
+		return false
+	}
+	return true
+}
+
+// fieldValue accepts a secret that can be the value of a header: without control
+// characters, such as line breaks, and white space at its ends (RFC 9110, section 5.5).
+func fieldValue(value any, _ map[string]any) (any, bool) {
+	s, ok := value.(string)
+	return value, ok && s == trim(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// privateKey accepts a PEM text with a private key that can sign a client assertion:
+// RSA of at least 2048 bits (RFC 7518, section 3.3), an elliptic curve, or Ed25519.
+func privateKey(value any, _ map[string]any) (any, bool) {
+	const minBits = 2048
+	text, _ := value.(string)
+	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
+		var key any
+		var err error
+		switch block.Type {
+		case "PRIVATE KEY":
+			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		case "RSA PRIVATE KEY":
+			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+		case "EC PRIVATE KEY":
+			key, err = x509.ParseECPrivateKey(block.Bytes)
+		default:
+			continue // such as the parameters of the curve, before the key
+		}
+		if rsaKey, ok := key.(*rsa.PrivateKey); ok && err == nil {
+			return value, rsaKey.N.BitLen() >= minBits
+		}
+		_, signs := key.(crypto.Signer)
+		return value, err == nil && signs
+	}
+	return value, false
 }

@@ -119,7 +119,7 @@ func (v *validation) newError(r fieldRule) error {
 	return &Error{Key: r.key, Message: subject + " provider config " + r.message}
 }
 
-// config separates the secrets from the public configuration.
+// config separates the secrets, and the credentials in public fields, from the public configuration.
 func (v *validation) config() Config {
 	public, secrets := map[string]any{}, Secrets{}
 	for _, f := range v.kind.Fields() {
@@ -128,7 +128,11 @@ func (v *validation) config() Config {
 			text := value.(string)
 			secrets[f.Name] = secret.New(text)
 		case present:
-			public[f.Name] = value
+			var credentials map[string]string
+			public[f.Name], credentials = separate(f.Name, value)
+			for name, text := range credentials {
+				secrets[name] = secret.New(text)
+			}
 		}
 	}
 	return Config{Kind: v.kind, Public: encode(public), Secrets: secrets}
