@@ -234,6 +234,9 @@ func TestCreateResourceIdentifierRules(t *testing.T) {
 		{"a space last", "https://api.example.com ", code.InvalidResourceIdentifier},
 		{"a line feed", "https://api.example.com/\n", code.InvalidResourceIdentifier},
 		{"a tab before the scheme's colon", "provider\t://x", code.InvalidResourceIdentifier},
+		{"an invisible character", "urn:in\u200bvoices", code.InvalidResourceIdentifier},
+		{"a bidirectional override", "https://api.example.com/\u202e", code.InvalidResourceIdentifier},
+		{"a reserved one after an invisible character", "\u200bcaracal-sys://x", code.InvalidResourceIdentifier},
 		{"almost the control audience", "Caracal-Control", code.InvalidResourceIdentifier},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

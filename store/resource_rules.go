@@ -71,12 +71,13 @@ func normalizeOperations(operations []ResourceOperation, scopes []string) ([]Res
 }
 
 // checkAudience returns invalid_resource_identifier if an identifier cannot be the
-// audience of a token: it must be an absolute URI without userinfo whose scheme is
-// not provider, or the control resource's identifier.
+// audience of a token: it must be an absolute URI without userinfo and invisible
+// characters whose scheme is not provider, or the control resource's identifier.
 func checkAudience(identifier, control string) error {
 	const message = "resource identifier must be an absolute resource audience URI and must not use the provider:// namespace"
 	u, err := parseURL(identifier)
-	if identifier == control || err == nil && u.IsAbs() && u.Scheme != "provider" && u.User == nil {
+	hidden := func(r rune) bool { return r != ' ' && isInvisible(r) }
+	if identifier == control || err == nil && u.IsAbs() && u.Scheme != "provider" && u.User == nil && !strings.ContainsFunc(identifier, hidden) {
 		return nil
 	}
 	return &code.Error{

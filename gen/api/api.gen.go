@@ -676,8 +676,8 @@ type NewResource struct {
 	// GatewayApplicationID ID of the managed application with which gateways exchange tokens for the resource.
 	GatewayApplicationID *string `json:"gateway_application_id,omitempty"`
 
-	// Identifier The audience (`aud` claim) of tokens for the resource: an absolute URI without user name and password, with any
-	// scheme except `provider`, and with a host if the scheme is http or https. It is unique among the zone's active
+	// Identifier The audience (`aud` claim) of tokens for the resource: an absolute URI without user name, password and invisible
+	// characters, with any scheme except `provider`, and with a host if the scheme is http or https. It is unique among the zone's active
 	// resources. The identifier of the control resource, the value of the setting CONTROL_AUDIENCE, need not be a URI.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
@@ -1796,8 +1796,8 @@ type Resource struct {
 	ZoneID ID `json:"zone_id"`
 }
 
-// ResourceIdentifier The audience (`aud` claim) of tokens for the resource: an absolute URI without user name and password, with any
-// scheme except `provider`, and with a host if the scheme is http or https. It is unique among the zone's active
+// ResourceIdentifier The audience (`aud` claim) of tokens for the resource: an absolute URI without user name, password and invisible
+// characters, with any scheme except `provider`, and with a host if the scheme is http or https. It is unique among the zone's active
 // resources. The identifier of the control resource, the value of the setting CONTROL_AUDIENCE, need not be a URI.
 type ResourceIdentifier = string
 
@@ -1830,8 +1830,8 @@ type ResourcePatch struct {
 	// GatewayApplicationID ID of the managed application with which gateways exchange tokens for the resource. Null removes it, which only the control resource allows.
 	GatewayApplicationID nullable.Nullable[string] `json:"gateway_application_id,omitempty"`
 
-	// Identifier The audience (`aud` claim) of tokens for the resource: an absolute URI without user name and password, with any
-	// scheme except `provider`, and with a host if the scheme is http or https. It is unique among the zone's active
+	// Identifier The audience (`aud` claim) of tokens for the resource: an absolute URI without user name, password and invisible
+	// characters, with any scheme except `provider`, and with a host if the scheme is http or https. It is unique among the zone's active
 	// resources. The identifier of the control resource, the value of the setting CONTROL_AUDIENCE, need not be a URI.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 

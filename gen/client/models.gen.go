@@ -747,10 +747,10 @@ type NewResource struct {
 	GatewayApplicationID *string `json:"gateway_application_id,omitempty"`
 
 	// The audience (`aud` claim) of tokens for the resource: an absolute URI
-	// without user name and password, with any scheme except `provider`, and with a
-	// host if the scheme is http or https. It is unique among the zone's active
-	// resources. The identifier of the control resource, the value of the setting
-	// CONTROL_AUDIENCE, need not be a URI.
+	// without user name, password and invisible characters, with any scheme except
+	// `provider`, and with a host if the scheme is http or https. It is unique
+	// among the zone's active resources. The identifier of the control resource,
+	// the value of the setting CONTROL_AUDIENCE, need not be a URI.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
 	// Display name of the resource. It need not be unique. The default in a new
@@ -1974,10 +1974,10 @@ type Resource struct {
 }
 
 // ResourceIdentifier is the audience (`aud` claim) of tokens for the resource:
-// an absolute URI without user name and password, with any scheme except
-// `provider`, and with a host if the scheme is http or https. It is unique
-// among the zone's active resources. The identifier of the control resource,
-// the value of the setting CONTROL_AUDIENCE, need not be a URI.
+// an absolute URI without user name, password and invisible characters, with
+// any scheme except `provider`, and with a host if the scheme is http or https.
+// It is unique among the zone's active resources. The identifier of the control
+// resource, the value of the setting CONTROL_AUDIENCE, need not be a URI.
 type ResourceIdentifier = string
 
 // ResourceName is the display name of the resource. It need not be unique. The
@@ -2018,10 +2018,10 @@ type ResourcePatch struct {
 	GatewayApplicationID Nullable[string] `json:"gateway_application_id,omitzero"`
 
 	// The audience (`aud` claim) of tokens for the resource: an absolute URI
-	// without user name and password, with any scheme except `provider`, and with a
-	// host if the scheme is http or https. It is unique among the zone's active
-	// resources. The identifier of the control resource, the value of the setting
-	// CONTROL_AUDIENCE, need not be a URI.
+	// without user name, password and invisible characters, with any scheme except
+	// `provider`, and with a host if the scheme is http or https. It is unique
+	// among the zone's active resources. The identifier of the control resource,
+	// the value of the setting CONTROL_AUDIENCE, need not be a URI.
 	Identifier *ResourceIdentifier `json:"identifier,omitempty"`
 
 	// Display name of the resource. It need not be unique. The default in a new

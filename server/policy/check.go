@@ -102,6 +102,13 @@ func documentOf(rule *ast.Rule) string {
 	return string(name)
 }
 
+// isAltered reports whether a string has a replacement character that is not in its
+// text: the parser replaces half of a surrogate pair by one.
+func isAltered(text, value string) bool {
+	const replacement, escape = "\uFFFD", `\ufffd`
+	return strings.Count(value, replacement) > strings.Count(text, replacement)+strings.Count(strings.ToLower(text), escape)
+}
+
 // checkTerms reports functions and references that a rule must not contain. Only
 // restrict can depend on the input.
 func checkTerms(rule *ast.Rule, report *issues) {
@@ -142,6 +149,10 @@ func checkTerms(rule *ast.Rule, report *issues) {
 				return true
 			case ast.Var:
 				reference(ast.Ref{x}, x.Location)
+			case ast.String:
+				if isAltered(string(x.Location.Text), string(value)) {
+					report.add(x.Location, "lone_surrogate", "The string contains an escape that is half of a surrogate pair.")
+				}
 			case ast.Number:
 				if !validNumber(string(value)) {
 					report.add(x.Location, "number_out_of_range", "The number has too many digits or a too large exponent.")
