@@ -22,6 +22,14 @@ RETURNING *;
 -- a transaction: revocations are rare and must take effect at once.
 SELECT pg_notify('caracal_admin_tokens', '');
 
+-- name: BumpAdminTokensEpoch :exec
+-- BumpAdminTokensEpoch counts a transaction that revoked admin tokens. It locks the row until the commit, so it comes after
+-- every other lock.
+UPDATE admin_tokens_epoch SET epoch = epoch + 1;
+
+-- name: GetAdminTokensEpoch :one
+SELECT epoch FROM admin_tokens_epoch;
+
 -- name: TouchAdminTokens :exec
 -- TouchAdminTokens sets last_used_at of the tokens whose value is null or not after stale_before. It also overwrites a
 -- value in the future, which comes from a clock that was ahead.

@@ -7,27 +7,31 @@ FROM (SELECT generate_subscripts(@ids::text[], 1) AS n, unnest(@zone_ids::text[]
 ORDER BY e.n;
 
 -- name: ListPendingOutbox :many
--- ListPendingOutbox returns the next events to publish, in the order of seq, without those of paused zones. Its conditions
--- on dispatched_at and dead_at are those of the partial index outbox_pending, so it does not scan dispatched events. The
--- age is measured by the database's clock, which also sets created_at.
+-- ListPendingOutbox returns the next events to publish, in the order of seq, without those of paused zones, or none if the
+-- term of the leader has ended. Its conditions on dispatched_at and dead_at are those of the partial index outbox_pending,
+-- so it does not scan dispatched events. The age is measured by the database's clock, which also sets created_at.
 SELECT zone_id, id, seq, stream, fields, attempts, traceparent,
     extract(epoch FROM clock_timestamp() - created_at)::double precision AS age_seconds
 FROM outbox
 WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL (@paused_zones::text[])
+  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = @term AND expires_at > clock_timestamp())
 ORDER BY seq
 LIMIT @row_limit;
 
--- name: DispatchOutbox :exec
+-- name: DispatchOutbox :execrows
+-- DispatchOutbox marks events as dispatched, or none if the term of the leader has ended.
 UPDATE outbox SET dispatched_at = now(), last_error = NULL
-WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL;
+WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL
+  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = @term AND expires_at > clock_timestamp());
 
--- name: RejectOutbox :exec
--- RejectOutbox adds a failed attempt to each event and stores its error. An event with max_attempts failed attempts becomes
--- a dead letter.
+-- name: RejectOutbox :execrows
+-- RejectOutbox adds a failed attempt to each event and stores its error, or changes none if the term of the leader has
+-- ended. An event with max_attempts failed attempts becomes a dead letter.
 UPDATE outbox SET attempts = attempts + 1, last_error = rejected.error,
     dead_at = CASE WHEN attempts + 1 >= @max_attempts::integer THEN now() END
 FROM (SELECT unnest(@seqs::bigint[]) AS seq, unnest(@errors::text[]) AS error) AS rejected
-WHERE outbox.seq = rejected.seq AND dispatched_at IS NULL AND dead_at IS NULL;
+WHERE outbox.seq = rejected.seq AND dispatched_at IS NULL AND dead_at IS NULL
+  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = @term AND expires_at > clock_timestamp());
 
 -- name: PurgeOutbox :execrows
 -- PurgeOutbox deletes a batch of dispatched events, oldest first.
@@ -41,6 +45,16 @@ SELECT
     (SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL) AS dead,
     coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL ORDER BY seq LIMIT 1), 0)::double precision AS oldest_pending_seconds,
     coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dead_at IS NOT NULL ORDER BY created_at, id LIMIT 1), 0)::double precision AS oldest_dead_seconds;
+
+-- name: GetOutboxProgress :one
+-- GetOutboxProgress returns what shows whether events are published: when the last term expires, and the age of the oldest
+-- pending event and of the last dispatch. Each value is one index lookup.
+SELECT
+    coalesce((SELECT term FROM leases WHERE name = 'outbox'), 0)::bigint AS term,
+    coalesce((SELECT holder FROM leases WHERE name = 'outbox'), '')::text AS holder,
+    coalesce((SELECT extract(epoch FROM clock_timestamp() - expires_at) FROM leases WHERE name = 'outbox'), 'Infinity')::double precision AS expired_seconds,
+    coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL ORDER BY seq LIMIT 1), 0)::double precision AS oldest_pending_seconds,
+    coalesce((SELECT extract(epoch FROM now() - dispatched_at) FROM outbox WHERE dispatched_at IS NOT NULL ORDER BY dispatched_at DESC LIMIT 1), 'Infinity')::double precision AS last_dispatch_seconds;
 
 -- name: NotifyOutbox :exec
 -- NotifyOutbox wakes the replica that publishes. Do not call it in a transaction that changes rows: the commit of a

@@ -49,7 +49,7 @@ func (s *Server) GetReadiness(ctx context.Context, _ api.GetReadinessRequestObje
 		failure, dependency := api.UnreadinessErrorPostgresUnreachable, api.UnreadinessDependencyPostgres
 		return api.GetReadiness503JSONResponse{Error: &failure, Dependency: &dependency}, nil
 	}
-	return api.GetReadiness200JSONResponse{Ok: true, Redis: <-redis}, nil
+	return api.GetReadiness200JSONResponse{Ok: true, Redis: <-redis, Outbox: api.ReadinessOutbox(s.outbox.Stat().State)}, nil
 }
 
 // GetMetrics handles GET /metrics in the text format of Prometheus.

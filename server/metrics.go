@@ -9,6 +9,7 @@ import (
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/store"
+	"caracal.run/management/store/outbox"
 )
 
 // metrics holds the metrics of the process. The values of labels are operation ids,
@@ -64,11 +65,23 @@ func (m *metrics) register(s *Server) {
 		counter("caracal_api_outbox_published_total", "Events that this process has published to Redis.", func() float64 { return float64(s.outbox.Stat().Published) }),
 		counter("caracal_api_outbox_refused_total", "Publish attempts that Redis rejected.", func() float64 { return float64(s.outbox.Stat().Rejected) }),
 		counter("caracal_api_outbox_away_total", "Publish attempts that failed because Redis was unavailable.", func() float64 { return float64(s.outbox.Stat().Unavailable) }),
+		gauge("caracal_api_outbox_leader", "1 if this process is the leader, which publishes events. The sum over all replicas must be 1.", func() float64 { return float64(min(s.outbox.Stat().Term, 1)) }),
 		outboxDepth{s.store},
 		counter("caracal_api_auth_failures_total", "Failed token verifications.", func() float64 { return float64(s.verifier.Stat().Failures) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Version of the build; always 1.",
 			ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 }),
 	)
+	for _, state := range []outbox.State{outbox.OK, outbox.Stalled, outbox.NoLeader, outbox.TwoLeaders} {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "caracal_api_outbox_state", Help: "1 for the state of the outbox, as this process sees it, and 0 for the others.",
+			ConstLabels: prometheus.Labels{"state": string(state)},
+		}, func() float64 {
+			if s.outbox.Stat().State == state {
+				return 1
+			}
+			return 0
+		}))
+	}
 	for _, limit := range s.limits.named() {
 		decisions := func(decision string, value func() uint64) {
 			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{

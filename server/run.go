@@ -64,6 +64,12 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	if err := db.CheckSchema(ctx); err != nil {
 		return nil, err
 	}
+	if err := db.CheckPooler(ctx); err != nil {
+		return nil, err
+	}
+	if db.Pooled() {
+		log.Info("connection pooler detected")
+	}
 	if err := db.CheckKeys(ctx); err != nil {
 		return nil, err
 	}
@@ -104,13 +110,15 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	s := svc.Server
 	svc.goBackground(ctx, s.verifier.Run)
 	svc.goBackground(ctx, s.denied.run)
+	svc.goBackground(ctx, s.verifier.WatchRevocations)
 	svc.goBackground(ctx, func(ctx context.Context) {
-		db.Listen(ctx, log, map[string]func(){store.AdminTokensChannel: s.verifier.InvalidateCache, store.OutboxChannel: s.outbox.Wake}, s.verifier.SetConnected)
+		db.Listen(ctx, log, map[string]func(){store.AdminTokensChannel: s.verifier.InvalidateCache, store.OutboxChannel: s.outbox.Wake})
 	})
 	svc.goBackground(ctx, func(ctx context.Context) { limiter.SyncLoop(ctx, client, s.limits.all()...) })
 	svc.goBackground(ctx, func(ctx context.Context) { reloadKeysPeriodically(ctx, keys, log) })
 	svc.goBackground(ctx, s.outbox.Run)
 	svc.goBackground(ctx, s.outbox.NotifyLoop)
+	svc.goBackground(ctx, s.outbox.Watch)
 	return svc, svc.listen(ctx, c, handler)
 }
 

@@ -106,7 +106,8 @@ func (tx *Tx) DeleteAdminToken(ctx context.Context, id string) error {
 	if err != nil {
 		return notFoundAs(err, code.AdminTokenNotFound)
 	}
-	return tx.recordRevoked(ctx, []db.AdminToken{token})
+	tx.recordRevoked([]db.AdminToken{token})
+	return nil
 }
 
 // SeedAdminTokens activates the bootstrap token and the two Console tokens derived
@@ -131,9 +132,7 @@ func (tx *Tx) SeedAdminTokens(ctx context.Context, bootstrap string) error {
 		if err != nil {
 			return err
 		}
-		if err := tx.recordRevoked(ctx, others); err != nil {
-			return err
-		}
+		tx.recordRevoked(others)
 	}
 	return nil
 }
@@ -146,13 +145,16 @@ func derive(bootstrap, label string) string {
 	return "cat_" + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// recordRevoked records the revocation of tokens and notifies every replica.
-func (tx *Tx) recordRevoked(ctx context.Context, tokens []db.AdminToken) error {
-	if len(tokens) == 0 {
-		return nil
-	}
+// recordRevoked records the revocation of tokens, of which every replica is told.
+func (tx *Tx) recordRevoked(tokens []db.AdminToken) {
+	tx.revoked = tx.revoked || len(tokens) > 0
 	for _, t := range tokens {
 		tx.record(t.ZoneID, audit.AdminTokens, t.ID, noFields)
 	}
-	return tx.q.NotifyAdminTokensRevoked(ctx)
+}
+
+// AdminTokensEpoch returns a number that increases with each transaction that revokes
+// admin tokens.
+func (s *Store) AdminTokensEpoch(ctx context.Context) (int64, error) {
+	return s.q.GetAdminTokensEpoch(ctx)
 }

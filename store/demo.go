@@ -20,7 +20,7 @@ func Demo(ctx context.Context, ownerURL, zone string, applications []string) err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, setZone, zone); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT set_config('caracal.zone_id', $1, true)", zone); err != nil {
 			return err
 		}
 		q := db.New(tx)

@@ -2,10 +2,17 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"caracal.run/management/gen/db"
 )
 
 // The Postgres channels on which the replicas notify each other (LISTEN/NOTIFY).
@@ -18,38 +25,44 @@ const (
 )
 
 // Listen calls handlers[channel] for each notification on a channel, from any
-// replica, until ctx ends. It reconnects when the connection is lost, and calls
-// onConnectionChange with true after it connects and with false after the
-// connection is lost. Notifications sent in between are not received. A dead
-// connection is detected within a few seconds.
-func (s *Store) Listen(ctx context.Context, log *slog.Logger, handlers map[string]func(), onConnectionChange func(bool)) {
-	const retryInterval = 200 * time.Millisecond
+// replica, until ctx ends. It reconnects when the connection is lost. Notifications
+// sent in between are not received, so they only ever make something happen sooner.
+//
+// It checks every few seconds that notifications arrive: a connection can be dead, and
+// a connection pooler that assigns a connection to each transaction delivers none.
+func (s *Store) Listen(ctx context.Context, log *slog.Logger, handlers map[string]func()) {
+	const retryInterval, pooledRetryInterval = 200 * time.Millisecond, time.Minute
 	lost := false
 	for ctx.Err() == nil {
 		err := s.listen(ctx, handlers, func() {
 			if lost {
-				log.InfoContext(ctx, "notification connection re-established")
+				log.InfoContext(ctx, "notifications arrive again")
 			}
 			lost = false
-			onConnectionChange(true)
 		})
-		onConnectionChange(false)
 		if ctx.Err() == nil && !lost {
 			lost = true
-			log.WarnContext(ctx, "notification connection lost, reconnecting", "error", err)
+			log.WarnContext(ctx, "notifications do not arrive, polling for revoked tokens and events", "error", err)
+		}
+		interval := retryInterval
+		if errors.Is(err, errNotNotified) && s.Pooled() {
+			interval = pooledRetryInterval
 		}
 		select {
-		case <-time.After(retryInterval):
+		case <-time.After(interval):
 		case <-ctx.Done():
 		}
 	}
 }
 
-// listen connects, calls onConnected and then the handlers, until the
-// connection is lost or ctx ends.
-func (s *Store) listen(ctx context.Context, handlers map[string]func(), onConnected func()) error {
-	const pingInterval, timeout = 2 * time.Second, 2 * time.Second
-	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
+// errNotNotified means that a notification was sent and not received.
+var errNotNotified = errors.New("a test notification did not arrive: a connection pooler may be in transaction mode")
+
+// listen connects, and calls the handlers until the connection is lost, notifications
+// do not arrive or ctx ends. It calls onArrival whenever a test notification arrives.
+func (s *Store) listen(ctx context.Context, handlers map[string]func(), onArrival func()) error {
+	const testInterval, timeout = 2 * time.Second, 2 * time.Second
+	conn, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -58,32 +71,44 @@ func (s *Store) listen(ctx context.Context, handlers map[string]func(), onConnec
 		defer cancel()
 		_ = conn.Close(closeCtx)
 	}()
-	for channel := range handlers {
+	testChannel := "caracal_test_" + strings.ToLower(rand.Text())
+	for _, channel := range append(slices.Collect(maps.Keys(handlers)), testChannel) {
 		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
 			return err
 		}
 	}
-	onConnected()
+	sender := s.q
+	if !s.Pooled() {
+		sender = db.New(s.scoped(conn, ""))
+	} // else on another connection: on this one, a pooler may deliver what it otherwise loses
+	due, testing := time.Now(), false
 	for {
-		waitCtx, cancel := context.WithTimeout(ctx, pingInterval)
+		waitCtx, cancel := context.WithDeadline(ctx, due)
 		notification, err := conn.WaitForNotification(waitCtx)
+		timedOut := waitCtx.Err() != nil
 		cancel()
 		switch {
+		case err == nil && notification.Channel == testChannel:
+			due, testing = time.Now().Add(testInterval), false
+			onArrival()
 		case err == nil:
 			if handle := handlers[notification.Channel]; handle != nil {
 				handle()
 			}
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case waitCtx.Err() != nil: // no notification: check the connection
-			pingCtx, cancel := context.WithTimeout(ctx, timeout)
-			err := conn.Ping(pingCtx)
+		case !timedOut:
+			return err
+		case testing:
+			return errNotNotified
+		default:
+			due, testing = time.Now().Add(timeout), true
+			sendCtx, cancel := context.WithDeadline(ctx, due)
+			err := sender.NotifyTest(sendCtx, testChannel)
 			cancel()
 			if err != nil {
 				return err
 			}
-		default:
-			return err
 		}
 	}
 }

@@ -69,6 +69,7 @@ func fillTables(db *storetest.DB) {
 	db.Exec(`INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by)
 		SELECT zone_id, row_number() OVER (PARTITION BY zone_id ORDER BY id), 'activate', policy_set_id, id, 'o' || id, 'x' FROM policy_set_versions`)
 	db.Exec("UPDATE policy_sets SET active_version_id = 'psv' || substr(id, 3) || '-10' WHERE substr(id, 3)::int <= 2000")
+	db.Exec("INSERT INTO leases (name, holder, term, expires_at) SELECT 'l' || n, 'x', n, now() FROM generate_series(1, 2000) AS n")
 	for _, table := range storetest.Column[string](db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") {
 		db.Exec("ANALYZE " + table) // like autovacuum
 	}
@@ -150,7 +151,7 @@ func scans(node map[string]any) (all []string) {
 	kind, _ := node["Node Type"].(string)
 	_, bounded := node["Index Cond"]
 	switch {
-	case kind == "Seq Scan":
+	case kind == "Seq Scan" && node["Relation Name"] != "admin_tokens_epoch": // a table of one row
 		all = append(all, fmt.Sprint("scans ", node["Relation Name"]))
 	case kind == "Bitmap Index Scan" && !bounded:
 		all = append(all, fmt.Sprint("scans the index ", node["Index Name"]))

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,6 +51,11 @@ const traceparent = "traceparent" // W3C Trace Context §3.2
 func (tx *Tx) flush(ctx context.Context) error {
 	const chunkSize = 5000
 	deferred := db.New(deferredConn{tx.conn}) // sent with the next statement
+	if tx.revoked {
+		if err := errors.Join(deferred.BumpAdminTokensEpoch(ctx), deferred.NotifyAdminTokensRevoked(ctx)); err != nil {
+			return err
+		}
+	}
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	for entries := range slices.Chunk(tx.entries, chunkSize) {

@@ -56,6 +56,8 @@ type Store struct {
 // A core contains what the stores of all actors share.
 type core struct {
 	pool            *pool
+	modes           *modeChooser
+	timeouts        timeouts
 	committed       chan struct{} // see Store.Committed
 	keys            *seal.Keys
 	controlAudience string
@@ -133,15 +135,15 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	config.MaxConns = int32(c.PoolMax)
 	config.MaxConnIdleTime = c.IdleTimeout
 	config.ConnConfig.ConnectTimeout = c.ConnectTimeout
-	for name, value := range map[string]string{
-		"application_name":                    c.Name,
-		"timezone":                            "UTC",
-		"statement_timeout":                   strconv.FormatInt(c.StatementTimeout.Milliseconds(), 10),
-		"idle_in_transaction_session_timeout": strconv.FormatInt(c.IdleInTxTimeout.Milliseconds(), 10),
-		"lock_timeout":                        "3s", // a transaction that waits for a zone lock occupies a connection
-	} {
-		config.ConnConfig.RuntimeParams[name] = value
+	// Connection poolers accept these two. They refuse timeouts, which are set in each
+	// transaction instead (scopeSettings).
+	config.ConnConfig.RuntimeParams["application_name"] = c.Name
+	config.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	modes, err := newModeChooser(c.URL, config.ConnConfig)
+	if err != nil {
+		return nil, err
 	}
+	config.BeforeConnect = modes.choose
 	connections, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
@@ -149,6 +151,8 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	writers := max(1, c.PoolMax-max(1, c.PoolMax/4))
 	s := &Store{core: &core{
 		pool:      &pool{Pool: connections, acquireTimeout: c.ConnectTimeout, writers: make(chan struct{}, writers)},
+		modes:     modes,
+		timeouts:  newTimeouts(c),
 		committed: make(chan struct{}, 1),
 		keys:      c.Keys, controlAudience: c.ControlAudience, maxResources: int64(c.MaxResources),
 	}}
@@ -156,6 +160,16 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		s.maxResources = math.MaxInt64
 	}
 	return s.For(Actor{}), nil
+}
+
+// Timeouts of Postgres, in milliseconds as text. They are set in each transaction,
+// and so hold on any connection that a pooler assigns to it.
+type timeouts struct{ statement, lock, idleInTx string }
+
+func newTimeouts(c Config) timeouts {
+	const lock = 3 * time.Second // a transaction that waits for a zone lock occupies a connection
+	text := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+	return timeouts{text(c.StatementTimeout), text(lock), text(c.IdleInTxTimeout)}
 }
 
 // Close waits until every connection is released, and closes the pool.
@@ -180,20 +194,27 @@ func (s *Store) Committed() <-chan struct{} { return s.committed }
 
 // For returns the store scoped to an actor.
 func (s *Store) For(actor Actor) *Store {
-	return &Store{core: s.core, actor: actor, q: db.New(scoped{conn: s.pool, zone: actor.Zone})}
+	return &Store{core: s.core, actor: actor, q: db.New(s.scoped(s.pool, actor.Zone))}
 }
 
 // scoped implements sqlc's DBTX. It sends each read together with the setting
-// that row-level security requires, in one batch: one round trip, one implicit
-// transaction, no session state left on the connection.
+// that row-level security requires and the timeout, in one batch: one round trip,
+// one implicit transaction, no session state left on the connection.
 type scoped struct {
-	conn interface {
-		SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
-	}
-	zone string
+	conn             batchSender
+	zone             string
+	statementTimeout string
 }
 
-const setZone = "SELECT set_config('caracal.zone_id', $1, true)"
+type batchSender interface {
+	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
+}
+
+func (c *core) scoped(conn batchSender, zone string) scoped {
+	return scoped{conn, zone, c.timeouts.statement}
+}
+
+const setScope = "SELECT set_config('caracal.zone_id', $1, true), set_config('statement_timeout', $2, true)"
 
 func (s scoped) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	results := s.send(ctx, sql, args)
@@ -218,11 +239,11 @@ func (s scoped) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return scopedRow{s.send(ctx, sql, args)}
 }
 
-// send sends the batch and reads the result of the first statement, the setting.
+// send sends the batch and reads the result of the first statement, the settings.
 // It ignores an error: the next read from the batch returns the same error.
 func (s scoped) send(ctx context.Context, sql string, args []any) pgx.BatchResults {
 	var batch pgx.Batch
-	batch.Queue(setZone, s.zone)
+	batch.Queue(setScope, s.zone, s.statementTimeout)
 	batch.Queue(sql, args...)
 	results := s.conn.SendBatch(ctx, &batch)
 	_, _ = results.Exec()

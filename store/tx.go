@@ -33,6 +33,7 @@ type Tx struct {
 	entries []entry
 	events  []event
 	rearmed bool // a dead event became pending again
+	revoked bool // admin tokens were revoked
 }
 
 // InTx runs fn in a transaction and commits if fn returns nil. After a deadlock
@@ -74,8 +75,9 @@ func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) er
 	if err != nil {
 		return err
 	}
-	// BEGIN and the scope are sent together, in one round trip.
-	begin := pgx.TxOptions{BeginQuery: "BEGIN; SELECT set_config('caracal.zone_id', '" + zone + "', true)"}
+	// BEGIN, the scope and the timeouts are sent together, in one round trip.
+	begin := pgx.TxOptions{BeginQuery: "BEGIN; SELECT set_config('caracal.zone_id', '" + zone + "', true), set_config('statement_timeout', '" + s.timeouts.statement +
+		"', true), set_config('lock_timeout', '" + s.timeouts.lock + "', true), set_config('idle_in_transaction_session_timeout', '" + s.timeouts.idleInTx + "', true)"}
 	pgtx, err := conn.BeginTx(ctx, begin)
 	if err != nil {
 		return err

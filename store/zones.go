@@ -200,9 +200,7 @@ func (tx *Tx) DeleteZone(ctx context.Context, id string, precondition Preconditi
 	if err != nil {
 		return err
 	}
-	if err := tx.recordRevoked(ctx, tokens); err != nil {
-		return err
-	}
+	tx.recordRevoked(tokens)
 	if err := tx.revokeAll(ctx, id, reason); err != nil {
 		return err
 	}

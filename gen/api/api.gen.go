@@ -103,6 +103,14 @@ const (
 	ProviderKindOAuth2ClientCredentials ProviderKind = "oauth2_client_credentials"
 )
 
+// Defines values for ReadinessOutbox.
+const (
+	ReadinessOutboxNoLeader   ReadinessOutbox = "no_leader"
+	ReadinessOutboxOk         ReadinessOutbox = "ok"
+	ReadinessOutboxStalled    ReadinessOutbox = "stalled"
+	ReadinessOutboxTwoLeaders ReadinessOutbox = "two_leaders"
+)
+
 // Defines values for ReadinessRedis.
 const (
 	ReadinessRedisReachable   ReadinessRedis = "reachable"
@@ -1723,9 +1731,19 @@ type Readiness struct {
 	// Ok Always true.
 	Ok bool `json:"ok"`
 
+	// Outbox Whether events are published, as this process sees it with a delay of a few seconds. `stalled`: there are
+	// pending events and none has been published for 5 seconds. `no_leader`: no replica publishes. `two_leaders`: seconds
+	// ago, this replica acted as the leader although another one was; its changes were refused.
+	Outbox ReadinessOutbox `json:"outbox"`
+
 	// Redis The state of the connection to Redis.
 	Redis ReadinessRedis `json:"redis"`
 }
+
+// ReadinessOutbox Whether events are published, as this process sees it with a delay of a few seconds. `stalled`: there are
+// pending events and none has been published for 5 seconds. `no_leader`: no replica publishes. `two_leaders`: seconds
+// ago, this replica acted as the leader although another one was; its changes were refused.
+type ReadinessOutbox string
 
 // ReadinessRedis The state of the connection to Redis.
 type ReadinessRedis string

@@ -1028,6 +1028,8 @@ func (v Readiness) AppendJSON(b []byte) []byte {
 	b = strconv.AppendBool(b, bool(v.Ok))
 	b = append(b, `,"redis":`...)
 	b = jsonresponse.AppendString(b, string(v.Redis))
+	b = append(b, `,"outbox":`...)
+	b = jsonresponse.AppendString(b, string(v.Outbox))
 	return append(b, '}')
 }
 

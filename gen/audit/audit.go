@@ -130,4 +130,4 @@ var Kinds = map[Kind]Columns{
 }
 
 // Unaudited lists the tables without audited objects.
-var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations"}
+var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch"}

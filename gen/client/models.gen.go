@@ -92,6 +92,14 @@ const (
 	ProviderKindOAuth2ClientCredentials ProviderKind = "oauth2_client_credentials"
 )
 
+// The values of [ReadinessOutbox].
+const (
+	ReadinessOutboxNoLeader   ReadinessOutbox = "no_leader"
+	ReadinessOutboxOK         ReadinessOutbox = "ok"
+	ReadinessOutboxStalled    ReadinessOutbox = "stalled"
+	ReadinessOutboxTwoLeaders ReadinessOutbox = "two_leaders"
+)
+
 // The values of [ReadinessRedis].
 const (
 	ReadinessRedisReachable   ReadinessRedis = "reachable"
@@ -1897,9 +1905,23 @@ type Readiness struct {
 	// Always true.
 	OK bool `json:"ok"`
 
+	// Whether events are published, as this process sees it with a delay of a few
+	// seconds. `stalled`: there are pending events and none has been published for
+	// 5 seconds. `no_leader`: no replica publishes. `two_leaders`: seconds ago,
+	// this replica acted as the leader although another one was; its changes were
+	// refused.
+	Outbox ReadinessOutbox `json:"outbox"`
+
 	// The state of the connection to Redis.
 	Redis ReadinessRedis `json:"redis"`
 }
+
+// ReadinessOutbox is whether events are published, as this process sees it with
+// a delay of a few seconds. `stalled`: there are pending events and none has
+// been published for 5 seconds. `no_leader`: no replica publishes.
+// `two_leaders`: seconds ago, this replica acted as the leader although another
+// one was; its changes were refused.
+type ReadinessOutbox string
 
 // ReadinessRedis is the state of the connection to Redis.
 type ReadinessRedis string

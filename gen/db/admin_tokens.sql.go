@@ -10,6 +10,17 @@ import (
 	"time"
 )
 
+const bumpAdminTokensEpoch = `-- name: BumpAdminTokensEpoch :exec
+UPDATE admin_tokens_epoch SET epoch = epoch + 1
+`
+
+// BumpAdminTokensEpoch counts a transaction that revoked admin tokens. It locks the row until the commit, so it comes after
+// every other lock.
+func (q *Queries) BumpAdminTokensEpoch(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, bumpAdminTokensEpoch)
+	return err
+}
+
 const getActiveAdminToken = `-- name: GetActiveAdminToken :one
 SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at FROM admin_tokens
 WHERE token_sha256 = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -33,6 +44,17 @@ func (q *Queries) GetActiveAdminToken(ctx context.Context, tokenSha256 []byte) (
 		&i.RevokedAt,
 	)
 	return i, err
+}
+
+const getAdminTokensEpoch = `-- name: GetAdminTokensEpoch :one
+SELECT epoch FROM admin_tokens_epoch
+`
+
+func (q *Queries) GetAdminTokensEpoch(ctx context.Context) (int64, error) {
+	row := q.db.QueryRow(ctx, getAdminTokensEpoch)
+	var epoch int64
+	err := row.Scan(&epoch)
+	return epoch, err
 }
 
 const insertAdminToken = `-- name: InsertAdminToken :one

@@ -23,6 +23,11 @@ type AdminToken struct {
 	RevokedAt   *time.Time `db:"revoked_at"`
 }
 
+type AdminTokensEpoch struct {
+	OnlyRow bool  `db:"only_row"`
+	Epoch   int64 `db:"epoch"`
+}
+
 type AgentSession struct {
 	ZoneID            string     `db:"zone_id"`
 	ID                string     `db:"id"`
@@ -106,6 +111,13 @@ type DelegationEdge struct {
 type DelegationGraphEpoch struct {
 	ZoneID string `db:"zone_id"`
 	Epoch  int64  `db:"epoch"`
+}
+
+type Lease struct {
+	Name      string    `db:"name"`
+	Holder    string    `db:"holder"`
+	Term      int64     `db:"term"`
+	ExpiresAt time.Time `db:"expires_at"`
 }
 
 type Outbox struct {

@@ -11,14 +11,56 @@ import (
 	"time"
 )
 
-const dispatchOutbox = `-- name: DispatchOutbox :exec
+const dispatchOutbox = `-- name: DispatchOutbox :execrows
 UPDATE outbox SET dispatched_at = now(), last_error = NULL
 WHERE seq = ANY ($1::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL
+  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = $2 AND expires_at > clock_timestamp())
 `
 
-func (q *Queries) DispatchOutbox(ctx context.Context, seqs []int64) error {
-	_, err := q.db.Exec(ctx, dispatchOutbox, seqs)
-	return err
+type DispatchOutboxParams struct {
+	Seqs []int64 `db:"seqs"`
+	Term int64   `db:"term"`
+}
+
+// DispatchOutbox marks events as dispatched, or none if the term of the leader has ended.
+func (q *Queries) DispatchOutbox(ctx context.Context, arg DispatchOutboxParams) (int64, error) {
+	result, err := q.db.Exec(ctx, dispatchOutbox, arg.Seqs, arg.Term)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const getOutboxProgress = `-- name: GetOutboxProgress :one
+SELECT
+    coalesce((SELECT term FROM leases WHERE name = 'outbox'), 0)::bigint AS term,
+    coalesce((SELECT holder FROM leases WHERE name = 'outbox'), '')::text AS holder,
+    coalesce((SELECT extract(epoch FROM clock_timestamp() - expires_at) FROM leases WHERE name = 'outbox'), 'Infinity')::double precision AS expired_seconds,
+    coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL ORDER BY seq LIMIT 1), 0)::double precision AS oldest_pending_seconds,
+    coalesce((SELECT extract(epoch FROM now() - dispatched_at) FROM outbox WHERE dispatched_at IS NOT NULL ORDER BY dispatched_at DESC LIMIT 1), 'Infinity')::double precision AS last_dispatch_seconds
+`
+
+type GetOutboxProgressRow struct {
+	Term                 int64   `db:"term"`
+	Holder               string  `db:"holder"`
+	ExpiredSeconds       float64 `db:"expired_seconds"`
+	OldestPendingSeconds float64 `db:"oldest_pending_seconds"`
+	LastDispatchSeconds  float64 `db:"last_dispatch_seconds"`
+}
+
+// GetOutboxProgress returns what shows whether events are published: when the last term expires, and the age of the oldest
+// pending event and of the last dispatch. Each value is one index lookup.
+func (q *Queries) GetOutboxProgress(ctx context.Context) (GetOutboxProgressRow, error) {
+	row := q.db.QueryRow(ctx, getOutboxProgress)
+	var i GetOutboxProgressRow
+	err := row.Scan(
+		&i.Term,
+		&i.Holder,
+		&i.ExpiredSeconds,
+		&i.OldestPendingSeconds,
+		&i.LastDispatchSeconds,
+	)
+	return i, err
 }
 
 const getOutboxStat = `-- name: GetOutboxStat :one
@@ -84,12 +126,14 @@ SELECT zone_id, id, seq, stream, fields, attempts, traceparent,
     extract(epoch FROM clock_timestamp() - created_at)::double precision AS age_seconds
 FROM outbox
 WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL ($1::text[])
+  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = $2 AND expires_at > clock_timestamp())
 ORDER BY seq
-LIMIT $2
+LIMIT $3
 `
 
 type ListPendingOutboxParams struct {
 	PausedZones []string `db:"paused_zones"`
+	Term        int64    `db:"term"`
 	RowLimit    int32    `db:"row_limit"`
 }
 
@@ -104,11 +148,11 @@ type ListPendingOutboxRow struct {
 	AgeSeconds  float64         `db:"age_seconds"`
 }
 
-// ListPendingOutbox returns the next events to publish, in the order of seq, without those of paused zones. Its conditions
-// on dispatched_at and dead_at are those of the partial index outbox_pending, so it does not scan dispatched events. The
-// age is measured by the database's clock, which also sets created_at.
+// ListPendingOutbox returns the next events to publish, in the order of seq, without those of paused zones, or none if the
+// term of the leader has ended. Its conditions on dispatched_at and dead_at are those of the partial index outbox_pending,
+// so it does not scan dispatched events. The age is measured by the database's clock, which also sets created_at.
 func (q *Queries) ListPendingOutbox(ctx context.Context, arg ListPendingOutboxParams) ([]ListPendingOutboxRow, error) {
-	rows, err := q.db.Query(ctx, listPendingOutbox, arg.PausedZones, arg.RowLimit)
+	rows, err := q.db.Query(ctx, listPendingOutbox, arg.PausedZones, arg.Term, arg.RowLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -166,22 +210,32 @@ func (q *Queries) PurgeOutbox(ctx context.Context, arg PurgeOutboxParams) (int64
 	return result.RowsAffected(), nil
 }
 
-const rejectOutbox = `-- name: RejectOutbox :exec
+const rejectOutbox = `-- name: RejectOutbox :execrows
 UPDATE outbox SET attempts = attempts + 1, last_error = rejected.error,
     dead_at = CASE WHEN attempts + 1 >= $1::integer THEN now() END
-FROM (SELECT unnest($2::bigint[]) AS seq, unnest($3::text[]) AS error) AS rejected
+FROM (SELECT unnest($3::bigint[]) AS seq, unnest($4::text[]) AS error) AS rejected
 WHERE outbox.seq = rejected.seq AND dispatched_at IS NULL AND dead_at IS NULL
+  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = $2 AND expires_at > clock_timestamp())
 `
 
 type RejectOutboxParams struct {
 	MaxAttempts int32    `db:"max_attempts"`
+	Term        int64    `db:"term"`
 	Seqs        []int64  `db:"seqs"`
 	Errors      []string `db:"errors"`
 }
 
-// RejectOutbox adds a failed attempt to each event and stores its error. An event with max_attempts failed attempts becomes
-// a dead letter.
-func (q *Queries) RejectOutbox(ctx context.Context, arg RejectOutboxParams) error {
-	_, err := q.db.Exec(ctx, rejectOutbox, arg.MaxAttempts, arg.Seqs, arg.Errors)
-	return err
+// RejectOutbox adds a failed attempt to each event and stores its error, or changes none if the term of the leader has
+// ended. An event with max_attempts failed attempts becomes a dead letter.
+func (q *Queries) RejectOutbox(ctx context.Context, arg RejectOutboxParams) (int64, error) {
+	result, err := q.db.Exec(ctx, rejectOutbox,
+		arg.MaxAttempts,
+		arg.Term,
+		arg.Seqs,
+		arg.Errors,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }

@@ -258,6 +258,8 @@ type ProviderTokenParams = client.ProviderTokenParams
 
 type Readiness = client.Readiness
 
+type ReadinessOutbox = client.ReadinessOutbox
+
 type ReadinessRedis = client.ReadinessRedis
 
 type RegisteredApplication = client.RegisteredApplication
@@ -668,7 +670,7 @@ type ClientInterface interface {
 	//
 	// Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
 	// Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
-	// Postgres and publishes them later. Requests are rate limited per client address, except while the process is
+	// Postgres and publishes them later. `outbox` tells whether any replica publishes them. Requests are rate limited per client address, except while the process is
 	// draining.
 	//
 	// Requires no token.
@@ -1842,7 +1844,7 @@ func (c *Client) GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditor
 //
 // Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
 // Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
-// Postgres and publishes them later. Requests are rate limited per client address, except while the process is
+// Postgres and publishes them later. `outbox` tells whether any replica publishes them. Requests are rate limited per client address, except while the process is
 // draining.
 //
 // Requires no token.
@@ -6784,7 +6786,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
 	// Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
-	// Postgres and publishes them later. Requests are rate limited per client address, except while the process is
+	// Postgres and publishes them later. `outbox` tells whether any replica publishes them. Requests are rate limited per client address, except while the process is
 	// draining.
 	//
 	// Requires no token.
@@ -10574,7 +10576,7 @@ func (c *ClientWithResponses) GetOpenAPIYAMLWithResponse(ctx context.Context, re
 //
 // Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
 // Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
-// Postgres and publishes them later. Requests are rate limited per client address, except while the process is
+// Postgres and publishes them later. `outbox` tells whether any replica publishes them. Requests are rate limited per client address, except while the process is
 // draining.
 //
 // Requires no token.

@@ -19,9 +19,14 @@ import (
 )
 
 const (
-	// cacheTTL is how long a verified token is cached. Replicas notify each other
-	// of revocations, so it matters only if a notification is lost undetected.
+	// cacheTTL is how long a verified token is cached.
 	cacheTTL = 30 * time.Second
+	// maxStaleness limits for how long a revoked token is accepted, by a replica that
+	// is not notified of the revocation: the cache is not used unless this replica has
+	// looked for revocations within this time.
+	maxStaleness = time.Second
+	// pollInterval is the time between two looks for revocations.
+	pollInterval = 250 * time.Millisecond
 	// cacheSize is the number of tokens at which the cache is emptied. Only active
 	// tokens are cached.
 	cacheSize = 4096
@@ -30,8 +35,8 @@ const (
 	timeout = 5 * time.Second
 )
 
-// A Verifier verifies admin tokens. It caches them while it is connected
-// ([Verifier.SetConnected]), and records their use while [Verifier.Run] runs.
+// A Verifier verifies admin tokens. It caches them while [Verifier.WatchRevocations]
+// runs, and records their use while [Verifier.Run] runs.
 type Verifier struct {
 	store    *store.Store
 	log      *slog.Logger
@@ -39,8 +44,9 @@ type Verifier struct {
 	lookups  singleflight.Group
 
 	mu             sync.Mutex
-	connected      bool   // notifications of revocations arrive
-	generation     uint64 // increases when InvalidateCache is called
+	epoch          int64     // of the last look for revocations (store.AdminTokensEpoch)
+	watched        time.Time // when that look began
+	generation     uint64    // increases when InvalidateCache is called
 	cache          map[digest]cacheEntry
 	lastTouched    map[string]time.Time // by token id: when its use was last marked
 	pendingTouches map[string]struct{}  // ids of tokens whose use is to be recorded
@@ -92,7 +98,7 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 	v.mu.Lock()
 	cached, found := v.cache[hash]
 	generation := v.generation
-	hit := found && now.Before(cached.until)
+	hit := found && now.Before(cached.until) && now.Sub(v.watched) < maxStaleness
 	if hit {
 		v.counters.Hits++
 	} else {
@@ -124,7 +130,7 @@ func (v *Verifier) Verify(ctx context.Context, text string) (store.AdminToken, e
 }
 
 // cacheToken caches a token that was looked up at lookedUp. It does not if the cache
-// was invalidated since then, or if notifications of revocations do not arrive.
+// was invalidated since then.
 func (v *Verifier) cacheToken(hash digest, token store.AdminToken, lookedUp time.Time, generation uint64) {
 	until := lookedUp.Add(cacheTTL)
 	if token.ExpiresAt != nil && token.ExpiresAt.Before(until) {
@@ -132,7 +138,7 @@ func (v *Verifier) cacheToken(hash digest, token store.AdminToken, lookedUp time
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.connected || v.generation != generation {
+	if v.generation != generation {
 		return
 	}
 	if len(v.cache) >= cacheSize {
@@ -150,13 +156,42 @@ func (v *Verifier) InvalidateCache() {
 	clear(v.cache)
 }
 
-// SetConnected sets whether notifications of revocations arrive. While they do not,
-// no token is cached.
-func (v *Verifier) SetConnected(connected bool) {
-	v.InvalidateCache()
+// WatchRevocations looks for revocations a few times a second until ctx is done, and
+// empties the cache when there are new ones. Notifications make that happen sooner
+// ([Verifier.InvalidateCache]); they can be lost, as behind a connection pooler.
+func (v *Verifier) WatchRevocations(ctx context.Context) {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	failed := false
+	for {
+		start := time.Now()
+		lookup, cancel := context.WithTimeout(ctx, maxStaleness)
+		epoch, err := v.store.AdminTokensEpoch(lookup)
+		cancel()
+		switch {
+		case err == nil:
+			failed = false
+			v.setWatched(epoch, start)
+		case ctx.Err() == nil && !failed:
+			failed = true
+			v.log.WarnContext(ctx, "failed to look for revoked tokens, looking up each token", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (v *Verifier) setWatched(epoch int64, at time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.connected = connected
+	if v.epoch != epoch {
+		v.generation++
+		clear(v.cache)
+	}
+	v.epoch, v.watched = epoch, at
 }
 
 // Stat returns the counters.

@@ -72,12 +72,9 @@ var invariants = []invariant{
 		SELECT id || ': ' || attempts || ' attempts, ' || coalesce(last_error, '') FROM outbox WHERE dispatched_at IS NULL OR dead_at IS NOT NULL OR attempts > 0`},
 	{"no transaction is open", `
 		SELECT application_name || ': ' || state || ' ' || left(query, 80) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'`},
-	{"no advisory lock is held except for leadership", `
+	{"no advisory lock is held", `
 		SELECT l.pid || ': ' || l.mode || ', ' || coalesce(a.query, '') FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)
-		WHERE locktype = 'advisory' AND (classid::bigint << 32 | objid::bigint) <> hashtextextended('lead:outbox', 0)`},
-	{"at most one process is the leader", `
-		SELECT count(*) || ' leaders' FROM pg_locks WHERE locktype = 'advisory' AND granted
-		AND (classid::bigint << 32 | objid::bigint) = hashtextextended('lead:outbox', 0) HAVING count(*) > 1`},
+		WHERE locktype = 'advisory'`},
 }
 
 // waitIdle waits until every event is dispatched, and until the services use no

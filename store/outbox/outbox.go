@@ -43,12 +43,16 @@ type Config struct {
 
 // A Publisher publishes events while this process is the leader.
 type Publisher struct {
-	config  Config
-	store   *store.Store
-	redis   *redis.Client
-	log     *slog.Logger
-	wake    chan struct{}
-	leading atomic.Bool
+	config Config
+	store  *store.Store
+	redis  *redis.Client
+	log    *slog.Logger
+	wake   chan struct{}
+	term   atomic.Int64 // of this process as the leader; 0 if it is not
+	state  atomic.Value // State
+
+	// When this process last noticed that its term had ended, in Unix nanoseconds.
+	leaseLost atomic.Int64
 
 	// Used by the publishing goroutine only.
 	pausedUntil map[string]time.Time // zone -> end of its pause
@@ -59,7 +63,8 @@ type Publisher struct {
 
 // Stat has the state of a publisher and its counts since it was created.
 type Stat struct {
-	Leading     bool
+	Term        int64  // the term of this process as the leader; 0 if it is not
+	State       State  // whether events are published, by any replica
 	Published   uint64 // events that Redis stored
 	Rejected    uint64 // failed attempts: Redis rejected the event, or it could not be encoded
 	Unavailable uint64 // batches that failed because Redis was unavailable
@@ -70,12 +75,14 @@ func New(s *store.Store, client *redis.Client, log *slog.Logger, c Config) *Publ
 	if c.Observe == nil {
 		c.Observe = func(time.Duration) {}
 	}
-	return &Publisher{config: c, store: s, redis: client, log: log, wake: make(chan struct{}, 1), pausedUntil: map[string]time.Time{}}
+	p := &Publisher{config: c, store: s, redis: client, log: log, wake: make(chan struct{}, 1), pausedUntil: map[string]time.Time{}}
+	p.state.Store(OK)
+	return p
 }
 
 // Stat returns the publisher's current state and counts.
 func (p *Publisher) Stat() Stat {
-	return Stat{p.leading.Load(), p.published.Load(), p.rejected.Load(), p.unavailable.Load()}
+	return Stat{p.term.Load(), p.state.Load().(State), p.published.Load(), p.rejected.Load(), p.unavailable.Load()}
 }
 
 // Wake makes the publisher read the outbox at once.
@@ -91,10 +98,13 @@ func (p *Publisher) Wake() {
 func (p *Publisher) Run(ctx context.Context) {
 	const retryInterval = 500 * time.Millisecond
 	for ctx.Err() == nil {
-		err := p.store.RunAsLeader(ctx, "outbox", p.publishAsLeader)
-		p.leading.Store(false)
+		err := p.store.LeadOutbox(ctx, p.publishAsLeader)
+		p.term.Store(0)
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, store.ErrLeaseLost) {
+			p.leaseLost.Store(time.Now().UnixNano())
 		}
 		p.log.WarnContext(ctx, "outbox leadership lost", "error", err)
 		sleep(ctx, retryInterval)
@@ -112,7 +122,7 @@ func (p *Publisher) NotifyLoop(ctx context.Context) {
 			return
 		case <-p.store.Committed():
 		}
-		if p.leading.Load() {
+		if p.term.Load() > 0 {
 			p.Wake()
 			continue
 		}
@@ -124,17 +134,17 @@ func (p *Publisher) NotifyLoop(ctx context.Context) {
 }
 
 // publishAsLeader publishes until ctx ends or leadership is lost.
-func (p *Publisher) publishAsLeader(ctx context.Context, s *store.Store) error {
+func (p *Publisher) publishAsLeader(ctx context.Context, leader *store.Leader) error {
 	const purgeInterval, unavailableLimit = time.Minute, 5 * time.Second
-	p.leading.Store(true)
-	p.log.InfoContext(ctx, "outbox leadership acquired")
+	p.term.Store(leader.Term())
+	p.log.InfoContext(ctx, "outbox leadership acquired", "term", leader.Term())
 	retry := backoff{}
 	var purged, unavailableSince time.Time
 	for {
-		n, err := p.Publish(ctx, s)
+		n, err := p.Publish(ctx, leader)
 		switch {
 		case ctx.Err() != nil:
-			if err := p.drain(ctx, s); err != nil {
+			if err := p.drain(ctx, leader); err != nil {
 				p.log.WarnContext(ctx, "shutdown before outbox was drained", "error", err)
 			}
 			return nil
@@ -146,6 +156,9 @@ func (p *Publisher) publishAsLeader(ctx context.Context, s *store.Store) error {
 			} else if time.Since(unavailableSince) > unavailableLimit {
 				return err // give up leadership: another replica may be able to reach Redis
 			}
+			if err := p.renew(ctx, leader); err != nil {
+				return err
+			}
 			sleep(ctx, retry.next())
 			continue
 		case err != nil:
@@ -153,7 +166,7 @@ func (p *Publisher) publishAsLeader(ctx context.Context, s *store.Store) error {
 		}
 		retry.reset()
 		unavailableSince = time.Time{}
-		if time.Since(purged) > purgeInterval && p.purge(ctx, s) {
+		if time.Since(purged) > purgeInterval && p.purge(ctx, leader) {
 			purged = time.Now()
 		}
 		if n == p.config.Batch || purged.IsZero() {
@@ -167,11 +180,24 @@ func (p *Publisher) publishAsLeader(ctx context.Context, s *store.Store) error {
 	}
 }
 
+// leaderContext returns a context for statements of the leader. A shutdown does not
+// interrupt them: the events that Redis stored must be marked as dispatched.
+func leaderContext(ctx context.Context, leader *store.Leader) (context.Context, context.CancelFunc) {
+	return context.WithDeadline(context.WithoutCancel(ctx), leader.Until())
+}
+
+func (p *Publisher) renew(ctx context.Context, leader *store.Leader) error {
+	ctx, cancel := leaderContext(ctx, leader)
+	defer cancel()
+	return leader.Renew(ctx)
+}
+
 // drain publishes the pending events when the process shuts down. It returns an
 // error if some remain, which the next leader publishes.
-func (p *Publisher) drain(ctx context.Context, s *store.Store) error {
-	for deadline := time.Now().Add(batchTimeout / 2); time.Now().Before(deadline); {
-		if n, err := p.Publish(ctx, s); err != nil || n < p.config.Batch {
+func (p *Publisher) drain(ctx context.Context, leader *store.Leader) error {
+	const timeout = 5 * time.Second
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); {
+		if n, err := p.Publish(ctx, leader); err != nil || n < p.config.Batch {
 			return err
 		}
 	}
@@ -205,7 +231,7 @@ func (p *Publisher) pausedZones() []string {
 
 // nextWake returns how long to sleep: until the next poll or the end of a pause.
 func (p *Publisher) nextWake() time.Duration {
-	const heartbeat = 2 * time.Second // less than the idle timeout of the leader's connection (store.RunAsLeader)
+	const heartbeat = time.Second // the lease is renewed when the outbox is read
 	wait := min(p.config.PollInterval, heartbeat)
 	for _, until := range p.pausedUntil {
 		wait = min(wait, max(time.Until(until), time.Millisecond))
@@ -216,11 +242,11 @@ func (p *Publisher) nextWake() time.Duration {
 // purge deletes a batch of the dispatched events that are older than the retention,
 // and reports whether it was the last batch. Publishing continues between batches.
 // After an error it reports true, so that the next attempt waits for the interval.
-func (p *Publisher) purge(ctx context.Context, s *store.Store) (done bool) {
+func (p *Publisher) purge(ctx context.Context, leader *store.Leader) (done bool) {
 	const batch = 1000
-	purgeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
+	purgeCtx, cancel := leaderContext(ctx, leader)
 	defer cancel()
-	n, err := s.PurgeEvents(purgeCtx, time.Now().Add(-p.config.Retention), batch)
+	n, err := leader.PurgeEvents(purgeCtx, time.Now().Add(-p.config.Retention), batch)
 	if err != nil {
 		p.log.WarnContext(ctx, "failed to purge dispatched events", "error", err)
 		return true
@@ -232,7 +258,7 @@ func (p *Publisher) purge(ctx context.Context, s *store.Store) (done bool) {
 type backoff struct{ last time.Duration }
 
 func (b *backoff) next() time.Duration {
-	const first, maxDelay = 50 * time.Millisecond, 2 * time.Second
+	const first, maxDelay = 50 * time.Millisecond, time.Second // less than the lease
 	b.last = min(max(first, 2*b.last), maxDelay)
 	return b.last/2 + rand.N(b.last/2)
 }

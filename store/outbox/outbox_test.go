@@ -1,6 +1,7 @@
 package outbox_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -54,6 +55,7 @@ type bench struct {
 	t     *testing.T
 	store *store.Store
 	redis *redis.Client
+	log   *logBuffer
 	*outbox.Publisher
 }
 
@@ -78,12 +80,40 @@ func newReplica(t *testing.T, db *storetest.DB, redisURL string, change ...func(
 		f(&config)
 	}
 	s := db.Store().For(store.System)
-	return &bench{db, t, s, client, outbox.New(s, client, slog.New(slog.DiscardHandler), config)}
+	log := &logBuffer{}
+	return &bench{db, t, s, client, log, outbox.New(s, client, slog.New(slog.NewTextHandler(log, nil)), config)}
+}
+
+// A logBuffer keeps what several goroutines log.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// tryPublish publishes one batch as the leader.
+func (b *bench) tryPublish() (n int, err error) {
+	err = b.store.LeadOutbox(b.t.Context(), func(ctx context.Context, leader *store.Leader) error {
+		n, err = b.Publish(ctx, leader)
+		return err
+	})
+	return n, err
 }
 
 func (b *bench) publish() int {
 	b.t.Helper()
-	n, err := b.Publish(b.t.Context(), b.store)
+	n, err := b.tryPublish()
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -103,6 +133,8 @@ func (b *bench) arrived(name string) (ids []string) {
 	return ids
 }
 
+func (b *bench) leads() bool { return b.Stat().Term > 0 }
+
 func (b *bench) dead() []string {
 	b.t.Helper()
 	return storetest.Column[string](b.DB, "SELECT id FROM outbox WHERE dead_at IS NOT NULL ORDER BY seq")
@@ -110,7 +142,12 @@ func (b *bench) dead() []string {
 
 func eventually(t *testing.T, what string, happened func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	eventuallyIn(t, 15*time.Second, what, happened)
+}
+
+func eventuallyIn(t *testing.T, limit time.Duration, what string, happened func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
 	for !happened() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
@@ -205,7 +242,7 @@ func TestUnavailableRedisCountsNoAttempt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 10 {
-		if _, err := own.Publish(t.Context(), own.store); err == nil {
+		if _, err := own.tryPublish(); err == nil {
 			t.Fatal("Publish succeeded without a Redis")
 		}
 	}
@@ -215,7 +252,7 @@ func TestUnavailableRedisCountsNoAttempt(t *testing.T) {
 	if err := servers.Redis().Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it publishes again", func() bool { _, err := own.Publish(t.Context(), own.store); return err == nil })
+	eventually(t, "it publishes again", func() bool { _, err := own.tryPublish(); return err == nil })
 	if got := own.arrived(stream); !slices.Equal(got, want) {
 		t.Errorf("arrived %v, want %v", got, want)
 	}
@@ -231,7 +268,7 @@ func TestFullRedisCountsNoAttempt(t *testing.T) {
 	b := newReplica(t, storetest.New(t), servers.RedisURL())
 	id := b.Event("z", stream)
 	b.redis.ConfigSet(t.Context(), "maxmemory", "1")
-	if _, err := b.Publish(t.Context(), b.store); err == nil {
+	if _, err := b.tryPublish(); err == nil {
 		t.Fatal("a full Redis took an event")
 	}
 	if n := storetest.Value[int](b.DB, "SELECT attempts FROM outbox"); n != 0 {
@@ -258,7 +295,7 @@ func TestRefusedRedisConnectionPublishesNothing(t *testing.T) {
 	b.redis.ConfigSet(t.Context(), "requirepass", "changed")
 	for _, url := range []string{servers.RedisURL(), servers.RedisURL() + "?db=99999"} {
 		late := newReplica(t, b.DB, url)
-		if _, err := late.Publish(t.Context(), late.store); err == nil {
+		if _, err := late.tryPublish(); err == nil {
 			t.Errorf("%s: Publish succeeded without a Redis", url)
 		}
 	}
@@ -318,18 +355,18 @@ func TestLeaderElectionAndTakeover(t *testing.T) {
 	db, url := storetest.New(t), storetest.RedisURL(t)
 	one, two := newReplica(t, db, url), newReplica(t, db, url)
 	stop := one.run(t)
-	eventually(t, "the first leads", func() bool { return one.Stat().Leading })
+	eventually(t, "the first leads", one.leads)
 	two.run(t)
 	first := db.Event("z", stream)
 	eventually(t, "the first publishes", func() bool { return len(one.arrived(stream)) == 1 })
-	if two.Stat().Leading {
+	if two.leads() {
 		t.Error("both lead")
 	}
 	stop()
 	second := db.Event("z", stream)
 	eventually(t, "the second takes over", func() bool { return slices.Equal(one.arrived(stream), []string{first, second}) })
-	if !two.Stat().Leading || one.Stat().Leading {
-		t.Errorf("the first leads: %v, the second: %v", one.Stat().Leading, two.Stat().Leading)
+	if !two.leads() || one.leads() {
+		t.Errorf("the first leads: %v, the second: %v", one.leads(), two.leads())
 	}
 }
 
@@ -337,7 +374,7 @@ func TestLeadershipIsReacquired(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run(t)
-	eventually(t, "it leads", func() bool { return b.Stat().Leading })
+	eventually(t, "it leads", b.leads)
 	b.Disable()
 	b.Enable()
 	b.Event("z", stream)
@@ -348,7 +385,7 @@ func TestPendingEventsArePublishedBeforeShutdown(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *outbox.Config) { c.PollInterval = time.Hour })
 	stop := b.run(t)
-	eventually(t, "it leads", func() bool { return b.Stat().Leading })
+	eventually(t, "it leads", b.leads)
 	for range 35 {
 		b.Event("z", stream)
 	}

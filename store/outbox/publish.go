@@ -25,13 +25,9 @@ const (
 	traceparent = "traceparent" // if the request was traced
 )
 
-// A batch can take up to batchTimeout, of which the Redis pipeline can take up to
-// redisTimeout. redisTimeout and the longest backoff together are less than the
-// idle timeout of the leader's connection (store.RunAsLeader).
-const (
-	batchTimeout = 10 * time.Second
-	redisTimeout = 2 * time.Second
-)
+// redisTimeout limits a Redis pipeline. It is less than the duration of the leader's
+// lease, so that an unresponsive Redis does not cost the leadership.
+const redisTimeout = 1500 * time.Millisecond
 
 var (
 	// errUnavailable means that Redis is unreachable or accepts no writes now.
@@ -40,30 +36,30 @@ var (
 )
 
 // Publish sends one batch and returns its number of events. No transaction is
-// open while Redis is called.
-func (p *Publisher) Publish(ctx context.Context, s *store.Store) (int, error) {
-	// A shutdown does not interrupt a batch: the events that Redis stored must be
-	// marked as dispatched.
-	batchCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
-	defer cancel()
+// open while Redis is called. It ends before the leader's lease.
+func (p *Publisher) Publish(ctx context.Context, leader *store.Leader) (int, error) {
+	ctx, cancel := leaderContext(ctx, leader)
+	defer func() { cancel() }()
 	if len(p.unmarked) > 0 { // otherwise, they would be sent again
-		if err := s.MarkDispatched(batchCtx, p.unmarked); err != nil {
+		if err := leader.MarkDispatched(ctx, p.unmarked); err != nil {
 			return 0, err
 		}
 		p.unmarked = nil
 	}
-	events, err := s.PendingEvents(batchCtx, p.config.Batch, p.pausedZones())
+	events, err := leader.PendingEvents(ctx, p.config.Batch, p.pausedZones())
 	if err != nil || len(events) == 0 {
 		return 0, err
 	}
-	sent, rejected, unavailable := p.send(batchCtx, events)
+	cancel()
+	ctx, cancel = leaderContext(ctx, leader) // the lease may have been renewed
+	sent, rejected, unavailable := p.send(ctx, events)
 	p.published.Add(uint64(len(sent)))
 	p.rejected.Add(uint64(len(rejected)))
-	if err := s.MarkDispatched(batchCtx, sent); err != nil {
+	if err := leader.MarkDispatched(ctx, sent); err != nil {
 		p.unmarked = sent
 		return 0, err
 	}
-	if err := s.MarkRejected(batchCtx, rejected, p.config.MaxAttempts); err != nil {
+	if err := leader.MarkRejected(ctx, rejected, p.config.MaxAttempts); err != nil {
 		return 0, err
 	}
 	return len(events), unavailable

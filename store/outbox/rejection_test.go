@@ -43,7 +43,7 @@ func TestPublishCountsAttemptsOnlyForRejectedEvents(t *testing.T) {
 			b := newReplica(t, storetest.New(t), scriptedRedis(t, map[string]string{"bad.stream": "-" + tt.reply}))
 			bad := b.Event("sick", "bad.stream")
 			b.Event("well", stream)
-			_, err := b.Publish(t.Context(), b.store)
+			_, err := b.tryPublish()
 			attempts := storetest.Value[int](b.DB, "SELECT attempts FROM outbox WHERE id = $1", bad)
 			if pending := storetest.Column[string](b.DB, "SELECT id FROM outbox WHERE dispatched_at IS NULL"); !slices.Equal(pending, []string{bad}) {
 				t.Errorf("pending: %v, want only %s", pending, bad)
