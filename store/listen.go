@@ -5,8 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -72,16 +70,18 @@ func (s *Store) listen(ctx context.Context, handlers map[string]func(), onArriva
 		_ = conn.Close(closeCtx)
 	}()
 	testChannel := "caracal_test_" + strings.ToLower(rand.Text())
-	for _, channel := range append(slices.Collect(maps.Keys(handlers)), testChannel) {
-		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
-			return err
-		}
+	subscribe := func(channel string) error {
+		_, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize())
+		return err
+	}
+	if err := subscribe(testChannel); err != nil {
+		return err
 	}
 	sender := s.q
 	if !s.Pooled() {
 		sender = db.New(s.scoped(conn, ""))
 	} // else on another connection: on this one, a pooler may deliver what it otherwise loses
-	due, testing := time.Now(), false
+	due, testing, subscribed := time.Now(), false, false
 	for {
 		waitCtx, cancel := context.WithDeadline(ctx, due)
 		notification, err := conn.WaitForNotification(waitCtx)
@@ -90,6 +90,14 @@ func (s *Store) listen(ctx context.Context, handlers map[string]func(), onArriva
 		switch {
 		case err == nil && notification.Channel == testChannel:
 			due, testing = time.Now().Add(testInterval), false
+			if !subscribed { // not before: a connection of a pooler would stay subscribed
+				for channel := range handlers {
+					if err := subscribe(channel); err != nil {
+						return err
+					}
+				}
+				subscribed = true
+			}
 			onArrival()
 		case err == nil:
 			if handle := handlers[notification.Channel]; handle != nil {
