@@ -24,6 +24,12 @@ func Migrate(ctx context.Context, url string, applied func(name string)) error {
 	if err != nil {
 		return errors.New("migrate: malformed database URL") // pgx's error quotes the URL, which can contain the password
 	}
+	if pooled, err := detectPooler(ctx, &config.Config); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	} else if pooled {
+		// Migrations hold a lock of the session, which a pooler can leave behind.
+		return errors.New("migrate: the URL must connect to Postgres directly, not to a connection pooler")
+	}
 	pool := stdlib.OpenDB(*config)
 	defer pool.Close()
 	locker, err := lock.NewPostgresSessionLocker()

@@ -19,6 +19,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/server/servertest"
+	"caracal.run/management/store"
 	"caracal.run/management/store/private"
 )
 
@@ -43,7 +44,7 @@ func (b *backends) startPgBouncer(mode string, poolSize int) string {
 	port := freePort(b.t)
 	users, config := filepath.Join(dir, "users.txt"), filepath.Join(dir, "pgbouncer.ini")
 	for file, text := range map[string]string{
-		users: fmt.Sprintf("%q \"\"\n", private.Service),
+		users: fmt.Sprintf("%q \"\"\n%q \"\"\n", private.Service, private.Owner),
 		config: fmt.Sprintf(`[databases]
 caracal = host=%s port=5432
 [pgbouncer]
@@ -309,5 +310,18 @@ func TestQueryExecModesWorkOrAreRefused(t *testing.T) {
 				t.Fatal("it neither serves nor exits")
 			}
 		})
+	}
+}
+
+// Migrations hold a lock of the session, so they need a direct connection.
+func TestMigrateRefusesPooler(t *testing.T) {
+	t.Parallel()
+	b := newBackends(t)
+	for _, mode := range []string{"transaction", "session"} {
+		pooled := strings.Replace(b.startPgBouncer(mode, 4), private.Service, private.Owner, 1)
+		err := store.Migrate(t.Context(), pooled, func(string) {})
+		if err == nil || !strings.Contains(err.Error(), "must connect to Postgres directly") {
+			t.Errorf("through a pool in %s mode: %v", mode, err)
+		}
 	}
 }
