@@ -72,9 +72,9 @@ UPDATE resource_totals SET live = live - 1, binding_revision = binding_revision 
 -- name: BumpBindingRevision :exec
 UPDATE resource_totals SET binding_revision = binding_revision + 1 WHERE zone_id = @zone_id;
 
--- name: LockReferencesShared :one
--- LockReferencesShared locks an active provider and an active application, so that they cannot be archived while a resource
--- that references them is written. For one that does not exist it returns ''.
+-- name: GetZoneAndLockReferences :one
+-- GetZoneAndLockReferences returns an active zone and locks an active provider and an active application, so that they
+-- cannot be archived while a resource that references them is written. For one that does not exist it returns ''.
 WITH provider AS (
     SELECT id FROM providers WHERE providers.zone_id = @zone_id AND providers.id = @provider_id AND archived_at IS NULL FOR SHARE
 ), application AS (
@@ -82,4 +82,6 @@ WITH provider AS (
     WHERE applications.zone_id = @zone_id AND applications.id = @application_id AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
     FOR SHARE
 )
-SELECT coalesce((SELECT id FROM provider), '')::text AS provider_id, coalesce((SELECT registration_method FROM application), '')::text AS registration_method;
+SELECT sqlc.embed(zones), coalesce((SELECT id FROM provider), '')::text AS provider_id,
+    coalesce((SELECT registration_method FROM application), '')::text AS registration_method
+FROM zones WHERE zones.id = @zone_id AND zones.archived_at IS NULL;

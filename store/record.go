@@ -46,11 +46,11 @@ func (tx *Tx) publish(events ...event) { tx.events = append(tx.events, events...
 
 const traceparent = "traceparent" // W3C Trace Context §3.2
 
-// flush inserts the recorded entries and events, in chunks: one request can
-// change thousands of objects.
+// flush queues the insertion of the recorded entries and events, in chunks: one
+// request can change thousands of objects. The statements are sent with the commit.
 func (tx *Tx) flush(ctx context.Context) error {
 	const chunkSize = 5000
-	deferred := db.New(deferredConn{tx.conn}) // sent with the next statement
+	deferred := db.New(deferredConn{tx.conn})
 	if tx.revoked {
 		if err := errors.Join(deferred.BumpAdminTokensEpoch(ctx), deferred.NotifyAdminTokensRevoked(ctx)); err != nil {
 			return err
@@ -63,11 +63,7 @@ func (tx *Tx) flush(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		insert := tx.q.InsertAuditEntries
-		if len(tx.events) > 0 {
-			insert = deferred.InsertAuditEntries
-		}
-		if err := insert(ctx, p); err != nil {
+		if err := deferred.InsertAuditEntries(ctx, p); err != nil {
 			return err
 		}
 	}
@@ -79,7 +75,7 @@ func (tx *Tx) flush(ctx context.Context) error {
 		if carrier.Get(traceparent) != "" {
 			p.Traceparent = new(carrier.Get(traceparent))
 		}
-		if err := tx.q.InsertOutbox(ctx, p); err != nil {
+		if err := deferred.InsertOutbox(ctx, p); err != nil {
 			return err
 		}
 	}

@@ -240,16 +240,14 @@ func (tx *Tx) unbindResources(ctx context.Context, zone, application string) err
 // provider_not_found, gateway_application_not_found,
 // gateway_exchange_application_must_be_managed or an error of the zone.
 func (tx *Tx) lockReferences(ctx context.Context, zone string, mode lockMode, provider string, application *string) error {
-	if _, err := tx.requireZone(ctx, zone, mode); err != nil {
+	if err := tx.lockZoneID(ctx, zone, mode); err != nil {
 		return err
 	}
-	if provider == "" && application == nil {
-		return nil
+	references, err := tx.q.GetZoneAndLockReferences(ctx, db.GetZoneAndLockReferencesParams{ZoneID: zone, ProviderID: provider, ApplicationID: valueOr(application, "")})
+	if _, err := tx.checkZoneWritable(references.Zone, err); err != nil {
+		return err
 	}
-	references, err := tx.q.LockReferencesShared(ctx, db.LockReferencesSharedParams{ZoneID: zone, ProviderID: provider, ApplicationID: valueOr(application, "")})
 	switch {
-	case err != nil:
-		return err
 	case references.ProviderID != provider:
 		return code.ProviderNotFound
 	case application == nil || references.RegistrationMethod == managed:

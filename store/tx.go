@@ -71,35 +71,21 @@ func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) er
 		return err
 	}
 	defer conn.Release()
-	zone, err := conn.Conn().PgConn().EscapeString(cause.Actor.Zone)
-	if err != nil {
-		return err
-	}
-	// BEGIN, the scope and the timeouts are sent together, in one round trip.
-	begin := pgx.TxOptions{BeginQuery: "BEGIN; SELECT set_config('caracal.zone_id', '" + zone + "', true), set_config('statement_timeout', '" + s.timeouts.statement +
-		"', true), set_config('lock_timeout', '" + s.timeouts.lock + "', true), set_config('idle_in_transaction_session_timeout', '" + s.timeouts.idleInTx + "', true)"}
-	pgtx, err := conn.BeginTx(ctx, begin)
-	if err != nil {
-		return err
-	}
-	defer func() { // a no-op after a commit
+	tx := &Tx{core: s.core, cause: cause, conn: &batcher{conn: conn.Conn()}}
+	tx.q = db.New(tx.conn)
+	tx.conn.begin(cause.Actor.Zone, s.timeouts)
+	defer func() {
 		rollbackCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pool.acquireTimeout)
 		defer cancel()
-		_ = pgtx.Rollback(rollbackCtx)
+		tx.conn.rollback(rollbackCtx)
 	}()
-
-	tx := &Tx{core: s.core, cause: cause, conn: &batcher{tx: pgtx}}
-	tx.q = db.New(tx.conn)
 	if err := fn(tx); err != nil {
 		return err
 	}
 	if err := tx.flush(ctx); err != nil { // events get the trace context of ctx
 		return err
 	}
-	if err := tx.conn.sendDeferred(ctx); err != nil {
-		return err
-	}
-	if err := pgtx.Commit(ctx); err != nil {
+	if err := tx.conn.commit(ctx); err != nil {
 		return err
 	}
 	if len(tx.events) > 0 || tx.rearmed {
@@ -166,16 +152,48 @@ func (tx *Tx) lockZoneID(ctx context.Context, zone string, mode lockMode) error 
 	return deferred.LockZoneShared(ctx, zone)
 }
 
-// A batcher implements sqlc's DBTX. It sends deferred statements together with
-// the next statement, in one round trip.
+// A batcher is an open transaction and implements sqlc's DBTX. It sends deferred
+// statements together with the next statement, in one round trip: BEGIN with the
+// first statement, COMMIT with the last.
 type batcher struct {
-	tx       pgx.Tx
+	conn     *pgx.Conn
 	deferred pgx.Batch
+}
+
+// begin queues the statements that begin the transaction and set its scope and its
+// timeouts.
+func (b *batcher) begin(zone string, t timeouts) {
+	const set = "SELECT set_config('caracal.zone_id', $1, true), set_config('statement_timeout', $2, true), " +
+		"set_config('lock_timeout', $3, true), set_config('idle_in_transaction_session_timeout', $4, true)"
+	b.deferred.Queue("BEGIN")
+	b.deferred.Queue(set, zone, t.statement, t.lock, t.idleInTx)
+}
+
+// commit sends the remaining deferred statements and commits.
+func (b *batcher) commit(ctx context.Context) error {
+	results := b.send(ctx, "COMMIT", nil)
+	tag, err := results.Exec()
+	if closeErr := results.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil && tag.String() == "ROLLBACK" {
+		err = pgx.ErrTxCommitRollback
+	}
+	return err
+}
+
+// rollback ends the transaction. It does nothing after a commit, or if the
+// transaction has not begun.
+func (b *batcher) rollback(ctx context.Context) {
+	const idle = 'I'
+	if !b.conn.IsClosed() && b.conn.PgConn().TxStatus() != idle {
+		_, _ = b.conn.Exec(ctx, "ROLLBACK") // the pool closes a connection with an open transaction
+	}
 }
 
 func (b *batcher) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	if b.deferred.Len() == 0 {
-		return b.tx.Exec(ctx, sql, args...)
+		return b.conn.Exec(ctx, sql, args...)
 	}
 	results := b.send(ctx, sql, args)
 	tag, err := results.Exec()
@@ -187,7 +205,7 @@ func (b *batcher) Exec(ctx context.Context, sql string, args ...any) (pgconn.Com
 
 func (b *batcher) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	if b.deferred.Len() == 0 {
-		return b.tx.Query(ctx, sql, args...)
+		return b.conn.Query(ctx, sql, args...)
 	}
 	results := b.send(ctx, sql, args)
 	rows, err := results.Query()
@@ -200,7 +218,7 @@ func (b *batcher) Query(ctx context.Context, sql string, args ...any) (pgx.Rows,
 
 func (b *batcher) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	if b.deferred.Len() == 0 {
-		return b.tx.QueryRow(ctx, sql, args...)
+		return b.conn.QueryRow(ctx, sql, args...)
 	}
 	return scopedRow{b.send(ctx, sql, args)}
 }
@@ -210,21 +228,11 @@ func (b *batcher) send(ctx context.Context, sql string, args []any) pgx.BatchRes
 	b.deferred = pgx.Batch{}
 	deferred := batch.Len()
 	batch.Queue(sql, args...)
-	results := b.tx.SendBatch(ctx, &batch)
+	results := b.conn.SendBatch(ctx, &batch)
 	for range deferred {
 		_, _ = results.Exec() // the next read from the batch returns the same error
 	}
 	return results
-}
-
-// sendDeferred sends the remaining deferred statements, if there are any.
-func (b *batcher) sendDeferred(ctx context.Context) error {
-	if b.deferred.Len() == 0 {
-		return nil
-	}
-	batch := b.deferred
-	b.deferred = pgx.Batch{}
-	return b.tx.SendBatch(ctx, &batch).Close() // returns the first error of any statement
 }
 
 // deferredConn implements sqlc's DBTX for statements without a result. It queues

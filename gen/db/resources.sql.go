@@ -105,6 +105,53 @@ func (q *Queries) GetResource(ctx context.Context, arg GetResourceParams) (Resou
 	return i, err
 }
 
+const getZoneAndLockReferences = `-- name: GetZoneAndLockReferences :one
+WITH provider AS (
+    SELECT id FROM providers WHERE providers.zone_id = $1 AND providers.id = $2 AND archived_at IS NULL FOR SHARE
+), application AS (
+    SELECT registration_method FROM applications
+    WHERE applications.zone_id = $1 AND applications.id = $3 AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    FOR SHARE
+)
+SELECT zones.id, zones.name, zones.slug, zones.reserved, zones.dcr_enabled, zones.operator_coauthor_badge, zones.version, zones.created_at, zones.updated_at, zones.archived_at, coalesce((SELECT id FROM provider), '')::text AS provider_id,
+    coalesce((SELECT registration_method FROM application), '')::text AS registration_method
+FROM zones WHERE zones.id = $1 AND zones.archived_at IS NULL
+`
+
+type GetZoneAndLockReferencesParams struct {
+	ZoneID        string `db:"zone_id"`
+	ProviderID    string `db:"provider_id"`
+	ApplicationID string `db:"application_id"`
+}
+
+type GetZoneAndLockReferencesRow struct {
+	Zone               Zone   `db:"zone"`
+	ProviderID         string `db:"provider_id"`
+	RegistrationMethod string `db:"registration_method"`
+}
+
+// GetZoneAndLockReferences returns an active zone and locks an active provider and an active application, so that they
+// cannot be archived while a resource that references them is written. For one that does not exist it returns ”.
+func (q *Queries) GetZoneAndLockReferences(ctx context.Context, arg GetZoneAndLockReferencesParams) (GetZoneAndLockReferencesRow, error) {
+	row := q.db.QueryRow(ctx, getZoneAndLockReferences, arg.ZoneID, arg.ProviderID, arg.ApplicationID)
+	var i GetZoneAndLockReferencesRow
+	err := row.Scan(
+		&i.Zone.ID,
+		&i.Zone.Name,
+		&i.Zone.Slug,
+		&i.Zone.Reserved,
+		&i.Zone.DCREnabled,
+		&i.Zone.OperatorCoauthorBadge,
+		&i.Zone.Version,
+		&i.Zone.CreatedAt,
+		&i.Zone.UpdatedAt,
+		&i.Zone.ArchivedAt,
+		&i.ProviderID,
+		&i.RegistrationMethod,
+	)
+	return i, err
+}
+
 const incrementResourceCount = `-- name: IncrementResourceCount :execrows
 INSERT INTO resource_totals AS t (zone_id, live, binding_revision) VALUES ($1, 1, $2)
 ON CONFLICT (zone_id) DO UPDATE SET live = t.live + 1, binding_revision = t.binding_revision + $2
@@ -239,37 +286,6 @@ func (q *Queries) ListResources(ctx context.Context, arg ListResourcesParams) ([
 		return nil, err
 	}
 	return items, nil
-}
-
-const lockReferencesShared = `-- name: LockReferencesShared :one
-WITH provider AS (
-    SELECT id FROM providers WHERE providers.zone_id = $1 AND providers.id = $2 AND archived_at IS NULL FOR SHARE
-), application AS (
-    SELECT registration_method FROM applications
-    WHERE applications.zone_id = $1 AND applications.id = $3 AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-    FOR SHARE
-)
-SELECT coalesce((SELECT id FROM provider), '')::text AS provider_id, coalesce((SELECT registration_method FROM application), '')::text AS registration_method
-`
-
-type LockReferencesSharedParams struct {
-	ZoneID        string `db:"zone_id"`
-	ProviderID    string `db:"provider_id"`
-	ApplicationID string `db:"application_id"`
-}
-
-type LockReferencesSharedRow struct {
-	ProviderID         string `db:"provider_id"`
-	RegistrationMethod string `db:"registration_method"`
-}
-
-// LockReferencesShared locks an active provider and an active application, so that they cannot be archived while a resource
-// that references them is written. For one that does not exist it returns ”.
-func (q *Queries) LockReferencesShared(ctx context.Context, arg LockReferencesSharedParams) (LockReferencesSharedRow, error) {
-	row := q.db.QueryRow(ctx, lockReferencesShared, arg.ZoneID, arg.ProviderID, arg.ApplicationID)
-	var i LockReferencesSharedRow
-	err := row.Scan(&i.ProviderID, &i.RegistrationMethod)
-	return i, err
 }
 
 const lockResource = `-- name: LockResource :one
