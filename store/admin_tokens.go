@@ -48,7 +48,7 @@ func (t AdminToken) MayWrite() bool { return t.Capability == "write" }
 // digest, or invalid_admin_token. A secret of 256 random bits cannot be guessed,
 // so a fast hash is enough.
 func (s *Store) AdminTokenBySecret(ctx context.Context, digest [sha256.Size]byte) (AdminToken, error) {
-	t, err := s.For(System).q.GetActiveAdminToken(ctx, digest[:])
+	t, err := s.For(System).shared.GetActiveAdminToken(ctx, digest[:])
 	return AdminToken{t}, notFoundAs(err, code.InvalidAdminToken)
 }
 
@@ -95,7 +95,7 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 // AdminTokens returns a page of all tokens, newest first, including expired and
 // revoked ones.
 func (s *Store) AdminTokens(ctx context.Context, p Page) ([]db.AdminToken, error) {
-	return s.q.ListAdminTokens(ctx, db.ListAdminTokensParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
+	return s.shared.ListAdminTokens(ctx, db.ListAdminTokensParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // DeleteAdminToken revokes a token and notifies every replica at commit. It

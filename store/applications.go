@@ -16,14 +16,14 @@ const (
 
 // Application returns an active application of a zone or application_not_found.
 func (s *Store) Application(ctx context.Context, zone, id string) (db.Application, error) {
-	a, err := s.q.GetApplication(ctx, db.GetApplicationParams{ZoneID: zone, ID: id})
+	a, err := s.shared.GetApplication(ctx, db.GetApplicationParams{ZoneID: zone, ID: id})
 	return a, notFoundAs(err, code.ApplicationNotFound)
 }
 
 // Applications returns a page of a zone's active applications, newest first. It is
 // empty if the zone does not exist.
 func (s *Store) Applications(ctx context.Context, zone string, p Page) ([]db.ListApplicationsRow, error) {
-	return s.q.ListApplications(ctx, db.ListApplicationsParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
+	return s.shared.ListApplications(ctx, db.ListApplicationsParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // NewApplication describes a managed application to create.

@@ -20,7 +20,7 @@ import (
 func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.DataKey, error) {
 	const maxAttempts = 2
 	for range maxAttempts {
-		row, err := s.For(cause.Actor).q.GetDataKey(ctx, zone)
+		row, err := s.For(cause.Actor).shared.GetDataKey(ctx, zone)
 		if err == nil {
 			return s.keys.Unwrap(seal.Wrapped{Zone: zone, Number: row.Number, KEKID: row.WrappedBy, Bytes: row.Wrapped})
 		}

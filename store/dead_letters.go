@@ -11,7 +11,7 @@ import (
 // DeadLetters returns a page of dead letters, newest first. A dead letter is an
 // event whose publishing failed the maximum number of times.
 func (s *Store) DeadLetters(ctx context.Context, p Page) ([]db.Outbox, error) {
-	return s.q.ListDeadLetters(ctx, db.ListDeadLettersParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
+	return s.shared.ListDeadLetters(ctx, db.ListDeadLettersParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // RearmDeadLetter makes a dead letter pending again, or returns

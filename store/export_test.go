@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 
+	"github.com/jackc/pgx/v5"
+
 	"caracal.run/management/gen/audit"
 )
 
@@ -20,3 +22,13 @@ func RecordField(tx *Tx, kind, field string) {
 
 // ProviderBase returns the identifier that is generated from a provider's name.
 func ProviderBase(name string) string { return providerBase(name) }
+
+// SharedQuery runs a query as the reads of a store that share connections.
+func (s *Store) SharedQuery(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return sharedReads{s.pipelines, s.scoped(s.pool, s.actor.Zone)}.Query(ctx, sql, args...)
+}
+
+// PooledQuery runs a query on a connection of its own.
+func (s *Store) PooledQuery(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return s.scoped(s.pool, s.actor.Zone).Query(ctx, sql, args...)
+}

@@ -13,7 +13,7 @@ import (
 // Policies returns a page of a zone's active policies, newest first. It is empty if
 // the zone does not exist.
 func (s *Store) Policies(ctx context.Context, zone string, p Page) ([]db.Policy, error) {
-	return s.q.ListPolicies(ctx, db.ListPoliciesParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
+	return s.shared.ListPolicies(ctx, db.ListPoliciesParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // Policy returns an active policy of a zone with all its versions, newest first, or
@@ -40,7 +40,7 @@ func (s *Store) Policy(ctx context.Context, zone, id string, onlyLatestContent b
 // with numbers below before, newest first, and one extra row if there are more. It
 // returns policy_not_found if there are none: every policy has a version 1.
 func (s *Store) PolicyVersions(ctx context.Context, zone, policy string, before, limit int32) ([]db.ListPolicyVersionsRow, error) {
-	versions, err := s.q.ListPolicyVersions(ctx, db.ListPolicyVersionsParams{ZoneID: zone, PolicyID: policy, BeforeVersion: before, RowLimit: limit + 1})
+	versions, err := s.shared.ListPolicyVersions(ctx, db.ListPolicyVersionsParams{ZoneID: zone, PolicyID: policy, BeforeVersion: before, RowLimit: limit + 1})
 	if err == nil && len(versions) == 0 {
 		return nil, code.PolicyNotFound
 	}
@@ -50,7 +50,7 @@ func (s *Store) PolicyVersions(ctx context.Context, zone, policy string, before,
 // PolicyVersion returns a version of a policy, active or archived, or
 // policy_version_not_found.
 func (s *Store) PolicyVersion(ctx context.Context, zone, policy, id string) (db.PolicyVersion, error) {
-	v, err := s.q.GetPolicyVersion(ctx, db.GetPolicyVersionParams{ZoneID: zone, PolicyID: policy, ID: id})
+	v, err := s.shared.GetPolicyVersion(ctx, db.GetPolicyVersionParams{ZoneID: zone, PolicyID: policy, ID: id})
 	return v, notFoundAs(err, code.PolicyVersionNotFound)
 }
 

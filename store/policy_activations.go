@@ -62,7 +62,7 @@ func (s *Store) PolicySetSources(ctx context.Context, zone, set string, versions
 // PolicyActivations returns a page of the changes of the active policy set of a zone,
 // newest first, below a number. It is empty if the zone does not exist.
 func (s *Store) PolicyActivations(ctx context.Context, zone string, before int64, limit int32) ([]db.PolicyActivation, error) {
-	return s.q.ListPolicyActivations(ctx, db.ListPolicyActivationsParams{ZoneID: zone, BeforeNumber: before, RowLimit: limit + 1})
+	return s.shared.ListPolicyActivations(ctx, db.ListPolicyActivationsParams{ZoneID: zone, BeforeNumber: before, RowLimit: limit + 1})
 }
 
 // RollbackTarget returns what was active in a zone before the last change, which must
@@ -88,7 +88,7 @@ func rollbackTarget(r db.GetRollbackRow, err error) (PolicyBinding, error) {
 // event. A nil version is the active one; a nil event is that of the last activation
 // of the version. It returns policy_set_binding_not_found.
 func (s *Store) ActivationStatus(ctx context.Context, zone, set string, version, outboxID *string) (db.GetActivationStatusRow, error) {
-	status, err := s.q.GetActivationStatus(ctx, db.GetActivationStatusParams{ZoneID: zone, ID: set, VersionID: version, OutboxID: outboxID})
+	status, err := s.shared.GetActivationStatus(ctx, db.GetActivationStatusParams{ZoneID: zone, ID: set, VersionID: version, OutboxID: outboxID})
 	return status, notFoundAs(err, code.PolicySetBindingNotFound)
 }
 

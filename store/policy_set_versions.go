@@ -44,11 +44,11 @@ func (s *Store) ManifestCandidates(ctx context.Context, zone, set string, ids []
 // below a number. It returns policy_set_not_found if the policy set does not exist;
 // it may be archived.
 func (s *Store) PolicySetVersions(ctx context.Context, zone, set string, before, limit int32) ([]db.PolicySetVersion, error) {
-	versions, err := s.q.ListPolicySetVersions(ctx, db.ListPolicySetVersionsParams{ZoneID: zone, PolicySetID: set, BeforeNumber: before, RowLimit: limit + 1})
+	versions, err := s.shared.ListPolicySetVersions(ctx, db.ListPolicySetVersionsParams{ZoneID: zone, PolicySetID: set, BeforeNumber: before, RowLimit: limit + 1})
 	if err != nil || len(versions) > 0 {
 		return versions, err
 	}
-	found, err := s.q.CountPolicySets(ctx, db.CountPolicySetsParams{ZoneID: zone, ID: set})
+	found, err := s.shared.CountPolicySets(ctx, db.CountPolicySetsParams{ZoneID: zone, ID: set})
 	if err == nil && found == 0 {
 		err = code.PolicySetNotFound
 	}
@@ -59,7 +59,7 @@ func (s *Store) PolicySetVersions(ctx context.Context, zone, set string, before,
 // versions, in order, or policy_set_version_not_found. The policy set may be
 // archived.
 func (s *Store) PolicySetVersion(ctx context.Context, zone, set, id string) (db.PolicySetVersion, []string, error) {
-	row, err := s.q.GetPolicySetVersion(ctx, db.GetPolicySetVersionParams{ZoneID: zone, PolicySetID: set, ID: id})
+	row, err := s.shared.GetPolicySetVersion(ctx, db.GetPolicySetVersionParams{ZoneID: zone, PolicySetID: set, ID: id})
 	return row.PolicySetVersion, row.PolicyVersionIds, notFoundAs(err, code.PolicySetVersionNotFound)
 }
 

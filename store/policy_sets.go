@@ -10,14 +10,14 @@ import (
 
 // PolicySet returns a policy set of a zone or policy_set_not_found.
 func (s *Store) PolicySet(ctx context.Context, zone, id string) (db.PolicySet, error) {
-	set, err := s.q.GetPolicySet(ctx, db.GetPolicySetParams{ZoneID: zone, ID: id})
+	set, err := s.shared.GetPolicySet(ctx, db.GetPolicySetParams{ZoneID: zone, ID: id})
 	return set, notFoundAs(err, code.PolicySetNotFound)
 }
 
 // PolicySets returns a page of a zone's policy sets, newest first. It is empty if the
 // zone does not exist.
 func (s *Store) PolicySets(ctx context.Context, zone string, p Page) ([]db.PolicySet, error) {
-	return s.q.ListPolicySets(ctx, db.ListPolicySetsParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
+	return s.shared.ListPolicySets(ctx, db.ListPolicySetsParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // NewPolicySet describes a policy set to create.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,11 +20,12 @@ import (
 // pooler, statements are described once per connection and not prepared
 // (cache_describe), unless the database URL names a mode.
 type modeChooser struct {
-	named bool // the URL names a mode
+	mode  pgx.QueryExecMode // without a pooler
+	named bool              // the URL names it
 
 	mu     sync.Mutex
 	known  bool
-	pooled bool // there is a connection pooler
+	pooled atomic.Bool // there is a connection pooler
 }
 
 const modeSetting = "default_query_exec_mode"
@@ -42,7 +44,12 @@ func newModeChooser(url string, config *pgx.ConnConfig) (*modeChooser, error) {
 		return nil, errors.New("database URL: malformed")
 	}
 	_, named := raw.RuntimeParams[modeSetting]
-	return &modeChooser{named: named}, nil
+	return &modeChooser{mode: config.DefaultQueryExecMode, named: named}, nil
+}
+
+// prepares reports whether statements can be prepared on every connection.
+func (m *modeChooser) prepares() bool {
+	return m.mode == pgx.QueryExecModeCacheStatement && !m.pooled.Load()
 }
 
 // choose sets the mode of a new connection. For the first one, it finds out whether
@@ -55,9 +62,10 @@ func (m *modeChooser) choose(ctx context.Context, config *pgx.ConnConfig) error 
 		if err != nil {
 			return err
 		}
-		m.known, m.pooled = true, pooled
+		m.known = true
+		m.pooled.Store(pooled)
 	}
-	if m.pooled && !m.named {
+	if m.pooled.Load() && !m.named {
 		config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	return nil
@@ -92,23 +100,18 @@ func backendPID(ctx context.Context, conn *pgconn.PgConn, before ...string) (uin
 
 // Pooled reports whether there is a connection pooler between this process and
 // Postgres. It is known after the first connection.
-func (s *Store) Pooled() bool {
-	s.modes.mu.Lock()
-	defer s.modes.mu.Unlock()
-	return s.modes.pooled
-}
+func (s *Store) Pooled() bool { return s.modes.pooled.Load() }
 
 // CheckPooler returns an error if the database URL asks for prepared statements
 // although the connection pooler loses them.
 func (s *Store) CheckPooler(ctx context.Context) error {
 	const timeout = 3 * time.Second
-	config := s.pool.Config().ConnConfig
-	if !s.Pooled() || config.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement || !s.modes.named {
+	if !s.Pooled() || s.modes.mode != pgx.QueryExecModeCacheStatement || !s.modes.named {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	kept, err := keepsPreparedStatements(ctx, &config.Config)
+	kept, err := keepsPreparedStatements(ctx, &s.pool.Config().ConnConfig.Config)
 	if err != nil {
 		return fmt.Errorf("database: cannot find out whether the connection pooler keeps prepared statements: %w", err)
 	}

@@ -18,14 +18,14 @@ import (
 
 // Provider returns an active provider of a zone or provider_not_found.
 func (s *Store) Provider(ctx context.Context, zone, id string) (db.Provider, error) {
-	p, err := s.q.GetProvider(ctx, db.GetProviderParams{ZoneID: zone, ID: id})
+	p, err := s.shared.GetProvider(ctx, db.GetProviderParams{ZoneID: zone, ID: id})
 	return p, notFoundAs(err, code.ProviderNotFound)
 }
 
 // Providers returns a page of a zone's active providers, newest first. It is empty
 // if the zone does not exist.
 func (s *Store) Providers(ctx context.Context, zone string, p Page) ([]db.ListProvidersRow, error) {
-	return s.q.ListProviders(ctx, db.ListProvidersParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
+	return s.shared.ListProviders(ctx, db.ListProvidersParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // A ProviderConfig is a provider's configuration. The caller has validated it

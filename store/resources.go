@@ -15,7 +15,7 @@ import (
 // Resource returns an active resource of a zone or resource_not_found. Only global
 // actors can access the control resource, which represents the Control API.
 func (s *Store) Resource(ctx context.Context, zone, id string) (db.Resource, error) {
-	r, err := s.q.GetResource(ctx, db.GetResourceParams{ZoneID: zone, ID: id})
+	r, err := s.shared.GetResource(ctx, db.GetResourceParams{ZoneID: zone, ID: id})
 	if err == nil && r.Identifier == s.excludedIdentifier() {
 		return db.Resource{}, code.ResourceNotFound
 	}
@@ -26,7 +26,7 @@ func (s *Store) Resource(ctx context.Context, zone, id string) (db.Resource, err
 // control resource if the actor is not global. It is empty if the zone does not
 // exist.
 func (s *Store) Resources(ctx context.Context, zone string, p Page) ([]db.Resource, error) {
-	return s.q.ListResources(ctx, db.ListResourcesParams{ZoneID: zone, ExcludedIdentifier: s.excludedIdentifier(), BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
+	return s.shared.ListResources(ctx, db.ListResourcesParams{ZoneID: zone, ExcludedIdentifier: s.excludedIdentifier(), BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // excludedIdentifier returns the identifier of the resource that the actor cannot

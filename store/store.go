@@ -49,13 +49,15 @@ func (a Actor) Global() bool { return a.Zone == AllZones }
 // A Store reads within one actor's scope and opens transactions.
 type Store struct {
 	*core
-	actor Actor
-	q     *db.Queries
+	actor  Actor
+	q      *db.Queries // each query on a connection of its own
+	shared *db.Queries // reads of a bounded size, which share connections
 }
 
 // A core contains what the stores of all actors share.
 type core struct {
 	pool            *pool
+	pipelines       *pipelines
 	modes           *modeChooser
 	timeouts        timeouts
 	committed       chan struct{} // see Store.Committed
@@ -159,6 +161,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.MaxResources == 0 {
 		s.maxResources = math.MaxInt64
 	}
+	s.pipelines = s.startPipelines()
 	return s.For(Actor{}), nil
 }
 
@@ -172,8 +175,11 @@ func newTimeouts(c Config) timeouts {
 	return timeouts{text(c.StatementTimeout), text(lock), text(c.IdleInTxTimeout)}
 }
 
-// Close waits until every connection is released, and closes the pool.
-func (s *Store) Close() { s.pool.Close() }
+// Close waits until every connection is released, and closes all of them.
+func (s *Store) Close() {
+	s.pipelines.close()
+	s.pool.Close()
+}
 
 // Stat returns the pool's statistics.
 func (s *Store) Stat() *pgxpool.Stat { return s.pool.Stat() }
@@ -194,7 +200,8 @@ func (s *Store) Committed() <-chan struct{} { return s.committed }
 
 // For returns the store scoped to an actor.
 func (s *Store) For(actor Actor) *Store {
-	return &Store{core: s.core, actor: actor, q: db.New(s.scoped(s.pool, actor.Zone))}
+	pooled := s.scoped(s.pool, actor.Zone)
+	return &Store{core: s.core, actor: actor, q: db.New(pooled), shared: db.New(sharedReads{s.pipelines, pooled})}
 }
 
 // scoped implements sqlc's DBTX. It sends each read together with the setting

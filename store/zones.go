@@ -11,13 +11,13 @@ import (
 
 // Zone returns an active zone or zone_not_found.
 func (s *Store) Zone(ctx context.Context, id string) (db.Zone, error) {
-	zone, err := s.q.GetZone(ctx, id)
+	zone, err := s.shared.GetZone(ctx, id)
 	return zone, notFoundAs(err, code.ZoneNotFound)
 }
 
 // Zones returns a page of the active zones, newest first, without reserved ones.
 func (s *Store) Zones(ctx context.Context, p Page) ([]db.Zone, error) {
-	return s.q.ListZones(ctx, db.ListZonesParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
+	return s.shared.ListZones(ctx, db.ListZonesParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
 // NewZone describes a zone to create.
@@ -76,7 +76,7 @@ func slugOf(name, fallback string) string {
 // DCRStatus returns whether dynamic client registration (DCR) is enabled in a zone
 // and the number of active applications that used it, or zone_not_found.
 func (s *Store) DCRStatus(ctx context.Context, id string) (db.GetZoneDCRStatusRow, error) {
-	status, err := s.q.GetZoneDCRStatus(ctx, id)
+	status, err := s.shared.GetZoneDCRStatus(ctx, id)
 	return status, notFoundAs(err, code.ZoneNotFound)
 }
 

@@ -118,6 +118,13 @@ func (d *DB) Disable() {
 	admin(d.tb, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+d.name+"'")
 }
 
+// EndActiveConnections ends the connections of the service role on which a statement
+// runs. The service can reconnect.
+func (d *DB) EndActiveConnections() {
+	d.tb.Helper()
+	admin(d.tb, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+d.name+"' AND state = 'active' AND usename = '"+private.Service+"'")
+}
+
 // Enable makes the database available again.
 func (d *DB) Enable() {
 	d.tb.Helper()
