@@ -168,8 +168,8 @@ func TestAllocations(t *testing.T) { // not parallel: it counts the allocations 
 		handler http.Handler
 		most    float64
 	}{
-		{"with middleware", a.Service.Server.Handler(), 110},
-		{"without middleware", a.Service.Server.Bare(), 76},
+		{"with middleware", a.Service.Server.Handler(), 100},
+		{"without middleware", a.Service.Server.Bare(), 72},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			request := httptest.NewRequest("GET", "/v1/zones/"+zone.ID, nil)

@@ -232,7 +232,8 @@ func collectionOf(op servertest.Operation) string {
 func everythingOf(db *storetest.DB, zone string) string {
 	var all strings.Builder
 	for _, table := range storetest.Column[string](db, "SELECT table_name FROM information_schema.columns WHERE table_schema = 'public' AND column_name = 'zone_id' ORDER BY 1") {
-		rows := storetest.Column[string](db, "SELECT to_jsonb(t)::text FROM "+table+" AS t WHERE zone_id = $1 ORDER BY 1", zone)
+		// Without the last use of tokens, which is recorded in the background.
+		rows := storetest.Column[string](db, "SELECT (to_jsonb(t) - 'last_used_at')::text FROM "+table+" AS t WHERE zone_id = $1 ORDER BY 1", zone)
 		fmt.Fprintf(&all, "%s\n%s\n", table, strings.Join(rows, "\n"))
 	}
 	all.WriteString(storetest.Value[string](db, "SELECT to_jsonb(zones)::text FROM zones WHERE id = $1", zone))

@@ -165,13 +165,13 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	return s.For(Actor{}), nil
 }
 
-// Timeouts of Postgres, in milliseconds as text. They are set in each transaction,
+// Timeouts of Postgres: strings, in milliseconds. They are set in each transaction,
 // and so hold on any connection that a pooler assigns to it.
-type timeouts struct{ statement, lock, idleInTx string }
+type timeouts struct{ statement, lock, idleInTx any }
 
 func newTimeouts(c Config) timeouts {
 	const lock = 3 * time.Second // a transaction that waits for a zone lock occupies a connection
-	text := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+	text := func(d time.Duration) any { return strconv.FormatInt(d.Milliseconds(), 10) }
 	return timeouts{text(c.StatementTimeout), text(lock), text(c.IdleInTxTimeout)}
 }
 
@@ -210,7 +210,7 @@ func (s *Store) For(actor Actor) *Store {
 type scoped struct {
 	conn             batchSender
 	zone             string
-	statementTimeout string
+	statementTimeout any // a string; converted once, not for each read
 }
 
 type batchSender interface {
