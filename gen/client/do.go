@@ -144,9 +144,20 @@ func (c *Client) do(parent context.Context, r request, options func(*call)) (*re
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, &failure{r.operation, ctx.Err(), last}
+			return nil, &failure{r.operation, withContext(ctx, ctx.Err()), last}
 		}
 	}
+}
+
+// withContext adds to an error that the context ended, and why, unless the error says
+// so: not every transport does.
+func withContext(ctx context.Context, err error) error {
+	for _, reason := range []error{ctx.Err(), context.Cause(ctx)} {
+		if reason != nil && !errors.Is(err, reason) {
+			err = fmt.Errorf("%w: %w", err, reason)
+		}
+	}
+	return err
 }
 
 // newCall builds the URL, header and body of a request.
@@ -208,10 +219,12 @@ func (c *Client) attempt(ctx context.Context, call *call) (*response, error) {
 	req.Header = call.header.Clone()
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, withContext(ctx, err)
 	}
 	defer resp.Body.Close()
 	r := &response{call: call, status: resp.StatusCode, header: resp.Header}
-	r.body, r.err = r.read(resp.Body)
+	if r.body, err = r.read(resp.Body); err != nil {
+		r.err = withContext(ctx, err)
+	}
 	return r, r.check()
 }

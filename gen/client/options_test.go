@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -55,5 +56,28 @@ func TestHeaderValuesAreSentAsTheyAre(t *testing.T) {
 	}
 	if h := f.last().Header; h.Get("X-Note") != "a\tb é" || h.Get("X-Request-Id") != "A_z.9:-" {
 		t.Errorf("sent %q", h)
+	}
+}
+
+// A transportFunc is a transport that may break the rules of http.RoundTripper.
+type transportFunc func(*http.Request) (*http.Response, error)
+
+func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestTransportThatBreaksTheRules(t *testing.T) {
+	t.Parallel()
+	for name, resp := range map[string]*http.Response{
+		"no response":       nil,
+		"no header or body": {StatusCode: 200},
+		"no status":         {Header: http.Header{"Content-Type": {"application/json"}}},
+	} {
+		c, err := client.New("https://caracal.example.com", token, client.WithoutRetry(),
+			client.WithTransport(transportFunc(func(*http.Request) (*http.Response, error) { return resp, nil })))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if zone, err := c.GetZone(t.Context(), "z1"); err == nil || zone != (client.Zone{}) {
+			t.Errorf("%s: %+v, %v", name, zone, err)
+		}
 	}
 }

@@ -212,7 +212,7 @@ func (k redirectKeeper) RoundTrip(r *http.Request) (*http.Response, error) {
 		transport = http.DefaultTransport
 	}
 	resp, err := transport.RoundTrip(r)
-	if err == nil {
+	if err == nil && resp != nil { // http.Client reports a missing response
 		if _, invalid := url.Parse(resp.Header.Get("Location")); invalid != nil {
 			resp.Header.Del("Location")
 		}

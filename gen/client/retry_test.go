@@ -345,3 +345,39 @@ func TestWhatCannotSucceedIsNotRetried(t *testing.T) {
 		}
 	}
 }
+
+func TestErrorOfAnEndedContextHasTheContextsErrorAndItsCause(t *testing.T) {
+	t.Parallel()
+	shutdown := errors.New("the program shuts down")
+	for name, transport := range map[string]http.RoundTripper{
+		"in the request": hanging{},
+		"in the wait":    &fake{replies: []reply{after(503, "20")}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Second, func() { cancel(shutdown) })
+			c, err := client.New("https://caracal.example.com", token, client.WithTransport(transport))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.GetZone(ctx, "z1")
+			if !errors.Is(err, context.Canceled) || !errors.Is(err, shutdown) || !strings.Contains(err.Error(), shutdown.Error()) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	for _, partial := range []string{"", zoneJSON[:20]} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		c := stranger(t, func(w http.ResponseWriter, r *http.Request) {
+			if partial != "" {
+				responds(200, partial, "Content-Type", "application/json")(w, r)
+				_ = http.NewResponseController(w).Flush()
+			}
+			time.AfterFunc(50*time.Millisecond, func() { cancel(shutdown) })
+			<-r.Context().Done()
+		})
+		if _, err := c.GetZone(ctx, "z1"); !errors.Is(err, context.Canceled) || !errors.Is(err, shutdown) {
+			t.Errorf("after %q: %v", partial, err)
+		}
+	}
+}
