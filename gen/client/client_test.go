@@ -279,3 +279,46 @@ func TestUnionFieldAcceptsEachType(t *testing.T) {
 		t.Error("invalid JSON is accepted")
 	}
 }
+
+func TestTextThatIsNotUTF8IsNotSent(t *testing.T) {
+	t.Parallel()
+	const invalid = "hunter2\xff"
+	f := &fake{replies: []reply{{status: 200, body: zoneJSON}}}
+	c := newClient(t, f)
+	for want, call := range map[string]func() error{
+		"name": func() error {
+			_, err := c.CreateZone(t.Context(), client.NewZone{Name: invalid})
+			return err
+		},
+		"client_secret": func() error {
+			_, err := c.UpdateApplication(t.Context(), "z1", "a1", client.ApplicationPatch{ClientSecret: new(invalid)})
+			return err
+		},
+		"operations.1.path": func() error {
+			_, err := c.CreateResource(t.Context(), "z1", client.NewResource{Operations: []client.NewResourceOperation{{}, {Path: invalid}}})
+			return err
+		},
+		"upstream_url": func() error {
+			_, err := c.UpdateResource(t.Context(), "z1", "r1", client.ResourcePatch{UpstreamURL: client.Set(invalid)})
+			return err
+		},
+		"config_json.api_key": func() error {
+			_, err := c.CreateProvider(t.Context(), "z1", client.NewProvider{ConfigJSON: client.APIKeyProviderConfig{APIKey: new(invalid)}})
+			return err
+		},
+		"config_json": func() error {
+			_, err := c.CreateProvider(t.Context(), "z1", client.NewProvider{ConfigJSON: client.RawJSON(`{"api_key":"` + invalid + `"}`)})
+			return err
+		},
+	} {
+		if err := call(); err == nil || !strings.Contains(err.Error(), ": "+want+": is not valid UTF-8") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	if len(f.requests) > 0 {
+		t.Errorf("sent %q", f.bodies)
+	}
+	if _, err := c.UpdateZone(t.Context(), "z1", client.ZonePatch{Name: new("Prod\ufffd 満員 \x00")}); err != nil || f.bodies[0] != "{\"name\":\"Prod\ufffd 満員 \\u0000\"}" {
+		t.Errorf("%v, sent %q", err, f.bodies)
+	}
+}

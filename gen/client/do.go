@@ -181,6 +181,9 @@ func (c *Client) newCall(r request, options func(*call)) (*call, error) {
 		if call.content, err = json.Marshal(r.body); err != nil {
 			return nil, fmt.Errorf("encode the request: %w", err)
 		}
+		if path, found := notUTF8(reflect.ValueOf(r.body)); found {
+			return nil, fmt.Errorf("%s: is not valid UTF-8", path)
+		}
 		call.header.Set("Content-Type", "application/json")
 	}
 	options(call)

@@ -19,6 +19,9 @@
 // omits the field. In updates, a [Nullable] field also distinguishes null from
 // omitted.
 //
+// Texts are sent as they are: a call with one that is not valid UTF-8 returns an error
+// and sends no request.
+//
 // To update or archive an object only if it has not been modified since it was
 // read, get its ETag with [ReadETag] and pass it to the write with [IfMatch]. If
 // the object was modified, the write returns [CodeVersionConflict] and changes
