@@ -42,7 +42,10 @@ type Config struct {
 	KeepAlive      milliseconds `env:"KEEP_ALIVE_TIMEOUT_MS" default:"75000" min:"1" help:"maximum idle time of a client connection"`
 	DrainDelay     milliseconds `env:"DRAIN_DELAY_MS" default:"0" min:"0" help:"time to continue serving after SIGTERM, while /ready returns 503"`
 	ShutdownGrace  milliseconds `env:"SHUTDOWN_GRACE_MS" default:"15000" min:"1" help:"maximum duration of the shutdown after DRAIN_DELAY_MS"`
-	TrustProxy     bool         `env:"TRUST_PROXY" default:"false" help:"whether to take the client address from the last entry of X-Forwarded-For"`
+
+	PublicURL   PublicURL      `env:"PUBLIC_URL" help:"URL under which clients reach the service, such as https://api.example.com/caracal, or the path of that URL; used in Link headers, in /docs and in the OpenAPI document"`
+	TrustProxy  TrustedProxies `env:"TRUST_PROXY" default:"false" help:"proxies from which to take the client address: false, true (one proxy), their number, or a list of their addresses and networks"`
+	ProxyHeader string         `env:"TRUST_PROXY_HEADER" default:"X-Forwarded-For" help:"header with the client address: X-Forwarded-For or Forwarded; must be the one that the proxies set"`
 
 	PoolMax          int          `env:"DB_POOL_MAX" default:"20" min:"1" help:"maximum number of Postgres connections"`
 	ConnectTimeout   milliseconds `env:"DB_CONNECTION_TIMEOUT_MS" default:"5000" min:"1" help:"maximum time to connect to Postgres"`
@@ -246,6 +249,9 @@ func (c *Config) validate() error {
 		add("ZONE_KEK", "is required")
 	} else if err != nil {
 		errs = append(errs, err)
+	}
+	if header := c.ProxyHeader; !strings.EqualFold(header, "X-Forwarded-For") && !strings.EqualFold(header, "Forwarded") {
+		add("TRUST_PROXY_HEADER", "must be X-Forwarded-For or Forwarded, not %q", header)
 	}
 	if _, err := hmacKey(c.StreamsHMACKey); err != nil {
 		add("STREAMS_HMAC_KEY", "%w", err)

@@ -25,6 +25,23 @@ func TestConfigNamesInvalidSettings(t *testing.T) {
 		{"PORT=-1", "PORT"},
 		{"DB_POOL_MAX=0", "DB_POOL_MAX"},
 		{"TRUST_PROXY=maybe", "TRUST_PROXY"},
+		{"TRUST_PROXY=-1", "TRUST_PROXY"},
+		{"TRUST_PROXY=256", "TRUST_PROXY"},
+		{"TRUST_PROXY=10.0.0.0/33", "TRUST_PROXY"},
+		{"TRUST_PROXY=10.0.0.1,", "TRUST_PROXY"},
+		{"TRUST_PROXY=proxy.example.com", "TRUST_PROXY"},
+		{"TRUST_PROXY_HEADER=X-Real-IP", "TRUST_PROXY_HEADER"},
+		{"PUBLIC_URL=api.example.com", "PUBLIC_URL"},
+		{"PUBLIC_URL=//api.example.com", "PUBLIC_URL"},
+		{"PUBLIC_URL=ftp://api.example.com", "PUBLIC_URL"},
+		{"PUBLIC_URL=https://", "PUBLIC_URL"},
+		{"PUBLIC_URL=https://:443/x", "PUBLIC_URL"},
+		{"PUBLIC_URL=https://user@api.example.com", "PUBLIC_URL"},
+		{"PUBLIC_URL=https://api.example.com/?x", "PUBLIC_URL"},
+		{"PUBLIC_URL=https://api.example.com/#x", "PUBLIC_URL"},
+		{"PUBLIC_URL=https://api.example.com//x", "PUBLIC_URL"},
+		{"PUBLIC_URL=/a/../b", "PUBLIC_URL"},
+		{"PUBLIC_URL=/%zz", "PUBLIC_URL"},
 		{"CARACAL_MODE=production", "CARACAL_MODE"},
 		{"STREAMS_HMAC_KEY=" + key + "zz", "STREAMS_HMAC_KEY"},
 		{"STREAMS_HMAC_KEY=0011", "STREAMS_HMAC_KEY"},
@@ -57,7 +74,7 @@ func TestConfigReadsFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.DatabaseURL.Reveal() != "postgres://from-a-file" || !c.TrustProxy || c.Port != 3000 || c.Mode != "stable" || c.Host != "" {
+	if c.DatabaseURL.Reveal() != "postgres://from-a-file" || c.TrustProxy.hops != 1 || c.Port != 3000 || c.Mode != "stable" || c.Host != "" {
 		t.Errorf("%+v", c)
 	}
 }

@@ -38,6 +38,8 @@ func TestRequestContent(t *testing.T) {
 	}{
 		{"UTF-8", zone, []string{"Content-Type", "application/json; charset=UTF-8"}, "", ""},
 		{"UTF-8 in quotes", zone, []string{"Content-Type", `Application/JSON;charset="utf-8"`}, "", ""},
+		{"UTF-8 by its alias", zone, []string{"Content-Type", "application/json;charset=utf8"}, "", ""},
+		{"two content types", zone, []string{"Content-Type", jsonType, "Content-Type", "application/json;charset=iso-8859-1"}, code.UnsupportedMediaType, "Content-Type must be application/json"},
 		{"another parameter", zone, []string{"Content-Type", "application/json; profile=x"}, "", ""},
 		{"Latin-1", zone, []string{"Content-Type", "application/json; charset=iso-8859-1"}, code.UnsupportedMediaType, "Content-Type must have the charset utf-8, or none"},
 		{"UTF-16", zone, []string{"Content-Type", "application/json;charset=utf-16le"}, code.UnsupportedMediaType, "Content-Type must have the charset utf-8, or none"},

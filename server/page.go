@@ -70,7 +70,7 @@ func paginate[T any](ctx context.Context, rows []T, page store.Page, scope strin
 	}
 	query.Set("limit", strconv.Itoa(limit))
 	query.Set("cursor", encodeCursor(position(rows[limit-1]), scope))
-	link := "<" + info.Path + "?" + query.Encode() + `>; rel="next"`
+	link := "<" + info.PublicURL + info.Path + "?" + query.Encode() + `>; rel="next"`
 	return rows, &link
 }
 

@@ -11,8 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -115,11 +113,14 @@ var loadSpec = sync.OnceValues(func() (specDocument, error) {
 
 // New returns a server and its HTTP handler. It fails if an HMAC key is invalid.
 func New(o Options) (*Server, http.Handler, error) {
+	c := o.Config
 	spec, err := loadSpec()
+	if err == nil {
+		spec, err = spec.withServer(c.PublicURL)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	c := o.Config
 	key, err := hmacKey(c.StreamsHMACKey)
 	if err != nil {
 		return nil, nil, err
@@ -164,16 +165,13 @@ func (s *Server) Published() uint64 { return s.outbox.Stat().Published }
 
 func (s *Server) handler() http.Handler {
 	e := echo.New()
-	e.IPExtractor = echo.ExtractIPDirect()
-	if s.config.TrustProxy {
-		e.IPExtractor = lastHop
-	}
+	e.IPExtractor = clientAddress(s.config.TrustProxy, s.config.ProxyHeader)
 	e.HTTPErrorHandler = func(err error, c echo.Context) { // for requests that do not reach the Log middleware
 		_ = problem.Write(c.Response(), c.Request(), "", err)
 	}
 	e.Pre(routeByEncodedPath)
 	e.Use(
-		middleware.RequestContext(s.spec.operations),
+		middleware.RequestContext(s.spec.operations, string(s.config.PublicURL)),
 		middleware.Trace(s.traces),
 		middleware.Log(s.log, s.metrics.observe, s.denied.add),
 		middleware.Recover(),
@@ -186,25 +184,9 @@ func (s *Server) handler() http.Handler {
 	)
 	api.RegisterHandlers(headForGet{e}, api.NewStrictHandler(s, nil))
 	if s.config.Docs != nil && *s.config.Docs {
-		docs.Register(headForGet{e})
+		docs.Register(headForGet{e}, s.config.PublicURL.path())
 	}
 	return e
-}
-
-// lastHop returns the client address that the proxy in front of this service
-// appended to X-Forwarded-For, or the address of the connection if there is none.
-// The client can forge earlier entries.
-func lastHop(r *http.Request) string {
-	lines := r.Header.Values("X-Forwarded-For")
-	if len(lines) == 0 {
-		return echo.ExtractIPDirect()(r)
-	}
-	line := lines[len(lines)-1]
-	hop := strings.TrimSpace(line[strings.LastIndex(line, ",")+1:])
-	if _, err := netip.ParseAddr(hop); err != nil {
-		return echo.ExtractIPDirect()(r)
-	}
-	return hop
 }
 
 // routeByEncodedPath makes Echo route by the encoded path. By default, Echo routes by

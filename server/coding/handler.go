@@ -12,7 +12,7 @@ import "net/http"
 //
 // It does not change the ETag, because that is the version of an object for If-Match,
 // whatever the content coding. Responses are not cached, and there are no requests
-// for a range, so nobody combines parts of different codings.
+// for a range, so no client combines parts of different codings.
 func Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !AcceptsGzip(r.Header) {

@@ -14,6 +14,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"encoding/json"
+	"html"
 	"io/fs"
 	"net/http"
 	"path"
@@ -42,10 +43,17 @@ type Router interface {
 	GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route
 }
 
-// Register adds the routes of the page and of its files.
-func Register(r Router) {
+// Register adds the routes of the page and of its files. The page refers to them, and
+// to the spec, below the path under which its user reaches the service; "" is the
+// root.
+func Register(r Router, publicPath string) {
 	for at, f := range files() {
 		r.GET(at, f.serve)
+	}
+	// References are the only attributes that start with a slash.
+	page := bytes.ReplaceAll(read(assets, "page.html"), []byte(`="/`), []byte(`="`+html.EscapeString(publicPath)+`/`))
+	for _, at := range []string{"/docs", "/docs/"} {
+		r.GET(at, newFile("page.html", compress(page)).serve)
 	}
 }
 
@@ -57,7 +65,7 @@ type file struct {
 	gzipped     []byte
 }
 
-// files returns the files of the page, by path.
+// files returns the files that the page loads, by path.
 var files = sync.OnceValue(func() map[string]file {
 	// The page needs the table of error codes, because the spec contains only the
 	// names of the codes that no operation returns.
@@ -65,8 +73,7 @@ var files = sync.OnceValue(func() map[string]file {
 	if err != nil {
 		panic(err) // cannot happen: numbers and strings
 	}
-	page := newFile("page.html", compress(read(assets, "page.html")))
-	all := map[string]file{"/docs": page, "/docs/": page, "/docs/errors.json": newFile("errors.json", compress(table))}
+	all := map[string]file{"/docs/errors.json": newFile("errors.json", compress(table))}
 	for _, name := range []string{"init.js", "style.css", "icon.svg"} {
 		all["/docs/"+name] = newFile(name, compress(read(assets, name)))
 	}

@@ -3,6 +3,7 @@
 // adds the token, the search, the index and the list of errors.
 
 const root = document.documentElement;
+const base = new URL("..", import.meta.url); // of the API, which may be below a path
 const $ = (id) => document.getElementById(id);
 
 function element(tag, properties = {}, ...children) {
@@ -81,7 +82,7 @@ function operationsOf(spec) {
 // prepare adds to the spec what Swagger UI does not show, and removes examples
 // that it would send.
 function prepare(spec, operations) {
-  spec.servers = [{ url: location.origin }];
+  spec.servers = [{ url: base.href.replace(/\/$/, "") }];
   // Swagger UI fills in the examples of parameters and sends them, even
   // If-Match. Move them to the description.
   const parameters = [...Object.values(spec.components.parameters), ...operations.flatMap(({ raw }) => raw.parameters ?? [])];
@@ -270,14 +271,14 @@ function showErrors(spec, operations, errors) {
   for (const group of groups.values()) group.hidden = !group.querySelector("article");
 }
 
-async function read(address) {
-  const response = await fetch(address);
-  if (!response.ok) throw new Error(`GET ${address} returned ${response.status}`);
+async function read(path) {
+  const response = await fetch(new URL(path, base));
+  if (!response.ok) throw new Error(`GET ${path} returned ${response.status}`);
   return response;
 }
 
 async function start() {
-  const responses = await Promise.all(["/openapi.yaml", "/docs/errors.json"].map(read));
+  const responses = await Promise.all(["openapi.yaml", "docs/errors.json"].map(read));
   const [text, errors] = [await responses[0].text(), await responses[1].json()];
   const operations = [];
   const ui = SwaggerUIBundle({

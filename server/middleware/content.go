@@ -17,7 +17,7 @@ import (
 // fill the memory. It returns unsupported_media_type, payload_too_large or
 // invalid_json.
 func readText(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	if err := checkMediaType(r.Header.Get("Content-Type")); err != nil {
+	if err := checkMediaType(strings.Join(r.Header.Values("Content-Type"), ",")); err != nil {
 		return nil, err
 	}
 	gzipped, err := isGzipped(r.Header)
@@ -53,13 +53,13 @@ func readAtMost(limit int64, body io.Reader, gzipped bool) ([]byte, error) {
 }
 
 // checkMediaType returns unsupported_media_type unless a Content-Type is JSON in
-// UTF-8.
+// UTF-8. It is malformed if it was sent twice.
 func checkMediaType(contentType string) error {
 	media, params, err := mime.ParseMediaType(contentType)
 	switch charset, given := params["charset"]; {
 	case err != nil, media != "application/json":
 		return code.UnsupportedMediaType.At("must be application/json", "Content-Type")
-	case given && !strings.EqualFold(charset, "utf-8"):
+	case given && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "utf8"): // a common alias
 		return code.UnsupportedMediaType.At("must have the charset utf-8, or none", "Content-Type")
 	}
 	return nil

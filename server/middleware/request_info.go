@@ -32,6 +32,7 @@ type RequestInfo struct {
 	Token        *store.AdminToken // nil: not authenticated
 	Method       string
 	Path         string // as it was received, without the query
+	PublicURL    string // of the service, without a trailing slash; "" if it is not configured
 	Query        url.Values
 	Precondition store.Precondition // of If-Match
 	Body         []byte             // without its content coding; nil unless it is valid
@@ -129,13 +130,13 @@ func newRequestID() string {
 	return id.String()
 }
 
-// RequestContext finds the operation, sets the request id (the value of X-Request-Id
+// RequestContext finds the operation, stores the public URL of the service, sets the request id (the value of X-Request-Id
 // if that is valid, otherwise a new one) and sets the common response headers.
-func RequestContext(operations *Operations) echo.MiddlewareFunc {
+func RequestContext(operations *Operations, publicURL string) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			info := &RequestInfo{Method: r.Method, Path: r.URL.EscapedPath(), Address: address(c.RealIP())}
+			info := &RequestInfo{Method: r.Method, Path: r.URL.EscapedPath(), PublicURL: publicURL, Address: address(c.RealIP())}
 			info.Operation, info.routeError = operations.find(c)
 			if ids := r.Header.Values("X-Request-Id"); len(ids) == 1 && IsID(ids[0]) {
 				info.RequestID = ids[0]

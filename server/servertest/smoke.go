@@ -56,13 +56,15 @@ func Smoke(tb testing.TB, baseURL, token string) {
 		must("create an application", err)
 		want = append([]string{app.ID}, want...)
 	}
-	var listed []string
-	for app, err := range c.Applications(ctx, zone.ID, client.Limit(pageSize)) {
-		must("list the applications", err)
-		listed = append(listed, app.ID)
-	}
-	if !slices.Equal(listed, want) {
-		tb.Fatalf("the pages of the list have the applications %q, want %q", listed, want)
+	for _, opts := range [][]client.ListOption{{client.Limit(pageSize)}, {}} { // small pages, and one that is large enough to be compressed
+		var listed []string
+		for app, err := range c.Applications(ctx, zone.ID, opts...) {
+			must("list the applications", err)
+			listed = append(listed, app.ID)
+		}
+		if !slices.Equal(listed, want) {
+			tb.Fatalf("the list has the applications %q, want %q", listed, want)
+		}
 	}
 	followLinks(tb, strings.TrimRight(baseURL, "/")+"/v1/zones/"+zone.ID+fmt.Sprintf("/applications?limit=%d", pageSize), token, (apps+pageSize-1)/pageSize)
 

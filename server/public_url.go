@@ -1,0 +1,59 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// A PublicURL is the URL under which clients reach the service: absolute, or its path
+// only. It has no trailing slash; "" is the address of the service itself.
+type PublicURL string
+
+// UnmarshalText reads the setting PUBLIC_URL.
+func (p *PublicURL) UnmarshalText(text []byte) error {
+	u, err := url.Parse(string(text))
+	if err != nil {
+		return errors.New("must be a valid URL")
+	}
+	absolute := (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != ""
+	isPath := u.Scheme == "" && u.Host == "" && strings.HasPrefix(u.Path, "/")
+	clean := u.User == nil && u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && u.Opaque == "" &&
+		strings.TrimSuffix(u.JoinPath().EscapedPath(), "/") == strings.TrimSuffix(u.EscapedPath(), "/")
+	if !absolute && !isPath || !clean {
+		return errors.New("must be an http or https URL or a path such as /caracal, without user information, query, fragment, and empty or dot segments")
+	}
+	*p = PublicURL(strings.TrimSuffix(u.String(), "/"))
+	return nil
+}
+
+// path returns the path, without a trailing slash.
+func (p PublicURL) path() string {
+	u, err := url.Parse(string(p))
+	if err != nil {
+		return "" // cannot happen: UnmarshalText has checked it
+	}
+	return u.EscapedPath()
+}
+
+// withServer returns the spec with the public URL as its server.
+func (d specDocument) withServer(public PublicURL) (specDocument, error) {
+	if public == "" {
+		return d, nil
+	}
+	quoted, err := json.Marshal(string(public))
+	if err != nil {
+		return d, err
+	}
+	for document, key := range map[*[]byte]string{&d.json: `"url":`, &d.yaml: `- {url: `} {
+		old := []byte(key + `"/"`)
+		if bytes.Count(*document, old) != 1 {
+			return d, fmt.Errorf("spec: %s must occur once", old)
+		}
+		*document = bytes.Replace(*document, old, append([]byte(key), quoted...), 1)
+	}
+	return d, nil
+}
