@@ -16,39 +16,16 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"caracal.run/management/server/servertest"
 )
-
-// installed returns the path of a program, which it installs if it is missing. The
-// Debian package must have the same name.
-func installed(t *testing.T, program string) string {
-	t.Helper()
-	// The PATH of an ordinary user often lacks /usr/sbin.
-	locate := exec.Command("sh", "-c", `../../.ci/install "$1" >&2 && command -v "$1"`, "sh", program)
-	locate.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin")
-	var log servertest.Log
-	locate.Stderr = &log
-	path, err := locate.Output()
-	if err != nil {
-		t.Fatalf("install %s: %v\n%s", program, err, log.String())
-	}
-	return strings.TrimSpace(string(path))
-}
 
 // behindNginx starts a service with settings, and an nginx in front of it that
 // compresses responses and serves it below /caracal. It returns that URL, which is
 // also the PUBLIC_URL of the service. Lines are added to the location.
 func (b *backends) behindNginx(lines string, settings ...string) string {
 	b.t.Helper()
-	nginx := installed(b.t, "nginx")
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_ = listener.Close() // now the port is free, for nginx
+	address := fmt.Sprintf("127.0.0.1:%d", freePort(b.t))
 	url := "http://" + address + "/caracal"
 	s := b.start("api", append(settings, "PUBLIC_URL="+url)...)
 	b.t.Cleanup(s.terminate)
@@ -80,27 +57,9 @@ http {
 `, dir, address, s.url, lines), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
-	cmd := exec.Command(nginx, "-p", dir, "-e", "stderr", "-c", config)
-	var log servertest.Log
-	cmd.Stderr = &log
+	cmd := exec.Command(installed(b.t, "nginx"), "-p", dir, "-e", "stderr", "-c", config)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := startProcess(cmd); err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if b.t.Failed() {
-			b.t.Logf("log of nginx:\n%s", log.String())
-		}
-	})
-	eventually(b.t, 10*time.Second, "nginx accepts connections", func() bool {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
+	startServer(b.t, cmd, address)
 	return url
 }
 

@@ -5,7 +5,6 @@ package faults_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -28,9 +27,6 @@ import (
 // package, but for the pool mode and the size of the pool.
 func (b *backends) startPgBouncer(mode string, poolSize int) string {
 	b.t.Helper()
-	if out, err := exec.Command("../../.ci/install", "pgbouncer").CombinedOutput(); err != nil {
-		b.t.Fatalf("installing PgBouncer: %v\n%s", err, out)
-	}
 	direct, err := url.Parse(b.servers.PostgresURL(private.Service, "caracal"))
 	if err != nil {
 		b.t.Fatal(err)
@@ -64,13 +60,7 @@ default_pool_size = %d
 	if err := os.Chmod(dir, 0o755); err != nil {
 		b.t.Fatal(err)
 	}
-	path, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		path = "/usr/sbin/pgbouncer"
-	}
-	cmd := exec.Command(path, config)
-	var log servertest.Log
-	cmd.Stderr = &log
+	cmd := exec.Command(installed(b.t, "pgbouncer"), config)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() == 0 { // it does not run as root: run it as the user that Postgres runs as
 		info, err := os.Stat(sockets)
@@ -80,36 +70,9 @@ default_pool_size = %d
 		owner := info.Sys().(*syscall.Stat_t)
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}
 	}
-	if err := startProcess(cmd); err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if b.t.Failed() {
-			b.t.Logf("log of PgBouncer:\n%s", log.String())
-		}
-	})
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	eventually(b.t, 10*time.Second, "PgBouncer accepts connections", func() bool {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
+	startServer(b.t, cmd, address)
 	return "postgres://" + private.Service + "@" + address + "/caracal?sslmode=disable"
-}
-
-// freePort returns a port that no process listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
 }
 
 // Behind PgBouncer, two replicas work as without it: one of them publishes, the other
