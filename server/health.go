@@ -12,6 +12,7 @@ import (
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/middleware"
+	"caracal.run/management/store/redisconn"
 )
 
 // GetHealth handles GET /health.
@@ -20,7 +21,7 @@ func (s *Server) GetHealth(context.Context, api.GetHealthRequestObject) (api.Get
 }
 
 // GetReadiness handles GET /ready. The service is ready unless it is draining or
-// cannot reach Postgres; an unreachable Redis is only reported.
+// cannot reach Postgres; what Redis does not allow is only reported.
 func (s *Server) GetReadiness(ctx context.Context, _ api.GetReadinessRequestObject) (api.GetReadinessResponseObject, error) {
 	const timeout = 5 * time.Second
 	select {
@@ -34,23 +35,32 @@ func (s *Server) GetReadiness(ctx context.Context, _ api.GetReadinessRequestObje
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	redis := make(chan api.ReadinessRedis, 1)
-	go func() {
-		// An unreachable Redis is reported but not waited for.
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		if s.redis.Ping(ctx).Err() != nil {
-			redis <- api.ReadinessRedisUnreachable
-			return
-		}
-		redis <- api.ReadinessRedisReachable
-	}()
+	redis := make(chan redisconn.State, 1)
+	go func() { redis <- s.redis.Check(ctx) }()
 	if err := s.store.Ping(ctx); err != nil {
 		failure, dependency := api.UnreadinessErrorPostgresUnreachable, api.UnreadinessDependencyPostgres
 		return api.GetReadiness503JSONResponse{Error: &failure, Dependency: &dependency}, nil
 	}
-	return api.GetReadiness200JSONResponse{Ok: true, Redis: <-redis, Outbox: api.ReadinessOutbox(s.outbox.Stat().State)}, nil
+	return s.toReadiness(<-redis), nil
 }
+
+// toReadiness returns the response of a process that is ready.
+func (s *Server) toReadiness(redis redisconn.State) api.GetReadiness200JSONResponse {
+	ready := api.GetReadiness200JSONResponse{Ok: true, Redis: api.ReadinessRedisReachable, Outbox: api.ReadinessOutbox(s.outbox.Stat().State)}
+	if len(redis.Missing) == 0 {
+		return ready
+	}
+	ready.Redis = api.ReadinessRedisDegraded
+	if redis.Reason.Unreachable() {
+		ready.Redis = api.ReadinessRedisUnreachable
+	}
+	ready.RedisError = new(api.ReadinessRedisError(redis.Reason))
+	ready.RedisMissing = mapSlice(redis.Missing, func(c redisconn.Capability) api.ReadinessRedisMissing { return api.ReadinessRedisMissing(c) })
+	return ready
+}
+
+// sharesLimits reports whether Redis allows to count the requests of all processes.
+func (s *Server) sharesLimits() bool { return s.redis.Allows(redisconn.RateLimits) }
 
 // GetMetrics handles GET /metrics in the text format of Prometheus.
 func (s *Server) GetMetrics(ctx context.Context, _ api.GetMetricsRequestObject) (api.GetMetricsResponseObject, error) {

@@ -55,7 +55,7 @@ func TestRateLimitOfFailedAuthentication(t *testing.T) {
 
 func TestRateLimitWithoutRedis(t *testing.T) {
 	t.Parallel()
-	for _, redisURL := range []string{"redis://127.0.0.1:1/0", strings.Replace(storetest.RedisURL(t), "unix://", "unix://:wrong@", 1)} {
+	for _, redisURL := range []string{"redis://127.0.0.1:1/0", strings.Replace(storetest.RedisURL(t), "unix://", "unix://stranger:wrong@", 1)} {
 		a := servertest.NewReplica(t, storetest.New(t), redisURL, "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=20")
 		start := time.Now()
 		for time.Since(start) < 600*time.Millisecond { // the limiter tries Redis several times

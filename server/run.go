@@ -15,6 +15,7 @@ import (
 
 	"caracal.run/management/server/limiter"
 	"caracal.run/management/store"
+	"caracal.run/management/store/redisconn"
 	"caracal.run/management/store/seal"
 )
 
@@ -81,14 +82,10 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 			return nil, fmt.Errorf("seed the bootstrap token: %w", err)
 		}
 	}
-	redisOptions, err := redis.ParseURL(c.RedisURL.Reveal())
+	client, err := redisconn.Open(c.RedisURL.Reveal(), c.WorkerID)
 	if err != nil {
-		return nil, fmt.Errorf("%w: REDIS_URL must be a Redis URL", ErrConfig)
+		return nil, fmt.Errorf("%w: REDIS_URL %w", ErrConfig, err)
 	}
-	redisOptions.ClientName = c.WorkerID
-	redisOptions.MaxRetries = -1 // each caller handles an unavailable Redis itself
-	redisOptions.ContextTimeoutEnabled = true
-	client := redis.NewClient(redisOptions)
 	svc.onShutdown(func(context.Context) error { return client.Close() })
 
 	traces, flush, err := newTracing(ctx)
@@ -114,7 +111,8 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	svc.goBackground(ctx, func(ctx context.Context) {
 		db.Listen(ctx, log, map[string]func(){store.AdminTokensChannel: s.verifier.InvalidateCache, store.OutboxChannel: s.outbox.Wake})
 	})
-	svc.goBackground(ctx, func(ctx context.Context) { limiter.SyncLoop(ctx, client, s.limits.all()...) })
+	svc.goBackground(ctx, s.redis.Run)
+	svc.goBackground(ctx, func(ctx context.Context) { limiter.SyncLoop(ctx, client, s.sharesLimits, s.limits.all()...) })
 	svc.goBackground(ctx, func(ctx context.Context) { reloadKeysPeriodically(ctx, keys, log) })
 	svc.goBackground(ctx, s.outbox.Run)
 	svc.goBackground(ctx, s.outbox.NotifyLoop)

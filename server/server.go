@@ -11,12 +11,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/labstack/echo/v4"
-	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
 
 	"caracal.run/management/gen"
@@ -32,13 +32,14 @@ import (
 	"caracal.run/management/server/sts"
 	"caracal.run/management/store"
 	"caracal.run/management/store/outbox"
+	"caracal.run/management/store/redisconn"
 )
 
 // Options are the dependencies of a [Server].
 type Options struct {
 	Config Config
 	Store  *store.Store
-	Redis  *redis.Client
+	Redis  *redisconn.Client
 	Log    *slog.Logger
 	Traces trace.TracerProvider
 }
@@ -51,7 +52,7 @@ const maxBundleBytes = 64 << 20
 type Server struct {
 	config   Config
 	store    *store.Store
-	redis    *redis.Client
+	redis    *redisconn.Monitor
 	log      *slog.Logger
 	verifier *auth.Verifier
 	outbox   *outbox.Publisher
@@ -73,6 +74,18 @@ func (l limits) all() (all []*limiter.Limiter) {
 		all = append(all, limit.Limiter)
 	}
 	return all
+}
+
+// prefixes returns the prefixes of the keys in Redis that the limiters use, each once.
+func (l limits) prefixes() []string {
+	var all []string
+	for _, limit := range l.all() {
+		if prefix, used := limit.Prefix(); used {
+			all = append(all, prefix)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 type namedLimit struct {
@@ -132,7 +145,7 @@ func New(o Options) (*Server, http.Handler, error) {
 	perMinute := func(prefix string, limit int) *limiter.Limiter { return limiter.New(prefix, time.Minute, limit) }
 	m := newMetrics()
 	s := &Server{
-		config: c, store: o.Store, redis: o.Redis, log: o.Log, traces: o.Traces, spec: spec,
+		config: c, store: o.Store, log: o.Log, traces: o.Traces, spec: spec,
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
 		denied:   newDeniedRequests(o.Store, o.Log),
 		egress:   egress.New(c.Egress),
@@ -156,6 +169,7 @@ func New(o Options) (*Server, http.Handler, error) {
 	if stsKey != nil {
 		s.sts = sts.New(c.STSURL, stsKey, 0)
 	}
+	s.redis = redisconn.NewMonitor(o.Redis, redisconn.Needs{Streams: store.Streams(), Counters: s.limits.prefixes()}, o.Log)
 	m.register(s)
 	return s, coding.Handler(s.handler()), nil
 }

@@ -16,6 +16,11 @@ const (
 	streamPolicyInvalidate      = "caracal.policy.invalidate"
 )
 
+// Streams returns the Redis streams that events are published to.
+func Streams() []string {
+	return []string{streamSessionsRevoke, streamAgentsLifecycle, streamDelegationsInvalidate, streamPolicyInvalidate}
+}
+
 // revoked lists the sessions and delegation edges that were revoked and the agent
 // sessions that were terminated.
 type revoked struct {

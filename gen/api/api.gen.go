@@ -113,8 +113,28 @@ const (
 
 // Defines values for ReadinessRedis.
 const (
+	ReadinessRedisDegraded    ReadinessRedis = "degraded"
 	ReadinessRedisReachable   ReadinessRedis = "reachable"
 	ReadinessRedisUnreachable ReadinessRedis = "unreachable"
+)
+
+// Defines values for ReadinessRedisError.
+const (
+	ReadinessRedisErrorAuthenticationFailed ReadinessRedisError = "authentication_failed"
+	ReadinessRedisErrorConnectionFailed     ReadinessRedisError = "connection_failed"
+	ReadinessRedisErrorLoading              ReadinessRedisError = "loading"
+	ReadinessRedisErrorOutOfMemory          ReadinessRedisError = "out_of_memory"
+	ReadinessRedisErrorPermissionDenied     ReadinessRedisError = "permission_denied"
+	ReadinessRedisErrorReadOnly             ReadinessRedisError = "read_only"
+	ReadinessRedisErrorRejected             ReadinessRedisError = "rejected"
+	ReadinessRedisErrorTLSFailed            ReadinessRedisError = "tls_failed"
+	ReadinessRedisErrorTimeout              ReadinessRedisError = "timeout"
+)
+
+// Defines values for ReadinessRedisMissing.
+const (
+	ReadinessRedisMissingEvents     ReadinessRedisMissing = "events"
+	ReadinessRedisMissingRateLimits ReadinessRedisMissing = "rate_limits"
 )
 
 // Defines values for RegistrationMethod.
@@ -1736,8 +1756,15 @@ type Readiness struct {
 	// ago, this replica acted as the leader although another one was; its changes were refused.
 	Outbox ReadinessOutbox `json:"outbox"`
 
-	// Redis The state of the connection to Redis.
+	// Redis The state of Redis. If it is `degraded`, it rejects some of the commands that the service uses.
 	Redis ReadinessRedis `json:"redis"`
+
+	// RedisError Why Redis is not `reachable`; otherwise omitted. The log of the service contains the details.
+	RedisError *ReadinessRedisError `json:"redis_error,omitempty"`
+
+	// RedisMissing What does not work; omitted if everything works. Without `events`, events stay in Postgres until Redis accepts
+	// them. Without `rate_limits`, each process limits the rate of its own requests only.
+	RedisMissing []ReadinessRedisMissing `json:"redis_missing,omitempty"`
 }
 
 // ReadinessOutbox Whether events are published, as this process sees it with a delay of a few seconds. `stalled`: there are
@@ -1745,8 +1772,14 @@ type Readiness struct {
 // ago, this replica acted as the leader although another one was; its changes were refused.
 type ReadinessOutbox string
 
-// ReadinessRedis The state of the connection to Redis.
+// ReadinessRedis The state of Redis. If it is `degraded`, it rejects some of the commands that the service uses.
 type ReadinessRedis string
+
+// ReadinessRedisError Why Redis is not `reachable`; otherwise omitted. The log of the service contains the details.
+type ReadinessRedisError string
+
+// ReadinessRedisMissing Something that the service uses Redis for.
+type ReadinessRedisMissing string
 
 // RegisteredApplication A new application, with its client secret.
 type RegisteredApplication struct {

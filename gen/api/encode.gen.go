@@ -1028,6 +1028,21 @@ func (v Readiness) AppendJSON(b []byte) []byte {
 	b = strconv.AppendBool(b, bool(v.Ok))
 	b = append(b, `,"redis":`...)
 	b = jsonresponse.AppendString(b, string(v.Redis))
+	if v.RedisError != nil {
+		b = append(b, `,"redis_error":`...)
+		b = jsonresponse.AppendString(b, string(*v.RedisError))
+	}
+	if len(v.RedisMissing) > 0 {
+		b = append(b, `,"redis_missing":`...)
+		b = append(b, '[')
+		for i, item := range v.RedisMissing {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = jsonresponse.AppendString(b, string(item))
+		}
+		b = append(b, ']')
+	}
 	b = append(b, `,"outbox":`...)
 	b = jsonresponse.AppendString(b, string(v.Outbox))
 	return append(b, '}')

@@ -102,8 +102,28 @@ const (
 
 // The values of [ReadinessRedis].
 const (
+	ReadinessRedisDegraded    ReadinessRedis = "degraded"
 	ReadinessRedisReachable   ReadinessRedis = "reachable"
 	ReadinessRedisUnreachable ReadinessRedis = "unreachable"
+)
+
+// The values of [ReadinessRedisError].
+const (
+	ReadinessRedisErrorAuthenticationFailed ReadinessRedisError = "authentication_failed"
+	ReadinessRedisErrorConnectionFailed     ReadinessRedisError = "connection_failed"
+	ReadinessRedisErrorLoading              ReadinessRedisError = "loading"
+	ReadinessRedisErrorOutOfMemory          ReadinessRedisError = "out_of_memory"
+	ReadinessRedisErrorPermissionDenied     ReadinessRedisError = "permission_denied"
+	ReadinessRedisErrorReadOnly             ReadinessRedisError = "read_only"
+	ReadinessRedisErrorRejected             ReadinessRedisError = "rejected"
+	ReadinessRedisErrorTLSFailed            ReadinessRedisError = "tls_failed"
+	ReadinessRedisErrorTimeout              ReadinessRedisError = "timeout"
+)
+
+// The values of [ReadinessRedisMissing].
+const (
+	ReadinessRedisMissingEvents     ReadinessRedisMissing = "events"
+	ReadinessRedisMissingRateLimits ReadinessRedisMissing = "rate_limits"
 )
 
 // The values of [RegistrationMethod].
@@ -1912,8 +1932,18 @@ type Readiness struct {
 	// refused.
 	Outbox ReadinessOutbox `json:"outbox"`
 
-	// The state of the connection to Redis.
+	// The state of Redis. If it is `degraded`, it rejects some of the commands that
+	// the service uses.
 	Redis ReadinessRedis `json:"redis"`
+
+	// Why Redis is not `reachable`; otherwise omitted. The log of the service
+	// contains the details.
+	RedisError *ReadinessRedisError `json:"redis_error,omitempty"`
+
+	// What does not work; omitted if everything works. Without `events`, events
+	// stay in Postgres until Redis accepts them. Without `rate_limits`, each
+	// process limits the rate of its own requests only.
+	RedisMissing []ReadinessRedisMissing `json:"redis_missing,omitempty"`
 }
 
 // ReadinessOutbox is whether events are published, as this process sees it with
@@ -1923,8 +1953,16 @@ type Readiness struct {
 // one was; its changes were refused.
 type ReadinessOutbox string
 
-// ReadinessRedis is the state of the connection to Redis.
+// ReadinessRedis is the state of Redis. If it is `degraded`, it rejects some of
+// the commands that the service uses.
 type ReadinessRedis string
+
+// ReadinessRedisError is the why Redis is not `reachable`; otherwise omitted.
+// The log of the service contains the details.
+type ReadinessRedisError string
+
+// ReadinessRedisMissing is the something that the service uses Redis for.
+type ReadinessRedisMissing string
 
 // RegisteredApplication is a new application, with its client secret.
 type RegisteredApplication struct {

@@ -235,9 +235,11 @@ func (c *Client) GetHealth(ctx context.Context, opts ...CallOption) (Health, err
 // GetReadiness returns 200 if Postgres is reachable and the process is not
 // draining, that is, shutting down gracefully. Otherwise, returns 503. Redis
 // does not affect readiness: while it is unreachable, the service stores events
-// in Postgres and publishes them later. `outbox` tells whether any replica
-// publishes them. Requests are rate limited per client address, except while
-// the process is draining.
+// in Postgres and publishes them later, and each process limits the rate of its
+// own requests only. The check sends Redis the commands that the service uses,
+// and the response contains what does not work. `outbox` says whether any
+// replica publishes events. Requests are rate limited per client address,
+// except while the process is draining.
 //
 // Requires no token.
 //

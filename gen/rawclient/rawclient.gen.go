@@ -262,6 +262,10 @@ type ReadinessOutbox = client.ReadinessOutbox
 
 type ReadinessRedis = client.ReadinessRedis
 
+type ReadinessRedisError = client.ReadinessRedisError
+
+type ReadinessRedisMissing = client.ReadinessRedisMissing
+
 type RegisteredApplication = client.RegisteredApplication
 
 type RegistrationMethod = client.RegistrationMethod
@@ -670,7 +674,9 @@ type ClientInterface interface {
 	//
 	// Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
 	// Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
-	// Postgres and publishes them later. `outbox` tells whether any replica publishes them. Requests are rate limited per client address, except while the process is
+	// Postgres and publishes them later, and each process limits the rate of its own requests only. The check sends
+	// Redis the commands that the service uses, and the response contains what does not work. `outbox` says
+	// whether any replica publishes events. Requests are rate limited per client address, except while the process is
 	// draining.
 	//
 	// Requires no token.
@@ -1844,7 +1850,9 @@ func (c *Client) GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditor
 //
 // Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
 // Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
-// Postgres and publishes them later. `outbox` tells whether any replica publishes them. Requests are rate limited per client address, except while the process is
+// Postgres and publishes them later, and each process limits the rate of its own requests only. The check sends
+// Redis the commands that the service uses, and the response contains what does not work. `outbox` says
+// whether any replica publishes events. Requests are rate limited per client address, except while the process is
 // draining.
 //
 // Requires no token.
@@ -6786,7 +6794,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
 	// Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
-	// Postgres and publishes them later. `outbox` tells whether any replica publishes them. Requests are rate limited per client address, except while the process is
+	// Postgres and publishes them later, and each process limits the rate of its own requests only. The check sends
+	// Redis the commands that the service uses, and the response contains what does not work. `outbox` says
+	// whether any replica publishes events. Requests are rate limited per client address, except while the process is
 	// draining.
 	//
 	// Requires no token.
@@ -10576,7 +10586,9 @@ func (c *ClientWithResponses) GetOpenAPIYAMLWithResponse(ctx context.Context, re
 //
 // Returns 200 if Postgres is reachable and the process is not draining, that is, shutting down gracefully.
 // Otherwise, returns 503. Redis does not affect readiness: while it is unreachable, the service stores events in
-// Postgres and publishes them later. `outbox` tells whether any replica publishes them. Requests are rate limited per client address, except while the process is
+// Postgres and publishes them later, and each process limits the rate of its own requests only. The check sends
+// Redis the commands that the service uses, and the response contains what does not work. `outbox` says
+// whether any replica publishes events. Requests are rate limited per client address, except while the process is
 // draining.
 //
 // Requires no token.

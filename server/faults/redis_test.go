@@ -60,7 +60,7 @@ func TestRedisFailureDelaysOnlyEvents(t *testing.T) {
 				if err := r.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
 					t.Fatal(err)
 				}
-			}, client.ReadinessRedisReachable,
+			}, client.ReadinessRedisDegraded,
 		},
 		{
 			"out of clients", false,

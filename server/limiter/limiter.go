@@ -40,6 +40,10 @@ func New(prefix string, window time.Duration, limit int) *Limiter {
 	return &Limiter{prefix: prefix, window: window, limit: int64(limit), counts: map[string]*counter{}}
 }
 
+// Prefix returns the beginning of the limiter's keys in Redis, and whether it has keys:
+// without a limit, it has none.
+func (l *Limiter) Prefix() (prefix string, used bool) { return l.prefix, l.limit > 0 }
+
 // Allow counts a request of a key and reports whether it is within the limit. Denied
 // requests count too.
 func (l *Limiter) Allow(key string) bool {
@@ -77,8 +81,10 @@ func (l *Limiter) Stat() Stat {
 
 func (l *Limiter) windowOf(t time.Time) int64 { return t.UnixMilli() / l.window.Milliseconds() }
 
-// SyncLoop syncs the limiters with Redis until ctx is done.
-func SyncLoop(ctx context.Context, client *redis.Client, limiters ...*Limiter) {
+// SyncLoop syncs the limiters with Redis until ctx is done. It sends nothing while
+// allowed returns false: if Redis permits INCRBY but not PEXPIRE, the keys would never
+// expire.
+func SyncLoop(ctx context.Context, client redis.UniversalClient, allowed func() bool, limiters ...*Limiter) {
 	const syncInterval = 250 * time.Millisecond
 	tick := time.NewTicker(syncInterval)
 	defer tick.Stop()
@@ -88,7 +94,7 @@ func SyncLoop(ctx context.Context, client *redis.Client, limiters ...*Limiter) {
 			return
 		case <-tick.C:
 			for _, l := range limiters {
-				l.sync(ctx, client)
+				l.sync(ctx, client, allowed)
 			}
 		}
 	}
@@ -96,7 +102,7 @@ func SyncLoop(ctx context.Context, client *redis.Client, limiters ...*Limiter) {
 
 // sync adds the limiter's counts to Redis and reads those of all processes. Counts
 // that do not reach Redis are sent with the next sync.
-func (l *Limiter) sync(ctx context.Context, client *redis.Client) {
+func (l *Limiter) sync(ctx context.Context, client redis.UniversalClient, allowed func() bool) {
 	const timeout = time.Second
 	type update struct {
 		key   string
@@ -115,7 +121,7 @@ func (l *Limiter) sync(ctx context.Context, client *redis.Client) {
 		}
 	}
 	l.mu.Unlock()
-	if len(updates) == 0 {
+	if len(updates) == 0 || !allowed() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)

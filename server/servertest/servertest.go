@@ -26,6 +26,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -54,7 +55,7 @@ type API struct {
 	TB      testing.TB
 	URL     string
 	DB      *storetest.DB
-	Redis   *redis.Client
+	Redis   *redis.Client                  // the server of the URL; of a cluster or of Sentinels, the first one
 	Admin   *rawclient.ClientWithResponses // the bootstrap token
 	Service *server.Service
 	Config  server.Config
@@ -95,7 +96,11 @@ func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options,
 	config.Egress = out
 	options, err := redis.ParseURL(redisURL)
 	if err != nil {
-		tb.Fatal(err)
+		first, err := url.Parse(redisURL)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		options = &redis.Options{Addr: first.Host}
 	}
 	a := &API{TB: tb, DB: db, Redis: redis.NewClient(options), Config: config, Log: &Log{}}
 	_, a.Log.discard = tb.(*testing.B)

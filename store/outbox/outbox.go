@@ -45,7 +45,7 @@ type Config struct {
 type Publisher struct {
 	config Config
 	store  *store.Store
-	redis  *redis.Client
+	redis  redis.UniversalClient
 	log    *slog.Logger
 	wake   chan struct{}
 	term   atomic.Int64 // of this process as the leader; 0 if it is not
@@ -56,6 +56,7 @@ type Publisher struct {
 
 	// Used by the publishing goroutine only.
 	pausedUntil map[string]time.Time // zone -> end of its pause
+	waiting     bool                 // events are pending because Redis is unavailable, and the log says so
 	unmarked    []int64              // sequence numbers of events that Redis stored and that are not marked yet
 
 	published, rejected, unavailable atomic.Uint64
@@ -71,7 +72,7 @@ type Stat struct {
 }
 
 // New returns a publisher. [Publisher.Run] starts it.
-func New(s *store.Store, client *redis.Client, log *slog.Logger, c Config) *Publisher {
+func New(s *store.Store, client redis.UniversalClient, log *slog.Logger, c Config) *Publisher {
 	if c.Observe == nil {
 		c.Observe = func(time.Duration) {}
 	}
@@ -106,7 +107,7 @@ func (p *Publisher) Run(ctx context.Context) {
 		if errors.Is(err, store.ErrLeaseLost) {
 			p.leaseLost.Store(time.Now().UnixNano())
 		}
-		p.log.WarnContext(ctx, "outbox leadership lost", "error", err)
+		p.log.Log(ctx, p.leadershipLevel(slog.LevelWarn), "outbox leadership lost", "error", err)
 		sleep(ctx, retryInterval)
 	}
 }
@@ -137,7 +138,7 @@ func (p *Publisher) NotifyLoop(ctx context.Context) {
 func (p *Publisher) publishAsLeader(ctx context.Context, leader *store.Leader) error {
 	const purgeInterval, unavailableLimit = time.Minute, 5 * time.Second
 	p.term.Store(leader.Term())
-	p.log.InfoContext(ctx, "outbox leadership acquired", "term", leader.Term())
+	p.log.Log(ctx, p.leadershipLevel(slog.LevelInfo), "outbox leadership acquired", "term", leader.Term())
 	retry := backoff{}
 	var purged, unavailableSince time.Time
 	for {
@@ -150,7 +151,10 @@ func (p *Publisher) publishAsLeader(ctx context.Context, leader *store.Leader) e
 			return nil
 		case errors.Is(err, errUnavailable):
 			p.unavailable.Add(1)
-			p.log.WarnContext(ctx, "redis unavailable, events pending", "error", err)
+			if !p.waiting {
+				p.log.WarnContext(ctx, "redis unavailable, events pending", "error", err)
+				p.waiting = true
+			}
 			if unavailableSince.IsZero() {
 				unavailableSince = time.Now()
 			} else if time.Since(unavailableSince) > unavailableLimit {
@@ -163,6 +167,10 @@ func (p *Publisher) publishAsLeader(ctx context.Context, leader *store.Leader) e
 			continue
 		case err != nil:
 			return err
+		}
+		if p.waiting {
+			p.log.InfoContext(ctx, "redis available, publishing pending events")
+			p.waiting = false
 		}
 		retry.reset()
 		unavailableSince = time.Time{}
@@ -190,6 +198,15 @@ func (p *Publisher) renew(ctx context.Context, leader *store.Leader) error {
 	ctx, cancel := leaderContext(ctx, leader)
 	defer cancel()
 	return leader.Renew(ctx)
+}
+
+// leadershipLevel returns the level of a line of the log about leadership. While Redis
+// is unavailable, the replicas take turns as the leader, so each has many such lines.
+func (p *Publisher) leadershipLevel(level slog.Level) slog.Level {
+	if p.waiting {
+		return slog.LevelDebug
+	}
+	return level
 }
 
 // drain publishes the pending events when the process shuts down. It returns an

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"caracal.run/management/store"
+	"caracal.run/management/store/redisconn"
 )
 
 // Fields that the publisher adds to the fields of an event.
@@ -29,11 +30,8 @@ const (
 // lease, so that an unresponsive Redis does not cost the leadership.
 const redisTimeout = 1500 * time.Millisecond
 
-var (
-	// errUnavailable means that Redis is unreachable or accepts no writes now.
-	errUnavailable = errors.New("redis unavailable")
-	errNoReply     = errors.New("no reply")
-)
+// errUnavailable means that Redis is unreachable or accepts no writes now.
+var errUnavailable = errors.New("redis unavailable")
 
 // Publish sends one batch and returns its number of events. No transaction is
 // open while Redis is called. It ends before the leader's lease.
@@ -104,45 +102,14 @@ func (p *Publisher) send(ctx context.Context, events []store.Event) (sent []int6
 			p.config.Observe(time.Duration(e.AgeSeconds*float64(time.Second)) + time.Since(start))
 		case err == nil:
 			// The client does not set the replies if Redis rejects the connection.
-			unavailable = fmt.Errorf("%w: %w", errUnavailable, cmp.Or(pipeErr, errNoReply))
-		case isRejected(err):
+			unavailable = fmt.Errorf("%w: %w", errUnavailable, cmp.Or(pipeErr, redisconn.ErrNoReply))
+		case redisconn.IsRejected(err):
 			reject(e, err)
 		default:
 			unavailable = fmt.Errorf("%w: %w", errUnavailable, err)
 		}
 	}
 	return sent, rejected, unavailable
-}
-
-// isRejected reports whether an error is a reply of Redis that concerns only this
-// command: the key has the wrong type, or a generic ERR, for example because the
-// ids of the stream are exhausted. All other replies (OOM, LOADING, READONLY,
-// MASTERDOWN, CLUSTERDOWN, NOAUTH, NOPERM, …) and connection errors concern the
-// server or the account: every event would fail with them.
-//
-// [redis.HasErrorPrefix] cannot be used: it strips "ERR " before it compares.
-func isRejected(err error) bool {
-	var reply redis.Error
-	if !errors.As(err, &reply) {
-		return false
-	}
-	kind, detail, _ := strings.Cut(reply.Error(), " ")
-	switch kind {
-	case "WRONGTYPE":
-		return true
-	case "ERR":
-		return !slices.ContainsFunc(connectionErrors, func(prefix string) bool { return strings.HasPrefix(detail, prefix) })
-	}
-	return false
-}
-
-// connectionErrors are the prefixes of ERR replies that concern the connection or
-// the server, not the event.
-var connectionErrors = []string{
-	"max number of clients",
-	"Protocol error", // for example "unauthenticated multibulk length", if the client has not authenticated
-	"AUTH", "invalid password", "operation not permitted",
-	"unknown command", // XADD is disabled or renamed
 }
 
 // errorText returns the text of an error, truncated and without bytes that Postgres

@@ -30,6 +30,7 @@ func TestPublishCountsAttemptsOnlyForRejectedEvents(t *testing.T) {
 		{"ERR unknown command 'XADD', with args beginning with: 'bad.stream' ", false},
 		{"NOPERM this user has no permissions to access one of the keys used as arguments", false},
 		{"NOAUTH Authentication required.", false},
+		{"ERR DB index is out of range", false},
 		{"OOM command not allowed when used memory > 'maxmemory'.", false},
 		{"LOADING Redis is loading the dataset in memory", false},
 		{"READONLY You can't write against a read only replica.", false},

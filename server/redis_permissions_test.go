@@ -1,0 +1,174 @@
+package server_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/servertest"
+	"caracal.run/management/store"
+	"caracal.run/management/store/storetest"
+)
+
+const redisPassword = "canary-password"
+
+// limited are settings with which every limiter has a limit, and so uses Redis.
+var limited = []string{"API_V1_RATE_LIMIT_PER_MIN=100000", "READY_RATE_LIMIT_PER_MIN=100000", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=100000"}
+
+// aclRules returns the rules of the README's example of a Redis user.
+func aclRules(t *testing.T) []string {
+	t.Helper()
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^ACL SETUSER caracal (.*)$`).FindSubmatch(readme)
+	if line == nil {
+		t.Fatal("the README has no ACL SETUSER line")
+	}
+	return strings.Fields(strings.Replace(string(line[1]), ">password", ">"+redisPassword, 1))
+}
+
+// setUser creates a Redis user and returns the URL with which it connects.
+func setUser(t *testing.T, r *storetest.RedisServer, name string, rules []string) string {
+	t.Helper()
+	if err := r.Admin.ACLSetUser(t.Context(), name, rules...).Err(); err != nil {
+		t.Fatal(err)
+	}
+	return "redis://" + name + ":" + redisPassword + "@" + r.Addr
+}
+
+// readiness returns the response of /ready, which must be 200.
+func readiness(t *testing.T, a *servertest.API) client.Readiness {
+	t.Helper()
+	raw := a.Do("GET", "/ready", "")
+	servertest.Expect(t, raw, http.StatusOK, "")
+	return decode[client.Readiness](t, raw)
+}
+
+// A redisLine is a line of the log about the state of Redis.
+type redisLine struct {
+	Level, Msg, Reason, Command, Error string
+	Missing                            []string
+}
+
+// redisLines returns the lines of the log about the state of Redis.
+func redisLines(a *servertest.API) (lines []redisLine) {
+	for text := range strings.Lines(a.Log.String()) {
+		var line redisLine
+		if json.Unmarshal([]byte(text), &line) == nil && slices.Contains([]string{"redis available", "redis degraded", "redis unreachable"}, line.Msg) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// firstRedisLine waits for the first line of the log about the state of Redis.
+func firstRedisLine(t *testing.T, a *servertest.API) redisLine {
+	t.Helper()
+	eventually(t, "the state of Redis is logged", func() bool { return len(redisLines(a)) > 0 })
+	return redisLines(a)[0]
+}
+
+// The user of the README is permitted all that the service does, and Redis denies none
+// of its commands.
+func TestRedisUserOfREADMESuffices(t *testing.T) {
+	t.Parallel()
+	r := storetest.StartRedis(t)
+	url := setUser(t, r, "caracal", aclRules(t))
+	db := storetest.New(t)
+	one, two := servertest.NewReplica(t, db, url, limited...), servertest.NewReplica(t, db, url, limited...)
+	zone := one.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) })
+	for _, stream := range store.Streams() {
+		db.Event(zone.ID, stream)
+		eventually(t, "an event is in "+stream, func() bool { return r.Admin.XLen(t.Context(), stream).Val() == 1 })
+	}
+	registration := `{"name":"Agent"}`
+	servertest.Expect(t, one.Do("POST", "/v1/zones/"+zone.ID+"/applications/dcr", registration, append(bearer(servertest.Bootstrap), "Content-Type", "application/json")...), http.StatusCreated, "")
+	servertest.Expect(t, two.Do("GET", "/v1/zones", "", bearer("wrong")...), 0, code.InvalidAdminToken)
+	for _, prefix := range []string{"api:v1_rl:", "api:ready_rl:", "api:admin_auth_fail:", "rl:dcr:"} {
+		eventually(t, "requests are counted at "+prefix, func() bool {
+			if ready := readiness(t, one); ready.Redis != client.ReadinessRedisReachable || ready.RedisError != nil || ready.RedisMissing != nil {
+				t.Fatalf("/ready returned %+v", ready)
+			}
+			if prefix == "rl:dcr:" { // its keys expire after a second
+				one.Do("POST", "/v1/zones/"+zone.ID+"/applications/dcr", registration, append(bearer(servertest.Bootstrap), "Content-Type", "application/json")...)
+			}
+			keys := r.Admin.Keys(t.Context(), prefix+"*").Val()
+			return len(keys) > 0 && r.Admin.PTTL(t.Context(), keys[0]).Val() > 0
+		})
+	}
+	if denied, err := r.Admin.ACLLog(t.Context(), 10).Result(); err != nil || len(denied) > 0 {
+		t.Errorf("Redis denied %+v, error %v", denied, err)
+	}
+	for _, a := range []*servertest.API{one, two} {
+		if lines := redisLines(a); len(lines) != 1 || lines[0].Msg != "redis available" || lines[0].Level != "INFO" {
+			t.Errorf("the log has %+v, want one line: redis available", lines)
+		}
+	}
+}
+
+// Without one of the README's rules, /ready and the log name what does not work.
+func TestRedisNamesMissingPermission(t *testing.T) {
+	t.Parallel()
+	r := storetest.StartRedis(t)
+	rules := aclRules(t)
+	type row struct {
+		rule, command string
+		missing       client.ReadinessRedisMissing
+	}
+	tests := []row{
+		{"+xadd", "XADD caracal.sessions.revoke", client.ReadinessRedisMissingEvents},
+		{"+incrby", "INCRBY api:admin_auth_fail:*", client.ReadinessRedisMissingRateLimits},
+		{"+pexpire", "PEXPIRE api:admin_auth_fail:*", client.ReadinessRedisMissingRateLimits},
+	}
+	for _, stream := range store.Streams() {
+		tests = append(tests, row{"%W~" + stream, "XADD " + stream, client.ReadinessRedisMissingEvents})
+	}
+	for _, prefix := range []string{"api:v1_rl:*", "api:ready_rl:*", "api:admin_auth_fail:*", "rl:dcr:*"} {
+		tests = append(tests, row{"~" + prefix, "INCRBY " + prefix, client.ReadinessRedisMissingRateLimits})
+	}
+	for i, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			t.Parallel()
+			user := "user" + string(rune('a'+i))
+			url := setUser(t, r, user, slices.DeleteFunc(slices.Clone(rules), func(rule string) bool { return rule == tt.rule }))
+			a := servertest.NewReplica(t, storetest.New(t), url, limited...)
+			ready := readiness(t, a)
+			if ready.Redis != client.ReadinessRedisDegraded || ready.RedisError == nil || *ready.RedisError != client.ReadinessRedisErrorPermissionDenied || !slices.Equal(ready.RedisMissing, []client.ReadinessRedisMissing{tt.missing}) {
+				t.Errorf("/ready returned %+v, want degraded, permission_denied and %s", ready, tt.missing)
+			}
+			line := firstRedisLine(t, a)
+			if line.Level != "WARN" || line.Msg != "redis degraded" || line.Reason != "permission_denied" || line.Command != tt.command || !slices.Equal(line.Missing, []string{string(tt.missing)}) || !strings.HasPrefix(line.Error, "NOPERM ") {
+				t.Errorf("the log has %+v", line)
+			}
+		})
+	}
+	for _, rule := range rules {
+		grants, optional := strings.ContainsAny(rule[:1], "+~%"), rule == "+client|setname"
+		if grants && !optional && !slices.ContainsFunc(tests, func(tt row) bool { return tt.rule == rule }) {
+			t.Errorf("the README has the rule %s, which the service does not need", rule)
+		}
+	}
+}
+
+// A counter that Redis can increase but not expire would stay for ever.
+func TestRateLimitWithoutPexpireLeavesNoKeyInRedis(t *testing.T) {
+	t.Parallel()
+	r := storetest.StartRedis(t)
+	url := setUser(t, r, "caracal", slices.DeleteFunc(aclRules(t), func(rule string) bool { return rule == "+pexpire" }))
+	a := servertest.NewReplica(t, storetest.New(t), url, limited...)
+	firstRedisLine(t, a)
+	a.Zone()
+	time.Sleep(600 * time.Millisecond) // the limiter syncs four times a second
+	if keys := r.Admin.Keys(t.Context(), "*").Val(); len(keys) > 0 {
+		t.Errorf("Redis has the keys %v", keys)
+	}
+}
