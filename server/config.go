@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"caracal.run/management/server/egress"
 	"caracal.run/management/server/secret"
 	"caracal.run/management/server/sts"
+	"caracal.run/management/store/redisconn"
 	"caracal.run/management/store/seal"
 )
 
@@ -82,26 +84,36 @@ func (m milliseconds) duration() time.Duration { return time.Duration(m) * time.
 func (s seconds) duration() time.Duration      { return time.Duration(s) * time.Second }
 func (h hours) duration() time.Duration        { return time.Duration(h) * time.Hour }
 
-// ErrConfig is wrapped by every error about invalid settings.
-var ErrConfig = errors.New("invalid settings")
-
-// LoadConfig reads the settings from an environment such as [os.Environ]. Its
-// error names the variable of each invalid setting.
+// LoadConfig reads the settings from an environment such as [os.Environ]. Its error is
+// a [ConfigErrors] with every invalid setting. The mode and the log level are set even
+// then.
 func LoadConfig(environ []string) (Config, error) {
-	values, err := withFiles(environ)
-	if err != nil {
-		return Config{}, err
-	}
+	return loadConfig(environ, func(string) bool { return true })
+}
+
+// LoadStoreConfig is like [LoadConfig], but requires only the settings that
+// [Config.OpenStore] uses.
+func LoadStoreConfig(environ []string) (Config, error) { return loadConfig(environ, UsedByStore) }
+
+// UsedByStore reports whether [Config.OpenStore] uses a setting.
+func UsedByStore(setting string) bool {
+	return strings.HasPrefix(setting, "DATABASE_") || strings.HasPrefix(setting, "DB_") ||
+		slices.Contains([]string{"ZONE_KEK", "WORKER_ID", "CONTROL_AUDIENCE", "API_MAX_RESOURCES_PER_ZONE"}, setting)
+}
+
+func loadConfig(environ []string, used func(setting string) bool) (Config, error) {
+	var invalid ConfigErrors
+	values := withFiles(environ, &invalid)
 	c, err := env.ParseAsWithOptions[Config](env.Options{
 		Environment: values, DefaultValueTagName: "default",
 		FuncMap: map[reflect.Type]env.ParserFunc{reflect.TypeFor[bool](): parseBool},
 	})
 	if err != nil {
-		return c, fmt.Errorf("%w: %w", ErrConfig, withVariableNames(err))
+		invalid.addParseErrors(err, values)
 	}
 	c.zoneKEKFile = values["ZONE_KEK_FILE"]
-	err = c.validate() // not in the return statement, because it also sets defaults in c
-	return c, err
+	c.validate(&invalid)
+	return c, invalid.of(used)
 }
 
 // Keys loads the key-encryption keys of ZONE_KEK. If they are in a file,
@@ -116,15 +128,15 @@ func (c *Config) Keys() (*seal.Keys, error) {
 	}
 	keys, err := seal.Load(source)
 	if err != nil {
-		return nil, fmt.Errorf("%w: ZONE_KEK: %w", ErrConfig, err)
+		return nil, ConfigErrors{{"ZONE_KEK", err.Error()}}
 	}
 	return keys, nil
 }
 
 // withFiles returns the environment as a map, in which each setting NAME has the
 // content of the file NAME_FILE if only the latter is set. An empty variable counts
-// as unset.
-func withFiles(environ []string) (map[string]string, error) {
+// as unset. It adds the errors of files that it cannot use.
+func withFiles(environ []string, invalid *ConfigErrors) map[string]string {
 	values := map[string]string{}
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")
@@ -147,14 +159,15 @@ func withFiles(environ []string) (map[string]string, error) {
 		}
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s_FILE: %w", ErrConfig, name, err)
+			invalid.add(name+"_FILE", "%w", err)
+			continue
 		}
 		values[name] = strings.TrimRight(string(text), " \t\r\n")
 		if values[name] == "" {
-			return nil, fmt.Errorf("%w: %s_FILE: %s is empty", ErrConfig, name, file)
+			invalid.add(name+"_FILE", "%s is empty", file)
 		}
 	}
-	return values, nil
+	return values
 }
 
 // settings returns an iterator over the fields of Config that are settings.
@@ -166,6 +179,22 @@ func settings() func(yield func(reflect.StructField) bool) {
 			}
 		}
 	}
+}
+
+// SettingsHelp returns the settings that satisfy used, as text for a terminal.
+func SettingsHelp(used func(setting string) bool) string {
+	var b strings.Builder
+	for field := range settings() {
+		name, value := field.Tag.Get("env"), field.Tag.Get("default")
+		if !used(name) {
+			continue
+		}
+		if value != "" {
+			value = " (default " + value + ")"
+		}
+		fmt.Fprintf(&b, "  %s\n        %s%s\n", name, field.Tag.Get("help"), value)
+	}
+	return b.String()
 }
 
 // SettingsTable returns the settings as a Markdown table, for the README.
@@ -192,33 +221,10 @@ func parseBool(text string) (any, error) {
 	return nil, errors.New("must be true or false")
 }
 
-// withVariableNames replaces the names of Config fields in errors by those of the
-// environment variables.
-func withVariableNames(err error) error {
-	var all env.AggregateError
-	if !errors.As(err, &all) {
-		return err
-	}
-	var named []error
-	for _, err := range all.Errors {
-		var parseErr env.ParseError
-		if errors.As(err, &parseErr) {
-			if field, found := reflect.TypeFor[Config]().FieldByName(parseErr.Name); found {
-				err = fmt.Errorf("%s: %w", field.Tag.Get("env"), parseErr.Err)
-			}
-		}
-		named = append(named, err)
-	}
-	return errors.Join(named...)
-}
-
-// validate checks the settings, sets the defaults that depend on others, and returns
-// all errors.
-func (c *Config) validate() error {
-	var errs []error
-	add := func(variable, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%w: %s "+format, append([]any{ErrConfig, variable}, args...)...))
-	}
+// validate checks the settings, sets the defaults that depend on others, and adds all
+// errors.
+func (c *Config) validate(invalid *ConfigErrors) {
+	add := invalid.add
 	for field := range settings() {
 		minimum := field.Tag.Get("min")
 		if minimum == "" {
@@ -234,21 +240,23 @@ func (c *Config) validate() error {
 	case "dev":
 	case "rc", "stable":
 		if c.StreamsHMACKey.IsZero() {
-			add("STREAMS_HMAC_KEY", "is required in mode %s", c.Mode)
+			add("STREAMS_HMAC_KEY", "must be set in mode %s", c.Mode)
 		}
 	default:
 		add("CARACAL_MODE", "must be dev, rc or stable, not %q", c.Mode)
 	}
 	if c.DatabaseURL.IsZero() {
-		add("DATABASE_URL", "is required")
+		add("DATABASE_URL", "must be set")
 	}
 	if c.RedisURL.IsZero() {
-		add("REDIS_URL", "is required")
+		add("REDIS_URL", "must be set")
+	} else if err := redisconn.CheckURL(c.RedisURL.Reveal()); err != nil {
+		add("REDIS_URL", "%w", err)
 	}
 	if _, err := c.Keys(); c.ZoneKEK.IsZero() {
-		add("ZONE_KEK", "is required")
+		add("ZONE_KEK", "must be set")
 	} else if err != nil {
-		errs = append(errs, err)
+		*invalid = append(*invalid, err.(ConfigErrors)...)
 	}
 	if header := c.ProxyHeader; !strings.EqualFold(header, "X-Forwarded-For") && !strings.EqualFold(header, "Forwarded") {
 		add("TRUST_PROXY_HEADER", "must be X-Forwarded-For or Forwarded, not %q", header)
@@ -261,6 +269,9 @@ func (c *Config) validate() error {
 	}
 	if err := sts.CheckURL(c.STSURL); err != nil {
 		add("STS_URL", "%w", err)
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(c.LogLevel)) {
+		add("LOG_LEVEL", "must be debug, info, warn or error, not %q", c.LogLevel)
 	}
 	if c.Host == "" && c.Mode == "dev" {
 		c.Host = "127.0.0.1"
@@ -275,7 +286,6 @@ func (c *Config) validate() error {
 		}
 		c.WorkerID = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
-	return errors.Join(errs...)
 }
 
 // hmacKey returns the key in a setting, or nil if it is not set.

@@ -51,10 +51,6 @@ func (m *metrics) register(s *Server) {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
 	}
 	pool := func(value func() int32) func() float64 { return func() float64 { return float64(value()) } }
-	version := "dev"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
 	m.registry.MustRegister(m.requests, m.statuses, m.errors, m.outbox,
 		gauge("caracal_api_db_pool_max_connections", "Maximum number of Postgres connections.", pool(func() int32 { return s.store.Stat().MaxConns() })),
 		gauge("caracal_api_db_pool_acquired_connections", "Postgres connections in use.", pool(func() int32 { return s.store.Stat().AcquiredConns() })),
@@ -69,7 +65,7 @@ func (m *metrics) register(s *Server) {
 		outboxDepth{s.store},
 		counter("caracal_api_auth_failures_total", "Failed token verifications.", func() float64 { return float64(s.verifier.Stat().Failures) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Version of the build; always 1.",
-			ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 }),
+			ConstLabels: prometheus.Labels{"version": Version()}}, func() float64 { return 1 }),
 	)
 	for _, state := range []outbox.State{outbox.OK, outbox.Stalled, outbox.NoLeader, outbox.TwoLeaders} {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -92,6 +88,14 @@ func (m *metrics) register(s *Server) {
 		decisions("admitted", func() uint64 { return limit.Stat().Allowed })
 		decisions("refused", func() uint64 { return limit.Stat().Denied })
 	}
+}
+
+// Version returns the version of the program, or "dev" if it is unknown.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "dev"
 }
 
 // observe records one request. The operation is "" if the request matches none.

@@ -84,7 +84,7 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	}
 	client, err := redisconn.Open(c.RedisURL.Reveal(), c.WorkerID)
 	if err != nil {
-		return nil, fmt.Errorf("%w: REDIS_URL %w", ErrConfig, err)
+		return nil, ConfigErrors{{"REDIS_URL", err.Error()}}
 	}
 	svc.onShutdown(func(context.Context) error { return client.Close() })
 

@@ -24,7 +24,7 @@ func newTracing(ctx context.Context) (trace.TracerProvider, func(context.Context
 	}
 	for _, variable := range []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
 		if protocol := os.Getenv(variable); protocol != "" && protocol != "http/protobuf" {
-			return nil, nil, fmt.Errorf("%w: %s is %q, must be http/protobuf", ErrConfig, variable, protocol)
+			return nil, nil, ConfigErrors{{variable, fmt.Sprintf("must be http/protobuf, not %q", protocol)}}
 		}
 	}
 	exporter, err := otlptracehttp.New(ctx)

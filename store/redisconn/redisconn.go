@@ -92,6 +92,15 @@ func Open(rawURL, name string) (*Client, error) {
 	return c, nil
 }
 
+// CheckURL returns the error of [Open] for a URL.
+func CheckURL(rawURL string) error {
+	c, err := Open(rawURL, "")
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
 // clientName returns a name without the characters that Redis rejects in the names of
 // connections.
 func clientName(name string) string {

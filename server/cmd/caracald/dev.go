@@ -20,20 +20,21 @@ import (
 )
 
 // dev runs the service with a private Postgres and Redis, and keeps their data.
-func dev(ctx context.Context, args []string, out io.Writer) (err error) {
-	flags := flag.NewFlagSet("dev", flag.ContinueOnError)
-	home, err := dataHome()
-	if err != nil {
-		return err
-	}
-	dir := flags.String("dir", home, "data folder")
+func dev(flags *flag.FlagSet) func(context.Context, io.Writer) error {
+	dir := flags.String("dir", dataHome(), "data folder")
 	withDemo := flags.Bool("demo", false, "create a demo zone with applications, sessions, agents and active policies")
-	if err := parse(flags, args); err != nil {
-		return err
+	return func(ctx context.Context, out io.Writer) error {
+		if *dir == "" {
+			return usageError("dev: the home directory is unknown: choose a data folder with -dir")
+		}
+		return runDev(ctx, out, *dir, *withDemo)
 	}
+}
+
+func runDev(ctx context.Context, out io.Writer, dir string, withDemo bool) (err error) {
 	printStep := stepPrinter(out)
-	printStep("data is kept in " + *dir)
-	servers, err := private.Start(ctx, private.Options{Dir: *dir, Log: printStep})
+	printStep("data is kept in " + dir)
+	servers, err := private.Start(ctx, private.Options{Dir: dir, Log: printStep})
 	if err != nil {
 		return err
 	}
@@ -42,16 +43,16 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	tokenFile := filepath.Join(*dir, "admin-token")
+	tokenFile := filepath.Join(dir, "admin-token")
 	token, err := loadOrCreateSecret(tokenFile, "cat_dev_")
 	if err != nil {
 		return err
 	}
-	key, err := loadOrCreateSecret(filepath.Join(*dir, "streams-hmac-key"), "")
+	key, err := loadOrCreateSecret(filepath.Join(dir, "streams-hmac-key"), "")
 	if err != nil {
 		return err
 	}
-	kekFile := filepath.Join(*dir, "zone-kek")
+	kekFile := filepath.Join(dir, "zone-kek")
 	if _, err := loadOrCreateSecret(kekFile, ""); err != nil {
 		return err
 	}
@@ -59,17 +60,15 @@ func dev(ctx context.Context, args []string, out io.Writer) (err error) {
 	environ := append([]string{"CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + key, "ZONE_KEK_FILE=" + kekFile}, os.Environ()...)
 	environ = append(environ, "DATABASE_URL="+servers.PostgresURL(private.Service, "caracal"), "REDIS_URL="+servers.RedisURL())
 	config, err := server.LoadConfig(environ)
+	log := logger(config, os.Stderr)
+	logUnknownSettings(log, os.Environ())
 	if err != nil {
-		return err
-	}
-	log, err := logger(config, os.Stderr)
-	if err != nil {
-		return err
+		return logError(log, err)
 	}
 	slog.SetDefault(log)
 	running, err := server.Start(ctx, config, log)
 	if err != nil {
-		return err
+		return logError(log, err)
 	}
 	exportLine := "export CARACAL_ADMIN_TOKEN=$(cat " + tokenFile + ")"
 	if config.AdminToken.Reveal() != token {
@@ -89,8 +88,8 @@ Redis:         redis-cli -s %s
 Press Ctrl-C to stop.
 
 `, running.URL, running.URL, running.URL, exportLine, servers.Dir(), running.URL, servers.PostgresURL("postgres", "caracal"), strings.TrimPrefix(servers.RedisURL(), "unix://"))
-	if *withDemo {
-		err := seedDemo(ctx, out, running.URL, config.AdminToken.Reveal(), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(*dir, "demo-zone"))
+	if withDemo {
+		err := seedDemo(ctx, out, running.URL, config.AdminToken.Reveal(), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(dir, "demo-zone"))
 		if err != nil {
 			return errors.Join(err, running.Stop())
 		}
@@ -103,20 +102,20 @@ func stepPrinter(out io.Writer) func(step string) {
 	return func(step string) { fmt.Fprintln(out, "·", step) }
 }
 
-// dataHome returns the default data folder. Postgres cannot run as root, so root's
-// data must be in a folder that another user can enter.
-func dataHome() (string, error) {
+// dataHome returns the default data folder, or "" if there is none. Postgres cannot run
+// as root, so root's data must be in a folder that another user can enter.
+func dataHome() string {
 	if os.Getuid() == 0 {
-		return "/var/lib/caracald", nil
+		return "/var/lib/caracald"
 	}
 	if data := os.Getenv("XDG_DATA_HOME"); data != "" {
-		return filepath.Join(data, "caracald"), nil
+		return filepath.Join(data, "caracald")
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("choose a data folder with -dir: %w", err)
+		return ""
 	}
-	return filepath.Join(home, ".local", "share", "caracald"), nil
+	return filepath.Join(home, ".local", "share", "caracald")
 }
 
 // loadOrCreateSecret returns the secret in a file. If there is no file, it writes

@@ -16,42 +16,25 @@ import (
 	"caracal.run/management/store/seal"
 )
 
-const keysUsage = `caracald keys rotate [-replace-older DURATION]
-  Rewraps the data key of every zone with the first key of ZONE_KEK, which all
-  replicas must already have. With -replace-older, data keys older than DURATION
-  are replaced, and their secrets are encrypted with the new ones. The service can
-  keep running. If the command is interrupted, run it again to continue.
-caracald keys verify
-  Decrypts every secret, and fails if one does not decrypt.
-`
+// keysRotate rewraps data keys, and replaces old ones.
+func keysRotate(flags *flag.FlagSet) func(context.Context, io.Writer) error {
+	replaceOlder := flags.Duration("replace-older", 0, "replace data keys that are older than this `duration`; 0 replaces none")
+	return func(ctx context.Context, out io.Writer) error {
+		if *replaceOlder < 0 {
+			return usageError("keys rotate: -replace-older must not be negative")
+		}
+		return changeKeys(ctx, out, "rotate", *replaceOlder)
+	}
+}
 
-// keys runs the subcommands rotate and verify, with the settings of caracald serve.
-func keys(ctx context.Context, args []string, out io.Writer) (err error) {
-	subcommand := ""
-	if len(args) > 0 {
-		subcommand = args[0]
-	}
-	flags := flag.NewFlagSet("keys "+subcommand, flag.ContinueOnError)
-	flags.Usage = func() { fmt.Fprint(flags.Output(), keysUsage) }
-	replaceOlder := new(time.Duration)
-	switch subcommand {
-	case "rotate":
-		flags.DurationVar(replaceOlder, "replace-older", 0, "replace data keys that are older than this duration")
-	case "verify":
-	case "-h", "-help", "--help":
-		flags.Usage()
-		return nil
-	default:
-		flags.Usage()
-		return fmt.Errorf("keys: the subcommand must be rotate or verify, not %q", subcommand)
-	}
-	if err := parse(flags, args[1:]); err != nil {
-		return err
-	}
-	if *replaceOlder < 0 {
-		return errors.New("keys rotate: -replace-older must not be negative")
-	}
-	config, err := server.LoadConfig(os.Environ())
+// keysVerify decrypts every secret.
+func keysVerify(*flag.FlagSet) func(context.Context, io.Writer) error {
+	return func(ctx context.Context, out io.Writer) error { return changeKeys(ctx, out, "verify", 0) }
+}
+
+// changeKeys runs a subcommand. It requires only the settings of the store.
+func changeKeys(ctx context.Context, out io.Writer, subcommand string, replaceOlder time.Duration) error {
+	config, err := server.LoadStoreConfig(os.Environ())
 	if err != nil {
 		return err
 	}
@@ -88,11 +71,11 @@ func keys(ctx context.Context, args []string, out io.Writer) (err error) {
 	steps := []func() error{
 		func() error { return step("data keys rewrapped", db.RewrapDataKeys) },
 		func() error {
-			if *replaceOlder == 0 {
+			if replaceOlder == 0 {
 				return nil
 			}
 			return step("data keys replaced", func(ctx context.Context, cause store.Cause, progress func(int)) error {
-				return db.ReplaceDataKeys(ctx, cause, *replaceOlder, progress)
+				return db.ReplaceDataKeys(ctx, cause, replaceOlder, progress)
 			})
 		},
 		func() error { return step("secrets re-encrypted", db.Reseal) },

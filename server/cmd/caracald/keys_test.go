@@ -282,7 +282,7 @@ func TestServeAndKeysFailWithoutTheKeysOfTheDatabase(t *testing.T) {
 	for _, tt := range []struct{ name, setting, want string }{
 		{"another key", "ZONE_KEK=" + newKEK, needed},
 		{"another key in a file", "ZONE_KEK_FILE=" + string(newKeyFile(t, newKEK)), needed},
-		{"no key", "ZONE_KEK=", "ZONE_KEK is required"},
+		{"no key", "ZONE_KEK=", "ZONE_KEK: must be set"},
 		{"a missing file", "ZONE_KEK_FILE=/nowhere", "ZONE_KEK_FILE: open /nowhere"},
 		{"an unreadable file", "ZONE_KEK_FILE=" + t.TempDir(), "ZONE_KEK_FILE: read "},
 		{"an empty file", "ZONE_KEK_FILE=" + string(newKeyFile(t, "\n")), "ZONE_KEK_FILE"},
@@ -315,9 +315,9 @@ func TestKeysOutput(t *testing.T) {
 	}{
 		{"", "must be rotate or verify", true},
 		{"rotat", `not "rotat"`, true},
-		{"-replace-older 1h", "caracald keys rotate [-replace-older", true},
+		{"-replace-older 1h", `must be rotate or verify, not "-replace-older"`, true},
 		{"-h", "caracald keys verify", false},
-		{"rotate -h", "caracald keys rotate [-replace-older", false},
+		{"rotate -h", "-replace-older duration", false},
 		{"rotate now", `unexpected argument "now"`, true},
 		{"rotate -replace-older 1", "invalid value", true},
 		{"rotate -replace-older -1h", "-replace-older must not be negative", true},

@@ -24,13 +24,13 @@ import (
 
 // load sends a mixed load to a service in this process, with an ephemeral Postgres and
 // Redis, and prints latencies, errors and memory.
-func load(ctx context.Context, args []string, out io.Writer) (err error) {
-	flags := flag.NewFlagSet("load", flag.ContinueOnError)
+func load(flags *flag.FlagSet) func(context.Context, io.Writer) error {
 	duration := flags.Duration("for", 10*time.Second, "duration of the load")
 	callers := flags.Int("callers", 16, "number of concurrent callers")
-	if err := parse(flags, args); err != nil {
-		return err
-	}
+	return func(ctx context.Context, out io.Writer) error { return sendLoad(ctx, out, *duration, *callers) }
+}
+
+func sendLoad(ctx context.Context, out io.Writer, duration time.Duration, callers int) (err error) {
 	servers, err := private.Start(ctx, private.Options{Log: stepPrinter(out)})
 	if err != nil {
 		return err
@@ -52,16 +52,16 @@ func load(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, running.Stop()) }()
-	c, err := client.New(running.URL, token, client.WithTransport(&http.Transport{MaxIdleConnsPerHost: *callers}), client.WithoutRetry())
+	c, err := client.New(running.URL, token, client.WithTransport(&http.Transport{MaxIdleConnsPerHost: callers}), client.WithoutRetry())
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d callers for %v: half reads by id, the rest lists, updates, creations and deletions\n", *callers, *duration)
-	r, err := runLoad(ctx, c, *callers, *duration)
+	fmt.Fprintf(out, "%d callers for %v: half reads by id, the rest lists, updates, creations and deletions\n", callers, duration)
+	r, err := runLoad(ctx, c, callers, duration)
 	if err != nil {
 		return err
 	}
-	r.print(out, *duration)
+	r.print(out, duration)
 	return nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 
 	"github.com/lmittmann/tint"
@@ -18,18 +17,11 @@ import (
 	"caracal.run/management/server"
 )
 
-const usage = `caracald is the Caracal Management API.
-
-  caracald dev       serve with a private Postgres and Redis, which it starts
-  caracald serve     serve with the Postgres and Redis in the settings
-  caracald migrate   migrate the schema, as its owner (CARACAL_MIGRATE_URL)
-  caracald keys      rotate encryption keys, or verify that all secrets decrypt
-  caracald settings  print the settings as a Markdown table
-  caracald load      run a mixed load test on private servers
-
-Run a command with -h for its flags. Settings are environment variables. To read
-the value of NAME from a file, set NAME_FILE to its path.
-`
+// Exit codes, which the usage and the README document.
+const (
+	exitFailed  = 1
+	exitInvalid = 2
+)
 
 func main() {
 	// Ctrl-C and SIGTERM shut down gracefully; the second one ends the program.
@@ -37,69 +29,112 @@ func main() {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	err := run(ctx, os.Args[1:], os.Stdout)
+	printError(os.Stderr, err)
+	os.Exit(exitCode(err))
+}
+
+// printError prints an error, unless it is in the log already.
+func printError(out io.Writer, err error) {
+	var settings server.ConfigErrors
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
-	case errors.As(err, new(usageError)):
-		fmt.Fprintf(os.Stderr, "caracald: %v\n\n%s", err, usage)
-		os.Exit(2)
+	case err == nil, errors.As(err, new(loggedError)):
+	case errors.As(err, &settings):
+		for _, e := range settings {
+			fmt.Fprintln(out, "caracald: invalid setting:", e)
+		}
 	default:
-		fmt.Fprintln(os.Stderr, "caracald:", err)
-		os.Exit(1)
+		fmt.Fprintln(out, "caracald:", err)
 	}
 }
 
-// A usageError means that there is no valid command. It is printed with the usage.
+func exitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, new(usageError)), errors.As(err, new(server.ConfigErrors)):
+		return exitInvalid
+	}
+	return exitFailed
+}
+
+// A usageError means that the arguments are invalid.
 type usageError string
 
 func (e usageError) Error() string { return string(e) }
 
+// A loggedError is an error that is in the log already.
+type loggedError struct{ error }
+
+func (e loggedError) Unwrap() error { return e.error }
+
+// run runs the command that the arguments name.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return usageError("a command is required")
+		return usageError("a command is required\n\n" + usage())
 	}
-	if slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
-		_, err := io.WriteString(out, usage)
+	switch args[0] {
+	case "help", "-h", "-help", "--help":
+		_, err := io.WriteString(out, usage())
+		return err
+	case "-version", "--version":
+		args[0] = "version"
+	}
+	command, rest, err := find(args)
+	if err != nil {
 		return err
 	}
-	commands := map[string]func(context.Context, []string, io.Writer) error{
-		"dev": dev, "serve": serve, "migrate": migrate, "keys": keys, "settings": settings, "load": load,
-	}
-	command, known := commands[args[0]]
-	if !known {
-		return usageError(fmt.Sprintf("unknown command %q", args[0]))
-	}
-	return command(ctx, args[1:], out)
-}
-
-// parse parses a command's flags. It fails if there are other arguments.
-func parse(flags *flag.FlagSet, args []string) error {
-	if err := flags.Parse(args); err != nil {
+	flags := flag.NewFlagSet(command.name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // main prints the error
+	execute := command.setUp(flags)
+	err = flags.Parse(rest)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		_, err := io.WriteString(out, command.help(flags))
 		return err
+	case err != nil:
+		return usageError(fmt.Sprintf("%s: %v\nRun 'caracald %[1]s -h' for help.", command.name, err))
+	case flags.NArg() > 0:
+		return usageError(fmt.Sprintf("%s: unexpected argument %q\nRun 'caracald %[1]s -h' for help.", command.name, flags.Arg(0)))
 	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("%s: unexpected argument %q", flags.Name(), flags.Arg(0))
-	}
-	return nil
-}
-
-func settings(_ context.Context, args []string, out io.Writer) error {
-	if err := parse(flag.NewFlagSet("settings", flag.ContinueOnError), args); err != nil {
-		return err
-	}
-	_, err := io.WriteString(out, server.SettingsTable())
-	return err
+	return execute(ctx, out)
 }
 
 // logger returns a logger that writes text in dev mode and JSON otherwise.
-func logger(c server.Config, out *os.File) (*slog.Logger, error) {
+func logger(c server.Config, out *os.File) *slog.Logger {
 	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		return nil, fmt.Errorf("LOG_LEVEL: %w", err)
-	}
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // an invalid level is among the errors of LoadConfig
 	if c.Mode == "dev" {
 		info, err := out.Stat()
 		noColor := err != nil || info.Mode()&os.ModeCharDevice == 0
-		return slog.New(tint.NewTextHandler(out, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: noColor})), nil
+		return slog.New(tint.NewTextHandler(out, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: noColor}))
 	}
-	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level})).With("service", "api", "worker", c.WorkerID), nil
+	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level})).With("service", "api", "worker", c.WorkerID)
+}
+
+// logError logs an error that prevents or ends serving; invalid settings one by one.
+func logError(log *slog.Logger, err error) error {
+	var settings server.ConfigErrors
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &settings):
+		for _, e := range settings {
+			log.Error("invalid setting", "setting", e.Setting, "error", e)
+		}
+	default:
+		log.Error("exiting", "error", err)
+	}
+	return loggedError{err}
+}
+
+// logUnknownSettings warns about variables of the environment that are probably
+// misspelled settings.
+func logUnknownSettings(log *slog.Logger, environ []string) {
+	for _, unknown := range server.UnknownSettings(environ) {
+		if unknown[1] == "" {
+			log.Warn("unknown setting", "setting", unknown[0])
+		} else {
+			log.Warn("unknown setting", "setting", unknown[0], "similar", unknown[1])
+		}
+	}
 }

@@ -151,22 +151,6 @@ func TestServeFailsAsSuperuser(t *testing.T) {
 	}
 }
 
-func TestInvalidCommandPrintsUsage(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		args []string
-		want string
-	}{{nil, "a command is required"}, {[]string{"nix"}, `unknown command "nix"`}} {
-		out, err := program(tt.args).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), tt.want) || !strings.Contains(string(out), "caracald serve") {
-			t.Errorf("%v: %v\n%s", tt.args, err, out)
-		}
-	}
-	if out, err := program([]string{"-h"}).Output(); err != nil || !strings.Contains(string(out), "caracald serve") {
-		t.Errorf("-h: %v\n%s", err, out)
-	}
-}
-
 // Two replicas are killed several times while clients make changes that publish
 // events. The events of all acknowledged changes are published, in order.
 func TestKilledReplicasLoseNoEvent(t *testing.T) {

@@ -14,37 +14,33 @@ import (
 )
 
 // serve runs the service with the settings of the environment until ctx ends.
-func serve(ctx context.Context, args []string, _ io.Writer) error {
-	if err := parse(flag.NewFlagSet("serve", flag.ContinueOnError), args); err != nil {
-		return err
+func serve(*flag.FlagSet) func(context.Context, io.Writer) error {
+	return func(ctx context.Context, _ io.Writer) error {
+		config, err := server.LoadConfig(os.Environ())
+		log := logger(config, os.Stdout)
+		logUnknownSettings(log, os.Environ())
+		if err != nil {
+			return logError(log, err)
+		}
+		slog.SetDefault(log)
+		return logError(log, server.Run(ctx, config, log))
 	}
-	config, err := server.LoadConfig(os.Environ())
-	if err != nil {
-		return err
-	}
-	log, err := logger(config, os.Stdout)
-	if err != nil {
-		return err
-	}
-	slog.SetDefault(log)
-	return server.Run(ctx, config, log)
 }
 
 // migrate applies the migrations that the database lacks.
-func migrate(ctx context.Context, args []string, out io.Writer) error {
-	if err := parse(flag.NewFlagSet("migrate", flag.ContinueOnError), args); err != nil {
-		return err
-	}
+func migrate(*flag.FlagSet) func(context.Context, io.Writer) error { return runMigrate }
+
+func runMigrate(ctx context.Context, out io.Writer) error {
 	url := os.Getenv("CARACAL_MIGRATE_URL")
 	if file := os.Getenv("CARACAL_MIGRATE_URL_FILE"); url == "" && file != "" {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return fmt.Errorf("CARACAL_MIGRATE_URL_FILE: %w", err)
+			return server.ConfigErrors{{Setting: "CARACAL_MIGRATE_URL_FILE", Problem: err.Error()}}
 		}
 		url = strings.TrimSpace(string(text))
 	}
 	if url == "" {
-		return fmt.Errorf("CARACAL_MIGRATE_URL must be set to the URL of the database, with the role that owns the schema")
+		return server.ConfigErrors{{Setting: "CARACAL_MIGRATE_URL", Problem: "must be set to the URL of the database, with the role that owns the schema"}}
 	}
 	applied := 0
 	err := store.Migrate(ctx, url, func(name string) {
