@@ -2,17 +2,8 @@ package server_test
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,45 +14,12 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// tlsRedis starts a Redis that requires TLS, with a certificate for localhost that no
-// authority has issued, and returns the address of its TLS port.
-func tlsRedis(t *testing.T) (*storetest.RedisServer, string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	certificate, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: certificate}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	addr := storetest.FreeAddr(t)
-	_, port, _ := net.SplitHostPort(addr)
-	r := storetest.StartRedis(t, "--tls-port", port, "--tls-cert-file", certFile, "--tls-key-file", keyFile, "--tls-ca-cert-file", certFile, "--tls-auth-clients", "no")
-	return r, "localhost:" + port
-}
-
 // A Redis that cannot be used is named with its reason, in /ready and once in the log,
 // and never with the password. Requests succeed.
 func TestRedisThatRefusesTheConnectionIsNamed(t *testing.T) {
 	t.Parallel()
 	plain := storetest.StartRedis(t, "--requirepass", "right")
-	_, tlsAddr := tlsRedis(t)
+	_, tlsAddr, _ := storetest.StartTLSRedis(t)
 	everything := []client.ReadinessRedisMissing{client.ReadinessRedisMissingEvents, client.ReadinessRedisMissingRateLimits}
 	for _, tt := range []struct {
 		name, url string

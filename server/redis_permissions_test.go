@@ -159,6 +159,19 @@ func TestRedisNamesMissingPermission(t *testing.T) {
 	}
 }
 
+// Redis rejects names of connections with blanks, which does not concern what they are for.
+func TestRedisAcceptsAnyWorkerID(t *testing.T) {
+	t.Parallel()
+	r := storetest.StartRedis(t)
+	a := servertest.NewReplica(t, storetest.New(t), "redis://"+r.Addr, "WORKER_ID=a worker")
+	if ready := readiness(t, a); ready.Redis != client.ReadinessRedisReachable {
+		t.Errorf("/ready returned %+v", ready)
+	}
+	if list := r.Admin.ClientList(t.Context()).Val(); !strings.Contains(list, " name=a_worker ") {
+		t.Errorf("the connections are %s", list)
+	}
+}
+
 // A counter that Redis can increase but not expire would stay for ever.
 func TestRateLimitWithoutPexpireLeavesNoKeyInRedis(t *testing.T) {
 	t.Parallel()

@@ -2,7 +2,15 @@ package storetest
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -33,6 +41,40 @@ func StartRedis(tb testing.TB, args ...string) *RedisServer {
 	tb.Cleanup(func() { _ = r.Admin.Close() })
 	waitForRedis(tb, r.Admin)
 	return r
+}
+
+// StartTLSRedis starts a Redis that has also a port with TLS. It returns the address of
+// that port, and the file with the certificate, which is for localhost and which no
+// authority has issued.
+func StartTLSRedis(tb testing.TB, args ...string) (r *RedisServer, addr, certFile string) {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	dir := tb.TempDir()
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: certificate}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	_, port, _ := net.SplitHostPort(FreeAddr(tb))
+	r = StartRedis(tb, append([]string{"--tls-port", port, "--tls-cert-file", certFile, "--tls-key-file", keyFile,
+		"--tls-ca-cert-file", certFile, "--tls-auth-clients", "no"}, args...)...)
+	return r, "localhost:" + port, certFile
 }
 
 // StartSentinel starts a Redis Sentinel with the lines of its configuration file, and

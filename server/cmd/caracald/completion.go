@@ -46,7 +46,7 @@ func completedWords() (words []completedWord) {
 		group, name, hasGroup := strings.Cut(c.name, " ")
 		if hasGroup {
 			if !groups[group] {
-				words = append(words, completedWord{"", group, group + " …"})
+				words = append(words, completedWord{"", group, "has subcommands"})
 			}
 			groups[group] = true
 			words = append(words, completedWord{group, name, c.summary})
@@ -56,7 +56,9 @@ func completedWords() (words []completedWord) {
 		flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 		c.setUp(flags)
 		words = append(words, completedWord{c.name, "-h", "print the help"})
-		flags.VisitAll(func(f *flag.Flag) { words = append(words, completedWord{c.name, "-" + f.Name, f.Usage}) })
+		flags.VisitAll(func(f *flag.Flag) {
+			words = append(words, completedWord{c.name, "-" + f.Name, strings.ReplaceAll(f.Usage, "`", "")})
+		})
 	}
 	return append(words, completedWord{"", "help", "print the usage"})
 }

@@ -151,6 +151,30 @@ func TestServeFailsAsSuperuser(t *testing.T) {
 	}
 }
 
+// The service trusts the authorities in SSL_CERT_FILE, and then publishes through TLS.
+func TestServeTrustsCertificateFile(t *testing.T) {
+	t.Parallel()
+	_, addr, certFile := storetest.StartTLSRedis(t)
+	db := storetest.New(t)
+	lines := make(chan string, 1000)
+	startReplica(t, func(_, line string) { lines <- line }, append(settingsOf(db, "rediss://"+addr), "SSL_CERT_FILE="+certFile))
+	for line := range lines {
+		if strings.Contains(line, `"msg":"redis `) {
+			if !strings.Contains(line, `"msg":"redis available"`) {
+				t.Errorf("the log has %s", line)
+			}
+			break
+		}
+	}
+	event := db.Event("zone", "caracal.policy.invalidate")
+	for deadline := time.Now().Add(15 * time.Second); !storetest.Value[bool](db, "SELECT dispatched_at IS NOT NULL FROM outbox WHERE id = $1", event); {
+		if time.Now().After(deadline) {
+			t.Fatal("the event was not published")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // Two replicas are killed several times while clients make changes that publish
 // events. The events of all acknowledged changes are published, in order.
 func TestKilledReplicasLoseNoEvent(t *testing.T) {
