@@ -52,7 +52,7 @@ func TestRedisCluster(t *testing.T) {
 	}
 	for _, node := range nodes {
 		eventually(t, "the cluster works", func() bool {
-			return strings.Contains(node.Admin.ClusterInfo(t.Context()).Val(), "cluster_state:ok") && len(node.Admin.ClusterSlots(t.Context()).Val()) == 3
+			return strings.Contains(node.Admin.ClusterInfo(t.Context()).Val(), "cluster_state:ok") && len(node.Admin.ClusterShards(t.Context()).Val()) == 3
 		})
 	}
 	db := storetest.New(t)
