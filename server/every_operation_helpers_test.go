@@ -157,25 +157,40 @@ func documentOf(text string) string {
 	return fmt.Sprintf("# caracal:data-document\npackage caracal.authz\n\napp_ids := {%q: \"x\"}\n", text)
 }
 
-// everyBody returns the operation's request examples and, for each alternative of a
-// field with anyOf or oneOf, a body with the examples of its fields.
+// bodyFields returns the fields of the operation's body, or of its first alternative.
+func bodyFields(op servertest.Operation) openapi3.Schemas {
+	schema := op.RequestBody.Value.Content.Get(jsonType).Schema.Value
+	if len(schema.OneOf) > 0 {
+		schema = schema.OneOf[0].Value
+	}
+	return schema.Properties
+}
+
+// everyBody returns the operation's request examples and, for each alternative of
+// the body, a body with the examples of its nested fields.
 func everyBody(t *testing.T, op servertest.Operation) (all []string) {
 	t.Helper()
 	all = examples(t, op)
-	for name, field := range op.RequestBody.Value.Content.Get(jsonType).Schema.Value.Properties {
-		for _, one := range slices.Concat(field.Value.AnyOf, field.Value.OneOf) {
-			fields := map[string]any{}
-			for key, part := range one.Value.Properties {
-				if part.Value.Example != nil {
-					fields[key] = part.Value.Example
+	schema := op.RequestBody.Value.Content.Get(jsonType).Schema.Value
+	for _, one := range schema.OneOf {
+		key := schema.Discriminator.PropertyName
+		body := map[string]any{"name": "Complete", key: one.Value.Properties[key].Value.Enum[0]}
+		for name, field := range one.Value.Properties {
+			nested := map[string]any{}
+			for part, value := range field.Value.Properties {
+				if value.Value.Example != nil {
+					nested[part] = value.Value.Example
 				}
 			}
-			text, err := json.Marshal(map[string]any{"name": "Complete", "kind": "api_key", name: fields})
-			if err != nil {
-				t.Fatal(err)
+			if len(nested) > 0 {
+				body[name] = nested
 			}
-			all = append(all, string(text))
 		}
+		text, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, string(text))
 	}
 	return all
 }

@@ -14,7 +14,7 @@ import (
 
 // takesName reports whether the body of an operation has a name.
 func takesName(op servertest.Operation) bool {
-	return takesBody(op) && op.RequestBody.Value.Content.Get(jsonType).Schema.Value.Properties["name"] != nil
+	return takesBody(op) && bodyFields(op)["name"] != nil
 }
 
 // withName returns the operation's first request example with another name.

@@ -55,13 +55,33 @@ func TestProviderSpecListsEveryKind(t *testing.T) {
 	if want := slices.Sorted(slices.Values(provider.Kinds())); !slices.Equal(slices.Sorted(slices.Values(described)), want) {
 		t.Errorf("there are schemas for %q, want %q", described, want)
 	}
-	var union []string
-	for _, one := range schemaOf(t, spec, "ProviderConfigInput").AnyOf {
-		union = append(union, path.Base(one.Ref))
+	of := map[string][]provider.Kind{}
+	for kind, name := range schemaOf(t, spec, "ProviderConfigInput").Extensions["x-union"].(map[string]any) {
+		of[name.(string)] = append(of[name.(string)], provider.Kind(kind))
 	}
-	slices.Sort(union)
-	if want := slices.Sorted(maps.Keys(configSchemas)); !slices.Equal(union, want) {
-		t.Errorf("the union is of %q, want %q", union, want)
+	for name := range of {
+		slices.Sort(of[name])
+	}
+	create := schemaOf(t, spec, "NewProvider")
+	created := map[string][]provider.Kind{}
+	for kind, to := range create.Discriminator.Mapping {
+		one := schemaOf(t, spec, path.Base(to.Ref))
+		if key := one.Properties["kind"].Value.Enum; len(key) != 1 || key[0] != kind || !slices.Contains(one.Required, "kind") {
+			t.Errorf("%s requires the kind %q, want %s", to.Ref, key, kind)
+		}
+		name := path.Base(one.Properties["config_json"].Ref)
+		created[name] = append(created[name], provider.Kind(kind))
+	}
+	for name := range created {
+		slices.Sort(created[name])
+	}
+	if len(create.OneOf) != len(provider.Kinds()) {
+		t.Errorf("NewProvider has %d alternatives, want one for each of %q", len(create.OneOf), provider.Kinds())
+	}
+	for name, kinds := range configSchemas {
+		if !slices.Equal(slices.Sorted(slices.Values(kinds)), of[name]) || !slices.Equal(of[name], created[name]) {
+			t.Errorf("%s is of the kinds %q in an update and %q in a new provider, want %q", name, of[name], created[name], kinds)
+		}
 	}
 }
 

@@ -18,12 +18,6 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
-// Defines values for APIKeyProviderConfigAuthLocation.
-const (
-	APIKeyProviderConfigAuthLocationHeader APIKeyProviderConfigAuthLocation = "header"
-	APIKeyProviderConfigAuthLocationQuery  APIKeyProviderConfigAuthLocation = "query"
-)
-
 // Defines values for ActivationEventStatusState.
 const (
 	ActivationEventStatusStateDead       ActivationEventStatusState = "dead"
@@ -48,21 +42,6 @@ const (
 // Defines values for NewApplicationRegistrationMethod.
 const (
 	NewApplicationRegistrationMethodManaged NewApplicationRegistrationMethod = "managed"
-)
-
-// Defines values for OAuth2AuthorizationCodeProviderConfigClientAuthMethod.
-const (
-	OAuth2AuthorizationCodeProviderConfigClientAuthMethodClientSecretBasic OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "client_secret_basic"
-	OAuth2AuthorizationCodeProviderConfigClientAuthMethodClientSecretPost  OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "client_secret_post"
-	OAuth2AuthorizationCodeProviderConfigClientAuthMethodNone              OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "none"
-)
-
-// Defines values for OAuth2ClientCredentialsProviderConfigClientAuthMethod.
-const (
-	OAuth2ClientCredentialsProviderConfigClientAuthMethodClientSecretBasic OAuth2ClientCredentialsProviderConfigClientAuthMethod = "client_secret_basic"
-	OAuth2ClientCredentialsProviderConfigClientAuthMethodClientSecretPost  OAuth2ClientCredentialsProviderConfigClientAuthMethod = "client_secret_post"
-	OAuth2ClientCredentialsProviderConfigClientAuthMethodNone              OAuth2ClientCredentialsProviderConfigClientAuthMethod = "none"
-	OAuth2ClientCredentialsProviderConfigClientAuthMethodPrivateKeyJwt     OAuth2ClientCredentialsProviderConfigClientAuthMethod = "private_key_jwt"
 )
 
 // Defines values for OperationEnforcement.
@@ -173,49 +152,6 @@ const (
 	GetPolicyParamsContentAll    GetPolicyParamsContent = "all"
 	GetPolicyParamsContentLatest GetPolicyParamsContent = "latest"
 )
-
-// APIKeyProviderConfig Configuration of the kind `api_key`, which sends a fixed key to the upstream service in a header or a query parameter.
-type APIKeyProviderConfig struct {
-	// AllowRuntimeInjection Whether a token exchange with runtime credential injection can return the credential.
-	//
-	// Example: false
-	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
-
-	// APIKey The API key. It must not contain control characters or surrounding whitespace. Required in a new provider and if the kind changes. Encrypted at rest and never returned.
-	//
-	// Example: example-api-key
-	APIKey *string `json:"api_key,omitempty"`
-
-	// AuthLocation Where the key is sent. Defaults to `header`.
-	//
-	// Example: header
-	AuthLocation *APIKeyProviderConfigAuthLocation `json:"auth_location,omitempty"`
-
-	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not allowed if the credential is sent in the query.
-	//
-	// Example: Bearer
-	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
-
-	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream service together with the credential.
-	//
-	// Example: true
-	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
-
-	// HeaderName Name of the header that contains the key (an RFC 9110 token). It must not be a header that HTTP itself sets, such as `Host` or `Connection`. Required if `auth_location` is `header`.
-	//
-	// Example: X-Api-Key
-	HeaderName *string `json:"header_name,omitempty"`
-
-	// QueryParamName Name of the query parameter that contains the key. Required if `auth_location` is `query`.
-	//
-	// Example: api_key
-	QueryParamName *string `json:"query_param_name,omitempty"`
-}
-
-// APIKeyProviderConfigAuthLocation Where the key is sent. Defaults to `header`.
-//
-// Example: header
-type APIKeyProviderConfigAuthLocation string
 
 // ActivationEventStatus The state of the event that announces an activation.
 type ActivationEventStatus struct {
@@ -393,39 +329,6 @@ type ApplicationRegistration struct {
 
 	// Name Display name of the application. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name ApplicationName `json:"name"`
-}
-
-// BearerTokenProviderConfig Configuration of the kind `bearer_token`, which sends a fixed token to the upstream service.
-type BearerTokenProviderConfig struct {
-	// AllowRuntimeInjection Whether a token exchange with runtime credential injection can return the credential.
-	//
-	// Example: false
-	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
-
-	// AllowedTokenHosts Hosts that the token may be sent to, as DNS names without a port. Converted to lowercase.
-	//
-	// Example: ["api.example.com"]
-	AllowedTokenHosts []string `json:"allowed_token_hosts,omitempty"`
-
-	// AuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token). It must not be a header that HTTP itself sets, such as `Host` or `Connection`.
-	//
-	// Example: Authorization
-	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
-
-	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not allowed if the credential is sent in the query.
-	//
-	// Example: Bearer
-	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
-
-	// BearerToken The bearer token. It must not contain control characters or surrounding whitespace. Required in a new provider and if the kind changes. Encrypted at rest and never returned.
-	//
-	// Example: example-bearer-token
-	BearerToken *string `json:"bearer_token,omitempty"`
-
-	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream service together with the credential.
-	//
-	// Example: true
-	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 }
 
 // CreatedPolicy A created policy with its first version.
@@ -672,11 +575,11 @@ type NewPolicyVersion struct {
 	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
 }
 
-// NewProvider A provider to create. `name` or `identifier` is required. Unknown fields are ignored.
+// NewProvider A provider to create. `name` or `identifier` is required.
 type NewProvider struct {
-	// ConfigJSON Configuration of the provider, at most 64 KiB. The default in a new provider is `{}`. The configuration must match
-	// the kind of the provider: the `kind` in the request or, in an update without it, the stored one. The first rule
-	// that it violates is returned as `invalid_provider_config`.
+	// ConfigJSON Configuration of a provider, at most 64 KiB. It must match the kind of the provider: the `kind` in the request or,
+	// in an update without it, the stored one. The first rule that it violates is returned as
+	// `invalid_provider_config`.
 	ConfigJSON *ProviderConfigInput `json:"config_json,omitempty"`
 
 	// Identifier An identifier that consists of `provider://` and lowercase letters and digits, with single hyphens between them. It is unique among the zone's active providers. A blank value counts as omitted.
@@ -750,182 +653,6 @@ type NewZone struct {
 	// Slug A short name of lowercase letters, digits and hyphens. It is unique among all zones, including archived ones.
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
-
-// NoProviderConfig Configuration of the kinds `none` and `caracal_mandate`, which have no fields.
-//
-// Example: {}
-type NoProviderConfig = map[string]interface{}
-
-// OAuth2AuthorizationCodeProviderConfig Configuration of the kind `oauth2_authorization_code`, which requests access tokens on behalf of a user who has given consent (RFC 6749, section 4.1, with PKCE).
-type OAuth2AuthorizationCodeProviderConfig struct {
-	// AllowRuntimeInjection Whether a token exchange with runtime credential injection can return the credential.
-	//
-	// Example: false
-	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
-
-	// AllowedTokenHosts Hosts that tokens may be requested from, as DNS names without a port. Converted to lowercase.
-	//
-	// Example: ["login.example.com"]
-	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
-
-	// AuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token). It must not be a header that HTTP itself sets, such as `Host` or `Connection`.
-	//
-	// Example: Authorization
-	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
-
-	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not allowed if the credential is sent in the query.
-	//
-	// Example: Bearer
-	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
-
-	// AuthorizationEndpoint URL that the user is sent to for consent. It must be https and must not contain a user name or password.
-	//
-	// Example: https://login.example.com/oauth2/authorize
-	AuthorizationEndpoint string `json:"authorization_endpoint"`
-
-	// AuthorizationParams Additional query parameters for `authorization_endpoint`. They must not include `client_id`, `code_challenge`,
-	// `code_challenge_method`, `redirect_uri`, `response_type`, `scope` or `state`.
-	//
-	//
-	// Example: {"access_type":"offline","prompt":"consent"}
-	AuthorizationParams map[string]string `json:"authorization_params,omitempty"`
-
-	// ClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
-	//
-	// Example: client_secret_post
-	ClientAuthMethod *OAuth2AuthorizationCodeProviderConfigClientAuthMethod `json:"client_auth_method,omitempty"`
-
-	// ClientID Client ID of Caracal at the authorization server.
-	//
-	// Example: caracal-billing
-	ClientID ProviderClientID `json:"client_id"`
-
-	// ClientSecret Client secret. Required unless `client_auth_method` is `none`. Encrypted at rest and never returned.
-	//
-	// Example: example-client-secret
-	ClientSecret *string `json:"client_secret,omitempty"`
-
-	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream service together with the credential.
-	//
-	// Example: true
-	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
-
-	// RedirectURI Absolute URI that the user is redirected to, as registered with the authorization server, without a fragment. It must be https, http on a loopback address, or have a custom scheme.
-	//
-	// Example: https://console.example.com/oauth/callback
-	RedirectURI string `json:"redirect_uri"`
-
-	// Scopes Scopes of token requests. Not sent if omitted.
-	//
-	// Example: ["invoices:read"]
-	Scopes *ProviderScopes `json:"scopes,omitempty"`
-
-	// TokenEndpoint URL of the token endpoint. It must be https, must not contain a user name, password or fragment, and its host must be in `allowed_token_hosts`.
-	//
-	// Example: https://login.example.com/oauth2/token
-	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
-
-	// TokenParams Parameters that are added to the form of token requests. They must not include `client_assertion`,
-	// `client_assertion_type`, `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`,
-	// `refresh_token` or `scope`.
-	//
-	//
-	// Example: {"tenant":"acme"}
-	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
-}
-
-// OAuth2AuthorizationCodeProviderConfigClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
-//
-// Example: client_secret_post
-type OAuth2AuthorizationCodeProviderConfigClientAuthMethod string
-
-// OAuth2ClientCredentialsProviderConfig Configuration of the kind `oauth2_client_credentials`, which requests access tokens with client credentials (RFC 6749, section 4.4).
-type OAuth2ClientCredentialsProviderConfig struct {
-	// AllowRuntimeInjection Whether a token exchange with runtime credential injection can return the credential.
-	//
-	// Example: false
-	AllowRuntimeInjection *ProviderAllowRuntimeInjection `json:"allow_runtime_injection,omitempty"`
-
-	// AllowedTokenHosts Hosts that tokens may be requested from, as DNS names without a port. Converted to lowercase.
-	//
-	// Example: ["login.example.com"]
-	AllowedTokenHosts ProviderAllowedTokenHosts `json:"allowed_token_hosts"`
-
-	// Audience The `audience` parameter of token requests. Not sent if omitted.
-	//
-	// Example: https://api.example.com
-	Audience *string `json:"audience,omitempty"`
-
-	// AuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token). It must not be a header that HTTP itself sets, such as `Host` or `Connection`.
-	//
-	// Example: Authorization
-	AuthHeader *ProviderAuthHeader `json:"auth_header,omitempty"`
-
-	// AuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not allowed if the credential is sent in the query.
-	//
-	// Example: Bearer
-	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
-
-	// ClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
-	//
-	// Example: private_key_jwt
-	ClientAuthMethod *OAuth2ClientCredentialsProviderConfigClientAuthMethod `json:"client_auth_method,omitempty"`
-
-	// ClientID Client ID of Caracal at the authorization server.
-	//
-	// Example: caracal-billing
-	ClientID ProviderClientID `json:"client_id"`
-
-	// ClientSecret Client secret. Required if `client_auth_method` is `client_secret_basic` or `client_secret_post`; not allowed if it is `private_key_jwt`. Encrypted at rest and never returned.
-	//
-	// Example: example-client-secret
-	ClientSecret *string `json:"client_secret,omitempty"`
-
-	// ForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream service together with the credential.
-	//
-	// Example: true
-	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
-
-	// KeyID The `kid` header of client assertions. Allowed only if `client_auth_method` is `private_key_jwt`.
-	//
-	// Example: 2026-07
-	KeyID *string `json:"key_id,omitempty"`
-
-	// PrivateKey PEM-encoded, unencrypted private key that signs client assertions: RSA of at least 2048 bits, elliptic curve or Ed25519. Required if `client_auth_method` is `private_key_jwt`; otherwise not allowed. Encrypted at rest and never returned.
-	//
-	// Example: -----BEGIN PRIVATE KEY-----
-	// MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
-	// -----END PRIVATE KEY-----
-	PrivateKey *string `json:"private_key,omitempty"`
-
-	// Resource The `resource` parameter of token requests (RFC 8707). Not sent if omitted.
-	//
-	// Example: https://api.example.com/invoices
-	Resource *string `json:"resource,omitempty"`
-
-	// Scopes Scopes of token requests. Not sent if omitted.
-	//
-	// Example: ["invoices:read"]
-	Scopes *ProviderScopes `json:"scopes,omitempty"`
-
-	// TokenEndpoint URL of the token endpoint. It must be https, must not contain a user name, password or fragment, and its host must be in `allowed_token_hosts`.
-	//
-	// Example: https://login.example.com/oauth2/token
-	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
-
-	// TokenParams Parameters that are added to the form of token requests. They must not include `client_assertion`,
-	// `client_assertion_type`, `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`,
-	// `refresh_token` or `scope`.
-	//
-	//
-	// Example: {"tenant":"acme"}
-	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
-}
-
-// OAuth2ClientCredentialsProviderConfigClientAuthMethod How Caracal authenticates at the token endpoint. Defaults to `client_secret_basic`.
-//
-// Example: private_key_jwt
-type OAuth2ClientCredentialsProviderConfigClientAuthMethod string
 
 // OpenAPI The OpenAPI document of this API.
 type OpenAPI map[string]interface{}
@@ -1637,42 +1364,10 @@ type Provider struct {
 	ZoneID ID `json:"zone_id"`
 }
 
-// ProviderAllowRuntimeInjection Whether a token exchange with runtime credential injection can return the credential.
-//
-// Example: false
-type ProviderAllowRuntimeInjection = bool
-
-// ProviderAllowedTokenHosts Hosts that tokens may be requested from, as DNS names without a port. Converted to lowercase.
-//
-// Example: ["login.example.com"]
-type ProviderAllowedTokenHosts = []string
-
-// ProviderAuthHeader Name of the header that contains the token in requests to the upstream service (an RFC 9110 token). It must not be a header that HTTP itself sets, such as `Host` or `Connection`.
-//
-// Example: Authorization
-type ProviderAuthHeader = string
-
-// ProviderAuthScheme Authentication scheme that precedes the credential in its header, such as `Bearer`. The beginning of a parameter may follow, as in `Token token=`. Not allowed if the credential is sent in the query.
-//
-// Example: Bearer
-type ProviderAuthScheme = string
-
-// ProviderClientID Client ID of Caracal at the authorization server.
-//
-// Example: caracal-billing
-type ProviderClientID = string
-
-// ProviderConfigInput Configuration of the provider, at most 64 KiB. The default in a new provider is `{}`. The configuration must match
-// the kind of the provider: the `kind` in the request or, in an update without it, the stored one. The first rule
-// that it violates is returned as `invalid_provider_config`.
-type ProviderConfigInput struct {
-	union json.RawMessage
-}
-
-// ProviderForwardCaracalIdentity Whether Caracal's own identity is sent to the upstream service together with the credential.
-//
-// Example: true
-type ProviderForwardCaracalIdentity = bool
+// ProviderConfigInput Configuration of a provider, at most 64 KiB. It must match the kind of the provider: the `kind` in the request or,
+// in an update without it, the stored one. The first rule that it violates is returned as
+// `invalid_provider_config`.
+type ProviderConfigInput = json.RawMessage
 
 // ProviderIdentifier An identifier that consists of `provider://` and lowercase letters and digits, with single hyphens between them. It is unique among the zone's active providers. A blank value counts as omitted.
 type ProviderIdentifier = string
@@ -1692,9 +1387,9 @@ type ProviderName = string
 
 // ProviderPatch An update of a provider. Omitted fields are not changed. Unknown fields are ignored.
 type ProviderPatch struct {
-	// ConfigJSON Configuration of the provider, at most 64 KiB. The default in a new provider is `{}`. The configuration must match
-	// the kind of the provider: the `kind` in the request or, in an update without it, the stored one. The first rule
-	// that it violates is returned as `invalid_provider_config`.
+	// ConfigJSON Configuration of a provider, at most 64 KiB. It must match the kind of the provider: the `kind` in the request or,
+	// in an update without it, the stored one. The first rule that it violates is returned as
+	// `invalid_provider_config`.
 	ConfigJSON *ProviderConfigInput `json:"config_json,omitempty"`
 
 	// Identifier An identifier that consists of `provider://` and lowercase letters and digits, with single hyphens between them. It is unique among the zone's active providers. A blank value counts as omitted.
@@ -1714,11 +1409,6 @@ type ProviderPatch struct {
 	Name *ProviderName `json:"name,omitempty"`
 }
 
-// ProviderScopes Scopes of token requests. Not sent if omitted.
-//
-// Example: ["invoices:read"]
-type ProviderScopes = []string
-
 // ProviderTest The result of a test of a provider's token endpoint.
 type ProviderTest struct {
 	// Detail Human-readable description of the result.
@@ -1733,18 +1423,6 @@ type ProviderTest struct {
 	// Status HTTP status of the response; null if there was none.
 	Status *int `json:"status"`
 }
-
-// ProviderTokenEndpoint URL of the token endpoint. It must be https, must not contain a user name, password or fragment, and its host must be in `allowed_token_hosts`.
-//
-// Example: https://login.example.com/oauth2/token
-type ProviderTokenEndpoint = string
-
-// ProviderTokenParams Parameters that are added to the form of token requests. They must not include `client_assertion`,
-// `client_assertion_type`, `client_id`, `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`,
-// `refresh_token` or `scope`.
-//
-// Example: {"tenant":"acme"}
-type ProviderTokenParams map[string]string
 
 // Readiness The result of the readiness check if the process is ready.
 type Readiness struct {
@@ -2037,11 +1715,11 @@ type ZoneSlug = string
 // Cursor defines model for cursor.
 type Cursor = string
 
-// IDParameter An opaque identifier of 1 to 128 letters, digits and `_.:-`.
-type IDParameter = ID
-
 // Limit defines model for limit.
 type Limit = int
+
+// ObjectID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+type ObjectID = ID
 
 // VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type VersionID = ID
@@ -2223,146 +1901,6 @@ type CreateResourceJSONRequestBody = NewResource
 // UpdateResourceJSONRequestBody defines body for UpdateResource for application/json ContentType.
 type UpdateResourceJSONRequestBody = ResourcePatch
 
-// AsNoProviderConfig returns the union data inside the ProviderConfigInput as a NoProviderConfig
-func (t ProviderConfigInput) AsNoProviderConfig() (NoProviderConfig, error) {
-	var body NoProviderConfig
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromNoProviderConfig overwrites any union data inside the ProviderConfigInput as the provided NoProviderConfig
-func (t *ProviderConfigInput) FromNoProviderConfig(v NoProviderConfig) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeNoProviderConfig performs a merge with any union data inside the ProviderConfigInput, using the provided NoProviderConfig
-func (t *ProviderConfigInput) MergeNoProviderConfig(v NoProviderConfig) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsAPIKeyProviderConfig returns the union data inside the ProviderConfigInput as a APIKeyProviderConfig
-func (t ProviderConfigInput) AsAPIKeyProviderConfig() (APIKeyProviderConfig, error) {
-	var body APIKeyProviderConfig
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromAPIKeyProviderConfig overwrites any union data inside the ProviderConfigInput as the provided APIKeyProviderConfig
-func (t *ProviderConfigInput) FromAPIKeyProviderConfig(v APIKeyProviderConfig) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeAPIKeyProviderConfig performs a merge with any union data inside the ProviderConfigInput, using the provided APIKeyProviderConfig
-func (t *ProviderConfigInput) MergeAPIKeyProviderConfig(v APIKeyProviderConfig) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsBearerTokenProviderConfig returns the union data inside the ProviderConfigInput as a BearerTokenProviderConfig
-func (t ProviderConfigInput) AsBearerTokenProviderConfig() (BearerTokenProviderConfig, error) {
-	var body BearerTokenProviderConfig
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromBearerTokenProviderConfig overwrites any union data inside the ProviderConfigInput as the provided BearerTokenProviderConfig
-func (t *ProviderConfigInput) FromBearerTokenProviderConfig(v BearerTokenProviderConfig) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeBearerTokenProviderConfig performs a merge with any union data inside the ProviderConfigInput, using the provided BearerTokenProviderConfig
-func (t *ProviderConfigInput) MergeBearerTokenProviderConfig(v BearerTokenProviderConfig) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsOAuth2ClientCredentialsProviderConfig returns the union data inside the ProviderConfigInput as a OAuth2ClientCredentialsProviderConfig
-func (t ProviderConfigInput) AsOAuth2ClientCredentialsProviderConfig() (OAuth2ClientCredentialsProviderConfig, error) {
-	var body OAuth2ClientCredentialsProviderConfig
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromOAuth2ClientCredentialsProviderConfig overwrites any union data inside the ProviderConfigInput as the provided OAuth2ClientCredentialsProviderConfig
-func (t *ProviderConfigInput) FromOAuth2ClientCredentialsProviderConfig(v OAuth2ClientCredentialsProviderConfig) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeOAuth2ClientCredentialsProviderConfig performs a merge with any union data inside the ProviderConfigInput, using the provided OAuth2ClientCredentialsProviderConfig
-func (t *ProviderConfigInput) MergeOAuth2ClientCredentialsProviderConfig(v OAuth2ClientCredentialsProviderConfig) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsOAuth2AuthorizationCodeProviderConfig returns the union data inside the ProviderConfigInput as a OAuth2AuthorizationCodeProviderConfig
-func (t ProviderConfigInput) AsOAuth2AuthorizationCodeProviderConfig() (OAuth2AuthorizationCodeProviderConfig, error) {
-	var body OAuth2AuthorizationCodeProviderConfig
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromOAuth2AuthorizationCodeProviderConfig overwrites any union data inside the ProviderConfigInput as the provided OAuth2AuthorizationCodeProviderConfig
-func (t *ProviderConfigInput) FromOAuth2AuthorizationCodeProviderConfig(v OAuth2AuthorizationCodeProviderConfig) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeOAuth2AuthorizationCodeProviderConfig performs a merge with any union data inside the ProviderConfigInput, using the provided OAuth2AuthorizationCodeProviderConfig
-func (t *ProviderConfigInput) MergeOAuth2AuthorizationCodeProviderConfig(v OAuth2AuthorizationCodeProviderConfig) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-func (t ProviderConfigInput) MarshalJSON() ([]byte, error) {
-	b, err := t.union.MarshalJSON()
-	return b, err
-}
-
-func (t *ProviderConfigInput) UnmarshalJSON(b []byte) error {
-	err := t.union.UnmarshalJSON(b)
-	return err
-}
-
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// GetHealth Check liveness
@@ -2388,16 +1926,16 @@ type ServerInterface interface {
 	CreateAdminToken(ctx echo.Context) error
 	// DeleteAdminToken Revoke an admin token
 	// (DELETE /v1/admin-tokens/{id})
-	DeleteAdminToken(ctx echo.Context, id IDParameter) error
+	DeleteAdminToken(ctx echo.Context, id ObjectID) error
 	// ListDeadLetters List dead letters
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx echo.Context, params ListDeadLettersParams) error
 	// DiscardDeadLetter Discard a dead letter
 	// (DELETE /v1/dead-letters/{id})
-	DiscardDeadLetter(ctx echo.Context, id IDParameter) error
+	DiscardDeadLetter(ctx echo.Context, id ObjectID) error
 	// RearmDeadLetter Retry a dead letter
 	// (POST /v1/dead-letters/{id}/rearm)
-	RearmDeadLetter(ctx echo.Context, id IDParameter) error
+	RearmDeadLetter(ctx echo.Context, id ObjectID) error
 	// ValidatePolicy Validate the content of a policy
 	// (POST /v1/policies/validate)
 	ValidatePolicy(ctx echo.Context) error
@@ -2406,7 +1944,7 @@ type ServerInterface interface {
 	ListPolicyTemplates(ctx echo.Context) error
 	// GetPolicyTemplate Retrieve a policy template
 	// (GET /v1/policy-templates/{id})
-	GetPolicyTemplate(ctx echo.Context, id IDParameter) error
+	GetPolicyTemplate(ctx echo.Context, id ObjectID) error
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx echo.Context, params ListZonesParams) error
@@ -2433,13 +1971,13 @@ type ServerInterface interface {
 	RegisterApplication(ctx echo.Context, zoneID ZoneID) error
 	// DeleteApplication Archive an application
 	// (DELETE /v1/zones/{zoneId}/applications/{id})
-	DeleteApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	DeleteApplication(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetApplication Retrieve an application
 	// (GET /v1/zones/{zoneId}/applications/{id})
-	GetApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	GetApplication(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// UpdateApplication Update an application
 	// (PATCH /v1/zones/{zoneId}/applications/{id})
-	UpdateApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	UpdateApplication(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
@@ -2451,19 +1989,19 @@ type ServerInterface interface {
 	CreatePolicy(ctx echo.Context, zoneID ZoneID) error
 	// DeletePolicy Archive a policy
 	// (DELETE /v1/zones/{zoneId}/policies/{id})
-	DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	DeletePolicy(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetPolicy Retrieve a policy
 	// (GET /v1/zones/{zoneId}/policies/{id})
-	GetPolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetPolicyParams) error
+	GetPolicy(ctx echo.Context, zoneID ZoneID, id ObjectID, params GetPolicyParams) error
 	// ListPolicyVersions List policy versions
 	// (GET /v1/zones/{zoneId}/policies/{id}/versions)
-	ListPolicyVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicyVersionsParams) error
+	ListPolicyVersions(ctx echo.Context, zoneID ZoneID, id ObjectID, params ListPolicyVersionsParams) error
 	// AddPolicyVersion Add a policy version
 	// (POST /v1/zones/{zoneId}/policies/{id}/versions)
-	AddPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	AddPolicyVersion(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetPolicyVersion Retrieve a policy version
 	// (GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId})
-	GetPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error
+	GetPolicyVersion(ctx echo.Context, zoneID ZoneID, id ObjectID, versionID VersionID) error
 	// ListPolicyActivations List policy activations
 	// (GET /v1/zones/{zoneId}/policy-activations)
 	ListPolicyActivations(ctx echo.Context, zoneID ZoneID, params ListPolicyActivationsParams) error
@@ -2475,40 +2013,40 @@ type ServerInterface interface {
 	CreatePolicySet(ctx echo.Context, zoneID ZoneID) error
 	// DeletePolicySet Archive a policy set
 	// (DELETE /v1/zones/{zoneId}/policy-sets/{id})
-	DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	DeletePolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetPolicySet Retrieve a policy set
 	// (GET /v1/zones/{zoneId}/policy-sets/{id})
-	GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	GetPolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// ActivatePolicySet Activate a policy set version
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/activate)
-	ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetActivationStatus Retrieve the status of an activation
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status)
-	GetActivationStatus(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetActivationStatusParams) error
+	GetActivationStatus(ctx echo.Context, zoneID ZoneID, id ObjectID, params GetActivationStatusParams) error
 	// ComparePolicySetVersions Compare two versions
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/compare)
-	ComparePolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	ComparePolicySetVersions(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// DeactivatePolicySet Deactivate a policy set
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate)
-	DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// RollbackPolicySet Roll back the last activation
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/rollback)
-	RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// SimulatePolicySet Simulate a decision
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/simulate)
-	SimulatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	SimulatePolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// SimulatePolicySetBatch Simulate many decisions
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch)
-	SimulatePolicySetBatch(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	SimulatePolicySetBatch(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// ListPolicySetVersions List policy set versions
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions)
-	ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicySetVersionsParams) error
+	ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, id ObjectID, params ListPolicySetVersionsParams) error
 	// AddPolicySetVersion Add a policy set version
 	// (POST /v1/zones/{zoneId}/policy-sets/{id}/versions)
-	AddPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	AddPolicySetVersion(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetPolicySetVersion Retrieve a policy set version
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId})
-	GetPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error
+	GetPolicySetVersion(ctx echo.Context, zoneID ZoneID, id ObjectID, versionID VersionID) error
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx echo.Context, zoneID ZoneID, params ListProvidersParams) error
@@ -2517,16 +2055,16 @@ type ServerInterface interface {
 	CreateProvider(ctx echo.Context, zoneID ZoneID) error
 	// DeleteProvider Archive a provider
 	// (DELETE /v1/zones/{zoneId}/providers/{id})
-	DeleteProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	DeleteProvider(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetProvider Retrieve a provider
 	// (GET /v1/zones/{zoneId}/providers/{id})
-	GetProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	GetProvider(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// UpdateProvider Update a provider
 	// (PATCH /v1/zones/{zoneId}/providers/{id})
-	UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	UpdateProvider(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// TestProvider Test a provider's token endpoint
 	// (POST /v1/zones/{zoneId}/providers/{id}/test)
-	TestProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	TestProvider(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// ListResources List resources
 	// (GET /v1/zones/{zoneId}/resources)
 	ListResources(ctx echo.Context, zoneID ZoneID, params ListResourcesParams) error
@@ -2535,13 +2073,13 @@ type ServerInterface interface {
 	CreateResource(ctx echo.Context, zoneID ZoneID) error
 	// DeleteResource Archive a resource
 	// (DELETE /v1/zones/{zoneId}/resources/{id})
-	DeleteResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	DeleteResource(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetResource Retrieve a resource
 	// (GET /v1/zones/{zoneId}/resources/{id})
-	GetResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	GetResource(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// UpdateResource Update a resource
 	// (PATCH /v1/zones/{zoneId}/resources/{id})
-	UpdateResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error
+	UpdateResource(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -2632,7 +2170,7 @@ func (w *ServerInterfaceWrapper) CreateAdminToken(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) DeleteAdminToken(ctx echo.Context) error {
 	var err error
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -2673,7 +2211,7 @@ func (w *ServerInterfaceWrapper) ListDeadLetters(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) DiscardDeadLetter(ctx echo.Context) error {
 	var err error
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -2689,7 +2227,7 @@ func (w *ServerInterfaceWrapper) DiscardDeadLetter(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) RearmDeadLetter(ctx echo.Context) error {
 	var err error
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -2723,7 +2261,7 @@ func (w *ServerInterfaceWrapper) ListPolicyTemplates(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) GetPolicyTemplate(ctx echo.Context) error {
 	var err error
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -2893,7 +2431,7 @@ func (w *ServerInterfaceWrapper) DeleteApplication(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -2917,7 +2455,7 @@ func (w *ServerInterfaceWrapper) GetApplication(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -2941,7 +2479,7 @@ func (w *ServerInterfaceWrapper) UpdateApplication(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3029,7 +2567,7 @@ func (w *ServerInterfaceWrapper) DeletePolicy(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3053,7 +2591,7 @@ func (w *ServerInterfaceWrapper) GetPolicy(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3086,7 +2624,7 @@ func (w *ServerInterfaceWrapper) ListPolicyVersions(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3126,7 +2664,7 @@ func (w *ServerInterfaceWrapper) AddPolicyVersion(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3150,7 +2688,7 @@ func (w *ServerInterfaceWrapper) GetPolicyVersion(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3262,7 +2800,7 @@ func (w *ServerInterfaceWrapper) DeletePolicySet(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3286,7 +2824,7 @@ func (w *ServerInterfaceWrapper) GetPolicySet(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3310,7 +2848,7 @@ func (w *ServerInterfaceWrapper) ActivatePolicySet(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3334,7 +2872,7 @@ func (w *ServerInterfaceWrapper) GetActivationStatus(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3374,7 +2912,7 @@ func (w *ServerInterfaceWrapper) ComparePolicySetVersions(ctx echo.Context) erro
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3398,7 +2936,7 @@ func (w *ServerInterfaceWrapper) DeactivatePolicySet(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3422,7 +2960,7 @@ func (w *ServerInterfaceWrapper) RollbackPolicySet(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3446,7 +2984,7 @@ func (w *ServerInterfaceWrapper) SimulatePolicySet(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3470,7 +3008,7 @@ func (w *ServerInterfaceWrapper) SimulatePolicySetBatch(ctx echo.Context) error 
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3494,7 +3032,7 @@ func (w *ServerInterfaceWrapper) ListPolicySetVersions(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3534,7 +3072,7 @@ func (w *ServerInterfaceWrapper) AddPolicySetVersion(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3558,7 +3096,7 @@ func (w *ServerInterfaceWrapper) GetPolicySetVersion(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3638,7 +3176,7 @@ func (w *ServerInterfaceWrapper) DeleteProvider(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3662,7 +3200,7 @@ func (w *ServerInterfaceWrapper) GetProvider(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3686,7 +3224,7 @@ func (w *ServerInterfaceWrapper) UpdateProvider(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3710,7 +3248,7 @@ func (w *ServerInterfaceWrapper) TestProvider(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3782,7 +3320,7 @@ func (w *ServerInterfaceWrapper) DeleteResource(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3806,7 +3344,7 @@ func (w *ServerInterfaceWrapper) GetResource(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -3830,7 +3368,7 @@ func (w *ServerInterfaceWrapper) UpdateResource(ctx echo.Context) error {
 	}
 
 	// ------------- Path parameter "id" -------------
-	var id IDParameter
+	var id ObjectID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
 	if err != nil {
@@ -4077,7 +3615,7 @@ func (response CreateAdminToken201JSONResponse) VisitCreateAdminTokenResponse(w 
 }
 
 type DeleteAdminTokenRequestObject struct {
-	ID IDParameter `json:"id"`
+	ID ObjectID `json:"id"`
 }
 
 type DeleteAdminTokenResponseObject interface {
@@ -4117,7 +3655,7 @@ func (response ListDeadLetters200JSONResponse) VisitListDeadLettersResponse(w ht
 }
 
 type DiscardDeadLetterRequestObject struct {
-	ID IDParameter `json:"id"`
+	ID ObjectID `json:"id"`
 }
 
 type DiscardDeadLetterResponseObject interface {
@@ -4133,7 +3671,7 @@ func (response DiscardDeadLetter204Response) VisitDiscardDeadLetterResponse(w ht
 }
 
 type RearmDeadLetterRequestObject struct {
-	ID IDParameter `json:"id"`
+	ID ObjectID `json:"id"`
 }
 
 type RearmDeadLetterResponseObject interface {
@@ -4176,7 +3714,7 @@ func (response ListPolicyTemplates200JSONResponse) VisitListPolicyTemplatesRespo
 }
 
 type GetPolicyTemplateRequestObject struct {
-	ID IDParameter `json:"id"`
+	ID ObjectID `json:"id"`
 }
 
 type GetPolicyTemplateResponseObject interface {
@@ -4368,8 +3906,8 @@ func (response RegisterApplication201JSONResponse) VisitRegisterApplicationRespo
 }
 
 type DeleteApplicationRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type DeleteApplicationResponseObject interface {
@@ -4385,8 +3923,8 @@ func (response DeleteApplication204Response) VisitDeleteApplicationResponse(w ht
 }
 
 type GetApplicationRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type GetApplicationResponseObject interface {
@@ -4408,8 +3946,8 @@ func (response GetApplication200JSONResponse) VisitGetApplicationResponse(w http
 }
 
 type UpdateApplicationRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Body   *UpdateApplicationJSONRequestBody
 }
 
@@ -4494,8 +4032,8 @@ func (response CreatePolicy201JSONResponse) VisitCreatePolicyResponse(w http.Res
 }
 
 type DeletePolicyRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type DeletePolicyResponseObject interface {
@@ -4511,8 +4049,8 @@ func (response DeletePolicy204Response) VisitDeletePolicyResponse(w http.Respons
 }
 
 type GetPolicyRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Params GetPolicyParams
 }
 
@@ -4535,8 +4073,8 @@ func (response GetPolicy200JSONResponse) VisitGetPolicyResponse(w http.ResponseW
 }
 
 type ListPolicyVersionsRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Params ListPolicyVersionsParams
 }
 
@@ -4561,8 +4099,8 @@ func (response ListPolicyVersions200JSONResponse) VisitListPolicyVersionsRespons
 }
 
 type AddPolicyVersionRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Body   *AddPolicyVersionJSONRequestBody
 }
 
@@ -4577,9 +4115,9 @@ func (response AddPolicyVersion201JSONResponse) VisitAddPolicyVersionResponse(w 
 }
 
 type GetPolicyVersionRequestObject struct {
-	ZoneID    ZoneID      `json:"zoneId"`
-	ID        IDParameter `json:"id"`
-	VersionID VersionID   `json:"versionId"`
+	ZoneID    ZoneID    `json:"zoneId"`
+	ID        ObjectID  `json:"id"`
+	VersionID VersionID `json:"versionId"`
 }
 
 type GetPolicyVersionResponseObject interface {
@@ -4666,8 +4204,8 @@ func (response CreatePolicySet201JSONResponse) VisitCreatePolicySetResponse(w ht
 }
 
 type DeletePolicySetRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type DeletePolicySetResponseObject interface {
@@ -4683,8 +4221,8 @@ func (response DeletePolicySet204Response) VisitDeletePolicySetResponse(w http.R
 }
 
 type GetPolicySetRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type GetPolicySetResponseObject interface {
@@ -4706,8 +4244,8 @@ func (response GetPolicySet200JSONResponse) VisitGetPolicySetResponse(w http.Res
 }
 
 type ActivatePolicySetRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Body   *ActivatePolicySetJSONRequestBody
 }
 
@@ -4722,8 +4260,8 @@ func (response ActivatePolicySet202JSONResponse) VisitActivatePolicySetResponse(
 }
 
 type GetActivationStatusRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Params GetActivationStatusParams
 }
 
@@ -4738,8 +4276,8 @@ func (response GetActivationStatus200JSONResponse) VisitGetActivationStatusRespo
 }
 
 type ComparePolicySetVersionsRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Body   *ComparePolicySetVersionsJSONRequestBody
 }
 
@@ -4754,8 +4292,8 @@ func (response ComparePolicySetVersions200JSONResponse) VisitComparePolicySetVer
 }
 
 type DeactivatePolicySetRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type DeactivatePolicySetResponseObject interface {
@@ -4769,8 +4307,8 @@ func (response DeactivatePolicySet202JSONResponse) VisitDeactivatePolicySetRespo
 }
 
 type RollbackPolicySetRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type RollbackPolicySetResponseObject interface {
@@ -4784,8 +4322,8 @@ func (response RollbackPolicySet202JSONResponse) VisitRollbackPolicySetResponse(
 }
 
 type SimulatePolicySetRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Body   *SimulatePolicySetJSONRequestBody
 }
 
@@ -4800,8 +4338,8 @@ func (response SimulatePolicySet200JSONResponse) VisitSimulatePolicySetResponse(
 }
 
 type SimulatePolicySetBatchRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Body   *SimulatePolicySetBatchJSONRequestBody
 }
 
@@ -4816,8 +4354,8 @@ func (response SimulatePolicySetBatch200JSONResponse) VisitSimulatePolicySetBatc
 }
 
 type ListPolicySetVersionsRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Params ListPolicySetVersionsParams
 }
 
@@ -4842,8 +4380,8 @@ func (response ListPolicySetVersions200JSONResponse) VisitListPolicySetVersionsR
 }
 
 type AddPolicySetVersionRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Body   *AddPolicySetVersionJSONRequestBody
 }
 
@@ -4858,9 +4396,9 @@ func (response AddPolicySetVersion201JSONResponse) VisitAddPolicySetVersionRespo
 }
 
 type GetPolicySetVersionRequestObject struct {
-	ZoneID    ZoneID      `json:"zoneId"`
-	ID        IDParameter `json:"id"`
-	VersionID VersionID   `json:"versionId"`
+	ZoneID    ZoneID    `json:"zoneId"`
+	ID        ObjectID  `json:"id"`
+	VersionID VersionID `json:"versionId"`
 }
 
 type GetPolicySetVersionResponseObject interface {
@@ -4922,8 +4460,8 @@ func (response CreateProvider201JSONResponse) VisitCreateProviderResponse(w http
 }
 
 type DeleteProviderRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type DeleteProviderResponseObject interface {
@@ -4939,8 +4477,8 @@ func (response DeleteProvider204Response) VisitDeleteProviderResponse(w http.Res
 }
 
 type GetProviderRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type GetProviderResponseObject interface {
@@ -4962,8 +4500,8 @@ func (response GetProvider200JSONResponse) VisitGetProviderResponse(w http.Respo
 }
 
 type UpdateProviderRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Body   *UpdateProviderJSONRequestBody
 }
 
@@ -4986,8 +4524,8 @@ func (response UpdateProvider200JSONResponse) VisitUpdateProviderResponse(w http
 }
 
 type TestProviderRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type TestProviderResponseObject interface {
@@ -5049,8 +4587,8 @@ func (response CreateResource201JSONResponse) VisitCreateResourceResponse(w http
 }
 
 type DeleteResourceRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type DeleteResourceResponseObject interface {
@@ -5066,8 +4604,8 @@ func (response DeleteResource204Response) VisitDeleteResourceResponse(w http.Res
 }
 
 type GetResourceRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 }
 
 type GetResourceResponseObject interface {
@@ -5089,8 +4627,8 @@ func (response GetResource200JSONResponse) VisitGetResourceResponse(w http.Respo
 }
 
 type UpdateResourceRequestObject struct {
-	ZoneID ZoneID      `json:"zoneId"`
-	ID     IDParameter `json:"id"`
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
 	Body   *UpdateResourceJSONRequestBody
 }
 
@@ -5492,7 +5030,7 @@ func (sh *strictHandler) CreateAdminToken(ctx echo.Context) error {
 }
 
 // DeleteAdminToken operation middleware
-func (sh *strictHandler) DeleteAdminToken(ctx echo.Context, id IDParameter) error {
+func (sh *strictHandler) DeleteAdminToken(ctx echo.Context, id ObjectID) error {
 	var request DeleteAdminTokenRequestObject
 
 	request.ID = id
@@ -5542,7 +5080,7 @@ func (sh *strictHandler) ListDeadLetters(ctx echo.Context, params ListDeadLetter
 }
 
 // DiscardDeadLetter operation middleware
-func (sh *strictHandler) DiscardDeadLetter(ctx echo.Context, id IDParameter) error {
+func (sh *strictHandler) DiscardDeadLetter(ctx echo.Context, id ObjectID) error {
 	var request DiscardDeadLetterRequestObject
 
 	request.ID = id
@@ -5567,7 +5105,7 @@ func (sh *strictHandler) DiscardDeadLetter(ctx echo.Context, id IDParameter) err
 }
 
 // RearmDeadLetter operation middleware
-func (sh *strictHandler) RearmDeadLetter(ctx echo.Context, id IDParameter) error {
+func (sh *strictHandler) RearmDeadLetter(ctx echo.Context, id ObjectID) error {
 	var request RearmDeadLetterRequestObject
 
 	request.ID = id
@@ -5661,7 +5199,7 @@ func (sh *strictHandler) ListPolicyTemplates(ctx echo.Context) error {
 }
 
 // GetPolicyTemplate operation middleware
-func (sh *strictHandler) GetPolicyTemplate(ctx echo.Context, id IDParameter) error {
+func (sh *strictHandler) GetPolicyTemplate(ctx echo.Context, id ObjectID) error {
 	var request GetPolicyTemplateRequestObject
 
 	request.ID = id
@@ -5977,7 +5515,7 @@ func (sh *strictHandler) RegisterApplication(ctx echo.Context, zoneID ZoneID) er
 }
 
 // DeleteApplication operation middleware
-func (sh *strictHandler) DeleteApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) DeleteApplication(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request DeleteApplicationRequestObject
 
 	request.ZoneID = zoneID
@@ -6003,7 +5541,7 @@ func (sh *strictHandler) DeleteApplication(ctx echo.Context, zoneID ZoneID, id I
 }
 
 // GetApplication operation middleware
-func (sh *strictHandler) GetApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) GetApplication(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request GetApplicationRequestObject
 
 	request.ZoneID = zoneID
@@ -6029,7 +5567,7 @@ func (sh *strictHandler) GetApplication(ctx echo.Context, zoneID ZoneID, id IDPa
 }
 
 // UpdateApplication operation middleware
-func (sh *strictHandler) UpdateApplication(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) UpdateApplication(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request UpdateApplicationRequestObject
 
 	request.ZoneID = zoneID
@@ -6177,7 +5715,7 @@ func (sh *strictHandler) CreatePolicy(ctx echo.Context, zoneID ZoneID) error {
 }
 
 // DeletePolicy operation middleware
-func (sh *strictHandler) DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) DeletePolicy(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request DeletePolicyRequestObject
 
 	request.ZoneID = zoneID
@@ -6203,7 +5741,7 @@ func (sh *strictHandler) DeletePolicy(ctx echo.Context, zoneID ZoneID, id IDPara
 }
 
 // GetPolicy operation middleware
-func (sh *strictHandler) GetPolicy(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetPolicyParams) error {
+func (sh *strictHandler) GetPolicy(ctx echo.Context, zoneID ZoneID, id ObjectID, params GetPolicyParams) error {
 	var request GetPolicyRequestObject
 
 	request.ZoneID = zoneID
@@ -6230,7 +5768,7 @@ func (sh *strictHandler) GetPolicy(ctx echo.Context, zoneID ZoneID, id IDParamet
 }
 
 // ListPolicyVersions operation middleware
-func (sh *strictHandler) ListPolicyVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicyVersionsParams) error {
+func (sh *strictHandler) ListPolicyVersions(ctx echo.Context, zoneID ZoneID, id ObjectID, params ListPolicyVersionsParams) error {
 	var request ListPolicyVersionsRequestObject
 
 	request.ZoneID = zoneID
@@ -6257,7 +5795,7 @@ func (sh *strictHandler) ListPolicyVersions(ctx echo.Context, zoneID ZoneID, id 
 }
 
 // AddPolicyVersion operation middleware
-func (sh *strictHandler) AddPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) AddPolicyVersion(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request AddPolicyVersionRequestObject
 
 	request.ZoneID = zoneID
@@ -6306,7 +5844,7 @@ func (sh *strictHandler) AddPolicyVersion(ctx echo.Context, zoneID ZoneID, id ID
 }
 
 // GetPolicyVersion operation middleware
-func (sh *strictHandler) GetPolicyVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error {
+func (sh *strictHandler) GetPolicyVersion(ctx echo.Context, zoneID ZoneID, id ObjectID, versionID VersionID) error {
 	var request GetPolicyVersionRequestObject
 
 	request.ZoneID = zoneID
@@ -6433,7 +5971,7 @@ func (sh *strictHandler) CreatePolicySet(ctx echo.Context, zoneID ZoneID) error 
 }
 
 // DeletePolicySet operation middleware
-func (sh *strictHandler) DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) DeletePolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request DeletePolicySetRequestObject
 
 	request.ZoneID = zoneID
@@ -6459,7 +5997,7 @@ func (sh *strictHandler) DeletePolicySet(ctx echo.Context, zoneID ZoneID, id IDP
 }
 
 // GetPolicySet operation middleware
-func (sh *strictHandler) GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) GetPolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request GetPolicySetRequestObject
 
 	request.ZoneID = zoneID
@@ -6485,7 +6023,7 @@ func (sh *strictHandler) GetPolicySet(ctx echo.Context, zoneID ZoneID, id IDPara
 }
 
 // ActivatePolicySet operation middleware
-func (sh *strictHandler) ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request ActivatePolicySetRequestObject
 
 	request.ZoneID = zoneID
@@ -6534,7 +6072,7 @@ func (sh *strictHandler) ActivatePolicySet(ctx echo.Context, zoneID ZoneID, id I
 }
 
 // GetActivationStatus operation middleware
-func (sh *strictHandler) GetActivationStatus(ctx echo.Context, zoneID ZoneID, id IDParameter, params GetActivationStatusParams) error {
+func (sh *strictHandler) GetActivationStatus(ctx echo.Context, zoneID ZoneID, id ObjectID, params GetActivationStatusParams) error {
 	var request GetActivationStatusRequestObject
 
 	request.ZoneID = zoneID
@@ -6561,7 +6099,7 @@ func (sh *strictHandler) GetActivationStatus(ctx echo.Context, zoneID ZoneID, id
 }
 
 // ComparePolicySetVersions operation middleware
-func (sh *strictHandler) ComparePolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) ComparePolicySetVersions(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request ComparePolicySetVersionsRequestObject
 
 	request.ZoneID = zoneID
@@ -6610,7 +6148,7 @@ func (sh *strictHandler) ComparePolicySetVersions(ctx echo.Context, zoneID ZoneI
 }
 
 // DeactivatePolicySet operation middleware
-func (sh *strictHandler) DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request DeactivatePolicySetRequestObject
 
 	request.ZoneID = zoneID
@@ -6636,7 +6174,7 @@ func (sh *strictHandler) DeactivatePolicySet(ctx echo.Context, zoneID ZoneID, id
 }
 
 // RollbackPolicySet operation middleware
-func (sh *strictHandler) RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request RollbackPolicySetRequestObject
 
 	request.ZoneID = zoneID
@@ -6662,7 +6200,7 @@ func (sh *strictHandler) RollbackPolicySet(ctx echo.Context, zoneID ZoneID, id I
 }
 
 // SimulatePolicySet operation middleware
-func (sh *strictHandler) SimulatePolicySet(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) SimulatePolicySet(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request SimulatePolicySetRequestObject
 
 	request.ZoneID = zoneID
@@ -6711,7 +6249,7 @@ func (sh *strictHandler) SimulatePolicySet(ctx echo.Context, zoneID ZoneID, id I
 }
 
 // SimulatePolicySetBatch operation middleware
-func (sh *strictHandler) SimulatePolicySetBatch(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) SimulatePolicySetBatch(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request SimulatePolicySetBatchRequestObject
 
 	request.ZoneID = zoneID
@@ -6760,7 +6298,7 @@ func (sh *strictHandler) SimulatePolicySetBatch(ctx echo.Context, zoneID ZoneID,
 }
 
 // ListPolicySetVersions operation middleware
-func (sh *strictHandler) ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, id IDParameter, params ListPolicySetVersionsParams) error {
+func (sh *strictHandler) ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, id ObjectID, params ListPolicySetVersionsParams) error {
 	var request ListPolicySetVersionsRequestObject
 
 	request.ZoneID = zoneID
@@ -6787,7 +6325,7 @@ func (sh *strictHandler) ListPolicySetVersions(ctx echo.Context, zoneID ZoneID, 
 }
 
 // AddPolicySetVersion operation middleware
-func (sh *strictHandler) AddPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) AddPolicySetVersion(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request AddPolicySetVersionRequestObject
 
 	request.ZoneID = zoneID
@@ -6836,7 +6374,7 @@ func (sh *strictHandler) AddPolicySetVersion(ctx echo.Context, zoneID ZoneID, id
 }
 
 // GetPolicySetVersion operation middleware
-func (sh *strictHandler) GetPolicySetVersion(ctx echo.Context, zoneID ZoneID, id IDParameter, versionID VersionID) error {
+func (sh *strictHandler) GetPolicySetVersion(ctx echo.Context, zoneID ZoneID, id ObjectID, versionID VersionID) error {
 	var request GetPolicySetVersionRequestObject
 
 	request.ZoneID = zoneID
@@ -6937,7 +6475,7 @@ func (sh *strictHandler) CreateProvider(ctx echo.Context, zoneID ZoneID) error {
 }
 
 // DeleteProvider operation middleware
-func (sh *strictHandler) DeleteProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) DeleteProvider(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request DeleteProviderRequestObject
 
 	request.ZoneID = zoneID
@@ -6963,7 +6501,7 @@ func (sh *strictHandler) DeleteProvider(ctx echo.Context, zoneID ZoneID, id IDPa
 }
 
 // GetProvider operation middleware
-func (sh *strictHandler) GetProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) GetProvider(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request GetProviderRequestObject
 
 	request.ZoneID = zoneID
@@ -6989,7 +6527,7 @@ func (sh *strictHandler) GetProvider(ctx echo.Context, zoneID ZoneID, id IDParam
 }
 
 // UpdateProvider operation middleware
-func (sh *strictHandler) UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) UpdateProvider(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request UpdateProviderRequestObject
 
 	request.ZoneID = zoneID
@@ -7038,7 +6576,7 @@ func (sh *strictHandler) UpdateProvider(ctx echo.Context, zoneID ZoneID, id IDPa
 }
 
 // TestProvider operation middleware
-func (sh *strictHandler) TestProvider(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) TestProvider(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request TestProviderRequestObject
 
 	request.ZoneID = zoneID
@@ -7138,7 +6676,7 @@ func (sh *strictHandler) CreateResource(ctx echo.Context, zoneID ZoneID) error {
 }
 
 // DeleteResource operation middleware
-func (sh *strictHandler) DeleteResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) DeleteResource(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request DeleteResourceRequestObject
 
 	request.ZoneID = zoneID
@@ -7164,7 +6702,7 @@ func (sh *strictHandler) DeleteResource(ctx echo.Context, zoneID ZoneID, id IDPa
 }
 
 // GetResource operation middleware
-func (sh *strictHandler) GetResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) GetResource(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request GetResourceRequestObject
 
 	request.ZoneID = zoneID
@@ -7190,7 +6728,7 @@ func (sh *strictHandler) GetResource(ctx echo.Context, zoneID ZoneID, id IDParam
 }
 
 // UpdateResource operation middleware
-func (sh *strictHandler) UpdateResource(ctx echo.Context, zoneID ZoneID, id IDParameter) error {
+func (sh *strictHandler) UpdateResource(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
 	var request UpdateResourceRequestObject
 
 	request.ZoneID = zoneID

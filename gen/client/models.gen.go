@@ -730,12 +730,11 @@ type NewPolicyVersion struct {
 }
 
 // NewProvider is a provider to create. `name` or `identifier` is required.
-// Unknown fields are ignored.
 type NewProvider struct {
-	// Configuration of the provider, at most 64 KiB. The default in a new provider
-	// is `{}`. The configuration must match the kind of the provider: the `kind` in
-	// the request or, in an update without it, the stored one. The first rule that
-	// it violates is returned as `invalid_provider_config`.
+	// Configuration of a provider, at most 64 KiB. It must match the kind of the
+	// provider: the `kind` in the request or, in an update without it, the stored
+	// one. The first rule that it violates is returned as
+	// `invalid_provider_config`.
 	ConfigJSON ProviderConfigInput `json:"config_json,omitempty"`
 
 	// An identifier that consists of `provider://` and lowercase letters and
@@ -891,11 +890,12 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	// Example: caracal-billing
 	ClientID ProviderClientID `json:"client_id"`
 
-	// Client secret. Required unless `client_auth_method` is `none`. Encrypted at
+	// Client secret. Required if `client_auth_method` is `client_secret_basic` or
+	// `client_secret_post`; not allowed if it is `private_key_jwt`. Encrypted at
 	// rest and never returned.
 	//
 	// Example: example-client-secret
-	ClientSecret *string `json:"client_secret,omitempty"`
+	ClientSecret *ProviderClientSecret `json:"client_secret,omitempty"`
 
 	// Whether Caracal's own identity is sent to the upstream service together with
 	// the credential.
@@ -987,7 +987,7 @@ type OAuth2ClientCredentialsProviderConfig struct {
 	// rest and never returned.
 	//
 	// Example: example-client-secret
-	ClientSecret *string `json:"client_secret,omitempty"`
+	ClientSecret *ProviderClientSecret `json:"client_secret,omitempty"`
 
 	// Whether Caracal's own identity is sent to the upstream service together with
 	// the credential.
@@ -1821,6 +1821,13 @@ type ProviderAuthScheme = string
 // Example: caracal-billing
 type ProviderClientID = string
 
+// ProviderClientSecret is the client secret. Required if `client_auth_method`
+// is `client_secret_basic` or `client_secret_post`; not allowed if it is
+// `private_key_jwt`. Encrypted at rest and never returned.
+//
+// Example: example-client-secret
+type ProviderClientSecret = string
+
 // ProviderForwardCaracalIdentity is whether Caracal's own identity is sent to
 // the upstream service together with the credential.
 //
@@ -1854,10 +1861,10 @@ type ProviderName = string
 // ProviderPatch is an update of a provider. Omitted fields are not changed.
 // Unknown fields are ignored.
 type ProviderPatch struct {
-	// Configuration of the provider, at most 64 KiB. The default in a new provider
-	// is `{}`. The configuration must match the kind of the provider: the `kind` in
-	// the request or, in an update without it, the stored one. The first rule that
-	// it violates is returned as `invalid_provider_config`.
+	// Configuration of a provider, at most 64 KiB. It must match the kind of the
+	// provider: the `kind` in the request or, in an update without it, the stored
+	// one. The first rule that it violates is returned as
+	// `invalid_provider_config`.
 	ConfigJSON ProviderConfigInput `json:"config_json,omitempty"`
 
 	// An identifier that consists of `provider://` and lowercase letters and

@@ -204,21 +204,22 @@ const (
 	CodeDeadLetterNotFound = "dead_letter_not_found"
 )
 
-// ProviderConfigInput is one of [NoProviderConfig], [APIKeyProviderConfig],
-// [BearerTokenProviderConfig], [OAuth2ClientCredentialsProviderConfig],
-// [OAuth2AuthorizationCodeProviderConfig], or [RawJSON].
+// ProviderConfigInput is one of [NoProviderConfig],
+// [OAuth2AuthorizationCodeProviderConfig],
+// [OAuth2ClientCredentialsProviderConfig], [APIKeyProviderConfig],
+// [BearerTokenProviderConfig], or [RawJSON].
 //
-// Configuration of the provider, at most 64 KiB. The default in a new provider
-// is `{}`. The configuration must match the kind of the provider: the `kind` in
-// the request or, in an update without it, the stored one. The first rule that
-// it violates is returned as `invalid_provider_config`.
+// Configuration of a provider, at most 64 KiB. It must match the kind of the
+// provider: the `kind` in the request or, in an update without it, the stored
+// one. The first rule that it violates is returned as
+// `invalid_provider_config`.
 type ProviderConfigInput interface{ providerConfigInput() }
 
 func (NoProviderConfig) providerConfigInput()                      {}
+func (OAuth2AuthorizationCodeProviderConfig) providerConfigInput() {}
+func (OAuth2ClientCredentialsProviderConfig) providerConfigInput() {}
 func (APIKeyProviderConfig) providerConfigInput()                  {}
 func (BearerTokenProviderConfig) providerConfigInput()             {}
-func (OAuth2ClientCredentialsProviderConfig) providerConfigInput() {}
-func (OAuth2AuthorizationCodeProviderConfig) providerConfigInput() {}
 func (RawJSON) providerConfigInput()                               {}
 
 // NoProviderConfig is the configuration of the kinds `none` and

@@ -17,7 +17,6 @@ import (
 
 	"caracal.run/management/gen/client"
 	"github.com/oapi-codegen/runtime"
-	"go.yaml.in/yaml/v3"
 )
 
 type APIKeyProviderConfig = client.APIKeyProviderConfig
@@ -236,6 +235,8 @@ type ProviderAuthScheme = client.ProviderAuthScheme
 
 type ProviderClientID = client.ProviderClientID
 
+type ProviderClientSecret = client.ProviderClientSecret
+
 type ProviderConfigInput = client.ProviderConfigInput
 
 type ProviderForwardCaracalIdentity = client.ProviderForwardCaracalIdentity
@@ -311,14 +312,14 @@ type ZoneSlug = client.ZoneSlug
 // Cursor defines model for cursor.
 type Cursor = string
 
-// IDParameter An opaque identifier of 1 to 128 letters, digits and `_.:-`.
-type IDParameter = ID
-
 // IfMatch defines model for ifMatch.
 type IfMatch = string
 
 // Limit defines model for limit.
 type Limit = int
+
+// ObjectID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+type ObjectID = ID
 
 // VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type VersionID = ID
@@ -740,7 +741,7 @@ type ClientInterface interface {
 	// Publishes no events.
 	//
 	// Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
-	DeleteAdminToken(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeleteAdminToken(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeadLetters List dead letters
 	//
@@ -762,7 +763,7 @@ type ClientInterface interface {
 	// Publishes no events.
 	//
 	// Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
-	DiscardDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DiscardDeadLetter(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RearmDeadLetter Retry a dead letter
 	//
@@ -781,7 +782,7 @@ type ClientInterface interface {
 	// - `caracal.policy.invalidate`: The retried event, if this is its stream.
 	//
 	// Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
-	RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RearmDeadLetter(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ValidatePolicyWithBody Validate the content of a policy
 	//
@@ -825,7 +826,7 @@ type ClientInterface interface {
 	// Requires a token with read permission.
 	//
 	// Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
-	GetPolicyTemplate(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetPolicyTemplate(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListZones List zones
 	//
@@ -1041,7 +1042,7 @@ type ClientInterface interface {
 	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
-	DeleteApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeleteApplication(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetApplication Retrieve an application
 	//
@@ -1050,7 +1051,7 @@ type ClientInterface interface {
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/applications/{id} (the `GetApplication` operationId).
-	GetApplication(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetApplication(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateApplicationWithBody Update an application
 	//
@@ -1067,7 +1068,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
-	UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateApplication Update an application
 	//
@@ -1084,7 +1085,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
-	UpdateApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateApplication(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDCRStatus Retrieve the registration status of a zone
 	//
@@ -1150,7 +1151,7 @@ type ClientInterface interface {
 	// Publishes no events.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/policies/{id} (the `DeletePolicy` operationId).
-	DeletePolicy(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeletePolicy(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeletePolicyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetPolicy Retrieve a policy
 	//
@@ -1160,7 +1161,7 @@ type ClientInterface interface {
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policies/{id} (the `GetPolicy` operationId).
-	GetPolicy(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetPolicyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetPolicy(ctx context.Context, zoneID ZoneID, id ObjectID, params *GetPolicyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPolicyVersions List policy versions
 	//
@@ -1169,7 +1170,7 @@ type ClientInterface interface {
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions (the `ListPolicyVersions` operationId).
-	ListPolicyVersions(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicyVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListPolicyVersions(ctx context.Context, zoneID ZoneID, id ObjectID, params *ListPolicyVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AddPolicyVersionWithBody Add a policy version
 	//
@@ -1186,7 +1187,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policies/{id}/versions (the `AddPolicyVersion` operationId).
-	AddPolicyVersionWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AddPolicyVersionWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AddPolicyVersion Add a policy version
 	//
@@ -1203,7 +1204,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policies/{id}/versions (the `AddPolicyVersion` operationId).
-	AddPolicyVersion(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicyVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AddPolicyVersion(ctx context.Context, zoneID ZoneID, id ObjectID, body AddPolicyVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetPolicyVersion Retrieve a policy version
 	//
@@ -1212,7 +1213,7 @@ type ClientInterface interface {
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId} (the `GetPolicyVersion` operationId).
-	GetPolicyVersion(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetPolicyVersion(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPolicyActivations List policy activations
 	//
@@ -1280,7 +1281,7 @@ type ClientInterface interface {
 	// - `caracal.policy.invalidate`: One event if the policy set was active, without `policy_set_version_id`.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
-	DeletePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeletePolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetPolicySet Retrieve a policy set
 	//
@@ -1289,7 +1290,7 @@ type ClientInterface interface {
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
-	GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetPolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ActivatePolicySetWithBody Activate a policy set version
 	//
@@ -1311,7 +1312,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
-	ActivatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ActivatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ActivatePolicySet Activate a policy set version
 	//
@@ -1333,7 +1334,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
-	ActivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ActivatePolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetActivationStatus Retrieve the status of an activation
 	//
@@ -1343,7 +1344,7 @@ type ClientInterface interface {
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status (the `GetActivationStatus` operationId).
-	GetActivationStatus(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetActivationStatus(ctx context.Context, zoneID ZoneID, id ObjectID, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ComparePolicySetVersionsWithBody Compare two versions
 	//
@@ -1358,7 +1359,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
-	ComparePolicySetVersionsWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ComparePolicySetVersionsWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ComparePolicySetVersions Compare two versions
 	//
@@ -1373,7 +1374,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
-	ComparePolicySetVersions(ctx context.Context, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ComparePolicySetVersions(ctx context.Context, zoneID ZoneID, id ObjectID, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeactivatePolicySet Deactivate a policy set
 	//
@@ -1389,7 +1390,7 @@ type ClientInterface interface {
 	// - `caracal.policy.invalidate`: One event with the ID of the policy set, without `policy_set_version_id`.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
-	DeactivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeactivatePolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RollbackPolicySet Roll back the last activation
 	//
@@ -1406,7 +1407,7 @@ type ClientInterface interface {
 	// - `caracal.policy.invalidate`: One event with the IDs of the restored policy set and of its active and shadow versions.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
-	RollbackPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RollbackPolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SimulatePolicySetWithBody Simulate a decision
 	//
@@ -1424,7 +1425,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
-	SimulatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	SimulatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SimulatePolicySet Simulate a decision
 	//
@@ -1442,7 +1443,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
-	SimulatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	SimulatePolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SimulatePolicySetBatchWithBody Simulate many decisions
 	//
@@ -1456,7 +1457,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
-	SimulatePolicySetBatchWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	SimulatePolicySetBatchWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SimulatePolicySetBatch Simulate many decisions
 	//
@@ -1470,7 +1471,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
-	SimulatePolicySetBatch(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	SimulatePolicySetBatch(ctx context.Context, zoneID ZoneID, id ObjectID, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPolicySetVersions List policy set versions
 	//
@@ -1479,7 +1480,7 @@ type ClientInterface interface {
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
-	ListPolicySetVersions(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListPolicySetVersions(ctx context.Context, zoneID ZoneID, id ObjectID, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AddPolicySetVersionWithBody Add a policy set version
 	//
@@ -1496,7 +1497,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
-	AddPolicySetVersionWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AddPolicySetVersionWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AddPolicySetVersion Add a policy set version
 	//
@@ -1513,7 +1514,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
-	AddPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AddPolicySetVersion(ctx context.Context, zoneID ZoneID, id ObjectID, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetPolicySetVersion Retrieve a policy set version
 	//
@@ -1522,7 +1523,7 @@ type ClientInterface interface {
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
-	GetPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetPolicySetVersion(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProviders List providers
 	//
@@ -1588,7 +1589,7 @@ type ClientInterface interface {
 	// Publishes no events.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
-	DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeleteProvider(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetProvider Retrieve a provider
 	//
@@ -1597,7 +1598,7 @@ type ClientInterface interface {
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/providers/{id} (the `GetProvider` operationId).
-	GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetProvider(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateProviderWithBody Update a provider
 	//
@@ -1619,7 +1620,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
-	UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateProvider Update a provider
 	//
@@ -1641,7 +1642,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
-	UpdateProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, body UpdateProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateProvider(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateProviderParams, body UpdateProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// TestProvider Test a provider's token endpoint
 	//
@@ -1657,7 +1658,7 @@ type ClientInterface interface {
 	// Publishes no events.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
-	TestProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	TestProvider(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListResources List resources
 	//
@@ -1722,7 +1723,7 @@ type ClientInterface interface {
 	// Publishes no events.
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
-	DeleteResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeleteResource(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetResource Retrieve a resource
 	//
@@ -1731,7 +1732,7 @@ type ClientInterface interface {
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/resources/{id} (the `GetResource` operationId).
-	GetResource(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetResource(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateResourceWithBody Update a resource
 	//
@@ -1749,7 +1750,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
-	UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateResource Update a resource
 	//
@@ -1767,7 +1768,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
-	UpdateResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	UpdateResource(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // GetHealth Check liveness
@@ -1956,7 +1957,7 @@ func (c *Client) CreateAdminToken(ctx context.Context, body CreateAdminTokenJSON
 // Publishes no events.
 //
 // Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
-func (c *Client) DeleteAdminToken(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) DeleteAdminToken(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteAdminTokenRequest(c.Server, id)
 	if err != nil {
 		return nil, err
@@ -1998,7 +1999,7 @@ func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersPar
 // Publishes no events.
 //
 // Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
-func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) DiscardDeadLetter(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDiscardDeadLetterRequest(c.Server, id)
 	if err != nil {
 		return nil, err
@@ -2027,7 +2028,7 @@ func (c *Client) DiscardDeadLetter(ctx context.Context, id IDParameter, reqEdito
 // - `caracal.policy.invalidate`: The retried event, if this is its stream.
 //
 // Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
-func (c *Client) RearmDeadLetter(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) RearmDeadLetter(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRearmDeadLetterRequest(c.Server, id)
 	if err != nil {
 		return nil, err
@@ -2111,7 +2112,7 @@ func (c *Client) ListPolicyTemplates(ctx context.Context, reqEditors ...RequestE
 // Requires a token with read permission.
 //
 // Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
-func (c *Client) GetPolicyTemplate(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) GetPolicyTemplate(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPolicyTemplateRequest(c.Server, id)
 	if err != nil {
 		return nil, err
@@ -2457,7 +2458,7 @@ func (c *Client) RegisterApplication(ctx context.Context, zoneID ZoneID, body Re
 // - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
-func (c *Client) DeleteApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) DeleteApplication(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteApplicationRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
@@ -2476,7 +2477,7 @@ func (c *Client) DeleteApplication(ctx context.Context, zoneID ZoneID, id IDPara
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/applications/{id} (the `GetApplication` operationId).
-func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetApplicationRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
@@ -2503,7 +2504,7 @@ func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id IDParamet
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
-func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateApplicationRequestWithBody(c.Server, zoneID, id, params, contentType, body)
 	if err != nil {
 		return nil, err
@@ -2530,7 +2531,7 @@ func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, i
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
-func (c *Client) UpdateApplication(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) UpdateApplication(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateApplicationRequest(c.Server, zoneID, id, params, body)
 	if err != nil {
 		return nil, err
@@ -2646,7 +2647,7 @@ func (c *Client) CreatePolicy(ctx context.Context, zoneID ZoneID, body CreatePol
 // Publishes no events.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/policies/{id} (the `DeletePolicy` operationId).
-func (c *Client) DeletePolicy(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) DeletePolicy(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeletePolicyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeletePolicyRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
@@ -2666,7 +2667,7 @@ func (c *Client) DeletePolicy(ctx context.Context, zoneID ZoneID, id IDParameter
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/policies/{id} (the `GetPolicy` operationId).
-func (c *Client) GetPolicy(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetPolicyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) GetPolicy(ctx context.Context, zoneID ZoneID, id ObjectID, params *GetPolicyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPolicyRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
@@ -2685,7 +2686,7 @@ func (c *Client) GetPolicy(ctx context.Context, zoneID ZoneID, id IDParameter, p
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions (the `ListPolicyVersions` operationId).
-func (c *Client) ListPolicyVersions(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicyVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) ListPolicyVersions(ctx context.Context, zoneID ZoneID, id ObjectID, params *ListPolicyVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListPolicyVersionsRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
@@ -2712,7 +2713,7 @@ func (c *Client) ListPolicyVersions(ctx context.Context, zoneID ZoneID, id IDPar
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policies/{id}/versions (the `AddPolicyVersion` operationId).
-func (c *Client) AddPolicyVersionWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) AddPolicyVersionWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAddPolicyVersionRequestWithBody(c.Server, zoneID, id, contentType, body)
 	if err != nil {
 		return nil, err
@@ -2739,7 +2740,7 @@ func (c *Client) AddPolicyVersionWithBody(ctx context.Context, zoneID ZoneID, id
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policies/{id}/versions (the `AddPolicyVersion` operationId).
-func (c *Client) AddPolicyVersion(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicyVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) AddPolicyVersion(ctx context.Context, zoneID ZoneID, id ObjectID, body AddPolicyVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAddPolicyVersionRequest(c.Server, zoneID, id, body)
 	if err != nil {
 		return nil, err
@@ -2758,7 +2759,7 @@ func (c *Client) AddPolicyVersion(ctx context.Context, zoneID ZoneID, id IDParam
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId} (the `GetPolicyVersion` operationId).
-func (c *Client) GetPolicyVersion(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) GetPolicyVersion(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPolicyVersionRequest(c.Server, zoneID, id, versionID)
 	if err != nil {
 		return nil, err
@@ -2876,7 +2877,7 @@ func (c *Client) CreatePolicySet(ctx context.Context, zoneID ZoneID, body Create
 // - `caracal.policy.invalidate`: One event if the policy set was active, without `policy_set_version_id`.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
-func (c *Client) DeletePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) DeletePolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeletePolicySetRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
@@ -2895,7 +2896,7 @@ func (c *Client) DeletePolicySet(ctx context.Context, zoneID ZoneID, id IDParame
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
-func (c *Client) GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) GetPolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPolicySetRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
@@ -2927,7 +2928,7 @@ func (c *Client) GetPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
-func (c *Client) ActivatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) ActivatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewActivatePolicySetRequestWithBody(c.Server, zoneID, id, contentType, body)
 	if err != nil {
 		return nil, err
@@ -2959,7 +2960,7 @@ func (c *Client) ActivatePolicySetWithBody(ctx context.Context, zoneID ZoneID, i
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
-func (c *Client) ActivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) ActivatePolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewActivatePolicySetRequest(c.Server, zoneID, id, body)
 	if err != nil {
 		return nil, err
@@ -2979,7 +2980,7 @@ func (c *Client) ActivatePolicySet(ctx context.Context, zoneID ZoneID, id IDPara
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status (the `GetActivationStatus` operationId).
-func (c *Client) GetActivationStatus(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) GetActivationStatus(ctx context.Context, zoneID ZoneID, id ObjectID, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetActivationStatusRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
@@ -3004,7 +3005,7 @@ func (c *Client) GetActivationStatus(ctx context.Context, zoneID ZoneID, id IDPa
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
-func (c *Client) ComparePolicySetVersionsWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) ComparePolicySetVersionsWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewComparePolicySetVersionsRequestWithBody(c.Server, zoneID, id, contentType, body)
 	if err != nil {
 		return nil, err
@@ -3029,7 +3030,7 @@ func (c *Client) ComparePolicySetVersionsWithBody(ctx context.Context, zoneID Zo
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
-func (c *Client) ComparePolicySetVersions(ctx context.Context, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) ComparePolicySetVersions(ctx context.Context, zoneID ZoneID, id ObjectID, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewComparePolicySetVersionsRequest(c.Server, zoneID, id, body)
 	if err != nil {
 		return nil, err
@@ -3055,7 +3056,7 @@ func (c *Client) ComparePolicySetVersions(ctx context.Context, zoneID ZoneID, id
 // - `caracal.policy.invalidate`: One event with the ID of the policy set, without `policy_set_version_id`.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
-func (c *Client) DeactivatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) DeactivatePolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeactivatePolicySetRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
@@ -3082,7 +3083,7 @@ func (c *Client) DeactivatePolicySet(ctx context.Context, zoneID ZoneID, id IDPa
 // - `caracal.policy.invalidate`: One event with the IDs of the restored policy set and of its active and shadow versions.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
-func (c *Client) RollbackPolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) RollbackPolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRollbackPolicySetRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
@@ -3110,7 +3111,7 @@ func (c *Client) RollbackPolicySet(ctx context.Context, zoneID ZoneID, id IDPara
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
-func (c *Client) SimulatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) SimulatePolicySetWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSimulatePolicySetRequestWithBody(c.Server, zoneID, id, contentType, body)
 	if err != nil {
 		return nil, err
@@ -3138,7 +3139,7 @@ func (c *Client) SimulatePolicySetWithBody(ctx context.Context, zoneID ZoneID, i
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
-func (c *Client) SimulatePolicySet(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) SimulatePolicySet(ctx context.Context, zoneID ZoneID, id ObjectID, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSimulatePolicySetRequest(c.Server, zoneID, id, body)
 	if err != nil {
 		return nil, err
@@ -3162,7 +3163,7 @@ func (c *Client) SimulatePolicySet(ctx context.Context, zoneID ZoneID, id IDPara
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
-func (c *Client) SimulatePolicySetBatchWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) SimulatePolicySetBatchWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSimulatePolicySetBatchRequestWithBody(c.Server, zoneID, id, contentType, body)
 	if err != nil {
 		return nil, err
@@ -3186,7 +3187,7 @@ func (c *Client) SimulatePolicySetBatchWithBody(ctx context.Context, zoneID Zone
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
-func (c *Client) SimulatePolicySetBatch(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) SimulatePolicySetBatch(ctx context.Context, zoneID ZoneID, id ObjectID, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSimulatePolicySetBatchRequest(c.Server, zoneID, id, body)
 	if err != nil {
 		return nil, err
@@ -3205,7 +3206,7 @@ func (c *Client) SimulatePolicySetBatch(ctx context.Context, zoneID ZoneID, id I
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
-func (c *Client) ListPolicySetVersions(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) ListPolicySetVersions(ctx context.Context, zoneID ZoneID, id ObjectID, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListPolicySetVersionsRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
@@ -3232,7 +3233,7 @@ func (c *Client) ListPolicySetVersions(ctx context.Context, zoneID ZoneID, id ID
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
-func (c *Client) AddPolicySetVersionWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) AddPolicySetVersionWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAddPolicySetVersionRequestWithBody(c.Server, zoneID, id, contentType, body)
 	if err != nil {
 		return nil, err
@@ -3259,7 +3260,7 @@ func (c *Client) AddPolicySetVersionWithBody(ctx context.Context, zoneID ZoneID,
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
-func (c *Client) AddPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) AddPolicySetVersion(ctx context.Context, zoneID ZoneID, id ObjectID, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAddPolicySetVersionRequest(c.Server, zoneID, id, body)
 	if err != nil {
 		return nil, err
@@ -3278,7 +3279,7 @@ func (c *Client) AddPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDPa
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
-func (c *Client) GetPolicySetVersion(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) GetPolicySetVersion(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPolicySetVersionRequest(c.Server, zoneID, id, versionID)
 	if err != nil {
 		return nil, err
@@ -3384,7 +3385,7 @@ func (c *Client) CreateProvider(ctx context.Context, zoneID ZoneID, body CreateP
 // Publishes no events.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
-func (c *Client) DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) DeleteProvider(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteProviderRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
@@ -3403,7 +3404,7 @@ func (c *Client) DeleteProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/providers/{id} (the `GetProvider` operationId).
-func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetProviderRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
@@ -3435,7 +3436,7 @@ func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id IDParameter,
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
-func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateProviderRequestWithBody(c.Server, zoneID, id, params, contentType, body)
 	if err != nil {
 		return nil, err
@@ -3467,7 +3468,7 @@ func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id I
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
-func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, body UpdateProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateProviderParams, body UpdateProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateProviderRequest(c.Server, zoneID, id, params, body)
 	if err != nil {
 		return nil, err
@@ -3493,7 +3494,7 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id IDParamet
 // Publishes no events.
 //
 // Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
-func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewTestProviderRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
@@ -3598,7 +3599,7 @@ func (c *Client) CreateResource(ctx context.Context, zoneID ZoneID, body CreateR
 // Publishes no events.
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
-func (c *Client) DeleteResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) DeleteResource(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteResourceRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
@@ -3617,7 +3618,7 @@ func (c *Client) DeleteResource(ctx context.Context, zoneID ZoneID, id IDParamet
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/resources/{id} (the `GetResource` operationId).
-func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetResourceRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
@@ -3645,7 +3646,7 @@ func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id IDParameter,
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
-func (c *Client) UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateResourceRequestWithBody(c.Server, zoneID, id, params, contentType, body)
 	if err != nil {
 		return nil, err
@@ -3673,7 +3674,7 @@ func (c *Client) UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id I
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
-func (c *Client) UpdateResource(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Client) UpdateResource(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateResourceRequest(c.Server, zoneID, id, params, body)
 	if err != nil {
 		return nil, err
@@ -3927,7 +3928,7 @@ func NewCreateAdminTokenRequestWithBody(server string, contentType string, body 
 }
 
 // NewDeleteAdminTokenRequest constructs an http.Request for the DeleteAdminToken method
-func NewDeleteAdminTokenRequest(server string, id IDParameter) (*http.Request, error) {
+func NewDeleteAdminTokenRequest(server string, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4027,7 +4028,7 @@ func NewListDeadLettersRequest(server string, params *ListDeadLettersParams) (*h
 }
 
 // NewDiscardDeadLetterRequest constructs an http.Request for the DiscardDeadLetter method
-func NewDiscardDeadLetterRequest(server string, id IDParameter) (*http.Request, error) {
+func NewDiscardDeadLetterRequest(server string, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4061,7 +4062,7 @@ func NewDiscardDeadLetterRequest(server string, id IDParameter) (*http.Request, 
 }
 
 // NewRearmDeadLetterRequest constructs an http.Request for the RearmDeadLetter method
-func NewRearmDeadLetterRequest(server string, id IDParameter) (*http.Request, error) {
+func NewRearmDeadLetterRequest(server string, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4162,7 +4163,7 @@ func NewListPolicyTemplatesRequest(server string) (*http.Request, error) {
 }
 
 // NewGetPolicyTemplateRequest constructs an http.Request for the GetPolicyTemplate method
-func NewGetPolicyTemplateRequest(server string, id IDParameter) (*http.Request, error) {
+func NewGetPolicyTemplateRequest(server string, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4614,7 +4615,7 @@ func NewRegisterApplicationRequestWithBody(server string, zoneID ZoneID, content
 }
 
 // NewDeleteApplicationRequest constructs an http.Request for the DeleteApplication method
-func NewDeleteApplicationRequest(server string, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams) (*http.Request, error) {
+func NewDeleteApplicationRequest(server string, zoneID ZoneID, id ObjectID, params *DeleteApplicationParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4670,7 +4671,7 @@ func NewDeleteApplicationRequest(server string, zoneID ZoneID, id IDParameter, p
 }
 
 // NewGetApplicationRequest constructs an http.Request for the GetApplication method
-func NewGetApplicationRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+func NewGetApplicationRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4711,7 +4712,7 @@ func NewGetApplicationRequest(server string, zoneID ZoneID, id IDParameter) (*ht
 }
 
 // NewUpdateApplicationRequest calls the generic UpdateApplication builder with application/json body
-func NewUpdateApplicationRequest(server string, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody) (*http.Request, error) {
+func NewUpdateApplicationRequest(server string, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
@@ -4722,7 +4723,7 @@ func NewUpdateApplicationRequest(server string, zoneID ZoneID, id IDParameter, p
 }
 
 // NewUpdateApplicationRequestWithBody constructs an http.Request for the UpdateApplication method, with any body, and a specified content type
-func NewUpdateApplicationRequestWithBody(server string, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateApplicationRequestWithBody(server string, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4934,7 +4935,7 @@ func NewCreatePolicyRequestWithBody(server string, zoneID ZoneID, contentType st
 }
 
 // NewDeletePolicyRequest constructs an http.Request for the DeletePolicy method
-func NewDeletePolicyRequest(server string, zoneID ZoneID, id IDParameter, params *DeletePolicyParams) (*http.Request, error) {
+func NewDeletePolicyRequest(server string, zoneID ZoneID, id ObjectID, params *DeletePolicyParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4990,7 +4991,7 @@ func NewDeletePolicyRequest(server string, zoneID ZoneID, id IDParameter, params
 }
 
 // NewGetPolicyRequest constructs an http.Request for the GetPolicy method
-func NewGetPolicyRequest(server string, zoneID ZoneID, id IDParameter, params *GetPolicyParams) (*http.Request, error) {
+func NewGetPolicyRequest(server string, zoneID ZoneID, id ObjectID, params *GetPolicyParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5058,7 +5059,7 @@ func NewGetPolicyRequest(server string, zoneID ZoneID, id IDParameter, params *G
 }
 
 // NewListPolicyVersionsRequest constructs an http.Request for the ListPolicyVersions method
-func NewListPolicyVersionsRequest(server string, zoneID ZoneID, id IDParameter, params *ListPolicyVersionsParams) (*http.Request, error) {
+func NewListPolicyVersionsRequest(server string, zoneID ZoneID, id ObjectID, params *ListPolicyVersionsParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5138,7 +5139,7 @@ func NewListPolicyVersionsRequest(server string, zoneID ZoneID, id IDParameter, 
 }
 
 // NewAddPolicyVersionRequest calls the generic AddPolicyVersion builder with application/json body
-func NewAddPolicyVersionRequest(server string, zoneID ZoneID, id IDParameter, body AddPolicyVersionJSONRequestBody) (*http.Request, error) {
+func NewAddPolicyVersionRequest(server string, zoneID ZoneID, id ObjectID, body AddPolicyVersionJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
@@ -5149,7 +5150,7 @@ func NewAddPolicyVersionRequest(server string, zoneID ZoneID, id IDParameter, bo
 }
 
 // NewAddPolicyVersionRequestWithBody constructs an http.Request for the AddPolicyVersion method, with any body, and a specified content type
-func NewAddPolicyVersionRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+func NewAddPolicyVersionRequestWithBody(server string, zoneID ZoneID, id ObjectID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5192,7 +5193,7 @@ func NewAddPolicyVersionRequestWithBody(server string, zoneID ZoneID, id IDParam
 }
 
 // NewGetPolicyVersionRequest constructs an http.Request for the GetPolicyVersion method
-func NewGetPolicyVersionRequest(server string, zoneID ZoneID, id IDParameter, versionID VersionID) (*http.Request, error) {
+func NewGetPolicyVersionRequest(server string, zoneID ZoneID, id ObjectID, versionID VersionID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5433,7 +5434,7 @@ func NewCreatePolicySetRequestWithBody(server string, zoneID ZoneID, contentType
 }
 
 // NewDeletePolicySetRequest constructs an http.Request for the DeletePolicySet method
-func NewDeletePolicySetRequest(server string, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams) (*http.Request, error) {
+func NewDeletePolicySetRequest(server string, zoneID ZoneID, id ObjectID, params *DeletePolicySetParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5489,7 +5490,7 @@ func NewDeletePolicySetRequest(server string, zoneID ZoneID, id IDParameter, par
 }
 
 // NewGetPolicySetRequest constructs an http.Request for the GetPolicySet method
-func NewGetPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+func NewGetPolicySetRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5530,7 +5531,7 @@ func NewGetPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http
 }
 
 // NewActivatePolicySetRequest calls the generic ActivatePolicySet builder with application/json body
-func NewActivatePolicySetRequest(server string, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody) (*http.Request, error) {
+func NewActivatePolicySetRequest(server string, zoneID ZoneID, id ObjectID, body ActivatePolicySetJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
@@ -5541,7 +5542,7 @@ func NewActivatePolicySetRequest(server string, zoneID ZoneID, id IDParameter, b
 }
 
 // NewActivatePolicySetRequestWithBody constructs an http.Request for the ActivatePolicySet method, with any body, and a specified content type
-func NewActivatePolicySetRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+func NewActivatePolicySetRequestWithBody(server string, zoneID ZoneID, id ObjectID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5584,7 +5585,7 @@ func NewActivatePolicySetRequestWithBody(server string, zoneID ZoneID, id IDPara
 }
 
 // NewGetActivationStatusRequest constructs an http.Request for the GetActivationStatus method
-func NewGetActivationStatusRequest(server string, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams) (*http.Request, error) {
+func NewGetActivationStatusRequest(server string, zoneID ZoneID, id ObjectID, params *GetActivationStatusParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5664,7 +5665,7 @@ func NewGetActivationStatusRequest(server string, zoneID ZoneID, id IDParameter,
 }
 
 // NewComparePolicySetVersionsRequest calls the generic ComparePolicySetVersions builder with application/json body
-func NewComparePolicySetVersionsRequest(server string, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody) (*http.Request, error) {
+func NewComparePolicySetVersionsRequest(server string, zoneID ZoneID, id ObjectID, body ComparePolicySetVersionsJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
@@ -5675,7 +5676,7 @@ func NewComparePolicySetVersionsRequest(server string, zoneID ZoneID, id IDParam
 }
 
 // NewComparePolicySetVersionsRequestWithBody constructs an http.Request for the ComparePolicySetVersions method, with any body, and a specified content type
-func NewComparePolicySetVersionsRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+func NewComparePolicySetVersionsRequestWithBody(server string, zoneID ZoneID, id ObjectID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5718,7 +5719,7 @@ func NewComparePolicySetVersionsRequestWithBody(server string, zoneID ZoneID, id
 }
 
 // NewDeactivatePolicySetRequest constructs an http.Request for the DeactivatePolicySet method
-func NewDeactivatePolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+func NewDeactivatePolicySetRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5759,7 +5760,7 @@ func NewDeactivatePolicySetRequest(server string, zoneID ZoneID, id IDParameter)
 }
 
 // NewRollbackPolicySetRequest constructs an http.Request for the RollbackPolicySet method
-func NewRollbackPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+func NewRollbackPolicySetRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5800,7 +5801,7 @@ func NewRollbackPolicySetRequest(server string, zoneID ZoneID, id IDParameter) (
 }
 
 // NewSimulatePolicySetRequest calls the generic SimulatePolicySet builder with application/json body
-func NewSimulatePolicySetRequest(server string, zoneID ZoneID, id IDParameter, body SimulatePolicySetJSONRequestBody) (*http.Request, error) {
+func NewSimulatePolicySetRequest(server string, zoneID ZoneID, id ObjectID, body SimulatePolicySetJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
@@ -5811,7 +5812,7 @@ func NewSimulatePolicySetRequest(server string, zoneID ZoneID, id IDParameter, b
 }
 
 // NewSimulatePolicySetRequestWithBody constructs an http.Request for the SimulatePolicySet method, with any body, and a specified content type
-func NewSimulatePolicySetRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+func NewSimulatePolicySetRequestWithBody(server string, zoneID ZoneID, id ObjectID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5854,7 +5855,7 @@ func NewSimulatePolicySetRequestWithBody(server string, zoneID ZoneID, id IDPara
 }
 
 // NewSimulatePolicySetBatchRequest calls the generic SimulatePolicySetBatch builder with application/json body
-func NewSimulatePolicySetBatchRequest(server string, zoneID ZoneID, id IDParameter, body SimulatePolicySetBatchJSONRequestBody) (*http.Request, error) {
+func NewSimulatePolicySetBatchRequest(server string, zoneID ZoneID, id ObjectID, body SimulatePolicySetBatchJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
@@ -5865,7 +5866,7 @@ func NewSimulatePolicySetBatchRequest(server string, zoneID ZoneID, id IDParamet
 }
 
 // NewSimulatePolicySetBatchRequestWithBody constructs an http.Request for the SimulatePolicySetBatch method, with any body, and a specified content type
-func NewSimulatePolicySetBatchRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+func NewSimulatePolicySetBatchRequestWithBody(server string, zoneID ZoneID, id ObjectID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5908,7 +5909,7 @@ func NewSimulatePolicySetBatchRequestWithBody(server string, zoneID ZoneID, id I
 }
 
 // NewListPolicySetVersionsRequest constructs an http.Request for the ListPolicySetVersions method
-func NewListPolicySetVersionsRequest(server string, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams) (*http.Request, error) {
+func NewListPolicySetVersionsRequest(server string, zoneID ZoneID, id ObjectID, params *ListPolicySetVersionsParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5988,7 +5989,7 @@ func NewListPolicySetVersionsRequest(server string, zoneID ZoneID, id IDParamete
 }
 
 // NewAddPolicySetVersionRequest calls the generic AddPolicySetVersion builder with application/json body
-func NewAddPolicySetVersionRequest(server string, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody) (*http.Request, error) {
+func NewAddPolicySetVersionRequest(server string, zoneID ZoneID, id ObjectID, body AddPolicySetVersionJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
@@ -5999,7 +6000,7 @@ func NewAddPolicySetVersionRequest(server string, zoneID ZoneID, id IDParameter,
 }
 
 // NewAddPolicySetVersionRequestWithBody constructs an http.Request for the AddPolicySetVersion method, with any body, and a specified content type
-func NewAddPolicySetVersionRequestWithBody(server string, zoneID ZoneID, id IDParameter, contentType string, body io.Reader) (*http.Request, error) {
+func NewAddPolicySetVersionRequestWithBody(server string, zoneID ZoneID, id ObjectID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6042,7 +6043,7 @@ func NewAddPolicySetVersionRequestWithBody(server string, zoneID ZoneID, id IDPa
 }
 
 // NewGetPolicySetVersionRequest constructs an http.Request for the GetPolicySetVersion method
-func NewGetPolicySetVersionRequest(server string, zoneID ZoneID, id IDParameter, versionID VersionID) (*http.Request, error) {
+func NewGetPolicySetVersionRequest(server string, zoneID ZoneID, id ObjectID, versionID VersionID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6210,7 +6211,7 @@ func NewCreateProviderRequestWithBody(server string, zoneID ZoneID, contentType 
 }
 
 // NewDeleteProviderRequest constructs an http.Request for the DeleteProvider method
-func NewDeleteProviderRequest(server string, zoneID ZoneID, id IDParameter, params *DeleteProviderParams) (*http.Request, error) {
+func NewDeleteProviderRequest(server string, zoneID ZoneID, id ObjectID, params *DeleteProviderParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6266,7 +6267,7 @@ func NewDeleteProviderRequest(server string, zoneID ZoneID, id IDParameter, para
 }
 
 // NewGetProviderRequest constructs an http.Request for the GetProvider method
-func NewGetProviderRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+func NewGetProviderRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6307,7 +6308,7 @@ func NewGetProviderRequest(server string, zoneID ZoneID, id IDParameter) (*http.
 }
 
 // NewUpdateProviderRequest calls the generic UpdateProvider builder with application/json body
-func NewUpdateProviderRequest(server string, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, body UpdateProviderJSONRequestBody) (*http.Request, error) {
+func NewUpdateProviderRequest(server string, zoneID ZoneID, id ObjectID, params *UpdateProviderParams, body UpdateProviderJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
@@ -6318,7 +6319,7 @@ func NewUpdateProviderRequest(server string, zoneID ZoneID, id IDParameter, para
 }
 
 // NewUpdateProviderRequestWithBody constructs an http.Request for the UpdateProvider method, with any body, and a specified content type
-func NewUpdateProviderRequestWithBody(server string, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateProviderRequestWithBody(server string, zoneID ZoneID, id ObjectID, params *UpdateProviderParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6376,7 +6377,7 @@ func NewUpdateProviderRequestWithBody(server string, zoneID ZoneID, id IDParamet
 }
 
 // NewTestProviderRequest constructs an http.Request for the TestProvider method
-func NewTestProviderRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+func NewTestProviderRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6537,7 +6538,7 @@ func NewCreateResourceRequestWithBody(server string, zoneID ZoneID, contentType 
 }
 
 // NewDeleteResourceRequest constructs an http.Request for the DeleteResource method
-func NewDeleteResourceRequest(server string, zoneID ZoneID, id IDParameter, params *DeleteResourceParams) (*http.Request, error) {
+func NewDeleteResourceRequest(server string, zoneID ZoneID, id ObjectID, params *DeleteResourceParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6593,7 +6594,7 @@ func NewDeleteResourceRequest(server string, zoneID ZoneID, id IDParameter, para
 }
 
 // NewGetResourceRequest constructs an http.Request for the GetResource method
-func NewGetResourceRequest(server string, zoneID ZoneID, id IDParameter) (*http.Request, error) {
+func NewGetResourceRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6634,7 +6635,7 @@ func NewGetResourceRequest(server string, zoneID ZoneID, id IDParameter) (*http.
 }
 
 // NewUpdateResourceRequest calls the generic UpdateResource builder with application/json body
-func NewUpdateResourceRequest(server string, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, body UpdateResourceJSONRequestBody) (*http.Request, error) {
+func NewUpdateResourceRequest(server string, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, body UpdateResourceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
@@ -6645,7 +6646,7 @@ func NewUpdateResourceRequest(server string, zoneID ZoneID, id IDParameter, para
 }
 
 // NewUpdateResourceRequestWithBody constructs an http.Request for the UpdateResource method, with any body, and a specified content type
-func NewUpdateResourceRequestWithBody(server string, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewUpdateResourceRequestWithBody(server string, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6866,7 +6867,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
-	DeleteAdminTokenWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*DeleteAdminTokenResponse, error)
+	DeleteAdminTokenWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*DeleteAdminTokenResponse, error)
 
 	// ListDeadLettersWithResponse List dead letters
 	//
@@ -6892,7 +6893,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
-	DiscardDeadLetterWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*DiscardDeadLetterResponse, error)
+	DiscardDeadLetterWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*DiscardDeadLetterResponse, error)
 
 	// RearmDeadLetterWithResponse Retry a dead letter
 	//
@@ -6913,7 +6914,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
-	RearmDeadLetterWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*RearmDeadLetterResponse, error)
+	RearmDeadLetterWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*RearmDeadLetterResponse, error)
 
 	// ValidatePolicyWithBodyWithResponse Validate the content of a policy
 	//
@@ -6961,7 +6962,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
-	GetPolicyTemplateWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicyTemplateResponse, error)
+	GetPolicyTemplateWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*GetPolicyTemplateResponse, error)
 
 	// ListZonesWithResponse List zones
 	//
@@ -7187,7 +7188,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
-	DeleteApplicationWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*DeleteApplicationResponse, error)
+	DeleteApplicationWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*DeleteApplicationResponse, error)
 
 	// GetApplicationWithResponse Retrieve an application
 	//
@@ -7198,7 +7199,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/applications/{id} (the `GetApplication` operationId).
-	GetApplicationWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetApplicationResponse, error)
+	GetApplicationWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetApplicationResponse, error)
 
 	// UpdateApplicationWithBodyWithResponse Update an application
 	//
@@ -7215,7 +7216,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
-	UpdateApplicationWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error)
+	UpdateApplicationWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error)
 
 	// UpdateApplicationWithResponse Update an application
 	//
@@ -7232,7 +7233,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
-	UpdateApplicationWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error)
+	UpdateApplicationWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error)
 
 	// GetDCRStatusWithResponse Retrieve the registration status of a zone
 	//
@@ -7304,7 +7305,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/policies/{id} (the `DeletePolicy` operationId).
-	DeletePolicyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicyParams, reqEditors ...RequestEditorFn) (*DeletePolicyResponse, error)
+	DeletePolicyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeletePolicyParams, reqEditors ...RequestEditorFn) (*DeletePolicyResponse, error)
 
 	// GetPolicyWithResponse Retrieve a policy
 	//
@@ -7316,7 +7317,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policies/{id} (the `GetPolicy` operationId).
-	GetPolicyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetPolicyParams, reqEditors ...RequestEditorFn) (*GetPolicyResponse, error)
+	GetPolicyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *GetPolicyParams, reqEditors ...RequestEditorFn) (*GetPolicyResponse, error)
 
 	// ListPolicyVersionsWithResponse List policy versions
 	//
@@ -7327,7 +7328,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions (the `ListPolicyVersions` operationId).
-	ListPolicyVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicyVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicyVersionsResponse, error)
+	ListPolicyVersionsWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *ListPolicyVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicyVersionsResponse, error)
 
 	// AddPolicyVersionWithBodyWithResponse Add a policy version
 	//
@@ -7344,7 +7345,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policies/{id}/versions (the `AddPolicyVersion` operationId).
-	AddPolicyVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicyVersionResponse, error)
+	AddPolicyVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicyVersionResponse, error)
 
 	// AddPolicyVersionWithResponse Add a policy version
 	//
@@ -7361,7 +7362,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policies/{id}/versions (the `AddPolicyVersion` operationId).
-	AddPolicyVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicyVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicyVersionResponse, error)
+	AddPolicyVersionWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body AddPolicyVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicyVersionResponse, error)
 
 	// GetPolicyVersionWithResponse Retrieve a policy version
 	//
@@ -7372,7 +7373,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId} (the `GetPolicyVersion` operationId).
-	GetPolicyVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicyVersionResponse, error)
+	GetPolicyVersionWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicyVersionResponse, error)
 
 	// ListPolicyActivationsWithResponse List policy activations
 	//
@@ -7446,7 +7447,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
-	DeletePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*DeletePolicySetResponse, error)
+	DeletePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*DeletePolicySetResponse, error)
 
 	// GetPolicySetWithResponse Retrieve a policy set
 	//
@@ -7457,7 +7458,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
-	GetPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicySetResponse, error)
+	GetPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetPolicySetResponse, error)
 
 	// ActivatePolicySetWithBodyWithResponse Activate a policy set version
 	//
@@ -7479,7 +7480,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
-	ActivatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error)
+	ActivatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error)
 
 	// ActivatePolicySetWithResponse Activate a policy set version
 	//
@@ -7501,7 +7502,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
-	ActivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error)
+	ActivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error)
 
 	// GetActivationStatusWithResponse Retrieve the status of an activation
 	//
@@ -7513,7 +7514,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status (the `GetActivationStatus` operationId).
-	GetActivationStatusWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*GetActivationStatusResponse, error)
+	GetActivationStatusWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*GetActivationStatusResponse, error)
 
 	// ComparePolicySetVersionsWithBodyWithResponse Compare two versions
 	//
@@ -7528,7 +7529,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
-	ComparePolicySetVersionsWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error)
+	ComparePolicySetVersionsWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error)
 
 	// ComparePolicySetVersionsWithResponse Compare two versions
 	//
@@ -7543,7 +7544,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
-	ComparePolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error)
+	ComparePolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error)
 
 	// DeactivatePolicySetWithResponse Deactivate a policy set
 	//
@@ -7561,7 +7562,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
-	DeactivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*DeactivatePolicySetResponse, error)
+	DeactivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*DeactivatePolicySetResponse, error)
 
 	// RollbackPolicySetWithResponse Roll back the last activation
 	//
@@ -7580,7 +7581,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
-	RollbackPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*RollbackPolicySetResponse, error)
+	RollbackPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*RollbackPolicySetResponse, error)
 
 	// SimulatePolicySetWithBodyWithResponse Simulate a decision
 	//
@@ -7598,7 +7599,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
-	SimulatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error)
+	SimulatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error)
 
 	// SimulatePolicySetWithResponse Simulate a decision
 	//
@@ -7616,7 +7617,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
-	SimulatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error)
+	SimulatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error)
 
 	// SimulatePolicySetBatchWithBodyWithResponse Simulate many decisions
 	//
@@ -7630,7 +7631,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
-	SimulatePolicySetBatchWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error)
+	SimulatePolicySetBatchWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error)
 
 	// SimulatePolicySetBatchWithResponse Simulate many decisions
 	//
@@ -7644,7 +7645,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
-	SimulatePolicySetBatchWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error)
+	SimulatePolicySetBatchWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error)
 
 	// ListPolicySetVersionsWithResponse List policy set versions
 	//
@@ -7655,7 +7656,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
-	ListPolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicySetVersionsResponse, error)
+	ListPolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicySetVersionsResponse, error)
 
 	// AddPolicySetVersionWithBodyWithResponse Add a policy set version
 	//
@@ -7672,7 +7673,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
-	AddPolicySetVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error)
+	AddPolicySetVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error)
 
 	// AddPolicySetVersionWithResponse Add a policy set version
 	//
@@ -7689,7 +7690,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
-	AddPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error)
+	AddPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error)
 
 	// GetPolicySetVersionWithResponse Retrieve a policy set version
 	//
@@ -7700,7 +7701,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
-	GetPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicySetVersionResponse, error)
+	GetPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicySetVersionResponse, error)
 
 	// ListProvidersWithResponse List providers
 	//
@@ -7770,7 +7771,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
-	DeleteProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*DeleteProviderResponse, error)
+	DeleteProviderWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*DeleteProviderResponse, error)
 
 	// GetProviderWithResponse Retrieve a provider
 	//
@@ -7781,7 +7782,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/providers/{id} (the `GetProvider` operationId).
-	GetProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetProviderResponse, error)
+	GetProviderWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetProviderResponse, error)
 
 	// UpdateProviderWithBodyWithResponse Update a provider
 	//
@@ -7803,7 +7804,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
-	UpdateProviderWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateProviderResponse, error)
+	UpdateProviderWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateProviderResponse, error)
 
 	// UpdateProviderWithResponse Update a provider
 	//
@@ -7825,7 +7826,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
-	UpdateProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, body UpdateProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateProviderResponse, error)
+	UpdateProviderWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateProviderParams, body UpdateProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateProviderResponse, error)
 
 	// TestProviderWithResponse Test a provider's token endpoint
 	//
@@ -7843,7 +7844,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
-	TestProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*TestProviderResponse, error)
+	TestProviderWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*TestProviderResponse, error)
 
 	// ListResourcesWithResponse List resources
 	//
@@ -7912,7 +7913,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
-	DeleteResourceWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*DeleteResourceResponse, error)
+	DeleteResourceWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*DeleteResourceResponse, error)
 
 	// GetResourceWithResponse Retrieve a resource
 	//
@@ -7923,7 +7924,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/resources/{id} (the `GetResource` operationId).
-	GetResourceWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetResourceResponse, error)
+	GetResourceWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetResourceResponse, error)
 
 	// UpdateResourceWithBodyWithResponse Update a resource
 	//
@@ -7941,7 +7942,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
-	UpdateResourceWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error)
+	UpdateResourceWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error)
 
 	// UpdateResourceWithResponse Update a resource
 	//
@@ -7959,7 +7960,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
-	UpdateResourceWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error)
+	UpdateResourceWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error)
 }
 
 type GetHealthResponse struct {
@@ -8081,13 +8082,6 @@ func (r GetOpenAPIJSONResponse) ContentType() string {
 type GetOpenAPIYAMLResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
-	// YAML200 the response for an HTTP 200 `application/yaml` response
-	YAML200 *OpenAPI
-}
-
-// GetYAML200 returns the response for an HTTP 200 `application/yaml` response
-func (r GetOpenAPIYAMLResponse) GetYAML200() *OpenAPI {
-	return r.YAML200
 }
 
 // GetBody returns the raw response body bytes
@@ -10682,7 +10676,7 @@ func (c *ClientWithResponses) CreateAdminTokenWithResponse(ctx context.Context, 
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
-func (c *ClientWithResponses) DeleteAdminTokenWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*DeleteAdminTokenResponse, error) {
+func (c *ClientWithResponses) DeleteAdminTokenWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*DeleteAdminTokenResponse, error) {
 	rsp, err := c.DeleteAdminToken(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -10720,7 +10714,7 @@ func (c *ClientWithResponses) ListDeadLettersWithResponse(ctx context.Context, p
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/dead-letters/{id} (the `DiscardDeadLetter` operationId).
-func (c *ClientWithResponses) DiscardDeadLetterWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*DiscardDeadLetterResponse, error) {
+func (c *ClientWithResponses) DiscardDeadLetterWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*DiscardDeadLetterResponse, error) {
 	rsp, err := c.DiscardDeadLetter(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -10747,7 +10741,7 @@ func (c *ClientWithResponses) DiscardDeadLetterWithResponse(ctx context.Context,
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/dead-letters/{id}/rearm (the `RearmDeadLetter` operationId).
-func (c *ClientWithResponses) RearmDeadLetterWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*RearmDeadLetterResponse, error) {
+func (c *ClientWithResponses) RearmDeadLetterWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*RearmDeadLetterResponse, error) {
 	rsp, err := c.RearmDeadLetter(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -10819,7 +10813,7 @@ func (c *ClientWithResponses) ListPolicyTemplatesWithResponse(ctx context.Contex
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
-func (c *ClientWithResponses) GetPolicyTemplateWithResponse(ctx context.Context, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicyTemplateResponse, error) {
+func (c *ClientWithResponses) GetPolicyTemplateWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*GetPolicyTemplateResponse, error) {
 	rsp, err := c.GetPolicyTemplate(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11123,7 +11117,7 @@ func (c *ClientWithResponses) RegisterApplicationWithResponse(ctx context.Contex
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/applications/{id} (the `DeleteApplication` operationId).
-func (c *ClientWithResponses) DeleteApplicationWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*DeleteApplicationResponse, error) {
+func (c *ClientWithResponses) DeleteApplicationWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteApplicationParams, reqEditors ...RequestEditorFn) (*DeleteApplicationResponse, error) {
 	rsp, err := c.DeleteApplication(ctx, zoneID, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11140,7 +11134,7 @@ func (c *ClientWithResponses) DeleteApplicationWithResponse(ctx context.Context,
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/applications/{id} (the `GetApplication` operationId).
-func (c *ClientWithResponses) GetApplicationWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetApplicationResponse, error) {
+func (c *ClientWithResponses) GetApplicationWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetApplicationResponse, error) {
 	rsp, err := c.GetApplication(ctx, zoneID, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11163,7 +11157,7 @@ func (c *ClientWithResponses) GetApplicationWithResponse(ctx context.Context, zo
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
-func (c *ClientWithResponses) UpdateApplicationWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error) {
+func (c *ClientWithResponses) UpdateApplicationWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error) {
 	rsp, err := c.UpdateApplicationWithBody(ctx, zoneID, id, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11186,7 +11180,7 @@ func (c *ClientWithResponses) UpdateApplicationWithBodyWithResponse(ctx context.
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
-func (c *ClientWithResponses) UpdateApplicationWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error) {
+func (c *ClientWithResponses) UpdateApplicationWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error) {
 	rsp, err := c.UpdateApplication(ctx, zoneID, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11288,7 +11282,7 @@ func (c *ClientWithResponses) CreatePolicyWithResponse(ctx context.Context, zone
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/policies/{id} (the `DeletePolicy` operationId).
-func (c *ClientWithResponses) DeletePolicyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicyParams, reqEditors ...RequestEditorFn) (*DeletePolicyResponse, error) {
+func (c *ClientWithResponses) DeletePolicyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeletePolicyParams, reqEditors ...RequestEditorFn) (*DeletePolicyResponse, error) {
 	rsp, err := c.DeletePolicy(ctx, zoneID, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11306,7 +11300,7 @@ func (c *ClientWithResponses) DeletePolicyWithResponse(ctx context.Context, zone
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/policies/{id} (the `GetPolicy` operationId).
-func (c *ClientWithResponses) GetPolicyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetPolicyParams, reqEditors ...RequestEditorFn) (*GetPolicyResponse, error) {
+func (c *ClientWithResponses) GetPolicyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *GetPolicyParams, reqEditors ...RequestEditorFn) (*GetPolicyResponse, error) {
 	rsp, err := c.GetPolicy(ctx, zoneID, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11323,7 +11317,7 @@ func (c *ClientWithResponses) GetPolicyWithResponse(ctx context.Context, zoneID 
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions (the `ListPolicyVersions` operationId).
-func (c *ClientWithResponses) ListPolicyVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicyVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicyVersionsResponse, error) {
+func (c *ClientWithResponses) ListPolicyVersionsWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *ListPolicyVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicyVersionsResponse, error) {
 	rsp, err := c.ListPolicyVersions(ctx, zoneID, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11346,7 +11340,7 @@ func (c *ClientWithResponses) ListPolicyVersionsWithResponse(ctx context.Context
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policies/{id}/versions (the `AddPolicyVersion` operationId).
-func (c *ClientWithResponses) AddPolicyVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicyVersionResponse, error) {
+func (c *ClientWithResponses) AddPolicyVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicyVersionResponse, error) {
 	rsp, err := c.AddPolicyVersionWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11369,7 +11363,7 @@ func (c *ClientWithResponses) AddPolicyVersionWithBodyWithResponse(ctx context.C
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policies/{id}/versions (the `AddPolicyVersion` operationId).
-func (c *ClientWithResponses) AddPolicyVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicyVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicyVersionResponse, error) {
+func (c *ClientWithResponses) AddPolicyVersionWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body AddPolicyVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicyVersionResponse, error) {
 	rsp, err := c.AddPolicyVersion(ctx, zoneID, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11386,7 +11380,7 @@ func (c *ClientWithResponses) AddPolicyVersionWithResponse(ctx context.Context, 
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/policies/{id}/versions/{versionId} (the `GetPolicyVersion` operationId).
-func (c *ClientWithResponses) GetPolicyVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicyVersionResponse, error) {
+func (c *ClientWithResponses) GetPolicyVersionWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicyVersionResponse, error) {
 	rsp, err := c.GetPolicyVersion(ctx, zoneID, id, versionID, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11490,7 +11484,7 @@ func (c *ClientWithResponses) CreatePolicySetWithResponse(ctx context.Context, z
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/policy-sets/{id} (the `DeletePolicySet` operationId).
-func (c *ClientWithResponses) DeletePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*DeletePolicySetResponse, error) {
+func (c *ClientWithResponses) DeletePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeletePolicySetParams, reqEditors ...RequestEditorFn) (*DeletePolicySetResponse, error) {
 	rsp, err := c.DeletePolicySet(ctx, zoneID, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11507,7 +11501,7 @@ func (c *ClientWithResponses) DeletePolicySetWithResponse(ctx context.Context, z
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id} (the `GetPolicySet` operationId).
-func (c *ClientWithResponses) GetPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetPolicySetResponse, error) {
+func (c *ClientWithResponses) GetPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetPolicySetResponse, error) {
 	rsp, err := c.GetPolicySet(ctx, zoneID, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11535,7 +11529,7 @@ func (c *ClientWithResponses) GetPolicySetWithResponse(ctx context.Context, zone
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
-func (c *ClientWithResponses) ActivatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error) {
+func (c *ClientWithResponses) ActivatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error) {
 	rsp, err := c.ActivatePolicySetWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11563,7 +11557,7 @@ func (c *ClientWithResponses) ActivatePolicySetWithBodyWithResponse(ctx context.
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/activate (the `ActivatePolicySet` operationId).
-func (c *ClientWithResponses) ActivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error) {
+func (c *ClientWithResponses) ActivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body ActivatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivatePolicySetResponse, error) {
 	rsp, err := c.ActivatePolicySet(ctx, zoneID, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11581,7 +11575,7 @@ func (c *ClientWithResponses) ActivatePolicySetWithResponse(ctx context.Context,
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/activation-status (the `GetActivationStatus` operationId).
-func (c *ClientWithResponses) GetActivationStatusWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*GetActivationStatusResponse, error) {
+func (c *ClientWithResponses) GetActivationStatusWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *GetActivationStatusParams, reqEditors ...RequestEditorFn) (*GetActivationStatusResponse, error) {
 	rsp, err := c.GetActivationStatus(ctx, zoneID, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11602,7 +11596,7 @@ func (c *ClientWithResponses) GetActivationStatusWithResponse(ctx context.Contex
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
-func (c *ClientWithResponses) ComparePolicySetVersionsWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error) {
+func (c *ClientWithResponses) ComparePolicySetVersionsWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error) {
 	rsp, err := c.ComparePolicySetVersionsWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11623,7 +11617,7 @@ func (c *ClientWithResponses) ComparePolicySetVersionsWithBodyWithResponse(ctx c
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
-func (c *ClientWithResponses) ComparePolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error) {
+func (c *ClientWithResponses) ComparePolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body ComparePolicySetVersionsJSONRequestBody, reqEditors ...RequestEditorFn) (*ComparePolicySetVersionsResponse, error) {
 	rsp, err := c.ComparePolicySetVersions(ctx, zoneID, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11647,7 +11641,7 @@ func (c *ClientWithResponses) ComparePolicySetVersionsWithResponse(ctx context.C
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate (the `DeactivatePolicySet` operationId).
-func (c *ClientWithResponses) DeactivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*DeactivatePolicySetResponse, error) {
+func (c *ClientWithResponses) DeactivatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*DeactivatePolicySetResponse, error) {
 	rsp, err := c.DeactivatePolicySet(ctx, zoneID, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11672,7 +11666,7 @@ func (c *ClientWithResponses) DeactivatePolicySetWithResponse(ctx context.Contex
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/rollback (the `RollbackPolicySet` operationId).
-func (c *ClientWithResponses) RollbackPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*RollbackPolicySetResponse, error) {
+func (c *ClientWithResponses) RollbackPolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*RollbackPolicySetResponse, error) {
 	rsp, err := c.RollbackPolicySet(ctx, zoneID, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11696,7 +11690,7 @@ func (c *ClientWithResponses) RollbackPolicySetWithResponse(ctx context.Context,
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
-func (c *ClientWithResponses) SimulatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error) {
+func (c *ClientWithResponses) SimulatePolicySetWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error) {
 	rsp, err := c.SimulatePolicySetWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11720,7 +11714,7 @@ func (c *ClientWithResponses) SimulatePolicySetWithBodyWithResponse(ctx context.
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
-func (c *ClientWithResponses) SimulatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error) {
+func (c *ClientWithResponses) SimulatePolicySetWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body SimulatePolicySetJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetResponse, error) {
 	rsp, err := c.SimulatePolicySet(ctx, zoneID, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11740,7 +11734,7 @@ func (c *ClientWithResponses) SimulatePolicySetWithResponse(ctx context.Context,
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
-func (c *ClientWithResponses) SimulatePolicySetBatchWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error) {
+func (c *ClientWithResponses) SimulatePolicySetBatchWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error) {
 	rsp, err := c.SimulatePolicySetBatchWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11760,7 +11754,7 @@ func (c *ClientWithResponses) SimulatePolicySetBatchWithBodyWithResponse(ctx con
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
-func (c *ClientWithResponses) SimulatePolicySetBatchWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error) {
+func (c *ClientWithResponses) SimulatePolicySetBatchWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body SimulatePolicySetBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePolicySetBatchResponse, error) {
 	rsp, err := c.SimulatePolicySetBatch(ctx, zoneID, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11777,7 +11771,7 @@ func (c *ClientWithResponses) SimulatePolicySetBatchWithResponse(ctx context.Con
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions (the `ListPolicySetVersions` operationId).
-func (c *ClientWithResponses) ListPolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicySetVersionsResponse, error) {
+func (c *ClientWithResponses) ListPolicySetVersionsWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *ListPolicySetVersionsParams, reqEditors ...RequestEditorFn) (*ListPolicySetVersionsResponse, error) {
 	rsp, err := c.ListPolicySetVersions(ctx, zoneID, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11800,7 +11794,7 @@ func (c *ClientWithResponses) ListPolicySetVersionsWithResponse(ctx context.Cont
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
-func (c *ClientWithResponses) AddPolicySetVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error) {
+func (c *ClientWithResponses) AddPolicySetVersionWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error) {
 	rsp, err := c.AddPolicySetVersionWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11823,7 +11817,7 @@ func (c *ClientWithResponses) AddPolicySetVersionWithBodyWithResponse(ctx contex
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/versions (the `AddPolicySetVersion` operationId).
-func (c *ClientWithResponses) AddPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error) {
+func (c *ClientWithResponses) AddPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body AddPolicySetVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*AddPolicySetVersionResponse, error) {
 	rsp, err := c.AddPolicySetVersion(ctx, zoneID, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11840,7 +11834,7 @@ func (c *ClientWithResponses) AddPolicySetVersionWithResponse(ctx context.Contex
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
-func (c *ClientWithResponses) GetPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicySetVersionResponse, error) {
+func (c *ClientWithResponses) GetPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicySetVersionResponse, error) {
 	rsp, err := c.GetPolicySetVersion(ctx, zoneID, id, versionID, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11934,7 +11928,7 @@ func (c *ClientWithResponses) CreateProviderWithResponse(ctx context.Context, zo
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/providers/{id} (the `DeleteProvider` operationId).
-func (c *ClientWithResponses) DeleteProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*DeleteProviderResponse, error) {
+func (c *ClientWithResponses) DeleteProviderWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteProviderParams, reqEditors ...RequestEditorFn) (*DeleteProviderResponse, error) {
 	rsp, err := c.DeleteProvider(ctx, zoneID, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11951,7 +11945,7 @@ func (c *ClientWithResponses) DeleteProviderWithResponse(ctx context.Context, zo
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/providers/{id} (the `GetProvider` operationId).
-func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetProviderResponse, error) {
+func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetProviderResponse, error) {
 	rsp, err := c.GetProvider(ctx, zoneID, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -11979,7 +11973,7 @@ func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneI
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
-func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateProviderResponse, error) {
+func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateProviderResponse, error) {
 	rsp, err := c.UpdateProviderWithBody(ctx, zoneID, id, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -12007,7 +12001,7 @@ func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Con
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/providers/{id} (the `UpdateProvider` operationId).
-func (c *ClientWithResponses) UpdateProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateProviderParams, body UpdateProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateProviderResponse, error) {
+func (c *ClientWithResponses) UpdateProviderWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateProviderParams, body UpdateProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateProviderResponse, error) {
 	rsp, err := c.UpdateProvider(ctx, zoneID, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -12031,7 +12025,7 @@ func (c *ClientWithResponses) UpdateProviderWithResponse(ctx context.Context, zo
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
-func (c *ClientWithResponses) TestProviderWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*TestProviderResponse, error) {
+func (c *ClientWithResponses) TestProviderWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*TestProviderResponse, error) {
 	rsp, err := c.TestProvider(ctx, zoneID, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -12124,7 +12118,7 @@ func (c *ClientWithResponses) CreateResourceWithResponse(ctx context.Context, zo
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/zones/{zoneId}/resources/{id} (the `DeleteResource` operationId).
-func (c *ClientWithResponses) DeleteResourceWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*DeleteResourceResponse, error) {
+func (c *ClientWithResponses) DeleteResourceWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteResourceParams, reqEditors ...RequestEditorFn) (*DeleteResourceResponse, error) {
 	rsp, err := c.DeleteResource(ctx, zoneID, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -12141,7 +12135,7 @@ func (c *ClientWithResponses) DeleteResourceWithResponse(ctx context.Context, zo
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/zones/{zoneId}/resources/{id} (the `GetResource` operationId).
-func (c *ClientWithResponses) GetResourceWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, reqEditors ...RequestEditorFn) (*GetResourceResponse, error) {
+func (c *ClientWithResponses) GetResourceWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetResourceResponse, error) {
 	rsp, err := c.GetResource(ctx, zoneID, id, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -12165,7 +12159,7 @@ func (c *ClientWithResponses) GetResourceWithResponse(ctx context.Context, zoneI
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
-func (c *ClientWithResponses) UpdateResourceWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error) {
+func (c *ClientWithResponses) UpdateResourceWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error) {
 	rsp, err := c.UpdateResourceWithBody(ctx, zoneID, id, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -12189,7 +12183,7 @@ func (c *ClientWithResponses) UpdateResourceWithBodyWithResponse(ctx context.Con
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
-func (c *ClientWithResponses) UpdateResourceWithResponse(ctx context.Context, zoneID ZoneID, id IDParameter, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error) {
+func (c *ClientWithResponses) UpdateResourceWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error) {
 	rsp, err := c.UpdateResource(ctx, zoneID, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
@@ -12276,16 +12270,6 @@ func ParseGetOpenAPIYAMLResponse(rsp *http.Response) (*GetOpenAPIYAMLResponse, e
 	response := &GetOpenAPIYAMLResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "yaml") && rsp.StatusCode == 200:
-		var dest OpenAPI
-		if err := yaml.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.YAML200 = &dest
-
 	}
 
 	return response, nil

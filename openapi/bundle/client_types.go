@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -19,17 +20,14 @@ func clientTypesSource(spec *yaml.Node, known problems) ([]byte, error) {
 	b.WriteString(")\n")
 	schemas := get(get(spec, "components"), "schemas")
 	for name, schema := range pairs(schemas) {
-		alternatives := get(schema, "anyOf")
-		if alternatives == nil {
-			continue
-		}
 		var names []string
-		for _, alternative := range alternatives.Content {
-			ref := get(alternative, "$ref")
-			if ref == nil {
-				return nil, fmt.Errorf("%s: every alternative must be a reference", name)
+		for _, alternative := range pairs(get(schema, "x-union")) {
+			if !slices.Contains(names, alternative.Value) {
+				names = append(names, alternative.Value)
 			}
-			names = append(names, last(ref.Value))
+		}
+		if names == nil {
+			continue
 		}
 		marker := lowerFirst(name)
 		fmt.Fprintf(&b, "\n%stype %s interface{ %s() }\n\n",

@@ -154,7 +154,13 @@ func merge(in string) (*yaml.Node, error) {
 			}
 		}
 	}
-	return spec, resolve(spec)
+	if err := resolve(spec); err != nil {
+		return nil, err
+	}
+	if err := checkNames(spec); err != nil {
+		return nil, err
+	}
+	return spec, expandUnions(spec)
 }
 
 // add adds the entries of from to to. It merges the groups of components, such as

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -136,7 +137,11 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	if op.RequestBody == nil {
 		return o, nil
 	}
-	o.body = op.RequestBody.Value.Content.Get("application/json").Schema.Value
+	body := op.RequestBody.Value.Content.Get("application/json").Schema
+	if body.Value.Discriminator != nil {
+		*body = openapi3.SchemaRef{Value: withoutAlternatives(body.Value)}
+	}
+	o.body = body.Value
 	for field, schema := range o.body.Properties {
 		if trim, _ := schema.Value.Extensions["x-trim"].(bool); trim {
 			o.trimmedFields = append(o.trimmedFields, field)
@@ -144,8 +149,8 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		if name, _ := schema.Value.Extensions["x-name"].(bool); name {
 			o.nameFields = append(o.nameFields, field)
 		}
-		if _, checked := schema.Value.Extensions["x-checked-by"]; checked {
-			schema.Value.AnyOf = nil // another package checks the field: it knows which alternative applies
+		if schema.Value.Extensions["x-union"] != nil {
+			o.body.Properties[field] = anyObject // another package knows which alternative applies
 		}
 	}
 	for _, c := range stringList(op.Extensions["x-problems"]) {
@@ -157,6 +162,30 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		return nil, fmt.Errorf("the operation takes a body, but x-problems has no code for an invalid one")
 	}
 	return o, nil
+}
+
+// anyObject is the schema of an object that another package checks.
+var anyObject = openapi3.NewObjectSchema().NewRef()
+
+// withoutAlternatives returns a schema with a discriminator as one object: with the
+// fields that all alternatives have, and every value of the discriminator. Other
+// fields are any object. So the errors of a body do not depend on its alternative,
+// whose fields another package checks.
+func withoutAlternatives(union *openapi3.Schema) *openapi3.Schema {
+	object := *union.OneOf[0].Value
+	object.Properties = maps.Clone(object.Properties)
+	key := openapi3.NewStringSchema()
+	for _, one := range union.OneOf {
+		for name, field := range one.Value.Properties {
+			if name == union.Discriminator.PropertyName {
+				key.Enum = append(key.Enum, field.Value.Enum...)
+			} else if object.Properties[name].Value != field.Value {
+				object.Properties[name] = anyObject
+			}
+		}
+	}
+	object.Properties[union.Discriminator.PropertyName] = key.NewRef()
+	return &object
 }
 
 // entityKind returns the kind of the objects in a collection: its name or, if it

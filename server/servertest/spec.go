@@ -30,6 +30,9 @@ type Operation struct {
 	pattern      *regexp.Regexp
 }
 
+// The document in YAML is any text to its schema, and text to generated clients.
+func init() { openapi3filter.RegisterBodyDecoder("application/yaml", openapi3filter.PlainBodyDecoder) }
+
 // Operations returns all operations of the spec, sorted by path.
 var Operations = sync.OnceValue(func() []Operation {
 	spec, err := openapi3.NewLoader().LoadFromData(gen.OpenAPI)
