@@ -1732,7 +1732,7 @@ type ListAdminTokensParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -1741,7 +1741,7 @@ type ListDeadLettersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -1750,7 +1750,7 @@ type ListZonesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -1759,7 +1759,7 @@ type ListApplicationsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -1768,7 +1768,7 @@ type ListPoliciesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -1786,7 +1786,7 @@ type ListPolicyVersionsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -1795,7 +1795,7 @@ type ListPolicyActivationsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -1804,7 +1804,7 @@ type ListPolicySetsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -1822,7 +1822,7 @@ type ListPolicySetVersionsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -1831,7 +1831,7 @@ type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -1840,7 +1840,7 @@ type ListResourcesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 

@@ -332,7 +332,7 @@ type ListAdminTokensParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -341,7 +341,7 @@ type ListDeadLettersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -350,7 +350,7 @@ type ListZonesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -371,7 +371,7 @@ type ListApplicationsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -392,7 +392,7 @@ type ListPoliciesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -416,7 +416,7 @@ type ListPolicyVersionsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -425,7 +425,7 @@ type ListPolicyActivationsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -434,7 +434,7 @@ type ListPolicySetsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -458,7 +458,7 @@ type ListPolicySetVersionsParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -467,7 +467,7 @@ type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -488,7 +488,7 @@ type ListResourcesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor Opaque cursor from the `Link` header of the previous page. Valid only for the same list.
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 

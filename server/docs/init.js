@@ -2,6 +2,10 @@
 // codes. Swagger UI renders the operations and sends the requests; this file
 // adds the token, the search, the index and the list of errors.
 
+import { samplesComponent } from "./samples.js";
+import { resolve, schemaComponent } from "./schema.js";
+import { matcher, words, wordsOf } from "./search.js";
+
 const root = document.documentElement;
 const base = new URL("..", import.meta.url); // of the API, which may be below a path
 const $ = (id) => document.getElementById(id);
@@ -73,14 +77,16 @@ function operationsOf(spec) {
         const raw = item[method];
         const { operationId: id, summary, tags: [tag] } = raw;
         const codes = Object.values(raw.responses).flatMap(errorCodes);
-        const words = [method, path, summary, id, tag, ...codes].join(" ").toLowerCase();
-        return { id, tag, method, path, summary, codes, words, raw, link: `#/${tag}/${id}` };
+        const names = [method, path, summary, id, tag, ...codes].join(" ").toLowerCase();
+        const parameters = [...(item.parameters ?? []), ...(raw.parameters ?? [])].map((p) => resolve(spec, p).schema);
+        const text = wordsOf(spec, { ...raw, parameters });
+        return { id, tag, method, path, summary, codes, names, text, parameters, raw, link: `#/${tag}/${id}` };
       }))
     .sort(byPathAndMethod);
 }
 
-// prepare adds to the spec what Swagger UI does not show, and removes examples
-// that it would send.
+// prepare sets the address of the server, and removes examples that Swagger UI would
+// send.
 function prepare(spec, operations) {
   spec.servers = [{ url: base.href.replace(/\/$/, "") }];
   // Swagger UI fills in the examples of parameters and sends them, even
@@ -90,9 +96,6 @@ function prepare(spec, operations) {
     if (parameter.example === undefined) continue;
     parameter.description += ` For example \`${parameter.example}\`.`;
     delete parameter.example;
-  }
-  for (const schema of Object.values(spec.components.schemas).flatMap((schema) => [schema, ...Object.values(schema.properties ?? {})])) {
-    if (schema["x-checked-by"]) schema.description = `${schema.description ?? ""} The server checks further rules, which the schema does not express.`;
   }
   return spec;
 }
@@ -108,8 +111,12 @@ const withBreaks = (name, wbr) => name.split(/(?<=_)/).flatMap((part) => [part, 
 // would scroll slowly, place the target behind the header, and fire no hashchange.
 window.noZensmooth = true;
 
-function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
-  const raw = (path, method) => operations.find((o) => o.path === path && o.method === method)?.raw;
+function plugin({ React, getComponent: component }, api) {
+  const { createElement: h, Fragment } = React;
+  const { operations, errors } = api;
+  const operationOf = (path, method) => operations.find((o) => o.path === path && o.method === method);
+  const raw = (path, method) => operationOf(path, method)?.raw;
+  let Schema; // of the spec, which is not read yet
 
   const Layout = ({ getComponent, specSelectors }) => {
     const Markdown = getComponent("Markdown", true);
@@ -117,7 +124,10 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
     return operations.length > 0 && h("div", { className: "swagger-ui" },
       h("section", { className: "intro" },
         h("h1", null, info.get("title")),
-        h(Markdown, { source: info.get("description") })),
+        h(Markdown, { source: info.get("description") }),
+        h("p", { className: "download" }, "Download the OpenAPI document: ",
+          ["openapi.yaml", "openapi.json"].map((name) => h("a", { key: name, href: new URL(name, base).href, download: `caracal-management-${name}` }, name)))),
+      h("h2", { className: "operations-title" }, "Operations"),
       h(getComponent("operations", true)));
   };
 
@@ -150,7 +160,15 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
       h(getComponent("HighlightCode", true), { canCopy: true }, lines.join(" \\\n  ")));
   };
 
-  const EnumModel = ({ value }) => h("span", { className: "prop-enum" }, "one of ", value.map(String).join(", "));
+  // The path of a request's schema begins in the spec, and ends above the schema. That
+  // of a response's schema begins in the response.
+  const Response = React.createContext(null);
+  const ModelWrapper = ({ specPath }) => {
+    const response = React.useContext(Response);
+    Schema ??= schemaComponent(React, api.spec, component("Markdown", true));
+    const at = specPath.toJS().reduce((at, key) => at[key], specPath.first() === "content" ? response : api.spec);
+    return h(Schema, { schema: at.schema ?? at });
+  };
 
   const Problem = ({ problem: { error, error_description: sentence, requestId, details, ...rest } }) =>
     h("div", { className: "problem", role: "alert" },
@@ -172,20 +190,23 @@ function plugin({ React: { createElement: h, Fragment } }, operations, errors) {
           h("div", { key: code }, h("dt", null, h("a", { href: linkTo(code) }, h("code", null, ...withBreaks(code, () => h("wbr"))))), h("dd", null, errors[code].Sentence))))));
 
   return {
-    components: { Layout, EnumModel, SyntaxHighlighter: Code, curl: Curl },
+    components: { Layout, ModelWrapper, SyntaxHighlighter: Code, curl: Curl, Samples: samplesComponent(React, api, operationOf) },
     wrapComponents: {
       operations: (Original) => (properties) =>
         properties.specSelectors.taggedOperations().size
           ? h(Original, properties)
           : h("p", { className: "message" }, "No operations found."),
       response: (Original) => (properties) => {
-        const codes = errorCodes(raw(properties.path, properties.method)?.responses[properties.code] ?? {});
-        return codes.length ? h(ErrorCodes, { code: properties.code, codes }) : h(Original, properties);
+        const response = raw(properties.path, properties.method)?.responses[properties.code] ?? {};
+        const codes = errorCodes(response);
+        return codes.length ? h(ErrorCodes, { code: properties.code, codes }) : h(Response.Provider, { value: response }, h(Original, properties));
       },
       responseBody: (Original) => (properties) => {
         const problem = problemIn(properties.content);
         return h(Fragment, null, problem && h(Problem, { problem }), h(Original, properties));
       },
+      execute: (Original) => (properties) =>
+        h(Fragment, null, h(component("Samples", true), { path: properties.path, method: properties.method }), h(Original, properties)),
       authorizeOperationBtn: () => () => null,
       CopyToClipboardBtn: () => () => null,
     },
@@ -222,10 +243,21 @@ function problemIn(text) {
   }
 }
 
-// matching returns the operations that contain every word of the text.
-function matching(operations, text) {
-  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-  return operations.filter((o) => words.every((word) => o.words.includes(word)));
+// matching returns the operations that contain every word of the query.
+function matching(operations, query) {
+  const matches = matcher(query);
+  return operations.filter((o) => matches(o.names, o.text));
+}
+
+// nameControls names the controls that Swagger UI leaves without a name for screen
+// readers: the inputs of parameters, the request body and the choice of an example.
+function nameControls() {
+  for (const control of $("operations").querySelectorAll("input, textarea, select")) {
+    if (control.labels.length || control.hasAttribute("aria-label")) continue;
+    const parameter = control.closest("[data-param-name]")?.dataset.paramName;
+    control.setAttribute("aria-label", parameter ?? (control.matches("select") ? "Example" : "Request body"));
+  }
+  for (const button of $("operations").querySelectorAll(".copy-to-clipboard button:not([aria-label])")) button.setAttribute("aria-label", "Copy");
 }
 
 function operationLink({ link, method, summary }) {
@@ -281,9 +313,10 @@ async function start() {
   const responses = await Promise.all(["openapi.yaml", "docs/errors.json"].map(read));
   const [text, errors] = [await responses[0].text(), await responses[1].json()];
   const operations = [];
+  const api = { operations, errors };
   const ui = SwaggerUIBundle({
     domNode: $("operations"),
-    plugins: [(system) => plugin(system, operations, errors)],
+    plugins: [(system) => plugin(system, api)],
     layout: "Layout",
     docExpansion: "list",
     defaultModelExpandDepth: 3,
@@ -301,7 +334,9 @@ async function start() {
   ui.specActions.updateSpec(text);
   const spec = ui.specSelectors.specJson().toJS();
   operations.push(...operationsOf(spec));
-  ui.specActions.updateJsonSpec(prepare(spec, operations));
+  api.spec = prepare(spec, operations);
+  new MutationObserver(nameControls).observe($("operations"), { childList: true, subtree: true });
+  ui.specActions.updateJsonSpec(spec);
 
   $("version").textContent = spec.info.version;
   showIndex(spec, operations);
@@ -309,11 +344,19 @@ async function start() {
 
   function search(text) {
     const matches = new Set(matching(operations, text));
+    const has = matcher(text);
+    for (const one of document.querySelectorAll(".intro p, #errors article")) one.hidden = !has("", words(one.textContent));
+    for (const group of document.querySelectorAll("#errors > section")) group.hidden = !group.querySelector("article:not([hidden])");
     ui.layoutActions.updateFilter(text);
     for (const o of operations) $(`index-${o.id}`).hidden = !matches.has(o);
     for (const group of $("index").children) group.hidden = !group.querySelector("li:not([hidden])");
     document.body.classList.toggle("searching", Boolean(text.trim()));
     $("found").value = text ? `${matches.size} of ${operations.length}` : "";
+  }
+
+  function clear() {
+    $("search").value = "";
+    search("");
   }
 
   // follow opens the target of the URL's hash and scrolls to it. The browser cannot
@@ -322,13 +365,12 @@ async function start() {
     const target = operations.find((o) => o.link === location.hash);
     if (!target) {
       markCurrent();
-      $(location.hash.slice(1))?.scrollIntoView();
+      const section = $(location.hash.slice(1));
+      if (section?.closest("[hidden]")) clear();
+      section?.scrollIntoView();
       return;
     }
-    if (!matching([target], $("search").value).length) {
-      $("search").value = "";
-      search("");
-    }
+    if (!matching([target], $("search").value).length) clear();
     ui.layoutActions.show(["operations-tag", target.tag], true);
     ui.layoutActions.show(["operations", target.tag, target.id], true);
     requestAnimationFrame(() => {
