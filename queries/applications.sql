@@ -18,11 +18,26 @@ WHERE zone_id = @zone_id AND archived_at IS NULL
 ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
 
+-- name: ListApplicationsByName :many
+SELECT zone_id, id, name, registration_method, traits, created_at, expires_at FROM applications
+WHERE zone_id = @zone_id AND archived_at IS NULL AND name = @name
+  AND (sqlc.narg(registration_method)::text IS NULL OR registration_method = sqlc.narg(registration_method))
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListApplicationsByRegistrationMethod :many
+SELECT zone_id, id, name, registration_method, traits, created_at, expires_at FROM applications
+WHERE zone_id = @zone_id AND archived_at IS NULL AND registration_method = @registration_method
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
 -- name: UpdateApplication :one
 UPDATE applications SET
-    name               = coalesce(sqlc.narg(name), name),
-    client_secret_hash = coalesce(sqlc.narg(client_secret_hash), client_secret_hash),
-    traits             = coalesce(sqlc.narg(traits), traits),
+    name               = @name,
+    client_secret_hash = @client_secret_hash,
+    traits             = @traits,
     version            = version + 1,
     updated_at         = now()
 WHERE zone_id = @zone_id AND id = @id

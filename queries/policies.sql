@@ -23,6 +23,12 @@ WHERE zone_id = @zone_id AND archived_at IS NULL
 ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
 
+-- name: ListPoliciesByName :many
+-- ListPoliciesByName returns at most one row, like ListZonesBySlug.
+SELECT * FROM policies
+WHERE zone_id = @zone_id AND archived_at IS NULL AND name = @name
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text);
+
 -- name: GetPolicyWithVersions :many
 -- GetPolicyWithVersions returns an active policy once for each of its versions, of which it has at least one, newest
 -- first. The content of older versions is empty if only_latest_content is true.

@@ -36,6 +36,29 @@ WHERE zone_id = @zone_id AND archived_at IS NULL
 ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
 
+-- name: ListProvidersByIdentifier :many
+-- ListProvidersByIdentifier returns at most one provider, like ListZonesBySlug.
+SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, created_at, updated_at FROM providers
+WHERE zone_id = @zone_id AND archived_at IS NULL AND identifier = @identifier
+  AND (sqlc.narg(name)::text IS NULL OR name = sqlc.narg(name))
+  AND (sqlc.narg(kind)::text IS NULL OR kind = sqlc.narg(kind))
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text);
+
+-- name: ListProvidersByName :many
+SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, created_at, updated_at FROM providers
+WHERE zone_id = @zone_id AND archived_at IS NULL AND name = @name
+  AND (sqlc.narg(kind)::text IS NULL OR kind = sqlc.narg(kind))
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListProvidersByKind :many
+SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, created_at, updated_at FROM providers
+WHERE zone_id = @zone_id AND archived_at IS NULL AND kind = @kind
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
 -- name: UpdateProvider :one
 UPDATE providers SET
     name               = @name,

@@ -33,6 +33,20 @@ WHERE zone_id = @zone_id AND archived_at IS NULL AND identifier <> @excluded_ide
 ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
 
+-- name: ListResourcesByIdentifier :many
+-- ListResourcesByIdentifier returns at most one resource, like ListZonesBySlug.
+SELECT * FROM resources
+WHERE zone_id = @zone_id AND archived_at IS NULL AND identifier = @identifier AND identifier <> @excluded_identifier
+  AND (sqlc.narg(name)::text IS NULL OR name = sqlc.narg(name))
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text);
+
+-- name: ListResourcesByName :many
+SELECT * FROM resources
+WHERE zone_id = @zone_id AND archived_at IS NULL AND name = @name AND identifier <> @excluded_identifier
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
 -- name: UpdateResource :one
 -- UpdateResource does not change updated_at if only the binding to an application changed (touched is false).
 UPDATE resources SET

@@ -34,13 +34,27 @@ WHERE archived_at IS NULL AND NOT reserved
 ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
 
+-- name: ListZonesByName :many
+SELECT * FROM zones
+WHERE archived_at IS NULL AND NOT reserved AND name = @name
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListZonesBySlug :many
+-- ListZonesBySlug returns at most one zone: a slug is unique. It takes a position for the page after that zone.
+SELECT * FROM zones
+WHERE archived_at IS NULL AND NOT reserved AND slug = @slug
+  AND (sqlc.narg(name)::text IS NULL OR name = sqlc.narg(name))
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text);
+
 -- name: UpdateZone :one
 UPDATE zones SET
-    name                    = coalesce(sqlc.narg(name), name),
-    slug                    = coalesce(sqlc.narg(slug), slug),
+    name                    = @name,
+    slug                    = @slug,
     reserved                = @reserved,
-    dcr_enabled             = coalesce(sqlc.narg(dcr_enabled), dcr_enabled),
-    operator_coauthor_badge = coalesce(sqlc.narg(operator_coauthor_badge), operator_coauthor_badge),
+    dcr_enabled             = @dcr_enabled,
+    operator_coauthor_badge = @operator_coauthor_badge,
     version                 = version + 1,
     updated_at              = now()
 WHERE id = @id

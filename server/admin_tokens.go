@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/code"
@@ -35,11 +36,12 @@ func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenR
 	if err != nil {
 		return nil, err
 	}
-	return api.CreateAdminToken201JSONResponse{
+	body := api.MintedAdminToken{
 		ID: token.ID, Name: token.Name, Scope: req.Body.Scope, Capability: api.AdminTokenCapability(token.Capability),
 		ZoneID: token.OfZone, CreatedBy: token.CreatedBy,
 		CreatedAt: timestamp.Time(token.CreatedAt), ExpiresAt: timestamp.Optional(token.ExpiresAt), Token: secret,
-	}, nil
+	}
+	return api.CreateAdminToken201JSONResponse{Body: body, Headers: api.CreateAdminToken201ResponseHeaders{ETag: etag(token.Version)}}, nil
 }
 
 // ListAdminTokens handles GET /v1/admin-tokens.
@@ -47,11 +49,11 @@ func (s *Server) ListAdminTokens(ctx context.Context, req api.ListAdminTokensReq
 	if err := authorizeTokenManagement(ctx); err != nil {
 		return nil, err
 	}
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, "admin-tokens")
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, "admin-tokens")
 	if err != nil {
 		return nil, err
 	}
-	tokens, err := s.storeFor(ctx).AdminTokens(ctx, page)
+	tokens, err := s.storeFor(ctx).AdminTokens(ctx, req.Params.Name, page)
 	if err != nil {
 		return nil, err
 	}
@@ -59,12 +61,62 @@ func (s *Server) ListAdminTokens(ctx context.Context, req api.ListAdminTokensReq
 	return api.ListAdminTokens200JSONResponse{Body: mapSlice(tokens, toAdminToken), Headers: api.ListAdminTokens200ResponseHeaders{Link: link}}, nil
 }
 
+// GetAdminToken handles GET /v1/admin-tokens/{id}.
+func (s *Server) GetAdminToken(ctx context.Context, req api.GetAdminTokenRequestObject) (api.GetAdminTokenResponseObject, error) {
+	if err := authorizeTokenManagement(ctx); err != nil {
+		return nil, err
+	}
+	t, err := s.storeFor(ctx).AdminToken(ctx, req.ID)
+	if err != nil {
+		return nil, err
+	}
+	return api.GetAdminToken200JSONResponse{Body: toAdminToken(t), Headers: api.GetAdminToken200ResponseHeaders{ETag: etag(t.Version)}}, nil
+}
+
+// UpdateAdminToken handles PATCH /v1/admin-tokens/{id}.
+func (s *Server) UpdateAdminToken(ctx context.Context, req api.UpdateAdminTokenRequestObject) (api.UpdateAdminTokenResponseObject, error) {
+	if err := authorizeTokenManagement(ctx); err != nil {
+		return nil, err
+	}
+	patch := store.AdminTokenPatch{
+		Name:   req.Body.Name,
+		Verify: func(present db.AdminToken) error { return checkReadOnly(ctx, toAdminToken(present)) },
+	}
+	if sent := fromNullable(req.Body.ExpiresAt); sent != nil {
+		expiry, err := parseTime(*sent)
+		if err != nil {
+			return nil, code.InvalidAdminTokenRequest.At("must be a valid date-time", "expires_at")
+		}
+		patch.ExpiresAt = &expiry
+	}
+	var t db.AdminToken
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		t, err = tx.UpdateAdminToken(ctx, req.ID, precondition(ctx), patch)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.verifier.InvalidateCache() // other replicas are notified
+	return api.UpdateAdminToken200JSONResponse{Body: toAdminToken(t), Headers: api.UpdateAdminToken200ResponseHeaders{ETag: etag(t.Version)}}, nil
+}
+
+// parseTime parses a time, or returns nil for nil. The pattern in the spec accepts
+// days that do not exist.
+func parseTime(text *string) (*time.Time, error) {
+	if text == nil {
+		return nil, nil
+	}
+	at, err := time.Parse(time.RFC3339, *text)
+	return &at, err
+}
+
 // DeleteAdminToken handles DELETE /v1/admin-tokens/{id}.
 func (s *Server) DeleteAdminToken(ctx context.Context, req api.DeleteAdminTokenRequestObject) (api.DeleteAdminTokenResponseObject, error) {
 	if err := authorizeTokenManagement(ctx); err != nil {
 		return nil, err
 	}
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DeleteAdminToken(ctx, req.ID) })
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error { return tx.DeleteAdminToken(ctx, req.ID, precondition(ctx)) })
 	if err != nil {
 		return nil, err
 	}

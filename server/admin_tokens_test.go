@@ -199,7 +199,7 @@ func listTokens(t *testing.T, as *rawclient.ClientWithResponses) map[string]clie
 
 func deleteToken(t *testing.T, as *rawclient.ClientWithResponses, id string) servertest.Response {
 	t.Helper()
-	resp, err := as.DeleteAdminTokenWithResponse(t.Context(), id)
+	resp, err := as.DeleteAdminTokenWithResponse(t.Context(), id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

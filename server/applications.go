@@ -18,11 +18,12 @@ const (
 // ListApplications handles GET /v1/zones/{zoneId}/applications.
 func (s *Server) ListApplications(ctx context.Context, req api.ListApplicationsRequestObject) (api.ListApplicationsResponseObject, error) {
 	scope := "applications of " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}
-	applications, err := s.storeFor(ctx).Applications(ctx, req.ZoneID, page)
+	filter := store.ApplicationFilter{Name: req.Params.Name, RegistrationMethod: (*string)(req.Params.RegistrationMethod)}
+	applications, err := s.storeFor(ctx).Applications(ctx, req.ZoneID, filter, page)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +84,10 @@ func (s *Server) GetApplication(ctx context.Context, req api.GetApplicationReque
 
 // UpdateApplication handles PATCH /v1/zones/{zoneId}/applications/{id}.
 func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicationRequestObject) (api.UpdateApplicationResponseObject, error) {
-	patch := store.ApplicationPatch{Name: req.Body.Name, Traits: valueOr(req.Body.Traits, nil)}
+	patch := store.ApplicationPatch{
+		Name: req.Body.Name, Traits: valueOr(req.Body.Traits, nil),
+		Verify: func(present db.Application) error { return checkReadOnly(ctx, toApplication(present, true)) },
+	}
 	if secret := req.Body.ClientSecret; secret != nil {
 		// Check existence first, so that callers cannot trigger Argon2 for unknown ids.
 		if _, err := s.storeFor(ctx).Application(ctx, req.ZoneID, req.ID); err != nil {

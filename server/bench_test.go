@@ -270,7 +270,7 @@ func BenchmarkActivatePolicySet(b *testing.B) {
 func BenchmarkUpdateApplication(b *testing.B) {
 	x := newBench(b)
 	x.run(b, func(c caller, n int64) {
-		c.call(b, "PATCH", fmt.Sprintf("%s/applications/application-%d", x.zone, n%50+1), `{"name":"Invoicing"}`, 200)
+		c.call(b, "PATCH", fmt.Sprintf("%s/applications/application-%d", x.zone, n%50+1), fmt.Sprintf(`{"name":"Invoicing %d"}`, n), 200)
 	})
 }
 

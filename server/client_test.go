@@ -52,8 +52,9 @@ func TestClientMethods(t *testing.T) {
 		if op.RequestBody != nil {
 			arguments++
 		}
-		if slices.ContainsFunc(op.Parameters, func(p *openapi3.ParameterRef) bool {
-			return p.Value.In == "query" && p.Value.Name != "limit" && p.Value.Name != "cursor"
+		isList := op.Parameters.GetByInAndName("query", "cursor") != nil // its other parameters are options
+		if !isList && slices.ContainsFunc(op.Parameters, func(p *openapi3.ParameterRef) bool {
+			return p.Value.In == "query"
 		}) {
 			arguments++ // a struct of the query parameters
 		}
@@ -64,7 +65,7 @@ func TestClientMethods(t *testing.T) {
 		if method.NumIn() != arguments || method.NumOut() != results {
 			t.Errorf("%s is %v, want %d arguments and %d results", name, method, arguments, results)
 		}
-		if op.Parameters.GetByInAndName("query", "cursor") != nil {
+		if isList {
 			iterator := strings.TrimPrefix(name, "List")
 			if methods[iterator] == nil {
 				t.Errorf("the list %s has no iterator", op.OperationID)
@@ -122,6 +123,9 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		if page := result(c.ListZones(ctx))(t); len(page.Items) != 1 || page.Items[0] != updated || page.Next != "" {
 			t.Errorf("got %+v", page)
 		}
+		if page := result(c.ListZones(ctx, client.ListZonesParams{Slug: "other"}))(t); len(page.Items) != 0 {
+			t.Errorf("got %+v", page)
+		}
 		if status := result(c.GetDCRStatus(ctx, zone.ID))(t); status.ID != zone.ID || !status.DCREnabled {
 			t.Errorf("got %+v", status)
 		}
@@ -143,6 +147,11 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		}
 		if !slices.Equal(names, []string{"Agent", "Invoicing"}) {
 			t.Errorf("listed %q", names)
+		}
+		for item, err := range c.Applications(ctx, zone.ID, client.ListApplicationsParams{RegistrationMethod: client.RegistrationMethodDCR}) {
+			if got := result(item, err)(t); got.ID != dcrApplications.ID {
+				t.Errorf("listed %+v", got)
+			}
 		}
 		noError(t, c.DeleteApplication(ctx, zone.ID, dcrApplications.ID))
 		expectCode(t, c.DeleteApplication(ctx, zone.ID, dcrApplications.ID), client.CodeApplicationNotFound)
@@ -293,6 +302,13 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		}
 		if !slices.Contains(names, "reader") {
 			t.Errorf("listed %q", names)
+		}
+		if got := result(c.GetAdminToken(ctx, created.ID))(t); got.Name != "reader" {
+			t.Errorf("got %+v", got)
+		}
+		until := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
+		if got := result(c.UpdateAdminToken(ctx, created.ID, client.AdminTokenPatch{ExpiresAt: client.Set(until)}))(t); got.ExpiresAt == nil || !got.ExpiresAt.Equal(until) {
+			t.Errorf("got %+v", got)
 		}
 		noError(t, c.DeleteAdminToken(ctx, created.ID))
 		_, err = reader.GetZone(ctx, zone.ID)

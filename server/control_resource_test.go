@@ -242,12 +242,8 @@ func TestUpdateResourceControlResourceRestoresItsProvider(t *testing.T) {
 	a := servertest.New(t)
 	z := newResourceZone(a)
 	control := z.control(t)
-	// A provider without credential can be archived while a resource references it.
-	removed, err := a.Admin.DeleteProviderWithResponse(t.Context(), z.zone, control.CredentialProviderID, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	servertest.Expect(t, removed, http.StatusNoContent, "")
+	servertest.Expect(t, deleteProvider(t, a.Admin, z.zone, control.CredentialProviderID), 0, code.ProviderInUse)
+	a.DB.Exec(archiveProvider, z.zone, control.CredentialProviderID) // as earlier versions allowed
 	// A reference that does not change is not checked again.
 	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{Name: new("x")}), http.StatusOK, "")
 	servertest.Expect(t, updateResource(t, a.Admin, z.zone, control.ID, client.ResourcePatch{CredentialProviderID: client.Null[string]()}), http.StatusOK, "")

@@ -12,7 +12,7 @@ import (
 
 // ListDeadLetters handles GET /v1/dead-letters.
 func (s *Server) ListDeadLetters(ctx context.Context, req api.ListDeadLettersRequestObject) (api.ListDeadLettersResponseObject, error) {
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, "dead-letters")
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, "dead-letters")
 	if err != nil {
 		return nil, err
 	}

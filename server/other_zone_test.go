@@ -78,16 +78,24 @@ func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 			return raw
 		}
 		plain := get("")
-		names, declared := []string{"zone_id", "zoneId", "zone", "id", "application_id", "provider_id", "filter", "all_zones"}, []string{}
+		names, declared, filters := []string{"zone_id", "zoneId", "zone", "id", "application_id", "provider_id", "filter", "all_zones"}, []string{}, []string{}
 		for _, p := range op.Parameters {
-			if p.Value.In == "query" {
-				declared = append(declared, p.Value.Name)
+			if p.Value.In != "query" {
+				continue
+			}
+			declared = append(declared, p.Value.Name)
+			if schema := p.Value.Schema.Value; schema.Type.Is("string") && schema.Enum == nil && schema.Pattern == "" && p.Value.Name != "cursor" && !strings.HasSuffix(p.Value.Name, "_id") {
+				filters = append(filters, p.Value.Name) // any text is a valid value
 			}
 		}
 		for _, name := range append(names, declared...) {
-			for _, id := range append(slices.Collect(maps.Values(ids)), "*", "-") {
+			for _, id := range append(slices.Collect(maps.Values(ids)), "*", "-", theirs) {
 				raw := get(name + "=" + url.QueryEscape(id))
-				if slices.Contains(declared, name) && !strings.HasSuffix(name, "_id") && plain.Response.StatusCode != http.StatusForbidden { // an ID is not a valid value
+				if slices.Contains(filters, name) && plain.Response.StatusCode != http.StatusForbidden {
+					if raw.Response.StatusCode != http.StatusOK || strings.TrimSpace(string(raw.Body)) != "[]" {
+						t.Errorf("%s=%s: got %d %s", name, id, raw.Response.StatusCode, raw.Body)
+					}
+				} else if slices.Contains(declared, name) && !strings.HasSuffix(name, "_id") && plain.Response.StatusCode != http.StatusForbidden { // an ID is not a valid value
 					if raw.Response.StatusCode != http.StatusBadRequest {
 						t.Errorf("%s=%s: got %d", name, id, raw.Response.StatusCode)
 					}

@@ -18,15 +18,15 @@ import (
 // defaultPageSize is the number of rows per page if the request sets no limit.
 const defaultPageSize = 200
 
-// parsePage parses the cursor and limit of a list request. The scope identifies
-// the list and its filters: a cursor is valid only in the scope that it was
-// created for. Otherwise, parsePage returns invalid_cursor.
-func parsePage(cursor *string, limit *int, scope string) (store.Page, error) {
+// parsePage parses the cursor and limit of a list request. A cursor is valid only
+// for the list and the filters that it was created for, and scope identifies the
+// list. Otherwise, parsePage returns invalid_cursor.
+func parsePage(ctx context.Context, cursor *string, limit *int, scope string) (store.Page, error) {
 	page := store.Page{After: store.FirstPosition, Limit: int32(valueOr(limit, defaultPageSize))}
 	if cursor == nil {
 		return page, nil
 	}
-	position, ok := decodeCursor(*cursor, scope)
+	position, ok := decodeCursor(*cursor, filteredScope(ctx, scope))
 	if !ok {
 		return page, invalidCursor()
 	}
@@ -69,7 +69,7 @@ func paginate[T any](ctx context.Context, rows []T, page store.Page, scope strin
 		query = url.Values{}
 	}
 	query.Set("limit", strconv.Itoa(limit))
-	query.Set("cursor", encodeCursor(position(rows[limit-1]), scope))
+	query.Set("cursor", encodeCursor(position(rows[limit-1]), filteredScope(ctx, scope)))
 	link := "<" + info.PublicURL + info.Path + "?" + query.Encode() + `>; rel="next"`
 	return rows, &link
 }
@@ -99,6 +99,14 @@ func decodeCursor(text, scope string) (store.Position, bool) {
 		return store.Position{}, false
 	}
 	return store.Position{Time: at, ID: id}, true
+}
+
+// filteredScope adds the filters of a list request to the scope of the list.
+func filteredScope(ctx context.Context, scope string) string {
+	if filters := middleware.RequestInfoFrom(ctx).Filters(); filters != "" {
+		return scope + "?" + filters
+	}
+	return scope
 }
 
 func scopeHash(scope string) uint64 {

@@ -17,11 +17,11 @@ const defaultOwnerType = "customer"
 // ListPolicies handles GET /v1/zones/{zoneId}/policies.
 func (s *Server) ListPolicies(ctx context.Context, req api.ListPoliciesRequestObject) (api.ListPoliciesResponseObject, error) {
 	scope := "policies of " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}
-	policies, err := s.storeFor(ctx).Policies(ctx, req.ZoneID, page)
+	policies, err := s.storeFor(ctx).Policies(ctx, req.ZoneID, req.Params.Name, page)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (s *Server) DeletePolicy(ctx context.Context, req api.DeletePolicyRequestOb
 // ListPolicyVersions handles GET /v1/zones/{zoneId}/policies/{id}/versions.
 func (s *Server) ListPolicyVersions(ctx context.Context, req api.ListPolicyVersionsRequestObject) (api.ListPolicyVersionsResponseObject, error) {
 	scope := "versions of policy " + req.ID + " of " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}

@@ -79,7 +79,7 @@ func (s *Server) DeactivatePolicySet(ctx context.Context, req api.DeactivatePoli
 // ListPolicyActivations handles GET /v1/zones/{zoneId}/policy-activations.
 func (s *Server) ListPolicyActivations(ctx context.Context, req api.ListPolicyActivationsRequestObject) (api.ListPolicyActivationsResponseObject, error) {
 	scope := "policy activations of " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ import (
 // ListPolicySetVersions handles GET /v1/zones/{zoneId}/policy-sets/{id}/versions.
 func (s *Server) ListPolicySetVersions(ctx context.Context, req api.ListPolicySetVersionsRequestObject) (api.ListPolicySetVersionsResponseObject, error) {
 	scope := "versions of " + req.ID + " in " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}

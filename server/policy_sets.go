@@ -12,11 +12,11 @@ import (
 // ListPolicySets handles GET /v1/zones/{zoneId}/policy-sets.
 func (s *Server) ListPolicySets(ctx context.Context, req api.ListPolicySetsRequestObject) (api.ListPolicySetsResponseObject, error) {
 	scope := "policy sets of " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}
-	sets, err := s.storeFor(ctx).PolicySets(ctx, req.ZoneID, page)
+	sets, err := s.storeFor(ctx).PolicySets(ctx, req.ZoneID, req.Params.Name, page)
 	if err != nil {
 		return nil, err
 	}

@@ -53,8 +53,8 @@ func TestDeleteProvider(t *testing.T) {
 		{"by a zone token", a.ClientFor(zone, "write"), zone, "", ""},
 		{"a live resource names it", a.Admin, zone, inUse, code.ProviderInUse},
 		{"an archived resource names it", a.Admin, zone, released, ""},
-		{"none, and a resource names it", a.Admin, zone, none, ""},
-		{"caracal_mandate, and a resource names it", a.Admin, zone, mandate, ""},
+		{"none, and a resource names it", a.Admin, zone, none, code.ProviderInUse},
+		{"caracal_mandate, and a resource names it", a.Admin, zone, mandate, code.ProviderInUse},
 		{"reserved identifier, not bootstrap", a.ClientFor("", "write"), zone, reserved, code.ReservedNamespace},
 		{"unknown", a.Admin, zone, "unknown", code.ProviderNotFound},
 		{"of another zone", a.Admin, zone, a.DB.Provider(other), code.ProviderNotFound},
@@ -187,11 +187,46 @@ func TestDeleteProviderWhileResourceIsCreated(t *testing.T) {
 			}
 		}
 	}
-	add := func() string {
-		return newProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: "api_key", ConfigJSON: rawConfig(keyConfig)}).ID
+	for _, s := range samples {
+		add := func() string {
+			return newProvider(t, a, zone, client.NewProvider{Name: new("Ledger"), Kind: s.kind, ConfigJSON: rawConfig(s.config)}).ID
+		}
+		id := add()
+		inLine(t, a, "SELECT FROM resource_totals WHERE zone_id = $1 FOR UPDATE", []any{zone}, create(id, ""), remove(id, code.ProviderInUse))
+		id = add()
+		inLine(t, a, lockProvider, []any{zone, id}, remove(id, ""), create(id, code.ProviderNotFound))
 	}
-	id := add()
-	inLine(t, a, "SELECT FROM resource_totals WHERE zone_id = $1 FOR UPDATE", []any{zone}, create(id, ""), remove(id, code.ProviderInUse))
-	id = add()
-	inLine(t, a, lockProvider, []any{zone, id}, remove(id, ""), create(id, code.ProviderNotFound))
+}
+
+// Whatever the order in which resources are moved to a provider and the provider is
+// archived, no active resource names an archived provider.
+func TestResourceNeverNamesArchivedProvider(t *testing.T) {
+	t.Parallel()
+	z := newResourceZone(servertest.New(t))
+	control, other := z.control(t).ID, z.resource(t).ID
+	const rounds = 20
+	outcomes := map[int]int{}
+	for range rounds {
+		provider := newProvider(t, z.API, z.zone, client.NewProvider{Name: new("x"), Kind: "none"}).ID
+		implicit := "provider-none-" + z.zone
+		var status int
+		concurrently(
+			func() { status = deleteProvider(t, z.Admin, z.zone, provider).StatusCode() },
+			func() { deleteProvider(t, z.Admin, z.zone, implicit) },
+			func() {
+				updateResource(t, z.Admin, z.zone, other, client.ResourcePatch{CredentialProviderID: client.Set(provider)})
+			},
+			func() {
+				updateResource(t, z.Admin, z.zone, control, client.ResourcePatch{CredentialProviderID: client.Set(provider)})
+				updateResource(t, z.Admin, z.zone, control, client.ResourcePatch{CredentialProviderID: client.Null[string]()})
+			},
+		)
+		outcomes[status]++
+		if dangling := storetest.Column[string](z.DB, `SELECT r.id FROM resources AS r JOIN providers AS p ON p.zone_id = r.zone_id AND p.id = r.credential_provider_id
+			WHERE r.archived_at IS NULL AND p.archived_at IS NOT NULL`); len(dangling) > 0 {
+			t.Fatalf("%v name an archived provider", dangling)
+		}
+		updateResource(t, z.Admin, z.zone, other, client.ResourcePatch{CredentialProviderID: client.Set(z.provider)})
+	}
+	t.Logf("the statuses of DELETE are %v", outcomes)
 }

@@ -19,11 +19,12 @@ import (
 // ListProviders handles GET /v1/zones/{zoneId}/providers.
 func (s *Server) ListProviders(ctx context.Context, req api.ListProvidersRequestObject) (api.ListProvidersResponseObject, error) {
 	scope := "providers of " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}
-	providers, err := s.storeFor(ctx).Providers(ctx, req.ZoneID, page)
+	filter := store.ProviderFilter{Name: req.Params.Name, Identifier: req.Params.Identifier, Kind: (*string)(req.Params.Kind)}
+	providers, err := s.storeFor(ctx).Providers(ctx, req.ZoneID, filter, page)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +71,10 @@ func (s *Server) GetProvider(ctx context.Context, req api.GetProviderRequestObje
 
 // UpdateProvider handles PATCH /v1/zones/{zoneId}/providers/{id}.
 func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderRequestObject) (api.UpdateProviderResponseObject, error) {
-	patch := store.ProviderPatch{Name: nilIfEmpty(req.Body.Name), Identifier: nilIfEmpty(req.Body.Identifier)}
+	patch := store.ProviderPatch{
+		Name: nilIfEmpty(req.Body.Name), Identifier: nilIfEmpty(req.Body.Identifier),
+		Verify: func(present db.Provider) error { return checkReadOnly(ctx, toProvider(present)) },
+	}
 	if err := checkProviderIdentifier(patch.Identifier); err != nil {
 		return nil, err
 	}
@@ -82,10 +86,11 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 			if err != nil {
 				return stored, configError(err)
 			}
-			if changed.Public == nil { // config_json is absent, and the kind is the stored one
-				if patch.Name == nil && patch.Identifier == nil {
-					return stored, code.NoFields
-				}
+			switch {
+			case changed.Public != nil:
+			case config == nil && patch.Name == nil && patch.Identifier == nil: // only the kind, which is the stored one
+				return stored, code.NoFields
+			default:
 				return stored, nil
 			}
 			return toProviderConfig(changed.Config, changed.SecretKeys), nil

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 
 	"github.com/oapi-codegen/nullable"
@@ -19,11 +20,12 @@ import (
 // ListResources handles GET /v1/zones/{zoneId}/resources.
 func (s *Server) ListResources(ctx context.Context, req api.ListResourcesRequestObject) (api.ListResourcesResponseObject, error) {
 	scope := "resources of " + req.ZoneID
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, scope)
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
 	if err != nil {
 		return nil, err
 	}
-	resources, err := s.storeFor(ctx).Resources(ctx, req.ZoneID, page)
+	filter := store.ResourceFilter{Name: req.Params.Name, Identifier: req.Params.Identifier}
+	resources, err := s.storeFor(ctx).Resources(ctx, req.ZoneID, filter, page)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +76,10 @@ func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceReque
 	patch := store.ResourcePatch{
 		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: fromNullable(req.Body.UpstreamURL), Scopes: valueOr(req.Body.Scopes, nil),
 		GatewayApplicationID: fromNullable(req.Body.GatewayApplicationID), OperationEnforcement: (*string)(req.Body.OperationEnforcement),
+		Verify: func(present db.Resource) error {
+			r, err := toResource(present)
+			return errors.Join(err, checkReadOnly(ctx, r))
+		},
 	}
 	if provider := fromNullable(req.Body.CredentialProviderID); provider != nil {
 		patch.CredentialProviderID = new(valueOr(*provider, ""))

@@ -87,7 +87,7 @@ Z zones DCR shutdown revoke_live {"dcr_registration_disabled":true,"dcr_shutdown
 const (
 	changesOfZone = `
 zones Z: archived_at updated_at version=2
-admin_tokens token: revoked_at
+admin_tokens token: revoked_at version=2
 sessions app|child|grandchild|user|namesake|other: revoked_at revoked_reason=R status=revoked
 agent_sessions root|host: child_count=0 status=terminated terminated_at termination_reason=R updated_at
 agent_sessions guest|onUser|suspended|hosted|sibling: status=terminated terminated_at termination_reason=R updated_at

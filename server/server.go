@@ -224,5 +224,11 @@ func (e headForGet) GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFun
 // cause returns the audit context of the request that ctx belongs to.
 func cause(ctx context.Context) store.Cause { return middleware.RequestInfoFrom(ctx).Cause() }
 
+// checkReadOnly returns an error unless the read-only fields in the body of the
+// request that ctx belongs to have their present values.
+func checkReadOnly(ctx context.Context, present any) error {
+	return middleware.RequestInfoFrom(ctx).CheckReadOnly(present)
+}
+
 // storeFor returns the store scoped to the caller.
 func (s *Server) storeFor(ctx context.Context) *store.Store { return s.store.For(cause(ctx).Actor) }

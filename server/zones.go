@@ -11,11 +11,11 @@ import (
 
 // ListZones handles GET /v1/zones.
 func (s *Server) ListZones(ctx context.Context, req api.ListZonesRequestObject) (api.ListZonesResponseObject, error) {
-	page, err := parsePage(req.Params.Cursor, req.Params.Limit, "zones")
+	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, "zones")
 	if err != nil {
 		return nil, err
 	}
-	zones, err := s.storeFor(ctx).Zones(ctx, page)
+	zones, err := s.storeFor(ctx).Zones(ctx, store.ZoneFilter{Name: req.Params.Name, Slug: req.Params.Slug}, page)
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +51,7 @@ func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject
 		Name: req.Body.Name, Slug: req.Body.Slug,
 		DCREnabled: req.Body.DCREnabled, OperatorCoauthorBadge: req.Body.OperatorCoauthorBadge,
 		DCRShutdown: (*string)(req.Body.DCRShutdown),
+		Verify:      func(present db.Zone) error { return checkReadOnly(ctx, toZone(present)) },
 	}
 	var zone db.Zone
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {

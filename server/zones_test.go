@@ -261,7 +261,7 @@ func TestUpdateZoneIfMatch(t *testing.T) {
 	}{
 		{"*", ""}, {`"77", "3"`, ""}, {etag, code.VersionConflict}, {`W/"3"`, code.VersionConflict}, {`W/"4"`, ""}, {`"5-gzip"`, ""}, {"6", code.InvalidIfMatch}, {"nonsense", code.InvalidIfMatch},
 	} {
-		resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone.ID, &rawclient.UpdateZoneParams{IfMatch: &tt.header}, client.ZonePatch{Name: new("Three")})
+		resp, err := a.Admin.UpdateZoneWithResponse(t.Context(), zone.ID, &rawclient.UpdateZoneParams{IfMatch: &tt.header}, client.ZonePatch{Name: new("Zone " + tt.header)})
 		if err != nil {
 			t.Fatal(err)
 		}

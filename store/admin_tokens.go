@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,6 +23,7 @@ const (
 	createdByBootstrap    = "env-bootstrap"
 	createdByDerived      = "env-derived"
 	createdByDerivedWrite = "env-derived-write"
+	createdByActor        = "admin:"
 )
 
 // An AdminToken authenticates an administrator of all zones or of one.
@@ -46,10 +49,21 @@ func (t AdminToken) MayWrite() bool { return t.Capability == "write" }
 
 // AdminTokenBySecret returns the active token whose secret has the given SHA-256
 // digest, or invalid_admin_token. A secret of 256 random bits cannot be guessed,
-// so a fast hash is enough.
+// so a fast hash is enough. For an expired token, the sentence of the error says when
+// it expired: the caller knows its secret.
 func (s *Store) AdminTokenBySecret(ctx context.Context, digest [sha256.Size]byte) (AdminToken, error) {
-	t, err := s.For(System).shared.GetActiveAdminToken(ctx, digest[:])
-	return AdminToken{t}, notFoundAs(err, code.InvalidAdminToken)
+	t, err := s.For(System).shared.GetAdminTokenBySecret(ctx, digest[:])
+	if err == nil && t.Expired {
+		return AdminToken{}, code.InvalidAdminToken.Saying("The admin token expired at " + t.AdminToken.ExpiresAt.UTC().Format(time.RFC3339) + ".")
+	}
+	return AdminToken{t.AdminToken}, notFoundAs(err, code.InvalidAdminToken)
+}
+
+// AdminToken returns a token, which may be expired or revoked, or
+// admin_token_not_found.
+func (s *Store) AdminToken(ctx context.Context, id string) (db.AdminToken, error) {
+	t, err := s.shared.GetAdminToken(ctx, id)
+	return t, notFoundAs(err, code.AdminTokenNotFound)
 }
 
 // TouchAdminTokens sets the last use of tokens, except of those whose last use is
@@ -83,7 +97,7 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 	digest := sha256.Sum256([]byte(secret))
 	token, err := tx.q.InsertAdminToken(ctx, db.InsertAdminTokenParams{
 		ZoneID: zone, ID: newID(), Name: n.Name, Capability: n.Capability,
-		CreatedBy: "admin:" + tx.cause.Actor.ID, TokenSHA256: digest[:], ExpiresIn: n.ExpiresIn,
+		CreatedBy: createdByActor + tx.cause.Actor.ID, TokenSHA256: digest[:], ExpiresIn: n.ExpiresIn,
 	})
 	if err != nil {
 		return AdminToken{}, "", err
@@ -92,19 +106,115 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 	return AdminToken{token}, secret, nil
 }
 
-// AdminTokens returns a page of all tokens, newest first, including expired and
-// revoked ones.
-func (s *Store) AdminTokens(ctx context.Context, p Page) ([]db.AdminToken, error) {
+// AdminTokens returns a page of all tokens, or of those with a name, newest first,
+// including expired and revoked ones.
+func (s *Store) AdminTokens(ctx context.Context, name *string, p Page) ([]db.AdminToken, error) {
+	if name != nil {
+		return s.shared.ListAdminTokensByName(ctx, db.ListAdminTokensByNameParams{Name: *name, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
+	}
 	return s.shared.ListAdminTokens(ctx, db.ListAdminTokensParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
-// DeleteAdminToken revokes a token and notifies every replica at commit. It
-// returns admin_token_not_found if the token does not exist or is already
-// revoked.
-func (tx *Tx) DeleteAdminToken(ctx context.Context, id string) error {
-	token, err := tx.q.RevokeAdminToken(ctx, id)
+// AdminTokenPatch lists the fields to change; nil leaves a field unchanged.
+type AdminTokenPatch struct {
+	Name      *string
+	ExpiresAt **time.Time // a pointer to nil: never
+	// Verify returns an error if the request contradicts the present token, whose row
+	// is locked.
+	Verify func(present db.AdminToken) error
+}
+
+// maxTokenLifetime is the time within which a token that expires must do so. The
+// spec has the same limit for new tokens.
+const maxTokenLifetime = 315360000 * time.Second // ten years
+
+// UpdateAdminToken renames a token or changes when it expires, if the precondition
+// accepts its version, and notifies every replica at commit. An expired token can
+// become valid again.
+//
+// An actor cannot extend its own token: it would give itself a right that it was not
+// given. UpdateAdminToken returns admin_token_not_found if the token does not exist
+// or is revoked, version_conflict, no_fields, admin_token_protected if the service
+// creates the token itself, invalid_admin_token_request,
+// admin_token_self_extension or an error of Verify.
+func (tx *Tx) UpdateAdminToken(ctx context.Context, id string, precondition Precondition, p AdminTokenPatch) (db.AdminToken, error) {
+	if p.Name == nil && p.ExpiresAt == nil {
+		return db.AdminToken{}, code.NoFields
+	}
+	locked, err := tx.q.LockAdminToken(ctx, id)
+	before := locked.AdminToken
+	if err != nil {
+		return before, notFoundAs(err, code.AdminTokenNotFound)
+	}
+	if err := precondition.check(before.Version); err != nil {
+		return before, err
+	}
+	if err := verify(before, p.Verify); err != nil {
+		return before, err
+	}
+	after := before
+	after.Name = valueOr(p.Name, before.Name)
+	if expiry := valueOr(p.ExpiresAt, before.ExpiresAt); !sameExpiry(expiry, before.ExpiresAt) {
+		after.ExpiresAt = expiry
+	}
+	if unchanged(audit.AdminTokens, before, after) {
+		return before, nil
+	}
+	if !strings.HasPrefix(before.CreatedBy, createdByActor) {
+		return before, code.AdminTokenProtected
+	}
+	if after.ExpiresAt != before.ExpiresAt {
+		if err := tx.checkExpiry(before, after.ExpiresAt, locked.Now); err != nil {
+			return before, err
+		}
+	}
+	after, err = tx.q.UpdateAdminToken(ctx, db.UpdateAdminTokenParams{ID: id, Name: after.Name, ExpiresAt: after.ExpiresAt})
+	if err != nil {
+		return after, err
+	}
+	tx.record(after.ZoneID, audit.AdminTokens, id, diff(snapshot(audit.AdminTokens, before), snapshot(audit.AdminTokens, after)))
+	tx.revoked = true // the token as the replicas have cached it
+	return after, nil
+}
+
+// checkExpiry returns invalid_admin_token_request if a new expiry is not in the
+// future or too far in it, and admin_token_self_extension if the actor would extend
+// its own token.
+func (tx *Tx) checkExpiry(before db.AdminToken, expiry *time.Time, now time.Time) error {
+	switch {
+	case expiry != nil && !expiry.After(now):
+		return code.InvalidAdminTokenRequest.At("must be in the future", "expires_at")
+	case expiry != nil && expiry.After(now.Add(maxTokenLifetime)):
+		return code.InvalidAdminTokenRequest.At(fmt.Sprintf("must be at most %.0f seconds from now", maxTokenLifetime.Seconds()), "expires_at")
+	case before.ID == tx.cause.Actor.ID && before.ExpiresAt != nil && (expiry == nil || expiry.After(*before.ExpiresAt)):
+		return code.AdminTokenSelfExtension
+	}
+	return nil
+}
+
+// sameExpiry reports whether two expiries are the same in milliseconds, the
+// precision in which clients read them.
+func sameExpiry(a, b *time.Time) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Truncate(time.Millisecond).Equal(b.Truncate(time.Millisecond))
+}
+
+// DeleteAdminToken revokes a token if the precondition accepts its version, and
+// notifies every replica at commit. It returns version_conflict, or
+// admin_token_not_found if the token does not exist or is already revoked.
+func (tx *Tx) DeleteAdminToken(ctx context.Context, id string, precondition Precondition) error {
+	locked, err := tx.q.LockAdminToken(ctx, id)
 	if err != nil {
 		return notFoundAs(err, code.AdminTokenNotFound)
+	}
+	if err := precondition.check(locked.AdminToken.Version); err != nil {
+		return err
+	}
+	token, err := tx.q.RevokeAdminToken(ctx, id)
+	if err != nil {
+		return err
 	}
 	tx.recordRevoked([]db.AdminToken{token})
 	return nil

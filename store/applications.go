@@ -20,9 +20,27 @@ func (s *Store) Application(ctx context.Context, zone, id string) (db.Applicatio
 	return a, notFoundAs(err, code.ApplicationNotFound)
 }
 
-// Applications returns a page of a zone's active applications, newest first. It is
-// empty if the zone does not exist.
-func (s *Store) Applications(ctx context.Context, zone string, p Page) ([]db.ListApplicationsRow, error) {
+// An ApplicationFilter selects applications. A nil field selects all.
+type ApplicationFilter struct{ Name, RegistrationMethod *string }
+
+// Applications returns a page of a zone's active applications that match a filter,
+// newest first. It is empty if the zone does not exist.
+func (s *Store) Applications(ctx context.Context, zone string, f ApplicationFilter, p Page) ([]db.ListApplicationsRow, error) {
+	switch {
+	case f.Name != nil:
+		rows, err := s.shared.ListApplicationsByName(ctx, db.ListApplicationsByNameParams{
+			ZoneID: zone, Name: *f.Name, RegistrationMethod: f.RegistrationMethod,
+			BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1,
+		})
+		return convertRows(rows, err, func(r db.ListApplicationsByNameRow) db.ListApplicationsRow { return db.ListApplicationsRow(r) })
+	case f.RegistrationMethod != nil:
+		rows, err := s.shared.ListApplicationsByRegistrationMethod(ctx, db.ListApplicationsByRegistrationMethodParams{
+			ZoneID: zone, RegistrationMethod: *f.RegistrationMethod, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1,
+		})
+		return convertRows(rows, err, func(r db.ListApplicationsByRegistrationMethodRow) db.ListApplicationsRow {
+			return db.ListApplicationsRow(r)
+		})
+	}
 	return s.shared.ListApplications(ctx, db.ListApplicationsParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
@@ -100,11 +118,16 @@ type ApplicationPatch struct {
 	Name         *string
 	ClientSecret *SecretHash
 	Traits       []string
+	// Verify returns an error if the request contradicts the present application,
+	// whose row is locked.
+	Verify func(present db.Application) error
 }
 
 // UpdateApplication updates an application if the precondition accepts its
-// version. It returns application_not_found, version_conflict, no_fields,
-// reserved_namespace, the code of an invalid trait, or an error of its zone.
+// version. If the patch changes no field, the application is not written; a client
+// secret is always a change. UpdateApplication returns application_not_found,
+// version_conflict, no_fields, reserved_namespace, the code of an invalid trait, an
+// error of Verify, or an error of the zone.
 func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, precondition Precondition, p ApplicationPatch) (db.Application, error) {
 	if p.Name == nil && p.ClientSecret == nil && p.Traits == nil {
 		return db.Application{}, code.NoFields
@@ -121,8 +144,19 @@ func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, preconditi
 	if err != nil {
 		return before, err
 	}
-	after, err := tx.q.UpdateApplication(ctx, db.UpdateApplicationParams{
-		ZoneID: zone, ID: id, Name: p.Name, ClientSecretHash: (*string)(p.ClientSecret), Traits: p.Traits,
+	if err := verify(before, p.Verify); err != nil {
+		return before, err
+	}
+	after := before
+	after.Name, after.ClientSecretHash = valueOr(p.Name, before.Name), valueOr((*string)(p.ClientSecret), before.ClientSecretHash)
+	if p.Traits != nil {
+		after.Traits = p.Traits
+	}
+	if unchanged(audit.Applications, before, after) {
+		return before, nil
+	}
+	after, err = tx.q.UpdateApplication(ctx, db.UpdateApplicationParams{
+		ZoneID: zone, ID: id, Name: after.Name, ClientSecretHash: after.ClientSecretHash, Traits: after.Traits,
 	})
 	if err != nil {
 		return after, err

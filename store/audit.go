@@ -102,6 +102,13 @@ func diff(before, after auditFields) auditChange {
 	return c
 }
 
+// unchanged reports whether an update would change no field of a row. Every field
+// that an update can set is in the audit log, if only as a secret.
+func unchanged(kind audit.Kind, before, after any) bool {
+	change := diff(snapshot(kind, before), snapshot(kind, after))
+	return len(change.Fields) == 0 && !change.SecretRotated
+}
+
 // noFields is a change without fields, for a deletion or for an operation that only
 // reads the object.
 var noFields = diff(nil, nil)

@@ -39,3 +39,22 @@ func (p Precondition) check(version int64) error {
 	}
 	return nil
 }
+
+// verify returns the error of a check of the present row, which an update can
+// require. A nil check accepts every row.
+func verify[Row any](present Row, check func(present Row) error) error {
+	if check == nil {
+		return nil
+	}
+	return check(present)
+}
+
+// convertRows converts the rows of one query of a list to those of another, which
+// have the same columns.
+func convertRows[From, To any](rows []From, err error, convert func(From) To) ([]To, error) {
+	converted := make([]To, len(rows))
+	for i, row := range rows {
+		converted[i] = convert(row)
+	}
+	return converted, err
+}

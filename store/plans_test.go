@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"go/ast"
@@ -25,13 +26,13 @@ func TestMain(m *testing.M) { storetest.Main(m) }
 // ended sessions, dispatched events, audit entries.
 func fillTables(db *storetest.DB) {
 	db.Exec(`INSERT INTO zones (id, name, slug, reserved, created_at, archived_at)
-		SELECT 'z' || n, 'Zone', 'z' || n, false, now() - n * interval '1 minute', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) AS n`)
+		SELECT 'z' || n, 'Zone ' || n % 1000, 'z' || n, false, now() - n * interval '1 minute', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) AS n`)
 	db.Exec(`INSERT INTO admin_tokens (zone_id, id, name, capability, created_by, token_sha256, created_at, revoked_at)
-		SELECT 'z' || (n % 2000 + 1), 't' || n, 'x', 'read', 'admin:t' || n % 100, sha256(n::text::bytea), now() - n * interval '1 minute', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) AS n`)
+		SELECT 'z' || (n % 2000 + 1), 't' || n, 'x' || n % 1000, 'read', 'admin:t' || n % 100, sha256(n::text::bytea), now() - n * interval '1 minute', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) AS n`)
 	db.Exec(`INSERT INTO audit_entries (zone_id, id, request_id, actor_name, operation, action, method, path, status_code, payload)
 		SELECT 'z' || n % 2000, 'e' || n, 'r', 'a', 'o', 'a', 'POST', '/v1/zones', 201, '{}' FROM generate_series(1, 200000) AS n`)
 	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, created_at, expires_at, archived_at)
-		SELECT 'z' || n % 20 + 1, 'a' || n, 'x', CASE WHEN n % 2 = 0 THEN 'dcr' ELSE 'managed' END, 'sha256$', now() - n * interval '1 second',
+		SELECT 'z' || n % 20 + 1, 'a' || n, 'x' || n % 1000, CASE WHEN n % 2 = 0 THEN 'dcr' ELSE 'managed' END, 'sha256$', now() - n * interval '1 second',
 			CASE WHEN n % 2 = 0 THEN now() + interval '1 hour' END, CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 100000) AS n`)
 	db.Exec(`INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, status, expires_at)
 		SELECT 'z' || n % 20 + 1, 's' || n, CASE WHEN n % 2 = 0 THEN 'application' ELSE 'user' END, 'a' || n / 20, CASE WHEN n > 40 THEN 's' || n - 20 END,
@@ -48,10 +49,10 @@ func fillTables(db *storetest.DB) {
 	db.Exec(`INSERT INTO data_keys (zone_id, number, wrapped_by, wrapped, created_at, retired_at)
 		SELECT 'z' || (n - 1) / 2 + 1, 2 - n % 2, CASE WHEN n % 100 = 0 THEN 'old' ELSE 'new' END, 'x', now() - n * interval '1 minute', CASE WHEN n % 2 = 1 THEN now() END FROM generate_series(1, 40000) AS n`)
 	db.Exec(`INSERT INTO providers (zone_id, id, name, identifier, kind, secret_config_keys, secret_config, data_key, created_at, archived_at)
-		SELECT 'z' || n % 20 + 1, 'p' || n, 'x', 'provider://p' || n, 'api_key', CASE WHEN n % 10 > 0 THEN '{}' ELSE '{api_key}'::text[] END,
+		SELECT 'z' || n % 20 + 1, 'p' || n, 'x' || n % 1000, 'provider://p' || n, CASE WHEN n % 3 = 0 THEN 'api_key' ELSE 'bearer_token' END, CASE WHEN n % 10 > 0 THEN '{}' ELSE '{api_key}'::text[] END,
 			CASE WHEN n % 10 = 0 THEN 'x'::bytea END, CASE WHEN n % 10 = 0 THEN 2 END, now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 40000) AS n`)
 	db.Exec(`INSERT INTO resources (zone_id, id, name, identifier, scopes, credential_provider_id, gateway_application_id, operation_enforcement, created_at, archived_at)
-		SELECT 'z' || n % 20 + 1, 'r' || n, 'x', 'https://r' || n, '{s}', 'p' || n, 'a' || n, 'enforced', now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 40000) AS n`)
+		SELECT 'z' || n % 20 + 1, 'r' || n, 'x' || n % 1000, 'https://r' || n, '{s}', 'p' || n, 'a' || n, 'enforced', now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 40000) AS n`)
 	db.Exec(`INSERT INTO resource_totals (zone_id, live) SELECT 'z' || n, 1 FROM generate_series(1, 20000) AS n`)
 	db.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, status, access_token, data_key)
 		SELECT 'z' || n % 20 + 1, 'pg' || n, 'u' || n, 'r' || n, 'p' || n, CASE WHEN n % 10 > 0 THEN 'revoked' ELSE 'active' END,
@@ -107,43 +108,98 @@ func statements(t *testing.T) map[string]string {
 	return all
 }
 
-// Under row-level security, no statement scans a whole table, for any parameters.
-func TestQueriesNeverScanWholeTable(t *testing.T) {
+func TestPlans(t *testing.T) {
 	t.Parallel()
+	conn := planner(t)
+	all := statements(t)
+	t.Run("no statement scans a whole table", func(t *testing.T) {
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			for _, scan := range scans(plan(t, conn, name, all[name])) {
+				t.Errorf("%s %s\n%s", name, scan, all[name])
+			}
+		}
+	})
+	// The index of a filter also returns the rows in the order of the list.
+	t.Run("a filtered list is one index scan", func(t *testing.T) {
+		indexes := map[string]string{
+			"listZonesByName": "zones_named", "listZonesBySlug": "zones_slug_taken", "listAdminTokensByName": "admin_tokens_named",
+			"listApplicationsByName": "applications_named", "listApplicationsByRegistrationMethod": "applications_by_registration_method",
+			"listProvidersByName": "providers_named", "listProvidersByKind": "providers_by_kind", "listProvidersByIdentifier": "providers_identifier_taken",
+			"listResourcesByName": "resources_named", "listResourcesByIdentifier": "resources_identifier_taken",
+			"listPoliciesByName": "policies_name_taken", "listPolicySetsByName": "policy_sets_name_taken",
+		}
+		// Postgres may read a few rows with a bitmap of the index, and sort them.
+		if _, err := conn.Exec(t.Context(), "SET enable_bitmapscan = off"); err != nil {
+			t.Fatal(err)
+		}
+		for name, sql := range all {
+			if !strings.HasPrefix(name, "list") || !strings.Contains(name, "By") {
+				continue
+			}
+			want := []string{"Index Scan on " + indexes[name]}
+			if strings.Contains(sql, "LIMIT") {
+				want = append([]string{"Limit"}, want...)
+			}
+			if got := nodesOf(plan(t, conn, name+" in order", sql)); !slices.Equal(got, want) {
+				t.Errorf("%s: the plan is %q, want %q", name, got, want)
+			}
+		}
+	})
+}
+
+// nodesOf describes the nodes of a plan, from the root down.
+func nodesOf(node map[string]any) []string {
+	text := fmt.Sprint(node["Node Type"])
+	if index, ok := node["Index Name"]; ok {
+		text += fmt.Sprint(" on ", index)
+	}
+	all := []string{text}
+	children, _ := node["Plans"].([]any)
+	for _, child := range children {
+		all = append(all, nodesOf(child.(map[string]any))...)
+	}
+	return all
+}
+
+// planner returns a connection to a database with full tables. It plans statements
+// under row-level security, for any parameters.
+func planner(t *testing.T) *pgx.Conn {
+	t.Helper()
 	db := storetest.New(t)
 	fillTables(db)
 	conn, err := pgx.Connect(t.Context(), db.OwnerURL()) // row-level security applies to the owner too, and it has the privileges to run every statement
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(t.Context())
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
 	for _, setting := range []string{"SET plan_cache_mode = force_generic_plan", "SET caracal.zone_id = '" + store.AllZones + "'"} {
 		if _, err := conn.Exec(t.Context(), setting); err != nil {
 			t.Fatal(err)
 		}
 	}
-	all := statements(t)
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		description, err := conn.Prepare(t.Context(), name, all[name])
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		execute := `EXECUTE "` + name + `"`
-		if n := len(description.ParamOIDs); n > 0 {
-			execute += "(" + strings.TrimSuffix(strings.Repeat("NULL,", n), ",") + ")"
-		}
-		var text []byte
-		if err := conn.QueryRow(t.Context(), "EXPLAIN (FORMAT JSON) "+execute, pgx.QueryExecModeSimpleProtocol).Scan(&text); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		var plans []struct{ Plan map[string]any }
-		if err := json.Unmarshal(text, &plans); err != nil {
-			t.Fatal(err)
-		}
-		for _, scan := range scans(plans[0].Plan) {
-			t.Errorf("%s %s\n%s", name, scan, all[name])
-		}
+	return conn
+}
+
+// plan returns the plan of a statement.
+func plan(t *testing.T, conn *pgx.Conn, name, sql string) map[string]any {
+	t.Helper()
+	description, err := conn.Prepare(t.Context(), name, sql)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
 	}
+	execute := `EXECUTE "` + name + `"`
+	if n := len(description.ParamOIDs); n > 0 {
+		execute += "(" + strings.TrimSuffix(strings.Repeat("NULL,", n), ",") + ")"
+	}
+	var text []byte
+	if err := conn.QueryRow(t.Context(), "EXPLAIN (FORMAT JSON) "+execute, pgx.QueryExecModeSimpleProtocol).Scan(&text); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	var plans []struct{ Plan map[string]any }
+	if err := json.Unmarshal(text, &plans); err != nil {
+		t.Fatal(err)
+	}
+	return plans[0].Plan
 }
 
 // scans describes the nodes of a plan that read a whole table or index.

@@ -12,7 +12,10 @@ import (
 
 // Policies returns a page of a zone's active policies, newest first. It is empty if
 // the zone does not exist.
-func (s *Store) Policies(ctx context.Context, zone string, p Page) ([]db.Policy, error) {
+func (s *Store) Policies(ctx context.Context, zone string, name *string, p Page) ([]db.Policy, error) {
+	if name != nil {
+		return s.shared.ListPoliciesByName(ctx, db.ListPoliciesByNameParams{ZoneID: zone, Name: *name, BeforeTime: p.After.Time, BeforeID: p.After.ID})
+	}
 	return s.shared.ListPolicies(ctx, db.ListPoliciesParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 

@@ -16,7 +16,10 @@ func (s *Store) PolicySet(ctx context.Context, zone, id string) (db.PolicySet, e
 
 // PolicySets returns a page of a zone's policy sets, newest first. It is empty if the
 // zone does not exist.
-func (s *Store) PolicySets(ctx context.Context, zone string, p Page) ([]db.PolicySet, error) {
+func (s *Store) PolicySets(ctx context.Context, zone string, name *string, p Page) ([]db.PolicySet, error) {
+	if name != nil {
+		return s.shared.ListPolicySetsByName(ctx, db.ListPolicySetsByNameParams{ZoneID: zone, Name: *name, BeforeTime: p.After.Time, BeforeID: p.After.ID})
+	}
 	return s.shared.ListPolicySets(ctx, db.ListPolicySetsParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 

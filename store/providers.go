@@ -22,9 +22,29 @@ func (s *Store) Provider(ctx context.Context, zone, id string) (db.Provider, err
 	return p, notFoundAs(err, code.ProviderNotFound)
 }
 
-// Providers returns a page of a zone's active providers, newest first. It is empty
-// if the zone does not exist.
-func (s *Store) Providers(ctx context.Context, zone string, p Page) ([]db.ListProvidersRow, error) {
+// A ProviderFilter selects providers. A nil field selects all.
+type ProviderFilter struct{ Name, Identifier, Kind *string }
+
+// Providers returns a page of a zone's active providers that match a filter, newest
+// first. It is empty if the zone does not exist.
+func (s *Store) Providers(ctx context.Context, zone string, f ProviderFilter, p Page) ([]db.ListProvidersRow, error) {
+	switch {
+	case f.Identifier != nil:
+		rows, err := s.shared.ListProvidersByIdentifier(ctx, db.ListProvidersByIdentifierParams{
+			ZoneID: zone, Identifier: *f.Identifier, Name: f.Name, Kind: f.Kind, BeforeTime: p.After.Time, BeforeID: p.After.ID,
+		})
+		return convertRows(rows, err, func(r db.ListProvidersByIdentifierRow) db.ListProvidersRow { return db.ListProvidersRow(r) })
+	case f.Name != nil:
+		rows, err := s.shared.ListProvidersByName(ctx, db.ListProvidersByNameParams{
+			ZoneID: zone, Name: *f.Name, Kind: f.Kind, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1,
+		})
+		return convertRows(rows, err, func(r db.ListProvidersByNameRow) db.ListProvidersRow { return db.ListProvidersRow(r) })
+	case f.Kind != nil:
+		rows, err := s.shared.ListProvidersByKind(ctx, db.ListProvidersByKindParams{
+			ZoneID: zone, Kind: *f.Kind, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1,
+		})
+		return convertRows(rows, err, func(r db.ListProvidersByKindRow) db.ListProvidersRow { return db.ListProvidersRow(r) })
+	}
 	return s.shared.ListProviders(ctx, db.ListProvidersParams{ZoneID: zone, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
@@ -126,14 +146,19 @@ type ProviderPatch struct {
 	// SecretKeys but not in its Secrets remain as they are stored; the others that are
 	// stored are erased.
 	Configure func(stored ProviderConfig) (ProviderConfig, error)
+	// Verify returns an error if the request contradicts the present provider, whose
+	// row is locked.
+	Verify func(present db.Provider) error
 }
 
 // UpdateProvider updates a provider if the precondition accepts its version. If
 // Configure can return secrets, key must be the zone's data key ([Store.DataKey]).
-// A change of the kind revokes the grants of the provider.
+// A change of the kind revokes the grants of the provider. If the patch changes no
+// field, the provider is not written; secrets are always a change.
 //
 // It returns provider_not_found, version_conflict, no_fields, reserved_namespace,
-// provider_identifier_conflict, an error of Configure, or an error of the zone.
+// provider_identifier_conflict, an error of Verify or Configure, or an error of the
+// zone.
 func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, precondition Precondition, key seal.DataKey, p ProviderPatch) (db.Provider, error) {
 	if p.Name == nil && p.Identifier == nil && p.Configure == nil {
 		return db.Provider{}, code.NoFields
@@ -145,22 +170,28 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, precondition 
 	if err != nil {
 		return before, err
 	}
-	row := db.UpdateProviderParams{
-		ZoneID: zone, ID: id, Name: valueOr(p.Name, before.Name), Identifier: valueOr(p.Identifier, before.Identifier),
-		Kind: before.Kind, ConfigJSON: before.ConfigJSON,
-		SecretConfig: before.SecretConfig, SecretConfigKeys: before.SecretConfigKeys, DataKey: before.DataKey,
+	if err := verify(before, p.Verify); err != nil {
+		return before, err
 	}
+	after := before
+	after.Name, after.Identifier = valueOr(p.Name, before.Name), valueOr(p.Identifier, before.Identifier)
 	if p.Configure != nil {
 		config, err := p.Configure(ProviderConfig{Kind: before.Kind, PublicConfig: before.ConfigJSON, SecretKeys: before.SecretConfigKeys})
 		if err != nil {
 			return before, err
 		}
-		row.Kind, row.ConfigJSON, row.SecretConfigKeys = config.Kind, config.PublicConfig, append([]string{}, config.SecretKeys...)
-		if row.SecretConfig, row.DataKey, err = tx.resealProvider(ctx, before, key, config); err != nil {
+		after.Kind, after.ConfigJSON, after.SecretConfigKeys = config.Kind, config.PublicConfig, append([]string{}, config.SecretKeys...)
+		if after.SecretConfig, after.DataKey, err = tx.resealProvider(ctx, before, key, config); err != nil {
 			return before, err
 		}
 	}
-	after, err := tx.q.UpdateProvider(ctx, row)
+	if unchanged(audit.Providers, before, after) {
+		return before, nil
+	}
+	after, err = tx.q.UpdateProvider(ctx, db.UpdateProviderParams{
+		ZoneID: zone, ID: id, Name: after.Name, Identifier: after.Identifier, Kind: after.Kind, ConfigJSON: after.ConfigJSON,
+		SecretConfig: after.SecretConfig, SecretConfigKeys: after.SecretConfigKeys, DataKey: after.DataKey,
+	})
 	if err != nil {
 		return after, err
 	}
@@ -211,22 +242,22 @@ func (tx *Tx) resealProvider(ctx context.Context, before db.Provider, key seal.D
 }
 
 // DeleteProvider archives a provider, erases its secrets and revokes its grants. It
-// returns provider_in_use if an active resource references the provider, except
-// for the kinds that have no credential. It also returns provider_not_found,
-// version_conflict, reserved_namespace or an error of the zone.
+// returns provider_in_use if an active resource references the provider. It also
+// returns provider_not_found, version_conflict, reserved_namespace or an error of the
+// zone.
+//
+// The lock of the provider's row conflicts with that of lockReferences and
+// noneProvider, so that no reference is added meanwhile.
 func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, precondition Precondition) error {
-	before, err := tx.lockProvider(ctx, zone, id, precondition)
+	if _, err := tx.lockProvider(ctx, zone, id, precondition); err != nil {
+		return err
+	}
+	inUse, err := tx.q.IsProviderInUse(ctx, db.IsProviderInUseParams{ZoneID: zone, ProviderID: id})
 	if err != nil {
 		return err
 	}
-	if !slices.Contains([]string{kindNone, "caracal_mandate"}, before.Kind) {
-		inUse, err := tx.q.IsProviderInUse(ctx, db.IsProviderInUseParams{ZoneID: zone, ProviderID: id})
-		if err != nil {
-			return err
-		}
-		if inUse {
-			return code.ProviderInUse
-		}
+	if inUse {
+		return code.ProviderInUse
 	}
 	if err := tx.q.ArchiveProvider(ctx, db.ArchiveProviderParams{ZoneID: zone, ID: id}); err != nil {
 		return err

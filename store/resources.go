@@ -22,10 +22,25 @@ func (s *Store) Resource(ctx context.Context, zone, id string) (db.Resource, err
 	return r, notFoundAs(err, code.ResourceNotFound)
 }
 
-// Resources returns a page of a zone's active resources, newest first, without the
-// control resource if the actor is not global. It is empty if the zone does not
-// exist.
-func (s *Store) Resources(ctx context.Context, zone string, p Page) ([]db.Resource, error) {
+// A ResourceFilter selects resources. A nil field selects all.
+type ResourceFilter struct{ Name, Identifier *string }
+
+// Resources returns a page of a zone's active resources that match a filter, newest
+// first, without the control resource if the actor is not global. It is empty if the
+// zone does not exist.
+func (s *Store) Resources(ctx context.Context, zone string, f ResourceFilter, p Page) ([]db.Resource, error) {
+	switch {
+	case f.Identifier != nil:
+		return s.shared.ListResourcesByIdentifier(ctx, db.ListResourcesByIdentifierParams{
+			ZoneID: zone, Identifier: *f.Identifier, ExcludedIdentifier: s.excludedIdentifier(), Name: f.Name,
+			BeforeTime: p.After.Time, BeforeID: p.After.ID,
+		})
+	case f.Name != nil:
+		return s.shared.ListResourcesByName(ctx, db.ListResourcesByNameParams{
+			ZoneID: zone, Name: *f.Name, ExcludedIdentifier: s.excludedIdentifier(),
+			BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1,
+		})
+	}
 	return s.shared.ListResources(ctx, db.ListResourcesParams{ZoneID: zone, ExcludedIdentifier: s.excludedIdentifier(), BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
@@ -121,6 +136,9 @@ type ResourcePatch struct {
 	GatewayApplicationID **string
 	Operations           []ResourceOperation
 	OperationEnforcement *string
+	// Verify returns an error if the request contradicts the present resource, whose
+	// row is locked.
+	Verify func(present db.Resource) error
 }
 
 // onlyBindingChanged reports whether the patch changes no field other than
@@ -131,9 +149,10 @@ func (p ResourcePatch) onlyBindingChanged() bool {
 }
 
 // UpdateResource updates a resource if the precondition accepts its version. The
-// updated resource must satisfy the rules of a new one. It returns
-// resource_not_found, version_conflict, no_fields, zone_not_found,
-// resource_identifier_conflict or the code of the first violated rule.
+// updated resource must satisfy the rules of a new one. If the patch changes no
+// field, the resource is not written. UpdateResource returns resource_not_found,
+// version_conflict, no_fields, zone_not_found, resource_identifier_conflict, an
+// error of Verify or the code of the first violated rule.
 func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, precondition Precondition, p ResourcePatch) (db.Resource, error) {
 	if p.onlyBindingChanged() && p.GatewayApplicationID == nil {
 		return db.Resource{}, code.NoFields
@@ -169,9 +188,24 @@ func (tx *Tx) UpdateResource(ctx context.Context, zone, id string, precondition 
 	if err := tx.checkResourceIdentifier(before, after); err != nil {
 		return before, err
 	}
+	if err := verify(before, p.Verify); err != nil {
+		return before, err
+	}
+	// A resource whose application was archived satisfies the rules no longer, but a
+	// patch that changes nothing is accepted. Other values change only in form when
+	// they are normalized.
+	if slices.Equal(stored, operations) && unchanged(audit.Resources, before, after) {
+		return before, nil
+	}
 	normalized, err := tx.normalizeResource(ctx, zone, &after, operations)
 	if err != nil {
 		return before, err
+	}
+	if slices.Equal(stored, normalized) {
+		after.Operations = before.Operations // Postgres formats JSON differently
+	}
+	if unchanged(audit.Resources, before, after) {
+		return before, nil
 	}
 	if bindingChanged(before, after) || !slices.Equal(stored, normalized) {
 		// Write the totals before the resource, in the same order as CreateResource, to

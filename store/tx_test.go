@@ -124,7 +124,7 @@ func TestInTxRetriesAfterDeadlock(t *testing.T) {
 			first := true
 			err := s.InTx(t.Context(), cause, func(tx *store.Tx) error {
 				for i, id := range order {
-					if _, err := tx.UpdateZone(t.Context(), id, store.Precondition{}, store.ZonePatch{Name: new("x")}); err != nil {
+					if _, err := tx.UpdateZone(t.Context(), id, store.Precondition{}, store.ZonePatch{Name: &order[0]}); err != nil {
 						return err
 					}
 					if i == 0 && first {

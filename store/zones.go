@@ -15,8 +15,18 @@ func (s *Store) Zone(ctx context.Context, id string) (db.Zone, error) {
 	return zone, notFoundAs(err, code.ZoneNotFound)
 }
 
-// Zones returns a page of the active zones, newest first, without reserved ones.
-func (s *Store) Zones(ctx context.Context, p Page) ([]db.Zone, error) {
+// A ZoneFilter selects zones. A nil field selects all.
+type ZoneFilter struct{ Name, Slug *string }
+
+// Zones returns a page of the active zones that match a filter, newest first,
+// without reserved ones.
+func (s *Store) Zones(ctx context.Context, f ZoneFilter, p Page) ([]db.Zone, error) {
+	switch {
+	case f.Slug != nil:
+		return s.shared.ListZonesBySlug(ctx, db.ListZonesBySlugParams{Slug: *f.Slug, Name: f.Name, BeforeTime: p.After.Time, BeforeID: p.After.ID})
+	case f.Name != nil:
+		return s.shared.ListZonesByName(ctx, db.ListZonesByNameParams{Name: *f.Name, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
+	}
 	return s.shared.ListZones(ctx, db.ListZonesParams{BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1})
 }
 
@@ -87,6 +97,9 @@ type ZonePatch struct {
 	DCREnabled            *bool
 	OperatorCoauthorBadge *bool
 	DCRShutdown           *string // requires DCREnabled false: keepActive or revokeActive
+	// Verify returns an error if the request contradicts the present zone, whose row
+	// is locked.
+	Verify func(present db.Zone) error
 }
 
 // Values of ZonePatch.DCRShutdown: whether to keep or to revoke the active
@@ -96,16 +109,17 @@ const (
 	revokeActive = "revoke_live"
 )
 
-// UpdateZone updates an active zone if the precondition accepts its version. It
-// returns zone_not_found, version_conflict, no_fields, system_zone_read_only,
-// reserved_namespace, zone_slug_conflict, dcr_shutdown_not_applicable or
-// dcr_shutdown_required.
+// UpdateZone updates an active zone if the precondition accepts its version. If the
+// patch changes no field, the zone is not written. UpdateZone returns
+// zone_not_found, version_conflict, no_fields, system_zone_read_only,
+// reserved_namespace, zone_slug_conflict, dcr_shutdown_not_applicable,
+// dcr_shutdown_required or an error of Verify.
 func (tx *Tx) UpdateZone(ctx context.Context, id string, precondition Precondition, p ZonePatch) (db.Zone, error) {
 	disablesDCR := p.DCREnabled != nil && !*p.DCREnabled
 	switch {
 	case p.DCRShutdown != nil && !disablesDCR:
 		return db.Zone{}, code.DCRShutdownNotApplicable
-	case p == ZonePatch{}:
+	case p.Name == nil && p.Slug == nil && p.DCREnabled == nil && p.OperatorCoauthorBadge == nil:
 		return db.Zone{}, code.NoFields
 	}
 	if err := tx.checkReservedName(zoneName, valueOr(p.Name, "")); err != nil {
@@ -125,15 +139,25 @@ func (tx *Tx) UpdateZone(ctx context.Context, id string, precondition Preconditi
 	if err := precondition.check(before.Version); err != nil {
 		return before, err
 	}
+	if err := verify(before, p.Verify); err != nil {
+		return before, err
+	}
 	if disablesDCR && (before.DCREnabled || p.DCRShutdown != nil) {
 		if err := tx.shutDownDCR(ctx, id, p.DCRShutdown); err != nil {
 			return before, err
 		}
 	}
-	after, err := tx.q.UpdateZone(ctx, db.UpdateZoneParams{
-		ID: id, Name: p.Name, Slug: p.Slug, DCREnabled: p.DCREnabled, OperatorCoauthorBadge: p.OperatorCoauthorBadge,
-		Reserved: reserved(zoneName, valueOr(p.Name, before.Name)) || reserved(zoneSlug, valueOr(p.Slug, before.Slug)),
-	})
+	row := db.UpdateZoneParams{
+		ID: id, Name: valueOr(p.Name, before.Name), Slug: valueOr(p.Slug, before.Slug),
+		DCREnabled: valueOr(p.DCREnabled, before.DCREnabled), OperatorCoauthorBadge: valueOr(p.OperatorCoauthorBadge, before.OperatorCoauthorBadge),
+	}
+	row.Reserved = reserved(zoneName, row.Name) || reserved(zoneSlug, row.Slug)
+	after := before
+	after.Name, after.Slug, after.DCREnabled, after.OperatorCoauthorBadge = row.Name, row.Slug, row.DCREnabled, row.OperatorCoauthorBadge
+	if unchanged(audit.Zones, before, after) {
+		return before, nil
+	}
+	after, err = tx.q.UpdateZone(ctx, row)
 	if err != nil {
 		return after, err
 	}

@@ -278,6 +278,15 @@ type AdminToken struct {
 // AdminTokenCapability The permission of the token: `read`, or `write`, which includes `read`.
 type AdminTokenCapability string
 
+// AdminTokenPatch An update of an admin token. Omitted fields are not changed.
+type AdminTokenPatch struct {
+	// ExpiresAt When the token expires: a time in the future, at most 315360000 seconds from now. Null if it does not expire.
+	ExpiresAt nullable.Nullable[string] `json:"expires_at,omitempty"`
+
+	// Name Display name of the token. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
+	Name *string `json:"name,omitempty"`
+}
+
 // AdminTokenScope What the token gives access to: all zones and all operations, or one zone.
 type AdminTokenScope string
 
@@ -1718,6 +1727,9 @@ type Cursor = string
 // Limit defines model for limit.
 type Limit = int
 
+// Name Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
+type Name = string
+
 // ObjectID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ObjectID = ID
 
@@ -1734,6 +1746,9 @@ type ListAdminTokensParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
 }
 
 // ListDeadLettersParams defines parameters for ListDeadLetters.
@@ -1752,6 +1767,12 @@ type ListZonesParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
+
+	// Slug Returns only the zone with this slug.
+	Slug *ZoneSlug `form:"slug,omitempty" json:"slug,omitempty"`
 }
 
 // ListApplicationsParams defines parameters for ListApplications.
@@ -1761,6 +1782,12 @@ type ListApplicationsParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
+
+	// RegistrationMethod Returns only applications that were created like this.
+	RegistrationMethod *RegistrationMethod `form:"registration_method,omitempty" json:"registration_method,omitempty"`
 }
 
 // ListPoliciesParams defines parameters for ListPolicies.
@@ -1770,6 +1797,9 @@ type ListPoliciesParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
 }
 
 // GetPolicyParams defines parameters for GetPolicy.
@@ -1806,6 +1836,9 @@ type ListPolicySetsParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
 }
 
 // GetActivationStatusParams defines parameters for GetActivationStatus.
@@ -1833,6 +1866,15 @@ type ListProvidersParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
+
+	// Identifier Returns only the provider with this identifier.
+	Identifier *string `form:"identifier,omitempty" json:"identifier,omitempty"`
+
+	// Kind Returns only providers of this kind.
+	Kind *ProviderKind `form:"kind,omitempty" json:"kind,omitempty"`
 }
 
 // ListResourcesParams defines parameters for ListResources.
@@ -1842,10 +1884,19 @@ type ListResourcesParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
+
+	// Identifier Returns only the resource with this identifier.
+	Identifier *string `form:"identifier,omitempty" json:"identifier,omitempty"`
 }
 
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
 type CreateAdminTokenJSONRequestBody = NewAdminToken
+
+// UpdateAdminTokenJSONRequestBody defines body for UpdateAdminToken for application/json ContentType.
+type UpdateAdminTokenJSONRequestBody = AdminTokenPatch
 
 // ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
 type ValidatePolicyJSONRequestBody = PolicyToValidate
@@ -1927,6 +1978,12 @@ type ServerInterface interface {
 	// DeleteAdminToken Revoke an admin token
 	// (DELETE /v1/admin-tokens/{id})
 	DeleteAdminToken(ctx echo.Context, id ObjectID) error
+	// GetAdminToken Retrieve an admin token
+	// (GET /v1/admin-tokens/{id})
+	GetAdminToken(ctx echo.Context, id ObjectID) error
+	// UpdateAdminToken Update an admin token
+	// (PATCH /v1/admin-tokens/{id})
+	UpdateAdminToken(ctx echo.Context, id ObjectID) error
 	// ListDeadLetters List dead letters
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx echo.Context, params ListDeadLettersParams) error
@@ -2152,6 +2209,13 @@ func (w *ServerInterfaceWrapper) ListAdminTokens(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
 	}
 
+	// ------------- Optional query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "name", ctx.QueryParams(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListAdminTokens(ctx, params)
 	return err
@@ -2179,6 +2243,38 @@ func (w *ServerInterfaceWrapper) DeleteAdminToken(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DeleteAdminToken(ctx, id)
+	return err
+}
+
+// GetAdminToken converts echo context to params.
+func (w *ServerInterfaceWrapper) GetAdminToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetAdminToken(ctx, id)
+	return err
+}
+
+// UpdateAdminToken converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateAdminToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateAdminToken(ctx, id)
 	return err
 }
 
@@ -2293,6 +2389,20 @@ func (w *ServerInterfaceWrapper) ListZones(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
 	}
 
+	// ------------- Optional query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "name", ctx.QueryParams(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// ------------- Optional query parameter "slug" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "slug", ctx.QueryParams(), &params.Slug, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter slug: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListZones(ctx, params)
 	return err
@@ -2380,6 +2490,20 @@ func (w *ServerInterfaceWrapper) ListApplications(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "name", ctx.QueryParams(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// ------------- Optional query parameter "registration_method" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "registration_method", ctx.QueryParams(), &params.RegistrationMethod, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter registration_method: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -2532,6 +2656,13 @@ func (w *ServerInterfaceWrapper) ListPolicies(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "name", ctx.QueryParams(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -2765,6 +2896,13 @@ func (w *ServerInterfaceWrapper) ListPolicySets(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "name", ctx.QueryParams(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -3143,6 +3281,27 @@ func (w *ServerInterfaceWrapper) ListProviders(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
 	}
 
+	// ------------- Optional query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "name", ctx.QueryParams(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// ------------- Optional query parameter "identifier" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "identifier", ctx.QueryParams(), &params.Identifier, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter identifier: %s", err))
+	}
+
+	// ------------- Optional query parameter "kind" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kind", ctx.QueryParams(), &params.Kind, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter kind: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListProviders(ctx, zoneID, params)
 	return err
@@ -3285,6 +3444,20 @@ func (w *ServerInterfaceWrapper) ListResources(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "name", ctx.QueryParams(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// ------------- Optional query parameter "identifier" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "identifier", ctx.QueryParams(), &params.Identifier, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter identifier: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -3435,6 +3608,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/admin-tokens", wrapper.ListAdminTokens, options.OperationMiddlewares["listAdminTokens"]...)
 	router.POST(options.BaseURL+"/v1/admin-tokens", wrapper.CreateAdminToken, options.OperationMiddlewares["createAdminToken"]...)
 	router.DELETE(options.BaseURL+"/v1/admin-tokens/:id", wrapper.DeleteAdminToken, options.OperationMiddlewares["deleteAdminToken"]...)
+	router.GET(options.BaseURL+"/v1/admin-tokens/:id", wrapper.GetAdminToken, options.OperationMiddlewares["getAdminToken"]...)
+	router.PATCH(options.BaseURL+"/v1/admin-tokens/:id", wrapper.UpdateAdminToken, options.OperationMiddlewares["updateAdminToken"]...)
 	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["listDeadLetters"]...)
 	router.DELETE(options.BaseURL+"/v1/dead-letters/:id", wrapper.DiscardDeadLetter, options.OperationMiddlewares["discardDeadLetter"]...)
 	router.POST(options.BaseURL+"/v1/dead-letters/:id/rearm", wrapper.RearmDeadLetter, options.OperationMiddlewares["rearmDeadLetter"]...)
@@ -3608,10 +3783,18 @@ type CreateAdminTokenResponseObject interface {
 	VisitCreateAdminTokenResponse(w http.ResponseWriter) error
 }
 
-type CreateAdminToken201JSONResponse MintedAdminToken
+type CreateAdminToken201ResponseHeaders struct {
+	ETag string
+}
+
+type CreateAdminToken201JSONResponse struct {
+	Body    MintedAdminToken
+	Headers CreateAdminToken201ResponseHeaders
+}
 
 func (response CreateAdminToken201JSONResponse) VisitCreateAdminTokenResponse(w http.ResponseWriter) error {
-	return jsonresponse.Write(w, 201, MintedAdminToken(response))
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
 }
 
 type DeleteAdminTokenRequestObject struct {
@@ -3628,6 +3811,51 @@ type DeleteAdminToken204Response struct {
 func (response DeleteAdminToken204Response) VisitDeleteAdminTokenResponse(w http.ResponseWriter) error {
 	w.WriteHeader(204)
 	return nil
+}
+
+type GetAdminTokenRequestObject struct {
+	ID ObjectID `json:"id"`
+}
+
+type GetAdminTokenResponseObject interface {
+	VisitGetAdminTokenResponse(w http.ResponseWriter) error
+}
+
+type GetAdminToken200ResponseHeaders struct {
+	ETag string
+}
+
+type GetAdminToken200JSONResponse struct {
+	Body    AdminToken
+	Headers GetAdminToken200ResponseHeaders
+}
+
+func (response GetAdminToken200JSONResponse) VisitGetAdminTokenResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type UpdateAdminTokenRequestObject struct {
+	ID   ObjectID `json:"id"`
+	Body *UpdateAdminTokenJSONRequestBody
+}
+
+type UpdateAdminTokenResponseObject interface {
+	VisitUpdateAdminTokenResponse(w http.ResponseWriter) error
+}
+
+type UpdateAdminToken200ResponseHeaders struct {
+	ETag string
+}
+
+type UpdateAdminToken200JSONResponse struct {
+	Body    AdminToken
+	Headers UpdateAdminToken200ResponseHeaders
+}
+
+func (response UpdateAdminToken200JSONResponse) VisitUpdateAdminTokenResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type ListDeadLettersRequestObject struct {
@@ -4676,6 +4904,12 @@ type StrictServerInterface interface {
 	// DeleteAdminToken Revoke an admin token
 	// (DELETE /v1/admin-tokens/{id})
 	DeleteAdminToken(ctx context.Context, request DeleteAdminTokenRequestObject) (DeleteAdminTokenResponseObject, error)
+	// GetAdminToken Retrieve an admin token
+	// (GET /v1/admin-tokens/{id})
+	GetAdminToken(ctx context.Context, request GetAdminTokenRequestObject) (GetAdminTokenResponseObject, error)
+	// UpdateAdminToken Update an admin token
+	// (PATCH /v1/admin-tokens/{id})
+	UpdateAdminToken(ctx context.Context, request UpdateAdminTokenRequestObject) (UpdateAdminTokenResponseObject, error)
 	// ListDeadLetters List dead letters
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx context.Context, request ListDeadLettersRequestObject) (ListDeadLettersResponseObject, error)
@@ -5048,6 +5282,79 @@ func (sh *strictHandler) DeleteAdminToken(ctx echo.Context, id ObjectID) error {
 		return err
 	} else if validResponse, ok := response.(DeleteAdminTokenResponseObject); ok {
 		return validResponse.VisitDeleteAdminTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetAdminToken operation middleware
+func (sh *strictHandler) GetAdminToken(ctx echo.Context, id ObjectID) error {
+	var request GetAdminTokenRequestObject
+
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAdminToken(ctx.Request().Context(), request.(GetAdminTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAdminToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetAdminTokenResponseObject); ok {
+		return validResponse.VisitGetAdminTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateAdminToken operation middleware
+func (sh *strictHandler) UpdateAdminToken(ctx echo.Context, id ObjectID) error {
+	var request UpdateAdminTokenRequestObject
+
+	request.ID = id
+
+	var body UpdateAdminTokenJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateAdminToken(ctx.Request().Context(), request.(UpdateAdminTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateAdminToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateAdminTokenResponseObject); ok {
+		return validResponse.VisitUpdateAdminTokenResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

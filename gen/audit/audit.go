@@ -119,7 +119,7 @@ var Kinds = map[Kind]Columns{
 		Table:    "admin_tokens",
 		Tracked:  map[string]string{"of_zone": "zone_id", "name": "name", "capability": "capability", "expires_at": "expires_at"},
 		Redacted: map[string]string{"token_sha256": "token"},
-		Ignored:  []string{"zone_id", "id", "created_by", "created_at", "last_used_at", "revoked_at"},
+		Ignored:  []string{"zone_id", "id", "created_by", "created_at", "last_used_at", "revoked_at", "version"},
 	},
 	DeadLetters: {
 		Table:    "outbox",

@@ -167,11 +167,7 @@ func (c *Client) newCall(r request, options func(*call)) (*call, error) {
 		return nil, err
 	}
 	call := &call{request: r, header: http.Header{}, params: url.Values{}}
-	for name, value := range r.query {
-		if !reflect.ValueOf(value).IsZero() {
-			call.params.Set(name, fmt.Sprint(value))
-		}
-	}
+	call.setParams(r.query)
 	call.header.Set("User-Agent", c.userAgent)
 	call.header.Set("Accept", cmp.Or(r.accept, "application/json"))
 	if !r.public {
@@ -192,6 +188,25 @@ func (c *Client) newCall(r request, options func(*call)) (*call, error) {
 		call.url += "?" + call.params.Encode()
 	}
 	return call, call.err
+}
+
+// setParams sets the query parameters that are not zero.
+func (c *call) setParams(values map[string]any) {
+	for name, value := range values {
+		if !reflect.ValueOf(value).IsZero() {
+			c.params.Set(name, fmt.Sprint(value))
+		}
+	}
+}
+
+// filter sets the filters of a list. It fails for any other list: a filter that the
+// service does not know would select everything.
+func (c *call) filter(operation string, values map[string]any) {
+	if c.operation != operation {
+		c.fail(fmt.Errorf("the filters of %s do not apply", operation))
+		return
+	}
+	c.setParams(values)
 }
 
 // expand replaces the parameters of a path template. It rejects the values "", "."

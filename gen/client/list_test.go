@@ -158,3 +158,29 @@ func TestLinkHeader(t *testing.T) {
 		}
 	}
 }
+
+func TestFiltersAreInTheQueryOfEachPage(t *testing.T) {
+	t.Parallel()
+	f := &fake{replies: []reply{page(next("p2"), "a"), page("", "b")}}
+	for _, err := range newClient(t, f).Zones(t.Context(), client.ListZonesParams{Name: "Invoices & co"}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var queries []string
+	for _, r := range f.requests {
+		queries = append(queries, r.URL.RawQuery)
+	}
+	if want := []string{"name=Invoices+%26+co", "cursor=p2&name=Invoices+%26+co"}; !slices.Equal(queries, want) {
+		t.Errorf("requested %q, want %q", queries, want)
+	}
+}
+
+func TestFiltersOfAnotherListAreAnError(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	_, err := newClient(t, f).ListZones(t.Context(), client.ListProvidersParams{Kind: client.ProviderKindNone})
+	if err == nil || err.Error() != "listZones: the filters of listProviders do not apply" || len(f.requests) != 0 {
+		t.Errorf("got %v after %d requests", err, len(f.requests))
+	}
+}

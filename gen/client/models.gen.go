@@ -348,6 +348,20 @@ type AdminToken struct {
 // which includes `read`.
 type AdminTokenCapability string
 
+// AdminTokenPatch is an update of an admin token. Omitted fields are not
+// changed.
+type AdminTokenPatch struct {
+	// When the token expires: a time in the future, at most 315360000 seconds from
+	// now. Null if it does not expire.
+	ExpiresAt Nullable[time.Time] `json:"expires_at,omitzero"`
+
+	// Display name of the token. It need not be unique. Leading and trailing
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
+	Name *string `json:"name,omitempty"`
+}
+
 // AdminTokenScope is what the token gives access to: all zones and all
 // operations, or one zone.
 type AdminTokenScope string

@@ -8,6 +8,17 @@ import (
 	"net/http"
 )
 
+// ListAdminTokensParams are the filters of [Client.ListAdminTokens] and
+// [Client.AdminTokens], to be passed as an option. Zero values are omitted.
+type ListAdminTokensParams struct {
+	// Returns only objects with exactly this name.
+	Name string
+}
+
+func (params ListAdminTokensParams) applyToList(c *call) {
+	c.filter("listAdminTokens", map[string]any{"name": params.Name})
+}
+
 // ListAdminTokens returns one page of all admin tokens, newest first, including
 // expired and revoked ones, the bootstrap token, and the tokens derived from
 // it. The values of the tokens are not returned. A token derived from the
@@ -47,6 +58,40 @@ func (c *Client) CreateAdminToken(ctx context.Context, body NewAdminToken, opts 
 	return send[MintedAdminToken](ctx, c, request{operation: "createAdminToken", method: http.MethodPost, path: "/v1/admin-tokens", body: body, status: 201, accept: "application/json"}, opts)
 }
 
+// GetAdminToken returns an admin token, which may be expired or revoked. Its
+// value is not returned. A token derived from the bootstrap token cannot call
+// this operation.
+//
+// Requires a global token with read permission.
+//
+// Error codes that are specific to this operation:
+// [CodeAdminTokenManagementForbiddenForDerivedToken], [CodeAdminTokenNotFound].
+func (c *Client) GetAdminToken(ctx context.Context, id string, opts ...CallOption) (AdminToken, error) {
+	return send[AdminToken](ctx, c, request{operation: "getAdminToken", method: http.MethodGet, path: "/v1/admin-tokens/{id}", args: []string{id}, status: 200, accept: "application/json"}, opts)
+}
+
+// UpdateAdminToken renames an admin token, or changes when it expires, and
+// returns the updated token. An expired token becomes valid again if its expiry
+// is moved to the future; a revoked one cannot be updated. Scope, zone and
+// permission cannot be changed. A token cannot extend itself. The bootstrap
+// token and the tokens derived from it cannot be changed, and the latter cannot
+// call this operation.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `admin-tokens`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation:
+// [CodeInvalidAdminTokenRequest], [CodeNoFields],
+// [CodeAdminTokenManagementForbiddenForDerivedToken],
+// [CodeAdminTokenSelfExtension], [CodeAdminTokenNotFound],
+// [CodeAdminTokenProtected].
+func (c *Client) UpdateAdminToken(ctx context.Context, id string, body AdminTokenPatch, opts ...CallOption) (AdminToken, error) {
+	return send[AdminToken](ctx, c, request{operation: "updateAdminToken", method: http.MethodPatch, path: "/v1/admin-tokens/{id}", args: []string{id}, body: body, status: 200, accept: "application/json"}, opts)
+}
+
 // DeleteAdminToken revokes an admin token immediately, in every replica. Tokens
 // that were created with it remain valid. If the bootstrap token or a token
 // derived from it is revoked, it becomes valid again when the service is
@@ -63,6 +108,19 @@ func (c *Client) CreateAdminToken(ctx context.Context, body NewAdminToken, opts 
 // [CodeAdminTokenManagementForbiddenForDerivedToken], [CodeAdminTokenNotFound].
 func (c *Client) DeleteAdminToken(ctx context.Context, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "deleteAdminToken", method: http.MethodDelete, path: "/v1/admin-tokens/{id}", args: []string{id}, status: 204}, opts)
+}
+
+// ListApplicationsParams are the filters of [Client.ListApplications] and
+// [Client.Applications], to be passed as an option. Zero values are omitted.
+type ListApplicationsParams struct {
+	// Returns only objects with exactly this name.
+	Name string
+	// Returns only applications that were created like this.
+	RegistrationMethod RegistrationMethod
+}
+
+func (params ListApplicationsParams) applyToList(c *call) {
+	c.filter("listApplications", map[string]any{"name": params.Name, "registration_method": params.RegistrationMethod})
 }
 
 // ListApplications returns one page of the zone's active applications, newest
@@ -272,6 +330,17 @@ func (c *Client) GetOpenAPIYAML(ctx context.Context, opts ...CallOption) (string
 	return sendText(ctx, c, request{operation: "getOpenAPIYAML", method: http.MethodGet, path: "/openapi.yaml", status: 200, accept: "application/yaml", public: true}, opts)
 }
 
+// ListPoliciesParams are the filters of [Client.ListPolicies] and
+// [Client.Policies], to be passed as an option. Zero values are omitted.
+type ListPoliciesParams struct {
+	// Returns only objects with exactly this name.
+	Name string
+}
+
+func (params ListPoliciesParams) applyToList(c *call) {
+	c.filter("listPolicies", map[string]any{"name": params.Name})
+}
+
 // ListPolicies returns one page of the zone's active policies, newest first.
 // Returns an empty list if the zone does not exist.
 //
@@ -306,7 +375,8 @@ func (c *Client) CreatePolicy(ctx context.Context, zoneID string, body NewPolicy
 	return send[CreatedPolicy](ctx, c, request{operation: "createPolicy", method: http.MethodPost, path: "/v1/zones/{zoneId}/policies", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
 }
 
-// GetPolicyParams are the query parameters of [Client.GetPolicy]. Zero values are omitted.
+// GetPolicyParams are the query parameters of [Client.GetPolicy]. Zero values
+// are omitted.
 type GetPolicyParams struct {
 	// Whether to return the content of all versions (`all`, the default) or only of
 	// the newest one (`latest`).
@@ -471,7 +541,8 @@ func (c *Client) RollbackPolicySet(ctx context.Context, zoneID, id string, opts 
 	return send[PolicySetActivation](ctx, c, request{operation: "rollbackPolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/rollback", args: []string{zoneID, id}, status: 202, accept: "application/json"}, opts)
 }
 
-// GetActivationStatusParams are the query parameters of [Client.GetActivationStatus]. Zero values are omitted.
+// GetActivationStatusParams are the query parameters of
+// [Client.GetActivationStatus]. Zero values are omitted.
 type GetActivationStatusParams struct {
 	// ID of the version, which need not exist. Defaults to the active version of
 	// the policy set.
@@ -509,6 +580,17 @@ func (c *Client) PolicyActivations(ctx context.Context, zoneID string, opts ...L
 	return all(opts, func(opts ...ListOption) (Page[PolicyActivation], error) {
 		return c.ListPolicyActivations(ctx, zoneID, opts...)
 	})
+}
+
+// ListPolicySetsParams are the filters of [Client.ListPolicySets] and
+// [Client.PolicySets], to be passed as an option. Zero values are omitted.
+type ListPolicySetsParams struct {
+	// Returns only objects with exactly this name.
+	Name string
+}
+
+func (params ListPolicySetsParams) applyToList(c *call) {
+	c.filter("listPolicySets", map[string]any{"name": params.Name})
 }
 
 // ListPolicySets returns one page of the zone's policy sets that are not
@@ -687,6 +769,21 @@ func (c *Client) GetPolicyTemplate(ctx context.Context, id string, opts ...CallO
 	return send[PolicyTemplate](ctx, c, request{operation: "getPolicyTemplate", method: http.MethodGet, path: "/v1/policy-templates/{id}", args: []string{id}, status: 200, accept: "application/json"}, opts)
 }
 
+// ListProvidersParams are the filters of [Client.ListProviders] and
+// [Client.Providers], to be passed as an option. Zero values are omitted.
+type ListProvidersParams struct {
+	// Returns only objects with exactly this name.
+	Name string
+	// Returns only the provider with this identifier.
+	Identifier string
+	// Returns only providers of this kind.
+	Kind ProviderKind
+}
+
+func (params ListProvidersParams) applyToList(c *call) {
+	c.filter("listProviders", map[string]any{"name": params.Name, "identifier": params.Identifier, "kind": params.Kind})
+}
+
 // ListProviders returns one page of the zone's active providers, newest first,
 // without their secrets. Returns an empty list if the zone does not exist.
 //
@@ -767,7 +864,7 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID, id string, body Pro
 // DeleteProvider archives a provider permanently, deletes its secrets, and
 // revokes the grants that users gave to it. Its identifier can be used again. A
 // provider that is the credential provider of an active resource cannot be
-// archived, unless its kind is `none` or `caracal_mandate`.
+// archived.
 //
 // Requires a token with write permission for the zone.
 //
@@ -798,6 +895,19 @@ func (c *Client) DeleteProvider(ctx context.Context, zoneID, id string, opts ...
 // [CodeProviderNotFound], [CodeProviderTestUnsupported].
 func (c *Client) TestProvider(ctx context.Context, zoneID, id string, opts ...CallOption) (ProviderTest, error) {
 	return send[ProviderTest](ctx, c, request{operation: "testProvider", method: http.MethodPost, path: "/v1/zones/{zoneId}/providers/{id}/test", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// ListResourcesParams are the filters of [Client.ListResources] and
+// [Client.Resources], to be passed as an option. Zero values are omitted.
+type ListResourcesParams struct {
+	// Returns only objects with exactly this name.
+	Name string
+	// Returns only the resource with this identifier.
+	Identifier string
+}
+
+func (params ListResourcesParams) applyToList(c *call) {
+	c.filter("listResources", map[string]any{"name": params.Name, "identifier": params.Identifier})
 }
 
 // ListResources returns one page of the zone's active resources, newest first.
@@ -899,6 +1009,19 @@ func (c *Client) UpdateResource(ctx context.Context, zoneID, id string, body Res
 // [CodeResourceNotFound], [CodeReservedNamespace], [CodeProtectedResource].
 func (c *Client) DeleteResource(ctx context.Context, zoneID, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "deleteResource", method: http.MethodDelete, path: "/v1/zones/{zoneId}/resources/{id}", args: []string{zoneID, id}, status: 204}, opts)
+}
+
+// ListZonesParams are the filters of [Client.ListZones] and [Client.Zones], to
+// be passed as an option. Zero values are omitted.
+type ListZonesParams struct {
+	// Returns only objects with exactly this name.
+	Name string
+	// Returns only the zone with this slug.
+	Slug string
+}
+
+func (params ListZonesParams) applyToList(c *call) {
+	c.filter("listZones", map[string]any{"name": params.Name, "slug": params.Slug})
 }
 
 // ListZones returns one page of the active zones, newest first, without those

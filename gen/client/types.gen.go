@@ -99,6 +99,11 @@ const (
 	// 403. Tokens derived from the bootstrap token cannot manage admin tokens. Use
 	// another global token.
 	CodeAdminTokenManagementForbiddenForDerivedToken = "admin_token_management_forbidden_for_derived_token"
+	// 403. A token cannot extend itself. Use another global token.
+	CodeAdminTokenSelfExtension = "admin_token_self_extension"
+	// 409. The bootstrap token and the tokens derived from it cannot be changed:
+	// the service creates them from its setting CARACAL_ADMIN_TOKEN.
+	CodeAdminTokenProtected = "admin_token_protected"
 	// 404. Admin token not found or already revoked.
 	CodeAdminTokenNotFound = "admin_token_not_found"
 	// 400. The provider is invalid. See details.issues.

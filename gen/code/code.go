@@ -19,9 +19,10 @@ type Entry struct {
 // An Error is a code with the details of one failed request.
 type Error struct {
 	Code
-	Fields map[string]any // additional fields of the response
-	Issues []Issue        // the invalid fields of the request
-	Cause  error          // logged, never sent
+	Sentence string         // the error_description of the response; "": the sentence of the code
+	Fields   map[string]any // additional fields of the response
+	Issues   []Issue        // the invalid fields of the request
+	Cause    error          // logged, never sent
 }
 
 // An Issue describes an invalid field of a request.
@@ -34,6 +35,9 @@ func (c Code) Error() string { return string(c) }
 
 // Because returns an error with a cause, which is logged and never sent.
 func (c Code) Because(cause error) *Error { return &Error{Code: c, Cause: cause} }
+
+// Saying returns an error with a sentence of its own, which is sent.
+func (c Code) Saying(sentence string) *Error { return &Error{Code: c, Sentence: sentence} }
 
 // With returns an error that adds a field to the response.
 func (c Code) With(field string, value any) *Error {
@@ -144,6 +148,10 @@ const (
 	ZoneIDNotAllowedForGlobal Code = "zone_id_not_allowed_for_global"
 	// AdminTokenManagementForbiddenForDerivedToken: 403. Tokens derived from the bootstrap token cannot manage admin tokens. Use another global token.
 	AdminTokenManagementForbiddenForDerivedToken Code = "admin_token_management_forbidden_for_derived_token"
+	// AdminTokenSelfExtension: 403. A token cannot extend itself. Use another global token.
+	AdminTokenSelfExtension Code = "admin_token_self_extension"
+	// AdminTokenProtected: 409. The bootstrap token and the tokens derived from it cannot be changed: the service creates them from its setting CARACAL_ADMIN_TOKEN.
+	AdminTokenProtected Code = "admin_token_protected"
 	// AdminTokenNotFound: 404. Admin token not found or already revoked.
 	AdminTokenNotFound Code = "admin_token_not_found"
 	// InvalidProvider: 400. The provider is invalid. See details.issues.
@@ -278,6 +286,8 @@ var Table = map[Code]Entry{
 	ZoneIDRequired:            {400, "", "zone_id is required if scope is zone."},
 	ZoneIDNotAllowedForGlobal: {400, "", "zone_id is not allowed if scope is global."},
 	AdminTokenManagementForbiddenForDerivedToken: {403, "", "Tokens derived from the bootstrap token cannot manage admin tokens. Use another global token."},
+	AdminTokenSelfExtension:                      {403, "", "A token cannot extend itself. Use another global token."},
+	AdminTokenProtected:                          {409, "", "The bootstrap token and the tokens derived from it cannot be changed: the service creates them from its setting CARACAL_ADMIN_TOKEN."},
 	AdminTokenNotFound:                           {404, "", "Admin token not found or already revoked."},
 	InvalidProvider:                              {400, "body", "The provider is invalid. See details.issues."},
 	InvalidProviderIdentifier:                    {400, "", "The identifier must be provider:// followed by lowercase letters and digits, with single hyphens between them."},

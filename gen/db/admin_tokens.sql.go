@@ -21,14 +21,12 @@ func (q *Queries) BumpAdminTokensEpoch(ctx context.Context) error {
 	return err
 }
 
-const getActiveAdminToken = `-- name: GetActiveAdminToken :one
-SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at FROM admin_tokens
-WHERE token_sha256 = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+const getAdminToken = `-- name: GetAdminToken :one
+SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version FROM admin_tokens WHERE id = $1
 `
 
-// GetActiveAdminToken authenticates a caller: it looks a token up by its digest alone.
-func (q *Queries) GetActiveAdminToken(ctx context.Context, tokenSha256 []byte) (AdminToken, error) {
-	row := q.db.QueryRow(ctx, getActiveAdminToken, tokenSha256)
+func (q *Queries) GetAdminToken(ctx context.Context, id string) (AdminToken, error) {
+	row := q.db.QueryRow(ctx, getAdminToken, id)
 	var i AdminToken
 	err := row.Scan(
 		&i.ZoneID,
@@ -42,6 +40,39 @@ func (q *Queries) GetActiveAdminToken(ctx context.Context, tokenSha256 []byte) (
 		&i.ExpiresAt,
 		&i.LastUsedAt,
 		&i.RevokedAt,
+		&i.Version,
+	)
+	return i, err
+}
+
+const getAdminTokenBySecret = `-- name: GetAdminTokenBySecret :one
+SELECT admin_tokens.zone_id, admin_tokens.of_zone, admin_tokens.id, admin_tokens.name, admin_tokens.capability, admin_tokens.created_by, admin_tokens.token_sha256, admin_tokens.created_at, admin_tokens.expires_at, admin_tokens.last_used_at, admin_tokens.revoked_at, admin_tokens.version, (expires_at IS NOT NULL AND expires_at <= now())::boolean AS expired FROM admin_tokens
+WHERE token_sha256 = $1 AND revoked_at IS NULL
+`
+
+type GetAdminTokenBySecretRow struct {
+	AdminToken AdminToken `db:"admin_token"`
+	Expired    bool       `db:"expired"`
+}
+
+// GetAdminTokenBySecret authenticates a caller: it looks a token up by its digest alone.
+func (q *Queries) GetAdminTokenBySecret(ctx context.Context, tokenSha256 []byte) (GetAdminTokenBySecretRow, error) {
+	row := q.db.QueryRow(ctx, getAdminTokenBySecret, tokenSha256)
+	var i GetAdminTokenBySecretRow
+	err := row.Scan(
+		&i.AdminToken.ZoneID,
+		&i.AdminToken.OfZone,
+		&i.AdminToken.ID,
+		&i.AdminToken.Name,
+		&i.AdminToken.Capability,
+		&i.AdminToken.CreatedBy,
+		&i.AdminToken.TokenSHA256,
+		&i.AdminToken.CreatedAt,
+		&i.AdminToken.ExpiresAt,
+		&i.AdminToken.LastUsedAt,
+		&i.AdminToken.RevokedAt,
+		&i.AdminToken.Version,
+		&i.Expired,
 	)
 	return i, err
 }
@@ -61,7 +92,7 @@ const insertAdminToken = `-- name: InsertAdminToken :one
 INSERT INTO admin_tokens (zone_id, id, name, capability, created_by, token_sha256, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::bigint * interval '1 second')
 ON CONFLICT (token_sha256) WHERE revoked_at IS NULL DO NOTHING
-RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at
+RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version
 `
 
 type InsertAdminTokenParams struct {
@@ -98,12 +129,13 @@ func (q *Queries) InsertAdminToken(ctx context.Context, arg InsertAdminTokenPara
 		&i.ExpiresAt,
 		&i.LastUsedAt,
 		&i.RevokedAt,
+		&i.Version,
 	)
 	return i, err
 }
 
 const listAdminTokens = `-- name: ListAdminTokens :many
-SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at FROM admin_tokens
+SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version FROM admin_tokens
 WHERE (created_at, id) < ($1::timestamptz, $2::text)
 ORDER BY created_at DESC, id DESC
 LIMIT $3
@@ -137,6 +169,7 @@ func (q *Queries) ListAdminTokens(ctx context.Context, arg ListAdminTokensParams
 			&i.ExpiresAt,
 			&i.LastUsedAt,
 			&i.RevokedAt,
+			&i.Version,
 		); err != nil {
 			return nil, err
 		}
@@ -148,19 +181,103 @@ func (q *Queries) ListAdminTokens(ctx context.Context, arg ListAdminTokensParams
 	return items, nil
 }
 
+const listAdminTokensByName = `-- name: ListAdminTokensByName :many
+SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version FROM admin_tokens
+WHERE name = $1
+  AND (created_at, id) < ($2::timestamptz, $3::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $4
+`
+
+type ListAdminTokensByNameParams struct {
+	Name       string    `db:"name"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAdminTokensByName(ctx context.Context, arg ListAdminTokensByNameParams) ([]AdminToken, error) {
+	rows, err := q.db.Query(ctx, listAdminTokensByName,
+		arg.Name,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AdminToken{}
+	for rows.Next() {
+		var i AdminToken
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.OfZone,
+			&i.ID,
+			&i.Name,
+			&i.Capability,
+			&i.CreatedBy,
+			&i.TokenSHA256,
+			&i.CreatedAt,
+			&i.ExpiresAt,
+			&i.LastUsedAt,
+			&i.RevokedAt,
+			&i.Version,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const lockAdminToken = `-- name: LockAdminToken :one
+SELECT admin_tokens.zone_id, admin_tokens.of_zone, admin_tokens.id, admin_tokens.name, admin_tokens.capability, admin_tokens.created_by, admin_tokens.token_sha256, admin_tokens.created_at, admin_tokens.expires_at, admin_tokens.last_used_at, admin_tokens.revoked_at, admin_tokens.version, now()::timestamptz AS now FROM admin_tokens WHERE id = $1 AND revoked_at IS NULL FOR NO KEY UPDATE
+`
+
+type LockAdminTokenRow struct {
+	AdminToken AdminToken `db:"admin_token"`
+	Now        time.Time  `db:"now"`
+}
+
+// LockAdminToken locks a token that is not revoked. It also returns the time with which expiries are compared.
+func (q *Queries) LockAdminToken(ctx context.Context, id string) (LockAdminTokenRow, error) {
+	row := q.db.QueryRow(ctx, lockAdminToken, id)
+	var i LockAdminTokenRow
+	err := row.Scan(
+		&i.AdminToken.ZoneID,
+		&i.AdminToken.OfZone,
+		&i.AdminToken.ID,
+		&i.AdminToken.Name,
+		&i.AdminToken.Capability,
+		&i.AdminToken.CreatedBy,
+		&i.AdminToken.TokenSHA256,
+		&i.AdminToken.CreatedAt,
+		&i.AdminToken.ExpiresAt,
+		&i.AdminToken.LastUsedAt,
+		&i.AdminToken.RevokedAt,
+		&i.AdminToken.Version,
+		&i.Now,
+	)
+	return i, err
+}
+
 const notifyAdminTokensRevoked = `-- name: NotifyAdminTokensRevoked :exec
 SELECT pg_notify('caracal_admin_tokens', '')
 `
 
 // NotifyAdminTokensRevoked makes every replica clear its cache of verified tokens, at commit. It is the only NOTIFY inside
-// a transaction: revocations are rare and must take effect at once.
+// a transaction: revocations and updates of tokens are rare and must take effect at once.
 func (q *Queries) NotifyAdminTokensRevoked(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, notifyAdminTokensRevoked)
 	return err
 }
 
 const revokeAdminToken = `-- name: RevokeAdminToken :one
-UPDATE admin_tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at
+UPDATE admin_tokens SET revoked_at = now(), version = version + 1 WHERE id = $1 AND revoked_at IS NULL RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version
 `
 
 func (q *Queries) RevokeAdminToken(ctx context.Context, id string) (AdminToken, error) {
@@ -178,12 +295,13 @@ func (q *Queries) RevokeAdminToken(ctx context.Context, id string) (AdminToken, 
 		&i.ExpiresAt,
 		&i.LastUsedAt,
 		&i.RevokedAt,
+		&i.Version,
 	)
 	return i, err
 }
 
 const revokeAdminTokensOfZone = `-- name: RevokeAdminTokensOfZone :many
-UPDATE admin_tokens SET revoked_at = now() WHERE zone_id = $1 AND revoked_at IS NULL RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at
+UPDATE admin_tokens SET revoked_at = now(), version = version + 1 WHERE zone_id = $1 AND revoked_at IS NULL RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version
 `
 
 func (q *Queries) RevokeAdminTokensOfZone(ctx context.Context, zoneID string) ([]AdminToken, error) {
@@ -207,6 +325,7 @@ func (q *Queries) RevokeAdminTokensOfZone(ctx context.Context, zoneID string) ([
 			&i.ExpiresAt,
 			&i.LastUsedAt,
 			&i.RevokedAt,
+			&i.Version,
 		); err != nil {
 			return nil, err
 		}
@@ -219,9 +338,9 @@ func (q *Queries) RevokeAdminTokensOfZone(ctx context.Context, zoneID string) ([
 }
 
 const revokeOtherAdminTokensBy = `-- name: RevokeOtherAdminTokensBy :many
-UPDATE admin_tokens SET revoked_at = now()
+UPDATE admin_tokens SET revoked_at = now(), version = version + 1
 WHERE created_by = $1 AND token_sha256 <> $2 AND revoked_at IS NULL
-RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at
+RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version
 `
 
 type RevokeOtherAdminTokensByParams struct {
@@ -252,6 +371,7 @@ func (q *Queries) RevokeOtherAdminTokensBy(ctx context.Context, arg RevokeOtherA
 			&i.ExpiresAt,
 			&i.LastUsedAt,
 			&i.RevokedAt,
+			&i.Version,
 		); err != nil {
 			return nil, err
 		}
@@ -280,4 +400,34 @@ type TouchAdminTokensParams struct {
 func (q *Queries) TouchAdminTokens(ctx context.Context, arg TouchAdminTokensParams) error {
 	_, err := q.db.Exec(ctx, touchAdminTokens, arg.UsedAt, arg.Ids, arg.StaleBefore)
 	return err
+}
+
+const updateAdminToken = `-- name: UpdateAdminToken :one
+UPDATE admin_tokens SET name = $1, expires_at = $2, version = version + 1 WHERE id = $3 RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version
+`
+
+type UpdateAdminTokenParams struct {
+	Name      string     `db:"name"`
+	ExpiresAt *time.Time `db:"expires_at"`
+	ID        string     `db:"id"`
+}
+
+func (q *Queries) UpdateAdminToken(ctx context.Context, arg UpdateAdminTokenParams) (AdminToken, error) {
+	row := q.db.QueryRow(ctx, updateAdminToken, arg.Name, arg.ExpiresAt, arg.ID)
+	var i AdminToken
+	err := row.Scan(
+		&i.ZoneID,
+		&i.OfZone,
+		&i.ID,
+		&i.Name,
+		&i.Capability,
+		&i.CreatedBy,
+		&i.TokenSHA256,
+		&i.CreatedAt,
+		&i.ExpiresAt,
+		&i.LastUsedAt,
+		&i.RevokedAt,
+		&i.Version,
+	)
+	return i, err
 }

@@ -168,6 +168,129 @@ func (q *Queries) ListApplications(ctx context.Context, arg ListApplicationsPara
 	return items, nil
 }
 
+const listApplicationsByName = `-- name: ListApplicationsByName :many
+SELECT zone_id, id, name, registration_method, traits, created_at, expires_at FROM applications
+WHERE zone_id = $1 AND archived_at IS NULL AND name = $2
+  AND ($3::text IS NULL OR registration_method = $3)
+  AND (created_at, id) < ($4::timestamptz, $5::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $6
+`
+
+type ListApplicationsByNameParams struct {
+	ZoneID             string    `db:"zone_id"`
+	Name               string    `db:"name"`
+	RegistrationMethod *string   `db:"registration_method"`
+	BeforeTime         time.Time `db:"before_time"`
+	BeforeID           string    `db:"before_id"`
+	RowLimit           int32     `db:"row_limit"`
+}
+
+type ListApplicationsByNameRow struct {
+	ZoneID             string     `db:"zone_id"`
+	ID                 string     `db:"id"`
+	Name               string     `db:"name"`
+	RegistrationMethod string     `db:"registration_method"`
+	Traits             []string   `db:"traits"`
+	CreatedAt          time.Time  `db:"created_at"`
+	ExpiresAt          *time.Time `db:"expires_at"`
+}
+
+func (q *Queries) ListApplicationsByName(ctx context.Context, arg ListApplicationsByNameParams) ([]ListApplicationsByNameRow, error) {
+	rows, err := q.db.Query(ctx, listApplicationsByName,
+		arg.ZoneID,
+		arg.Name,
+		arg.RegistrationMethod,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListApplicationsByNameRow{}
+	for rows.Next() {
+		var i ListApplicationsByNameRow
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.RegistrationMethod,
+			&i.Traits,
+			&i.CreatedAt,
+			&i.ExpiresAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listApplicationsByRegistrationMethod = `-- name: ListApplicationsByRegistrationMethod :many
+SELECT zone_id, id, name, registration_method, traits, created_at, expires_at FROM applications
+WHERE zone_id = $1 AND archived_at IS NULL AND registration_method = $2
+  AND (created_at, id) < ($3::timestamptz, $4::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $5
+`
+
+type ListApplicationsByRegistrationMethodParams struct {
+	ZoneID             string    `db:"zone_id"`
+	RegistrationMethod string    `db:"registration_method"`
+	BeforeTime         time.Time `db:"before_time"`
+	BeforeID           string    `db:"before_id"`
+	RowLimit           int32     `db:"row_limit"`
+}
+
+type ListApplicationsByRegistrationMethodRow struct {
+	ZoneID             string     `db:"zone_id"`
+	ID                 string     `db:"id"`
+	Name               string     `db:"name"`
+	RegistrationMethod string     `db:"registration_method"`
+	Traits             []string   `db:"traits"`
+	CreatedAt          time.Time  `db:"created_at"`
+	ExpiresAt          *time.Time `db:"expires_at"`
+}
+
+func (q *Queries) ListApplicationsByRegistrationMethod(ctx context.Context, arg ListApplicationsByRegistrationMethodParams) ([]ListApplicationsByRegistrationMethodRow, error) {
+	rows, err := q.db.Query(ctx, listApplicationsByRegistrationMethod,
+		arg.ZoneID,
+		arg.RegistrationMethod,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListApplicationsByRegistrationMethodRow{}
+	for rows.Next() {
+		var i ListApplicationsByRegistrationMethodRow
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.RegistrationMethod,
+			&i.Traits,
+			&i.CreatedAt,
+			&i.ExpiresAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockActiveDCRApplications = `-- name: LockActiveDCRApplications :many
 SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications
 WHERE zone_id = $1 AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()
@@ -238,9 +361,9 @@ func (q *Queries) LockApplication(ctx context.Context, arg LockApplicationParams
 
 const updateApplication = `-- name: UpdateApplication :one
 UPDATE applications SET
-    name               = coalesce($1, name),
-    client_secret_hash = coalesce($2, client_secret_hash),
-    traits             = coalesce($3, traits),
+    name               = $1,
+    client_secret_hash = $2,
+    traits             = $3,
     version            = version + 1,
     updated_at         = now()
 WHERE zone_id = $4 AND id = $5
@@ -248,8 +371,8 @@ RETURNING zone_id, id, name, registration_method, client_secret_hash, traits, ve
 `
 
 type UpdateApplicationParams struct {
-	Name             *string  `db:"name"`
-	ClientSecretHash *string  `db:"client_secret_hash"`
+	Name             string   `db:"name"`
+	ClientSecretHash string   `db:"client_secret_hash"`
 	Traits           []string `db:"traits"`
 	ZoneID           string   `db:"zone_id"`
 	ID               string   `db:"id"`

@@ -21,6 +21,7 @@ type AdminToken struct {
 	ExpiresAt   *time.Time `db:"expires_at"`
 	LastUsedAt  *time.Time `db:"last_used_at"`
 	RevokedAt   *time.Time `db:"revoked_at"`
+	Version     int64      `db:"version"`
 }
 
 type AdminTokensEpoch struct {

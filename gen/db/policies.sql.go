@@ -311,6 +311,57 @@ func (q *Queries) ListPolicies(ctx context.Context, arg ListPoliciesParams) ([]P
 	return items, nil
 }
 
+const listPoliciesByName = `-- name: ListPoliciesByName :many
+SELECT zone_id, id, name, description, owner_type, latest_version, created_by, version, created_at, updated_at, archived_at FROM policies
+WHERE zone_id = $1 AND archived_at IS NULL AND name = $2
+  AND (created_at, id) < ($3::timestamptz, $4::text)
+`
+
+type ListPoliciesByNameParams struct {
+	ZoneID     string    `db:"zone_id"`
+	Name       string    `db:"name"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+}
+
+// ListPoliciesByName returns at most one row, like ListZonesBySlug.
+func (q *Queries) ListPoliciesByName(ctx context.Context, arg ListPoliciesByNameParams) ([]Policy, error) {
+	rows, err := q.db.Query(ctx, listPoliciesByName,
+		arg.ZoneID,
+		arg.Name,
+		arg.BeforeTime,
+		arg.BeforeID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []Policy{}
+	for rows.Next() {
+		var i Policy
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.Description,
+			&i.OwnerType,
+			&i.LatestVersion,
+			&i.CreatedBy,
+			&i.Version,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ArchivedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listPolicyVersions = `-- name: ListPolicyVersions :many
 SELECT id, policy_id, version, content_sha256, schema_version, created_at FROM policy_versions
 WHERE zone_id = $1 AND policy_id = $2 AND version < $3

@@ -148,3 +148,55 @@ func (q *Queries) ListPolicySets(ctx context.Context, arg ListPolicySetsParams) 
 	}
 	return items, nil
 }
+
+const listPolicySetsByName = `-- name: ListPolicySetsByName :many
+SELECT zone_id, id, name, description, latest_version, active_version_id, shadow_version_id, created_by, version, created_at, updated_at, archived_at FROM policy_sets
+WHERE zone_id = $1 AND archived_at IS NULL AND name = $2
+  AND (created_at, id) < ($3::timestamptz, $4::text)
+`
+
+type ListPolicySetsByNameParams struct {
+	ZoneID     string    `db:"zone_id"`
+	Name       string    `db:"name"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+}
+
+// ListPolicySetsByName returns at most one row, like ListZonesBySlug.
+func (q *Queries) ListPolicySetsByName(ctx context.Context, arg ListPolicySetsByNameParams) ([]PolicySet, error) {
+	rows, err := q.db.Query(ctx, listPolicySetsByName,
+		arg.ZoneID,
+		arg.Name,
+		arg.BeforeTime,
+		arg.BeforeID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []PolicySet{}
+	for rows.Next() {
+		var i PolicySet
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.Description,
+			&i.LatestVersion,
+			&i.ActiveVersionID,
+			&i.ShadowVersionID,
+			&i.CreatedBy,
+			&i.Version,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ArchivedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

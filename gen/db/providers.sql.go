@@ -240,6 +240,204 @@ func (q *Queries) ListProviders(ctx context.Context, arg ListProvidersParams) ([
 	return items, nil
 }
 
+const listProvidersByIdentifier = `-- name: ListProvidersByIdentifier :many
+SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, created_at, updated_at FROM providers
+WHERE zone_id = $1 AND archived_at IS NULL AND identifier = $2
+  AND ($3::text IS NULL OR name = $3)
+  AND ($4::text IS NULL OR kind = $4)
+  AND (created_at, id) < ($5::timestamptz, $6::text)
+`
+
+type ListProvidersByIdentifierParams struct {
+	ZoneID     string    `db:"zone_id"`
+	Identifier string    `db:"identifier"`
+	Name       *string   `db:"name"`
+	Kind       *string   `db:"kind"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+}
+
+type ListProvidersByIdentifierRow struct {
+	ZoneID           string          `db:"zone_id"`
+	ID               string          `db:"id"`
+	Name             string          `db:"name"`
+	Identifier       string          `db:"identifier"`
+	Kind             string          `db:"kind"`
+	ConfigJSON       json.RawMessage `db:"config_json"`
+	SecretConfigKeys []string        `db:"secret_config_keys"`
+	CreatedAt        time.Time       `db:"created_at"`
+	UpdatedAt        time.Time       `db:"updated_at"`
+}
+
+// ListProvidersByIdentifier returns at most one provider, like ListZonesBySlug.
+func (q *Queries) ListProvidersByIdentifier(ctx context.Context, arg ListProvidersByIdentifierParams) ([]ListProvidersByIdentifierRow, error) {
+	rows, err := q.db.Query(ctx, listProvidersByIdentifier,
+		arg.ZoneID,
+		arg.Identifier,
+		arg.Name,
+		arg.Kind,
+		arg.BeforeTime,
+		arg.BeforeID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListProvidersByIdentifierRow{}
+	for rows.Next() {
+		var i ListProvidersByIdentifierRow
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.Identifier,
+			&i.Kind,
+			&i.ConfigJSON,
+			&i.SecretConfigKeys,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listProvidersByKind = `-- name: ListProvidersByKind :many
+SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, created_at, updated_at FROM providers
+WHERE zone_id = $1 AND archived_at IS NULL AND kind = $2
+  AND (created_at, id) < ($3::timestamptz, $4::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $5
+`
+
+type ListProvidersByKindParams struct {
+	ZoneID     string    `db:"zone_id"`
+	Kind       string    `db:"kind"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+type ListProvidersByKindRow struct {
+	ZoneID           string          `db:"zone_id"`
+	ID               string          `db:"id"`
+	Name             string          `db:"name"`
+	Identifier       string          `db:"identifier"`
+	Kind             string          `db:"kind"`
+	ConfigJSON       json.RawMessage `db:"config_json"`
+	SecretConfigKeys []string        `db:"secret_config_keys"`
+	CreatedAt        time.Time       `db:"created_at"`
+	UpdatedAt        time.Time       `db:"updated_at"`
+}
+
+func (q *Queries) ListProvidersByKind(ctx context.Context, arg ListProvidersByKindParams) ([]ListProvidersByKindRow, error) {
+	rows, err := q.db.Query(ctx, listProvidersByKind,
+		arg.ZoneID,
+		arg.Kind,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListProvidersByKindRow{}
+	for rows.Next() {
+		var i ListProvidersByKindRow
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.Identifier,
+			&i.Kind,
+			&i.ConfigJSON,
+			&i.SecretConfigKeys,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listProvidersByName = `-- name: ListProvidersByName :many
+SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, created_at, updated_at FROM providers
+WHERE zone_id = $1 AND archived_at IS NULL AND name = $2
+  AND ($3::text IS NULL OR kind = $3)
+  AND (created_at, id) < ($4::timestamptz, $5::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $6
+`
+
+type ListProvidersByNameParams struct {
+	ZoneID     string    `db:"zone_id"`
+	Name       string    `db:"name"`
+	Kind       *string   `db:"kind"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+type ListProvidersByNameRow struct {
+	ZoneID           string          `db:"zone_id"`
+	ID               string          `db:"id"`
+	Name             string          `db:"name"`
+	Identifier       string          `db:"identifier"`
+	Kind             string          `db:"kind"`
+	ConfigJSON       json.RawMessage `db:"config_json"`
+	SecretConfigKeys []string        `db:"secret_config_keys"`
+	CreatedAt        time.Time       `db:"created_at"`
+	UpdatedAt        time.Time       `db:"updated_at"`
+}
+
+func (q *Queries) ListProvidersByName(ctx context.Context, arg ListProvidersByNameParams) ([]ListProvidersByNameRow, error) {
+	rows, err := q.db.Query(ctx, listProvidersByName,
+		arg.ZoneID,
+		arg.Name,
+		arg.Kind,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListProvidersByNameRow{}
+	for rows.Next() {
+		var i ListProvidersByNameRow
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.Identifier,
+			&i.Kind,
+			&i.ConfigJSON,
+			&i.SecretConfigKeys,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockProvider = `-- name: LockProvider :one
 SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key, version, created_at, updated_at, archived_at FROM providers WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
 `

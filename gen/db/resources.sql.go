@@ -288,6 +288,124 @@ func (q *Queries) ListResources(ctx context.Context, arg ListResourcesParams) ([
 	return items, nil
 }
 
+const listResourcesByIdentifier = `-- name: ListResourcesByIdentifier :many
+SELECT zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id, gateway_application_id, operations, operation_enforcement, version, created_at, updated_at, archived_at FROM resources
+WHERE zone_id = $1 AND archived_at IS NULL AND identifier = $2 AND identifier <> $3
+  AND ($4::text IS NULL OR name = $4)
+  AND (created_at, id) < ($5::timestamptz, $6::text)
+`
+
+type ListResourcesByIdentifierParams struct {
+	ZoneID             string    `db:"zone_id"`
+	Identifier         string    `db:"identifier"`
+	ExcludedIdentifier string    `db:"excluded_identifier"`
+	Name               *string   `db:"name"`
+	BeforeTime         time.Time `db:"before_time"`
+	BeforeID           string    `db:"before_id"`
+}
+
+// ListResourcesByIdentifier returns at most one resource, like ListZonesBySlug.
+func (q *Queries) ListResourcesByIdentifier(ctx context.Context, arg ListResourcesByIdentifierParams) ([]Resource, error) {
+	rows, err := q.db.Query(ctx, listResourcesByIdentifier,
+		arg.ZoneID,
+		arg.Identifier,
+		arg.ExcludedIdentifier,
+		arg.Name,
+		arg.BeforeTime,
+		arg.BeforeID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []Resource{}
+	for rows.Next() {
+		var i Resource
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.Identifier,
+			&i.UpstreamURL,
+			&i.Scopes,
+			&i.CredentialProviderID,
+			&i.GatewayApplicationID,
+			&i.Operations,
+			&i.OperationEnforcement,
+			&i.Version,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ArchivedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listResourcesByName = `-- name: ListResourcesByName :many
+SELECT zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id, gateway_application_id, operations, operation_enforcement, version, created_at, updated_at, archived_at FROM resources
+WHERE zone_id = $1 AND archived_at IS NULL AND name = $2 AND identifier <> $3
+  AND (created_at, id) < ($4::timestamptz, $5::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $6
+`
+
+type ListResourcesByNameParams struct {
+	ZoneID             string    `db:"zone_id"`
+	Name               string    `db:"name"`
+	ExcludedIdentifier string    `db:"excluded_identifier"`
+	BeforeTime         time.Time `db:"before_time"`
+	BeforeID           string    `db:"before_id"`
+	RowLimit           int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListResourcesByName(ctx context.Context, arg ListResourcesByNameParams) ([]Resource, error) {
+	rows, err := q.db.Query(ctx, listResourcesByName,
+		arg.ZoneID,
+		arg.Name,
+		arg.ExcludedIdentifier,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []Resource{}
+	for rows.Next() {
+		var i Resource
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.Identifier,
+			&i.UpstreamURL,
+			&i.Scopes,
+			&i.CredentialProviderID,
+			&i.GatewayApplicationID,
+			&i.Operations,
+			&i.OperationEnforcement,
+			&i.Version,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ArchivedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockResource = `-- name: LockResource :one
 SELECT zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id, gateway_application_id, operations, operation_enforcement, version, created_at, updated_at, archived_at FROM resources WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
 `

@@ -170,6 +170,108 @@ func (q *Queries) ListZones(ctx context.Context, arg ListZonesParams) ([]Zone, e
 	return items, nil
 }
 
+const listZonesByName = `-- name: ListZonesByName :many
+SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at FROM zones
+WHERE archived_at IS NULL AND NOT reserved AND name = $1
+  AND (created_at, id) < ($2::timestamptz, $3::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $4
+`
+
+type ListZonesByNameParams struct {
+	Name       string    `db:"name"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListZonesByName(ctx context.Context, arg ListZonesByNameParams) ([]Zone, error) {
+	rows, err := q.db.Query(ctx, listZonesByName,
+		arg.Name,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []Zone{}
+	for rows.Next() {
+		var i Zone
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.Slug,
+			&i.Reserved,
+			&i.DCREnabled,
+			&i.OperatorCoauthorBadge,
+			&i.Version,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ArchivedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listZonesBySlug = `-- name: ListZonesBySlug :many
+SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at FROM zones
+WHERE archived_at IS NULL AND NOT reserved AND slug = $1
+  AND ($2::text IS NULL OR name = $2)
+  AND (created_at, id) < ($3::timestamptz, $4::text)
+`
+
+type ListZonesBySlugParams struct {
+	Slug       string    `db:"slug"`
+	Name       *string   `db:"name"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+}
+
+// ListZonesBySlug returns at most one zone: a slug is unique. It takes a position for the page after that zone.
+func (q *Queries) ListZonesBySlug(ctx context.Context, arg ListZonesBySlugParams) ([]Zone, error) {
+	rows, err := q.db.Query(ctx, listZonesBySlug,
+		arg.Slug,
+		arg.Name,
+		arg.BeforeTime,
+		arg.BeforeID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []Zone{}
+	for rows.Next() {
+		var i Zone
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.Slug,
+			&i.Reserved,
+			&i.DCREnabled,
+			&i.OperatorCoauthorBadge,
+			&i.Version,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ArchivedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockZone = `-- name: LockZone :one
 SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at FROM zones WHERE id = $1 AND archived_at IS NULL FOR NO KEY UPDATE
 `
@@ -195,11 +297,11 @@ func (q *Queries) LockZone(ctx context.Context, id string) (Zone, error) {
 
 const updateZone = `-- name: UpdateZone :one
 UPDATE zones SET
-    name                    = coalesce($1, name),
-    slug                    = coalesce($2, slug),
+    name                    = $1,
+    slug                    = $2,
     reserved                = $3,
-    dcr_enabled             = coalesce($4, dcr_enabled),
-    operator_coauthor_badge = coalesce($5, operator_coauthor_badge),
+    dcr_enabled             = $4,
+    operator_coauthor_badge = $5,
     version                 = version + 1,
     updated_at              = now()
 WHERE id = $6
@@ -207,12 +309,12 @@ RETURNING id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, versio
 `
 
 type UpdateZoneParams struct {
-	Name                  *string `db:"name"`
-	Slug                  *string `db:"slug"`
-	Reserved              bool    `db:"reserved"`
-	DCREnabled            *bool   `db:"dcr_enabled"`
-	OperatorCoauthorBadge *bool   `db:"operator_coauthor_badge"`
-	ID                    string  `db:"id"`
+	Name                  string `db:"name"`
+	Slug                  string `db:"slug"`
+	Reserved              bool   `db:"reserved"`
+	DCREnabled            bool   `db:"dcr_enabled"`
+	OperatorCoauthorBadge bool   `db:"operator_coauthor_badge"`
+	ID                    string `db:"id"`
 }
 
 func (q *Queries) UpdateZone(ctx context.Context, arg UpdateZoneParams) (Zone, error) {

@@ -37,6 +37,8 @@ type AdminToken = client.AdminToken
 
 type AdminTokenCapability = client.AdminTokenCapability
 
+type AdminTokenPatch = client.AdminTokenPatch
+
 type AdminTokenScope = client.AdminTokenScope
 
 type Application = client.Application
@@ -318,6 +320,9 @@ type IfMatch = string
 // Limit defines model for limit.
 type Limit = int
 
+// Name Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
+type Name = string
+
 // ObjectID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ObjectID = ID
 
@@ -334,6 +339,21 @@ type ListAdminTokensParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
+}
+
+// DeleteAdminTokenParams defines parameters for DeleteAdminToken.
+type DeleteAdminTokenParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// UpdateAdminTokenParams defines parameters for UpdateAdminToken.
+type UpdateAdminTokenParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListDeadLettersParams defines parameters for ListDeadLetters.
@@ -352,6 +372,12 @@ type ListZonesParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
+
+	// Slug Returns only the zone with this slug.
+	Slug *ZoneSlug `form:"slug,omitempty" json:"slug,omitempty"`
 }
 
 // DeleteZoneParams defines parameters for DeleteZone.
@@ -373,6 +399,12 @@ type ListApplicationsParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
+
+	// RegistrationMethod Returns only applications that were created like this.
+	RegistrationMethod *RegistrationMethod `form:"registration_method,omitempty" json:"registration_method,omitempty"`
 }
 
 // DeleteApplicationParams defines parameters for DeleteApplication.
@@ -394,6 +426,9 @@ type ListPoliciesParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
 }
 
 // DeletePolicyParams defines parameters for DeletePolicy.
@@ -436,6 +471,9 @@ type ListPolicySetsParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
 }
 
 // DeletePolicySetParams defines parameters for DeletePolicySet.
@@ -469,6 +507,15 @@ type ListProvidersParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
+
+	// Identifier Returns only the provider with this identifier.
+	Identifier *string `form:"identifier,omitempty" json:"identifier,omitempty"`
+
+	// Kind Returns only providers of this kind.
+	Kind *ProviderKind `form:"kind,omitempty" json:"kind,omitempty"`
 }
 
 // DeleteProviderParams defines parameters for DeleteProvider.
@@ -490,6 +537,12 @@ type ListResourcesParams struct {
 
 	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Name Returns only objects with exactly this name.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
+
+	// Identifier Returns only the resource with this identifier.
+	Identifier *string `form:"identifier,omitempty" json:"identifier,omitempty"`
 }
 
 // DeleteResourceParams defines parameters for DeleteResource.
@@ -506,6 +559,9 @@ type UpdateResourceParams struct {
 
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
 type CreateAdminTokenJSONRequestBody = NewAdminToken
+
+// UpdateAdminTokenJSONRequestBody defines body for UpdateAdminToken for application/json ContentType.
+type UpdateAdminTokenJSONRequestBody = AdminTokenPatch
 
 // ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
 type ValidatePolicyJSONRequestBody = PolicyToValidate
@@ -741,7 +797,53 @@ type ClientInterface interface {
 	// Publishes no events.
 	//
 	// Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
-	DeleteAdminToken(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeleteAdminToken(ctx context.Context, id ObjectID, params *DeleteAdminTokenParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetAdminToken Retrieve an admin token
+	//
+	// Returns an admin token, which may be expired or revoked. Its value is not returned. A token derived from the
+	// bootstrap token cannot call this operation.
+	//
+	// Requires a global token with read permission.
+	//
+	// Corresponds with GET /v1/admin-tokens/{id} (the `GetAdminToken` operationId).
+	GetAdminToken(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateAdminTokenWithBody Update an admin token
+	//
+	// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
+	// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
+	// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+	// the latter cannot call this operation.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `admin-tokens`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/admin-tokens/{id} (the `UpdateAdminToken` operationId).
+	UpdateAdminTokenWithBody(ctx context.Context, id ObjectID, params *UpdateAdminTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateAdminToken Update an admin token
+	//
+	// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
+	// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
+	// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+	// the latter cannot call this operation.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `admin-tokens`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /v1/admin-tokens/{id} (the `UpdateAdminToken` operationId).
+	UpdateAdminToken(ctx context.Context, id ObjectID, params *UpdateAdminTokenParams, body UpdateAdminTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeadLetters List dead letters
 	//
@@ -1580,7 +1682,7 @@ type ClientInterface interface {
 	//
 	// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave to it. Its
 	// identifier can be used again. A provider that is the credential provider of an active resource cannot be
-	// archived, unless its kind is `none` or `caracal_mandate`.
+	// archived.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -1957,8 +2059,84 @@ func (c *Client) CreateAdminToken(ctx context.Context, body CreateAdminTokenJSON
 // Publishes no events.
 //
 // Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
-func (c *Client) DeleteAdminToken(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeleteAdminTokenRequest(c.Server, id)
+func (c *Client) DeleteAdminToken(ctx context.Context, id ObjectID, params *DeleteAdminTokenParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteAdminTokenRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetAdminToken Retrieve an admin token
+//
+// Returns an admin token, which may be expired or revoked. Its value is not returned. A token derived from the
+// bootstrap token cannot call this operation.
+//
+// Requires a global token with read permission.
+//
+// Corresponds with GET /v1/admin-tokens/{id} (the `GetAdminToken` operationId).
+func (c *Client) GetAdminToken(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAdminTokenRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateAdminTokenWithBody Update an admin token
+//
+// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
+// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
+// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+// the latter cannot call this operation.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `admin-tokens`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/admin-tokens/{id} (the `UpdateAdminToken` operationId).
+func (c *Client) UpdateAdminTokenWithBody(ctx context.Context, id ObjectID, params *UpdateAdminTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateAdminTokenRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateAdminToken Update an admin token
+//
+// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
+// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
+// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+// the latter cannot call this operation.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `admin-tokens`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /v1/admin-tokens/{id} (the `UpdateAdminToken` operationId).
+func (c *Client) UpdateAdminToken(ctx context.Context, id ObjectID, params *UpdateAdminTokenParams, body UpdateAdminTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateAdminTokenRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3376,7 +3554,7 @@ func (c *Client) CreateProvider(ctx context.Context, zoneID ZoneID, body CreateP
 //
 // Archives a provider permanently, deletes its secrets, and revokes the grants that users gave to it. Its
 // identifier can be used again. A provider that is the credential provider of an active resource cannot be
-// archived, unless its kind is `none` or `caracal_mandate`.
+// archived.
 //
 // Requires a token with write permission for the zone.
 //
@@ -3873,6 +4051,18 @@ func NewListAdminTokensRequest(server string, params *ListAdminTokensParams) (*h
 
 		}
 
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -3928,7 +4118,7 @@ func NewCreateAdminTokenRequestWithBody(server string, contentType string, body 
 }
 
 // NewDeleteAdminTokenRequest constructs an http.Request for the DeleteAdminToken method
-func NewDeleteAdminTokenRequest(server string, id ObjectID) (*http.Request, error) {
+func NewDeleteAdminTokenRequest(server string, id ObjectID, params *DeleteAdminTokenParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3956,6 +4146,117 @@ func NewDeleteAdminTokenRequest(server string, id ObjectID) (*http.Request, erro
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetAdminTokenRequest constructs an http.Request for the GetAdminToken method
+func NewGetAdminTokenRequest(server string, id ObjectID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/admin-tokens/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateAdminTokenRequest calls the generic UpdateAdminToken builder with application/json body
+func NewUpdateAdminTokenRequest(server string, id ObjectID, params *UpdateAdminTokenParams, body UpdateAdminTokenJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateAdminTokenRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewUpdateAdminTokenRequestWithBody constructs an http.Request for the UpdateAdminToken method, with any body, and a specified content type
+func NewUpdateAdminTokenRequestWithBody(server string, id ObjectID, params *UpdateAdminTokenParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/admin-tokens/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -4248,6 +4549,30 @@ func NewListZonesRequest(server string, params *ListZonesParams) (*http.Request,
 
 		}
 
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Slug != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "slug", *params.Slug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -4497,6 +4822,30 @@ func NewListApplicationsRequest(server string, zoneID ZoneID, params *ListApplic
 		if params.Cursor != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.RegistrationMethod != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "registration_method", *params.RegistrationMethod, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -4864,6 +5213,18 @@ func NewListPoliciesRequest(server string, zoneID ZoneID, params *ListPoliciesPa
 		if params.Cursor != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -5363,6 +5724,18 @@ func NewListPolicySetsRequest(server string, zoneID ZoneID, params *ListPolicySe
 		if params.Cursor != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -6149,6 +6522,42 @@ func NewListProvidersRequest(server string, zoneID ZoneID, params *ListProviders
 
 		}
 
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Identifier != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "identifier", *params.Identifier, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -6467,6 +6876,30 @@ func NewListResourcesRequest(server string, zoneID ZoneID, params *ListResources
 		if params.Cursor != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Identifier != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "identifier", *params.Identifier, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -6867,7 +7300,55 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
-	DeleteAdminTokenWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*DeleteAdminTokenResponse, error)
+	DeleteAdminTokenWithResponse(ctx context.Context, id ObjectID, params *DeleteAdminTokenParams, reqEditors ...RequestEditorFn) (*DeleteAdminTokenResponse, error)
+
+	// GetAdminTokenWithResponse Retrieve an admin token
+	//
+	// Returns an admin token, which may be expired or revoked. Its value is not returned. A token derived from the
+	// bootstrap token cannot call this operation.
+	//
+	// Requires a global token with read permission.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/admin-tokens/{id} (the `GetAdminToken` operationId).
+	GetAdminTokenWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*GetAdminTokenResponse, error)
+
+	// UpdateAdminTokenWithBodyWithResponse Update an admin token
+	//
+	// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
+	// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
+	// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+	// the latter cannot call this operation.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `admin-tokens`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/admin-tokens/{id} (the `UpdateAdminToken` operationId).
+	UpdateAdminTokenWithBodyWithResponse(ctx context.Context, id ObjectID, params *UpdateAdminTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateAdminTokenResponse, error)
+
+	// UpdateAdminTokenWithResponse Update an admin token
+	//
+	// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
+	// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
+	// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+	// the latter cannot call this operation.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `admin-tokens`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/admin-tokens/{id} (the `UpdateAdminToken` operationId).
+	UpdateAdminTokenWithResponse(ctx context.Context, id ObjectID, params *UpdateAdminTokenParams, body UpdateAdminTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateAdminTokenResponse, error)
 
 	// ListDeadLettersWithResponse List dead letters
 	//
@@ -7760,7 +8241,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Archives a provider permanently, deletes its secrets, and revokes the grants that users gave to it. Its
 	// identifier can be used again. A provider that is the credential provider of an active resource cannot be
-	// archived, unless its kind is `none` or `caracal_mandate`.
+	// archived.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -8209,11 +8690,18 @@ func (r ListAdminTokensResponse) ContentType() string {
 	return ""
 }
 
+// CreateAdminTokenResponse201Headers the declared response headers of an HTTP 201 response for CreateAdminToken
+type CreateAdminTokenResponse201Headers struct {
+	ETag string
+}
+
 type CreateAdminTokenResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON201 the response for an HTTP 201 `application/json` response
 	JSON201 *MintedAdminToken
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateAdminTokenResponse201Headers
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
@@ -8278,6 +8766,102 @@ func (r DeleteAdminTokenResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DeleteAdminTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetAdminTokenResponse200Headers the declared response headers of an HTTP 200 response for GetAdminToken
+type GetAdminTokenResponse200Headers struct {
+	ETag string
+}
+
+type GetAdminTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AdminToken
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetAdminTokenResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAdminTokenResponse) GetJSON200() *AdminToken {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAdminTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAdminTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAdminTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAdminTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateAdminTokenResponse200Headers the declared response headers of an HTTP 200 response for UpdateAdminToken
+type UpdateAdminTokenResponse200Headers struct {
+	ETag string
+}
+
+type UpdateAdminTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AdminToken
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *UpdateAdminTokenResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateAdminTokenResponse) GetJSON200() *AdminToken {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateAdminTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateAdminTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateAdminTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateAdminTokenResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10676,12 +11260,78 @@ func (c *ClientWithResponses) CreateAdminTokenWithResponse(ctx context.Context, 
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/admin-tokens/{id} (the `DeleteAdminToken` operationId).
-func (c *ClientWithResponses) DeleteAdminTokenWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*DeleteAdminTokenResponse, error) {
-	rsp, err := c.DeleteAdminToken(ctx, id, reqEditors...)
+func (c *ClientWithResponses) DeleteAdminTokenWithResponse(ctx context.Context, id ObjectID, params *DeleteAdminTokenParams, reqEditors ...RequestEditorFn) (*DeleteAdminTokenResponse, error) {
+	rsp, err := c.DeleteAdminToken(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
 	return ParseDeleteAdminTokenResponse(rsp)
+}
+
+// GetAdminTokenWithResponse Retrieve an admin token
+//
+// Returns an admin token, which may be expired or revoked. Its value is not returned. A token derived from the
+// bootstrap token cannot call this operation.
+//
+// Requires a global token with read permission.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/admin-tokens/{id} (the `GetAdminToken` operationId).
+func (c *ClientWithResponses) GetAdminTokenWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*GetAdminTokenResponse, error) {
+	rsp, err := c.GetAdminToken(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAdminTokenResponse(rsp)
+}
+
+// UpdateAdminTokenWithBodyWithResponse Update an admin token
+//
+// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
+// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
+// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+// the latter cannot call this operation.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `admin-tokens`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/admin-tokens/{id} (the `UpdateAdminToken` operationId).
+func (c *ClientWithResponses) UpdateAdminTokenWithBodyWithResponse(ctx context.Context, id ObjectID, params *UpdateAdminTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateAdminTokenResponse, error) {
+	rsp, err := c.UpdateAdminTokenWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateAdminTokenResponse(rsp)
+}
+
+// UpdateAdminTokenWithResponse Update an admin token
+//
+// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
+// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
+// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+// the latter cannot call this operation.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `admin-tokens`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/admin-tokens/{id} (the `UpdateAdminToken` operationId).
+func (c *ClientWithResponses) UpdateAdminTokenWithResponse(ctx context.Context, id ObjectID, params *UpdateAdminTokenParams, body UpdateAdminTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateAdminTokenResponse, error) {
+	rsp, err := c.UpdateAdminToken(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateAdminTokenResponse(rsp)
 }
 
 // ListDeadLettersWithResponse List dead letters
@@ -11917,7 +12567,7 @@ func (c *ClientWithResponses) CreateProviderWithResponse(ctx context.Context, zo
 //
 // Archives a provider permanently, deletes its secrets, and revokes the grants that users gave to it. Its
 // identifier can be used again. A provider that is the credential provider of an active resource cannot be
-// archived, unless its kind is `none` or `caracal_mandate`.
+// archived.
 //
 // Requires a token with write permission for the zone.
 //
@@ -12370,6 +13020,19 @@ func ParseCreateAdminTokenResponse(rsp *http.Response) (*CreateAdminTokenRespons
 
 	}
 
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateAdminTokenResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers201 = &headers
+	}
+
 	return response, nil
 }
 
@@ -12384,6 +13047,84 @@ func ParseDeleteAdminTokenResponse(rsp *http.Response) (*DeleteAdminTokenRespons
 	response := &DeleteAdminTokenResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
+// ParseGetAdminTokenResponse parses an HTTP response from a GetAdminTokenWithResponse call
+func ParseGetAdminTokenResponse(rsp *http.Response) (*GetAdminTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAdminTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AdminToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetAdminTokenResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdateAdminTokenResponse parses an HTTP response from a UpdateAdminTokenWithResponse call
+func ParseUpdateAdminTokenResponse(rsp *http.Response) (*UpdateAdminTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateAdminTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AdminToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers UpdateAdminTokenResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil

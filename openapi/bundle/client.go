@@ -75,6 +75,9 @@ func (o *clientOperation) setParameters(spec, item, op *yaml.Node) error {
 				if !known {
 					return fmt.Errorf("unsupported type of the query parameter %s", name)
 				}
+				if ref := get(get(p, "schema"), "$ref"); ref != nil && get(schema, "enum") != nil {
+					goType = last(ref.Value)
+				}
 				o.query = append(o.query, queryParameter{name, goName(name), goType, valueOf(get(p, "description"))})
 			}
 		}
@@ -177,13 +180,11 @@ func (o *clientOperation) write(b *strings.Builder) {
 	}
 	if len(o.query) > 0 {
 		o.writeParams(b, name)
+	}
+	if len(o.query) > 0 && !o.isList {
 		declared += ", params " + name + "Params"
 		passed += ", params"
-		request += ", query: map[string]any{"
-		for _, p := range o.query {
-			request += fmt.Sprintf("%q: params.%s,", p.name, p.goName)
-		}
-		request += "}"
+		request += ", query: " + o.values()
 	}
 	if o.body != "" {
 		declared += ", body " + o.body
@@ -232,13 +233,31 @@ func (o *clientOperation) write(b *strings.Builder) {
 	}
 }
 
-// writeParams writes the struct of an operation's query parameters.
+// writeParams writes the struct of an operation's query parameters. That of a list,
+// whose parameters are filters, is an option.
 func (o *clientOperation) writeParams(b *strings.Builder, name string) {
-	fmt.Fprintf(b, "\n// %sParams are the query parameters of [Client.%s]. Zero values are omitted.\ntype %sParams struct {\n", name, name, name)
+	description := fmt.Sprintf("%sParams are the query parameters of [Client.%s]. Zero values are omitted.", name, name)
+	if o.isList {
+		description = fmt.Sprintf("%sParams are the filters of [Client.%s] and [Client.%s], to be passed as an option. Zero values are omitted.",
+			name, name, strings.TrimPrefix(name, "List"))
+	}
+	fmt.Fprintf(b, "\n%stype %sParams struct {\n", doc(description), name)
 	for _, p := range o.query {
 		fmt.Fprintf(b, "%s\t%s %s\n", doc(p.description), p.goName, p.goType)
 	}
 	b.WriteString("}\n")
+	if o.isList {
+		fmt.Fprintf(b, "\nfunc (params %sParams) applyToList(c *call) {\n\tc.filter(%q, %s)\n}\n", name, o.id, o.values())
+	}
+}
+
+// values returns a map of the operation's query parameters, in Go.
+func (o *clientOperation) values() string {
+	var values string
+	for _, p := range o.query {
+		values += fmt.Sprintf("%q: params.%s,", p.name, p.goName)
+	}
+	return "map[string]any{" + values + "}"
 }
 
 func last(ref string) string { return ref[strings.LastIndex(ref, "/")+1:] }

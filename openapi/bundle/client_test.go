@@ -27,6 +27,7 @@ paths:
         - {name: cursor, in: query, schema: {type: string}}
         - {name: entity_id, in: query, description: Only entries of this entity., schema: {$ref: "#/components/schemas/ID"}}
         - {name: min_status, in: query, description: Only entries with this status or a higher one., schema: {type: integer}}
+        - {name: kind, in: query, description: Only entries of this kind., schema: {$ref: "#/components/schemas/EntryKind"}}
       responses:
         "200": {content: {application/json: {schema: {type: array, items: {$ref: "#/components/schemas/Entry"}}}}}
         "404": {content: {application/json: {schema: {type: object}}}}
@@ -50,6 +51,8 @@ paths:
       description: Returns text.
       x-problems: []
       security: []
+      parameters:
+        - {name: format, in: query, description: Format of the text., schema: {type: string}}
       responses:
         "200": {content: {text/plain: {schema: {type: string}}}}
 components:
@@ -58,6 +61,7 @@ components:
   schemas:
     ID: {type: string}
     Entry: {type: object}
+    EntryKind: {type: string, enum: [a, b]}
     Config:
       description: A configuration.
       x-union: {none: NoConfig, other: NoConfig, key: KeyConfig}
@@ -93,12 +97,19 @@ import (
 	"net/http"
 )
 
-// ListEntriesParams are the query parameters of [Client.ListEntries]. Zero values are omitted.
+// ListEntriesParams are the filters of [Client.ListEntries] and
+// [Client.Entries], to be passed as an option. Zero values are omitted.
 type ListEntriesParams struct {
 	// Only entries of this entity.
 	EntityID string
 	// Only entries with this status or a higher one.
 	MinStatus int64
+	// Only entries of this kind.
+	Kind EntryKind
+}
+
+func (params ListEntriesParams) applyToList(c *call) {
+	c.filter("listEntries", map[string]any{"entity_id": params.EntityID, "min_status": params.MinStatus, "kind": params.Kind})
 }
 
 // ListEntries returns one page of entries, newest first, of a zone.
@@ -107,15 +118,15 @@ type ListEntriesParams struct {
 //
 // Error codes that are specific to this operation: [CodeEntryNotFound],
 // [CodeDCRDisabled].
-func (c *Client) ListEntries(ctx context.Context, zoneID string, params ListEntriesParams, opts ...ListOption) (Page[Entry], error) {
-	return list[Entry](ctx, c, request{operation: "listEntries", method: http.MethodGet, path: "/v1/zones/{zoneId}/entries", args: []string{zoneID}, query: map[string]any{"entity_id": params.EntityID, "min_status": params.MinStatus}, status: 200, accept: "application/json"}, opts)
+func (c *Client) ListEntries(ctx context.Context, zoneID string, opts ...ListOption) (Page[Entry], error) {
+	return list[Entry](ctx, c, request{operation: "listEntries", method: http.MethodGet, path: "/v1/zones/{zoneId}/entries", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
 }
 
 // Entries returns an iterator over the items of all pages of
 // [Client.ListEntries]. If a request fails, it yields the error and stops.
-func (c *Client) Entries(ctx context.Context, zoneID string, params ListEntriesParams, opts ...ListOption) iter.Seq2[Entry, error] {
+func (c *Client) Entries(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[Entry, error] {
 	return all(opts, func(opts ...ListOption) (Page[Entry], error) {
-		return c.ListEntries(ctx, zoneID, params, opts...)
+		return c.ListEntries(ctx, zoneID, opts...)
 	})
 }
 
@@ -129,9 +140,16 @@ func (c *Client) DeleteEntry(ctx context.Context, zoneID, id string, opts ...Cal
 	return sendEmpty(ctx, c, request{operation: "deleteEntry", method: http.MethodDelete, path: "/v1/zones/{zoneId}/entries/{id}", args: []string{zoneID, id}, status: 204}, opts)
 }
 
+// GetTextParams are the query parameters of [Client.GetText]. Zero values are
+// omitted.
+type GetTextParams struct {
+	// Format of the text.
+	Format string
+}
+
 // GetText returns text.
-func (c *Client) GetText(ctx context.Context, opts ...CallOption) (string, error) {
-	return sendText(ctx, c, request{operation: "getText", method: http.MethodGet, path: "/text", status: 200, accept: "text/plain", public: true}, opts)
+func (c *Client) GetText(ctx context.Context, params GetTextParams, opts ...CallOption) (string, error) {
+	return sendText(ctx, c, request{operation: "getText", method: http.MethodGet, path: "/text", query: map[string]any{"format": params.Format}, status: 200, accept: "text/plain", public: true}, opts)
 }
 `
 	if got := string(formatted); got != want {

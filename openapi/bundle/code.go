@@ -39,9 +39,10 @@ type Entry struct {
 // An Error is a code with the details of one failed request.
 type Error struct {
 	Code
-	Fields map[string]any // additional fields of the response
-	Issues  []Issue        // the invalid fields of the request
-	Cause   error          // logged, never sent
+	Sentence string         // the error_description of the response; "": the sentence of the code
+	Fields   map[string]any // additional fields of the response
+	Issues   []Issue        // the invalid fields of the request
+	Cause    error          // logged, never sent
 }
 
 // An Issue describes an invalid field of a request.
@@ -54,6 +55,9 @@ func (c Code) Error() string { return string(c) }
 
 // Because returns an error with a cause, which is logged and never sent.
 func (c Code) Because(cause error) *Error { return &Error{Code: c, Cause: cause} }
+
+// Saying returns an error with a sentence of its own, which is sent.
+func (c Code) Saying(sentence string) *Error { return &Error{Code: c, Sentence: sentence} }
 
 // With returns an error that adds a field to the response.
 func (c Code) With(field string, value any) *Error {

@@ -171,7 +171,7 @@ func sharedBy(shared, op *yaml.Node, where []string) []string {
 		{"scoped", !public && (inZone || slices.Contains(access, "global"))},
 		{"zone_write", writes && inZone && len(list(get(op, "x-audit"))) > 0},
 		{"path", has("path ")},
-		{"query", has("query ")},
+		{"query", has("query ") || !public},
 		{"cursor", slices.Contains(where, "query cursor")},
 		{"body", get(op, "requestBody") != nil},
 		{"if_match", slices.Contains(where, "header If-Match")},
@@ -228,7 +228,7 @@ func describe(spec *yaml.Node, known problems) {
 	}
 	problem, http := common(), common()
 	set(http, "type", text("URI of the error code: `urn:caracal:problem:` followed by the code."))
-	set(http, "title", text("Same as `error_description`."))
+	set(http, "title", text("The usual `error_description` of the error code."))
 	set(http, "status", mapping("type", "integer", "description", "HTTP status code."))
 	for _, p := range known {
 		for field, schema := range pairs(&p.Extra) {

@@ -37,6 +37,8 @@ type Operation struct {
 	invalidBody   code.Code        // the error code of a body that does not match the schema
 	trimmedFields []string         // fields that are trimmed before they are validated (x-trim)
 	nameFields    []string         // fields that are names, and are normalized before they are validated (x-name)
+	readOnly      []string         // fields that an update accepts with their present value only (readOnly)
+	ignored       []string         // read-only fields that an update accepts with any value (x-ignored)
 }
 
 // Operations holds the operations of the spec by method and path.
@@ -149,10 +151,16 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		if name, _ := schema.Value.Extensions["x-name"].(bool); name {
 			o.nameFields = append(o.nameFields, field)
 		}
+		if ignored, _ := schema.Value.Extensions["x-ignored"].(bool); ignored {
+			o.ignored = append(o.ignored, field)
+		} else if schema.Value.ReadOnly {
+			o.readOnly = append(o.readOnly, field)
+		}
 		if schema.Value.Extensions["x-union"] != nil {
 			o.body.Properties[field] = anyObject // another package knows which alternative applies
 		}
 	}
+	slices.Sort(o.readOnly) // the order of the issues in an error
 	for _, c := range stringList(op.Extensions["x-problems"]) {
 		if code.Table[code.Code(c)].In == "body" {
 			o.invalidBody = code.Code(c)

@@ -39,6 +39,7 @@ type RequestInfo struct {
 	Address      string             // identifies the client to rate limits; see address
 	Trace        string             // the W3C trace id; "" if the request has none
 	routeError   error              // not nil: Echo routes the request although it matches no operation
+	readOnly     map[string]any     // the read-only fields of the body; see CheckReadOnly
 }
 
 // Format prints id, method and path. Everything else in a request may be secret.
@@ -74,6 +75,18 @@ func (info *RequestInfo) Cause() store.Cause {
 		cause.Actor = info.Token.Actor()
 	}
 	return cause
+}
+
+// Filters returns the query parameters that the operation declares, except limit and
+// cursor, in a form that is the same whenever they are.
+func (info *RequestInfo) Filters() string {
+	filters := url.Values{}
+	for _, p := range info.Operation.queryParams {
+		if name := p.Value.Name; name != "limit" && name != "cursor" && info.Query.Has(name) {
+			filters[name] = info.Query[name]
+		}
+	}
+	return filters.Encode()
 }
 
 // isV1 reports whether a path is below /v1, whether or not it has an operation.

@@ -44,7 +44,7 @@ func Validate(bodyLimit int64) echo.MiddlewareFunc {
 				if err != nil {
 					return err
 				}
-				info.Body = text
+				info.Body, info.readOnly = text, op.takeReadOnly(value)
 				c.Request().Body = validatedBody{value}
 			}
 			return next(c)
@@ -90,12 +90,26 @@ func (o *Operation) checkParameters(c echo.Context) error {
 		}
 		RequestInfoFrom(r.Context()).Precondition = precondition
 	}
-	if len(o.queryParams) == 0 {
+	strict := !o.isPublic && prefersStrict(r.Header["Prefer"])
+	if len(o.queryParams) == 0 && !strict {
 		return nil
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return code.InvalidQuery.At(percentEncoding)
+	}
+	if strict {
+		c.Response().Header().Set("Preference-Applied", "handling=strict")
+		if err := o.rejectUnknown(query); err != nil {
+			return err
+		}
+	}
+	normalized, err := o.normalizeQuery(query)
+	if err != nil {
+		return err
+	}
+	if normalized {
+		r.URL.RawQuery = query.Encode() // from which the operation's parameters are decoded
 	}
 	RequestInfoFrom(r.Context()).Query = query
 	input := &openapi3filter.RequestValidationInput{
@@ -146,7 +160,7 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 		return nil, nil, o.invalidBody.At(message, path...)
 	}
 	invalid := o.normalize(value)
-	if err := o.body.VisitJSON(value, openapi3.MultiErrors(), openapi3.VisitAsRequest()); err != nil {
+	if err := o.body.VisitJSON(value, openapi3.MultiErrors(), openapi3.VisitAsRequest(), openapi3.DisableReadOnlyValidation()); err != nil {
 		addIssues(invalid, err, nil)
 	}
 	if len(invalid.Issues) > 0 {

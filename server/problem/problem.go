@@ -49,8 +49,11 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	entry := code.Table[errCode]
 	body := response{Error: errCode, Description: entry.Sentence, RequestID: requestID}
 	var codeErr *code.Error
-	if errors.As(err, &codeErr) && len(codeErr.Issues) > 0 {
-		body.Details = &details{issuesToJSON(codeErr.Issues)}
+	if errors.As(err, &codeErr) {
+		body.Description = cmp.Or(codeErr.Sentence, body.Description)
+		if len(codeErr.Issues) > 0 {
+			body.Details = &details{issuesToJSON(codeErr.Issues)}
+		}
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")

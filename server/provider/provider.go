@@ -8,8 +8,10 @@
 package provider
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -68,13 +70,13 @@ func Check(kind Kind, config json.RawMessage) (Config, error) {
 // Stored describes the provider before a change.
 type Stored struct {
 	Kind       Kind
-	Public     json.RawMessage
-	SecretKeys []string // the names of the sealed secrets
+	Public     json.RawMessage // without secrets
+	SecretKeys []string        // the names of the sealed secrets, sorted
 }
 
 // Changed describes the provider after a change.
 type Changed struct {
-	Config              // Public is nil if the configuration does not change
+	Config              // Public is nil if the configuration does not change; secrets are always a change
 	SecretKeys []string // the names of the secrets to seal, sorted: the supplied ones, and those to keep
 }
 
@@ -98,8 +100,9 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 		}
 		return changed(c, nil), nil
 	}
-	if config == nil {
-		return changed(Config{Kind: stored.Kind}, stored.SecretKeys), nil
+	same := changed(Config{Kind: stored.Kind}, stored.SecretKeys)
+	if config == nil || equal(config, stored.Public) { // which may violate a rule that is newer than it
+		return same, nil
 	}
 	v, err := check(stored.Kind, config, func(string) bool { return true })
 	if err != nil {
@@ -125,7 +128,24 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 			kept = append(kept, name)
 		}
 	}
-	return changed(v.config(), kept), nil
+	c := changed(v.config(), kept)
+	if equal(c.Public, stored.Public) && len(c.Secrets) == 0 && slices.Equal(c.SecretKeys, same.SecretKeys) {
+		return same, nil
+	}
+	return c, nil
+}
+
+// equal reports whether two JSON texts have the same value.
+func equal(a, b json.RawMessage) bool {
+	var values [2]any
+	for i, text := range []json.RawMessage{a, b} {
+		decoder := json.NewDecoder(bytes.NewReader(text))
+		decoder.UseNumber()
+		if err := decoder.Decode(&values[i]); err != nil {
+			return false
+		}
+	}
+	return reflect.DeepEqual(values[0], values[1])
 }
 
 // changed returns the provider with the configuration c, with the supplied secrets and

@@ -116,7 +116,7 @@ func runLoad(ctx context.Context, c *client.Client, callers int, duration time.D
 					_, err := c.ListApplications(ctx, zone, client.Limit(applications))
 					r.record("list 50 applications", start, err)
 				case n < 80:
-					_, err := c.UpdateZone(ctx, zone, client.ZonePatch{Name: new("Loaded")})
+					_, err := c.UpdateZone(ctx, zone, client.ZonePatch{Name: new(start.Format(time.StampMicro))}) // another name, so that it is written
 					r.record("update a zone", start, err)
 				default:
 					a, err := c.CreateApplication(ctx, zone, loadApplication)
