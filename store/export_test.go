@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -31,4 +32,14 @@ func (s *Store) SharedQuery(ctx context.Context, sql string, args ...any) (pgx.R
 // PooledQuery runs a query on a connection of its own.
 func (s *Store) PooledQuery(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	return s.scoped(s.pool, s.actor.Zone).Query(ctx, sql, args...)
+}
+
+// ConnectShared returns when reads of the store share connections.
+func (s *Store) ConnectShared() {
+	for s.pipelines.connected.Load() < maxPipelines {
+		if rows, err := s.SharedQuery(context.Background(), "SELECT 1"); err == nil {
+			rows.Close()
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,19 +17,18 @@ import (
 
 // Reads of a bounded size share a few connections. A read travels like this:
 //
-//  1. A query of [Store.shared] reaches sharedReads, which hands it to one of the
-//     pipelines through a channel and waits.
-//  2. A pipeline is a connection and a goroutine. It takes all reads that wait at the
+//  1. A query of [Store.shared] is handed to one of the pipelines through a channel,
+//     and its reader waits.
+//  2. A pipeline is a connection and a goroutine. It takes the reads that wait at the
 //     moment, and sends them in one write. Each is preceded by its scope and ended by
 //     its own Sync, so it is a transaction of its own, with its own scope and error.
 //  3. The pipeline reads the results in the same order, copies the rows of each read,
 //     and wakes the reader, which decodes them in its own goroutine.
 //
-// A reader whose context ends leaves at once. Its result is discarded when it arrives,
-// so its neighbors are not disturbed. A statement that takes longer than
-// pipelineTimeout is canceled by Postgres and run again on a pooled connection, where
-// it can take as long as any other: no read waits longer than that for a neighbor. If
-// a connection is lost, its reads are run again in the same way, once.
+// No read waits longer than maxWait for its neighbors: then it is run on a pooled
+// connection, where it can take as long as any other statement. The same happens, once,
+// if the connection is lost. A reader whose context ends leaves at once; its result is
+// discarded when it arrives.
 //
 // Through a connection pooler, or if the database URL names another mode than
 // cache_statement, every read has a pooled connection: pipelines prepare statements.
@@ -35,20 +36,22 @@ const (
 	// maxPipelines is the number of connections that reads share, in each process.
 	maxPipelines = 2
 	// maxPipelined is how many reads travel in one write.
-	maxPipelined = 32
-	// pipelineTimeout limits a statement, and so how long its neighbors wait for it.
-	pipelineTimeout = time.Second
-	// resultTimeout limits the wait for a result. A connection without one is lost.
-	resultTimeout = 2 * pipelineTimeout
+	maxPipelined = 16
+	// maxWait limits the time until a read is taken, and the duration of all reads that
+	// travel in one write.
+	maxWait = time.Second
 )
 
 // A pipelines hands reads to connections that are shared.
 type pipelines struct {
-	store *Store
-	reads chan *sharedRead
-	ctx   context.Context // ends when the store is closed
-	stop  context.CancelFunc
-	done  sync.WaitGroup
+	store     *Store
+	start     sync.Once
+	reads     chan *sharedRead
+	connected atomic.Int32 // the number of pipelines that take reads
+
+	ctx  context.Context // ends when the store is closed
+	stop context.CancelFunc
+	done sync.WaitGroup
 }
 
 // A sharedRead is a query and its result. A pipeline writes the result before it closes
@@ -68,16 +71,14 @@ type sharedRead struct {
 // A rawRow has the encoded values of a row; nil is NULL.
 type rawRow [][]byte
 
-func (s *Store) startPipelines() *pipelines {
+func newPipelines(s *Store) *pipelines {
 	p := &pipelines{store: s, reads: make(chan *sharedRead)}
 	p.ctx, p.stop = context.WithCancel(context.Background())
-	for range maxPipelines {
-		p.done.Go((&pipeline{pipelines: p}).run)
-	}
 	return p
 }
 
 func (p *pipelines) close() {
+	p.start.Do(func() {})
 	p.stop()
 	p.done.Wait()
 }
@@ -85,16 +86,29 @@ func (p *pipelines) close() {
 // read runs a query on a shared connection. It reports false if the query must be run
 // on a pooled connection instead.
 func (p *pipelines) read(ctx context.Context, zone, sql string, args []any) (*sharedRead, bool) {
-	if !p.store.modes.prepares() {
+	if p.connected.Load() == 0 {
+		p.start.Do(func() { // by the first read: many programs need no more than the pool
+			for range maxPipelines {
+				p.done.Go((&pipeline{pipelines: p}).run)
+			}
+		})
 		return nil, false
 	}
 	r := &sharedRead{zone: zone, sql: sql, args: args, done: make(chan struct{})}
 	select {
 	case p.reads <- r:
-	case <-ctx.Done():
-		return &sharedRead{err: ctx.Err()}, true
-	case <-p.ctx.Done():
-		return nil, false
+	default: // every pipeline is busy
+		timeout := time.NewTimer(maxWait)
+		defer timeout.Stop()
+		select {
+		case p.reads <- r:
+		case <-timeout.C:
+			return nil, false
+		case <-p.ctx.Done():
+			return nil, false
+		case <-ctx.Done():
+			return &sharedRead{err: ctx.Err()}, true
+		}
 	}
 	select {
 	case <-r.done:
@@ -107,10 +121,10 @@ func (p *pipelines) read(ctx context.Context, zone, sql string, args []any) (*sh
 // A pipeline runs shared reads on one connection.
 type pipeline struct {
 	*pipelines
-	conn       *pgx.Conn // nil until the first read, and after the connection was lost
+	conn       *pgx.Conn
 	statements map[string]*preparedRead
 	encoder    pgx.ExtendedQueryBuilder
-	batch      []*sharedRead // the reads in progress
+	unfinished []*sharedRead // the reads that it has taken
 }
 
 type preparedRead struct {
@@ -119,102 +133,142 @@ type preparedRead struct {
 	formats     []int16
 }
 
+// run takes reads while it is connected, and otherwise reconnects. It ends when the
+// store is closed, or if statements cannot be prepared.
 func (p *pipeline) run() {
-	defer p.disconnect()
+	const retryInterval = 500 * time.Millisecond
+	for p.ctx.Err() == nil {
+		conn, err := p.store.connect(p.ctx)
+		switch {
+		case err != nil:
+			select {
+			case <-p.ctx.Done():
+			case <-time.After(retryInterval + rand.N(retryInterval)):
+			}
+			continue
+		case !p.store.modes.prepares(): // known since the first connection
+			_ = conn.Close(p.ctx)
+			return
+		}
+		p.conn, p.statements = conn, map[string]*preparedRead{}
+		p.connected.Add(1)
+		p.takeReads()
+		p.connected.Add(-1)
+		p.disconnect()
+	}
+}
+
+// takeReads runs reads until the connection is lost or the store is closed.
+func (p *pipeline) takeReads() {
+	reads := make([]*sharedRead, 0, maxPipelined)
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case r := <-p.reads:
-			p.batch = append(p.batch[:0], r)
+			reads = append(reads[:0], r)
 		}
-		for waiting := true; waiting && len(p.batch) < maxPipelined; {
+		for waiting := true; waiting && len(reads) < maxPipelined; {
 			select {
 			case r := <-p.reads:
-				p.batch = append(p.batch, r)
+				reads = append(reads, r)
 			default:
 				waiting = false
 			}
 		}
-		p.runBatch()
+		p.unfinished = reads
+		if err := p.runBatch(); err != nil {
+			return
+		}
+		clear(reads) // the results belong to the readers
 	}
 }
 
-// runBatch runs the reads of the batch, and wakes their readers.
-func (p *pipeline) runBatch() {
-	finished := 0
-	err := p.connect()
-	if err == nil {
-		finished, err = p.exchange()
-	}
-	if err == nil {
-		return
-	}
-	p.disconnect()
-	for _, r := range p.batch[finished:] {
-		r.retry = true
-		close(r.done)
-	}
-}
-
-func (p *pipeline) connect() (err error) {
-	if p.conn == nil {
-		p.statements = map[string]*preparedRead{}
-		p.conn, err = p.store.connect(p.ctx)
-	}
-	if err == nil && !p.store.modes.prepares() {
-		return errors.New("the connection pooler can lose prepared statements") // known since the first connection
-	}
-	return err
-}
-
+// disconnect closes the connection. The readers of the unfinished reads run them on
+// pooled connections.
 func (p *pipeline) disconnect() {
 	const timeout = time.Second
-	if p.conn == nil {
-		return
+	for len(p.unfinished) > 0 {
+		p.finish(p.unfinished[0], true)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	_ = p.conn.Close(ctx)
-	p.conn = nil
 }
 
-// exchange sends the batch and receives the results. It returns the number of reads
-// that it finished, and an error if the connection is lost.
-func (p *pipeline) exchange() (finished int, err error) {
-	expectResult := func() error { return p.conn.PgConn().Conn().SetDeadline(time.Now().Add(resultTimeout)) }
-	if err := expectResult(); err != nil {
-		return 0, err
+// finish wakes the reader of the first unfinished read.
+func (p *pipeline) finish(r *sharedRead, retry bool) {
+	r.retry = retry
+	p.unfinished = p.unfinished[1:]
+	close(r.done)
+}
+
+// runBatch sends the unfinished reads, receives their results and wakes their readers.
+// It returns an error if the connection is lost.
+func (p *pipeline) runBatch() error {
+	if err := p.prepareAll(); err != nil {
+		return err
 	}
-	for _, r := range p.batch {
-		if err := errors.Join(p.prepare(setScope), p.prepare(r.sql)); err != nil {
-			return 0, err
-		}
+	// Postgres limits each statement, this all of them together.
+	if err := p.conn.PgConn().Conn().SetDeadline(time.Now().Add(maxWait)); err != nil {
+		return err
 	}
-	pipeline, timeout := p.conn.PgConn().StartPipeline(context.Background()), strconv.FormatInt(pipelineTimeout.Milliseconds(), 10)
-	for _, r := range p.batch {
-		r.fields = p.statements[r.sql].fields
-		if r.err = p.send(pipeline, setScope, r.zone, timeout); r.err == nil {
+	pipeline := p.conn.PgConn().StartPipeline(context.Background())
+	for _, r := range p.unfinished {
+		if r.err = p.send(pipeline, setScope, r.zone, maxWaitText); r.err == nil {
 			r.err = p.send(pipeline, r.sql, r.args...)
 		}
 		pipeline.SendPipelineSync()
 	}
 	if err := pipeline.Flush(); err != nil {
-		return 0, err
+		return err
 	}
-	for _, r := range p.batch {
-		if err := errors.Join(expectResult(), p.receive(pipeline, r)); err != nil {
-			return finished, errors.Join(err, pipeline.Close())
+	for len(p.unfinished) > 0 {
+		r := p.unfinished[0]
+		retry, err := p.receive(pipeline, r)
+		if err != nil {
+			_ = pipeline.Close()
+			return err
 		}
-		close(r.done)
-		finished++
+		p.finish(r, retry)
 	}
-	return finished, pipeline.Close()
+	return pipeline.Close()
+}
+
+// maxWaitText is maxWait in milliseconds, converted to an interface once.
+var maxWaitText any = strconv.FormatInt(maxWait.Milliseconds(), 10)
+
+// prepareAll prepares the statements that are sent on this connection for the first
+// time. A read whose statement Postgres rejects is run on a pooled connection, which
+// returns the error.
+func (p *pipeline) prepareAll() error {
+	for i := 0; i < len(p.unfinished); {
+		r := p.unfinished[i]
+		err := p.prepare(setScope)
+		if err == nil {
+			err = p.prepare(r.sql)
+		}
+		var pg *pgconn.PgError
+		switch {
+		case err == nil:
+			r.fields = p.statements[r.sql].fields
+			i++
+		case errors.As(err, &pg) && pg.Severity != "FATAL":
+			p.unfinished[0], p.unfinished[i] = r, p.unfinished[0]
+			p.finish(r, true)
+		default:
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *pipeline) prepare(sql string) error {
 	if p.statements[sql] != nil {
 		return nil
+	}
+	if err := p.conn.PgConn().Conn().SetDeadline(time.Now().Add(maxWait)); err != nil {
+		return err
 	}
 	description, err := p.conn.PgConn().Prepare(context.Background(), fmt.Sprint("read_", len(p.statements)), sql, nil)
 	if err != nil {
@@ -239,13 +293,17 @@ func (p *pipeline) send(pipeline *pgconn.Pipeline, sql string, args ...any) erro
 }
 
 // receive reads the results of one read: of its scope, of its query, and of its Sync.
-// It returns an error if the connection is lost.
-func (p *pipeline) receive(pipeline *pgconn.Pipeline, r *sharedRead) error {
+// It reports whether the read must be run on a pooled connection, and returns an error
+// if the connection is lost or its statements are out of date.
+//
+// It relies on no description of the columns that pgx keeps: after a failed scope, they
+// are those of another statement.
+func (p *pipeline) receive(pipeline *pgconn.Pipeline, r *sharedRead) (retry bool, err error) {
 	for n := 0; ; n++ {
 		results, err := pipeline.GetResults()
 		switch results := results.(type) {
 		case *pgconn.PipelineSync:
-			return nil
+			return retry, nil
 		case *pgconn.ResultReader:
 			if n == 0 {
 				_, err = results.Close() // of the scope
@@ -255,11 +313,15 @@ func (p *pipeline) receive(pipeline *pgconn.Pipeline, r *sharedRead) error {
 		}
 		var pg *pgconn.PgError
 		switch {
+		case err == nil && results == nil:
+			return false, errors.New("missing result")
 		case err == nil:
 		case !errors.As(err, &pg), pg.Severity == "FATAL":
-			return err
-		case pg.Code == "57014", pg.Code == "0A000": // timeout; the schema was changed after the statement was prepared
-			r.retry = true
+			return false, err
+		case pg.Code == "0A000", pg.Code == "26000": // the schema has changed; the statement does not exist any more
+			return false, err
+		case pg.Code == "57014": // the statement takes longer than maxWait
+			retry = true
 		default:
 			r.err = err
 		}

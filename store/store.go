@@ -161,7 +161,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.MaxResources == 0 {
 		s.maxResources = math.MaxInt64
 	}
-	s.pipelines = s.startPipelines()
+	s.pipelines = newPipelines(s)
 	return s.For(Actor{}), nil
 }
 

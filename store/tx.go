@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -158,7 +159,10 @@ func (tx *Tx) lockZoneID(ctx context.Context, zone string, mode lockMode) error 
 type batcher struct {
 	conn     *pgx.Conn
 	deferred pgx.Batch
+	began    bool // BEGIN was sent
 }
+
+var errNotBegun = errors.New("the transaction could not be begun")
 
 // begin queues the statements that begin the transaction and set its scope and its
 // timeouts.
@@ -185,14 +189,18 @@ func (b *batcher) commit(ctx context.Context) error {
 // rollback ends the transaction. It does nothing after a commit, or if the
 // transaction has not begun.
 func (b *batcher) rollback(ctx context.Context) {
-	const idle = 'I'
-	if !b.conn.IsClosed() && b.conn.PgConn().TxStatus() != idle {
+	if !b.conn.IsClosed() && b.open() {
 		_, _ = b.conn.Exec(ctx, "ROLLBACK") // the pool closes a connection with an open transaction
 	}
 }
 
+func (b *batcher) open() bool {
+	const idle = 'I'
+	return b.conn.PgConn().TxStatus() != idle
+}
+
 func (b *batcher) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	if b.deferred.Len() == 0 {
+	if b.deferred.Len() == 0 && b.open() {
 		return b.conn.Exec(ctx, sql, args...)
 	}
 	results := b.send(ctx, sql, args)
@@ -204,7 +212,7 @@ func (b *batcher) Exec(ctx context.Context, sql string, args ...any) (pgconn.Com
 }
 
 func (b *batcher) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if b.deferred.Len() == 0 {
+	if b.deferred.Len() == 0 && b.open() {
 		return b.conn.Query(ctx, sql, args...)
 	}
 	results := b.send(ctx, sql, args)
@@ -217,13 +225,17 @@ func (b *batcher) Query(ctx context.Context, sql string, args ...any) (pgx.Rows,
 }
 
 func (b *batcher) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if b.deferred.Len() == 0 {
+	if b.deferred.Len() == 0 && b.open() {
 		return b.conn.QueryRow(ctx, sql, args...)
 	}
 	return scopedRow{b.send(ctx, sql, args)}
 }
 
 func (b *batcher) send(ctx context.Context, sql string, args []any) pgx.BatchResults {
+	if b.began && !b.open() { // BEGIN failed: without it, each statement would commit
+		return failedBatch{errNotBegun}
+	}
+	b.began = true
 	batch := b.deferred
 	b.deferred = pgx.Batch{}
 	deferred := batch.Len()

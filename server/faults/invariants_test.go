@@ -100,8 +100,8 @@ func (b *backends) waitIdle(services ...*service) {
 		if count > s.idleGoroutines+tolerance {
 			b.t.Errorf("%s had %d goroutines after its start and has %d:\n%.4000s", s.name, s.idleGoroutines, count, profile)
 		}
-		// The connections of the pool, of LISTEN and of leader election.
-		if n := column[int](b, "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", s.name)[0]; n > poolMax+2 {
+		// The connections of the pool, of LISTEN, of the leader and of shared reads.
+		if n := column[int](b, "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", s.name)[0]; n > poolMax+4 {
 			b.t.Errorf("%s has %d connections to Postgres", s.name, n)
 		}
 		s.checkNoErrors()

@@ -99,8 +99,14 @@ func (d *DB) OwnerURL() string { return servers.PostgresURL(private.Owner, d.nam
 // Store opens a store that connects as the service role.
 func (d *DB) Store() *store.Store {
 	d.tb.Helper()
+	return d.StoreWith(4)
+}
+
+// StoreWith opens a store with a number of pooled connections.
+func (d *DB) StoreWith(connections int) *store.Store {
+	d.tb.Helper()
 	s, err := store.Open(context.Background(), store.Config{
-		URL: d.URL(), Name: d.tb.Name(), PoolMax: 4, ConnectTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		URL: d.URL(), Name: d.tb.Name(), PoolMax: connections, ConnectTimeout: 5 * time.Second, IdleTimeout: time.Minute,
 		StatementTimeout: 15 * time.Second, IdleInTxTimeout: 30 * time.Second,
 	})
 	if err != nil {
