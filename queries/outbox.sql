@@ -14,15 +14,14 @@ SELECT zone_id, id, seq, stream, fields, attempts, traceparent,
     extract(epoch FROM clock_timestamp() - created_at)::double precision AS age_seconds
 FROM outbox
 WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL (@paused_zones::text[])
-  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = @term AND expires_at > clock_timestamp())
+  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = @term AND holder = @holder AND expires_at > clock_timestamp())
 ORDER BY seq
 LIMIT @row_limit;
 
--- name: DispatchOutbox :execrows
--- DispatchOutbox marks events as dispatched, or none if the term of the leader has ended.
+-- name: DispatchOutbox :exec
+-- DispatchOutbox marks events that are in their streams. That remains true after the term of the leader that sent them.
 UPDATE outbox SET dispatched_at = now(), last_error = NULL
-WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL
-  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = @term AND expires_at > clock_timestamp());
+WHERE seq = ANY (@seqs::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL;
 
 -- name: RejectOutbox :execrows
 -- RejectOutbox adds a failed attempt to each event and stores its error, or changes none if the term of the leader has
@@ -31,7 +30,7 @@ UPDATE outbox SET attempts = attempts + 1, last_error = rejected.error,
     dead_at = CASE WHEN attempts + 1 >= @max_attempts::integer THEN now() END
 FROM (SELECT unnest(@seqs::bigint[]) AS seq, unnest(@errors::text[]) AS error) AS rejected
 WHERE outbox.seq = rejected.seq AND dispatched_at IS NULL AND dead_at IS NULL
-  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = @term AND expires_at > clock_timestamp());
+  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = @term AND holder = @holder AND expires_at > clock_timestamp());
 
 -- name: PurgeOutbox :execrows
 -- PurgeOutbox deletes a batch of dispatched events, oldest first.
@@ -47,14 +46,14 @@ SELECT
     coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dead_at IS NOT NULL ORDER BY created_at, id LIMIT 1), 0)::double precision AS oldest_dead_seconds;
 
 -- name: GetOutboxProgress :one
--- GetOutboxProgress returns what shows whether events are published: when the last term expires, and the age of the oldest
--- pending event and of the last dispatch. Each value is one index lookup.
+-- GetOutboxProgress returns what changes while events are published: the lease, the oldest pending event, and the time of
+-- the last dispatch. Each value is one index lookup.
 SELECT
-    coalesce((SELECT term FROM leases WHERE name = 'outbox'), 0)::bigint AS term,
     coalesce((SELECT holder FROM leases WHERE name = 'outbox'), '')::text AS holder,
-    coalesce((SELECT extract(epoch FROM clock_timestamp() - expires_at) FROM leases WHERE name = 'outbox'), 'Infinity')::double precision AS expired_seconds,
-    coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL ORDER BY seq LIMIT 1), 0)::double precision AS oldest_pending_seconds,
-    coalesce((SELECT extract(epoch FROM now() - dispatched_at) FROM outbox WHERE dispatched_at IS NOT NULL ORDER BY dispatched_at DESC LIMIT 1), 'Infinity')::double precision AS last_dispatch_seconds;
+    coalesce((SELECT term FROM leases WHERE name = 'outbox'), 0)::bigint AS term,
+    coalesce((SELECT expires_at FROM leases WHERE name = 'outbox'), '-infinity')::timestamptz::text AS expires_at,
+    coalesce((SELECT seq FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL ORDER BY seq LIMIT 1), 0)::bigint AS oldest_pending,
+    coalesce((SELECT dispatched_at FROM outbox WHERE dispatched_at IS NOT NULL ORDER BY dispatched_at DESC LIMIT 1), '-infinity')::timestamptz::text AS last_dispatch;
 
 -- name: NotifyOutbox :exec
 -- NotifyOutbox wakes the replica that publishes. Do not call it in a transaction that changes rows: the commit of a

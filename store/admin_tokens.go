@@ -266,5 +266,5 @@ func (tx *Tx) recordRevoked(tokens []db.AdminToken) {
 // AdminTokensEpoch returns a number that increases with each transaction that revokes
 // admin tokens.
 func (s *Store) AdminTokensEpoch(ctx context.Context) (int64, error) {
-	return s.q.GetAdminTokensEpoch(ctx)
+	return s.shared.GetAdminTokensEpoch(ctx)
 }

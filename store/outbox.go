@@ -19,7 +19,7 @@ type Rejection struct {
 // PurgeEvents deletes at most limit events that were dispatched before a time,
 // oldest first, and returns how many.
 func (s *Store) PurgeEvents(ctx context.Context, before time.Time, limit int) (int64, error) {
-	return s.q.PurgeOutbox(ctx, db.PurgeOutboxParams{Before: before, RowLimit: int32(limit)})
+	return s.For(System).q.PurgeOutbox(ctx, db.PurgeOutboxParams{Before: before, RowLimit: int32(limit)})
 }
 
 // OutboxStat returns the number and age of pending events and dead letters.
@@ -27,8 +27,11 @@ func (s *Store) OutboxStat(ctx context.Context) (db.GetOutboxStatRow, error) {
 	return s.For(System).q.GetOutboxStat(ctx)
 }
 
-// OutboxProgress returns what shows whether events are published.
-func (s *Store) OutboxProgress(ctx context.Context) (db.GetOutboxProgressRow, error) {
+// OutboxProgress is what changes while events are published.
+type OutboxProgress = db.GetOutboxProgressRow
+
+// OutboxProgress returns what changes while events are published.
+func (s *Store) OutboxProgress(ctx context.Context) (OutboxProgress, error) {
 	return s.For(System).q.GetOutboxProgress(ctx)
 }
 

@@ -74,6 +74,11 @@ func (m *modeChooser) choose(ctx context.Context, config *pgx.ConnConfig) error 
 // detectPooler reports whether there is a connection pooler: it gives clients
 // process ids of its own, as it must tell apart those that share a server connection.
 func detectPooler(ctx context.Context, config *pgconn.Config) (bool, error) {
+	if config.ConnectTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, config.ConnectTimeout)
+		defer cancel()
+	}
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return false, err
@@ -103,28 +108,26 @@ func backendPID(ctx context.Context, conn *pgconn.PgConn, before ...string) (uin
 func (s *Store) Pooled() bool { return s.modes.pooled.Load() }
 
 // CheckPooler returns an error if the database URL asks for prepared statements
-// although the connection pooler loses them.
+// although the connection pooler loses them. If it cannot find that out, because the
+// pooler has too few or too many connections, it returns nil.
 func (s *Store) CheckPooler(ctx context.Context) error {
-	const timeout = 3 * time.Second
+	const timeout = 2 * time.Second
 	if !s.Pooled() || s.modes.mode != pgx.QueryExecModeCacheStatement || !s.modes.named {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	kept, err := keepsPreparedStatements(ctx, &s.pool.Config().ConnConfig.Config)
-	if err != nil {
-		return fmt.Errorf("database: cannot find out whether the connection pooler keeps prepared statements: %w", err)
+	lost, err := losesPreparedStatements(ctx, &s.pool.Config().ConnConfig.Config)
+	if !lost || err != nil {
+		return nil
 	}
-	if !kept {
-		return fmt.Errorf("database URL: the connection pooler does not keep prepared statements, which %s=cache_statement requires: "+
-			"remove the setting, or let the pooler keep them (PgBouncer 1.21 or later: max_prepared_statements)", modeSetting)
-	}
-	return nil
+	return fmt.Errorf("database URL: the connection pooler does not keep prepared statements, which %s=cache_statement requires: "+
+		"remove the setting, or let the pooler keep them (PgBouncer 1.21 or later: max_prepared_statements)", modeSetting)
 }
 
-// keepsPreparedStatements prepares a statement and executes it again while other
+// losesPreparedStatements prepares a statement and executes it again while other
 // transactions occupy the server connection on which it was prepared.
-func keepsPreparedStatements(ctx context.Context, config *pgconn.Config) (bool, error) {
+func losesPreparedStatements(ctx context.Context, config *pgconn.Config) (bool, error) {
 	const maxOthers = 8 // transactions that are begun to occupy the connection
 	name := "probe_" + rand.Text()
 	conn, err := pgconn.ConnectConfig(ctx, config)
@@ -153,16 +156,12 @@ func keepsPreparedStatements(ctx context.Context, config *pgconn.Config) (bool, 
 			return false, err
 		}
 		if occupied == pid {
-			defer func() { _ = other.Exec(ctx, "DEALLOCATE \""+name+"\"").Close() }()
 			break
 		}
 	}
 	err = conn.ExecPrepared(ctx, name, nil, nil, nil).Read().Err
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "26000" { // invalid_sql_statement_name
-		return false, nil
-	}
-	return err == nil, err
+	return errors.As(err, &pg) && pg.Code == "26000", nil // invalid_sql_statement_name
 }
 
 // connect opens a connection that is not from the pool.

@@ -14,6 +14,7 @@ INSERT INTO leases (name, holder, term, expires_at)
 VALUES ($1, $2, 1, clock_timestamp() + $3::bigint * interval '1 millisecond')
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, term = leases.term + 1, expires_at = excluded.expires_at
 WHERE leases.expires_at <= clock_timestamp()
+   OR leases.expires_at > clock_timestamp() + 2 * $3::bigint * interval '1 millisecond'
 RETURNING term
 `
 
@@ -24,7 +25,7 @@ type AcquireLeaseParams struct {
 }
 
 // AcquireLease begins a new term of a lease that has expired or never existed. It returns no row if another replica holds
-// the lease.
+// the lease. A lease that lasts longer than any does is void: the clock of the database was set back.
 func (q *Queries) AcquireLease(ctx context.Context, arg AcquireLeaseParams) (int64, error) {
 	row := q.db.QueryRow(ctx, acquireLease, arg.Name, arg.Holder, arg.Milliseconds)
 	var term int64
@@ -63,34 +64,41 @@ func (q *Queries) NotifyTest(ctx context.Context, channel string) error {
 
 const releaseLease = `-- name: ReleaseLease :exec
 UPDATE leases SET expires_at = clock_timestamp()
-WHERE name = $1 AND term = $2 AND expires_at > clock_timestamp()
+WHERE name = $1 AND term = $2 AND holder = $3 AND expires_at > clock_timestamp()
 `
 
 type ReleaseLeaseParams struct {
-	Name string `db:"name"`
-	Term int64  `db:"term"`
+	Name   string `db:"name"`
+	Term   int64  `db:"term"`
+	Holder string `db:"holder"`
 }
 
 // ReleaseLease ends a term at once.
 func (q *Queries) ReleaseLease(ctx context.Context, arg ReleaseLeaseParams) error {
-	_, err := q.db.Exec(ctx, releaseLease, arg.Name, arg.Term)
+	_, err := q.db.Exec(ctx, releaseLease, arg.Name, arg.Term, arg.Holder)
 	return err
 }
 
 const renewLease = `-- name: RenewLease :execrows
 UPDATE leases SET expires_at = clock_timestamp() + $1::bigint * interval '1 millisecond'
-WHERE name = $2 AND term = $3 AND expires_at > clock_timestamp()
+WHERE name = $2 AND term = $3 AND holder = $4 AND expires_at > clock_timestamp()
 `
 
 type RenewLeaseParams struct {
 	Milliseconds int64  `db:"milliseconds"`
 	Name         string `db:"name"`
 	Term         int64  `db:"term"`
+	Holder       string `db:"holder"`
 }
 
 // RenewLease extends a term that has not ended. It changes no row if the term has ended.
 func (q *Queries) RenewLease(ctx context.Context, arg RenewLeaseParams) (int64, error) {
-	result, err := q.db.Exec(ctx, renewLease, arg.Milliseconds, arg.Name, arg.Term)
+	result, err := q.db.Exec(ctx, renewLease,
+		arg.Milliseconds,
+		arg.Name,
+		arg.Term,
+		arg.Holder,
+	)
 	if err != nil {
 		return 0, err
 	}

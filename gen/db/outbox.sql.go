@@ -11,54 +11,45 @@ import (
 	"time"
 )
 
-const dispatchOutbox = `-- name: DispatchOutbox :execrows
+const dispatchOutbox = `-- name: DispatchOutbox :exec
 UPDATE outbox SET dispatched_at = now(), last_error = NULL
 WHERE seq = ANY ($1::bigint[]) AND dispatched_at IS NULL AND dead_at IS NULL
-  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = $2 AND expires_at > clock_timestamp())
 `
 
-type DispatchOutboxParams struct {
-	Seqs []int64 `db:"seqs"`
-	Term int64   `db:"term"`
-}
-
-// DispatchOutbox marks events as dispatched, or none if the term of the leader has ended.
-func (q *Queries) DispatchOutbox(ctx context.Context, arg DispatchOutboxParams) (int64, error) {
-	result, err := q.db.Exec(ctx, dispatchOutbox, arg.Seqs, arg.Term)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+// DispatchOutbox marks events that are in their streams. That remains true after the term of the leader that sent them.
+func (q *Queries) DispatchOutbox(ctx context.Context, seqs []int64) error {
+	_, err := q.db.Exec(ctx, dispatchOutbox, seqs)
+	return err
 }
 
 const getOutboxProgress = `-- name: GetOutboxProgress :one
 SELECT
-    coalesce((SELECT term FROM leases WHERE name = 'outbox'), 0)::bigint AS term,
     coalesce((SELECT holder FROM leases WHERE name = 'outbox'), '')::text AS holder,
-    coalesce((SELECT extract(epoch FROM clock_timestamp() - expires_at) FROM leases WHERE name = 'outbox'), 'Infinity')::double precision AS expired_seconds,
-    coalesce((SELECT extract(epoch FROM now() - created_at) FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL ORDER BY seq LIMIT 1), 0)::double precision AS oldest_pending_seconds,
-    coalesce((SELECT extract(epoch FROM now() - dispatched_at) FROM outbox WHERE dispatched_at IS NOT NULL ORDER BY dispatched_at DESC LIMIT 1), 'Infinity')::double precision AS last_dispatch_seconds
+    coalesce((SELECT term FROM leases WHERE name = 'outbox'), 0)::bigint AS term,
+    coalesce((SELECT expires_at FROM leases WHERE name = 'outbox'), '-infinity')::timestamptz::text AS expires_at,
+    coalesce((SELECT seq FROM outbox WHERE dispatched_at IS NULL AND dead_at IS NULL ORDER BY seq LIMIT 1), 0)::bigint AS oldest_pending,
+    coalesce((SELECT dispatched_at FROM outbox WHERE dispatched_at IS NOT NULL ORDER BY dispatched_at DESC LIMIT 1), '-infinity')::timestamptz::text AS last_dispatch
 `
 
 type GetOutboxProgressRow struct {
-	Term                 int64   `db:"term"`
-	Holder               string  `db:"holder"`
-	ExpiredSeconds       float64 `db:"expired_seconds"`
-	OldestPendingSeconds float64 `db:"oldest_pending_seconds"`
-	LastDispatchSeconds  float64 `db:"last_dispatch_seconds"`
+	Holder        string `db:"holder"`
+	Term          int64  `db:"term"`
+	ExpiresAt     string `db:"expires_at"`
+	OldestPending int64  `db:"oldest_pending"`
+	LastDispatch  string `db:"last_dispatch"`
 }
 
-// GetOutboxProgress returns what shows whether events are published: when the last term expires, and the age of the oldest
-// pending event and of the last dispatch. Each value is one index lookup.
+// GetOutboxProgress returns what changes while events are published: the lease, the oldest pending event, and the time of
+// the last dispatch. Each value is one index lookup.
 func (q *Queries) GetOutboxProgress(ctx context.Context) (GetOutboxProgressRow, error) {
 	row := q.db.QueryRow(ctx, getOutboxProgress)
 	var i GetOutboxProgressRow
 	err := row.Scan(
-		&i.Term,
 		&i.Holder,
-		&i.ExpiredSeconds,
-		&i.OldestPendingSeconds,
-		&i.LastDispatchSeconds,
+		&i.Term,
+		&i.ExpiresAt,
+		&i.OldestPending,
+		&i.LastDispatch,
 	)
 	return i, err
 }
@@ -126,14 +117,15 @@ SELECT zone_id, id, seq, stream, fields, attempts, traceparent,
     extract(epoch FROM clock_timestamp() - created_at)::double precision AS age_seconds
 FROM outbox
 WHERE dispatched_at IS NULL AND dead_at IS NULL AND zone_id <> ALL ($1::text[])
-  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = $2 AND expires_at > clock_timestamp())
+  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = $2 AND holder = $3 AND expires_at > clock_timestamp())
 ORDER BY seq
-LIMIT $3
+LIMIT $4
 `
 
 type ListPendingOutboxParams struct {
 	PausedZones []string `db:"paused_zones"`
 	Term        int64    `db:"term"`
+	Holder      string   `db:"holder"`
 	RowLimit    int32    `db:"row_limit"`
 }
 
@@ -152,7 +144,12 @@ type ListPendingOutboxRow struct {
 // term of the leader has ended. Its conditions on dispatched_at and dead_at are those of the partial index outbox_pending,
 // so it does not scan dispatched events. The age is measured by the database's clock, which also sets created_at.
 func (q *Queries) ListPendingOutbox(ctx context.Context, arg ListPendingOutboxParams) ([]ListPendingOutboxRow, error) {
-	rows, err := q.db.Query(ctx, listPendingOutbox, arg.PausedZones, arg.Term, arg.RowLimit)
+	rows, err := q.db.Query(ctx, listPendingOutbox,
+		arg.PausedZones,
+		arg.Term,
+		arg.Holder,
+		arg.RowLimit,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -213,14 +210,15 @@ func (q *Queries) PurgeOutbox(ctx context.Context, arg PurgeOutboxParams) (int64
 const rejectOutbox = `-- name: RejectOutbox :execrows
 UPDATE outbox SET attempts = attempts + 1, last_error = rejected.error,
     dead_at = CASE WHEN attempts + 1 >= $1::integer THEN now() END
-FROM (SELECT unnest($3::bigint[]) AS seq, unnest($4::text[]) AS error) AS rejected
+FROM (SELECT unnest($4::bigint[]) AS seq, unnest($5::text[]) AS error) AS rejected
 WHERE outbox.seq = rejected.seq AND dispatched_at IS NULL AND dead_at IS NULL
-  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = $2 AND expires_at > clock_timestamp())
+  AND EXISTS (SELECT FROM leases WHERE name = 'outbox' AND term = $2 AND holder = $3 AND expires_at > clock_timestamp())
 `
 
 type RejectOutboxParams struct {
 	MaxAttempts int32    `db:"max_attempts"`
 	Term        int64    `db:"term"`
+	Holder      string   `db:"holder"`
 	Seqs        []int64  `db:"seqs"`
 	Errors      []string `db:"errors"`
 }
@@ -231,6 +229,7 @@ func (q *Queries) RejectOutbox(ctx context.Context, arg RejectOutboxParams) (int
 	result, err := q.db.Exec(ctx, rejectOutbox,
 		arg.MaxAttempts,
 		arg.Term,
+		arg.Holder,
 		arg.Seqs,
 		arg.Errors,
 	)

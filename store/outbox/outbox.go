@@ -17,6 +17,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,8 +52,9 @@ type Publisher struct {
 	term   atomic.Int64 // of this process as the leader; 0 if it is not
 	state  atomic.Value // State
 
-	// When this process last noticed that its term had ended, in Unix nanoseconds.
-	leaseLost atomic.Int64
+	// When this process, as the leader, last noticed that another one is, in Unix
+	// nanoseconds.
+	leaseTaken atomic.Int64
 
 	// Used by the publishing goroutine only.
 	pausedUntil map[string]time.Time // zone -> end of its pause
@@ -104,8 +106,8 @@ func (p *Publisher) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if errors.Is(err, store.ErrLeaseLost) {
-			p.leaseLost.Store(time.Now().UnixNano())
+		if errors.Is(err, store.ErrLeaseTaken) {
+			p.leaseTaken.Store(time.Now().UnixNano())
 		}
 		p.log.Log(ctx, p.leadershipLevel(slog.LevelWarn), "outbox leadership lost", "error", err)
 		sleep(ctx, retryInterval)
@@ -136,11 +138,17 @@ func (p *Publisher) NotifyLoop(ctx context.Context) {
 
 // publishAsLeader publishes until ctx ends or leadership is lost.
 func (p *Publisher) publishAsLeader(ctx context.Context, leader *store.Leader) error {
-	const purgeInterval, unavailableLimit = time.Minute, 5 * time.Second
+	const unavailableLimit = 5 * time.Second
 	p.term.Store(leader.Term())
 	p.log.Log(ctx, p.leadershipLevel(slog.LevelInfo), "outbox leadership acquired", "term", leader.Term())
+	// Not by this goroutine: a slow deletion must not cost the lease.
+	purgeCtx, stopPurge := context.WithCancel(ctx)
+	var purging sync.WaitGroup
+	purging.Go(func() { p.purgeLoop(purgeCtx) })
+	defer func() { stopPurge(); purging.Wait() }()
+
 	retry := backoff{}
-	var purged, unavailableSince time.Time
+	var unavailableSince time.Time
 	for {
 		n, err := p.Publish(ctx, leader)
 		switch {
@@ -174,10 +182,7 @@ func (p *Publisher) publishAsLeader(ctx context.Context, leader *store.Leader) e
 		}
 		retry.reset()
 		unavailableSince = time.Time{}
-		if time.Since(purged) > purgeInterval && p.purge(ctx, leader) {
-			purged = time.Now()
-		}
-		if n == p.config.Batch || purged.IsZero() {
+		if n == p.config.Batch {
 			continue
 		}
 		select {
@@ -188,8 +193,8 @@ func (p *Publisher) publishAsLeader(ctx context.Context, leader *store.Leader) e
 	}
 }
 
-// leaderContext returns a context for statements of the leader. A shutdown does not
-// interrupt them: the events that Redis stored must be marked as dispatched.
+// leaderContext returns a context that ends with the leader's lease. A shutdown does not
+// end it.
 func leaderContext(ctx context.Context, leader *store.Leader) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(context.WithoutCancel(ctx), leader.Until())
 }
@@ -256,19 +261,21 @@ func (p *Publisher) nextWake() time.Duration {
 	return wait
 }
 
-// purge deletes a batch of the dispatched events that are older than the retention,
-// and reports whether it was the last batch. Publishing continues between batches.
-// After an error it reports true, so that the next attempt waits for the interval.
-func (p *Publisher) purge(ctx context.Context, leader *store.Leader) (done bool) {
-	const batch = 1000
-	purgeCtx, cancel := leaderContext(ctx, leader)
-	defer cancel()
-	n, err := leader.PurgeEvents(purgeCtx, time.Now().Add(-p.config.Retention), batch)
-	if err != nil {
-		p.log.WarnContext(ctx, "failed to purge dispatched events", "error", err)
-		return true
+// purgeLoop deletes the dispatched events that are older than the retention, until ctx
+// ends.
+func (p *Publisher) purgeLoop(ctx context.Context) {
+	const interval, batch, timeout = time.Minute, 1000, 10 * time.Second
+	for ctx.Err() == nil {
+		purgeCtx, cancel := context.WithTimeout(ctx, timeout)
+		n, err := p.store.PurgeEvents(purgeCtx, time.Now().Add(-p.config.Retention), batch)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			p.log.WarnContext(ctx, "failed to purge dispatched events", "error", err)
+		}
+		if n < batch {
+			sleep(ctx, interval)
+		}
 	}
-	return n < batch
 }
 
 // A backoff computes the delays between attempts while Redis is unavailable.

@@ -33,34 +33,44 @@ const redisTimeout = 1500 * time.Millisecond
 // errUnavailable means that Redis is unreachable or accepts no writes now.
 var errUnavailable = errors.New("redis unavailable")
 
+// markTimeout limits the statements that mark events, which a shutdown and the end of
+// the lease do not interrupt: the events are in Redis, and would be sent again.
+const markTimeout = 10 * time.Second
+
 // Publish sends one batch and returns its number of events. No transaction is
-// open while Redis is called. It ends before the leader's lease.
+// open while Redis is called.
 func (p *Publisher) Publish(ctx context.Context, leader *store.Leader) (int, error) {
-	ctx, cancel := leaderContext(ctx, leader)
-	defer func() { cancel() }()
+	markCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+	defer cancel()
 	if len(p.unmarked) > 0 { // otherwise, they would be sent again
-		if err := leader.MarkDispatched(ctx, p.unmarked); err != nil {
+		if err := leader.MarkDispatched(markCtx, p.unmarked); err != nil {
 			return 0, err
 		}
 		p.unmarked = nil
 	}
-	events, err := leader.PendingEvents(ctx, p.config.Batch, p.pausedZones())
+	events, err := p.pendingEvents(ctx, leader)
 	if err != nil || len(events) == 0 {
 		return 0, err
 	}
-	cancel()
-	ctx, cancel = leaderContext(ctx, leader) // the lease may have been renewed
-	sent, rejected, unavailable := p.send(ctx, events)
+	sendCtx, cancelSend := leaderContext(ctx, leader)
+	sent, rejected, unavailable := p.send(sendCtx, events)
+	cancelSend()
 	p.published.Add(uint64(len(sent)))
 	p.rejected.Add(uint64(len(rejected)))
-	if err := leader.MarkDispatched(ctx, sent); err != nil {
+	if err := leader.MarkDispatched(markCtx, sent); err != nil {
 		p.unmarked = sent
 		return 0, err
 	}
-	if err := leader.MarkRejected(ctx, rejected, p.config.MaxAttempts); err != nil {
+	if err := leader.MarkRejected(markCtx, rejected, p.config.MaxAttempts); err != nil {
 		return 0, err
 	}
 	return len(events), unavailable
+}
+
+func (p *Publisher) pendingEvents(ctx context.Context, leader *store.Leader) ([]store.Event, error) {
+	ctx, cancel := leaderContext(ctx, leader)
+	defer cancel()
+	return leader.PendingEvents(ctx, p.config.Batch, p.pausedZones())
 }
 
 // send sends events in one pipeline. It returns the sequence numbers of those

@@ -2,8 +2,9 @@ package outbox
 
 import (
 	"context"
-	"log/slog"
 	"time"
+
+	"caracal.run/management/store"
 )
 
 // A State tells whether events are published, by whichever replica is the leader.
@@ -17,13 +18,14 @@ const (
 	TwoLeaders State = "two_leaders" // this replica acted as the leader although another one was, seconds ago
 )
 
-// Watch looks every few seconds whether events are published, until ctx ends, and
-// logs when that changes. Every replica watches, so that the failure of the leader
-// does not go unnoticed. While Postgres is unavailable, the state does not change.
+// Watch looks every second whether events are published, until ctx ends, and logs when
+// that changes. Every replica watches, so that the failure of the leader does not go
+// unnoticed. While Postgres is unavailable, the state does not change.
 func (p *Publisher) Watch(ctx context.Context) {
-	const interval, timeout = 2 * time.Second, 2 * time.Second
+	const interval, timeout = time.Second, 2 * time.Second
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	var seen observation
 	for {
 		select {
 		case <-ctx.Done():
@@ -31,38 +33,59 @@ func (p *Publisher) Watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		lookup, cancel := context.WithTimeout(ctx, timeout)
-		state, details, err := p.look(lookup)
+		now, err := p.store.OutboxProgress(lookup)
 		cancel()
-		if err != nil || p.state.Swap(state) == state {
+		if err != nil {
+			seen = observation{} // nobody could publish meanwhile
+			continue
+		}
+		seen.update(now)
+		state := seen.state()
+		if time.Since(time.Unix(0, p.leaseTaken.Load())) < conflictShown {
+			state = TwoLeaders
+		}
+		if p.state.Swap(state) == state {
 			continue
 		}
 		if state == OK {
-			p.log.InfoContext(ctx, "outbox recovered", details...)
+			p.log.InfoContext(ctx, "outbox recovered", "leader", now.Holder)
 		} else {
-			p.log.ErrorContext(ctx, "outbox does not progress", append(details, slog.String("state", string(state)))...)
+			p.log.ErrorContext(ctx, "outbox does not progress", "state", string(state), "leader", now.Holder, "term", now.Term)
 		}
 	}
 }
 
-// look reads the state and what explains it.
-func (p *Publisher) look(ctx context.Context) (State, []any, error) {
-	const limit = 5 * time.Second     // longer than a change of leaders and the pause of a zone
-	const conflict = 15 * time.Second // longer than the interval of most readiness checks
-	progress, err := p.store.OutboxProgress(ctx)
-	if err != nil {
-		return "", nil, err
+const (
+	// stallLimit is longer than a change of leaders and the pause of a zone.
+	stallLimit = 5 * time.Second
+	// conflictShown is longer than the interval of most readiness checks.
+	conflictShown = 15 * time.Second
+)
+
+// An observation is what Watch saw last, and since when, by the clock of this process:
+// the clock of the database can be set back.
+type observation struct {
+	store.OutboxProgress
+	leaseSince    time.Time // a leader renews its lease
+	progressSince time.Time // an event is pending, and neither it nor the last dispatch changed
+}
+
+func (o *observation) update(now store.OutboxProgress) {
+	if now.Term != o.Term || now.ExpiresAt != o.ExpiresAt || o.leaseSince.IsZero() {
+		o.leaseSince = time.Now()
 	}
-	state := OK
+	if now.OldestPending == 0 || now.OldestPending != o.OldestPending || now.LastDispatch != o.LastDispatch || o.progressSince.IsZero() {
+		o.progressSince = time.Now()
+	}
+	o.OutboxProgress = now
+}
+
+func (o *observation) state() State {
 	switch {
-	case progress.ExpiredSeconds > limit.Seconds():
-		state = NoLeader
-	case time.Since(time.Unix(0, p.leaseLost.Load())) < conflict:
-		state = TwoLeaders
-	case progress.OldestPendingSeconds > limit.Seconds() && progress.LastDispatchSeconds > limit.Seconds():
-		state = Stalled
+	case time.Since(o.leaseSince) > stallLimit:
+		return NoLeader
+	case time.Since(o.progressSince) > stallLimit:
+		return Stalled
 	}
-	return state, []any{
-		slog.String("leader", progress.Holder), slog.Int64("term", progress.Term),
-		slog.Float64("oldest_pending_seconds", progress.OldestPendingSeconds),
-	}, nil
+	return OK
 }
