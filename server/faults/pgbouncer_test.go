@@ -237,8 +237,8 @@ func TestQueryExecModesWorkOrAreRefused(t *testing.T) {
 	b := newBackends(t)
 	direct, pooled := b.servers.PostgresURL(private.Service, "caracal"), b.startPgBouncer("transaction", 4)
 	for _, tt := range []struct {
-		url, mode string
-		refusal   string
+		url, mode  string
+		startError string
 	}{
 		{direct, "cache_statement", ""},
 		{direct, "cache_describe", ""},
@@ -258,16 +258,16 @@ func TestQueryExecModesWorkOrAreRefused(t *testing.T) {
 			s, serving := b.spawn("api", "DATABASE_URL="+tt.url+"&default_query_exec_mode="+tt.mode)
 			select {
 			case <-serving:
-				if tt.refusal != "" {
-					t.Fatalf("it serves, want a refusal with %q", tt.refusal)
+				if tt.startError != "" {
+					t.Fatalf("it serves, want a start error with %q", tt.startError)
 				}
 				servertest.Smoke(t, s.url, token)
 				s.terminate()
 			case <-s.logDone:
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				if log := strings.Join(s.recentLog, "\n"); tt.refusal == "" || !strings.Contains(log, tt.refusal) {
-					t.Fatalf("it exits with %s, want %q", log, tt.refusal)
+				if log := strings.Join(s.recentLog, "\n"); tt.startError == "" || !strings.Contains(log, tt.startError) {
+					t.Fatalf("it exits with %s, want %q", log, tt.startError)
 				}
 			case <-time.After(30 * time.Second):
 				t.Fatal("it neither serves nor exits")

@@ -36,7 +36,7 @@ func (p *Publisher) Watch(ctx context.Context) {
 		now, err := p.store.OutboxProgress(lookup)
 		cancel()
 		if err != nil {
-			seen = observation{} // nobody could publish meanwhile
+			seen = observation{} // the leader could not publish either
 			continue
 		}
 		seen.update(now)
