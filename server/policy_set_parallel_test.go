@@ -114,6 +114,13 @@ func TestActivatePolicySetInParallel(t *testing.T) {
 		})
 	}
 	concurrently(all...)
+	// A rollback succeeds only if nothing else comes in between, so the last one is alone.
+	last, _, _ := pick(rand.New(rand.NewPCG(0, 0)))
+	for _, version := range []string{versions[last][0], a.DB.PolicySetVersion(z.zone, last, policyVersion)} {
+		servertest.Expect(t, activatePolicySet(t, a.Admin, z.zone, last, version, ""), http.StatusAccepted, "")
+	}
+	servertest.Expect(t, rollbackPolicySet(t, a.Admin, z.zone, last), http.StatusAccepted, "")
+	counts["rollback 202"]++
 	t.Logf("responses: %v", counts)
 	for _, one := range []string{"activate 202", "rollback 202", "deactivate 202", "delete 204", "add 201"} {
 		if counts[one] == 0 {
