@@ -28,7 +28,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed, err := provider.Change(provider.Stored{Kind: provider.APIKey, SecretKeys: []string{key}}, nil, json.RawMessage(`{"header_name":"X-Key","api_key":"`+stem+`"}`))
+	changed, err := provider.Change(provider.Stored{Kind: provider.APIKey, Public: json.RawMessage("{}"), SecretKeys: []string{key}}, nil, json.RawMessage(`{"header_name":"X-Key","api_key":"`+stem+`"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

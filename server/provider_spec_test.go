@@ -170,7 +170,7 @@ func TestProviderSpecExamplesAreAccepted(t *testing.T) {
 			t.Errorf("%s is identified by %q", name, identifier)
 		}
 	}
-	stored := provider.Stored{Kind: provider.APIKey, SecretKeys: []string{"api_key"}} // what the example of an answer shows
+	stored := provider.Stored{Kind: provider.APIKey, Public: json.RawMessage("{}"), SecretKeys: []string{"api_key"}} // what the example of an answer shows
 	for name, example := range examples(spec.Paths.Value(collection + "/{id}").Patch.RequestBody) {
 		var config json.RawMessage
 		if example["config_json"] != nil {

@@ -171,6 +171,7 @@ func TestUpdateProviderKeepsOrErasesSecrets(t *testing.T) {
 	byKey := `{` + clientPublic + `,"client_auth_method":"private_key_jwt"`
 	withParams := basic + `,"client_secret":"hush-client","token_params":{"tenant":"acme","password":"hush-p"}}`
 	params, bothSealed, both := basic+`,"token_params":{"tenant":"acme"}}`, `{"client_secret":"hush-client","token_params.password":"hush-p"}`, []string{"client_secret", "token_params.password"}
+	elsewhere := strings.ReplaceAll(basic, "login.example.com", "id.example.com")
 	withKey := strings.Replace(basic, "/token", "/token?key=hush-k", 1) + `,"client_secret":"hush-client"}`
 	for _, tt := range []struct {
 		name         string
@@ -208,6 +209,9 @@ func TestUpdateProviderKeepsOrErasesSecrets(t *testing.T) {
 		{"everything removed", "oauth2_client_credentials", withParams, "", open + `}`, erased, open + `}`, ``, []string{}},
 		{"a key in the URL, the same URL", "oauth2_client_credentials", withKey, "", basic + `,"client_secret":"hush-2"}`, replaced, basic + `}`, `{"client_secret":"hush-2","token_endpoint.key":"hush-k"}`, []string{"client_secret", "token_endpoint.key"}},
 		{"a key in the URL, another URL", "oauth2_client_credentials", withKey, "", strings.Replace(basic, "/token", "/other", 1) + `}`, replaced, strings.Replace(basic, "/token", "/other", 1) + `}`, `{"client_secret":"hush-client"}`, []string{"client_secret"}},
+		{"another host and its secret", "oauth2_client_credentials", withParams, "", elsewhere + `,"client_secret":"hush-2","token_params":{}}`, replaced, elsewhere + `,"token_params":{}}`, `{"client_secret":"hush-2"}`, []string{"client_secret"}},
+		{"a parameter in another spelling", "oauth2_client_credentials", withParams, "", basic + `,"token_params":{"PASSWORD":"hush-3"}}`, replaced, basic + `,"token_params":{}}`, `{"client_secret":"hush-client","token_params.PASSWORD":"hush-3"}`, []string{"client_secret", "token_params.PASSWORD"}},
+		{"another key in the same URL", "oauth2_client_credentials", withKey, "", strings.Replace(basic, "/token", "/token?api_key=hush-3", 1) + `}`, replaced, basic + `}`, `{"client_secret":"hush-client","token_endpoint.api_key":"hush-3"}`, []string{"client_secret", "token_endpoint.api_key"}},
 		{"the method that needs one again", "oauth2_client_credentials", open + `}`, "", basic + `,"client_secret":"hush-2"}`, replaced, basic + `}`, `{"client_secret":"hush-2"}`, []string{"client_secret"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -270,6 +274,7 @@ func TestUpdateProviderRequiresSecretsOfTheKind(t *testing.T) {
 		{"from a key to basic", "oauth2_client_credentials", byKey + `,"private_key":"` + pemKey + `"}`, "", `{` + clientPublic + `}`, "requires client_secret", "client_secret"},
 		{"of a person", "oauth2_authorization_code", `{` + codePublic + `,"client_auth_method":"none"}`, "", `{` + codePublic + `}`, "requires client_secret", "client_secret"},
 		{"of another kind", "oauth2_client_credentials", clientConfig, "oauth2_authorization_code", `{` + codePublic + `}`, "requires client_secret", "client_secret"},
+		{"of another host", "oauth2_client_credentials", clientConfig, "", strings.ReplaceAll(`{`+clientPublic+`}`, "login.example.com", "id.example.com"), "requires client_secret", "client_secret"},
 		{"the wrong one", "oauth2_client_credentials", clientConfig, "", byKey + `,"client_secret":"hush-2"}`, "client_secret is not used with private_key_jwt", "client_secret"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

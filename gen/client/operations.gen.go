@@ -838,10 +838,21 @@ func (c *Client) GetProvider(ctx context.Context, zoneID, id string, opts ...Cal
 // UpdateProvider updates the fields in the request and returns the updated
 // provider. `config_json` replaces the whole configuration. The secrets that it
 // contains replace stored secrets with the same name. Other stored secrets are
-// kept if the new configuration uses them, and deleted otherwise: parameters of
-// `token_params` and `authorization_params` are used while the field is
-// present, parameters in the query of an endpoint while its URL does not
-// change.
+// kept if the new configuration uses them, and deleted otherwise:
+//
+//   - Parameters of `token_params` and `authorization_params` are used while
+//     the field is present. One that is supplied replaces the stored one whose
+//     name differs only in case, or in hyphens for underscores. To remove a
+//     single one, omit the field, then update the provider again with the
+//     others.
+//   - Parameters in the query of an endpoint are used while the rest of its URL
+//     does not change and none is supplied. Those that are supplied replace all
+//     stored ones of the endpoint.
+//   - A secret is not sent to another host: if the host of `token_endpoint`
+//     changes, `client_secret` and the secrets of `token_params` must be
+//     supplied again, and those of `authorization_params` if the host of
+//     `authorization_endpoint` changes. `private_key`, which is never sent, is
+//     kept.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind.
 // It revokes the grants that users gave to the provider.

@@ -1706,9 +1706,16 @@ type ClientInterface interface {
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
 	// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
-	// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
-	// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
-	// does not change.
+	// kept if the new configuration uses them, and deleted otherwise:
+	//
+	// - Parameters of `token_params` and `authorization_params` are used while the field is present. One that is supplied
+	//   replaces the stored one whose name differs only in case, or in hyphens for underscores. To remove a single one,
+	//   omit the field, then update the provider again with the others.
+	// - Parameters in the query of an endpoint are used while the rest of its URL does not change and none is supplied.
+	//   Those that are supplied replace all stored ones of the endpoint.
+	// - A secret is not sent to another host: if the host of `token_endpoint` changes, `client_secret` and the secrets of
+	//   `token_params` must be supplied again, and those of `authorization_params` if the host of
+	//   `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 	// to the provider.
@@ -1728,9 +1735,16 @@ type ClientInterface interface {
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
 	// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
-	// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
-	// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
-	// does not change.
+	// kept if the new configuration uses them, and deleted otherwise:
+	//
+	// - Parameters of `token_params` and `authorization_params` are used while the field is present. One that is supplied
+	//   replaces the stored one whose name differs only in case, or in hyphens for underscores. To remove a single one,
+	//   omit the field, then update the provider again with the others.
+	// - Parameters in the query of an endpoint are used while the rest of its URL does not change and none is supplied.
+	//   Those that are supplied replace all stored ones of the endpoint.
+	// - A secret is not sent to another host: if the host of `token_endpoint` changes, `client_secret` and the secrets of
+	//   `token_params` must be supplied again, and those of `authorization_params` if the host of
+	//   `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 	// to the provider.
@@ -3598,9 +3612,16 @@ func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id ObjectID, re
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
 // configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
-// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
-// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
-// does not change.
+// kept if the new configuration uses them, and deleted otherwise:
+//
+//   - Parameters of `token_params` and `authorization_params` are used while the field is present. One that is supplied
+//     replaces the stored one whose name differs only in case, or in hyphens for underscores. To remove a single one,
+//     omit the field, then update the provider again with the others.
+//   - Parameters in the query of an endpoint are used while the rest of its URL does not change and none is supplied.
+//     Those that are supplied replace all stored ones of the endpoint.
+//   - A secret is not sent to another host: if the host of `token_endpoint` changes, `client_secret` and the secrets of
+//     `token_params` must be supplied again, and those of `authorization_params` if the host of
+//     `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 // to the provider.
@@ -3630,9 +3651,16 @@ func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id O
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
 // configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
-// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
-// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
-// does not change.
+// kept if the new configuration uses them, and deleted otherwise:
+//
+//   - Parameters of `token_params` and `authorization_params` are used while the field is present. One that is supplied
+//     replaces the stored one whose name differs only in case, or in hyphens for underscores. To remove a single one,
+//     omit the field, then update the provider again with the others.
+//   - Parameters in the query of an endpoint are used while the rest of its URL does not change and none is supplied.
+//     Those that are supplied replace all stored ones of the endpoint.
+//   - A secret is not sent to another host: if the host of `token_endpoint` changes, `client_secret` and the secrets of
+//     `token_params` must be supplied again, and those of `authorization_params` if the host of
+//     `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 // to the provider.
@@ -8269,9 +8297,16 @@ type ClientWithResponsesInterface interface {
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
 	// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
-	// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
-	// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
-	// does not change.
+	// kept if the new configuration uses them, and deleted otherwise:
+	//
+	// - Parameters of `token_params` and `authorization_params` are used while the field is present. One that is supplied
+	//   replaces the stored one whose name differs only in case, or in hyphens for underscores. To remove a single one,
+	//   omit the field, then update the provider again with the others.
+	// - Parameters in the query of an endpoint are used while the rest of its URL does not change and none is supplied.
+	//   Those that are supplied replace all stored ones of the endpoint.
+	// - A secret is not sent to another host: if the host of `token_endpoint` changes, `client_secret` and the secrets of
+	//   `token_params` must be supplied again, and those of `authorization_params` if the host of
+	//   `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 	// to the provider.
@@ -8291,9 +8326,16 @@ type ClientWithResponsesInterface interface {
 	//
 	// Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
 	// configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
-	// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
-	// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
-	// does not change.
+	// kept if the new configuration uses them, and deleted otherwise:
+	//
+	// - Parameters of `token_params` and `authorization_params` are used while the field is present. One that is supplied
+	//   replaces the stored one whose name differs only in case, or in hyphens for underscores. To remove a single one,
+	//   omit the field, then update the provider again with the others.
+	// - Parameters in the query of an endpoint are used while the rest of its URL does not change and none is supplied.
+	//   Those that are supplied replace all stored ones of the endpoint.
+	// - A secret is not sent to another host: if the host of `token_endpoint` changes, `client_secret` and the secrets of
+	//   `token_params` must be supplied again, and those of `authorization_params` if the host of
+	//   `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 	// to the provider.
@@ -12607,9 +12649,16 @@ func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneI
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
 // configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
-// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
-// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
-// does not change.
+// kept if the new configuration uses them, and deleted otherwise:
+//
+//   - Parameters of `token_params` and `authorization_params` are used while the field is present. One that is supplied
+//     replaces the stored one whose name differs only in case, or in hyphens for underscores. To remove a single one,
+//     omit the field, then update the provider again with the others.
+//   - Parameters in the query of an endpoint are used while the rest of its URL does not change and none is supplied.
+//     Those that are supplied replace all stored ones of the endpoint.
+//   - A secret is not sent to another host: if the host of `token_endpoint` changes, `client_secret` and the secrets of
+//     `token_params` must be supplied again, and those of `authorization_params` if the host of
+//     `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 // to the provider.
@@ -12635,9 +12684,16 @@ func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Con
 //
 // Updates the fields in the request and returns the updated provider. `config_json` replaces the whole
 // configuration. The secrets that it contains replace stored secrets with the same name. Other stored secrets are
-// kept if the new configuration uses them, and deleted otherwise: parameters of `token_params` and
-// `authorization_params` are used while the field is present, parameters in the query of an endpoint while its URL
-// does not change.
+// kept if the new configuration uses them, and deleted otherwise:
+//
+//   - Parameters of `token_params` and `authorization_params` are used while the field is present. One that is supplied
+//     replaces the stored one whose name differs only in case, or in hyphens for underscores. To remove a single one,
+//     omit the field, then update the provider again with the others.
+//   - Parameters in the query of an endpoint are used while the rest of its URL does not change and none is supplied.
+//     Those that are supplied replace all stored ones of the endpoint.
+//   - A secret is not sent to another host: if the host of `token_endpoint` changes, `client_secret` and the secrets of
+//     `token_params` must be supplied again, and those of `authorization_params` if the host of
+//     `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
 // to the provider.

@@ -167,6 +167,9 @@ var (
 	grant = with(oauth, "authorization_endpoint", `"https://id.example.com/authorize"`, "redirect_uri", `"https://app.example.com/back"`)
 )
 
+// tokenEndpoint is a stored configuration with the token endpoint of the states.
+var tokenEndpoint = oauth[:1].json()
+
 func stateOf(t *testing.T, name string) state {
 	t.Helper()
 	i := slices.IndexFunc(states, func(s state) bool { return s.name == name })

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"encoding/json"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -61,22 +62,48 @@ func withoutRepeatedSecret(value any, _ map[string]any) (any, bool) {
 	return value, ok
 }
 
-// usesCredential reports whether a configuration uses a stored credential, such as
-// token_params.password, that it does not contain: the params if they are still there,
-// and an endpoint if it is still the same. A credential of one URL is never sent to
-// another.
-func (v *validation) usesCredential(name string, stored json.RawMessage) bool {
-	field, _, _ := strings.Cut(name, ".")
-	value, present := v.values[field]
-	if !present || slices.Contains(paramFields, field) {
-		return present
-	}
-	var before map[string]any
-	if err := json.Unmarshal(stored, &before); err != nil {
+// recipients are the endpoints that secrets are sent to. A private key is not sent, and
+// the other secrets are sent to upstream services.
+var recipients = map[string]string{
+	"client_secret": "token_endpoint", "token_params": "token_endpoint", "authorization_params": "authorization_endpoint",
+}
+
+// keeps reports whether a new configuration uses a sealed secret, such as client_secret
+// or token_params.password, and does not replace it. What was sealed for one host, or in
+// one URL, is never sent to another.
+func (v *validation) keeps(name string, stored map[string]any) bool {
+	field, param, inField := strings.Cut(name, ".")
+	if endpoint := recipients[field]; endpoint != "" && hostOf(v.values[endpoint]) != hostOf(stored[endpoint]) {
 		return false
 	}
-	public, _ := separate(field, value)
-	return public == before[field]
+	if !inField {
+		return slices.ContainsFunc(v.kind.rules(), func(r fieldRule) bool {
+			return r.key == name && r.presence == secretRequired && r.applies(v.values)
+		})
+	}
+	switch value := v.values[field].(type) {
+	case map[string]any:
+		for supplied := range value {
+			if secret.SameName(supplied, param) {
+				return false
+			}
+		}
+		return true
+	case string:
+		public, supplied := separate(field, value)
+		return public == stored[field] && len(supplied) == 0
+	}
+	return false
+}
+
+// hostOf returns the host of a URL, without its port, as in allowed_token_hosts.
+func hostOf(value any) string {
+	text, _ := value.(string)
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Hostname())
 }
 
 // HasSecrets reports whether a configuration of any kind can contain a secret. The

@@ -70,6 +70,8 @@ func TestEffectOfAChangeOnCredentialsInPublicFields(t *testing.T) {
 		{"another parameter supplied", with(stored, "token_params", `{"secret":"x"}`), append(slices.Clone(all), "token_params.secret")},
 		{"the same supplied", with(stored, "token_params", `{"password":"new"}`, "token_endpoint", `"https://id.example.com/t?p=1&key=new"`), all},
 		{"no params", with(stored, "token_params", ""), []string{"client_secret", "token_endpoint.key"}},
+		{"the same supplied in another spelling", with(stored, "token_params", `{"PassWord":"new"}`), []string{"client_secret", "token_endpoint.key", "token_params.PassWord"}},
+		{"another credential of the same URL", with(stored, "token_endpoint", `"https://id.example.com/t?p=1&token=new"`), []string{"client_secret", "token_endpoint.token", "token_params.password"}},
 		{"another URL", with(stored, "token_endpoint", `"https://id.example.com/t2?p=1"`), []string{"client_secret", "token_params.password"}},
 		{"another method", with(stored, "client_auth_method", `"none"`), []string{"token_endpoint.key", "token_params.password"}},
 	}
@@ -88,6 +90,57 @@ func TestEffectOfAChangeOnCredentialsInPublicFields(t *testing.T) {
 	changed, err := provider.Change(provider.Stored{Kind: s.kind, Public: public.Public, SecretKeys: all}, &kind, with(other.config, "token_params", `{}`).json())
 	if err != nil || len(changed.SecretKeys) > 0 {
 		t.Errorf("another kind keeps %q (%v)", changed.SecretKeys, err)
+	}
+}
+
+// A secret that is stored for one host is never sent to another: who may change the
+// endpoint need not know the secret.
+func TestChangeOfAHostRemovesItsSecrets(t *testing.T) {
+	t.Parallel()
+	const hosts = `["id.example.com","other.example.com"]`
+	basic, key, open, code := stateOf(t, "client basic"), stateOf(t, "client key"), stateOf(t, "client open"), stateOf(t, "code open")
+	params := []string{"token_endpoint.key", "token_params.password"}
+	both := []string{"authorization_params.session", "token_params.password"}
+	tests := []struct {
+		name        string
+		state       state
+		sealed      []string
+		field, url  string
+		secret      string // JSON that is supplied; "" is none
+		tokenParams string
+		after       []string
+		text        string
+	}{
+		{"secret missing", basic, []string{"client_secret"}, "token_endpoint", "https://other.example.com/token", "", `{}`, nil, "requires client_secret"},
+		{"secret supplied", basic, append(params, "client_secret"), "token_endpoint", "https://other.example.com/token", `"new"`, `{}`, []string{"client_secret"}, ""},
+		{"secret and parameter supplied", basic, append(params, "client_secret"), "token_endpoint", "https://other.example.com/token", `"new"`, `{"password":"new"}`, []string{"client_secret", "token_params.password"}, ""},
+		{"another path and port", basic, []string{"client_secret", "token_params.password"}, "token_endpoint", "https://ID.example.com:8443/t2", "", `{}`, []string{"client_secret", "token_params.password"}, ""},
+		{"a private key is not sent", key, append(params, "private_key"), "token_endpoint", "https://other.example.com/token", "", `{}`, []string{"private_key"}, ""},
+		{"no secret", open, params, "token_endpoint", "https://other.example.com/token", "", `{}`, nil, ""},
+		{"the token endpoint", code, both, "token_endpoint", "https://other.example.com/token", "", `{}`, []string{"authorization_params.session"}, ""},
+		{"the authorization endpoint", code, both, "authorization_endpoint", "https://other.example.com/authorize", "", `{}`, []string{"token_params.password"}, ""},
+		{"the path of the authorization endpoint", code, both, "authorization_endpoint", "https://id.example.com/a2", "", `{}`, both, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			config := with(tt.state.config, "token_params", `{}`, "allowed_token_hosts", hosts)
+			if tt.state.kind == provider.AuthorizationCode {
+				config = with(config, "authorization_params", `{}`)
+			}
+			if tt.state.secret != "" {
+				config = with(config, tt.state.secret, "")
+			}
+			stored := provider.Stored{Kind: tt.state.kind, Public: config.json(), SecretKeys: slices.Sorted(slices.Values(tt.sealed))}
+			config = with(config, tt.field, `"`+tt.url+`"`, "token_params", tt.tokenParams)
+			if tt.secret != "" {
+				config = with(config, tt.state.secret, tt.secret)
+			}
+			changed, err := provider.Change(stored, nil, config.json())
+			if text := errorMessage(t, err); text != message(tt.state.kind, tt.text) || !slices.Equal(changed.SecretKeys, tt.after) {
+				t.Errorf("got %q (%q), want %q (%q)", changed.SecretKeys, text, tt.after, tt.text)
+			}
+		})
 	}
 }
 

@@ -261,7 +261,7 @@ func TestEveryKeyOfEveryKind(t *testing.T) {
 				t.Errorf("change of the kind: %s: %q %v, want %q %v", tt.config.json(), got, otherKind.Config, want, created)
 			}
 
-			sealed := provider.Stored{Kind: tt.state.kind}
+			sealed := provider.Stored{Kind: tt.state.kind, Public: tokenEndpoint}
 			if tt.state.secret != "" {
 				sealed.SecretKeys = []string{tt.state.secret}
 			}

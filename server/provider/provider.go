@@ -13,7 +13,6 @@ import (
 	"errors"
 	"reflect"
 	"slices"
-	"strings"
 )
 
 // A Kind is the kind of a provider: how it obtains the credential for an upstream.
@@ -85,10 +84,10 @@ type Changed struct {
 // change. Change returns an [*Error] if config violates a rule.
 //
 // If the kind does not change, sealed secrets that the new configuration uses need
-// not be supplied again, and those that it does not use are removed. Supplied secrets
-// replace those of the same name. If the kind
-// changes, config must contain all its secrets; without config, Change returns
-// [ErrConfigRequired].
+// not be supplied again, and those that it does not use are removed. So are those that
+// it would send to another host than before. Supplied secrets replace those of the
+// same name. If the kind changes, config must contain all its secrets; without config,
+// Change returns [ErrConfigRequired].
 func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) {
 	if kind != nil && *kind != stored.Kind {
 		if config == nil {
@@ -108,24 +107,16 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 	if err != nil {
 		return Changed{}, err
 	}
-	var kept []string
-	for _, r := range stored.Kind.rules() {
-		if r.presence != secretRequired || !r.applies(v.values) {
-			continue
-		}
-		_, supplied := v.values[r.key]
-		sealed := slices.Contains(stored.SecretKeys, r.key)
-		if sealed {
-			kept = append(kept, r.key)
-		}
-		// Only in the oauth kinds can a change, of client_auth_method, require a secret that was not required before.
-		if !supplied && !sealed && slices.Contains(oauth, stored.Kind) {
-			return Changed{}, v.newError(r)
-		}
+	before, err := decode(stored.Kind, stored.Public)
+	if err != nil {
+		return Changed{}, err
 	}
-	for _, name := range stored.SecretKeys {
-		if strings.Contains(name, ".") && v.usesCredential(name, stored.Public) {
-			kept = append(kept, name)
+	kept := slices.DeleteFunc(slices.Clone(stored.SecretKeys), func(name string) bool { return !v.keeps(name, before.values) })
+	for _, r := range stored.Kind.rules() {
+		_, supplied := v.values[r.key]
+		// Only in the oauth kinds can a change, of client_auth_method or of a host, require a secret that was not required before.
+		if r.presence == secretRequired && r.applies(v.values) && !supplied && !slices.Contains(kept, r.key) && slices.Contains(oauth, stored.Kind) {
+			return Changed{}, v.newError(r)
 		}
 	}
 	c := changed(v.config(), kept)

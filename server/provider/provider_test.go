@@ -148,7 +148,7 @@ func TestEffectOfAChangeOnSecrets(t *testing.T) {
 					config = with(s.config, s.secret, tt.supplied).json()
 				}
 			}
-			got, err := provider.Change(provider.Stored{Kind: tt.kind, SecretKeys: tt.sealed}, newKind, config)
+			got, err := provider.Change(provider.Stored{Kind: tt.kind, Public: tokenEndpoint, SecretKeys: tt.sealed}, newKind, config)
 			if text := errorMessage(t, err); text != message(kind, tt.text) {
 				t.Fatalf("%q, want %q", text, tt.text)
 			}
@@ -179,7 +179,7 @@ func TestUnusedClientSecretIsSealed(t *testing.T) {
 	if err != nil || string(c.Secrets.Plaintext()) != `{"client_secret":" for later "}` || strings.Contains(string(c.Public), "later") {
 		t.Errorf("%s (%v)", c.Public, err)
 	}
-	changed, err := provider.Change(provider.Stored{Kind: s.kind}, nil, config)
+	changed, err := provider.Change(provider.Stored{Kind: s.kind, Public: tokenEndpoint}, nil, config)
 	if err != nil || len(changed.Secrets) != 1 || !slices.Equal(changed.SecretKeys, []string{"client_secret"}) {
 		t.Errorf("%+v (%v)", changed, err)
 	}
@@ -197,7 +197,7 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 	if clientSecret.Reveal() != plain || string(c.Secrets.Plaintext()) != `{"client_secret":"se\"cret&sauce"}` {
 		t.Error("the secret is not revealed unchanged")
 	}
-	changed, err := provider.Change(provider.Stored{Kind: s.kind}, nil, with(s.config, "client_secret", `"se\"cret&sauce"`).json())
+	changed, err := provider.Change(provider.Stored{Kind: s.kind, Public: tokenEndpoint}, nil, with(s.config, "client_secret", `"se\"cret&sauce"`).json())
 	if err != nil {
 		t.Fatal(err)
 	}

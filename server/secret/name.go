@@ -13,5 +13,10 @@ var names = map[string]bool{
 // IsName reports whether a name, such as that of a parameter, says that its value is a
 // secret. It compares whole names, ignores case, and treats hyphens as underscores.
 func IsName(name string) bool {
-	return names[strings.ReplaceAll(strings.ToLower(name), "-", "_")]
+	return names[normalized(name)]
 }
+
+// SameName reports whether two names differ only as IsName ignores.
+func SameName(a, b string) bool { return normalized(a) == normalized(b) }
+
+func normalized(name string) string { return strings.ReplaceAll(strings.ToLower(name), "-", "_") }
