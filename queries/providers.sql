@@ -45,8 +45,10 @@ WHERE zone_id = @zone_id AND archived_at IS NULL AND identifier = @identifier
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text);
 
 -- name: ListProvidersByName :many
+-- ListProvidersByName finds the rows by the hash of the name, and compares the name because different names can have
+-- the same hash.
 SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, created_at, updated_at FROM providers
-WHERE zone_id = @zone_id AND archived_at IS NULL AND name = @name
+WHERE zone_id = @zone_id AND archived_at IS NULL AND name_hash = hashtextextended(@name, 0) AND name = @name
   AND (sqlc.narg(kind)::text IS NULL OR kind = sqlc.narg(kind))
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
 ORDER BY created_at DESC, id DESC

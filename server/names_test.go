@@ -2,11 +2,14 @@ package server_test
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 
+	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
@@ -127,4 +130,49 @@ func quote(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return string(quoted)
+}
+
+// incompressible returns a text of n characters of four bytes, which Postgres cannot
+// compress to fit in an index.
+func incompressible(n int) string {
+	random := rand.New(rand.NewPCG(1, 2))
+	text := make([]rune, n)
+	for i := range text {
+		text[i] = 0x20000 + random.Int32N(0xa000) // CJK Unified Ideographs Extension B
+	}
+	return string(text)
+}
+
+// Every name can have the longest length that the spec allows, in any script, and is
+// found.
+func TestEveryLongestNameIsFound(t *testing.T) {
+	t.Parallel()
+	w := newWalker(t)
+	ids := populate(t, w.API, w.zone.ID, "ours")
+	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000b", ids["applications"], "0198c0de-0000-7000-8000-00000000000c", ids["providers"])
+	servertest.Expect(t, w.Do("PATCH", "/v1/zones/"+w.zone.ID, `{"dcr_enabled":true}`, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...), http.StatusOK, "")
+	eachOperation(t, takesName, func(t *testing.T, op servertest.Operation) {
+		name := incompressible(int(*bodyFields(op)["name"].Value.MaxLength))
+		path := pathTo(op, w.zone.ID, ids)
+		raw := w.Do(op.Method, path, known.Replace(withName(t, op, name)), append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
+		created := decode[struct{ ID, Name string }](t, raw)
+		if raw.Response.StatusCode >= 300 || created.Name != name {
+			t.Fatalf("got %d %s", raw.Response.StatusCode, raw.Body)
+		}
+		collection := strings.TrimSuffix(strings.TrimSuffix(path, "/"+created.ID), "/dcr")
+		if found, _ := idsAt(t, w.API, collection+"?name="+url.QueryEscape(name), servertest.Bootstrap); !slices.Contains(found, created.ID) {
+			t.Errorf("found %q, want %s", found, created.ID)
+		}
+	})
+}
+
+func TestLongestResourceIdentifierIsFound(t *testing.T) {
+	t.Parallel()
+	z := newResourceZone(servertest.New(t))
+	identifier := "urn:" + incompressible(496)
+	created := z.resource(t, func(b *client.NewResource) { b.Identifier = &identifier })
+	ids, _ := idsAt(t, z.API, "/v1/zones/"+z.zone+"/resources?identifier="+url.QueryEscape(identifier), servertest.Bootstrap)
+	if !slices.Equal(ids, []string{created.ID}) {
+		t.Errorf("found %q, want %s", ids, created.ID)
+	}
 }

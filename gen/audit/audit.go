@@ -71,7 +71,7 @@ var Kinds = map[Kind]Columns{
 		Table:    "providers",
 		Tracked:  map[string]string{"name": "name", "identifier": "identifier", "kind": "kind", "config_json": "config_json", "secret_config_keys": "secret_config_keys"},
 		Redacted: map[string]string{"secret_config": "secret_config"},
-		Ignored:  []string{"zone_id", "id", "data_key", "version", "created_at", "updated_at", "archived_at"},
+		Ignored:  []string{"zone_id", "id", "name_hash", "data_key", "version", "created_at", "updated_at", "archived_at"},
 	},
 	ProviderGrants: {
 		Table:    "provider_grants",

@@ -224,6 +224,7 @@ type Provider struct {
 	CreatedAt        time.Time       `db:"created_at"`
 	UpdatedAt        time.Time       `db:"updated_at"`
 	ArchivedAt       *time.Time      `db:"archived_at"`
+	NameHash         int64           `db:"name_hash"`
 }
 
 type ProviderGrant struct {

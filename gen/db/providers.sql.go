@@ -80,7 +80,7 @@ func (q *Queries) GetAvailableProviderIdentifier(ctx context.Context, arg GetAva
 }
 
 const getProvider = `-- name: GetProvider :one
-SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key, version, created_at, updated_at, archived_at FROM providers WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL
+SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key, version, created_at, updated_at, archived_at, name_hash FROM providers WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL
 `
 
 type GetProviderParams struct {
@@ -105,6 +105,7 @@ func (q *Queries) GetProvider(ctx context.Context, arg GetProviderParams) (Provi
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.NameHash,
 	)
 	return i, err
 }
@@ -113,7 +114,7 @@ const insertProvider = `-- name: InsertProvider :one
 INSERT INTO providers (zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ON CONFLICT (zone_id, identifier) WHERE archived_at IS NULL DO NOTHING
-RETURNING zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key, version, created_at, updated_at, archived_at
+RETURNING zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key, version, created_at, updated_at, archived_at, name_hash
 `
 
 type InsertProviderParams struct {
@@ -157,6 +158,7 @@ func (q *Queries) InsertProvider(ctx context.Context, arg InsertProviderParams) 
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.NameHash,
 	)
 	return i, err
 }
@@ -373,7 +375,7 @@ func (q *Queries) ListProvidersByKind(ctx context.Context, arg ListProvidersByKi
 
 const listProvidersByName = `-- name: ListProvidersByName :many
 SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, created_at, updated_at FROM providers
-WHERE zone_id = $1 AND archived_at IS NULL AND name = $2
+WHERE zone_id = $1 AND archived_at IS NULL AND name_hash = hashtextextended($2, 0) AND name = $2
   AND ($3::text IS NULL OR kind = $3)
   AND (created_at, id) < ($4::timestamptz, $5::text)
 ORDER BY created_at DESC, id DESC
@@ -401,6 +403,8 @@ type ListProvidersByNameRow struct {
 	UpdatedAt        time.Time       `db:"updated_at"`
 }
 
+// ListProvidersByName finds the rows by the hash of the name, and compares the name because different names can have
+// the same hash.
 func (q *Queries) ListProvidersByName(ctx context.Context, arg ListProvidersByNameParams) ([]ListProvidersByNameRow, error) {
 	rows, err := q.db.Query(ctx, listProvidersByName,
 		arg.ZoneID,
@@ -439,7 +443,7 @@ func (q *Queries) ListProvidersByName(ctx context.Context, arg ListProvidersByNa
 }
 
 const lockProvider = `-- name: LockProvider :one
-SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key, version, created_at, updated_at, archived_at FROM providers WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
+SELECT zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key, version, created_at, updated_at, archived_at, name_hash FROM providers WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
 `
 
 type LockProviderParams struct {
@@ -464,6 +468,7 @@ func (q *Queries) LockProvider(ctx context.Context, arg LockProviderParams) (Pro
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.NameHash,
 	)
 	return i, err
 }
@@ -550,7 +555,7 @@ UPDATE providers SET
     version            = version + 1,
     updated_at         = now()
 WHERE zone_id = $8 AND id = $9
-RETURNING zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key, version, created_at, updated_at, archived_at
+RETURNING zone_id, id, name, identifier, kind, config_json, secret_config_keys, secret_config, data_key, version, created_at, updated_at, archived_at, name_hash
 `
 
 type UpdateProviderParams struct {
@@ -592,6 +597,7 @@ func (q *Queries) UpdateProvider(ctx context.Context, arg UpdateProviderParams) 
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.NameHash,
 	)
 	return i, err
 }
