@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -118,44 +119,62 @@ func forwardedFor(h http.Header) []string {
 	return strings.Split(strings.Join(lines, ","), ",")
 }
 
-// forwarded returns the values of "for" in the elements of the Forwarded headers (RFC
-// 7239, section 4). It is "" in an element without one.
+// forwarded returns the values of "for" in the elements of the Forwarded headers. It is
+// "" in an element without one.
+//
+// A proxy may append its element to the line of the client, in which a quoted string
+// without an end would include it. So nothing counts in a line that is not well-formed:
+// it has one value, "".
 func forwarded(h http.Header) []string {
 	var all []string
-	for element := range splitUnquoted(strings.Join(h.Values("Forwarded"), ","), ',') {
-		client := ""
-		for pair := range splitUnquoted(element, ';') {
-			name, value, _ := strings.Cut(pair, "=")
-			if strings.EqualFold(strings.TrimSpace(name), "for") {
-				client = strings.Trim(value, " \t\"") // an address contains no quotes
-			}
+	for _, line := range h.Values("Forwarded") {
+		clients, ok := parseForwarded(line)
+		if !ok {
+			clients = []string{""}
 		}
-		all = append(all, client)
+		all = append(all, clients...)
 	}
 	return all
 }
 
-// splitUnquoted returns an iterator over the parts of a text between separators that
-// are not inside a quoted string.
-func splitUnquoted(text string, separator byte) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		start, quoted := 0, false
-		for i := 0; i < len(text); i++ {
-			switch {
-			case quoted && text[i] == '\\':
-				i++
-			case text[i] == '"':
-				quoted = !quoted
-			case text[i] == separator && !quoted:
-				if !yield(text[start:i]) {
-					return
-				}
-				start = i + 1
-			}
+// forwardedPair matches an optional parameter in a Forwarded header, and what ends it.
+var forwardedPair = regexp.MustCompile("^[ \t]*(?:(" + headerToken + ")=(?:(" + headerToken + `)|"((?:[^"\\]|\\.)*)")[ \t]*)?([;,]|$)`)
+
+// headerToken matches a token (RFC 9110, section 5.6.2).
+const headerToken = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+
+// parseForwarded returns the values of "for" in the elements of a line of a Forwarded
+// header, and whether the line is well-formed (RFC 7239, section 4). White space is
+// allowed around parameters.
+func parseForwarded(line string) (clients []string, ok bool) {
+	client := ""
+	for {
+		pair := forwardedPair.FindStringSubmatch(line)
+		if pair == nil {
+			return nil, false
 		}
-		yield(text[start:])
+		name, value, quoted, end := pair[1], pair[2], pair[3], pair[4]
+		if strings.EqualFold(name, "for") {
+			if client != "" {
+				return nil, false
+			}
+			client = value + unescape(quoted)
+		}
+		if end != ";" {
+			clients, client = append(clients, client), ""
+		}
+		if end == "" {
+			return clients, true
+		}
+		line = line[len(pair[0]):]
 	}
 }
+
+// unescape returns the value of a quoted string (RFC 9110, section 5.6.4), given what
+// is between the quotes.
+func unescape(quoted string) string { return quotedPair.ReplaceAllString(quoted, "$1") }
+
+var quotedPair = regexp.MustCompile(`\\(.)`)
 
 // parseAddress parses an IP address, possibly with a port: 192.0.2.1,
 // 192.0.2.1:8080, 2001:db8::1, [2001:db8::1] or [2001:db8::1]:8080. It returns an
