@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"reflect"
 	"slices"
@@ -121,10 +122,7 @@ func loadConfig(environ []string, used func(setting string) bool) (Config, error
 func (c *Config) Keys() (*seal.Keys, error) {
 	source := func() (string, error) { return c.ZoneKEK.Reveal(), nil }
 	if c.zoneKEKFile != "" {
-		source = func() (string, error) {
-			text, err := os.ReadFile(c.zoneKEKFile)
-			return string(text), err
-		}
+		source = func() (string, error) { return ReadSettingFile(c.zoneKEKFile) }
 	}
 	keys, err := seal.Load(source)
 	if err != nil {
@@ -157,17 +155,28 @@ func withFiles(environ []string, invalid *ConfigErrors) map[string]string {
 			delete(values, name+"_FILE")
 			continue
 		}
-		text, err := os.ReadFile(file)
+		text, err := ReadSettingFile(file)
 		if err != nil {
 			invalid.add(name+"_FILE", "%w", err)
 			continue
 		}
-		values[name] = strings.TrimRight(string(text), " \t\r\n")
+		values[name] = strings.TrimRight(text, " \t\r\n")
 		if values[name] == "" {
-			invalid.add(name+"_FILE", "%s is empty", file)
+			invalid.add(name+"_FILE", "the file is empty")
 		}
 	}
 	return values
+}
+
+// ReadSettingFile returns the content of the file with the value of a setting. Its error
+// does not contain the path, which can be a secret that was given in place of a path.
+func ReadSettingFile(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	var withPath *fs.PathError
+	if errors.As(err, &withPath) {
+		err = fmt.Errorf("cannot read the file: %w", withPath.Err)
+	}
+	return string(text), err
 }
 
 // settings returns an iterator over the fields of Config that are settings.

@@ -128,7 +128,7 @@ func TestBashCompletion(t *testing.T) {
 // variables that look like settings are named.
 func TestServeReportsAllInvalidSettings(t *testing.T) {
 	t.Parallel()
-	environ := []string{"PORT=x", "DB_POOL_MAX=0", "DRAIN_DELAY_MS=99999999999999999999", "API_DOCS=perhaps", "LOG_LEVEL=loud", "REDIS_URL=http://:canary@redis", "METRICS_BEARER_FILE=/nowhere", "DATABSE_URL=x", "API_BODY_LIMIT=1", "REDIS_PORT_6379_TCP=x"}
+	environ := []string{"PORT=x", "DB_POOL_MAX=0", "DRAIN_DELAY_MS=99999999999999999999", "API_DOCS=perhaps", "LOG_LEVEL=loud", "REDIS_URL=http://:canary@redis", "METRICS_BEARER_FILE=canary", "DATABSE_URL=x", "API_BODY_LIMIT=1", "REDIS_PORT_6379_TCP=x"}
 	want := map[string]string{
 		"PORT":                `PORT: must be a whole number, not "x"`,
 		"DB_POOL_MAX":         "DB_POOL_MAX: must be at least 1, not 0",
@@ -136,7 +136,7 @@ func TestServeReportsAllInvalidSettings(t *testing.T) {
 		"API_DOCS":            `API_DOCS: must be true or false, not "perhaps"`,
 		"LOG_LEVEL":           `LOG_LEVEL: must be debug, info, warn or error, not "loud"`,
 		"REDIS_URL":           "REDIS_URL: must begin with redis://, rediss:// or unix://",
-		"METRICS_BEARER_FILE": "METRICS_BEARER_FILE: open /nowhere: no such file or directory",
+		"METRICS_BEARER_FILE": "METRICS_BEARER_FILE: cannot read the file: no such file or directory",
 		"DATABASE_URL":        "DATABASE_URL: must be set",
 		"ZONE_KEK":            "ZONE_KEK: must be set",
 		"STREAMS_HMAC_KEY":    "STREAMS_HMAC_KEY: must be set in mode stable",
@@ -174,6 +174,15 @@ func TestServeReportsAllInvalidSettings(t *testing.T) {
 	stdout, stderr, exitCode = result(t, []string{"serve"}, append(environ, "CARACAL_MODE=dev"))
 	if exitCode != 2 || stderr != "" || strings.Contains(stdout, "{") || strings.Count(stdout, "ERR invalid setting setting=PORT") != 1 {
 		t.Errorf("in dev mode: exit code %d, standard error %q\n%s", exitCode, stderr, stdout)
+	}
+}
+
+// A URL with a password in place of the path of a file is not printed.
+func TestMigrateDoesNotPrintAMisplacedURL(t *testing.T) {
+	t.Parallel()
+	_, stderr, exitCode := result(t, []string{"migrate"}, []string{"CARACAL_MIGRATE_URL_FILE=postgres://owner:canary@db/caracal"})
+	if exitCode != 2 || !strings.Contains(stderr, "CARACAL_MIGRATE_URL_FILE: cannot read the file: no such file or directory") || strings.Contains(stderr, "canary") {
+		t.Errorf("exit code %d, standard error %q", exitCode, stderr)
 	}
 }
 

@@ -33,11 +33,11 @@ func migrate(*flag.FlagSet) func(context.Context, io.Writer) error { return runM
 func runMigrate(ctx context.Context, out io.Writer) error {
 	url := os.Getenv("CARACAL_MIGRATE_URL")
 	if file := os.Getenv("CARACAL_MIGRATE_URL_FILE"); url == "" && file != "" {
-		text, err := os.ReadFile(file)
+		text, err := server.ReadSettingFile(file)
 		if err != nil {
 			return server.ConfigErrors{{Setting: "CARACAL_MIGRATE_URL_FILE", Problem: err.Error()}}
 		}
-		url = strings.TrimSpace(string(text))
+		url = strings.TrimSpace(text)
 	}
 	if url == "" {
 		return server.ConfigErrors{{Setting: "CARACAL_MIGRATE_URL", Problem: "must be set to the URL of the database, with the role that owns the schema"}}
