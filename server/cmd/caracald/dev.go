@@ -57,7 +57,7 @@ func runDev(ctx context.Context, out io.Writer, dir string, withDemo bool) (err 
 		return err
 	}
 	// Variables of the environment override these, except the URLs of the servers.
-	environ := append([]string{"CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN=" + token, "STREAMS_HMAC_KEY=" + key, "ZONE_KEK_FILE=" + kekFile}, os.Environ()...)
+	environ := withDefaults(os.Environ(), "CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN="+token, "STREAMS_HMAC_KEY="+key, "ZONE_KEK_FILE="+kekFile)
 	environ = append(environ, "DATABASE_URL="+servers.PostgresURL(private.Service, "caracal"), "REDIS_URL="+servers.RedisURL())
 	config, err := server.LoadConfig(environ)
 	log := logger(config, os.Stderr)
@@ -95,6 +95,23 @@ Press Ctrl-C to stop.
 		}
 	}
 	return running.Wait(ctx)
+}
+
+// withDefaults adds defaults, pairs of a variable and a value, to an environment: those
+// of the settings that have no value there, neither in a variable nor in a file.
+func withDefaults(environ []string, defaults ...string) []string {
+	isSet := map[string]bool{}
+	for _, pair := range environ {
+		variable, value, _ := strings.Cut(pair, "=")
+		isSet[variable] = value != ""
+	}
+	for _, pair := range defaults {
+		variable, _, _ := strings.Cut(pair, "=")
+		if name := strings.TrimSuffix(variable, "_FILE"); !isSet[name] && !isSet[name+"_FILE"] {
+			environ = append(environ, pair) // after an empty value: the last one counts
+		}
+	}
+	return environ
 }
 
 // stepPrinter returns a function that prints a step of the startup.

@@ -8,8 +8,37 @@ import (
 	"syscall"
 	"testing"
 
+	"caracal.run/management/server"
 	"caracal.run/management/server/servertest"
 )
+
+// The defaults of caracald dev apply to settings without a value, in a variable or in a
+// file.
+func TestDevDefaults(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "value")
+	if err := os.WriteFile(file, []byte(streamKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		environ  []string
+		adminKey string // CARACAL_ADMIN_TOKEN
+		hmacKey  string // STREAMS_HMAC_KEY
+		kek      string // ZONE_KEK
+	}{
+		{nil, "default", "default", streamKey},
+		{[]string{"CARACAL_ADMIN_TOKEN=mine", "STREAMS_HMAC_KEY=" + token, "ZONE_KEK=mine"}, "mine", token, "mine"},
+		{[]string{"CARACAL_ADMIN_TOKEN_FILE=" + file, "STREAMS_HMAC_KEY_FILE=" + file, "ZONE_KEK_FILE=" + file}, streamKey, streamKey, streamKey},
+		{[]string{"CARACAL_ADMIN_TOKEN=", "STREAMS_HMAC_KEY_FILE=", "ZONE_KEK_FILE=", "ZONE_KEK="}, "default", "default", streamKey},
+		{[]string{"CARACAL_ADMIN_TOKEN=", "CARACAL_ADMIN_TOKEN_FILE=" + file}, streamKey, "default", streamKey},
+	} {
+		environ := withDefaults(tt.environ, "CARACAL_ADMIN_TOKEN=default", "STREAMS_HMAC_KEY=default", "ZONE_KEK_FILE="+file)
+		c, _ := server.LoadConfig(environ) // without the URLs, which are required
+		if c.AdminToken.Reveal() != tt.adminKey || c.StreamsHMACKey.Reveal() != tt.hmacKey || c.ZoneKEK.Reveal() != tt.kek {
+			t.Errorf("%q: the admin token is %s, the HMAC key %s, the KEK %s", tt.environ, c.AdminToken.Reveal(), c.StreamsHMACKey.Reveal(), c.ZoneKEK.Reveal())
+		}
+	}
+}
 
 func TestDevServes(t *testing.T) {
 	t.Parallel()
@@ -22,7 +51,7 @@ func TestDevServes(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(parent, "data")
-	cmd := program([]string{"dev", "-dir", dir}, "PORT=0", "LOG_LEVEL=warn", "PATH="+os.Getenv("PATH"))
+	cmd := program([]string{"dev", "-dir", dir}, "PORT=0", "LOG_LEVEL=warn", "CARACAL_ADMIN_TOKEN=", "PATH="+os.Getenv("PATH"))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
