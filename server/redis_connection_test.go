@@ -36,7 +36,8 @@ func TestRedisThatRefusesTheConnectionIsNamed(t *testing.T) {
 		{"no server", "redis://:" + redisPassword + "@" + storetest.FreeAddr(t), client.ReadinessRedisErrorConnectionFailed, "connection refused"},
 		{"unknown host", "redis://:" + redisPassword + "@redis.invalid", client.ReadinessRedisErrorConnectionFailed, "redis.invalid"},
 		{"server that does not reply", "redis://:" + redisPassword + "@" + silentServer(t), client.ReadinessRedisErrorTimeout, "no reply in time"},
-		{"server that quotes its input", "redis://:" + redisPassword + "@" + echoServer(t), client.ReadinessRedisErrorRejected, "[redacted]"},
+		{"server that quotes its input", "redis://:" + redisPassword + "@" + echoServer(t, "Protocol error: '%s'"), client.ReadinessRedisErrorRejected, "Protocol error: '[redacted]'"},
+		{"server that quotes a part of a long password", "redis://:" + redisPassword + strings.Repeat("x", 200) + "@" + echoServer(t, "unknown command 'auth', with args beginning with: '%.100s'"), client.ReadinessRedisErrorRejected, "unknown command 'auth'"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -76,9 +77,9 @@ func silentServer(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// echoServer rejects every line that it receives with an error that quotes the line, as
-// Redis does with commands that it does not know.
-func echoServer(t *testing.T) string {
+// echoServer rejects every line that contains the password with an error that quotes
+// the line.
+func echoServer(t *testing.T, format string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -95,7 +96,7 @@ func echoServer(t *testing.T) string {
 				defer conn.Close()
 				for lines := bufio.NewScanner(conn); lines.Scan(); {
 					if text := lines.Text(); strings.Contains(text, redisPassword) {
-						fmt.Fprintf(conn, "-ERR unknown command, with args beginning with: '%s'\r\n", text)
+						fmt.Fprintf(conn, "-ERR "+format+"\r\n", text)
 					}
 				}
 			}()

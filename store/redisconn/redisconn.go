@@ -162,6 +162,9 @@ func (r redactor) redact(err error) error {
 		return nil
 	}
 	text := err.Error()
+	if strings.Contains(text, "ERR unknown command") {
+		text, _, _ = strings.Cut(text, ", with args") // Redis cuts long arguments off: the beginning of a secret is not recognized
+	}
 	for _, s := range r {
 		if s != "" {
 			text = strings.ReplaceAll(text, s, "[redacted]")
