@@ -253,3 +253,25 @@ func TestUpdateAdminTokenTakesEffectImmediately(t *testing.T) {
 		t.Errorf("the other replica accepted it %v too long", late)
 	}
 }
+
+// An update that changes nothing leaves the verified tokens in the cache.
+func TestUpdateAdminTokenWithoutChangesKeepsTheCache(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	issued := a.Token("", "read")
+	misses := func() string {
+		for line := range strings.Lines(string(a.Do("GET", "/metrics", "").Body)) {
+			if strings.HasPrefix(line, "caracal_api_token_cache_misses_total ") {
+				return line
+			}
+		}
+		t.Fatal("the metric is missing")
+		return ""
+	}
+	eventually(t, "a request after an update finds its token in the cache", func() bool { // revocation checks may be late
+		servertest.Expect(t, updateToken(t, a.Admin, issued.ID, client.AdminTokenPatch{Name: &issued.Name}), http.StatusOK, "")
+		before := misses()
+		servertest.Expect(t, getToken(t, a.Admin, issued.ID), http.StatusOK, "")
+		return misses() == before
+	})
+}

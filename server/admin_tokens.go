@@ -78,9 +78,13 @@ func (s *Server) UpdateAdminToken(ctx context.Context, req api.UpdateAdminTokenR
 	if err := authorizeTokenManagement(ctx); err != nil {
 		return nil, err
 	}
+	var version int64 // before the update
 	patch := store.AdminTokenPatch{
-		Name:   req.Body.Name,
-		Verify: func(present db.AdminToken) error { return checkReadOnly(ctx, toAdminToken(present)) },
+		Name: req.Body.Name,
+		Verify: func(present db.AdminToken) error {
+			version = present.Version
+			return checkReadOnly(ctx, toAdminToken(present))
+		},
 	}
 	if sent := fromNullable(req.Body.ExpiresAt); sent != nil {
 		expiry, err := parseTime(*sent)
@@ -97,7 +101,9 @@ func (s *Server) UpdateAdminToken(ctx context.Context, req api.UpdateAdminTokenR
 	if err != nil {
 		return nil, err
 	}
-	s.verifier.InvalidateCache() // other replicas are notified
+	if t.Version != version {
+		s.verifier.InvalidateCache() // other replicas are notified
+	}
 	return api.UpdateAdminToken200JSONResponse{Body: toAdminToken(t), Headers: api.UpdateAdminToken200ResponseHeaders{ETag: etag(t.Version)}}, nil
 }
 
