@@ -328,21 +328,31 @@ func (p *pipeline) receive(pipeline *pgconn.Pipeline, r *sharedRead) (retry bool
 	}
 }
 
-// readRows copies the rows: the connection reuses its buffer.
+// readRows copies the rows, as the connection reuses its buffer: all of them into a few
+// blocks of memory, each twice as large as all before.
 func (r *sharedRead) readRows(results *pgconn.ResultReader) (err error) {
+	const firstBlock = 512 // bytes; most reads return one object
+	var block []byte
+	var slots [][]byte
+	total := 0
 	for results.NextRow() {
 		values := results.Values()
-		size := 0
-		for _, value := range values {
-			size += len(value)
+		if len(slots) < len(values) {
+			slots = make([][]byte, len(values)*max(1, len(r.rows)))
 		}
-		row, buffer := make(rawRow, len(values)), make([]byte, 0, size)
+		row := slots[:len(values):len(values)]
+		slots = slots[len(values):]
 		for i, value := range values {
-			if value != nil {
-				begin := len(buffer)
-				buffer = append(buffer, value...)
-				row[i] = buffer[begin:len(buffer):len(buffer)]
+			if value == nil {
+				continue
 			}
+			if len(value) > cap(block)-len(block) {
+				block = make([]byte, 0, max(firstBlock, total, len(value)))
+			}
+			begin := len(block)
+			block = append(block, value...)
+			row[i] = block[begin:len(block):len(block)]
+			total += len(value)
 		}
 		r.rows = append(r.rows, row)
 	}
