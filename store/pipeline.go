@@ -346,7 +346,7 @@ func (r *sharedRead) readRows(results *pgconn.ResultReader) (err error) {
 			if value == nil {
 				continue
 			}
-			if len(value) > cap(block)-len(block) {
+			if block == nil || len(value) > cap(block)-len(block) { // an empty value is not NULL
 				block = make([]byte, 0, max(firstBlock, total, len(value)))
 			}
 			begin := len(block)

@@ -232,6 +232,7 @@ func TestSharedReadsReturnWhatPooledReadsReturn(t *testing.T) {
 		args []any
 	}{
 		{columns + "FROM generate_series(1, 300) AS n", []any{"ü"}},
+		{columns + "FROM generate_series(1, 3) AS n", []any{""}},
 		{columns + "FROM generate_series(1, 0) AS n", []any{""}},
 		{columns + "FROM (SELECT 1 / $2::integer AS n) AS n", []any{"", 0}},
 		{columns + "FROM generate_series(1, 1) AS n", []any{"", "too many"}},
