@@ -185,6 +185,21 @@ func TestUpdateResourceBindingKeepsUpdatedAt(t *testing.T) {
 	}
 }
 
+// Clients send back what they have read, which can be older than the rules for URLs.
+func TestUpdateResourceAcceptsTheStoredURL(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	z := newResourceZone(a)
+	id := z.resource(t).ID
+	const old = "https://user:password@x.example.com/?api_key=k"
+	a.DB.Exec("UPDATE resources SET upstream_url = $3 WHERE zone_id = $1 AND id = $2", z.zone, id, old)
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, id, client.ResourcePatch{Name: new("Renamed"), UpstreamURL: client.Set(old)}), http.StatusOK, "")
+	servertest.Expect(t, updateResource(t, a.Admin, z.zone, id, client.ResourcePatch{UpstreamURL: client.Set(old + "2")}), 0, code.InvalidResource)
+	if now := readResource(t, a.Admin, z.zone, id); now.Name != "Renamed" || *now.UpstreamURL != old {
+		t.Errorf("it is %+v", now)
+	}
+}
+
 func TestUpdateResourceIfMatch(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)

@@ -73,10 +73,17 @@ func (s *Server) GetResource(ctx context.Context, req api.GetResourceRequestObje
 
 // UpdateResource handles PATCH /v1/zones/{zoneId}/resources/{id}.
 func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceRequestObject) (api.UpdateResourceResponseObject, error) {
+	upstream := fromNullable(req.Body.UpstreamURL)
 	patch := store.ResourcePatch{
-		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: fromNullable(req.Body.UpstreamURL), Scopes: valueOr(req.Body.Scopes, nil),
+		Name: req.Body.Name, Identifier: req.Body.Identifier, UpstreamURL: upstream, Scopes: valueOr(req.Body.Scopes, nil),
 		GatewayApplicationID: fromNullable(req.Body.GatewayApplicationID), OperationEnforcement: (*string)(req.Body.OperationEnforcement),
 		Verify: func(present db.Resource) error {
+			// A stored URL may be older than a rule that it violates, and is accepted as it was read.
+			if url := valueOr(upstream, nil); valueOr(url, "") != valueOr(present.UpstreamURL, "") {
+				if err := checkUpstream(url); err != nil {
+					return err
+				}
+			}
 			r, err := toResource(present)
 			return errors.Join(err, checkReadOnly(ctx, r))
 		},
@@ -86,9 +93,6 @@ func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceReque
 	}
 	if req.Body.Operations != nil {
 		patch.Operations = mapSlice(*req.Body.Operations, toStoredOperation)
-	}
-	if err := checkUpstream(valueOr(patch.UpstreamURL, nil)); err != nil {
-		return nil, err
 	}
 	var r db.Resource
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {

@@ -881,7 +881,7 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	AuthScheme *ProviderAuthScheme `json:"auth_scheme,omitempty"`
 
 	// URL that the user is sent to for consent. It must be https and must not
-	// contain a user name or password.
+	// contain a user name, password or fragment (RFC 6749, section 3.1).
 	//
 	// Example: https://login.example.com/oauth2/authorize
 	AuthorizationEndpoint string `json:"authorization_endpoint"`

@@ -805,12 +805,14 @@ func (c *Client) Providers(ctx context.Context, zoneID string, opts ...ListOptio
 // from the name.
 //
 // A parameter of `token_params` or `authorization_params`, or in the query of
-// an endpoint, is a secret too if its name is `access_token`, `api_key`,
-// `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`,
-// `id_token`, `key`, `passwd`, `password`, `private_key`, `refresh_token`,
-// `secret`, `session`, `session_id`, `set_cookie` or `token`. The field is then
-// returned without it, and `secret_config_keys` contains, for example,
-// `token_params.password`.
+// an endpoint, is a secret too if its name says so: if it is `access_key`,
+// `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+// `secret_key`, `signature`, `subscription_key` or `token`, or one of these
+// after other words, as in `subject_token`; or if it is `assertion`,
+// `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`,
+// `session_id`, `set_cookie` or `sig`. Case does not matter, and a hyphen
+// counts as an underscore. The field is then returned without the parameter,
+// and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //
@@ -980,9 +982,10 @@ func (c *Client) GetResource(ctx context.Context, zoneID, id string, opts ...Cal
 // UpdateResource updates the fields in the request and returns the updated
 // resource. The updated resource must satisfy the same rules as a new one: for
 // example, a scope that an operation requires cannot be removed from `scopes`.
-// Increments the zone's binding revision, by which gateways detect changes, if
-// the identifier, upstream URL, provider, application, operations or
-// enforcement changes.
+// Only an `upstream_url` that does not change can violate a rule that is newer
+// than it. Increments the zone's binding revision, by which gateways detect
+// changes, if the identifier, upstream URL, provider, application, operations
+// or enforcement changes.
 //
 // Requires a token with write permission for the zone.
 //

@@ -1642,9 +1642,11 @@ type ClientInterface interface {
 	// identifier is generated from the name.
 	//
 	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-	// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
-	// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
-	// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+	// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+	// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
+	// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
+	// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
+	// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -1663,9 +1665,11 @@ type ClientInterface interface {
 	// identifier is generated from the name.
 	//
 	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-	// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
-	// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
-	// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+	// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+	// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
+	// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
+	// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
+	// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -1853,9 +1857,10 @@ type ClientInterface interface {
 	// UpdateResourceWithBody Update a resource
 	//
 	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
-	// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
-	// application, operations or enforcement changes.
+	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Only an
+	// `upstream_url` that does not change can violate a rule that is newer than it. Increments the zone's binding
+	// revision, by which gateways detect changes, if the identifier, upstream URL, provider, application, operations
+	// or enforcement changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -1871,9 +1876,10 @@ type ClientInterface interface {
 	// UpdateResource Update a resource
 	//
 	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
-	// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
-	// application, operations or enforcement changes.
+	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Only an
+	// `upstream_url` that does not change can violate a rule that is newer than it. Increments the zone's binding
+	// revision, by which gateways detect changes, if the identifier, upstream URL, provider, application, operations
+	// or enforcement changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -3508,9 +3514,11 @@ func (c *Client) ListProviders(ctx context.Context, zoneID ZoneID, params *ListP
 // identifier is generated from the name.
 //
 // A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
-// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
-// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
+// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
+// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
+// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //
@@ -3539,9 +3547,11 @@ func (c *Client) CreateProviderWithBody(ctx context.Context, zoneID ZoneID, cont
 // identifier is generated from the name.
 //
 // A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
-// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
-// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
+// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
+// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
+// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //
@@ -3839,9 +3849,10 @@ func (c *Client) GetResource(ctx context.Context, zoneID ZoneID, id ObjectID, re
 // UpdateResourceWithBody Update a resource
 //
 // Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
-// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
-// application, operations or enforcement changes.
+// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Only an
+// `upstream_url` that does not change can violate a rule that is newer than it. Increments the zone's binding
+// revision, by which gateways detect changes, if the identifier, upstream URL, provider, application, operations
+// or enforcement changes.
 //
 // Requires a token with write permission for the zone.
 //
@@ -3867,9 +3878,10 @@ func (c *Client) UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id O
 // UpdateResource Update a resource
 //
 // Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
-// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
-// application, operations or enforcement changes.
+// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Only an
+// `upstream_url` that does not change can violate a rule that is newer than it. Increments the zone's binding
+// revision, by which gateways detect changes, if the identifier, upstream URL, provider, application, operations
+// or enforcement changes.
 //
 // Requires a token with write permission for the zone.
 //
@@ -8229,9 +8241,11 @@ type ClientWithResponsesInterface interface {
 	// identifier is generated from the name.
 	//
 	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-	// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
-	// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
-	// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+	// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+	// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
+	// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
+	// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
+	// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -8250,9 +8264,11 @@ type ClientWithResponsesInterface interface {
 	// identifier is generated from the name.
 	//
 	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-	// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
-	// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
-	// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+	// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+	// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
+	// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
+	// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
+	// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -8452,9 +8468,10 @@ type ClientWithResponsesInterface interface {
 	// UpdateResourceWithBodyWithResponse Update a resource
 	//
 	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
-	// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
-	// application, operations or enforcement changes.
+	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Only an
+	// `upstream_url` that does not change can violate a rule that is newer than it. Increments the zone's binding
+	// revision, by which gateways detect changes, if the identifier, upstream URL, provider, application, operations
+	// or enforcement changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -8470,9 +8487,10 @@ type ClientWithResponsesInterface interface {
 	// UpdateResourceWithResponse Update a resource
 	//
 	// Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
-	// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
-	// application, operations or enforcement changes.
+	// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Only an
+	// `upstream_url` that does not change can violate a rule that is newer than it. Increments the zone's binding
+	// revision, by which gateways detect changes, if the identifier, upstream URL, provider, application, operations
+	// or enforcement changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -12557,9 +12575,11 @@ func (c *ClientWithResponses) ListProvidersWithResponse(ctx context.Context, zon
 // identifier is generated from the name.
 //
 // A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
-// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
-// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
+// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
+// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
+// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //
@@ -12584,9 +12604,11 @@ func (c *ClientWithResponses) CreateProviderWithBodyWithResponse(ctx context.Con
 // identifier is generated from the name.
 //
 // A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-// is `access_token`, `api_key`, `apikey`, `assertion`, `authorization`, `client_secret`, `cookie`, `id_token`, `key`,
-// `passwd`, `password`, `private_key`, `refresh_token`, `secret`, `session`, `session_id`, `set_cookie` or `token`.
-// The field is then returned without it, and `secret_config_keys` contains, for example, `token_params.password`.
+// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
+// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
+// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
+// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //
@@ -12852,9 +12874,10 @@ func (c *ClientWithResponses) GetResourceWithResponse(ctx context.Context, zoneI
 // UpdateResourceWithBodyWithResponse Update a resource
 //
 // Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
-// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
-// application, operations or enforcement changes.
+// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Only an
+// `upstream_url` that does not change can violate a rule that is newer than it. Increments the zone's binding
+// revision, by which gateways detect changes, if the identifier, upstream URL, provider, application, operations
+// or enforcement changes.
 //
 // Requires a token with write permission for the zone.
 //
@@ -12876,9 +12899,10 @@ func (c *ClientWithResponses) UpdateResourceWithBodyWithResponse(ctx context.Con
 // UpdateResourceWithResponse Update a resource
 //
 // Updates the fields in the request and returns the updated resource. The updated resource must satisfy the same
-// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Increments
-// the zone's binding revision, by which gateways detect changes, if the identifier, upstream URL, provider,
-// application, operations or enforcement changes.
+// rules as a new one: for example, a scope that an operation requires cannot be removed from `scopes`. Only an
+// `upstream_url` that does not change can violate a rule that is newer than it. Increments the zone's binding
+// revision, by which gateways detect changes, if the identifier, upstream URL, provider, application, operations
+// or enforcement changes.
 //
 // Requires a token with write permission for the zone.
 //

@@ -32,7 +32,7 @@ func TestCredentialsInPublicFieldsAreSecret(t *testing.T) {
 		{"params of the authorization", code, "authorization_params", `{"prompt":"none","session":"a"}`, `{"prompt":"none"}`, `{"authorization_params.session":"a"}`},
 		{"a key in a URL", basic, "token_endpoint", `"https://id.example.com/t?key=a%26b"`, `"https://id.example.com/t"`, `{"client_secret":"s3cret","token_endpoint.key":"a&b"}`},
 		{"among other parameters", basic, "token_endpoint", `"https://id.example.com/t?p=B2C_1&API%5FKEY=x+y&&q=%zz"`, `"https://id.example.com/t?p=B2C_1&&q=%zz"`, `{"client_secret":"s3cret","token_endpoint.API_KEY":"x y"}`},
-		{"before a fragment", code, "authorization_endpoint", `"https://id.example.com/a?token=x#/login?token=y"`, `"https://id.example.com/a#/login?token=y"`, `{"authorization_endpoint.token":"x"}`},
+		{"a token of the authorization", code, "authorization_endpoint", `"https://id.example.com/a?auth_token=x"`, `"https://id.example.com/a"`, `{"authorization_endpoint.auth_token":"x"}`},
 		{"a name without a value", basic, "token_endpoint", `"https://id.example.com/t?token=&key"`, "", ""},
 		{"no credentials", basic, "token_endpoint", `"https://id.example.com/t?tenant=a"`, "", ""},
 	}

@@ -104,6 +104,7 @@ var rules = []fieldRule{
 	{kinds: tokens, key: "auth_header", rule: notReserved, message: "auth_header must not be a header that HTTP itself sets, such as Host"},
 	{kinds: oauth, key: "token_endpoint", rule: withoutFragment, message: "token_endpoint must not contain a fragment"},
 	{kinds: oauth, key: "token_endpoint", rule: withoutRepeatedSecret, message: "token_endpoint must not repeat a credential"},
+	{kinds: code, key: "authorization_endpoint", rule: withoutFragment, message: "authorization_endpoint must not contain a fragment"},
 	{kinds: code, key: "authorization_endpoint", rule: withoutRepeatedSecret, message: "authorization_endpoint must not repeat a credential"},
 	{kinds: code, key: "redirect_uri", rule: withoutFragment, message: "redirect_uri must not contain a fragment"},
 	{kinds: code, key: "redirect_uri", rule: safeRedirect, message: "redirect_uri must be https, http on a loopback address, or of a custom scheme"},

@@ -84,6 +84,7 @@ var expectations = sync.OnceValue(func() []expectation {
 		{states: oauthStates, key: "token_endpoint", invalid: []string{`"https://id.example.com/t?key=1&key=2"`}, invalidMessage: "token_endpoint must not repeat a credential"},
 		{states: "^code", key: "authorization_endpoint", invalid: badEndpoints, invalidMessage: "authorization_endpoint must be an HTTPS URL"},
 		{states: "^code", key: "authorization_endpoint", invalid: []string{`"https://id.example.com/a?token=1&%74oken=2"`}, invalidMessage: "authorization_endpoint must not repeat a credential"},
+		{states: "^code", key: "authorization_endpoint", invalid: []string{`"https://id.example.com/a#"`, `"https://id.example.com/a?token=b#c"`}, invalidMessage: "authorization_endpoint must not contain a fragment"},
 		{states: "^code", key: "redirect_uri", invalid: []string{`"https://app.example.com/back#fragment"`, `"app:cb#"`}, invalidMessage: "redirect_uri must not contain a fragment"},
 		{states: "^code", key: "redirect_uri", invalid: []string{`"http://app.example.com/back"`, `"http://10.0.0.1/"`, `"javascript:alert(1)"`, `"JavaScript:x"`, `"data:text/html,x"`, `"file:///etc"`, `"https://u:p@app.example.com/"`, `"app://u@x"`},
 			invalidMessage: "redirect_uri must be https, http on a loopback address, or of a custom scheme"},

@@ -31,8 +31,8 @@ func TestValidConfigurationsAreNormalized(t *testing.T) {
 				`"scopes":[" read "],"token_endpoint":"https://ID.example.com:8443/t?a=<b>&c=%26","token_params":{"a":"1","b":"2"}}`},
 		{provider.AuthorizationCode,
 			`{"client_auth_method":"none","token_endpoint":"https://id.example.com","client_id":"me","allowed_token_hosts":["id.example.com"],
-			  "authorization_endpoint":"\ufeffhttps://münchen.example/a#b","redirect_uri":"app:cb","authorization_params":{}}`,
-			`{"allowed_token_hosts":["id.example.com"],"authorization_endpoint":"https://münchen.example/a#b","authorization_params":{},` +
+			  "authorization_endpoint":"\ufeffhttps://münchen.example/a","redirect_uri":"app:cb","authorization_params":{}}`,
+			`{"allowed_token_hosts":["id.example.com"],"authorization_endpoint":"https://münchen.example/a","authorization_params":{},` +
 				`"client_auth_method":"none","client_id":"me","redirect_uri":"app:cb","token_endpoint":"https://id.example.com"}`},
 	}
 	for _, tt := range tests {
