@@ -209,7 +209,7 @@ func TestSearchAndLinksOpenOperations(t *testing.T) {
 		{"field and kind", "private_key_jwt", []string{"createProvider", "updateProvider"}},
 		{"schema", "newzone", []string{"createZone"}},
 		{"error code", "zone_slug_conflict", []string{"createZone", "updateZone"}},
-		{"nothing", "no such words", nil},
+		{"nothing", "xyzzy", nil},
 	} {
 		b.write("#search", tt.text)
 		b.eventually("search by "+tt.by, func() error {
