@@ -72,7 +72,7 @@ func (m *modeChooser) choose(ctx context.Context, config *pgx.ConnConfig) error 
 }
 
 // detectPooler reports whether there is a connection pooler: it gives clients
-// process ids of its own, as it must tell apart those that share a server connection.
+// process ids of its own, as it must distinguish those that share a server connection.
 func detectPooler(ctx context.Context, config *pgconn.Config) (bool, error) {
 	if config.ConnectTimeout > 0 {
 		var cancel context.CancelFunc

@@ -1440,7 +1440,7 @@ type Readiness struct {
 
 	// Outbox Whether events are published, as this process sees it with a delay of a few seconds. `stalled`: there are
 	// pending events and none has been published for 5 seconds. `no_leader`: no replica publishes. `two_leaders`: seconds
-	// ago, this replica acted as the leader although another one was; its changes were refused.
+	// ago, this replica acted as the leader although another one was; its changes were rejected.
 	Outbox ReadinessOutbox `json:"outbox"`
 
 	// Redis The state of Redis. If it is `degraded`, it rejects some of the commands that the service uses.
@@ -1456,7 +1456,7 @@ type Readiness struct {
 
 // ReadinessOutbox Whether events are published, as this process sees it with a delay of a few seconds. `stalled`: there are
 // pending events and none has been published for 5 seconds. `no_leader`: no replica publishes. `two_leaders`: seconds
-// ago, this replica acted as the leader although another one was; its changes were refused.
+// ago, this replica acted as the leader although another one was; its changes were rejected.
 type ReadinessOutbox string
 
 // ReadinessRedis The state of Redis. If it is `degraded`, it rejects some of the commands that the service uses.

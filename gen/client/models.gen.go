@@ -1950,7 +1950,7 @@ type Readiness struct {
 	// seconds. `stalled`: there are pending events and none has been published for
 	// 5 seconds. `no_leader`: no replica publishes. `two_leaders`: seconds ago,
 	// this replica acted as the leader although another one was; its changes were
-	// refused.
+	// rejected.
 	Outbox ReadinessOutbox `json:"outbox"`
 
 	// The state of Redis. If it is `degraded`, it rejects some of the commands that
@@ -1971,7 +1971,7 @@ type Readiness struct {
 // a delay of a few seconds. `stalled`: there are pending events and none has
 // been published for 5 seconds. `no_leader`: no replica publishes.
 // `two_leaders`: seconds ago, this replica acted as the leader although another
-// one was; its changes were refused.
+// one was; its changes were rejected.
 type ReadinessOutbox string
 
 // ReadinessRedis is the state of Redis. If it is `degraded`, it rejects some of

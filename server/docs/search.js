@@ -27,8 +27,8 @@ function textOf(spec, value, texts, seen) {
 // shared fields and sentences would make every operation match.
 export function wordsOf(spec, { summary, description, parameters, requestBody, responses }) {
   const texts = new Set();
-  const answers = Object.values(responses).filter((response) => !response["x-problem"]);
-  textOf(spec, { summary, description, parameters, requestBody, answers }, texts, new Set());
+  const successes = Object.values(responses).filter((response) => !response["x-problem"]);
+  textOf(spec, { summary, description, parameters, requestBody, successes }, texts, new Set());
   return words([...texts].join(" "));
 }
 

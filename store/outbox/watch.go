@@ -7,7 +7,7 @@ import (
 	"caracal.run/management/store"
 )
 
-// A State tells whether events are published, by whichever replica is the leader.
+// A State is whether events are published, by whichever replica is the leader.
 type State string
 
 // The states of the outbox.

@@ -113,7 +113,7 @@ func clientName(name string) string {
 }
 
 // dialer returns a function that connects, with TLS if there is a configuration for it.
-// Unlike the dialer of go-redis, its errors tell a failed handshake from a failed
+// Unlike the dialer of go-redis, its errors distinguish a failed handshake from a failed
 // connection.
 func (c *Client) dialer(config *tls.Config) func(ctx context.Context, network, address string) (net.Conn, error) {
 	var plain net.Dialer
