@@ -250,9 +250,9 @@ func TestSimulatePolicySetBatch(t *testing.T) {
 	t.Parallel()
 	s := newSimulatedSet(t, servertest.New(t))
 	var inputs client.PolicyInputs
-	for i := range 1000 {
+	for i := range 100 {
 		switch {
-		case i == 999:
+		case i == 99:
 			inputs = append(inputs, encode(t, s.with("principal.labels", 1)))
 		case i%2 == 0:
 			inputs = append(inputs, encode(t, s.input("payments:read")))
@@ -270,13 +270,20 @@ func TestSimulatePolicySetBatch(t *testing.T) {
 	resp := send(inputs)
 	servertest.Expect(t, resp, http.StatusOK, "")
 	got := resp.JSON200
-	if got.Allowed != 500 || got.Denied != 499 || got.Failed != 1 || len(got.Outcomes) != 1000 {
+	if got.Allowed != 50 || got.Denied != 49 || got.Failed != 1 || len(got.Outcomes) != 100 {
 		t.Fatalf("%d allowed, %d denied, %d failed, %d outcomes", got.Allowed, got.Denied, got.Failed, len(got.Outcomes))
 	}
-	if o := got.Outcomes; o[0].Result.Decision != "allow" || o[1].Result.Decision != "deny" || o[999].Result != nil || !strings.Contains(o[999].Error, "principal.labels must be a list of strings") {
-		t.Errorf("got %+v, %+v and %+v", o[0], o[1], o[999])
+	if o := got.Outcomes; o[0].Result.Decision != "allow" || o[1].Result.Decision != "deny" || o[99].Result != nil || !strings.Contains(o[99].Error, "principal.labels must be a list of strings") {
+		t.Errorf("got %+v, %+v and %+v", o[0], o[1], o[99])
 	}
-	servertest.Expect(t, send(append(inputs, inputs[0])), 0, code.InvalidBody)
+	// How many of the most inputs are decided in time depends on the machine.
+	most := slices.Repeat(inputs, 10)
+	resp = send(most)
+	servertest.Expect(t, resp, http.StatusOK, "")
+	if got := resp.JSON200; len(got.Outcomes) != 1000 || got.Allowed+got.Denied+got.Failed != 1000 {
+		t.Errorf("%d allowed, %d denied, %d failed, %d outcomes", got.Allowed, got.Denied, got.Failed, len(got.Outcomes))
+	}
+	servertest.Expect(t, send(append(most, inputs[0])), 0, code.InvalidBody)
 	servertest.Expect(t, send(client.PolicyInputs{}), 0, code.InvalidBody)
 }
 
