@@ -92,9 +92,3 @@ ON CONFLICT (zone_id, id) DO UPDATE SET
 
 -- name: IsProviderInUse :one
 SELECT EXISTS (SELECT FROM resources WHERE zone_id = @zone_id AND credential_provider_id = @provider_id AND archived_at IS NULL);
-
--- name: RevokeProviderGrantsOfProvider :many
--- RevokeProviderGrantsOfProvider also erases the grants' tokens.
-UPDATE provider_grants SET status = 'revoked', access_token = NULL, refresh_token = NULL, data_key = NULL, updated_at = now()
-WHERE zone_id = @zone_id AND provider_id = @provider_id AND status = 'active'
-RETURNING id;

@@ -225,6 +225,18 @@ func BenchmarkCreateResource(b *testing.B) {
 	})
 }
 
+func BenchmarkCreateProviderGrant(b *testing.B) {
+	x := newBench(b)
+	id := strings.TrimPrefix(x.zone, "/v1/zones/")
+	resource := x.DB.Resource(id)
+	x.DB.Exec("UPDATE providers SET kind = 'oauth2_authorization_code' WHERE zone_id = $1", id)
+	provider := storetest.Value[string](x.DB, "SELECT credential_provider_id FROM resources WHERE zone_id = $1 AND id = $2", id, resource)
+	body := `","resource_id":"` + resource + `","provider_id":"` + provider + `","scopes":["read"],"access_token":"access","refresh_token":"refresh"}`
+	x.run(b, func(c caller, n int64) {
+		c.call(b, "POST", x.zone+"/provider-grants", fmt.Sprintf(`{"user_id":"u%d%s`, n, body), 201)
+	})
+}
+
 // addHistory fills a database with 500,000 audit entries, 100,000 dispatched events
 // and 100,000 archived rows.
 func addHistory(db *storetest.DB) {

@@ -67,11 +67,11 @@ func (w *watched) secretConfigs() []secretConfig {
 
 // hides reports whether an operation accepts or generates a secret.
 func hides(op servertest.Operation) bool {
-	return slices.Contains([]string{"createAdminToken", "createApplication", "registerApplication", "updateApplication", "createProvider"}, op.OperationID)
+	return slices.Contains([]string{"createAdminToken", "createApplication", "registerApplication", "updateApplication", "createProvider", "createProviderGrant"}, op.OperationID)
 }
 
 // secretFields are the fields of request bodies that requestsTo puts secrets into.
-var secretFields = []string{"api_key", "bearer_token", "client_secret", "private_key"}
+var secretFields = []string{"access_token", "api_key", "bearer_token", "client_secret", "private_key", "refresh_token"}
 
 // A request is one way to call an operation.
 type request struct {
@@ -83,6 +83,7 @@ type request struct {
 func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", w.zone.ID, "0198c0de-0000-7000-8000-00000000000b", w.ids["applications"],
 		"0198c0de-0000-7000-8000-00000000000c", w.ids["providers"],
+		"0198c0de-0000-7000-8000-000000000030", w.ids["provider-grants/providers"], "0198c0de-0000-7000-8000-000000000031", w.ids["provider-grants/resources"],
 		"0198c0de-0000-7000-8000-000000000010", w.ids["policies/versions"], "0198c0de-0000-7000-8000-000000000022", w.ids["policy-sets/versions"], "https://invoices.example.com", "https://"+strings.ToLower(op.OperationID)+".example.com")
 	with := append(bearer(w.admin), "Content-Type", jsonType)
 	as := func(authorization string) []string {
@@ -92,7 +93,7 @@ func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 	if takesBody(op) {
 		for _, text := range examples(w.t, op) {
 			valid = known.Replace(text)
-			for _, example := range []string{"example-api-key", "example-rotated-api-key", "example-client-secret", "example-application-secret"} {
+			for _, example := range []string{"example-api-key", "example-rotated-api-key", "example-client-secret", "example-application-secret", "example-access-token", "example-refresh-token"} {
 				valid = strings.ReplaceAll(valid, example, w.secret())
 			}
 			all = append(all, request{body: valid, headers: with})
@@ -134,6 +135,11 @@ func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 			if takesBody(op) {
 				all = append(all, request{body: strings.TrimSuffix(valid, "}") + `,"upstream_url":"` + upstream + `"}`, headers: with}, request{body: `{"upstream_url":"` + upstream + `"}`, headers: with})
 			}
+		}
+	}
+	if strings.HasSuffix(op.Path, "/provider-grants") && takesBody(op) {
+		for _, invalid := range []string{`"scopes":["unknown"]`, `"scopes":["` + "A" + `"]`, `"expires_at":"2026-02-30T00:00:00Z"`, `"user_id":""`, `"provider_id":"unknown"`, `"resource_id":"unknown"`, `"access_token":["` + w.secret() + `"]`, `"refresh_token":{"is":"` + w.secret() + `"}`} {
+			all = append(all, request{body: strings.TrimSuffix(valid, "}") + "," + invalid + "}", headers: with})
 		}
 	}
 	if w.brief {

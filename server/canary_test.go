@@ -129,10 +129,11 @@ func TestCanaryNoSecretLeavesTheProcess(t *testing.T) { // not parallel: see cap
 			w.DB.Exec("ALTER TABLE applications RENAME client_secret_hash TO gone")
 			w.DB.Exec("ALTER TABLE data_keys RENAME wrapped TO gone")
 			w.DB.Exec("ALTER TABLE resources RENAME operations TO gone")
+			w.DB.Exec("ALTER TABLE provider_grants RENAME refresh_token TO gone")
 			w.DB.Exec("ALTER TABLE policy_versions RENAME content_sha256 TO gone")
 		}, func(w *watched) { w.DB.Exec("ALTER TABLE data_keys RENAME gone TO wrapped") }, nil, nil},
 		{"columns have other types", func(w *watched) {
-			for _, table := range []string{"applications", "providers", "resources", "policies"} {
+			for _, table := range []string{"applications", "providers", "provider_grants", "resources", "policies"} {
 				w.DB.Exec("ALTER TABLE " + table + " ALTER version TYPE text")
 			}
 		}, nil, nil, nil},

@@ -204,6 +204,33 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		noError(t, c.DeleteResource(ctx, zone.ID, resource.ID))
 	})
 
+	t.Run("provider grants", func(t *testing.T) {
+		login := result(c.CreateProvider(ctx, zone.ID, client.NewProvider{Name: new("Login"), Kind: client.ProviderKindOAuth2AuthorizationCode, ConfigJSON: rawConfig(codeConfig)}))(t)
+		resource := result(c.CreateResource(ctx, zone.ID, client.NewResource{
+			Name: new("Receipts"), UpstreamURL: new("https://receipts.example.com"), Scopes: []string{"read"}, CredentialProviderID: &login.ID, GatewayApplicationID: &app.ID,
+		}))(t)
+		granted := result(c.CreateProviderGrant(ctx, zone.ID, client.NewProviderGrant{
+			UserID: "user-1", ResourceID: resource.ID, ProviderID: login.ID, Scopes: []string{"read"}, AccessToken: "hush",
+		}))(t)
+		if got := result(c.GetProviderGrant(ctx, zone.ID, granted.ID))(t); !reflect.DeepEqual(got, granted) || !slices.Equal(got.StoredTokens, []client.StoredToken{client.StoredTokenAccessToken}) {
+			t.Errorf("got %+v", got)
+		}
+		if page := result(c.ListProviderGrants(ctx, zone.ID, client.ListProviderGrantsParams{Status: client.ProviderGrantStatusActive}))(t); len(page.Items) != 1 || page.Items[0].ID != granted.ID {
+			t.Errorf("got %+v", page)
+		}
+		for grant, err := range c.ProviderGrants(ctx, zone.ID, client.ListProviderGrantsParams{UserID: "user-1"}) {
+			if err != nil || grant.ID != granted.ID {
+				t.Errorf("got %+v, %v", grant, err)
+			}
+		}
+		key := client.ProviderGrantRevocation{UserID: "user-1", ResourceID: resource.ID, ProviderID: login.ID}
+		if revoked := result(c.RevokeProviderGrant(ctx, zone.ID, key))(t); revoked.ID != granted.ID || revoked.Status != client.ProviderGrantStatusRevoked {
+			t.Errorf("got %+v", revoked)
+		}
+		_, err := c.RevokeProviderGrant(ctx, zone.ID, key)
+		expectCode(t, err, client.CodeProviderGrantNotFound)
+	})
+
 	t.Run("policies", func(t *testing.T) {
 		created := result(c.CreatePolicy(ctx, zone.ID, client.NewPolicy{Name: "Grants", Content: documentOf("one")}))(t)
 		if created.OwnerType != "customer" || created.Version.Version != 1 || created.VersionID != created.Version.ID {

@@ -103,6 +103,8 @@ func TestRoundTrips(t *testing.T) {
 	})
 	in := "/v1/zones/" + zone.ID
 	provider, resource := db.Provider(zone.ID), db.Resource(zone.ID)
+	of := grantZoneOf(t, a, zone.ID)
+	granted := `"resource_id":"` + of.resource + `","provider_id":"` + of.provider + `","scopes":["read"]`
 	application := in + "/applications/" + created.JSON201.ID
 	policy, policyVersion := db.Policy(zone.ID)
 	document := strconv.Quote(documentOf("x"))
@@ -129,6 +131,11 @@ func TestRoundTrips(t *testing.T) {
 		{"POST", in + "/providers", `{"identifier":"provider://qNUMBER","kind":"api_key","config_json":{"header_name":"x","api_key":"s"}}`, 4},
 		{"POST", in + "/resources", `{"identifier":"https://NUMBER","scopes":["s"],"upstream_url":"https://u","credential_provider_id":"` + provider + `","gateway_application_id":"` + created.JSON201.ID + `"}`, 4},
 		{"PATCH", in + "/resources/" + resource, `{"name":"NUMBER"}`, 4},
+		{"POST", in + "/provider-grants", `{"user_id":"NUMBER",` + granted + `,"access_token":"a"}`, 5},
+		{"POST", in + "/provider-grants", `{"user_id":"u",` + granted + `,"access_token":"a"}`, 5},
+		{"POST", in + "/provider-grants/revoke", `{"user_id":"NUMBER",` + granted + `}`, 3},
+		{"GET", in + "/provider-grants", "", 1},
+		{"GET", in + "/provider-grants?user_id=u", "", 1},
 		{"GET", in + "/resources", "", 1},
 		{"GET", in + "/providers/" + provider, "", 1},
 		{"GET", in + "/policies", "", 1},

@@ -126,7 +126,8 @@ func bearer(token string) []string { return []string{"Authorization", "Bearer " 
 const theirs = "Only in the other zone"
 
 // populate creates objects of each collection in a zone and returns the ID of one
-// of each.
+// of each. The provider and the resource of the provider grant are at
+// "provider-grants/providers" and "provider-grants/resources".
 func populate(t *testing.T, a *servertest.API, zone, text string) map[string]string {
 	t.Helper()
 	created := func(collection, body string, args ...any) string {
@@ -140,6 +141,11 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 		ids["providers"] = created("providers", `{"name":%q,"identifier":"provider://of-%s","kind":"bearer_token","config_json":{"bearer_token":"x"}}`, text, ids["applications"])
 		ids["resources"] = created("resources", `{"name":%q,"identifier":"https://%s.example.com","scopes":["a"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 			text, ids["providers"], ids["providers"], ids["applications"])
+		ids["provider-grants/providers"] = created("providers", `{"name":%q,"identifier":"provider://for-%s","kind":"oauth2_authorization_code","config_json":%s}`, text, ids["applications"], codeConfig)
+		ids["provider-grants/resources"] = created("resources", `{"name":%q,"identifier":"https://for-%s.example.com","scopes":["invoices:read"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
+			text, ids["applications"], ids["provider-grants/providers"], ids["applications"])
+		ids["provider-grants"] = created("provider-grants", `{"user_id":"user-1","resource_id":%q,"provider_id":%q,"scopes":["invoices:read"],"access_token":%q}`,
+			ids["provider-grants/resources"], ids["provider-grants/providers"], text)
 		ids["policies"] = created("policies", `{"name":%q,"description":%q,"content":%q}`, fmt.Sprint(text, " ", n), text, documentOf(text))
 		ids["policies/versions"] = created("policies/"+ids["policies"]+"/versions", `{"content":%q}`, documentOf(text))
 		ids["policy-sets"] = created("policy-sets", `{"name":%q}`, fmt.Sprint(text, " ", n))

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 
 	"caracal.run/management/gen/client"
@@ -60,6 +61,14 @@ func TestListFilters(t *testing.T) {
 	create(zone+"/policies", `{"name":"Other","content":%q}`, documentOf("x"))
 	set := create(zone+"/policy-sets", `{"name":"Default"}`)
 	create(zone+"/policy-sets", `{"name":"Other"}`)
+	login := create(zone+"/providers", `{"name":"Login","kind":"oauth2_authorization_code","config_json":%s}`, codeConfig)
+	mail := create(zone+"/resources", `{"name":"Mail","scopes":["a"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`, login, app1)
+	calendar := create(zone+"/resources", `{"name":"Calendar","scopes":["a"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`, login, app1)
+	grant := func(user, resource string) string {
+		return create(zone+"/provider-grants", `{"user_id":%q,"resource_id":%q,"provider_id":%q,"scopes":["a"],"access_token":"x"}`, user, resource, login)
+	}
+	grant1, grant2, grant3 := grant("ana", mail), grant("ben", mail), grant("ana", calendar)
+	a.DB.Exec("UPDATE provider_grants SET status = 'revoked', access_token = NULL, data_key = NULL WHERE id = $1", grant1)
 	token1 := create("/v1/admin-tokens", `{"name":"deploy","scope":"global"}`)
 	token2 := create("/v1/admin-tokens", `{"name":"deploy","scope":"zone","zone_id":%q}`, one.ID)
 	zoneToken := a.Token(one.ID, "read").Token
@@ -101,6 +110,18 @@ func TestListFilters(t *testing.T) {
 		{"/v1/zones/" + other.zone + "/resources?identifier=urn:files", "", []string{theirs.ID}},
 		{zone + "/policies?name=Grants", "", []string{policy}},
 		{zone + "/policy-sets?name=Default", "", []string{set}},
+		{zone + "/provider-grants?user_id=ana", "", []string{grant3, grant1}},
+		{zone + "/provider-grants?user_id=ana&status=active", "", []string{grant3}},
+		{zone + "/provider-grants?user_id=ana&resource_id=" + mail + "&provider_id=" + login + "&status=revoked", "", []string{grant1}},
+		{zone + "/provider-grants?user_id=Ana", "", nil},
+		{zone + "/provider-grants?resource_id=" + mail, "", []string{grant2, grant1}},
+		{zone + "/provider-grants?resource_id=" + mail + "&status=active", zoneToken, []string{grant2}},
+		{zone + "/provider-grants?resource_id=" + mail + "&provider_id=x", "", nil},
+		{zone + "/provider-grants?resource_id=" + mail + "&provider_id=x&status=active", "", nil},
+		{zone + "/provider-grants?provider_id=" + login, "", []string{grant3, grant2, grant1}},
+		{zone + "/provider-grants?provider_id=" + login + "&status=revoked", "", []string{grant1}},
+		{zone + "/provider-grants?status=active", "", []string{grant3, grant2}},
+		{zone + "/provider-grants?status=revoked", "", []string{grant1}},
 		{"/v1/admin-tokens?name=deploy", "", []string{token2, token1}},
 		{"/v1/admin-tokens?name=other", "", nil},
 	} {
@@ -143,6 +164,7 @@ func TestListFilters(t *testing.T) {
 	for _, query := range []string{
 		"/v1/zones?name=", "/v1/zones?name=%20", "/v1/zones?name=a&name=b", "/v1/zones?name=%00", "/v1/zones?name=%FF", "/v1/zones?name=a%07b", "/v1/zones?slug=Not%20a%20slug",
 		zone + "/applications?registration_method=other", zone + "/providers?kind=other", zone + "/providers?identifier=",
+		zone + "/provider-grants?status=expired", zone + "/provider-grants?user_id=", zone + "/provider-grants?resource_id=a&resource_id=b", zone + "/provider-grants?user_id=" + strings.Repeat("x", 501),
 	} {
 		t.Run("invalid "+query, func(t *testing.T) {
 			t.Parallel()

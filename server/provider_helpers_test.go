@@ -122,19 +122,26 @@ func openedSecrets(t *testing.T, db *storetest.DB, zone, id string) string {
 	if sealed == nil {
 		return ""
 	}
+	number := storetest.Value[int32](db, "SELECT data_key FROM providers WHERE zone_id = $1 AND id = $2", zone, id)
+	return openSealed(t, db, number, seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}, sealed)
+}
+
+// openSealed opens a secret with the zone's data key of a number, as the service would.
+func openSealed(t *testing.T, db *storetest.DB, number int32, location seal.Location, sealed []byte) string {
+	t.Helper()
 	keys, err := seal.Load(func() (string, error) { return servertest.KEK, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	const of = " FROM data_keys AS k JOIN providers AS p ON p.zone_id = k.zone_id AND p.data_key = k.number WHERE p.zone_id = $1 AND p.id = $2"
+	const of = " FROM data_keys WHERE zone_id = $1 AND number = $2"
 	key, err := keys.Unwrap(seal.Wrapped{
-		Zone: zone, Number: storetest.Value[int32](db, "SELECT k.number"+of, zone, id),
-		KEKID: storetest.Value[string](db, "SELECT k.wrapped_by"+of, zone, id), Bytes: storetest.Value[[]byte](db, "SELECT k.wrapped"+of, zone, id),
+		Zone: location.Zone, Number: number,
+		KEKID: storetest.Value[string](db, "SELECT wrapped_by"+of, location.Zone, number), Bytes: storetest.Value[[]byte](db, "SELECT wrapped"+of, location.Zone, number),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := key.Open(seal.Location{Zone: zone, Table: "providers", Column: "secret_config", Row: id}, sealed)
+	text, err := key.Open(location, sealed)
 	if err != nil {
 		t.Fatal(err)
 	}

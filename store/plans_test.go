@@ -54,8 +54,8 @@ func fillTables(db *storetest.DB) {
 	db.Exec(`INSERT INTO resources (zone_id, id, name, identifier, scopes, credential_provider_id, gateway_application_id, operation_enforcement, created_at, archived_at)
 		SELECT 'z' || n % 20 + 1, 'r' || n, 'x' || n % 1000, 'https://r' || n, '{s}', 'p' || n, 'a' || n, 'enforced', now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 40000) AS n`)
 	db.Exec(`INSERT INTO resource_totals (zone_id, live) SELECT 'z' || n, 1 FROM generate_series(1, 20000) AS n`)
-	db.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, status, access_token, data_key)
-		SELECT 'z' || n % 20 + 1, 'pg' || n, 'u' || n, 'r' || n, 'p' || n, CASE WHEN n % 10 > 0 THEN 'revoked' ELSE 'active' END,
+	db.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, created_at, status, access_token, data_key)
+		SELECT 'z' || n % 20 + 1, 'pg' || n, 'u' || n / 80, 'r' || n % 20 + 20 * (1 + n / 20 % 4), 'p' || n % 20 + 20 * (1 + n / 20 % 4), now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN 'revoked' ELSE 'active' END,
 			CASE WHEN n % 10 = 0 THEN 'x'::bytea END, CASE WHEN n % 10 = 0 THEN 2 END FROM generate_series(1, 40000) AS n`)
 	db.Exec(`INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by, created_at, archived_at)
 		SELECT 'z' || n % 20 + 1, 'p' || n, 'p' || n, 'customer', 10, 'x', now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 10000) AS n`)
@@ -126,6 +126,9 @@ func TestPlans(t *testing.T) {
 			"listApplicationsByName": "applications_named", "listApplicationsByRegistrationMethod": "applications_by_registration_method",
 			"listProvidersByName": "providers_named", "listProvidersByKind": "providers_by_kind", "listProvidersByIdentifier": "providers_identifier_taken",
 			"listResourcesByName": "resources_named", "listResourcesByIdentifier": "resources_identifier_taken",
+			"listProviderGrantsByStatus": "provider_grants_by_status", "listProviderGrantsByUser": "provider_grants_by_user",
+			"listProviderGrantsByResource": "provider_grants_by_resource", "listProviderGrantsByResourceAndStatus": "provider_grants_by_resource_and_status",
+			"listProviderGrantsByProvider": "provider_grants_by_provider", "listProviderGrantsByProviderAndStatus": "provider_grants_by_provider_and_status",
 			"listPoliciesByName": "policies_name_taken", "listPolicySetsByName": "policy_sets_name_taken",
 		}
 		// Postgres may read a few rows with a bitmap of the index, and sort them.

@@ -281,16 +281,6 @@ func (tx *Tx) TestProvider(ctx context.Context, zone, id string) (db.Provider, e
 	return p, nil
 }
 
-// revokeProviderGrants revokes the active grants of a provider and erases their
-// tokens.
-func (tx *Tx) revokeProviderGrants(ctx context.Context, zone, provider string) error {
-	grants, err := tx.q.RevokeProviderGrantsOfProvider(ctx, db.RevokeProviderGrantsOfProviderParams{ZoneID: zone, ProviderID: provider})
-	for _, id := range grants {
-		tx.record(zone, audit.ProviderGrants, id, diff(auditFields{"status": "active"}, auditFields{"status": "revoked"}))
-	}
-	return err
-}
-
 // lockProvider takes the zone lock and locks a provider's row, if the actor is
 // allowed to change it and the precondition accepts its version.
 func (tx *Tx) lockProvider(ctx context.Context, zone, id string, precondition Precondition) (db.Provider, error) {

@@ -72,6 +72,12 @@ const (
 	PropagationStatusWaitingForSTS        PropagationStatus = "waiting_for_sts"
 )
 
+// Defines values for ProviderGrantStatus.
+const (
+	ProviderGrantStatusActive  ProviderGrantStatus = "active"
+	ProviderGrantStatusRevoked ProviderGrantStatus = "revoked"
+)
+
 // Defines values for ProviderKind.
 const (
 	ProviderKindAPIKey                  ProviderKind = "api_key"
@@ -129,6 +135,12 @@ const (
 	STSPolicyStatusStateNotConfigured STSPolicyStatusState = "not_configured"
 	STSPolicyStatusStateNotLoaded     STSPolicyStatusState = "not_loaded"
 	STSPolicyStatusStateUnreachable   STSPolicyStatusState = "unreachable"
+)
+
+// Defines values for StoredToken.
+const (
+	StoredTokenAccessToken  StoredToken = "access_token"
+	StoredTokenRefreshToken StoredToken = "refresh_token"
 )
 
 // Defines values for UnreadinessDependency.
@@ -427,6 +439,9 @@ type DeterminingPolicy struct {
 	Policy string `json:"policy"`
 }
 
+// GrantScopes Scopes of the resource that the grant covers.
+type GrantScopes = []string
+
 // Health The result of the liveness check.
 type Health struct {
 	// Ok Always true.
@@ -606,6 +621,30 @@ type NewProvider struct {
 
 	// Name Display name of the provider. It need not be unique. A blank value counts as omitted. The default in a new provider is its identifier. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name *ProviderName `json:"name,omitempty"`
+}
+
+// NewProviderGrant A provider grant to create or replace. Unknown fields are ignored.
+type NewProviderGrant struct {
+	// AccessToken The access token. Encrypted at rest and never returned.
+	AccessToken string `json:"access_token,omitempty"`
+
+	// ExpiresAt When the access token expires, as an RFC 3339 time in UTC. The seconds can be omitted. It can be in the past.
+	ExpiresAt *string `json:"expires_at,omitempty"`
+
+	// ProviderID ID of the credential provider of the resource.
+	ProviderID string `json:"provider_id"`
+
+	// RefreshToken The refresh token. Encrypted at rest and never returned.
+	RefreshToken *string `json:"refresh_token,omitempty"`
+
+	// ResourceID ID of the resource.
+	ResourceID string `json:"resource_id"`
+
+	// Scopes Scopes of the resource that the grant covers.
+	Scopes GrantScopes `json:"scopes"`
+
+	// UserID ID of the user, as the application knows it. It is not validated.
+	UserID ProviderGrantUserID `json:"user_id"`
 }
 
 // NewResource A resource to create. `name` or `identifier` is required. Unknown fields are ignored.
@@ -1378,6 +1417,67 @@ type Provider struct {
 // `invalid_provider_config`.
 type ProviderConfigInput = json.RawMessage
 
+// ProviderGrant The right to act for a user at a provider, with the tokens of the user's account there. The tokens are encrypted at rest and never returned.
+type ProviderGrant struct {
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ExpiresAt When the access token expires; null if that is not known.
+	ExpiresAt *timestamp.Time `json:"expires_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ProviderID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ProviderID ID `json:"provider_id"`
+
+	// RefreshedAt When the access token was last refreshed; null if it was not refreshed since the grant was created or replaced.
+	RefreshedAt *timestamp.Time `json:"refreshed_at"`
+
+	// ResourceID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ResourceID ID `json:"resource_id"`
+
+	// Scopes Scopes of the resource that the grant covers.
+	Scopes []string `json:"scopes"`
+
+	// Status A revoked grant has no tokens and cannot become active again.
+	Status ProviderGrantStatus `json:"status"`
+
+	// StoredTokens The tokens that are stored. Empty if the grant is revoked.
+	StoredTokens []StoredToken `json:"stored_tokens"`
+
+	// UpdatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	UpdatedAt Timestamp `json:"updated_at"`
+
+	// UserID ID of the user.
+	UserID string `json:"user_id"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// ProviderGrantRevocation The user, resource and provider of the grant to revoke. Unknown fields are ignored.
+type ProviderGrantRevocation struct {
+	// ProviderID ID of the provider.
+	ProviderID string `json:"provider_id"`
+
+	// ResourceID ID of the resource.
+	ResourceID string `json:"resource_id"`
+
+	// UserID ID of the user, as the application knows it. It is not validated.
+	UserID ProviderGrantUserID `json:"user_id"`
+}
+
+// ProviderGrantStatus A revoked grant has no tokens and cannot become active again.
+type ProviderGrantStatus string
+
+// ProviderGrantUserID ID of the user, as the application knows it. It is not validated.
+type ProviderGrantUserID = string
+
 // ProviderIdentifier An identifier that consists of `provider://` and lowercase letters and digits, with single hyphens between them. It is unique among the zone's active providers. A blank value counts as omitted.
 type ProviderIdentifier = string
 
@@ -1634,6 +1734,9 @@ type STSPolicyStatus struct {
 // - `loaded`: The STS has loaded policies of the zone.
 type STSPolicyStatusState string
 
+// StoredToken A kind of token.
+type StoredToken string
+
 // Timestamp A time in UTC, in RFC 3339 format with milliseconds.
 //
 // Example: 2026-07-01T12:00:00.123Z
@@ -1859,6 +1962,27 @@ type ListPolicySetVersionsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ListProviderGrantsParams defines parameters for ListProviderGrants.
+type ListProviderGrantsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// UserID Returns only grants of this user.
+	UserID *ProviderGrantUserID `form:"user_id,omitempty" json:"user_id,omitempty"`
+
+	// ResourceID Returns only grants for this resource.
+	ResourceID *string `form:"resource_id,omitempty" json:"resource_id,omitempty"`
+
+	// ProviderID Returns only grants from this provider.
+	ProviderID *string `form:"provider_id,omitempty" json:"provider_id,omitempty"`
+
+	// Status Returns only grants with this status.
+	Status *ProviderGrantStatus `form:"status,omitempty" json:"status,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -1939,6 +2063,12 @@ type SimulatePolicySetBatchJSONRequestBody = PolicySimulationBatch
 
 // AddPolicySetVersionJSONRequestBody defines body for AddPolicySetVersion for application/json ContentType.
 type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
+
+// CreateProviderGrantJSONRequestBody defines body for CreateProviderGrant for application/json ContentType.
+type CreateProviderGrantJSONRequestBody = NewProviderGrant
+
+// RevokeProviderGrantJSONRequestBody defines body for RevokeProviderGrant for application/json ContentType.
+type RevokeProviderGrantJSONRequestBody = ProviderGrantRevocation
 
 // CreateProviderJSONRequestBody defines body for CreateProvider for application/json ContentType.
 type CreateProviderJSONRequestBody = NewProvider
@@ -2104,6 +2234,18 @@ type ServerInterface interface {
 	// GetPolicySetVersion Retrieve a policy set version
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId})
 	GetPolicySetVersion(ctx echo.Context, zoneID ZoneID, id ObjectID, versionID VersionID) error
+	// ListProviderGrants List provider grants
+	// (GET /v1/zones/{zoneId}/provider-grants)
+	ListProviderGrants(ctx echo.Context, zoneID ZoneID, params ListProviderGrantsParams) error
+	// CreateProviderGrant Create or replace a provider grant
+	// (POST /v1/zones/{zoneId}/provider-grants)
+	CreateProviderGrant(ctx echo.Context, zoneID ZoneID) error
+	// RevokeProviderGrant Revoke a provider grant
+	// (POST /v1/zones/{zoneId}/provider-grants/revoke)
+	RevokeProviderGrant(ctx echo.Context, zoneID ZoneID) error
+	// GetProviderGrant Retrieve a provider grant
+	// (GET /v1/zones/{zoneId}/provider-grants/{id})
+	GetProviderGrant(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx echo.Context, zoneID ZoneID, params ListProvidersParams) error
@@ -3254,6 +3396,122 @@ func (w *ServerInterfaceWrapper) GetPolicySetVersion(ctx echo.Context) error {
 	return err
 }
 
+// ListProviderGrants converts echo context to params.
+func (w *ServerInterfaceWrapper) ListProviderGrants(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListProviderGrantsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user_id", ctx.QueryParams(), &params.UserID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "resource_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "resource_id", ctx.QueryParams(), &params.ResourceID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter resource_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "provider_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "provider_id", ctx.QueryParams(), &params.ProviderID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter provider_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "status" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status", ctx.QueryParams(), &params.Status, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter status: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListProviderGrants(ctx, zoneID, params)
+	return err
+}
+
+// CreateProviderGrant converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateProviderGrant(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateProviderGrant(ctx, zoneID)
+	return err
+}
+
+// RevokeProviderGrant converts echo context to params.
+func (w *ServerInterfaceWrapper) RevokeProviderGrant(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RevokeProviderGrant(ctx, zoneID)
+	return err
+}
+
+// GetProviderGrant converts echo context to params.
+func (w *ServerInterfaceWrapper) GetProviderGrant(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetProviderGrant(ctx, zoneID, id)
+	return err
+}
+
 // ListProviders converts echo context to params.
 func (w *ServerInterfaceWrapper) ListProviders(ctx echo.Context) error {
 	var err error
@@ -3650,6 +3908,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions", wrapper.ListPolicySetVersions, options.OperationMiddlewares["listPolicySetVersions"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions", wrapper.AddPolicySetVersion, options.OperationMiddlewares["addPolicySetVersion"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policy-sets/:id/versions/:versionId", wrapper.GetPolicySetVersion, options.OperationMiddlewares["getPolicySetVersion"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/provider-grants", wrapper.ListProviderGrants, options.OperationMiddlewares["listProviderGrants"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/provider-grants", wrapper.CreateProviderGrant, options.OperationMiddlewares["createProviderGrant"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/provider-grants/:id", wrapper.GetProviderGrant, options.OperationMiddlewares["getProviderGrant"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/provider-grants/revoke", wrapper.RevokeProviderGrant, options.OperationMiddlewares["revokeProviderGrant"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.ListProviders, options.OperationMiddlewares["listProviders"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.CreateProvider, options.OperationMiddlewares["createProvider"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/providers/:id", wrapper.DeleteProvider, options.OperationMiddlewares["deleteProvider"]...)
@@ -4639,6 +4901,100 @@ func (response GetPolicySetVersion200JSONResponse) VisitGetPolicySetVersionRespo
 	return jsonresponse.Write(w, 200, PolicySetVersionManifest(response))
 }
 
+type ListProviderGrantsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListProviderGrantsParams
+}
+
+type ListProviderGrantsResponseObject interface {
+	VisitListProviderGrantsResponse(w http.ResponseWriter) error
+}
+
+type ListProviderGrants200ResponseHeaders struct {
+	Link *string
+}
+
+type ListProviderGrants200JSONResponse struct {
+	Body    []ProviderGrant
+	Headers ListProviderGrants200ResponseHeaders
+}
+
+func (response ListProviderGrants200JSONResponse) VisitListProviderGrantsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []ProviderGrant(response.Body))
+}
+
+type CreateProviderGrantRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreateProviderGrantJSONRequestBody
+}
+
+type CreateProviderGrantResponseObject interface {
+	VisitCreateProviderGrantResponse(w http.ResponseWriter) error
+}
+
+type CreateProviderGrant201ResponseHeaders struct {
+	ETag string
+}
+
+type CreateProviderGrant201JSONResponse struct {
+	Body    ProviderGrant
+	Headers CreateProviderGrant201ResponseHeaders
+}
+
+func (response CreateProviderGrant201JSONResponse) VisitCreateProviderGrantResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
+}
+
+type RevokeProviderGrantRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *RevokeProviderGrantJSONRequestBody
+}
+
+type RevokeProviderGrantResponseObject interface {
+	VisitRevokeProviderGrantResponse(w http.ResponseWriter) error
+}
+
+type RevokeProviderGrant200ResponseHeaders struct {
+	ETag string
+}
+
+type RevokeProviderGrant200JSONResponse struct {
+	Body    ProviderGrant
+	Headers RevokeProviderGrant200ResponseHeaders
+}
+
+func (response RevokeProviderGrant200JSONResponse) VisitRevokeProviderGrantResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type GetProviderGrantRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+}
+
+type GetProviderGrantResponseObject interface {
+	VisitGetProviderGrantResponse(w http.ResponseWriter) error
+}
+
+type GetProviderGrant200ResponseHeaders struct {
+	ETag string
+}
+
+type GetProviderGrant200JSONResponse struct {
+	Body    ProviderGrant
+	Headers GetProviderGrant200ResponseHeaders
+}
+
+func (response GetProviderGrant200JSONResponse) VisitGetProviderGrantResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
 type ListProvidersRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Params ListProvidersParams
@@ -5030,6 +5386,18 @@ type StrictServerInterface interface {
 	// GetPolicySetVersion Retrieve a policy set version
 	// (GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId})
 	GetPolicySetVersion(ctx context.Context, request GetPolicySetVersionRequestObject) (GetPolicySetVersionResponseObject, error)
+	// ListProviderGrants List provider grants
+	// (GET /v1/zones/{zoneId}/provider-grants)
+	ListProviderGrants(ctx context.Context, request ListProviderGrantsRequestObject) (ListProviderGrantsResponseObject, error)
+	// CreateProviderGrant Create or replace a provider grant
+	// (POST /v1/zones/{zoneId}/provider-grants)
+	CreateProviderGrant(ctx context.Context, request CreateProviderGrantRequestObject) (CreateProviderGrantResponseObject, error)
+	// RevokeProviderGrant Revoke a provider grant
+	// (POST /v1/zones/{zoneId}/provider-grants/revoke)
+	RevokeProviderGrant(ctx context.Context, request RevokeProviderGrantRequestObject) (RevokeProviderGrantResponseObject, error)
+	// GetProviderGrant Retrieve a provider grant
+	// (GET /v1/zones/{zoneId}/provider-grants/{id})
+	GetProviderGrant(ctx context.Context, request GetProviderGrantRequestObject) (GetProviderGrantResponseObject, error)
 	// ListProviders List providers
 	// (GET /v1/zones/{zoneId}/providers)
 	ListProviders(ctx context.Context, request ListProvidersRequestObject) (ListProvidersResponseObject, error)
@@ -6701,6 +7069,154 @@ func (sh *strictHandler) GetPolicySetVersion(ctx echo.Context, zoneID ZoneID, id
 		return err
 	} else if validResponse, ok := response.(GetPolicySetVersionResponseObject); ok {
 		return validResponse.VisitGetPolicySetVersionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListProviderGrants operation middleware
+func (sh *strictHandler) ListProviderGrants(ctx echo.Context, zoneID ZoneID, params ListProviderGrantsParams) error {
+	var request ListProviderGrantsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListProviderGrants(ctx.Request().Context(), request.(ListProviderGrantsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListProviderGrants")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListProviderGrantsResponseObject); ok {
+		return validResponse.VisitListProviderGrantsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateProviderGrant operation middleware
+func (sh *strictHandler) CreateProviderGrant(ctx echo.Context, zoneID ZoneID) error {
+	var request CreateProviderGrantRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreateProviderGrantJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateProviderGrant(ctx.Request().Context(), request.(CreateProviderGrantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateProviderGrant")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateProviderGrantResponseObject); ok {
+		return validResponse.VisitCreateProviderGrantResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RevokeProviderGrant operation middleware
+func (sh *strictHandler) RevokeProviderGrant(ctx echo.Context, zoneID ZoneID) error {
+	var request RevokeProviderGrantRequestObject
+
+	request.ZoneID = zoneID
+
+	var body RevokeProviderGrantJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeProviderGrant(ctx.Request().Context(), request.(RevokeProviderGrantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeProviderGrant")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RevokeProviderGrantResponseObject); ok {
+		return validResponse.VisitRevokeProviderGrantResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetProviderGrant operation middleware
+func (sh *strictHandler) GetProviderGrant(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request GetProviderGrantRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetProviderGrant(ctx.Request().Context(), request.(GetProviderGrantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetProviderGrant")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetProviderGrantResponseObject); ok {
+		return validResponse.VisitGetProviderGrantResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -1006,6 +1006,57 @@ func (v Provider) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ProviderGrant) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"user_id":`...)
+	b = jsonresponse.AppendString(b, string(v.UserID))
+	b = append(b, `,"resource_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ResourceID))
+	b = append(b, `,"provider_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ProviderID))
+	b = append(b, `,"scopes":`...)
+	b = append(b, '[')
+	for i, item := range v.Scopes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"status":`...)
+	b = jsonresponse.AppendString(b, string(v.Status))
+	b = append(b, `,"stored_tokens":`...)
+	b = append(b, '[')
+	for i, item := range v.StoredTokens {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"expires_at":`...)
+	if v.ExpiresAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.ExpiresAt.AppendJSON(b)
+	}
+	b = append(b, `,"refreshed_at":`...)
+	if v.RefreshedAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.RefreshedAt.AppendJSON(b)
+	}
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"updated_at":`...)
+	b = v.UpdatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v ProviderTest) AppendJSON(b []byte) []byte {
 	b = append(b, `{"reachable":`...)
 	b = strconv.AppendBool(b, bool(v.Reachable))

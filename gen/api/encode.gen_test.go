@@ -45,6 +45,7 @@ var encoders = []jsonresponse.Encoder{
 	PolicyVersionSummary{},
 	PolicyWithVersions{},
 	Provider{},
+	ProviderGrant{},
 	ProviderTest{},
 	Readiness{},
 	RegisteredApplication{},

@@ -75,9 +75,9 @@ var Kinds = map[Kind]Columns{
 	},
 	ProviderGrants: {
 		Table:    "provider_grants",
-		Tracked:  map[string]string{"status": "status"},
+		Tracked:  map[string]string{"user_id": "user_id", "resource_id": "resource_id", "provider_id": "provider_id", "scopes": "scopes", "status": "status", "expires_at": "expires_at"},
 		Redacted: map[string]string{"access_token": "access_token", "refresh_token": "refresh_token"},
-		Ignored:  []string{"zone_id", "id", "user_id", "resource_id", "provider_id", "scopes", "data_key", "refresh_token_version", "refreshed_at", "expires_at", "created_at", "updated_at"},
+		Ignored:  []string{"zone_id", "id", "data_key", "refresh_token_version", "refreshed_at", "version", "created_at", "updated_at"},
 	},
 	DataKeys: {
 		Table:    "data_keys",

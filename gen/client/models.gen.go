@@ -82,6 +82,12 @@ const (
 	PropagationStatusWaitingForSTS        PropagationStatus = "waiting_for_sts"
 )
 
+// The values of [ProviderGrantStatus].
+const (
+	ProviderGrantStatusActive  ProviderGrantStatus = "active"
+	ProviderGrantStatusRevoked ProviderGrantStatus = "revoked"
+)
+
 // The values of [ProviderKind].
 const (
 	ProviderKindAPIKey                  ProviderKind = "api_key"
@@ -139,6 +145,12 @@ const (
 	STSPolicyStatusStateNotConfigured STSPolicyStatusState = "not_configured"
 	STSPolicyStatusStateNotLoaded     STSPolicyStatusState = "not_loaded"
 	STSPolicyStatusStateUnreachable   STSPolicyStatusState = "unreachable"
+)
+
+// The values of [StoredToken].
+const (
+	StoredTokenAccessToken  StoredToken = "access_token"
+	StoredTokenRefreshToken StoredToken = "refresh_token"
 )
 
 // The values of [UnreadinessDependency].
@@ -560,6 +572,9 @@ type DeterminingPolicy struct {
 	Policy string `json:"policy"`
 }
 
+// GrantScopes are the scopes of the resource that the grant covers.
+type GrantScopes = []string
+
 // Health is the result of the liveness check.
 type Health struct {
 	// Always true.
@@ -774,6 +789,32 @@ type NewProvider struct {
 	// name must contain a visible character, and no control characters, line
 	// separators or bidirectional controls.
 	Name *ProviderName `json:"name,omitempty"`
+}
+
+// NewProviderGrant is a provider grant to create or replace. Unknown fields are
+// ignored.
+type NewProviderGrant struct {
+	// The access token. Encrypted at rest and never returned.
+	AccessToken string `json:"access_token,omitempty"`
+
+	// When the access token expires, as an RFC 3339 time in UTC. The seconds can be
+	// omitted. It can be in the past.
+	ExpiresAt *string `json:"expires_at,omitempty"`
+
+	// ID of the credential provider of the resource.
+	ProviderID string `json:"provider_id"`
+
+	// The refresh token. Encrypted at rest and never returned.
+	RefreshToken *string `json:"refresh_token,omitempty"`
+
+	// ID of the resource.
+	ResourceID string `json:"resource_id"`
+
+	// Scopes of the resource that the grant covers.
+	Scopes GrantScopes `json:"scopes"`
+
+	// ID of the user, as the application knows it. It is not validated.
+	UserID ProviderGrantUserID `json:"user_id"`
 }
 
 // NewResource is a resource to create. `name` or `identifier` is required.
@@ -1848,6 +1889,73 @@ type ProviderClientSecret = string
 // Example: true
 type ProviderForwardCaracalIdentity = bool
 
+// ProviderGrant is the right to act for a user at a provider, with the tokens
+// of the user's account there. The tokens are encrypted at rest and never
+// returned.
+type ProviderGrant struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// When the access token expires; null if that is not known.
+	ExpiresAt *time.Time `json:"expires_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ProviderID ID `json:"provider_id"`
+
+	// When the access token was last refreshed; null if it was not refreshed since
+	// the grant was created or replaced.
+	RefreshedAt *time.Time `json:"refreshed_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ResourceID ID `json:"resource_id"`
+
+	// Scopes of the resource that the grant covers.
+	Scopes []string `json:"scopes"`
+
+	// A revoked grant has no tokens and cannot become active again.
+	Status ProviderGrantStatus `json:"status"`
+
+	// The tokens that are stored. Empty if the grant is revoked.
+	StoredTokens []StoredToken `json:"stored_tokens"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	UpdatedAt Timestamp `json:"updated_at"`
+
+	// ID of the user.
+	UserID string `json:"user_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// ProviderGrantRevocation is the user, resource and provider of the grant to
+// revoke. Unknown fields are ignored.
+type ProviderGrantRevocation struct {
+	// ID of the provider.
+	ProviderID string `json:"provider_id"`
+
+	// ID of the resource.
+	ResourceID string `json:"resource_id"`
+
+	// ID of the user, as the application knows it. It is not validated.
+	UserID ProviderGrantUserID `json:"user_id"`
+}
+
+// ProviderGrantStatus is a revoked grant has no tokens and cannot become active
+// again.
+type ProviderGrantStatus string
+
+// ProviderGrantUserID is the ID of the user, as the application knows it. It is
+// not validated.
+type ProviderGrantUserID = string
+
 // ProviderIdentifier is an identifier that consists of `provider://` and
 // lowercase letters and digits, with single hyphens between them. It is unique
 // among the zone's active providers. A blank value counts as omitted.
@@ -2174,6 +2282,9 @@ type STSPolicyStatus struct {
 //   - `not_loaded`: The STS has loaded no policies of the zone.
 //   - `loaded`: The STS has loaded policies of the zone.
 type STSPolicyStatusState string
+
+// StoredToken is a kind of token.
+type StoredToken string
 
 // Timestamp is a time in UTC, in RFC 3339 format with milliseconds.
 //

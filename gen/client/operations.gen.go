@@ -769,6 +769,91 @@ func (c *Client) GetPolicyTemplate(ctx context.Context, id string, opts ...CallO
 	return send[PolicyTemplate](ctx, c, request{operation: "getPolicyTemplate", method: http.MethodGet, path: "/v1/policy-templates/{id}", args: []string{id}, status: 200, accept: "application/json"}, opts)
 }
 
+// ListProviderGrantsParams are the filters of [Client.ListProviderGrants] and
+// [Client.ProviderGrants], to be passed as an option. Zero values are omitted.
+type ListProviderGrantsParams struct {
+	// Returns only grants of this user.
+	UserID string
+	// Returns only grants for this resource.
+	ResourceID string
+	// Returns only grants from this provider.
+	ProviderID string
+	// Returns only grants with this status.
+	Status ProviderGrantStatus
+}
+
+func (params ListProviderGrantsParams) applyToList(c *call) {
+	c.filter("listProviderGrants", map[string]any{"user_id": params.UserID, "resource_id": params.ResourceID, "provider_id": params.ProviderID, "status": params.Status})
+}
+
+// ListProviderGrants returns one page of the zone's active and revoked provider
+// grants, newest first, without their tokens: `stored_tokens` lists which
+// tokens are stored. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) ListProviderGrants(ctx context.Context, zoneID string, opts ...ListOption) (Page[ProviderGrant], error) {
+	return list[ProviderGrant](ctx, c, request{operation: "listProviderGrants", method: http.MethodGet, path: "/v1/zones/{zoneId}/provider-grants", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// ProviderGrants returns an iterator over the items of all pages of
+// [Client.ListProviderGrants]. If a request fails, it yields the error and
+// stops.
+func (c *Client) ProviderGrants(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[ProviderGrant, error] {
+	return all(opts, func(opts ...ListOption) (Page[ProviderGrant], error) {
+		return c.ListProviderGrants(ctx, zoneID, opts...)
+	})
+}
+
+// CreateProviderGrant stores the tokens that a user's account at the provider
+// has, encrypted. The provider must be of kind `oauth2_authorization_code`, and
+// must be the credential provider of the resource.
+//
+// A user has at most one active grant for a resource and provider. If there is
+// one, it keeps its ID and `created_at`, and the request replaces everything
+// else: a refresh token that is not in the request is erased. The status of the
+// response is 201 in both cases.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidProviderGrant],
+// [CodeProviderGrantUnsupported], [CodeProviderResourceMismatch],
+// [CodeGrantScopesExceedResource], [CodeZoneNotFound], [CodeProviderNotFound],
+// [CodeResourceNotFound].
+func (c *Client) CreateProviderGrant(ctx context.Context, zoneID string, body NewProviderGrant, opts ...CallOption) (ProviderGrant, error) {
+	return send[ProviderGrant](ctx, c, request{operation: "createProviderGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/provider-grants", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+}
+
+// GetProviderGrant returns an active or revoked provider grant, without its
+// tokens: `stored_tokens` lists which tokens are stored.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeProviderGrantNotFound].
+func (c *Client) GetProviderGrant(ctx context.Context, zoneID, id string, opts ...CallOption) (ProviderGrant, error) {
+	return send[ProviderGrant](ctx, c, request{operation: "getProviderGrant", method: http.MethodGet, path: "/v1/zones/{zoneId}/provider-grants/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// RevokeProviderGrant revokes the active grant of a user for a resource and
+// provider, and erases its tokens. The tokens are not revoked at the provider.
+// Returns `provider_grant_not_found` if there is no active grant.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation:
+// [CodeInvalidProviderGrantRevoke], [CodeZoneNotFound],
+// [CodeProviderGrantNotFound].
+func (c *Client) RevokeProviderGrant(ctx context.Context, zoneID string, body ProviderGrantRevocation, opts ...CallOption) (ProviderGrant, error) {
+	return send[ProviderGrant](ctx, c, request{operation: "revokeProviderGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/provider-grants/revoke", args: []string{zoneID}, body: body, status: 200, accept: "application/json"}, opts)
+}
+
 // ListProvidersParams are the filters of [Client.ListProviders] and
 // [Client.Providers], to be passed as an option. Zero values are omitted.
 type ListProvidersParams struct {

@@ -158,6 +158,19 @@ const (
 	CodeResourceQuotaExceeded = "resource_quota_exceeded"
 	// 409. The identifier is already in use by another resource in this zone.
 	CodeResourceIdentifierConflict = "resource_identifier_conflict"
+	// 400. The provider grant is invalid. See details.issues.
+	CodeInvalidProviderGrant = "invalid_provider_grant"
+	// 400. The request to revoke a provider grant is invalid. See details.issues.
+	CodeInvalidProviderGrantRevoke = "invalid_provider_grant_revoke"
+	// 400. Only providers of kind oauth2_authorization_code can have grants of
+	// users.
+	CodeProviderGrantUnsupported = "provider_grant_unsupported"
+	// 400. The provider is not the credential provider of the resource.
+	CodeProviderResourceMismatch = "provider_resource_mismatch"
+	// 403. A scope of the grant is not a scope of the resource.
+	CodeGrantScopesExceedResource = "grant_scopes_exceed_resource"
+	// 404. Provider grant not found in this zone.
+	CodeProviderGrantNotFound = "provider_grant_not_found"
 	// 400. The request body is invalid. See details.issues.
 	CodeInvalidBody = "invalid_body"
 	// 404. Policy not found in this zone.

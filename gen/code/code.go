@@ -200,6 +200,18 @@ const (
 	ResourceQuotaExceeded Code = "resource_quota_exceeded"
 	// ResourceIdentifierConflict: 409. The identifier is already in use by another resource in this zone.
 	ResourceIdentifierConflict Code = "resource_identifier_conflict"
+	// InvalidProviderGrant: 400. The provider grant is invalid. See details.issues.
+	InvalidProviderGrant Code = "invalid_provider_grant"
+	// InvalidProviderGrantRevoke: 400. The request to revoke a provider grant is invalid. See details.issues.
+	InvalidProviderGrantRevoke Code = "invalid_provider_grant_revoke"
+	// ProviderGrantUnsupported: 400. Only providers of kind oauth2_authorization_code can have grants of users.
+	ProviderGrantUnsupported Code = "provider_grant_unsupported"
+	// ProviderResourceMismatch: 400. The provider is not the credential provider of the resource.
+	ProviderResourceMismatch Code = "provider_resource_mismatch"
+	// GrantScopesExceedResource: 403. A scope of the grant is not a scope of the resource.
+	GrantScopesExceedResource Code = "grant_scopes_exceed_resource"
+	// ProviderGrantNotFound: 404. Provider grant not found in this zone.
+	ProviderGrantNotFound Code = "provider_grant_not_found"
 	// InvalidBody: 400. The request body is invalid. See details.issues.
 	InvalidBody Code = "invalid_body"
 	// PolicyNotFound: 404. Policy not found in this zone.
@@ -312,6 +324,12 @@ var Table = map[Code]Entry{
 	ProtectedResource:                            {409, "", "The control resource can be managed only with a global admin token, and cannot be archived."},
 	ResourceQuotaExceeded:                        {409, "", "The zone has reached its maximum number of resources. Archive resources that are not needed."},
 	ResourceIdentifierConflict:                   {409, "", "The identifier is already in use by another resource in this zone."},
+	InvalidProviderGrant:                         {400, "body", "The provider grant is invalid. See details.issues."},
+	InvalidProviderGrantRevoke:                   {400, "body", "The request to revoke a provider grant is invalid. See details.issues."},
+	ProviderGrantUnsupported:                     {400, "", "Only providers of kind oauth2_authorization_code can have grants of users."},
+	ProviderResourceMismatch:                     {400, "", "The provider is not the credential provider of the resource."},
+	GrantScopesExceedResource:                    {403, "", "A scope of the grant is not a scope of the resource."},
+	ProviderGrantNotFound:                        {404, "", "Provider grant not found in this zone."},
 	InvalidBody:                                  {400, "body", "The request body is invalid. See details.issues."},
 	PolicyNotFound:                               {404, "", "Policy not found in this zone."},
 	PolicyTemplateNotFound:                       {404, "", "Policy template not found."},

@@ -243,6 +243,7 @@ type ProviderGrant struct {
 	ExpiresAt           *time.Time `db:"expires_at"`
 	CreatedAt           time.Time  `db:"created_at"`
 	UpdatedAt           time.Time  `db:"updated_at"`
+	Version             int64      `db:"version"`
 }
 
 type Resource struct {

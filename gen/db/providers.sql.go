@@ -511,38 +511,6 @@ func (q *Queries) LockProviderShared(ctx context.Context, arg LockProviderShared
 	return kind, err
 }
 
-const revokeProviderGrantsOfProvider = `-- name: RevokeProviderGrantsOfProvider :many
-UPDATE provider_grants SET status = 'revoked', access_token = NULL, refresh_token = NULL, data_key = NULL, updated_at = now()
-WHERE zone_id = $1 AND provider_id = $2 AND status = 'active'
-RETURNING id
-`
-
-type RevokeProviderGrantsOfProviderParams struct {
-	ZoneID     string `db:"zone_id"`
-	ProviderID string `db:"provider_id"`
-}
-
-// RevokeProviderGrantsOfProvider also erases the grants' tokens.
-func (q *Queries) RevokeProviderGrantsOfProvider(ctx context.Context, arg RevokeProviderGrantsOfProviderParams) ([]string, error) {
-	rows, err := q.db.Query(ctx, revokeProviderGrantsOfProvider, arg.ZoneID, arg.ProviderID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []string{}
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		items = append(items, id)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const updateProvider = `-- name: UpdateProvider :one
 UPDATE providers SET
     name               = $1,

@@ -59,6 +59,8 @@ type DeadLetter = client.DeadLetter
 
 type DeterminingPolicy = client.DeterminingPolicy
 
+type GrantScopes = client.GrantScopes
+
 type Health = client.Health
 
 type ID = client.ID
@@ -95,6 +97,8 @@ type NewPolicySetVersion = client.NewPolicySetVersion
 type NewPolicyVersion = client.NewPolicyVersion
 
 type NewProvider = client.NewProvider
+
+type NewProviderGrant = client.NewProviderGrant
 
 type NewResource = client.NewResource
 
@@ -243,6 +247,14 @@ type ProviderConfigInput = client.ProviderConfigInput
 
 type ProviderForwardCaracalIdentity = client.ProviderForwardCaracalIdentity
 
+type ProviderGrant = client.ProviderGrant
+
+type ProviderGrantRevocation = client.ProviderGrantRevocation
+
+type ProviderGrantStatus = client.ProviderGrantStatus
+
+type ProviderGrantUserID = client.ProviderGrantUserID
+
 type ProviderIdentifier = client.ProviderIdentifier
 
 type ProviderKind = client.ProviderKind
@@ -288,6 +300,8 @@ type ResourceScopes = client.ResourceScopes
 type STSPolicyStatus = client.STSPolicyStatus
 
 type STSPolicyStatusState = client.STSPolicyStatusState
+
+type StoredToken = client.StoredToken
 
 type Timestamp = client.Timestamp
 
@@ -500,6 +514,27 @@ type ListPolicySetVersionsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ListProviderGrantsParams defines parameters for ListProviderGrants.
+type ListProviderGrantsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// UserID Returns only grants of this user.
+	UserID *ProviderGrantUserID `form:"user_id,omitempty" json:"user_id,omitempty"`
+
+	// ResourceID Returns only grants for this resource.
+	ResourceID *string `form:"resource_id,omitempty" json:"resource_id,omitempty"`
+
+	// ProviderID Returns only grants from this provider.
+	ProviderID *string `form:"provider_id,omitempty" json:"provider_id,omitempty"`
+
+	// Status Returns only grants with this status.
+	Status *ProviderGrantStatus `form:"status,omitempty" json:"status,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -604,6 +639,12 @@ type SimulatePolicySetBatchJSONRequestBody = PolicySimulationBatch
 
 // AddPolicySetVersionJSONRequestBody defines body for AddPolicySetVersion for application/json ContentType.
 type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
+
+// CreateProviderGrantJSONRequestBody defines body for CreateProviderGrant for application/json ContentType.
+type CreateProviderGrantJSONRequestBody = NewProviderGrant
+
+// RevokeProviderGrantJSONRequestBody defines body for RevokeProviderGrant for application/json ContentType.
+type RevokeProviderGrantJSONRequestBody = ProviderGrantRevocation
 
 // CreateProviderJSONRequestBody defines body for CreateProvider for application/json ContentType.
 type CreateProviderJSONRequestBody = NewProvider
@@ -1626,6 +1667,97 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
 	GetPolicySetVersion(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListProviderGrants List provider grants
+	//
+	// Returns the zone's active and revoked provider grants, newest first, without their tokens: `stored_tokens` lists
+	// which tokens are stored. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/provider-grants (the `ListProviderGrants` operationId).
+	ListProviderGrants(ctx context.Context, zoneID ZoneID, params *ListProviderGrantsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateProviderGrantWithBody Create or replace a provider grant
+	//
+	// Stores the tokens that a user's account at the provider has, encrypted. The provider must be of kind
+	// `oauth2_authorization_code`, and must be the credential provider of the resource.
+	//
+	// A user has at most one active grant for a resource and provider. If there is one, it keeps its ID and
+	// `created_at`, and the request replaces everything else: a refresh token that is not in the request is erased. The
+	// status of the response is 201 in both cases.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
+	CreateProviderGrantWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateProviderGrant Create or replace a provider grant
+	//
+	// Stores the tokens that a user's account at the provider has, encrypted. The provider must be of kind
+	// `oauth2_authorization_code`, and must be the credential provider of the resource.
+	//
+	// A user has at most one active grant for a resource and provider. If there is one, it keeps its ID and
+	// `created_at`, and the request replaces everything else: a refresh token that is not in the request is erased. The
+	// status of the response is 201 in both cases.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
+	CreateProviderGrant(ctx context.Context, zoneID ZoneID, body CreateProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeProviderGrantWithBody Revoke a provider grant
+	//
+	// Revokes the active grant of a user for a resource and provider, and erases its tokens. The tokens are not revoked
+	// at the provider. Returns `provider_grant_not_found` if there is no active grant.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants/revoke (the `RevokeProviderGrant` operationId).
+	RevokeProviderGrantWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeProviderGrant Revoke a provider grant
+	//
+	// Revokes the active grant of a user for a resource and provider, and erases its tokens. The tokens are not revoked
+	// at the provider. Returns `provider_grant_not_found` if there is no active grant.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants/revoke (the `RevokeProviderGrant` operationId).
+	RevokeProviderGrant(ctx context.Context, zoneID ZoneID, body RevokeProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetProviderGrant Retrieve a provider grant
+	//
+	// Returns an active or revoked provider grant, without its tokens: `stored_tokens` lists which tokens are stored.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/provider-grants/{id} (the `GetProviderGrant` operationId).
+	GetProviderGrant(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProviders List providers
 	//
@@ -3479,6 +3611,157 @@ func (c *Client) AddPolicySetVersion(ctx context.Context, zoneID ZoneID, id Obje
 // Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
 func (c *Client) GetPolicySetVersion(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPolicySetVersionRequest(c.Server, zoneID, id, versionID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListProviderGrants List provider grants
+//
+// Returns the zone's active and revoked provider grants, newest first, without their tokens: `stored_tokens` lists
+// which tokens are stored. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/provider-grants (the `ListProviderGrants` operationId).
+func (c *Client) ListProviderGrants(ctx context.Context, zoneID ZoneID, params *ListProviderGrantsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListProviderGrantsRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateProviderGrantWithBody Create or replace a provider grant
+//
+// Stores the tokens that a user's account at the provider has, encrypted. The provider must be of kind
+// `oauth2_authorization_code`, and must be the credential provider of the resource.
+//
+// A user has at most one active grant for a resource and provider. If there is one, it keeps its ID and
+// `created_at`, and the request replaces everything else: a refresh token that is not in the request is erased. The
+// status of the response is 201 in both cases.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
+func (c *Client) CreateProviderGrantWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateProviderGrantRequestWithBody(c.Server, zoneID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateProviderGrant Create or replace a provider grant
+//
+// Stores the tokens that a user's account at the provider has, encrypted. The provider must be of kind
+// `oauth2_authorization_code`, and must be the credential provider of the resource.
+//
+// A user has at most one active grant for a resource and provider. If there is one, it keeps its ID and
+// `created_at`, and the request replaces everything else: a refresh token that is not in the request is erased. The
+// status of the response is 201 in both cases.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
+func (c *Client) CreateProviderGrant(ctx context.Context, zoneID ZoneID, body CreateProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateProviderGrantRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeProviderGrantWithBody Revoke a provider grant
+//
+// Revokes the active grant of a user for a resource and provider, and erases its tokens. The tokens are not revoked
+// at the provider. Returns `provider_grant_not_found` if there is no active grant.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants/revoke (the `RevokeProviderGrant` operationId).
+func (c *Client) RevokeProviderGrantWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeProviderGrantRequestWithBody(c.Server, zoneID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeProviderGrant Revoke a provider grant
+//
+// Revokes the active grant of a user for a resource and provider, and erases its tokens. The tokens are not revoked
+// at the provider. Returns `provider_grant_not_found` if there is no active grant.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants/revoke (the `RevokeProviderGrant` operationId).
+func (c *Client) RevokeProviderGrant(ctx context.Context, zoneID ZoneID, body RevokeProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeProviderGrantRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetProviderGrant Retrieve a provider grant
+//
+// Returns an active or revoked provider grant, without its tokens: `stored_tokens` lists which tokens are stored.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/provider-grants/{id} (the `GetProviderGrant` operationId).
+func (c *Client) GetProviderGrant(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetProviderGrantRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
 	}
@@ -6503,6 +6786,262 @@ func NewGetPolicySetVersionRequest(server string, zoneID ZoneID, id ObjectID, ve
 	return req, nil
 }
 
+// NewListProviderGrantsRequest constructs an http.Request for the ListProviderGrants method
+func NewListProviderGrantsRequest(server string, zoneID ZoneID, params *ListProviderGrantsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/provider-grants", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.UserID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", *params.UserID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ResourceID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "resource_id", *params.ResourceID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ProviderID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "provider_id", *params.ProviderID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateProviderGrantRequest calls the generic CreateProviderGrant builder with application/json body
+func NewCreateProviderGrantRequest(server string, zoneID ZoneID, body CreateProviderGrantJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateProviderGrantRequestWithBody(server, zoneID, "application/json", bodyReader)
+}
+
+// NewCreateProviderGrantRequestWithBody constructs an http.Request for the CreateProviderGrant method, with any body, and a specified content type
+func NewCreateProviderGrantRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/provider-grants", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokeProviderGrantRequest calls the generic RevokeProviderGrant builder with application/json body
+func NewRevokeProviderGrantRequest(server string, zoneID ZoneID, body RevokeProviderGrantJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRevokeProviderGrantRequestWithBody(server, zoneID, "application/json", bodyReader)
+}
+
+// NewRevokeProviderGrantRequestWithBody constructs an http.Request for the RevokeProviderGrant method, with any body, and a specified content type
+func NewRevokeProviderGrantRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/provider-grants/revoke", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetProviderGrantRequest constructs an http.Request for the GetProviderGrant method
+func NewGetProviderGrantRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/provider-grants/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListProvidersRequest constructs an http.Request for the ListProviders method
 func NewListProvidersRequest(server string, zoneID ZoneID, params *ListProvidersParams) (*http.Request, error) {
 	var err error
@@ -8223,6 +8762,101 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId} (the `GetPolicySetVersion` operationId).
 	GetPolicySetVersionWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, versionID VersionID, reqEditors ...RequestEditorFn) (*GetPolicySetVersionResponse, error)
+
+	// ListProviderGrantsWithResponse List provider grants
+	//
+	// Returns the zone's active and revoked provider grants, newest first, without their tokens: `stored_tokens` lists
+	// which tokens are stored. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/provider-grants (the `ListProviderGrants` operationId).
+	ListProviderGrantsWithResponse(ctx context.Context, zoneID ZoneID, params *ListProviderGrantsParams, reqEditors ...RequestEditorFn) (*ListProviderGrantsResponse, error)
+
+	// CreateProviderGrantWithBodyWithResponse Create or replace a provider grant
+	//
+	// Stores the tokens that a user's account at the provider has, encrypted. The provider must be of kind
+	// `oauth2_authorization_code`, and must be the credential provider of the resource.
+	//
+	// A user has at most one active grant for a resource and provider. If there is one, it keeps its ID and
+	// `created_at`, and the request replaces everything else: a refresh token that is not in the request is erased. The
+	// status of the response is 201 in both cases.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
+	CreateProviderGrantWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateProviderGrantResponse, error)
+
+	// CreateProviderGrantWithResponse Create or replace a provider grant
+	//
+	// Stores the tokens that a user's account at the provider has, encrypted. The provider must be of kind
+	// `oauth2_authorization_code`, and must be the credential provider of the resource.
+	//
+	// A user has at most one active grant for a resource and provider. If there is one, it keeps its ID and
+	// `created_at`, and the request replaces everything else: a refresh token that is not in the request is erased. The
+	// status of the response is 201 in both cases.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
+	CreateProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, body CreateProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateProviderGrantResponse, error)
+
+	// RevokeProviderGrantWithBodyWithResponse Revoke a provider grant
+	//
+	// Revokes the active grant of a user for a resource and provider, and erases its tokens. The tokens are not revoked
+	// at the provider. Returns `provider_grant_not_found` if there is no active grant.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants/revoke (the `RevokeProviderGrant` operationId).
+	RevokeProviderGrantWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RevokeProviderGrantResponse, error)
+
+	// RevokeProviderGrantWithResponse Revoke a provider grant
+	//
+	// Revokes the active grant of a user for a resource and provider, and erases its tokens. The tokens are not revoked
+	// at the provider. Returns `provider_grant_not_found` if there is no active grant.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants/revoke (the `RevokeProviderGrant` operationId).
+	RevokeProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, body RevokeProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeProviderGrantResponse, error)
+
+	// GetProviderGrantWithResponse Retrieve a provider grant
+	//
+	// Returns an active or revoked provider grant, without its tokens: `stored_tokens` lists which tokens are stored.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/provider-grants/{id} (the `GetProviderGrant` operationId).
+	GetProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetProviderGrantResponse, error)
 
 	// ListProvidersWithResponse List providers
 	//
@@ -10659,6 +11293,198 @@ func (r GetPolicySetVersionResponse) ContentType() string {
 	return ""
 }
 
+// ListProviderGrantsResponse200Headers the declared response headers of an HTTP 200 response for ListProviderGrants
+type ListProviderGrantsResponse200Headers struct {
+	Link *string
+}
+
+type ListProviderGrantsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]ProviderGrant
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListProviderGrantsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListProviderGrantsResponse) GetJSON200() *[]ProviderGrant {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListProviderGrantsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListProviderGrantsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListProviderGrantsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListProviderGrantsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateProviderGrantResponse201Headers the declared response headers of an HTTP 201 response for CreateProviderGrant
+type CreateProviderGrantResponse201Headers struct {
+	ETag string
+}
+
+type CreateProviderGrantResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *ProviderGrant
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateProviderGrantResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateProviderGrantResponse) GetJSON201() *ProviderGrant {
+	return r.JSON201
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateProviderGrantResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateProviderGrantResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateProviderGrantResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateProviderGrantResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RevokeProviderGrantResponse200Headers the declared response headers of an HTTP 200 response for RevokeProviderGrant
+type RevokeProviderGrantResponse200Headers struct {
+	ETag string
+}
+
+type RevokeProviderGrantResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProviderGrant
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *RevokeProviderGrantResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RevokeProviderGrantResponse) GetJSON200() *ProviderGrant {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeProviderGrantResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeProviderGrantResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeProviderGrantResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeProviderGrantResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetProviderGrantResponse200Headers the declared response headers of an HTTP 200 response for GetProviderGrant
+type GetProviderGrantResponse200Headers struct {
+	ETag string
+}
+
+type GetProviderGrantResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProviderGrant
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetProviderGrantResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetProviderGrantResponse) GetJSON200() *ProviderGrant {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetProviderGrantResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetProviderGrantResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetProviderGrantResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetProviderGrantResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListProvidersResponse200Headers the declared response headers of an HTTP 200 response for ListProviders
 type ListProvidersResponse200Headers struct {
 	Link *string
@@ -12552,6 +13378,137 @@ func (c *ClientWithResponses) GetPolicySetVersionWithResponse(ctx context.Contex
 	return ParseGetPolicySetVersionResponse(rsp)
 }
 
+// ListProviderGrantsWithResponse List provider grants
+//
+// Returns the zone's active and revoked provider grants, newest first, without their tokens: `stored_tokens` lists
+// which tokens are stored. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/provider-grants (the `ListProviderGrants` operationId).
+func (c *ClientWithResponses) ListProviderGrantsWithResponse(ctx context.Context, zoneID ZoneID, params *ListProviderGrantsParams, reqEditors ...RequestEditorFn) (*ListProviderGrantsResponse, error) {
+	rsp, err := c.ListProviderGrants(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListProviderGrantsResponse(rsp)
+}
+
+// CreateProviderGrantWithBodyWithResponse Create or replace a provider grant
+//
+// Stores the tokens that a user's account at the provider has, encrypted. The provider must be of kind
+// `oauth2_authorization_code`, and must be the credential provider of the resource.
+//
+// A user has at most one active grant for a resource and provider. If there is one, it keeps its ID and
+// `created_at`, and the request replaces everything else: a refresh token that is not in the request is erased. The
+// status of the response is 201 in both cases.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
+func (c *ClientWithResponses) CreateProviderGrantWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateProviderGrantResponse, error) {
+	rsp, err := c.CreateProviderGrantWithBody(ctx, zoneID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateProviderGrantResponse(rsp)
+}
+
+// CreateProviderGrantWithResponse Create or replace a provider grant
+//
+// Stores the tokens that a user's account at the provider has, encrypted. The provider must be of kind
+// `oauth2_authorization_code`, and must be the credential provider of the resource.
+//
+// A user has at most one active grant for a resource and provider. If there is one, it keeps its ID and
+// `created_at`, and the request replaces everything else: a refresh token that is not in the request is erased. The
+// status of the response is 201 in both cases.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
+func (c *ClientWithResponses) CreateProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, body CreateProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateProviderGrantResponse, error) {
+	rsp, err := c.CreateProviderGrant(ctx, zoneID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateProviderGrantResponse(rsp)
+}
+
+// RevokeProviderGrantWithBodyWithResponse Revoke a provider grant
+//
+// Revokes the active grant of a user for a resource and provider, and erases its tokens. The tokens are not revoked
+// at the provider. Returns `provider_grant_not_found` if there is no active grant.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants/revoke (the `RevokeProviderGrant` operationId).
+func (c *ClientWithResponses) RevokeProviderGrantWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RevokeProviderGrantResponse, error) {
+	rsp, err := c.RevokeProviderGrantWithBody(ctx, zoneID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeProviderGrantResponse(rsp)
+}
+
+// RevokeProviderGrantWithResponse Revoke a provider grant
+//
+// Revokes the active grant of a user for a resource and provider, and erases its tokens. The tokens are not revoked
+// at the provider. Returns `provider_grant_not_found` if there is no active grant.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants/revoke (the `RevokeProviderGrant` operationId).
+func (c *ClientWithResponses) RevokeProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, body RevokeProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeProviderGrantResponse, error) {
+	rsp, err := c.RevokeProviderGrant(ctx, zoneID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeProviderGrantResponse(rsp)
+}
+
+// GetProviderGrantWithResponse Retrieve a provider grant
+//
+// Returns an active or revoked provider grant, without its tokens: `stored_tokens` lists which tokens are stored.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/provider-grants/{id} (the `GetProviderGrant` operationId).
+func (c *ClientWithResponses) GetProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetProviderGrantResponse, error) {
+	rsp, err := c.GetProviderGrant(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetProviderGrantResponse(rsp)
+}
+
 // ListProvidersWithResponse List providers
 //
 // Returns the zone's active providers, newest first, without their secrets. Returns an empty list if the zone does not exist.
@@ -14432,6 +15389,162 @@ func ParseGetPolicySetVersionResponse(rsp *http.Response) (*GetPolicySetVersionR
 		}
 		response.JSON200 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListProviderGrantsResponse parses an HTTP response from a ListProviderGrantsWithResponse call
+func ParseListProviderGrantsResponse(rsp *http.Response) (*ListProviderGrantsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListProviderGrantsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []ProviderGrant
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListProviderGrantsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreateProviderGrantResponse parses an HTTP response from a CreateProviderGrantWithResponse call
+func ParseCreateProviderGrantResponse(rsp *http.Response) (*CreateProviderGrantResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateProviderGrantResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest ProviderGrant
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateProviderGrantResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRevokeProviderGrantResponse parses an HTTP response from a RevokeProviderGrantWithResponse call
+func ParseRevokeProviderGrantResponse(rsp *http.Response) (*RevokeProviderGrantResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeProviderGrantResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProviderGrant
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers RevokeProviderGrantResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetProviderGrantResponse parses an HTTP response from a GetProviderGrantWithResponse call
+func ParseGetProviderGrantResponse(rsp *http.Response) (*GetProviderGrantResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetProviderGrantResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProviderGrant
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetProviderGrantResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
