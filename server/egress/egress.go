@@ -30,7 +30,7 @@ import (
 
 // Options configure a [Client]. The zero value is for production.
 type Options struct {
-	Timeout  time.Duration  // of a whole request, from the lookup to the last byte of the response; 0: 10 seconds
+	Timeout  time.Duration  // of a whole request, from the lookup to the last byte of the response; 0: 15 seconds
 	MaxBody  int64          // maximum size of a response body in bytes; 0: 64 KiB
 	Resolver Resolver       // nil: the resolver of the system
 	RootCAs  *x509.CertPool // nil: the certificates of the system
@@ -69,7 +69,7 @@ type Client struct{ options Options }
 
 // New returns a client.
 func New(o Options) *Client {
-	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	o.Timeout = cmp.Or(o.Timeout, 15*time.Second)
 	o.MaxBody = cmp.Or(o.MaxBody, 64<<10)
 	if o.Resolver == nil {
 		o.Resolver = net.DefaultResolver

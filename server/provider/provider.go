@@ -3,8 +3,12 @@
 // error message of each violation. One table, rules, defines all of this. The order
 // of the rules and the messages are part of the API.
 //
-// The package depends on neither the database nor HTTP. It returns secrets in
-// plaintext, in a type that does not print them; the caller seals them.
+// It also runs the OAuth flow of a configuration: it builds the URL at which a user
+// consents, and exchanges the authorization code for tokens.
+//
+// The package depends on neither the database nor the API, and sends requests through
+// package egress only. It returns secrets in plaintext, in a type that does not print
+// them; the caller seals them.
 package provider
 
 import (
