@@ -237,6 +237,27 @@ func BenchmarkCreateProviderGrant(b *testing.B) {
 	})
 }
 
+// BenchmarkCreateGrant creates grants and, to compare, applications, each with 0 and
+// with 400,000 audit entries in the zone.
+func BenchmarkCreateGrant(b *testing.B) {
+	for _, entries := range []int{0, 400_000} {
+		x := newBench(b)
+		id := strings.TrimPrefix(x.zone, "/v1/zones/")
+		x.DB.Exec(`INSERT INTO audit_entries (zone_id, id, request_id, actor_name, operation, action, method, path, status_code, payload)
+			SELECT $1, 'e' || n, 'r', 'a', 'o', 'a', 'POST', '/v1/zones', 201, '{}' FROM generate_series(1, $2) AS n`, id, entries)
+		x.DB.Exec("VACUUM ANALYZE")
+		body := `{"application_id":"application-7","user_id":"user-%d","resource_id":"` + x.DB.Resource(id) + `","scopes":["read"]}`
+		b.Run(fmt.Sprintf("grant/%d", entries), func(b *testing.B) {
+			x.run(b, func(c caller, n int64) { c.call(b, "POST", x.zone+"/grants", fmt.Sprintf(body, n), 201) })
+		})
+		b.Run(fmt.Sprintf("application/%d", entries), func(b *testing.B) {
+			x.run(b, func(c caller, _ int64) {
+				c.call(b, "POST", x.zone+"/applications", `{"name":"Billing","registration_method":"managed"}`, 201)
+			})
+		})
+	}
+}
+
 // addHistory fills a database with 500,000 audit entries, 100,000 dispatched events
 // and 100,000 archived rows.
 func addHistory(db *storetest.DB) {

@@ -82,7 +82,7 @@ type request struct {
 // requestsTo returns the requests that are sent to an operation.
 func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", w.zone.ID, "0198c0de-0000-7000-8000-00000000000b", w.ids["applications"],
-		"0198c0de-0000-7000-8000-00000000000c", w.ids["providers"],
+		"0198c0de-0000-7000-8000-00000000000c", w.ids["providers"], "0198c0de-0000-7000-8000-00000000000d", w.ids["resources"],
 		"0198c0de-0000-7000-8000-000000000030", w.ids["provider-grants/providers"], "0198c0de-0000-7000-8000-000000000031", w.ids["provider-grants/resources"],
 		"0198c0de-0000-7000-8000-000000000010", w.ids["policies/versions"], "0198c0de-0000-7000-8000-000000000022", w.ids["policy-sets/versions"], "https://invoices.example.com", "https://"+strings.ToLower(op.OperationID)+".example.com")
 	with := append(bearer(w.admin), "Content-Type", jsonType)

@@ -174,13 +174,14 @@ func (w *watched) populate() {
 		"dead-letters":     w.DB.DeadLetter(w.zone.ID),
 		"policy-templates": "resource-grants",
 	}
-	w.ids["resources"] = create("resources", fmt.Sprintf(`{"name":"Invoices","scopes":["a"],"upstream_url":"https://up.example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
+	w.ids["resources"] = create("resources", fmt.Sprintf(`{"name":"Invoices","scopes":["a","invoices:read"],"upstream_url":"https://up.example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 		w.ids["providers"], w.ids["applications"]))
 	w.ids["provider-grants/providers"] = create("providers", `{"name":"Login","kind":"oauth2_authorization_code","config_json":{`+codePublic+`,"client_secret":"`+w.secret()+`"}}`)
 	w.ids["provider-grants/resources"] = create("resources", fmt.Sprintf(`{"name":"Receipts","scopes":["invoices:read"],"upstream_url":"https://up.example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 		w.ids["provider-grants/providers"], w.ids["applications"]))
 	w.ids["provider-grants"] = create("provider-grants", fmt.Sprintf(`{"user_id":"user-1","resource_id":%q,"provider_id":%q,"scopes":["invoices:read"],"access_token":%q,"refresh_token":%q}`,
 		w.ids["provider-grants/resources"], w.ids["provider-grants/providers"], w.secret(), w.secret()))
+	w.ids["grants"] = create("grants", fmt.Sprintf(`{"application_id":%q,"user_id":"user-7","resource_id":%q,"scopes":["a"]}`, w.ids["applications"], w.ids["resources"]))
 	w.ids["policies"], w.ids["policies/versions"] = w.DB.Policy(w.zone.ID)
 	w.ids["policy-sets"] = create("policy-sets", `{"name":"Payments"}`)
 	w.ids["policy-sets/versions"] = create("policy-sets/"+w.ids["policy-sets"]+"/versions", `{"manifest":[{"policy_version_id":"`+w.ids["policies/versions"]+`"}]}`)

@@ -201,6 +201,18 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		if page := result(c.ListResources(ctx, zone.ID))(t); len(page.Items) != 1 || page.Items[0].ID != resource.ID {
 			t.Errorf("got %+v", page)
 		}
+		grant := result(c.CreateGrant(ctx, zone.ID, client.NewGrant{ApplicationID: app.ID, UserID: "user-7", ResourceID: resource.ID, Scopes: []string{"invoices:read"}}))(t)
+		if got := result(c.GetGrant(ctx, zone.ID, grant.ID))(t); !reflect.DeepEqual(got, grant) || got.Status != client.GrantStatusActive {
+			t.Errorf("got %+v, want %+v", got, grant)
+		}
+		for item, err := range c.Grants(ctx, zone.ID, client.ListGrantsParams{UserID: "user-7", Scopes: []string{"invoices:read", "invoices:read"}}) {
+			if got := result(item, err)(t); got.ID != grant.ID || got.ApplicationName != "Invoicing" || got.ProviderID != provider.ID {
+				t.Errorf("listed %+v", got)
+			}
+		}
+		if page := result(c.ListGrants(ctx, zone.ID, client.ListGrantsParams{Scopes: []string{"invoices:read", "invoices:write"}}))(t); len(page.Items) != 0 {
+			t.Errorf("got %+v", page)
+		}
 		noError(t, c.DeleteResource(ctx, zone.ID, resource.ID))
 	})
 

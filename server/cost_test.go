@@ -105,6 +105,7 @@ func TestRoundTrips(t *testing.T) {
 	provider, resource := db.Provider(zone.ID), db.Resource(zone.ID)
 	of := grantZoneOf(t, a, zone.ID)
 	granted := `"resource_id":"` + of.resource + `","provider_id":"` + of.provider + `","scopes":["read"]`
+	grant := db.Grant(zone.ID, created.JSON201.ID, resource)
 	application := in + "/applications/" + created.JSON201.ID
 	policy, policyVersion := db.Policy(zone.ID)
 	document := strconv.Quote(documentOf("x"))
@@ -137,6 +138,10 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", in + "/provider-grants", "", 1},
 		{"GET", in + "/provider-grants?user_id=u", "", 1},
 		{"GET", in + "/resources", "", 1},
+		{"POST", in + "/grants", `{"application_id":"` + created.JSON201.ID + `","user_id":"u","resource_id":"` + resource + `","scopes":["read"]}`, 2},
+		{"GET", in + "/grants/" + grant, "", 1},
+		{"GET", in + "/grants", "", 1},
+		{"GET", in + "/grants?user_id=user-1", "", 1},
 		{"GET", in + "/providers/" + provider, "", 1},
 		{"GET", in + "/policies", "", 1},
 		{"POST", in + "/policies", `{"name":"NUMBER","content":` + document + `}`, 3},

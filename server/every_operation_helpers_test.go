@@ -139,13 +139,14 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 	for n := range 2 { // so that a list has a second page
 		ids["applications"] = created("applications", `{"name":%q,"registration_method":"managed"}`, text)
 		ids["providers"] = created("providers", `{"name":%q,"identifier":"provider://of-%s","kind":"bearer_token","config_json":{"bearer_token":"x"}}`, text, ids["applications"])
-		ids["resources"] = created("resources", `{"name":%q,"identifier":"https://%s.example.com","scopes":["a"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
+		ids["resources"] = created("resources", `{"name":%q,"identifier":"https://%s.example.com","scopes":["a","invoices:read"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 			text, ids["providers"], ids["providers"], ids["applications"])
 		ids["provider-grants/providers"] = created("providers", `{"name":%q,"identifier":"provider://for-%s","kind":"oauth2_authorization_code","config_json":%s}`, text, ids["applications"], codeConfig)
 		ids["provider-grants/resources"] = created("resources", `{"name":%q,"identifier":"https://for-%s.example.com","scopes":["invoices:read"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 			text, ids["applications"], ids["provider-grants/providers"], ids["applications"])
 		ids["provider-grants"] = created("provider-grants", `{"user_id":"user-1","resource_id":%q,"provider_id":%q,"scopes":["invoices:read"],"access_token":%q}`,
 			ids["provider-grants/resources"], ids["provider-grants/providers"], text)
+		ids["grants"] = created("grants", `{"application_id":%q,"user_id":%q,"resource_id":%q,"scopes":["a"]}`, ids["applications"], text, ids["resources"])
 		ids["policies"] = created("policies", `{"name":%q,"description":%q,"content":%q}`, fmt.Sprint(text, " ", n), text, documentOf(text))
 		ids["policies/versions"] = created("policies/"+ids["policies"]+"/versions", `{"content":%q}`, documentOf(text))
 		ids["policy-sets"] = created("policy-sets", `{"name":%q}`, fmt.Sprint(text, " ", n))

@@ -43,3 +43,6 @@ func (s *Store) ConnectShared() {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+// SetListScope sets the scope and the settings of a page of a list.
+const SetListScope = setListScope

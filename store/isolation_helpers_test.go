@@ -49,6 +49,7 @@ func twoZones(db *storetest.DB) {
 		db.Exec("INSERT INTO delegation_graph_epochs (zone_id, epoch) VALUES ($1, 1)", zone)
 		db.Event(zone, "stream")
 		db.ProviderGrant(zone, resource)
+		db.Grant(zone, application, resource)
 		db.Exec("INSERT INTO resource_totals (zone_id, live) VALUES ($1, 1)", zone)
 		_, policyVersion := db.Policy(zone)
 		db.ActivePolicySet(zone, policyVersion)

@@ -63,7 +63,8 @@ func TestServiceRoleCannotRewriteAuditLogOrDeleteRows(t *testing.T) {
 	db := storetest.New(t)
 	twoZones(db)
 	denied := []string{"UPDATE audit_entries SET payload = '{}'", "TRUNCATE audit_entries", "DROP TABLE audit_entries", "ALTER TABLE zones DISABLE ROW LEVEL SECURITY", "UPDATE outbox SET fields = '{}'", "UPDATE admin_tokens SET token_sha256 = ''",
-		"UPDATE policy_versions SET content = ''", "UPDATE policy_set_versions SET manifest_sha256 = ''", "UPDATE policy_set_manifests SET policy_version_id = ''", "UPDATE policy_activations SET activated_by = ''"}
+		"UPDATE policy_versions SET content = ''", "UPDATE policy_set_versions SET manifest_sha256 = ''", "UPDATE policy_set_manifests SET policy_version_id = ''", "UPDATE policy_activations SET activated_by = ''",
+		"UPDATE grants SET scopes = scopes || 'more'::text", "UPDATE grants SET user_id = ''", "UPDATE grant_scopes SET scope = ''"}
 	for _, table := range tables(db) {
 		if table != "outbox" && table != "data_keys" {
 			denied = append(denied, "DELETE FROM "+table)

@@ -57,8 +57,8 @@ type pipelines struct {
 // A sharedRead is a query and its result. A pipeline writes the result before it closes
 // done.
 type sharedRead struct {
-	zone, sql string
-	args      []any
+	settings, zone, sql string
+	args                []any
 
 	done   chan struct{}
 	fields []pgconn.FieldDescription
@@ -85,7 +85,7 @@ func (p *pipelines) close() {
 
 // read runs a query on a shared connection. It reports false if the query must be run
 // on a pooled connection instead.
-func (p *pipelines) read(ctx context.Context, zone, sql string, args []any) (*sharedRead, bool) {
+func (p *pipelines) read(ctx context.Context, settings, zone, sql string, args []any) (*sharedRead, bool) {
 	if p.connected.Load() == 0 {
 		p.start.Do(func() { // by the first read: many programs need no more than the pool
 			for range maxPipelines {
@@ -94,7 +94,7 @@ func (p *pipelines) read(ctx context.Context, zone, sql string, args []any) (*sh
 		})
 		return nil, false
 	}
-	r := &sharedRead{zone: zone, sql: sql, args: args, done: make(chan struct{})}
+	r := &sharedRead{settings: settings, zone: zone, sql: sql, args: args, done: make(chan struct{})}
 	select {
 	case p.reads <- r:
 	default: // every pipeline is busy
@@ -215,7 +215,7 @@ func (p *pipeline) runBatch() error {
 	}
 	pipeline := p.conn.PgConn().StartPipeline(context.Background())
 	for _, r := range p.unfinished {
-		if r.err = p.send(pipeline, setScope, r.zone, maxWaitText); r.err == nil {
+		if r.err = p.send(pipeline, r.settings, r.zone, maxWaitText); r.err == nil {
 			r.err = p.send(pipeline, r.sql, r.args...)
 		}
 		pipeline.SendPipelineSync()
@@ -244,7 +244,7 @@ var maxWaitText any = strconv.FormatInt(maxWait.Milliseconds(), 10)
 func (p *pipeline) prepareAll() error {
 	for i := 0; i < len(p.unfinished); {
 		r := p.unfinished[i]
-		err := p.prepare(setScope)
+		err := p.prepare(r.settings)
 		if err == nil {
 			err = p.prepare(r.sql)
 		}
@@ -433,14 +433,14 @@ func (s sharedReads) Exec(ctx context.Context, sql string, args ...any) (pgconn.
 }
 
 func (s sharedReads) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if r, finished := s.pipelines.read(ctx, s.pooled.zone, sql, args); finished {
+	if r, finished := s.pipelines.read(ctx, s.pooled.settings, s.pooled.zone, sql, args); finished {
 		return newRowReader(r), mapError(r.err)
 	}
 	return s.pooled.Query(ctx, sql, args...)
 }
 
 func (s sharedReads) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if r, finished := s.pipelines.read(ctx, s.pooled.zone, sql, args); finished {
+	if r, finished := s.pipelines.read(ctx, s.pooled.settings, s.pooled.zone, sql, args); finished {
 		return singleRow{newRowReader(r)}
 	}
 	return s.pooled.QueryRow(ctx, sql, args...)

@@ -57,6 +57,7 @@ func fillTables(db *storetest.DB) {
 	db.Exec(`INSERT INTO provider_grants (zone_id, id, user_id, resource_id, provider_id, created_at, status, access_token, data_key)
 		SELECT 'z' || n % 20 + 1, 'pg' || n, 'u' || n / 80, 'r' || n % 20 + 20 * (1 + n / 20 % 4), 'p' || n % 20 + 20 * (1 + n / 20 % 4), now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN 'revoked' ELSE 'active' END,
 			CASE WHEN n % 10 = 0 THEN 'x'::bytea END, CASE WHEN n % 10 = 0 THEN 2 END FROM generate_series(1, 40000) AS n`)
+	fillGrants(db, 20000)
 	db.Exec(`INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by, created_at, archived_at)
 		SELECT 'z' || n % 20 + 1, 'p' || n, 'p' || n, 'customer', 10, 'x', now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 10000) AS n`)
 	db.Exec(`INSERT INTO policy_versions (zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by)
@@ -136,7 +137,7 @@ func TestPlans(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, sql := range all {
-			if !strings.HasPrefix(name, "list") || !strings.Contains(name, "By") {
+			if !strings.HasPrefix(name, "list") || !strings.Contains(name, "By") || strings.HasPrefix(name, "listGrants") { // see TestListGrantsReadsOnlyAPage
 				continue
 			}
 			want := []string{"Index Scan on " + indexes[name]}

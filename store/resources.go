@@ -46,11 +46,13 @@ func (s *Store) Resources(ctx context.Context, zone string, f ResourceFilter, p 
 
 // excludedIdentifier returns the identifier of the resource that the actor cannot
 // access, or "".
-func (s *Store) excludedIdentifier() string {
-	if s.actor.Global() {
+func (s *Store) excludedIdentifier() string { return s.core.excludedIdentifier(s.actor) }
+
+func (c *core) excludedIdentifier(actor Actor) string {
+	if actor.Global() {
 		return ""
 	}
-	return s.controlAudience
+	return c.controlAudience
 }
 
 // NewResource describes a resource to create. The caller has checked the upstream URL.

@@ -204,11 +204,20 @@ func (s *Store) For(actor Actor) *Store {
 	return &Store{core: s.core, actor: actor, q: db.New(pooled), shared: db.New(sharedReads{s.pipelines, pooled})}
 }
 
+// inOrder returns the queries for pages of lists, which share connections like others of
+// a bounded size, with setListScope.
+func (s *Store) inOrder() *db.Queries {
+	pooled := s.scoped(s.pool, s.actor.Zone)
+	pooled.settings = setListScope
+	return db.New(sharedReads{s.pipelines, pooled})
+}
+
 // scoped implements sqlc's DBTX. It sends each read together with the setting
 // that row-level security requires and the timeout, in one batch: one round trip,
 // one implicit transaction, no session state left on the connection.
 type scoped struct {
 	conn             batchSender
+	settings         string // setScope or setListScope
 	zone             string
 	statementTimeout any // a string; converted once, not for each read
 }
@@ -218,10 +227,15 @@ type batchSender interface {
 }
 
 func (c *core) scoped(conn batchSender, zone string) scoped {
-	return scoped{conn, zone, c.timeouts.statement}
+	return scoped{conn, setScope, zone, c.timeouts.statement}
 }
 
 const setScope = "SELECT set_config('caracal.zone_id', $1, true), set_config('statement_timeout', $2, true)"
+
+// setListScope also makes Postgres read a page from an index that has the order of the
+// list. With a plan for any parameters, it underestimates how many rows pass the filters
+// and row-level security, and would collect and sort all rows of the list instead.
+const setListScope = setScope + ", set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
 
 func (s scoped) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	results := s.send(ctx, sql, args)
@@ -250,7 +264,7 @@ func (s scoped) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 // It ignores an error: the next read from the batch returns the same error.
 func (s scoped) send(ctx context.Context, sql string, args []any) pgx.BatchResults {
 	var batch pgx.Batch
-	batch.Queue(setScope, s.zone, s.statementTimeout)
+	batch.Queue(s.settings, s.zone, s.statementTimeout)
 	batch.Queue(sql, args...)
 	results := s.conn.SendBatch(ctx, &batch)
 	_, _ = results.Exec()

@@ -39,6 +39,13 @@ const (
 	AdminTokenScopeZone   AdminTokenScope = "zone"
 )
 
+// Defines values for GrantStatus.
+const (
+	GrantStatusActive  GrantStatus = "active"
+	GrantStatusExpired GrantStatus = "expired"
+	GrantStatusRevoked GrantStatus = "revoked"
+)
+
 // Defines values for NewApplicationRegistrationMethod.
 const (
 	NewApplicationRegistrationMethodManaged NewApplicationRegistrationMethod = "managed"
@@ -439,8 +446,44 @@ type DeterminingPolicy struct {
 	Policy string `json:"policy"`
 }
 
-// GrantScopes Scopes of the resource that the grant covers.
+// Grant A permission of an application to request scopes of a resource for a user.
+type Grant struct {
+	// ApplicationID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ApplicationID ID `json:"application_id"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ResourceID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ResourceID ID       `json:"resource_id"`
+	Scopes     []string `json:"scopes"`
+
+	// Status Whether the grant is in force: `active`, or `revoked` for ever. A service that lets grants expire can set `expired`;
+	// this API does not.
+	Status GrantStatus `json:"status"`
+
+	// UpdatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	UpdatedAt Timestamp `json:"updated_at"`
+	UserID    string    `json:"user_id"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// GrantScopes Scopes of a grant: 1 to 200 lowercase letters, digits and `:_./-` each. A resource can declare scopes with other
+// characters, such as `Read`; these cannot be granted. Scopes that are listed twice are kept.
 type GrantScopes = []string
+
+// GrantStatus Whether the grant is in force: `active`, or `revoked` for ever. A service that lets grants expire can set `expired`;
+// this API does not.
+type GrantStatus string
 
 // Health The result of the liveness check.
 type Health struct {
@@ -450,6 +493,53 @@ type Health struct {
 
 // ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
+
+// ListedGrant A grant in a list, with the names of what it refers to, also of what is archived.
+type ListedGrant struct {
+	// ApplicationID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ApplicationID   ID     `json:"application_id"`
+	ApplicationName string `json:"application_name"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ProviderID ID of the resource's present credential provider.
+	ProviderID string `json:"provider_id"`
+
+	// ProviderKind How the provider obtains the credential for a resource:
+	//
+	// - `none`: The resource requires no credential.
+	// - `caracal_mandate`: The credential is a token that Caracal issues.
+	// - `oauth2_authorization_code`: Caracal requests an access token on behalf of a user (RFC 6749, section 4.1).
+	// - `oauth2_client_credentials`: Caracal requests an access token for itself (RFC 6749, section 4.4).
+	// - `api_key`: The credential is a stored API key.
+	// - `bearer_token`: The credential is a stored bearer token.
+	ProviderKind ProviderKind `json:"provider_kind"`
+	ProviderName string       `json:"provider_name"`
+
+	// ResourceID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ResourceID   ID       `json:"resource_id"`
+	ResourceName string   `json:"resource_name"`
+	Scopes       []string `json:"scopes"`
+
+	// Status Whether the grant is in force: `active`, or `revoked` for ever. A service that lets grants expire can set `expired`;
+	// this API does not.
+	Status GrantStatus `json:"status"`
+
+	// UpdatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	UpdatedAt Timestamp `json:"updated_at"`
+	UserID    string    `json:"user_id"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
 
 // ManifestEntry An entry of the manifest of a policy set version.
 type ManifestEntry struct {
@@ -521,6 +611,22 @@ type NewApplication struct {
 
 // NewApplicationRegistrationMethod The registration method, which must be `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
+
+// NewGrant A grant to create. Unknown fields are ignored.
+type NewGrant struct {
+	// ApplicationID ID of the application.
+	ApplicationID string `json:"application_id"`
+
+	// ResourceID ID of the resource.
+	ResourceID string `json:"resource_id"`
+
+	// Scopes Scopes of a grant: 1 to 200 lowercase letters, digits and `:_./-` each. A resource can declare scopes with other
+	// characters, such as `Read`; these cannot be granted. Scopes that are listed twice are kept.
+	Scopes GrantScopes `json:"scopes"`
+
+	// UserID The subject (`sub` claim) in the user's tokens. The service does not know users, and does not check it.
+	UserID string `json:"user_id"`
+}
 
 // NewManifestEntry An entry of the manifest of a version to add. Unknown fields are ignored.
 type NewManifestEntry struct {
@@ -640,7 +746,8 @@ type NewProviderGrant struct {
 	// ResourceID ID of the resource.
 	ResourceID string `json:"resource_id"`
 
-	// Scopes Scopes of the resource that the grant covers.
+	// Scopes Scopes of a grant: 1 to 200 lowercase letters, digits and `:_./-` each. A resource can declare scopes with other
+	// characters, such as `Read`; these cannot be granted. Scopes that are listed twice are kept.
 	Scopes GrantScopes `json:"scopes"`
 
 	// UserID ID of the user, as the application knows it. It is not validated.
@@ -669,7 +776,8 @@ type NewResource struct {
 	// Operations Defaults to an empty list.
 	Operations []NewResourceOperation `json:"operations,omitempty"`
 
-	// Scopes Scopes that tokens for the resource can have. Scopes and operations together are limited to 64 KiB.
+	// Scopes Scopes that tokens for the resource can have. Scopes and operations together are limited to 64 KiB. Only scopes of
+	// lowercase letters, digits and `:_./-` can be granted to an application for a user (`createGrant`).
 	Scopes ResourceScopes `json:"scopes"`
 
 	// UpstreamURL URL that gateways send requests to. It must be http or https, with a host that browsers accept (WHATWG URL Standard).
@@ -1686,14 +1794,16 @@ type ResourcePatch struct {
 	// Operations Replaces all existing operations.
 	Operations *[]NewResourceOperation `json:"operations,omitempty"`
 
-	// Scopes Scopes that tokens for the resource can have. Scopes and operations together are limited to 64 KiB.
+	// Scopes Scopes that tokens for the resource can have. Scopes and operations together are limited to 64 KiB. Only scopes of
+	// lowercase letters, digits and `:_./-` can be granted to an application for a user (`createGrant`).
 	Scopes *ResourceScopes `json:"scopes,omitempty"`
 
 	// UpstreamURL URL that gateways send requests to. The same rules apply as in a new resource. Null removes it, which only the control resource allows.
 	UpstreamURL nullable.Nullable[string] `json:"upstream_url,omitempty"`
 }
 
-// ResourceScopes Scopes that tokens for the resource can have. Scopes and operations together are limited to 64 KiB.
+// ResourceScopes Scopes that tokens for the resource can have. Scopes and operations together are limited to 64 KiB. Only scopes of
+// lowercase letters, digits and `:_./-` can be granted to an application for a user (`createGrant`).
 type ResourceScopes = []string
 
 // STSPolicyStatus What the STS reports about the policies of the zone. Fields that it does not report are absent.
@@ -1893,6 +2003,36 @@ type ListApplicationsParams struct {
 	RegistrationMethod *RegistrationMethod `form:"registration_method,omitempty" json:"registration_method,omitempty"`
 }
 
+// ListGrantsParams defines parameters for ListGrants.
+type ListGrantsParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// ApplicationID Returns only grants of this application.
+	ApplicationID *string `form:"application_id,omitempty" json:"application_id,omitempty"`
+
+	// ResourceID Returns only grants of this resource.
+	ResourceID *string `form:"resource_id,omitempty" json:"resource_id,omitempty"`
+
+	// Status Returns only grants with this status: `active`, `revoked` or `expired`. No grant has another status.
+	Status *string `form:"status,omitempty" json:"status,omitempty"`
+
+	// UserID Returns only grants of this user.
+	UserID *string `form:"user_id,omitempty" json:"user_id,omitempty"`
+
+	// SubjectID Another name of `user_id`. Ignored if the request has both.
+	SubjectID *string `form:"subject_id,omitempty" json:"subject_id,omitempty"`
+
+	// ProviderID Returns only grants of the resources whose credential provider this is.
+	ProviderID *string `form:"provider_id,omitempty" json:"provider_id,omitempty"`
+
+	// Scopes Returns only grants with all of these scopes, at most 64: separated by commas, or in a parameter each. White space around them is ignored.
+	Scopes []string `form:"scopes,omitempty" json:"scopes,omitempty"`
+}
+
 // ListPoliciesParams defines parameters for ListPolicies.
 type ListPoliciesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -2040,6 +2180,9 @@ type RegisterApplicationJSONRequestBody = ApplicationRegistration
 // UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
 type UpdateApplicationJSONRequestBody = ApplicationPatch
 
+// CreateGrantJSONRequestBody defines body for CreateGrant for application/json ContentType.
+type CreateGrantJSONRequestBody = NewGrant
+
 // CreatePolicyJSONRequestBody defines body for CreatePolicy for application/json ContentType.
 type CreatePolicyJSONRequestBody = NewPolicy
 
@@ -2168,6 +2311,15 @@ type ServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
+	// ListGrants List grants
+	// (GET /v1/zones/{zoneId}/grants)
+	ListGrants(ctx echo.Context, zoneID ZoneID, params ListGrantsParams) error
+	// CreateGrant Create a grant
+	// (POST /v1/zones/{zoneId}/grants)
+	CreateGrant(ctx echo.Context, zoneID ZoneID) error
+	// GetGrant Retrieve a grant
+	// (GET /v1/zones/{zoneId}/grants/{id})
+	GetGrant(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// ListPolicies List policies
 	// (GET /v1/zones/{zoneId}/policies)
 	ListPolicies(ctx echo.Context, zoneID ZoneID, params ListPoliciesParams) error
@@ -2770,6 +2922,127 @@ func (w *ServerInterfaceWrapper) GetDCRStatus(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetDCRStatus(ctx, zoneID)
+	return err
+}
+
+// ListGrants converts echo context to params.
+func (w *ServerInterfaceWrapper) ListGrants(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListGrantsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "application_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "application_id", ctx.QueryParams(), &params.ApplicationID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter application_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "resource_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "resource_id", ctx.QueryParams(), &params.ResourceID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter resource_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "status" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status", ctx.QueryParams(), &params.Status, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter status: %s", err))
+	}
+
+	// ------------- Optional query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user_id", ctx.QueryParams(), &params.UserID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "subject_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "subject_id", ctx.QueryParams(), &params.SubjectID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter subject_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "provider_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "provider_id", ctx.QueryParams(), &params.ProviderID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter provider_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "scopes" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "scopes", ctx.QueryParams(), &params.Scopes, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter scopes: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListGrants(ctx, zoneID, params)
+	return err
+}
+
+// CreateGrant converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateGrant(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateGrant(ctx, zoneID)
+	return err
+}
+
+// GetGrant converts echo context to params.
+func (w *ServerInterfaceWrapper) GetGrant(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetGrant(ctx, zoneID, id)
 	return err
 }
 
@@ -3886,6 +4159,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/grants", wrapper.ListGrants, options.OperationMiddlewares["listGrants"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/grants", wrapper.CreateGrant, options.OperationMiddlewares["createGrant"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/grants/:id", wrapper.GetGrant, options.OperationMiddlewares["getGrant"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies", wrapper.ListPolicies, options.OperationMiddlewares["listPolicies"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policies", wrapper.CreatePolicy, options.OperationMiddlewares["createPolicy"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/policies/:id", wrapper.DeletePolicy, options.OperationMiddlewares["deletePolicy"]...)
@@ -4471,6 +4747,77 @@ type GetDCRStatus200JSONResponse DCRStatus
 
 func (response GetDCRStatus200JSONResponse) VisitGetDCRStatusResponse(w http.ResponseWriter) error {
 	return jsonresponse.Write(w, 200, DCRStatus(response))
+}
+
+type ListGrantsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListGrantsParams
+}
+
+type ListGrantsResponseObject interface {
+	VisitListGrantsResponse(w http.ResponseWriter) error
+}
+
+type ListGrants200ResponseHeaders struct {
+	Link *string
+}
+
+type ListGrants200JSONResponse struct {
+	Body    []ListedGrant
+	Headers ListGrants200ResponseHeaders
+}
+
+func (response ListGrants200JSONResponse) VisitListGrantsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []ListedGrant(response.Body))
+}
+
+type CreateGrantRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreateGrantJSONRequestBody
+}
+
+type CreateGrantResponseObject interface {
+	VisitCreateGrantResponse(w http.ResponseWriter) error
+}
+
+type CreateGrant201ResponseHeaders struct {
+	ETag string
+}
+
+type CreateGrant201JSONResponse struct {
+	Body    Grant
+	Headers CreateGrant201ResponseHeaders
+}
+
+func (response CreateGrant201JSONResponse) VisitCreateGrantResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
+}
+
+type GetGrantRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+}
+
+type GetGrantResponseObject interface {
+	VisitGetGrantResponse(w http.ResponseWriter) error
+}
+
+type GetGrant200ResponseHeaders struct {
+	ETag string
+}
+
+type GetGrant200JSONResponse struct {
+	Body    Grant
+	Headers GetGrant200ResponseHeaders
+}
+
+func (response GetGrant200JSONResponse) VisitGetGrantResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type ListPoliciesRequestObject struct {
@@ -5320,6 +5667,15 @@ type StrictServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
+	// ListGrants List grants
+	// (GET /v1/zones/{zoneId}/grants)
+	ListGrants(ctx context.Context, request ListGrantsRequestObject) (ListGrantsResponseObject, error)
+	// CreateGrant Create a grant
+	// (POST /v1/zones/{zoneId}/grants)
+	CreateGrant(ctx context.Context, request CreateGrantRequestObject) (CreateGrantResponseObject, error)
+	// GetGrant Retrieve a grant
+	// (GET /v1/zones/{zoneId}/grants/{id})
+	GetGrant(ctx context.Context, request GetGrantRequestObject) (GetGrantResponseObject, error)
 	// ListPolicies List policies
 	// (GET /v1/zones/{zoneId}/policies)
 	ListPolicies(ctx context.Context, request ListPoliciesRequestObject) (ListPoliciesResponseObject, error)
@@ -6309,6 +6665,106 @@ func (sh *strictHandler) GetDCRStatus(ctx echo.Context, zoneID ZoneID) error {
 		return err
 	} else if validResponse, ok := response.(GetDCRStatusResponseObject); ok {
 		return validResponse.VisitGetDCRStatusResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListGrants operation middleware
+func (sh *strictHandler) ListGrants(ctx echo.Context, zoneID ZoneID, params ListGrantsParams) error {
+	var request ListGrantsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListGrants(ctx.Request().Context(), request.(ListGrantsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListGrants")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListGrantsResponseObject); ok {
+		return validResponse.VisitListGrantsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateGrant operation middleware
+func (sh *strictHandler) CreateGrant(ctx echo.Context, zoneID ZoneID) error {
+	var request CreateGrantRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreateGrantJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateGrant(ctx.Request().Context(), request.(CreateGrantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateGrant")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateGrantResponseObject); ok {
+		return validResponse.VisitCreateGrantResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetGrant operation middleware
+func (sh *strictHandler) GetGrant(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request GetGrantRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetGrant(ctx.Request().Context(), request.(GetGrantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetGrant")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetGrantResponseObject); ok {
+		return validResponse.VisitGetGrantResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -242,9 +242,79 @@ func (v DeterminingPolicy) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v Grant) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"application_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ApplicationID))
+	b = append(b, `,"user_id":`...)
+	b = jsonresponse.AppendString(b, string(v.UserID))
+	b = append(b, `,"resource_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ResourceID))
+	b = append(b, `,"scopes":`...)
+	b = append(b, '[')
+	for i, item := range v.Scopes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"status":`...)
+	b = jsonresponse.AppendString(b, string(v.Status))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"updated_at":`...)
+	b = v.UpdatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v Health) AppendJSON(b []byte) []byte {
 	b = append(b, `{"ok":`...)
 	b = strconv.AppendBool(b, bool(v.Ok))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v ListedGrant) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"application_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ApplicationID))
+	b = append(b, `,"user_id":`...)
+	b = jsonresponse.AppendString(b, string(v.UserID))
+	b = append(b, `,"resource_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ResourceID))
+	b = append(b, `,"scopes":`...)
+	b = append(b, '[')
+	for i, item := range v.Scopes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"status":`...)
+	b = jsonresponse.AppendString(b, string(v.Status))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"updated_at":`...)
+	b = v.UpdatedAt.AppendJSON(b)
+	b = append(b, `,"provider_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ProviderID))
+	b = append(b, `,"application_name":`...)
+	b = jsonresponse.AppendString(b, string(v.ApplicationName))
+	b = append(b, `,"resource_name":`...)
+	b = jsonresponse.AppendString(b, string(v.ResourceName))
+	b = append(b, `,"provider_name":`...)
+	b = jsonresponse.AppendString(b, string(v.ProviderName))
+	b = append(b, `,"provider_kind":`...)
+	b = jsonresponse.AppendString(b, string(v.ProviderKind))
 	return append(b, '}')
 }
 

@@ -27,6 +27,7 @@ const (
 	ProviderGrants    Kind = "provider-grants"
 	DataKeys          Kind = "data-keys"
 	Resources         Kind = "resources"
+	Grants            Kind = "grants"
 	Policies          Kind = "policies"
 	PolicyVersions    Kind = "policy-versions"
 	PolicySets        Kind = "policy-sets"
@@ -53,7 +54,7 @@ var Kinds = map[Kind]Columns{
 		Table:    "sessions",
 		Tracked:  map[string]string{"status": "status"},
 		Redacted: map[string]string{},
-		Ignored:  []string{"zone_id", "id", "session_type", "subject_id", "parent_id", "expires_at", "authenticated_at", "created_at", "revoked_at", "revoked_reason"},
+		Ignored:  []string{"zone_id", "id", "session_type", "subject_id", "parent_id", "application_id", "expires_at", "authenticated_at", "created_at", "revoked_at", "revoked_reason"},
 	},
 	AgentSessions: {
 		Table:    "agent_sessions",
@@ -90,6 +91,12 @@ var Kinds = map[Kind]Columns{
 		Tracked:  map[string]string{"name": "name", "identifier": "identifier", "upstream_url": "upstream_url", "scopes": "scopes", "credential_provider_id": "credential_provider_id", "gateway_application_id": "gateway_application_id", "operations": "operations", "operation_enforcement": "operation_enforcement"},
 		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "id", "version", "created_at", "updated_at", "archived_at"},
+	},
+	Grants: {
+		Table:    "grants",
+		Tracked:  map[string]string{"application_id": "application_id", "user_id": "user_id", "resource_id": "resource_id", "scopes": "scopes", "status": "status"},
+		Redacted: map[string]string{},
+		Ignored:  []string{"zone_id", "id", "version", "created_at", "updated_at"},
 	},
 	Policies: {
 		Table:    "policies",
@@ -130,4 +137,4 @@ var Kinds = map[Kind]Columns{
 }
 
 // Unaudited lists the tables without audited objects.
-var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch"}
+var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants"}

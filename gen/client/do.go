@@ -190,10 +190,13 @@ func (c *Client) newCall(r request, options func(*call)) (*call, error) {
 	return call, call.err
 }
 
-// setParams sets the query parameters that are not zero.
+// setParams sets the query parameters that are not zero. A list is one parameter for each
+// element.
 func (c *call) setParams(values map[string]any) {
 	for name, value := range values {
-		if !reflect.ValueOf(value).IsZero() {
+		if list, ok := value.([]string); ok {
+			c.params[name] = list
+		} else if !reflect.ValueOf(value).IsZero() {
 			c.params.Set(name, fmt.Sprint(value))
 		}
 	}

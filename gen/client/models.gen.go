@@ -34,6 +34,13 @@ const (
 	AdminTokenScopeZone   AdminTokenScope = "zone"
 )
 
+// The values of [GrantStatus].
+const (
+	GrantStatusActive  GrantStatus = "active"
+	GrantStatusExpired GrantStatus = "expired"
+	GrantStatusRevoked GrantStatus = "revoked"
+)
+
 // The values of [NewApplicationRegistrationMethod].
 const (
 	NewApplicationRegistrationMethodManaged NewApplicationRegistrationMethod = "managed"
@@ -572,8 +579,46 @@ type DeterminingPolicy struct {
 	Policy string `json:"policy"`
 }
 
-// GrantScopes are the scopes of the resource that the grant covers.
+// Grant is a permission of an application to request scopes of a resource for a
+// user.
+type Grant struct {
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ApplicationID ID `json:"application_id"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ResourceID ID       `json:"resource_id"`
+	Scopes     []string `json:"scopes"`
+
+	// Whether the grant is in force: `active`, or `revoked` for ever. A service
+	// that lets grants expire can set `expired`; this API does not.
+	Status GrantStatus `json:"status"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	UpdatedAt Timestamp `json:"updated_at"`
+	UserID    string    `json:"user_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// GrantScopes are the scopes of a grant: 1 to 200 lowercase letters, digits and
+// `:_./-` each. A resource can declare scopes with other characters, such as
+// `Read`; these cannot be granted. Scopes that are listed twice are kept.
 type GrantScopes = []string
+
+// GrantStatus is whether the grant is in force: `active`, or `revoked` for
+// ever. A service that lets grants expire can set `expired`; this API does not.
+type GrantStatus string
 
 // Health is the result of the liveness check.
 type Health struct {
@@ -583,6 +628,56 @@ type Health struct {
 
 // ID is an opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
+
+// ListedGrant is a grant in a list, with the names of what it refers to, also
+// of what is archived.
+type ListedGrant struct {
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ApplicationID   ID     `json:"application_id"`
+	ApplicationName string `json:"application_name"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ID of the resource's present credential provider.
+	ProviderID string `json:"provider_id"`
+
+	// How the provider obtains the credential for a resource:
+	//
+	//   - `none`: The resource requires no credential.
+	//   - `caracal_mandate`: The credential is a token that Caracal issues.
+	//   - `oauth2_authorization_code`: Caracal requests an access token on behalf
+	//     of a user (RFC 6749, section 4.1).
+	//   - `oauth2_client_credentials`: Caracal requests an access token for itself
+	//     (RFC 6749, section 4.4).
+	//   - `api_key`: The credential is a stored API key.
+	//   - `bearer_token`: The credential is a stored bearer token.
+	ProviderKind ProviderKind `json:"provider_kind"`
+	ProviderName string       `json:"provider_name"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ResourceID   ID       `json:"resource_id"`
+	ResourceName string   `json:"resource_name"`
+	Scopes       []string `json:"scopes"`
+
+	// Whether the grant is in force: `active`, or `revoked` for ever. A service
+	// that lets grants expire can set `expired`; this API does not.
+	Status GrantStatus `json:"status"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	UpdatedAt Timestamp `json:"updated_at"`
+	UserID    string    `json:"user_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
 
 // ManifestEntry is an entry of the manifest of a policy set version.
 type ManifestEntry struct {
@@ -663,6 +758,24 @@ type NewApplication struct {
 // NewApplicationRegistrationMethod is the registration method, which must be
 // `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
+
+// NewGrant is a grant to create. Unknown fields are ignored.
+type NewGrant struct {
+	// ID of the application.
+	ApplicationID string `json:"application_id"`
+
+	// ID of the resource.
+	ResourceID string `json:"resource_id"`
+
+	// Scopes of a grant: 1 to 200 lowercase letters, digits and `:_./-` each. A
+	// resource can declare scopes with other characters, such as `Read`; these
+	// cannot be granted. Scopes that are listed twice are kept.
+	Scopes GrantScopes `json:"scopes"`
+
+	// The subject (`sub` claim) in the user's tokens. The service does not know
+	// users, and does not check it.
+	UserID string `json:"user_id"`
+}
 
 // NewManifestEntry is an entry of the manifest of a version to add. Unknown
 // fields are ignored.
@@ -810,7 +923,9 @@ type NewProviderGrant struct {
 	// ID of the resource.
 	ResourceID string `json:"resource_id"`
 
-	// Scopes of the resource that the grant covers.
+	// Scopes of a grant: 1 to 200 lowercase letters, digits and `:_./-` each. A
+	// resource can declare scopes with other characters, such as `Read`; these
+	// cannot be granted. Scopes that are listed twice are kept.
 	Scopes GrantScopes `json:"scopes"`
 
 	// ID of the user, as the application knows it. It is not validated.
@@ -849,7 +964,8 @@ type NewResource struct {
 	Operations []NewResourceOperation `json:"operations,omitempty"`
 
 	// Scopes that tokens for the resource can have. Scopes and operations together
-	// are limited to 64 KiB.
+	// are limited to 64 KiB. Only scopes of lowercase letters, digits and `:_./-`
+	// can be granted to an application for a user (`createGrant`).
 	Scopes ResourceScopes `json:"scopes"`
 
 	// URL that gateways send requests to. It must be http or https, with a host
@@ -2231,7 +2347,8 @@ type ResourcePatch struct {
 	Operations *[]NewResourceOperation `json:"operations,omitempty"`
 
 	// Scopes that tokens for the resource can have. Scopes and operations together
-	// are limited to 64 KiB.
+	// are limited to 64 KiB. Only scopes of lowercase letters, digits and `:_./-`
+	// can be granted to an application for a user (`createGrant`).
 	Scopes *ResourceScopes `json:"scopes,omitempty"`
 
 	// URL that gateways send requests to. The same rules apply as in a new
@@ -2240,7 +2357,9 @@ type ResourcePatch struct {
 }
 
 // ResourceScopes are the scopes that tokens for the resource can have. Scopes
-// and operations together are limited to 64 KiB.
+// and operations together are limited to 64 KiB. Only scopes of lowercase
+// letters, digits and `:_./-` can be granted to an application for a user
+// (`createGrant`).
 type ResourceScopes = []string
 
 // STSPolicyStatus is what the STS reports about the policies of the zone.

@@ -282,6 +282,82 @@ func (c *Client) RearmDeadLetter(ctx context.Context, id string, opts ...CallOpt
 	return sendEmpty(ctx, c, request{operation: "rearmDeadLetter", method: http.MethodPost, path: "/v1/dead-letters/{id}/rearm", args: []string{id}, status: 204}, opts)
 }
 
+// ListGrantsParams are the filters of [Client.ListGrants] and [Client.Grants],
+// to be passed as an option. Zero values are omitted.
+type ListGrantsParams struct {
+	// Returns only grants of this application.
+	ApplicationID string
+	// Returns only grants of this resource.
+	ResourceID string
+	// Returns only grants with this status: `active`, `revoked` or `expired`. No
+	// grant has another status.
+	Status string
+	// Returns only grants of this user.
+	UserID string
+	// Another name of `user_id`. Ignored if the request has both.
+	SubjectID string
+	// Returns only grants of the resources whose credential provider this is.
+	ProviderID string
+	// Returns only grants with all of these scopes, at most 64: separated by
+	// commas, or in a parameter each. White space around them is ignored.
+	Scopes []string
+}
+
+func (params ListGrantsParams) applyToList(c *call) {
+	c.filter("listGrants", map[string]any{"application_id": params.ApplicationID, "resource_id": params.ResourceID, "status": params.Status, "user_id": params.UserID, "subject_id": params.SubjectID, "provider_id": params.ProviderID, "scopes": params.Scopes})
+}
+
+// ListGrants returns one page of the zone's grants, newest first, also revoked
+// ones and those of archived applications and resources. Each has the names of
+// its application, its resource and the resource's present credential provider.
+// A grant is returned if it matches all filters. Returns an empty list if the
+// zone does not exist.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) ListGrants(ctx context.Context, zoneID string, opts ...ListOption) (Page[ListedGrant], error) {
+	return list[ListedGrant](ctx, c, request{operation: "listGrants", method: http.MethodGet, path: "/v1/zones/{zoneId}/grants", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// Grants returns an iterator over the items of all pages of
+// [Client.ListGrants]. If a request fails, it yields the error and stops.
+func (c *Client) Grants(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[ListedGrant, error] {
+	return all(opts, func(opts ...ListOption) (Page[ListedGrant], error) {
+		return c.ListGrants(ctx, zoneID, opts...)
+	})
+}
+
+// CreateGrant allows an application to request scopes of a resource for a user.
+// The application must be active and not expired, the resource active, and all
+// scopes must be among those of the resource at that moment. Only a global
+// token can create a grant of the control resource; with another token, the
+// operation returns `resource_not_found` for it.
+//
+// Grants need not be unique: the same request creates another grant. A later
+// change does not affect a grant: it stays as it is if its application or
+// resource is archived, or if the resource loses a scope.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `grants`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeZoneNotFound], [CodeApplicationNotFound], [CodeResourceNotFound],
+// [CodeGrantScopesExceedResource].
+func (c *Client) CreateGrant(ctx context.Context, zoneID string, body NewGrant, opts ...CallOption) (Grant, error) {
+	return send[Grant](ctx, c, request{operation: "createGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/grants", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+}
+
+// GetGrant returns a grant, also a revoked one.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeGrantNotFound].
+func (c *Client) GetGrant(ctx context.Context, zoneID, id string, opts ...CallOption) (Grant, error) {
+	return send[Grant](ctx, c, request{operation: "getGrant", method: http.MethodGet, path: "/v1/zones/{zoneId}/grants/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
 // GetHealth returns 200 while the process is running. Does not check Postgres
 // or Redis.
 //

@@ -167,10 +167,13 @@ const (
 	CodeProviderGrantUnsupported = "provider_grant_unsupported"
 	// 400. The provider is not the credential provider of the resource.
 	CodeProviderResourceMismatch = "provider_resource_mismatch"
-	// 403. A scope of the grant is not a scope of the resource.
-	CodeGrantScopesExceedResource = "grant_scopes_exceed_resource"
 	// 404. Provider grant not found in this zone.
 	CodeProviderGrantNotFound = "provider_grant_not_found"
+	// 404. Grant not found in this zone.
+	CodeGrantNotFound = "grant_not_found"
+	// 403. A scope of the grant is not a scope of the resource. Scopes are compared
+	// exactly, including case.
+	CodeGrantScopesExceedResource = "grant_scopes_exceed_resource"
 	// 400. The request body is invalid. See details.issues.
 	CodeInvalidBody = "invalid_body"
 	// 404. Policy not found in this zone.

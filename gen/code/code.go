@@ -208,10 +208,12 @@ const (
 	ProviderGrantUnsupported Code = "provider_grant_unsupported"
 	// ProviderResourceMismatch: 400. The provider is not the credential provider of the resource.
 	ProviderResourceMismatch Code = "provider_resource_mismatch"
-	// GrantScopesExceedResource: 403. A scope of the grant is not a scope of the resource.
-	GrantScopesExceedResource Code = "grant_scopes_exceed_resource"
 	// ProviderGrantNotFound: 404. Provider grant not found in this zone.
 	ProviderGrantNotFound Code = "provider_grant_not_found"
+	// GrantNotFound: 404. Grant not found in this zone.
+	GrantNotFound Code = "grant_not_found"
+	// GrantScopesExceedResource: 403. A scope of the grant is not a scope of the resource. Scopes are compared exactly, including case.
+	GrantScopesExceedResource Code = "grant_scopes_exceed_resource"
 	// InvalidBody: 400. The request body is invalid. See details.issues.
 	InvalidBody Code = "invalid_body"
 	// PolicyNotFound: 404. Policy not found in this zone.
@@ -328,8 +330,9 @@ var Table = map[Code]Entry{
 	InvalidProviderGrantRevoke:                   {400, "body", "The request to revoke a provider grant is invalid. See details.issues."},
 	ProviderGrantUnsupported:                     {400, "", "Only providers of kind oauth2_authorization_code can have grants of users."},
 	ProviderResourceMismatch:                     {400, "", "The provider is not the credential provider of the resource."},
-	GrantScopesExceedResource:                    {403, "", "A scope of the grant is not a scope of the resource."},
 	ProviderGrantNotFound:                        {404, "", "Provider grant not found in this zone."},
+	GrantNotFound:                                {404, "", "Grant not found in this zone."},
+	GrantScopesExceedResource:                    {403, "", "A scope of the grant is not a scope of the resource. Scopes are compared exactly, including case."},
 	InvalidBody:                                  {400, "body", "The request body is invalid. See details.issues."},
 	PolicyNotFound:                               {404, "", "Policy not found in this zone."},
 	PolicyTemplateNotFound:                       {404, "", "Policy template not found."},

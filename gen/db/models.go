@@ -114,11 +114,49 @@ type DelegationGraphEpoch struct {
 	Epoch  int64  `db:"epoch"`
 }
 
+type Grant struct {
+	ZoneID        string    `db:"zone_id"`
+	ID            string    `db:"id"`
+	ApplicationID string    `db:"application_id"`
+	UserID        string    `db:"user_id"`
+	ResourceID    string    `db:"resource_id"`
+	Scopes        []string  `db:"scopes"`
+	Status        string    `db:"status"`
+	Version       int64     `db:"version"`
+	CreatedAt     time.Time `db:"created_at"`
+	UpdatedAt     time.Time `db:"updated_at"`
+}
+
+type GrantScope struct {
+	ZoneID    string    `db:"zone_id"`
+	Scope     string    `db:"scope"`
+	CreatedAt time.Time `db:"created_at"`
+	GrantID   string    `db:"grant_id"`
+}
+
 type Lease struct {
 	Name      string    `db:"name"`
 	Holder    string    `db:"holder"`
 	Term      int64     `db:"term"`
 	ExpiresAt time.Time `db:"expires_at"`
+}
+
+type ListedGrant struct {
+	ZoneID          string    `db:"zone_id"`
+	ID              string    `db:"id"`
+	ApplicationID   string    `db:"application_id"`
+	UserID          string    `db:"user_id"`
+	ResourceID      string    `db:"resource_id"`
+	Scopes          []string  `db:"scopes"`
+	Status          string    `db:"status"`
+	Version         int64     `db:"version"`
+	CreatedAt       time.Time `db:"created_at"`
+	UpdatedAt       time.Time `db:"updated_at"`
+	ApplicationName string    `db:"application_name"`
+	ResourceName    string    `db:"resource_name"`
+	ProviderID      string    `db:"provider_id"`
+	ProviderName    string    `db:"provider_name"`
+	ProviderKind    string    `db:"provider_kind"`
 }
 
 type Outbox struct {
@@ -281,6 +319,7 @@ type Session struct {
 	CreatedAt       time.Time  `db:"created_at"`
 	RevokedAt       *time.Time `db:"revoked_at"`
 	RevokedReason   *string    `db:"revoked_reason"`
+	ApplicationID   *string    `db:"application_id"`
 }
 
 type Zone struct {

@@ -71,7 +71,11 @@ func (o *clientOperation) setParameters(spec, item, op *yaml.Node) error {
 				o.isList = true
 			case in == "query" && name != "limit":
 				schema := deref(spec, get(p, "schema"))
-				goType, known := map[string]string{"string": "string", "integer": "int64", "boolean": "bool"}[valueOf(get(schema, "type"))]
+				kind := valueOf(get(schema, "type"))
+				if kind == "array" {
+					kind += " of " + valueOf(get(deref(spec, get(schema, "items")), "type"))
+				}
+				goType, known := map[string]string{"string": "string", "integer": "int64", "boolean": "bool", "array of string": "[]string"}[kind]
 				if !known {
 					return fmt.Errorf("unsupported type of the query parameter %s", name)
 				}

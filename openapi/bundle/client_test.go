@@ -28,6 +28,7 @@ paths:
         - {name: entity_id, in: query, description: Only entries of this entity., schema: {$ref: "#/components/schemas/ID"}}
         - {name: min_status, in: query, description: Only entries with this status or a higher one., schema: {type: integer}}
         - {name: kind, in: query, description: Only entries of this kind., schema: {$ref: "#/components/schemas/EntryKind"}}
+        - {name: actors, in: query, description: Only entries of these actors., schema: {type: array, items: {type: string}}}
       responses:
         "200": {content: {application/json: {schema: {type: array, items: {$ref: "#/components/schemas/Entry"}}}}}
         "404": {content: {application/json: {schema: {type: object}}}}
@@ -106,10 +107,12 @@ type ListEntriesParams struct {
 	MinStatus int64
 	// Only entries of this kind.
 	Kind EntryKind
+	// Only entries of these actors.
+	Actors []string
 }
 
 func (params ListEntriesParams) applyToList(c *call) {
-	c.filter("listEntries", map[string]any{"entity_id": params.EntityID, "min_status": params.MinStatus, "kind": params.Kind})
+	c.filter("listEntries", map[string]any{"entity_id": params.EntityID, "min_status": params.MinStatus, "kind": params.Kind, "actors": params.Actors})
 }
 
 // ListEntries returns one page of entries, newest first, of a zone.
@@ -166,7 +169,7 @@ func TestOperationsSourceRejectsWhatTheClientCannotHave(t *testing.T) {
 		"two successful responses": {`        "204": {description: Deleted.}`, "        \"204\": {description: Deleted.}\n        \"200\": {description: Deleted.}", "deleteEntry: it has more than one"},
 		"no successful response":   {`"204":`, `"404":`, "deleteEntry: unsupported response"},
 		"another description":      {"Returns entries, ", "Lists entries, ", "listEntries: the description of a list must begin with Returns"},
-		"an array in the query":    {"status or a higher one., schema: {type: integer}", "status or a higher one., schema: {type: array}", "listEntries: unsupported type of the query parameter min_status"},
+		"numbers in the query":     {"status or a higher one., schema: {type: integer}", "status or a higher one., schema: {type: array, items: {type: integer}}", "listEntries: unsupported type of the query parameter min_status"},
 	} {
 		_, err := operationsSource(clientSpecOf(t, tt.old, tt.replacement))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {

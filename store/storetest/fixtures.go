@@ -119,6 +119,15 @@ func (d *DB) Resource(zone string) string {
 	return r
 }
 
+// Grant inserts an active grant of an application for a user and a resource.
+func (d *DB) Grant(zone, application, resource string) string {
+	d.tb.Helper()
+	g := id("grant")
+	d.Exec("INSERT INTO grants (zone_id, id, application_id, user_id, resource_id, scopes) VALUES ($1, $2, $3, 'user-1', $4, '{read}')", zone, g, application, resource)
+	d.Exec("INSERT INTO grant_scopes (zone_id, scope, grant_id) VALUES ($1, 'read', $2)", zone, g)
+	return g
+}
+
 // ProviderGrant inserts an active grant of a user for a resource and its provider.
 // Its tokens are not sealed: opening them fails.
 func (d *DB) ProviderGrant(zone, resource string) string {

@@ -1,0 +1,164 @@
+package store_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"caracal.run/management/store"
+	"caracal.run/management/store/storetest"
+)
+
+// fillGrants inserts grants in zone z1: of 20 applications, 200 resources of 20
+// providers and 1000 users, all with the scope common. Four of them have a rare
+// application, resource, provider, user, status and scope instead.
+func fillGrants(db *storetest.DB, count int) {
+	for _, constraint := range storetest.Column[string](db, "SELECT conname::text FROM pg_constraint WHERE conrelid IN ('grants'::regclass, 'grant_scopes'::regclass) AND contype = 'f'") {
+		table := "grants"
+		if strings.HasPrefix(constraint, "grant_scopes") {
+			table = "grant_scopes"
+		}
+		db.Exec("ALTER TABLE " + table + " DROP CONSTRAINT " + constraint) // checking it takes most of the time
+	}
+	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash)
+		SELECT 'z1', 'a-' || n, 'x', 'managed', 'sha256$' FROM unnest(array_append(ARRAY(SELECT generate_series(0, 19)::text), 'rare')) AS n`)
+	db.Exec(`INSERT INTO providers (zone_id, id, name, identifier, kind)
+		SELECT 'z1', 'p-' || n, 'x', 'provider://g' || n, 'none' FROM unnest(array_append(ARRAY(SELECT generate_series(0, 19)::text), 'rare')) AS n`)
+	db.Exec(`INSERT INTO resources (zone_id, id, name, identifier, scopes, credential_provider_id, operation_enforcement)
+		SELECT 'z1', 'r-' || n, 'x', 'urn:g' || n, '{a}', 'p-' || CASE WHEN n = 'rare' THEN n ELSE (n::int % 20)::text END, 'enforced' FROM unnest(array_append(ARRAY(SELECT generate_series(0, 199)::text), 'rare')) AS n`)
+	db.Exec(`INSERT INTO grants (zone_id, id, application_id, user_id, resource_id, scopes, status, created_at)
+		SELECT 'z1', 'g-' || n, 'a-' || coalesce(rare, (n % 20)::text), 'u-' || coalesce(rare, (n / 20 % 1000)::text), 'r-' || coalesce(rare, (n / 20 % 200)::text),
+			ARRAY['common', coalesce(rare, 'other')], CASE WHEN rare IS NULL THEN 'active' ELSE 'revoked' END, now() - n * interval '1 second'
+		FROM (SELECT n, CASE WHEN n % ($1 / 4) = 0 THEN 'rare' END AS rare FROM generate_series(1, $1) AS n) AS numbers`, count)
+	db.Exec("INSERT INTO grant_scopes (zone_id, scope, created_at, grant_id) SELECT zone_id, unnest(scopes), created_at, id FROM grants")
+	for _, table := range []string{"applications", "providers", "resources", "grants", "grant_scopes"} {
+		db.Exec("ANALYZE " + table)
+	}
+}
+
+// A page of a list of grants is read from the index of its filter, in order: how many
+// rows are read depends neither on the number of grants nor on how many match.
+func TestListGrantsReadsOnlyAPage(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	db.Exec(`INSERT INTO zones (id, name, slug, reserved) SELECT 'z' || n, 'Zone', 'z' || n, false FROM generate_series(1, 2000) AS n`) // the planner expects each to have few grants
+	fillGrants(db, 200_000)
+	parameters, all := parameterNames(t), statements(t)
+	const page = 51 // rows, with the extra one
+	for _, tt := range []struct {
+		query string
+		set   map[string]string // parameters that are not null
+		index string
+		read  int // rows of the index, at most
+		found int
+	}{
+		{"listGrants", nil, "grants_listed", page, page},
+		{"listGrantsByUser", map[string]string{"UserID": "u-7"}, "grants_by_user", page, page},
+		{"listGrantsByUser", map[string]string{"UserID": "u-rare"}, "grants_by_user", 4, 4},
+		{"listGrantsByUser", map[string]string{"UserID": "u-7", "ApplicationID": "a-7", "ResourceID": "r-7", "ProviderID": "p-7", "Status": "active", "Scopes": "{common,other}"}, "grants_by_user", 200, 10},
+		{"listGrantsByApplication", map[string]string{"ApplicationID": "a-7"}, "grants_by_application", page, page},
+		{"listGrantsByApplication", map[string]string{"ApplicationID": "a-rare", "Status": "revoked", "Scopes": "{common}"}, "grants_by_application", 4, 4},
+		{"listGrantsByResource", map[string]string{"ResourceID": "r-7"}, "grants_by_resource", page, page},
+		{"listGrantsByResource", map[string]string{"ResourceID": "r-rare", "ApplicationID": "a-7"}, "grants_by_resource", 4, 0},
+		{"listGrantsByStatus", map[string]string{"Status": "active"}, "grants_by_status", page, page},
+		{"listGrantsByStatus", map[string]string{"Status": "revoked"}, "grants_by_status", 4, 4},
+		{"listGrantsByStatus", map[string]string{"Status": "expired"}, "grants_by_status", 0, 0},
+		{"listGrantsByScope", map[string]string{"Scope": "common", "Scopes": "{common}"}, "grant_scopes_pkey", page, page},
+		{"listGrantsByScope", map[string]string{"Scope": "rare", "Scopes": "{rare,common}"}, "grant_scopes_pkey", 4, 4},
+		{"listGrantsByScope", map[string]string{"Scope": "rare", "Scopes": "{rare}", "Status": "active"}, "grant_scopes_pkey", 4, 0},
+		{"listGrantsByScope", map[string]string{"Scope": "unknown", "Scopes": "{unknown}"}, "grant_scopes_pkey", 0, 0},
+		// The first grant of each of the 10 resources, and a page of each.
+		{"listGrantsByProvider", map[string]string{"ProviderID": "p-7"}, "grants_by_resource", 10 + 10*page, page},
+		{"listGrantsByProvider", map[string]string{"ProviderID": "p-rare"}, "grants_by_resource", 1 + 4, 4},
+		{"listGrantsByProvider", map[string]string{"ProviderID": "p-unknown"}, "grants_by_resource", 0, 0},
+	} {
+		t.Run(fmt.Sprint(tt.query, tt.set), func(t *testing.T) {
+			conn := listPlanner(t, db)
+			if _, err := conn.Prepare(t.Context(), tt.query, all[tt.query]); err != nil {
+				t.Fatal(err)
+			}
+			values := map[string]string{"ZoneID": "'z1'", "BeforeTime": "'infinity'", "BeforeID": "''", "RowLimit": fmt.Sprint(page), "Scopes": "'{}'"}
+			for name, value := range tt.set {
+				values[name] = "'" + value + "'"
+			}
+			var arguments []string
+			for _, name := range parameters[tt.query] {
+				value := values[name]
+				if value == "" {
+					value = "NULL"
+				}
+				arguments = append(arguments, value)
+			}
+			var text []byte
+			execute := fmt.Sprintf(`EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE "%s"(%s)`, tt.query, strings.Join(arguments, ", "))
+			if err := conn.QueryRow(t.Context(), execute, pgx.QueryExecModeSimpleProtocol).Scan(&text); err != nil {
+				t.Fatal(err)
+			}
+			var plans []struct{ Plan planNode }
+			if err := json.Unmarshal(text, &plans); err != nil {
+				t.Fatal(err)
+			}
+			root, read := plans[0].Plan, map[string]int{}
+			root.walk(func(n planNode) {
+				switch {
+				case n.Relation != "" && n.Index == "":
+					t.Errorf("%s on %s", n.Type, n.Relation)
+				case n.Index != "":
+					read[n.Index] += n.read()
+				case strings.Contains(n.Type, "Sort") && (tt.query != "listGrantsByProvider" || n.Rows > page):
+					t.Errorf("%s of %v rows", n.Type, n.Rows)
+				}
+			})
+			if got := read[tt.index]; got > tt.read || int(root.Rows) != tt.found {
+				t.Errorf("read %d rows and found %v, want at most %d and %d\n%s", got, root.Rows, tt.read, tt.found, text)
+			}
+			delete(read, tt.index)
+			for index, n := range read { // the names of each row, and the grant of each scope
+				if !slices.Contains([]string{"applications_pkey", "resources_pkey", "providers_pkey", "grants_pkey", "resources_by_provider"}, index) || n > max(page, tt.read) {
+					t.Errorf("read %d rows of %s", n, index)
+				}
+			}
+		})
+	}
+}
+
+// A planNode is a node of an executed plan. Its numbers of rows are means of all loops.
+type planNode struct {
+	Type     string  `json:"Node Type"`
+	Relation string  `json:"Relation Name"`
+	Index    string  `json:"Index Name"`
+	Rows     float64 `json:"Actual Rows"`
+	Removed  float64 `json:"Rows Removed by Filter"`
+	Loops    float64 `json:"Actual Loops"`
+	Plans    []planNode
+}
+
+// read returns the number of rows that a node reads, with those that do not match.
+func (n planNode) read() int { return int((n.Rows + n.Removed) * n.Loops) }
+
+func (n planNode) walk(f func(planNode)) {
+	f(n)
+	for _, child := range n.Plans {
+		child.walk(f)
+	}
+}
+
+// listPlanner returns a connection that plans lists like the service: for any
+// parameters, and with the settings of lists.
+func listPlanner(t *testing.T, db *storetest.DB) *pgx.Conn {
+	t.Helper()
+	conn := serviceConn(t, db)
+	if _, err := conn.Exec(t.Context(), "SET plan_cache_mode = force_generic_plan"); err != nil {
+		t.Fatal(err)
+	}
+	local := strings.NewReplacer(", true)", ", false)").Replace(store.SetListScope) // for the whole session
+	if _, err := conn.Exec(context.WithoutCancel(t.Context()), local, store.AllZones, "15000"); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
