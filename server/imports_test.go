@@ -29,7 +29,7 @@ func TestPackageImports(t *testing.T) {
 		"server/timestamp":           {module},
 		"server/weburl":              {module},
 		"server/provider":            {module + "server/middleware", module + "server/problem", module + "store", module + "gen", "github.com/labstack", "github.com/jackc", "github.com/redis"},
-		"server/provider/authserver": {module + "server/middleware", module + "server/problem", module + "store", module + "gen", "github.com/", "net/http/httptest", "testing"},
+		"server/provider/authserver": {module + "server/middleware", module + "server/problem", module + "store", module + "gen", "github.com/labstack", "github.com/jackc", "github.com/redis", "net/http/httptest", "testing"},
 		"server/policy":              {module + "server", module + "store", module + "gen"},
 		"server/auth":                {module + "server/middleware", module + "gen/api"},
 		"server":                     {module + "store/storetest", module + "server/servertest", module + "gen/client", module + "store/private"},

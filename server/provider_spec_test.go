@@ -193,8 +193,12 @@ func TestProviderSpecExamplesAreAccepted(t *testing.T) {
 				t.Errorf("%s has no example of %s", name, member)
 			}
 		}
-		if kinds[0] == provider.ClientCredentials {
-			delete(config, "client_secret") // its example proves itself with a key
+		switch kinds[0] {
+		case provider.ClientCredentials:
+			delete(config, "client_secret") // its example authenticates with a key
+		case provider.AuthorizationCode:
+			delete(config, "private_key") // and this one with a secret
+			delete(config, "key_id")
 		}
 		for _, kind := range kinds {
 			if _, err := provider.Check(kind, encode(config)); err != nil {

@@ -51,6 +51,14 @@ const (
 	OAuth2AuthorizationCodeProviderConfigClientAuthMethodClientSecretBasic OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "client_secret_basic"
 	OAuth2AuthorizationCodeProviderConfigClientAuthMethodClientSecretPost  OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "client_secret_post"
 	OAuth2AuthorizationCodeProviderConfigClientAuthMethodNone              OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "none"
+	OAuth2AuthorizationCodeProviderConfigClientAuthMethodPrivateKeyJWT     OAuth2AuthorizationCodeProviderConfigClientAuthMethod = "private_key_jwt"
+)
+
+// The values of [OAuth2AuthorizationCodeProviderConfigTokenRequestFormat].
+const (
+	OAuth2AuthorizationCodeProviderConfigTokenRequestFormatForm  OAuth2AuthorizationCodeProviderConfigTokenRequestFormat = "form"
+	OAuth2AuthorizationCodeProviderConfigTokenRequestFormatJSON  OAuth2AuthorizationCodeProviderConfigTokenRequestFormat = "json"
+	OAuth2AuthorizationCodeProviderConfigTokenRequestFormatQuery OAuth2AuthorizationCodeProviderConfigTokenRequestFormat = "query"
 )
 
 // The values of [OAuth2ClientCredentialsProviderConfigClientAuthMethod].
@@ -1043,6 +1051,12 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	// Example: https://login.example.com/oauth2/authorize
 	AuthorizationEndpoint string `json:"authorization_endpoint"`
 
+	// The service's own names of the parameters `client_id`, `redirect_uri`,
+	// `response_type` and `scope` in requests to `authorization_endpoint`.
+	//
+	// Example: {"scope":"user_scope"}
+	AuthorizationParamNames map[string]string `json:"authorization_param_names,omitempty"`
+
 	// Additional query parameters for `authorization_endpoint`. They must not
 	// include `client_id`, `code_challenge`, `code_challenge_method`,
 	// `redirect_uri`, `response_type`, `scope` or `state`.
@@ -1074,12 +1088,61 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 
+	// The `grant_type` parameter of token requests. Defaults to
+	// `authorization_code`.
+	//
+	// Example: authorization_code
+	GrantType *string `json:"grant_type,omitempty"`
+
+	// Issuer identifier of the authorization server: an https URL without a query
+	// or fragment. If an authorization response contains `iss` (RFC 9207), it must
+	// have this value. Not checked if omitted.
+	//
+	// Example: https://login.example.com
+	Issuer *string `json:"issuer,omitempty"`
+
+	// The `kid` header of client assertions. Allowed only if `client_auth_method`
+	// is `private_key_jwt`.
+	//
+	// Example: 2026-07
+	KeyID *ProviderKeyID `json:"key_id,omitempty"`
+
+	// PEM-encoded, unencrypted private key that signs client assertions: RSA of at
+	// least 2048 bits, elliptic curve or Ed25519. Required if `client_auth_method`
+	// is `private_key_jwt`; otherwise not allowed. Encrypted at rest and never
+	// returned.
+	//
+	// Example: -----BEGIN PRIVATE KEY-----
+	// MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC -----END
+	// PRIVATE KEY-----
+	PrivateKey *ProviderPrivateKey `json:"private_key,omitempty"`
+
 	// Absolute URI that the user is redirected to, as registered with the
 	// authorization server, without a fragment. It must be https, http on a
 	// loopback address, or have a custom scheme.
 	//
 	// Example: https://console.example.com/oauth/callback
 	RedirectURI string `json:"redirect_uri"`
+
+	// URL at which tokens are refreshed, if it is not `token_endpoint`. The same
+	// rules apply to it.
+	//
+	// Example: https://login.example.com/oauth2/refresh
+	RefreshEndpoint *string `json:"refresh_endpoint,omitempty"`
+
+	// The `resource` parameter of token requests and of requests for consent: the
+	// service that tokens are for (RFC 8707). If the kind is
+	// `oauth2_authorization_code`, it must be an absolute URI without a fragment.
+	// Not sent if omitted.
+	//
+	// Example: https://api.example.com/invoices
+	Resource *ProviderResource `json:"resource,omitempty"`
+
+	// What separates the scopes in requests to `authorization_endpoint`. Defaults
+	// to a space.
+	//
+	// Example: ,
+	ScopeSeparator *string `json:"scope_separator,omitempty"`
 
 	// Scopes of token requests. Not sent if omitted.
 	//
@@ -1092,6 +1155,20 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	// Example: https://login.example.com/oauth2/token
 	TokenEndpoint ProviderTokenEndpoint `json:"token_endpoint"`
 
+	// Additional headers of token requests. They must not include headers that HTTP
+	// itself sets, such as `Host`, nor `Authorization`, `Content-Type` or `Cookie`.
+	// A header whose name says that it is a secret, such as `X-Api-Key`, is
+	// encrypted at rest and never returned.
+	//
+	// Example: {"Notion-Version":"2022-06-28"}
+	TokenHeaders map[string]string `json:"token_headers,omitempty"`
+
+	// The service's own names of the parameters `client_id`, `client_secret`,
+	// `code`, `grant_type` and `redirect_uri` in token requests.
+	//
+	// Example: {"client_id":"client_key"}
+	TokenParamNames map[string]string `json:"token_param_names,omitempty"`
+
 	// Parameters that are added to the form of token requests. They must not
 	// include `client_assertion`, `client_assertion_type`, `client_id`,
 	// `client_secret`, `code`, `code_verifier`, `grant_type`, `redirect_uri`,
@@ -1099,6 +1176,13 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 	//
 	// Example: {"tenant":"acme"}
 	TokenParams *ProviderTokenParams `json:"token_params,omitempty"`
+
+	// How the parameters of token requests are sent: as a form (the standard), as a
+	// JSON object, or in the query of the URL, which servers and proxies often log.
+	// Defaults to `form`.
+	//
+	// Example: json
+	TokenRequestFormat *OAuth2AuthorizationCodeProviderConfigTokenRequestFormat `json:"token_request_format,omitempty"`
 }
 
 // OAuth2AuthorizationCodeProviderConfigClientAuthMethod is how Caracal
@@ -1106,6 +1190,14 @@ type OAuth2AuthorizationCodeProviderConfig struct {
 //
 // Example: client_secret_post
 type OAuth2AuthorizationCodeProviderConfigClientAuthMethod string
+
+// OAuth2AuthorizationCodeProviderConfigTokenRequestFormat is how the parameters
+// of token requests are sent: as a form (the standard), as a JSON object, or in
+// the query of the URL, which servers and proxies often log. Defaults to
+// `form`.
+//
+// Example: json
+type OAuth2AuthorizationCodeProviderConfigTokenRequestFormat string
 
 // OAuth2ClientCredentialsProviderConfig is the configuration of the kind
 // `oauth2_client_credentials`, which requests access tokens with client
@@ -1170,7 +1262,7 @@ type OAuth2ClientCredentialsProviderConfig struct {
 	// is `private_key_jwt`.
 	//
 	// Example: 2026-07
-	KeyID *string `json:"key_id,omitempty"`
+	KeyID *ProviderKeyID `json:"key_id,omitempty"`
 
 	// PEM-encoded, unencrypted private key that signs client assertions: RSA of at
 	// least 2048 bits, elliptic curve or Ed25519. Required if `client_auth_method`
@@ -1180,12 +1272,15 @@ type OAuth2ClientCredentialsProviderConfig struct {
 	// Example: -----BEGIN PRIVATE KEY-----
 	// MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC -----END
 	// PRIVATE KEY-----
-	PrivateKey *string `json:"private_key,omitempty"`
+	PrivateKey *ProviderPrivateKey `json:"private_key,omitempty"`
 
-	// The `resource` parameter of token requests (RFC 8707). Not sent if omitted.
+	// The `resource` parameter of token requests and of requests for consent: the
+	// service that tokens are for (RFC 8707). If the kind is
+	// `oauth2_authorization_code`, it must be an absolute URI without a fragment.
+	// Not sent if omitted.
 	//
 	// Example: https://api.example.com/invoices
-	Resource *string `json:"resource,omitempty"`
+	Resource *ProviderResource `json:"resource,omitempty"`
 
 	// Scopes of token requests. Not sent if omitted.
 	//
@@ -2077,6 +2172,12 @@ type ProviderGrantUserID = string
 // among the zone's active providers. A blank value counts as omitted.
 type ProviderIdentifier = string
 
+// ProviderKeyID is the `kid` header of client assertions. Allowed only if
+// `client_auth_method` is `private_key_jwt`.
+//
+// Example: 2026-07
+type ProviderKeyID = string
+
 // ProviderKind is how the provider obtains the credential for a resource:
 //
 //   - `none`: The resource requires no credential.
@@ -2129,6 +2230,24 @@ type ProviderPatch struct {
 	// separators or bidirectional controls.
 	Name *ProviderName `json:"name,omitempty"`
 }
+
+// ProviderPrivateKey is the PEM-encoded, unencrypted private key that signs
+// client assertions: RSA of at least 2048 bits, elliptic curve or Ed25519.
+// Required if `client_auth_method` is `private_key_jwt`; otherwise not allowed.
+// Encrypted at rest and never returned.
+//
+// Example: -----BEGIN PRIVATE KEY-----
+// MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC -----END
+// PRIVATE KEY-----
+type ProviderPrivateKey = string
+
+// ProviderResource is the `resource` parameter of token requests and of
+// requests for consent: the service that tokens are for (RFC 8707). If the kind
+// is `oauth2_authorization_code`, it must be an absolute URI without a
+// fragment. Not sent if omitted.
+//
+// Example: https://api.example.com/invoices
+type ProviderResource = string
 
 // ProviderScopes are the scopes of token requests. Not sent if omitted.
 //

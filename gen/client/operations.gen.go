@@ -965,15 +965,16 @@ func (c *Client) Providers(ctx context.Context, zoneID string, opts ...ListOptio
 // never returned. If `identifier` is omitted, a unique identifier is generated
 // from the name.
 //
-// A parameter of `token_params` or `authorization_params`, or in the query of
-// an endpoint, is a secret too if its name says so: if it is `access_key`,
-// `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
-// `secret_key`, `signature`, `subscription_key` or `token`, or one of these
-// after other words, as in `subject_token`; or if it is `assertion`,
-// `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`,
-// `session_id`, `set_cookie` or `sig`. Case does not matter, and a hyphen
-// counts as an underscore. The field is then returned without the parameter,
-// and `secret_config_keys` contains, for example, `token_params.password`.
+// A parameter of `token_params` or `authorization_params`, a header of
+// `token_headers`, or a parameter in the query of an endpoint is a secret too
+// if its name says so: if it is `access_key`, `api_key`, `apikey`,
+// `passphrase`, `password`, `private_key`, `secret`, `secret_key`, `signature`,
+// `subscription_key` or `token`, or one of these after other words, as in
+// `subject_token`; or if it is `assertion`, `authorization`, `cookie`, `key`,
+// `pass`, `passwd`, `pwd`, `session`, `session_id`, `set_cookie` or `sig`. Case
+// does not matter, and a hyphen counts as an underscore. The field is then
+// returned without it, and `secret_config_keys` contains, for example,
+// `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //

@@ -120,6 +120,8 @@ type OAuth2AuthorizationCodeProviderConfig = client.OAuth2AuthorizationCodeProvi
 
 type OAuth2AuthorizationCodeProviderConfigClientAuthMethod = client.OAuth2AuthorizationCodeProviderConfigClientAuthMethod
 
+type OAuth2AuthorizationCodeProviderConfigTokenRequestFormat = client.OAuth2AuthorizationCodeProviderConfigTokenRequestFormat
+
 type OAuth2ClientCredentialsProviderConfig = client.OAuth2ClientCredentialsProviderConfig
 
 type OAuth2ClientCredentialsProviderConfigClientAuthMethod = client.OAuth2ClientCredentialsProviderConfigClientAuthMethod
@@ -265,11 +267,17 @@ type ProviderGrantUserID = client.ProviderGrantUserID
 
 type ProviderIdentifier = client.ProviderIdentifier
 
+type ProviderKeyID = client.ProviderKeyID
+
 type ProviderKind = client.ProviderKind
 
 type ProviderName = client.ProviderName
 
 type ProviderPatch = client.ProviderPatch
+
+type ProviderPrivateKey = client.ProviderPrivateKey
+
+type ProviderResource = client.ProviderResource
 
 type ProviderScopes = client.ProviderScopes
 
@@ -1874,12 +1882,12 @@ type ClientInterface interface {
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
 	//
-	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-	// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+	// A parameter of `token_params` or `authorization_params`, a header of `token_headers`, or a parameter in the query of
+	// an endpoint is a secret too if its name says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
 	// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
 	// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
 	// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
-	// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
+	// without it, and `secret_config_keys` contains, for example, `token_params.password`.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -1897,12 +1905,12 @@ type ClientInterface interface {
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
 	//
-	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-	// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+	// A parameter of `token_params` or `authorization_params`, a header of `token_headers`, or a parameter in the query of
+	// an endpoint is a secret too if its name says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
 	// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
 	// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
 	// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
-	// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
+	// without it, and `secret_config_keys` contains, for example, `token_params.password`.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -3997,12 +4005,12 @@ func (c *Client) ListProviders(ctx context.Context, zoneID ZoneID, params *ListP
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
 //
-// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+// A parameter of `token_params` or `authorization_params`, a header of `token_headers`, or a parameter in the query of
+// an endpoint is a secret too if its name says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
 // `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
 // or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
 // `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
-// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
+// without it, and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //
@@ -4030,12 +4038,12 @@ func (c *Client) CreateProviderWithBody(ctx context.Context, zoneID ZoneID, cont
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
 //
-// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+// A parameter of `token_params` or `authorization_params`, a header of `token_headers`, or a parameter in the query of
+// an endpoint is a secret too if its name says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
 // `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
 // or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
 // `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
-// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
+// without it, and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //
@@ -9384,12 +9392,12 @@ type ClientWithResponsesInterface interface {
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
 	//
-	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-	// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+	// A parameter of `token_params` or `authorization_params`, a header of `token_headers`, or a parameter in the query of
+	// an endpoint is a secret too if its name says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
 	// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
 	// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
 	// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
-	// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
+	// without it, and `secret_config_keys` contains, for example, `token_params.password`.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -9407,12 +9415,12 @@ type ClientWithResponsesInterface interface {
 	// Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 	// identifier is generated from the name.
 	//
-	// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-	// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+	// A parameter of `token_params` or `authorization_params`, a header of `token_headers`, or a parameter in the query of
+	// an endpoint is a secret too if its name says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
 	// `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
 	// or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
 	// `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
-	// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
+	// without it, and `secret_config_keys` contains, for example, `token_params.password`.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -14273,12 +14281,12 @@ func (c *ClientWithResponses) ListProvidersWithResponse(ctx context.Context, zon
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
 //
-// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+// A parameter of `token_params` or `authorization_params`, a header of `token_headers`, or a parameter in the query of
+// an endpoint is a secret too if its name says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
 // `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
 // or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
 // `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
-// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
+// without it, and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //
@@ -14302,12 +14310,12 @@ func (c *ClientWithResponses) CreateProviderWithBodyWithResponse(ctx context.Con
 // Creates a provider. Its secrets are encrypted at rest and never returned. If `identifier` is omitted, a unique
 // identifier is generated from the name.
 //
-// A parameter of `token_params` or `authorization_params`, or in the query of an endpoint, is a secret too if its name
-// says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
+// A parameter of `token_params` or `authorization_params`, a header of `token_headers`, or a parameter in the query of
+// an endpoint is a secret too if its name says so: if it is `access_key`, `api_key`, `apikey`, `passphrase`, `password`, `private_key`, `secret`,
 // `secret_key`, `signature`, `subscription_key` or `token`, or one of these after other words, as in `subject_token`;
 // or if it is `assertion`, `authorization`, `cookie`, `key`, `pass`, `passwd`, `pwd`, `session`, `session_id`,
 // `set_cookie` or `sig`. Case does not matter, and a hyphen counts as an underscore. The field is then returned
-// without the parameter, and `secret_config_keys` contains, for example, `token_params.password`.
+// without it, and `secret_config_keys` contains, for example, `token_params.password`.
 //
 // Requires a token with write permission for the zone.
 //

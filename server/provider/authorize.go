@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"net/url"
 	"strings"
 
@@ -29,7 +30,8 @@ func AuthorizationURL(config Config, r AuthorizationRequest) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	setAll(params, config.credentials("authorization_endpoint"), c.AuthorizationParams, config.credentials("authorization_params"), map[string]string{
+	setAll(params, config.credentials("authorization_endpoint"), c.AuthorizationParams, config.credentials("authorization_params"))
+	setNamed(params, c.AuthorizationParamNames, map[string]string{
 		"response_type":         "code",
 		"client_id":             c.ClientID,
 		"redirect_uri":          c.RedirectURI,
@@ -38,13 +40,31 @@ func AuthorizationURL(config Config, r AuthorizationRequest) (string, error) {
 		"code_challenge_method": "S256",
 	})
 	if len(c.Scopes) > 0 {
-		params.Set("scope", strings.Join(c.Scopes, " "))
+		setNamed(params, c.AuthorizationParamNames, map[string]string{"scope": strings.Join(c.Scopes, cmp.Or(c.ScopeSeparator, " "))})
+	}
+	if c.Resource != "" {
+		params.Set("resource", c.Resource) // RFC 8707
 	}
 	u.RawQuery = params.Encode()
 	if u.Path == "" {
 		u.Path = "/"
 	}
 	return u.String(), nil
+}
+
+// CheckIssuer checks the parameter iss of an authorization response (RFC 9207), which is
+// "" if the response has none. It returns an [*ExchangeError] of kind [IssuerMismatch] if
+// the parameter differs from the configured issuer, character by character. Without a
+// configured issuer, it has nothing to compare the parameter with.
+func CheckIssuer(config Config, iss string) error {
+	c, err := config.oauth()
+	if err != nil {
+		return err
+	}
+	if iss != "" && c.Issuer != "" && iss != c.Issuer {
+		return &ExchangeError{Kind: IssuerMismatch, Detail: "The response is not from the configured issuer."}
+	}
+	return nil
 }
 
 // endpointURL parses an authorization endpoint. The details do not quote the URL, which

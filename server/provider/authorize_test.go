@@ -43,6 +43,10 @@ func TestAuthorizationURL(t *testing.T) {
 		{"a reserved parameter", "https://a.example.com/", `,"authorization_params":{"state":"x","code_challenge":"y"}`, nil, "https://a.example.com/?" + fixed + "&state=S"},
 		{"sealed parameters", "https://a.example.com/", ``, map[string]string{"authorization_params.x_key": "1", "authorization_endpoint.token": "2", "token_params.password": "3", "client_secret": "4"},
 			"https://a.example.com/?" + fixed + "&state=S&token=2&x_key=1"},
+		{"another separator", "https://a.example.com/", `,"scopes":["a","b"],"scope_separator":","`, nil, "https://a.example.com/?" + fixed + "&scope=a%2Cb&state=S"},
+		{"a resource", "https://a.example.com/?resource=x", `,"resource":"https://mcp.example.com/mcp"`, nil, "https://a.example.com/?" + fixed + "&resource=https%3A%2F%2Fmcp.example.com%2Fmcp&state=S"},
+		{"other names", "https://a.example.com/?user_scope=x", `,"scopes":["a"],"authorization_param_names":{"scope":"user_scope","client_id":"app_id","redirect_uri":"back","response_type":"type"}`, nil,
+			"https://a.example.com/?app_id=id&back=https%3A%2F%2Fc.example.com%2Fcb&code_challenge=C&code_challenge_method=S256&state=S&type=code&user_scope=a"},
 		{"surrounding space", " https://a.example.com/ ", ``, nil, "https://a.example.com/?" + fixed + "&state=S"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -111,6 +115,35 @@ func TestAuthorizationURLRejectsStoredInvalidConfig(t *testing.T) {
 		_, err = provider.AuthorizationURL(config, provider.AuthorizationRequest{State: "S", CodeChallenge: "C"})
 		expectError(t, err, provider.ConfigInvalid, "Providers of the kind "+string(kind)+" have no authorization code.")
 	}
+}
+
+func TestCheckIssuer(t *testing.T) {
+	t.Parallel()
+	const fields = `{"authorization_endpoint":"https://a.example.com","client_id":"id","redirect_uri":"https://c.example.com/cb"`
+	with, without := stored(t, fields+`,"issuer":"https://a.example.com/t"}`, nil), stored(t, fields+`}`, nil)
+	for _, tt := range []struct {
+		config provider.Config
+		iss    string
+		ok     bool
+	}{
+		{with, "https://a.example.com/t", true},
+		{with, "", true}, // a server that does not send it
+		{with, "https://a.example.com/t/", false},
+		{with, "https://A.example.com/t", false},
+		{with, "https://evil.example.com/t", false},
+		{without, "https://a.example.com/t", true},
+		{without, "", true},
+	} {
+		err := provider.CheckIssuer(tt.config, tt.iss)
+		if tt.ok {
+			if err != nil {
+				t.Errorf("%q: %v", tt.iss, err)
+			}
+			continue
+		}
+		expectError(t, err, provider.IssuerMismatch, "The response is not from the configured issuer.")
+	}
+	expectError(t, provider.CheckIssuer(stored(t, `{}`, nil), ""), provider.ConfigInvalid, "The configuration of the provider has no client_id.")
 }
 
 func TestOpenDoesNotQuoteMalformedSecrets(t *testing.T) {

@@ -42,7 +42,18 @@ const contractMatrix = `
 | forward_caracal_identity, allow_runtime_injection | – | ✓ bool | ✓ bool | ✓ bool | ✓ bool |
 `
 
-// contractSequence lists the checks in order, and the message of each.
+// addedMatrix lists the fields that are not in the contract. Without them, a
+// configuration has the meaning of the contract.
+const addedMatrix = `
+| resource, issuer, refresh_endpoint, grant_type, scope_separator | – | – | – | – | ✓ |
+| token_headers, token_request_format | – | – | – | – | ✓ |
+| authorization_param_names, token_param_names | – | – | – | – | ✓ |
+| private_key | – | – | – | – | S R* iff private_key_jwt |
+| key_id | – | – | – | – | ✓ only with private_key_jwt |
+`
+
+// contractSequence lists the checks in order, and the message of each. Check 11, which
+// rejected private_key_jwt in the kind oauth2_authorization_code, no longer exists.
 const contractSequence = `
 | all | 1 | keys outside the matrix (joined §, § in body order) | §has unsupported keys: a, b§ |
 | all | 2 | secret key value blank/non-string (body order) | §<key> must be a non-empty string§ |
@@ -64,8 +75,7 @@ const contractSequence = `
 | | 8 | auth_header | §auth_header must be an HTTP header name§ |
 | …_client_credentials | 9 | audience / resource / key_id (in that order) blank or non-string | §<key> must be a non-empty string§ |
 | oauth2_* | 10 | client_auth_method unknown | full message §oauth2 provider config client_auth_method is invalid§ |
-| …_authorization_code | 11 | method private_key_jwt | §client_auth_method is not supported§ |
-| | 12 | authorization_endpoint | §authorization_endpoint must be an HTTPS URL§ |
+| …_authorization_code | 12 | authorization_endpoint | §authorization_endpoint must be an HTTPS URL§ |
 | | 13 | redirect_uri | §redirect_uri must be an absolute URI§ |
 | | 14 | authorization_params | §authorization_params must be non-reserved string key/value pairs§ |
 | oauth2_* | 15a | private_key_jwt and client_secret given | §client_secret is not used with private_key_jwt§ |
@@ -100,7 +110,7 @@ var columns = [][]provider.Kind{
 var contractFields = sync.OnceValue(func() map[provider.Kind]map[string]provider.Field {
 	unconditional := regexp.MustCompile(`^(S )?R\*?( non-empty list| https| absolute URI)?$`)
 	fields := map[provider.Kind]map[string]provider.Field{}
-	for _, row := range cells(contractMatrix)[2:] {
+	for _, row := range append(cells(contractMatrix)[2:], cells(addedMatrix)...) {
 		names, _, _ := strings.Cut(row[0], " (")
 		for column, cell := range row[1:] {
 			for _, kind := range columns[column+1] {
@@ -156,6 +166,7 @@ var states = []state{
 	{"client open", provider.ClientCredentials, with(oauth, "client_auth_method", `"none"`), ""},
 	{"code basic", provider.AuthorizationCode, with(grant, "client_auth_method", `"client_secret_basic"`, "client_secret", `"s3cret"`), "client_secret"},
 	{"code post", provider.AuthorizationCode, with(grant, "client_auth_method", `"client_secret_post"`, "client_secret", `"s3cret"`), "client_secret"},
+	{"code key", provider.AuthorizationCode, with(grant, "client_auth_method", `"private_key_jwt"`, "private_key", pemKey), "private_key"},
 	{"code open", provider.AuthorizationCode, with(grant, "client_auth_method", `"none"`), ""},
 }
 

@@ -10,13 +10,13 @@ import (
 	"caracal.run/management/server/weburl"
 )
 
-// Some fields are public but can contain credentials: parameters whose name says that
+// Some fields are public but can contain credentials: parameters and headers whose name says that
 // their value is a secret ([secret.IsName]). These are separated from the field, and
 // sealed under the name of the field and of the parameter, such as
 // token_params.password. Code that uses the configuration adds them again.
 var (
-	paramFields    = []string{"token_params", "authorization_params"}
-	endpointFields = []string{"token_endpoint", "authorization_endpoint"} // in the query of the URL
+	paramFields    = []string{"token_params", "authorization_params", "token_headers"}
+	endpointFields = []string{"token_endpoint", "refresh_endpoint", "authorization_endpoint"} // in the query of the URL
 )
 
 // separate returns the public part of the value of a field, and its credentials by name.
@@ -64,8 +64,9 @@ func withoutRepeatedSecret(value any, _ map[string]any) (any, bool) {
 
 // recipients are the endpoints that secrets are sent to. A private key is not sent, and
 // the other secrets are sent to upstream services.
-var recipients = map[string]string{
-	"client_secret": "token_endpoint", "token_params": "token_endpoint", "authorization_params": "authorization_endpoint",
+var recipients = map[string][]string{
+	"client_secret": {"token_endpoint", "refresh_endpoint"}, "token_params": {"token_endpoint", "refresh_endpoint"},
+	"token_headers": {"token_endpoint", "refresh_endpoint"}, "authorization_params": {"authorization_endpoint"},
 }
 
 // keeps reports whether a new configuration uses a sealed secret, such as client_secret
@@ -73,8 +74,14 @@ var recipients = map[string]string{
 // one URL, is never sent to another.
 func (v *validation) keeps(name string, stored map[string]any) bool {
 	field, param, inField := strings.Cut(name, ".")
-	if endpoint := recipients[field]; endpoint != "" && hostOf(v.values[endpoint]) != hostOf(stored[endpoint]) {
-		return false
+	var before []string
+	for _, endpoint := range recipients[field] {
+		before = append(before, hostOf(stored[endpoint]))
+	}
+	for _, endpoint := range recipients[field] {
+		if host := hostOf(v.values[endpoint]); host != "" && !slices.Contains(before, host) {
+			return false
+		}
 	}
 	if !inField {
 		return slices.ContainsFunc(v.kind.rules(), func(r fieldRule) bool {

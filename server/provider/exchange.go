@@ -1,10 +1,12 @@
 package provider
 
 import (
+	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -45,7 +47,7 @@ func (e *Exchanger) Exchange(ctx context.Context, config Config, r TokenRequest)
 		return Tokens{}, egressError(err)
 	}
 	sent := sentSecrets(config, c, r)
-	if response.Status != 200 {
+	if response.Status != http.StatusOK {
 		detail := fmt.Sprintf("The token endpoint returned status %d%s.", response.Status, errorResponse(response.Body, sent))
 		return Tokens{}, &ExchangeError{Kind: ExchangeFailed, Detail: detail}
 	}
@@ -54,61 +56,53 @@ func (e *Exchanger) Exchange(ctx context.Context, config Config, r TokenRequest)
 
 // tokenRequest returns the HTTP request.
 func tokenRequest(config Config, c oauthConfig, r TokenRequest) (egress.Request, error) {
-	form := url.Values{}
-	setAll(form, c.TokenParams, config.credentials("token_params"), map[string]string{
-		"grant_type":    "authorization_code",
+	header := http.Header{"Accept": {"application/json"}}
+	for _, headers := range []map[string]string{c.TokenHeaders, config.credentials("token_headers")} {
+		for name, value := range headers {
+			header.Set(name, value)
+		}
+	}
+	params := url.Values{}
+	setAll(params, c.TokenParams, config.credentials("token_params"))
+	setNamed(params, c.TokenParamNames, map[string]string{
+		"grant_type":    cmp.Or(c.GrantType, "authorization_code"),
 		"code":          r.Code.Reveal(),
 		"redirect_uri":  c.RedirectURI,
 		"code_verifier": r.CodeVerifier.Reveal(),
 	})
-	header := map[string][]string{
-		"Accept":       {"application/json"},
-		"Content-Type": {"application/x-www-form-urlencoded"},
+	if c.Resource != "" {
+		params.Set("resource", c.Resource) // RFC 8707
 	}
-	if err := authenticate(config, c, form, header); err != nil {
+	if err := authenticate(config, c, params, header); err != nil {
 		return egress.Request{}, err
 	}
-	endpoint, err := tokenURL(config, c)
-	if err != nil {
-		return egress.Request{}, err
-	}
-	return egress.Request{
-		Method: "POST", URL: endpoint, AllowedHosts: c.AllowedTokenHosts, Header: header, Body: []byte(form.Encode()),
-	}, nil
-}
-
-// authenticate adds the client authentication (RFC 6749, section 2.3).
-func authenticate(config Config, c oauthConfig, form url.Values, header map[string][]string) error {
-	if c.ClientAuthMethod == "none" {
-		form.Set("client_id", c.ClientID)
-		return nil
-	}
-	clientSecret, err := config.secret("client_secret")
-	if err != nil {
-		return err
-	}
-	switch c.ClientAuthMethod {
-	case "", "client_secret_basic":
-		header["Authorization"] = []string{"Basic " + basic(c.ClientID, clientSecret.Reveal())}
-	case "client_secret_post":
-		form.Set("client_id", c.ClientID)
-		form.Set("client_secret", clientSecret.Reveal())
+	query := url.Values{} // the credentials that were separated from the URL
+	setAll(query, config.credentials("token_endpoint"))
+	var body []byte
+	switch c.TokenRequestFormat {
+	case "query":
+		maps.Copy(query, params)
+	case "json":
+		header.Set("Content-Type", "application/json")
+		fields := map[string]any{}
+		for name := range params {
+			fields[name] = params.Get(name)
+		}
+		body = encode(fields)
 	default:
-		return &ExchangeError{Kind: ConfigInvalid, Detail: "The configuration of the provider has an unknown client_auth_method."}
+		header.Set("Content-Type", "application/x-www-form-urlencoded")
+		body = []byte(params.Encode())
 	}
-	return nil
+	endpoint, err := tokenURL(c, query)
+	if err != nil {
+		return egress.Request{}, err
+	}
+	return egress.Request{Method: http.MethodPost, URL: endpoint, AllowedHosts: c.AllowedTokenHosts, Header: header, Body: body}, nil
 }
 
-// basic returns Basic credentials, of which each part is form-encoded first (RFC 6749,
-// section 2.3.1): otherwise, a colon in the client ID would end it.
-func basic(id, clientSecret string) string {
-	return base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(id) + ":" + url.QueryEscape(clientSecret)))
-}
-
-// tokenURL returns the token endpoint with the credentials of its query. Package
-// egress checks the URL again: it rejects IP addresses, which have no certificate of a
-// public authority as a rule.
-func tokenURL(config Config, c oauthConfig) (string, error) {
+// tokenURL returns the token endpoint with more parameters in its query. Package egress
+// checks the URL again, and rejects IP addresses.
+func tokenURL(c oauthConfig, query url.Values) (string, error) {
 	notAllowed := func(detail string) (string, error) {
 		return "", &ExchangeError{Kind: TokenEndpointNotAllowed, Detail: detail}
 	}
@@ -123,10 +117,8 @@ func tokenURL(config Config, c oauthConfig) (string, error) {
 	case !slices.ContainsFunc(c.AllowedTokenHosts, func(host string) bool { return strings.EqualFold(trim(host), u.Hostname()) }):
 		return notAllowed("provider token endpoint host is not allowlisted")
 	}
-	params := url.Values{}
-	setAll(params, config.credentials("token_endpoint"))
-	if len(params) > 0 {
-		u.RawQuery = strings.TrimPrefix(u.RawQuery+"&"+params.Encode(), "&")
+	if len(query) > 0 {
+		u.RawQuery = strings.TrimPrefix(u.RawQuery+"&"+query.Encode(), "&")
 	}
 	return u.String(), nil
 }

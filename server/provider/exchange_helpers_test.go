@@ -37,6 +37,17 @@ type rig struct {
 // client.
 func newRig(t *testing.T, change ...func(*egress.Options)) rig {
 	t.Helper()
+	return start(t, clients, change...)
+}
+
+// newRigFor is like newRig, with one client.
+func newRigFor(t *testing.T, client authserver.Client) rig {
+	t.Helper()
+	return start(t, []authserver.Client{client})
+}
+
+func start(t *testing.T, clients []authserver.Client, change ...func(*egress.Options)) rig {
+	t.Helper()
 	server, err := authserver.Start(authserver.Options{Clients: clients, Responses: authserver.Hostile()})
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +69,7 @@ func (r rig) config(t *testing.T, client authserver.Client, change map[string]an
 		"allowed_token_hosts": []string{"auth.example.com"}, "client_id": client.ID, "client_auth_method": client.AuthMethod,
 		"redirect_uri": client.RedirectURI, "scopes": []string{"read", "write:all"},
 	}
-	if client.Secret != "" {
+	if client.Secret != "" && client.PublicKey == nil {
 		fields["client_secret"] = client.Secret
 	}
 	for name, value := range change {

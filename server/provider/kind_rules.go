@@ -35,6 +35,13 @@ var (
 	all    = []Kind{APIKey, BearerToken, ClientCredentials, AuthorizationCode}
 )
 
+// The parameters that the protocol itself sends.
+var (
+	authorizationParams = []string{"client_id", "code_challenge", "code_challenge_method", "redirect_uri", "response_type", "scope", "state"}
+	tokenParams         = []string{"client_assertion", "client_assertion_type", "client_id", "client_secret", "code", "code_verifier",
+		"grant_type", "redirect_uri", "refresh_token", "scope"}
+)
+
 // A condition reports whether a rule applies to a configuration with these values.
 // Those that earlier rules have checked are valid and normalized.
 type condition func(values map[string]any) bool
@@ -71,23 +78,20 @@ var rules = []fieldRule{
 	{kinds: tokens, key: "allowed_token_hosts", rule: listOf(hostName), message: "allowed_token_hosts must be DNS hostnames"},
 	{kinds: oauth, key: "token_endpoint", presence: required, rule: onAllowedHost, message: "token_endpoint must be on a host in allowed_token_hosts"},
 	{kinds: oauth, key: "scopes", rule: listOf(nonBlank), message: "scopes must be a list of strings"},
-	{kinds: oauth, key: "token_params", rule: paramsExcept("client_assertion", "client_assertion_type", "client_id", "client_secret", "code",
-		"code_verifier", "grant_type", "redirect_uri", "refresh_token", "scope"), message: "token_params must be non-reserved string key/value pairs"},
+	{kinds: oauth, key: "token_params", rule: paramsExcept(tokenParams...), message: "token_params must be non-reserved string key/value pairs"},
 	{kinds: tokens, key: "auth_header", rule: headerName, message: "auth_header must be an HTTP header name"},
 	{kinds: client, key: "audience", rule: text, message: "audience must be a non-empty string"},
 	{kinds: client, key: "resource", rule: text, message: "resource must be a non-empty string"},
-	{kinds: client, key: "key_id", rule: text, message: "key_id must be a non-empty string"},
+	{kinds: oauth, key: "key_id", rule: text, message: "key_id must be a non-empty string"},
 	{kinds: oauth, key: "client_auth_method", rule: oneOf("client_secret_basic", "client_secret_post", "private_key_jwt", "none"),
 		fallback: "client_secret_basic", message: "client_auth_method is invalid", subject: "oauth2"},
-	{kinds: code, key: "client_auth_method", when: privateKeyJWT, presence: forbidden, message: "client_auth_method is not supported"},
 	{kinds: code, key: "authorization_endpoint", presence: required, rule: httpsURL, message: "authorization_endpoint must be an HTTPS URL"},
 	{kinds: code, key: "redirect_uri", presence: required, rule: absoluteURI, message: "redirect_uri must be an absolute URI"},
-	{kinds: code, key: "authorization_params", rule: paramsExcept("client_id", "code_challenge", "code_challenge_method", "redirect_uri",
-		"response_type", "scope", "state"), message: "authorization_params must be non-reserved string key/value pairs"},
-	{kinds: client, key: "client_secret", when: privateKeyJWT, presence: forbidden, message: "client_secret is not used with private_key_jwt"},
-	{kinds: client, key: "private_key", when: privateKeyJWT, presence: secretRequired, message: "requires private_key"},
-	{kinds: client, key: "private_key", when: notPrivateKeyJWT, presence: forbidden, message: "private_key requires private_key_jwt"},
-	{kinds: client, key: "key_id", when: notPrivateKeyJWT, presence: forbidden, message: "key_id requires private_key_jwt"},
+	{kinds: code, key: "authorization_params", rule: paramsExcept(authorizationParams...), message: "authorization_params must be non-reserved string key/value pairs"},
+	{kinds: oauth, key: "client_secret", when: privateKeyJWT, presence: forbidden, message: "client_secret is not used with private_key_jwt"},
+	{kinds: oauth, key: "private_key", when: privateKeyJWT, presence: secretRequired, message: "requires private_key"},
+	{kinds: oauth, key: "private_key", when: notPrivateKeyJWT, presence: forbidden, message: "private_key requires private_key_jwt"},
+	{kinds: oauth, key: "key_id", when: notPrivateKeyJWT, presence: forbidden, message: "key_id requires private_key_jwt"},
 	{kinds: oauth, key: "client_secret", when: clientSecretAuth, presence: secretRequired, message: "requires client_secret"},
 
 	{kinds: all, key: "auth_scheme", rule: authScheme, message: "auth_scheme must be an auth scheme token"},
@@ -108,7 +112,25 @@ var rules = []fieldRule{
 	{kinds: code, key: "authorization_endpoint", rule: withoutRepeatedSecret, message: "authorization_endpoint must not repeat a credential"},
 	{kinds: code, key: "redirect_uri", rule: withoutFragment, message: "redirect_uri must not contain a fragment"},
 	{kinds: code, key: "redirect_uri", rule: safeRedirect, message: "redirect_uri must be https, http on a loopback address, or of a custom scheme"},
-	{kinds: client, key: "private_key", when: privateKeyJWT, rule: privateKey, message: "private_key must be an unencrypted PEM key: RSA of at least 2048 bits, elliptic curve or Ed25519"},
+	{kinds: oauth, key: "private_key", when: privateKeyJWT, rule: privateKey, message: "private_key must be an unencrypted PEM key: RSA of at least 2048 bits, elliptic curve or Ed25519"},
+
+	// These fields are for services that differ from the standards. A configuration without them has the standard behavior.
+	{kinds: code, key: "grant_type", rule: text, message: "grant_type must be a non-empty string"},
+	{kinds: code, key: "scope_separator", rule: separator, message: "scope_separator must consist of one to three spaces or the characters , ; + |"},
+	{kinds: code, key: "token_request_format", rule: oneOf("form", "json", "query"), message: "token_request_format must be form, json or query"},
+	{kinds: code, key: "token_headers", rule: headers, message: "token_headers must be string name/value pairs, without headers that HTTP or the request itself sets"},
+	{kinds: code, key: "authorization_param_names", rule: renames([]string{"client_id", "redirect_uri", "response_type", "scope"}, authorizationParams),
+		message: "authorization_param_names must map standard parameter names to other names"},
+	{kinds: code, key: "token_param_names", rule: renames([]string{"client_id", "client_secret", "code", "grant_type", "redirect_uri"}, tokenParams),
+		message: "token_param_names must map standard parameter names to other names"},
+	{kinds: code, key: "refresh_endpoint", rule: httpsURL, message: "refresh_endpoint must be an HTTPS URL"},
+	{kinds: code, key: "refresh_endpoint", rule: onAllowedHost, message: "refresh_endpoint must be on a host in allowed_token_hosts"},
+	{kinds: code, key: "refresh_endpoint", rule: withoutFragment, message: "refresh_endpoint must not contain a fragment"},
+	{kinds: code, key: "refresh_endpoint", rule: withoutRepeatedSecret, message: "refresh_endpoint must not repeat a credential"},
+	{kinds: code, key: "resource", rule: absoluteURI, message: "resource must be an absolute URI"},
+	{kinds: code, key: "resource", rule: withoutFragment, message: "resource must not contain a fragment"},
+	{kinds: code, key: "issuer", rule: issuerURL, message: "issuer must be an HTTPS URL without a query or fragment"},
+
 	// The location can change while the key stays sealed, so the rule applies in the query, too.
 	{kinds: apiKey, key: "api_key", rule: fieldValue, message: "api_key must not contain control characters or surrounding white space"},
 	{kinds: bearer, key: "bearer_token", rule: fieldValue, message: "bearer_token must not contain control characters or surrounding white space"},

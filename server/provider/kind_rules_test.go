@@ -96,13 +96,13 @@ var expectations = sync.OnceValue(func() []expectation {
 			invalid: append(params("client_id", "code_challenge", "code_challenge_method", "redirect_uri", "response_type", "scope", "state"), `{"a b":"c"}`, `{"a":7}`)},
 		{states: "^client", key: "audience", valid: `" https://api "`, stored: `"https://api"`, junk: "audience" + mustBeNonEmpty},
 		{states: "^client", key: "resource", valid: `" https://api "`, stored: `"https://api"`, junk: "resource" + mustBeNonEmpty},
-		{states: "client key", key: "key_id", valid: `" 2026 "`, stored: `"2026"`, junk: "key_id" + mustBeNonEmpty},
-		{states: "client (basic|post|open)", key: "key_id", valid: `"2026"`, forbidden: "key_id requires private_key_jwt", junk: "key_id" + mustBeNonEmpty},
-		{states: "client (basic|post|open)", key: "private_key", valid: `"PEM"`, forbidden: "private_key requires private_key_jwt", junk: "private_key" + mustBeNonEmpty},
-		{states: "client key", key: "private_key", invalid: []string{`"PEM"`, `"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5\n-----END PRIVATE KEY-----\n"`},
+		{states: "(client|code) key", key: "key_id", valid: `" 2026 "`, stored: `"2026"`, junk: "key_id" + mustBeNonEmpty},
+		{states: "(client|code) (basic|post|open)", key: "key_id", valid: `"2026"`, forbidden: "key_id requires private_key_jwt", junk: "key_id" + mustBeNonEmpty},
+		{states: "(client|code) (basic|post|open)", key: "private_key", valid: `"PEM"`, forbidden: "private_key requires private_key_jwt", junk: "private_key" + mustBeNonEmpty},
+		{states: "(client|code) key", key: "private_key", invalid: []string{`"PEM"`, `"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5\n-----END PRIVATE KEY-----\n"`},
 			invalidMessage: "private_key must be an unencrypted PEM key: RSA of at least 2048 bits, elliptic curve or Ed25519"},
-		{states: "client key", key: "private_key", valid: pemKey, absent: "requires private_key", junk: "private_key" + mustBeNonEmpty},
-		{states: "client key", key: "client_secret", valid: `"s3cret"`, forbidden: "client_secret is not used with private_key_jwt", junk: "client_secret" + mustBeNonEmpty},
+		{states: "(client|code) key", key: "private_key", valid: pemKey, absent: "requires private_key", junk: "private_key" + mustBeNonEmpty},
+		{states: "(client|code) key", key: "client_secret", valid: `"s3cret"`, forbidden: "client_secret is not used with private_key_jwt", junk: "client_secret" + mustBeNonEmpty},
 		{states: "open", key: "client_secret", valid: `"s3cret"`, junk: "client_secret" + mustBeNonEmpty},
 		{states: "basic|post", key: "client_secret", valid: `" s3cret "`, absent: "requires client_secret", junk: "client_secret" + mustBeNonEmpty},
 		{states: "^code", key: "authorization_endpoint", valid: `" https://login.example.com/?a=b "`, stored: `"https://login.example.com/?a=b"`,
@@ -111,16 +111,15 @@ var expectations = sync.OnceValue(func() []expectation {
 			invalid: []string{`"http://127.1.1.1.1/"`, `"/back"`, `"back"`, `"http://"`, `"https:///x"`, `"//a.example/b"`, `"1a:b"`, `"a b:c"`, `"app:c b"`}},
 		{states: "basic", key: "client_auth_method", valid: `"client_secret_basic"`},
 		{states: "post", key: "client_auth_method", valid: `"client_secret_post"`},
-		{states: "client key", key: "client_auth_method", valid: `"private_key_jwt"`, absent: "private_key requires private_key_jwt"},
+		{states: "(client|code) key", key: "client_auth_method", valid: `"private_key_jwt"`, absent: "private_key requires private_key_jwt"},
 		{states: "open", key: "client_auth_method", valid: `"none"`, absent: "requires client_secret"},
 		{states: oauthStates, key: "client_auth_method", junk: "!oauth2 provider config client_auth_method is invalid", invalid: []string{`"tls_client_auth"`, `"NONE"`, `" none"`}},
-		{states: "^code", key: "client_auth_method", valid: `"private_key_jwt"`, forbidden: "client_auth_method is not supported"},
 	}
 	for _, flag := range []string{"forward_caracal_identity", "allow_runtime_injection"} {
 		e = append(e, expectation{states: "^(key|bearer|client|code)", key: flag, valid: "true", junk: flag + " must be a boolean", invalid: []string{`"true"`, "0"}},
 			expectation{states: "^(key|bearer|client|code)", key: flag, valid: "false"})
 	}
-	return e
+	return append(e, addedExpectations()...)
 })
 
 func params(names ...string) (objects []string) {
@@ -344,22 +343,22 @@ func faults(s state) []fault {
 		{"8", "auth_header", `"a b"`, "auth_header must be an HTTP header name"},
 	}
 	if s.kind == provider.ClientCredentials {
-		list = append(list, fault{"9", "audience", "null", "audience" + mustBeNonEmpty}, fault{"9", "resource", "7", "resource" + mustBeNonEmpty}, fault{"9", "key_id", `""`, "key_id" + mustBeNonEmpty})
+		list = append(list, fault{"9", "audience", "null", "audience" + mustBeNonEmpty}, fault{"9", "resource", "7", "resource" + mustBeNonEmpty})
 	}
+	list = append(list, fault{"9", "key_id", `""`, "key_id" + mustBeNonEmpty})
 	list = append(list, fault{"10", "client_auth_method", `"tls"`, "!oauth2 provider config client_auth_method is invalid"})
 	if s.kind == provider.AuthorizationCode {
 		list = append(list,
-			fault{"11", "client_auth_method", `"private_key_jwt"`, "client_auth_method is not supported"},
 			fault{"12", "authorization_endpoint", `"http://id.example.com"`, "authorization_endpoint must be an HTTPS URL"},
 			fault{"13", "redirect_uri", `"/back"`, "redirect_uri must be an absolute URI"},
 			fault{"14", "authorization_params", `{"state":"x"}`, "authorization_params must be non-reserved string key/value pairs"})
 	}
 	switch s.name {
-	case "client key":
+	case "client key", "code key":
 		list = append(list,
 			fault{"15a", "client_secret", `"s3cret"`, "client_secret is not used with private_key_jwt"},
 			fault{"15b", "private_key", "", "requires private_key"})
-	case "client basic", "client post", "client open":
+	case "client basic", "client post", "client open", "code basic", "code post", "code open":
 		list = append(list,
 			fault{"15c", "private_key", `"PEM"`, "private_key requires private_key_jwt"},
 			fault{"15d", "key_id", `"2026"`, "key_id requires private_key_jwt"})

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -41,6 +42,8 @@ const (
 	ExchangeFailed ErrorKind = "exchange_failed"
 	// ResponseInvalid: the response with status 200 contains no usable access token.
 	ResponseInvalid ErrorKind = "response_invalid"
+	// IssuerMismatch: the authorization response is from another authorization server.
+	IssuerMismatch ErrorKind = "issuer_mismatch"
 )
 
 func (k ErrorKind) Error() string { return string(k) }
@@ -75,15 +78,24 @@ func (e *ExchangeError) Unwrap() []error {
 // An oauthConfig is the configuration of the kind oauth2_authorization_code, without
 // secrets.
 type oauthConfig struct {
-	AuthorizationEndpoint string            `json:"authorization_endpoint"`
-	AuthorizationParams   map[string]string `json:"authorization_params"`
-	TokenEndpoint         string            `json:"token_endpoint"`
-	TokenParams           map[string]string `json:"token_params"`
-	AllowedTokenHosts     []string          `json:"allowed_token_hosts"`
-	ClientID              string            `json:"client_id"`
-	ClientAuthMethod      string            `json:"client_auth_method"`
-	RedirectURI           string            `json:"redirect_uri"`
-	Scopes                []string          `json:"scopes"`
+	AuthorizationEndpoint   string            `json:"authorization_endpoint"`
+	AuthorizationParams     map[string]string `json:"authorization_params"`
+	AuthorizationParamNames map[string]string `json:"authorization_param_names"`
+	TokenEndpoint           string            `json:"token_endpoint"`
+	TokenParams             map[string]string `json:"token_params"`
+	TokenParamNames         map[string]string `json:"token_param_names"`
+	TokenHeaders            map[string]string `json:"token_headers"`
+	TokenRequestFormat      string            `json:"token_request_format"`
+	AllowedTokenHosts       []string          `json:"allowed_token_hosts"`
+	GrantType               string            `json:"grant_type"`
+	ClientID                string            `json:"client_id"`
+	ClientAuthMethod        string            `json:"client_auth_method"`
+	KeyID                   string            `json:"key_id"`
+	RedirectURI             string            `json:"redirect_uri"`
+	Scopes                  []string          `json:"scopes"`
+	ScopeSeparator          string            `json:"scope_separator"`
+	Resource                string            `json:"resource"`
+	Issuer                  string            `json:"issuer"`
 }
 
 // oauth returns the public configuration. It requires the fields without which there
@@ -138,5 +150,12 @@ func setAll(params url.Values, maps ...map[string]string) {
 		for name, value := range m {
 			params.Set(name, value)
 		}
+	}
+}
+
+// setNamed sets parameters of the protocol under the names that a service has for them.
+func setNamed(params url.Values, names, values map[string]string) {
+	for name, value := range values {
+		params.Set(cmp.Or(names[name], name), value)
 	}
 }

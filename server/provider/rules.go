@@ -42,6 +42,7 @@ var (
 	notReserved     = trimmed(func(name string) bool { return !slices.Contains(reservedHeaders, strings.ToLower(name)) })
 	withoutFragment = trimmed(func(uri string) bool { return !strings.Contains(uri, "#") })
 	safeRedirect    = trimmed(isSafeRedirect)
+	issuerURL       = trimmed(func(s string) bool { return isHTTPS(s) && !strings.ContainsAny(s, "?#") }) // RFC 8414, section 2
 )
 
 // reservedHeaders are the headers that HTTP itself sets, for the connection or the
@@ -101,6 +102,46 @@ func listOf(item rule) rule {
 			ok = ok && valid
 		}
 		return normalized, ok && len(list) > 0
+	}
+}
+
+// separator accepts what services separate scopes with. It is not trimmed: a space is one.
+func separator(value any, _ map[string]any) (any, bool) {
+	const maxLength = 3
+	s, ok := value.(string)
+	return value, ok && s != "" && len(s) <= maxLength && strings.Trim(s, " ,;+|") == ""
+}
+
+// headers accepts an object of additional headers, except those that HTTP or the request
+// itself sets.
+func headers(value any, others map[string]any) (any, bool) {
+	sent, ok := value.(map[string]any)
+	normalized, seen := make(map[string]any, len(sent)), map[string]bool{}
+	for name, v := range sent {
+		text, isText := text(v, others)
+		normalized[name] = text
+		_, isValue := fieldValue(text, others)
+		lower := strings.ToLower(name)
+		ok = ok && isText && isValue && token.MatchString(name) && !seen[lower] &&
+			!slices.Contains(reservedHeaders, lower) && !slices.Contains([]string{"authorization", "content-type", "cookie"}, lower)
+		seen[lower] = true
+	}
+	return normalized, ok
+}
+
+// renames accepts an object that gives some of the standard parameters other names, which
+// must not be those of the others.
+func renames(allowed, standard []string) rule {
+	return func(value any, others map[string]any) (any, bool) {
+		names, ok := value.(map[string]any)
+		normalized, seen := make(map[string]any, len(names)), map[any]bool{}
+		for from, v := range names {
+			to, valid := paramName(v, others)
+			normalized[from] = to
+			ok = ok && valid && slices.Contains(allowed, from) && !slices.ContainsFunc(standard, func(name string) bool { return name == to }) && !seen[to]
+			seen[to] = true
+		}
+		return normalized, ok
 	}
 }
 
@@ -167,11 +208,17 @@ func fieldValue(value any, _ map[string]any) (any, bool) {
 	return value, ok && s == trim(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
-// privateKey accepts a PEM text with a private key that can sign a client assertion:
-// RSA of at least 2048 bits (RFC 7518, section 3.3), an elliptic curve, or Ed25519.
+// privateKey accepts a PEM text with a private key that can sign a client assertion.
 func privateKey(value any, _ map[string]any) (any, bool) {
-	const minBits = 2048
 	text, _ := value.(string)
+	_, ok := parsePrivateKey(text)
+	return value, ok
+}
+
+// parsePrivateKey parses a PEM text with a private key: RSA of at least 2048 bits (RFC
+// 7518, section 3.3), an elliptic curve, or Ed25519.
+func parsePrivateKey(text string) (crypto.Signer, bool) {
+	const minBits = 2048
 	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
 		var key any
 		var err error
@@ -186,10 +233,10 @@ func privateKey(value any, _ map[string]any) (any, bool) {
 			continue // such as the parameters of the curve, before the key
 		}
 		if rsaKey, ok := key.(*rsa.PrivateKey); ok && err == nil {
-			return value, rsaKey.N.BitLen() >= minBits
+			return rsaKey, rsaKey.N.BitLen() >= minBits
 		}
-		_, signs := key.(crypto.Signer)
-		return value, err == nil && signs
+		signer, signs := key.(crypto.Signer)
+		return signer, err == nil && signs
 	}
-	return value, false
+	return nil, false
 }

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"html/template"
@@ -37,12 +38,16 @@ func (e *requestError) Error() string { return e.code + ": " + e.description }
 // complete enough for an error response unless the error is errUntrusted.
 func (s *Server) parseAuthorization(rawQuery string) (authorization, error) {
 	query, err := url.ParseQuery(rawQuery)
-	client, known := s.client(query.Get("client_id"))
-	if err != nil || !known || query.Get("redirect_uri") != client.RedirectURI {
+	get := func(c Client, name string) string { return query.Get(cmp.Or(c.AuthorizationNames[name], name)) }
+	client, known := s.client(func(c Client) string { return get(c, "client_id") })
+	if err != nil || !known || get(client, "redirect_uri") != client.RedirectURI {
 		return authorization{}, errUntrusted
 	}
 	a := authorization{
-		grant: grant{client: client, redirectURI: query.Get("redirect_uri"), challenge: query.Get("code_challenge"), scope: query.Get("scope")},
+		grant: grant{
+			client: client, redirectURI: get(client, "redirect_uri"), challenge: query.Get("code_challenge"),
+			scope: get(client, "scope"), resource: query.Get("resource"),
+		},
 		state: query.Get("state"),
 	}
 	for name, values := range query {
@@ -51,12 +56,14 @@ func (s *Server) parseAuthorization(rawQuery string) (authorization, error) {
 		}
 	}
 	switch {
-	case query.Get("response_type") != "code":
+	case get(client, "response_type") != "code":
 		return a, &requestError{"unsupported_response_type", "response_type must be code"}
 	case a.state == "":
 		return a, &requestError{"invalid_request", "state is required"}
 	case query.Get("code_challenge_method") != "S256" || !challenge.MatchString(a.challenge):
 		return a, &requestError{"invalid_request", "PKCE with S256 is required"}
+	case a.resource != client.Resource:
+		return a, &requestError{"invalid_target", "unknown resource"}
 	}
 	return a, nil
 }

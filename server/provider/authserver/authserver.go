@@ -9,6 +9,7 @@ package authserver
 
 import (
 	"cmp"
+	"crypto"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -29,13 +30,23 @@ type Options struct {
 	Responses map[string]Respond // of the token endpoints at /token/<name>
 }
 
-// A Client is a registered client of the server.
+// A Client is a registered client of the server, and what it has to send.
 type Client struct {
 	ID          string
 	Secret      string
-	AuthMethod  string // client_secret_basic, client_secret_post or none
+	AuthMethod  string           // client_secret_basic, client_secret_post, private_key_jwt or none
+	PublicKey   crypto.PublicKey // of private_key_jwt
+	KeyID       string           // of private_key_jwt
 	RedirectURI string
-	SendIssuer  bool // whether authorization responses contain iss (RFC 9207)
+	SendIssuer  bool   // whether authorization responses contain iss (RFC 9207)
+	Resource    string // the parameter resource of both requests (RFC 8707)
+
+	// What some services have instead of the standard.
+	AuthorizationNames map[string]string // own names of authorization parameters
+	TokenNames         map[string]string // own names of token parameters
+	Format             string            // of token requests: form, json or query; "" is form
+	GrantType          string            // "" is authorization_code
+	Headers            map[string]string // that a token request must contain
 }
 
 // A Server is a running authorization server.
@@ -48,6 +59,7 @@ type Server struct {
 
 	mu    sync.Mutex
 	codes map[string]*grant
+	used  map[string]bool // the jti of client assertions
 }
 
 // A grant is a user's consent, for which a code was issued.
@@ -56,6 +68,7 @@ type grant struct {
 	redirectURI string
 	challenge   string
 	scope       string
+	resource    string
 	expires     time.Time
 }
 
@@ -79,7 +92,7 @@ func Start(o Options) (*Server, error) {
 	}
 	s := &Server{
 		URL: "https://" + net.JoinHostPort(o.Host, port), options: o, local: listener.Addr().String(), cert: cert,
-		codes: map[string]*grant{},
+		codes: map[string]*grant{}, used: map[string]bool{},
 	}
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /authorize", s.showConsent)
@@ -111,14 +124,24 @@ func (s *Server) TokenEndpoint(response string) string {
 	return s.URL + "/token/" + url.PathEscape(response)
 }
 
-// client returns a registered client.
-func (s *Server) client(id string) (Client, bool) {
+// client returns the registered client with an id, which get returns for each client by
+// the name that it has there.
+func (s *Server) client(get func(Client) string) (Client, bool) {
 	for _, c := range s.options.Clients {
-		if c.ID == id {
+		if get(c) == c.ID {
 			return c, true
 		}
 	}
 	return Client{}, false
+}
+
+// useOnce reports whether a text was not used before.
+func (s *Server) useOnce(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	used := s.used[text]
+	s.used[text] = true
+	return !used
 }
 
 // issue returns a code for a grant.

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -49,60 +50,97 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 
 // exchange validates a token request and issues tokens.
 func (s *Server) exchange(r *http.Request) (Tokens, *requestError) {
-	const maxBody = 64 << 10
 	invalid := func(code, description string) (Tokens, *requestError) {
 		return Tokens{}, &requestError{code, description}
 	}
-	if r.Method != http.MethodPost {
-		return invalid("invalid_request", "the method must be POST")
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
-	form, parseErr := url.ParseQuery(string(body))
-	if err != nil || parseErr != nil || r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" {
-		return invalid("invalid_request", "the request must be a form")
-	}
-	for name, values := range form {
-		if len(values) > 1 {
-			return invalid("invalid_request", name+" is repeated")
-		}
-	}
-	client, ok := s.authenticate(r, form)
+	params, format, ok := parameters(r)
 	if !ok {
+		return invalid("invalid_request", "the request must be a POST of parameters, each sent once")
+	}
+	client, ok := s.authenticate(r, params)
+	if !ok || format != cmp.Or(client.Format, "form") {
 		return invalid("invalid_client", "client authentication failed")
 	}
-	if form.Get("grant_type") != "authorization_code" {
+	for name, value := range client.Headers {
+		if r.Header.Get(name) != value {
+			return invalid("invalid_request", "a header is missing")
+		}
+	}
+	get := func(name string) string { return params.Get(cmp.Or(client.TokenNames[name], name)) }
+	if get("grant_type") != cmp.Or(client.GrantType, "authorization_code") {
 		return invalid("unsupported_grant_type", "grant_type must be authorization_code")
 	}
-	g, ok := s.redeem(form.Get("code"))
+	g, ok := s.redeem(get("code"))
 	switch {
 	case !ok || g.client.ID != client.ID:
 		return invalid("invalid_grant", "the code is unknown, used or expired")
-	case form.Get("redirect_uri") != g.redirectURI:
+	case get("redirect_uri") != g.redirectURI:
 		return invalid("invalid_grant", "redirect_uri differs from the one of the authorization request")
-	case !verifies(form.Get("code_verifier"), g.challenge):
+	case !verifies(params.Get("code_verifier"), g.challenge):
 		return invalid("invalid_grant", "code_verifier does not match the challenge")
+	case params.Get("resource") != g.resource:
+		return invalid("invalid_target", "the code is for another resource")
 	}
-	return Tokens{Access: "access-" + rand.Text(), Refresh: "refresh-" + rand.Text(), Scope: g.scope, form: form}, nil
+	return Tokens{Access: "access-" + rand.Text(), Refresh: "refresh-" + rand.Text(), Scope: g.scope, form: params}, nil
+}
+
+// parameters returns the parameters of a token request and how they were sent.
+func parameters(r *http.Request) (params url.Values, format string, ok bool) {
+	const maxBody = 64 << 10
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	if err != nil || r.Method != http.MethodPost {
+		return nil, "", false
+	}
+	switch contentType := r.Header.Get("Content-Type"); {
+	case contentType == "application/x-www-form-urlencoded":
+		format = "form"
+		params, err = url.ParseQuery(string(body))
+	case contentType == "application/json":
+		format = "json"
+		var fields map[string]string
+		err = json.Unmarshal(body, &fields)
+		params = url.Values{}
+		for name, value := range fields {
+			params.Set(name, value)
+		}
+	case contentType == "" && len(body) == 0:
+		format = "query"
+		params, err = url.ParseQuery(r.URL.RawQuery)
+	default:
+		return nil, "", false
+	}
+	for _, values := range params {
+		if len(values) > 1 {
+			return nil, "", false
+		}
+	}
+	return params, format, err == nil
 }
 
 // authenticate returns the client of a token request if it authenticates with its own
 // method and with no other (RFC 6749, section 2.3).
-func (s *Server) authenticate(r *http.Request, form url.Values) (Client, bool) {
-	id, secret, basic := basicCredentials(r)
-	if !basic {
-		id, secret = form.Get("client_id"), form.Get("client_secret")
-	}
-	client, ok := s.client(id)
-	if !ok || basic == form.Has("client_id") || basic && form.Has("client_secret") {
+func (s *Server) authenticate(r *http.Request, params url.Values) (Client, bool) {
+	get := func(c Client, name string) string { return params.Get(cmp.Or(c.TokenNames[name], name)) }
+	basicID, basicSecret, basic := basicCredentials(r)
+	client, ok := s.client(func(c Client) string {
+		if basic {
+			return basicID
+		}
+		return get(c, "client_id")
+	})
+	secret, assertion := get(client, "client_secret"), params.Get("client_assertion")
+	if !ok || basic && (get(client, "client_id") != "" || secret != "") {
 		return client, false
 	}
 	switch client.AuthMethod {
 	case "client_secret_basic":
-		return client, basic && equal(secret, client.Secret)
+		return client, basic && assertion == "" && equal(basicSecret, client.Secret)
 	case "client_secret_post":
-		return client, !basic && equal(secret, client.Secret)
+		return client, !basic && assertion == "" && equal(secret, client.Secret)
+	case "private_key_jwt":
+		return client, !basic && secret == "" && params.Get("client_assertion_type") == assertionType && s.asserts(client, assertion, r.URL.Path)
 	case "none":
-		return client, !basic && !form.Has("client_secret")
+		return client, !basic && secret == "" && assertion == ""
 	}
 	return client, false
 }
