@@ -40,7 +40,9 @@ func TestCreateProviderGrant(t *testing.T) {
 		change func(*client.NewProviderGrant)
 		want   code.Code // "" is 201
 	}{
-		{"complete", a.Admin, z.zone, func(b *client.NewProviderGrant) { b.RefreshToken, b.ExpiresAt = new("hush-refresh"), new("2030-01-01T00:00:00Z") }, ""},
+		{"complete", a.Admin, z.zone, func(b *client.NewProviderGrant) {
+			b.RefreshToken, b.ExpiresAt = new("hush-refresh"), new("2030-01-01T00:00:00Z")
+		}, ""},
 		{"token of the zone", a.ClientFor(z.zone, "write"), z.zone, nil, ""},
 		{"scopes repeated", a.Admin, z.zone, scopes("write", "read", "write"), ""},
 		{"user with white space", a.Admin, z.zone, func(b *client.NewProviderGrant) { b.UserID = " ÿ\t" + strings.Repeat("𝕌", 497) }, ""},
@@ -159,7 +161,9 @@ func TestCreateProviderGrantExpiry(t *testing.T) {
 func TestCreateProviderGrantReplacesActiveGrant(t *testing.T) {
 	t.Parallel()
 	z := newGrantZone(t, servertest.New(t))
-	first := z.grant(t, func(b *client.NewProviderGrant) { b.RefreshToken, b.ExpiresAt = new("hush-refresh"), new("2030-01-01T00:00Z") })
+	first := z.grant(t, func(b *client.NewProviderGrant) {
+		b.RefreshToken, b.ExpiresAt = new("hush-refresh"), new("2030-01-01T00:00Z")
+	})
 	z.DB.Exec("UPDATE provider_grants SET refreshed_at = now(), created_at = created_at - interval '1 hour', updated_at = updated_at - interval '1 hour' WHERE id = $1", first.ID)
 	refreshed := *getProviderGrant(t, z.Admin, z.zone, first.ID).JSON200
 	if refreshed.RefreshedAt == nil {
@@ -190,7 +194,9 @@ func TestCreateProviderGrantReplacesActiveGrant(t *testing.T) {
 func TestProviderGrantIsAudited(t *testing.T) {
 	t.Parallel()
 	z := newGrantZone(t, servertest.New(t))
-	first := z.grant(t, func(b *client.NewProviderGrant) { b.RefreshToken, b.ExpiresAt = new("hush-refresh"), new("2030-01-01T00:00Z") })
+	first := z.grant(t, func(b *client.NewProviderGrant) {
+		b.RefreshToken, b.ExpiresAt = new("hush-refresh"), new("2030-01-01T00:00Z")
+	})
 	z.grant(t, func(b *client.NewProviderGrant) { b.Scopes = []string{"read", "write"} })
 	z.grant(t, func(b *client.NewProviderGrant) { b.Scopes = []string{"read", "write"} })
 	servertest.Expect(t, revokeProviderGrant(t, z.Admin, z.zone, z.key()), http.StatusOK, "")

@@ -55,7 +55,9 @@ func TestRevokeProviderGrantErasesTokens(t *testing.T) {
 	a := servertest.New(t)
 	z := newGrantZone(t, a)
 	token := a.ClientFor(z.zone, "write")
-	first := z.grant(t, func(b *client.NewProviderGrant) { b.RefreshToken, b.ExpiresAt = new("hush-refresh"), new("2030-01-01T00:00Z") })
+	first := z.grant(t, func(b *client.NewProviderGrant) {
+		b.RefreshToken, b.ExpiresAt = new("hush-refresh"), new("2030-01-01T00:00Z")
+	})
 	resp := revokeProviderGrant(t, token, z.zone, z.key())
 	servertest.Expect(t, resp, http.StatusOK, "")
 	revoked := *resp.JSON200

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -158,6 +160,7 @@ func reloadKeysPeriodically(ctx context.Context, keys *seal.Keys, log *slog.Logg
 
 // Wait waits until ctx is done or serving fails, then stops the service.
 func (svc *Service) Wait(ctx context.Context) error {
+	collectGarbageLessOften()
 	select {
 	case <-ctx.Done():
 		svc.log.Info("draining")
@@ -168,6 +171,17 @@ func (svc *Service) Wait(ctx context.Context) error {
 		return err
 	case err := <-svc.failed:
 		return errors.Join(err, svc.Stop())
+	}
+}
+
+// collectGarbageLessOften is for a program that only serves. A service keeps about 10 MB
+// and allocates much more each second: at the default of 100, a seventh of its time is
+// garbage collection. Memory that only its start needed is returned first.
+func collectGarbageLessOften() {
+	const percent = 150
+	debug.FreeOSMemory()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
 	}
 }
 

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -40,6 +42,9 @@ const (
 	// maxWait limits the time until a read is taken, and the duration of all reads that
 	// travel in one write.
 	maxWait = time.Second
+	// maxKeptBuffer is the size up to which a pipeline keeps the buffer that it collects
+	// rows in.
+	maxKeptBuffer = 256 << 10
 )
 
 // A pipelines hands reads to connections that are shared.
@@ -60,16 +65,14 @@ type sharedRead struct {
 	settings, zone, sql string
 	args                []any
 
-	done   chan struct{}
-	fields []pgconn.FieldDescription
-	rows   []rawRow
-	tag    pgconn.CommandTag
-	err    error
-	retry  bool // the pipeline could not run it: run it on a pooled connection
+	done    chan struct{}
+	fields  []pgconn.FieldDescription
+	values  []byte  // the encoded values of all rows
+	lengths []int32 // of each value; -1 is NULL
+	tag     pgconn.CommandTag
+	err     error
+	retry   bool // the pipeline could not run it: run it on a pooled connection
 }
-
-// A rawRow has the encoded values of a row; nil is NULL.
-type rawRow [][]byte
 
 func newPipelines(s *Store) *pipelines {
 	p := &pipelines{store: s, reads: make(chan *sharedRead)}
@@ -125,6 +128,8 @@ type pipeline struct {
 	statements map[string]*preparedRead
 	encoder    pgx.ExtendedQueryBuilder
 	unfinished []*sharedRead // the reads that it has taken
+	values     []byte        // buffers of readRows
+	lengths    []int32
 }
 
 type preparedRead struct {
@@ -308,7 +313,7 @@ func (p *pipeline) receive(pipeline *pgconn.Pipeline, r *sharedRead) (retry bool
 			if n == 0 {
 				_, err = results.Close() // of the scope
 			} else {
-				err = r.readRows(results)
+				err = p.readRows(results, r)
 			}
 		}
 		var pg *pgconn.PgError
@@ -328,66 +333,68 @@ func (p *pipeline) receive(pipeline *pgconn.Pipeline, r *sharedRead) (retry bool
 	}
 }
 
-// readRows copies the rows, as the connection reuses its buffer: all of them into a few
-// blocks of memory, each twice as large as all before.
-func (r *sharedRead) readRows(results *pgconn.ResultReader) (err error) {
-	const firstBlock = 512 // bytes; most reads return one object
-	var block []byte
-	var slots [][]byte
-	total := 0
+// readRows copies the values of all rows, as the connection reuses its buffer.
+func (p *pipeline) readRows(results *pgconn.ResultReader, r *sharedRead) (err error) {
+	values, lengths := p.values[:0], p.lengths[:0]
 	for results.NextRow() {
-		values := results.Values()
-		if len(slots) < len(values) {
-			slots = make([][]byte, len(values)*max(1, len(r.rows)))
-		}
-		row := slots[:len(values):len(values)]
-		slots = slots[len(values):]
-		for i, value := range values {
+		for _, value := range results.Values() {
 			if value == nil {
+				lengths = append(lengths, -1)
 				continue
 			}
-			if block == nil || len(value) > cap(block)-len(block) { // an empty value is not NULL
-				block = make([]byte, 0, max(firstBlock, total, len(value)))
-			}
-			begin := len(block)
-			block = append(block, value...)
-			row[i] = block[begin:len(block):len(block)]
-			total += len(value)
+			values, lengths = append(values, value...), append(lengths, int32(len(value)))
 		}
-		r.rows = append(r.rows, row)
+	}
+	r.values, r.lengths = slices.Clone(values), slices.Clone(lengths)
+	if cap(values) <= maxKeptBuffer {
+		p.values, p.lengths = values, lengths
 	}
 	r.tag, err = results.Close()
 	return err
 }
 
-// A rowReader implements [pgx.Rows] for the copied rows of a shared read.
+// A rowReader implements [pgx.Rows] for the copied rows of a shared read. The strings
+// that it scans share the memory of the copy, which is not written again.
 type rowReader struct {
-	read  *sharedRead
-	next  int
-	types *pgtype.Map
-	plans []pgtype.ScanPlan
-	err   error
+	read    *sharedRead
+	row     [][]byte // the values of the current row; nil is NULL
+	values  []byte   // of the next rows
+	lengths []int32
+	types   *pgtype.Map
+	plans   []pgtype.ScanPlan
+	err     error
 }
 
 // typeMaps are not safe for concurrent use.
 var typeMaps = sync.Pool{New: func() any { return pgtype.NewMap() }}
 
 func newRowReader(r *sharedRead) *rowReader {
-	return &rowReader{read: r, types: typeMaps.Get().(*pgtype.Map), err: r.err}
+	return &rowReader{
+		read: r, row: make([][]byte, len(r.fields)), values: r.values, lengths: r.lengths,
+		types: typeMaps.Get().(*pgtype.Map), err: r.err,
+	}
 }
 
 func (r *rowReader) Next() bool {
-	if r.err != nil || r.next >= len(r.read.rows) {
+	if r.err != nil || len(r.lengths) == 0 {
 		r.Close()
 		return false
 	}
-	r.next++
+	for i := range r.row {
+		n := r.lengths[i]
+		if n < 0 {
+			r.row[i] = nil
+			continue
+		}
+		r.row[i], r.values = r.values[:n:n], r.values[n:]
+	}
+	r.lengths = r.lengths[len(r.row):]
 	return true
 }
 
 func (r *rowReader) Scan(dest ...any) error {
-	if len(dest) != len(r.read.fields) {
-		return fmt.Errorf("scanning %d columns into %d destinations", len(r.read.fields), len(dest))
+	if len(dest) != len(r.row) {
+		return fmt.Errorf("scanning %d columns into %d destinations", len(r.row), len(dest))
 	}
 	if r.plans == nil { // sqlc scans each row into destinations of the same types
 		r.plans = make([]pgtype.ScanPlan, len(dest))
@@ -395,7 +402,11 @@ func (r *rowReader) Scan(dest ...any) error {
 			r.plans[i] = r.types.PlanScan(field.DataTypeOID, field.Format, dest[i])
 		}
 	}
-	for i, value := range r.read.rows[r.next-1] {
+	for i, value := range r.row {
+		if text, ok := dest[i].(*string); ok && value != nil && r.read.fields[i].DataTypeOID == pgtype.TextOID {
+			*text = unsafe.String(unsafe.SliceData(value), len(value))
+			continue
+		}
 		if err := r.plans[i].Scan(value, dest[i]); err != nil {
 			r.err = pgx.ScanArgError{ColumnIndex: i, FieldName: r.read.fields[i].Name, Err: err}
 			return r.err
@@ -409,13 +420,13 @@ func (r *rowReader) Close() {
 		typeMaps.Put(r.types)
 		r.types = nil
 	}
-	r.next = len(r.read.rows)
+	r.lengths = nil
 }
 
 func (r *rowReader) Err() error                                   { return mapError(r.err) }
 func (r *rowReader) CommandTag() pgconn.CommandTag                { return r.read.tag }
 func (r *rowReader) FieldDescriptions() []pgconn.FieldDescription { return r.read.fields }
-func (r *rowReader) RawValues() [][]byte                          { return r.read.rows[r.next-1] }
+func (r *rowReader) RawValues() [][]byte                          { return r.row }
 func (r *rowReader) Values() ([]any, error)                       { return nil, errors.ErrUnsupported }
 func (r *rowReader) Conn() *pgx.Conn                              { return nil }
 func (r *rowReader) TypeMap() *pgtype.Map                         { return r.types }

@@ -165,14 +165,20 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	return s.For(Actor{}), nil
 }
 
-// Timeouts of Postgres: strings, in milliseconds. They are set in each transaction,
-// and so hold on any connection that a pooler assigns to it.
-type timeouts struct{ statement, lock, idleInTx any }
+// Timeouts of Postgres. They are set in each transaction, and so hold on any connection
+// that a pooler assigns to it.
+type timeouts struct {
+	statement any    // a string, in milliseconds: a parameter of the settings of a read
+	settings  string // a statement that sets a transaction's scope, its parameter, and its timeouts
+}
 
 func newTimeouts(c Config) timeouts {
 	const lock = 3 * time.Second // a transaction that waits for a zone lock occupies a connection
-	text := func(d time.Duration) any { return strconv.FormatInt(d.Milliseconds(), 10) }
-	return timeouts{text(c.StatementTimeout), text(lock), text(c.IdleInTxTimeout)}
+	text := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+	return timeouts{text(c.StatementTimeout), "SELECT set_config('caracal.zone_id', $1, true), " +
+		"set_config('statement_timeout', '" + text(c.StatementTimeout) + "', true), " +
+		"set_config('lock_timeout', '" + text(lock) + "', true), " +
+		"set_config('idle_in_transaction_session_timeout', '" + text(c.IdleInTxTimeout) + "', true)"}
 }
 
 // Close waits until every connection is released, and closes all of them.

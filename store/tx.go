@@ -74,7 +74,7 @@ func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) er
 	defer conn.Release()
 	tx := &Tx{core: s.core, cause: cause, conn: &batcher{conn: conn.Conn()}}
 	tx.q = db.New(tx.conn)
-	tx.conn.begin(cause.Actor.Zone, s.timeouts)
+	tx.conn.begin(cause.Actor.Zone, s.timeouts.settings)
 	defer func() {
 		rollbackCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pool.acquireTimeout)
 		defer cancel()
@@ -166,11 +166,9 @@ var errNotBegun = errors.New("the transaction could not be begun")
 
 // begin queues the statements that begin the transaction and set its scope and its
 // timeouts.
-func (b *batcher) begin(zone string, t timeouts) {
-	const set = "SELECT set_config('caracal.zone_id', $1, true), set_config('statement_timeout', $2, true), " +
-		"set_config('lock_timeout', $3, true), set_config('idle_in_transaction_session_timeout', $4, true)"
+func (b *batcher) begin(zone, settings string) {
 	b.deferred.Queue("BEGIN")
-	b.deferred.Queue(set, zone, t.statement, t.lock, t.idleInTx)
+	b.deferred.Queue(settings, zone)
 }
 
 // commit sends the remaining deferred statements and commits.
