@@ -35,7 +35,7 @@ import (
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-//go:embed page.html init.js samples.js schema.js search.js style.css icon.svg
+//go:embed page.html init.js samples.js schema.js search.js services.js style.css icon.svg
 var assets embed.FS
 
 // Router is the part of [echo.Echo] that [Register] uses.
@@ -74,7 +74,7 @@ var files = sync.OnceValue(func() map[string]file {
 		panic(err) // cannot happen: numbers and strings
 	}
 	all := map[string]file{"/docs/errors.json": newFile("errors.json", compress(table))}
-	for _, name := range []string{"init.js", "samples.js", "schema.js", "search.js", "style.css", "icon.svg"} {
+	for _, name := range []string{"init.js", "samples.js", "schema.js", "search.js", "services.js", "style.css", "icon.svg"} {
 		all["/docs/"+name] = newFile(name, compress(read(assets, name)))
 	}
 	for _, name := range []string{"swagger-ui-bundle.js", "swagger-ui.css"} {

@@ -5,6 +5,7 @@
 import { samplesComponent } from "./samples.js";
 import { resolve, schemaComponent } from "./schema.js";
 import { matcher, words, wordsOf } from "./search.js";
+import { showServices } from "./services.js";
 
 const root = document.documentElement;
 const base = new URL("..", import.meta.url); // of the API, which may be below a path
@@ -340,12 +341,15 @@ async function start() {
 
   $("version").textContent = spec.info.version;
   showIndex(spec, operations);
+  showServices(spec, element, $("services").querySelector("tbody"));
   showErrors(spec, operations, errors);
 
   function search(text) {
     const matches = new Set(matching(operations, text));
     const has = matcher(text);
     for (const one of document.querySelectorAll(".intro p, #errors article")) one.hidden = !has("", words(one.textContent));
+    for (const row of document.querySelectorAll("#services tbody tr")) row.hidden = !has("", words(row.textContent));
+    $("services").hidden = !document.querySelector("#services tbody tr:not([hidden])");
     for (const group of document.querySelectorAll("#errors > section")) group.hidden = !group.querySelector("article:not([hidden])");
     ui.layoutActions.updateFilter(text);
     for (const o of operations) $(`index-${o.id}`).hidden = !matches.has(o);
