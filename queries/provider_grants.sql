@@ -1,7 +1,9 @@
 -- name: GetProviderGrantReferences :one
--- GetProviderGrantReferences returns what LockProviderGrantReferences returns without locking it, and the id of the active
--- grant of a user, or '' if there is none.
+-- GetProviderGrantReferences returns what LockProviderGrantReferences returns without locking it, the sealed secrets of the
+-- provider and the number of their data key, or 0 if it has none, and the id of the active grant of a user, or '' if there
+-- is none.
 SELECT coalesce(provider.kind, '')::text AS provider_kind, coalesce(provider.config_json, '{}')::jsonb AS provider_config,
+    coalesce(provider.secret_config, '')::bytea AS provider_secret_config, coalesce(provider.data_key, 0)::integer AS provider_data_key,
     coalesce(resource.identifier, '')::text AS resource_identifier, coalesce(resource.credential_provider_id, '')::text AS resource_provider_id,
     coalesce(resource.scopes, '{}')::text[] AS resource_scopes, coalesce(active.id, '')::text AS grant_id
 FROM zones

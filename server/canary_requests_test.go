@@ -142,6 +142,11 @@ func (w *watched) requestsTo(op servertest.Operation) (all []request) {
 			all = append(all, request{body: strings.TrimSuffix(valid, "}") + "," + invalid + "}", headers: with})
 		}
 	}
+	if op.OperationID == "completeProviderGrant" {
+		for _, query := range []string{"?state=" + w.secret(), "?state=" + strings.Repeat(w.secret(), 2) + "&code=" + w.secret(), "?state=" + strings.Repeat(w.secret(), 20), "?state=" + strings.Repeat(w.secret(), 2) + "&code=%zz" + w.secret()} {
+			all = append(all, request{query: query}, request{query: query, headers: []string{"Accept", "text/html"}})
+		}
+	}
 	if w.brief {
 		return append(all, request{"?token=" + w.secret(), valid, with}, request{"", valid, as("Bearer " + w.secret())})
 	}

@@ -204,7 +204,7 @@ func (w *watched) send(method, path, body string, headers ...string) servertest.
 	w.t.Helper()
 	raw := w.Do(method, path, body, headers...)
 	text := string(raw.Body)
-	if raw.Response.StatusCode == http.StatusCreated {
+	if raw.Response.StatusCode == http.StatusCreated && strings.HasPrefix(raw.Header.Get("Content-Type"), jsonType) {
 		created := decode[struct {
 			Secret string `json:"client_secret"`
 			Token  string `json:"token"`

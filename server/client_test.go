@@ -235,11 +235,14 @@ func TestClientCallsEveryOperation(t *testing.T) {
 				t.Errorf("got %+v, %v", grant, err)
 			}
 		}
+		started := result(c.AuthorizeProviderGrant(ctx, zone.ID, client.NewProviderAuthorization{UserID: "user-1", ResourceID: resource.ID, ProviderID: login.ID, Scopes: []string{"read"}}))(t)
+		_, err := c.CompleteProviderGrant(ctx, zone.ID, client.CompleteProviderGrantParams{State: started.State, Error: "access_denied"})
+		expectCode(t, err, client.CodeProviderOAuthDenied)
 		key := client.ProviderGrantRevocation{UserID: "user-1", ResourceID: resource.ID, ProviderID: login.ID}
 		if revoked := result(c.RevokeProviderGrant(ctx, zone.ID, key))(t); revoked.ID != granted.ID || revoked.Status != client.ProviderGrantStatusRevoked {
 			t.Errorf("got %+v", revoked)
 		}
-		_, err := c.RevokeProviderGrant(ctx, zone.ID, key)
+		_, err = c.RevokeProviderGrant(ctx, zone.ID, key)
 		expectCode(t, err, client.CodeProviderGrantNotFound)
 	})
 

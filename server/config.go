@@ -29,7 +29,7 @@ type Config struct {
 	Host           string        `env:"HOST" help:"address to listen on; defaults to 127.0.0.1 in dev mode, otherwise to all addresses"`
 	Port           int           `env:"PORT" default:"3000" min:"0" help:"port to listen on; 0 chooses a free port"`
 	DatabaseURL    secret.String `env:"DATABASE_URL" help:"Postgres connection URL with the service role (caracal_service); required"`
-	RedisURL       secret.String `env:"REDIS_URL" help:"Redis URL, for events and shared rate limits: redis://, rediss:// or unix://, also of a cluster or of Sentinels; required"`
+	RedisURL       secret.String `env:"REDIS_URL" help:"Redis URL, for events, shared rate limits and started OAuth authorizations: redis://, rediss:// or unix://, also of a cluster or of Sentinels; required"`
 	AdminToken     secret.String `env:"CARACAL_ADMIN_TOKEN" help:"bootstrap admin token, from which the tokens of the Console are derived"`
 	ZoneKEK        secret.String `env:"ZONE_KEK" help:"key-encryption keys: one or more 32-byte keys in hexadecimal, separated by commas or white space; the first wraps data keys, all unwrap them; required"`
 	StreamsHMACKey secret.String `env:"STREAMS_HMAC_KEY" help:"HMAC key that signs events: hexadecimal, at least 32 bytes; required in rc and stable"`

@@ -135,6 +135,7 @@ func TestRoundTrips(t *testing.T) {
 		{"POST", in + "/provider-grants", `{"user_id":"NUMBER",` + granted + `,"access_token":"a"}`, 5},
 		{"POST", in + "/provider-grants", `{"user_id":"u",` + granted + `,"access_token":"a"}`, 5},
 		{"POST", in + "/provider-grants/revoke", `{"user_id":"NUMBER",` + granted + `}`, 3},
+		{"POST", in + "/provider-grants/oauth/authorize", `{"user_id":"u",` + granted + `}`, 5},
 		{"GET", in + "/provider-grants", "", 1},
 		{"GET", in + "/provider-grants?user_id=u", "", 1},
 		{"GET", in + "/resources", "", 1},

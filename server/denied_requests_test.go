@@ -46,6 +46,8 @@ var deniedEntities = map[string]string{
 	"/v1/zones/{zoneId}/policy-sets/{id}/versions/{versionId}": "policy-set-versions/version-1",
 	"/v1/zones/{zoneId}/provider-grants":                       "zones/zone-1",
 	"/v1/zones/{zoneId}/provider-grants/{id}":                  "provider-grants/item-1",
+	"/v1/zones/{zoneId}/provider-grants/oauth/authorize":       "zones/zone-1",
+	"/v1/zones/{zoneId}/provider-grants/oauth/callback":        "",
 	"/v1/zones/{zoneId}/provider-grants/revoke":                "zones/zone-1",
 	"/v1/zones/{zoneId}/providers":                             "zones/zone-1",
 	"/v1/zones/{zoneId}/providers/{id}":                        "providers/item-1",

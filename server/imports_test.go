@@ -17,6 +17,7 @@ func TestPackageImports(t *testing.T) {
 		"gen/audit":                  {module, "github.com/"},
 		"gen/code":                   {module, "github.com/"},
 		"gen/db":                     {module + "server", module + "store"},
+		"store/oauthstate":           {module + "server", "github.com/labstack"},
 		"store/seal":                 {module, "github.com/", "database/sql", "net/"},
 		"server/problem":             {module + "store", module + "gen/client"},
 		"server/egress":              {module},

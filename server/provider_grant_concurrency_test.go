@@ -86,7 +86,6 @@ func TestCreateProviderGrantWhileReferencesChange(t *testing.T) {
 		}, code.ResourceNotFound, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			for range 15 {
 				z := grantZoneOf(t, a, zone)
 				var granted, changed servertest.RawResponse

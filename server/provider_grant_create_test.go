@@ -78,7 +78,6 @@ func TestCreateProviderGrant(t *testing.T) {
 		{"system zone, not bootstrap", a.ClientFor("", "write"), system.zone, set(system.provider, system.resource), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			body := z.body(func(b *client.NewProviderGrant) { b.UserID = fmt.Sprint("user-", i) })
 			if tt.change != nil {
 				tt.change(&body)
@@ -142,7 +141,6 @@ func TestCreateProviderGrantExpiry(t *testing.T) {
 		{"", ""},
 	} {
 		t.Run(tt.expiry, func(t *testing.T) {
-			t.Parallel()
 			body := z.body(func(b *client.NewProviderGrant) { b.UserID, b.ExpiresAt = "at "+tt.expiry, &tt.expiry })
 			resp := createProviderGrant(t, z.Admin, z.zone, body)
 			if tt.want == "" {

@@ -96,7 +96,6 @@ func TestGetProviderGrant(t *testing.T) {
 		{"token of another zone", a.ClientFor(other, "read"), z.zone, id, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			servertest.Expect(t, getProviderGrant(t, tt.as, tt.zone, tt.id), http.StatusOK, tt.want)
 		})
 	}

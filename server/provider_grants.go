@@ -37,9 +37,11 @@ func (s *Server) CreateProviderGrant(ctx context.Context, req api.CreateProvider
 		return nil, code.InvalidProviderGrant.At("must be a valid date-time", "expires_at")
 	}
 	g, err := s.store.CreateProviderGrant(ctx, cause(ctx), req.ZoneID, store.NewProviderGrant{
-		ProviderGrantKey: store.ProviderGrantKey{UserID: req.Body.UserID, ResourceID: req.Body.ResourceID, ProviderID: req.Body.ProviderID},
-		Scopes:           req.Body.Scopes, ExpiresAt: expiresAt,
-		AccessToken: seal.Plaintext(req.Body.AccessToken), RefreshToken: seal.Plaintext(valueOr(req.Body.RefreshToken, "")),
+		ProviderGrantRequest: store.ProviderGrantRequest{
+			ProviderGrantKey: store.ProviderGrantKey{UserID: req.Body.UserID, ResourceID: req.Body.ResourceID, ProviderID: req.Body.ProviderID},
+			Scopes:           req.Body.Scopes,
+		},
+		ExpiresAt: expiresAt, AccessToken: seal.Plaintext(req.Body.AccessToken), RefreshToken: seal.Plaintext(valueOr(req.Body.RefreshToken, "")),
 	})
 	if err != nil {
 		return nil, withDetail(err, code.ProviderGrantUnsupported, "only oauth2_authorization_code providers use delegated provider grants")

@@ -20,7 +20,7 @@ func TestRedisThatRefusesTheConnectionIsNamed(t *testing.T) {
 	t.Parallel()
 	plain := storetest.StartRedis(t, "--requirepass", "right")
 	_, tlsAddr, _ := storetest.StartTLSRedis(t)
-	everything := []client.ReadinessRedisMissing{client.ReadinessRedisMissingEvents, client.ReadinessRedisMissingRateLimits}
+	everything := []client.ReadinessRedisMissing{client.ReadinessRedisMissingEvents, client.ReadinessRedisMissingRateLimits, client.ReadinessRedisMissingOAuthStates}
 	for _, tt := range []struct {
 		name, url string
 		reason    client.ReadinessRedisError
@@ -47,7 +47,7 @@ func TestRedisThatRefusesTheConnectionIsNamed(t *testing.T) {
 				t.Errorf("/ready returned %s %v %v, want %s", ready.Redis, ready.RedisError, ready.RedisMissing, tt.reason)
 			}
 			line := firstRedisLine(t, a)
-			if line.Level != "WARN" || line.Reason != string(tt.reason) || !strings.Contains(line.Error, tt.text) || len(line.Missing) != 2 {
+			if line.Level != "WARN" || line.Reason != string(tt.reason) || !strings.Contains(line.Error, tt.text) || len(line.Missing) != len(everything) {
 				t.Errorf("the log has %+v", line)
 			}
 			a.Zone()

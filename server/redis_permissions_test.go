@@ -93,6 +93,9 @@ func TestRedisUserOfREADMESuffices(t *testing.T) {
 	registration := `{"name":"Agent"}`
 	servertest.Expect(t, one.Do("POST", "/v1/zones/"+zone.ID+"/applications/dcr", registration, append(bearer(servertest.Bootstrap), "Content-Type", "application/json")...), http.StatusCreated, "")
 	servertest.Expect(t, two.Do("GET", "/v1/zones", "", bearer("wrong")...), 0, code.InvalidAdminToken)
+	granted := grantZoneOf(t, one, zone.ID)
+	denied := grantZone{API: two, zone: zone.ID}.callback("error=access_denied&state=" + granted.start(t).State)
+	servertest.Expect(t, denied, 0, code.ProviderOAuthDenied)
 	for _, prefix := range []string{"api:v1_rl:", "api:ready_rl:", "api:admin_auth_fail:", "rl:dcr:"} {
 		eventually(t, "requests are counted at "+prefix, func() bool {
 			if ready := readiness(t, one); ready.Redis != client.ReadinessRedisReachable || ready.RedisError != nil || ready.RedisMissing != nil {
@@ -105,8 +108,8 @@ func TestRedisUserOfREADMESuffices(t *testing.T) {
 			return len(keys) > 0 && r.Admin.PTTL(t.Context(), keys[0]).Val() > 0
 		})
 	}
-	if denied, err := r.Admin.ACLLog(t.Context(), 10).Result(); err != nil || len(denied) > 0 {
-		t.Errorf("Redis denied %+v, error %v", denied, err)
+	if rejected, err := r.Admin.ACLLog(t.Context(), 10).Result(); err != nil || len(rejected) > 0 {
+		t.Errorf("Redis denied %+v, error %v", rejected, err)
 	}
 	for _, a := range []*servertest.API{one, two} {
 		if lines := redisLines(a); len(lines) != 1 || lines[0].Msg != "redis available" || lines[0].Level != "INFO" {
@@ -132,6 +135,10 @@ func TestRedisNamesMissingPermission(t *testing.T) {
 	for _, stream := range store.Streams() {
 		tests = append(tests, row{"%W~" + stream, "XADD " + stream, client.ReadinessRedisMissingEvents})
 	}
+	for _, command := range []string{"set", "getdel", "pexpiretime"} {
+		tests = append(tests, row{"+" + command, strings.ToUpper(command) + " api:provider_oauth_state:*", client.ReadinessRedisMissingOAuthStates})
+	}
+	tests = append(tests, row{"~api:provider_oauth_state:*", "SET api:provider_oauth_state:*", client.ReadinessRedisMissingOAuthStates})
 	for _, prefix := range []string{"api:v1_rl:*", "api:ready_rl:*", "api:admin_auth_fail:*", "rl:dcr:*"} {
 		tests = append(tests, row{"~" + prefix, "INCRBY " + prefix, client.ReadinessRedisMissingRateLimits})
 	}

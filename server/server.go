@@ -29,8 +29,10 @@ import (
 	"caracal.run/management/server/middleware"
 	"caracal.run/management/server/policy"
 	"caracal.run/management/server/problem"
+	"caracal.run/management/server/provider"
 	"caracal.run/management/server/sts"
 	"caracal.run/management/store"
+	"caracal.run/management/store/oauthstate"
 	"caracal.run/management/store/outbox"
 	"caracal.run/management/store/redisconn"
 )
@@ -57,6 +59,8 @@ type Server struct {
 	verifier *auth.Verifier
 	outbox   *outbox.Publisher
 	egress   *egress.Client
+	exchange *provider.Exchanger
+	states   *oauthstate.States
 	sts      *sts.Client // nil: not configured
 	denied   *deniedRequests
 	bundles  *policy.Cache
@@ -143,12 +147,14 @@ func New(o Options) (*Server, http.Handler, error) {
 		return nil, nil, err
 	}
 	perMinute := func(prefix string, limit int) *limiter.Limiter { return limiter.New(prefix, time.Minute, limit) }
-	m := newMetrics()
+	m, outbound := newMetrics(), egress.New(c.Egress)
 	s := &Server{
 		config: c, store: o.Store, log: o.Log, traces: o.Traces, spec: spec,
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
 		denied:   newDeniedRequests(o.Store, o.Log),
-		egress:   egress.New(c.Egress),
+		egress:   outbound,
+		exchange: provider.NewExchanger(outbound),
+		states:   oauthstate.New(o.Store, o.Redis),
 		bundles:  policy.NewCache(maxBundleBytes),
 		outbox: outbox.New(o.Store.For(store.System), o.Redis, o.Log, outbox.Config{
 			Traces: o.Traces, Key: key, Batch: c.OutboxBatch, PollInterval: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
@@ -169,7 +175,9 @@ func New(o Options) (*Server, http.Handler, error) {
 	if stsKey != nil {
 		s.sts = sts.New(c.STSURL, stsKey, 0)
 	}
-	s.redis = redisconn.NewMonitor(o.Redis, redisconn.Needs{Streams: store.Streams(), Counters: s.limits.prefixes()}, o.Log)
+	s.redis = redisconn.NewMonitor(o.Redis, redisconn.Needs{
+		Streams: store.Streams(), Counters: s.limits.prefixes(), States: []string{oauthstate.Prefix},
+	}, o.Log)
 	m.register(s)
 	return s, coding.Handler(s.handler()), nil
 }
@@ -187,7 +195,7 @@ func (s *Server) handler() http.Handler {
 	e.Use(
 		middleware.RequestContext(s.spec.operations, string(s.config.PublicURL)),
 		middleware.Trace(s.traces),
-		middleware.Log(s.log, s.metrics.observe, s.denied.add),
+		middleware.Log(s.log, s.metrics.observe, s.denied.add, writeErrorPage),
 		middleware.Recover(),
 		middleware.LimitByAddress(s.limits.address),
 		middleware.Authenticate(s.verifier, s.limits.authFailures),

@@ -76,6 +76,10 @@ type auditChange struct {
 	Fields        []string               `json:"changed_fields"`
 	Values        map[string]fieldChange `json:"changes,omitempty"`
 	SecretRotated bool                   `json:"secret_rotated,omitempty"`
+
+	// AuthorizationRequestID is the id of the request that began what another request
+	// completed.
+	AuthorizationRequestID string `json:"authorization_request_id,omitempty"`
 }
 
 type fieldChange struct {

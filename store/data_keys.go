@@ -45,6 +45,28 @@ func (s *Store) DataKey(ctx context.Context, cause Cause, zone string) (seal.Dat
 	return seal.DataKey{}, fmt.Errorf("failed to create a data key for zone %s", zone)
 }
 
+// OpenSecret opens a secret that is sealed with a zone's data key of the given number. If
+// that fails for another reason than an unavailable database, the error wraps
+// [ErrNotOpened].
+func (s *Store) OpenSecret(ctx context.Context, cause Cause, number int32, location seal.Location, sealed []byte) (seal.Plaintext, error) {
+	rows, err := s.For(cause.Actor).shared.ListDataKeys(ctx, location.Zone)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := s.unwrapAll(location.Zone, rows)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotOpened, err)
+	}
+	secret, err := openSecret(keys, number, location, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotOpened, err)
+	}
+	return secret, nil
+}
+
+// ErrNotOpened means that a sealed secret cannot be opened.
+var ErrNotOpened = errors.New("a sealed secret cannot be opened")
+
 // addDataKey inserts a data key and reports whether it did: it does not if the
 // zone has a current key or one with the same number.
 func (tx *Tx) addDataKey(ctx context.Context, w seal.Wrapped) (bool, error) {

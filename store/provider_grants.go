@@ -2,8 +2,8 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -66,17 +66,17 @@ func (s *Store) ProviderGrants(ctx context.Context, zone string, f ProviderGrant
 	return convertRows(rows, err, func(r db.ListProviderGrantsRow) ProviderGrant { return ProviderGrant(r) })
 }
 
-// A ProviderGrantKey identifies the active grant of a user for a resource and its
-// provider: there is at most one.
-type ProviderGrantKey struct{ UserID, ResourceID, ProviderID string }
-
 // NewProviderGrant describes a provider grant to create or replace.
 type NewProviderGrant struct {
-	ProviderGrantKey
-	Scopes       []string
+	ProviderGrantRequest
 	AccessToken  seal.Plaintext
 	RefreshToken seal.Plaintext // empty: none
 	ExpiresAt    *time.Time
+
+	AuthorizationRequestID string // of the request that began the authorization; "": none
+	// Verify returns an error if the tokens are not those of a provider with the public
+	// configuration, whose row is locked; nil: not checked.
+	Verify func(publicConfig json.RawMessage) error
 }
 
 // errOtherGrant means that the tokens of a grant were sealed for another row than the
@@ -123,14 +123,8 @@ type sealedGrant struct {
 // there is none, for a new one. It checks what the grant references first, so that an
 // invalid request does not create a data key.
 func (s *Store) sealProviderGrant(ctx context.Context, cause Cause, zone string, n NewProviderGrant) (sealedGrant, error) {
-	r, err := s.For(cause.Actor).shared.GetProviderGrantReferences(ctx, db.GetProviderGrantReferencesParams{
-		ZoneID: zone, UserID: n.UserID, ResourceID: n.ResourceID, ProviderID: n.ProviderID,
-	})
+	r, err := s.grantReferences(ctx, cause, zone, n.ProviderGrantRequest)
 	if err != nil {
-		return sealedGrant{}, notFoundAs(err, code.ZoneNotFound)
-	}
-	references := grantReferences{r.ProviderKind, r.ResourceIdentifier, r.ResourceProviderID, r.ResourceScopes}
-	if err := s.checkGrantReferences(cause.Actor, references, n); err != nil {
 		return sealedGrant{}, err
 	}
 	key, err := s.DataKey(ctx, cause, zone)
@@ -151,7 +145,11 @@ func (s *Store) sealProviderGrant(ctx context.Context, cause Cause, zone string,
 // putProviderGrant inserts a grant or updates the active one. It returns errOtherGrant
 // if the tokens are sealed for another row.
 func (tx *Tx) putProviderGrant(ctx context.Context, zone string, n NewProviderGrant, sealed sealedGrant) (db.ProviderGrant, error) {
-	if err := tx.lockGrantReferences(ctx, zone, n); err != nil {
+	config, err := tx.lockGrantReferences(ctx, zone, n.ProviderGrantRequest)
+	if err != nil {
+		return db.ProviderGrant{}, err
+	}
+	if err := verify(config, n.Verify); err != nil {
 		return db.ProviderGrant{}, err
 	}
 	if !sealed.exists {
@@ -165,7 +163,7 @@ func (tx *Tx) putProviderGrant(ctx context.Context, zone string, n NewProviderGr
 		if err != nil {
 			return g, err
 		}
-		tx.record(zone, audit.ProviderGrants, g.ID, diff(nil, snapshot(audit.ProviderGrants, g)))
+		tx.recordGrant(n, nil, g)
 		return g, nil
 	}
 	row, err := tx.q.ReplaceProviderGrant(ctx, db.ReplaceProviderGrantParams{
@@ -178,51 +176,17 @@ func (tx *Tx) putProviderGrant(ctx context.Context, zone string, n NewProviderGr
 	if err != nil {
 		return db.ProviderGrant{}, err
 	}
-	before, after := row.ProviderGrant, row.ProviderGrant
+	before := row.ProviderGrant
 	before.Scopes, before.ExpiresAt, before.AccessToken = row.ScopesBefore, row.ExpiresAtBefore, nil // a sealed token always changes
-	tx.record(zone, audit.ProviderGrants, after.ID, diff(snapshot(audit.ProviderGrants, before), snapshot(audit.ProviderGrants, after)))
-	return after, nil
+	tx.recordGrant(n, snapshot(audit.ProviderGrants, before), row.ProviderGrant)
+	return row.ProviderGrant, nil
 }
 
-// lockGrantReferences takes the zone lock, locks the provider and the resource of a
-// grant so that they cannot be archived or changed, and checks them. It fails like
-// checkGrantReferences or with an error of the zone.
-func (tx *Tx) lockGrantReferences(ctx context.Context, zone string, n NewProviderGrant) error {
-	if err := tx.lockZoneID(ctx, zone, shared); err != nil {
-		return err
-	}
-	r, err := tx.q.LockProviderGrantReferences(ctx, db.LockProviderGrantReferencesParams{ZoneID: zone, ProviderID: n.ProviderID, ResourceID: n.ResourceID})
-	if _, err := tx.checkZoneWritable(r.Zone, err); err != nil {
-		return err
-	}
-	return tx.checkGrantReferences(tx.cause.Actor, grantReferences{r.ProviderKind, r.ResourceIdentifier, r.ResourceProviderID, r.ResourceScopes}, n)
-}
-
-// grantReferences are the properties of a provider and a resource that a grant of
-// both depends on; "" if there is no such provider or resource.
-type grantReferences struct {
-	providerKind, resourceIdentifier, resourceProvider string
-	resourceScopes                                     []string
-}
-
-const kindAuthorizationCode = "oauth2_authorization_code"
-
-// checkGrantReferences returns provider_not_found, provider_grant_unsupported,
-// resource_not_found, provider_resource_mismatch or grant_scopes_exceed_resource.
-func (c *core) checkGrantReferences(actor Actor, r grantReferences, n NewProviderGrant) error {
-	switch {
-	case r.providerKind == "":
-		return code.ProviderNotFound
-	case r.providerKind != kindAuthorizationCode:
-		return code.ProviderGrantUnsupported
-	case r.resourceProvider == "" || r.resourceIdentifier == c.controlAudience && !actor.Global():
-		return code.ResourceNotFound
-	case r.resourceProvider != n.ProviderID:
-		return code.ProviderResourceMismatch
-	case slices.ContainsFunc(n.Scopes, func(scope string) bool { return !slices.Contains(r.resourceScopes, scope) }):
-		return code.GrantScopesExceedResource
-	}
-	return nil
+// recordGrant records that a grant was created, or replaced if before is not nil.
+func (tx *Tx) recordGrant(n NewProviderGrant, before auditFields, after db.ProviderGrant) {
+	change := diff(before, snapshot(audit.ProviderGrants, after))
+	change.AuthorizationRequestID = n.AuthorizationRequestID
+	tx.record(after.ZoneID, audit.ProviderGrants, after.ID, change)
 }
 
 // RevokeProviderGrant revokes the active grant with the key and erases its tokens. It

@@ -125,8 +125,9 @@ const (
 
 // Defines values for ReadinessRedisMissing.
 const (
-	ReadinessRedisMissingEvents     ReadinessRedisMissing = "events"
-	ReadinessRedisMissingRateLimits ReadinessRedisMissing = "rate_limits"
+	ReadinessRedisMissingEvents      ReadinessRedisMissing = "events"
+	ReadinessRedisMissingOAuthStates ReadinessRedisMissing = "oauth_states"
+	ReadinessRedisMissingRateLimits  ReadinessRedisMissing = "rate_limits"
 )
 
 // Defines values for RegistrationMethod.
@@ -727,6 +728,22 @@ type NewProvider struct {
 
 	// Name Display name of the provider. It need not be unique. A blank value counts as omitted. The default in a new provider is its identifier. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name *ProviderName `json:"name,omitempty"`
+}
+
+// NewProviderAuthorization The user, resource, provider and scopes of the grant to create or replace. Unknown fields are ignored.
+type NewProviderAuthorization struct {
+	// ProviderID ID of the credential provider of the resource.
+	ProviderID string `json:"provider_id"`
+
+	// ResourceID ID of the resource.
+	ResourceID string `json:"resource_id"`
+
+	// Scopes Scopes of a grant: 1 to 200 lowercase letters, digits and `:_./-` each. A resource can declare scopes with other
+	// characters, such as `Read`; these cannot be granted. Scopes that are listed twice are kept.
+	Scopes GrantScopes `json:"scopes"`
+
+	// UserID ID of the user, as the application knows it. It is not validated.
+	UserID ProviderGrantUserID `json:"user_id"`
 }
 
 // NewProviderGrant A provider grant to create or replace. Unknown fields are ignored.
@@ -1520,6 +1537,20 @@ type Provider struct {
 	ZoneID ID `json:"zone_id"`
 }
 
+// ProviderAuthorization An authorization that was started.
+type ProviderAuthorization struct {
+	// AuthorizationURL URL to open in the user's browser. It contains the state, and the configured scopes of the provider.
+	AuthorizationURL string `json:"authorization_url"`
+
+	// ExpiresAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	ExpiresAt Timestamp `json:"expires_at"`
+
+	// State Identifies the authorization. A secret until it is used.
+	State string `json:"state"`
+}
+
 // ProviderConfigInput Configuration of a provider, at most 64 KiB. It must match the kind of the provider: the `kind` in the request or,
 // in an update without it, the stored one. The first rule that it violates is returned as
 // `invalid_provider_config`.
@@ -1658,7 +1689,8 @@ type Readiness struct {
 	RedisError *ReadinessRedisError `json:"redis_error,omitempty"`
 
 	// RedisMissing What does not work; omitted if everything works. Without `events`, events stay in Postgres until Redis accepts
-	// them. Without `rate_limits`, each process limits the rate of its own requests only.
+	// them. Without `rate_limits`, each process limits the rate of its own requests only. Without `oauth_states`,
+	// users cannot authorize provider grants.
 	RedisMissing []ReadinessRedisMissing `json:"redis_missing,omitempty"`
 }
 
@@ -2123,6 +2155,21 @@ type ListProviderGrantsParams struct {
 	Status *ProviderGrantStatus `form:"status,omitempty" json:"status,omitempty"`
 }
 
+// CompleteProviderGrantParams defines parameters for CompleteProviderGrant.
+type CompleteProviderGrantParams struct {
+	// State The state of the authorization.
+	State string `form:"state" json:"state"`
+
+	// Code The authorization code.
+	Code *string `form:"code,omitempty" json:"code,omitempty"`
+
+	// Error Why the provider did not authorize access.
+	Error *string `form:"error,omitempty" json:"error,omitempty"`
+
+	// ErrorDescription The same as text.
+	ErrorDescription *string `form:"error_description,omitempty" json:"error_description,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -2209,6 +2256,9 @@ type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
 
 // CreateProviderGrantJSONRequestBody defines body for CreateProviderGrant for application/json ContentType.
 type CreateProviderGrantJSONRequestBody = NewProviderGrant
+
+// AuthorizeProviderGrantJSONRequestBody defines body for AuthorizeProviderGrant for application/json ContentType.
+type AuthorizeProviderGrantJSONRequestBody = NewProviderAuthorization
 
 // RevokeProviderGrantJSONRequestBody defines body for RevokeProviderGrant for application/json ContentType.
 type RevokeProviderGrantJSONRequestBody = ProviderGrantRevocation
@@ -2392,6 +2442,12 @@ type ServerInterface interface {
 	// CreateProviderGrant Create or replace a provider grant
 	// (POST /v1/zones/{zoneId}/provider-grants)
 	CreateProviderGrant(ctx echo.Context, zoneID ZoneID) error
+	// AuthorizeProviderGrant Start the authorization of a provider grant
+	// (POST /v1/zones/{zoneId}/provider-grants/oauth/authorize)
+	AuthorizeProviderGrant(ctx echo.Context, zoneID ZoneID) error
+	// CompleteProviderGrant Complete the authorization of a provider grant
+	// (GET /v1/zones/{zoneId}/provider-grants/oauth/callback)
+	CompleteProviderGrant(ctx echo.Context, zoneID ZoneID, params CompleteProviderGrantParams) error
 	// RevokeProviderGrant Revoke a provider grant
 	// (POST /v1/zones/{zoneId}/provider-grants/revoke)
 	RevokeProviderGrant(ctx echo.Context, zoneID ZoneID) error
@@ -3745,6 +3801,68 @@ func (w *ServerInterfaceWrapper) CreateProviderGrant(ctx echo.Context) error {
 	return err
 }
 
+// AuthorizeProviderGrant converts echo context to params.
+func (w *ServerInterfaceWrapper) AuthorizeProviderGrant(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AuthorizeProviderGrant(ctx, zoneID)
+	return err
+}
+
+// CompleteProviderGrant converts echo context to params.
+func (w *ServerInterfaceWrapper) CompleteProviderGrant(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CompleteProviderGrantParams
+	// ------------- Required query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
+	// ------------- Optional query parameter "code" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "code", ctx.QueryParams(), &params.Code, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter code: %s", err))
+	}
+
+	// ------------- Optional query parameter "error" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "error", ctx.QueryParams(), &params.Error, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter error: %s", err))
+	}
+
+	// ------------- Optional query parameter "error_description" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "error_description", ctx.QueryParams(), &params.ErrorDescription, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter error_description: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CompleteProviderGrant(ctx, zoneID, params)
+	return err
+}
+
 // RevokeProviderGrant converts echo context to params.
 func (w *ServerInterfaceWrapper) RevokeProviderGrant(ctx echo.Context) error {
 	var err error
@@ -4187,6 +4305,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/provider-grants", wrapper.ListProviderGrants, options.OperationMiddlewares["listProviderGrants"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/provider-grants", wrapper.CreateProviderGrant, options.OperationMiddlewares["createProviderGrant"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/provider-grants/:id", wrapper.GetProviderGrant, options.OperationMiddlewares["getProviderGrant"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/provider-grants/oauth/authorize", wrapper.AuthorizeProviderGrant, options.OperationMiddlewares["authorizeProviderGrant"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/provider-grants/oauth/callback", wrapper.CompleteProviderGrant, options.OperationMiddlewares["completeProviderGrant"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/provider-grants/revoke", wrapper.RevokeProviderGrant, options.OperationMiddlewares["revokeProviderGrant"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.ListProviders, options.OperationMiddlewares["listProviders"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/providers", wrapper.CreateProvider, options.OperationMiddlewares["createProvider"]...)
@@ -5296,6 +5416,55 @@ func (response CreateProviderGrant201JSONResponse) VisitCreateProviderGrantRespo
 	return jsonresponse.Write(w, 201, response.Body)
 }
 
+type AuthorizeProviderGrantRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *AuthorizeProviderGrantJSONRequestBody
+}
+
+type AuthorizeProviderGrantResponseObject interface {
+	VisitAuthorizeProviderGrantResponse(w http.ResponseWriter) error
+}
+
+type AuthorizeProviderGrant200JSONResponse ProviderAuthorization
+
+func (response AuthorizeProviderGrant200JSONResponse) VisitAuthorizeProviderGrantResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, ProviderAuthorization(response))
+}
+
+type CompleteProviderGrantRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params CompleteProviderGrantParams
+}
+
+type CompleteProviderGrantResponseObject interface {
+	VisitCompleteProviderGrantResponse(w http.ResponseWriter) error
+}
+
+type CompleteProviderGrant201JSONResponse ProviderGrant
+
+func (response CompleteProviderGrant201JSONResponse) VisitCompleteProviderGrantResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 201, ProviderGrant(response))
+}
+
+type CompleteProviderGrant201TextHTMLResponse struct {
+	Body io.Reader
+
+	ContentLength int64
+}
+
+func (response CompleteProviderGrant201TextHTMLResponse) VisitCompleteProviderGrantResponse(w http.ResponseWriter) error {
+	w.Header().Set("Content-Type", "text/html")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", strconv.FormatInt(response.ContentLength, 10))
+	}
+	w.WriteHeader(201)
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
 type RevokeProviderGrantRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Body   *RevokeProviderGrantJSONRequestBody
@@ -5748,6 +5917,12 @@ type StrictServerInterface interface {
 	// CreateProviderGrant Create or replace a provider grant
 	// (POST /v1/zones/{zoneId}/provider-grants)
 	CreateProviderGrant(ctx context.Context, request CreateProviderGrantRequestObject) (CreateProviderGrantResponseObject, error)
+	// AuthorizeProviderGrant Start the authorization of a provider grant
+	// (POST /v1/zones/{zoneId}/provider-grants/oauth/authorize)
+	AuthorizeProviderGrant(ctx context.Context, request AuthorizeProviderGrantRequestObject) (AuthorizeProviderGrantResponseObject, error)
+	// CompleteProviderGrant Complete the authorization of a provider grant
+	// (GET /v1/zones/{zoneId}/provider-grants/oauth/callback)
+	CompleteProviderGrant(ctx context.Context, request CompleteProviderGrantRequestObject) (CompleteProviderGrantResponseObject, error)
 	// RevokeProviderGrant Revoke a provider grant
 	// (POST /v1/zones/{zoneId}/provider-grants/revoke)
 	RevokeProviderGrant(ctx context.Context, request RevokeProviderGrantRequestObject) (RevokeProviderGrantResponseObject, error)
@@ -7599,6 +7774,80 @@ func (sh *strictHandler) CreateProviderGrant(ctx echo.Context, zoneID ZoneID) er
 		return err
 	} else if validResponse, ok := response.(CreateProviderGrantResponseObject); ok {
 		return validResponse.VisitCreateProviderGrantResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AuthorizeProviderGrant operation middleware
+func (sh *strictHandler) AuthorizeProviderGrant(ctx echo.Context, zoneID ZoneID) error {
+	var request AuthorizeProviderGrantRequestObject
+
+	request.ZoneID = zoneID
+
+	var body AuthorizeProviderGrantJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AuthorizeProviderGrant(ctx.Request().Context(), request.(AuthorizeProviderGrantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AuthorizeProviderGrant")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AuthorizeProviderGrantResponseObject); ok {
+		return validResponse.VisitAuthorizeProviderGrantResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CompleteProviderGrant operation middleware
+func (sh *strictHandler) CompleteProviderGrant(ctx echo.Context, zoneID ZoneID, params CompleteProviderGrantParams) error {
+	var request CompleteProviderGrantRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CompleteProviderGrant(ctx.Request().Context(), request.(CompleteProviderGrantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CompleteProviderGrant")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CompleteProviderGrantResponseObject); ok {
+		return validResponse.VisitCompleteProviderGrantResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

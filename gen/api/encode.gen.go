@@ -1076,6 +1076,17 @@ func (v Provider) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ProviderAuthorization) AppendJSON(b []byte) []byte {
+	b = append(b, `{"authorization_url":`...)
+	b = jsonresponse.AppendString(b, string(v.AuthorizationURL))
+	b = append(b, `,"state":`...)
+	b = jsonresponse.AppendString(b, string(v.State))
+	b = append(b, `,"expires_at":`...)
+	b = v.ExpiresAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v ProviderGrant) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))

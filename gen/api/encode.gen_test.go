@@ -47,6 +47,7 @@ var encoders = []jsonresponse.Encoder{
 	PolicyVersionSummary{},
 	PolicyWithVersions{},
 	Provider{},
+	ProviderAuthorization{},
 	ProviderGrant{},
 	ProviderTest{},
 	Readiness{},

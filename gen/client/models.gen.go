@@ -143,8 +143,9 @@ const (
 
 // The values of [ReadinessRedisMissing].
 const (
-	ReadinessRedisMissingEvents     ReadinessRedisMissing = "events"
-	ReadinessRedisMissingRateLimits ReadinessRedisMissing = "rate_limits"
+	ReadinessRedisMissingEvents      ReadinessRedisMissing = "events"
+	ReadinessRedisMissingOAuthStates ReadinessRedisMissing = "oauth_states"
+	ReadinessRedisMissingRateLimits  ReadinessRedisMissing = "rate_limits"
 )
 
 // The values of [RegistrationMethod].
@@ -910,6 +911,24 @@ type NewProvider struct {
 	// name must contain a visible character, and no control characters, line
 	// separators or bidirectional controls.
 	Name *ProviderName `json:"name,omitempty"`
+}
+
+// NewProviderAuthorization is the user, resource, provider and scopes of the
+// grant to create or replace. Unknown fields are ignored.
+type NewProviderAuthorization struct {
+	// ID of the credential provider of the resource.
+	ProviderID string `json:"provider_id"`
+
+	// ID of the resource.
+	ResourceID string `json:"resource_id"`
+
+	// Scopes of a grant: 1 to 200 lowercase letters, digits and `:_./-` each. A
+	// resource can declare scopes with other characters, such as `Read`; these
+	// cannot be granted. Scopes that are listed twice are kept.
+	Scopes GrantScopes `json:"scopes"`
+
+	// ID of the user, as the application knows it. It is not validated.
+	UserID ProviderGrantUserID `json:"user_id"`
 }
 
 // NewProviderGrant is a provider grant to create or replace. Unknown fields are
@@ -2082,6 +2101,21 @@ type ProviderAuthHeader = string
 // Example: Bearer
 type ProviderAuthScheme = string
 
+// ProviderAuthorization is an authorization that was started.
+type ProviderAuthorization struct {
+	// URL to open in the user's browser. It contains the state, and the configured
+	// scopes of the provider.
+	AuthorizationURL string `json:"authorization_url"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	ExpiresAt Timestamp `json:"expires_at"`
+
+	// Identifies the authorization. A secret until it is used.
+	State string `json:"state"`
+}
+
 // ProviderClientID is the client ID of Caracal at the authorization server.
 //
 // Example: caracal-billing
@@ -2306,7 +2340,8 @@ type Readiness struct {
 
 	// What does not work; omitted if everything works. Without `events`, events
 	// stay in Postgres until Redis accepts them. Without `rate_limits`, each
-	// process limits the rate of its own requests only.
+	// process limits the rate of its own requests only. Without `oauth_states`,
+	// users cannot authorize provider grants.
 	RedisMissing []ReadinessRedisMissing `json:"redis_missing,omitempty"`
 }
 

@@ -930,6 +930,77 @@ func (c *Client) RevokeProviderGrant(ctx context.Context, zoneID string, body Pr
 	return send[ProviderGrant](ctx, c, request{operation: "revokeProviderGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/provider-grants/revoke", args: []string{zoneID}, body: body, status: 200, accept: "application/json"}, opts)
 }
 
+// AuthorizeProviderGrant returns the URL of the provider at which the user
+// allows or denies access (OAuth 2.0 with PKCE, RFC 7636). Open it in the
+// user's browser. The provider then redirects the browser to the `redirect_uri`
+// of its configuration. This must be the URL of the operation
+// `completeProviderGrant`, or a page that redirects there with the same query.
+//
+// The URL can be used once, within 10 minutes, and only while the endpoints,
+// the client and the redirect URI of the provider do not change. Give it to the
+// user only: a person who opens it and allows access stores the tokens of their
+// own account for this user.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `providers`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation:
+// [CodeInvalidProviderOAuthAuthorize], [CodeProviderGrantUnsupported],
+// [CodeProviderResourceMismatch], [CodeInvalidProviderConfig],
+// [CodeProviderAuthorizationEndpointInvalid], [CodeGrantScopesExceedResource],
+// [CodeZoneNotFound], [CodeProviderNotFound], [CodeResourceNotFound],
+// [CodeOAuthStateUnavailable].
+func (c *Client) AuthorizeProviderGrant(ctx context.Context, zoneID string, body NewProviderAuthorization, opts ...CallOption) (ProviderAuthorization, error) {
+	return send[ProviderAuthorization](ctx, c, request{operation: "authorizeProviderGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/provider-grants/oauth/authorize", args: []string{zoneID}, body: body, status: 200, accept: "application/json"}, opts)
+}
+
+// CompleteProviderGrantParams are the query parameters of
+// [Client.CompleteProviderGrant]. Zero values are omitted.
+type CompleteProviderGrantParams struct {
+	// The state of the authorization.
+	State string
+	// The authorization code.
+	Code string
+	// Why the provider did not authorize access.
+	Error string
+	// The same as text.
+	ErrorDescription string
+}
+
+// CompleteProviderGrant exchanges an authorization code for tokens, and creates
+// or replaces the grant that `authorizeProviderGrant` started. The URL of this
+// operation is the `redirect_uri` of a provider: after the user has allowed
+// access, the provider redirects the user's browser here.
+//
+// Each `state` can be used once, whether or not the request succeeds. If the
+// request accepts HTML (`Accept` contains `text/html`, but not
+// `application/json`), the response is a page for the user, with the same
+// status. The operation does not support HEAD, so that no preview of the link
+// uses the state.
+//
+// Requires no token.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidOAuthCallback],
+// [CodeOAuthStateExpired], [CodeOAuthStateInvalid], [CodeOAuthStateMismatch],
+// [CodeOAuthProviderChanged], [CodeProviderOAuthDenied],
+// [CodeAuthorizationCodeRequired], [CodeProviderGrantUnsupported],
+// [CodeProviderResourceMismatch], [CodeInvalidProviderConfig],
+// [CodeProviderTokenEndpointNotAllowed], [CodeGrantScopesExceedResource],
+// [CodeZoneNotFound], [CodeProviderNotFound], [CodeResourceNotFound],
+// [CodeRateLimited], [CodeProviderTokenExchangeFailed],
+// [CodeProviderTokenResponseInvalid], [CodeOAuthStateUnavailable],
+// [CodeProviderGrantNotStored], [CodeServiceUnavailable].
+func (c *Client) CompleteProviderGrant(ctx context.Context, zoneID string, params CompleteProviderGrantParams, opts ...CallOption) (ProviderGrant, error) {
+	return send[ProviderGrant](ctx, c, request{operation: "completeProviderGrant", method: http.MethodGet, path: "/v1/zones/{zoneId}/provider-grants/oauth/callback", args: []string{zoneID}, query: map[string]any{"state": params.State, "code": params.Code, "error": params.Error, "error_description": params.ErrorDescription}, status: 201, accept: "application/json", public: true}, opts)
+}
+
 // ListProvidersParams are the filters of [Client.ListProviders] and
 // [Client.Providers], to be passed as an option. Zero values are omitted.
 type ListProvidersParams struct {

@@ -162,6 +162,29 @@ const (
 	CodeInvalidProviderGrant = "invalid_provider_grant"
 	// 400. The request to revoke a provider grant is invalid. See details.issues.
 	CodeInvalidProviderGrantRevoke = "invalid_provider_grant_revoke"
+	// 400. The authorization request is invalid. See details.issues.
+	CodeInvalidProviderOAuthAuthorize = "invalid_provider_oauth_authorize"
+	// 400. The response of the provider is invalid. See details.issues.
+	CodeInvalidOAuthCallback = "invalid_oauth_callback"
+	// 400. The authorization has expired, or its state was already used. Start it
+	// again.
+	CodeOAuthStateExpired = "oauth_state_expired"
+	// 400. The authorization is no longer valid. Start it again.
+	CodeOAuthStateInvalid = "oauth_state_invalid"
+	// 400. The authorization was started in another zone. Start it again.
+	CodeOAuthStateMismatch = "oauth_state_mismatch"
+	// 400. The configuration of the provider was changed since the authorization
+	// was started. Start it again.
+	CodeOAuthProviderChanged = "oauth_provider_changed"
+	// 400. The provider did not authorize access.
+	CodeProviderOAuthDenied = "provider_oauth_denied"
+	// 400. The response of the provider contains no authorization code.
+	CodeAuthorizationCodeRequired = "authorization_code_required"
+	// 400. The authorization endpoint of the provider is not a valid https URL.
+	CodeProviderAuthorizationEndpointInvalid = "provider_authorization_endpoint_invalid"
+	// 400. The token endpoint of the provider is not an https URL on one of its
+	// allowed hosts.
+	CodeProviderTokenEndpointNotAllowed = "provider_token_endpoint_not_allowed"
 	// 400. Only providers of kind oauth2_authorization_code can have grants of
 	// users.
 	CodeProviderGrantUnsupported = "provider_grant_unsupported"
@@ -169,6 +192,17 @@ const (
 	CodeProviderResourceMismatch = "provider_resource_mismatch"
 	// 404. Provider grant not found in this zone.
 	CodeProviderGrantNotFound = "provider_grant_not_found"
+	// 502. The provider could not be reached, or rejected the authorization code.
+	// Start the authorization again.
+	CodeProviderTokenExchangeFailed = "provider_token_exchange_failed"
+	// 502. The provider returned no valid token. Start the authorization again.
+	CodeProviderTokenResponseInvalid = "provider_token_response_invalid"
+	// 503. Redis, which stores the state of authorizations, is unavailable. Retry
+	// shortly.
+	CodeOAuthStateUnavailable = "oauth_state_unavailable"
+	// 503. The provider issued tokens, but they could not be stored. Start the
+	// authorization again.
+	CodeProviderGrantNotStored = "provider_grant_not_stored"
 	// 404. Grant not found in this zone.
 	CodeGrantNotFound = "grant_not_found"
 	// 403. A scope of the grant is not a scope of the resource. Scopes are compared

@@ -204,12 +204,40 @@ const (
 	InvalidProviderGrant Code = "invalid_provider_grant"
 	// InvalidProviderGrantRevoke: 400. The request to revoke a provider grant is invalid. See details.issues.
 	InvalidProviderGrantRevoke Code = "invalid_provider_grant_revoke"
+	// InvalidProviderOAuthAuthorize: 400. The authorization request is invalid. See details.issues.
+	InvalidProviderOAuthAuthorize Code = "invalid_provider_oauth_authorize"
+	// InvalidOAuthCallback: 400. The response of the provider is invalid. See details.issues.
+	InvalidOAuthCallback Code = "invalid_oauth_callback"
+	// OAuthStateExpired: 400. The authorization has expired, or its state was already used. Start it again.
+	OAuthStateExpired Code = "oauth_state_expired"
+	// OAuthStateInvalid: 400. The authorization is no longer valid. Start it again.
+	OAuthStateInvalid Code = "oauth_state_invalid"
+	// OAuthStateMismatch: 400. The authorization was started in another zone. Start it again.
+	OAuthStateMismatch Code = "oauth_state_mismatch"
+	// OAuthProviderChanged: 400. The configuration of the provider was changed since the authorization was started. Start it again.
+	OAuthProviderChanged Code = "oauth_provider_changed"
+	// ProviderOAuthDenied: 400. The provider did not authorize access.
+	ProviderOAuthDenied Code = "provider_oauth_denied"
+	// AuthorizationCodeRequired: 400. The response of the provider contains no authorization code.
+	AuthorizationCodeRequired Code = "authorization_code_required"
+	// ProviderAuthorizationEndpointInvalid: 400. The authorization endpoint of the provider is not a valid https URL.
+	ProviderAuthorizationEndpointInvalid Code = "provider_authorization_endpoint_invalid"
+	// ProviderTokenEndpointNotAllowed: 400. The token endpoint of the provider is not an https URL on one of its allowed hosts.
+	ProviderTokenEndpointNotAllowed Code = "provider_token_endpoint_not_allowed"
 	// ProviderGrantUnsupported: 400. Only providers of kind oauth2_authorization_code can have grants of users.
 	ProviderGrantUnsupported Code = "provider_grant_unsupported"
 	// ProviderResourceMismatch: 400. The provider is not the credential provider of the resource.
 	ProviderResourceMismatch Code = "provider_resource_mismatch"
 	// ProviderGrantNotFound: 404. Provider grant not found in this zone.
 	ProviderGrantNotFound Code = "provider_grant_not_found"
+	// ProviderTokenExchangeFailed: 502. The provider could not be reached, or rejected the authorization code. Start the authorization again.
+	ProviderTokenExchangeFailed Code = "provider_token_exchange_failed"
+	// ProviderTokenResponseInvalid: 502. The provider returned no valid token. Start the authorization again.
+	ProviderTokenResponseInvalid Code = "provider_token_response_invalid"
+	// OAuthStateUnavailable: 503. Redis, which stores the state of authorizations, is unavailable. Retry shortly.
+	OAuthStateUnavailable Code = "oauth_state_unavailable"
+	// ProviderGrantNotStored: 503. The provider issued tokens, but they could not be stored. Start the authorization again.
+	ProviderGrantNotStored Code = "provider_grant_not_stored"
 	// GrantNotFound: 404. Grant not found in this zone.
 	GrantNotFound Code = "grant_not_found"
 	// GrantScopesExceedResource: 403. A scope of the grant is not a scope of the resource. Scopes are compared exactly, including case.
@@ -328,9 +356,23 @@ var Table = map[Code]Entry{
 	ResourceIdentifierConflict:                   {409, "", "The identifier is already in use by another resource in this zone."},
 	InvalidProviderGrant:                         {400, "body", "The provider grant is invalid. See details.issues."},
 	InvalidProviderGrantRevoke:                   {400, "body", "The request to revoke a provider grant is invalid. See details.issues."},
+	InvalidProviderOAuthAuthorize:                {400, "body", "The authorization request is invalid. See details.issues."},
+	InvalidOAuthCallback:                         {400, "query", "The response of the provider is invalid. See details.issues."},
+	OAuthStateExpired:                            {400, "", "The authorization has expired, or its state was already used. Start it again."},
+	OAuthStateInvalid:                            {400, "", "The authorization is no longer valid. Start it again."},
+	OAuthStateMismatch:                           {400, "", "The authorization was started in another zone. Start it again."},
+	OAuthProviderChanged:                         {400, "", "The configuration of the provider was changed since the authorization was started. Start it again."},
+	ProviderOAuthDenied:                          {400, "", "The provider did not authorize access."},
+	AuthorizationCodeRequired:                    {400, "", "The response of the provider contains no authorization code."},
+	ProviderAuthorizationEndpointInvalid:         {400, "", "The authorization endpoint of the provider is not a valid https URL."},
+	ProviderTokenEndpointNotAllowed:              {400, "", "The token endpoint of the provider is not an https URL on one of its allowed hosts."},
 	ProviderGrantUnsupported:                     {400, "", "Only providers of kind oauth2_authorization_code can have grants of users."},
 	ProviderResourceMismatch:                     {400, "", "The provider is not the credential provider of the resource."},
 	ProviderGrantNotFound:                        {404, "", "Provider grant not found in this zone."},
+	ProviderTokenExchangeFailed:                  {502, "", "The provider could not be reached, or rejected the authorization code. Start the authorization again."},
+	ProviderTokenResponseInvalid:                 {502, "", "The provider returned no valid token. Start the authorization again."},
+	OAuthStateUnavailable:                        {503, "", "Redis, which stores the state of authorizations, is unavailable. Retry shortly."},
+	ProviderGrantNotStored:                       {503, "", "The provider issued tokens, but they could not be stored. Start the authorization again."},
 	GrantNotFound:                                {404, "", "Grant not found in this zone."},
 	GrantScopesExceedResource:                    {403, "", "A scope of the grant is not a scope of the resource. Scopes are compared exactly, including case."},
 	InvalidBody:                                  {400, "body", "The request body is invalid. See details.issues."},

@@ -64,6 +64,7 @@ func (q *Queries) GetProviderGrant(ctx context.Context, arg GetProviderGrantPara
 
 const getProviderGrantReferences = `-- name: GetProviderGrantReferences :one
 SELECT coalesce(provider.kind, '')::text AS provider_kind, coalesce(provider.config_json, '{}')::jsonb AS provider_config,
+    coalesce(provider.secret_config, '')::bytea AS provider_secret_config, coalesce(provider.data_key, 0)::integer AS provider_data_key,
     coalesce(resource.identifier, '')::text AS resource_identifier, coalesce(resource.credential_provider_id, '')::text AS resource_provider_id,
     coalesce(resource.scopes, '{}')::text[] AS resource_scopes, coalesce(active.id, '')::text AS grant_id
 FROM zones
@@ -82,16 +83,19 @@ type GetProviderGrantReferencesParams struct {
 }
 
 type GetProviderGrantReferencesRow struct {
-	ProviderKind       string          `db:"provider_kind"`
-	ProviderConfig     json.RawMessage `db:"provider_config"`
-	ResourceIdentifier string          `db:"resource_identifier"`
-	ResourceProviderID string          `db:"resource_provider_id"`
-	ResourceScopes     []string        `db:"resource_scopes"`
-	GrantID            string          `db:"grant_id"`
+	ProviderKind         string          `db:"provider_kind"`
+	ProviderConfig       json.RawMessage `db:"provider_config"`
+	ProviderSecretConfig []byte          `db:"provider_secret_config"`
+	ProviderDataKey      int32           `db:"provider_data_key"`
+	ResourceIdentifier   string          `db:"resource_identifier"`
+	ResourceProviderID   string          `db:"resource_provider_id"`
+	ResourceScopes       []string        `db:"resource_scopes"`
+	GrantID              string          `db:"grant_id"`
 }
 
-// GetProviderGrantReferences returns what LockProviderGrantReferences returns without locking it, and the id of the active
-// grant of a user, or ” if there is none.
+// GetProviderGrantReferences returns what LockProviderGrantReferences returns without locking it, the sealed secrets of the
+// provider and the number of their data key, or 0 if it has none, and the id of the active grant of a user, or ” if there
+// is none.
 func (q *Queries) GetProviderGrantReferences(ctx context.Context, arg GetProviderGrantReferencesParams) (GetProviderGrantReferencesRow, error) {
 	row := q.db.QueryRow(ctx, getProviderGrantReferences,
 		arg.ProviderID,
@@ -103,6 +107,8 @@ func (q *Queries) GetProviderGrantReferences(ctx context.Context, arg GetProvide
 	err := row.Scan(
 		&i.ProviderKind,
 		&i.ProviderConfig,
+		&i.ProviderSecretConfig,
+		&i.ProviderDataKey,
 		&i.ResourceIdentifier,
 		&i.ResourceProviderID,
 		&i.ResourceScopes,

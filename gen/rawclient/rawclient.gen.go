@@ -106,6 +106,8 @@ type NewPolicyVersion = client.NewPolicyVersion
 
 type NewProvider = client.NewProvider
 
+type NewProviderAuthorization = client.NewProviderAuthorization
+
 type NewProviderGrant = client.NewProviderGrant
 
 type NewResource = client.NewResource
@@ -248,6 +250,8 @@ type ProviderAllowedTokenHosts = client.ProviderAllowedTokenHosts
 type ProviderAuthHeader = client.ProviderAuthHeader
 
 type ProviderAuthScheme = client.ProviderAuthScheme
+
+type ProviderAuthorization = client.ProviderAuthorization
 
 type ProviderClientID = client.ProviderClientID
 
@@ -581,6 +585,21 @@ type ListProviderGrantsParams struct {
 	Status *ProviderGrantStatus `form:"status,omitempty" json:"status,omitempty"`
 }
 
+// CompleteProviderGrantParams defines parameters for CompleteProviderGrant.
+type CompleteProviderGrantParams struct {
+	// State The state of the authorization.
+	State string `form:"state" json:"state"`
+
+	// Code The authorization code.
+	Code *string `form:"code,omitempty" json:"code,omitempty"`
+
+	// Error Why the provider did not authorize access.
+	Error *string `form:"error,omitempty" json:"error,omitempty"`
+
+	// ErrorDescription The same as text.
+	ErrorDescription *string `form:"error_description,omitempty" json:"error_description,omitempty"`
+}
+
 // ListProvidersParams defines parameters for ListProviders.
 type ListProvidersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -691,6 +710,9 @@ type AddPolicySetVersionJSONRequestBody = NewPolicySetVersion
 
 // CreateProviderGrantJSONRequestBody defines body for CreateProviderGrant for application/json ContentType.
 type CreateProviderGrantJSONRequestBody = NewProviderGrant
+
+// AuthorizeProviderGrantJSONRequestBody defines body for AuthorizeProviderGrant for application/json ContentType.
+type AuthorizeProviderGrantJSONRequestBody = NewProviderAuthorization
 
 // RevokeProviderGrantJSONRequestBody defines body for RevokeProviderGrant for application/json ContentType.
 type RevokeProviderGrantJSONRequestBody = ProviderGrantRevocation
@@ -1826,6 +1848,67 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
 	CreateProviderGrant(ctx context.Context, zoneID ZoneID, body CreateProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AuthorizeProviderGrantWithBody Start the authorization of a provider grant
+	//
+	// Returns the URL of the provider at which the user allows or denies access (OAuth 2.0 with PKCE, RFC 7636). Open it
+	// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
+	// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
+	//
+	// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+	// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
+	// their own account for this user.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `providers`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
+	AuthorizeProviderGrantWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AuthorizeProviderGrant Start the authorization of a provider grant
+	//
+	// Returns the URL of the provider at which the user allows or denies access (OAuth 2.0 with PKCE, RFC 7636). Open it
+	// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
+	// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
+	//
+	// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+	// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
+	// their own account for this user.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `providers`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
+	AuthorizeProviderGrant(ctx context.Context, zoneID ZoneID, body AuthorizeProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CompleteProviderGrant Complete the authorization of a provider grant
+	//
+	// Exchanges an authorization code for tokens, and creates or replaces the grant that `authorizeProviderGrant` started.
+	// The URL of this operation is the `redirect_uri` of a provider: after the user has allowed access, the provider
+	// redirects the user's browser here.
+	//
+	// Each `state` can be used once, whether or not the request succeeds. If the request accepts HTML
+	// (`Accept` contains `text/html`, but not `application/json`), the response is a page for the user, with the same
+	// status. The operation does not support HEAD, so that no preview of the link uses the state.
+	//
+	// Requires no token.
+	//
+	// Records audit entries of these types: `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/provider-grants/oauth/callback (the `CompleteProviderGrant` operationId).
+	CompleteProviderGrant(ctx context.Context, zoneID ZoneID, params *CompleteProviderGrantParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RevokeProviderGrantWithBody Revoke a provider grant
 	//
@@ -3900,6 +3983,97 @@ func (c *Client) CreateProviderGrantWithBody(ctx context.Context, zoneID ZoneID,
 // Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
 func (c *Client) CreateProviderGrant(ctx context.Context, zoneID ZoneID, body CreateProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateProviderGrantRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AuthorizeProviderGrantWithBody Start the authorization of a provider grant
+//
+// Returns the URL of the provider at which the user allows or denies access (OAuth 2.0 with PKCE, RFC 7636). Open it
+// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
+// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
+//
+// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
+// their own account for this user.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `providers`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
+func (c *Client) AuthorizeProviderGrantWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAuthorizeProviderGrantRequestWithBody(c.Server, zoneID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AuthorizeProviderGrant Start the authorization of a provider grant
+//
+// Returns the URL of the provider at which the user allows or denies access (OAuth 2.0 with PKCE, RFC 7636). Open it
+// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
+// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
+//
+// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
+// their own account for this user.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `providers`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
+func (c *Client) AuthorizeProviderGrant(ctx context.Context, zoneID ZoneID, body AuthorizeProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAuthorizeProviderGrantRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CompleteProviderGrant Complete the authorization of a provider grant
+//
+// Exchanges an authorization code for tokens, and creates or replaces the grant that `authorizeProviderGrant` started.
+// The URL of this operation is the `redirect_uri` of a provider: after the user has allowed access, the provider
+// redirects the user's browser here.
+//
+// Each `state` can be used once, whether or not the request succeeds. If the request accepts HTML
+// (`Accept` contains `text/html`, but not `application/json`), the response is a page for the user, with the same
+// status. The operation does not support HEAD, so that no preview of the link uses the state.
+//
+// Requires no token.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Corresponds with GET /v1/zones/{zoneId}/provider-grants/oauth/callback (the `CompleteProviderGrant` operationId).
+func (c *Client) CompleteProviderGrant(ctx context.Context, zoneID ZoneID, params *CompleteProviderGrantParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCompleteProviderGrantRequest(c.Server, zoneID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7408,6 +7582,146 @@ func NewCreateProviderGrantRequestWithBody(server string, zoneID ZoneID, content
 	return req, nil
 }
 
+// NewAuthorizeProviderGrantRequest calls the generic AuthorizeProviderGrant builder with application/json body
+func NewAuthorizeProviderGrantRequest(server string, zoneID ZoneID, body AuthorizeProviderGrantJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAuthorizeProviderGrantRequestWithBody(server, zoneID, "application/json", bodyReader)
+}
+
+// NewAuthorizeProviderGrantRequestWithBody constructs an http.Request for the AuthorizeProviderGrant method, with any body, and a specified content type
+func NewAuthorizeProviderGrantRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/provider-grants/oauth/authorize", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCompleteProviderGrantRequest constructs an http.Request for the CompleteProviderGrant method
+func NewCompleteProviderGrantRequest(server string, zoneID ZoneID, params *CompleteProviderGrantParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/provider-grants/oauth/callback", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Code != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "code", *params.Code, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Error != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "error", *params.Error, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ErrorDescription != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "error_description", *params.ErrorDescription, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewRevokeProviderGrantRequest calls the generic RevokeProviderGrant builder with application/json body
 func NewRevokeProviderGrantRequest(server string, zoneID ZoneID, body RevokeProviderGrantJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -9332,6 +9646,69 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/provider-grants (the `CreateProviderGrant` operationId).
 	CreateProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, body CreateProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateProviderGrantResponse, error)
+
+	// AuthorizeProviderGrantWithBodyWithResponse Start the authorization of a provider grant
+	//
+	// Returns the URL of the provider at which the user allows or denies access (OAuth 2.0 with PKCE, RFC 7636). Open it
+	// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
+	// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
+	//
+	// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+	// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
+	// their own account for this user.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `providers`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
+	AuthorizeProviderGrantWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AuthorizeProviderGrantResponse, error)
+
+	// AuthorizeProviderGrantWithResponse Start the authorization of a provider grant
+	//
+	// Returns the URL of the provider at which the user allows or denies access (OAuth 2.0 with PKCE, RFC 7636). Open it
+	// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
+	// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
+	//
+	// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+	// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
+	// their own account for this user.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `providers`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
+	AuthorizeProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, body AuthorizeProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*AuthorizeProviderGrantResponse, error)
+
+	// CompleteProviderGrantWithResponse Complete the authorization of a provider grant
+	//
+	// Exchanges an authorization code for tokens, and creates or replaces the grant that `authorizeProviderGrant` started.
+	// The URL of this operation is the `redirect_uri` of a provider: after the user has allowed access, the provider
+	// redirects the user's browser here.
+	//
+	// Each `state` can be used once, whether or not the request succeeds. If the request accepts HTML
+	// (`Accept` contains `text/html`, but not `application/json`), the response is a page for the user, with the same
+	// status. The operation does not support HEAD, so that no preview of the link uses the state.
+	//
+	// Requires no token.
+	//
+	// Records audit entries of these types: `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/provider-grants/oauth/callback (the `CompleteProviderGrant` operationId).
+	CompleteProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, params *CompleteProviderGrantParams, reqEditors ...RequestEditorFn) (*CompleteProviderGrantResponse, error)
 
 	// RevokeProviderGrantWithBodyWithResponse Revoke a provider grant
 	//
@@ -12051,6 +12428,88 @@ func (r CreateProviderGrantResponse) ContentType() string {
 	return ""
 }
 
+type AuthorizeProviderGrantResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProviderAuthorization
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AuthorizeProviderGrantResponse) GetJSON200() *ProviderAuthorization {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r AuthorizeProviderGrantResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AuthorizeProviderGrantResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AuthorizeProviderGrantResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AuthorizeProviderGrantResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CompleteProviderGrantResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *ProviderGrant
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CompleteProviderGrantResponse) GetJSON201() *ProviderGrant {
+	return r.JSON201
+}
+
+// GetBody returns the raw response body bytes
+func (r CompleteProviderGrantResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CompleteProviderGrantResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CompleteProviderGrantResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CompleteProviderGrantResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // RevokeProviderGrantResponse200Headers the declared response headers of an HTTP 200 response for RevokeProviderGrant
 type RevokeProviderGrantResponse200Headers struct {
 	ETag string
@@ -14198,6 +14657,87 @@ func (c *ClientWithResponses) CreateProviderGrantWithResponse(ctx context.Contex
 	return ParseCreateProviderGrantResponse(rsp)
 }
 
+// AuthorizeProviderGrantWithBodyWithResponse Start the authorization of a provider grant
+//
+// Returns the URL of the provider at which the user allows or denies access (OAuth 2.0 with PKCE, RFC 7636). Open it
+// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
+// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
+//
+// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
+// their own account for this user.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `providers`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
+func (c *ClientWithResponses) AuthorizeProviderGrantWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AuthorizeProviderGrantResponse, error) {
+	rsp, err := c.AuthorizeProviderGrantWithBody(ctx, zoneID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAuthorizeProviderGrantResponse(rsp)
+}
+
+// AuthorizeProviderGrantWithResponse Start the authorization of a provider grant
+//
+// Returns the URL of the provider at which the user allows or denies access (OAuth 2.0 with PKCE, RFC 7636). Open it
+// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
+// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
+//
+// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
+// their own account for this user.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `providers`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
+func (c *ClientWithResponses) AuthorizeProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, body AuthorizeProviderGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*AuthorizeProviderGrantResponse, error) {
+	rsp, err := c.AuthorizeProviderGrant(ctx, zoneID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAuthorizeProviderGrantResponse(rsp)
+}
+
+// CompleteProviderGrantWithResponse Complete the authorization of a provider grant
+//
+// Exchanges an authorization code for tokens, and creates or replaces the grant that `authorizeProviderGrant` started.
+// The URL of this operation is the `redirect_uri` of a provider: after the user has allowed access, the provider
+// redirects the user's browser here.
+//
+// Each `state` can be used once, whether or not the request succeeds. If the request accepts HTML
+// (`Accept` contains `text/html`, but not `application/json`), the response is a page for the user, with the same
+// status. The operation does not support HEAD, so that no preview of the link uses the state.
+//
+// Requires no token.
+//
+// Records audit entries of these types: `provider-grants`.
+//
+// Publishes no events.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/provider-grants/oauth/callback (the `CompleteProviderGrant` operationId).
+func (c *ClientWithResponses) CompleteProviderGrantWithResponse(ctx context.Context, zoneID ZoneID, params *CompleteProviderGrantParams, reqEditors ...RequestEditorFn) (*CompleteProviderGrantResponse, error) {
+	rsp, err := c.CompleteProviderGrant(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCompleteProviderGrantResponse(rsp)
+}
+
 // RevokeProviderGrantWithBodyWithResponse Revoke a provider grant
 //
 // Revokes the active grant of a user for a resource and provider, and erases its tokens. The tokens are not revoked
@@ -16334,6 +16874,61 @@ func ParseCreateProviderGrantResponse(rsp *http.Response) (*CreateProviderGrantR
 			headers.ETag = value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseAuthorizeProviderGrantResponse parses an HTTP response from a AuthorizeProviderGrantWithResponse call
+func ParseAuthorizeProviderGrantResponse(rsp *http.Response) (*AuthorizeProviderGrantResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AuthorizeProviderGrantResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProviderAuthorization
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCompleteProviderGrantResponse parses an HTTP response from a CompleteProviderGrantWithResponse call
+func ParseCompleteProviderGrantResponse(rsp *http.Response) (*CompleteProviderGrantResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CompleteProviderGrantResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest ProviderGrant
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case rsp.StatusCode == 201:
+		// Content-type (text/html) unsupported
+
 	}
 
 	return response, nil

@@ -60,15 +60,18 @@ func columnAndField(text string) (column, field string) {
 // describeAudit appends to the description of an operation the types of its audit
 // entries, as declared in x-audit. It returns an error if an operation that writes
 // has no x-audit, if audit.yaml does not declare one of them, or if an operation that
-// does not write has one. An empty list stands for an operation that requires write
+// only reads has one. An empty list stands for an operation that requires write
 // permission and changes nothing.
 func describeAudit(op *yaml.Node, log auditLog) error {
 	kinds := list(get(op, "x-audit"))
-	if !slices.Contains(list(get(op, "x-access")), "write") {
-		if get(op, "x-audit") != nil {
+	if access := list(get(op, "x-access")); !slices.Contains(access, "write") {
+		switch {
+		case get(op, "x-audit") != nil && slices.Contains(access, "public"): // it writes for the actor that began something
+		case get(op, "x-audit") != nil:
 			return fmt.Errorf("x-audit must not be set, because the operation does not write")
+		default:
+			return nil
 		}
-		return nil
 	}
 	switch {
 	case get(op, "x-audit") == nil:

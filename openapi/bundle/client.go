@@ -123,6 +123,9 @@ func (o *clientOperation) setBodies(spec, op *yaml.Node) error {
 		}
 		o.status = n
 		for mediaType, content := range pairs(get(response, "content")) {
+			if o.mediaType == "application/json" {
+				continue // of several media types, the client accepts JSON
+			}
 			schema := get(content, "schema")
 			if o.isList {
 				schema = get(schema, "items")

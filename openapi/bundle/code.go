@@ -112,6 +112,8 @@ func goName(code string) string {
 		switch word {
 		case "dcr", "id", "json", "url":
 			b.WriteString(strings.ToUpper(word))
+		case "oauth":
+			b.WriteString("OAuth")
 		default:
 			b.WriteString(strings.ToUpper(word[:1]) + word[1:])
 		}

@@ -88,7 +88,8 @@ func expand(spec *yaml.Node, known problems, audited auditLog) error {
 				return fmt.Errorf("%s %s: %w", method, path, err)
 			}
 			var codes problems
-			for _, code := range slices.Concat(list(get(op, "x-problems")), sharedBy(shared, op, where)) {
+			own := list(get(op, "x-problems"))
+			for _, code := range slices.Concat(own, known.withoutReplaced(own, sharedBy(shared, op, where))) {
 				i := known.index(code)
 				if i < 0 {
 					return fmt.Errorf("%s %s: unknown error code %s (not in problems.yaml)", method, path, code)
@@ -115,6 +116,19 @@ func expand(spec *yaml.Node, known problems, audited auditLog) error {
 	describe(spec, known)
 	remove(spec, "x-shared-problems")
 	return nil
+}
+
+// withoutReplaced removes the code for an invalid query from the shared codes if the
+// operation has its own.
+func (p problems) withoutReplaced(own, shared []string) []string {
+	inQuery := func(code string) bool {
+		i := p.index(code)
+		return i >= 0 && p[i].In == "query"
+	}
+	if !slices.ContainsFunc(own, inQuery) {
+		return shared
+	}
+	return slices.DeleteFunc(shared, inQuery)
 }
 
 // parameters returns the parameters of an operation as "<in> <name>", for
@@ -207,9 +221,13 @@ func respond(op *yaml.Node, codes problems) error {
 				"allOf", []*yaml.Node{ref("#/components/schemas/" + name), mapping("type", "object", "properties", mapping(field, mapping("type", "string", "enum", names)))},
 				"x-go-type", name))
 		}
-		set(response, "content", mapping(
+		content := mapping(
 			"application/json", narrowed("Problem", "error"),
-			"application/problem+json", narrowed("HTTPProblem", "error")))
+			"application/problem+json", narrowed("HTTPProblem", "error"))
+		if valueOf(get(op, "x-html")) == "true" {
+			set(content, "text/html", mapping("schema", mapping("type", "string")))
+		}
+		set(response, "content", content)
 		set(responses, strconv.Itoa(status), response)
 	}
 	return nil

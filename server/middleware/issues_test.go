@@ -99,7 +99,7 @@ func TestSchemaErrorsReadAfterTheFieldsName(t *testing.T) {
 
 // annotations are the keywords of schemas that no value can break, and those
 // whose errors are those of the schemas in them.
-var annotations = []string{"description", "example", "title", "items", "additionalProperties", "allOf", "readOnly"}
+var annotations = []string{"description", "example", "title", "items", "additionalProperties", "allOf", "readOnly", "writeOnly"}
 
 // TestEveryKeywordOfTheSpecIsTranslated walks the schemas that requests are
 // validated against: a keyword without a message would be reported as "is invalid".

@@ -28,11 +28,13 @@ type DeniedRequest struct {
 	EntityKind, EntityID string // in the path; "" if there is none
 }
 
-// Log writes the error response of a request that fails, and one log line per
-// request. It calls observe for each request, and onDenied for each denied request
+// Log writes the error response of a request that fails, as a page if writePage does,
+// and one log line per request. It calls observe for each request, and onDenied for each denied request
 // of an authenticated caller. It does not log the query, the body and the headers,
 // which may contain secrets.
-func Log(log *slog.Logger, observe func(operation string, status int, errCode code.Code, duration time.Duration), onDenied func(DeniedRequest)) echo.MiddlewareFunc {
+func Log(
+	log *slog.Logger, observe func(operation string, status int, errCode code.Code, duration time.Duration), onDenied func(DeniedRequest), writePage ErrorPage,
+) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			start := time.Now()
@@ -40,7 +42,7 @@ func Log(log *slog.Logger, observe func(operation string, status int, errCode co
 			r := c.Request()
 			info := RequestInfoFrom(r.Context())
 			if err != nil {
-				writeError(c, info, err)
+				writeError(c, info, err, writePage)
 			}
 			duration := time.Since(start)
 			status := c.Response().Status
@@ -103,9 +105,15 @@ func logLevel(status int, err error) slog.Level {
 	return slog.LevelError
 }
 
-func writeError(c echo.Context, info *RequestInfo, err error) {
+// An ErrorPage writes the response for an error as a page, or returns false.
+type ErrorPage func(w http.ResponseWriter, r *http.Request, err error) bool
+
+func writeError(c echo.Context, info *RequestInfo, err error, writePage ErrorPage) {
 	if c.Response().Committed {
 		return // part of a response was sent: only the log can report the error
+	}
+	if writePage(c.Response(), c.Request(), err) {
+		return
 	}
 	_ = problem.Write(c.Response(), c.Request(), info.RequestID, err) // fails only if the client has disconnected
 }

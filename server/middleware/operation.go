@@ -24,6 +24,8 @@ type Operation struct {
 	success int    // the status of its success response
 
 	isPublic, global, write, inZone bool
+	noHead                          bool // does not support HEAD (x-head: false)
+	hasPages                        bool // has HTML pages (x-html)
 
 	// The entity that a request is about: the last path parameter, and the kind
 	// that the segments before it name; "" if the path has no parameter.
@@ -32,6 +34,7 @@ type Operation struct {
 	route         *routers.Route
 	pathParams    openapi3.Parameters
 	queryParams   openapi3.Parameters
+	invalidQuery  code.Code // the error code of invalid query parameters
 	takesIfMatch  bool
 	body          *openapi3.Schema // nil: the operation takes no body
 	invalidBody   code.Code        // the error code of a body that does not match the schema
@@ -53,6 +56,10 @@ func (o *Operations) find(c echo.Context) (_ *Operation, routeError error) {
 	switch method {
 	case http.MethodHead:
 		method = http.MethodGet
+		if op := o.byRoute[method+" "+c.Path()]; op != nil && op.noHead {
+			c.Response().Header().Set("Allow", http.MethodGet)
+			return op, echo.ErrMethodNotAllowed
+		}
 	case http.MethodOptions:
 		if allow, ok := c.Get(echo.ContextKeyHeaderAllow).(string); ok {
 			c.Response().Header().Set("Allow", strings.TrimPrefix(allow, "OPTIONS, "))
@@ -107,6 +114,8 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		global:   slices.Contains(access, "global"),
 		write:    slices.Contains(access, "write"),
 		inZone:   strings.Contains(path, "{zoneId}"),
+		noHead:   op.Extensions["x-head"] == false,
+		hasPages: op.Extensions["x-html"] == true,
 		route:    &routers.Route{Spec: spec, Path: path, PathItem: item, Method: method, Operation: op},
 	}
 	if !o.isPublic && !o.write && !slices.Contains(access, "read") {
@@ -136,6 +145,15 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 			o.takesIfMatch = o.takesIfMatch || p.Value.Name == "If-Match"
 		}
 	}
+	o.invalidQuery = code.InvalidQuery
+	for _, c := range stringList(op.Extensions["x-problems"]) {
+		switch code.Table[code.Code(c)].In {
+		case "body":
+			o.invalidBody = code.Code(c)
+		case "query":
+			o.invalidQuery = code.Code(c)
+		}
+	}
 	if op.RequestBody == nil {
 		return o, nil
 	}
@@ -161,11 +179,6 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		}
 	}
 	slices.Sort(o.readOnly) // the order of the issues in an error
-	for _, c := range stringList(op.Extensions["x-problems"]) {
-		if code.Table[code.Code(c)].In == "body" {
-			o.invalidBody = code.Code(c)
-		}
-	}
 	if o.invalidBody == "" {
 		return nil, fmt.Errorf("the operation takes a body, but x-problems has no code for an invalid one")
 	}

@@ -31,7 +31,7 @@ func prefersStrict(lines []string) bool {
 // rejectUnknown returns an error that names the query parameters that the operation
 // does not declare.
 func (o *Operation) rejectUnknown(query url.Values) error {
-	codeErr := &code.Error{Code: code.InvalidQuery}
+	codeErr := &code.Error{Code: o.invalidQuery}
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		if !slices.ContainsFunc(o.queryParams, func(p *openapi3.ParameterRef) bool { return p.Value.Name == name }) {
 			codeErr.Issues = append(codeErr.Issues, code.Issue{Path: []string{name}, Message: "unknown parameter"})
@@ -60,7 +60,7 @@ func (o *Operation) normalizeQuery(query url.Values) (changed bool, err error) {
 				normalized, problem = store.NormalizeName(value)
 			}
 			if problem != "" {
-				return false, code.InvalidQuery.At(problem, p.Value.Name)
+				return false, o.invalidQuery.At(problem, p.Value.Name)
 			}
 			query[p.Value.Name][i] = normalized
 			changed = changed || normalized != value

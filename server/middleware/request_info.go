@@ -37,6 +37,7 @@ type RequestInfo struct {
 	Precondition store.Precondition // of If-Match
 	Body         []byte             // without its content coding; nil unless it is valid
 	Address      string             // identifies the client to rate limits; see address
+	WantsHTML    bool               // the operation has pages, and the request prefers them
 	Trace        string             // the W3C trace id; "" if the request has none
 	routeError   error              // not nil: Echo routes the request although it matches no operation
 	readOnly     map[string]any     // the read-only fields of the body; see CheckReadOnly
@@ -124,6 +125,13 @@ func address(ip string) string {
 	return prefix.Addr().String()
 }
 
+// prefersHTML reports whether a request accepts HTML by name, and JSON at most by a
+// range.
+func prefersHTML(h http.Header) bool {
+	accept := strings.ToLower(strings.Join(h.Values("Accept"), ","))
+	return strings.Contains(accept, "text/html") && !strings.Contains(accept, "application/json")
+}
+
 // commonHeaders are the headers of every response below /v1. The responses depend on
 // Accept-Encoding because package coding compresses them.
 var commonHeaders = http.Header{
@@ -151,6 +159,7 @@ func RequestContext(operations *Operations, publicURL string) echo.MiddlewareFun
 			r := c.Request()
 			info := &RequestInfo{Method: r.Method, Path: r.URL.EscapedPath(), PublicURL: publicURL, Address: address(c.RealIP())}
 			info.Operation, info.routeError = operations.find(c)
+			info.WantsHTML = info.Operation != nil && info.Operation.hasPages && prefersHTML(r.Header)
 			if ids := r.Header.Values("X-Request-Id"); len(ids) == 1 && IsID(ids[0]) {
 				info.RequestID = ids[0]
 			} else {

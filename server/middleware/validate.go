@@ -67,7 +67,8 @@ func pathParam(c echo.Context, name string) (string, error) {
 }
 
 // checkParameters validates the path and query parameters and If-Match. It returns
-// invalid_params, invalid_query or invalid_if_match.
+// invalid_params, invalid_if_match, or invalid_query or the code that the
+// operation has instead.
 func (o *Operation) checkParameters(c echo.Context) error {
 	r := c.Request()
 	for _, p := range o.pathParams {
@@ -96,7 +97,7 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return code.InvalidQuery.At(percentEncoding)
+		return o.invalidQuery.At(percentEncoding)
 	}
 	if strict {
 		c.Response().Header().Set("Preference-Applied", "handling=strict")
@@ -119,20 +120,20 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	for _, p := range o.queryParams {
 		values := query[p.Value.Name]
 		if len(values) > 1 && !p.Value.Schema.Value.Type.Is("array") {
-			return code.InvalidQuery.At("must not be repeated", p.Value.Name)
+			return o.invalidQuery.At("must not be repeated", p.Value.Name)
 		}
 		for _, v := range values {
 			switch {
 			case !utf8.ValidString(v):
-				return code.InvalidQuery.At(notUTF8, p.Value.Name)
+				return o.invalidQuery.At(notUTF8, p.Value.Name)
 			case strings.ContainsRune(v, 0):
-				return code.InvalidQuery.At(nulCharacter, p.Value.Name)
+				return o.invalidQuery.At(nulCharacter, p.Value.Name)
 			case v == "":
-				return code.InvalidQuery.At("must not be empty", p.Value.Name)
+				return o.invalidQuery.At("must not be empty", p.Value.Name)
 			}
 		}
 		if err := openapi3filter.ValidateParameter(r.Context(), input, p.Value); err != nil {
-			return withIssues(code.InvalidQuery, err, p.Value.Name)
+			return withIssues(o.invalidQuery, err, p.Value.Name)
 		}
 	}
 	return nil

@@ -66,9 +66,8 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 		h.Set("WWW-Authenticate", "Bearer")
 	case http.StatusUnsupportedMediaType:
 		h.Set("Accept-Encoding", "gzip") // RFC 9110, section 12.5.3
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		h.Set("Retry-After", strconv.Itoa(retryAfter(errCode)))
 	}
+	SetRetryAfter(h, errCode)
 	text, err := json.Marshal(body)
 	if err != nil {
 		return err
@@ -85,6 +84,15 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	w.WriteHeader(entry.Status)
 	_, err = w.Write(text)
 	return err
+}
+
+// SetRetryAfter sets the header of a response that tells when to retry, if the code has
+// one.
+func SetRetryAfter(h http.Header, errCode code.Code) {
+	switch code.Table[errCode].Status {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		h.Set("Retry-After", strconv.Itoa(retryAfter(errCode)))
+	}
 }
 
 // retryAfter returns the number of seconds to wait before retrying.

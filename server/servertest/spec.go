@@ -30,8 +30,11 @@ type Operation struct {
 	pattern      *regexp.Regexp
 }
 
-// The document in YAML is any text to its schema, and text to generated clients.
-func init() { openapi3filter.RegisterBodyDecoder("application/yaml", openapi3filter.PlainBodyDecoder) }
+// The document in YAML and pages are any text to their schemas.
+func init() {
+	openapi3filter.RegisterBodyDecoder("application/yaml", openapi3filter.PlainBodyDecoder)
+	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.PlainBodyDecoder)
+}
 
 // Operations returns all operations of the spec, sorted by path.
 var Operations = sync.OnceValue(func() []Operation {
@@ -93,12 +96,13 @@ func (o Operation) AuditKinds() (all []string) {
 }
 
 func operationOf(method, path string) (Operation, bool) {
+	get := method
 	if method == http.MethodHead {
-		method = http.MethodGet
+		get = http.MethodGet
 	}
 	for _, op := range Operations() {
-		if op.Method == method && op.pattern.MatchString(path) {
-			return op, true
+		if op.Method == get && op.pattern.MatchString(path) {
+			return op, method == get || op.Extensions["x-head"] != false
 		}
 	}
 	return Operation{}, false

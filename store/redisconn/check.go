@@ -22,6 +22,8 @@ type Capability string
 const (
 	Events     Capability = "events"      // publish events on their streams
 	RateLimits Capability = "rate_limits" // count the requests of all processes
+
+	OAuthStates Capability = "oauth_states" // remember started authorizations
 )
 
 // A Reason is why Redis does not do what the service needs.
@@ -57,15 +59,27 @@ type State struct {
 type Needs struct {
 	Streams  []string
 	Counters []string
+	States   []string
 }
 
 // A probe is a command that the service sends, with an argument for which Redis
-// rejects it. Redis checks permissions, its role and its memory first. So the command
-// fails as a real one would, and changes nothing if it does not.
+// rejects it or with a key that does not exist. Redis checks permissions, its role and
+// its memory first. So the command fails as a real one would, and changes nothing if it
+// does not.
 type probe struct {
 	capability Capability
 	command    string
 	reply      redis.Cmder
+}
+
+// executed reports whether Redis has executed the command.
+func (p probe) executed() bool {
+	err := p.reply.Err()
+	replied := func() bool { // the client does not set the replies if Redis rejects the connection
+		cmd, ok := p.reply.(*redis.Cmd)
+		return ok && cmd.Val() != nil
+	}
+	return IsRejected(err) || errors.Is(err, redis.Nil) || err == nil && replied()
 }
 
 // Check sends every command that the service uses to each stream and with each prefix
@@ -83,14 +97,20 @@ func (c *Client) Check(ctx context.Context, needs Needs) State {
 			probes = append(probes, probe{RateLimits, command + " " + prefix + "*", pipe.Do(ctx, command, key, "not-a-number")})
 		}
 	}
+	for _, prefix := range needs.States {
+		key := prefix + "probe"
+		for _, command := range [][]any{{"SET", key, "", "EX", "not-a-number"}, {"PEXPIRETIME", key}, {"GETDEL", key}} {
+			probes = append(probes, probe{OAuthStates, fmt.Sprint(command[0], " ", prefix, "*"), pipe.Do(ctx, command...)})
+		}
+	}
 	_, pipeErr := pipe.Exec(ctx) // each reply has its own error
 	var state State
 	for _, p := range probes {
-		err := p.reply.Err()
-		if IsRejected(err) {
-			continue // the command was executed
+		if p.executed() {
+			continue
 		}
-		if err == nil { // the client does not set the replies if Redis rejects the connection
+		err := p.reply.Err()
+		if err == nil {
 			err = cmp.Or(pipeErr, ErrNoReply)
 		}
 		if !slices.Contains(state.Missing, p.capability) {
