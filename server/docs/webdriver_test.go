@@ -44,9 +44,10 @@ func open(tb testing.TB, scheme string, width, height int) *browser {
 	b := &browser{tb: tb, session: driver(tb)}
 	var made struct{ SessionID string }
 	b.call(&made, "POST", "/session", map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
-		"browserName":        "chrome",
-		"goog:chromeOptions": options,
-		"goog:loggingPrefs":  map[string]string{"browser": "ALL", "performance": "ALL"},
+		"browserName":         "chrome",
+		"acceptInsecureCerts": true, // those of the demo authorization server
+		"goog:chromeOptions":  options,
+		"goog:loggingPrefs":   map[string]string{"browser": "ALL", "performance": "ALL"},
 	}}})
 	b.session += "/session/" + made.SessionID
 	tb.Cleanup(func() { b.call(nil, "DELETE", "", nil) })

@@ -16,49 +16,49 @@ import (
 
 // seedDemo creates a demo zone if there is none yet: with a managed application
 // and two registered ones, which have sessions and agents, a resource, and an active
-// policy set. It saves the zone's id in a file, and prints it.
-func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file string) error {
+// policy set. It saves the zone's id in a file, prints it and returns it.
+func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file string) (string, error) {
 	c, err := client.New(url, token)
 	if err != nil {
-		return err
+		return "", err
 	}
 	id, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return err
+		return "", err
 	default:
 		zone := strings.TrimSpace(string(id))
 		if _, err := c.GetZone(ctx, zone); err == nil {
-			return printDemo(out, "The demo zone already exists", zone)
+			return zone, printDemo(out, "The demo zone already exists", zone)
 		}
 	}
 	zone, err := c.CreateZone(ctx, client.NewZone{Name: "Demo", DCREnabled: new(true)})
 	if err != nil {
-		return fmt.Errorf("creating the demo zone: %w", err)
+		return "", fmt.Errorf("creating the demo zone: %w", err)
 	}
 	billing, err := c.CreateApplication(ctx, zone.ID, client.NewApplication{Name: "Billing", RegistrationMethod: "managed"})
 	if err != nil {
-		return fmt.Errorf("creating the managed application: %w", err)
+		return "", fmt.Errorf("creating the managed application: %w", err)
 	}
 	if err := seedPolicies(ctx, c, zone.ID, billing.ID); err != nil {
-		return fmt.Errorf("creating the policies: %w", err)
+		return "", fmt.Errorf("creating the policies: %w", err)
 	}
 	var registered []string
 	for _, name := range []string{"Invoice agent", "Reminder agent"} {
 		app, err := c.RegisterApplication(ctx, zone.ID, client.ApplicationRegistration{Name: name})
 		if err != nil {
-			return fmt.Errorf("registering %s: %w", name, err)
+			return "", fmt.Errorf("registering %s: %w", name, err)
 		}
 		registered = append(registered, app.ID)
 	}
 	if err := store.Demo(ctx, ownerURL, zone.ID, registered); err != nil {
-		return err
+		return "", err
 	}
 	if err := os.WriteFile(file, []byte(zone.ID+"\n"), 0o600); err != nil {
-		return err
+		return "", err
 	}
-	return printDemo(out, "Created a demo zone with a managed application, two registered ones, their sessions and agents, and active policies", zone.ID)
+	return zone.ID, printDemo(out, "Created a demo zone with a managed application, two registered ones, their sessions and agents, and active policies", zone.ID)
 }
 
 // demoPolicies are the policies of the demo zone. The first one has the ID of the

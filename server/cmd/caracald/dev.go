@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"caracal.run/management/server"
+	"caracal.run/management/server/provider/authserver"
 	"caracal.run/management/store"
 	"caracal.run/management/store/private"
 )
@@ -22,7 +23,7 @@ import (
 // dev runs the service with a private Postgres and Redis, and keeps their data.
 func dev(flags *flag.FlagSet) func(context.Context, io.Writer) error {
 	dir := flags.String("dir", dataHome(), "data folder")
-	withDemo := flags.Bool("demo", false, "create a demo zone with applications, sessions, agents and active policies")
+	withDemo := flags.Bool("demo", false, "create a demo zone with applications, sessions, agents and active policies, and start a demo authorization server")
 	return func(ctx context.Context, out io.Writer) error {
 		if *dir == "" {
 			return usageError("dev: the home directory is unknown: choose a data folder with -dir")
@@ -66,6 +67,13 @@ func runDev(ctx context.Context, out io.Writer, dir string, withDemo bool) (err 
 		return logError(log, err)
 	}
 	slog.SetDefault(log)
+	var login *authserver.Server
+	if withDemo {
+		if login, err = startDemoLogin(&config); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, login.Close()) }()
+	}
 	running, err := server.Start(ctx, config, log)
 	if err != nil {
 		return logError(log, err)
@@ -89,7 +97,10 @@ Press Ctrl-C to stop.
 
 `, running.URL, running.URL, running.URL, exportLine, servers.Dir(), running.URL, servers.PostgresURL("postgres", "caracal"), strings.TrimPrefix(servers.RedisURL(), "unix://"))
 	if withDemo {
-		err := seedDemo(ctx, out, running.URL, config.AdminToken.Reveal(), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(dir, "demo-zone"))
+		zone, err := seedDemo(ctx, out, running.URL, config.AdminToken.Reveal(), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(dir, "demo-zone"))
+		if err == nil {
+			err = seedDemoLogin(ctx, out, running.URL, config.AdminToken.Reveal(), zone, login)
+		}
 		if err != nil {
 			return errors.Join(err, running.Stop())
 		}

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 )
@@ -26,7 +27,7 @@ import (
 type Options struct {
 	Host      string             // a DNS name; "": auth.example.com
 	Address   string             // to listen on; "": any port of 127.0.0.1
-	Clients   []Client           // the registered clients
+	Clients   []Client           // the clients that are registered at the start
 	Responses map[string]Respond // of the token endpoints at /token/<name>
 }
 
@@ -57,9 +58,10 @@ type Server struct {
 	local   string // the address that it listens on
 	cert    certificate
 
-	mu    sync.Mutex
-	codes map[string]*grant
-	used  map[string]bool // the jti of client assertions
+	mu      sync.Mutex
+	clients []Client
+	codes   map[string]*grant
+	used    map[string]bool // the jti of client assertions
 }
 
 // A grant is a user's consent, for which a code was issued.
@@ -92,7 +94,7 @@ func Start(o Options) (*Server, error) {
 	}
 	s := &Server{
 		URL: "https://" + net.JoinHostPort(o.Host, port), options: o, local: listener.Addr().String(), cert: cert,
-		codes: map[string]*grant{}, used: map[string]bool{},
+		clients: slices.Clone(o.Clients), codes: map[string]*grant{}, used: map[string]bool{},
 	}
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /authorize", s.showConsent)
@@ -124,10 +126,19 @@ func (s *Server) TokenEndpoint(response string) string {
 	return s.URL + "/token/" + url.PathEscape(response)
 }
 
+// Register adds a client.
+func (s *Server) Register(c Client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients = append(s.clients, c)
+}
+
 // client returns the registered client with an id, which get returns for each client by
 // the name that it has there.
 func (s *Server) client(get func(Client) string) (Client, bool) {
-	for _, c := range s.options.Clients {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.clients {
 		if get(c) == c.ID {
 			return c, true
 		}
