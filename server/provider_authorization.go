@@ -96,6 +96,9 @@ func (s *Server) completeAuthorization(ctx context.Context, by store.Cause, star
 	if err := checkFingerprint(config, started.Provider); err != nil {
 		return store.ProviderGrant{}, err
 	}
+	if err := provider.CheckIssuer(config, valueOr(params.Iss, "")); err != nil {
+		return store.ProviderGrant{}, exchangeError(err)
+	}
 	tokens, err := s.exchange.Exchange(ctx, config, provider.TokenRequest{Code: secret.New(*params.Code), CodeVerifier: secret.New(started.CodeVerifier)})
 	if err != nil {
 		return store.ProviderGrant{}, exchangeError(err)
@@ -160,6 +163,8 @@ func exchangeError(err error) error {
 		return code.ProviderAuthorizationEndpointInvalid.With("detail", failed.Detail)
 	case provider.TokenEndpointNotAllowed:
 		return code.ProviderTokenEndpointNotAllowed.With("detail", failed.Detail)
+	case provider.IssuerMismatch:
+		return code.OAuthIssuerMismatch
 	case provider.ResponseInvalid:
 		return code.ProviderTokenResponseInvalid.Because(err)
 	}

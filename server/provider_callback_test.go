@@ -3,6 +3,7 @@ package server_test
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ func TestCompleteProviderGrant(t *testing.T) {
 	for _, c := range authClients {
 		t.Run(c.AuthMethod, func(t *testing.T) {
 			z := z
-			z.provider = z.providerWith(t, c, nil)
+			z.provider = z.providerWith(t, c, map[string]any{"issuer": z.auth.URL}) // "none" sends it
 			z.resource = z.resourceOf(t, z.provider)
 			before := time.Now()
 			query := z.allow(t)
@@ -145,6 +146,11 @@ func TestCompleteProviderGrantFails(t *testing.T) {
 			return with(t, z.decide(t, z.auth.Deny), "error_description", "a\r\n\x1b[31m\u202eb"+strings.Repeat("x", 1000))
 		}, code.ProviderOAuthDenied, "a   [31m b" + strings.Repeat("x", 490)},
 		{"error with a code", func(t *testing.T, z oauthZone) string { return z.allow(t) + "&error=server_error" }, code.ProviderOAuthDenied, "server_error"},
+		{"another issuer", func(t *testing.T, z oauthZone) string {
+			of := oauthZoneOf(t, z.API, z.auth, z.zone, map[string]any{"issuer": z.auth.URL})
+			return of.allow(t) + "&iss=" + url.QueryEscape("https://attacker.example.com")
+		}, code.OAuthIssuerMismatch, ""},
+		{"issuer empty", func(*testing.T, oauthZone) string { return state + rest + "&iss=" }, code.InvalidOAuthCallback, ""},
 		{"no code", func(t *testing.T, z oauthZone) string { return with(t, z.allow(t), "code", "") }, code.AuthorizationCodeRequired, ""},
 		{"provider archived meanwhile", func(t *testing.T, z oauthZone) string {
 			query := z.allow(t)

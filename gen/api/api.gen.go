@@ -2168,6 +2168,9 @@ type CompleteProviderGrantParams struct {
 
 	// ErrorDescription The same as text.
 	ErrorDescription *string `form:"error_description,omitempty" json:"error_description,omitempty"`
+
+	// Iss The issuer that responds (RFC 9207). It must be the `issuer` of the provider's configuration, if that has one.
+	Iss *string `form:"iss,omitempty" json:"iss,omitempty"`
 }
 
 // ListProvidersParams defines parameters for ListProviders.
@@ -3856,6 +3859,13 @@ func (w *ServerInterfaceWrapper) CompleteProviderGrant(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "error_description", ctx.QueryParams(), &params.ErrorDescription, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter error_description: %s", err))
+	}
+
+	// ------------- Optional query parameter "iss" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "iss", ctx.QueryParams(), &params.Iss, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter iss: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments

@@ -968,6 +968,9 @@ type CompleteProviderGrantParams struct {
 	Error string
 	// The same as text.
 	ErrorDescription string
+	// The issuer that responds (RFC 9207). It must be the `issuer` of the
+	// provider's configuration, if that has one.
+	Iss string
 }
 
 // CompleteProviderGrant exchanges an authorization code for tokens, and creates
@@ -989,16 +992,16 @@ type CompleteProviderGrantParams struct {
 //
 // Error codes that are specific to this operation: [CodeInvalidOAuthCallback],
 // [CodeOAuthStateExpired], [CodeOAuthStateInvalid], [CodeOAuthStateMismatch],
-// [CodeOAuthProviderChanged], [CodeProviderOAuthDenied],
-// [CodeAuthorizationCodeRequired], [CodeProviderGrantUnsupported],
-// [CodeProviderResourceMismatch], [CodeInvalidProviderConfig],
-// [CodeProviderTokenEndpointNotAllowed], [CodeGrantScopesExceedResource],
-// [CodeZoneNotFound], [CodeProviderNotFound], [CodeResourceNotFound],
-// [CodeRateLimited], [CodeProviderTokenExchangeFailed],
+// [CodeOAuthIssuerMismatch], [CodeOAuthProviderChanged],
+// [CodeProviderOAuthDenied], [CodeAuthorizationCodeRequired],
+// [CodeProviderGrantUnsupported], [CodeProviderResourceMismatch],
+// [CodeInvalidProviderConfig], [CodeProviderTokenEndpointNotAllowed],
+// [CodeGrantScopesExceedResource], [CodeZoneNotFound], [CodeProviderNotFound],
+// [CodeResourceNotFound], [CodeRateLimited], [CodeProviderTokenExchangeFailed],
 // [CodeProviderTokenResponseInvalid], [CodeOAuthStateUnavailable],
 // [CodeProviderGrantNotStored], [CodeServiceUnavailable].
 func (c *Client) CompleteProviderGrant(ctx context.Context, zoneID string, params CompleteProviderGrantParams, opts ...CallOption) (ProviderGrant, error) {
-	return send[ProviderGrant](ctx, c, request{operation: "completeProviderGrant", method: http.MethodGet, path: "/v1/zones/{zoneId}/provider-grants/oauth/callback", args: []string{zoneID}, query: map[string]any{"state": params.State, "code": params.Code, "error": params.Error, "error_description": params.ErrorDescription}, status: 201, accept: "application/json", public: true}, opts)
+	return send[ProviderGrant](ctx, c, request{operation: "completeProviderGrant", method: http.MethodGet, path: "/v1/zones/{zoneId}/provider-grants/oauth/callback", args: []string{zoneID}, query: map[string]any{"state": params.State, "code": params.Code, "error": params.Error, "error_description": params.ErrorDescription, "iss": params.Iss}, status: 201, accept: "application/json", public: true}, opts)
 }
 
 // ListProvidersParams are the filters of [Client.ListProviders] and

@@ -173,6 +173,9 @@ const (
 	CodeOAuthStateInvalid = "oauth_state_invalid"
 	// 400. The authorization was started in another zone. Start it again.
 	CodeOAuthStateMismatch = "oauth_state_mismatch"
+	// 400. The response is not from the issuer in the configuration of the
+	// provider. Start the authorization again.
+	CodeOAuthIssuerMismatch = "oauth_issuer_mismatch"
 	// 400. The configuration of the provider was changed since the authorization
 	// was started. Start it again.
 	CodeOAuthProviderChanged = "oauth_provider_changed"

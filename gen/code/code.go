@@ -214,6 +214,8 @@ const (
 	OAuthStateInvalid Code = "oauth_state_invalid"
 	// OAuthStateMismatch: 400. The authorization was started in another zone. Start it again.
 	OAuthStateMismatch Code = "oauth_state_mismatch"
+	// OAuthIssuerMismatch: 400. The response is not from the issuer in the configuration of the provider. Start the authorization again.
+	OAuthIssuerMismatch Code = "oauth_issuer_mismatch"
 	// OAuthProviderChanged: 400. The configuration of the provider was changed since the authorization was started. Start it again.
 	OAuthProviderChanged Code = "oauth_provider_changed"
 	// ProviderOAuthDenied: 400. The provider did not authorize access.
@@ -361,6 +363,7 @@ var Table = map[Code]Entry{
 	OAuthStateExpired:                            {400, "", "The authorization has expired, or its state was already used. Start it again."},
 	OAuthStateInvalid:                            {400, "", "The authorization is no longer valid. Start it again."},
 	OAuthStateMismatch:                           {400, "", "The authorization was started in another zone. Start it again."},
+	OAuthIssuerMismatch:                          {400, "", "The response is not from the issuer in the configuration of the provider. Start the authorization again."},
 	OAuthProviderChanged:                         {400, "", "The configuration of the provider was changed since the authorization was started. Start it again."},
 	ProviderOAuthDenied:                          {400, "", "The provider did not authorize access."},
 	AuthorizationCodeRequired:                    {400, "", "The response of the provider contains no authorization code."},

@@ -598,6 +598,9 @@ type CompleteProviderGrantParams struct {
 
 	// ErrorDescription The same as text.
 	ErrorDescription *string `form:"error_description,omitempty" json:"error_description,omitempty"`
+
+	// Iss The issuer that responds (RFC 9207). It must be the `issuer` of the provider's configuration, if that has one.
+	Iss *string `form:"iss,omitempty" json:"iss,omitempty"`
 }
 
 // ListProvidersParams defines parameters for ListProviders.
@@ -7699,6 +7702,18 @@ func NewCompleteProviderGrantRequest(server string, zoneID ZoneID, params *Compl
 		if params.ErrorDescription != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "error_description", *params.ErrorDescription, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Iss != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "iss", *params.Iss, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
