@@ -136,6 +136,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	config.MaxConns = int32(c.PoolMax)
 	config.MaxConnIdleTime = c.IdleTimeout
+	config.HealthCheckPeriod = max(time.Second, c.IdleTimeout/2) // how often idle connections are closed
 	config.ConnConfig.ConnectTimeout = c.ConnectTimeout
 	// Connection poolers accept these two. They refuse timeouts, which are set in each
 	// transaction instead (scopeSettings).

@@ -85,7 +85,8 @@ func WithEgress(tb testing.TB, out egress.Options, settings ...string) *API {
 func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options, settings []string) *API {
 	tb.Helper()
 	config, err := server.LoadConfig(append([]string{
-		"CARACAL_MODE=dev", "PORT=0", "DB_POOL_MAX=8",
+		"CARACAL_MODE=dev", "PORT=0",
+		"DB_POOL_MAX=8", "DB_IDLE_TIMEOUT_MS=1000", // the services of many tests that wait for their subtests share a Postgres
 		"DATABASE_URL=" + db.URL(), "REDIS_URL=" + redisURL,
 		"CARACAL_ADMIN_TOKEN=" + Bootstrap, "STREAMS_HMAC_KEY=" + StreamsKey, "ZONE_KEK=" + KEK,
 		"API_V1_RATE_LIMIT_PER_MIN=0", "READY_RATE_LIMIT_PER_MIN=0", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=0",

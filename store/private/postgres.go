@@ -92,7 +92,7 @@ func newPostgres(f *folder, programs string) *Process {
 		"-c", "listen_addresses=", "-c", "port=5432", "-c", "unix_socket_directories=" + f.sockets}
 	if f.ephemeral {
 		argv = append(argv, "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off",
-			"-c", "max_connections=600", "-c", "shared_buffers=128MB")
+			"-c", "max_connections=1000", "-c", "shared_buffers=128MB")
 	}
 	return &Process{
 		name: "Postgres", argv: argv, folder: f, dir: f.path("postgres"), log: f.path("postgres.log"),

@@ -79,6 +79,7 @@ func create(tb testing.TB, options string) *DB {
 	}
 	config.ConnConfig.RuntimeParams["caracal.zone_id"] = store.AllZones
 	config.MaxConns = 2
+	config.MaxConnIdleTime, config.HealthCheckPeriod = time.Second, time.Second
 	d.pool, err = pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		tb.Fatal(err)
