@@ -28,6 +28,7 @@ type request struct {
 	status    int            // of the successful response
 	accept    string         // media type of the successful response
 	public    bool           // requires no token
+	changes   bool           // changes something, although the method is GET
 }
 
 // A call is a request with its options applied.
@@ -129,7 +130,7 @@ func (c *Client) do(parent context.Context, r request, options func(*call)) (*re
 		if isResponse {
 			last = e
 		}
-		wait, retry := c.retry(ctx, r.method, retries, err)
+		wait, retry := c.retry(ctx, r.isRead(), retries, err)
 		switch {
 		case retry: // after the wait
 		case isResponse:

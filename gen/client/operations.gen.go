@@ -1001,7 +1001,7 @@ type CompleteProviderGrantParams struct {
 // [CodeProviderTokenResponseInvalid], [CodeOAuthStateUnavailable],
 // [CodeProviderGrantNotStored], [CodeServiceUnavailable].
 func (c *Client) CompleteProviderGrant(ctx context.Context, zoneID string, params CompleteProviderGrantParams, opts ...CallOption) (ProviderGrant, error) {
-	return send[ProviderGrant](ctx, c, request{operation: "completeProviderGrant", method: http.MethodGet, path: "/v1/zones/{zoneId}/provider-grants/oauth/callback", args: []string{zoneID}, query: map[string]any{"state": params.State, "code": params.Code, "error": params.Error, "error_description": params.ErrorDescription, "iss": params.Iss}, status: 201, accept: "application/json", public: true}, opts)
+	return send[ProviderGrant](ctx, c, request{operation: "completeProviderGrant", method: http.MethodGet, path: "/v1/zones/{zoneId}/provider-grants/oauth/callback", args: []string{zoneID}, query: map[string]any{"state": params.State, "code": params.Code, "error": params.Error, "error_description": params.ErrorDescription, "iss": params.Iss}, status: 201, accept: "application/json", public: true, changes: true}, opts)
 }
 
 // ListProvidersParams are the filters of [Client.ListProviders] and

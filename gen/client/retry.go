@@ -14,10 +14,14 @@ import (
 // firstWait is the minimum wait before the first retry. It doubles with each retry.
 const firstWait = 100 * time.Millisecond
 
+func (r request) isRead() bool {
+	return (r.method == http.MethodGet || r.method == http.MethodHead) && !r.changes
+}
+
 // retry reports whether to send a request again after an error of an attempt, and
 // returns how long to wait before that.
-func (c *Client) retry(ctx context.Context, method string, retries int, err error) (time.Duration, bool) {
-	if retries >= c.maxRetries || ctx.Err() != nil || !retryable(method, err) {
+func (c *Client) retry(ctx context.Context, isRead bool, retries int, err error) (time.Duration, bool) {
+	if retries >= c.maxRetries || ctx.Err() != nil || !retryable(isRead, err) {
 		return 0, false
 	}
 	wait := firstWait << min(retries, 6)
@@ -36,8 +40,7 @@ func (c *Client) retry(ctx context.Context, method string, retries int, err erro
 // retryable reports whether sending a request again is safe and can succeed. After
 // 429, a write is safe to repeat, because the service has not processed it. After
 // 503 or a network error it is not, because the service may have processed it.
-func retryable(method string, err error) bool {
-	isRead := method == http.MethodGet || method == http.MethodHead
+func retryable(isRead bool, err error) bool {
 	e, isResponse := errors.AsType[*Error](err)
 	if !isResponse {
 		return isRead && !permanent(err)

@@ -65,6 +65,20 @@ func TestReadsAreRetried(t *testing.T) {
 	}
 }
 
+// A state can be used once, although it is sent with GET.
+func TestGetThatChangesSomethingIsNotRetried(t *testing.T) {
+	t.Parallel()
+	for _, first := range []reply{status(502), status(503), networkDown} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fake{replies: []reply{first, status(400)}}
+			_, err := newClient(t, f).CompleteProviderGrant(t.Context(), "zone", client.CompleteProviderGrantParams{State: "state", Code: "code"})
+			if len(f.requests) != 1 || err == nil {
+				t.Errorf("%d requests, error %v", len(f.requests), err)
+			}
+		})
+	}
+}
+
 func TestWritesAreRetriedOnlyAfter429(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -22,6 +22,7 @@ type clientOperation struct {
 	result           string // Go type of the result or, in a list, of an item
 	isList           bool
 	public           bool
+	changes          bool // although its method is GET
 }
 
 // A queryParameter is a query parameter other than limit and cursor.
@@ -39,7 +40,8 @@ func clientOperations(spec *yaml.Node) ([]clientOperation, error) {
 			o := clientOperation{
 				id: valueOf(get(op, "operationId")), method: method, path: path,
 				description: valueOf(get(op, "description")), codes: list(get(op, "x-problems")),
-				public: get(op, "security") != nil, // the default is the admin token
+				public:  get(op, "security") != nil, // the default is the admin token
+				changes: valueOf(get(op, "x-head")) == "false",
 			}
 			err := o.setParameters(spec, item, op)
 			if err == nil {
@@ -203,6 +205,9 @@ func (o *clientOperation) write(b *strings.Builder) {
 	}
 	if o.public {
 		request += ", public: true"
+	}
+	if o.changes {
+		request += ", changes: true"
 	}
 	request += "}"
 

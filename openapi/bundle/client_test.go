@@ -52,6 +52,7 @@ paths:
       description: Returns text.
       x-problems: []
       security: []
+      x-head: false
       parameters:
         - {name: format, in: query, description: Format of the text., schema: {type: string}}
       responses:
@@ -152,7 +153,7 @@ type GetTextParams struct {
 
 // GetText returns text.
 func (c *Client) GetText(ctx context.Context, params GetTextParams, opts ...CallOption) (string, error) {
-	return sendText(ctx, c, request{operation: "getText", method: http.MethodGet, path: "/text", query: map[string]any{"format": params.Format}, status: 200, accept: "text/plain", public: true}, opts)
+	return sendText(ctx, c, request{operation: "getText", method: http.MethodGet, path: "/text", query: map[string]any{"format": params.Format}, status: 200, accept: "text/plain", public: true, changes: true}, opts)
 }
 `
 	if got := string(formatted); got != want {
