@@ -170,6 +170,9 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		if test := result(c.TestProvider(ctx, zone.ID, provider.ID))(t); test.Reachable || test.Status != nil {
 			t.Errorf("the loopback address is reachable: %+v", test)
 		}
+		if found := result(c.DiscoverProvider(ctx, client.ProviderToDiscover{Resource: "https://127.0.0.1/mcp"}))(t); found.Found || found.ConfigJSON != nil {
+			t.Errorf("the loopback address has metadata: %+v", found)
+		}
 		key := result(c.UpdateProvider(ctx, zone.ID, provider.ID, client.ProviderPatch{
 			Kind: new(client.ProviderKindAPIKey), ConfigJSON: client.APIKeyProviderConfig{HeaderName: new("X-Api-Key"), APIKey: new("hush-key")},
 		}))(t)

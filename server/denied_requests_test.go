@@ -18,6 +18,7 @@ var deniedEntities = map[string]string{
 	"/v1/dead-letters/{id}":                                    "dead-letters/item-1",
 	"/v1/dead-letters/{id}/rearm":                              "dead-letters/item-1",
 	"/v1/policies/validate":                                    "",
+	"/v1/providers/discover":                                   "",
 	"/v1/policy-templates":                                     "",
 	"/v1/policy-templates/{id}":                                "",
 	"/v1/zones":                                                "",

@@ -164,6 +164,19 @@ func (s *Server) TestProvider(ctx context.Context, req api.TestProviderRequestOb
 	return result, nil
 }
 
+// DiscoverProvider handles POST /v1/providers/discover.
+func (s *Server) DiscoverProvider(ctx context.Context, req api.DiscoverProviderRequestObject) (api.DiscoverProviderResponseObject, error) {
+	config, err := provider.Discover(ctx, s.egress, req.Body.Resource)
+	var notFound *provider.DiscoveryError
+	switch {
+	case errors.As(err, &notFound):
+		return api.DiscoverProvider200JSONResponse{Detail: notFound.Detail}, nil
+	case err != nil:
+		return nil, err
+	}
+	return api.DiscoverProvider200JSONResponse{Found: true, Detail: "The metadata is valid.", ConfigJSON: &config}, nil
+}
+
 // rawConfig returns config_json as it was sent, or fallback if it is absent.
 // Package provider validates it and reports the first violation.
 func rawConfig(ctx context.Context, fallback json.RawMessage) json.RawMessage {

@@ -1556,6 +1556,18 @@ type ProviderAuthorization struct {
 // `invalid_provider_config`.
 type ProviderConfigInput = json.RawMessage
 
+// ProviderDiscovery The result of a discovery.
+type ProviderDiscovery struct {
+	// ConfigJSON The discovered fields of the configuration; null if there are none.
+	ConfigJSON *json.RawMessage `json:"config_json"`
+
+	// Detail Human-readable description of the result.
+	Detail string `json:"detail"`
+
+	// Found Whether a configuration was discovered.
+	Found bool `json:"found"`
+}
+
 // ProviderGrant The right to act for a user at a provider, with the tokens of the user's account there. The tokens are encrypted at rest and never returned.
 type ProviderGrant struct {
 	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
@@ -1670,6 +1682,12 @@ type ProviderTest struct {
 
 	// Status HTTP status of the response; null if there was none.
 	Status *int `json:"status"`
+}
+
+// ProviderToDiscover The resource whose provider is to be discovered. Unknown fields are ignored.
+type ProviderToDiscover struct {
+	// Resource URL of the resource: https, without a user name, password or fragment.
+	Resource string `json:"resource"`
 }
 
 // Readiness The result of the readiness check if the process is ready.
@@ -2215,6 +2233,9 @@ type UpdateAdminTokenJSONRequestBody = AdminTokenPatch
 // ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
 type ValidatePolicyJSONRequestBody = PolicyToValidate
 
+// DiscoverProviderJSONRequestBody defines body for DiscoverProvider for application/json ContentType.
+type DiscoverProviderJSONRequestBody = ProviderToDiscover
+
 // CreateZoneJSONRequestBody defines body for CreateZone for application/json ContentType.
 type CreateZoneJSONRequestBody = NewZone
 
@@ -2328,6 +2349,9 @@ type ServerInterface interface {
 	// GetPolicyTemplate Retrieve a policy template
 	// (GET /v1/policy-templates/{id})
 	GetPolicyTemplate(ctx echo.Context, id ObjectID) error
+	// DiscoverProvider Discover the configuration of a provider
+	// (POST /v1/providers/discover)
+	DiscoverProvider(ctx echo.Context) error
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx echo.Context, params ListZonesParams) error
@@ -2719,6 +2743,15 @@ func (w *ServerInterfaceWrapper) GetPolicyTemplate(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetPolicyTemplate(ctx, id)
+	return err
+}
+
+// DiscoverProvider converts echo context to params.
+func (w *ServerInterfaceWrapper) DiscoverProvider(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DiscoverProvider(ctx)
 	return err
 }
 
@@ -4275,6 +4308,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/policies/validate", wrapper.ValidatePolicy, options.OperationMiddlewares["validatePolicy"]...)
 	router.GET(options.BaseURL+"/v1/policy-templates", wrapper.ListPolicyTemplates, options.OperationMiddlewares["listPolicyTemplates"]...)
 	router.GET(options.BaseURL+"/v1/policy-templates/:id", wrapper.GetPolicyTemplate, options.OperationMiddlewares["getPolicyTemplate"]...)
+	router.POST(options.BaseURL+"/v1/providers/discover", wrapper.DiscoverProvider, options.OperationMiddlewares["discoverProvider"]...)
 	router.GET(options.BaseURL+"/v1/zones", wrapper.ListZones, options.OperationMiddlewares["listZones"]...)
 	router.POST(options.BaseURL+"/v1/zones", wrapper.CreateZone, options.OperationMiddlewares["createZone"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId", wrapper.DeleteZone, options.OperationMiddlewares["deleteZone"]...)
@@ -4621,6 +4655,20 @@ type GetPolicyTemplate200JSONResponse PolicyTemplate
 
 func (response GetPolicyTemplate200JSONResponse) VisitGetPolicyTemplateResponse(w http.ResponseWriter) error {
 	return jsonresponse.Write(w, 200, PolicyTemplate(response))
+}
+
+type DiscoverProviderRequestObject struct {
+	Body *DiscoverProviderJSONRequestBody
+}
+
+type DiscoverProviderResponseObject interface {
+	VisitDiscoverProviderResponse(w http.ResponseWriter) error
+}
+
+type DiscoverProvider200JSONResponse ProviderDiscovery
+
+func (response DiscoverProvider200JSONResponse) VisitDiscoverProviderResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, ProviderDiscovery(response))
 }
 
 type ListZonesRequestObject struct {
@@ -5810,6 +5858,9 @@ type StrictServerInterface interface {
 	// GetPolicyTemplate Retrieve a policy template
 	// (GET /v1/policy-templates/{id})
 	GetPolicyTemplate(ctx context.Context, request GetPolicyTemplateRequestObject) (GetPolicyTemplateResponseObject, error)
+	// DiscoverProvider Discover the configuration of a provider
+	// (POST /v1/providers/discover)
+	DiscoverProvider(ctx context.Context, request DiscoverProviderRequestObject) (DiscoverProviderResponseObject, error)
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx context.Context, request ListZonesRequestObject) (ListZonesResponseObject, error)
@@ -6433,6 +6484,52 @@ func (sh *strictHandler) GetPolicyTemplate(ctx echo.Context, id ObjectID) error 
 		return err
 	} else if validResponse, ok := response.(GetPolicyTemplateResponseObject); ok {
 		return validResponse.VisitGetPolicyTemplateResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DiscoverProvider operation middleware
+func (sh *strictHandler) DiscoverProvider(ctx echo.Context) error {
+	var request DiscoverProviderRequestObject
+
+	var body DiscoverProviderJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DiscoverProvider(ctx.Request().Context(), request.(DiscoverProviderRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DiscoverProvider")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DiscoverProviderResponseObject); ok {
+		return validResponse.VisitDiscoverProviderResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -1087,6 +1087,21 @@ func (v ProviderAuthorization) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ProviderDiscovery) AppendJSON(b []byte) []byte {
+	b = append(b, `{"found":`...)
+	b = strconv.AppendBool(b, bool(v.Found))
+	b = append(b, `,"detail":`...)
+	b = jsonresponse.AppendString(b, string(v.Detail))
+	b = append(b, `,"config_json":`...)
+	if v.ConfigJSON == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendRaw(b, *v.ConfigJSON)
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v ProviderGrant) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))

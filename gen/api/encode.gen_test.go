@@ -48,6 +48,7 @@ var encoders = []jsonresponse.Encoder{
 	PolicyWithVersions{},
 	Provider{},
 	ProviderAuthorization{},
+	ProviderDiscovery{},
 	ProviderGrant{},
 	ProviderTest{},
 	Readiness{},

@@ -2128,6 +2128,18 @@ type ProviderClientID = string
 // Example: example-client-secret
 type ProviderClientSecret = string
 
+// ProviderDiscovery is the result of a discovery.
+type ProviderDiscovery struct {
+	// The discovered fields of the configuration; null if there are none.
+	ConfigJSON *json.RawMessage `json:"config_json"`
+
+	// Human-readable description of the result.
+	Detail string `json:"detail"`
+
+	// Whether a configuration was discovered.
+	Found bool `json:"found"`
+}
+
 // ProviderForwardCaracalIdentity is whether Caracal's own identity is sent to
 // the upstream service together with the credential.
 //
@@ -2301,6 +2313,13 @@ type ProviderTest struct {
 
 	// HTTP status of the response; null if there was none.
 	Status *int `json:"status"`
+}
+
+// ProviderToDiscover is the resource whose provider is to be discovered.
+// Unknown fields are ignored.
+type ProviderToDiscover struct {
+	// URL of the resource: https, without a user name, password or fragment.
+	Resource string `json:"resource"`
 }
 
 // ProviderTokenEndpoint is the URL of the token endpoint. It must be https,

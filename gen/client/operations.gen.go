@@ -1127,6 +1127,24 @@ func (c *Client) DeleteProvider(ctx context.Context, zoneID, id string, opts ...
 	return sendEmpty(ctx, c, request{operation: "deleteProvider", method: http.MethodDelete, path: "/v1/zones/{zoneId}/providers/{id}", args: []string{zoneID, id}, status: 204}, opts)
 }
 
+// DiscoverProvider reads the metadata of a resource, such as an MCP server (RFC
+// 9728), and of its authorization server (RFC 8414), and returns a
+// configuration of the kind `oauth2_authorization_code` without the client's
+// own fields, such as `client_id`, `client_secret` and `redirect_uri`. Add
+// these to create a provider. Check first that you trust the hosts in it: your
+// users are sent to one, and your client secret to the other. Nothing is
+// stored. Like every outbound request, those for metadata require https and
+// public IP addresses, and follow no redirects.
+//
+// Requires a token with write permission.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody].
+func (c *Client) DiscoverProvider(ctx context.Context, body ProviderToDiscover, opts ...CallOption) (ProviderDiscovery, error) {
+	return send[ProviderDiscovery](ctx, c, request{operation: "discoverProvider", method: http.MethodPost, path: "/v1/providers/discover", body: body, status: 200, accept: "application/json"}, opts)
+}
+
 // TestProvider sends a HEAD request without credentials to the token endpoint
 // and returns the result. Like every outbound request, it requires https, a
 // host in `allowed_token_hosts` and a public IP address, and does not follow

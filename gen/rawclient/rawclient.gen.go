@@ -259,6 +259,8 @@ type ProviderClientSecret = client.ProviderClientSecret
 
 type ProviderConfigInput = client.ProviderConfigInput
 
+type ProviderDiscovery = client.ProviderDiscovery
+
 type ProviderForwardCaracalIdentity = client.ProviderForwardCaracalIdentity
 
 type ProviderGrant = client.ProviderGrant
@@ -286,6 +288,8 @@ type ProviderResource = client.ProviderResource
 type ProviderScopes = client.ProviderScopes
 
 type ProviderTest = client.ProviderTest
+
+type ProviderToDiscover = client.ProviderToDiscover
 
 type ProviderTokenEndpoint = client.ProviderTokenEndpoint
 
@@ -669,6 +673,9 @@ type UpdateAdminTokenJSONRequestBody = AdminTokenPatch
 // ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
 type ValidatePolicyJSONRequestBody = PolicyToValidate
 
+// DiscoverProviderJSONRequestBody defines body for DiscoverProvider for application/json ContentType.
+type DiscoverProviderJSONRequestBody = ProviderToDiscover
+
 // CreateZoneJSONRequestBody defines body for CreateZone for application/json ContentType.
 type CreateZoneJSONRequestBody = NewZone
 
@@ -1044,6 +1051,40 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
 	GetPolicyTemplate(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DiscoverProviderWithBody Discover the configuration of a provider
+	//
+	// Reads the metadata of a resource, such as an MCP server (RFC 9728), and of its authorization server (RFC 8414), and
+	// returns a configuration of the kind `oauth2_authorization_code` without the client's own fields, such as `client_id`,
+	// `client_secret` and `redirect_uri`. Add these to create a provider. Check first that you trust the hosts in it: your
+	// users are sent to one, and your client secret to the other. Nothing is stored. Like every outbound request, those for
+	// metadata require https and public IP addresses, and follow no redirects.
+	//
+	// Requires a token with write permission.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
+	DiscoverProviderWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DiscoverProvider Discover the configuration of a provider
+	//
+	// Reads the metadata of a resource, such as an MCP server (RFC 9728), and of its authorization server (RFC 8414), and
+	// returns a configuration of the kind `oauth2_authorization_code` without the client's own fields, such as `client_id`,
+	// `client_secret` and `redirect_uri`. Add these to create a provider. Check first that you trust the hosts in it: your
+	// users are sent to one, and your client secret to the other. Nothing is stored. Like every outbound request, those for
+	// metadata require https and public IP addresses, and follow no redirects.
+	//
+	// Requires a token with write permission.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
+	DiscoverProvider(ctx context.Context, body DiscoverProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListZones List zones
 	//
@@ -2639,6 +2680,60 @@ func (c *Client) ListPolicyTemplates(ctx context.Context, reqEditors ...RequestE
 // Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
 func (c *Client) GetPolicyTemplate(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPolicyTemplateRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DiscoverProviderWithBody Discover the configuration of a provider
+//
+// Reads the metadata of a resource, such as an MCP server (RFC 9728), and of its authorization server (RFC 8414), and
+// returns a configuration of the kind `oauth2_authorization_code` without the client's own fields, such as `client_id`,
+// `client_secret` and `redirect_uri`. Add these to create a provider. Check first that you trust the hosts in it: your
+// users are sent to one, and your client secret to the other. Nothing is stored. Like every outbound request, those for
+// metadata require https and public IP addresses, and follow no redirects.
+//
+// Requires a token with write permission.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
+func (c *Client) DiscoverProviderWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiscoverProviderRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DiscoverProvider Discover the configuration of a provider
+//
+// Reads the metadata of a resource, such as an MCP server (RFC 9728), and of its authorization server (RFC 8414), and
+// returns a configuration of the kind `oauth2_authorization_code` without the client's own fields, such as `client_id`,
+// `client_secret` and `redirect_uri`. Add these to create a provider. Check first that you trust the hosts in it: your
+// users are sent to one, and your client secret to the other. Nothing is stored. Like every outbound request, those for
+// metadata require https and public IP addresses, and follow no redirects.
+//
+// Requires a token with write permission.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
+func (c *Client) DiscoverProvider(ctx context.Context, body DiscoverProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiscoverProviderRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5202,6 +5297,46 @@ func NewGetPolicyTemplateRequest(server string, id ObjectID) (*http.Request, err
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewDiscoverProviderRequest calls the generic DiscoverProvider builder with application/json body
+func NewDiscoverProviderRequest(server string, body DiscoverProviderJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDiscoverProviderRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewDiscoverProviderRequestWithBody constructs an http.Request for the DiscoverProvider method, with any body, and a specified content type
+func NewDiscoverProviderRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/providers/discover")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -8807,6 +8942,40 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/policy-templates/{id} (the `GetPolicyTemplate` operationId).
 	GetPolicyTemplateWithResponse(ctx context.Context, id ObjectID, reqEditors ...RequestEditorFn) (*GetPolicyTemplateResponse, error)
 
+	// DiscoverProviderWithBodyWithResponse Discover the configuration of a provider
+	//
+	// Reads the metadata of a resource, such as an MCP server (RFC 9728), and of its authorization server (RFC 8414), and
+	// returns a configuration of the kind `oauth2_authorization_code` without the client's own fields, such as `client_id`,
+	// `client_secret` and `redirect_uri`. Add these to create a provider. Check first that you trust the hosts in it: your
+	// users are sent to one, and your client secret to the other. Nothing is stored. Like every outbound request, those for
+	// metadata require https and public IP addresses, and follow no redirects.
+	//
+	// Requires a token with write permission.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
+	DiscoverProviderWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DiscoverProviderResponse, error)
+
+	// DiscoverProviderWithResponse Discover the configuration of a provider
+	//
+	// Reads the metadata of a resource, such as an MCP server (RFC 9728), and of its authorization server (RFC 8414), and
+	// returns a configuration of the kind `oauth2_authorization_code` without the client's own fields, such as `client_id`,
+	// `client_secret` and `redirect_uri`. Add these to create a provider. Check first that you trust the hosts in it: your
+	// users are sent to one, and your client secret to the other. Nothing is stored. Like every outbound request, those for
+	// metadata require https and public IP addresses, and follow no redirects.
+	//
+	// Requires a token with write permission.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
+	DiscoverProviderWithResponse(ctx context.Context, body DiscoverProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*DiscoverProviderResponse, error)
+
 	// ListZonesWithResponse List zones
 	//
 	// Returns the active zones, newest first, without those that are reserved for Caracal.
@@ -10705,6 +10874,47 @@ func (r GetPolicyTemplateResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetPolicyTemplateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DiscoverProviderResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProviderDiscovery
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DiscoverProviderResponse) GetJSON200() *ProviderDiscovery {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r DiscoverProviderResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DiscoverProviderResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DiscoverProviderResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DiscoverProviderResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13493,6 +13703,52 @@ func (c *ClientWithResponses) GetPolicyTemplateWithResponse(ctx context.Context,
 	return ParseGetPolicyTemplateResponse(rsp)
 }
 
+// DiscoverProviderWithBodyWithResponse Discover the configuration of a provider
+//
+// Reads the metadata of a resource, such as an MCP server (RFC 9728), and of its authorization server (RFC 8414), and
+// returns a configuration of the kind `oauth2_authorization_code` without the client's own fields, such as `client_id`,
+// `client_secret` and `redirect_uri`. Add these to create a provider. Check first that you trust the hosts in it: your
+// users are sent to one, and your client secret to the other. Nothing is stored. Like every outbound request, those for
+// metadata require https and public IP addresses, and follow no redirects.
+//
+// Requires a token with write permission.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
+func (c *ClientWithResponses) DiscoverProviderWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DiscoverProviderResponse, error) {
+	rsp, err := c.DiscoverProviderWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiscoverProviderResponse(rsp)
+}
+
+// DiscoverProviderWithResponse Discover the configuration of a provider
+//
+// Reads the metadata of a resource, such as an MCP server (RFC 9728), and of its authorization server (RFC 8414), and
+// returns a configuration of the kind `oauth2_authorization_code` without the client's own fields, such as `client_id`,
+// `client_secret` and `redirect_uri`. Add these to create a provider. Check first that you trust the hosts in it: your
+// users are sent to one, and your client secret to the other. Nothing is stored. Like every outbound request, those for
+// metadata require https and public IP addresses, and follow no redirects.
+//
+// Requires a token with write permission.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
+func (c *ClientWithResponses) DiscoverProviderWithResponse(ctx context.Context, body DiscoverProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*DiscoverProviderResponse, error) {
+	rsp, err := c.DiscoverProvider(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiscoverProviderResponse(rsp)
+}
+
 // ListZonesWithResponse List zones
 //
 // Returns the active zones, newest first, without those that are reserved for Caracal.
@@ -15611,6 +15867,32 @@ func ParseGetPolicyTemplateResponse(rsp *http.Response) (*GetPolicyTemplateRespo
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest PolicyTemplate
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDiscoverProviderResponse parses an HTTP response from a DiscoverProviderWithResponse call
+func ParseDiscoverProviderResponse(rsp *http.Response) (*DiscoverProviderResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DiscoverProviderResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProviderDiscovery
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

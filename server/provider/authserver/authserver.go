@@ -29,6 +29,7 @@ type Options struct {
 	Address   string             // to listen on; "": any port of 127.0.0.1
 	Clients   []Client           // the clients that are registered at the start
 	Responses map[string]Respond // of the token endpoints at /token/<name>
+	Documents map[string]string  // that replace metadata, by path; "" removes one. URL stands for the URL of the server
 }
 
 // A Client is a registered client of the server, and what it has to send.
@@ -101,6 +102,7 @@ func Start(o Options) (*Server, error) {
 	routes.HandleFunc("POST /authorize", s.receiveConsent)
 	routes.HandleFunc("/token", s.token)
 	routes.HandleFunc("/token/{response}", s.token)
+	routes.HandleFunc("GET /.well-known/", s.metadata)
 	s.http = &http.Server{
 		Handler:           routes,
 		ReadHeaderTimeout: 10 * time.Second,
