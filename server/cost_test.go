@@ -91,7 +91,7 @@ func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	counter, databaseURL := newRoundTripCounter(t, db)
-	a := servertest.NewReplica(t, db, storetest.RedisURL(t), "DATABASE_URL="+databaseURL, "OUTBOX_POLL_MS=3600000")
+	a := servertest.NewReplica(t, db, storetest.RedisURL(t), "DATABASE_URL="+databaseURL, "OUTBOX_POLL_MS=3600000", "DB_IDLE_TIMEOUT_MS=60000")
 	zone := a.Zone()
 	created, err := a.Admin.CreateApplicationWithResponse(t.Context(), zone.ID, client.NewApplication{Name: "x", RegistrationMethod: "managed"})
 	if err != nil {
@@ -109,8 +109,9 @@ func TestRoundTrips(t *testing.T) {
 	application := in + "/applications/" + created.JSON201.ID
 	policy, policyVersion := db.Policy(zone.ID)
 	document := strconv.Quote(documentOf("x"))
+	const maxAttempts = 20
 	db.Exec(`INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by)
-		SELECT $1, repeat('x', n) || $2, 'Policy ' || n, 'customer', 1, 'x' FROM generate_series(1, 5) AS n`, zone.ID, zone.Slug)
+		SELECT $1, repeat('x', n) || $2, 'Policy ' || n, 'customer', 1, 'x' FROM generate_series(1, $3) AS n`, zone.ID, zone.Slug, maxAttempts)
 	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
 	for _, tt := range []struct {
 		method, path, body string
@@ -155,15 +156,16 @@ func TestRoundTrips(t *testing.T) {
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
 			// The minimum of several: the first prepare their statements, and background work adds
-			// round trips now and then.
+			// round trips now and then, on a busy machine to most requests.
 			best := int64(1 << 40)
-			for n := range 5 {
+			for n := 0; n < 5 || best > tt.most && n < maxAttempts; n++ {
 				number := strings.Repeat("x", n+1) + zone.Slug
 				values := strings.NewReplacer("SLUG", "s"+number, "NUMBER", number)
 				path, body := values.Replace(tt.path), values.Replace(tt.body)
 				before := counter.trips.Load()
-				a.Do(tt.method, path, body, with...)
-				best = min(best, counter.trips.Load()-before)
+				if resp := a.Do(tt.method, path, body, with...); resp.StatusCode() < 400 {
+					best = min(best, counter.trips.Load()-before)
+				}
 			}
 			t.Logf("%d round trips", best)
 			if best > tt.most {

@@ -16,7 +16,7 @@ func TestRoundTripsOfPolicySets(t *testing.T) {
 	db := storetest.New(t)
 	counter, databaseURL := newRoundTripCounter(t, db)
 	// While Redis is unreachable, the publisher of events seldom uses the database.
-	a := servertest.NewReplica(t, db, "redis://127.0.0.1:1", "DATABASE_URL="+databaseURL, "OUTBOX_POLL_MS=3600000")
+	a := servertest.NewReplica(t, db, "redis://127.0.0.1:1", "DATABASE_URL="+databaseURL, "OUTBOX_POLL_MS=3600000", "DB_IDLE_TIMEOUT_MS=60000")
 	z := newPolicyZone(a)
 	policyVersions := []string{insertPolicyVersion(db, z.zone), insertPolicyVersion(db, z.zone), insertPolicyVersion(db, z.zone)}
 	best := map[string]int64{}
