@@ -1684,7 +1684,7 @@ type ProviderTest struct {
 	Status *int `json:"status"`
 }
 
-// ProviderToDiscover The resource whose provider is to be discovered. Unknown fields are ignored.
+// ProviderToDiscover The resource whose provider is to be discovered.
 type ProviderToDiscover struct {
 	// Resource URL of the resource: https, without a user name, password or fragment.
 	Resource string `json:"resource"`

@@ -2316,7 +2316,6 @@ type ProviderTest struct {
 }
 
 // ProviderToDiscover is the resource whose provider is to be discovered.
-// Unknown fields are ignored.
 type ProviderToDiscover struct {
 	// URL of the resource: https, without a user name, password or fragment.
 	Resource string `json:"resource"`
