@@ -130,12 +130,12 @@ func (c *Client) do(ctx context.Context, r Request) (Response, error) {
 	}
 	response, err := transport.RoundTrip(request.WithContext(ctx))
 	if err != nil {
-		return Response{}, wrapError(ctx, InvalidResponse, to.host, err)
+		return Response{}, wrapError(ctx, InvalidResponse, to.host, withoutResponse(err))
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, c.options.MaxBody+1))
 	if err != nil {
-		return Response{}, wrapError(ctx, InvalidResponse, to.host, err)
+		return Response{}, wrapError(ctx, InvalidResponse, to.host, withoutResponse(err))
 	}
 	if int64(len(body)) > c.options.MaxBody {
 		return Response{}, &Error{Kind: BodyTooLarge, Host: to.host}

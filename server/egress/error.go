@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"time"
 )
 
@@ -65,7 +67,7 @@ func (k Kind) Error() string { return string(k) }
 type Error struct {
 	Kind  Kind
 	Host  string // of the URL; "" if the URL is malformed
-	Cause error  // for the log only: it may contain internal addresses
+	Cause error  // for the log only: it may contain internal addresses, but nothing of the request or the response
 }
 
 func (e *Error) Error() string {
@@ -102,4 +104,17 @@ func wrapError(ctx context.Context, kind Kind, host string, cause error) *Error 
 		kind = TimedOut
 	}
 	return &Error{Kind: kind, Host: host, Cause: cause}
+}
+
+var errMalformed = errors.New("the response is malformed, or its header is too large")
+
+// withoutResponse returns the error of reading a response without what it may quote of
+// a malformed one: a server can send back the secrets that it received. Errors of the
+// connection and of the context quote nothing.
+func withoutResponse(err error) error {
+	var connection net.Error
+	if errors.As(err, &connection) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return errMalformed
 }

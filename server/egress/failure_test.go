@@ -94,6 +94,31 @@ func TestFailureKinds(t *testing.T) {
 	}
 }
 
+// A server can send back what it received. The error of a malformed response quotes
+// nothing of it.
+func TestFailureQuotesNoResponse(t *testing.T) {
+	t.Parallel()
+	const secret = "code=swordfish"
+	for name, response := range map[string]string{
+		"not HTTP":            secret + "\r\n\r\n",
+		"malformed status":    "HTTP/1.1 " + secret + "\r\n\r\n",
+		"malformed version":   "HTTP/" + secret + " 200 OK\r\n\r\n",
+		"malformed header":    "HTTP/1.1 200 OK\r\n" + secret + "\r\n\r\n",
+		"malformed length":    "HTTP/1.1 200 OK\r\nContent-Length: " + secret + "\r\n\r\n",
+		"two lengths":         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: " + secret + "\r\n\r\n",
+		"unknown encoding":    "HTTP/1.1 200 OK\r\nTransfer-Encoding: " + secret + "\r\n\r\n",
+		"malformed chunk":     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + secret + "\r\n\r\n",
+		"malformed trailer":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n0\r\n" + secret + "\r\n\r\n",
+		"early hints, broken": "HTTP/1.1 103 Early Hints\r\n" + secret + "\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := newRig(t, raw(response)).Do(t.Context(), post("https://token.example.com/"))
+			expect(t, err, egress.InvalidResponse) // without swordfish
+		})
+	}
+}
+
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	const timeout = 250 * time.Millisecond
