@@ -84,10 +84,6 @@ func (s *Server) completeAuthorization(ctx context.Context, by store.Cause, star
 		return store.ProviderGrant{}, code.OAuthStateInvalid
 	case err != nil:
 		return store.ProviderGrant{}, err
-	case params.Error != nil:
-		return store.ProviderGrant{}, code.ProviderOAuthDenied.With("detail", printable(cmp.Or(valueOr(params.ErrorDescription, ""), *params.Error)))
-	case params.Code == nil:
-		return store.ProviderGrant{}, code.AuthorizationCodeRequired
 	}
 	config, err := s.providerOfGrant(ctx, by, started.Zone, started.Grant)
 	if err != nil {
@@ -98,6 +94,12 @@ func (s *Server) completeAuthorization(ctx context.Context, by store.Cause, star
 	}
 	if err := provider.CheckIssuer(config, valueOr(params.Iss, "")); err != nil {
 		return store.ProviderGrant{}, exchangeError(err)
+	}
+	switch { // only now, because another issuer can also send an error (RFC 9207, section 2.4)
+	case params.Error != nil:
+		return store.ProviderGrant{}, code.ProviderOAuthDenied.With("detail", printable(cmp.Or(valueOr(params.ErrorDescription, ""), *params.Error)))
+	case params.Code == nil:
+		return store.ProviderGrant{}, code.AuthorizationCodeRequired
 	}
 	tokens, err := s.exchange.Exchange(ctx, config, provider.TokenRequest{Code: secret.New(*params.Code), CodeVerifier: secret.New(started.CodeVerifier)})
 	if err != nil {

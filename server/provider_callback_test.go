@@ -150,6 +150,10 @@ func TestCompleteProviderGrantFails(t *testing.T) {
 			of := oauthZoneOf(t, z.API, z.auth, z.zone, map[string]any{"issuer": z.auth.URL})
 			return of.allow(t) + "&iss=" + url.QueryEscape("https://attacker.example.com")
 		}, code.OAuthIssuerMismatch, ""},
+		{"denied by another issuer", func(t *testing.T, z oauthZone) string {
+			of := oauthZoneOf(t, z.API, z.auth, z.zone, map[string]any{"issuer": z.auth.URL})
+			return of.decide(t, z.auth.Deny) + "&iss=" + url.QueryEscape("https://attacker.example.com")
+		}, code.OAuthIssuerMismatch, ""},
 		{"issuer empty", func(*testing.T, oauthZone) string { return state + rest + "&iss=" }, code.InvalidOAuthCallback, ""},
 		{"no code", func(t *testing.T, z oauthZone) string { return with(t, z.allow(t), "code", "") }, code.AuthorizationCodeRequired, ""},
 		{"provider archived meanwhile", func(t *testing.T, z oauthZone) string {
