@@ -101,6 +101,9 @@ func (s *Server) completeAuthorization(ctx context.Context, by store.Cause, star
 	case params.Code == nil:
 		return store.ProviderGrant{}, code.AuthorizationCodeRequired
 	}
+	// A code can be exchanged once: a browser that disconnects does not lose the tokens. The
+	// exchange and the transaction have time limits of their own.
+	ctx = context.WithoutCancel(ctx)
 	tokens, err := s.exchange.Exchange(ctx, config, provider.TokenRequest{Code: secret.New(*params.Code), CodeVerifier: secret.New(started.CodeVerifier)})
 	if err != nil {
 		return store.ProviderGrant{}, exchangeError(err)
@@ -115,8 +118,7 @@ func (s *Server) completeAuthorization(ctx context.Context, by store.Cause, star
 	if tokens.ExpiresIn != nil {
 		n.ExpiresAt = new(time.Now().Add(*tokens.ExpiresIn))
 	}
-	// The code is spent: the tokens are stored even if the browser disconnects.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration())
+	ctx, cancel := context.WithTimeout(ctx, s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration())
 	defer cancel()
 	g, err := s.store.CreateProviderGrant(ctx, by, started.Zone, n)
 	if errCode := problem.Code(err); err != nil && (errCode == code.ServiceUnavailable || errCode == code.InternalError) {

@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -329,6 +331,33 @@ func TestCallbackNoticesChangesDuringExchange(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A code can be sent once, so the tokens are stored even if the browser disconnects, as
+// when the user reloads the page, while the code is exchanged.
+func TestCallbackOutlivesBrowser(t *testing.T) {
+	t.Parallel()
+	ctx, disconnect := context.WithCancel(t.Context())
+	auth := startAuth(t, map[string]authserver.Respond{"meanwhile": func(w http.ResponseWriter, r *http.Request, issued authserver.Tokens) {
+		disconnect()
+		select {
+		case <-r.Context().Done(): // the service gave up
+		case <-time.After(time.Second):
+		}
+		_, _ = fmt.Fprintf(w, `{"access_token":%q}`, issued.Access)
+	}})
+	a := servertest.WithEgress(t, auth.Egress())
+	z := oauthZoneOf(t, a, auth, a.Zone().ID, map[string]any{"token_endpoint": auth.TokenEndpoint("meanwhile")})
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, z.URL+"/v1/zones/"+z.zone+"/provider-grants/oauth/callback?"+z.allow(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response, err := http.DefaultClient.Do(request); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, %v", response, err)
+	}
+	eventually(t, "the tokens are stored", func() bool {
+		return storetest.Value[int](z.DB, "SELECT count(*) FROM provider_grants") == 1
+	})
 }
 
 // The callback is public, so its rate is limited by address.
