@@ -5,9 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strings"
 	"time"
-	"unicode"
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/code"
@@ -97,7 +95,8 @@ func (s *Server) completeAuthorization(ctx context.Context, by store.Cause, star
 	}
 	switch { // only now, because another issuer can also send an error (RFC 9207, section 2.4)
 	case params.Error != nil:
-		return store.ProviderGrant{}, code.ProviderOAuthDenied.With("detail", printable(cmp.Or(valueOr(params.ErrorDescription, ""), *params.Error)))
+		const maxDetail = 500 // characters
+		return store.ProviderGrant{}, code.ProviderOAuthDenied.With("detail", provider.Printable(cmp.Or(valueOr(params.ErrorDescription, ""), *params.Error), maxDetail))
 	case params.Code == nil:
 		return store.ProviderGrant{}, code.AuthorizationCodeRequired
 	}
@@ -173,17 +172,4 @@ func exchangeError(err error) error {
 		return code.ProviderTokenResponseInvalid.Because(err)
 	}
 	return code.ProviderTokenExchangeFailed.Because(err)
-}
-
-// printable returns the beginning of a text of another service, without control
-// characters.
-func printable(text string) string {
-	const maxLength = 500
-	runes := []rune(strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, text))
-	return string(runes[:min(len(runes), maxLength)])
 }

@@ -63,6 +63,8 @@ var failed = map[string]string{
 	"error with a long code":       badRequest + ".",
 	"error that quotes the code":   invalidGrant + ".",
 	"error with a part of it":      invalidGrant + ".",
+	"error that ends in the code":  invalidGrant + ".", // of which only the beginning would be shown
+	"error with a late code":       invalidGrant + ": " + strings.Repeat("-", 200) + ".",
 	"error that is the code":       badRequest + ".",
 	"error that quotes a header":   badRequest + " and the error invalid_client.",
 	"error that is no JSON":        badRequest + ".",

@@ -120,31 +120,42 @@ func errorResponse(body []byte, sent []string) string {
 		return ""
 	}
 	text := " and the error " + errorCode
-	if description, ok := jsonText(fields["error_description"]); ok && !quotes(description, sent) {
-		text += ": " + printable(description, maxDescription)
+	description, ok := jsonText(fields["error_description"])
+	description = beginning(description, maxDescription+quotedPart) // all that shows a part of a secret
+	if ok && !quotes(description, sent) {
+		text += ": " + strings.TrimRight(Printable(description, maxDescription), ". ")
 	}
 	return text
 }
 
-// printable returns at most limit characters of a text, with others than printable ones
-// replaced by spaces, without a period at the end.
-func printable(s string, limit int) string {
-	runes := []rune(strings.Map(func(r rune) rune {
+// Printable returns the beginning of a text of another service: at most limit characters,
+// with a space for each that is not printable.
+func Printable(text string, limit int) string {
+	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return ' '
-	}, s))
-	return strings.TrimRight(string(runes[:min(len(runes), limit)]), ". ")
+	}, beginning(text, limit))
 }
 
+// beginning returns at most limit characters of a text.
+func beginning(text string, limit int) string {
+	runes := []rune(text)
+	return string(runes[:min(len(runes), limit)])
+}
+
+// quotedPart is the length in bytes from which a part of a secret is recognized: shorter
+// parts occur by chance.
+const quotedPart = 12
+
 // quotes reports whether a text contains one of the secrets, or a part of one, as it is
-// or in a form in which it was sent.
+// or in a form in which it was sent. The text must be short: the time grows with the
+// product of its length and that of the secrets.
 func quotes(s string, secrets []string) bool {
-	const part = 12 // bytes; shorter parts occur by chance
 	for _, text := range secrets {
 		for _, form := range []string{text, url.QueryEscape(text), base64.StdEncoding.EncodeToString([]byte(text))} {
-			length := min(part, len(form))
+			length := min(quotedPart, len(form))
 			for i := 0; length > 0 && i+length <= len(form); i++ {
 				if strings.Contains(s, form[i:i+length]) {
 					return true

@@ -99,6 +99,8 @@ var errorBodies = map[string]string{
 	"error with a long code":       `{"error":"` + strings.Repeat("e", 2000) + `"}`,
 	"error that quotes the code":   `{"error":"invalid_grant","error_description":"CODE is not known"}`,
 	"error with a part of it":      `{"error":"invalid_grant","error_description":"verifier PART*** is not known"}`,
+	"error that ends in the code":  `{"error":"invalid_grant","error_description":"` + strings.Repeat("-", 192) + `CODE"}`,
+	"error with a late code":       `{"error":"invalid_grant","error_description":"` + strings.Repeat("-", 60_000) + `CODE"}`,
 	"error that is the code":       `{"error":"CODE"}`,
 	"error that quotes a header":   `{"error":"invalid_client","error_description":"cannot parse AUTHORIZATION"}`,
 	"error that is no JSON":        `<h1>Bad Request</h1>`,
