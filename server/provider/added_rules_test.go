@@ -37,12 +37,12 @@ func addedExpectations() []expectation {
 		{
 			states: code, key: authorizeNames, valid: `{"client_id":" client_key ","scope":"user_scope"}`, stored: `{"client_id":"client_key","scope":"user_scope"}`,
 			junk: authorizeNames + badNames, validJunk: []string{"{}"},
-			invalid: []string{`{"state":"s"}`, `{"code_challenge":"c"}`, `{"client_id":"state"}`, `{"client_id":"client_id"}`, `{"client_id":"x","scope":"x"}`, `{"scope":"a b"}`, `{"scope":7}`, `{"client_secret":"x"}`},
+			invalid: []string{`{"state":"s"}`, `{"code_challenge":"c"}`, `{"client_id":"state"}`, `{"scope":"resource"}`, `{"client_id":"client_id"}`, `{"client_id":"x","scope":"x"}`, `{"scope":"a b"}`, `{"scope":7}`, `{"client_secret":"x"}`},
 		},
 		{
 			states: code, key: tokenNames, valid: `{"client_id":"client_key","client_secret":"key","code":"auth_code","grant_type":"type","redirect_uri":"uri"}`,
 			junk: tokenNames + badNames, validJunk: []string{"{}"},
-			invalid: []string{`{"code_verifier":"v"}`, `{"client_assertion":"c"}`, `{"client_id":"code"}`, `{"client_id":"x","code":"x"}`, `{"code":"a&b"}`, `{"code":null}`},
+			invalid: []string{`{"code_verifier":"v"}`, `{"client_assertion":"c"}`, `{"client_id":"code"}`, `{"code":"resource"}`, `{"client_id":"x","code":"x"}`, `{"code":"a&b"}`, `{"code":null}`},
 		},
 		{states: code, key: "refresh_endpoint", valid: `" https://ID.example.com:8443/refresh?a=b "`, stored: `"https://ID.example.com:8443/refresh?a=b"`, junk: badRefresh, invalid: append(badURLs, badEndpoints...)},
 		{states: code, key: "refresh_endpoint", invalid: []string{`"https://other.example.com/"`}, invalidMessage: "refresh_endpoint must be on a host in allowed_token_hosts"},

@@ -43,7 +43,7 @@ func AuthorizationURL(config Config, r AuthorizationRequest) (string, error) {
 		setNamed(params, c.AuthorizationParamNames, map[string]string{"scope": strings.Join(c.Scopes, cmp.Or(c.ScopeSeparator, " "))})
 	}
 	if c.Resource != "" {
-		params.Set("resource", c.Resource) // RFC 8707
+		params.Set(resourceParam, c.Resource)
 	}
 	u.RawQuery = params.Encode()
 	if u.Path == "" {

@@ -71,7 +71,7 @@ func tokenRequest(config Config, c oauthConfig, r TokenRequest) (egress.Request,
 		"code_verifier": r.CodeVerifier.Reveal(),
 	})
 	if c.Resource != "" {
-		params.Set("resource", c.Resource) // RFC 8707
+		params.Set(resourceParam, c.Resource)
 	}
 	if err := authenticate(config, c, params, header); err != nil {
 		return egress.Request{}, err

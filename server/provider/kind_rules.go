@@ -40,6 +40,9 @@ var (
 	authorizationParams = []string{"client_id", "code_challenge", "code_challenge_method", "redirect_uri", "response_type", "scope", "state"}
 	tokenParams         = []string{"client_assertion", "client_assertion_type", "client_id", "client_secret", "code", "code_verifier",
 		"grant_type", "redirect_uri", "refresh_token", "scope"}
+
+	// resourceParam is sent if the configuration has a resource (RFC 8707). Otherwise, it can be an additional parameter.
+	resourceParam = "resource"
 )
 
 // A condition reports whether a rule applies to a configuration with these values.

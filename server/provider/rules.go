@@ -132,6 +132,7 @@ func headers(value any, others map[string]any) (any, bool) {
 // renames accepts an object that gives some of the standard parameters other names, which
 // must not be those of the others.
 func renames(allowed, standard []string) rule {
+	standard = append(slices.Clone(standard), resourceParam)
 	return func(value any, others map[string]any) (any, bool) {
 		names, ok := value.(map[string]any)
 		normalized, seen := make(map[string]any, len(names)), map[any]bool{}
