@@ -937,7 +937,7 @@ func (c *Client) RevokeProviderGrant(ctx context.Context, zoneID string, body Pr
 // `completeProviderGrant`, or a page that redirects there with the same query.
 //
 // The URL can be used once, within 10 minutes, and only while the endpoints,
-// the client and the redirect URI of the provider do not change. Give it to the
+// client, redirect URI and issuer of the provider do not change. Give it to the
 // user only: a person who opens it and allows access stores the tokens of their
 // own account for this user.
 //

@@ -1899,7 +1899,7 @@ type ClientInterface interface {
 	// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
 	// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
 	//
-	// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+	// The URL can be used once, within 10 minutes, and only while the endpoints, client, redirect URI and issuer of the
 	// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
 	// their own account for this user.
 	//
@@ -1920,7 +1920,7 @@ type ClientInterface interface {
 	// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
 	// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
 	//
-	// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+	// The URL can be used once, within 10 minutes, and only while the endpoints, client, redirect URI and issuer of the
 	// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
 	// their own account for this user.
 	//
@@ -4097,7 +4097,7 @@ func (c *Client) CreateProviderGrant(ctx context.Context, zoneID ZoneID, body Cr
 // in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
 // must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
 //
-// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+// The URL can be used once, within 10 minutes, and only while the endpoints, client, redirect URI and issuer of the
 // provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
 // their own account for this user.
 //
@@ -4128,7 +4128,7 @@ func (c *Client) AuthorizeProviderGrantWithBody(ctx context.Context, zoneID Zone
 // in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
 // must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
 //
-// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+// The URL can be used once, within 10 minutes, and only while the endpoints, client, redirect URI and issuer of the
 // provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
 // their own account for this user.
 //
@@ -9837,7 +9837,7 @@ type ClientWithResponsesInterface interface {
 	// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
 	// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
 	//
-	// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+	// The URL can be used once, within 10 minutes, and only while the endpoints, client, redirect URI and issuer of the
 	// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
 	// their own account for this user.
 	//
@@ -9858,7 +9858,7 @@ type ClientWithResponsesInterface interface {
 	// in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
 	// must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
 	//
-	// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+	// The URL can be used once, within 10 minutes, and only while the endpoints, client, redirect URI and issuer of the
 	// provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
 	// their own account for this user.
 	//
@@ -14934,7 +14934,7 @@ func (c *ClientWithResponses) CreateProviderGrantWithResponse(ctx context.Contex
 // in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
 // must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
 //
-// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+// The URL can be used once, within 10 minutes, and only while the endpoints, client, redirect URI and issuer of the
 // provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
 // their own account for this user.
 //
@@ -14961,7 +14961,7 @@ func (c *ClientWithResponses) AuthorizeProviderGrantWithBodyWithResponse(ctx con
 // in the user's browser. The provider then redirects the browser to the `redirect_uri` of its configuration. This
 // must be the URL of the operation `completeProviderGrant`, or a page that redirects there with the same query.
 //
-// The URL can be used once, within 10 minutes, and only while the endpoints, the client and the redirect URI of the
+// The URL can be used once, within 10 minutes, and only while the endpoints, client, redirect URI and issuer of the
 // provider do not change. Give it to the user only: a person who opens it and allows access stores the tokens of
 // their own account for this user.
 //
