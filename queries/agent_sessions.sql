@@ -13,6 +13,25 @@ WHERE a.zone_id = @zone_id AND a.id IN (SELECT affected.id FROM affected) AND a.
   AND before.zone_id = a.zone_id AND before.id = a.id
 RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status;
 
+-- name: TerminateAgentSessionsOfGrant :many
+-- TerminateAgentSessionsOfGrant terminates the active and suspended agent sessions whose subject sessions
+-- RevokeSessionsOfGrant finds, and all descendants, like TerminateAgentSessionsOfApplications.
+WITH RECURSIVE affected_sessions AS (
+    SELECT id FROM sessions
+    WHERE zone_id = @zone_id AND subject_id = @user_id::text AND session_type = 'user' AND (application_id IS NULL OR application_id = @application_id::text)
+    UNION
+    SELECT child.id FROM sessions AS child JOIN affected_sessions ON child.parent_id = affected_sessions.id WHERE child.zone_id = @zone_id
+), affected AS (
+    SELECT agent.id FROM affected_sessions JOIN agent_sessions AS agent ON agent.zone_id = @zone_id AND agent.subject_session_id = affected_sessions.id
+    UNION
+    SELECT child.id FROM agent_sessions AS child JOIN affected ON child.parent_id = affected.id WHERE child.zone_id = @zone_id
+)
+UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = @reason::text
+FROM agent_sessions AS before
+WHERE a.zone_id = @zone_id AND a.id IN (SELECT affected.id FROM affected) AND a.status IN ('active', 'suspended')
+  AND before.zone_id = a.zone_id AND before.id = a.id
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status;
+
 -- name: TerminateAgentSessionsOfZone :many
 UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = @reason::text
 FROM agent_sessions AS before

@@ -1,8 +1,8 @@
 -- Inserts for the demo, of rows that other services write. Only the owner role has the privileges for them.
 
 -- name: InsertSession :exec
-INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, expires_at)
-VALUES (@zone_id, @id, @session_type, @subject_id, sqlc.narg(parent_id), now() + interval '1 hour');
+INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, application_id, expires_at)
+VALUES (@zone_id, @id, @session_type, @subject_id, sqlc.narg(parent_id), sqlc.narg(application_id), now() + interval '1 hour');
 
 -- name: InsertAgentSession :exec
 INSERT INTO agent_sessions (zone_id, id, application_id, subject_session_id, parent_id, labels, depth, child_count)

@@ -9,15 +9,17 @@ WITH application AS (
     SELECT id, scopes FROM resources
     WHERE resources.zone_id = @zone_id AND resources.id = @resource_id AND archived_at IS NULL AND identifier <> @excluded_identifier
     FOR SHARE
+), inserted AS (
+    INSERT INTO grants (zone_id, id, application_id, user_id, resource_id, scopes)
+    SELECT zones.id, @id::text, application.id, @user_id::text, resource.id, @scopes::text[]
+    FROM zones, application, resource
+    WHERE zones.id = @zone_id AND zones.archived_at IS NULL AND (NOT zones.reserved OR @bootstrap::boolean) AND resource.scopes @> @scopes::text[]
+    RETURNING *
+), indexed AS (
+    INSERT INTO grant_scopes (zone_id, scope, created_at, grant_id)
+    SELECT DISTINCT inserted.zone_id, scope, inserted.created_at, inserted.id FROM inserted, unnest(@scopes::text[]) AS scope
 )
-INSERT INTO grants (zone_id, id, application_id, user_id, resource_id, scopes)
-SELECT zones.id, @id::text, application.id, @user_id::text, resource.id, @scopes::text[]
-FROM zones, application, resource
-WHERE zones.id = @zone_id AND zones.archived_at IS NULL AND (NOT zones.reserved OR @bootstrap::boolean) AND resource.scopes @> @scopes::text[]
-RETURNING *;
-
--- name: InsertGrantScopes :exec
-INSERT INTO grant_scopes (zone_id, scope, grant_id) SELECT DISTINCT @zone_id::text, scope, @grant_id::text FROM unnest(@scopes::text[]) AS scope;
+SELECT * FROM inserted;
 
 -- name: GetZoneOfGrant :one
 -- GetZoneOfGrant returns an active zone, and whether it has the active application and resource that a grant refers to.
@@ -28,6 +30,33 @@ FROM zones WHERE zones.id = @zone_id AND zones.archived_at IS NULL;
 
 -- name: GetGrant :one
 SELECT * FROM grants WHERE zone_id = @zone_id AND id = @id;
+
+-- name: LockGrant :one
+SELECT * FROM grants WHERE zone_id = @zone_id AND id = @id FOR NO KEY UPDATE;
+
+-- name: RevokeGrant :one
+-- RevokeGrant also returns whether another active grant permits all that the grant did.
+UPDATE grants SET status = 'revoked', version = version + 1, updated_at = now() WHERE grants.zone_id = @zone_id AND grants.id = @id
+RETURNING sqlc.embed(grants), EXISTS (
+    SELECT FROM grants AS other
+    WHERE other.zone_id = grants.zone_id AND other.user_id = grants.user_id AND other.application_id = grants.application_id AND other.resource_id = grants.resource_id
+      AND other.status = 'active' AND other.id <> grants.id AND other.scopes @> grants.scopes
+) AS covered;
+
+-- name: CountGrantsByFilter :many
+-- CountGrantsByFilter counts the grants that match each filter, at most row_limit of each. scope is the number of the scope,
+-- from 1.
+SELECT 'user_id' AS filter, 0::bigint AS scope, (SELECT count(*) FROM (SELECT FROM grants WHERE grants.zone_id = @zone_id AND user_id = sqlc.narg(user_id)::text LIMIT @row_limit) AS g) AS count
+UNION ALL SELECT 'application_id', 0, (SELECT count(*) FROM (SELECT FROM grants WHERE grants.zone_id = @zone_id AND application_id = sqlc.narg(application_id)::text LIMIT @row_limit) AS g)
+UNION ALL SELECT 'resource_id', 0, (SELECT count(*) FROM (SELECT FROM grants WHERE grants.zone_id = @zone_id AND resource_id = sqlc.narg(resource_id)::text LIMIT @row_limit) AS g)
+UNION ALL SELECT 'status', 0, (SELECT count(*) FROM (SELECT FROM grants WHERE grants.zone_id = @zone_id AND status = sqlc.narg(status)::text LIMIT @row_limit) AS g)
+UNION ALL SELECT 'provider_id', 0, (
+    SELECT count(*) FROM (
+        SELECT FROM resources AS r CROSS JOIN LATERAL (SELECT FROM grants AS g WHERE g.zone_id = r.zone_id AND g.resource_id = r.id LIMIT @row_limit) AS g
+        WHERE r.zone_id = @zone_id AND r.credential_provider_id = sqlc.narg(provider_id)::text LIMIT @row_limit
+    ) AS g)
+UNION ALL SELECT 'scope', wanted.position, (SELECT count(*) FROM (SELECT FROM grant_scopes AS s WHERE s.zone_id = @zone_id AND s.scope = wanted.scope LIMIT @row_limit) AS g)
+FROM unnest(@scopes::text[]) WITH ORDINALITY AS wanted (scope, position);
 
 -- name: ListGrants :many
 -- ListGrants returns grants newest first, after a position, like ListZones. The queries below scan the index of one filter

@@ -246,9 +246,12 @@ func BenchmarkCreateGrant(b *testing.B) {
 		x.DB.Exec(`INSERT INTO audit_entries (zone_id, id, request_id, actor_name, operation, action, method, path, status_code, payload)
 			SELECT $1, 'e' || n, 'r', 'a', 'o', 'a', 'POST', '/v1/zones', 201, '{}' FROM generate_series(1, $2) AS n`, id, entries)
 		x.DB.Exec("VACUUM ANALYZE")
-		body := `{"application_id":"application-7","user_id":"user-%d","resource_id":"` + x.DB.Resource(id) + `","scopes":["read"]}`
+		x.DB.Exec(`INSERT INTO resources (zone_id, id, name, identifier, scopes, credential_provider_id, operation_enforcement)
+			SELECT $1, 'resource-' || n, 'Resource', 'urn:' || n, '{read}', $2, 'enforced' FROM generate_series(1, 50) AS n`, id, x.DB.Provider(id))
 		b.Run(fmt.Sprintf("grant/%d", entries), func(b *testing.B) {
-			x.run(b, func(c caller, n int64) { c.call(b, "POST", x.zone+"/grants", fmt.Sprintf(body, n), 201) })
+			x.run(b, func(c caller, n int64) {
+				c.call(b, "POST", x.zone+"/grants", fmt.Sprintf(`{"application_id":"application-%d","user_id":"user-%d","resource_id":"resource-%d","scopes":["read"]}`, n%50+1, n, n/50%50+1), 201)
+			})
 		})
 		b.Run(fmt.Sprintf("application/%d", entries), func(b *testing.B) {
 			x.run(b, func(c caller, _ int64) {

@@ -216,6 +216,10 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		if page := result(c.ListGrants(ctx, zone.ID, client.ListGrantsParams{Scopes: []string{"invoices:read", "invoices:write"}}))(t); len(page.Items) != 0 {
 			t.Errorf("got %+v", page)
 		}
+		noError(t, c.RevokeGrant(ctx, zone.ID, grant.ID))
+		if got := result(c.GetGrant(ctx, zone.ID, grant.ID))(t); got.Status != client.GrantStatusRevoked {
+			t.Errorf("got %+v", got)
+		}
 		noError(t, c.DeleteResource(ctx, zone.ID, resource.ID))
 	})
 

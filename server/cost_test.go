@@ -105,7 +105,10 @@ func TestRoundTrips(t *testing.T) {
 	provider, resource := db.Provider(zone.ID), db.Resource(zone.ID)
 	of := grantZoneOf(t, a, zone.ID)
 	granted := `"resource_id":"` + of.resource + `","provider_id":"` + of.provider + `","scopes":["read"]`
-	grant := db.Grant(zone.ID, created.JSON201.ID, resource)
+	grant, revokedGrant := db.Grant(zone.ID, created.JSON201.ID, resource), db.Grant(zone.ID, created.JSON201.ID, resource)
+	db.Exec("UPDATE grants SET status = 'revoked' WHERE id = $1", revokedGrant)
+	db.Exec(`INSERT INTO grants (zone_id, id, application_id, user_id, resource_id, scopes)
+		SELECT $1, repeat('x', n) || $2, $3, 'user-2', $4, '{read}' FROM generate_series(1, 5) AS n`, zone.ID, zone.Slug, created.JSON201.ID, resource)
 	application := in + "/applications/" + created.JSON201.ID
 	policy, policyVersion := db.Policy(zone.ID)
 	document := strconv.Quote(documentOf("x"))
@@ -144,6 +147,9 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", in + "/grants/" + grant, "", 1},
 		{"GET", in + "/grants", "", 1},
 		{"GET", in + "/grants?user_id=user-1", "", 1},
+		{"GET", in + "/grants?user_id=user-1&status=active", "", 2},
+		{"DELETE", in + "/grants/NUMBER", "", 6},
+		{"DELETE", in + "/grants/" + revokedGrant, "", 3},
 		{"GET", in + "/providers/" + provider, "", 1},
 		{"GET", in + "/policies", "", 1},
 		{"POST", in + "/policies", `{"name":"NUMBER","content":` + document + `}`, 3},

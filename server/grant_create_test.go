@@ -81,7 +81,6 @@ func TestCreateGrant(t *testing.T) {
 		{"token of another zone, its own", a.ClientFor(other.zone, "write"), other, resource, ofResource(resource), code.ResourceNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			body := tt.in.grantOf(tt.resource)
 			if tt.change != nil {
 				tt.change(&body)
@@ -169,7 +168,6 @@ func TestCreateGrantWaitsForConcurrentChange(t *testing.T) {
 		{"scope removed, then rolled back", "UPDATE resources SET scopes = '{write}' WHERE zone_id = $1 AND id = $2", false, false, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			z := newResourceZone(a)
 			resource := z.resource(t).ID
 			changed := resource
@@ -214,7 +212,6 @@ func TestConcurrentChangesWaitForCreateGrant(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			a := servertest.New(t)
 			z := newResourceZone(a)
 			resource := z.resource(t).ID

@@ -33,7 +33,6 @@ func TestGetGrant(t *testing.T) {
 		{"unknown zone", a.Admin, "unknown", id, code.GrantNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			servertest.Expect(t, getGrant(t, tt.as, tt.zone, tt.id), http.StatusOK, tt.want)
 		})
 	}

@@ -62,6 +62,17 @@ func (s *Server) GetGrant(ctx context.Context, req api.GetGrantRequestObject) (a
 	return api.GetGrant200JSONResponse{Body: toGrant(g), Headers: api.GetGrant200ResponseHeaders{ETag: etag(g.Version)}}, nil
 }
 
+// RevokeGrant handles DELETE /v1/zones/{zoneId}/grants/{id}.
+func (s *Server) RevokeGrant(ctx context.Context, req api.RevokeGrantRequestObject) (api.RevokeGrantResponseObject, error) {
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) error {
+		return tx.RevokeGrant(ctx, req.ZoneID, req.ID, precondition(ctx))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.RevokeGrant204Response{}, nil
+}
+
 // grantScope matches a scope of a grant, like the schema GrantScopes.
 var grantScope = regexp.MustCompile(`^[a-z0-9:_./-]{1,200}$`)
 

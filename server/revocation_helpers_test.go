@@ -78,7 +78,7 @@ func (s scene) state(t *testing.T) map[string]map[string]any {
 	all := map[string]map[string]any{}
 	for table, column := range map[string]string{
 		"zones": "id", "admin_tokens": "zone_id", "applications": "zone_id", "sessions": "zone_id",
-		"agent_sessions": "zone_id", "delegation_edges": "zone_id", "delegation_graph_epochs": "zone_id",
+		"agent_sessions": "zone_id", "delegation_edges": "zone_id", "delegation_graph_epochs": "zone_id", "grants": "zone_id",
 	} {
 		for _, text := range storetest.Column[string](s.DB, "SELECT to_jsonb(t)::text FROM "+table+" AS t WHERE "+column+" = $1", s.zone) {
 			var row map[string]any

@@ -9,11 +9,18 @@ import (
 	"caracal.run/management/gen/db"
 )
 
+// DemoUsers are users that have a session with an application.
+type DemoUsers struct {
+	Application string
+	Names       []string
+}
+
 // Demo inserts rows that other services write. For each of a zone's applications,
 // it inserts a session, a child session, an agent session and a child agent
 // session, and a delegation edge from its agent session to that of the next
-// application. It connects as the owner role and writes no audit entries.
-func Demo(ctx context.Context, ownerURL, zone string, applications []string) error {
+// application; and a session of each user. It connects as the owner role and writes no
+// audit entries.
+func Demo(ctx context.Context, ownerURL, zone string, applications []string, users DemoUsers) error {
 	conn, err := pgx.Connect(ctx, ownerURL)
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
@@ -24,6 +31,11 @@ func Demo(ctx context.Context, ownerURL, zone string, applications []string) err
 			return err
 		}
 		q := db.New(tx)
+		for _, name := range users.Names {
+			if err := q.InsertSession(ctx, db.InsertSessionParams{ZoneID: zone, ID: newID(), SessionType: "user", SubjectID: &name, ApplicationID: &users.Application}); err != nil {
+				return err
+			}
+		}
 		var agents []string
 		for _, application := range applications {
 			agent, err := demoApplication(ctx, q, zone, application)

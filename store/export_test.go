@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,3 +47,9 @@ func (s *Store) ConnectShared() {
 
 // SetListScope sets the scope and the settings of a page of a list.
 const SetListScope = setListScope
+
+// MostSelective returns the field of a filter whose index a list scans, with its scope.
+func MostSelective(ctx context.Context, s *Store, zone string, f GrantFilter) (string, error) {
+	by, scope, err := f.mostSelective(ctx, s.inOrder(), zone)
+	return strings.TrimSpace(by + " " + scope), err
+}

@@ -115,6 +115,9 @@ func TestPlans(t *testing.T) {
 	all := statements(t)
 	t.Run("no statement scans a whole table", func(t *testing.T) {
 		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if strings.HasPrefix(name, "listGrants") || name == "countGrantsByFilter" { // planned with other settings: see grant_plans_test.go
+				continue
+			}
 			for _, scan := range scans(plan(t, conn, name, all[name])) {
 				t.Errorf("%s %s\n%s", name, scan, all[name])
 			}

@@ -24,6 +24,7 @@ func Streams() []string {
 // revoked lists the sessions and delegation edges that were revoked and the agent
 // sessions that were terminated.
 type revoked struct {
+	grant    string // the revoked grant that they rested on, or ""
 	sessions []string
 	agents   []terminatedAgent
 	edges    []revokedEdge
@@ -50,20 +51,54 @@ func (tx *Tx) revokeForApplications(ctx context.Context, zone string, applicatio
 	if err != nil {
 		return r, err
 	}
-	var ids []string
 	for _, a := range agents {
-		r.agents, ids = append(r.agents, terminatedAgent(a)), append(ids, a.ID)
+		r.agents = append(r.agents, terminatedAgent(a))
 	}
-	if len(ids) > 0 {
-		edges, err := tx.q.RevokeDelegationEdgesOf(ctx, db.RevokeDelegationEdgesOfParams{ZoneID: zone, AgentSessionIds: ids})
-		if err != nil {
-			return r, err
-		}
-		for _, e := range edges {
-			r.edges = append(r.edges, revokedEdge(e))
-		}
+	if r.edges, err = tx.revokeEdgesOf(ctx, zone, r.agents); err != nil {
+		return r, err
 	}
 	return r, tx.recordRevocations(ctx, zone, r, reason)
+}
+
+// revokeForGrant revokes the sessions of a grant's user that the grant's application may
+// have, terminates the agent sessions that rest on them, both with all descendants, and
+// revokes the delegation edges of these agent sessions. The transaction must have the
+// zone lock in exclusive mode.
+func (tx *Tx) revokeForGrant(ctx context.Context, g db.Grant) (err error) {
+	const reason = "grant_revoked"
+	r := revoked{grant: g.ID}
+	r.sessions, err = tx.q.RevokeSessionsOfGrant(ctx, db.RevokeSessionsOfGrantParams{ZoneID: g.ZoneID, UserID: g.UserID, ApplicationID: g.ApplicationID, Reason: reason})
+	if err != nil {
+		return err
+	}
+	agents, err := tx.q.TerminateAgentSessionsOfGrant(ctx, db.TerminateAgentSessionsOfGrantParams{ZoneID: g.ZoneID, UserID: g.UserID, ApplicationID: g.ApplicationID, Reason: reason})
+	if err != nil {
+		return err
+	}
+	for _, a := range agents {
+		r.agents = append(r.agents, terminatedAgent(a))
+	}
+	if r.edges, err = tx.revokeEdgesOf(ctx, g.ZoneID, r.agents); err != nil {
+		return err
+	}
+	return tx.recordRevocations(ctx, g.ZoneID, r, reason)
+}
+
+// revokeEdgesOf revokes the delegation edges that start or end at terminated agent
+// sessions.
+func (tx *Tx) revokeEdgesOf(ctx context.Context, zone string, agents []terminatedAgent) (edges []revokedEdge, err error) {
+	if len(agents) == 0 {
+		return nil, nil
+	}
+	ids := make([]string, len(agents))
+	for i, a := range agents {
+		ids[i] = a.ID
+	}
+	rows, err := tx.q.RevokeDelegationEdgesOf(ctx, db.RevokeDelegationEdgesOfParams{ZoneID: zone, AgentSessionIds: ids})
+	for _, e := range rows {
+		edges = append(edges, revokedEdge(e))
+	}
+	return edges, err
 }
 
 // revokeAll revokes every session and delegation edge of a zone and terminates its
@@ -92,7 +127,11 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 	activeToRevoked := diff(auditFields{"status": "active"}, auditFields{"status": "revoked"})
 	for _, id := range r.sessions {
 		sessionRevoked[id] = true
-		tx.record(zone, audit.Sessions, id, activeToRevoked, newEvent(zone, streamSessionsRevoke, fields{"zone_id": zone, "session_id": id, "reason": reason}))
+		f := fields{"zone_id": zone, "session_id": id, "reason": reason}
+		if r.grant != "" {
+			f["grant_id"] = r.grant
+		}
+		tx.record(zone, audit.Sessions, id, activeToRevoked, newEvent(zone, streamSessionsRevoke, f))
 	}
 	var parents []string
 	for _, a := range r.agents {

@@ -2394,6 +2394,9 @@ type ServerInterface interface {
 	// CreateGrant Create a grant
 	// (POST /v1/zones/{zoneId}/grants)
 	CreateGrant(ctx echo.Context, zoneID ZoneID) error
+	// RevokeGrant Revoke a grant
+	// (DELETE /v1/zones/{zoneId}/grants/{id})
+	RevokeGrant(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetGrant Retrieve a grant
 	// (GET /v1/zones/{zoneId}/grants/{id})
 	GetGrant(ctx echo.Context, zoneID ZoneID, id ObjectID) error
@@ -3111,6 +3114,30 @@ func (w *ServerInterfaceWrapper) CreateGrant(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.CreateGrant(ctx, zoneID)
+	return err
+}
+
+// RevokeGrant converts echo context to params.
+func (w *ServerInterfaceWrapper) RevokeGrant(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RevokeGrant(ctx, zoneID, id)
 	return err
 }
 
@@ -4323,6 +4350,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/grants", wrapper.ListGrants, options.OperationMiddlewares["listGrants"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/grants", wrapper.CreateGrant, options.OperationMiddlewares["createGrant"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/grants/:id", wrapper.RevokeGrant, options.OperationMiddlewares["revokeGrant"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/grants/:id", wrapper.GetGrant, options.OperationMiddlewares["getGrant"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies", wrapper.ListPolicies, options.OperationMiddlewares["listPolicies"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policies", wrapper.CreatePolicy, options.OperationMiddlewares["createPolicy"]...)
@@ -4973,6 +5001,23 @@ type CreateGrant201JSONResponse struct {
 func (response CreateGrant201JSONResponse) VisitCreateGrantResponse(w http.ResponseWriter) error {
 	w.Header().Set("ETag", response.Headers.ETag)
 	return jsonresponse.Write(w, 201, response.Body)
+}
+
+type RevokeGrantRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+}
+
+type RevokeGrantResponseObject interface {
+	VisitRevokeGrantResponse(w http.ResponseWriter) error
+}
+
+type RevokeGrant204Response struct {
+}
+
+func (response RevokeGrant204Response) VisitRevokeGrantResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
 }
 
 type GetGrantRequestObject struct {
@@ -5903,6 +5948,9 @@ type StrictServerInterface interface {
 	// CreateGrant Create a grant
 	// (POST /v1/zones/{zoneId}/grants)
 	CreateGrant(ctx context.Context, request CreateGrantRequestObject) (CreateGrantResponseObject, error)
+	// RevokeGrant Revoke a grant
+	// (DELETE /v1/zones/{zoneId}/grants/{id})
+	RevokeGrant(ctx context.Context, request RevokeGrantRequestObject) (RevokeGrantResponseObject, error)
 	// GetGrant Retrieve a grant
 	// (GET /v1/zones/{zoneId}/grants/{id})
 	GetGrant(ctx context.Context, request GetGrantRequestObject) (GetGrantResponseObject, error)
@@ -7021,6 +7069,32 @@ func (sh *strictHandler) CreateGrant(ctx echo.Context, zoneID ZoneID) error {
 		return err
 	} else if validResponse, ok := response.(CreateGrantResponseObject); ok {
 		return validResponse.VisitCreateGrantResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RevokeGrant operation middleware
+func (sh *strictHandler) RevokeGrant(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request RevokeGrantRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeGrant(ctx.Request().Context(), request.(RevokeGrantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeGrant")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RevokeGrantResponseObject); ok {
+		return validResponse.VisitRevokeGrantResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

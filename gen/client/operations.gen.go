@@ -210,8 +210,9 @@ func (c *Client) UpdateApplication(ctx context.Context, zoneID, id string, body 
 // DeleteApplication archives an application permanently and removes it from the
 // resources whose gateway application it is. Revokes its sessions and agent
 // sessions, their descendants, and the delegation edges of these agent
-// sessions, with the reason `application_archived`. An application with a trait
-// that is reserved for global tokens can be archived only with a global token.
+// sessions, with the reason `application_archived`. Grants of the application
+// stay as they are. An application with a trait that is reserved for global
+// tokens can be archived only with a global token.
 //
 // Requires a token with write permission for the zone.
 //
@@ -356,6 +357,41 @@ func (c *Client) CreateGrant(ctx context.Context, zoneID string, body NewGrant, 
 // Error codes that are specific to this operation: [CodeGrantNotFound].
 func (c *Client) GetGrant(ctx context.Context, zoneID, id string, opts ...CallOption) (Grant, error) {
 	return send[Grant](ctx, c, request{operation: "getGrant", method: http.MethodGet, path: "/v1/zones/{zoneId}/grants/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// RevokeGrant revokes an active grant, and the sessions that rest on it, with
+// the reason `grant_revoked`: the sessions of its user that were issued to its
+// application, or of which it is not known to which application they were
+// issued; all descendants of these sessions; the agent sessions that use them
+// as subject sessions, with their descendants; and the delegation edges of
+// these agent sessions. Sessions of the user that were issued to another
+// application are not revoked.
+//
+// Another active grant of the user and the application does not keep these
+// sessions, because their tokens can have the scopes of the revoked grant. Only
+// if the other grant is of the same resource and has all these scopes, nothing
+// changes for the user, and no session is revoked.
+//
+// A grant of an archived application or resource can be revoked. If the grant
+// is not active, the request succeeds and changes nothing.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `grants`, `sessions`, `agent-sessions`,
+// `delegation-edges`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.sessions.revoke`: One event per revoked session, with its
+//     `grant_id`; and one per terminated agent session and revoked delegation
+//     edge.
+//   - `caracal.agents.lifecycle`: One event per terminated agent session.
+//   - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodeGrantNotFound].
+func (c *Client) RevokeGrant(ctx context.Context, zoneID, id string, opts ...CallOption) error {
+	return sendEmpty(ctx, c, request{operation: "revokeGrant", method: http.MethodDelete, path: "/v1/zones/{zoneId}/grants/{id}", args: []string{zoneID, id}, status: 204}, opts)
 }
 
 // GetHealth returns 200 while the process is running. Does not check Postgres
@@ -1262,10 +1298,10 @@ func (c *Client) UpdateResource(ctx context.Context, zoneID, id string, body Res
 }
 
 // DeleteResource archives a resource permanently. Its identifier can be used
-// again. If the resource has a gateway application, increments the zone's
-// binding revision, by which gateways detect changes. The control resource
-// cannot be archived; if the token is not global, the operation returns
-// `resource_not_found` for it.
+// again. Grants of the resource stay as they are. If the resource has a gateway
+// application, increments the zone's binding revision, by which gateways detect
+// changes. The control resource cannot be archived; if the token is not global,
+// the operation returns `resource_not_found` for it.
 //
 // Requires a token with write permission for the zone.
 //

@@ -81,6 +81,70 @@ func (q *Queries) TerminateAgentSessionsOfApplications(ctx context.Context, arg 
 	return items, nil
 }
 
+const terminateAgentSessionsOfGrant = `-- name: TerminateAgentSessionsOfGrant :many
+WITH RECURSIVE affected_sessions AS (
+    SELECT id FROM sessions
+    WHERE zone_id = $2 AND subject_id = $3::text AND session_type = 'user' AND (application_id IS NULL OR application_id = $4::text)
+    UNION
+    SELECT child.id FROM sessions AS child JOIN affected_sessions ON child.parent_id = affected_sessions.id WHERE child.zone_id = $2
+), affected AS (
+    SELECT agent.id FROM affected_sessions JOIN agent_sessions AS agent ON agent.zone_id = $2 AND agent.subject_session_id = affected_sessions.id
+    UNION
+    SELECT child.id FROM agent_sessions AS child JOIN affected ON child.parent_id = affected.id WHERE child.zone_id = $2
+)
+UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = $1::text
+FROM agent_sessions AS before
+WHERE a.zone_id = $2 AND a.id IN (SELECT affected.id FROM affected) AND a.status IN ('active', 'suspended')
+  AND before.zone_id = a.zone_id AND before.id = a.id
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status
+`
+
+type TerminateAgentSessionsOfGrantParams struct {
+	Reason        string `db:"reason"`
+	ZoneID        string `db:"zone_id"`
+	UserID        string `db:"user_id"`
+	ApplicationID string `db:"application_id"`
+}
+
+type TerminateAgentSessionsOfGrantRow struct {
+	ID               string  `db:"id"`
+	ParentID         *string `db:"parent_id"`
+	SubjectSessionID string  `db:"subject_session_id"`
+	PreviousStatus   string  `db:"previous_status"`
+}
+
+// TerminateAgentSessionsOfGrant terminates the active and suspended agent sessions whose subject sessions
+// RevokeSessionsOfGrant finds, and all descendants, like TerminateAgentSessionsOfApplications.
+func (q *Queries) TerminateAgentSessionsOfGrant(ctx context.Context, arg TerminateAgentSessionsOfGrantParams) ([]TerminateAgentSessionsOfGrantRow, error) {
+	rows, err := q.db.Query(ctx, terminateAgentSessionsOfGrant,
+		arg.Reason,
+		arg.ZoneID,
+		arg.UserID,
+		arg.ApplicationID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []TerminateAgentSessionsOfGrantRow{}
+	for rows.Next() {
+		var i TerminateAgentSessionsOfGrantRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.ParentID,
+			&i.SubjectSessionID,
+			&i.PreviousStatus,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const terminateAgentSessionsOfZone = `-- name: TerminateAgentSessionsOfZone :many
 UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = $1::text
 FROM agent_sessions AS before

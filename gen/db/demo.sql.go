@@ -69,16 +69,17 @@ func (q *Queries) InsertDelegationEdge(ctx context.Context, arg InsertDelegation
 
 const insertSession = `-- name: InsertSession :exec
 
-INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, expires_at)
-VALUES ($1, $2, $3, $4, $5, now() + interval '1 hour')
+INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, application_id, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, now() + interval '1 hour')
 `
 
 type InsertSessionParams struct {
-	ZoneID      string  `db:"zone_id"`
-	ID          string  `db:"id"`
-	SessionType string  `db:"session_type"`
-	SubjectID   *string `db:"subject_id"`
-	ParentID    *string `db:"parent_id"`
+	ZoneID        string  `db:"zone_id"`
+	ID            string  `db:"id"`
+	SessionType   string  `db:"session_type"`
+	SubjectID     *string `db:"subject_id"`
+	ParentID      *string `db:"parent_id"`
+	ApplicationID *string `db:"application_id"`
 }
 
 // Inserts for the demo, of rows that other services write. Only the owner role has the privileges for them.
@@ -89,6 +90,7 @@ func (q *Queries) InsertSession(ctx context.Context, arg InsertSessionParams) er
 		arg.SessionType,
 		arg.SubjectID,
 		arg.ParentID,
+		arg.ApplicationID,
 	)
 	return err
 }

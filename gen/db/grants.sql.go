@@ -10,6 +10,68 @@ import (
 	"time"
 )
 
+const countGrantsByFilter = `-- name: CountGrantsByFilter :many
+SELECT 'user_id' AS filter, 0::bigint AS scope, (SELECT count(*) FROM (SELECT FROM grants WHERE grants.zone_id = $1 AND user_id = $2::text LIMIT $3) AS g) AS count
+UNION ALL SELECT 'application_id', 0, (SELECT count(*) FROM (SELECT FROM grants WHERE grants.zone_id = $1 AND application_id = $4::text LIMIT $3) AS g)
+UNION ALL SELECT 'resource_id', 0, (SELECT count(*) FROM (SELECT FROM grants WHERE grants.zone_id = $1 AND resource_id = $5::text LIMIT $3) AS g)
+UNION ALL SELECT 'status', 0, (SELECT count(*) FROM (SELECT FROM grants WHERE grants.zone_id = $1 AND status = $6::text LIMIT $3) AS g)
+UNION ALL SELECT 'provider_id', 0, (
+    SELECT count(*) FROM (
+        SELECT FROM resources AS r CROSS JOIN LATERAL (SELECT FROM grants AS g WHERE g.zone_id = r.zone_id AND g.resource_id = r.id LIMIT $3) AS g
+        WHERE r.zone_id = $1 AND r.credential_provider_id = $7::text LIMIT $3
+    ) AS g)
+UNION ALL SELECT 'scope', wanted.position, (SELECT count(*) FROM (SELECT FROM grant_scopes AS s WHERE s.zone_id = $1 AND s.scope = wanted.scope LIMIT $3) AS g)
+FROM unnest($8::text[]) WITH ORDINALITY AS wanted (scope, position)
+`
+
+type CountGrantsByFilterParams struct {
+	ZoneID        string   `db:"zone_id"`
+	UserID        *string  `db:"user_id"`
+	RowLimit      int32    `db:"row_limit"`
+	ApplicationID *string  `db:"application_id"`
+	ResourceID    *string  `db:"resource_id"`
+	Status        *string  `db:"status"`
+	ProviderID    *string  `db:"provider_id"`
+	Scopes        []string `db:"scopes"`
+}
+
+type CountGrantsByFilterRow struct {
+	Filter string `db:"filter"`
+	Scope  int64  `db:"scope"`
+	Count  int64  `db:"count"`
+}
+
+// CountGrantsByFilter counts the grants that match each filter, at most row_limit of each. scope is the number of the scope,
+// from 1.
+func (q *Queries) CountGrantsByFilter(ctx context.Context, arg CountGrantsByFilterParams) ([]CountGrantsByFilterRow, error) {
+	rows, err := q.db.Query(ctx, countGrantsByFilter,
+		arg.ZoneID,
+		arg.UserID,
+		arg.RowLimit,
+		arg.ApplicationID,
+		arg.ResourceID,
+		arg.Status,
+		arg.ProviderID,
+		arg.Scopes,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CountGrantsByFilterRow{}
+	for rows.Next() {
+		var i CountGrantsByFilterRow
+		if err := rows.Scan(&i.Filter, &i.Scope, &i.Count); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const getGrant = `-- name: GetGrant :one
 SELECT zone_id, id, application_id, user_id, resource_id, scopes, status, version, created_at, updated_at FROM grants WHERE zone_id = $1 AND id = $2
 `
@@ -86,45 +148,63 @@ func (q *Queries) GetZoneOfGrant(ctx context.Context, arg GetZoneOfGrantParams) 
 const insertGrant = `-- name: InsertGrant :one
 WITH application AS (
     SELECT id FROM applications
-    WHERE applications.zone_id = $4 AND applications.id = $6 AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    WHERE applications.zone_id = $1 AND applications.id = $2 AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
     FOR SHARE
 ), resource AS (
     SELECT id, scopes FROM resources
-    WHERE resources.zone_id = $4 AND resources.id = $7 AND archived_at IS NULL AND identifier <> $8
+    WHERE resources.zone_id = $1 AND resources.id = $3 AND archived_at IS NULL AND identifier <> $4
     FOR SHARE
+), inserted AS (
+    INSERT INTO grants (zone_id, id, application_id, user_id, resource_id, scopes)
+    SELECT zones.id, $5::text, application.id, $6::text, resource.id, $7::text[]
+    FROM zones, application, resource
+    WHERE zones.id = $1 AND zones.archived_at IS NULL AND (NOT zones.reserved OR $8::boolean) AND resource.scopes @> $7::text[]
+    RETURNING zone_id, id, application_id, user_id, resource_id, scopes, status, version, created_at, updated_at
+), indexed AS (
+    INSERT INTO grant_scopes (zone_id, scope, created_at, grant_id)
+    SELECT DISTINCT inserted.zone_id, scope, inserted.created_at, inserted.id FROM inserted, unnest($7::text[]) AS scope
 )
-INSERT INTO grants (zone_id, id, application_id, user_id, resource_id, scopes)
-SELECT zones.id, $1::text, application.id, $2::text, resource.id, $3::text[]
-FROM zones, application, resource
-WHERE zones.id = $4 AND zones.archived_at IS NULL AND (NOT zones.reserved OR $5::boolean) AND resource.scopes @> $3::text[]
-RETURNING zone_id, id, application_id, user_id, resource_id, scopes, status, version, created_at, updated_at
+SELECT zone_id, id, application_id, user_id, resource_id, scopes, status, version, created_at, updated_at FROM inserted
 `
 
 type InsertGrantParams struct {
-	ID                 string   `db:"id"`
-	UserID             string   `db:"user_id"`
-	Scopes             []string `db:"scopes"`
 	ZoneID             string   `db:"zone_id"`
-	Bootstrap          bool     `db:"bootstrap"`
 	ApplicationID      string   `db:"application_id"`
 	ResourceID         string   `db:"resource_id"`
 	ExcludedIdentifier string   `db:"excluded_identifier"`
+	ID                 string   `db:"id"`
+	UserID             string   `db:"user_id"`
+	Scopes             []string `db:"scopes"`
+	Bootstrap          bool     `db:"bootstrap"`
+}
+
+type InsertGrantRow struct {
+	ZoneID        string    `db:"zone_id"`
+	ID            string    `db:"id"`
+	ApplicationID string    `db:"application_id"`
+	UserID        string    `db:"user_id"`
+	ResourceID    string    `db:"resource_id"`
+	Scopes        []string  `db:"scopes"`
+	Status        string    `db:"status"`
+	Version       int64     `db:"version"`
+	CreatedAt     time.Time `db:"created_at"`
+	UpdatedAt     time.Time `db:"updated_at"`
 }
 
 // InsertGrant locks the application and the resource, so that neither can be archived or changed before the grant is
 // committed. It returns no row if one of them or the zone does not allow the grant.
-func (q *Queries) InsertGrant(ctx context.Context, arg InsertGrantParams) (Grant, error) {
+func (q *Queries) InsertGrant(ctx context.Context, arg InsertGrantParams) (InsertGrantRow, error) {
 	row := q.db.QueryRow(ctx, insertGrant,
-		arg.ID,
-		arg.UserID,
-		arg.Scopes,
 		arg.ZoneID,
-		arg.Bootstrap,
 		arg.ApplicationID,
 		arg.ResourceID,
 		arg.ExcludedIdentifier,
+		arg.ID,
+		arg.UserID,
+		arg.Scopes,
+		arg.Bootstrap,
 	)
-	var i Grant
+	var i InsertGrantRow
 	err := row.Scan(
 		&i.ZoneID,
 		&i.ID,
@@ -138,21 +218,6 @@ func (q *Queries) InsertGrant(ctx context.Context, arg InsertGrantParams) (Grant
 		&i.UpdatedAt,
 	)
 	return i, err
-}
-
-const insertGrantScopes = `-- name: InsertGrantScopes :exec
-INSERT INTO grant_scopes (zone_id, scope, grant_id) SELECT DISTINCT $1::text, scope, $2::text FROM unnest($3::text[]) AS scope
-`
-
-type InsertGrantScopesParams struct {
-	ZoneID  string   `db:"zone_id"`
-	GrantID string   `db:"grant_id"`
-	Scopes  []string `db:"scopes"`
-}
-
-func (q *Queries) InsertGrantScopes(ctx context.Context, arg InsertGrantScopesParams) error {
-	_, err := q.db.Exec(ctx, insertGrantScopes, arg.ZoneID, arg.GrantID, arg.Scopes)
-	return err
 }
 
 const listGrants = `-- name: ListGrants :many
@@ -674,4 +739,70 @@ func (q *Queries) ListGrantsByUser(ctx context.Context, arg ListGrantsByUserPara
 		return nil, err
 	}
 	return items, nil
+}
+
+const lockGrant = `-- name: LockGrant :one
+SELECT zone_id, id, application_id, user_id, resource_id, scopes, status, version, created_at, updated_at FROM grants WHERE zone_id = $1 AND id = $2 FOR NO KEY UPDATE
+`
+
+type LockGrantParams struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+func (q *Queries) LockGrant(ctx context.Context, arg LockGrantParams) (Grant, error) {
+	row := q.db.QueryRow(ctx, lockGrant, arg.ZoneID, arg.ID)
+	var i Grant
+	err := row.Scan(
+		&i.ZoneID,
+		&i.ID,
+		&i.ApplicationID,
+		&i.UserID,
+		&i.ResourceID,
+		&i.Scopes,
+		&i.Status,
+		&i.Version,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const revokeGrant = `-- name: RevokeGrant :one
+UPDATE grants SET status = 'revoked', version = version + 1, updated_at = now() WHERE grants.zone_id = $1 AND grants.id = $2
+RETURNING grants.zone_id, grants.id, grants.application_id, grants.user_id, grants.resource_id, grants.scopes, grants.status, grants.version, grants.created_at, grants.updated_at, EXISTS (
+    SELECT FROM grants AS other
+    WHERE other.zone_id = grants.zone_id AND other.user_id = grants.user_id AND other.application_id = grants.application_id AND other.resource_id = grants.resource_id
+      AND other.status = 'active' AND other.id <> grants.id AND other.scopes @> grants.scopes
+) AS covered
+`
+
+type RevokeGrantParams struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+type RevokeGrantRow struct {
+	Grant   Grant `db:"grant"`
+	Covered bool  `db:"covered"`
+}
+
+// RevokeGrant also returns whether another active grant permits all that the grant did.
+func (q *Queries) RevokeGrant(ctx context.Context, arg RevokeGrantParams) (RevokeGrantRow, error) {
+	row := q.db.QueryRow(ctx, revokeGrant, arg.ZoneID, arg.ID)
+	var i RevokeGrantRow
+	err := row.Scan(
+		&i.Grant.ZoneID,
+		&i.Grant.ID,
+		&i.Grant.ApplicationID,
+		&i.Grant.UserID,
+		&i.Grant.ResourceID,
+		&i.Grant.Scopes,
+		&i.Grant.Status,
+		&i.Grant.Version,
+		&i.Grant.CreatedAt,
+		&i.Grant.UpdatedAt,
+		&i.Covered,
+	)
+	return i, err
 }

@@ -49,6 +49,52 @@ func (q *Queries) RevokeSessionsOfApplications(ctx context.Context, arg RevokeSe
 	return items, nil
 }
 
+const revokeSessionsOfGrant = `-- name: RevokeSessionsOfGrant :many
+WITH RECURSIVE affected AS (
+    SELECT id FROM sessions
+    WHERE zone_id = $2 AND subject_id = $3::text AND session_type = 'user' AND (application_id IS NULL OR application_id = $4::text)
+    UNION
+    SELECT child.id FROM sessions AS child JOIN affected ON child.parent_id = affected.id WHERE child.zone_id = $2
+)
+UPDATE sessions SET status = 'revoked', revoked_at = now(), revoked_reason = $1::text
+WHERE sessions.zone_id = $2 AND sessions.id IN (SELECT affected.id FROM affected) AND sessions.status = 'active'
+RETURNING id
+`
+
+type RevokeSessionsOfGrantParams struct {
+	Reason        string `db:"reason"`
+	ZoneID        string `db:"zone_id"`
+	UserID        string `db:"user_id"`
+	ApplicationID string `db:"application_id"`
+}
+
+// RevokeSessionsOfGrant revokes the active sessions of a user, and the active descendants of all sessions of the user, like
+// RevokeSessionsOfApplications. It does not start at sessions that were issued to another application.
+func (q *Queries) RevokeSessionsOfGrant(ctx context.Context, arg RevokeSessionsOfGrantParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, revokeSessionsOfGrant,
+		arg.Reason,
+		arg.ZoneID,
+		arg.UserID,
+		arg.ApplicationID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []string{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const revokeSessionsOfZone = `-- name: RevokeSessionsOfZone :many
 UPDATE sessions SET status = 'revoked', revoked_at = now(), revoked_reason = $1::text
 WHERE zone_id = $2 AND status = 'active'

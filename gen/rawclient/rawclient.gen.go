@@ -487,6 +487,12 @@ type ListGrantsParams struct {
 	Scopes []string `form:"scopes,omitempty" json:"scopes,omitempty"`
 }
 
+// RevokeGrantParams defines parameters for RevokeGrant.
+type RevokeGrantParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // ListPoliciesParams defines parameters for ListPolicies.
 type ListPoliciesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -1286,7 +1292,7 @@ type ClientInterface interface {
 	//
 	// Archives an application permanently and removes it from the resources whose gateway application it is. Revokes
 	// its sessions and agent sessions, their descendants, and the delegation edges of these agent sessions, with the
-	// reason `application_archived`. An application with a trait that is reserved for global tokens can be archived
+	// reason `application_archived`. Grants of the application stay as they are. An application with a trait that is reserved for global tokens can be archived
 	// only with a global token.
 	//
 	// Requires a token with write permission for the zone.
@@ -1404,6 +1410,34 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/grants (the `CreateGrant` operationId).
 	CreateGrant(ctx context.Context, zoneID ZoneID, body CreateGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeGrant Revoke a grant
+	//
+	// Revokes an active grant, and the sessions that rest on it, with the reason `grant_revoked`: the sessions of its
+	// user that were issued to its application, or of which it is not known to which application they were issued; all
+	// descendants of these sessions; the agent sessions that use them as subject sessions, with their descendants; and
+	// the delegation edges of these agent sessions. Sessions of the user that were issued to another application are not
+	// revoked.
+	//
+	// Another active grant of the user and the application does not keep these sessions, because their tokens can have
+	// the scopes of the revoked grant. Only if the other grant is of the same resource and has all these scopes, nothing
+	// changes for the user, and no session is revoked.
+	//
+	// A grant of an archived application or resource can be revoked. If the grant is not active, the request succeeds
+	// and changes nothing.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: One event per revoked session, with its `grant_id`; and one per terminated agent session and revoked delegation edge.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/grants/{id} (the `RevokeGrant` operationId).
+	RevokeGrant(ctx context.Context, zoneID ZoneID, id ObjectID, params *RevokeGrantParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetGrant Retrieve a grant
 	//
@@ -2200,7 +2234,7 @@ type ClientInterface interface {
 
 	// DeleteResource Archive a resource
 	//
-	// Archives a resource permanently. Its identifier can be used again. If the resource has a gateway application,
+	// Archives a resource permanently. Its identifier can be used again. Grants of the resource stay as they are. If the resource has a gateway application,
 	// increments the zone's binding revision, by which gateways detect changes. The control resource cannot be
 	// archived; if the token is not global, the operation returns `resource_not_found` for it.
 	//
@@ -3064,7 +3098,7 @@ func (c *Client) RegisterApplication(ctx context.Context, zoneID ZoneID, body Re
 //
 // Archives an application permanently and removes it from the resources whose gateway application it is. Revokes
 // its sessions and agent sessions, their descendants, and the delegation edges of these agent sessions, with the
-// reason `application_archived`. An application with a trait that is reserved for global tokens can be archived
+// reason `application_archived`. Grants of the application stay as they are. An application with a trait that is reserved for global tokens can be archived
 // only with a global token.
 //
 // Requires a token with write permission for the zone.
@@ -3253,6 +3287,44 @@ func (c *Client) CreateGrantWithBody(ctx context.Context, zoneID ZoneID, content
 // Corresponds with POST /v1/zones/{zoneId}/grants (the `CreateGrant` operationId).
 func (c *Client) CreateGrant(ctx context.Context, zoneID ZoneID, body CreateGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateGrantRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeGrant Revoke a grant
+//
+// Revokes an active grant, and the sessions that rest on it, with the reason `grant_revoked`: the sessions of its
+// user that were issued to its application, or of which it is not known to which application they were issued; all
+// descendants of these sessions; the agent sessions that use them as subject sessions, with their descendants; and
+// the delegation edges of these agent sessions. Sessions of the user that were issued to another application are not
+// revoked.
+//
+// Another active grant of the user and the application does not keep these sessions, because their tokens can have
+// the scopes of the revoked grant. Only if the other grant is of the same resource and has all these scopes, nothing
+// changes for the user, and no session is revoked.
+//
+// A grant of an archived application or resource can be revoked. If the grant is not active, the request succeeds
+// and changes nothing.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: One event per revoked session, with its `grant_id`; and one per terminated agent session and revoked delegation edge.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/grants/{id} (the `RevokeGrant` operationId).
+func (c *Client) RevokeGrant(ctx context.Context, zoneID ZoneID, id ObjectID, params *RevokeGrantParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeGrantRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4568,7 +4640,7 @@ func (c *Client) CreateResource(ctx context.Context, zoneID ZoneID, body CreateR
 
 // DeleteResource Archive a resource
 //
-// Archives a resource permanently. Its identifier can be used again. If the resource has a gateway application,
+// Archives a resource permanently. Its identifier can be used again. Grants of the resource stay as they are. If the resource has a gateway application,
 // increments the zone's binding revision, by which gateways detect changes. The control resource cannot be
 // archived; if the token is not global, the operation returns `resource_not_found` for it.
 //
@@ -6207,6 +6279,62 @@ func NewCreateGrantRequestWithBody(server string, zoneID ZoneID, contentType str
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokeGrantRequest constructs an http.Request for the RevokeGrant method
+func NewRevokeGrantRequest(server string, zoneID ZoneID, id ObjectID, params *RevokeGrantParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/grants/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -9184,7 +9312,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Archives an application permanently and removes it from the resources whose gateway application it is. Revokes
 	// its sessions and agent sessions, their descendants, and the delegation edges of these agent sessions, with the
-	// reason `application_archived`. An application with a trait that is reserved for global tokens can be archived
+	// reason `application_archived`. Grants of the application stay as they are. An application with a trait that is reserved for global tokens can be archived
 	// only with a global token.
 	//
 	// Requires a token with write permission for the zone.
@@ -9310,6 +9438,36 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/grants (the `CreateGrant` operationId).
 	CreateGrantWithResponse(ctx context.Context, zoneID ZoneID, body CreateGrantJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateGrantResponse, error)
+
+	// RevokeGrantWithResponse Revoke a grant
+	//
+	// Revokes an active grant, and the sessions that rest on it, with the reason `grant_revoked`: the sessions of its
+	// user that were issued to its application, or of which it is not known to which application they were issued; all
+	// descendants of these sessions; the agent sessions that use them as subject sessions, with their descendants; and
+	// the delegation edges of these agent sessions. Sessions of the user that were issued to another application are not
+	// revoked.
+	//
+	// Another active grant of the user and the application does not keep these sessions, because their tokens can have
+	// the scopes of the revoked grant. Only if the other grant is of the same resource and has all these scopes, nothing
+	// changes for the user, and no session is revoked.
+	//
+	// A grant of an archived application or resource can be revoked. If the grant is not active, the request succeeds
+	// and changes nothing.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: One event per revoked session, with its `grant_id`; and one per terminated agent session and revoked delegation edge.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/grants/{id} (the `RevokeGrant` operationId).
+	RevokeGrantWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *RevokeGrantParams, reqEditors ...RequestEditorFn) (*RevokeGrantResponse, error)
 
 	// GetGrantWithResponse Retrieve a grant
 	//
@@ -10152,7 +10310,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteResourceWithResponse Archive a resource
 	//
-	// Archives a resource permanently. Its identifier can be used again. If the resource has a gateway application,
+	// Archives a resource permanently. Its identifier can be used again. Grants of the resource stay as they are. If the resource has a gateway application,
 	// increments the zone's binding revision, by which gateways detect changes. The control resource cannot be
 	// archived; if the token is not global, the operation returns `resource_not_found` for it.
 	//
@@ -11552,6 +11710,40 @@ func (r CreateGrantResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CreateGrantResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeGrantResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeGrantResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeGrantResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeGrantResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeGrantResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -14029,7 +14221,7 @@ func (c *ClientWithResponses) RegisterApplicationWithResponse(ctx context.Contex
 //
 // Archives an application permanently and removes it from the resources whose gateway application it is. Revokes
 // its sessions and agent sessions, their descendants, and the delegation edges of these agent sessions, with the
-// reason `application_archived`. An application with a trait that is reserved for global tokens can be archived
+// reason `application_archived`. Grants of the application stay as they are. An application with a trait that is reserved for global tokens can be archived
 // only with a global token.
 //
 // Requires a token with write permission for the zone.
@@ -14202,6 +14394,42 @@ func (c *ClientWithResponses) CreateGrantWithResponse(ctx context.Context, zoneI
 		return nil, err
 	}
 	return ParseCreateGrantResponse(rsp)
+}
+
+// RevokeGrantWithResponse Revoke a grant
+//
+// Revokes an active grant, and the sessions that rest on it, with the reason `grant_revoked`: the sessions of its
+// user that were issued to its application, or of which it is not known to which application they were issued; all
+// descendants of these sessions; the agent sessions that use them as subject sessions, with their descendants; and
+// the delegation edges of these agent sessions. Sessions of the user that were issued to another application are not
+// revoked.
+//
+// Another active grant of the user and the application does not keep these sessions, because their tokens can have
+// the scopes of the revoked grant. Only if the other grant is of the same resource and has all these scopes, nothing
+// changes for the user, and no session is revoked.
+//
+// A grant of an archived application or resource can be revoked. If the grant is not active, the request succeeds
+// and changes nothing.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: One event per revoked session, with its `grant_id`; and one per terminated agent session and revoked delegation edge.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/grants/{id} (the `RevokeGrant` operationId).
+func (c *ClientWithResponses) RevokeGrantWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *RevokeGrantParams, reqEditors ...RequestEditorFn) (*RevokeGrantResponse, error) {
+	rsp, err := c.RevokeGrant(ctx, zoneID, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeGrantResponse(rsp)
 }
 
 // GetGrantWithResponse Retrieve a grant
@@ -15351,7 +15579,7 @@ func (c *ClientWithResponses) CreateResourceWithResponse(ctx context.Context, zo
 
 // DeleteResourceWithResponse Archive a resource
 //
-// Archives a resource permanently. Its identifier can be used again. If the resource has a gateway application,
+// Archives a resource permanently. Its identifier can be used again. Grants of the resource stay as they are. If the resource has a gateway application,
 // increments the zone's binding revision, by which gateways detect changes. The control resource cannot be
 // archived; if the token is not global, the operation returns `resource_not_found` for it.
 //
@@ -16385,6 +16613,22 @@ func ParseCreateGrantResponse(rsp *http.Response) (*CreateGrantResponse, error) 
 			headers.ETag = value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRevokeGrantResponse parses an HTTP response from a RevokeGrantWithResponse call
+func ParseRevokeGrantResponse(rsp *http.Response) (*RevokeGrantResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeGrantResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
 	}
 
 	return response, nil

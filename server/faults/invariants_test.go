@@ -115,7 +115,7 @@ func (b *backends) waitIdle(services ...*service) {
 func (b *backends) checkInvariants(l *load, lost ...string) (maxEntries int) {
 	b.t.Helper()
 	l.checkNoErrors()
-	for _, invariant := range slices.Concat(invariants, policyInvariants) {
+	for _, invariant := range slices.Concat(invariants, policyInvariants, grantInvariants) {
 		var violations []string
 		for deadline := time.Now().Add(5 * time.Second); ; { // a lock or a transaction may be about to end
 			if violations = column[string](b, invariant.violations); len(violations) == 0 || time.Now().After(deadline) {
@@ -158,7 +158,8 @@ func (b *backends) checkAcknowledged(l *load) {
 	for _, text := range column[string](b, `SELECT concat_ws(' ', 'zones', id, archived_at IS NOT NULL, name) FROM zones
 		UNION ALL SELECT concat_ws(' ', 'applications', id, archived_at IS NOT NULL, name) FROM applications
 		UNION ALL SELECT concat_ws(' ', 'providers', id, archived_at IS NOT NULL, name) FROM providers
-		UNION ALL SELECT concat_ws(' ', 'resources', id, archived_at IS NOT NULL, name) FROM resources`) {
+		UNION ALL SELECT concat_ws(' ', 'resources', id, archived_at IS NOT NULL, name) FROM resources
+		UNION ALL SELECT concat_ws(' ', 'grants', id, status = 'revoked', user_id) FROM grants`) {
 		var e entity
 		if _, err := fmt.Sscan(text, &e.kind, &e.id, &e.archived, &e.name); err != nil {
 			b.t.Fatal(err)

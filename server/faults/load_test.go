@@ -65,7 +65,8 @@ func (c counts) String() string {
 // A change is a successful request to create, update or archive an entity.
 type change struct{ request, kind, id string }
 
-// An entity is a zone, application, provider or resource, as it should be stored.
+// An entity is a zone, application, provider, resource or grant, as it should be stored.
+// The name of a grant is its user, and a revoked grant counts as archived.
 type entity struct {
 	kind, zone, id, name string
 	archived             bool
@@ -248,7 +249,7 @@ func (l *load) Do(r *http.Request) (*http.Response, error) {
 
 // runCaller is one caller. Only it changes the entities that it creates.
 func (l *load) runCaller(r *rand.Rand, interval time.Duration, shared []string) {
-	var zones, applications, providers []*entity
+	var zones, applications, providers, resources, grants []*entity
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
@@ -286,8 +287,17 @@ func (l *load) runCaller(r *rand.Rand, interval time.Duration, shared []string) 
 				providers = append(providers, created)
 			}
 		case n < 36 && len(providers) > 0:
-			l.createResource(providers[r.IntN(len(providers))], applications)
-		case n < 37:
+			if created, ok := l.createResource(providers[r.IntN(len(providers))], applications); ok {
+				resources = append(resources, created)
+			}
+		case n < 39 && len(resources) > 0:
+			if created, ok := l.createGrant(resources[r.IntN(len(resources))], applications); ok {
+				grants = append(grants, created)
+			}
+		case n < 41 && len(grants) > 0:
+			l.revokeGrant(grants[0])
+			grants = grants[1:]
+		case n < 42:
 			l.registerApplication(zone)
 		case n < 50:
 			if i := r.IntN(len(applications)); !l.updateApplication(applications[i]) {
@@ -364,39 +374,6 @@ func (l *load) createApplication(zone string) (*entity, bool) {
 		e.id = resp.JSON201.ID
 	}
 	return l.record(id, resp, err, http.StatusCreated, e)
-}
-
-// createProvider creates a provider with a secret.
-func (l *load) createProvider(zone string) (*entity, bool) {
-	ctx, id, cancel := l.newRequest()
-	defer cancel()
-	config := client.APIKeyProviderConfig{HeaderName: new("X-Api-Key"), APIKey: new("secret of " + id)}
-	resp, err := l.client.CreateProviderWithResponse(ctx, zone, client.NewProvider{Name: &id, Kind: client.ProviderKindAPIKey, ConfigJSON: config})
-	e := entity{kind: "providers", zone: zone, name: id}
-	if err == nil && resp.JSON201 != nil {
-		e.id = resp.JSON201.ID
-	}
-	return l.record(id, resp, err, http.StatusCreated, e)
-}
-
-// createResource creates a resource that references a provider and an
-// application of its zone. It does nothing if no application is in the zone.
-func (l *load) createResource(provider *entity, applications []*entity) {
-	i := slices.IndexFunc(applications, func(a *entity) bool { return a.zone == provider.zone })
-	if i < 0 {
-		return
-	}
-	ctx, id, cancel := l.newRequest()
-	defer cancel()
-	resp, err := l.client.CreateResourceWithResponse(ctx, provider.zone, client.NewResource{
-		Name: &id, UpstreamURL: new("https://upstream.example.com"), Scopes: []string{"read"},
-		CredentialProviderID: &provider.id, GatewayApplicationID: &applications[i].id,
-	})
-	e := entity{kind: "resources", zone: provider.zone, name: id}
-	if err == nil && resp.JSON201 != nil {
-		e.id = resp.JSON201.ID
-	}
-	l.record(id, resp, err, http.StatusCreated, e)
 }
 
 func (l *load) registerApplication(zone string) {

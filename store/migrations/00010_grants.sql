@@ -36,9 +36,9 @@ GRANT SELECT, INSERT ON grants TO caracal_service;
 GRANT UPDATE (status, version, updated_at) ON grants TO caracal_service;
 
 CREATE TABLE grant_scopes (
-    zone_id    text COLLATE "C" NOT NULL REFERENCES zones (id),
+    zone_id    text COLLATE "C" NOT NULL,
     scope      text COLLATE "C" NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),           -- of the grant
+    created_at timestamptz NOT NULL,                         -- of the grant
     grant_id   text COLLATE "C" NOT NULL,
     PRIMARY KEY (zone_id, scope, created_at, grant_id)
 );
@@ -70,8 +70,10 @@ CREATE INDEX resources_by_provider ON resources (zone_id, credential_provider_id
 -- The application that a session was issued to; null if its writer does not say.
 ALTER TABLE sessions ADD COLUMN application_id text COLLATE "C";
 ALTER TABLE sessions ADD FOREIGN KEY (zone_id, application_id) REFERENCES applications (zone_id, id);
+CREATE INDEX agent_sessions_by_subject_session ON agent_sessions (zone_id, subject_session_id);
 
 -- +goose Down
+DROP INDEX agent_sessions_by_subject_session;
 ALTER TABLE sessions DROP COLUMN application_id;
 DROP INDEX resources_by_provider;
 CREATE INDEX resources_by_provider ON resources (zone_id, credential_provider_id) WHERE archived_at IS NULL;

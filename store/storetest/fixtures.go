@@ -14,6 +14,14 @@ func (d *DB) Session(zone string) string {
 	return d.insertSession(zone, "user", "user-1", nil)
 }
 
+// IssuedSession inserts an active session of a user that was issued to an application.
+func (d *DB) IssuedSession(zone, user, application string) string {
+	d.tb.Helper()
+	s := d.insertSession(zone, "user", user, nil)
+	d.Exec("UPDATE sessions SET application_id = $3 WHERE zone_id = $1 AND id = $2", zone, s, application)
+	return s
+}
+
 // ApplicationSession inserts an active session of an application.
 func (d *DB) ApplicationSession(zone, application string) string {
 	d.tb.Helper()
@@ -124,7 +132,7 @@ func (d *DB) Grant(zone, application, resource string) string {
 	d.tb.Helper()
 	g := id("grant")
 	d.Exec("INSERT INTO grants (zone_id, id, application_id, user_id, resource_id, scopes) VALUES ($1, $2, $3, 'user-1', $4, '{read}')", zone, g, application, resource)
-	d.Exec("INSERT INTO grant_scopes (zone_id, scope, grant_id) VALUES ($1, 'read', $2)", zone, g)
+	d.Exec("INSERT INTO grant_scopes (zone_id, scope, created_at, grant_id) SELECT zone_id, 'read', created_at, id FROM grants WHERE zone_id = $1 AND id = $2", zone, g)
 	return g
 }
 

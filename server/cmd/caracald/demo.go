@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,9 +16,9 @@ import (
 	"caracal.run/management/store"
 )
 
-// seedDemo creates a demo zone if there is none yet: with a managed application
-// and two registered ones, which have sessions and agents, a resource, and an active
-// policy set. It saves the zone's id in a file, prints it and returns it.
+// seedDemo creates a demo zone if there is none yet: with a managed application and
+// two registered ones, which have sessions and agents, a resource with grants, and an
+// active policy set. It saves the zone's id in a file, prints it and returns it.
 func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file string) (string, error) {
 	c, err := client.New(url, token)
 	if err != nil {
@@ -52,13 +54,13 @@ func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file str
 		}
 		registered = append(registered, app.ID)
 	}
-	if err := store.Demo(ctx, ownerURL, zone.ID, registered); err != nil {
+	if err := store.Demo(ctx, ownerURL, zone.ID, registered, store.DemoUsers{Application: billing.ID, Names: slices.Sorted(maps.Keys(demoGrants))}); err != nil {
 		return "", err
 	}
 	if err := os.WriteFile(file, []byte(zone.ID+"\n"), 0o600); err != nil {
 		return "", err
 	}
-	return zone.ID, printDemo(out, "Created a demo zone with a managed application, two registered ones, their sessions and agents, and active policies", zone.ID)
+	return zone.ID, printDemo(out, "Created a demo zone with a managed application, grants of users, two registered applications, sessions, agents, and active policies", zone.ID)
 }
 
 // demoPolicies are the policies of the demo zone. The first one has the ID of the
@@ -86,17 +88,31 @@ approval_tiers := ["high"]
 `},
 }
 
-// seedPolicies creates a resource and policies for it, and activates them.
+// demoGrants are the scopes that users of the demo zone have granted to the application
+// that owns the resource.
+var demoGrants = map[string][]string{
+	"ada":   {"invoices:read", "invoices:write"},
+	"grace": {"invoices:read"},
+	"alan":  {"invoices:read"},
+}
+
+// seedPolicies creates a resource with grants and policies for it, and activates them.
 func seedPolicies(ctx context.Context, c *client.Client, zone, application string) error {
 	provider, err := c.CreateProvider(ctx, zone, client.NewProvider{Name: new("Mandates"), Kind: client.ProviderKindCaracalMandate})
 	if err != nil {
 		return err
 	}
-	if _, err := c.CreateResource(ctx, zone, client.NewResource{
+	invoices, err := c.CreateResource(ctx, zone, client.NewResource{
 		Name: new("Invoices"), Identifier: new("resource://invoices"), Scopes: []string{"invoices:read", "invoices:write"},
 		CredentialProviderID: &provider.ID, UpstreamURL: new("https://invoices.example.com"), GatewayApplicationID: &application,
-	}); err != nil {
+	})
+	if err != nil {
 		return err
+	}
+	for user, scopes := range demoGrants {
+		if _, err := c.CreateGrant(ctx, zone, client.NewGrant{ApplicationID: application, UserID: user, ResourceID: invoices.ID, Scopes: scopes}); err != nil {
+			return err
+		}
 	}
 	var manifest []client.NewManifestEntry
 	for _, p := range demoPolicies {
