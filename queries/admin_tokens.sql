@@ -1,7 +1,7 @@
 -- name: InsertAdminToken :one
 -- InsertAdminToken returns no row if an active token has the same secret, as when a token is seeded at every start.
-INSERT INTO admin_tokens (zone_id, id, name, capability, created_by, token_sha256, expires_at)
-VALUES (@zone_id, @id, @name, @capability, @created_by, @token_sha256, now() + sqlc.narg(expires_in)::bigint * interval '1 second')
+INSERT INTO admin_tokens (zone_id, id, name, capability, can_approve, created_by, token_sha256, expires_at)
+VALUES (@zone_id, @id, @name, @capability, @can_approve, @created_by, @token_sha256, now() + sqlc.narg(expires_in)::bigint * interval '1 second')
 ON CONFLICT (token_sha256) WHERE revoked_at IS NULL DO NOTHING
 RETURNING *;
 
@@ -18,7 +18,7 @@ SELECT * FROM admin_tokens WHERE id = @id;
 SELECT sqlc.embed(admin_tokens), now()::timestamptz AS now FROM admin_tokens WHERE id = @id AND revoked_at IS NULL FOR NO KEY UPDATE;
 
 -- name: UpdateAdminToken :one
-UPDATE admin_tokens SET name = @name, expires_at = sqlc.narg(expires_at), version = version + 1 WHERE id = @id RETURNING *;
+UPDATE admin_tokens SET name = @name, can_approve = @can_approve, expires_at = sqlc.narg(expires_at), version = version + 1 WHERE id = @id RETURNING *;
 
 -- name: RevokeOtherAdminTokensBy :many
 -- RevokeOtherAdminTokensBy revokes the active tokens of a creator, except the one with the given digest: a newly seeded

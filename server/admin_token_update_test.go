@@ -84,7 +84,7 @@ func TestGetAdminToken(t *testing.T) {
 
 // withoutPointers describes a token by its values.
 func withoutPointers(token client.AdminToken) []any {
-	all := []any{token.ID, token.Name, token.Scope, token.Capability, token.CreatedBy, token.CreatedAt}
+	all := []any{token.ID, token.Name, token.Scope, token.Capability, token.CanApprove, token.CreatedBy, token.CreatedAt}
 	for _, p := range []*time.Time{token.ExpiresAt, token.RevokedAt} {
 		if p != nil {
 			all = append(all, *p)

@@ -25,7 +25,7 @@ func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenR
 	}
 	newToken := store.NewAdminToken{
 		Name: req.Body.Name, Zone: req.Body.ZoneID, ExpiresIn: req.Body.ExpiresIn,
-		Capability: string(valueOr(req.Body.Capability, api.AdminTokenCapabilityWrite)),
+		Capability: string(valueOr(req.Body.Capability, api.AdminTokenCapabilityWrite)), CanApprove: valueOr(req.Body.CanApprove, false),
 	}
 	var token store.AdminToken
 	var secret string
@@ -37,7 +37,7 @@ func (s *Server) CreateAdminToken(ctx context.Context, req api.CreateAdminTokenR
 		return nil, err
 	}
 	body := api.MintedAdminToken{
-		ID: token.ID, Name: token.Name, Scope: req.Body.Scope, Capability: api.AdminTokenCapability(token.Capability),
+		ID: token.ID, Name: token.Name, Scope: req.Body.Scope, Capability: api.AdminTokenCapability(token.Capability), CanApprove: token.CanApprove,
 		ZoneID: token.OfZone, CreatedBy: token.CreatedBy,
 		CreatedAt: timestamp.Time(token.CreatedAt), ExpiresAt: timestamp.Optional(token.ExpiresAt), Token: secret,
 	}
@@ -80,7 +80,7 @@ func (s *Server) UpdateAdminToken(ctx context.Context, req api.UpdateAdminTokenR
 	}
 	var version int64 // before the update
 	patch := store.AdminTokenPatch{
-		Name: req.Body.Name,
+		Name: req.Body.Name, CanApprove: req.Body.CanApprove,
 		Verify: func(present db.AdminToken) error {
 			version = present.Version
 			return checkReadOnly(ctx, toAdminToken(present))
@@ -136,7 +136,7 @@ func toAdminToken(t db.AdminToken) api.AdminToken {
 		scope = api.AdminTokenScopeZone
 	}
 	return api.AdminToken{
-		ID: t.ID, Name: t.Name, Scope: scope, Capability: api.AdminTokenCapability(t.Capability), ZoneID: t.OfZone,
+		ID: t.ID, Name: t.Name, Scope: scope, Capability: api.AdminTokenCapability(t.Capability), CanApprove: t.CanApprove, ZoneID: t.OfZone,
 		CreatedBy: t.CreatedBy, CreatedAt: timestamp.Time(t.CreatedAt), ExpiresAt: timestamp.Optional(t.ExpiresAt),
 		LastUsedAt: timestamp.Optional(t.LastUsedAt), RevokedAt: timestamp.Optional(t.RevokedAt),
 	}

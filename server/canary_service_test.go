@@ -185,7 +185,9 @@ func (w *watched) populate() {
 	w.ids["policies"], w.ids["policies/versions"] = w.DB.Policy(w.zone.ID)
 	w.ids["policy-sets"] = create("policy-sets", `{"name":"Payments"}`)
 	w.ids["policy-sets/versions"] = create("policy-sets/"+w.ids["policy-sets"]+"/versions", `{"manifest":[{"policy_version_id":"`+w.ids["policies/versions"]+`"}]}`)
-	w.DB.ApplicationSession(w.zone.ID, w.ids["applications"])
+	hash := sha256.Sum256([]byte(stem))
+	w.secrets["the hash of the secret of a challenge"] = hash[:]
+	w.ids["step-up-challenges"] = w.DB.MFAStepUpChallenge(w.zone.ID, w.DB.ApplicationSession(w.zone.ID, w.ids["applications"]), hash[:])
 	created := w.mustSend(http.StatusCreated, "POST", "/v1/admin-tokens", `{"name":"other","scope":"global","capability":"write"}`)
 	token := decode[struct{ ID, Token string }](w.t, created)
 	w.ids["admin-tokens"] = token.ID
@@ -279,7 +281,7 @@ func (w *watched) everywhere() []place {
 		places = append(places, place{"the " + key + " of Redis", fmt.Sprintf("%s %v", key, stored)})
 	}
 	for _, table := range storetest.Column[string](w.DB, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1") {
-		rows := storetest.Column[string](w.DB, "SELECT to_jsonb(t)::text FROM "+table+" AS t")
+		rows := storetest.Column[string](w.DB, "SELECT (to_jsonb(t) - 'challenge_secret_hash')::text FROM "+table+" AS t") // that column is not encrypted
 		places = append(places, place{"the table " + table, strings.Join(rows, "\n")})
 	}
 	return places

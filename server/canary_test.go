@@ -116,9 +116,12 @@ func TestCanaryNoSecretLeavesTheProcess(t *testing.T) { // not parallel: see cap
 		settings         []string
 	}{
 		{"nothing fails", nil, nil, nil, nil},
-		{"Redis is unreachable", nil, nil, writes, []string{"REDIS_URL=redis://:redis-" + stem + "@127.0.0.1:1"}},
+		{"Redis is unreachable", nil, nil, canChange, []string{"REDIS_URL=redis://:redis-" + stem + "@127.0.0.1:1"}},
 		{"clients disconnect", (*watched).leave, nil, public, nil},
-		{"Postgres quotes the rejected row", func(w *watched) { rejectWrites(w.DB, withRowInError) }, nil, writes, nil},
+		{"Postgres quotes the rejected row", func(w *watched) {
+			w.DB.Exec("UPDATE step_up_challenges SET challenge_secret_hash = NULL") // Postgres quotes no column that the service cannot read, but a trigger does
+			rejectWrites(w.DB, withRowInError)
+		}, nil, canChange, nil},
 		{"statements time out", func(w *watched) {
 			w.DB.Exec("CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); END $$")
 			w.DB.Exec("CREATE TRIGGER take_long BEFORE INSERT ON providers FOR EACH ROW EXECUTE FUNCTION take_long()")

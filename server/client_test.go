@@ -364,6 +364,31 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		expectCode(t, err, client.CodeInvalidAdminToken)
 	})
 
+	t.Run("step-up challenges", func(t *testing.T) {
+		session := a.DB.Session(zone.ID)
+		first, second := a.DB.StepUpChallenge(zone.ID, session), a.DB.StepUpChallenge(zone.ID, session)
+		var etag string
+		if got := result(c.GetStepUpChallenge(ctx, zone.ID, first, client.ReadETag(&etag)))(t); got.Status != client.StepUpChallengeStatusPending || *got.SessionID != session {
+			t.Errorf("got %+v", got)
+		}
+		approval := result(c.SatisfyStepUpChallenge(ctx, zone.ID, first, client.IfMatch(etag)))(t)
+		if approval.ID != first || !strings.HasPrefix(approval.ApproverSubjectID, "admin:") {
+			t.Errorf("got %+v", approval)
+		}
+		_, err := c.SatisfyStepUpChallenge(ctx, zone.ID, first)
+		if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != client.CodeChallengeNotSatisfiable || e.Extra["reason"] != string(client.ChallengeNotSatisfiableReasonAlreadySatisfied) {
+			t.Errorf("got %v", err)
+		}
+		if rejection := result(c.RejectStepUpChallenge(ctx, zone.ID, second, client.NewStepUpRejection{Reason: "No."}))(t); rejection.RejectedReason != "No." {
+			t.Errorf("got %+v", rejection)
+		}
+		for one, err := range c.StepUpChallenges(ctx, zone.ID, client.ListStepUpChallengesParams{Status: client.StepUpChallengeStatusRejected}) {
+			if got := result(one, err)(t); got.ID != second || *got.RejectedReason != "No." {
+				t.Errorf("listed %+v", got)
+			}
+		}
+	})
+
 	t.Run("dead letters", func(t *testing.T) {
 		const stream = "caracal.sessions.revoke"
 		a.Redis.Set(ctx, stream, "a string", 0) // Redis rejects XADD to it

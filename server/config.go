@@ -67,6 +67,7 @@ type Config struct {
 	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"maximum failed authentications per minute, per client address; 0 disables the limit"`
 	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global tokens can access"`
 	MaxResourcesPerZone   int     `env:"API_MAX_RESOURCES_PER_ZONE" default:"100000" min:"0" help:"maximum number of active resources per zone; 0 disables the limit"`
+	ApproveWithWrite      bool    `env:"STEP_UP_APPROVE_WITH_WRITE" default:"false" help:"whether every token with write permission can satisfy and reject step-up challenges, as if it had approval permission"`
 	LastUsedDebounce      seconds `env:"ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC" default:"60" min:"0" help:"minimum time between two updates of a token's last_used_at"`
 
 	// Egress configures outbound requests. It is not a setting: only tests change it.

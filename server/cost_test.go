@@ -115,6 +115,10 @@ func TestRoundTrips(t *testing.T) {
 	const maxAttempts = 20
 	db.Exec(`INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by)
 		SELECT $1, repeat('x', n) || $2, 'Policy ' || n, 'customer', 1, 'x' FROM generate_series(1, $3) AS n`, zone.ID, zone.Slug, maxAttempts)
+	session := db.Session(zone.ID)
+	challenge := in + "/step-up-challenges/" + db.StepUpChallenge(zone.ID, session)
+	db.Exec(`INSERT INTO step_up_challenges (zone_id, id, session_id, principal_id, challenge_type, resource_set_hash, expires_at)
+		SELECT $1, kind || repeat('x', n) || $2, $3, 'user-1', 'human_approval', 'x', now() + interval '1 hour' FROM generate_series(1, $4) AS n, unnest('{s,r}'::text[]) AS kind`, zone.ID, zone.Slug, session, maxAttempts)
 	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
 	for _, tt := range []struct {
 		method, path, body string
@@ -158,6 +162,11 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", in + "/policies/" + policy + "/versions/" + policyVersion, "", 1},
 		{"POST", in + "/policies/" + policy + "/versions", `{"content":` + document + `}`, 3},
 		{"DELETE", in + "/policies/NUMBER", "", 3},
+		{"GET", in + "/step-up-challenges", "", 1},
+		{"GET", in + "/step-up-challenges?status=pending", "", 1},
+		{"GET", challenge, "", 1},
+		{"POST", in + "/step-up-challenges/sNUMBER/satisfy", "{}", 3},
+		{"POST", in + "/step-up-challenges/rNUMBER/reject", `{"reason":"x"}`, 3},
 		{"GET", "/health", "", 0},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {

@@ -55,6 +55,10 @@ var deniedEntities = map[string]string{
 	"/v1/zones/{zoneId}/providers/{id}/test":                   "providers/item-1",
 	"/v1/zones/{zoneId}/resources":                             "zones/zone-1",
 	"/v1/zones/{zoneId}/resources/{id}":                        "resources/item-1",
+	"/v1/zones/{zoneId}/step-up-challenges":                    "zones/zone-1",
+	"/v1/zones/{zoneId}/step-up-challenges/{id}":               "step-up-challenges/item-1",
+	"/v1/zones/{zoneId}/step-up-challenges/{id}/reject":        "step-up-challenges/item-1",
+	"/v1/zones/{zoneId}/step-up-challenges/{id}/satisfy":       "step-up-challenges/item-1",
 }
 
 // auditedEntity returns kind and id of the entity in a request's audit entry,
@@ -73,7 +77,7 @@ func TestDeniedRequestNamesItsEntity(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	zone := a.Zone()
-	token := a.Token(zone.ID, "write").Token // of another zone than every request below
+	token := a.Token(zone.ID, "write", servertest.CanApprove).Token // of another zone than every request below
 	path := strings.NewReplacer("{zoneId}", "zone-1", "{id}", "item-1", "{versionId}", "version-1")
 	for _, op := range servertest.Operations() {
 		if !strings.HasPrefix(op.Path, "/v1/") {

@@ -106,6 +106,11 @@ func private(op servertest.Operation) bool {
 
 func writes(op servertest.Operation) bool { return slices.Contains(access(op), "write") }
 
+func approves(op servertest.Operation) bool { return slices.Contains(access(op), "approve") }
+
+// canChange reports whether an operation can change something.
+func canChange(op servertest.Operation) bool { return writes(op) || approves(op) }
+
 func scoped(op servertest.Operation) bool {
 	return private(op) && (has(op, "path", "zoneId") || slices.Contains(access(op), "global"))
 }
@@ -136,6 +141,7 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 		return decode[struct{ ID string }](t, raw).ID
 	}
 	ids := map[string]string{"zones": zone, "admin-tokens": a.Token(zone, "write").ID, "dead-letters": a.DB.DeadLetter(zone)}
+	session := a.DB.Session(zone)
 	for n := range 2 { // so that a list has a second page
 		ids["applications"] = created("applications", `{"name":%q,"registration_method":"managed"}`, text)
 		ids["providers"] = created("providers", `{"name":%q,"identifier":"provider://of-%s","kind":"bearer_token","config_json":{"bearer_token":"x"}}`, text, ids["applications"])
@@ -147,6 +153,7 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 		ids["provider-grants"] = created("provider-grants", `{"user_id":"user-1","resource_id":%q,"provider_id":%q,"scopes":["invoices:read"],"access_token":%q}`,
 			ids["provider-grants/resources"], ids["provider-grants/providers"], text)
 		ids["grants"] = created("grants", `{"application_id":%q,"user_id":%q,"resource_id":%q,"scopes":["a"]}`, ids["applications"], text, ids["resources"])
+		ids["step-up-challenges"] = a.DB.StepUpChallenge(zone, session)
 		ids["policies"] = created("policies", `{"name":%q,"description":%q,"content":%q}`, fmt.Sprint(text, " ", n), text, documentOf(text))
 		ids["policies/versions"] = created("policies/"+ids["policies"]+"/versions", `{"content":%q}`, documentOf(text))
 		ids["policy-sets"] = created("policy-sets", `{"name":%q}`, fmt.Sprint(text, " ", n))
@@ -156,6 +163,7 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 			servertest.Expect(t, raw, http.StatusAccepted, "")
 		}
 	}
+	a.DB.Exec("UPDATE step_up_challenges SET metadata_json = jsonb_build_object('text', $2::text) WHERE zone_id = $1", zone, text)
 	return ids
 }
 

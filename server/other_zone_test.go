@@ -20,7 +20,7 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 	t.Parallel()
 	w := newWalker(t)
 	own := w.Zone()
-	token := w.Token(own.ID, "write").Token
+	token := w.Token(own.ID, "write", servertest.CanApprove).Token
 	application, err := w.Admin.CreateApplicationWithResponse(t.Context(), w.zone.ID, client.NewApplication{Name: "theirs", RegistrationMethod: "managed"})
 	if err != nil {
 		t.Fatal(err)
@@ -31,6 +31,8 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 		"dead-letters": w.DB.DeadLetter(w.zone.ID),
 		"providers":    w.DB.Provider(w.zone.ID),
 		"resources":    w.DB.Resource(w.zone.ID),
+
+		"step-up-challenges": w.DB.StepUpChallenge(w.zone.ID, w.DB.Session(w.zone.ID)),
 	}
 	foreign["provider-grants"] = w.DB.ProviderGrant(w.zone.ID, foreign["resources"])
 	foreign["grants"] = w.DB.Grant(w.zone.ID, foreign["applications"], foreign["resources"])
@@ -43,7 +45,10 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 		if lacks(foreign, op) {
 			t.Fatalf("add an object of the other zone's %s to this test", collectionOf(op))
 		}
-		with := append(bearer(token), "Content-Type", jsonType)
+		with := bearer(token)
+		if takesBody(op) {
+			with = append(with, "Content-Type", jsonType)
+		}
 		raw := w.Do(op.Method, pathTo(op, w.zone.ID, foreign), body(t, op), with...)
 		servertest.Expect(t, raw, 0, code.AdminTokenZoneMismatch)
 		if has(op, "path", "zoneId") && has(op, "path", "id") {
@@ -70,7 +75,7 @@ func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 	own := w.Zone()
 	ids := populate(t, w.API, w.zone.ID, theirs)
 	populate(t, w.API, own.ID, "ours")
-	token := w.Token(own.ID, "write").Token
+	token := w.Token(own.ID, "write", servertest.CanApprove).Token
 	before := everythingOf(w.DB, w.zone.ID)
 	tried, operations := 0, 0
 	eachOperation(t, func(op servertest.Operation) bool { return private(op) && op.Method == http.MethodGet }, func(t *testing.T, op servertest.Operation) {
@@ -138,7 +143,7 @@ func TestZoneTokenCannotReachOtherZoneByBody(t *testing.T) {
 	foreign, ours := populate(t, w.API, w.zone.ID, theirs), populate(t, w.API, own.ID, "ours")
 	values := slices.Sorted(maps.Values(foreign))
 	values = append(values, w.zone.Slug, "provider://of-"+foreign["applications"], "https://"+foreign["providers"]+".example.com", "*")
-	token := w.Token(own.ID, "write").Token
+	token := w.Token(own.ID, "write", servertest.CanApprove).Token
 	before := everythingOf(w.DB, w.zone.ID)
 	known := strings.NewReplacer("0198c0de-0000-7000-8000-00000000000a", own.ID, "0198c0de-0000-7000-8000-00000000000b", ours["applications"], "0198c0de-0000-7000-8000-00000000000c", ours["providers"], "0198c0de-0000-7000-8000-00000000000d", ours["resources"],
 		"0198c0de-0000-7000-8000-000000000030", ours["provider-grants/providers"], "0198c0de-0000-7000-8000-000000000031", ours["provider-grants/resources"],

@@ -199,7 +199,7 @@ func (s *Server) handler() http.Handler {
 		middleware.Recover(),
 		middleware.LimitByAddress(s.limits.address),
 		middleware.Authenticate(s.verifier, s.limits.authFailures),
-		middleware.Authorize(s.verifier),
+		middleware.Authorize(s.verifier, s.config.ApproveWithWrite),
 		middleware.LimitByToken(s.limits.token),
 		middleware.Validate(s.config.BodyLimit),
 		middleware.Deadline(s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration()),

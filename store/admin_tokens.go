@@ -35,7 +35,7 @@ func (t AdminToken) Actor() Actor {
 	if zone == NoZone {
 		zone = AllZones
 	}
-	return Actor{ID: t.ID, Name: t.Name, Zone: zone, Bootstrap: t.CreatedBy == createdByBootstrap}
+	return Actor{ID: t.ID, Name: t.Name, Zone: zone, Bootstrap: t.CreatedBy == createdByBootstrap, CanApprove: t.CanApprove}
 }
 
 // Derived reports whether the token was derived from the bootstrap token, for the
@@ -77,12 +77,16 @@ type NewAdminToken struct {
 	Name       string
 	Zone       *string // nil: global
 	Capability string
+	CanApprove bool
 	ExpiresIn  *int64 // seconds; nil: never
 }
 
 // CreateAdminToken creates a token and returns it with its secret, of which only a
-// digest is stored. It returns zone_not_found.
+// digest is stored. It returns admin_token_cannot_grant_approval or zone_not_found.
 func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken, string, error) {
+	if n.CanApprove && !tx.cause.Actor.CanApprove {
+		return AdminToken{}, "", code.AdminTokenCannotGrantApproval
+	}
 	zone := NoZone
 	if n.Zone != nil {
 		zone = *n.Zone
@@ -96,7 +100,7 @@ func (tx *Tx) CreateAdminToken(ctx context.Context, n NewAdminToken) (AdminToken
 	secret := newSecret("cat_")
 	digest := sha256.Sum256([]byte(secret))
 	token, err := tx.q.InsertAdminToken(ctx, db.InsertAdminTokenParams{
-		ZoneID: zone, ID: newID(), Name: n.Name, Capability: n.Capability,
+		ZoneID: zone, ID: newID(), Name: n.Name, Capability: n.Capability, CanApprove: n.CanApprove,
 		CreatedBy: createdByActor + tx.cause.Actor.ID, TokenSHA256: digest[:], ExpiresIn: n.ExpiresIn,
 	})
 	if err != nil {
@@ -117,8 +121,9 @@ func (s *Store) AdminTokens(ctx context.Context, name *string, p Page) ([]db.Adm
 
 // AdminTokenPatch lists the fields to change; nil leaves a field unchanged.
 type AdminTokenPatch struct {
-	Name      *string
-	ExpiresAt **time.Time // a pointer to nil: never
+	Name       *string
+	CanApprove *bool
+	ExpiresAt  **time.Time // a pointer to nil: never
 	// Verify returns an error if the request contradicts the present token, whose row
 	// is locked.
 	Verify func(present db.AdminToken) error
@@ -128,17 +133,18 @@ type AdminTokenPatch struct {
 // spec has the same limit for new tokens.
 const maxTokenLifetime = 315360000 * time.Second // ten years
 
-// UpdateAdminToken renames a token or changes when it expires, if the precondition
-// accepts its version, and notifies every replica at commit. An expired token can
-// become valid again.
+// UpdateAdminToken renames a token, or changes when it expires or whether it can
+// approve, if the precondition accepts its version, and notifies every replica at
+// commit. An expired token can become valid again.
 //
-// An actor cannot extend its own token: it would give itself a right that it was not
+// An actor cannot extend its own token, nor give approval permission without having
+// it, nor extend a token that has it: it could give itself a right that it was not
 // given. UpdateAdminToken returns admin_token_not_found if the token does not exist
 // or is revoked, version_conflict, no_fields, admin_token_protected if the service
 // creates the token itself, invalid_admin_token_request,
-// admin_token_self_extension or an error of Verify.
+// admin_token_self_extension, admin_token_cannot_grant_approval or an error of Verify.
 func (tx *Tx) UpdateAdminToken(ctx context.Context, id string, precondition Precondition, p AdminTokenPatch) (db.AdminToken, error) {
-	if p.Name == nil && p.ExpiresAt == nil {
+	if p.Name == nil && p.CanApprove == nil && p.ExpiresAt == nil {
 		return db.AdminToken{}, code.NoFields
 	}
 	locked, err := tx.q.LockAdminToken(ctx, id)
@@ -153,7 +159,7 @@ func (tx *Tx) UpdateAdminToken(ctx context.Context, id string, precondition Prec
 		return before, err
 	}
 	after := before
-	after.Name = valueOr(p.Name, before.Name)
+	after.Name, after.CanApprove = valueOr(p.Name, before.Name), valueOr(p.CanApprove, before.CanApprove)
 	if expiry := valueOr(p.ExpiresAt, before.ExpiresAt); !sameExpiry(expiry, before.ExpiresAt) {
 		after.ExpiresAt = expiry
 	}
@@ -163,12 +169,15 @@ func (tx *Tx) UpdateAdminToken(ctx context.Context, id string, precondition Prec
 	if !strings.HasPrefix(before.CreatedBy, createdByActor) {
 		return before, code.AdminTokenProtected
 	}
+	if after.CanApprove && (!before.CanApprove || extends(before.ExpiresAt, after.ExpiresAt)) && !tx.cause.Actor.CanApprove {
+		return before, code.AdminTokenCannotGrantApproval // a later expiry gives the permission too: an expired token regains it
+	}
 	if after.ExpiresAt != before.ExpiresAt {
 		if err := tx.checkExpiry(before, after.ExpiresAt, locked.Now); err != nil {
 			return before, err
 		}
 	}
-	after, err = tx.q.UpdateAdminToken(ctx, db.UpdateAdminTokenParams{ID: id, Name: after.Name, ExpiresAt: after.ExpiresAt})
+	after, err = tx.q.UpdateAdminToken(ctx, db.UpdateAdminTokenParams{ID: id, Name: after.Name, CanApprove: after.CanApprove, ExpiresAt: after.ExpiresAt})
 	if err != nil {
 		return after, err
 	}
@@ -186,10 +195,15 @@ func (tx *Tx) checkExpiry(before db.AdminToken, expiry *time.Time, now time.Time
 		return code.InvalidAdminTokenRequest.At("must be in the future", "expires_at")
 	case expiry != nil && expiry.After(now.Add(maxTokenLifetime)):
 		return code.InvalidAdminTokenRequest.At(fmt.Sprintf("must be at most %.0f seconds from now", maxTokenLifetime.Seconds()), "expires_at")
-	case before.ID == tx.cause.Actor.ID && before.ExpiresAt != nil && (expiry == nil || expiry.After(*before.ExpiresAt)):
+	case before.ID == tx.cause.Actor.ID && extends(before.ExpiresAt, expiry):
 		return code.AdminTokenSelfExtension
 	}
 	return nil
+}
+
+// extends reports whether a new expiry is later than an old one.
+func extends(before, after *time.Time) bool {
+	return before != nil && (after == nil || after.After(*before))
 }
 
 // sameExpiry reports whether two expiries are the same in milliseconds, the
@@ -232,6 +246,7 @@ func (tx *Tx) SeedAdminTokens(ctx context.Context, bootstrap string) error {
 		digest := sha256.Sum256([]byte(seed.secret))
 		token, err := tx.q.InsertAdminToken(ctx, db.InsertAdminTokenParams{
 			ZoneID: NoZone, ID: newID(), Name: seed.name, Capability: seed.capability, CreatedBy: seed.createdBy, TokenSHA256: digest[:],
+			CanApprove: seed.createdBy == createdByBootstrap,
 		})
 		if err == nil {
 			tx.record(NoZone, audit.AdminTokens, token.ID, diff(nil, snapshot(audit.AdminTokens, token)))

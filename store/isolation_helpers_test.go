@@ -53,6 +53,7 @@ func twoZones(db *storetest.DB) {
 		db.Exec("INSERT INTO resource_totals (zone_id, live) VALUES ($1, 1)", zone)
 		_, policyVersion := db.Policy(zone)
 		db.ActivePolicySet(zone, policyVersion)
+		db.StepUpChallenge(zone, session)
 	}
 }
 

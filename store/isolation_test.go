@@ -64,7 +64,8 @@ func TestServiceRoleCannotRewriteAuditLogOrDeleteRows(t *testing.T) {
 	twoZones(db)
 	denied := []string{"UPDATE audit_entries SET payload = '{}'", "TRUNCATE audit_entries", "DROP TABLE audit_entries", "ALTER TABLE zones DISABLE ROW LEVEL SECURITY", "UPDATE outbox SET fields = '{}'", "UPDATE admin_tokens SET token_sha256 = ''",
 		"UPDATE policy_versions SET content = ''", "UPDATE policy_set_versions SET manifest_sha256 = ''", "UPDATE policy_set_manifests SET policy_version_id = ''", "UPDATE policy_activations SET activated_by = ''",
-		"UPDATE grants SET scopes = scopes || 'more'::text", "UPDATE grants SET user_id = ''", "UPDATE grant_scopes SET scope = ''"}
+		"UPDATE grants SET scopes = scopes || 'more'::text", "UPDATE grants SET user_id = ''", "UPDATE grant_scopes SET scope = ''",
+		"UPDATE step_up_challenges SET expires_at = 'infinity'", "UPDATE step_up_challenges SET consumed_at = NULL", "SELECT challenge_secret_hash FROM step_up_challenges", "SELECT * FROM step_up_challenges"}
 	for _, table := range tables(db) {
 		if table != "outbox" && table != "data_keys" {
 			denied = append(denied, "DELETE FROM "+table)

@@ -71,6 +71,10 @@ func fillTables(db *storetest.DB) {
 	db.Exec(`INSERT INTO policy_activations (zone_id, number, action, policy_set_id, version_id, outbox_id, activated_by)
 		SELECT zone_id, row_number() OVER (PARTITION BY zone_id ORDER BY id), 'activate', policy_set_id, id, 'o' || id, 'x' FROM policy_set_versions`)
 	db.Exec("UPDATE policy_sets SET active_version_id = 'psv' || substr(id, 3) || '-10' WHERE substr(id, 3)::int <= 2000")
+	db.Exec(`INSERT INTO step_up_challenges (zone_id, id, session_id, principal_id, challenge_type, resource_set_hash, created_at, expires_at, satisfied_at, approver_subject_id, rejected_at, rejected_by, rejected_reason, consumed_at)
+		SELECT 'z' || n % 20 + 1, 'c' || n, 's' || n % 40000, 'u' || n, 'human_approval', 'x', t, t + interval '30 minutes', CASE WHEN n % 4 < 2 THEN t END, CASE WHEN n % 4 < 2 THEN 'x' END,
+			CASE WHEN n % 4 = 2 THEN t END, CASE WHEN n % 4 = 2 THEN 'x' END, CASE WHEN n % 4 = 2 THEN 'x' END, CASE WHEN n % 4 = 0 THEN t END
+		FROM (SELECT n, now() - n * interval '1 second' AS t FROM generate_series(1, 100000) AS n) AS all_of_them`)
 	db.Exec("INSERT INTO leases (name, holder, term, expires_at) SELECT 'l' || n, 'x', n, now() FROM generate_series(1, 2000) AS n")
 	for _, table := range storetest.Column[string](db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") {
 		db.Exec("ANALYZE " + table) // like autovacuum
@@ -133,6 +137,7 @@ func TestPlans(t *testing.T) {
 			"listProviderGrantsByStatus": "provider_grants_by_status", "listProviderGrantsByUser": "provider_grants_by_user",
 			"listProviderGrantsByResource": "provider_grants_by_resource", "listProviderGrantsByResourceAndStatus": "provider_grants_by_resource_and_status",
 			"listProviderGrantsByProvider": "provider_grants_by_provider", "listProviderGrantsByProviderAndStatus": "provider_grants_by_provider_and_status",
+			"listStepUpChallengesByOutcome": "step_up_challenges_by_outcome", "listStepUpChallengesByExpiry": "step_up_challenges_unused",
 			"listPoliciesByName": "policies_name_taken", "listPolicySetsByName": "policy_sets_name_taken",
 		}
 		// Postgres may read a few rows with a bitmap of the index, and sort them.

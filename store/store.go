@@ -34,10 +34,11 @@ const (
 
 // An Actor identifies who reads or writes. The zero Actor can access no zone.
 type Actor struct {
-	ID        string // the admin token's id; empty for the service itself
-	Name      string
-	Zone      string // AllZones, or the only zone that this actor can access
-	Bootstrap bool   // can change reserved objects, which belong to Caracal itself
+	ID         string // the admin token's id; empty for the service itself
+	Name       string
+	Zone       string // AllZones, or the only zone that this actor can access
+	Bootstrap  bool   // can change reserved objects, which belong to Caracal itself
+	CanApprove bool   // has approval permission, and can give it to admin tokens
 }
 
 // System is the service itself, acting without a request.

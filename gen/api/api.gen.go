@@ -145,6 +145,22 @@ const (
 	STSPolicyStatusStateUnreachable   STSPolicyStatusState = "unreachable"
 )
 
+// Defines values for StepUpChallengeStatus.
+const (
+	StepUpChallengeStatusConsumed  StepUpChallengeStatus = "consumed"
+	StepUpChallengeStatusExpired   StepUpChallengeStatus = "expired"
+	StepUpChallengeStatusPending   StepUpChallengeStatus = "pending"
+	StepUpChallengeStatusRejected  StepUpChallengeStatus = "rejected"
+	StepUpChallengeStatusSatisfied StepUpChallengeStatus = "satisfied"
+)
+
+// Defines values for StepUpChallengeType.
+const (
+	StepUpChallengeTypeHumanApproval       StepUpChallengeType = "human_approval"
+	StepUpChallengeTypeMfa                 StepUpChallengeType = "mfa"
+	StepUpChallengeTypeSoftwareAttestation StepUpChallengeType = "software_attestation"
+)
+
 // Defines values for StoredToken.
 const (
 	StoredTokenAccessToken  StoredToken = "access_token"
@@ -264,6 +280,9 @@ type AddedPolicyVersion struct {
 
 // AdminToken An admin token, without its value.
 type AdminToken struct {
+	// CanApprove Whether the token has approval permission.
+	CanApprove bool `json:"can_approve"`
+
 	// Capability The permission of the token: `read`, or `write`, which includes `read`.
 	Capability AdminTokenCapability `json:"capability"`
 
@@ -300,6 +319,9 @@ type AdminTokenCapability string
 
 // AdminTokenPatch An update of an admin token. Omitted fields are not changed.
 type AdminTokenPatch struct {
+	// CanApprove Whether the token has approval permission.
+	CanApprove *bool `json:"can_approve,omitempty"`
+
 	// ExpiresAt When the token expires: a time in the future, at most 315360000 seconds from now. Null if it does not expire.
 	ExpiresAt nullable.Nullable[string] `json:"expires_at,omitempty"`
 
@@ -550,6 +572,9 @@ type ManifestEntry struct {
 
 // MintedAdminToken A new admin token, with its value.
 type MintedAdminToken struct {
+	// CanApprove Whether the token has approval permission.
+	CanApprove bool `json:"can_approve"`
+
 	// Capability The permission of the token: `read`, or `write`, which includes `read`.
 	Capability AdminTokenCapability `json:"capability"`
 
@@ -580,6 +605,9 @@ type MintedAdminToken struct {
 
 // NewAdminToken An admin token to create.
 type NewAdminToken struct {
+	// CanApprove Whether the token has approval permission, which `write` does not include. Defaults to false.
+	CanApprove *bool `json:"can_approve,omitempty"`
+
 	// Capability Defaults to `write`.
 	Capability *AdminTokenCapability `json:"capability,omitempty"`
 
@@ -813,6 +841,12 @@ type NewResourceOperation struct {
 
 	// Scope Scope that the request requires; one of the resource's scopes.
 	Scope string `json:"scope"`
+}
+
+// NewStepUpRejection A rejection of a step-up challenge.
+type NewStepUpRejection struct {
+	// Reason Why the challenge is rejected. It is returned with the challenge and recorded in the audit log.
+	Reason string `json:"reason"`
 }
 
 // NewZone A zone to create.
@@ -1894,6 +1928,93 @@ type STSPolicyStatus struct {
 // - `loaded`: The STS has loaded policies of the zone.
 type STSPolicyStatusState string
 
+// StepUpApproval The approval of a step-up challenge.
+type StepUpApproval struct {
+	// ApproverSubjectID `admin:` followed by the ID of the admin token.
+	ApproverSubjectID string `json:"approver_subject_id"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// SatisfiedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	SatisfiedAt Timestamp `json:"satisfied_at"`
+}
+
+// StepUpChallenge An approval or another proof that a request requires.
+type StepUpChallenge struct {
+	// ApproverSubjectID Who satisfied the challenge: `admin:` followed by the ID of an admin token, or the value that another service recorded.
+	ApproverSubjectID *string `json:"approver_subject_id"`
+
+	// ChallengeType What the challenge requires: the approval of a person (`human_approval`), a second factor (`mfa`), or a proof of the
+	// software that sent the request (`software_attestation`).
+	ChallengeType StepUpChallengeType `json:"challenge_type"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ExpiresAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	ExpiresAt Timestamp `json:"expires_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// MetadataJSON What is requested. For `human_approval`, it contains `requested_scopes` and `resources`.
+	MetadataJSON json.RawMessage `json:"metadata_json"`
+
+	// RejectedAt When the challenge was rejected; null if it was not.
+	RejectedAt *timestamp.Time `json:"rejected_at"`
+
+	// RejectedBy Who rejected the challenge: `admin:` followed by the ID of an admin token.
+	RejectedBy *string `json:"rejected_by"`
+
+	// RejectedReason Why the challenge was rejected.
+	RejectedReason *string `json:"rejected_reason"`
+
+	// SatisfiedAt When the challenge was satisfied; null if it was not.
+	SatisfiedAt *timestamp.Time `json:"satisfied_at"`
+
+	// SessionID ID of the session of the request; null if it has none. Such a challenge cannot be satisfied with this API.
+	SessionID *string `json:"session_id"`
+
+	// Status `pending`: waits for an approval. `satisfied`: approved, and not used yet. `consumed`: used to obtain a token.
+	// `rejected`: can never be satisfied. `expired`: was neither used nor rejected before `expires_at`. A challenge
+	// expires without a change of its `ETag`.
+	Status StepUpChallengeStatus `json:"status"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// StepUpChallengeStatus `pending`: waits for an approval. `satisfied`: approved, and not used yet. `consumed`: used to obtain a token.
+// `rejected`: can never be satisfied. `expired`: was neither used nor rejected before `expires_at`. A challenge
+// expires without a change of its `ETag`.
+type StepUpChallengeStatus string
+
+// StepUpChallengeType What the challenge requires: the approval of a person (`human_approval`), a second factor (`mfa`), or a proof of the
+// software that sent the request (`software_attestation`).
+type StepUpChallengeType string
+
+// StepUpRejection The rejection of a step-up challenge.
+type StepUpRejection struct {
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// RejectedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	RejectedAt Timestamp `json:"rejected_at"`
+
+	// RejectedBy `admin:` followed by the ID of the admin token.
+	RejectedBy     string `json:"rejected_by"`
+	RejectedReason string `json:"rejected_reason"`
+}
+
 // StoredToken A kind of token.
 type StoredToken string
 
@@ -2224,6 +2345,18 @@ type ListResourcesParams struct {
 	Identifier *string `form:"identifier,omitempty" json:"identifier,omitempty"`
 }
 
+// ListStepUpChallengesParams defines parameters for ListStepUpChallenges.
+type ListStepUpChallengesParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Status Returns only challenges with this status.
+	Status *StepUpChallengeStatus `form:"status,omitempty" json:"status,omitempty"`
+}
+
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
 type CreateAdminTokenJSONRequestBody = NewAdminToken
 
@@ -2298,6 +2431,9 @@ type CreateResourceJSONRequestBody = NewResource
 
 // UpdateResourceJSONRequestBody defines body for UpdateResource for application/json ContentType.
 type UpdateResourceJSONRequestBody = ResourcePatch
+
+// RejectStepUpChallengeJSONRequestBody defines body for RejectStepUpChallenge for application/json ContentType.
+type RejectStepUpChallengeJSONRequestBody = NewStepUpRejection
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -2517,6 +2653,18 @@ type ServerInterface interface {
 	// UpdateResource Update a resource
 	// (PATCH /v1/zones/{zoneId}/resources/{id})
 	UpdateResource(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// ListStepUpChallenges List step-up challenges
+	// (GET /v1/zones/{zoneId}/step-up-challenges)
+	ListStepUpChallenges(ctx echo.Context, zoneID ZoneID, params ListStepUpChallengesParams) error
+	// GetStepUpChallenge Retrieve a step-up challenge
+	// (GET /v1/zones/{zoneId}/step-up-challenges/{id})
+	GetStepUpChallenge(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// RejectStepUpChallenge Reject a step-up challenge
+	// (POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject)
+	RejectStepUpChallenge(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// SatisfyStepUpChallenge Satisfy a step-up challenge
+	// (POST /v1/zones/{zoneId}/step-up-challenges/{id}/satisfy)
+	SatisfyStepUpChallenge(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -4272,6 +4420,117 @@ func (w *ServerInterfaceWrapper) UpdateResource(ctx echo.Context) error {
 	return err
 }
 
+// ListStepUpChallenges converts echo context to params.
+func (w *ServerInterfaceWrapper) ListStepUpChallenges(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListStepUpChallengesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "status" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status", ctx.QueryParams(), &params.Status, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter status: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListStepUpChallenges(ctx, zoneID, params)
+	return err
+}
+
+// GetStepUpChallenge converts echo context to params.
+func (w *ServerInterfaceWrapper) GetStepUpChallenge(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetStepUpChallenge(ctx, zoneID, id)
+	return err
+}
+
+// RejectStepUpChallenge converts echo context to params.
+func (w *ServerInterfaceWrapper) RejectStepUpChallenge(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RejectStepUpChallenge(ctx, zoneID, id)
+	return err
+}
+
+// SatisfyStepUpChallenge converts echo context to params.
+func (w *ServerInterfaceWrapper) SatisfyStepUpChallenge(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SatisfyStepUpChallenge(ctx, zoneID, id)
+	return err
+}
+
 // This is a simple interface which specifies echo.Route addition functions which
 // are present on both echo.Echo and echo.Group, since we want to allow using
 // either of them for path registration
@@ -4391,6 +4650,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.DeleteResource, options.OperationMiddlewares["deleteResource"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.GetResource, options.OperationMiddlewares["getResource"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.UpdateResource, options.OperationMiddlewares["updateResource"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges", wrapper.ListStepUpChallenges, options.OperationMiddlewares["listStepUpChallenges"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges/:id", wrapper.GetStepUpChallenge, options.OperationMiddlewares["getStepUpChallenge"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges/:id/reject", wrapper.RejectStepUpChallenge, options.OperationMiddlewares["rejectStepUpChallenge"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges/:id/satisfy", wrapper.SatisfyStepUpChallenge, options.OperationMiddlewares["satisfyStepUpChallenge"]...)
 
 }
 
@@ -5853,6 +6116,101 @@ func (response UpdateResource200JSONResponse) VisitUpdateResourceResponse(w http
 	return jsonresponse.Write(w, 200, response.Body)
 }
 
+type ListStepUpChallengesRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListStepUpChallengesParams
+}
+
+type ListStepUpChallengesResponseObject interface {
+	VisitListStepUpChallengesResponse(w http.ResponseWriter) error
+}
+
+type ListStepUpChallenges200ResponseHeaders struct {
+	Link *string
+}
+
+type ListStepUpChallenges200JSONResponse struct {
+	Body    []StepUpChallenge
+	Headers ListStepUpChallenges200ResponseHeaders
+}
+
+func (response ListStepUpChallenges200JSONResponse) VisitListStepUpChallengesResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []StepUpChallenge(response.Body))
+}
+
+type GetStepUpChallengeRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+}
+
+type GetStepUpChallengeResponseObject interface {
+	VisitGetStepUpChallengeResponse(w http.ResponseWriter) error
+}
+
+type GetStepUpChallenge200ResponseHeaders struct {
+	ETag string
+}
+
+type GetStepUpChallenge200JSONResponse struct {
+	Body    StepUpChallenge
+	Headers GetStepUpChallenge200ResponseHeaders
+}
+
+func (response GetStepUpChallenge200JSONResponse) VisitGetStepUpChallengeResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type RejectStepUpChallengeRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+	Body   *RejectStepUpChallengeJSONRequestBody
+}
+
+type RejectStepUpChallengeResponseObject interface {
+	VisitRejectStepUpChallengeResponse(w http.ResponseWriter) error
+}
+
+type RejectStepUpChallenge200ResponseHeaders struct {
+	ETag string
+}
+
+type RejectStepUpChallenge200JSONResponse struct {
+	Body    StepUpRejection
+	Headers RejectStepUpChallenge200ResponseHeaders
+}
+
+func (response RejectStepUpChallenge200JSONResponse) VisitRejectStepUpChallengeResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type SatisfyStepUpChallengeRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+}
+
+type SatisfyStepUpChallengeResponseObject interface {
+	VisitSatisfyStepUpChallengeResponse(w http.ResponseWriter) error
+}
+
+type SatisfyStepUpChallenge200ResponseHeaders struct {
+	ETag string
+}
+
+type SatisfyStepUpChallenge200JSONResponse struct {
+	Body    StepUpApproval
+	Headers SatisfyStepUpChallenge200ResponseHeaders
+}
+
+func (response SatisfyStepUpChallenge200JSONResponse) VisitSatisfyStepUpChallengeResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// GetHealth Check liveness
@@ -6071,6 +6429,18 @@ type StrictServerInterface interface {
 	// UpdateResource Update a resource
 	// (PATCH /v1/zones/{zoneId}/resources/{id})
 	UpdateResource(ctx context.Context, request UpdateResourceRequestObject) (UpdateResourceResponseObject, error)
+	// ListStepUpChallenges List step-up challenges
+	// (GET /v1/zones/{zoneId}/step-up-challenges)
+	ListStepUpChallenges(ctx context.Context, request ListStepUpChallengesRequestObject) (ListStepUpChallengesResponseObject, error)
+	// GetStepUpChallenge Retrieve a step-up challenge
+	// (GET /v1/zones/{zoneId}/step-up-challenges/{id})
+	GetStepUpChallenge(ctx context.Context, request GetStepUpChallengeRequestObject) (GetStepUpChallengeResponseObject, error)
+	// RejectStepUpChallenge Reject a step-up challenge
+	// (POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject)
+	RejectStepUpChallenge(ctx context.Context, request RejectStepUpChallengeRequestObject) (RejectStepUpChallengeResponseObject, error)
+	// SatisfyStepUpChallenge Satisfy a step-up challenge
+	// (POST /v1/zones/{zoneId}/step-up-challenges/{id}/satisfy)
+	SatisfyStepUpChallenge(ctx context.Context, request SatisfyStepUpChallengeRequestObject) (SatisfyStepUpChallengeResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx echo.Context, request any) (any, error)
@@ -8479,6 +8849,133 @@ func (sh *strictHandler) UpdateResource(ctx echo.Context, zoneID ZoneID, id Obje
 		return err
 	} else if validResponse, ok := response.(UpdateResourceResponseObject); ok {
 		return validResponse.VisitUpdateResourceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListStepUpChallenges operation middleware
+func (sh *strictHandler) ListStepUpChallenges(ctx echo.Context, zoneID ZoneID, params ListStepUpChallengesParams) error {
+	var request ListStepUpChallengesRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListStepUpChallenges(ctx.Request().Context(), request.(ListStepUpChallengesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListStepUpChallenges")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListStepUpChallengesResponseObject); ok {
+		return validResponse.VisitListStepUpChallengesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetStepUpChallenge operation middleware
+func (sh *strictHandler) GetStepUpChallenge(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request GetStepUpChallengeRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetStepUpChallenge(ctx.Request().Context(), request.(GetStepUpChallengeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetStepUpChallenge")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetStepUpChallengeResponseObject); ok {
+		return validResponse.VisitGetStepUpChallengeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RejectStepUpChallenge operation middleware
+func (sh *strictHandler) RejectStepUpChallenge(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request RejectStepUpChallengeRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body RejectStepUpChallengeJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RejectStepUpChallenge(ctx.Request().Context(), request.(RejectStepUpChallengeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RejectStepUpChallenge")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RejectStepUpChallengeResponseObject); ok {
+		return validResponse.VisitRejectStepUpChallengeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SatisfyStepUpChallenge operation middleware
+func (sh *strictHandler) SatisfyStepUpChallenge(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request SatisfyStepUpChallengeRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SatisfyStepUpChallenge(ctx.Request().Context(), request.(SatisfyStepUpChallengeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SatisfyStepUpChallenge")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SatisfyStepUpChallengeResponseObject); ok {
+		return validResponse.VisitSatisfyStepUpChallengeResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -100,6 +100,8 @@ func (v AdminToken) AppendJSON(b []byte) []byte {
 	b = jsonresponse.AppendString(b, string(v.Scope))
 	b = append(b, `,"capability":`...)
 	b = jsonresponse.AppendString(b, string(v.Capability))
+	b = append(b, `,"can_approve":`...)
+	b = strconv.AppendBool(b, bool(v.CanApprove))
 	b = append(b, `,"zone_id":`...)
 	if v.ZoneID == nil {
 		b = append(b, "null"...)
@@ -335,6 +337,8 @@ func (v MintedAdminToken) AppendJSON(b []byte) []byte {
 	b = jsonresponse.AppendString(b, string(v.Scope))
 	b = append(b, `,"capability":`...)
 	b = jsonresponse.AppendString(b, string(v.Capability))
+	b = append(b, `,"can_approve":`...)
+	b = strconv.AppendBool(b, bool(v.CanApprove))
 	b = append(b, `,"zone_id":`...)
 	if v.ZoneID == nil {
 		b = append(b, "null"...)
@@ -1312,6 +1316,85 @@ func (v STSPolicyStatus) AppendJSON(b []byte) []byte {
 		b = append(b, `,"detail":`...)
 		b = jsonresponse.AppendString(b, string(*v.Detail))
 	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v StepUpApproval) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"satisfied_at":`...)
+	b = v.SatisfiedAt.AppendJSON(b)
+	b = append(b, `,"approver_subject_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ApproverSubjectID))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v StepUpChallenge) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"session_id":`...)
+	if v.SessionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.SessionID))
+	}
+	b = append(b, `,"challenge_type":`...)
+	b = jsonresponse.AppendString(b, string(v.ChallengeType))
+	b = append(b, `,"status":`...)
+	b = jsonresponse.AppendString(b, string(v.Status))
+	b = append(b, `,"metadata_json":`...)
+	b = jsonresponse.AppendRaw(b, v.MetadataJSON)
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"expires_at":`...)
+	b = v.ExpiresAt.AppendJSON(b)
+	b = append(b, `,"satisfied_at":`...)
+	if v.SatisfiedAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.SatisfiedAt.AppendJSON(b)
+	}
+	b = append(b, `,"approver_subject_id":`...)
+	if v.ApproverSubjectID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ApproverSubjectID))
+	}
+	b = append(b, `,"rejected_at":`...)
+	if v.RejectedAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.RejectedAt.AppendJSON(b)
+	}
+	b = append(b, `,"rejected_by":`...)
+	if v.RejectedBy == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.RejectedBy))
+	}
+	b = append(b, `,"rejected_reason":`...)
+	if v.RejectedReason == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.RejectedReason))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v StepUpRejection) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"rejected_at":`...)
+	b = v.RejectedAt.AppendJSON(b)
+	b = append(b, `,"rejected_by":`...)
+	b = jsonresponse.AppendString(b, string(v.RejectedBy))
+	b = append(b, `,"rejected_reason":`...)
+	b = jsonresponse.AppendString(b, string(v.RejectedReason))
 	return append(b, '}')
 }
 

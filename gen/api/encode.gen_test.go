@@ -56,6 +56,9 @@ var encoders = []jsonresponse.Encoder{
 	Resource{},
 	ResourceOperation{},
 	STSPolicyStatus{},
+	StepUpApproval{},
+	StepUpChallenge{},
+	StepUpRejection{},
 	Unreadiness{},
 	Zone{},
 }

@@ -33,6 +33,7 @@ const (
 	PolicySets        Kind = "policy-sets"
 	PolicySetVersions Kind = "policy-set-versions"
 	AdminTokens       Kind = "admin-tokens"
+	StepUpChallenges  Kind = "step-up-challenges"
 	DeadLetters       Kind = "dead-letters"
 )
 
@@ -124,9 +125,15 @@ var Kinds = map[Kind]Columns{
 	},
 	AdminTokens: {
 		Table:    "admin_tokens",
-		Tracked:  map[string]string{"of_zone": "zone_id", "name": "name", "capability": "capability", "expires_at": "expires_at"},
+		Tracked:  map[string]string{"of_zone": "zone_id", "name": "name", "capability": "capability", "can_approve": "can_approve", "expires_at": "expires_at"},
 		Redacted: map[string]string{"token_sha256": "token"},
 		Ignored:  []string{"zone_id", "id", "created_by", "created_at", "last_used_at", "revoked_at", "version"},
+	},
+	StepUpChallenges: {
+		Table:    "step_up_challenges",
+		Tracked:  map[string]string{"satisfied_at": "satisfied_at", "approver_subject_id": "approver_subject_id", "rejected_at": "rejected_at", "rejected_by": "rejected_by", "rejected_reason": "rejected_reason"},
+		Redacted: map[string]string{"challenge_secret_hash": "challenge_secret_hash"},
+		Ignored:  []string{"zone_id", "id", "session_id", "principal_id", "challenge_type", "metadata_json", "resource_set_hash", "created_at", "expires_at", "consumed_at", "version", "outcome"},
 	},
 	DeadLetters: {
 		Table:    "outbox",

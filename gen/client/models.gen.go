@@ -34,6 +34,16 @@ const (
 	AdminTokenScopeZone   AdminTokenScope = "zone"
 )
 
+// The values of [ChallengeNotSatisfiableReason].
+const (
+	ChallengeNotSatisfiableReasonAlreadySatisfied ChallengeNotSatisfiableReason = "already_satisfied"
+	ChallengeNotSatisfiableReasonConsumed         ChallengeNotSatisfiableReason = "consumed"
+	ChallengeNotSatisfiableReasonExpired          ChallengeNotSatisfiableReason = "expired"
+	ChallengeNotSatisfiableReasonRejected         ChallengeNotSatisfiableReason = "rejected"
+	ChallengeNotSatisfiableReasonSelfApproval     ChallengeNotSatisfiableReason = "self_approval"
+	ChallengeNotSatisfiableReasonSessionNotLive   ChallengeNotSatisfiableReason = "session_not_live"
+)
+
 // The values of [GrantStatus].
 const (
 	GrantStatusActive  GrantStatus = "active"
@@ -161,6 +171,22 @@ const (
 	STSPolicyStatusStateNotConfigured STSPolicyStatusState = "not_configured"
 	STSPolicyStatusStateNotLoaded     STSPolicyStatusState = "not_loaded"
 	STSPolicyStatusStateUnreachable   STSPolicyStatusState = "unreachable"
+)
+
+// The values of [StepUpChallengeStatus].
+const (
+	StepUpChallengeStatusConsumed  StepUpChallengeStatus = "consumed"
+	StepUpChallengeStatusExpired   StepUpChallengeStatus = "expired"
+	StepUpChallengeStatusPending   StepUpChallengeStatus = "pending"
+	StepUpChallengeStatusRejected  StepUpChallengeStatus = "rejected"
+	StepUpChallengeStatusSatisfied StepUpChallengeStatus = "satisfied"
+)
+
+// The values of [StepUpChallengeType].
+const (
+	StepUpChallengeTypeHumanApproval       StepUpChallengeType = "human_approval"
+	StepUpChallengeTypeMfa                 StepUpChallengeType = "mfa"
+	StepUpChallengeTypeSoftwareAttestation StepUpChallengeType = "software_attestation"
 )
 
 // The values of [StoredToken].
@@ -338,6 +364,9 @@ type AddedPolicyVersion struct {
 
 // AdminToken is an admin token, without its value.
 type AdminToken struct {
+	// Whether the token has approval permission.
+	CanApprove bool `json:"can_approve"`
+
 	// The permission of the token: `read`, or `write`, which includes `read`.
 	Capability AdminTokenCapability `json:"capability"`
 
@@ -379,6 +408,9 @@ type AdminTokenCapability string
 // AdminTokenPatch is an update of an admin token. Omitted fields are not
 // changed.
 type AdminTokenPatch struct {
+	// Whether the token has approval permission.
+	CanApprove *bool `json:"can_approve,omitempty"`
+
 	// When the token expires: a time in the future, at most 315360000 seconds from
 	// now. Null if it does not expire.
 	ExpiresAt Nullable[time.Time] `json:"expires_at,omitzero"`
@@ -498,6 +530,14 @@ type BearerTokenProviderConfig struct {
 	// Example: true
 	ForwardCaracalIdentity *ProviderForwardCaracalIdentity `json:"forward_caracal_identity,omitempty"`
 }
+
+// ChallengeNotSatisfiableReason is the why a step-up challenge cannot be
+// satisfied or rejected, for `challenge_not_satisfiable`. `already_satisfied`,
+// `rejected`, `consumed` and `expired` follow from its status.
+// `session_not_live`: its session is expired or revoked, or there is none in
+// this zone. `self_approval`: the token belongs to the requester. The last two
+// apply only to the operation `satisfyStepUpChallenge`.
+type ChallengeNotSatisfiableReason string
 
 // CreatedPolicy is a created policy with its first version.
 type CreatedPolicy struct {
@@ -696,6 +736,9 @@ type ManifestEntry struct {
 
 // MintedAdminToken is a new admin token, with its value.
 type MintedAdminToken struct {
+	// Whether the token has approval permission.
+	CanApprove bool `json:"can_approve"`
+
 	// The permission of the token: `read`, or `write`, which includes `read`.
 	Capability AdminTokenCapability `json:"capability"`
 
@@ -726,6 +769,10 @@ type MintedAdminToken struct {
 
 // NewAdminToken is an admin token to create.
 type NewAdminToken struct {
+	// Whether the token has approval permission, which `write` does not include.
+	// Defaults to false.
+	CanApprove *bool `json:"can_approve,omitempty"`
+
 	// Defaults to `write`.
 	Capability *AdminTokenCapability `json:"capability,omitempty"`
 
@@ -1016,6 +1063,13 @@ type NewResourceOperation struct {
 
 	// Scope that the request requires; one of the resource's scopes.
 	Scope string `json:"scope"`
+}
+
+// NewStepUpRejection is a rejection of a step-up challenge.
+type NewStepUpRejection struct {
+	// Why the challenge is rejected. It is returned with the challenge and recorded
+	// in the audit log.
+	Reason string `json:"reason"`
 }
 
 // NewZone is a zone to create.
@@ -2573,6 +2627,100 @@ type STSPolicyStatus struct {
 //   - `not_loaded`: The STS has loaded no policies of the zone.
 //   - `loaded`: The STS has loaded policies of the zone.
 type STSPolicyStatusState string
+
+// StepUpApproval is the approval of a step-up challenge.
+type StepUpApproval struct {
+	// `admin:` followed by the ID of the admin token.
+	ApproverSubjectID string `json:"approver_subject_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	SatisfiedAt Timestamp `json:"satisfied_at"`
+}
+
+// StepUpChallenge is an approval or another proof that a request requires.
+type StepUpChallenge struct {
+	// Who satisfied the challenge: `admin:` followed by the ID of an admin token,
+	// or the value that another service recorded.
+	ApproverSubjectID *string `json:"approver_subject_id"`
+
+	// What the challenge requires: the approval of a person (`human_approval`), a
+	// second factor (`mfa`), or a proof of the software that sent the request
+	// (`software_attestation`).
+	ChallengeType StepUpChallengeType `json:"challenge_type"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	ExpiresAt Timestamp `json:"expires_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// What is requested. For `human_approval`, it contains `requested_scopes` and
+	// `resources`.
+	MetadataJSON json.RawMessage `json:"metadata_json"`
+
+	// When the challenge was rejected; null if it was not.
+	RejectedAt *time.Time `json:"rejected_at"`
+
+	// Who rejected the challenge: `admin:` followed by the ID of an admin token.
+	RejectedBy *string `json:"rejected_by"`
+
+	// Why the challenge was rejected.
+	RejectedReason *string `json:"rejected_reason"`
+
+	// When the challenge was satisfied; null if it was not.
+	SatisfiedAt *time.Time `json:"satisfied_at"`
+
+	// ID of the session of the request; null if it has none. Such a challenge
+	// cannot be satisfied with this API.
+	SessionID *string `json:"session_id"`
+
+	// `pending`: waits for an approval. `satisfied`: approved, and not used yet.
+	// `consumed`: used to obtain a token. `rejected`: can never be satisfied.
+	// `expired`: was neither used nor rejected before `expires_at`. A challenge
+	// expires without a change of its `ETag`.
+	Status StepUpChallengeStatus `json:"status"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// StepUpChallengeStatus is the `pending`: waits for an approval. `satisfied`:
+// approved, and not used yet. `consumed`: used to obtain a token. `rejected`:
+// can never be satisfied. `expired`: was neither used nor rejected before
+// `expires_at`. A challenge expires without a change of its `ETag`.
+type StepUpChallengeStatus string
+
+// StepUpChallengeType is what the challenge requires: the approval of a person
+// (`human_approval`), a second factor (`mfa`), or a proof of the software that
+// sent the request (`software_attestation`).
+type StepUpChallengeType string
+
+// StepUpRejection is the rejection of a step-up challenge.
+type StepUpRejection struct {
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	RejectedAt Timestamp `json:"rejected_at"`
+
+	// `admin:` followed by the ID of the admin token.
+	RejectedBy     string `json:"rejected_by"`
+	RejectedReason string `json:"rejected_reason"`
+}
 
 // StoredToken is a kind of token.
 type StoredToken string

@@ -41,8 +41,9 @@ func (c *Client) AdminTokens(ctx context.Context, opts ...ListOption) iter.Seq2[
 }
 
 // CreateAdminToken creates an admin token. Its value is returned only in this
-// response; the service stores a SHA-256 hash. A token derived from the
-// bootstrap token cannot call this operation.
+// response; the service stores a SHA-256 hash. A token with approval permission
+// (`can_approve`) can be created only with a token that has this permission. A
+// token derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
 //
@@ -53,7 +54,8 @@ func (c *Client) AdminTokens(ctx context.Context, opts ...ListOption) iter.Seq2[
 // Error codes that are specific to this operation:
 // [CodeInvalidAdminTokenRequest], [CodeZoneIDRequired],
 // [CodeZoneIDNotAllowedForGlobal],
-// [CodeAdminTokenManagementForbiddenForDerivedToken], [CodeZoneNotFound].
+// [CodeAdminTokenManagementForbiddenForDerivedToken],
+// [CodeAdminTokenCannotGrantApproval], [CodeZoneNotFound].
 func (c *Client) CreateAdminToken(ctx context.Context, body NewAdminToken, opts ...CallOption) (MintedAdminToken, error) {
 	return send[MintedAdminToken](ctx, c, request{operation: "createAdminToken", method: http.MethodPost, path: "/v1/admin-tokens", body: body, status: 201, accept: "application/json"}, opts)
 }
@@ -70,12 +72,14 @@ func (c *Client) GetAdminToken(ctx context.Context, id string, opts ...CallOptio
 	return send[AdminToken](ctx, c, request{operation: "getAdminToken", method: http.MethodGet, path: "/v1/admin-tokens/{id}", args: []string{id}, status: 200, accept: "application/json"}, opts)
 }
 
-// UpdateAdminToken renames an admin token, or changes when it expires, and
-// returns the updated token. An expired token becomes valid again if its expiry
-// is moved to the future; a revoked one cannot be updated. Scope, zone and
-// permission cannot be changed. A token cannot extend itself. The bootstrap
-// token and the tokens derived from it cannot be changed, and the latter cannot
-// call this operation.
+// UpdateAdminToken renames an admin token, changes when it expires, or gives or
+// removes approval permission (`can_approve`), and returns the updated token.
+// Only a token with approval permission can give it, or extend a token that has
+// it; every global token with write permission can remove it. An expired token
+// becomes valid again if its expiry is moved to the future; a revoked one
+// cannot be updated. Scope, zone and capability cannot be changed. A token
+// cannot extend itself. The bootstrap token and the tokens derived from it
+// cannot be changed, and the latter cannot call this operation.
 //
 // Requires a global token with write permission.
 //
@@ -86,8 +90,8 @@ func (c *Client) GetAdminToken(ctx context.Context, id string, opts ...CallOptio
 // Error codes that are specific to this operation:
 // [CodeInvalidAdminTokenRequest], [CodeNoFields],
 // [CodeAdminTokenManagementForbiddenForDerivedToken],
-// [CodeAdminTokenSelfExtension], [CodeAdminTokenNotFound],
-// [CodeAdminTokenProtected].
+// [CodeAdminTokenSelfExtension], [CodeAdminTokenCannotGrantApproval],
+// [CodeAdminTokenNotFound], [CodeAdminTokenProtected].
 func (c *Client) UpdateAdminToken(ctx context.Context, id string, body AdminTokenPatch, opts ...CallOption) (AdminToken, error) {
 	return send[AdminToken](ctx, c, request{operation: "updateAdminToken", method: http.MethodPatch, path: "/v1/admin-tokens/{id}", args: []string{id}, body: body, status: 200, accept: "application/json"}, opts)
 }
@@ -1313,6 +1317,84 @@ func (c *Client) UpdateResource(ctx context.Context, zoneID, id string, body Res
 // [CodeResourceNotFound], [CodeReservedNamespace], [CodeProtectedResource].
 func (c *Client) DeleteResource(ctx context.Context, zoneID, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "deleteResource", method: http.MethodDelete, path: "/v1/zones/{zoneId}/resources/{id}", args: []string{zoneID, id}, status: 204}, opts)
+}
+
+// ListStepUpChallengesParams are the filters of [Client.ListStepUpChallenges]
+// and [Client.StepUpChallenges], to be passed as an option. Zero values are
+// omitted.
+type ListStepUpChallengesParams struct {
+	// Returns only challenges with this status.
+	Status StepUpChallengeStatus
+}
+
+func (params ListStepUpChallengesParams) applyToList(c *call) {
+	c.filter("listStepUpChallenges", map[string]any{"status": params.Status})
+}
+
+// ListStepUpChallenges returns one page of the zone's step-up challenges,
+// newest first. With `status`, returns only the challenges that have this
+// status, those that expire last first. Returns an empty list if the zone does
+// not exist.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) ListStepUpChallenges(ctx context.Context, zoneID string, opts ...ListOption) (Page[StepUpChallenge], error) {
+	return list[StepUpChallenge](ctx, c, request{operation: "listStepUpChallenges", method: http.MethodGet, path: "/v1/zones/{zoneId}/step-up-challenges", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// StepUpChallenges returns an iterator over the items of all pages of
+// [Client.ListStepUpChallenges]. If a request fails, it yields the error and
+// stops.
+func (c *Client) StepUpChallenges(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[StepUpChallenge, error] {
+	return all(opts, func(opts ...ListOption) (Page[StepUpChallenge], error) {
+		return c.ListStepUpChallenges(ctx, zoneID, opts...)
+	})
+}
+
+// GetStepUpChallenge returns a step-up challenge of any status.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeChallengeNotFound].
+func (c *Client) GetStepUpChallenge(ctx context.Context, zoneID, id string, opts ...CallOption) (StepUpChallenge, error) {
+	return send[StepUpChallenge](ctx, c, request{operation: "getStepUpChallenge", method: http.MethodGet, path: "/v1/zones/{zoneId}/step-up-challenges/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// SatisfyStepUpChallenge approves the request that waits for a step-up
+// challenge. The challenge must be pending, and its session active. The
+// requester cannot satisfy its own challenge. Of concurrent requests to satisfy
+// or reject a challenge, exactly one succeeds; the others return
+// `challenge_not_satisfiable` with the reason.
+//
+// The application obtains its token when it repeats the request before the
+// challenge expires. A request body is ignored, but must be JSON.
+//
+// Requires a token with approval permission for the zone.
+//
+// Records audit entries of these types: `step-up-challenges`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodeChallengeNotFound], [CodeChallengeNotSatisfiable].
+func (c *Client) SatisfyStepUpChallenge(ctx context.Context, zoneID, id string, opts ...CallOption) (StepUpApproval, error) {
+	return send[StepUpApproval](ctx, c, request{operation: "satisfyStepUpChallenge", method: http.MethodPost, path: "/v1/zones/{zoneId}/step-up-challenges/{id}/satisfy", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// RejectStepUpChallenge rejects the request that waits for a step-up challenge,
+// with a reason. The challenge must be pending. It can never be satisfied
+// afterwards.
+//
+// Requires a token with approval permission for the zone.
+//
+// Records audit entries of these types: `step-up-challenges`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation:
+// [CodeInvalidStepUpRejection], [CodeZoneNotFound], [CodeChallengeNotFound],
+// [CodeChallengeNotSatisfiable].
+func (c *Client) RejectStepUpChallenge(ctx context.Context, zoneID, id string, body NewStepUpRejection, opts ...CallOption) (StepUpRejection, error) {
+	return send[StepUpRejection](ctx, c, request{operation: "rejectStepUpChallenge", method: http.MethodPost, path: "/v1/zones/{zoneId}/step-up-challenges/{id}/reject", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
 }
 
 // ListZonesParams are the filters of [Client.ListZones] and [Client.Zones], to

@@ -26,6 +26,9 @@ const (
 	// 403. The admin token belongs to another zone, or the operation requires a
 	// global token.
 	CodeAdminTokenZoneMismatch = "admin_token_zone_mismatch"
+	// 403. The admin token cannot approve. Use a token with approval permission
+	// (can_approve).
+	CodeAdminTokenCannotApprove = "admin_token_cannot_approve"
 	// 403. The zone is reserved for Caracal and can be modified only with the
 	// bootstrap token.
 	CodeSystemZoneReadOnly = "system_zone_read_only"
@@ -101,6 +104,10 @@ const (
 	CodeAdminTokenManagementForbiddenForDerivedToken = "admin_token_management_forbidden_for_derived_token"
 	// 403. A token cannot extend itself. Use another global token.
 	CodeAdminTokenSelfExtension = "admin_token_self_extension"
+	// 403. Only a token with approval permission can give this permission to a
+	// token, or extend a token that has it. Use the bootstrap token, or another
+	// global token that has it.
+	CodeAdminTokenCannotGrantApproval = "admin_token_cannot_grant_approval"
 	// 409. The bootstrap token and the tokens derived from it cannot be changed:
 	// the service creates them from its setting CARACAL_ADMIN_TOKEN.
 	CodeAdminTokenProtected = "admin_token_protected"
@@ -258,6 +265,12 @@ const (
 	// 422. The policy versions of the shadow version cannot be used. See detail and
 	// issues.
 	CodeInvalidShadowPolicyContract = "invalid_shadow_policy_contract"
+	// 400. The rejection is invalid. See details.issues.
+	CodeInvalidStepUpRejection = "invalid_step_up_rejection"
+	// 404. Step-up challenge not found in this zone.
+	CodeChallengeNotFound = "challenge_not_found"
+	// 409. The step-up challenge cannot be satisfied or rejected. See reason.
+	CodeChallengeNotSatisfiable = "challenge_not_satisfiable"
 	// 404. Dead letter not found.
 	CodeDeadLetterNotFound = "dead_letter_not_found"
 )

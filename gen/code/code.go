@@ -88,6 +88,8 @@ const (
 	AdminTokenReadOnly Code = "admin_token_read_only"
 	// AdminTokenZoneMismatch: 403. The admin token belongs to another zone, or the operation requires a global token.
 	AdminTokenZoneMismatch Code = "admin_token_zone_mismatch"
+	// AdminTokenCannotApprove: 403. The admin token cannot approve. Use a token with approval permission (can_approve).
+	AdminTokenCannotApprove Code = "admin_token_cannot_approve"
 	// SystemZoneReadOnly: 403. The zone is reserved for Caracal and can be modified only with the bootstrap token.
 	SystemZoneReadOnly Code = "system_zone_read_only"
 	// NotFound: 404. The requested path does not exist.
@@ -150,6 +152,8 @@ const (
 	AdminTokenManagementForbiddenForDerivedToken Code = "admin_token_management_forbidden_for_derived_token"
 	// AdminTokenSelfExtension: 403. A token cannot extend itself. Use another global token.
 	AdminTokenSelfExtension Code = "admin_token_self_extension"
+	// AdminTokenCannotGrantApproval: 403. Only a token with approval permission can give this permission to a token, or extend a token that has it. Use the bootstrap token, or another global token that has it.
+	AdminTokenCannotGrantApproval Code = "admin_token_cannot_grant_approval"
 	// AdminTokenProtected: 409. The bootstrap token and the tokens derived from it cannot be changed: the service creates them from its setting CARACAL_ADMIN_TOKEN.
 	AdminTokenProtected Code = "admin_token_protected"
 	// AdminTokenNotFound: 404. Admin token not found or already revoked.
@@ -284,6 +288,12 @@ const (
 	InvalidPolicyContract Code = "invalid_policy_contract"
 	// InvalidShadowPolicyContract: 422. The policy versions of the shadow version cannot be used. See detail and issues.
 	InvalidShadowPolicyContract Code = "invalid_shadow_policy_contract"
+	// InvalidStepUpRejection: 400. The rejection is invalid. See details.issues.
+	InvalidStepUpRejection Code = "invalid_step_up_rejection"
+	// ChallengeNotFound: 404. Step-up challenge not found in this zone.
+	ChallengeNotFound Code = "challenge_not_found"
+	// ChallengeNotSatisfiable: 409. The step-up challenge cannot be satisfied or rejected. See reason.
+	ChallengeNotSatisfiable Code = "challenge_not_satisfiable"
 	// DeadLetterNotFound: 404. Dead letter not found.
 	DeadLetterNotFound Code = "dead_letter_not_found"
 )
@@ -300,6 +310,7 @@ var Table = map[Code]Entry{
 	Unauthorized:              {401, "", "The metrics token is missing or invalid."},
 	AdminTokenReadOnly:        {403, "", "The admin token is read-only. Use a token with write permission."},
 	AdminTokenZoneMismatch:    {403, "", "The admin token belongs to another zone, or the operation requires a global token."},
+	AdminTokenCannotApprove:   {403, "", "The admin token cannot approve. Use a token with approval permission (can_approve)."},
 	SystemZoneReadOnly:        {403, "", "The zone is reserved for Caracal and can be modified only with the bootstrap token."},
 	NotFound:                  {404, "", "The requested path does not exist."},
 	MethodNotAllowed:          {405, "", "The requested path does not support this method."},
@@ -331,6 +342,7 @@ var Table = map[Code]Entry{
 	ZoneIDNotAllowedForGlobal: {400, "", "zone_id is not allowed if scope is global."},
 	AdminTokenManagementForbiddenForDerivedToken: {403, "", "Tokens derived from the bootstrap token cannot manage admin tokens. Use another global token."},
 	AdminTokenSelfExtension:                      {403, "", "A token cannot extend itself. Use another global token."},
+	AdminTokenCannotGrantApproval:                {403, "", "Only a token with approval permission can give this permission to a token, or extend a token that has it. Use the bootstrap token, or another global token that has it."},
 	AdminTokenProtected:                          {409, "", "The bootstrap token and the tokens derived from it cannot be changed: the service creates them from its setting CARACAL_ADMIN_TOKEN."},
 	AdminTokenNotFound:                           {404, "", "Admin token not found or already revoked."},
 	InvalidProvider:                              {400, "body", "The provider is invalid. See details.issues."},
@@ -398,5 +410,8 @@ var Table = map[Code]Entry{
 	ReferencedPolicyVersionMissing:               {409, "", "A policy of the version was archived during the request. Add a version without it, and activate that."},
 	InvalidPolicyContract:                        {422, "", "The policy versions of the manifest cannot be used. See detail and issues."},
 	InvalidShadowPolicyContract:                  {422, "", "The policy versions of the shadow version cannot be used. See detail and issues."},
+	InvalidStepUpRejection:                       {400, "body", "The rejection is invalid. See details.issues."},
+	ChallengeNotFound:                            {404, "", "Step-up challenge not found in this zone."},
+	ChallengeNotSatisfiable:                      {409, "", "The step-up challenge cannot be satisfied or rejected. See reason."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
 }

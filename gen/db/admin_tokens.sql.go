@@ -22,7 +22,7 @@ func (q *Queries) BumpAdminTokensEpoch(ctx context.Context) error {
 }
 
 const getAdminToken = `-- name: GetAdminToken :one
-SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version FROM admin_tokens WHERE id = $1
+SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version, can_approve FROM admin_tokens WHERE id = $1
 `
 
 func (q *Queries) GetAdminToken(ctx context.Context, id string) (AdminToken, error) {
@@ -41,12 +41,13 @@ func (q *Queries) GetAdminToken(ctx context.Context, id string) (AdminToken, err
 		&i.LastUsedAt,
 		&i.RevokedAt,
 		&i.Version,
+		&i.CanApprove,
 	)
 	return i, err
 }
 
 const getAdminTokenBySecret = `-- name: GetAdminTokenBySecret :one
-SELECT admin_tokens.zone_id, admin_tokens.of_zone, admin_tokens.id, admin_tokens.name, admin_tokens.capability, admin_tokens.created_by, admin_tokens.token_sha256, admin_tokens.created_at, admin_tokens.expires_at, admin_tokens.last_used_at, admin_tokens.revoked_at, admin_tokens.version, (expires_at IS NOT NULL AND expires_at <= now())::boolean AS expired FROM admin_tokens
+SELECT admin_tokens.zone_id, admin_tokens.of_zone, admin_tokens.id, admin_tokens.name, admin_tokens.capability, admin_tokens.created_by, admin_tokens.token_sha256, admin_tokens.created_at, admin_tokens.expires_at, admin_tokens.last_used_at, admin_tokens.revoked_at, admin_tokens.version, admin_tokens.can_approve, (expires_at IS NOT NULL AND expires_at <= now())::boolean AS expired FROM admin_tokens
 WHERE token_sha256 = $1 AND revoked_at IS NULL
 `
 
@@ -72,6 +73,7 @@ func (q *Queries) GetAdminTokenBySecret(ctx context.Context, tokenSha256 []byte)
 		&i.AdminToken.LastUsedAt,
 		&i.AdminToken.RevokedAt,
 		&i.AdminToken.Version,
+		&i.AdminToken.CanApprove,
 		&i.Expired,
 	)
 	return i, err
@@ -89,10 +91,10 @@ func (q *Queries) GetAdminTokensEpoch(ctx context.Context) (int64, error) {
 }
 
 const insertAdminToken = `-- name: InsertAdminToken :one
-INSERT INTO admin_tokens (zone_id, id, name, capability, created_by, token_sha256, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, now() + $7::bigint * interval '1 second')
+INSERT INTO admin_tokens (zone_id, id, name, capability, can_approve, created_by, token_sha256, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, now() + $8::bigint * interval '1 second')
 ON CONFLICT (token_sha256) WHERE revoked_at IS NULL DO NOTHING
-RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version
+RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version, can_approve
 `
 
 type InsertAdminTokenParams struct {
@@ -100,6 +102,7 @@ type InsertAdminTokenParams struct {
 	ID          string `db:"id"`
 	Name        string `db:"name"`
 	Capability  string `db:"capability"`
+	CanApprove  bool   `db:"can_approve"`
 	CreatedBy   string `db:"created_by"`
 	TokenSHA256 []byte `db:"token_sha256"`
 	ExpiresIn   *int64 `db:"expires_in"`
@@ -112,6 +115,7 @@ func (q *Queries) InsertAdminToken(ctx context.Context, arg InsertAdminTokenPara
 		arg.ID,
 		arg.Name,
 		arg.Capability,
+		arg.CanApprove,
 		arg.CreatedBy,
 		arg.TokenSHA256,
 		arg.ExpiresIn,
@@ -130,12 +134,13 @@ func (q *Queries) InsertAdminToken(ctx context.Context, arg InsertAdminTokenPara
 		&i.LastUsedAt,
 		&i.RevokedAt,
 		&i.Version,
+		&i.CanApprove,
 	)
 	return i, err
 }
 
 const listAdminTokens = `-- name: ListAdminTokens :many
-SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version FROM admin_tokens
+SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version, can_approve FROM admin_tokens
 WHERE (created_at, id) < ($1::timestamptz, $2::text)
 ORDER BY created_at DESC, id DESC
 LIMIT $3
@@ -170,6 +175,7 @@ func (q *Queries) ListAdminTokens(ctx context.Context, arg ListAdminTokensParams
 			&i.LastUsedAt,
 			&i.RevokedAt,
 			&i.Version,
+			&i.CanApprove,
 		); err != nil {
 			return nil, err
 		}
@@ -182,7 +188,7 @@ func (q *Queries) ListAdminTokens(ctx context.Context, arg ListAdminTokensParams
 }
 
 const listAdminTokensByName = `-- name: ListAdminTokensByName :many
-SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version FROM admin_tokens
+SELECT zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version, can_approve FROM admin_tokens
 WHERE name = $1
   AND (created_at, id) < ($2::timestamptz, $3::text)
 ORDER BY created_at DESC, id DESC
@@ -223,6 +229,7 @@ func (q *Queries) ListAdminTokensByName(ctx context.Context, arg ListAdminTokens
 			&i.LastUsedAt,
 			&i.RevokedAt,
 			&i.Version,
+			&i.CanApprove,
 		); err != nil {
 			return nil, err
 		}
@@ -235,7 +242,7 @@ func (q *Queries) ListAdminTokensByName(ctx context.Context, arg ListAdminTokens
 }
 
 const lockAdminToken = `-- name: LockAdminToken :one
-SELECT admin_tokens.zone_id, admin_tokens.of_zone, admin_tokens.id, admin_tokens.name, admin_tokens.capability, admin_tokens.created_by, admin_tokens.token_sha256, admin_tokens.created_at, admin_tokens.expires_at, admin_tokens.last_used_at, admin_tokens.revoked_at, admin_tokens.version, now()::timestamptz AS now FROM admin_tokens WHERE id = $1 AND revoked_at IS NULL FOR NO KEY UPDATE
+SELECT admin_tokens.zone_id, admin_tokens.of_zone, admin_tokens.id, admin_tokens.name, admin_tokens.capability, admin_tokens.created_by, admin_tokens.token_sha256, admin_tokens.created_at, admin_tokens.expires_at, admin_tokens.last_used_at, admin_tokens.revoked_at, admin_tokens.version, admin_tokens.can_approve, now()::timestamptz AS now FROM admin_tokens WHERE id = $1 AND revoked_at IS NULL FOR NO KEY UPDATE
 `
 
 type LockAdminTokenRow struct {
@@ -260,6 +267,7 @@ func (q *Queries) LockAdminToken(ctx context.Context, id string) (LockAdminToken
 		&i.AdminToken.LastUsedAt,
 		&i.AdminToken.RevokedAt,
 		&i.AdminToken.Version,
+		&i.AdminToken.CanApprove,
 		&i.Now,
 	)
 	return i, err
@@ -277,7 +285,7 @@ func (q *Queries) NotifyAdminTokensRevoked(ctx context.Context) error {
 }
 
 const revokeAdminToken = `-- name: RevokeAdminToken :one
-UPDATE admin_tokens SET revoked_at = now(), version = version + 1 WHERE id = $1 AND revoked_at IS NULL RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version
+UPDATE admin_tokens SET revoked_at = now(), version = version + 1 WHERE id = $1 AND revoked_at IS NULL RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version, can_approve
 `
 
 func (q *Queries) RevokeAdminToken(ctx context.Context, id string) (AdminToken, error) {
@@ -296,12 +304,13 @@ func (q *Queries) RevokeAdminToken(ctx context.Context, id string) (AdminToken, 
 		&i.LastUsedAt,
 		&i.RevokedAt,
 		&i.Version,
+		&i.CanApprove,
 	)
 	return i, err
 }
 
 const revokeAdminTokensOfZone = `-- name: RevokeAdminTokensOfZone :many
-UPDATE admin_tokens SET revoked_at = now(), version = version + 1 WHERE zone_id = $1 AND revoked_at IS NULL RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version
+UPDATE admin_tokens SET revoked_at = now(), version = version + 1 WHERE zone_id = $1 AND revoked_at IS NULL RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version, can_approve
 `
 
 func (q *Queries) RevokeAdminTokensOfZone(ctx context.Context, zoneID string) ([]AdminToken, error) {
@@ -326,6 +335,7 @@ func (q *Queries) RevokeAdminTokensOfZone(ctx context.Context, zoneID string) ([
 			&i.LastUsedAt,
 			&i.RevokedAt,
 			&i.Version,
+			&i.CanApprove,
 		); err != nil {
 			return nil, err
 		}
@@ -340,7 +350,7 @@ func (q *Queries) RevokeAdminTokensOfZone(ctx context.Context, zoneID string) ([
 const revokeOtherAdminTokensBy = `-- name: RevokeOtherAdminTokensBy :many
 UPDATE admin_tokens SET revoked_at = now(), version = version + 1
 WHERE created_by = $1 AND token_sha256 <> $2 AND revoked_at IS NULL
-RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version
+RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version, can_approve
 `
 
 type RevokeOtherAdminTokensByParams struct {
@@ -372,6 +382,7 @@ func (q *Queries) RevokeOtherAdminTokensBy(ctx context.Context, arg RevokeOtherA
 			&i.LastUsedAt,
 			&i.RevokedAt,
 			&i.Version,
+			&i.CanApprove,
 		); err != nil {
 			return nil, err
 		}
@@ -403,17 +414,23 @@ func (q *Queries) TouchAdminTokens(ctx context.Context, arg TouchAdminTokensPara
 }
 
 const updateAdminToken = `-- name: UpdateAdminToken :one
-UPDATE admin_tokens SET name = $1, expires_at = $2, version = version + 1 WHERE id = $3 RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version
+UPDATE admin_tokens SET name = $1, can_approve = $2, expires_at = $3, version = version + 1 WHERE id = $4 RETURNING zone_id, of_zone, id, name, capability, created_by, token_sha256, created_at, expires_at, last_used_at, revoked_at, version, can_approve
 `
 
 type UpdateAdminTokenParams struct {
-	Name      string     `db:"name"`
-	ExpiresAt *time.Time `db:"expires_at"`
-	ID        string     `db:"id"`
+	Name       string     `db:"name"`
+	CanApprove bool       `db:"can_approve"`
+	ExpiresAt  *time.Time `db:"expires_at"`
+	ID         string     `db:"id"`
 }
 
 func (q *Queries) UpdateAdminToken(ctx context.Context, arg UpdateAdminTokenParams) (AdminToken, error) {
-	row := q.db.QueryRow(ctx, updateAdminToken, arg.Name, arg.ExpiresAt, arg.ID)
+	row := q.db.QueryRow(ctx, updateAdminToken,
+		arg.Name,
+		arg.CanApprove,
+		arg.ExpiresAt,
+		arg.ID,
+	)
 	var i AdminToken
 	err := row.Scan(
 		&i.ZoneID,
@@ -428,6 +445,7 @@ func (q *Queries) UpdateAdminToken(ctx context.Context, arg UpdateAdminTokenPara
 		&i.LastUsedAt,
 		&i.RevokedAt,
 		&i.Version,
+		&i.CanApprove,
 	)
 	return i, err
 }

@@ -7,6 +7,7 @@ package db
 
 import (
 	"context"
+	"encoding/json"
 )
 
 const insertAgentSession = `-- name: InsertAgentSession :exec
@@ -91,6 +92,32 @@ func (q *Queries) InsertSession(ctx context.Context, arg InsertSessionParams) er
 		arg.SubjectID,
 		arg.ParentID,
 		arg.ApplicationID,
+	)
+	return err
+}
+
+const insertStepUpChallenge = `-- name: InsertStepUpChallenge :exec
+INSERT INTO step_up_challenges (zone_id, id, session_id, principal_id, challenge_type, metadata_json, resource_set_hash, expires_at)
+VALUES ($1, $2, $3::text, $4, 'human_approval', $5, $6, now() + interval '1 hour')
+`
+
+type InsertStepUpChallengeParams struct {
+	ZoneID          string          `db:"zone_id"`
+	ID              string          `db:"id"`
+	SessionID       string          `db:"session_id"`
+	PrincipalID     string          `db:"principal_id"`
+	MetadataJSON    json.RawMessage `db:"metadata_json"`
+	ResourceSetHash []byte          `db:"resource_set_hash"`
+}
+
+func (q *Queries) InsertStepUpChallenge(ctx context.Context, arg InsertStepUpChallengeParams) error {
+	_, err := q.db.Exec(ctx, insertStepUpChallenge,
+		arg.ZoneID,
+		arg.ID,
+		arg.SessionID,
+		arg.PrincipalID,
+		arg.MetadataJSON,
+		arg.ResourceSetHash,
 	)
 	return err
 }

@@ -22,6 +22,7 @@ type AdminToken struct {
 	LastUsedAt  *time.Time `db:"last_used_at"`
 	RevokedAt   *time.Time `db:"revoked_at"`
 	Version     int64      `db:"version"`
+	CanApprove  bool       `db:"can_approve"`
 }
 
 type AdminTokensEpoch struct {
@@ -320,6 +321,27 @@ type Session struct {
 	RevokedAt       *time.Time `db:"revoked_at"`
 	RevokedReason   *string    `db:"revoked_reason"`
 	ApplicationID   *string    `db:"application_id"`
+}
+
+type StepUpChallenge struct {
+	ZoneID              string          `db:"zone_id"`
+	ID                  string          `db:"id"`
+	SessionID           *string         `db:"session_id"`
+	PrincipalID         string          `db:"principal_id"`
+	ChallengeType       string          `db:"challenge_type"`
+	MetadataJSON        json.RawMessage `db:"metadata_json"`
+	ResourceSetHash     []byte          `db:"resource_set_hash"`
+	ChallengeSecretHash []byte          `db:"challenge_secret_hash"`
+	CreatedAt           time.Time       `db:"created_at"`
+	ExpiresAt           time.Time       `db:"expires_at"`
+	SatisfiedAt         *time.Time      `db:"satisfied_at"`
+	ApproverSubjectID   *string         `db:"approver_subject_id"`
+	RejectedAt          *time.Time      `db:"rejected_at"`
+	RejectedBy          *string         `db:"rejected_by"`
+	RejectedReason      *string         `db:"rejected_reason"`
+	ConsumedAt          *time.Time      `db:"consumed_at"`
+	Version             int64           `db:"version"`
+	Outcome             string          `db:"outcome"`
 }
 
 type Zone struct {

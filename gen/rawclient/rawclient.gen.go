@@ -51,6 +51,8 @@ type ApplicationRegistration = client.ApplicationRegistration
 
 type BearerTokenProviderConfig = client.BearerTokenProviderConfig
 
+type ChallengeNotSatisfiableReason = client.ChallengeNotSatisfiableReason
+
 type CreatedPolicy = client.CreatedPolicy
 
 type DCRStatus = client.DCRStatus
@@ -113,6 +115,8 @@ type NewProviderGrant = client.NewProviderGrant
 type NewResource = client.NewResource
 
 type NewResourceOperation = client.NewResourceOperation
+
+type NewStepUpRejection = client.NewStepUpRejection
 
 type NewZone = client.NewZone
 
@@ -227,6 +231,12 @@ type Problem struct {
 	// Message The violated rule, for some codes.
 	Message *string `json:"message,omitempty"`
 
+	// Reason Why a step-up challenge cannot be satisfied or rejected, for `challenge_not_satisfiable`. `already_satisfied`,
+	// `rejected`, `consumed` and `expired` follow from its status. `session_not_live`: its session is expired or revoked,
+	// or there is none in this zone. `self_approval`: the token belongs to the requester. The last two apply only to the
+	// operation `satisfyStepUpChallenge`.
+	Reason *ChallengeNotSatisfiableReason `json:"reason,omitempty"`
+
 	// RequestID ID that identifies the request in the server logs.
 	RequestID string `json:"requestId"`
 
@@ -324,6 +334,16 @@ type ResourceScopes = client.ResourceScopes
 type STSPolicyStatus = client.STSPolicyStatus
 
 type STSPolicyStatusState = client.STSPolicyStatusState
+
+type StepUpApproval = client.StepUpApproval
+
+type StepUpChallenge = client.StepUpChallenge
+
+type StepUpChallengeStatus = client.StepUpChallengeStatus
+
+type StepUpChallengeType = client.StepUpChallengeType
+
+type StepUpRejection = client.StepUpRejection
 
 type StoredToken = client.StoredToken
 
@@ -670,6 +690,30 @@ type UpdateResourceParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListStepUpChallengesParams defines parameters for ListStepUpChallenges.
+type ListStepUpChallengesParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Status Returns only challenges with this status.
+	Status *StepUpChallengeStatus `form:"status,omitempty" json:"status,omitempty"`
+}
+
+// RejectStepUpChallengeParams defines parameters for RejectStepUpChallenge.
+type RejectStepUpChallengeParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// SatisfyStepUpChallengeParams defines parameters for SatisfyStepUpChallenge.
+type SatisfyStepUpChallengeParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
 type CreateAdminTokenJSONRequestBody = NewAdminToken
 
@@ -744,6 +788,9 @@ type CreateResourceJSONRequestBody = NewResource
 
 // UpdateResourceJSONRequestBody defines body for UpdateResource for application/json ContentType.
 type UpdateResourceJSONRequestBody = ResourcePatch
+
+// RejectStepUpChallengeJSONRequestBody defines body for RejectStepUpChallenge for application/json ContentType.
+type RejectStepUpChallengeJSONRequestBody = NewStepUpRejection
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -883,6 +930,7 @@ type ClientInterface interface {
 	// CreateAdminTokenWithBody Create an admin token
 	//
 	// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+	// with approval permission (`can_approve`) can be created only with a token that has this permission. A token
 	// derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
@@ -899,6 +947,7 @@ type ClientInterface interface {
 	// CreateAdminToken Create an admin token
 	//
 	// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+	// with approval permission (`can_approve`) can be created only with a token that has this permission. A token
 	// derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
@@ -939,9 +988,10 @@ type ClientInterface interface {
 
 	// UpdateAdminTokenWithBody Update an admin token
 	//
-	// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
-	// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
-	// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+	// Renames an admin token, changes when it expires, or gives or removes approval permission (`can_approve`), and
+	// returns the updated token. Only a token with approval permission can give it, or extend a token that has it; every
+	// global token with write permission can remove it. An expired token becomes valid again if its expiry is moved to the future; a revoked one
+	// cannot be updated. Scope, zone and capability cannot be changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
 	// the latter cannot call this operation.
 	//
 	// Requires a global token with write permission.
@@ -957,9 +1007,10 @@ type ClientInterface interface {
 
 	// UpdateAdminToken Update an admin token
 	//
-	// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
-	// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
-	// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+	// Renames an admin token, changes when it expires, or gives or removes approval permission (`can_approve`), and
+	// returns the updated token. Only a token with approval permission can give it, or extend a token that has it; every
+	// global token with write permission can remove it. An expired token becomes valid again if its expiry is moved to the future; a revoked one
+	// cannot be updated. Scope, zone and capability cannot be changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
 	// the latter cannot call this operation.
 	//
 	// Requires a global token with write permission.
@@ -2293,6 +2344,75 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
 	UpdateResource(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListStepUpChallenges List step-up challenges
+	//
+	// Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
+	// status, those that expire last first. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/step-up-challenges (the `ListStepUpChallenges` operationId).
+	ListStepUpChallenges(ctx context.Context, zoneID ZoneID, params *ListStepUpChallengesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetStepUpChallenge Retrieve a step-up challenge
+	//
+	// Returns a step-up challenge of any status.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/step-up-challenges/{id} (the `GetStepUpChallenge` operationId).
+	GetStepUpChallenge(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RejectStepUpChallengeWithBody Reject a step-up challenge
+	//
+	// Rejects the request that waits for a step-up challenge, with a reason. The challenge must be pending. It can never
+	// be satisfied afterwards.
+	//
+	// Requires a token with approval permission for the zone.
+	//
+	// Records audit entries of these types: `step-up-challenges`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject (the `RejectStepUpChallenge` operationId).
+	RejectStepUpChallengeWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, params *RejectStepUpChallengeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RejectStepUpChallenge Reject a step-up challenge
+	//
+	// Rejects the request that waits for a step-up challenge, with a reason. The challenge must be pending. It can never
+	// be satisfied afterwards.
+	//
+	// Requires a token with approval permission for the zone.
+	//
+	// Records audit entries of these types: `step-up-challenges`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject (the `RejectStepUpChallenge` operationId).
+	RejectStepUpChallenge(ctx context.Context, zoneID ZoneID, id ObjectID, params *RejectStepUpChallengeParams, body RejectStepUpChallengeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SatisfyStepUpChallenge Satisfy a step-up challenge
+	//
+	// Approves the request that waits for a step-up challenge. The challenge must be pending, and its session active. The
+	// requester cannot satisfy its own challenge. Of concurrent requests to satisfy or reject a
+	// challenge, exactly one succeeds; the others return `challenge_not_satisfiable` with the reason.
+	//
+	// The application obtains its token when it repeats the request before the challenge expires. A request body is
+	// ignored, but must be JSON.
+	//
+	// Requires a token with approval permission for the zone.
+	//
+	// Records audit entries of these types: `step-up-challenges`.
+	//
+	// Publishes no events.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/satisfy (the `SatisfyStepUpChallenge` operationId).
+	SatisfyStepUpChallenge(ctx context.Context, zoneID ZoneID, id ObjectID, params *SatisfyStepUpChallengeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // GetHealth Check liveness
@@ -2419,6 +2539,7 @@ func (c *Client) ListAdminTokens(ctx context.Context, params *ListAdminTokensPar
 // CreateAdminTokenWithBody Create an admin token
 //
 // Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+// with approval permission (`can_approve`) can be created only with a token that has this permission. A token
 // derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
@@ -2445,6 +2566,7 @@ func (c *Client) CreateAdminTokenWithBody(ctx context.Context, contentType strin
 // CreateAdminToken Create an admin token
 //
 // Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+// with approval permission (`can_approve`) can be created only with a token that has this permission. A token
 // derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
@@ -2515,9 +2637,10 @@ func (c *Client) GetAdminToken(ctx context.Context, id ObjectID, reqEditors ...R
 
 // UpdateAdminTokenWithBody Update an admin token
 //
-// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
-// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
-// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+// Renames an admin token, changes when it expires, or gives or removes approval permission (`can_approve`), and
+// returns the updated token. Only a token with approval permission can give it, or extend a token that has it; every
+// global token with write permission can remove it. An expired token becomes valid again if its expiry is moved to the future; a revoked one
+// cannot be updated. Scope, zone and capability cannot be changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
 // the latter cannot call this operation.
 //
 // Requires a global token with write permission.
@@ -2543,9 +2666,10 @@ func (c *Client) UpdateAdminTokenWithBody(ctx context.Context, id ObjectID, para
 
 // UpdateAdminToken Update an admin token
 //
-// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
-// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
-// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+// Renames an admin token, changes when it expires, or gives or removes approval permission (`can_approve`), and
+// returns the updated token. Only a token with approval permission can give it, or extend a token that has it; every
+// global token with write permission can remove it. An expired token becomes valid again if its expiry is moved to the future; a revoked one
+// cannot be updated. Scope, zone and capability cannot be changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
 // the latter cannot call this operation.
 //
 // Requires a global token with write permission.
@@ -4730,6 +4854,125 @@ func (c *Client) UpdateResourceWithBody(ctx context.Context, zoneID ZoneID, id O
 // Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
 func (c *Client) UpdateResource(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateResourceRequest(c.Server, zoneID, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListStepUpChallenges List step-up challenges
+//
+// Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
+// status, those that expire last first. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/step-up-challenges (the `ListStepUpChallenges` operationId).
+func (c *Client) ListStepUpChallenges(ctx context.Context, zoneID ZoneID, params *ListStepUpChallengesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListStepUpChallengesRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetStepUpChallenge Retrieve a step-up challenge
+//
+// Returns a step-up challenge of any status.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/step-up-challenges/{id} (the `GetStepUpChallenge` operationId).
+func (c *Client) GetStepUpChallenge(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetStepUpChallengeRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RejectStepUpChallengeWithBody Reject a step-up challenge
+//
+// Rejects the request that waits for a step-up challenge, with a reason. The challenge must be pending. It can never
+// be satisfied afterwards.
+//
+// Requires a token with approval permission for the zone.
+//
+// Records audit entries of these types: `step-up-challenges`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject (the `RejectStepUpChallenge` operationId).
+func (c *Client) RejectStepUpChallengeWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, params *RejectStepUpChallengeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRejectStepUpChallengeRequestWithBody(c.Server, zoneID, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RejectStepUpChallenge Reject a step-up challenge
+//
+// Rejects the request that waits for a step-up challenge, with a reason. The challenge must be pending. It can never
+// be satisfied afterwards.
+//
+// Requires a token with approval permission for the zone.
+//
+// Records audit entries of these types: `step-up-challenges`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject (the `RejectStepUpChallenge` operationId).
+func (c *Client) RejectStepUpChallenge(ctx context.Context, zoneID ZoneID, id ObjectID, params *RejectStepUpChallengeParams, body RejectStepUpChallengeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRejectStepUpChallengeRequest(c.Server, zoneID, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SatisfyStepUpChallenge Satisfy a step-up challenge
+//
+// Approves the request that waits for a step-up challenge. The challenge must be pending, and its session active. The
+// requester cannot satisfy its own challenge. Of concurrent requests to satisfy or reject a
+// challenge, exactly one succeeds; the others return `challenge_not_satisfiable` with the reason.
+//
+// The application obtains its token when it repeats the request before the challenge expires. A request body is
+// ignored, but must be JSON.
+//
+// Requires a token with approval permission for the zone.
+//
+// Records audit entries of these types: `step-up-challenges`.
+//
+// Publishes no events.
+//
+// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/satisfy (the `SatisfyStepUpChallenge` operationId).
+func (c *Client) SatisfyStepUpChallenge(ctx context.Context, zoneID ZoneID, id ObjectID, params *SatisfyStepUpChallengeParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSatisfyStepUpChallengeRequest(c.Server, zoneID, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -8761,6 +9004,257 @@ func NewUpdateResourceRequestWithBody(server string, zoneID ZoneID, id ObjectID,
 	return req, nil
 }
 
+// NewListStepUpChallengesRequest constructs an http.Request for the ListStepUpChallenges method
+func NewListStepUpChallengesRequest(server string, zoneID ZoneID, params *ListStepUpChallengesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/step-up-challenges", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetStepUpChallengeRequest constructs an http.Request for the GetStepUpChallenge method
+func NewGetStepUpChallengeRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/step-up-challenges/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRejectStepUpChallengeRequest calls the generic RejectStepUpChallenge builder with application/json body
+func NewRejectStepUpChallengeRequest(server string, zoneID ZoneID, id ObjectID, params *RejectStepUpChallengeParams, body RejectStepUpChallengeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRejectStepUpChallengeRequestWithBody(server, zoneID, id, params, "application/json", bodyReader)
+}
+
+// NewRejectStepUpChallengeRequestWithBody constructs an http.Request for the RejectStepUpChallenge method, with any body, and a specified content type
+func NewRejectStepUpChallengeRequestWithBody(server string, zoneID ZoneID, id ObjectID, params *RejectStepUpChallengeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/step-up-challenges/%s/reject", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewSatisfyStepUpChallengeRequest constructs an http.Request for the SatisfyStepUpChallenge method
+func NewSatisfyStepUpChallengeRequest(server string, zoneID ZoneID, id ObjectID, params *SatisfyStepUpChallengeParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/step-up-challenges/%s/satisfy", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -8881,6 +9375,7 @@ type ClientWithResponsesInterface interface {
 	// CreateAdminTokenWithBodyWithResponse Create an admin token
 	//
 	// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+	// with approval permission (`can_approve`) can be created only with a token that has this permission. A token
 	// derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
@@ -8897,6 +9392,7 @@ type ClientWithResponsesInterface interface {
 	// CreateAdminTokenWithResponse Create an admin token
 	//
 	// Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+	// with approval permission (`can_approve`) can be created only with a token that has this permission. A token
 	// derived from the bootstrap token cannot call this operation.
 	//
 	// Requires a global token with write permission.
@@ -8941,9 +9437,10 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateAdminTokenWithBodyWithResponse Update an admin token
 	//
-	// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
-	// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
-	// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+	// Renames an admin token, changes when it expires, or gives or removes approval permission (`can_approve`), and
+	// returns the updated token. Only a token with approval permission can give it, or extend a token that has it; every
+	// global token with write permission can remove it. An expired token becomes valid again if its expiry is moved to the future; a revoked one
+	// cannot be updated. Scope, zone and capability cannot be changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
 	// the latter cannot call this operation.
 	//
 	// Requires a global token with write permission.
@@ -8959,9 +9456,10 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateAdminTokenWithResponse Update an admin token
 	//
-	// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
-	// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
-	// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+	// Renames an admin token, changes when it expires, or gives or removes approval permission (`can_approve`), and
+	// returns the updated token. Only a token with approval permission can give it, or extend a token that has it; every
+	// global token with write permission can remove it. An expired token becomes valid again if its expiry is moved to the future; a revoked one
+	// cannot be updated. Scope, zone and capability cannot be changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
 	// the latter cannot call this operation.
 	//
 	// Requires a global token with write permission.
@@ -10373,6 +10871,81 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
 	UpdateResourceWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error)
+
+	// ListStepUpChallengesWithResponse List step-up challenges
+	//
+	// Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
+	// status, those that expire last first. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/step-up-challenges (the `ListStepUpChallenges` operationId).
+	ListStepUpChallengesWithResponse(ctx context.Context, zoneID ZoneID, params *ListStepUpChallengesParams, reqEditors ...RequestEditorFn) (*ListStepUpChallengesResponse, error)
+
+	// GetStepUpChallengeWithResponse Retrieve a step-up challenge
+	//
+	// Returns a step-up challenge of any status.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/step-up-challenges/{id} (the `GetStepUpChallenge` operationId).
+	GetStepUpChallengeWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetStepUpChallengeResponse, error)
+
+	// RejectStepUpChallengeWithBodyWithResponse Reject a step-up challenge
+	//
+	// Rejects the request that waits for a step-up challenge, with a reason. The challenge must be pending. It can never
+	// be satisfied afterwards.
+	//
+	// Requires a token with approval permission for the zone.
+	//
+	// Records audit entries of these types: `step-up-challenges`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject (the `RejectStepUpChallenge` operationId).
+	RejectStepUpChallengeWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *RejectStepUpChallengeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RejectStepUpChallengeResponse, error)
+
+	// RejectStepUpChallengeWithResponse Reject a step-up challenge
+	//
+	// Rejects the request that waits for a step-up challenge, with a reason. The challenge must be pending. It can never
+	// be satisfied afterwards.
+	//
+	// Requires a token with approval permission for the zone.
+	//
+	// Records audit entries of these types: `step-up-challenges`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject (the `RejectStepUpChallenge` operationId).
+	RejectStepUpChallengeWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *RejectStepUpChallengeParams, body RejectStepUpChallengeJSONRequestBody, reqEditors ...RequestEditorFn) (*RejectStepUpChallengeResponse, error)
+
+	// SatisfyStepUpChallengeWithResponse Satisfy a step-up challenge
+	//
+	// Approves the request that waits for a step-up challenge. The challenge must be pending, and its session active. The
+	// requester cannot satisfy its own challenge. Of concurrent requests to satisfy or reject a
+	// challenge, exactly one succeeds; the others return `challenge_not_satisfiable` with the reason.
+	//
+	// The application obtains its token when it repeats the request before the challenge expires. A request body is
+	// ignored, but must be JSON.
+	//
+	// Requires a token with approval permission for the zone.
+	//
+	// Records audit entries of these types: `step-up-challenges`.
+	//
+	// Publishes no events.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/satisfy (the `SatisfyStepUpChallenge` operationId).
+	SatisfyStepUpChallengeWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *SatisfyStepUpChallengeParams, reqEditors ...RequestEditorFn) (*SatisfyStepUpChallengeResponse, error)
 }
 
 type GetHealthResponse struct {
@@ -13516,6 +14089,198 @@ func (r UpdateResourceResponse) ContentType() string {
 	return ""
 }
 
+// ListStepUpChallengesResponse200Headers the declared response headers of an HTTP 200 response for ListStepUpChallenges
+type ListStepUpChallengesResponse200Headers struct {
+	Link *string
+}
+
+type ListStepUpChallengesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]StepUpChallenge
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListStepUpChallengesResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListStepUpChallengesResponse) GetJSON200() *[]StepUpChallenge {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListStepUpChallengesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListStepUpChallengesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListStepUpChallengesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListStepUpChallengesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetStepUpChallengeResponse200Headers the declared response headers of an HTTP 200 response for GetStepUpChallenge
+type GetStepUpChallengeResponse200Headers struct {
+	ETag string
+}
+
+type GetStepUpChallengeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StepUpChallenge
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetStepUpChallengeResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetStepUpChallengeResponse) GetJSON200() *StepUpChallenge {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetStepUpChallengeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetStepUpChallengeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetStepUpChallengeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetStepUpChallengeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RejectStepUpChallengeResponse200Headers the declared response headers of an HTTP 200 response for RejectStepUpChallenge
+type RejectStepUpChallengeResponse200Headers struct {
+	ETag string
+}
+
+type RejectStepUpChallengeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StepUpRejection
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *RejectStepUpChallengeResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RejectStepUpChallengeResponse) GetJSON200() *StepUpRejection {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r RejectStepUpChallengeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RejectStepUpChallengeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RejectStepUpChallengeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RejectStepUpChallengeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SatisfyStepUpChallengeResponse200Headers the declared response headers of an HTTP 200 response for SatisfyStepUpChallenge
+type SatisfyStepUpChallengeResponse200Headers struct {
+	ETag string
+}
+
+type SatisfyStepUpChallengeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StepUpApproval
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SatisfyStepUpChallengeResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SatisfyStepUpChallengeResponse) GetJSON200() *StepUpApproval {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r SatisfyStepUpChallengeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SatisfyStepUpChallengeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SatisfyStepUpChallengeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SatisfyStepUpChallengeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetHealthWithResponse Check liveness
 //
 // Returns 200 while the process is running. Does not check Postgres or Redis.
@@ -13628,6 +14393,7 @@ func (c *ClientWithResponses) ListAdminTokensWithResponse(ctx context.Context, p
 // CreateAdminTokenWithBodyWithResponse Create an admin token
 //
 // Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+// with approval permission (`can_approve`) can be created only with a token that has this permission. A token
 // derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
@@ -13650,6 +14416,7 @@ func (c *ClientWithResponses) CreateAdminTokenWithBodyWithResponse(ctx context.C
 // CreateAdminTokenWithResponse Create an admin token
 //
 // Creates an admin token. Its value is returned only in this response; the service stores a SHA-256 hash. A token
+// with approval permission (`can_approve`) can be created only with a token that has this permission. A token
 // derived from the bootstrap token cannot call this operation.
 //
 // Requires a global token with write permission.
@@ -13712,9 +14479,10 @@ func (c *ClientWithResponses) GetAdminTokenWithResponse(ctx context.Context, id 
 
 // UpdateAdminTokenWithBodyWithResponse Update an admin token
 //
-// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
-// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
-// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+// Renames an admin token, changes when it expires, or gives or removes approval permission (`can_approve`), and
+// returns the updated token. Only a token with approval permission can give it, or extend a token that has it; every
+// global token with write permission can remove it. An expired token becomes valid again if its expiry is moved to the future; a revoked one
+// cannot be updated. Scope, zone and capability cannot be changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
 // the latter cannot call this operation.
 //
 // Requires a global token with write permission.
@@ -13736,9 +14504,10 @@ func (c *ClientWithResponses) UpdateAdminTokenWithBodyWithResponse(ctx context.C
 
 // UpdateAdminTokenWithResponse Update an admin token
 //
-// Renames an admin token, or changes when it expires, and returns the updated token. An expired token becomes valid
-// again if its expiry is moved to the future; a revoked one cannot be updated. Scope, zone and permission cannot be
-// changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
+// Renames an admin token, changes when it expires, or gives or removes approval permission (`can_approve`), and
+// returns the updated token. Only a token with approval permission can give it, or extend a token that has it; every
+// global token with write permission can remove it. An expired token becomes valid again if its expiry is moved to the future; a revoked one
+// cannot be updated. Scope, zone and capability cannot be changed. A token cannot extend itself. The bootstrap token and the tokens derived from it cannot be changed, and
 // the latter cannot call this operation.
 //
 // Requires a global token with write permission.
@@ -15665,6 +16434,111 @@ func (c *ClientWithResponses) UpdateResourceWithResponse(ctx context.Context, zo
 		return nil, err
 	}
 	return ParseUpdateResourceResponse(rsp)
+}
+
+// ListStepUpChallengesWithResponse List step-up challenges
+//
+// Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
+// status, those that expire last first. Returns an empty list if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/step-up-challenges (the `ListStepUpChallenges` operationId).
+func (c *ClientWithResponses) ListStepUpChallengesWithResponse(ctx context.Context, zoneID ZoneID, params *ListStepUpChallengesParams, reqEditors ...RequestEditorFn) (*ListStepUpChallengesResponse, error) {
+	rsp, err := c.ListStepUpChallenges(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListStepUpChallengesResponse(rsp)
+}
+
+// GetStepUpChallengeWithResponse Retrieve a step-up challenge
+//
+// Returns a step-up challenge of any status.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/step-up-challenges/{id} (the `GetStepUpChallenge` operationId).
+func (c *ClientWithResponses) GetStepUpChallengeWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetStepUpChallengeResponse, error) {
+	rsp, err := c.GetStepUpChallenge(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetStepUpChallengeResponse(rsp)
+}
+
+// RejectStepUpChallengeWithBodyWithResponse Reject a step-up challenge
+//
+// Rejects the request that waits for a step-up challenge, with a reason. The challenge must be pending. It can never
+// be satisfied afterwards.
+//
+// Requires a token with approval permission for the zone.
+//
+// Records audit entries of these types: `step-up-challenges`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject (the `RejectStepUpChallenge` operationId).
+func (c *ClientWithResponses) RejectStepUpChallengeWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *RejectStepUpChallengeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RejectStepUpChallengeResponse, error) {
+	rsp, err := c.RejectStepUpChallengeWithBody(ctx, zoneID, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRejectStepUpChallengeResponse(rsp)
+}
+
+// RejectStepUpChallengeWithResponse Reject a step-up challenge
+//
+// Rejects the request that waits for a step-up challenge, with a reason. The challenge must be pending. It can never
+// be satisfied afterwards.
+//
+// Requires a token with approval permission for the zone.
+//
+// Records audit entries of these types: `step-up-challenges`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject (the `RejectStepUpChallenge` operationId).
+func (c *ClientWithResponses) RejectStepUpChallengeWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *RejectStepUpChallengeParams, body RejectStepUpChallengeJSONRequestBody, reqEditors ...RequestEditorFn) (*RejectStepUpChallengeResponse, error) {
+	rsp, err := c.RejectStepUpChallenge(ctx, zoneID, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRejectStepUpChallengeResponse(rsp)
+}
+
+// SatisfyStepUpChallengeWithResponse Satisfy a step-up challenge
+//
+// Approves the request that waits for a step-up challenge. The challenge must be pending, and its session active. The
+// requester cannot satisfy its own challenge. Of concurrent requests to satisfy or reject a
+// challenge, exactly one succeeds; the others return `challenge_not_satisfiable` with the reason.
+//
+// The application obtains its token when it repeats the request before the challenge expires. A request body is
+// ignored, but must be JSON.
+//
+// Requires a token with approval permission for the zone.
+//
+// Records audit entries of these types: `step-up-challenges`.
+//
+// Publishes no events.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/satisfy (the `SatisfyStepUpChallenge` operationId).
+func (c *ClientWithResponses) SatisfyStepUpChallengeWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *SatisfyStepUpChallengeParams, reqEditors ...RequestEditorFn) (*SatisfyStepUpChallengeResponse, error) {
+	rsp, err := c.SatisfyStepUpChallenge(ctx, zoneID, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSatisfyStepUpChallengeResponse(rsp)
 }
 
 // ParseGetHealthResponse parses an HTTP response from a GetHealthWithResponse call
@@ -17910,6 +18784,162 @@ func ParseUpdateResourceResponse(rsp *http.Response) (*UpdateResourceResponse, e
 	switch {
 	case rsp.StatusCode == 200:
 		var headers UpdateResourceResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListStepUpChallengesResponse parses an HTTP response from a ListStepUpChallengesWithResponse call
+func ParseListStepUpChallengesResponse(rsp *http.Response) (*ListStepUpChallengesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListStepUpChallengesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []StepUpChallenge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListStepUpChallengesResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetStepUpChallengeResponse parses an HTTP response from a GetStepUpChallengeWithResponse call
+func ParseGetStepUpChallengeResponse(rsp *http.Response) (*GetStepUpChallengeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetStepUpChallengeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StepUpChallenge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetStepUpChallengeResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRejectStepUpChallengeResponse parses an HTTP response from a RejectStepUpChallengeWithResponse call
+func ParseRejectStepUpChallengeResponse(rsp *http.Response) (*RejectStepUpChallengeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RejectStepUpChallengeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StepUpRejection
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers RejectStepUpChallengeResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseSatisfyStepUpChallengeResponse parses an HTTP response from a SatisfyStepUpChallengeWithResponse call
+func ParseSatisfyStepUpChallengeResponse(rsp *http.Response) (*SatisfyStepUpChallengeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SatisfyStepUpChallengeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StepUpApproval
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SatisfyStepUpChallengeResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {

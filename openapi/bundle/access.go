@@ -13,8 +13,14 @@ var accessRules = map[string]string{
 	"public":       "",
 	"read":         "a token with read permission",
 	"write":        "a token with write permission",
+	"approve":      "a token with approval permission",
 	"global read":  "a global token with read permission",
 	"global write": "a global token with write permission",
+}
+
+// changes reports whether an operation with an access rule can change something.
+func changes(access []string) bool {
+	return slices.Contains(access, "write") || slices.Contains(access, "approve")
 }
 
 // describeAccess appends the token that an operation requires to its description,

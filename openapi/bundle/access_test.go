@@ -25,6 +25,7 @@ func TestAccessIsDescribed(t *testing.T) {
 		{"/v1/zones", "x-access: [global, write]", "Requires a global token with write permission."},
 		{"/v1/zones/{zoneId}", "x-access: [read]", "Requires a token with read permission for the zone."},
 		{"/v1/zones/{zoneId}/applications/{id}", "x-access: [write]", "Requires a token with write permission for the zone."},
+		{"/v1/zones/{zoneId}/step-up-challenges/{id}/satisfy", "x-access: [approve]", "Requires a token with approval permission for the zone."},
 		{"/v1/zones/{zoneId}/seal", "x-access: [global, write]", "Requires a global token with write permission."},
 		{"/v1/whoami", "x-access: [read]", "Requires a token with read permission."},
 	} {
@@ -45,6 +46,7 @@ func TestInvalidAccessIsAnError(t *testing.T) {
 		{"x-access: [global]", `invalid x-access ["global"]`},
 		{"x-access: [read, write]", `invalid x-access ["read" "write"]`},
 		{"x-access: [public, read]", `invalid x-access ["public" "read"]`},
+		{"x-access: [write, approve]", `invalid x-access ["write" "approve"]`},
 		{"x-access: [admin]", `invalid x-access ["admin"]`},
 		{"x-access: [public]", `security is required, because x-access is public`},
 	} {

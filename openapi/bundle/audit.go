@@ -64,7 +64,7 @@ func columnAndField(text string) (column, field string) {
 // permission and changes nothing.
 func describeAudit(op *yaml.Node, log auditLog) error {
 	kinds := list(get(op, "x-audit"))
-	if access := list(get(op, "x-access")); !slices.Contains(access, "write") {
+	if access := list(get(op, "x-access")); !changes(access) {
 		switch {
 		case get(op, "x-audit") != nil && slices.Contains(access, "public"): // it writes for the actor that began something
 		case get(op, "x-audit") != nil:

@@ -15,7 +15,7 @@ import (
 func describeEvents(streams, op *yaml.Node, used map[string]bool) error {
 	events := get(op, "x-events")
 	if events == nil {
-		if slices.Contains(list(get(op, "x-access")), "write") {
+		if changes(list(get(op, "x-access"))) {
 			return fmt.Errorf("x-events is required, because the operation writes; [] if it publishes no events")
 		}
 		return nil

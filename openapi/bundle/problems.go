@@ -172,7 +172,6 @@ func sharedBy(shared, op *yaml.Node, where []string) []string {
 		return slices.ContainsFunc(where, func(w string) bool { return strings.HasPrefix(w, prefix) })
 	}
 	public := slices.Contains(access, "public")
-	writes := slices.Contains(access, "write")
 	inZone := slices.Contains(where, "path zoneId")
 	var codes []string
 	for _, rule := range []struct {
@@ -181,13 +180,14 @@ func sharedBy(shared, op *yaml.Node, where []string) []string {
 	}{
 		{"always", true},
 		{"authenticated", !public},
-		{"write", writes},
+		{"write", slices.Contains(access, "write")},
+		{"approve", slices.Contains(access, "approve")},
 		{"scoped", !public && (inZone || slices.Contains(access, "global"))},
-		{"zone_write", writes && inZone && len(list(get(op, "x-audit"))) > 0},
+		{"zone_write", changes(access) && inZone && len(list(get(op, "x-audit"))) > 0},
 		{"path", has("path ")},
 		{"query", has("query ") || !public},
 		{"cursor", slices.Contains(where, "query cursor")},
-		{"body", get(op, "requestBody") != nil},
+		{"body", get(op, "requestBody") != nil || get(op, "x-ignored-body") != nil},
 		{"if_match", slices.Contains(where, "header If-Match")},
 	} {
 		if rule.applies {

@@ -9,9 +9,10 @@ import (
 )
 
 // Authorize checks the token against the operation's access rule (x-access) and
-// the zone in the path. It returns admin_token_read_only or
+// the zone in the path. If approveWithWrite is true, write permission includes
+// approval permission. It returns admin_token_read_only, admin_token_cannot_approve or
 // admin_token_zone_mismatch.
-func Authorize(verifier *auth.Verifier) echo.MiddlewareFunc {
+func Authorize(verifier *auth.Verifier, approveWithWrite bool) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			info := RequestInfoFrom(c.Request().Context())
@@ -19,7 +20,7 @@ func Authorize(verifier *auth.Verifier) echo.MiddlewareFunc {
 				return next(c)
 			}
 			zone, _ := pathParam(c, "zoneId") // "" if it is malformed, which matches the zone of no token
-			if err := info.Operation.authorize(info.Token, zone); err != nil {
+			if err := info.Operation.authorize(info.Token, zone, approveWithWrite); err != nil {
 				return err
 			}
 			verifier.MarkUsed(info.Token.ID)
@@ -29,11 +30,13 @@ func Authorize(verifier *auth.Verifier) echo.MiddlewareFunc {
 }
 
 // authorize returns an error unless the token may call the operation on the zone.
-func (o *Operation) authorize(token *store.AdminToken, zone string) error {
+func (o *Operation) authorize(token *store.AdminToken, zone string, approveWithWrite bool) error {
 	actor := token.Actor()
 	switch {
 	case o.write && !token.MayWrite():
 		return code.AdminTokenReadOnly
+	case o.approve && !token.CanApprove && !(approveWithWrite && token.MayWrite()):
+		return code.AdminTokenCannotApprove
 	case !actor.Global() && (o.global || o.inZone && zone != actor.Zone):
 		return code.AdminTokenZoneMismatch
 	}

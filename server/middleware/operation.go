@@ -23,9 +23,9 @@ type Operation struct {
 	Path    string // in Echo's syntax
 	success int    // the status of its success response
 
-	isPublic, global, write, inZone bool
-	noHead                          bool // does not support HEAD (x-head: false)
-	hasPages                        bool // has HTML pages (x-html)
+	isPublic, global, write, approve, inZone bool
+	noHead                                   bool // does not support HEAD (x-head: false)
+	hasPages                                 bool // has HTML pages (x-html)
 
 	// The entity that a request is about: the last path parameter, and the kind
 	// that the segments before it name; "" if the path has no parameter.
@@ -38,6 +38,7 @@ type Operation struct {
 	takesIfMatch  bool
 	body          *openapi3.Schema // nil: the operation takes no body
 	invalidBody   code.Code        // the error code of a body that does not match the schema
+	ignoresBody   bool             // a body need not be sent, but must be JSON (x-ignored-body)
 	trimmedFields []string         // fields that are trimmed before they are validated (x-trim)
 	nameFields    []string         // fields that are names, and are normalized before they are validated (x-name)
 	readOnly      []string         // fields that an update accepts with their present value only (readOnly)
@@ -113,17 +114,19 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		isPublic: slices.Contains(access, "public"),
 		global:   slices.Contains(access, "global"),
 		write:    slices.Contains(access, "write"),
+		approve:  slices.Contains(access, "approve"),
 		inZone:   strings.Contains(path, "{zoneId}"),
 		noHead:   op.Extensions["x-head"] == false,
 		hasPages: op.Extensions["x-html"] == true,
 		route:    &routers.Route{Spec: spec, Path: path, PathItem: item, Method: method, Operation: op},
 	}
-	if !o.isPublic && !o.write && !slices.Contains(access, "read") {
-		return nil, fmt.Errorf("x-access %q has none of public, read and write", access)
+	if !o.isPublic && !o.write && !o.approve && !slices.Contains(access, "read") {
+		return nil, fmt.Errorf("x-access %q has none of public, read, write and approve", access)
 	}
 	if strings.HasPrefix(path, "/v1/zones/{") && !o.inZone {
 		return nil, fmt.Errorf("the zone's parameter in %s must be named zoneId, or access to the zone is not checked", path)
 	}
+	o.ignoresBody, _ = op.Extensions["x-ignored-body"].(bool)
 	segments := strings.Split(path, "/")
 	for i, segment := range segments {
 		if name := pathParameter.FindStringSubmatch(segment); name != nil {

@@ -17,9 +17,10 @@ func TestSpecWithoutAccessRuleIsRejected(t *testing.T) {
 		"responses": {"200": {"description": "x"}}}}}}`
 	for _, tt := range []struct{ name, path, access, problem, want string }{
 		{"valid", "/v1/zones/{zoneId}/x", `["write"]`, `"invalid_zone"`, ""},
-		{"no rule", "/v1/x", `null`, `"invalid_zone"`, "none of public, read and write"},
-		{"empty rule", "/v1/x", `[]`, `"invalid_zone"`, "none of public, read and write"},
-		{"scope without capability", "/v1/x", `["global"]`, `"invalid_zone"`, "none of public, read and write"},
+		{"approval", "/v1/zones/{zoneId}/x", `["approve"]`, `"invalid_zone"`, ""},
+		{"no rule", "/v1/x", `null`, `"invalid_zone"`, "none of public, read, write and approve"},
+		{"empty rule", "/v1/x", `[]`, `"invalid_zone"`, "none of public, read, write and approve"},
+		{"scope without capability", "/v1/x", `["global"]`, `"invalid_zone"`, "none of public, read, write and approve"},
 		{"zone parameter with another name", "/v1/zones/{id}/x", `["write"]`, `"invalid_zone"`, "must be named zoneId"},
 		{"no code for an invalid body", "/v1/x", `["write"]`, `"no_fields"`, "no code for an invalid one"},
 	} {

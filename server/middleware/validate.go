@@ -39,7 +39,7 @@ func Validate(bodyLimit int64) echo.MiddlewareFunc {
 			if err := op.checkParameters(c); err != nil {
 				return err
 			}
-			if op.body != nil {
+			if op.body != nil || op.ignoresBody {
 				value, text, err := op.readBody(c.Response(), c.Request(), bodyLimit)
 				if err != nil {
 					return err
@@ -142,7 +142,10 @@ func (o *Operation) checkParameters(c echo.Context) error {
 // readBody reads and validates the body. It returns the value, and the text without
 // its content coding.
 func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, err error) {
-	if r.ContentLength == 0 && r.Header.Get("Content-Type") == "" {
+	switch absent := r.ContentLength == 0 && r.Header.Get("Content-Type") == ""; {
+	case absent && o.ignoresBody:
+		return nil, nil, nil
+	case absent:
 		return nil, nil, o.invalidBody.At("is required")
 	}
 	if text, err = readText(w, r, limit); err != nil {
@@ -153,11 +156,12 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 		return nil, nil, err
 	}
 	value, path, message := sanitize(value, 0)
-	switch message {
-	case "":
-	case tooDeep:
+	switch {
+	case message == tooDeep:
 		return nil, nil, code.InvalidJSON.At(tooDeep)
-	default:
+	case o.ignoresBody:
+		return nil, nil, nil
+	case message != "":
 		return nil, nil, o.invalidBody.At(message, path...)
 	}
 	invalid := o.normalize(value)

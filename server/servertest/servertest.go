@@ -149,17 +149,23 @@ func (a *API) Anonymous() *rawclient.ClientWithResponses { return a.ClientWithTo
 
 // ClientFor returns a client with a new token for a zone ("": global) and a
 // capability.
-func (a *API) ClientFor(zone, capability string) *rawclient.ClientWithResponses {
+func (a *API) ClientFor(zone, capability string, change ...func(*client.NewAdminToken)) *rawclient.ClientWithResponses {
 	a.TB.Helper()
-	return a.ClientWithToken(a.Token(zone, capability).Token)
+	return a.ClientWithToken(a.Token(zone, capability, change...).Token)
 }
 
+// CanApprove gives approval permission to a token to create.
+func CanApprove(n *client.NewAdminToken) { n.CanApprove = new(true) }
+
 // Token creates a token for a zone ("": global) and a capability.
-func (a *API) Token(zone, capability string) client.MintedAdminToken {
+func (a *API) Token(zone, capability string, change ...func(*client.NewAdminToken)) client.MintedAdminToken {
 	a.TB.Helper()
 	body := client.NewAdminToken{Name: "test", Scope: client.AdminTokenScopeGlobal, Capability: new(client.AdminTokenCapability(capability))}
 	if zone != "" {
 		body.Scope, body.ZoneID = client.AdminTokenScopeZone, &zone
+	}
+	for _, f := range change {
+		f(&body)
 	}
 	resp, err := a.Admin.CreateAdminTokenWithResponse(context.Background(), body)
 	if err != nil {

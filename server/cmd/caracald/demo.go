@@ -17,8 +17,9 @@ import (
 )
 
 // seedDemo creates a demo zone if there is none yet: with a managed application and
-// two registered ones, which have sessions and agents, a resource with grants, and an
-// active policy set. It saves the zone's id in a file, prints it and returns it.
+// two registered ones, which have sessions and agents, a resource with grants, an
+// active policy set, and two step-up challenges, a pending and a satisfied one. It saves
+// the zone's id in a file, prints it and returns it.
 func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file string) (string, error) {
 	c, err := client.New(url, token)
 	if err != nil {
@@ -57,10 +58,26 @@ func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file str
 	if err := store.Demo(ctx, ownerURL, zone.ID, registered, store.DemoUsers{Application: billing.ID, Names: slices.Sorted(maps.Keys(demoGrants))}); err != nil {
 		return "", err
 	}
+	if err := satisfyOldest(ctx, c, zone.ID); err != nil {
+		return "", fmt.Errorf("satisfying a step-up challenge: %w", err)
+	}
 	if err := os.WriteFile(file, []byte(zone.ID+"\n"), 0o600); err != nil {
 		return "", err
 	}
-	return zone.ID, printDemo(out, "Created a demo zone with a managed application, grants of users, two registered applications, sessions, agents, and active policies", zone.ID)
+	return zone.ID, printDemo(out, "Created a demo zone with a managed application, grants of users, two registered applications, sessions, agents, active policies, and step-up challenges", zone.ID)
+}
+
+// satisfyOldest satisfies the oldest step-up challenge.
+func satisfyOldest(ctx context.Context, c *client.Client, zone string) error {
+	var oldest string
+	for challenge, err := range c.StepUpChallenges(ctx, zone) {
+		if err != nil {
+			return err
+		}
+		oldest = challenge.ID
+	}
+	_, err := c.SatisfyStepUpChallenge(ctx, zone, oldest)
+	return err
 }
 
 // demoPolicies are the policies of the demo zone. The first one has the ID of the
