@@ -44,3 +44,67 @@ RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_sta
 UPDATE agent_sessions SET child_count = greatest(0, child_count - ended.children), updated_at = now()
 FROM (SELECT parent_id, count(*)::integer AS children FROM (SELECT unnest(@parent_ids::text[]) AS parent_id) AS p GROUP BY parent_id) AS ended
 WHERE agent_sessions.zone_id = @zone_id AND agent_sessions.id = ended.parent_id;
+
+-- name: ListAgentSessions :many
+-- ListAgentSessions returns agent sessions newest first, after a position, like ListZones. The queries below scan the index of
+-- the filters that their names say, and apply the other filters to the rows that they find there.
+SELECT * FROM agent_sessions
+WHERE zone_id = @zone_id AND (spawned_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAgentSessionsByParent :many
+SELECT * FROM agent_sessions
+WHERE zone_id = @zone_id AND parent_id = @parent_id
+  AND (sqlc.narg(application_id)::text IS NULL OR application_id = sqlc.narg(application_id))
+  AND (sqlc.narg(status)::text IS NULL OR status = sqlc.narg(status))
+  AND (sqlc.narg(lifecycle)::text IS NULL OR lifecycle = sqlc.narg(lifecycle))
+  AND (sqlc.narg(label)::text IS NULL OR sqlc.narg(label) = ANY (labels))
+  AND (spawned_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAgentSessionsByApplication :many
+SELECT * FROM agent_sessions
+WHERE zone_id = @zone_id AND application_id = @application_id
+  AND (sqlc.narg(lifecycle)::text IS NULL OR lifecycle = sqlc.narg(lifecycle))
+  AND (sqlc.narg(label)::text IS NULL OR sqlc.narg(label) = ANY (labels))
+  AND (spawned_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAgentSessionsByApplicationAndStatus :many
+SELECT * FROM agent_sessions
+WHERE zone_id = @zone_id AND application_id = @application_id AND status = @status
+  AND (sqlc.narg(lifecycle)::text IS NULL OR lifecycle = sqlc.narg(lifecycle))
+  AND (sqlc.narg(label)::text IS NULL OR sqlc.narg(label) = ANY (labels))
+  AND (spawned_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAgentSessionsByLabel :many
+SELECT one.* FROM agent_session_labels AS l
+CROSS JOIN LATERAL (
+    SELECT * FROM agent_sessions AS a
+    WHERE a.zone_id = l.zone_id AND a.id = l.agent_session_id
+      AND (sqlc.narg(status)::text IS NULL OR a.status = sqlc.narg(status))
+      AND (sqlc.narg(lifecycle)::text IS NULL OR a.lifecycle = sqlc.narg(lifecycle))
+    LIMIT 1
+) AS one
+WHERE l.zone_id = @zone_id AND l.label = @label AND (l.spawned_at, l.agent_session_id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY l.spawned_at DESC, l.agent_session_id DESC
+LIMIT @row_limit;
+
+-- name: ListAgentSessionsByStatus :many
+SELECT * FROM agent_sessions
+WHERE zone_id = @zone_id AND status = @status
+  AND (sqlc.narg(lifecycle)::text IS NULL OR lifecycle = sqlc.narg(lifecycle))
+  AND (spawned_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAgentSessionsByLifecycle :many
+SELECT * FROM agent_sessions
+WHERE zone_id = @zone_id AND lifecycle = @lifecycle AND (spawned_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT @row_limit;

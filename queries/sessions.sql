@@ -28,3 +28,61 @@ RETURNING id;
 UPDATE sessions SET status = 'revoked', revoked_at = now(), revoked_reason = @reason::text
 WHERE zone_id = @zone_id AND status = 'active'
 RETURNING id;
+
+-- name: ListSessions :many
+-- ListSessions returns sessions newest first, after a position, like ListZones. So do the queries below, for the filters
+-- that their names say. They compare the stored status: among active sessions, ListSessionsByStatus finds those that have
+-- not lapsed, and ListExpiredSessions those that have, too.
+SELECT * FROM listed_sessions
+WHERE zone_id = @zone_id AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListSessionsByStatus :many
+SELECT * FROM listed_sessions
+WHERE zone_id = @zone_id AND stored_status = @status AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+  AND expires_at > CASE WHEN @status = 'active' THEN now() ELSE '-infinity' END
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListExpiredSessions :many
+SELECT * FROM (
+    (SELECT * FROM listed_sessions AS marked
+     WHERE marked.zone_id = @zone_id AND marked.stored_status = 'expired' AND (marked.created_at, marked.id) < (@before_time::timestamptz, @before_id::text)
+     ORDER BY marked.created_at DESC, marked.id DESC LIMIT @row_limit)
+    UNION ALL
+    (SELECT * FROM listed_sessions AS lapsed
+     WHERE lapsed.zone_id = @zone_id AND lapsed.stored_status = 'active' AND (lapsed.created_at, lapsed.id) < (@before_time::timestamptz, @before_id::text)
+       AND lapsed.expires_at <= now()
+     ORDER BY lapsed.created_at DESC, lapsed.id DESC LIMIT @row_limit)
+) AS expired
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListSessionsBySubject :many
+SELECT * FROM listed_sessions
+WHERE zone_id = @zone_id AND subject_id = @subject_id AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListSessionsBySubjectAndStatus :many
+SELECT * FROM listed_sessions
+WHERE zone_id = @zone_id AND subject_id = @subject_id AND stored_status = @status AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+  AND expires_at > CASE WHEN @status = 'active' THEN now() ELSE '-infinity' END
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListExpiredSessionsBySubject :many
+SELECT * FROM (
+    (SELECT * FROM listed_sessions AS marked
+     WHERE marked.zone_id = @zone_id AND marked.subject_id = @subject_id AND marked.stored_status = 'expired'
+       AND (marked.created_at, marked.id) < (@before_time::timestamptz, @before_id::text)
+     ORDER BY marked.created_at DESC, marked.id DESC LIMIT @row_limit)
+    UNION ALL
+    (SELECT * FROM listed_sessions AS lapsed
+     WHERE lapsed.zone_id = @zone_id AND lapsed.subject_id = @subject_id AND lapsed.stored_status = 'active'
+       AND (lapsed.created_at, lapsed.id) < (@before_time::timestamptz, @before_id::text) AND lapsed.expires_at <= now()
+     ORDER BY lapsed.created_at DESC, lapsed.id DESC LIMIT @row_limit)
+) AS expired
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -257,6 +259,46 @@ func BenchmarkCreateGrant(b *testing.B) {
 			x.run(b, func(c caller, _ int64) {
 				c.call(b, "POST", x.zone+"/applications", `{"name":"Billing","registration_method":"managed"}`, 201)
 			})
+		})
+	}
+}
+
+// BenchmarkExportSessions exports 1,000,000 sessions. more-MB is how much more memory the
+// process, with its client, has at most meanwhile.
+func BenchmarkExportSessions(b *testing.B) {
+	const rows = 1_000_000
+	x := newBench(b)
+	x.DB.Exec(`INSERT INTO sessions (zone_id, id, session_type, subject_id, expires_at, created_at)
+		SELECT $1, gen_random_uuid(), 'user', 'user-' || n % 1000, now() + interval '1 hour', now() - n * interval '1 millisecond' FROM generate_series(1, $2) AS n`, strings.TrimPrefix(x.zone, "/v1/zones/"), rows)
+	x.DB.Exec("VACUUM ANALYZE sessions")
+	resident := func() float64 {
+		samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+		metrics.Read(samples)
+		return float64(samples[0].Value.Uint64()-samples[1].Value.Uint64()) / (1 << 20)
+	}
+	for _, format := range []string{"csv", "ndjson"} {
+		b.Run(format, func(b *testing.B) {
+			debug.FreeOSMemory()
+			before, most := resident(), 0.0
+			ended, sampled := make(chan bool), make(chan bool)
+			go func() {
+				defer close(sampled)
+				for {
+					select {
+					case <-ended:
+						return
+					case <-time.After(time.Millisecond):
+						most = max(most, resident()-before)
+					}
+				}
+			}()
+			for b.Loop() {
+				x.direct.call(b, "GET", x.zone+"/sessions?format="+format, "", 200)
+			}
+			close(ended)
+			<-sampled
+			b.ReportMetric(float64(b.N)*rows/b.Elapsed().Seconds(), "rows/s")
+			b.ReportMetric(most, "more-MB")
 		})
 	}
 }

@@ -1,10 +1,9 @@
 package server_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"maps"
+	"io"
 	"net/http"
 	"reflect"
 	"regexp"
@@ -13,8 +12,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/getkin/kin-openapi/openapi3"
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/server/servertest"
@@ -28,54 +25,6 @@ func newClient(t *testing.T, a *servertest.API, transport http.RoundTripper) *cl
 		t.Fatal(err)
 	}
 	return c
-}
-
-// TestClientMethods checks that every operation has a method, that every list
-// has an iterator too, and that every method belongs to an operation.
-func TestClientMethods(t *testing.T) {
-	t.Parallel()
-	methods := map[string]reflect.Type{}
-	for m := range reflect.TypeFor[*client.Client]().Methods() {
-		if m.Type.NumIn() > 1 && m.Type.In(1) == reflect.TypeFor[context.Context]() {
-			methods[m.Name] = m.Type
-		}
-	}
-	for _, op := range servertest.Operations() {
-		name := strings.ToUpper(op.OperationID[:1]) + op.OperationID[1:]
-		method := methods[name]
-		if method == nil {
-			t.Errorf("operation %s has no method", op.OperationID)
-			continue
-		}
-		delete(methods, name)
-		arguments := 3 + strings.Count(op.Path, "{") // receiver, context, path parameters, options
-		if op.RequestBody != nil {
-			arguments++
-		}
-		isList := op.Parameters.GetByInAndName("query", "cursor") != nil // its other parameters are options
-		if !isList && slices.ContainsFunc(op.Parameters, func(p *openapi3.ParameterRef) bool {
-			return p.Value.In == "query"
-		}) {
-			arguments++ // a struct of the query parameters
-		}
-		results := 2 // value, error
-		if op.Responses.Value("204") != nil {
-			results = 1
-		}
-		if method.NumIn() != arguments || method.NumOut() != results {
-			t.Errorf("%s is %v, want %d arguments and %d results", name, method, arguments, results)
-		}
-		if isList {
-			iterator := strings.TrimPrefix(name, "List")
-			if methods[iterator] == nil {
-				t.Errorf("the list %s has no iterator", op.OperationID)
-			}
-			delete(methods, iterator)
-		}
-	}
-	if len(methods) > 0 {
-		t.Errorf("these methods belong to no operation: %q", slices.Sorted(maps.Keys(methods)))
-	}
 }
 
 // operationRecorder is a transport that records which operations are called.
@@ -221,6 +170,41 @@ func TestClientCallsEveryOperation(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 		noError(t, c.DeleteResource(ctx, zone.ID, resource.ID))
+	})
+
+	t.Run("sessions", func(t *testing.T) {
+		ids := []string{a.DB.ApplicationSession(zone.ID, app.ID), a.DB.Session(zone.ID)}
+		agent := a.DB.AgentSession(zone.ID, app.ID, ids[0])
+		page := result(c.ListSessions(ctx, zone.ID, client.Limit(1)))(t)
+		if len(page.Items) != 1 || page.Items[0].ID != ids[1] || page.Next == "" {
+			t.Errorf("got %+v", page)
+		}
+		var got []string
+		for session, err := range c.Sessions(ctx, zone.ID, client.Limit(1), client.ListSessionsParams{Status: client.SessionStatusActive}) {
+			got = append(got, result(session, err)(t).ID)
+		}
+		if !slices.Equal(got, []string{ids[1], ids[0]}) {
+			t.Errorf("got %v, want %v", got, ids)
+		}
+		for found, err := range c.AgentSessions(ctx, zone.ID, client.ListAgentSessionsParams{Label: "planner", ApplicationID: app.ID}) {
+			if got := result(found, err)(t); got.ID != agent || !slices.Equal(got.Labels, []string{"planner"}) {
+				t.Errorf("got %+v", got)
+			}
+		}
+		for _, export := range []*client.Export{
+			result(c.ExportSessions(ctx, zone.ID, client.ListFormatCSV, client.ListSessionsParams{Status: client.SessionStatusActive}))(t),
+			result(c.ExportSessions(ctx, zone.ID, client.ListFormatNDJSON))(t),
+			result(c.ExportAgentSessions(ctx, zone.ID, client.ListFormatCSV))(t),
+		} {
+			text, err := io.ReadAll(export)
+			noError(t, errors.Join(err, export.Close()))
+			if export.Rows() == 0 || !strings.Contains(string(text), agent) && !strings.Contains(string(text), ids[0]) {
+				t.Errorf("exported %d rows: %s", export.Rows(), text)
+			}
+		}
+		if page := result(c.ListAgentSessions(ctx, zone.ID, client.ListAgentSessionsParams{Lifecycle: client.AgentLifecycleService}))(t); len(page.Items) != 0 || page.Next != "" {
+			t.Errorf("got %+v", page)
+		}
 	})
 
 	t.Run("provider grants", func(t *testing.T) {
@@ -429,32 +413,6 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		if recorder.calls[op.OperationID] == 0 {
 			t.Errorf("%s was not called", op.OperationID)
 		}
-	}
-}
-
-// TestClientErrorsOfTheService checks that the client reads what the service
-// sends with an error.
-func TestClientErrorsOfTheService(t *testing.T) {
-	t.Parallel()
-	a := servertest.New(t)
-	c := newClient(t, a, a.Transport())
-	_, err := c.CreateZone(t.Context(), client.NewZone{Name: "", Slug: new("Not a slug")}, client.RequestID("r1"))
-	e, ok := errors.AsType[*client.Error](err)
-	if !ok || e.Operation != "createZone" || e.Status != http.StatusBadRequest || e.Code != client.CodeInvalidZone || e.RequestID != "r1" {
-		t.Fatalf("got %v", err)
-	}
-	var paths []string
-	for _, field := range e.Fields {
-		paths = append(paths, field.Path)
-	}
-	if slices.Sort(paths); !slices.Equal(paths, []string{"name", "slug"}) || e.Description == "" {
-		t.Errorf("got %+v", e)
-	}
-	zone := a.Zone(func(z *client.NewZone) { z.DCREnabled = new(true) })
-	a.DB.DCRApplications(zone.ID, 3)
-	_, err = c.UpdateZone(t.Context(), zone.ID, client.ZonePatch{DCREnabled: new(false)})
-	if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != client.CodeDCRShutdownRequired || e.Extra["live_dcr_applications"] != 3.0 {
-		t.Errorf("got %v", err)
 	}
 }
 

@@ -50,7 +50,7 @@ type Config struct {
 	TrustProxy  TrustedProxies `env:"TRUST_PROXY" default:"false" help:"proxies from which to take the client address: false, true (one proxy), their number, or a list of their addresses and networks"`
 	ProxyHeader string         `env:"TRUST_PROXY_HEADER" default:"X-Forwarded-For" help:"header with the client address: X-Forwarded-For or Forwarded; must be the one that the proxies set"`
 
-	PoolMax          int          `env:"DB_POOL_MAX" default:"20" min:"1" help:"maximum number of pooled Postgres connections; each process has up to 4 more: 2 that reads share, 1 for notifications and, as the leader, 1 to publish events"`
+	PoolMax          int          `env:"DB_POOL_MAX" default:"20" min:"1" help:"maximum number of pooled Postgres connections, of which exports use at most an eighth, but at least 1; each process has up to 4 more: 2 that reads share, 1 for notifications and, as the leader, 1 to publish events"`
 	ConnectTimeout   milliseconds `env:"DB_CONNECTION_TIMEOUT_MS" default:"5000" min:"1" help:"maximum time to connect to Postgres"`
 	IdleTimeout      milliseconds `env:"DB_IDLE_TIMEOUT_MS" default:"30000" min:"1" help:"idle time after which a Postgres connection is closed"`
 	StatementTimeout milliseconds `env:"DB_STATEMENT_TIMEOUT_MS" default:"15000" min:"1" help:"maximum duration of an SQL statement"`

@@ -154,6 +154,10 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", in + "/grants?user_id=user-1&status=active", "", 2},
 		{"DELETE", in + "/grants/NUMBER", "", 6},
 		{"DELETE", in + "/grants/" + revokedGrant, "", 3},
+		{"GET", in + "/sessions", "", 1},
+		{"GET", in + "/sessions?status=expired&subject_id=user-1", "", 1},
+		{"GET", in + "/agent-sessions?label=planner", "", 1},
+		{"GET", in + "/sessions?format=csv", "", 2}, // in a transaction
 		{"GET", in + "/providers/" + provider, "", 1},
 		{"GET", in + "/policies", "", 1},
 		{"POST", in + "/policies", `{"name":"NUMBER","content":` + document + `}`, 3},

@@ -81,6 +81,12 @@ func has(op servertest.Operation, in, name string) bool {
 	})
 }
 
+// maxLimit returns the maximum of the query parameter limit.
+func maxLimit(op servertest.Operation) int {
+	i := slices.IndexFunc(op.Parameters, func(p *openapi3.ParameterRef) bool { return p.Value.Name == "limit" })
+	return int(*op.Parameters[i].Value.Schema.Value.Max)
+}
+
 // eachOperation runs f as a subtest for every operation that applies. It fails if
 // there is none.
 func eachOperation(t *testing.T, applies func(servertest.Operation) bool, f func(*testing.T, servertest.Operation)) {
@@ -154,6 +160,10 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 			ids["provider-grants/resources"], ids["provider-grants/providers"], text)
 		ids["grants"] = created("grants", `{"application_id":%q,"user_id":%q,"resource_id":%q,"scopes":["a"]}`, ids["applications"], text, ids["resources"])
 		ids["step-up-challenges"] = a.DB.StepUpChallenge(zone, session)
+		ids["sessions"] = a.DB.ApplicationSession(zone, ids["applications"])
+		ids["agent-sessions"] = a.DB.AgentSession(zone, ids["applications"], ids["sessions"])
+		a.DB.Exec("UPDATE sessions SET revoked_reason = $1 WHERE zone_id = $2", text, zone)
+		a.DB.Exec("UPDATE agent_sessions SET termination_reason = $1, labels = ARRAY[$1] WHERE zone_id = $2", text, zone)
 		ids["policies"] = created("policies", `{"name":%q,"description":%q,"content":%q}`, fmt.Sprint(text, " ", n), text, documentOf(text))
 		ids["policies/versions"] = created("policies/"+ids["policies"]+"/versions", `{"content":%q}`, documentOf(text))
 		ids["policy-sets"] = created("policy-sets", `{"name":%q}`, fmt.Sprint(text, " ", n))

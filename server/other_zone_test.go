@@ -103,7 +103,7 @@ func TestZoneTokenCannotReachOtherZoneByQuery(t *testing.T) {
 			for _, id := range append(slices.Collect(maps.Values(ids)), "*", "-", theirs) {
 				raw := get(name + "=" + url.QueryEscape(id))
 				if slices.Contains(filters, name) && plain.Response.StatusCode != http.StatusForbidden || name == "scopes" && isScope.MatchString(id) {
-					if raw.Response.StatusCode != http.StatusOK || strings.TrimSpace(string(raw.Body)) != "[]" {
+					if raw.Response.StatusCode != http.StatusOK || !slices.Contains([]string{"[]", `{"rows":[],"next_cursor":null}`}, strings.TrimSpace(string(raw.Body))) {
 						t.Errorf("%s=%s: got %d %s", name, id, raw.Response.StatusCode, raw.Body)
 					}
 				} else if slices.Contains(declared, name) && !strings.HasSuffix(name, "_id") && plain.Response.StatusCode != http.StatusForbidden { // an ID is not a valid value

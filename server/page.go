@@ -18,6 +18,9 @@ import (
 // defaultPageSize is the number of rows per page if the request sets no limit.
 const defaultPageSize = 200
 
+// defaultRowLimit is the same for lists that can be exported.
+const defaultRowLimit = 100
+
 // parsePage parses the cursor and limit of a list request. A cursor is valid only
 // for the list and the filters that it was created for, and scope identifies the
 // list. Otherwise, parsePage returns invalid_cursor.
@@ -58,9 +61,15 @@ func beforeNumber[N int32 | int64](page store.Page, limit N) (N, error) {
 // paginate removes the extra row that the store returns if there is a next page.
 // It then also returns the Link header of the next page; otherwise nil.
 func paginate[T any](ctx context.Context, rows []T, page store.Page, scope string, position func(T) store.Position) ([]T, *string) {
+	rows, link, _ := paginateRows(ctx, rows, page, scope, position)
+	return rows, link
+}
+
+// paginateRows is like paginate. It also returns the cursor of the next page.
+func paginateRows[T any](ctx context.Context, rows []T, page store.Page, scope string, position func(T) store.Position) (_ []T, link, cursor *string) {
 	limit := int(page.Limit)
 	if len(rows) <= limit {
-		return rows, nil
+		return rows, nil, nil
 	}
 	rows = rows[:limit]
 	info := middleware.RequestInfoFrom(ctx)
@@ -68,10 +77,11 @@ func paginate[T any](ctx context.Context, rows []T, page store.Page, scope strin
 	if query == nil {
 		query = url.Values{}
 	}
+	next := encodeCursor(position(rows[limit-1]), filteredScope(ctx, scope))
 	query.Set("limit", strconv.Itoa(limit))
-	query.Set("cursor", encodeCursor(position(rows[limit-1]), filteredScope(ctx, scope)))
-	link := "<" + info.PublicURL + info.Path + "?" + query.Encode() + `>; rel="next"`
-	return rows, &link
+	query.Set("cursor", next)
+	target := "<" + info.PublicURL + info.Path + "?" + query.Encode() + `>; rel="next"`
+	return rows, &target, &next
 }
 
 // A cursor is the base64url encoding of a version, a hash of its scope, the last

@@ -202,7 +202,7 @@ func (s *Server) handler() http.Handler {
 		middleware.Authorize(s.verifier, s.config.ApproveWithWrite),
 		middleware.LimitByToken(s.limits.token),
 		middleware.Validate(s.config.BodyLimit),
-		middleware.Deadline(s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration()),
+		middleware.Deadline(s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration(), exportTimeout),
 	)
 	api.RegisterHandlers(headForGet{e}, api.NewStrictHandler(s, nil))
 	if s.config.Docs != nil && *s.config.Docs {

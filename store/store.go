@@ -53,6 +53,7 @@ type Store struct {
 	actor  Actor
 	q      *db.Queries // each query on a connection of its own
 	shared *db.Queries // reads of a bounded size, which share connections
+	frozen *db.Queries // not nil: every read sees the same snapshot; see InSnapshot
 }
 
 // A core contains what the stores of all actors share.
@@ -74,6 +75,7 @@ type pool struct {
 	*pgxpool.Pool
 	acquireTimeout time.Duration // also the connect timeout
 	writers        chan struct{} // semaphore that limits the open transactions
+	exports        chan struct{} // semaphore that limits the open snapshots
 }
 
 func (p *pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
@@ -152,9 +154,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
-	writers := max(1, c.PoolMax-max(1, c.PoolMax/4))
+	writers, exports := max(1, c.PoolMax-max(1, c.PoolMax/4)), max(1, c.PoolMax/8)
 	s := &Store{core: &core{
-		pool:      &pool{Pool: connections, acquireTimeout: c.ConnectTimeout, writers: make(chan struct{}, writers)},
+		pool:      &pool{Pool: connections, acquireTimeout: c.ConnectTimeout, writers: make(chan struct{}, writers), exports: make(chan struct{}, exports)},
 		modes:     modes,
 		timeouts:  newTimeouts(c),
 		committed: make(chan struct{}, 1),
@@ -215,6 +217,9 @@ func (s *Store) For(actor Actor) *Store {
 // inOrder returns the queries for pages of lists, which share connections like others of
 // a bounded size, with setListScope.
 func (s *Store) inOrder() *db.Queries {
+	if s.frozen != nil {
+		return s.frozen
+	}
 	pooled := s.scoped(s.pool, s.actor.Zone)
 	pooled.settings = setListScope
 	return db.New(sharedReads{s.pipelines, pooled})
@@ -243,7 +248,9 @@ const setScope = "SELECT set_config('caracal.zone_id', $1, true), set_config('st
 // setListScope also makes Postgres read a page from an index that has the order of the
 // list. With a plan for any parameters, it underestimates how many rows pass the filters
 // and row-level security, and would collect and sort all rows of the list instead.
-const setListScope = setScope + ", set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
+const setListScope = setScope + ", " + listPlans
+
+const listPlans = "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
 
 func (s scoped) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	results := s.send(ctx, sql, args)

@@ -39,11 +39,32 @@ const (
 	AdminTokenScopeZone   AdminTokenScope = "zone"
 )
 
+// Defines values for AgentLifecycle.
+const (
+	AgentLifecycleService AgentLifecycle = "service"
+	AgentLifecycleTask    AgentLifecycle = "task"
+)
+
+// Defines values for AgentSessionStatus.
+const (
+	AgentSessionStatusActive     AgentSessionStatus = "active"
+	AgentSessionStatusExpired    AgentSessionStatus = "expired"
+	AgentSessionStatusSuspended  AgentSessionStatus = "suspended"
+	AgentSessionStatusTerminated AgentSessionStatus = "terminated"
+)
+
 // Defines values for GrantStatus.
 const (
 	GrantStatusActive  GrantStatus = "active"
 	GrantStatusExpired GrantStatus = "expired"
 	GrantStatusRevoked GrantStatus = "revoked"
+)
+
+// Defines values for ListFormat.
+const (
+	ListFormatCSV    ListFormat = "csv"
+	ListFormatJSON   ListFormat = "json"
+	ListFormatNDJSON ListFormat = "ndjson"
 )
 
 // Defines values for NewApplicationRegistrationMethod.
@@ -143,6 +164,19 @@ const (
 	STSPolicyStatusStateNotConfigured STSPolicyStatusState = "not_configured"
 	STSPolicyStatusStateNotLoaded     STSPolicyStatusState = "not_loaded"
 	STSPolicyStatusStateUnreachable   STSPolicyStatusState = "unreachable"
+)
+
+// Defines values for SessionStatus.
+const (
+	SessionStatusActive  SessionStatus = "active"
+	SessionStatusExpired SessionStatus = "expired"
+	SessionStatusRevoked SessionStatus = "revoked"
+)
+
+// Defines values for SessionType.
+const (
+	SessionTypeApplication SessionType = "application"
+	SessionTypeUser        SessionType = "user"
 )
 
 // Defines values for StepUpChallengeStatus.
@@ -332,6 +366,65 @@ type AdminTokenPatch struct {
 // AdminTokenScope What the token gives access to: all zones and all operations, or one zone.
 type AdminTokenScope string
 
+// AgentLifecycle Whether the agent performs one `task`, or is a `service` that runs until it is stopped.
+type AgentLifecycle string
+
+// AgentSession A session of an agent that an application runs. Other Caracal services create agent sessions.
+type AgentSession struct {
+	// ApplicationID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ApplicationID ID `json:"application_id"`
+
+	// ChildCount Number of active and suspended children.
+	ChildCount int `json:"child_count"`
+
+	// Depth Number of ancestors.
+	Depth int `json:"depth"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Labels Labels of the agent. In CSV, they are separated by spaces.
+	Labels []string `json:"labels"`
+
+	// LastActiveAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	LastActiveAt Timestamp `json:"last_active_at"`
+
+	// Lifecycle Whether the agent performs one `task`, or is a `service` that runs until it is stopped.
+	Lifecycle AgentLifecycle `json:"lifecycle"`
+
+	// ParentID ID of the agent session that started this one; null if there is none.
+	ParentID *string `json:"parent_id"`
+
+	// SpawnedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	SpawnedAt Timestamp `json:"spawned_at"`
+
+	// Status `active`; `suspended`, such as a service whose heartbeat was lost; or `terminated`, also if its time to live has passed. A service that lets agent sessions expire can set `expired`.
+	Status AgentSessionStatus `json:"status"`
+
+	// TerminatedAt When the agent session was terminated; null if it was not.
+	TerminatedAt *timestamp.Time `json:"terminated_at"`
+
+	// TerminationReason Why the agent session was terminated, such as `ttl`; null if it was not.
+	TerminationReason *string `json:"termination_reason"`
+
+	// TTLSeconds Time to live in seconds; null if it is not limited.
+	TTLSeconds *int `json:"ttl_seconds"`
+}
+
+// AgentSessionPage A page of agent sessions.
+type AgentSessionPage struct {
+	// NextCursor The `cursor` of the next page; null on the last page.
+	NextCursor *NextCursor    `json:"next_cursor"`
+	Rows       []AgentSession `json:"rows"`
+}
+
+// AgentSessionStatus `active`; `suspended`, such as a service whose heartbeat was lost; or `terminated`, also if its time to live has passed. A service that lets agent sessions expire can set `expired`.
+type AgentSessionStatus string
+
 // Application A client that acts in a zone.
 type Application struct {
 	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
@@ -516,6 +609,9 @@ type Health struct {
 
 // ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
+
+// ListFormat Format of a list: a page of JSON, or an export of all rows as CSV or as newline-delimited JSON.
+type ListFormat string
 
 // ListedGrant A grant in a list, with the names of what it refers to, also of what is archived.
 type ListedGrant struct {
@@ -860,6 +956,9 @@ type NewZone struct {
 	// Slug A short name of lowercase letters, digits and hyphens. It is unique among all zones, including archived ones.
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
+
+// NextCursor The `cursor` of the next page; null on the last page.
+type NextCursor = string
 
 // OpenAPI The OpenAPI document of this API.
 type OpenAPI map[string]interface{}
@@ -1928,6 +2027,64 @@ type STSPolicyStatus struct {
 // - `loaded`: The STS has loaded policies of the zone.
 type STSPolicyStatusState string
 
+// Session A session of a user or an application. Other Caracal services create sessions.
+type Session struct {
+	// ApplicationID ID of the application that the session was issued to; null if it is not known.
+	ApplicationID *string `json:"application_id"`
+
+	// AuthenticatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	AuthenticatedAt Timestamp `json:"authenticated_at"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ExpiresAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	ExpiresAt Timestamp `json:"expires_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ParentID ID of the session that this one was derived from; null if there is none.
+	ParentID *string `json:"parent_id"`
+
+	// RevokedAt When the session was revoked; null if it was not.
+	RevokedAt *timestamp.Time `json:"revoked_at"`
+
+	// RevokedReason Why the session was revoked, such as `zone_archived`; null if it was not.
+	RevokedReason *string `json:"revoked_reason"`
+
+	// SessionType Whose session it is: that of a `user` or of an `application`.
+	SessionType SessionType `json:"session_type"`
+
+	// Status `active` until the session expires or is revoked, then `expired` or `revoked`.
+	Status SessionStatus `json:"status"`
+
+	// SubjectID The user or the application; null if it is not known.
+	SubjectID *string `json:"subject_id"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// SessionPage A page of sessions.
+type SessionPage struct {
+	// NextCursor The `cursor` of the next page; null on the last page.
+	NextCursor *NextCursor `json:"next_cursor"`
+	Rows       []Session   `json:"rows"`
+}
+
+// SessionStatus `active` until the session expires or is revoked, then `expired` or `revoked`.
+type SessionStatus string
+
+// SessionType Whose session it is: that of a `user` or of an `application`.
+type SessionType string
+
 // StepUpApproval The approval of a step-up challenge.
 type StepUpApproval struct {
 	// ApproverSubjectID `admin:` followed by the ID of the admin token.
@@ -2108,6 +2265,9 @@ type ZoneSlug = string
 // Cursor defines model for cursor.
 type Cursor = string
 
+// Format Format of a list: a page of JSON, or an export of all rows as CSV or as newline-delimited JSON.
+type Format = ListFormat
+
 // Limit defines model for limit.
 type Limit = int
 
@@ -2116,6 +2276,9 @@ type Name = string
 
 // ObjectID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ObjectID = ID
+
+// RowLimit defines model for rowLimit.
+type RowLimit = int
 
 // VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type VersionID = ID
@@ -2157,6 +2320,33 @@ type ListZonesParams struct {
 
 	// Slug Returns only the zone with this slug.
 	Slug *ZoneSlug `form:"slug,omitempty" json:"slug,omitempty"`
+}
+
+// ListAgentSessionsParams defines parameters for ListAgentSessions.
+type ListAgentSessionsParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Format `json` (the default) returns one page. `csv` and `ndjson` export all rows that match, or, with a cursor, all rows after it.
+	Format *Format `form:"format,omitempty" json:"format,omitempty"`
+
+	// Status Returns only agent sessions with this status.
+	Status *AgentSessionStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// Lifecycle Returns only agent sessions with this lifecycle.
+	Lifecycle *AgentLifecycle `form:"lifecycle,omitempty" json:"lifecycle,omitempty"`
+
+	// ApplicationID Returns only agent sessions of this application.
+	ApplicationID *string `form:"application_id,omitempty" json:"application_id,omitempty"`
+
+	// ParentID Returns only the children of this agent session.
+	ParentID *string `form:"parent_id,omitempty" json:"parent_id,omitempty"`
+
+	// Label Returns only agent sessions with exactly this label.
+	Label *string `form:"label,omitempty" json:"label,omitempty"`
 }
 
 // ListApplicationsParams defines parameters for ListApplications.
@@ -2345,6 +2535,24 @@ type ListResourcesParams struct {
 	Identifier *string `form:"identifier,omitempty" json:"identifier,omitempty"`
 }
 
+// ListSessionsParams defines parameters for ListSessions.
+type ListSessionsParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Format `json` (the default) returns one page. `csv` and `ndjson` export all rows that match, or, with a cursor, all rows after it.
+	Format *Format `form:"format,omitempty" json:"format,omitempty"`
+
+	// Status Returns only sessions with this status.
+	Status *SessionStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// SubjectID Returns only sessions of this user or application.
+	SubjectID *string `form:"subject_id,omitempty" json:"subject_id,omitempty"`
+}
+
 // ListStepUpChallengesParams defines parameters for ListStepUpChallenges.
 type ListStepUpChallengesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -2503,6 +2711,9 @@ type ServerInterface interface {
 	// UpdateZone Update a zone
 	// (PATCH /v1/zones/{zoneId})
 	UpdateZone(ctx echo.Context, zoneID ZoneID) error
+	// ListAgentSessions List or export agent sessions
+	// (GET /v1/zones/{zoneId}/agent-sessions)
+	ListAgentSessions(ctx echo.Context, zoneID ZoneID, params ListAgentSessionsParams) error
 	// ListApplications List applications
 	// (GET /v1/zones/{zoneId}/applications)
 	ListApplications(ctx echo.Context, zoneID ZoneID, params ListApplicationsParams) error
@@ -2653,6 +2864,9 @@ type ServerInterface interface {
 	// UpdateResource Update a resource
 	// (PATCH /v1/zones/{zoneId}/resources/{id})
 	UpdateResource(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// ListSessions List or export sessions
+	// (GET /v1/zones/{zoneId}/sessions)
+	ListSessions(ctx echo.Context, zoneID ZoneID, params ListSessionsParams) error
 	// ListStepUpChallenges List step-up challenges
 	// (GET /v1/zones/{zoneId}/step-up-challenges)
 	ListStepUpChallenges(ctx echo.Context, zoneID ZoneID, params ListStepUpChallengesParams) error
@@ -2999,6 +3213,80 @@ func (w *ServerInterfaceWrapper) UpdateZone(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.UpdateZone(ctx, zoneID)
+	return err
+}
+
+// ListAgentSessions converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAgentSessions(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAgentSessionsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "status" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status", ctx.QueryParams(), &params.Status, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter status: %s", err))
+	}
+
+	// ------------- Optional query parameter "lifecycle" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "lifecycle", ctx.QueryParams(), &params.Lifecycle, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter lifecycle: %s", err))
+	}
+
+	// ------------- Optional query parameter "application_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "application_id", ctx.QueryParams(), &params.ApplicationID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter application_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "parent_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "parent_id", ctx.QueryParams(), &params.ParentID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter parent_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "label" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "label", ctx.QueryParams(), &params.Label, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter label: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAgentSessions(ctx, zoneID, params)
 	return err
 }
 
@@ -4420,6 +4708,59 @@ func (w *ServerInterfaceWrapper) UpdateResource(ctx echo.Context) error {
 	return err
 }
 
+// ListSessions converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSessions(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSessionsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "status" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status", ctx.QueryParams(), &params.Status, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter status: %s", err))
+	}
+
+	// ------------- Optional query parameter "subject_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "subject_id", ctx.QueryParams(), &params.SubjectID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter subject_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSessions(ctx, zoneID, params)
+	return err
+}
+
 // ListStepUpChallenges converts echo context to params.
 func (w *ServerInterfaceWrapper) ListStepUpChallenges(ctx echo.Context) error {
 	var err error
@@ -4600,6 +4941,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId", wrapper.DeleteZone, options.OperationMiddlewares["deleteZone"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId", wrapper.GetZone, options.OperationMiddlewares["getZone"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId", wrapper.UpdateZone, options.OperationMiddlewares["updateZone"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/agent-sessions", wrapper.ListAgentSessions, options.OperationMiddlewares["listAgentSessions"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/applications", wrapper.ListApplications, options.OperationMiddlewares["listApplications"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications", wrapper.CreateApplication, options.OperationMiddlewares["createApplication"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.DeleteApplication, options.OperationMiddlewares["deleteApplication"]...)
@@ -4650,6 +4992,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.DeleteResource, options.OperationMiddlewares["deleteResource"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.GetResource, options.OperationMiddlewares["getResource"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.UpdateResource, options.OperationMiddlewares["updateResource"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/sessions", wrapper.ListSessions, options.OperationMiddlewares["listSessions"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges", wrapper.ListStepUpChallenges, options.OperationMiddlewares["listStepUpChallenges"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges/:id", wrapper.GetStepUpChallenge, options.OperationMiddlewares["getStepUpChallenge"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges/:id/reject", wrapper.RejectStepUpChallenge, options.OperationMiddlewares["rejectStepUpChallenge"]...)
@@ -5066,6 +5409,31 @@ type UpdateZone200JSONResponse struct {
 
 func (response UpdateZone200JSONResponse) VisitUpdateZoneResponse(w http.ResponseWriter) error {
 	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type ListAgentSessionsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListAgentSessionsParams
+}
+
+type ListAgentSessionsResponseObject interface {
+	VisitListAgentSessionsResponse(w http.ResponseWriter) error
+}
+
+type ListAgentSessions200ResponseHeaders struct {
+	Link *string
+}
+
+type ListAgentSessions200JSONResponse struct {
+	Body    AgentSessionPage
+	Headers ListAgentSessions200ResponseHeaders
+}
+
+func (response ListAgentSessions200JSONResponse) VisitListAgentSessionsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
 	return jsonresponse.Write(w, 200, response.Body)
 }
 
@@ -6116,6 +6484,31 @@ func (response UpdateResource200JSONResponse) VisitUpdateResourceResponse(w http
 	return jsonresponse.Write(w, 200, response.Body)
 }
 
+type ListSessionsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListSessionsParams
+}
+
+type ListSessionsResponseObject interface {
+	VisitListSessionsResponse(w http.ResponseWriter) error
+}
+
+type ListSessions200ResponseHeaders struct {
+	Link *string
+}
+
+type ListSessions200JSONResponse struct {
+	Body    SessionPage
+	Headers ListSessions200ResponseHeaders
+}
+
+func (response ListSessions200JSONResponse) VisitListSessionsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
 type ListStepUpChallengesRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Params ListStepUpChallengesParams
@@ -6279,6 +6672,9 @@ type StrictServerInterface interface {
 	// UpdateZone Update a zone
 	// (PATCH /v1/zones/{zoneId})
 	UpdateZone(ctx context.Context, request UpdateZoneRequestObject) (UpdateZoneResponseObject, error)
+	// ListAgentSessions List or export agent sessions
+	// (GET /v1/zones/{zoneId}/agent-sessions)
+	ListAgentSessions(ctx context.Context, request ListAgentSessionsRequestObject) (ListAgentSessionsResponseObject, error)
 	// ListApplications List applications
 	// (GET /v1/zones/{zoneId}/applications)
 	ListApplications(ctx context.Context, request ListApplicationsRequestObject) (ListApplicationsResponseObject, error)
@@ -6429,6 +6825,9 @@ type StrictServerInterface interface {
 	// UpdateResource Update a resource
 	// (PATCH /v1/zones/{zoneId}/resources/{id})
 	UpdateResource(ctx context.Context, request UpdateResourceRequestObject) (UpdateResourceResponseObject, error)
+	// ListSessions List or export sessions
+	// (GET /v1/zones/{zoneId}/sessions)
+	ListSessions(ctx context.Context, request ListSessionsRequestObject) (ListSessionsResponseObject, error)
 	// ListStepUpChallenges List step-up challenges
 	// (GET /v1/zones/{zoneId}/step-up-challenges)
 	ListStepUpChallenges(ctx context.Context, request ListStepUpChallengesRequestObject) (ListStepUpChallengesResponseObject, error)
@@ -7117,6 +7516,32 @@ func (sh *strictHandler) UpdateZone(ctx echo.Context, zoneID ZoneID) error {
 		return err
 	} else if validResponse, ok := response.(UpdateZoneResponseObject); ok {
 		return validResponse.VisitUpdateZoneResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListAgentSessions operation middleware
+func (sh *strictHandler) ListAgentSessions(ctx echo.Context, zoneID ZoneID, params ListAgentSessionsParams) error {
+	var request ListAgentSessionsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAgentSessions(ctx.Request().Context(), request.(ListAgentSessionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAgentSessions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAgentSessionsResponseObject); ok {
+		return validResponse.VisitListAgentSessionsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -8849,6 +9274,32 @@ func (sh *strictHandler) UpdateResource(ctx echo.Context, zoneID ZoneID, id Obje
 		return err
 	} else if validResponse, ok := response.(UpdateResourceResponseObject); ok {
 		return validResponse.VisitUpdateResourceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSessions operation middleware
+func (sh *strictHandler) ListSessions(ctx echo.Context, zoneID ZoneID, params ListSessionsParams) error {
+	var request ListSessionsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSessions(ctx.Request().Context(), request.(ListSessionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSessions")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSessionsResponseObject); ok {
+		return validResponse.VisitListSessionsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -134,6 +134,80 @@ func (v AdminToken) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v AgentSession) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"application_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ApplicationID))
+	b = append(b, `,"parent_id":`...)
+	if v.ParentID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ParentID))
+	}
+	b = append(b, `,"status":`...)
+	b = jsonresponse.AppendString(b, string(v.Status))
+	b = append(b, `,"lifecycle":`...)
+	b = jsonresponse.AppendString(b, string(v.Lifecycle))
+	b = append(b, `,"labels":`...)
+	b = append(b, '[')
+	for i, item := range v.Labels {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"depth":`...)
+	b = strconv.AppendInt(b, int64(v.Depth), 10)
+	b = append(b, `,"child_count":`...)
+	b = strconv.AppendInt(b, int64(v.ChildCount), 10)
+	b = append(b, `,"spawned_at":`...)
+	b = v.SpawnedAt.AppendJSON(b)
+	b = append(b, `,"last_active_at":`...)
+	b = v.LastActiveAt.AppendJSON(b)
+	b = append(b, `,"terminated_at":`...)
+	if v.TerminatedAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.TerminatedAt.AppendJSON(b)
+	}
+	b = append(b, `,"termination_reason":`...)
+	if v.TerminationReason == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.TerminationReason))
+	}
+	b = append(b, `,"ttl_seconds":`...)
+	if v.TTLSeconds == nil {
+		b = append(b, "null"...)
+	} else {
+		b = strconv.AppendInt(b, int64(*v.TTLSeconds), 10)
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v AgentSessionPage) AppendJSON(b []byte) []byte {
+	b = append(b, `{"rows":`...)
+	b = append(b, '[')
+	for i, item := range v.Rows {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"next_cursor":`...)
+	if v.NextCursor == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.NextCursor))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v Application) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))
@@ -1315,6 +1389,75 @@ func (v STSPolicyStatus) AppendJSON(b []byte) []byte {
 	if v.Detail != nil {
 		b = append(b, `,"detail":`...)
 		b = jsonresponse.AppendString(b, string(*v.Detail))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v Session) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"session_type":`...)
+	b = jsonresponse.AppendString(b, string(v.SessionType))
+	b = append(b, `,"subject_id":`...)
+	if v.SubjectID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.SubjectID))
+	}
+	b = append(b, `,"parent_id":`...)
+	if v.ParentID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ParentID))
+	}
+	b = append(b, `,"status":`...)
+	b = jsonresponse.AppendString(b, string(v.Status))
+	b = append(b, `,"expires_at":`...)
+	b = v.ExpiresAt.AppendJSON(b)
+	b = append(b, `,"authenticated_at":`...)
+	b = v.AuthenticatedAt.AppendJSON(b)
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"revoked_at":`...)
+	if v.RevokedAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.RevokedAt.AppendJSON(b)
+	}
+	b = append(b, `,"revoked_reason":`...)
+	if v.RevokedReason == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.RevokedReason))
+	}
+	b = append(b, `,"application_id":`...)
+	if v.ApplicationID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ApplicationID))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v SessionPage) AppendJSON(b []byte) []byte {
+	b = append(b, `{"rows":`...)
+	b = append(b, '[')
+	for i, item := range v.Rows {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"next_cursor":`...)
+	if v.NextCursor == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.NextCursor))
 	}
 	return append(b, '}')
 }

@@ -144,4 +144,4 @@ var Kinds = map[Kind]Columns{
 }
 
 // Unaudited lists the tables without audited objects.
-var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants"}
+var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants", "listed_sessions", "agent_session_labels"}

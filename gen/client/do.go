@@ -111,6 +111,11 @@ var errNilOption = errors.New("an option is nil")
 // do sends a request, with retries, and returns the success response. It returns any
 // other response as an *Error.
 func (c *Client) do(parent context.Context, r request, options func(*call)) (*response, error) {
+	return c.retrying(parent, r, options, c.attempt)
+}
+
+// retrying calls attempt until it succeeds, or another attempt is of no use.
+func (c *Client) retrying(parent context.Context, r request, options func(*call), attempt func(context.Context, *call) (*response, error)) (*response, error) {
 	call, err := c.newCall(r, options)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.operation, err)
@@ -122,7 +127,7 @@ func (c *Client) do(parent context.Context, r request, options func(*call)) (*re
 	defer cancel()
 	var last *Error // the last response
 	for retries := 0; ; retries++ {
-		resp, err := c.attempt(ctx, call)
+		resp, err := attempt(ctx, call)
 		if err == nil {
 			return resp, nil
 		}
@@ -230,6 +235,18 @@ func expand(path string, args []string) (string, error) {
 // attempt sends a request once. It returns any response except the success response
 // as an *Error, and a failure of the network as another error.
 func (c *Client) attempt(ctx context.Context, call *call) (*response, error) {
+	resp, err := c.roundTrip(ctx, call)
+	if err != nil {
+		return nil, withContext(ctx, err)
+	}
+	defer resp.Body.Close()
+	r := &response{call: call, status: resp.StatusCode, header: resp.Header}
+	r.receive(ctx, resp.Body)
+	return r, r.check()
+}
+
+// roundTrip sends a request, and returns the response before its body is read.
+func (c *Client) roundTrip(ctx context.Context, call *call) (*http.Response, error) {
 	var body io.Reader
 	if call.content != nil {
 		body = bytes.NewReader(call.content)
@@ -239,14 +256,5 @@ func (c *Client) attempt(ctx context.Context, call *call) (*response, error) {
 		return nil, err
 	}
 	req.Header = call.header.Clone()
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, withContext(ctx, err)
-	}
-	defer resp.Body.Close()
-	r := &response{call: call, status: resp.StatusCode, header: resp.Header}
-	if r.body, err = r.read(resp.Body); err != nil {
-		r.err = withContext(ctx, err)
-	}
-	return r, r.check()
+	return c.http.Do(req)
 }

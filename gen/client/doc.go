@@ -59,6 +59,12 @@
 //
 // The other, such as [Client.ListApplications], returns one [Page].
 //
+// # Exports
+//
+// A list with an export has a third method, such as [Client.ExportSessions], which
+// returns all items as a stream of CSV or of one JSON object per line: as they were at
+// one moment, however many there are. See [Export].
+//
 // # Retries
 //
 // The client retries reads up to three times after a network error or a response

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -29,6 +30,26 @@ func list[T any](ctx context.Context, c *Client, r request, opts []ListOption) (
 		return Page[T]{}, resp.fail(fmt.Sprintf("%v in the Link header %q", err, resp.header.Values("Link")), nil)
 	}
 	return Page[T]{items, next}, nil
+}
+
+// listRows performs an operation that returns a page as an object with its rows and the
+// cursor of the next page.
+func listRows[T any](ctx context.Context, c *Client, r request, opts []ListOption) (Page[T], error) {
+	resp, err := c.do(ctx, r, apply(opts))
+	page, err := decode[struct {
+		Rows []T     `json:"rows"`
+		Next *string `json:"next_cursor"`
+	}](resp, err)
+	if err != nil {
+		return Page[T]{}, err
+	}
+	if slices.ContainsFunc(page.Rows, func(row T) bool { return reflect.ValueOf(&row).Elem().IsZero() }) {
+		return Page[T]{}, resp.fail("a row has none of the expected fields", nil)
+	}
+	if page.Next == nil {
+		return Page[T]{Items: page.Rows}, nil
+	}
+	return Page[T]{page.Rows, *page.Next}, nil
 }
 
 // all returns an iterator over the items of all pages. If page fails, the iterator

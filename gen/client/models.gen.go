@@ -34,6 +34,20 @@ const (
 	AdminTokenScopeZone   AdminTokenScope = "zone"
 )
 
+// The values of [AgentLifecycle].
+const (
+	AgentLifecycleService AgentLifecycle = "service"
+	AgentLifecycleTask    AgentLifecycle = "task"
+)
+
+// The values of [AgentSessionStatus].
+const (
+	AgentSessionStatusActive     AgentSessionStatus = "active"
+	AgentSessionStatusExpired    AgentSessionStatus = "expired"
+	AgentSessionStatusSuspended  AgentSessionStatus = "suspended"
+	AgentSessionStatusTerminated AgentSessionStatus = "terminated"
+)
+
 // The values of [ChallengeNotSatisfiableReason].
 const (
 	ChallengeNotSatisfiableReasonAlreadySatisfied ChallengeNotSatisfiableReason = "already_satisfied"
@@ -49,6 +63,13 @@ const (
 	GrantStatusActive  GrantStatus = "active"
 	GrantStatusExpired GrantStatus = "expired"
 	GrantStatusRevoked GrantStatus = "revoked"
+)
+
+// The values of [ListFormat].
+const (
+	ListFormatCSV    ListFormat = "csv"
+	ListFormatJSON   ListFormat = "json"
+	ListFormatNDJSON ListFormat = "ndjson"
 )
 
 // The values of [NewApplicationRegistrationMethod].
@@ -171,6 +192,19 @@ const (
 	STSPolicyStatusStateNotConfigured STSPolicyStatusState = "not_configured"
 	STSPolicyStatusStateNotLoaded     STSPolicyStatusState = "not_loaded"
 	STSPolicyStatusStateUnreachable   STSPolicyStatusState = "unreachable"
+)
+
+// The values of [SessionStatus].
+const (
+	SessionStatusActive  SessionStatus = "active"
+	SessionStatusExpired SessionStatus = "expired"
+	SessionStatusRevoked SessionStatus = "revoked"
+)
+
+// The values of [SessionType].
+const (
+	SessionTypeApplication SessionType = "application"
+	SessionTypeUser        SessionType = "user"
 )
 
 // The values of [StepUpChallengeStatus].
@@ -426,6 +460,72 @@ type AdminTokenPatch struct {
 // operations, or one zone.
 type AdminTokenScope string
 
+// AgentLifecycle is whether the agent performs one `task`, or is a `service`
+// that runs until it is stopped.
+type AgentLifecycle string
+
+// AgentSession is a session of an agent that an application runs. Other Caracal
+// services create agent sessions.
+type AgentSession struct {
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ApplicationID ID `json:"application_id"`
+
+	// Number of active and suspended children.
+	ChildCount int `json:"child_count"`
+
+	// Number of ancestors.
+	Depth int `json:"depth"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Labels of the agent. In CSV, they are separated by spaces.
+	Labels []string `json:"labels"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	LastActiveAt Timestamp `json:"last_active_at"`
+
+	// Whether the agent performs one `task`, or is a `service` that runs until it
+	// is stopped.
+	Lifecycle AgentLifecycle `json:"lifecycle"`
+
+	// ID of the agent session that started this one; null if there is none.
+	ParentID *string `json:"parent_id"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	SpawnedAt Timestamp `json:"spawned_at"`
+
+	// `active`; `suspended`, such as a service whose heartbeat was lost; or
+	// `terminated`, also if its time to live has passed. A service that lets agent
+	// sessions expire can set `expired`.
+	Status AgentSessionStatus `json:"status"`
+
+	// When the agent session was terminated; null if it was not.
+	TerminatedAt *time.Time `json:"terminated_at"`
+
+	// Why the agent session was terminated, such as `ttl`; null if it was not.
+	TerminationReason *string `json:"termination_reason"`
+
+	// Time to live in seconds; null if it is not limited.
+	TTLSeconds *int `json:"ttl_seconds"`
+}
+
+// AgentSessionPage is a page of agent sessions.
+type AgentSessionPage struct {
+	// The `cursor` of the next page; null on the last page.
+	NextCursor *NextCursor    `json:"next_cursor"`
+	Rows       []AgentSession `json:"rows"`
+}
+
+// AgentSessionStatus is the `active`; `suspended`, such as a service whose
+// heartbeat was lost; or `terminated`, also if its time to live has passed. A
+// service that lets agent sessions expire can set `expired`.
+type AgentSessionStatus string
+
 // Application is a client that acts in a zone.
 type Application struct {
 	// A time in UTC, in RFC 3339 format with milliseconds.
@@ -677,6 +777,10 @@ type Health struct {
 
 // ID is an opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
+
+// ListFormat is the format of a list: a page of JSON, or an export of all rows
+// as CSV or as newline-delimited JSON.
+type ListFormat string
 
 // ListedGrant is a grant in a list, with the names of what it refers to, also
 // of what is archived.
@@ -1087,6 +1191,9 @@ type NewZone struct {
 	// zones, including archived ones.
 	Slug *ZoneSlug `json:"slug,omitempty"`
 }
+
+// NextCursor is the `cursor` of the next page; null on the last page.
+type NextCursor = string
 
 // OAuth2AuthorizationCodeProviderConfig is the configuration of the kind
 // `oauth2_authorization_code`, which requests access tokens on behalf of a user
@@ -2627,6 +2734,69 @@ type STSPolicyStatus struct {
 //   - `not_loaded`: The STS has loaded no policies of the zone.
 //   - `loaded`: The STS has loaded policies of the zone.
 type STSPolicyStatusState string
+
+// Session is a session of a user or an application. Other Caracal services
+// create sessions.
+type Session struct {
+	// ID of the application that the session was issued to; null if it is not
+	// known.
+	ApplicationID *string `json:"application_id"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	AuthenticatedAt Timestamp `json:"authenticated_at"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	ExpiresAt Timestamp `json:"expires_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// ID of the session that this one was derived from; null if there is none.
+	ParentID *string `json:"parent_id"`
+
+	// When the session was revoked; null if it was not.
+	RevokedAt *time.Time `json:"revoked_at"`
+
+	// Why the session was revoked, such as `zone_archived`; null if it was not.
+	RevokedReason *string `json:"revoked_reason"`
+
+	// Whose session it is: that of a `user` or of an `application`.
+	SessionType SessionType `json:"session_type"`
+
+	// `active` until the session expires or is revoked, then `expired` or
+	// `revoked`.
+	Status SessionStatus `json:"status"`
+
+	// The user or the application; null if it is not known.
+	SubjectID *string `json:"subject_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// SessionPage is a page of sessions.
+type SessionPage struct {
+	// The `cursor` of the next page; null on the last page.
+	NextCursor *NextCursor `json:"next_cursor"`
+	Rows       []Session   `json:"rows"`
+}
+
+// SessionStatus is the `active` until the session expires or is revoked, then
+// `expired` or `revoked`.
+type SessionStatus string
+
+// SessionType is the whose session it is: that of a `user` or of an
+// `application`.
+type SessionType string
 
 // StepUpApproval is the approval of a step-up challenge.
 type StepUpApproval struct {

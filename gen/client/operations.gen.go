@@ -114,6 +114,52 @@ func (c *Client) DeleteAdminToken(ctx context.Context, id string, opts ...CallOp
 	return sendEmpty(ctx, c, request{operation: "deleteAdminToken", method: http.MethodDelete, path: "/v1/admin-tokens/{id}", args: []string{id}, status: 204}, opts)
 }
 
+// ListAgentSessionsParams are the filters of [Client.ListAgentSessions] and
+// [Client.AgentSessions], to be passed as an option. Zero values are omitted.
+type ListAgentSessionsParams struct {
+	// Returns only agent sessions with this status.
+	Status AgentSessionStatus
+	// Returns only agent sessions with this lifecycle.
+	Lifecycle AgentLifecycle
+	// Returns only agent sessions of this application.
+	ApplicationID string
+	// Returns only the children of this agent session.
+	ParentID string
+	// Returns only agent sessions with exactly this label.
+	Label string
+}
+
+func (params ListAgentSessionsParams) applyToList(c *call) {
+	c.filter("listAgentSessions", map[string]any{"status": params.Status, "lifecycle": params.Lifecycle, "application_id": params.ApplicationID, "parent_id": params.ParentID, "label": params.Label})
+}
+
+// ListAgentSessions returns one page of the zone's agent sessions, newest
+// first, also those that were terminated. An agent session is returned if it
+// matches all filters. Returns no rows if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeTooManyExports].
+func (c *Client) ListAgentSessions(ctx context.Context, zoneID string, opts ...ListOption) (Page[AgentSession], error) {
+	return listRows[AgentSession](ctx, c, request{operation: "listAgentSessions", method: http.MethodGet, path: "/v1/zones/{zoneId}/agent-sessions", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// AgentSessions returns an iterator over the items of all pages of
+// [Client.ListAgentSessions]. If a request fails, it yields the error and
+// stops.
+func (c *Client) AgentSessions(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[AgentSession, error] {
+	return all(opts, func(opts ...ListOption) (Page[AgentSession], error) {
+		return c.ListAgentSessions(ctx, zoneID, opts...)
+	})
+}
+
+// ExportAgentSessions returns all items of [Client.ListAgentSessions] as a
+// stream, which the caller must close. [Limit] does not apply; with a [Cursor],
+// the stream begins after it.
+func (c *Client) ExportAgentSessions(ctx context.Context, zoneID string, format ListFormat, opts ...ListOption) (*Export, error) {
+	return openExport(ctx, c, request{operation: "listAgentSessions", method: http.MethodGet, path: "/v1/zones/{zoneId}/agent-sessions", args: []string{zoneID}, status: 200, accept: "application/json"}, format, opts)
+}
+
 // ListApplicationsParams are the filters of [Client.ListApplications] and
 // [Client.Applications], to be passed as an option. Zero values are omitted.
 type ListApplicationsParams struct {
@@ -1317,6 +1363,48 @@ func (c *Client) UpdateResource(ctx context.Context, zoneID, id string, body Res
 // [CodeResourceNotFound], [CodeReservedNamespace], [CodeProtectedResource].
 func (c *Client) DeleteResource(ctx context.Context, zoneID, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "deleteResource", method: http.MethodDelete, path: "/v1/zones/{zoneId}/resources/{id}", args: []string{zoneID, id}, status: 204}, opts)
+}
+
+// ListSessionsParams are the filters of [Client.ListSessions] and
+// [Client.Sessions], to be passed as an option. Zero values are omitted.
+type ListSessionsParams struct {
+	// Returns only sessions with this status.
+	Status SessionStatus
+	// Returns only sessions of this user or application.
+	SubjectID string
+}
+
+func (params ListSessionsParams) applyToList(c *call) {
+	c.filter("listSessions", map[string]any{"status": params.Status, "subject_id": params.SubjectID})
+}
+
+// ListSessions returns one page of the zone's sessions, newest first, also
+// those that were revoked or have expired. A session is returned if it matches
+// all filters. Returns no rows if the zone does not exist.
+//
+// A session whose `expires_at` has passed has the status `expired`, in the rows
+// and as a filter.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeTooManyExports].
+func (c *Client) ListSessions(ctx context.Context, zoneID string, opts ...ListOption) (Page[Session], error) {
+	return listRows[Session](ctx, c, request{operation: "listSessions", method: http.MethodGet, path: "/v1/zones/{zoneId}/sessions", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// Sessions returns an iterator over the items of all pages of
+// [Client.ListSessions]. If a request fails, it yields the error and stops.
+func (c *Client) Sessions(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[Session, error] {
+	return all(opts, func(opts ...ListOption) (Page[Session], error) {
+		return c.ListSessions(ctx, zoneID, opts...)
+	})
+}
+
+// ExportSessions returns all items of [Client.ListSessions] as a stream, which
+// the caller must close. [Limit] does not apply; with a [Cursor], the stream
+// begins after it.
+func (c *Client) ExportSessions(ctx context.Context, zoneID string, format ListFormat, opts ...ListOption) (*Export, error) {
+	return openExport(ctx, c, request{operation: "listSessions", method: http.MethodGet, path: "/v1/zones/{zoneId}/sessions", args: []string{zoneID}, status: 200, accept: "application/json"}, format, opts)
 }
 
 // ListStepUpChallengesParams are the filters of [Client.ListStepUpChallenges]

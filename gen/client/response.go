@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -51,6 +52,14 @@ func decode[T any](resp *response, err error) (T, error) {
 		*resp.call.etag = resp.header.Get("ETag")
 	}
 	return value, nil
+}
+
+// receive reads the body, and stores it with the error of reading it.
+func (r *response) receive(ctx context.Context, body io.Reader) {
+	var err error
+	if r.body, err = r.read(body); err != nil {
+		r.err = withContext(ctx, err)
+	}
 }
 
 // read reads the body. It decompresses what the transport has not decompressed,

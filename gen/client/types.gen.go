@@ -273,6 +273,8 @@ const (
 	CodeChallengeNotSatisfiable = "challenge_not_satisfiable"
 	// 404. Dead letter not found.
 	CodeDeadLetterNotFound = "dead_letter_not_found"
+	// 429. Too many exports are running. Retry when one of them has ended.
+	CodeTooManyExports = "too_many_exports"
 )
 
 // ProviderConfigInput is one of [NoProviderConfig],

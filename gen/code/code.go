@@ -296,6 +296,8 @@ const (
 	ChallengeNotSatisfiable Code = "challenge_not_satisfiable"
 	// DeadLetterNotFound: 404. Dead letter not found.
 	DeadLetterNotFound Code = "dead_letter_not_found"
+	// TooManyExports: 429. Too many exports are running. Retry when one of them has ended.
+	TooManyExports Code = "too_many_exports"
 )
 
 // Table describes every code.
@@ -414,4 +416,5 @@ var Table = map[Code]Entry{
 	ChallengeNotFound:                            {404, "", "Step-up challenge not found in this zone."},
 	ChallengeNotSatisfiable:                      {409, "", "The step-up challenge cannot be satisfied or rejected. See reason."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
+	TooManyExports:                               {429, "", "Too many exports are running. Retry when one of them has ended."},
 }

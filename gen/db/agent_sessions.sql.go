@@ -7,6 +7,7 @@ package db
 
 import (
 	"context"
+	"time"
 )
 
 const decrementAgentSessionChildren = `-- name: DecrementAgentSessionChildren :exec
@@ -25,6 +26,463 @@ type DecrementAgentSessionChildrenParams struct {
 func (q *Queries) DecrementAgentSessionChildren(ctx context.Context, arg DecrementAgentSessionChildrenParams) error {
 	_, err := q.db.Exec(ctx, decrementAgentSessionChildren, arg.ZoneID, arg.ParentIds)
 	return err
+}
+
+const listAgentSessions = `-- name: ListAgentSessions :many
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+WHERE zone_id = $1 AND (spawned_at, id) < ($2::timestamptz, $3::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT $4
+`
+
+type ListAgentSessionsParams struct {
+	ZoneID     string    `db:"zone_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+// ListAgentSessions returns agent sessions newest first, after a position, like ListZones. The queries below scan the index of
+// the filters that their names say, and apply the other filters to the rows that they find there.
+func (q *Queries) ListAgentSessions(ctx context.Context, arg ListAgentSessionsParams) ([]AgentSession, error) {
+	rows, err := q.db.Query(ctx, listAgentSessions,
+		arg.ZoneID,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AgentSession{}
+	for rows.Next() {
+		var i AgentSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.ApplicationID,
+			&i.ParentID,
+			&i.SubjectSessionID,
+			&i.Status,
+			&i.Lifecycle,
+			&i.Labels,
+			&i.Depth,
+			&i.MaxChildren,
+			&i.ChildCount,
+			&i.TtlSeconds,
+			&i.SpawnedAt,
+			&i.LastActiveAt,
+			&i.UpdatedAt,
+			&i.TerminatedAt,
+			&i.TerminationReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAgentSessionsByApplication = `-- name: ListAgentSessionsByApplication :many
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+WHERE zone_id = $1 AND application_id = $2
+  AND ($3::text IS NULL OR lifecycle = $3)
+  AND ($4::text IS NULL OR $4 = ANY (labels))
+  AND (spawned_at, id) < ($5::timestamptz, $6::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT $7
+`
+
+type ListAgentSessionsByApplicationParams struct {
+	ZoneID        string    `db:"zone_id"`
+	ApplicationID string    `db:"application_id"`
+	Lifecycle     *string   `db:"lifecycle"`
+	Label         *string   `db:"label"`
+	BeforeTime    time.Time `db:"before_time"`
+	BeforeID      string    `db:"before_id"`
+	RowLimit      int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAgentSessionsByApplication(ctx context.Context, arg ListAgentSessionsByApplicationParams) ([]AgentSession, error) {
+	rows, err := q.db.Query(ctx, listAgentSessionsByApplication,
+		arg.ZoneID,
+		arg.ApplicationID,
+		arg.Lifecycle,
+		arg.Label,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AgentSession{}
+	for rows.Next() {
+		var i AgentSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.ApplicationID,
+			&i.ParentID,
+			&i.SubjectSessionID,
+			&i.Status,
+			&i.Lifecycle,
+			&i.Labels,
+			&i.Depth,
+			&i.MaxChildren,
+			&i.ChildCount,
+			&i.TtlSeconds,
+			&i.SpawnedAt,
+			&i.LastActiveAt,
+			&i.UpdatedAt,
+			&i.TerminatedAt,
+			&i.TerminationReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAgentSessionsByApplicationAndStatus = `-- name: ListAgentSessionsByApplicationAndStatus :many
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+WHERE zone_id = $1 AND application_id = $2 AND status = $3
+  AND ($4::text IS NULL OR lifecycle = $4)
+  AND ($5::text IS NULL OR $5 = ANY (labels))
+  AND (spawned_at, id) < ($6::timestamptz, $7::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT $8
+`
+
+type ListAgentSessionsByApplicationAndStatusParams struct {
+	ZoneID        string    `db:"zone_id"`
+	ApplicationID string    `db:"application_id"`
+	Status        string    `db:"status"`
+	Lifecycle     *string   `db:"lifecycle"`
+	Label         *string   `db:"label"`
+	BeforeTime    time.Time `db:"before_time"`
+	BeforeID      string    `db:"before_id"`
+	RowLimit      int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAgentSessionsByApplicationAndStatus(ctx context.Context, arg ListAgentSessionsByApplicationAndStatusParams) ([]AgentSession, error) {
+	rows, err := q.db.Query(ctx, listAgentSessionsByApplicationAndStatus,
+		arg.ZoneID,
+		arg.ApplicationID,
+		arg.Status,
+		arg.Lifecycle,
+		arg.Label,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AgentSession{}
+	for rows.Next() {
+		var i AgentSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.ApplicationID,
+			&i.ParentID,
+			&i.SubjectSessionID,
+			&i.Status,
+			&i.Lifecycle,
+			&i.Labels,
+			&i.Depth,
+			&i.MaxChildren,
+			&i.ChildCount,
+			&i.TtlSeconds,
+			&i.SpawnedAt,
+			&i.LastActiveAt,
+			&i.UpdatedAt,
+			&i.TerminatedAt,
+			&i.TerminationReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAgentSessionsByLabel = `-- name: ListAgentSessionsByLabel :many
+SELECT one.zone_id, one.id, one.application_id, one.parent_id, one.subject_session_id, one.status, one.lifecycle, one.labels, one.depth, one.max_children, one.child_count, one.ttl_seconds, one.spawned_at, one.last_active_at, one.updated_at, one.terminated_at, one.termination_reason FROM agent_session_labels AS l
+CROSS JOIN LATERAL (
+    SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions AS a
+    WHERE a.zone_id = l.zone_id AND a.id = l.agent_session_id
+      AND ($1::text IS NULL OR a.status = $1)
+      AND ($2::text IS NULL OR a.lifecycle = $2)
+    LIMIT 1
+) AS one
+WHERE l.zone_id = $3 AND l.label = $4 AND (l.spawned_at, l.agent_session_id) < ($5::timestamptz, $6::text)
+ORDER BY l.spawned_at DESC, l.agent_session_id DESC
+LIMIT $7
+`
+
+type ListAgentSessionsByLabelParams struct {
+	Status     *string   `db:"status"`
+	Lifecycle  *string   `db:"lifecycle"`
+	ZoneID     string    `db:"zone_id"`
+	Label      string    `db:"label"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAgentSessionsByLabel(ctx context.Context, arg ListAgentSessionsByLabelParams) ([]AgentSession, error) {
+	rows, err := q.db.Query(ctx, listAgentSessionsByLabel,
+		arg.Status,
+		arg.Lifecycle,
+		arg.ZoneID,
+		arg.Label,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AgentSession{}
+	for rows.Next() {
+		var i AgentSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.ApplicationID,
+			&i.ParentID,
+			&i.SubjectSessionID,
+			&i.Status,
+			&i.Lifecycle,
+			&i.Labels,
+			&i.Depth,
+			&i.MaxChildren,
+			&i.ChildCount,
+			&i.TtlSeconds,
+			&i.SpawnedAt,
+			&i.LastActiveAt,
+			&i.UpdatedAt,
+			&i.TerminatedAt,
+			&i.TerminationReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAgentSessionsByLifecycle = `-- name: ListAgentSessionsByLifecycle :many
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+WHERE zone_id = $1 AND lifecycle = $2 AND (spawned_at, id) < ($3::timestamptz, $4::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT $5
+`
+
+type ListAgentSessionsByLifecycleParams struct {
+	ZoneID     string    `db:"zone_id"`
+	Lifecycle  string    `db:"lifecycle"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAgentSessionsByLifecycle(ctx context.Context, arg ListAgentSessionsByLifecycleParams) ([]AgentSession, error) {
+	rows, err := q.db.Query(ctx, listAgentSessionsByLifecycle,
+		arg.ZoneID,
+		arg.Lifecycle,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AgentSession{}
+	for rows.Next() {
+		var i AgentSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.ApplicationID,
+			&i.ParentID,
+			&i.SubjectSessionID,
+			&i.Status,
+			&i.Lifecycle,
+			&i.Labels,
+			&i.Depth,
+			&i.MaxChildren,
+			&i.ChildCount,
+			&i.TtlSeconds,
+			&i.SpawnedAt,
+			&i.LastActiveAt,
+			&i.UpdatedAt,
+			&i.TerminatedAt,
+			&i.TerminationReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAgentSessionsByParent = `-- name: ListAgentSessionsByParent :many
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+WHERE zone_id = $1 AND parent_id = $2
+  AND ($3::text IS NULL OR application_id = $3)
+  AND ($4::text IS NULL OR status = $4)
+  AND ($5::text IS NULL OR lifecycle = $5)
+  AND ($6::text IS NULL OR $6 = ANY (labels))
+  AND (spawned_at, id) < ($7::timestamptz, $8::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT $9
+`
+
+type ListAgentSessionsByParentParams struct {
+	ZoneID        string    `db:"zone_id"`
+	ParentID      *string   `db:"parent_id"`
+	ApplicationID *string   `db:"application_id"`
+	Status        *string   `db:"status"`
+	Lifecycle     *string   `db:"lifecycle"`
+	Label         *string   `db:"label"`
+	BeforeTime    time.Time `db:"before_time"`
+	BeforeID      string    `db:"before_id"`
+	RowLimit      int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAgentSessionsByParent(ctx context.Context, arg ListAgentSessionsByParentParams) ([]AgentSession, error) {
+	rows, err := q.db.Query(ctx, listAgentSessionsByParent,
+		arg.ZoneID,
+		arg.ParentID,
+		arg.ApplicationID,
+		arg.Status,
+		arg.Lifecycle,
+		arg.Label,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AgentSession{}
+	for rows.Next() {
+		var i AgentSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.ApplicationID,
+			&i.ParentID,
+			&i.SubjectSessionID,
+			&i.Status,
+			&i.Lifecycle,
+			&i.Labels,
+			&i.Depth,
+			&i.MaxChildren,
+			&i.ChildCount,
+			&i.TtlSeconds,
+			&i.SpawnedAt,
+			&i.LastActiveAt,
+			&i.UpdatedAt,
+			&i.TerminatedAt,
+			&i.TerminationReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAgentSessionsByStatus = `-- name: ListAgentSessionsByStatus :many
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+WHERE zone_id = $1 AND status = $2
+  AND ($3::text IS NULL OR lifecycle = $3)
+  AND (spawned_at, id) < ($4::timestamptz, $5::text)
+ORDER BY spawned_at DESC, id DESC
+LIMIT $6
+`
+
+type ListAgentSessionsByStatusParams struct {
+	ZoneID     string    `db:"zone_id"`
+	Status     string    `db:"status"`
+	Lifecycle  *string   `db:"lifecycle"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAgentSessionsByStatus(ctx context.Context, arg ListAgentSessionsByStatusParams) ([]AgentSession, error) {
+	rows, err := q.db.Query(ctx, listAgentSessionsByStatus,
+		arg.ZoneID,
+		arg.Status,
+		arg.Lifecycle,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AgentSession{}
+	for rows.Next() {
+		var i AgentSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.ApplicationID,
+			&i.ParentID,
+			&i.SubjectSessionID,
+			&i.Status,
+			&i.Lifecycle,
+			&i.Labels,
+			&i.Depth,
+			&i.MaxChildren,
+			&i.ChildCount,
+			&i.TtlSeconds,
+			&i.SpawnedAt,
+			&i.LastActiveAt,
+			&i.UpdatedAt,
+			&i.TerminatedAt,
+			&i.TerminationReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const terminateAgentSessionsOfApplications = `-- name: TerminateAgentSessionsOfApplications :many

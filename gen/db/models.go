@@ -50,6 +50,13 @@ type AgentSession struct {
 	TerminationReason *string    `db:"termination_reason"`
 }
 
+type AgentSessionLabel struct {
+	ZoneID         string    `db:"zone_id"`
+	Label          string    `db:"label"`
+	SpawnedAt      time.Time `db:"spawned_at"`
+	AgentSessionID string    `db:"agent_session_id"`
+}
+
 type Application struct {
 	ZoneID             string     `db:"zone_id"`
 	ID                 string     `db:"id"`
@@ -158,6 +165,22 @@ type ListedGrant struct {
 	ProviderID      string    `db:"provider_id"`
 	ProviderName    string    `db:"provider_name"`
 	ProviderKind    string    `db:"provider_kind"`
+}
+
+type ListedSession struct {
+	ZoneID          string     `db:"zone_id"`
+	ID              string     `db:"id"`
+	SessionType     string     `db:"session_type"`
+	SubjectID       *string    `db:"subject_id"`
+	ParentID        *string    `db:"parent_id"`
+	ApplicationID   *string    `db:"application_id"`
+	StoredStatus    string     `db:"stored_status"`
+	Status          string     `db:"status"`
+	ExpiresAt       time.Time  `db:"expires_at"`
+	AuthenticatedAt time.Time  `db:"authenticated_at"`
+	CreatedAt       time.Time  `db:"created_at"`
+	RevokedAt       *time.Time `db:"revoked_at"`
+	RevokedReason   *string    `db:"revoked_reason"`
 }
 
 type Outbox struct {

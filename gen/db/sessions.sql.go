@@ -7,7 +7,358 @@ package db
 
 import (
 	"context"
+	"time"
 )
+
+const listExpiredSessions = `-- name: ListExpiredSessions :many
+SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM (
+    (SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM listed_sessions AS marked
+     WHERE marked.zone_id = $1 AND marked.stored_status = 'expired' AND (marked.created_at, marked.id) < ($2::timestamptz, $3::text)
+     ORDER BY marked.created_at DESC, marked.id DESC LIMIT $4)
+    UNION ALL
+    (SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM listed_sessions AS lapsed
+     WHERE lapsed.zone_id = $1 AND lapsed.stored_status = 'active' AND (lapsed.created_at, lapsed.id) < ($2::timestamptz, $3::text)
+       AND lapsed.expires_at <= now()
+     ORDER BY lapsed.created_at DESC, lapsed.id DESC LIMIT $4)
+) AS expired
+ORDER BY created_at DESC, id DESC
+LIMIT $4
+`
+
+type ListExpiredSessionsParams struct {
+	ZoneID     string    `db:"zone_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListExpiredSessions(ctx context.Context, arg ListExpiredSessionsParams) ([]ListedSession, error) {
+	rows, err := q.db.Query(ctx, listExpiredSessions,
+		arg.ZoneID,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedSession{}
+	for rows.Next() {
+		var i ListedSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.SessionType,
+			&i.SubjectID,
+			&i.ParentID,
+			&i.ApplicationID,
+			&i.StoredStatus,
+			&i.Status,
+			&i.ExpiresAt,
+			&i.AuthenticatedAt,
+			&i.CreatedAt,
+			&i.RevokedAt,
+			&i.RevokedReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listExpiredSessionsBySubject = `-- name: ListExpiredSessionsBySubject :many
+SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM (
+    (SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM listed_sessions AS marked
+     WHERE marked.zone_id = $1 AND marked.subject_id = $2 AND marked.stored_status = 'expired'
+       AND (marked.created_at, marked.id) < ($3::timestamptz, $4::text)
+     ORDER BY marked.created_at DESC, marked.id DESC LIMIT $5)
+    UNION ALL
+    (SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM listed_sessions AS lapsed
+     WHERE lapsed.zone_id = $1 AND lapsed.subject_id = $2 AND lapsed.stored_status = 'active'
+       AND (lapsed.created_at, lapsed.id) < ($3::timestamptz, $4::text) AND lapsed.expires_at <= now()
+     ORDER BY lapsed.created_at DESC, lapsed.id DESC LIMIT $5)
+) AS expired
+ORDER BY created_at DESC, id DESC
+LIMIT $5
+`
+
+type ListExpiredSessionsBySubjectParams struct {
+	ZoneID     string    `db:"zone_id"`
+	SubjectID  *string   `db:"subject_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListExpiredSessionsBySubject(ctx context.Context, arg ListExpiredSessionsBySubjectParams) ([]ListedSession, error) {
+	rows, err := q.db.Query(ctx, listExpiredSessionsBySubject,
+		arg.ZoneID,
+		arg.SubjectID,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedSession{}
+	for rows.Next() {
+		var i ListedSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.SessionType,
+			&i.SubjectID,
+			&i.ParentID,
+			&i.ApplicationID,
+			&i.StoredStatus,
+			&i.Status,
+			&i.ExpiresAt,
+			&i.AuthenticatedAt,
+			&i.CreatedAt,
+			&i.RevokedAt,
+			&i.RevokedReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listSessions = `-- name: ListSessions :many
+SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM listed_sessions
+WHERE zone_id = $1 AND (created_at, id) < ($2::timestamptz, $3::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $4
+`
+
+type ListSessionsParams struct {
+	ZoneID     string    `db:"zone_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+// ListSessions returns sessions newest first, after a position, like ListZones. So do the queries below, for the filters
+// that their names say. They compare the stored status: among active sessions, ListSessionsByStatus finds those that have
+// not lapsed, and ListExpiredSessions those that have, too.
+func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]ListedSession, error) {
+	rows, err := q.db.Query(ctx, listSessions,
+		arg.ZoneID,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedSession{}
+	for rows.Next() {
+		var i ListedSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.SessionType,
+			&i.SubjectID,
+			&i.ParentID,
+			&i.ApplicationID,
+			&i.StoredStatus,
+			&i.Status,
+			&i.ExpiresAt,
+			&i.AuthenticatedAt,
+			&i.CreatedAt,
+			&i.RevokedAt,
+			&i.RevokedReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listSessionsByStatus = `-- name: ListSessionsByStatus :many
+SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM listed_sessions
+WHERE zone_id = $1 AND stored_status = $2 AND (created_at, id) < ($3::timestamptz, $4::text)
+  AND expires_at > CASE WHEN $2 = 'active' THEN now() ELSE '-infinity' END
+ORDER BY created_at DESC, id DESC
+LIMIT $5
+`
+
+type ListSessionsByStatusParams struct {
+	ZoneID     string    `db:"zone_id"`
+	Status     string    `db:"status"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListSessionsByStatus(ctx context.Context, arg ListSessionsByStatusParams) ([]ListedSession, error) {
+	rows, err := q.db.Query(ctx, listSessionsByStatus,
+		arg.ZoneID,
+		arg.Status,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedSession{}
+	for rows.Next() {
+		var i ListedSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.SessionType,
+			&i.SubjectID,
+			&i.ParentID,
+			&i.ApplicationID,
+			&i.StoredStatus,
+			&i.Status,
+			&i.ExpiresAt,
+			&i.AuthenticatedAt,
+			&i.CreatedAt,
+			&i.RevokedAt,
+			&i.RevokedReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listSessionsBySubject = `-- name: ListSessionsBySubject :many
+SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM listed_sessions
+WHERE zone_id = $1 AND subject_id = $2 AND (created_at, id) < ($3::timestamptz, $4::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $5
+`
+
+type ListSessionsBySubjectParams struct {
+	ZoneID     string    `db:"zone_id"`
+	SubjectID  *string   `db:"subject_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListSessionsBySubject(ctx context.Context, arg ListSessionsBySubjectParams) ([]ListedSession, error) {
+	rows, err := q.db.Query(ctx, listSessionsBySubject,
+		arg.ZoneID,
+		arg.SubjectID,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedSession{}
+	for rows.Next() {
+		var i ListedSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.SessionType,
+			&i.SubjectID,
+			&i.ParentID,
+			&i.ApplicationID,
+			&i.StoredStatus,
+			&i.Status,
+			&i.ExpiresAt,
+			&i.AuthenticatedAt,
+			&i.CreatedAt,
+			&i.RevokedAt,
+			&i.RevokedReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listSessionsBySubjectAndStatus = `-- name: ListSessionsBySubjectAndStatus :many
+SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM listed_sessions
+WHERE zone_id = $1 AND subject_id = $2 AND stored_status = $3 AND (created_at, id) < ($4::timestamptz, $5::text)
+  AND expires_at > CASE WHEN $3 = 'active' THEN now() ELSE '-infinity' END
+ORDER BY created_at DESC, id DESC
+LIMIT $6
+`
+
+type ListSessionsBySubjectAndStatusParams struct {
+	ZoneID     string    `db:"zone_id"`
+	SubjectID  *string   `db:"subject_id"`
+	Status     string    `db:"status"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListSessionsBySubjectAndStatus(ctx context.Context, arg ListSessionsBySubjectAndStatusParams) ([]ListedSession, error) {
+	rows, err := q.db.Query(ctx, listSessionsBySubjectAndStatus,
+		arg.ZoneID,
+		arg.SubjectID,
+		arg.Status,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedSession{}
+	for rows.Next() {
+		var i ListedSession
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.SessionType,
+			&i.SubjectID,
+			&i.ParentID,
+			&i.ApplicationID,
+			&i.StoredStatus,
+			&i.Status,
+			&i.ExpiresAt,
+			&i.AuthenticatedAt,
+			&i.CreatedAt,
+			&i.RevokedAt,
+			&i.RevokedReason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
 
 const revokeSessionsOfApplications = `-- name: RevokeSessionsOfApplications :many
 WITH RECURSIVE affected AS (

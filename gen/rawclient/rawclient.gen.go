@@ -41,6 +41,14 @@ type AdminTokenPatch = client.AdminTokenPatch
 
 type AdminTokenScope = client.AdminTokenScope
 
+type AgentLifecycle = client.AgentLifecycle
+
+type AgentSession = client.AgentSession
+
+type AgentSessionPage = client.AgentSessionPage
+
+type AgentSessionStatus = client.AgentSessionStatus
+
 type Application = client.Application
 
 type ApplicationName = client.ApplicationName
@@ -79,6 +87,8 @@ type Issue struct {
 	// Path Path to the invalid field: field names and array indexes. Empty if the error is not about a single field.
 	Path []string `json:"path"`
 }
+
+type ListFormat = client.ListFormat
 
 type ListedGrant = client.ListedGrant
 
@@ -119,6 +129,8 @@ type NewResourceOperation = client.NewResourceOperation
 type NewStepUpRejection = client.NewStepUpRejection
 
 type NewZone = client.NewZone
+
+type NextCursor = client.NextCursor
 
 type NoProviderConfig = client.NoProviderConfig
 
@@ -335,6 +347,14 @@ type STSPolicyStatus = client.STSPolicyStatus
 
 type STSPolicyStatusState = client.STSPolicyStatusState
 
+type Session = client.Session
+
+type SessionPage = client.SessionPage
+
+type SessionStatus = client.SessionStatus
+
+type SessionType = client.SessionType
+
 type StepUpApproval = client.StepUpApproval
 
 type StepUpChallenge = client.StepUpChallenge
@@ -372,6 +392,9 @@ type ZoneSlug = client.ZoneSlug
 // Cursor defines model for cursor.
 type Cursor = string
 
+// Format Format of a list: a page of JSON, or an export of all rows as CSV or as newline-delimited JSON.
+type Format = ListFormat
+
 // IfMatch defines model for ifMatch.
 type IfMatch = string
 
@@ -383,6 +406,9 @@ type Name = string
 
 // ObjectID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ObjectID = ID
+
+// RowLimit defines model for rowLimit.
+type RowLimit = int
 
 // VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type VersionID = ID
@@ -448,6 +474,33 @@ type DeleteZoneParams struct {
 type UpdateZoneParams struct {
 	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListAgentSessionsParams defines parameters for ListAgentSessions.
+type ListAgentSessionsParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Format `json` (the default) returns one page. `csv` and `ndjson` export all rows that match, or, with a cursor, all rows after it.
+	Format *Format `form:"format,omitempty" json:"format,omitempty"`
+
+	// Status Returns only agent sessions with this status.
+	Status *AgentSessionStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// Lifecycle Returns only agent sessions with this lifecycle.
+	Lifecycle *AgentLifecycle `form:"lifecycle,omitempty" json:"lifecycle,omitempty"`
+
+	// ApplicationID Returns only agent sessions of this application.
+	ApplicationID *string `form:"application_id,omitempty" json:"application_id,omitempty"`
+
+	// ParentID Returns only the children of this agent session.
+	ParentID *string `form:"parent_id,omitempty" json:"parent_id,omitempty"`
+
+	// Label Returns only agent sessions with exactly this label.
+	Label *string `form:"label,omitempty" json:"label,omitempty"`
 }
 
 // ListApplicationsParams defines parameters for ListApplications.
@@ -688,6 +741,24 @@ type DeleteResourceParams struct {
 type UpdateResourceParams struct {
 	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListSessionsParams defines parameters for ListSessions.
+type ListSessionsParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Format `json` (the default) returns one page. `csv` and `ndjson` export all rows that match, or, with a cursor, all rows after it.
+	Format *Format `form:"format,omitempty" json:"format,omitempty"`
+
+	// Status Returns only sessions with this status.
+	Status *SessionStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// SubjectID Returns only sessions of this user or application.
+	SubjectID *string `form:"subject_id,omitempty" json:"subject_id,omitempty"`
 }
 
 // ListStepUpChallengesParams defines parameters for ListStepUpChallenges.
@@ -1260,6 +1331,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
 	UpdateZone(ctx context.Context, zoneID ZoneID, params *UpdateZoneParams, body UpdateZoneJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAgentSessions List or export agent sessions
+	//
+	// Returns the zone's agent sessions, newest first, also those that were terminated. An agent session is returned if
+	// it matches all filters. Returns no rows if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/agent-sessions (the `ListAgentSessions` operationId).
+	ListAgentSessions(ctx context.Context, zoneID ZoneID, params *ListAgentSessionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListApplications List applications
 	//
@@ -2345,6 +2426,18 @@ type ClientInterface interface {
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
 	UpdateResource(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListSessions List or export sessions
+	//
+	// Returns the zone's sessions, newest first, also those that were revoked or have expired. A session is returned if
+	// it matches all filters. Returns no rows if the zone does not exist.
+	//
+	// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/sessions (the `ListSessions` operationId).
+	ListSessions(ctx context.Context, zoneID ZoneID, params *ListSessionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListStepUpChallenges List step-up challenges
 	//
 	// Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
@@ -3080,6 +3173,26 @@ func (c *Client) UpdateZoneWithBody(ctx context.Context, zoneID ZoneID, params *
 // Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
 func (c *Client) UpdateZone(ctx context.Context, zoneID ZoneID, params *UpdateZoneParams, body UpdateZoneJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateZoneRequest(c.Server, zoneID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAgentSessions List or export agent sessions
+//
+// Returns the zone's agent sessions, newest first, also those that were terminated. An agent session is returned if
+// it matches all filters. Returns no rows if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/agent-sessions (the `ListAgentSessions` operationId).
+func (c *Client) ListAgentSessions(ctx context.Context, zoneID ZoneID, params *ListAgentSessionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAgentSessionsRequest(c.Server, zoneID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4864,6 +4977,28 @@ func (c *Client) UpdateResource(ctx context.Context, zoneID ZoneID, id ObjectID,
 	return c.Client.Do(req)
 }
 
+// ListSessions List or export sessions
+//
+// Returns the zone's sessions, newest first, also those that were revoked or have expired. A session is returned if
+// it matches all filters. Returns no rows if the zone does not exist.
+//
+// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/sessions (the `ListSessions` operationId).
+func (c *Client) ListSessions(ctx context.Context, zoneID ZoneID, params *ListSessionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSessionsRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListStepUpChallenges List step-up challenges
 //
 // Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
@@ -5926,6 +6061,151 @@ func NewUpdateZoneRequestWithBody(server string, zoneID ZoneID, params *UpdateZo
 			req.Header.Set("If-Match", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewListAgentSessionsRequest constructs an http.Request for the ListAgentSessions method
+func NewListAgentSessionsRequest(server string, zoneID ZoneID, params *ListAgentSessionsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/agent-sessions", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Lifecycle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "lifecycle", *params.Lifecycle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ApplicationID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "application_id", *params.ApplicationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ParentID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "parent_id", *params.ParentID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Label != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "label", *params.Label, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -9004,6 +9284,115 @@ func NewUpdateResourceRequestWithBody(server string, zoneID ZoneID, id ObjectID,
 	return req, nil
 }
 
+// NewListSessionsRequest constructs an http.Request for the ListSessions method
+func NewListSessionsRequest(server string, zoneID ZoneID, params *ListSessionsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/sessions", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.SubjectID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "subject_id", *params.SubjectID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListStepUpChallengesRequest constructs an http.Request for the ListStepUpChallenges method
 func NewListStepUpChallengesRequest(server string, zoneID ZoneID, params *ListStepUpChallengesParams) (*http.Request, error) {
 	var err error
@@ -9725,6 +10114,18 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
 	UpdateZoneWithResponse(ctx context.Context, zoneID ZoneID, params *UpdateZoneParams, body UpdateZoneJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateZoneResponse, error)
+
+	// ListAgentSessionsWithResponse List or export agent sessions
+	//
+	// Returns the zone's agent sessions, newest first, also those that were terminated. An agent session is returned if
+	// it matches all filters. Returns no rows if the zone does not exist.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/agent-sessions (the `ListAgentSessions` operationId).
+	ListAgentSessionsWithResponse(ctx context.Context, zoneID ZoneID, params *ListAgentSessionsParams, reqEditors ...RequestEditorFn) (*ListAgentSessionsResponse, error)
 
 	// ListApplicationsWithResponse List applications
 	//
@@ -10872,6 +11273,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /v1/zones/{zoneId}/resources/{id} (the `UpdateResource` operationId).
 	UpdateResourceWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateResourceParams, body UpdateResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateResourceResponse, error)
 
+	// ListSessionsWithResponse List or export sessions
+	//
+	// Returns the zone's sessions, newest first, also those that were revoked or have expired. A session is returned if
+	// it matches all filters. Returns no rows if the zone does not exist.
+	//
+	// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/sessions (the `ListSessions` operationId).
+	ListSessionsWithResponse(ctx context.Context, zoneID ZoneID, params *ListSessionsParams, reqEditors ...RequestEditorFn) (*ListSessionsResponse, error)
+
 	// ListStepUpChallengesWithResponse List step-up challenges
 	//
 	// Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
@@ -11872,6 +12287,54 @@ func (r UpdateZoneResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateZoneResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListAgentSessionsResponse200Headers the declared response headers of an HTTP 200 response for ListAgentSessions
+type ListAgentSessionsResponse200Headers struct {
+	Link *string
+}
+
+type ListAgentSessionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AgentSessionPage
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListAgentSessionsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAgentSessionsResponse) GetJSON200() *AgentSessionPage {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAgentSessionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAgentSessionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAgentSessionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAgentSessionsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -14089,6 +14552,54 @@ func (r UpdateResourceResponse) ContentType() string {
 	return ""
 }
 
+// ListSessionsResponse200Headers the declared response headers of an HTTP 200 response for ListSessions
+type ListSessionsResponse200Headers struct {
+	Link *string
+}
+
+type ListSessionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SessionPage
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListSessionsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSessionsResponse) GetJSON200() *SessionPage {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSessionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSessionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSessionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSessionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListStepUpChallengesResponse200Headers the declared response headers of an HTTP 200 response for ListStepUpChallenges
 type ListStepUpChallengesResponse200Headers struct {
 	Link *string
@@ -14874,6 +15385,24 @@ func (c *ClientWithResponses) UpdateZoneWithResponse(ctx context.Context, zoneID
 		return nil, err
 	}
 	return ParseUpdateZoneResponse(rsp)
+}
+
+// ListAgentSessionsWithResponse List or export agent sessions
+//
+// Returns the zone's agent sessions, newest first, also those that were terminated. An agent session is returned if
+// it matches all filters. Returns no rows if the zone does not exist.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/agent-sessions (the `ListAgentSessions` operationId).
+func (c *ClientWithResponses) ListAgentSessionsWithResponse(ctx context.Context, zoneID ZoneID, params *ListAgentSessionsParams, reqEditors ...RequestEditorFn) (*ListAgentSessionsResponse, error) {
+	rsp, err := c.ListAgentSessions(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAgentSessionsResponse(rsp)
 }
 
 // ListApplicationsWithResponse List applications
@@ -16436,6 +16965,26 @@ func (c *ClientWithResponses) UpdateResourceWithResponse(ctx context.Context, zo
 	return ParseUpdateResourceResponse(rsp)
 }
 
+// ListSessionsWithResponse List or export sessions
+//
+// Returns the zone's sessions, newest first, also those that were revoked or have expired. A session is returned if
+// it matches all filters. Returns no rows if the zone does not exist.
+//
+// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/sessions (the `ListSessions` operationId).
+func (c *ClientWithResponses) ListSessionsWithResponse(ctx context.Context, zoneID ZoneID, params *ListSessionsParams, reqEditors ...RequestEditorFn) (*ListSessionsResponse, error) {
+	rsp, err := c.ListSessions(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSessionsResponse(rsp)
+}
+
 // ListStepUpChallengesWithResponse List step-up challenges
 //
 // Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
@@ -17170,6 +17719,45 @@ func ParseUpdateZoneResponse(rsp *http.Response) (*UpdateZoneResponse, error) {
 				return nil, err
 			}
 			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListAgentSessionsResponse parses an HTTP response from a ListAgentSessionsWithResponse call
+func ParseListAgentSessionsResponse(rsp *http.Response) (*ListAgentSessionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAgentSessionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AgentSessionPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListAgentSessionsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
 		}
 		response.Headers200 = &headers
 	}
@@ -18790,6 +19378,45 @@ func ParseUpdateResourceResponse(rsp *http.Response) (*UpdateResourceResponse, e
 				return nil, err
 			}
 			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListSessionsResponse parses an HTTP response from a ListSessionsWithResponse call
+func ParseListSessionsResponse(rsp *http.Response) (*ListSessionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSessionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SessionPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListSessionsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
 		}
 		response.Headers200 = &headers
 	}

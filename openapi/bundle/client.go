@@ -21,6 +21,8 @@ type clientOperation struct {
 	mediaType        string // of the successful response; "" if it has no body
 	result           string // Go type of the result or, in a list, of an item
 	isList           bool
+	hasRows          bool // a page is an object with rows and next_cursor, not an array
+	exports          bool // the list can be exported: its query parameter format is a ListFormat
 	public           bool
 	changes          bool // although its method is GET
 }
@@ -71,6 +73,8 @@ func (o *clientOperation) setParameters(spec, item, op *yaml.Node) error {
 			switch name, in := valueOf(get(p, "name")), valueOf(get(p, "in")); {
 			case in == "query" && name == "cursor":
 				o.isList = true
+			case in == "query" && name == "format" && last(valueOf(get(get(p, "schema"), "$ref"))) == "ListFormat":
+				o.exports = true
 			case in == "query" && name != "limit":
 				schema := deref(spec, get(p, "schema"))
 				kind := valueOf(get(schema, "type"))
@@ -125,10 +129,13 @@ func (o *clientOperation) setBodies(spec, op *yaml.Node) error {
 		}
 		o.status = n
 		for mediaType, content := range pairs(get(response, "content")) {
-			if o.mediaType == "application/json" {
+			if o.mediaType == "application/json" || o.exports && mediaType != "application/json" {
 				continue // of several media types, the client accepts JSON
 			}
 			schema := get(content, "schema")
+			if rows := get(get(deref(spec, schema), "properties"), "rows"); o.isList && rows != nil {
+				schema, o.hasRows = rows, true
+			}
 			if o.isList {
 				schema = get(schema, "items")
 			}
@@ -215,6 +222,9 @@ func (o *clientOperation) write(b *strings.Builder) {
 	switch {
 	case o.isList:
 		option, result, call = "ListOption", "(Page["+o.result+"], error)", "list["+o.result+"]"
+		if o.hasRows {
+			call = "listRows[" + o.result + "]"
+		}
 	case o.mediaType == "":
 		result, call = "error", "sendEmpty"
 	case o.mediaType == "application/json":
@@ -242,6 +252,12 @@ func (o *clientOperation) write(b *strings.Builder) {
 		b.WriteString("\n" + doc(fmt.Sprintf("%s returns an iterator over the items of all pages of [Client.%s]. If a request fails, it yields the error and stops.", iterator, name)))
 		fmt.Fprintf(b, "func (c *Client) %s(ctx context.Context%s, opts ...ListOption) iter.Seq2[%s, error] {\n", iterator, declared, o.result)
 		fmt.Fprintf(b, "\treturn all(opts, func(opts ...ListOption) %s {\n\t\treturn c.%s(ctx%s, opts...)\n\t})\n}\n", result, name, passed)
+		if o.exports {
+			exporter := "Export" + iterator
+			b.WriteString("\n" + doc(fmt.Sprintf("%s returns all items of [Client.%s] as a stream, which the caller must close. [Limit] does not apply; with a [Cursor], the stream begins after it.", exporter, name)))
+			fmt.Fprintf(b, "func (c *Client) %s(ctx context.Context%s, format ListFormat, opts ...ListOption) (*Export, error) {\n", exporter, declared)
+			fmt.Fprintf(b, "\treturn openExport(ctx, c, %s, format, opts)\n}\n", request)
+		}
 	}
 }
 

@@ -161,6 +161,29 @@ func (c *Client) GetText(ctx context.Context, params GetTextParams, opts ...Call
 	}
 }
 
+// A page can be an object with its rows, and a list can have exports.
+func TestOperationsSourceOfExports(t *testing.T) {
+	source, err := operationsSource(clientSpecOf(t,
+		`{application/json: {schema: {type: array, items: {$ref: "#/components/schemas/Entry"}}}}`, `{application/json: {schema: {$ref: "#/components/schemas/EntryPage"}}, text/csv: {schema: {type: string}}}`,
+		"        - {name: limit, in: query, schema: {type: integer}}\n", "        - {name: format, in: query, schema: {$ref: \"#/components/schemas/ListFormat\"}}\n",
+		"    Entry: {type: object}\n", "    Entry: {type: object}\n    ListFormat: {type: string, enum: [json, csv]}\n    EntryPage: {type: object, properties: {rows: {type: array, items: {$ref: \"#/components/schemas/Entry\"}}}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := `request{operation: "listEntries", method: http.MethodGet, path: "/v1/zones/{zoneId}/entries", args: []string{zoneID}, status: 200, accept: "application/json"}`
+	for _, want := range []string{
+		"return listRows[Entry](ctx, c, " + request + ", opts)",
+		"func (c *Client) ExportEntries(ctx context.Context, zoneID string, format ListFormat, opts ...ListOption) (*Export, error) {\n\treturn openExport(ctx, c, " + request + ", format, opts)\n}",
+	} {
+		if !strings.Contains(string(source), want) {
+			t.Errorf("generated\n%s\nwithout\n%s", source, want)
+		}
+	}
+	if strings.Count(string(source), `"format": params`) != 1 { // of getText
+		t.Errorf("the format is a filter:\n%s", source)
+	}
+}
+
 func TestOperationsSourceRejectsWhatTheClientCannotHave(t *testing.T) {
 	entry := `{$ref: "#/components/schemas/Entry"}`
 	for name, tt := range map[string]struct{ old, replacement, want string }{

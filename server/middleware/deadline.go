@@ -8,15 +8,19 @@ import (
 )
 
 // Deadline limits the duration of an operation, so that a stalled database does not
-// keep a client waiting.
+// keep a client waiting. An export can take longer.
 //
 // It comes after [Validate], which reads the body, so that the time to receive the
 // body does not count. The HTTP server's ReadTimeout limits that.
-func Deadline(timeout time.Duration) echo.MiddlewareFunc {
+func Deadline(timeout, exportTimeout time.Duration) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			ctx, cancel := context.WithTimeout(r.Context(), timeout)
+			limit := timeout
+			if info := RequestInfoFrom(r.Context()); info != nil && info.isExport() {
+				limit = exportTimeout
+			}
+			ctx, cancel := context.WithTimeout(r.Context(), limit)
 			defer cancel()
 			c.SetRequest(r.WithContext(ctx))
 			defer c.SetRequest(r) // [Log] checks its context to find out whether the client has disconnected

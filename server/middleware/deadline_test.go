@@ -14,7 +14,7 @@ func TestDeadlineBoundsTheOperationOnly(t *testing.T) {
 	request := httptest.NewRequest("GET", "/v1/zones", nil)
 	c := echo.New().NewContext(request, httptest.NewRecorder())
 	before := time.Now()
-	err := Deadline(timeout)(func(c echo.Context) error {
+	err := Deadline(timeout, time.Hour)(func(c echo.Context) error {
 		deadline, ok := c.Request().Context().Deadline()
 		if !ok || deadline.Before(before.Add(timeout)) || deadline.After(time.Now().Add(timeout)) {
 			t.Errorf("deadline is %v (%t), want %v after now", deadline, ok, timeout)

@@ -29,8 +29,9 @@ type DeniedRequest struct {
 }
 
 // Log writes the error response of a request that fails, as a page if writePage does,
-// and one log line per request. It calls observe for each request, and onDenied for each denied request
-// of an authenticated caller. It does not log the query, the body and the headers,
+// and one log line per request. It calls observe for each request, and onDenied for each
+// denied request of an authenticated caller. If a request fails after a part of its
+// response was sent, Log closes the connection. It does not log the query, the body and the headers,
 // which may contain secrets.
 func Log(
 	log *slog.Logger, observe func(operation string, status int, errCode code.Code, duration time.Duration), onDenied func(DeniedRequest), writePage ErrorPage,
@@ -41,11 +42,15 @@ func Log(
 			err := next(c)
 			r := c.Request()
 			info := RequestInfoFrom(r.Context())
-			if err != nil {
+			interrupted := err != nil && c.Response().Committed // a part of the response may have been sent
+			if err != nil && !interrupted {
 				writeError(c, info, err, writePage)
 			}
 			duration := time.Since(start)
 			status := c.Response().Status
+			if interrupted {
+				status = code.Table[problem.Code(err)].Status // which the client did not get
+			}
 			if errors.Is(r.Context().Err(), context.Canceled) {
 				status = statusClientClosedRequest
 			}
@@ -66,6 +71,9 @@ func Log(
 				onDenied(denied)
 			}
 			level := logLevel(status, err)
+			if interrupted { // the client must not take what it got for the whole response
+				defer panic(http.ErrAbortHandler)
+			}
 			if !log.Enabled(r.Context(), level) {
 				return nil
 			}
@@ -109,9 +117,6 @@ func logLevel(status int, err error) slog.Level {
 type ErrorPage func(w http.ResponseWriter, r *http.Request, err error) bool
 
 func writeError(c echo.Context, info *RequestInfo, err error, writePage ErrorPage) {
-	if c.Response().Committed {
-		return // part of a response was sent: only the log can report the error
-	}
 	if writePage(c.Response(), c.Request(), err) {
 		return
 	}

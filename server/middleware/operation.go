@@ -36,6 +36,7 @@ type Operation struct {
 	queryParams   openapi3.Parameters
 	invalidQuery  code.Code // the error code of invalid query parameters
 	takesIfMatch  bool
+	exports       bool             // has a query parameter format
 	body          *openapi3.Schema // nil: the operation takes no body
 	invalidBody   code.Code        // the error code of a body that does not match the schema
 	ignoresBody   bool             // a body need not be sent, but must be JSON (x-ignored-body)
@@ -144,6 +145,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 			o.pathParams = append(o.pathParams, p)
 		case openapi3.ParameterInQuery:
 			o.queryParams = append(o.queryParams, p)
+			o.exports = o.exports || p.Value.Name == "format"
 		case openapi3.ParameterInHeader:
 			o.takesIfMatch = o.takesIfMatch || p.Value.Name == "If-Match"
 		}

@@ -78,16 +78,23 @@ func (info *RequestInfo) Cause() store.Cause {
 	return cause
 }
 
-// Filters returns the query parameters that the operation declares, except limit and
-// cursor, in a form that is the same whenever they are.
+// Filters returns the query parameters that the operation declares, except those that
+// do not select rows (limit, cursor and format), in a form that is the same whenever
+// they are.
 func (info *RequestInfo) Filters() string {
 	filters := url.Values{}
 	for _, p := range info.Operation.queryParams {
-		if name := p.Value.Name; name != "limit" && name != "cursor" && info.Query.Has(name) {
+		if name := p.Value.Name; name != "limit" && name != "cursor" && name != "format" && info.Query.Has(name) {
 			filters[name] = info.Query[name]
 		}
 	}
 	return filters.Encode()
+}
+
+// isExport reports whether the request exports a list: its query names a format other
+// than JSON.
+func (info *RequestInfo) isExport() bool {
+	return info.Operation != nil && info.Operation.exports && info.Query.Has("format") && info.Query.Get("format") != "json"
 }
 
 // isV1 reports whether a path is below /v1, whether or not it has an operation.

@@ -150,11 +150,16 @@ func validateResponse(r *http.Request, resp *http.Response, body []byte) error {
 	input := &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: r, Route: op.route},
 		Status:                 resp.StatusCode, Header: resp.Header,
-		Options: &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true, ExcludeResponseBody: r.Method == http.MethodHead},
+		Options: &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true, ExcludeResponseBody: r.Method == http.MethodHead || isExport(resp)},
 	}
 	input.SetBodyBytes(body)
 	if err := openapi3filter.ValidateResponse(context.Background(), input); err != nil {
 		return err
+	}
+	if isExport(resp) {
+		if err := validateExport(op, resp, body); err != nil {
+			return err
+		}
 	}
 	errorCode := ""
 	if op.Codes(status) != nil {

@@ -47,7 +47,7 @@ func (d *DB) insertSession(zone, kind, subject string, parent *string) string {
 func (d *DB) AgentSession(zone, application, session string) string {
 	d.tb.Helper()
 	a := id("agent")
-	d.Exec("INSERT INTO agent_sessions (zone_id, id, application_id, subject_session_id) VALUES ($1, $2, $3, $4)", zone, a, application, session)
+	d.Exec("INSERT INTO agent_sessions (zone_id, id, application_id, subject_session_id, labels) VALUES ($1, $2, $3, $4, '{planner}')", zone, a, application, session)
 	return a
 }
 
