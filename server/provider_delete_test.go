@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"caracal.run/management/gen/client"
@@ -121,6 +122,9 @@ func TestDeleteProviderRevokesGrants(t *testing.T) {
 		{"of the same kind again", func(t *testing.T, id, _ string) servertest.Response {
 			return updateProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("oauth2_authorization_code")), ConfigJSON: rawConfig(codeConfig)})
 		}, "", activeGrant},
+		{"of another token host", func(t *testing.T, id, _ string) servertest.Response {
+			return updateProvider(t, a.Admin, zone, id, client.ProviderPatch{ConfigJSON: rawConfig(strings.ReplaceAll(codeConfig, "login.example.com", "collector.example.net"))})
+		}, "", revokedGrant},
 		{"of another kind", func(t *testing.T, id, _ string) servertest.Response {
 			return updateProvider(t, a.Admin, zone, id, client.ProviderPatch{Kind: new(client.ProviderKind("oauth2_client_credentials")), ConfigJSON: rawConfig(clientConfig)})
 		}, "", revokedGrant},

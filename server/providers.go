@@ -93,7 +93,9 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 			default:
 				return stored, nil
 			}
-			return toProviderConfig(changed.Config, changed.SecretKeys), nil
+			c := toProviderConfig(changed.Config, changed.SecretKeys)
+			c.EndsGrants = changed.EndsGrants
+			return c, nil
 		}
 	}
 	var key seal.DataKey

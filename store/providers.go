@@ -55,6 +55,7 @@ type ProviderConfig struct {
 	PublicConfig json.RawMessage
 	Secrets      seal.Plaintext // a JSON object of strings, the secrets to be sealed by name; empty if there are none
 	SecretKeys   []string       // the names of the secrets, sorted
+	EndsGrants   bool           // a change to it revokes the provider's grants
 }
 
 // NewProvider describes a provider to create.
@@ -152,9 +153,9 @@ type ProviderPatch struct {
 }
 
 // UpdateProvider updates a provider if the precondition accepts its version. If
-// Configure can return secrets, key must be the zone's data key ([Store.DataKey]).
-// A change of the kind revokes the grants of the provider. If the patch changes no
-// field, the provider is not written; secrets are always a change.
+// Configure can return secrets, key must be the zone's data key ([Store.DataKey]). A
+// change with [ProviderConfig.EndsGrants] revokes the grants of the provider. If the
+// patch changes no field, the provider is not written; secrets are always a change.
 //
 // It returns provider_not_found, version_conflict, no_fields, reserved_namespace,
 // provider_identifier_conflict, an error of Verify or Configure, or an error of the
@@ -173,13 +174,14 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, precondition 
 	if err := verify(before, p.Verify); err != nil {
 		return before, err
 	}
-	after := before
+	after, endsGrants := before, false
 	after.Name, after.Identifier = valueOr(p.Name, before.Name), valueOr(p.Identifier, before.Identifier)
 	if p.Configure != nil {
 		config, err := p.Configure(ProviderConfig{Kind: before.Kind, PublicConfig: before.ConfigJSON, SecretKeys: before.SecretConfigKeys})
 		if err != nil {
 			return before, err
 		}
+		endsGrants = config.EndsGrants
 		after.Kind, after.ConfigJSON, after.SecretConfigKeys = config.Kind, config.PublicConfig, append([]string{}, config.SecretKeys...)
 		if after.SecretConfig, after.DataKey, err = tx.resealProvider(ctx, before, key, config); err != nil {
 			return before, err
@@ -196,7 +198,7 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, precondition 
 		return after, err
 	}
 	tx.record(zone, audit.Providers, id, diff(snapshot(audit.Providers, before), snapshot(audit.Providers, after)))
-	if after.Kind != before.Kind {
+	if endsGrants {
 		return after, tx.revokeProviderGrants(ctx, zone, id)
 	}
 	return after, nil

@@ -1179,7 +1179,9 @@ func (c *Client) GetProvider(ctx context.Context, zoneID, id string, opts ...Cal
 //     kept.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind.
-// It revokes the grants that users gave to the provider.
+// It revokes the grants that users gave to the provider, and so does a change
+// of the host of `token_endpoint` or `refresh_endpoint`: the tokens of users
+// are not sent to another host either.
 //
 // Requires a token with write permission for the zone.
 //

@@ -2256,7 +2256,8 @@ type ClientInterface interface {
 	//   `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
-	// to the provider.
+	// to the provider, and so does a change of the host of `token_endpoint` or `refresh_endpoint`: the tokens of users are
+	// not sent to another host either.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -2285,7 +2286,8 @@ type ClientInterface interface {
 	//   `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
-	// to the provider.
+	// to the provider, and so does a change of the host of `token_endpoint` or `refresh_endpoint`: the tokens of users are
+	// not sent to another host either.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -4707,7 +4709,8 @@ func (c *Client) GetProvider(ctx context.Context, zoneID ZoneID, id ObjectID, re
 //     `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
-// to the provider.
+// to the provider, and so does a change of the host of `token_endpoint` or `refresh_endpoint`: the tokens of users are
+// not sent to another host either.
 //
 // Requires a token with write permission for the zone.
 //
@@ -4746,7 +4749,8 @@ func (c *Client) UpdateProviderWithBody(ctx context.Context, zoneID ZoneID, id O
 //     `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
-// to the provider.
+// to the provider, and so does a change of the host of `token_endpoint` or `refresh_endpoint`: the tokens of users are
+// not sent to another host either.
 //
 // Requires a token with write permission for the zone.
 //
@@ -11095,7 +11099,8 @@ type ClientWithResponsesInterface interface {
 	//   `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
-	// to the provider.
+	// to the provider, and so does a change of the host of `token_endpoint` or `refresh_endpoint`: the tokens of users are
+	// not sent to another host either.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -11124,7 +11129,8 @@ type ClientWithResponsesInterface interface {
 	//   `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 	//
 	// A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
-	// to the provider.
+	// to the provider, and so does a change of the host of `token_endpoint` or `refresh_endpoint`: the tokens of users are
+	// not sent to another host either.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -16727,7 +16733,8 @@ func (c *ClientWithResponses) GetProviderWithResponse(ctx context.Context, zoneI
 //     `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
-// to the provider.
+// to the provider, and so does a change of the host of `token_endpoint` or `refresh_endpoint`: the tokens of users are
+// not sent to another host either.
 //
 // Requires a token with write permission for the zone.
 //
@@ -16762,7 +16769,8 @@ func (c *ClientWithResponses) UpdateProviderWithBodyWithResponse(ctx context.Con
 //     `authorization_endpoint` changes. `private_key`, which is never sent, is kept.
 //
 // A change of `kind` requires `config_json` with all secrets of the new kind. It revokes the grants that users gave
-// to the provider.
+// to the provider, and so does a change of the host of `token_endpoint` or `refresh_endpoint`: the tokens of users are
+// not sent to another host either.
 //
 // Requires a token with write permission for the zone.
 //

@@ -62,11 +62,14 @@ func withoutRepeatedSecret(value any, _ map[string]any) (any, bool) {
 	return value, ok
 }
 
+// tokenRecipients are the endpoints that the refresh tokens of users are sent to.
+var tokenRecipients = []string{"token_endpoint", "refresh_endpoint"}
+
 // recipients are the endpoints that secrets are sent to. A private key is not sent, and
 // the other secrets are sent to upstream services.
 var recipients = map[string][]string{
-	"client_secret": {"token_endpoint", "refresh_endpoint"}, "token_params": {"token_endpoint", "refresh_endpoint"},
-	"token_headers": {"token_endpoint", "refresh_endpoint"}, "authorization_params": {"authorization_endpoint"},
+	"client_secret": tokenRecipients, "token_params": tokenRecipients, "token_headers": tokenRecipients,
+	"authorization_params": {"authorization_endpoint"},
 }
 
 // keeps reports whether a new configuration uses a sealed secret, such as client_secret
@@ -74,14 +77,8 @@ var recipients = map[string][]string{
 // one URL, is never sent to another.
 func (v *validation) keeps(name string, stored map[string]any) bool {
 	field, param, inField := strings.Cut(name, ".")
-	var before []string
-	for _, endpoint := range recipients[field] {
-		before = append(before, hostOf(stored[endpoint]))
-	}
-	for _, endpoint := range recipients[field] {
-		if host := hostOf(v.values[endpoint]); host != "" && !slices.Contains(before, host) {
-			return false
-		}
+	if v.addsHost(recipients[field], stored) {
+		return false
 	}
 	if !inField {
 		return slices.ContainsFunc(v.kind.rules(), func(r fieldRule) bool {
@@ -101,6 +98,18 @@ func (v *validation) keeps(name string, stored map[string]any) bool {
 		return public == stored[field] && len(supplied) == 0
 	}
 	return false
+}
+
+// addsHost reports whether one of the endpoints has a host that none had before.
+func (v *validation) addsHost(endpoints []string, stored map[string]any) bool {
+	var before []string
+	for _, endpoint := range endpoints {
+		before = append(before, hostOf(stored[endpoint]))
+	}
+	return slices.ContainsFunc(endpoints, func(endpoint string) bool {
+		host := hostOf(v.values[endpoint])
+		return host != "" && !slices.Contains(before, host)
+	})
 }
 
 // hostOf returns the host of a URL, without its port, as in allowed_token_hosts.

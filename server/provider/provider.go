@@ -81,6 +81,9 @@ type Stored struct {
 type Changed struct {
 	Config              // Public is nil if the configuration does not change; secrets are always a change
 	SecretKeys []string // the names of the secrets to seal, sorted: the supplied ones, and those to keep
+	// EndsGrants reports whether the tokens that users granted must not be used with the
+	// new configuration: the kind changes, or they would be sent to another host.
+	EndsGrants bool
 }
 
 // Change validates config as the new configuration of a stored provider. The new
@@ -101,7 +104,9 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 		if err != nil {
 			return Changed{}, err
 		}
-		return changed(c, nil), nil
+		other := changed(c, nil)
+		other.EndsGrants = true
+		return other, nil
 	}
 	same := changed(Config{Kind: stored.Kind}, stored.SecretKeys)
 	if config == nil || equal(config, stored.Public) { // which may violate a rule that is newer than it
@@ -124,6 +129,7 @@ func Change(stored Stored, kind *Kind, config json.RawMessage) (Changed, error) 
 		}
 	}
 	c := changed(v.config(), kept)
+	c.EndsGrants = v.addsHost(tokenRecipients, before.values)
 	if equal(c.Public, stored.Public) && len(c.Secrets) == 0 && slices.Equal(c.SecretKeys, same.SecretKeys) {
 		return same, nil
 	}
