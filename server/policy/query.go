@@ -38,8 +38,11 @@ func (c compiler) query(pkg, name string) query {
 	return query{compiler: c.Compiler, body: ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(document)))}
 }
 
-// evaluationTimeout is longer in tests, which can share a busy machine.
 var evaluationTimeout = EvaluationTimeout
+
+// RelaxTimeout makes evaluations time out later than after [EvaluationTimeout]. It is
+// for tests, which share a busy machine, and must be called before any evaluation.
+func RelaxTimeout() { evaluationTimeout = 4 * EvaluationTimeout }
 
 // value evaluates the query within [EvaluationTimeout]. It returns nil if the
 // document is undefined. data is what data refers to in addition to the rules, and can be

@@ -38,6 +38,7 @@ import (
 	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server"
 	"caracal.run/management/server/egress"
+	"caracal.run/management/server/policy"
 	"caracal.run/management/store/storetest"
 )
 
@@ -49,6 +50,8 @@ const StreamsKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d
 
 // KEK is the key encryption key of every service.
 const KEK = "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
+
+func init() { policy.RelaxTimeout() }
 
 // An API is a running service and its clients.
 type API struct {
