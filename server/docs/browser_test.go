@@ -203,7 +203,7 @@ func TestSearchAndLinksOpenOperations(t *testing.T) {
 	}{
 		{"path", "dcr-status", []string{"getDCRStatus"}},
 		{"method and path", "patch /applications", []string{"updateApplication"}},
-		{"summary", "Revoke an admin", []string{"deleteAdminToken"}},
+		{"summary", "Retry a dead", []string{"rearmDeadLetter"}},
 		{"operationId", "updatezone", []string{"updateZone"}},
 		{"tag", "get dead-letters", []string{"listDeadLetters"}},
 		{"field and kind", "private_key_jwt", []string{"createProvider", "updateProvider"}},
