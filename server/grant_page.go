@@ -16,7 +16,7 @@ import (
 	"caracal.run/management/server/problem"
 )
 
-// A grantPage tells a user in a browser how the authorization of a provider grant
+// A grantPage shows a user in a browser how the authorization of a provider grant
 // ended. The page contains everything that it needs, and no script.
 type grantPage struct {
 	Title, Sentence string

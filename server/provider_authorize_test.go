@@ -129,7 +129,7 @@ func TestAuthorizeProviderGrantFails(t *testing.T) {
 	}
 }
 
-// Without Redis, the request fails in a way that tells a client to retry.
+// Without Redis, the request fails in a way that lets a client retry.
 func TestAuthorizeProviderGrantWithoutRedis(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t, "REDIS_URL=redis://127.0.0.1:1")

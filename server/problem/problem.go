@@ -86,7 +86,7 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	return err
 }
 
-// SetRetryAfter sets the header of a response that tells when to retry, if the code has
+// SetRetryAfter sets the header of a response that says when to retry, if the code has
 // one.
 func SetRetryAfter(h http.Header, errCode code.Code) {
 	switch code.Table[errCode].Status {
