@@ -1,14 +1,8 @@
 package store_test
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
 
 	"caracal.run/management/store"
 	"caracal.run/management/store/storetest"
@@ -44,15 +38,8 @@ func TestListGrantsReadsOnlyAPage(t *testing.T) {
 	db := storetest.New(t)
 	db.Exec(`INSERT INTO zones (id, name, slug, reserved) SELECT 'z' || n, 'Zone', 'z' || n, false FROM generate_series(1, 2000) AS n`) // the planner expects each to have few grants
 	fillGrants(db, 200_000)
-	parameters, all := parameterNames(t), statements(t)
-	const page = 51 // rows, with the extra one
-	for _, tt := range []struct {
-		query string
-		set   map[string]string // parameters that are not null
-		index string
-		read  int // rows of the index, at most
-		found int
-	}{
+	const page = listedPage
+	for _, tt := range []listPlan{
 		{"listGrants", nil, "grants_listed", page, page},
 		{"listGrantsByUser", map[string]string{"UserID": "u-7"}, "grants_by_user", page, page},
 		{"listGrantsByUser", map[string]string{"UserID": "u-rare"}, "grants_by_user", 4, 4},
@@ -74,42 +61,12 @@ func TestListGrantsReadsOnlyAPage(t *testing.T) {
 		{"listGrantsByProvider", map[string]string{"ProviderID": "p-unknown"}, "grants_by_resource", 0, 0},
 	} {
 		t.Run(fmt.Sprint(tt.query, tt.set), func(t *testing.T) {
-			conn := listPlanner(t, db)
-			if _, err := conn.Prepare(t.Context(), tt.query, all[tt.query]); err != nil {
-				t.Fatal(err)
+			sorted := -1.0 // nothing; only the lists of a provider's resources are merged
+			if tt.query == "listGrantsByProvider" {
+				sorted = listedPage
 			}
-			values := map[string]string{"ZoneID": "'z1'", "BeforeTime": "'infinity'", "BeforeID": "''", "RowLimit": fmt.Sprint(page), "Scopes": "'{}'"}
-			for name, value := range tt.set {
-				values[name] = "'" + value + "'"
-			}
-			var arguments []string
-			for _, name := range parameters[tt.query] {
-				value := values[name]
-				if value == "" {
-					value = "NULL"
-				}
-				arguments = append(arguments, value)
-			}
-			root, read := explain(t, conn, tt.query, arguments), map[string]int{}
-			root.walk(func(n planNode) {
-				switch {
-				case n.Relation != "" && n.Index == "":
-					t.Errorf("%s on %s", n.Type, n.Relation)
-				case n.Index != "":
-					read[n.Index] += n.read()
-				case strings.Contains(n.Type, "Sort") && (tt.query != "listGrantsByProvider" || n.Rows > page):
-					t.Errorf("%s of %v rows", n.Type, n.Rows)
-				}
-			})
-			if got := read[tt.index]; got > tt.read || int(root.Rows) != tt.found {
-				t.Errorf("read %d rows and found %v, want at most %d and %d: %+v", got, root.Rows, tt.read, tt.found, root)
-			}
-			delete(read, tt.index)
-			for index, n := range read { // the names of each row, and the grant of each scope
-				if !slices.Contains([]string{"applications_pkey", "resources_pkey", "providers_pkey", "grants_pkey", "resources_by_provider"}, index) || n > max(page, tt.read) {
-					t.Errorf("read %d rows of %s", n, index)
-				}
-			}
+			looked := []string{"applications_pkey", "resources_pkey", "providers_pkey", "grants_pkey", "resources_by_provider"}
+			tt.check(t, db, sorted, looked, max(listedPage, tt.read))
 		})
 	}
 }
@@ -141,78 +98,20 @@ func TestListGrantsChoosesTheMostSelectiveFilter(t *testing.T) {
 			t.Errorf("%+v: got %q, %v, want %q", tt.filter, got, err, tt.want)
 		}
 	}
-	conn := listPlanner(t, db)
-	if _, err := conn.Prepare(t.Context(), "count", statements(t)["countGrantsByFilter"]); err != nil {
-		t.Fatal(err)
-	}
 	values := map[string]string{"ZoneID": "z1", "RowLimit": "500", "UserID": "u-7", "ApplicationID": "a-7", "ResourceID": "r-7", "ProviderID": "p-7", "Status": "active", "Scopes": "{common}"}
-	var arguments []string
-	for _, name := range parameterNames(t)["countGrantsByFilter"] {
-		arguments = append(arguments, "'"+values[name]+"'")
-	}
+	root, text := execute(t, listPlanner(t, db), "countGrantsByFilter", values)
 	read := map[string]int{}
-	explain(t, conn, "count", arguments).walk(func(n planNode) {
+	root.walk(func(n planNode) {
 		if n.Relation != "" {
 			read[n.Index] += n.read()
 		}
 	})
 	for _, index := range []string{"grants_by_user", "grants_by_application", "grants_by_resource", "grants_by_status", "grant_scopes_pkey"} {
 		if n := read[index]; n == 0 || n > 2*500 { // grants_by_resource is read for the provider, too
-			t.Errorf("read %d rows of %s: %v", n, index, read)
+			t.Errorf("read %d rows of %s: %v\n%s", n, index, read, text)
 		}
 	}
 	if read[""] > 0 {
 		t.Errorf("read %d rows of a table", read[""])
 	}
-}
-
-// explain executes a prepared statement and returns its plan.
-func explain(t *testing.T, conn *pgx.Conn, name string, arguments []string) planNode {
-	t.Helper()
-	var text []byte
-	execute := fmt.Sprintf(`EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE "%s"(%s)`, name, strings.Join(arguments, ", "))
-	if err := conn.QueryRow(t.Context(), execute, pgx.QueryExecModeSimpleProtocol).Scan(&text); err != nil {
-		t.Fatal(err)
-	}
-	var plans []struct{ Plan planNode }
-	if err := json.Unmarshal(text, &plans); err != nil {
-		t.Fatal(err)
-	}
-	return plans[0].Plan
-}
-
-// A planNode is a node of an executed plan. Its numbers of rows are means of all loops.
-type planNode struct {
-	Type     string  `json:"Node Type"`
-	Relation string  `json:"Relation Name"`
-	Index    string  `json:"Index Name"`
-	Rows     float64 `json:"Actual Rows"`
-	Removed  float64 `json:"Rows Removed by Filter"`
-	Loops    float64 `json:"Actual Loops"`
-	Plans    []planNode
-}
-
-// read returns the number of rows that a node reads, with those that do not match.
-func (n planNode) read() int { return int((n.Rows + n.Removed) * n.Loops) }
-
-func (n planNode) walk(f func(planNode)) {
-	f(n)
-	for _, child := range n.Plans {
-		child.walk(f)
-	}
-}
-
-// listPlanner returns a connection that plans lists like the service: for any
-// parameters, and with the settings of lists.
-func listPlanner(t *testing.T, db *storetest.DB) *pgx.Conn {
-	t.Helper()
-	conn := serviceConn(t, db)
-	if _, err := conn.Exec(t.Context(), "SET plan_cache_mode = force_generic_plan"); err != nil {
-		t.Fatal(err)
-	}
-	local := strings.NewReplacer(", true)", ", false)").Replace(store.SetListScope) // for the whole session
-	if _, err := conn.Exec(context.WithoutCancel(t.Context()), local, store.AllZones, "15000"); err != nil {
-		t.Fatal(err)
-	}
-	return conn
 }

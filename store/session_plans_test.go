@@ -1,14 +1,9 @@
 package store_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
 
 	"caracal.run/management/store/storetest"
 )
@@ -44,14 +39,8 @@ func TestListSessionsReadsOnlyAPage(t *testing.T) {
 	db := storetest.New(t)
 	db.Exec(`INSERT INTO zones (id, name, slug, reserved) SELECT 'z' || n, 'Zone', 'z' || n, false FROM generate_series(1, 2000) AS n`) // the planner expects each to have few sessions
 	fillSessions(db, 100_000)
-	const page = 51 // rows, with the extra one
-	for _, tt := range []struct {
-		query string
-		set   map[string]string // parameters that are not null
-		index string
-		read  int // rows of the index, at most
-		found int
-	}{
+	const page = listedPage
+	for _, tt := range []listPlan{
 		{"listSessions", nil, "sessions_listed", page, page},
 		{"listSessionsByStatus", map[string]string{"Status": "active"}, "sessions_by_status", page, page},
 		{"listSessionsByStatus", map[string]string{"Status": "revoked"}, "sessions_by_status", 4, 4},
@@ -79,66 +68,9 @@ func TestListSessionsReadsOnlyAPage(t *testing.T) {
 		{"listAgentSessionsByLifecycle", map[string]string{"Lifecycle": "service"}, "agent_sessions_by_lifecycle", 4, 4},
 	} {
 		t.Run(fmt.Sprint(tt.query, tt.set), func(t *testing.T) {
-			values := map[string]string{"ZoneID": "z1", "BeforeTime": "infinity", "BeforeID": "", "RowLimit": fmt.Sprint(page)}
-			maps.Copy(values, tt.set)
-			root, text := execute(t, listPlanner(t, db), tt.query, values)
-			read := map[string]int{}
-			root.walk(func(n planNode) {
-				switch {
-				case n.Relation != "" && n.Index == "":
-					t.Errorf("%s on %s", n.Type, n.Relation)
-				case n.Index != "":
-					read[n.Index] += n.read()
-				case strings.Contains(n.Type, "Sort") && n.Rows > page:
-					t.Errorf("%s of %v rows", n.Type, n.Rows)
-				}
-			})
-			if got := read[tt.index]; got > tt.read || int(root.Rows) != tt.found {
-				t.Errorf("read %d rows and found %v, want at most %d and %d\n%s", got, root.Rows, tt.read, tt.found, text)
-			}
-			delete(read, tt.index)
-			for index, n := range read { // the agent session of each label
-				if index != "agent_sessions_pkey" || n > tt.read {
-					t.Errorf("read %d rows of %s", n, index)
-				}
-			}
+			tt.check(t, db, listedPage, []string{"agent_sessions_pkey"}, tt.read)
 		})
 	}
-}
-
-// execute executes a generated query, and returns its plan. A parameter that has no
-// value is null.
-func execute(t *testing.T, conn *pgx.Conn, query string, values map[string]string) (planNode, []byte) {
-	t.Helper()
-	if _, err := conn.Prepare(t.Context(), query, statements(t)[query]); err != nil {
-		t.Fatal(err)
-	}
-	var arguments []string
-	names := parameterNames(t)[query]
-	for _, name := range names {
-		value, set := values[name]
-		if set {
-			value = "'" + value + "'"
-		} else {
-			value = "NULL"
-		}
-		arguments = append(arguments, value)
-	}
-	for name := range values {
-		if !slices.Contains(names, name) {
-			t.Fatalf("%s has no parameter %s", query, name)
-		}
-	}
-	var text []byte
-	sql := fmt.Sprintf(`EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE "%s"(%s)`, query, strings.Join(arguments, ", "))
-	if err := conn.QueryRow(t.Context(), sql, pgx.QueryExecModeSimpleProtocol).Scan(&text); err != nil {
-		t.Fatal(err)
-	}
-	var plans []struct{ Plan planNode }
-	if err := json.Unmarshal(text, &plans); err != nil {
-		t.Fatal(err)
-	}
-	return plans[0].Plan, text
 }
 
 // Every change of an agent session leaves a row for each of its labels in the index.
