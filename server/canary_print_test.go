@@ -35,7 +35,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	_, rejected := provider.Check(provider.APIKey, json.RawMessage(`{"header_name":7,"api_key":"`+stem+`"}`))
 	config, err := server.LoadConfig([]string{
 		"DATABASE_URL=postgres://u:" + stem + "@h/d", "REDIS_URL=redis://:" + stem + "@h", "CARACAL_ADMIN_TOKEN=" + stem,
-		"ZONE_KEK=" + asKey(1) + "," + asKey(2), "STREAMS_HMAC_KEY=" + asKey(3), "METRICS_BEARER=" + stem,
+		"ZONE_KEK=" + asKey(1) + "," + asKey(2), "STREAMS_HMAC_KEY=" + asKey(3), "AUDIT_HMAC_KEY=" + asKey(4), "METRICS_BEARER=" + stem,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -113,6 +113,8 @@ func TestInvalidSettingsAreNotQuoted(t *testing.T) {
 		{"a key that is too short", "ZONE_KEK=" + hex.EncodeToString([]byte(stem))},
 		{"a duplicate key", "ZONE_KEK=" + asKey(1) + " " + asKey(1)},
 		{"a signing key that is not hexadecimal", "STREAMS_HMAC_KEY=" + stem},
+		{"an audit key that is not hexadecimal", "AUDIT_HMAC_KEY=" + stem},
+		{"an audit key that is too short", "AUDIT_HMAC_KEY=" + hex.EncodeToString([]byte(stem))},
 		{"a signing key that is too short", "STREAMS_HMAC_KEY=" + hex.EncodeToString([]byte(stem))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

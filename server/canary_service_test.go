@@ -82,7 +82,7 @@ func watch(t *testing.T, output processOutput, settings ...string) *watched {
 	t.Cleanup(sts.Close)
 	db, redisURL := storetest.New(t), storetest.RedisURL(t)
 	w.walker.API = servertest.NewReplica(t, db, strings.Replace(redisURL, "unix://", "unix://default:redis-"+stem+"@", 1),
-		append([]string{"DATABASE_URL=" + tapped(t, db.URL(), w.postgres), "CARACAL_ADMIN_TOKEN=" + w.admin, "ZONE_KEK=" + asKey(1), "STREAMS_HMAC_KEY=" + asKey(2),
+		append([]string{"DATABASE_URL=" + tapped(t, db.URL(), w.postgres), "CARACAL_ADMIN_TOKEN=" + w.admin, "ZONE_KEK=" + asKey(1), "STREAMS_HMAC_KEY=" + asKey(2), "AUDIT_HMAC_KEY=" + asKey(4),
 			"METRICS_BEARER=" + metricsBearer, "GATEWAY_STS_HMAC_KEY=" + asKey(3), "STS_URL=" + sts.URL, "API_BODY_LIMIT_BYTES=65536", "LOG_LEVEL=debug",
 			"API_V1_RATE_LIMIT_PER_MIN=1000000", "READY_RATE_LIMIT_PER_MIN=1000000", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=1000000"}, settings...)...)
 	w.sent += 7

@@ -33,6 +33,7 @@ type Config struct {
 	AdminToken     secret.String `env:"CARACAL_ADMIN_TOKEN" help:"bootstrap admin token, from which the tokens of the Console are derived"`
 	ZoneKEK        secret.String `env:"ZONE_KEK" help:"key-encryption keys: one or more 32-byte keys in hexadecimal, separated by commas or white space; the first wraps data keys, all unwrap them; required"`
 	StreamsHMACKey secret.String `env:"STREAMS_HMAC_KEY" help:"HMAC key that signs events: hexadecimal, at least 32 bytes; required in rc and stable"`
+	AuditHMACKey   secret.String `env:"AUDIT_HMAC_KEY" help:"HMAC key that signs the seals of the audit logs: hexadecimal, at least 32 bytes; if it is not set, seals are not signed"`
 	GatewaySTSKey  secret.String `env:"GATEWAY_STS_HMAC_KEY" help:"HMAC key that signs requests to the STS: hexadecimal, at least 32 bytes; if it is not set, the STS is not asked, and the status of an activation stays waiting_for_sts"`
 	STSURL         string        `env:"STS_URL" default:"http://localhost:8080" help:"URL of the security token service (STS), which loads the policies of the zones; may be an internal address"`
 	MetricsBearer  secret.String `env:"METRICS_BEARER" help:"bearer token for /metrics; if it is not set, /metrics requires no token in dev mode, and returns 401 otherwise"`
@@ -273,6 +274,9 @@ func (c *Config) validate(invalid *ConfigErrors) {
 	}
 	if _, err := hmacKey(c.StreamsHMACKey); err != nil {
 		add("STREAMS_HMAC_KEY", "%w", err)
+	}
+	if _, err := hmacKey(c.AuditHMACKey); err != nil {
+		add("AUDIT_HMAC_KEY", "%w", err)
 	}
 	if _, err := hmacKey(c.GatewaySTSKey); err != nil {
 		add("GATEWAY_STS_HMAC_KEY", "%w", err)

@@ -45,6 +45,8 @@ func TestConfigNamesInvalidSettings(t *testing.T) {
 		{"CARACAL_MODE=production", "CARACAL_MODE"},
 		{"STREAMS_HMAC_KEY=" + key + "zz", "STREAMS_HMAC_KEY"},
 		{"STREAMS_HMAC_KEY=0011", "STREAMS_HMAC_KEY"},
+		{"AUDIT_HMAC_KEY=" + key + "zz", "AUDIT_HMAC_KEY"},
+		{"AUDIT_HMAC_KEY=0011", "AUDIT_HMAC_KEY"},
 		{"GATEWAY_STS_HMAC_KEY=0011", "GATEWAY_STS_HMAC_KEY"},
 		{"GATEWAY_STS_HMAC_KEY=" + key + "zz", "GATEWAY_STS_HMAC_KEY"},
 		{"STS_URL=localhost:8080", "STS_URL"},

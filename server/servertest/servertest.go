@@ -48,6 +48,9 @@ const Bootstrap = "bootstrap-token-of-the-tests"
 // StreamsKey is the key that signs the events of every service.
 const StreamsKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
+// AuditKey is the key that signs the seals of the audit logs of every service.
+const AuditKey = "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f"
+
 // KEK is the key encryption key of every service.
 const KEK = "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
 
@@ -91,7 +94,7 @@ func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options,
 		"CARACAL_MODE=dev", "PORT=0",
 		"DB_POOL_MAX=8", "DB_IDLE_TIMEOUT_MS=1000", // the services of many tests that wait for their subtests share a Postgres
 		"DATABASE_URL=" + db.URL(), "REDIS_URL=" + redisURL,
-		"CARACAL_ADMIN_TOKEN=" + Bootstrap, "STREAMS_HMAC_KEY=" + StreamsKey, "ZONE_KEK=" + KEK,
+		"CARACAL_ADMIN_TOKEN=" + Bootstrap, "STREAMS_HMAC_KEY=" + StreamsKey, "ZONE_KEK=" + KEK, "AUDIT_HMAC_KEY=" + AuditKey,
 		"API_V1_RATE_LIMIT_PER_MIN=0", "READY_RATE_LIMIT_PER_MIN=0", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=0",
 	}, settings...))
 	if err != nil {

@@ -53,12 +53,16 @@ func runDev(ctx context.Context, out io.Writer, dir string, withDemo bool) (err 
 	if err != nil {
 		return err
 	}
+	auditKey, err := loadOrCreateSecret(filepath.Join(dir, "audit-hmac-key"), "")
+	if err != nil {
+		return err
+	}
 	kekFile := filepath.Join(dir, "zone-kek")
 	if _, err := loadOrCreateSecret(kekFile, ""); err != nil {
 		return err
 	}
 	// Variables of the environment override these, except the URLs of the servers.
-	environ := withDefaults(os.Environ(), "CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN="+token, "STREAMS_HMAC_KEY="+key, "ZONE_KEK_FILE="+kekFile)
+	environ := withDefaults(os.Environ(), "CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN="+token, "STREAMS_HMAC_KEY="+key, "AUDIT_HMAC_KEY="+auditKey, "ZONE_KEK_FILE="+kekFile)
 	environ = append(environ, "DATABASE_URL="+servers.PostgresURL(private.Service, "caracal"), "REDIS_URL="+servers.RedisURL())
 	config, err := server.LoadConfig(environ)
 	log := logger(config, os.Stderr)
