@@ -54,6 +54,9 @@ func twoZones(db *storetest.DB) {
 		_, policyVersion := db.Policy(zone)
 		db.ActivePolicySet(zone, policyVersion)
 		db.StepUpChallenge(zone, session)
+		db.AuditEvent(zone, nil)
+		db.Exec("INSERT INTO audit_chain_checkpoints (zone_id, first_seq, last_seq, last_content_sha256, rows) VALUES ($1, 1, 1, 'x', 1)", zone)
+		db.Exec("INSERT INTO audit_ingest_alerts (zone_id, id, event_id, kind, detail) VALUES ($1, 'alert', 'e', 'content_mismatch_on_replay', 'x')", zone)
 	}
 }
 
@@ -63,8 +66,8 @@ func tables(db *storetest.DB) []string {
 		WHERE schemaname = 'public' AND tablename <> 'goose_db_version' AND tablename <> ALL ($1) ORDER BY 1`, tablesWithoutZone)
 }
 
-// tablesWithoutZone are the tables through which the replicas coordinate.
-var tablesWithoutZone = []string{"admin_tokens_epoch", "leases"}
+// tablesWithoutZone are the tables with rows of no zone.
+var tablesWithoutZone = []string{"admin_tokens_epoch", "audit_retention", "leases"}
 
 // zoneColumn returns the column that contains the id of a row's zone.
 func zoneColumn(table string) string {

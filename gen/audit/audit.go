@@ -35,6 +35,7 @@ const (
 	AdminTokens       Kind = "admin-tokens"
 	StepUpChallenges  Kind = "step-up-challenges"
 	DeadLetters       Kind = "dead-letters"
+	AuditRetention    Kind = "audit-retention"
 )
 
 // Kinds maps each kind to the classification of its columns.
@@ -141,7 +142,13 @@ var Kinds = map[Kind]Columns{
 		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "id", "seq", "stream", "fields", "request_id", "traceparent", "attempts", "last_error", "created_at", "dispatched_at"},
 	},
+	AuditRetention: {
+		Table:    "audit_retention",
+		Tracked:  map[string]string{"retention_days": "retention_days"},
+		Redacted: map[string]string{},
+		Ignored:  []string{"only_row", "version", "updated_at"},
+	},
 }
 
 // Unaudited lists the tables without audited objects.
-var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants", "listed_sessions", "agent_session_labels"}
+var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants", "listed_sessions", "agent_session_labels", "audit_events", "audit_event_labels", "audit_chain_heads", "audit_chain_checkpoints", "audit_decision_counts", "audit_ingest_alerts"}

@@ -71,6 +71,31 @@ type Application struct {
 	ArchivedAt         *time.Time `db:"archived_at"`
 }
 
+type AuditChainCheckpoint struct {
+	ZoneID            string    `db:"zone_id"`
+	FirstSeq          int64     `db:"first_seq"`
+	LastSeq           int64     `db:"last_seq"`
+	PrevContentSHA256 *string   `db:"prev_content_sha256"`
+	LastContentSHA256 string    `db:"last_content_sha256"`
+	Rows              int64     `db:"rows"`
+	Hmac              *string   `db:"hmac"`
+	CreatedAt         time.Time `db:"created_at"`
+}
+
+type AuditChainHead struct {
+	ZoneID        string  `db:"zone_id"`
+	ChainSeq      int64   `db:"chain_seq"`
+	ContentSHA256 string  `db:"content_sha256"`
+	Hmac          *string `db:"hmac"`
+}
+
+type AuditDecisionCount struct {
+	ZoneID   string    `db:"zone_id"`
+	Minute   time.Time `db:"minute"`
+	Decision string    `db:"decision"`
+	Count    int64     `db:"count"`
+}
+
 type AuditEntry struct {
 	ZoneID     string    `db:"zone_id"`
 	ID         string    `db:"id"`
@@ -87,6 +112,54 @@ type AuditEntry struct {
 	StatusCode int32     `db:"status_code"`
 	Payload    string    `db:"payload"`
 	OccurredAt time.Time `db:"occurred_at"`
+}
+
+type AuditEvent struct {
+	ZoneID              string    `db:"zone_id"`
+	ID                  string    `db:"id"`
+	OccurredAt          time.Time `db:"occurred_at"`
+	IngestedAt          time.Time `db:"ingested_at"`
+	EventType           *string   `db:"event_type"`
+	RequestID           *string   `db:"request_id"`
+	Decision            *string   `db:"decision"`
+	PolicySetID         *string   `db:"policy_set_id"`
+	PolicySetVersionID  *string   `db:"policy_set_version_id"`
+	ManifestSha         *string   `db:"manifest_sha"`
+	EvaluationStatus    *string   `db:"evaluation_status"`
+	DeterminingPolicies *string   `db:"determining_policies"`
+	Diagnostics         *string   `db:"diagnostics"`
+	Metadata            *string   `db:"metadata"`
+	IngestSignature     *string   `db:"ingest_signature"`
+	ChainSeq            int64     `db:"chain_seq"`
+	ContentSHA256       string    `db:"content_sha256"`
+	PrevContentSHA256   *string   `db:"prev_content_sha256"`
+	ChainHmac           *string   `db:"chain_hmac"`
+	ApplicationID       *string   `db:"application_id"`
+	AgentSessionID      *string   `db:"agent_session_id"`
+	SessionID           *string   `db:"session_id"`
+}
+
+type AuditEventLabel struct {
+	ZoneID     string    `db:"zone_id"`
+	Label      string    `db:"label"`
+	OccurredAt time.Time `db:"occurred_at"`
+	EventID    string    `db:"event_id"`
+}
+
+type AuditIngestAlert struct {
+	ZoneID    string    `db:"zone_id"`
+	ID        string    `db:"id"`
+	EventID   string    `db:"event_id"`
+	Kind      string    `db:"kind"`
+	Detail    string    `db:"detail"`
+	CreatedAt time.Time `db:"created_at"`
+}
+
+type AuditRetention struct {
+	OnlyRow       bool      `db:"only_row"`
+	RetentionDays int32     `db:"retention_days"`
+	Version       int64     `db:"version"`
+	UpdatedAt     time.Time `db:"updated_at"`
 }
 
 type DataKey struct {
