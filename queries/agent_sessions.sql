@@ -11,7 +11,7 @@ UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), upd
 FROM agent_sessions AS before
 WHERE a.zone_id = @zone_id AND a.id IN (SELECT affected.id FROM affected) AND a.status IN ('active', 'suspended')
   AND before.zone_id = a.zone_id AND before.id = a.id
-RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status;
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status, coalesce(a.termination_reason, '')::text AS reason;
 
 -- name: TerminateAgentSessionsOfGrant :many
 -- TerminateAgentSessionsOfGrant terminates the active and suspended agent sessions whose subject sessions
@@ -30,13 +30,52 @@ UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), upd
 FROM agent_sessions AS before
 WHERE a.zone_id = @zone_id AND a.id IN (SELECT affected.id FROM affected) AND a.status IN ('active', 'suspended')
   AND before.zone_id = a.zone_id AND before.id = a.id
-RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status;
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status, coalesce(a.termination_reason, '')::text AS reason;
 
 -- name: TerminateAgentSessionsOfZone :many
 UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = @reason::text
 FROM agent_sessions AS before
 WHERE a.zone_id = @zone_id AND a.status IN ('active', 'suspended') AND before.zone_id = a.zone_id AND before.id = a.id
-RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status;
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status, coalesce(a.termination_reason, '')::text AS reason;
+
+-- name: ListLapsedAgentSessions :many
+-- ListLapsedAgentSessions returns the active and suspended tasks whose time to live has ended, like ListLapsedSessions. A
+-- service agent lives as long as it sends heartbeats.
+SELECT zone_id, id FROM agent_sessions
+WHERE status IN ('active', 'suspended') AND lifecycle = 'task' AND expires_at <= now() AND zone_id <> ALL (@excluded_zones::text[])
+ORDER BY expires_at, zone_id, id
+LIMIT @row_limit;
+
+-- name: TerminateLapsedAgentSessions :many
+-- TerminateLapsedAgentSessions terminates those of the given agent sessions whose time to live has ended, and all descendants,
+-- like TerminateAgentSessionsOfApplications.
+WITH RECURSIVE affected AS (
+    SELECT id FROM agent_sessions
+    WHERE zone_id = @zone_id AND id = ANY (@ids::text[]) AND status IN ('active', 'suspended') AND lifecycle = 'task' AND expires_at <= now()
+    UNION
+    SELECT child.id FROM agent_sessions AS child JOIN affected ON child.parent_id = affected.id WHERE child.zone_id = @zone_id
+)
+UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(),
+    termination_reason = CASE WHEN a.lifecycle = 'task' AND a.expires_at <= now() THEN 'ttl' ELSE 'parent_terminated' END
+FROM agent_sessions AS before
+WHERE a.zone_id = @zone_id AND a.id IN (SELECT affected.id FROM affected) AND a.status IN ('active', 'suspended')
+  AND before.zone_id = a.zone_id AND before.id = a.id
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status, coalesce(a.termination_reason, '')::text AS reason;
+
+-- name: ListEndedAgentSessions :many
+-- ListEndedAgentSessions returns agent sessions that were terminated before a number of days and that nothing references, like
+-- ListEndedSessions.
+SELECT a.zone_id, a.id FROM agent_sessions AS a
+WHERE a.status IN ('terminated', 'expired') AND a.terminated_at < now() - make_interval(days => @days::integer) AND a.zone_id <> ALL (@excluded_zones::text[])
+  AND NOT EXISTS (SELECT FROM agent_sessions AS child WHERE child.zone_id = a.zone_id AND child.parent_id = a.id OFFSET 0)
+  AND NOT EXISTS (SELECT FROM delegation_edges AS e WHERE e.zone_id = a.zone_id AND e.source_session_id = a.id OFFSET 0)
+  AND NOT EXISTS (SELECT FROM delegation_edges AS e WHERE e.zone_id = a.zone_id AND e.target_session_id = a.id OFFSET 0)
+ORDER BY a.terminated_at, a.zone_id, a.id
+LIMIT @row_limit;
+
+-- name: DeleteEndedAgentSessions :execrows
+DELETE FROM agent_sessions
+WHERE zone_id = @zone_id AND id = ANY (@ids::text[]) AND status IN ('terminated', 'expired') AND terminated_at < now() - make_interval(days => @days::integer);
 
 -- name: DecrementAgentSessionChildren :exec
 -- DecrementAgentSessionChildren subtracts terminated children from their parents' child counts. parent_ids contains a

@@ -57,3 +57,18 @@ FOR NO KEY UPDATE;
 -- name: CountActiveDCRApplications :one
 SELECT count(*) FROM applications
 WHERE zone_id = @zone_id AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now();
+
+-- name: ListExpiredDCRApplications :many
+-- ListExpiredDCRApplications returns dynamically registered applications that expired more than 24 hours ago, like
+-- ListLapsedSessions.
+SELECT zone_id, id FROM applications
+WHERE registration_method = 'dcr' AND archived_at IS NULL AND expires_at < now() - interval '24 hours' AND zone_id <> ALL (@excluded_zones::text[])
+ORDER BY expires_at, zone_id, id
+LIMIT @row_limit;
+
+-- name: LockExpiredDCRApplications :many
+-- LockExpiredDCRApplications locks those of the given applications that ListExpiredDCRApplications would return.
+SELECT * FROM applications
+WHERE zone_id = @zone_id AND id = ANY (@ids::text[]) AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at < now() - interval '24 hours'
+ORDER BY expires_at, id
+FOR NO KEY UPDATE;

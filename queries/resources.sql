@@ -68,10 +68,12 @@ UPDATE resources SET archived_at = now(), updated_at = now(), version = version 
 WHERE zone_id = @zone_id AND id = @id;
 
 -- name: UnbindResources :many
--- UnbindResources removes an application from the resources that it exchanges tokens for.
-UPDATE resources SET gateway_application_id = NULL, version = version + 1
-WHERE zone_id = @zone_id AND gateway_application_id = @application_id AND archived_at IS NULL
-RETURNING id;
+-- UnbindResources removes applications from the resources that they exchange tokens for.
+UPDATE resources AS r SET gateway_application_id = NULL, version = r.version + 1
+FROM (SELECT id, gateway_application_id FROM resources
+      WHERE zone_id = @zone_id AND gateway_application_id = ANY (@application_ids::text[]) AND archived_at IS NULL FOR NO KEY UPDATE) AS bound
+WHERE r.zone_id = @zone_id AND r.id = bound.id
+RETURNING r.id, bound.gateway_application_id::text AS application_id;
 
 -- name: IncrementResourceCount :execrows
 -- IncrementResourceCount adds a new resource to the zone's count and the number of its bindings to the binding revision. It

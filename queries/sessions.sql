@@ -29,6 +29,37 @@ UPDATE sessions SET status = 'revoked', revoked_at = now(), revoked_reason = @re
 WHERE zone_id = @zone_id AND status = 'active'
 RETURNING id;
 
+-- name: ListLapsedSessions :many
+-- ListLapsedSessions returns active sessions that have lapsed, in any zone that is not excluded, those that lapsed first first.
+SELECT zone_id, id FROM sessions
+WHERE status = 'active' AND ends_at <= now() AND zone_id <> ALL (@excluded_zones::text[])
+ORDER BY ends_at, zone_id, id
+LIMIT @row_limit;
+
+-- name: ExpireSessions :many
+-- ExpireSessions marks those of the given sessions that have lapsed. It skips those that another transaction is changing.
+UPDATE sessions SET status = 'expired'
+FROM (SELECT s.id FROM sessions AS s
+      WHERE s.zone_id = @zone_id AND s.id = ANY (@ids::text[]) AND s.status = 'active' AND s.ends_at <= now()
+      FOR NO KEY UPDATE SKIP LOCKED) AS lapsed
+WHERE sessions.zone_id = @zone_id AND sessions.id = lapsed.id
+RETURNING sessions.id;
+
+-- name: ListEndedSessions :many
+-- ListEndedSessions returns sessions that ended more than a number of days ago and that nothing references, those that ended
+-- first first. So of a tree of sessions it returns the leaves, and the others when these are deleted. OFFSET 0 makes Postgres look
+-- up the references of one row after another, and not read all references.
+SELECT s.zone_id, s.id FROM sessions AS s
+WHERE s.status <> 'active' AND s.ends_at < now() - make_interval(days => @days::integer) AND s.zone_id <> ALL (@excluded_zones::text[])
+  AND NOT EXISTS (SELECT FROM sessions AS child WHERE child.zone_id = s.zone_id AND child.parent_id = s.id OFFSET 0)
+  AND NOT EXISTS (SELECT FROM agent_sessions AS a WHERE a.zone_id = s.zone_id AND a.subject_session_id = s.id OFFSET 0)
+ORDER BY s.ends_at, s.zone_id, s.id
+LIMIT @row_limit;
+
+-- name: DeleteEndedSessions :execrows
+DELETE FROM sessions
+WHERE zone_id = @zone_id AND id = ANY (@ids::text[]) AND status <> 'active' AND ends_at < now() - make_interval(days => @days::integer);
+
 -- name: ListSessions :many
 -- ListSessions returns sessions newest first, after a position, like ListZones. So do the queries below, for the filters
 -- that their names say. They compare the stored status: among active sessions, ListSessionsByStatus finds those that have

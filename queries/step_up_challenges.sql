@@ -69,3 +69,14 @@ SELECT c.version, c.outcome, (c.expires_at <= now())::boolean AS expired,
 FROM step_up_challenges AS c
 LEFT JOIN sessions AS s ON s.zone_id = c.zone_id AND s.id = c.session_id
 WHERE c.zone_id = @zone_id AND c.id = @id;
+
+-- name: ListOldStepUpChallenges :many
+-- ListOldStepUpChallenges returns challenges that expired before a number of days, used or not, like ListLapsedSessions.
+SELECT zone_id, id FROM step_up_challenges
+WHERE expires_at < now() - make_interval(days => @days::integer) AND zone_id <> ALL (@excluded_zones::text[])
+ORDER BY expires_at, zone_id, id
+LIMIT @row_limit;
+
+-- name: DeleteOldStepUpChallenges :execrows
+DELETE FROM step_up_challenges
+WHERE zone_id = @zone_id AND id = ANY (@ids::text[]) AND expires_at < now() - make_interval(days => @days::integer);

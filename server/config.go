@@ -63,6 +63,9 @@ type Config struct {
 	OutboxStreamLen   int64        `env:"OUTBOX_STREAM_MAXLEN" default:"100000" min:"1" help:"approximate number of entries that a stream keeps"`
 	OutboxRetention   hours        `env:"OUTBOX_RETENTION_HOURS" default:"168" min:"1" help:"time that published events are kept in Postgres"`
 
+	SessionRetention   int `env:"SESSION_RETENTION_DAYS" default:"90" min:"1" help:"number of days that expired and revoked sessions, terminated agent sessions and their delegation edges are kept in Postgres"`
+	ChallengeRetention int `env:"STEP_UP_CHALLENGE_RETENTION_DAYS" default:"90" min:"1" help:"number of days that step-up challenges are kept in Postgres after their expiry"`
+
 	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"maximum requests to /v1 per minute, per client address and per token; 0 disables the limit"`
 	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"maximum requests to /ready per minute, per client address; 0 disables the limit"`
 	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"maximum failed authentications per minute, per client address; 0 disables the limit"`
@@ -73,6 +76,10 @@ type Config struct {
 
 	// Egress configures outbound requests. It is not a setting: only tests change it.
 	Egress egress.Options `json:"-"`
+
+	// ManualJobs makes periodic jobs run only when [Service.RunJobs] is called. It is not a
+	// setting: only tests change it.
+	ManualJobs bool `json:"-"`
 
 	zoneKEKFile string // the file that ZONE_KEK was read from, if any
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"caracal.run/management/gen/code"
+	"caracal.run/management/server/jobs"
 	"caracal.run/management/store"
 	"caracal.run/management/store/outbox"
 )
@@ -63,6 +64,7 @@ func (m *metrics) register(s *Server) {
 		counter("caracal_api_outbox_away_total", "Publish attempts that failed because Redis was unavailable.", func() float64 { return float64(s.outbox.Stat().Unavailable) }),
 		gauge("caracal_api_outbox_leader", "1 if this process is the leader, which publishes events. The sum over all replicas must be 1.", func() float64 { return float64(min(s.outbox.Stat().Term, 1)) }),
 		outboxDepth{s.store},
+		jobMetrics{s.jobs},
 		counter("caracal_api_auth_failures_total", "Failed token verifications.", func() float64 { return float64(s.verifier.Stat().Failures) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Version of the build; always 1.",
 			ConstLabels: prometheus.Labels{"version": Version()}}, func() float64 { return 1 }),
@@ -144,4 +146,33 @@ func (o outboxDepth) Collect(collected chan<- prometheus.Metric) {
 	collected <- prometheus.MustNewConstMetric(outboxDead, prometheus.GaugeValue, float64(stat.Dead))
 	collected <- prometheus.MustNewConstMetric(outboxPendingAge, prometheus.GaugeValue, stat.OldestPendingSeconds)
 	collected <- prometheus.MustNewConstMetric(outboxDeadAge, prometheus.GaugeValue, stat.OldestDeadSeconds)
+}
+
+// jobMetrics are the metrics of the periodic jobs.
+type jobMetrics struct{ jobs *jobs.Runner }
+
+var (
+	jobRuns    = prometheus.NewDesc("caracal_api_job_runs_total", "Runs of a periodic job by this process.", []string{"job"}, nil)
+	jobErrors  = prometheus.NewDesc("caracal_api_job_errors_total", "Runs of a periodic job that failed.", []string{"job"}, nil)
+	jobChanged = prometheus.NewDesc("caracal_api_job_changed_total", "Objects that a periodic job of this process has changed or deleted.", []string{"job"}, nil)
+	jobSuccess = prometheus.NewDesc("caracal_api_job_last_success_timestamp_seconds", "Time at which a periodic job last succeeded in this process.", []string{"job"}, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (jobMetrics) Describe(descs chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{jobRuns, jobErrors, jobChanged, jobSuccess} {
+		descs <- desc
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (m jobMetrics) Collect(collected chan<- prometheus.Metric) {
+	for _, j := range m.jobs.Stats() {
+		collected <- prometheus.MustNewConstMetric(jobRuns, prometheus.CounterValue, float64(j.Runs), j.Job)
+		collected <- prometheus.MustNewConstMetric(jobErrors, prometheus.CounterValue, float64(j.Errors), j.Job)
+		collected <- prometheus.MustNewConstMetric(jobChanged, prometheus.CounterValue, float64(j.Changed), j.Job)
+		if !j.LastSuccess.IsZero() {
+			collected <- prometheus.MustNewConstMetric(jobSuccess, prometheus.GaugeValue, float64(j.LastSuccess.UnixMilli())/1000, j.Job)
+		}
+	}
 }

@@ -61,7 +61,8 @@ func (s scene) double() (zone string) {
 	zone = openZone(s.API)
 	s.Token(zone, "write")
 	for _, table := range []string{"applications", "sessions", "agent_sessions", "delegation_edges", "delegation_graph_epochs"} {
-		s.DB.Exec("INSERT INTO "+table+" SELECT (jsonb_populate_record(t, jsonb_build_object('zone_id', $2::text))).* FROM "+table+" AS t WHERE zone_id = $1", s.zone, zone)
+		columns := storetest.Value[string](s.DB, "SELECT string_agg(attname, ', ') FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''", table)
+		s.DB.Exec("INSERT INTO "+table+" ("+columns+") SELECT "+columns+" FROM (SELECT (jsonb_populate_record(t, jsonb_build_object('zone_id', $2::text))).* FROM "+table+" AS t WHERE zone_id = $1) AS copy", s.zone, zone)
 	}
 	ids := map[string]string{}
 	for id, name := range s.names {

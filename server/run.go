@@ -119,8 +119,14 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	svc.goBackground(ctx, s.outbox.Run)
 	svc.goBackground(ctx, s.outbox.NotifyLoop)
 	svc.goBackground(ctx, s.outbox.Watch)
+	if !c.ManualJobs {
+		svc.goBackground(ctx, s.jobs.Run)
+	}
 	return svc, svc.listen(ctx, c, handler)
 }
+
+// RunJobs runs each periodic job once, and returns when nothing is due.
+func (svc *Service) RunJobs(ctx context.Context) { svc.Server.jobs.RunAll(ctx) }
 
 // OpenStore opens the store and loads the key-encryption keys.
 func (c *Config) OpenStore(ctx context.Context) (*store.Store, *seal.Keys, error) {

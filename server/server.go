@@ -25,6 +25,7 @@ import (
 	"caracal.run/management/server/coding"
 	"caracal.run/management/server/docs"
 	"caracal.run/management/server/egress"
+	"caracal.run/management/server/jobs"
 	"caracal.run/management/server/limiter"
 	"caracal.run/management/server/middleware"
 	"caracal.run/management/server/policy"
@@ -58,6 +59,7 @@ type Server struct {
 	log      *slog.Logger
 	verifier *auth.Verifier
 	outbox   *outbox.Publisher
+	jobs     *jobs.Runner
 	egress   *egress.Client
 	exchange *provider.Exchanger
 	states   *oauthstate.States
@@ -161,6 +163,7 @@ func New(o Options) (*Server, http.Handler, error) {
 			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),
 			Observe: func(took time.Duration) { m.outbox.Observe(took.Seconds()) },
 		}),
+		jobs: jobs.New(o.Store.For(store.System), o.Log, jobs.Of(jobs.Retention{Sessions: c.SessionRetention, Challenges: c.ChallengeRetention})...),
 		limits: limits{
 			address:      perMinute("api:v1_rl:", c.RequestsPerMinute),
 			token:        perMinute("api:v1_rl:", c.RequestsPerMinute),

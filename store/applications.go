@@ -174,13 +174,20 @@ func (tx *Tx) DeleteApplication(ctx context.Context, zone, id string, preconditi
 	if err != nil {
 		return err
 	}
-	if err := tx.archiveApplications(ctx, zone, []db.Application{before}); err != nil {
+	return tx.endApplications(ctx, zone, []db.Application{before})
+}
+
+// endApplications archives applications with all that DeleteApplication says. The
+// transaction must have the zone lock in exclusive mode.
+func (tx *Tx) endApplications(ctx context.Context, zone string, applications []db.Application) error {
+	if err := tx.archiveApplications(ctx, zone, applications); err != nil {
 		return err
 	}
-	if err := tx.unbindResources(ctx, zone, id); err != nil {
+	ids := applicationIDs(applications)
+	if err := tx.unbindResources(ctx, zone, ids); err != nil {
 		return err
 	}
-	_, err = tx.revokeForApplications(ctx, zone, []string{id}, "application_archived")
+	_, err := tx.revokeForApplications(ctx, zone, ids, "application_archived")
 	return err
 }
 

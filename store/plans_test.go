@@ -128,6 +128,23 @@ func TestPlans(t *testing.T) {
 			}
 		}
 	})
+	// What is due is read from an index that has nothing else, and of what is referenced by
+	// other rows, each is looked up.
+	t.Run("a job reads only what is due", func(t *testing.T) {
+		for name, want := range map[string][]string{
+			"listLapsedSessions":         {"Limit", "Index Only Scan on sessions_due"},
+			"listLapsedAgentSessions":    {"Limit", "Index Only Scan on agent_sessions_due"},
+			"listExpiredDCRApplications": {"Limit", "Index Only Scan on applications_dcr_due"},
+			"listOldStepUpChallenges":    {"Limit", "Index Only Scan on step_up_challenges_due"},
+			"listEndedDelegationEdges":   {"Limit", "Index Only Scan on delegation_edges_ended", "Index Only Scan on delegation_edges_by_parent"},
+			"listEndedAgentSessions":     {"Limit", "Index Only Scan on agent_sessions_ended", "Index Only Scan on agent_sessions_by_parent", "Index Only Scan on delegation_edges_by_source", "Index Only Scan on delegation_edges_by_target"},
+			"listEndedSessions":          {"Limit", "Index Only Scan on sessions_ended", "Index Only Scan on agent_sessions_by_subject_session", "Index Only Scan on sessions_by_parent"},
+		} {
+			if got := nodesOf(plan(t, conn, name+" of a job", all[name])); !slices.Equal(got, want) {
+				t.Errorf("%s: the plan is %q, want %q", name, got, want)
+			}
+		}
+	})
 	// The index of a filter also returns the rows in the order of the list.
 	t.Run("a filtered list is one index scan", func(t *testing.T) {
 		indexes := map[string]string{

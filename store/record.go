@@ -173,8 +173,8 @@ func (e entry) text(scope scopeFields) (string, error) {
 			scopeFields
 			auditChange
 		}{scope, p}
-	case dcrShutdown:
-		payload = p // has no scope fields
+	case dcrShutdown, deletion: // have no scope fields
+		payload = p
 	default:
 		return "", fmt.Errorf("%T is not an audit payload", p)
 	}

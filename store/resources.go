@@ -258,15 +258,15 @@ func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, precondition 
 	return tx.q.ArchiveResource(ctx, db.ArchiveResourceParams{ZoneID: zone, ID: id})
 }
 
-// unbindResources removes an application from the resources that it exchanges
-// tokens for.
-func (tx *Tx) unbindResources(ctx context.Context, zone, application string) error {
-	unbound, err := tx.q.UnbindResources(ctx, db.UnbindResourcesParams{ZoneID: zone, ApplicationID: &application})
+// unbindResources removes applications from the resources that they exchange tokens
+// for.
+func (tx *Tx) unbindResources(ctx context.Context, zone string, applications []string) error {
+	unbound, err := tx.q.UnbindResources(ctx, db.UnbindResourcesParams{ZoneID: zone, ApplicationIds: applications})
 	if err != nil || len(unbound) == 0 {
 		return err
 	}
-	for _, id := range unbound {
-		tx.record(zone, audit.Resources, id, diff(auditFields{"gateway_application_id": &application}, auditFields{"gateway_application_id": (*string)(nil)}))
+	for _, r := range unbound {
+		tx.record(zone, audit.Resources, r.ID, diff(auditFields{"gateway_application_id": &r.ApplicationID}, auditFields{"gateway_application_id": (*string)(nil)}))
 	}
 	return tx.q.BumpBindingRevision(ctx, zone)
 }

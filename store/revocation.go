@@ -135,7 +135,7 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 	}
 	var parents []string
 	for _, a := range r.agents {
-		f := fields{"event": "terminate", "zone_id": zone, "agent_session_id": a.ID, "reason": reason}
+		f := fields{"event": "terminate", "zone_id": zone, "agent_session_id": a.ID, "reason": a.Reason}
 		if a.ParentID != nil {
 			f["parent_id"] = *a.ParentID
 			parents = append(parents, *a.ParentID)
@@ -143,7 +143,7 @@ func (tx *Tx) recordRevocations(ctx context.Context, zone string, r revoked, rea
 		tx.record(zone, audit.AgentSessions, a.ID, diff(auditFields{"status": a.PreviousStatus}, auditFields{"status": "terminated"}), newEvent(zone, streamAgentsLifecycle, f))
 	}
 	for _, a := range r.agents {
-		f := fields{"zone_id": zone, "agent_session_id": a.ID, "reason": reason}
+		f := fields{"zone_id": zone, "agent_session_id": a.ID, "reason": a.Reason}
 		if sessionRevoked[a.SubjectSessionID] {
 			f["session_id"] = a.SubjectSessionID
 		}

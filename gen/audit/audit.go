@@ -56,13 +56,13 @@ var Kinds = map[Kind]Columns{
 		Table:    "sessions",
 		Tracked:  map[string]string{"status": "status"},
 		Redacted: map[string]string{},
-		Ignored:  []string{"zone_id", "id", "session_type", "subject_id", "parent_id", "application_id", "expires_at", "authenticated_at", "created_at", "revoked_at", "revoked_reason"},
+		Ignored:  []string{"zone_id", "id", "session_type", "subject_id", "parent_id", "application_id", "expires_at", "ends_at", "authenticated_at", "created_at", "revoked_at", "revoked_reason"},
 	},
 	AgentSessions: {
 		Table:    "agent_sessions",
 		Tracked:  map[string]string{"status": "status"},
 		Redacted: map[string]string{},
-		Ignored:  []string{"zone_id", "id", "application_id", "parent_id", "subject_session_id", "lifecycle", "labels", "depth", "max_children", "child_count", "ttl_seconds", "spawned_at", "last_active_at", "updated_at", "terminated_at", "termination_reason"},
+		Ignored:  []string{"zone_id", "id", "application_id", "parent_id", "subject_session_id", "lifecycle", "labels", "depth", "max_children", "child_count", "ttl_seconds", "spawned_at", "expires_at", "last_active_at", "updated_at", "terminated_at", "termination_reason"},
 	},
 	DelegationEdges: {
 		Table:    "delegation_edges",

@@ -28,8 +28,27 @@ func (q *Queries) DecrementAgentSessionChildren(ctx context.Context, arg Decreme
 	return err
 }
 
+const deleteEndedAgentSessions = `-- name: DeleteEndedAgentSessions :execrows
+DELETE FROM agent_sessions
+WHERE zone_id = $1 AND id = ANY ($2::text[]) AND status IN ('terminated', 'expired') AND terminated_at < now() - make_interval(days => $3::integer)
+`
+
+type DeleteEndedAgentSessionsParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+	Days   int32    `db:"days"`
+}
+
+func (q *Queries) DeleteEndedAgentSessions(ctx context.Context, arg DeleteEndedAgentSessionsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteEndedAgentSessions, arg.ZoneID, arg.Ids, arg.Days)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const listAgentSessions = `-- name: ListAgentSessions :many
-SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason, expires_at FROM agent_sessions
 WHERE zone_id = $1 AND (spawned_at, id) < ($2::timestamptz, $3::text)
 ORDER BY spawned_at DESC, id DESC
 LIMIT $4
@@ -76,6 +95,7 @@ func (q *Queries) ListAgentSessions(ctx context.Context, arg ListAgentSessionsPa
 			&i.UpdatedAt,
 			&i.TerminatedAt,
 			&i.TerminationReason,
+			&i.ExpiresAt,
 		); err != nil {
 			return nil, err
 		}
@@ -88,7 +108,7 @@ func (q *Queries) ListAgentSessions(ctx context.Context, arg ListAgentSessionsPa
 }
 
 const listAgentSessionsByApplication = `-- name: ListAgentSessionsByApplication :many
-SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason, expires_at FROM agent_sessions
 WHERE zone_id = $1 AND application_id = $2
   AND ($3::text IS NULL OR lifecycle = $3)
   AND ($4::text IS NULL OR $4 = ANY (labels))
@@ -142,6 +162,7 @@ func (q *Queries) ListAgentSessionsByApplication(ctx context.Context, arg ListAg
 			&i.UpdatedAt,
 			&i.TerminatedAt,
 			&i.TerminationReason,
+			&i.ExpiresAt,
 		); err != nil {
 			return nil, err
 		}
@@ -154,7 +175,7 @@ func (q *Queries) ListAgentSessionsByApplication(ctx context.Context, arg ListAg
 }
 
 const listAgentSessionsByApplicationAndStatus = `-- name: ListAgentSessionsByApplicationAndStatus :many
-SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason, expires_at FROM agent_sessions
 WHERE zone_id = $1 AND application_id = $2 AND status = $3
   AND ($4::text IS NULL OR lifecycle = $4)
   AND ($5::text IS NULL OR $5 = ANY (labels))
@@ -210,6 +231,7 @@ func (q *Queries) ListAgentSessionsByApplicationAndStatus(ctx context.Context, a
 			&i.UpdatedAt,
 			&i.TerminatedAt,
 			&i.TerminationReason,
+			&i.ExpiresAt,
 		); err != nil {
 			return nil, err
 		}
@@ -222,9 +244,9 @@ func (q *Queries) ListAgentSessionsByApplicationAndStatus(ctx context.Context, a
 }
 
 const listAgentSessionsByLabel = `-- name: ListAgentSessionsByLabel :many
-SELECT one.zone_id, one.id, one.application_id, one.parent_id, one.subject_session_id, one.status, one.lifecycle, one.labels, one.depth, one.max_children, one.child_count, one.ttl_seconds, one.spawned_at, one.last_active_at, one.updated_at, one.terminated_at, one.termination_reason FROM agent_session_labels AS l
+SELECT one.zone_id, one.id, one.application_id, one.parent_id, one.subject_session_id, one.status, one.lifecycle, one.labels, one.depth, one.max_children, one.child_count, one.ttl_seconds, one.spawned_at, one.last_active_at, one.updated_at, one.terminated_at, one.termination_reason, one.expires_at FROM agent_session_labels AS l
 CROSS JOIN LATERAL (
-    SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions AS a
+    SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason, expires_at FROM agent_sessions AS a
     WHERE a.zone_id = l.zone_id AND a.id = l.agent_session_id
       AND ($1::text IS NULL OR a.status = $1)
       AND ($2::text IS NULL OR a.lifecycle = $2)
@@ -280,6 +302,7 @@ func (q *Queries) ListAgentSessionsByLabel(ctx context.Context, arg ListAgentSes
 			&i.UpdatedAt,
 			&i.TerminatedAt,
 			&i.TerminationReason,
+			&i.ExpiresAt,
 		); err != nil {
 			return nil, err
 		}
@@ -292,7 +315,7 @@ func (q *Queries) ListAgentSessionsByLabel(ctx context.Context, arg ListAgentSes
 }
 
 const listAgentSessionsByLifecycle = `-- name: ListAgentSessionsByLifecycle :many
-SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason, expires_at FROM agent_sessions
 WHERE zone_id = $1 AND lifecycle = $2 AND (spawned_at, id) < ($3::timestamptz, $4::text)
 ORDER BY spawned_at DESC, id DESC
 LIMIT $5
@@ -339,6 +362,7 @@ func (q *Queries) ListAgentSessionsByLifecycle(ctx context.Context, arg ListAgen
 			&i.UpdatedAt,
 			&i.TerminatedAt,
 			&i.TerminationReason,
+			&i.ExpiresAt,
 		); err != nil {
 			return nil, err
 		}
@@ -351,7 +375,7 @@ func (q *Queries) ListAgentSessionsByLifecycle(ctx context.Context, arg ListAgen
 }
 
 const listAgentSessionsByParent = `-- name: ListAgentSessionsByParent :many
-SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason, expires_at FROM agent_sessions
 WHERE zone_id = $1 AND parent_id = $2
   AND ($3::text IS NULL OR application_id = $3)
   AND ($4::text IS NULL OR status = $4)
@@ -411,6 +435,7 @@ func (q *Queries) ListAgentSessionsByParent(ctx context.Context, arg ListAgentSe
 			&i.UpdatedAt,
 			&i.TerminatedAt,
 			&i.TerminationReason,
+			&i.ExpiresAt,
 		); err != nil {
 			return nil, err
 		}
@@ -423,7 +448,7 @@ func (q *Queries) ListAgentSessionsByParent(ctx context.Context, arg ListAgentSe
 }
 
 const listAgentSessionsByStatus = `-- name: ListAgentSessionsByStatus :many
-SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason FROM agent_sessions
+SELECT zone_id, id, application_id, parent_id, subject_session_id, status, lifecycle, labels, depth, max_children, child_count, ttl_seconds, spawned_at, last_active_at, updated_at, terminated_at, termination_reason, expires_at FROM agent_sessions
 WHERE zone_id = $1 AND status = $2
   AND ($3::text IS NULL OR lifecycle = $3)
   AND (spawned_at, id) < ($4::timestamptz, $5::text)
@@ -474,7 +499,90 @@ func (q *Queries) ListAgentSessionsByStatus(ctx context.Context, arg ListAgentSe
 			&i.UpdatedAt,
 			&i.TerminatedAt,
 			&i.TerminationReason,
+			&i.ExpiresAt,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listEndedAgentSessions = `-- name: ListEndedAgentSessions :many
+SELECT a.zone_id, a.id FROM agent_sessions AS a
+WHERE a.status IN ('terminated', 'expired') AND a.terminated_at < now() - make_interval(days => $1::integer) AND a.zone_id <> ALL ($2::text[])
+  AND NOT EXISTS (SELECT FROM agent_sessions AS child WHERE child.zone_id = a.zone_id AND child.parent_id = a.id OFFSET 0)
+  AND NOT EXISTS (SELECT FROM delegation_edges AS e WHERE e.zone_id = a.zone_id AND e.source_session_id = a.id OFFSET 0)
+  AND NOT EXISTS (SELECT FROM delegation_edges AS e WHERE e.zone_id = a.zone_id AND e.target_session_id = a.id OFFSET 0)
+ORDER BY a.terminated_at, a.zone_id, a.id
+LIMIT $3
+`
+
+type ListEndedAgentSessionsParams struct {
+	Days          int32    `db:"days"`
+	ExcludedZones []string `db:"excluded_zones"`
+	RowLimit      int32    `db:"row_limit"`
+}
+
+type ListEndedAgentSessionsRow struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+// ListEndedAgentSessions returns agent sessions that were terminated before a number of days and that nothing references, like
+// ListEndedSessions.
+func (q *Queries) ListEndedAgentSessions(ctx context.Context, arg ListEndedAgentSessionsParams) ([]ListEndedAgentSessionsRow, error) {
+	rows, err := q.db.Query(ctx, listEndedAgentSessions, arg.Days, arg.ExcludedZones, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListEndedAgentSessionsRow{}
+	for rows.Next() {
+		var i ListEndedAgentSessionsRow
+		if err := rows.Scan(&i.ZoneID, &i.ID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listLapsedAgentSessions = `-- name: ListLapsedAgentSessions :many
+SELECT zone_id, id FROM agent_sessions
+WHERE status IN ('active', 'suspended') AND lifecycle = 'task' AND expires_at <= now() AND zone_id <> ALL ($1::text[])
+ORDER BY expires_at, zone_id, id
+LIMIT $2
+`
+
+type ListLapsedAgentSessionsParams struct {
+	ExcludedZones []string `db:"excluded_zones"`
+	RowLimit      int32    `db:"row_limit"`
+}
+
+type ListLapsedAgentSessionsRow struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+// ListLapsedAgentSessions returns the active and suspended tasks whose time to live has ended, like ListLapsedSessions. A
+// service agent lives as long as it sends heartbeats.
+func (q *Queries) ListLapsedAgentSessions(ctx context.Context, arg ListLapsedAgentSessionsParams) ([]ListLapsedAgentSessionsRow, error) {
+	rows, err := q.db.Query(ctx, listLapsedAgentSessions, arg.ExcludedZones, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListLapsedAgentSessionsRow{}
+	for rows.Next() {
+		var i ListLapsedAgentSessionsRow
+		if err := rows.Scan(&i.ZoneID, &i.ID); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -495,7 +603,7 @@ UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), upd
 FROM agent_sessions AS before
 WHERE a.zone_id = $2 AND a.id IN (SELECT affected.id FROM affected) AND a.status IN ('active', 'suspended')
   AND before.zone_id = a.zone_id AND before.id = a.id
-RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status, coalesce(a.termination_reason, '')::text AS reason
 `
 
 type TerminateAgentSessionsOfApplicationsParams struct {
@@ -509,6 +617,7 @@ type TerminateAgentSessionsOfApplicationsRow struct {
 	ParentID         *string `db:"parent_id"`
 	SubjectSessionID string  `db:"subject_session_id"`
 	PreviousStatus   string  `db:"previous_status"`
+	Reason           string  `db:"reason"`
 }
 
 // TerminateAgentSessionsOfApplications terminates the active and suspended agent sessions of applications and all
@@ -528,6 +637,7 @@ func (q *Queries) TerminateAgentSessionsOfApplications(ctx context.Context, arg 
 			&i.ParentID,
 			&i.SubjectSessionID,
 			&i.PreviousStatus,
+			&i.Reason,
 		); err != nil {
 			return nil, err
 		}
@@ -554,7 +664,7 @@ UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), upd
 FROM agent_sessions AS before
 WHERE a.zone_id = $2 AND a.id IN (SELECT affected.id FROM affected) AND a.status IN ('active', 'suspended')
   AND before.zone_id = a.zone_id AND before.id = a.id
-RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status, coalesce(a.termination_reason, '')::text AS reason
 `
 
 type TerminateAgentSessionsOfGrantParams struct {
@@ -569,6 +679,7 @@ type TerminateAgentSessionsOfGrantRow struct {
 	ParentID         *string `db:"parent_id"`
 	SubjectSessionID string  `db:"subject_session_id"`
 	PreviousStatus   string  `db:"previous_status"`
+	Reason           string  `db:"reason"`
 }
 
 // TerminateAgentSessionsOfGrant terminates the active and suspended agent sessions whose subject sessions
@@ -592,6 +703,7 @@ func (q *Queries) TerminateAgentSessionsOfGrant(ctx context.Context, arg Termina
 			&i.ParentID,
 			&i.SubjectSessionID,
 			&i.PreviousStatus,
+			&i.Reason,
 		); err != nil {
 			return nil, err
 		}
@@ -607,7 +719,7 @@ const terminateAgentSessionsOfZone = `-- name: TerminateAgentSessionsOfZone :man
 UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(), termination_reason = $1::text
 FROM agent_sessions AS before
 WHERE a.zone_id = $2 AND a.status IN ('active', 'suspended') AND before.zone_id = a.zone_id AND before.id = a.id
-RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status, coalesce(a.termination_reason, '')::text AS reason
 `
 
 type TerminateAgentSessionsOfZoneParams struct {
@@ -620,6 +732,7 @@ type TerminateAgentSessionsOfZoneRow struct {
 	ParentID         *string `db:"parent_id"`
 	SubjectSessionID string  `db:"subject_session_id"`
 	PreviousStatus   string  `db:"previous_status"`
+	Reason           string  `db:"reason"`
 }
 
 func (q *Queries) TerminateAgentSessionsOfZone(ctx context.Context, arg TerminateAgentSessionsOfZoneParams) ([]TerminateAgentSessionsOfZoneRow, error) {
@@ -636,6 +749,63 @@ func (q *Queries) TerminateAgentSessionsOfZone(ctx context.Context, arg Terminat
 			&i.ParentID,
 			&i.SubjectSessionID,
 			&i.PreviousStatus,
+			&i.Reason,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const terminateLapsedAgentSessions = `-- name: TerminateLapsedAgentSessions :many
+WITH RECURSIVE affected AS (
+    SELECT id FROM agent_sessions
+    WHERE zone_id = $1 AND id = ANY ($2::text[]) AND status IN ('active', 'suspended') AND lifecycle = 'task' AND expires_at <= now()
+    UNION
+    SELECT child.id FROM agent_sessions AS child JOIN affected ON child.parent_id = affected.id WHERE child.zone_id = $1
+)
+UPDATE agent_sessions AS a SET status = 'terminated', terminated_at = now(), updated_at = now(),
+    termination_reason = CASE WHEN a.lifecycle = 'task' AND a.expires_at <= now() THEN 'ttl' ELSE 'parent_terminated' END
+FROM agent_sessions AS before
+WHERE a.zone_id = $1 AND a.id IN (SELECT affected.id FROM affected) AND a.status IN ('active', 'suspended')
+  AND before.zone_id = a.zone_id AND before.id = a.id
+RETURNING a.id, a.parent_id, a.subject_session_id, before.status AS previous_status, coalesce(a.termination_reason, '')::text AS reason
+`
+
+type TerminateLapsedAgentSessionsParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+}
+
+type TerminateLapsedAgentSessionsRow struct {
+	ID               string  `db:"id"`
+	ParentID         *string `db:"parent_id"`
+	SubjectSessionID string  `db:"subject_session_id"`
+	PreviousStatus   string  `db:"previous_status"`
+	Reason           string  `db:"reason"`
+}
+
+// TerminateLapsedAgentSessions terminates those of the given agent sessions whose time to live has ended, and all descendants,
+// like TerminateAgentSessionsOfApplications.
+func (q *Queries) TerminateLapsedAgentSessions(ctx context.Context, arg TerminateLapsedAgentSessionsParams) ([]TerminateLapsedAgentSessionsRow, error) {
+	rows, err := q.db.Query(ctx, terminateLapsedAgentSessions, arg.ZoneID, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []TerminateLapsedAgentSessionsRow{}
+	for rows.Next() {
+		var i TerminateLapsedAgentSessionsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.ParentID,
+			&i.SubjectSessionID,
+			&i.PreviousStatus,
+			&i.Reason,
 		); err != nil {
 			return nil, err
 		}

@@ -291,6 +291,45 @@ func (q *Queries) ListApplicationsByRegistrationMethod(ctx context.Context, arg 
 	return items, nil
 }
 
+const listExpiredDCRApplications = `-- name: ListExpiredDCRApplications :many
+SELECT zone_id, id FROM applications
+WHERE registration_method = 'dcr' AND archived_at IS NULL AND expires_at < now() - interval '24 hours' AND zone_id <> ALL ($1::text[])
+ORDER BY expires_at, zone_id, id
+LIMIT $2
+`
+
+type ListExpiredDCRApplicationsParams struct {
+	ExcludedZones []string `db:"excluded_zones"`
+	RowLimit      int32    `db:"row_limit"`
+}
+
+type ListExpiredDCRApplicationsRow struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+// ListExpiredDCRApplications returns dynamically registered applications that expired more than 24 hours ago, like
+// ListLapsedSessions.
+func (q *Queries) ListExpiredDCRApplications(ctx context.Context, arg ListExpiredDCRApplicationsParams) ([]ListExpiredDCRApplicationsRow, error) {
+	rows, err := q.db.Query(ctx, listExpiredDCRApplications, arg.ExcludedZones, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListExpiredDCRApplicationsRow{}
+	for rows.Next() {
+		var i ListExpiredDCRApplicationsRow
+		if err := rows.Scan(&i.ZoneID, &i.ID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockActiveDCRApplications = `-- name: LockActiveDCRApplications :many
 SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications
 WHERE zone_id = $1 AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()
@@ -357,6 +396,51 @@ func (q *Queries) LockApplication(ctx context.Context, arg LockApplicationParams
 		&i.ArchivedAt,
 	)
 	return i, err
+}
+
+const lockExpiredDCRApplications = `-- name: LockExpiredDCRApplications :many
+SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications
+WHERE zone_id = $1 AND id = ANY ($2::text[]) AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at < now() - interval '24 hours'
+ORDER BY expires_at, id
+FOR NO KEY UPDATE
+`
+
+type LockExpiredDCRApplicationsParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+}
+
+// LockExpiredDCRApplications locks those of the given applications that ListExpiredDCRApplications would return.
+func (q *Queries) LockExpiredDCRApplications(ctx context.Context, arg LockExpiredDCRApplicationsParams) ([]Application, error) {
+	rows, err := q.db.Query(ctx, lockExpiredDCRApplications, arg.ZoneID, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []Application{}
+	for rows.Next() {
+		var i Application
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.RegistrationMethod,
+			&i.ClientSecretHash,
+			&i.Traits,
+			&i.Version,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ExpiresAt,
+			&i.ArchivedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const updateApplication = `-- name: UpdateApplication :one

@@ -22,6 +22,66 @@ func (q *Queries) BumpDelegationGraphEpoch(ctx context.Context, zoneID string) (
 	return epoch, err
 }
 
+const deleteEndedDelegationEdges = `-- name: DeleteEndedDelegationEdges :execrows
+DELETE FROM delegation_edges
+WHERE zone_id = $1 AND id = ANY ($2::text[]) AND status <> 'active' AND updated_at < now() - make_interval(days => $3::integer)
+`
+
+type DeleteEndedDelegationEdgesParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+	Days   int32    `db:"days"`
+}
+
+func (q *Queries) DeleteEndedDelegationEdges(ctx context.Context, arg DeleteEndedDelegationEdgesParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteEndedDelegationEdges, arg.ZoneID, arg.Ids, arg.Days)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const listEndedDelegationEdges = `-- name: ListEndedDelegationEdges :many
+SELECT e.zone_id, e.id FROM delegation_edges AS e
+WHERE e.status <> 'active' AND e.updated_at < now() - make_interval(days => $1::integer) AND e.zone_id <> ALL ($2::text[])
+  AND NOT EXISTS (SELECT FROM delegation_edges AS child WHERE child.zone_id = e.zone_id AND child.parent_edge_id = e.id OFFSET 0)
+ORDER BY e.updated_at, e.zone_id, e.id
+LIMIT $3
+`
+
+type ListEndedDelegationEdgesParams struct {
+	Days          int32    `db:"days"`
+	ExcludedZones []string `db:"excluded_zones"`
+	RowLimit      int32    `db:"row_limit"`
+}
+
+type ListEndedDelegationEdgesRow struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+// ListEndedDelegationEdges returns edges that were revoked or expired before a number of days and that no edge references, like
+// ListEndedSessions.
+func (q *Queries) ListEndedDelegationEdges(ctx context.Context, arg ListEndedDelegationEdgesParams) ([]ListEndedDelegationEdgesRow, error) {
+	rows, err := q.db.Query(ctx, listEndedDelegationEdges, arg.Days, arg.ExcludedZones, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListEndedDelegationEdgesRow{}
+	for rows.Next() {
+		var i ListEndedDelegationEdgesRow
+		if err := rows.Scan(&i.ZoneID, &i.ID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const revokeDelegationEdgesOf = `-- name: RevokeDelegationEdgesOf :many
 UPDATE delegation_edges SET status = 'revoked', revoked_at = now(), updated_at = now(), edge_version = edge_version + 1
 WHERE zone_id = $1 AND status = 'active'

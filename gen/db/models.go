@@ -48,6 +48,7 @@ type AgentSession struct {
 	UpdatedAt         time.Time  `db:"updated_at"`
 	TerminatedAt      *time.Time `db:"terminated_at"`
 	TerminationReason *string    `db:"termination_reason"`
+	ExpiresAt         *time.Time `db:"expires_at"`
 }
 
 type AgentSessionLabel struct {
@@ -417,6 +418,7 @@ type Session struct {
 	RevokedAt       *time.Time `db:"revoked_at"`
 	RevokedReason   *string    `db:"revoked_reason"`
 	ApplicationID   *string    `db:"application_id"`
+	EndsAt          time.Time  `db:"ends_at"`
 }
 
 type StepUpChallenge struct {

@@ -438,30 +438,37 @@ func (q *Queries) LockResource(ctx context.Context, arg LockResourceParams) (Res
 }
 
 const unbindResources = `-- name: UnbindResources :many
-UPDATE resources SET gateway_application_id = NULL, version = version + 1
-WHERE zone_id = $1 AND gateway_application_id = $2 AND archived_at IS NULL
-RETURNING id
+UPDATE resources AS r SET gateway_application_id = NULL, version = r.version + 1
+FROM (SELECT id, gateway_application_id FROM resources
+      WHERE zone_id = $1 AND gateway_application_id = ANY ($2::text[]) AND archived_at IS NULL FOR NO KEY UPDATE) AS bound
+WHERE r.zone_id = $1 AND r.id = bound.id
+RETURNING r.id, bound.gateway_application_id::text AS application_id
 `
 
 type UnbindResourcesParams struct {
-	ZoneID        string  `db:"zone_id"`
-	ApplicationID *string `db:"application_id"`
+	ZoneID         string   `db:"zone_id"`
+	ApplicationIds []string `db:"application_ids"`
 }
 
-// UnbindResources removes an application from the resources that it exchanges tokens for.
-func (q *Queries) UnbindResources(ctx context.Context, arg UnbindResourcesParams) ([]string, error) {
-	rows, err := q.db.Query(ctx, unbindResources, arg.ZoneID, arg.ApplicationID)
+type UnbindResourcesRow struct {
+	ID            string `db:"id"`
+	ApplicationID string `db:"application_id"`
+}
+
+// UnbindResources removes applications from the resources that they exchange tokens for.
+func (q *Queries) UnbindResources(ctx context.Context, arg UnbindResourcesParams) ([]UnbindResourcesRow, error) {
+	rows, err := q.db.Query(ctx, unbindResources, arg.ZoneID, arg.ApplicationIds)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	items := []string{}
+	items := []UnbindResourcesRow{}
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
+		var i UnbindResourcesRow
+		if err := rows.Scan(&i.ID, &i.ApplicationID); err != nil {
 			return nil, err
 		}
-		items = append(items, id)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

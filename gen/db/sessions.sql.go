@@ -10,6 +10,103 @@ import (
 	"time"
 )
 
+const deleteEndedSessions = `-- name: DeleteEndedSessions :execrows
+DELETE FROM sessions
+WHERE zone_id = $1 AND id = ANY ($2::text[]) AND status <> 'active' AND ends_at < now() - make_interval(days => $3::integer)
+`
+
+type DeleteEndedSessionsParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+	Days   int32    `db:"days"`
+}
+
+func (q *Queries) DeleteEndedSessions(ctx context.Context, arg DeleteEndedSessionsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteEndedSessions, arg.ZoneID, arg.Ids, arg.Days)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const expireSessions = `-- name: ExpireSessions :many
+UPDATE sessions SET status = 'expired'
+FROM (SELECT s.id FROM sessions AS s
+      WHERE s.zone_id = $1 AND s.id = ANY ($2::text[]) AND s.status = 'active' AND s.ends_at <= now()
+      FOR NO KEY UPDATE SKIP LOCKED) AS lapsed
+WHERE sessions.zone_id = $1 AND sessions.id = lapsed.id
+RETURNING sessions.id
+`
+
+type ExpireSessionsParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+}
+
+// ExpireSessions marks those of the given sessions that have lapsed. It skips those that another transaction is changing.
+func (q *Queries) ExpireSessions(ctx context.Context, arg ExpireSessionsParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, expireSessions, arg.ZoneID, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []string{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listEndedSessions = `-- name: ListEndedSessions :many
+SELECT s.zone_id, s.id FROM sessions AS s
+WHERE s.status <> 'active' AND s.ends_at < now() - make_interval(days => $1::integer) AND s.zone_id <> ALL ($2::text[])
+  AND NOT EXISTS (SELECT FROM sessions AS child WHERE child.zone_id = s.zone_id AND child.parent_id = s.id OFFSET 0)
+  AND NOT EXISTS (SELECT FROM agent_sessions AS a WHERE a.zone_id = s.zone_id AND a.subject_session_id = s.id OFFSET 0)
+ORDER BY s.ends_at, s.zone_id, s.id
+LIMIT $3
+`
+
+type ListEndedSessionsParams struct {
+	Days          int32    `db:"days"`
+	ExcludedZones []string `db:"excluded_zones"`
+	RowLimit      int32    `db:"row_limit"`
+}
+
+type ListEndedSessionsRow struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+// ListEndedSessions returns sessions that ended more than a number of days ago and that nothing references, those that ended
+// first first. So of a tree of sessions it returns the leaves, and the others when these are deleted. OFFSET 0 makes Postgres look
+// up the references of one row after another, and not read all references.
+func (q *Queries) ListEndedSessions(ctx context.Context, arg ListEndedSessionsParams) ([]ListEndedSessionsRow, error) {
+	rows, err := q.db.Query(ctx, listEndedSessions, arg.Days, arg.ExcludedZones, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListEndedSessionsRow{}
+	for rows.Next() {
+		var i ListEndedSessionsRow
+		if err := rows.Scan(&i.ZoneID, &i.ID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listExpiredSessions = `-- name: ListExpiredSessions :many
 SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM (
     (SELECT zone_id, id, session_type, subject_id, parent_id, application_id, stored_status, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason FROM listed_sessions AS marked
@@ -125,6 +222,44 @@ func (q *Queries) ListExpiredSessionsBySubject(ctx context.Context, arg ListExpi
 			&i.RevokedAt,
 			&i.RevokedReason,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listLapsedSessions = `-- name: ListLapsedSessions :many
+SELECT zone_id, id FROM sessions
+WHERE status = 'active' AND ends_at <= now() AND zone_id <> ALL ($1::text[])
+ORDER BY ends_at, zone_id, id
+LIMIT $2
+`
+
+type ListLapsedSessionsParams struct {
+	ExcludedZones []string `db:"excluded_zones"`
+	RowLimit      int32    `db:"row_limit"`
+}
+
+type ListLapsedSessionsRow struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+// ListLapsedSessions returns active sessions that have lapsed, in any zone that is not excluded, those that lapsed first first.
+func (q *Queries) ListLapsedSessions(ctx context.Context, arg ListLapsedSessionsParams) ([]ListLapsedSessionsRow, error) {
+	rows, err := q.db.Query(ctx, listLapsedSessions, arg.ExcludedZones, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListLapsedSessionsRow{}
+	for rows.Next() {
+		var i ListLapsedSessionsRow
+		if err := rows.Scan(&i.ZoneID, &i.ID); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -11,6 +11,25 @@ import (
 	"time"
 )
 
+const deleteOldStepUpChallenges = `-- name: DeleteOldStepUpChallenges :execrows
+DELETE FROM step_up_challenges
+WHERE zone_id = $1 AND id = ANY ($2::text[]) AND expires_at < now() - make_interval(days => $3::integer)
+`
+
+type DeleteOldStepUpChallengesParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+	Days   int32    `db:"days"`
+}
+
+func (q *Queries) DeleteOldStepUpChallenges(ctx context.Context, arg DeleteOldStepUpChallengesParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteOldStepUpChallenges, arg.ZoneID, arg.Ids, arg.Days)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const explainStepUpChallenge = `-- name: ExplainStepUpChallenge :one
 SELECT c.version, c.outcome, (c.expires_at <= now())::boolean AS expired,
     ((s.status = 'active' AND s.expires_at > now()) IS TRUE)::boolean AS session_live,
@@ -98,6 +117,45 @@ func (q *Queries) GetStepUpChallenge(ctx context.Context, arg GetStepUpChallenge
 		&i.Status,
 	)
 	return i, err
+}
+
+const listOldStepUpChallenges = `-- name: ListOldStepUpChallenges :many
+SELECT zone_id, id FROM step_up_challenges
+WHERE expires_at < now() - make_interval(days => $1::integer) AND zone_id <> ALL ($2::text[])
+ORDER BY expires_at, zone_id, id
+LIMIT $3
+`
+
+type ListOldStepUpChallengesParams struct {
+	Days          int32    `db:"days"`
+	ExcludedZones []string `db:"excluded_zones"`
+	RowLimit      int32    `db:"row_limit"`
+}
+
+type ListOldStepUpChallengesRow struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+// ListOldStepUpChallenges returns challenges that expired before a number of days, used or not, like ListLapsedSessions.
+func (q *Queries) ListOldStepUpChallenges(ctx context.Context, arg ListOldStepUpChallengesParams) ([]ListOldStepUpChallengesRow, error) {
+	rows, err := q.db.Query(ctx, listOldStepUpChallenges, arg.Days, arg.ExcludedZones, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListOldStepUpChallengesRow{}
+	for rows.Next() {
+		var i ListOldStepUpChallengesRow
+		if err := rows.Scan(&i.ZoneID, &i.ID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const listStepUpChallenges = `-- name: ListStepUpChallenges :many

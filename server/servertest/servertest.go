@@ -100,7 +100,7 @@ func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options,
 	if err != nil {
 		tb.Fatal(err)
 	}
-	config.Egress = out
+	config.Egress, config.ManualJobs = out, true
 	options, err := redis.ParseURL(redisURL)
 	if err != nil {
 		first, err := url.Parse(redisURL)
