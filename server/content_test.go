@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
@@ -109,6 +110,31 @@ func TestListZonesLimitOutsideTheRange(t *testing.T) {
 		servertest.Expect(t, raw, 0, code.InvalidQuery)
 		if got := decode[rawclient.Problem](t, raw).Details.Issues[0]; got.Message != want || strings.Join(got.Path, ".") != "limit" {
 			t.Errorf("limit=%s: got %v %q, want %q", limit, got.Path, got.Message, want)
+		}
+	}
+}
+
+// What has a meaning in HTML is returned as it is, in JSON that no browser takes for HTML.
+func TestResponsesAreNotEscapedForHTML(t *testing.T) {
+	t.Parallel()
+	const name = `<script>alert("&")</script>`
+	const encoded = `"<script>alert(\"&\")</script>"`
+	a := servertest.New(t)
+	created, err := a.Admin.CreateZoneWithResponse(t.Context(), client.NewZone{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	zone := created.JSON201.ID
+	for path, want := range map[string]string{
+		"/v1/zones/" + zone: encoded, "/v1/zones": encoded,
+		"/v1/zones/" + zone + "/sessions?limit=%3Cb%3E": `"error":"invalid_query"`, "/%3Cb%3E&": `"error":"not_found"`,
+	} {
+		raw := a.Do("GET", path, "", append(bearer(servertest.Bootstrap), "Accept", "text/html")...)
+		if raw.Header.Get("Content-Type") != "application/json; charset=utf-8" || raw.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s has the headers %v", path, raw.Header)
+		}
+		if body := string(raw.Body); !strings.Contains(body, want) || strings.Contains(body, `\u00`) {
+			t.Errorf("%s returned %s", path, body)
 		}
 	}
 }

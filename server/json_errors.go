@@ -60,7 +60,7 @@ func writeErrorResponse(w io.Writer, errCode code.Code) error {
 	}
 	response := http.Response{
 		StatusCode: entry.Status, ProtoMajor: 1, ProtoMinor: 1, Close: true,
-		Header:        http.Header{"Content-Type": {"application/json; charset=utf-8"}, "X-Request-Id": {requestID}},
+		Header:        http.Header{"Content-Type": {"application/json; charset=utf-8"}, "X-Content-Type-Options": {"nosniff"}, "X-Request-Id": {requestID}},
 		ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
 	}
 	return response.Write(w)

@@ -2,11 +2,12 @@ package jsonresponse
 
 import "unicode/utf8"
 
-// verbatim reports which ASCII characters are not escaped in a JSON string. Like
-// encoding/json, it excludes those with a special meaning in HTML.
+// verbatim reports which ASCII characters are not escaped in a JSON string. Those with a
+// special meaning in HTML are not: no response is HTML, and clients that search a
+// response without decoding it, such as scripts, find URLs as they are.
 var verbatim = func() (table [utf8.RuneSelf]bool) {
 	for c := byte(' '); c < utf8.RuneSelf; c++ {
-		table[c] = c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
+		table[c] = c != '"' && c != '\\'
 	}
 	return table
 }()
@@ -14,8 +15,8 @@ var verbatim = func() (table [utf8.RuneSelf]bool) {
 const hex = "0123456789abcdef"
 
 // AppendString appends s as a JSON string and returns the extended buffer. It
-// escapes the same characters as encoding/json and, like it, writes U+FFFD for each
-// byte that is not valid UTF-8.
+// escapes the same characters as encoding/json without SetEscapeHTML and, like it,
+// writes U+FFFD for each byte that is not valid UTF-8.
 func AppendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0 // s[start:i] is to be copied verbatim
@@ -62,8 +63,7 @@ func AppendString(b []byte, s string) []byte {
 	return append(append(b, s[start:]...), '"')
 }
 
-// AppendRaw appends JSON text as encoding/json does, and returns the extended buffer:
-// it removes white space, and escapes characters with a special meaning in HTML. The
+// AppendRaw appends JSON text without white space, and returns the extended buffer. The
 // text must be valid JSON; it appends null for an empty text.
 func AppendRaw(b, text []byte) []byte {
 	if len(text) == 0 {
@@ -72,7 +72,7 @@ func AppendRaw(b, text []byte) []byte {
 	inString := false
 	start := 0 // text[start:i] is to be copied verbatim
 	for i := 0; i < len(text); i++ {
-		switch c := text[i]; c {
+		switch text[i] {
 		case '"':
 			inString = !inString
 		case '\\': // only in strings
@@ -80,17 +80,6 @@ func AppendRaw(b, text []byte) []byte {
 		case ' ', '\t', '\n', '\r':
 			if !inString {
 				b = append(b, text[start:i]...)
-				start = i + 1
-			}
-		case '<', '>', '&': // only in strings
-			b = append(b, text[start:i]...)
-			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
-			start = i + 1
-		case 0xe2:
-			if i+2 < len(text) && text[i+1] == 0x80 && text[i+2]&^1 == 0xa8 { // U+2028 and U+2029
-				b = append(append(b, text[start:i]...), `\u202`...)
-				b = append(b, hex[text[i+2]&0xf])
-				i += 2
 				start = i + 1
 			}
 		}

@@ -4,6 +4,7 @@
 package jsonresponse
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -45,11 +46,22 @@ func WriteList[T Encoder](w http.ResponseWriter, status int, items []T) error {
 // WriteAny sends body, which has no encoder of its own, with the given status.
 // It returns an error if body cannot be encoded or the client has disconnected.
 func WriteAny(w http.ResponseWriter, status int, body any) error {
-	b, err := json.Marshal(body)
+	b, err := Marshal(body)
 	if err != nil {
 		return err
 	}
 	return send(w, status, &b)
+}
+
+// Marshal is like [json.Marshal], but escapes the same characters as [AppendString].
+func Marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return b.Bytes()[:b.Len()-1], nil // without the line feed
 }
 
 // maxBuffered is the size up to which net/http buffers a response and then sets

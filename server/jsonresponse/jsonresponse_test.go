@@ -12,11 +12,35 @@ import (
 	"caracal.run/management/server/jsonresponse"
 )
 
+// Marshal encodes like encoding/json, except for HTML.
+func TestMarshal(t *testing.T) {
+	t.Parallel()
+	for _, v := range []any{nil, "", "a<b>&c\u2028", map[string]any{"b": []int{1}, "a": "\xff\n"}, json.RawMessage(`{ "x": "\u003c<" }`)} {
+		got, err := jsonresponse.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if escaped := strings.NewReplacer("<", `\u003c`, ">", `\u003e`, "&", `\u0026`).Replace(string(got)); escaped != string(want) {
+			t.Errorf("%v is encoded as %s, want %s without the escapes of HTML", v, got, want)
+		}
+		if strings.ContainsAny(string(want), "\n") || strings.HasSuffix(string(got), "\n") {
+			t.Errorf("%q ends with a line feed", got)
+		}
+	}
+	if got, err := jsonresponse.Marshal("<&>"); string(got) != `"<&>"` || err != nil {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
 func TestAppendStringEqualsEncodingJSON(t *testing.T) {
 	t.Parallel()
 	check := func(s string) {
 		t.Helper()
-		want, err := json.Marshal(s)
+		want, err := jsonresponse.Marshal(s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,7 +66,7 @@ func TestAppendStringEqualsEncodingJSON(t *testing.T) {
 func FuzzAppendString(f *testing.F) {
 	f.Add("a\x00<\u2028\xff")
 	f.Fuzz(func(t *testing.T, s string) {
-		want, err := json.Marshal(s)
+		want, err := jsonresponse.Marshal(s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,9 +82,9 @@ func TestAppendRawEqualsEncodingJSON(t *testing.T) {
 		"", "null", "1.50", ` "a b" `, `{}`, " {\"a\" :\t[ 1 ,\r\n\"x\\\" y\" , \"\\\\\" , null ] } ",
 		`["<a href='x'>&amp;</a>", "\u003c \n", "日本` + "\u2028\u2029 \u2027 \u202a \u30a8" + `"]`, `{"< >": " < "}`,
 	} {
-		want, err := json.Marshal(json.RawMessage(text))
+		want, err := jsonresponse.Marshal(json.RawMessage(text))
 		if text == "" {
-			want, err = json.Marshal(json.RawMessage(nil))
+			want, err = jsonresponse.Marshal(json.RawMessage(nil))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -74,7 +98,7 @@ func TestAppendRawEqualsEncodingJSON(t *testing.T) {
 func FuzzAppendRaw(f *testing.F) {
 	f.Add([]byte("{\"a\\\"<\": [1, \"\u2028\"]}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		want, err := json.Marshal(json.RawMessage(text))
+		want, err := jsonresponse.Marshal(json.RawMessage(text))
 		if err != nil || len(text) == 0 {
 			return
 		}

@@ -142,11 +142,14 @@ func prefersHTML(h http.Header) bool {
 // commonHeaders are the headers of every response below /v1. The responses depend on
 // Accept-Encoding because package coding compresses them.
 var commonHeaders = http.Header{
-	"X-Content-Type-Options": {"nosniff"},
-	"Referrer-Policy":        {"no-referrer"},
-	"Cache-Control":          {"no-store"},
-	"Vary":                   {"Authorization, Accept-Encoding"},
+	"Referrer-Policy": {"no-referrer"},
+	"Cache-Control":   {"no-store"},
+	"Vary":            {"Authorization, Accept-Encoding"},
 }
+
+// nosniff keeps browsers from interpreting any response as HTML unless its Content-Type
+// says so: JSON is not escaped for HTML.
+var nosniff = []string{"nosniff"}
 
 // newRequestID returns a random UUID. It uses math/rand, which makes no system call:
 // a request id is not a secret.
@@ -174,6 +177,7 @@ func RequestContext(operations *Operations, publicURL string) echo.MiddlewareFun
 			}
 			h := c.Response().Header()
 			h.Set("X-Request-Id", info.RequestID)
+			h["X-Content-Type-Options"] = nosniff
 			if isV1(r.URL.Path) {
 				maps.Copy(h, commonHeaders)
 			} else {

@@ -7,7 +7,6 @@ package problem
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"mime"
 	"net/http"
@@ -18,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"caracal.run/management/gen/code"
+	"caracal.run/management/server/jsonresponse"
 )
 
 // Code returns the code of an error, or internal_error if it has none.
@@ -68,12 +68,12 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 		h.Set("Accept-Encoding", "gzip") // RFC 9110, section 12.5.3
 	}
 	SetRetryAfter(h, errCode)
-	text, err := json.Marshal(body)
+	text, err := jsonresponse.Marshal(body)
 	if err != nil {
 		return err
 	}
 	if codeErr != nil && len(codeErr.Fields) > 0 {
-		extra, err := json.Marshal(codeErr.Fields)
+		extra, err := jsonresponse.Marshal(codeErr.Fields)
 		if err != nil {
 			return err
 		}

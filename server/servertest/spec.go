@@ -136,8 +136,19 @@ func validateResponse(r *http.Request, resp *http.Response, body []byte) error {
 		return fmt.Errorf("the header X-Request-Id is missing")
 	}
 	path := r.URL.EscapedPath()
-	if strings.HasPrefix(path, "/v1/") && (resp.Header.Get("Cache-Control") != "no-store" || resp.Header.Get("X-Content-Type-Options") != "nosniff") {
-		return fmt.Errorf("Cache-Control: no-store or X-Content-Type-Options: nosniff is missing")
+	if strings.HasPrefix(path, "/v1/") && resp.Header.Get("Cache-Control") != "no-store" {
+		return fmt.Errorf("Cache-Control: no-store is missing")
+	}
+	// No browser may interpret as HTML what is in a response, except the pages that are HTML.
+	if resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+		return fmt.Errorf("X-Content-Type-Options: nosniff is missing")
+	}
+	kind := resp.Header.Get("Content-Type")
+	switch {
+	case kind == "" && len(body) > 0:
+		return fmt.Errorf("Content-Type is missing")
+	case strings.HasPrefix(kind, "text/html") && resp.Header.Get("Content-Security-Policy") == "":
+		return fmt.Errorf("Content-Security-Policy is missing on a page")
 	}
 	op, known := operationOf(r.Method, path)
 	if !known {
