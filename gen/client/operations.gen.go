@@ -137,6 +137,10 @@ func (params ListAgentSessionsParams) applyToList(c *call) {
 // first, also those that were terminated. An agent session is returned if it
 // matches all filters. Returns no rows if the zone does not exist.
 //
+// The service terminates an agent session of the lifecycle `task` within about
+// a minute after its time to live, with all descendants. Agent sessions that
+// were terminated are deleted after the same retention as sessions.
+//
 // Requires a token with read permission for the zone.
 //
 // Error codes that are specific to this operation: [CodeTooManyExports].
@@ -174,7 +178,8 @@ func (params ListApplicationsParams) applyToList(c *call) {
 }
 
 // ListApplications returns one page of the zone's active applications, newest
-// first. Expired applications are included until they are archived. `traits` is
+// first. Registered applications are included for 24 hours after they expired;
+// then the service archives them, and revokes their sessions. `traits` is
 // returned only to global tokens. Returns an empty list if the zone does not
 // exist.
 //
@@ -1385,7 +1390,8 @@ func (params ListSessionsParams) applyToList(c *call) {
 // all filters. Returns no rows if the zone does not exist.
 //
 // A session whose `expires_at` has passed has the status `expired`, in the rows
-// and as a filter.
+// and as a filter. Sessions that ended are deleted after 90 days, or another
+// retention that the operator has set.
 //
 // Requires a token with read permission for the zone.
 //
@@ -1424,7 +1430,8 @@ func (params ListStepUpChallengesParams) applyToList(c *call) {
 // ListStepUpChallenges returns one page of the zone's step-up challenges,
 // newest first. With `status`, returns only the challenges that have this
 // status, those that expire last first. Returns an empty list if the zone does
-// not exist.
+// not exist. Challenges are deleted 90 days after they expired, or after
+// another retention that the operator has set.
 //
 // Requires a token with read permission for the zone.
 func (c *Client) ListStepUpChallenges(ctx context.Context, zoneID string, opts ...ListOption) (Page[StepUpChallenge], error) {

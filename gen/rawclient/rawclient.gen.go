@@ -1337,6 +1337,9 @@ type ClientInterface interface {
 	// Returns the zone's agent sessions, newest first, also those that were terminated. An agent session is returned if
 	// it matches all filters. Returns no rows if the zone does not exist.
 	//
+	// The service terminates an agent session of the lifecycle `task` within about a minute after its time to live, with
+	// all descendants. Agent sessions that were terminated are deleted after the same retention as sessions.
+	//
 	// Requires a token with read permission for the zone.
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/agent-sessions (the `ListAgentSessions` operationId).
@@ -1344,8 +1347,9 @@ type ClientInterface interface {
 
 	// ListApplications List applications
 	//
-	// Returns the zone's active applications, newest first. Expired applications are included until they are archived.
-	// `traits` is returned only to global tokens. Returns an empty list if the zone does not exist.
+	// Returns the zone's active applications, newest first. Registered applications are included for 24 hours after
+	// they expired; then the service archives them, and revokes their sessions. `traits` is returned only to global
+	// tokens. Returns an empty list if the zone does not exist.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -2433,7 +2437,8 @@ type ClientInterface interface {
 	// Returns the zone's sessions, newest first, also those that were revoked or have expired. A session is returned if
 	// it matches all filters. Returns no rows if the zone does not exist.
 	//
-	// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter.
+	// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter. Sessions that ended
+	// are deleted after 90 days, or another retention that the operator has set.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -2443,7 +2448,8 @@ type ClientInterface interface {
 	// ListStepUpChallenges List step-up challenges
 	//
 	// Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
-	// status, those that expire last first. Returns an empty list if the zone does not exist.
+	// status, those that expire last first. Returns an empty list if the zone does not exist. Challenges are deleted 90
+	// days after they expired, or after another retention that the operator has set.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -3190,6 +3196,9 @@ func (c *Client) UpdateZone(ctx context.Context, zoneID ZoneID, params *UpdateZo
 // Returns the zone's agent sessions, newest first, also those that were terminated. An agent session is returned if
 // it matches all filters. Returns no rows if the zone does not exist.
 //
+// The service terminates an agent session of the lifecycle `task` within about a minute after its time to live, with
+// all descendants. Agent sessions that were terminated are deleted after the same retention as sessions.
+//
 // Requires a token with read permission for the zone.
 //
 // Corresponds with GET /v1/zones/{zoneId}/agent-sessions (the `ListAgentSessions` operationId).
@@ -3207,8 +3216,9 @@ func (c *Client) ListAgentSessions(ctx context.Context, zoneID ZoneID, params *L
 
 // ListApplications List applications
 //
-// Returns the zone's active applications, newest first. Expired applications are included until they are archived.
-// `traits` is returned only to global tokens. Returns an empty list if the zone does not exist.
+// Returns the zone's active applications, newest first. Registered applications are included for 24 hours after
+// they expired; then the service archives them, and revokes their sessions. `traits` is returned only to global
+// tokens. Returns an empty list if the zone does not exist.
 //
 // Requires a token with read permission for the zone.
 //
@@ -4986,7 +4996,8 @@ func (c *Client) UpdateResource(ctx context.Context, zoneID ZoneID, id ObjectID,
 // Returns the zone's sessions, newest first, also those that were revoked or have expired. A session is returned if
 // it matches all filters. Returns no rows if the zone does not exist.
 //
-// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter.
+// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter. Sessions that ended
+// are deleted after 90 days, or another retention that the operator has set.
 //
 // Requires a token with read permission for the zone.
 //
@@ -5006,7 +5017,8 @@ func (c *Client) ListSessions(ctx context.Context, zoneID ZoneID, params *ListSe
 // ListStepUpChallenges List step-up challenges
 //
 // Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
-// status, those that expire last first. Returns an empty list if the zone does not exist.
+// status, those that expire last first. Returns an empty list if the zone does not exist. Challenges are deleted 90
+// days after they expired, or after another retention that the operator has set.
 //
 // Requires a token with read permission for the zone.
 //
@@ -10124,6 +10136,9 @@ type ClientWithResponsesInterface interface {
 	// Returns the zone's agent sessions, newest first, also those that were terminated. An agent session is returned if
 	// it matches all filters. Returns no rows if the zone does not exist.
 	//
+	// The service terminates an agent session of the lifecycle `task` within about a minute after its time to live, with
+	// all descendants. Agent sessions that were terminated are deleted after the same retention as sessions.
+	//
 	// Requires a token with read permission for the zone.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -10133,8 +10148,9 @@ type ClientWithResponsesInterface interface {
 
 	// ListApplicationsWithResponse List applications
 	//
-	// Returns the zone's active applications, newest first. Expired applications are included until they are archived.
-	// `traits` is returned only to global tokens. Returns an empty list if the zone does not exist.
+	// Returns the zone's active applications, newest first. Registered applications are included for 24 hours after
+	// they expired; then the service archives them, and revokes their sessions. `traits` is returned only to global
+	// tokens. Returns an empty list if the zone does not exist.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -11284,7 +11300,8 @@ type ClientWithResponsesInterface interface {
 	// Returns the zone's sessions, newest first, also those that were revoked or have expired. A session is returned if
 	// it matches all filters. Returns no rows if the zone does not exist.
 	//
-	// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter.
+	// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter. Sessions that ended
+	// are deleted after 90 days, or another retention that the operator has set.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -11296,7 +11313,8 @@ type ClientWithResponsesInterface interface {
 	// ListStepUpChallengesWithResponse List step-up challenges
 	//
 	// Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
-	// status, those that expire last first. Returns an empty list if the zone does not exist.
+	// status, those that expire last first. Returns an empty list if the zone does not exist. Challenges are deleted 90
+	// days after they expired, or after another retention that the operator has set.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -15398,6 +15416,9 @@ func (c *ClientWithResponses) UpdateZoneWithResponse(ctx context.Context, zoneID
 // Returns the zone's agent sessions, newest first, also those that were terminated. An agent session is returned if
 // it matches all filters. Returns no rows if the zone does not exist.
 //
+// The service terminates an agent session of the lifecycle `task` within about a minute after its time to live, with
+// all descendants. Agent sessions that were terminated are deleted after the same retention as sessions.
+//
 // Requires a token with read permission for the zone.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -15413,8 +15434,9 @@ func (c *ClientWithResponses) ListAgentSessionsWithResponse(ctx context.Context,
 
 // ListApplicationsWithResponse List applications
 //
-// Returns the zone's active applications, newest first. Expired applications are included until they are archived.
-// `traits` is returned only to global tokens. Returns an empty list if the zone does not exist.
+// Returns the zone's active applications, newest first. Registered applications are included for 24 hours after
+// they expired; then the service archives them, and revokes their sessions. `traits` is returned only to global
+// tokens. Returns an empty list if the zone does not exist.
 //
 // Requires a token with read permission for the zone.
 //
@@ -16978,7 +17000,8 @@ func (c *ClientWithResponses) UpdateResourceWithResponse(ctx context.Context, zo
 // Returns the zone's sessions, newest first, also those that were revoked or have expired. A session is returned if
 // it matches all filters. Returns no rows if the zone does not exist.
 //
-// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter.
+// A session whose `expires_at` has passed has the status `expired`, in the rows and as a filter. Sessions that ended
+// are deleted after 90 days, or another retention that the operator has set.
 //
 // Requires a token with read permission for the zone.
 //
@@ -16996,7 +17019,8 @@ func (c *ClientWithResponses) ListSessionsWithResponse(ctx context.Context, zone
 // ListStepUpChallengesWithResponse List step-up challenges
 //
 // Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
-// status, those that expire last first. Returns an empty list if the zone does not exist.
+// status, those that expire last first. Returns an empty list if the zone does not exist. Challenges are deleted 90
+// days after they expired, or after another retention that the operator has set.
 //
 // Requires a token with read permission for the zone.
 //
