@@ -18,6 +18,7 @@ func TestPackageImports(t *testing.T) {
 		"gen/code":                   {module, "github.com/"},
 		"gen/db":                     {module + "server", module + "store"},
 		"store/oauthstate":           {module + "server", "github.com/labstack"},
+		"store/chain":                {module, "github.com/", "database/sql", "net/"},
 		"store/seal":                 {module, "github.com/", "database/sql", "net/"},
 		"server/problem":             {module + "store", module + "gen/client"},
 		"server/egress":              {module},

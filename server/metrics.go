@@ -65,6 +65,7 @@ func (m *metrics) register(s *Server) {
 		gauge("caracal_api_outbox_leader", "1 if this process is the leader, which publishes events. The sum over all replicas must be 1.", func() float64 { return float64(min(s.outbox.Stat().Term, 1)) }),
 		outboxDepth{s.store},
 		jobMetrics{s.jobs},
+		counter("caracal_api_audit_sealed_total", "Audit entries that this process has sealed.", func() float64 { return float64(s.sealer.Sealed()) }),
 		counter("caracal_api_auth_failures_total", "Failed token verifications.", func() float64 { return float64(s.verifier.Stat().Failures) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Version of the build; always 1.",
 			ConstLabels: prometheus.Labels{"version": Version()}}, func() float64 { return 1 }),
@@ -113,7 +114,7 @@ func statusClass(status int) string {
 	return [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}[min(max(status/100, 1), 5)-1]
 }
 
-// outboxDepth reads the depth of the outbox from Postgres at each scrape. While
+// outboxDepth reads the depth of the outbox, and of the queue of entries to seal, from Postgres at each scrape. While
 // Postgres is unavailable, its metrics are absent and all others are present.
 type outboxDepth struct{ store *store.Store }
 
@@ -124,11 +125,13 @@ var (
 	outboxDead       = prometheus.NewDesc("caracal_api_outbox_dead_total", "Dead letters: events that Redis rejected too often.", nil, nil)
 	outboxPendingAge = prometheus.NewDesc("caracal_api_outbox_oldest_pending_age_seconds", "Age in seconds of the oldest event that is not published yet.", nil, nil)
 	outboxDeadAge    = prometheus.NewDesc("caracal_api_outbox_oldest_dead_age_seconds", "Age in seconds of the oldest dead letter.", nil, nil)
+	auditUnsealed    = prometheus.NewDesc("caracal_api_audit_unsealed", "Audit entries that are not sealed yet; counted up to 10,000.", nil, nil)
+	auditUnsealedAge = prometheus.NewDesc("caracal_api_audit_oldest_unsealed_age_seconds", "Age in seconds of the oldest audit entry that is not sealed yet.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (outboxDepth) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{outboxPending, outboxDead, outboxPendingAge, outboxDeadAge} {
+	for _, desc := range []*prometheus.Desc{outboxPending, outboxDead, outboxPendingAge, outboxDeadAge, auditUnsealed, auditUnsealedAge} {
 		descs <- desc
 	}
 }
@@ -146,6 +149,12 @@ func (o outboxDepth) Collect(collected chan<- prometheus.Metric) {
 	collected <- prometheus.MustNewConstMetric(outboxDead, prometheus.GaugeValue, float64(stat.Dead))
 	collected <- prometheus.MustNewConstMetric(outboxPendingAge, prometheus.GaugeValue, stat.OldestPendingSeconds)
 	collected <- prometheus.MustNewConstMetric(outboxDeadAge, prometheus.GaugeValue, stat.OldestDeadSeconds)
+	unsealed, err := o.store.SealStat(ctx)
+	if err != nil {
+		return
+	}
+	collected <- prometheus.MustNewConstMetric(auditUnsealed, prometheus.GaugeValue, float64(unsealed.Unsealed))
+	collected <- prometheus.MustNewConstMetric(auditUnsealedAge, prometheus.GaugeValue, unsealed.OldestSeconds)
 }
 
 // jobMetrics are the metrics of the periodic jobs.

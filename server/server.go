@@ -36,6 +36,7 @@ import (
 	"caracal.run/management/store/oauthstate"
 	"caracal.run/management/store/outbox"
 	"caracal.run/management/store/redisconn"
+	"caracal.run/management/store/sealer"
 )
 
 // Options are the dependencies of a [Server].
@@ -60,6 +61,7 @@ type Server struct {
 	verifier *auth.Verifier
 	outbox   *outbox.Publisher
 	jobs     *jobs.Runner
+	sealer   *sealer.Sealer
 	egress   *egress.Client
 	exchange *provider.Exchanger
 	states   *oauthstate.States
@@ -148,6 +150,10 @@ func New(o Options) (*Server, http.Handler, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	auditKey, err := hmacKey(c.AuditHMACKey)
+	if err != nil {
+		return nil, nil, err
+	}
 	perMinute := func(prefix string, limit int) *limiter.Limiter { return limiter.New(prefix, time.Minute, limit) }
 	m, outbound := newMetrics(), egress.New(c.Egress)
 	s := &Server{
@@ -158,6 +164,7 @@ func New(o Options) (*Server, http.Handler, error) {
 		exchange: provider.NewExchanger(outbound),
 		states:   oauthstate.New(o.Store, o.Redis),
 		bundles:  policy.NewCache(maxBundleBytes),
+		sealer:   sealer.New(o.Store.For(store.System), o.Log, auditKey),
 		outbox: outbox.New(o.Store.For(store.System), o.Redis, o.Log, outbox.Config{
 			Traces: o.Traces, Key: key, Batch: c.OutboxBatch, PollInterval: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
 			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),

@@ -31,6 +31,9 @@ func fillTables(db *storetest.DB) {
 		SELECT 'z' || (n % 2000 + 1), 't' || n, 'x' || n % 1000, 'read', 'admin:t' || n % 100, sha256(n::text::bytea), now() - n * interval '1 minute', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) AS n`)
 	db.Exec(`INSERT INTO audit_entries (zone_id, id, request_id, actor_name, operation, action, method, path, status_code, payload)
 		SELECT 'z' || n % 2000, 'e' || n, 'r', 'a', 'o', 'a', 'POST', '/v1/zones', 201, '{}' FROM generate_series(1, 200000) AS n`)
+	db.Exec(`INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash) SELECT 'z' || n % 2000, n, 'e' || n, '', '' FROM generate_series(1, 200000) AS n`)
+	db.Exec(`INSERT INTO audit_seal_heads (zone_id, seq, hash, sealed_at) SELECT 'z' || n, 1, '', now() FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO audit_unsealed (zone_id, entry_id) SELECT 'z' || n % 2000, 'u' || n FROM generate_series(1, 20000) AS n`)
 	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, created_at, expires_at, archived_at)
 		SELECT 'z' || n % 20 + 1, 'a' || n, 'x' || n % 1000, CASE WHEN n % 2 = 0 THEN 'dcr' ELSE 'managed' END, 'sha256$', now() - n * interval '1 second',
 			CASE WHEN n % 2 = 0 THEN now() + interval '1 hour' END, CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 100000) AS n`)

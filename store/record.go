@@ -111,7 +111,9 @@ func (s *Store) RecordDenied(ctx context.Context, cause Cause, zone, kind, id st
 	if err != nil {
 		return err
 	}
-	return s.For(cause.Actor).q.InsertAuditEntries(ctx, p)
+	err = s.For(cause.Actor).q.InsertAuditEntries(ctx, p)
+	wake(s.recorded)
+	return err
 }
 
 func entriesParams(cause Cause, entries []entry) (db.InsertAuditEntriesParams, error) {

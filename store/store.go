@@ -63,6 +63,7 @@ type core struct {
 	modes           *modeChooser
 	timeouts        timeouts
 	committed       chan struct{} // see Store.Committed
+	recorded        chan struct{} // see Store.Recorded
 	keys            *seal.Keys
 	controlAudience string
 	maxResources    int64
@@ -160,6 +161,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		modes:     modes,
 		timeouts:  newTimeouts(c),
 		committed: make(chan struct{}, 1),
+		recorded:  make(chan struct{}, 1),
 		keys:      c.Keys, controlAudience: c.ControlAudience, maxResources: int64(c.MaxResources),
 	}}
 	if c.MaxResources == 0 {

@@ -90,10 +90,10 @@ func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) er
 		return err
 	}
 	if len(tx.events) > 0 || tx.rearmed {
-		select {
-		case s.committed <- struct{}{}:
-		default: // a wake-up is already pending
-		}
+		wake(s.committed)
+	}
+	if len(tx.entries) > 0 {
+		wake(s.recorded)
 	}
 	return nil
 }

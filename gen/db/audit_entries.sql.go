@@ -10,16 +10,27 @@ import (
 )
 
 const insertAuditEntries = `-- name: InsertAuditEntries :exec
-INSERT INTO audit_entries (zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path,
-    entity_type, entity_id, status_code, payload)
-SELECT e.zone_id, e.id, $1, $2, $3, $4, $5, e.action,
-    $6, $7, nullif(e.entity_type, ''), nullif(e.entity_id, ''), $8, e.payload
-FROM (SELECT unnest($9::text[]) AS zone_id, unnest($10::text[]) AS id, unnest($11::text[]) AS action,
-    unnest($12::text[]) AS entity_type, unnest($13::text[]) AS entity_id,
-    unnest($14::text[]) AS payload) AS e
+WITH entries AS (
+    SELECT generate_subscripts($1::text[], 1) AS n, unnest($2::text[]) AS zone_id, unnest($1::text[]) AS id,
+        unnest($3::text[]) AS action, unnest($4::text[]) AS entity_type, unnest($5::text[]) AS entity_id,
+        unnest($6::text[]) AS payload
+), inserted AS (
+    INSERT INTO audit_entries (zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path,
+        entity_type, entity_id, status_code, payload)
+    SELECT e.zone_id, e.id, $7, $8, $9, $10, $11, e.action,
+        $12, $13, nullif(e.entity_type, ''), nullif(e.entity_id, ''), $14, e.payload
+    FROM entries AS e
+)
+INSERT INTO audit_unsealed (zone_id, entry_id) SELECT e.zone_id, e.id FROM entries AS e ORDER BY e.n
 `
 
 type InsertAuditEntriesParams struct {
+	Ids         []string `db:"ids"`
+	ZoneIds     []string `db:"zone_ids"`
+	Actions     []string `db:"actions"`
+	EntityTypes []string `db:"entity_types"`
+	EntityIds   []string `db:"entity_ids"`
+	Payloads    []string `db:"payloads"`
 	RequestID   string   `db:"request_id"`
 	ActorID     *string  `db:"actor_id"`
 	ActorName   string   `db:"actor_name"`
@@ -28,17 +39,18 @@ type InsertAuditEntriesParams struct {
 	Method      string   `db:"method"`
 	Path        string   `db:"path"`
 	StatusCode  int32    `db:"status_code"`
-	ZoneIds     []string `db:"zone_ids"`
-	Ids         []string `db:"ids"`
-	Actions     []string `db:"actions"`
-	EntityTypes []string `db:"entity_types"`
-	EntityIds   []string `db:"entity_ids"`
-	Payloads    []string `db:"payloads"`
 }
 
-// InsertAuditEntries inserts all entries of one cause in one statement.
+// InsertAuditEntries inserts all entries of one cause, and adds them to the queue of entries to seal in the same order, in
+// one statement.
 func (q *Queries) InsertAuditEntries(ctx context.Context, arg InsertAuditEntriesParams) error {
 	_, err := q.db.Exec(ctx, insertAuditEntries,
+		arg.Ids,
+		arg.ZoneIds,
+		arg.Actions,
+		arg.EntityTypes,
+		arg.EntityIds,
+		arg.Payloads,
 		arg.RequestID,
 		arg.ActorID,
 		arg.ActorName,
@@ -47,12 +59,6 @@ func (q *Queries) InsertAuditEntries(ctx context.Context, arg InsertAuditEntries
 		arg.Method,
 		arg.Path,
 		arg.StatusCode,
-		arg.ZoneIds,
-		arg.Ids,
-		arg.Actions,
-		arg.EntityTypes,
-		arg.EntityIds,
-		arg.Payloads,
 	)
 	return err
 }

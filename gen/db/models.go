@@ -163,6 +163,30 @@ type AuditRetention struct {
 	UpdatedAt     time.Time `db:"updated_at"`
 }
 
+type AuditSeal struct {
+	ZoneID   string `db:"zone_id"`
+	Seq      int64  `db:"seq"`
+	EntryID  string `db:"entry_id"`
+	Previous []byte `db:"previous"`
+	Hash     []byte `db:"hash"`
+	Mac      []byte `db:"mac"`
+}
+
+type AuditSealHead struct {
+	ZoneID   string    `db:"zone_id"`
+	Seq      int64     `db:"seq"`
+	Hash     []byte    `db:"hash"`
+	Mac      []byte    `db:"mac"`
+	SealedAt time.Time `db:"sealed_at"`
+}
+
+type AuditUnsealed struct {
+	ZoneID   string    `db:"zone_id"`
+	Position int64     `db:"position"`
+	EntryID  string    `db:"entry_id"`
+	QueuedAt time.Time `db:"queued_at"`
+}
+
 type DataKey struct {
 	ZoneID    string     `db:"zone_id"`
 	Number    int32      `db:"number"`

@@ -1,0 +1,44 @@
+-- name: TryLockSealing :one
+-- TryLockSealing takes the lock of the replica that seals entries, until the end of the transaction. It returns false if
+-- another replica has it.
+SELECT pg_try_advisory_xact_lock(hashtextextended('audit-seals', 0));
+
+-- name: ListUnsealed :many
+-- ListUnsealed returns the next entries to seal. Their order is that of the commits as far as it matters: a transaction
+-- inserts its entries last, when it has its locks, so an entry on a changed object is after those of earlier changes.
+SELECT u.zone_id, u.position, u.entry_id,
+    EXISTS (SELECT FROM audit_seals AS s WHERE s.zone_id = u.zone_id AND s.entry_id = u.entry_id) AS sealed
+FROM audit_unsealed AS u ORDER BY u.position LIMIT @row_limit;
+
+-- name: GetAuditEntries :many
+SELECT e.* FROM (SELECT unnest(@zone_ids::text[]) AS zone_id, unnest(@ids::text[]) AS id) AS wanted
+JOIN audit_entries AS e ON e.zone_id = wanted.zone_id AND e.id = wanted.id;
+
+-- name: ListChainEnds :many
+-- ListChainEnds returns the head and the last seal of each zone's chain; they differ only if someone changed one of them.
+SELECT z.zone_id::text AS zone_id, coalesce(h.seq, 0)::bigint AS head_seq, coalesce(h.hash, '')::bytea AS head_hash,
+    coalesce(l.seq, 0)::bigint AS last_seq, coalesce(l.hash, '')::bytea AS last_hash
+FROM (SELECT unnest(@zone_ids::text[]) AS zone_id) AS z
+LEFT JOIN audit_seal_heads AS h ON h.zone_id = z.zone_id
+LEFT JOIN LATERAL (SELECT s.seq, s.hash FROM audit_seals AS s WHERE s.zone_id = z.zone_id ORDER BY s.seq DESC LIMIT 1) AS l ON true;
+
+-- name: InsertSeals :exec
+INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash, mac)
+SELECT unnest(@zone_ids::text[]), unnest(@seqs::bigint[]), unnest(@entry_ids::text[]), unnest(@previous::bytea[]),
+    unnest(@hashes::bytea[]), unnest(@macs::bytea[]);
+
+-- name: UpsertSealHeads :exec
+INSERT INTO audit_seal_heads (zone_id, seq, hash, mac, sealed_at)
+SELECT h.zone_id, h.seq, h.hash, h.mac, @sealed_at
+FROM (SELECT unnest(@zone_ids::text[]) AS zone_id, unnest(@seqs::bigint[]) AS seq, unnest(@hashes::bytea[]) AS hash,
+    unnest(@macs::bytea[]) AS mac) AS h
+ON CONFLICT (zone_id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, mac = excluded.mac, sealed_at = excluded.sealed_at;
+
+-- name: DeleteUnsealed :exec
+DELETE FROM audit_unsealed WHERE position = ANY (@positions::bigint[]);
+
+-- name: GetUnsealedStat :one
+-- GetUnsealedStat counts the entries that are not sealed yet, but no more than a number of them.
+SELECT
+    (SELECT count(*) FROM (SELECT FROM audit_unsealed ORDER BY position LIMIT @count_limit) AS next) AS unsealed,
+    coalesce((SELECT extract(epoch FROM now() - queued_at) FROM audit_unsealed ORDER BY position LIMIT 1), 0)::double precision AS oldest_seconds;
