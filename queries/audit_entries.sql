@@ -13,3 +13,56 @@ WITH entries AS (
     FROM entries AS e
 )
 INSERT INTO audit_unsealed (zone_id, entry_id) SELECT e.zone_id, e.id FROM entries AS e ORDER BY e.n;
+
+-- name: ListAuditEntries :many
+-- ListAuditEntries returns entries newest first, after a position and not before a time. So do the queries below, which read
+-- the index of the filter that their names say and check the other filters for each row.
+SELECT * FROM listed_audit_entries
+WHERE zone_id = @zone_id AND (occurred_at, id) < (@before_time::timestamptz, @before_id::text) AND occurred_at >= @since::timestamptz
+ORDER BY occurred_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAuditEntriesByRequest :many
+SELECT * FROM listed_audit_entries
+WHERE zone_id = @zone_id AND request_id = @request_id AND (occurred_at, id) < (@before_time::timestamptz, @before_id::text) AND occurred_at >= @since::timestamptz
+  AND (sqlc.narg(entity_id)::text IS NULL OR entity_id = sqlc.narg(entity_id)) AND (sqlc.narg(actor_id)::text IS NULL OR actor_id = sqlc.narg(actor_id))
+  AND (sqlc.narg(status_code)::integer IS NULL OR status_code = sqlc.narg(status_code))
+  AND (sqlc.narg(entity_type)::text IS NULL OR entity_type = sqlc.narg(entity_type)) AND (sqlc.narg(method)::text IS NULL OR method = sqlc.narg(method))
+ORDER BY occurred_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAuditEntriesByEntity :many
+SELECT * FROM listed_audit_entries
+WHERE zone_id = @zone_id AND entity_id = @entity_id AND (occurred_at, id) < (@before_time::timestamptz, @before_id::text) AND occurred_at >= @since::timestamptz
+  AND (sqlc.narg(actor_id)::text IS NULL OR actor_id = sqlc.narg(actor_id)) AND (sqlc.narg(status_code)::integer IS NULL OR status_code = sqlc.narg(status_code))
+  AND (sqlc.narg(entity_type)::text IS NULL OR entity_type = sqlc.narg(entity_type)) AND (sqlc.narg(method)::text IS NULL OR method = sqlc.narg(method))
+ORDER BY occurred_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAuditEntriesByActor :many
+SELECT * FROM listed_audit_entries
+WHERE zone_id = @zone_id AND actor_id = @actor_id AND (occurred_at, id) < (@before_time::timestamptz, @before_id::text) AND occurred_at >= @since::timestamptz
+  AND (sqlc.narg(status_code)::integer IS NULL OR status_code = sqlc.narg(status_code))
+  AND (sqlc.narg(entity_type)::text IS NULL OR entity_type = sqlc.narg(entity_type)) AND (sqlc.narg(method)::text IS NULL OR method = sqlc.narg(method))
+ORDER BY occurred_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAuditEntriesByStatusCode :many
+SELECT * FROM listed_audit_entries
+WHERE zone_id = @zone_id AND status_code = @status_code AND (occurred_at, id) < (@before_time::timestamptz, @before_id::text) AND occurred_at >= @since::timestamptz
+  AND (sqlc.narg(entity_type)::text IS NULL OR entity_type = sqlc.narg(entity_type)) AND (sqlc.narg(method)::text IS NULL OR method = sqlc.narg(method))
+ORDER BY occurred_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAuditEntriesByEntityType :many
+SELECT * FROM listed_audit_entries
+WHERE zone_id = @zone_id AND entity_type = @entity_type AND (occurred_at, id) < (@before_time::timestamptz, @before_id::text) AND occurred_at >= @since::timestamptz
+  AND (sqlc.narg(method)::text IS NULL OR method = sqlc.narg(method))
+ORDER BY occurred_at DESC, id DESC
+LIMIT @row_limit;
+
+-- name: ListAuditEntriesByMethod :many
+SELECT * FROM listed_audit_entries
+WHERE zone_id = @zone_id AND method = @method AND (occurred_at, id) < (@before_time::timestamptz, @before_id::text) AND occurred_at >= @since::timestamptz
+ORDER BY occurred_at DESC, id DESC
+LIMIT @row_limit;

@@ -15,12 +15,13 @@ SELECT e.* FROM (SELECT unnest(@zone_ids::text[]) AS zone_id, unnest(@ids::text[
 JOIN audit_entries AS e ON e.zone_id = wanted.zone_id AND e.id = wanted.id;
 
 -- name: ListChainEnds :many
--- ListChainEnds returns the head and the last seal of each zone's chain; they differ only if someone changed one of them.
+-- ListChainEnds returns the head and the last seal of each zone that has one; they differ only if someone changed one of them.
 SELECT z.zone_id::text AS zone_id, coalesce(h.seq, 0)::bigint AS head_seq, coalesce(h.hash, '')::bytea AS head_hash,
     coalesce(l.seq, 0)::bigint AS last_seq, coalesce(l.hash, '')::bytea AS last_hash
 FROM (SELECT unnest(@zone_ids::text[]) AS zone_id) AS z
 LEFT JOIN audit_seal_heads AS h ON h.zone_id = z.zone_id
-LEFT JOIN LATERAL (SELECT s.seq, s.hash FROM audit_seals AS s WHERE s.zone_id = z.zone_id ORDER BY s.seq DESC LIMIT 1) AS l ON true;
+LEFT JOIN LATERAL (SELECT s.seq, s.hash FROM audit_seals AS s WHERE s.zone_id = z.zone_id ORDER BY s.seq DESC LIMIT 1) AS l ON true
+WHERE h.seq IS NOT NULL OR l.seq IS NOT NULL;
 
 -- name: InsertSeals :exec
 INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash, mac)
@@ -42,3 +43,23 @@ DELETE FROM audit_unsealed WHERE position = ANY (@positions::bigint[]);
 SELECT
     (SELECT count(*) FROM (SELECT FROM audit_unsealed ORDER BY position LIMIT @count_limit) AS next) AS unsealed,
     coalesce((SELECT extract(epoch FROM now() - queued_at) FROM audit_unsealed ORDER BY position LIMIT 1), 0)::double precision AS oldest_seconds;
+
+-- name: ListSeals :many
+SELECT seq, entry_id, previous, hash, mac FROM audit_seals
+WHERE zone_id = @zone_id AND seq > @after_seq AND seq <= @to_seq
+ORDER BY seq
+LIMIT @row_limit;
+
+-- name: GetSeal :one
+SELECT seq, entry_id, previous, hash, mac FROM audit_seals WHERE zone_id = @zone_id AND seq = @seq;
+
+-- name: GetSealHead :one
+SELECT seq, hash, mac, sealed_at FROM audit_seal_heads WHERE zone_id = @zone_id;
+
+-- name: CheckSealed :one
+-- CheckSealed looks at the next entries in the order of their ids: how many there are, the last one, and the first one that
+-- is neither sealed nor queued.
+SELECT count(*) AS entries, coalesce(max(e.id), '')::text AS last_id,
+    coalesce(min(e.id) FILTER (WHERE NOT EXISTS (SELECT FROM audit_seals AS s WHERE s.zone_id = @zone_id AND s.entry_id = e.id)
+        AND NOT EXISTS (SELECT FROM audit_unsealed AS u WHERE u.zone_id = @zone_id AND u.entry_id = e.id)), '')::text AS not_sealed
+FROM (SELECT id FROM audit_entries WHERE zone_id = @zone_id AND id > @after_id ORDER BY id LIMIT @row_limit) AS e;

@@ -386,6 +386,8 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		}
 	})
 
+	t.Run("audit entries", func(t *testing.T) { callAuditOperations(t, c) })
+
 	t.Run("operations", func(t *testing.T) {
 		if health := result(c.GetHealth(ctx))(t); !health.OK {
 			t.Errorf("got %+v", health)

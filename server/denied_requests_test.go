@@ -12,6 +12,7 @@ import (
 // deniedEntities lists, for every path below /v1, the entity that the audit
 // entry of a denied request names.
 var deniedEntities = map[string]string{
+	"/v1/admin-audit":                                          "",
 	"/v1/admin-tokens":                                         "",
 	"/v1/admin-tokens/{id}":                                    "admin-tokens/item-1",
 	"/v1/dead-letters":                                         "",
@@ -24,6 +25,7 @@ var deniedEntities = map[string]string{
 	"/v1/zones":                                                "",
 	"/v1/zones/{zoneId}":                                       "zones/zone-1",
 	"/v1/zones/{zoneId}/dcr-status":                            "zones/zone-1",
+	"/v1/zones/{zoneId}/admin-audit":                           "zones/zone-1",
 	"/v1/zones/{zoneId}/agent-sessions":                        "zones/zone-1",
 	"/v1/zones/{zoneId}/applications":                          "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/dcr":                      "zones/zone-1",

@@ -40,6 +40,12 @@ const (
 // VisitListSessionsResponse writes the response.
 func (e export) VisitListSessionsResponse(w http.ResponseWriter) error { return e(w) }
 
+// VisitListAuditEntriesResponse writes the response.
+func (e export) VisitListAuditEntriesResponse(w http.ResponseWriter) error { return e(w) }
+
+// VisitListZonelessAuditEntriesResponse writes the response.
+func (e export) VisitListZonelessAuditEntriesResponse(w http.ResponseWriter) error { return e(w) }
+
 // VisitListAgentSessionsResponse writes the response.
 func (e export) VisitListAgentSessionsResponse(w http.ResponseWriter) error { return e(w) }
 

@@ -152,7 +152,7 @@ func TestExportsAreLimited(t *testing.T) {
 	a := servertest.New(t, "DB_POOL_MAX=8") // one export
 	zone := a.Zone().ID
 	manySessions(a, zone)
-	lists := []string{"/v1/zones/" + zone + "/sessions", "/v1/zones/" + zone + "/agent-sessions"}
+	lists := []string{"/v1/zones/" + zone + "/sessions", "/v1/zones/" + zone + "/agent-sessions", "/v1/zones/" + zone + "/admin-audit", "/v1/admin-audit"}
 	open := func() int {
 		return storetest.Value[int](a.DB, "SELECT count(*)::int FROM pg_locks WHERE relation = 'sessions'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()")
 	}

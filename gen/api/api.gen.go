@@ -53,6 +53,15 @@ const (
 	AgentSessionStatusTerminated AgentSessionStatus = "terminated"
 )
 
+// Defines values for AuditMethod.
+const (
+	AuditMethodDELETE AuditMethod = "DELETE"
+	AuditMethodGET    AuditMethod = "GET"
+	AuditMethodPATCH  AuditMethod = "PATCH"
+	AuditMethodPOST   AuditMethod = "POST"
+	AuditMethodPUT    AuditMethod = "PUT"
+)
+
 // Defines values for GrantStatus.
 const (
 	GrantStatusActive  GrantStatus = "active"
@@ -474,6 +483,83 @@ type ApplicationRegistration struct {
 	// Name Display name of the application. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name ApplicationName `json:"name"`
 }
+
+// AuditEntry An entry of the audit log, with its seal. An entry is sealed within milliseconds after it was recorded; until then,
+// the fields of the seal are null.
+type AuditEntry struct {
+	// Action Method and path of the request, or the name of the job.
+	Action string `json:"action"`
+
+	// ActorID ID of the admin token; null if the service itself acted, such as a job.
+	ActorID *string `json:"actor_id"`
+
+	// ActorName Name of the admin token or of the service.
+	ActorName string `json:"actor_name"`
+
+	// ActorScope `global` or `zone`; null without an actor.
+	ActorScope *string `json:"actor_scope"`
+
+	// ChainSeq Number of the seal in the chain of the zone, without gaps from 1. A 64-bit integer.
+	ChainSeq *string `json:"chain_seq"`
+
+	// EntityID ID of the object; null if the request named none.
+	EntityID *string `json:"entity_id"`
+
+	// EntityType Kind of the object, such as `applications`; null if the request named none.
+	EntityType *string `json:"entity_type"`
+
+	// Hash Hash of the seal, in hexadecimal. It covers the entry and the hash of the seal before it.
+	Hash *string `json:"hash"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Mac Signature of the seal with AUDIT_HMAC_KEY, in hexadecimal; null if the service has no such key.
+	Mac *string `json:"mac"`
+
+	// Method Method of the request; empty for a job.
+	Method string `json:"method"`
+
+	// OccurredAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	OccurredAt Timestamp `json:"occurred_at"`
+
+	// Operation ID of the operation in this document, or the name of the job.
+	Operation string `json:"operation"`
+
+	// Path Path of the request as it was received; empty for a job.
+	Path string `json:"path"`
+
+	// PayloadJSON What changed: `changed_fields`, `changes` with the old and new value of each field, and `secret_rotated` if a secret
+	// field changed, whose values are never recorded. It is the text as it is stored, which the hash covers.
+	PayloadJSON *json.RawMessage `json:"payload_json"`
+
+	// PreviousHash Hash of the seal before this one, in hexadecimal; zeros for the first one.
+	PreviousHash *string `json:"previous_hash"`
+
+	// RequestID ID of the request or of the run of a job.
+	RequestID string `json:"request_id"`
+
+	// Signed Whether the seal is signed.
+	Signed bool `json:"signed"`
+
+	// StatusCode Status of the response; 0 for a job.
+	StatusCode int `json:"status_code"`
+
+	// ZoneID ID of the zone; null if the entry belongs to none.
+	ZoneID *string `json:"zone_id"`
+}
+
+// AuditEntryPage A page of audit entries.
+type AuditEntryPage struct {
+	// NextCursor The `cursor` of the next page; null on the last page.
+	NextCursor *NextCursor  `json:"next_cursor"`
+	Rows       []AuditEntry `json:"rows"`
+}
+
+// AuditMethod Method of a request in the audit log.
+type AuditMethod string
 
 // CreatedPolicy A created policy with its first version.
 type CreatedPolicy struct {
@@ -1823,6 +1909,11 @@ type ProviderToDiscover struct {
 	Resource string `json:"resource"`
 }
 
+// QueryTime A time in UTC, in RFC 3339 format, such as `2026-07-01T12:00:00Z`. The seconds and their fraction are optional.
+//
+// Example: 2026-07-01T12:00:00Z
+type QueryTime = string
+
 // Readiness The result of the readiness check if the process is ready.
 type Readiness struct {
 	// Ok Always true.
@@ -2280,11 +2371,57 @@ type ObjectID = ID
 // RowLimit defines model for rowLimit.
 type RowLimit = int
 
+// Since A time in UTC, in RFC 3339 format, such as `2026-07-01T12:00:00Z`. The seconds and their fraction are optional.
+//
+// Example: 2026-07-01T12:00:00Z
+type Since = QueryTime
+
+// Until A time in UTC, in RFC 3339 format, such as `2026-07-01T12:00:00Z`. The seconds and their fraction are optional.
+//
+// Example: 2026-07-01T12:00:00Z
+type Until = QueryTime
+
 // VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type VersionID = ID
 
 // ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ZoneID = ID
+
+// ListZonelessAuditEntriesParams defines parameters for ListZonelessAuditEntries.
+type ListZonelessAuditEntriesParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Format `json` (the default) returns one page. `csv` and `ndjson` export all rows that match, or, with a cursor, all rows after it.
+	Format *Format `form:"format,omitempty" json:"format,omitempty"`
+
+	// Since Returns only what happened at this time or later. In RFC 3339 format and UTC, with `T` and `Z`.
+	Since *Since `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Returns only what happened before this time.
+	Until *Until `form:"until,omitempty" json:"until,omitempty"`
+
+	// ActorID Returns only entries of this actor.
+	ActorID *string `form:"actor_id,omitempty" json:"actor_id,omitempty"`
+
+	// EntityType Returns only entries on objects of this kind.
+	EntityType *string `form:"entity_type,omitempty" json:"entity_type,omitempty"`
+
+	// EntityID Returns only entries on the object with this ID.
+	EntityID *string `form:"entity_id,omitempty" json:"entity_id,omitempty"`
+
+	// Method Returns only entries of requests with this method. Those with `GET` were denied.
+	Method *AuditMethod `form:"method,omitempty" json:"method,omitempty"`
+
+	// RequestID Returns only entries of this request.
+	RequestID *string `form:"request_id,omitempty" json:"request_id,omitempty"`
+
+	// StatusCode Returns only entries of requests with this status. 0 selects those of jobs.
+	StatusCode *int `form:"status_code,omitempty" json:"status_code,omitempty"`
+}
 
 // ListAdminTokensParams defines parameters for ListAdminTokens.
 type ListAdminTokensParams struct {
@@ -2320,6 +2457,42 @@ type ListZonesParams struct {
 
 	// Slug Returns only the zone with this slug.
 	Slug *ZoneSlug `form:"slug,omitempty" json:"slug,omitempty"`
+}
+
+// ListAuditEntriesParams defines parameters for ListAuditEntries.
+type ListAuditEntriesParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Format `json` (the default) returns one page. `csv` and `ndjson` export all rows that match, or, with a cursor, all rows after it.
+	Format *Format `form:"format,omitempty" json:"format,omitempty"`
+
+	// Since Returns only what happened at this time or later. In RFC 3339 format and UTC, with `T` and `Z`.
+	Since *Since `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Returns only what happened before this time.
+	Until *Until `form:"until,omitempty" json:"until,omitempty"`
+
+	// ActorID Returns only entries of this actor.
+	ActorID *string `form:"actor_id,omitempty" json:"actor_id,omitempty"`
+
+	// EntityType Returns only entries on objects of this kind.
+	EntityType *string `form:"entity_type,omitempty" json:"entity_type,omitempty"`
+
+	// EntityID Returns only entries on the object with this ID.
+	EntityID *string `form:"entity_id,omitempty" json:"entity_id,omitempty"`
+
+	// Method Returns only entries of requests with this method. Those with `GET` were denied.
+	Method *AuditMethod `form:"method,omitempty" json:"method,omitempty"`
+
+	// RequestID Returns only entries of this request.
+	RequestID *string `form:"request_id,omitempty" json:"request_id,omitempty"`
+
+	// StatusCode Returns only entries of requests with this status. 0 selects those of jobs.
+	StatusCode *int `form:"status_code,omitempty" json:"status_code,omitempty"`
 }
 
 // ListAgentSessionsParams defines parameters for ListAgentSessions.
@@ -2660,6 +2833,9 @@ type ServerInterface interface {
 	// GetReadiness Check readiness
 	// (GET /ready)
 	GetReadiness(ctx echo.Context) error
+	// ListZonelessAuditEntries List or export audit entries without a zone
+	// (GET /v1/admin-audit)
+	ListZonelessAuditEntries(ctx echo.Context, params ListZonelessAuditEntriesParams) error
 	// ListAdminTokens List admin tokens
 	// (GET /v1/admin-tokens)
 	ListAdminTokens(ctx echo.Context, params ListAdminTokensParams) error
@@ -2711,6 +2887,9 @@ type ServerInterface interface {
 	// UpdateZone Update a zone
 	// (PATCH /v1/zones/{zoneId})
 	UpdateZone(ctx echo.Context, zoneID ZoneID) error
+	// ListAuditEntries List or export audit entries
+	// (GET /v1/zones/{zoneId}/admin-audit)
+	ListAuditEntries(ctx echo.Context, zoneID ZoneID, params ListAuditEntriesParams) error
 	// ListAgentSessions List or export agent sessions
 	// (GET /v1/zones/{zoneId}/agent-sessions)
 	ListAgentSessions(ctx echo.Context, zoneID ZoneID, params ListAgentSessionsParams) error
@@ -2928,6 +3107,94 @@ func (w *ServerInterfaceWrapper) GetReadiness(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetReadiness(ctx)
+	return err
+}
+
+// ListZonelessAuditEntries converts echo context to params.
+func (w *ServerInterfaceWrapper) ListZonelessAuditEntries(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListZonelessAuditEntriesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", ctx.QueryParams(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter since: %s", err))
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", ctx.QueryParams(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter until: %s", err))
+	}
+
+	// ------------- Optional query parameter "actor_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "actor_id", ctx.QueryParams(), &params.ActorID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter actor_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "entity_type" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "entity_type", ctx.QueryParams(), &params.EntityType, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter entity_type: %s", err))
+	}
+
+	// ------------- Optional query parameter "entity_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "entity_id", ctx.QueryParams(), &params.EntityID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter entity_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "method" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "method", ctx.QueryParams(), &params.Method, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter method: %s", err))
+	}
+
+	// ------------- Optional query parameter "request_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "request_id", ctx.QueryParams(), &params.RequestID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter request_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "status_code" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status_code", ctx.QueryParams(), &params.StatusCode, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter status_code: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListZonelessAuditEntries(ctx, params)
 	return err
 }
 
@@ -3213,6 +3480,101 @@ func (w *ServerInterfaceWrapper) UpdateZone(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.UpdateZone(ctx, zoneID)
+	return err
+}
+
+// ListAuditEntries converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAuditEntries(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAuditEntriesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", ctx.QueryParams(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter since: %s", err))
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", ctx.QueryParams(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter until: %s", err))
+	}
+
+	// ------------- Optional query parameter "actor_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "actor_id", ctx.QueryParams(), &params.ActorID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter actor_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "entity_type" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "entity_type", ctx.QueryParams(), &params.EntityType, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter entity_type: %s", err))
+	}
+
+	// ------------- Optional query parameter "entity_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "entity_id", ctx.QueryParams(), &params.EntityID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter entity_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "method" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "method", ctx.QueryParams(), &params.Method, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter method: %s", err))
+	}
+
+	// ------------- Optional query parameter "request_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "request_id", ctx.QueryParams(), &params.RequestID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter request_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "status_code" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status_code", ctx.QueryParams(), &params.StatusCode, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter status_code: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAuditEntries(ctx, zoneID, params)
 	return err
 }
 
@@ -4924,6 +5286,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/openapi.json", wrapper.GetOpenAPIJSON, options.OperationMiddlewares["getOpenAPIJSON"]...)
 	router.GET(options.BaseURL+"/openapi.yaml", wrapper.GetOpenAPIYAML, options.OperationMiddlewares["getOpenAPIYAML"]...)
 	router.GET(options.BaseURL+"/ready", wrapper.GetReadiness, options.OperationMiddlewares["getReadiness"]...)
+	router.GET(options.BaseURL+"/v1/admin-audit", wrapper.ListZonelessAuditEntries, options.OperationMiddlewares["listZonelessAuditEntries"]...)
 	router.GET(options.BaseURL+"/v1/admin-tokens", wrapper.ListAdminTokens, options.OperationMiddlewares["listAdminTokens"]...)
 	router.POST(options.BaseURL+"/v1/admin-tokens", wrapper.CreateAdminToken, options.OperationMiddlewares["createAdminToken"]...)
 	router.DELETE(options.BaseURL+"/v1/admin-tokens/:id", wrapper.DeleteAdminToken, options.OperationMiddlewares["deleteAdminToken"]...)
@@ -4941,6 +5304,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId", wrapper.DeleteZone, options.OperationMiddlewares["deleteZone"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId", wrapper.GetZone, options.OperationMiddlewares["getZone"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId", wrapper.UpdateZone, options.OperationMiddlewares["updateZone"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/admin-audit", wrapper.ListAuditEntries, options.OperationMiddlewares["listAuditEntries"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/agent-sessions", wrapper.ListAgentSessions, options.OperationMiddlewares["listAgentSessions"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/applications", wrapper.ListApplications, options.OperationMiddlewares["listApplications"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications", wrapper.CreateApplication, options.OperationMiddlewares["createApplication"]...)
@@ -5085,6 +5449,30 @@ type GetReadiness503JSONResponse Unreadiness
 
 func (response GetReadiness503JSONResponse) VisitGetReadinessResponse(w http.ResponseWriter) error {
 	return jsonresponse.Write(w, 503, Unreadiness(response))
+}
+
+type ListZonelessAuditEntriesRequestObject struct {
+	Params ListZonelessAuditEntriesParams
+}
+
+type ListZonelessAuditEntriesResponseObject interface {
+	VisitListZonelessAuditEntriesResponse(w http.ResponseWriter) error
+}
+
+type ListZonelessAuditEntries200ResponseHeaders struct {
+	Link *string
+}
+
+type ListZonelessAuditEntries200JSONResponse struct {
+	Body    AuditEntryPage
+	Headers ListZonelessAuditEntries200ResponseHeaders
+}
+
+func (response ListZonelessAuditEntries200JSONResponse) VisitListZonelessAuditEntriesResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type ListAdminTokensRequestObject struct {
@@ -5409,6 +5797,31 @@ type UpdateZone200JSONResponse struct {
 
 func (response UpdateZone200JSONResponse) VisitUpdateZoneResponse(w http.ResponseWriter) error {
 	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type ListAuditEntriesRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListAuditEntriesParams
+}
+
+type ListAuditEntriesResponseObject interface {
+	VisitListAuditEntriesResponse(w http.ResponseWriter) error
+}
+
+type ListAuditEntries200ResponseHeaders struct {
+	Link *string
+}
+
+type ListAuditEntries200JSONResponse struct {
+	Body    AuditEntryPage
+	Headers ListAuditEntries200ResponseHeaders
+}
+
+func (response ListAuditEntries200JSONResponse) VisitListAuditEntriesResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
 	return jsonresponse.Write(w, 200, response.Body)
 }
 
@@ -6621,6 +7034,9 @@ type StrictServerInterface interface {
 	// GetReadiness Check readiness
 	// (GET /ready)
 	GetReadiness(ctx context.Context, request GetReadinessRequestObject) (GetReadinessResponseObject, error)
+	// ListZonelessAuditEntries List or export audit entries without a zone
+	// (GET /v1/admin-audit)
+	ListZonelessAuditEntries(ctx context.Context, request ListZonelessAuditEntriesRequestObject) (ListZonelessAuditEntriesResponseObject, error)
 	// ListAdminTokens List admin tokens
 	// (GET /v1/admin-tokens)
 	ListAdminTokens(ctx context.Context, request ListAdminTokensRequestObject) (ListAdminTokensResponseObject, error)
@@ -6672,6 +7088,9 @@ type StrictServerInterface interface {
 	// UpdateZone Update a zone
 	// (PATCH /v1/zones/{zoneId})
 	UpdateZone(ctx context.Context, request UpdateZoneRequestObject) (UpdateZoneResponseObject, error)
+	// ListAuditEntries List or export audit entries
+	// (GET /v1/zones/{zoneId}/admin-audit)
+	ListAuditEntries(ctx context.Context, request ListAuditEntriesRequestObject) (ListAuditEntriesResponseObject, error)
 	// ListAgentSessions List or export agent sessions
 	// (GET /v1/zones/{zoneId}/agent-sessions)
 	ListAgentSessions(ctx context.Context, request ListAgentSessionsRequestObject) (ListAgentSessionsResponseObject, error)
@@ -6963,6 +7382,31 @@ func (sh *strictHandler) GetReadiness(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(GetReadinessResponseObject); ok {
 		return validResponse.VisitGetReadinessResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListZonelessAuditEntries operation middleware
+func (sh *strictHandler) ListZonelessAuditEntries(ctx echo.Context, params ListZonelessAuditEntriesParams) error {
+	var request ListZonelessAuditEntriesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListZonelessAuditEntries(ctx.Request().Context(), request.(ListZonelessAuditEntriesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListZonelessAuditEntries")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListZonelessAuditEntriesResponseObject); ok {
+		return validResponse.VisitListZonelessAuditEntriesResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -7516,6 +7960,32 @@ func (sh *strictHandler) UpdateZone(ctx echo.Context, zoneID ZoneID) error {
 		return err
 	} else if validResponse, ok := response.(UpdateZoneResponseObject); ok {
 		return validResponse.VisitUpdateZoneResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListAuditEntries operation middleware
+func (sh *strictHandler) ListAuditEntries(ctx echo.Context, zoneID ZoneID, params ListAuditEntriesParams) error {
+	var request ListAuditEntriesRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAuditEntries(ctx.Request().Context(), request.(ListAuditEntriesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAuditEntries")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAuditEntriesResponseObject); ok {
+		return validResponse.VisitListAuditEntriesResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

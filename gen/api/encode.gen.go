@@ -240,6 +240,111 @@ func (v Application) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v AuditEntry) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"request_id":`...)
+	b = jsonresponse.AppendString(b, string(v.RequestID))
+	b = append(b, `,"actor_id":`...)
+	if v.ActorID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ActorID))
+	}
+	b = append(b, `,"actor_name":`...)
+	b = jsonresponse.AppendString(b, string(v.ActorName))
+	b = append(b, `,"actor_scope":`...)
+	if v.ActorScope == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ActorScope))
+	}
+	b = append(b, `,"action":`...)
+	b = jsonresponse.AppendString(b, string(v.Action))
+	b = append(b, `,"method":`...)
+	b = jsonresponse.AppendString(b, string(v.Method))
+	b = append(b, `,"path":`...)
+	b = jsonresponse.AppendString(b, string(v.Path))
+	b = append(b, `,"entity_type":`...)
+	if v.EntityType == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.EntityType))
+	}
+	b = append(b, `,"entity_id":`...)
+	if v.EntityID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.EntityID))
+	}
+	b = append(b, `,"status_code":`...)
+	b = strconv.AppendInt(b, int64(v.StatusCode), 10)
+	b = append(b, `,"payload_json":`...)
+	if v.PayloadJSON == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendRaw(b, *v.PayloadJSON)
+	}
+	b = append(b, `,"occurred_at":`...)
+	b = v.OccurredAt.AppendJSON(b)
+	b = append(b, `,"chain_seq":`...)
+	if v.ChainSeq == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ChainSeq))
+	}
+	b = append(b, `,"signed":`...)
+	b = strconv.AppendBool(b, bool(v.Signed))
+	b = append(b, `,"zone_id":`...)
+	if v.ZoneID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ZoneID))
+	}
+	b = append(b, `,"operation":`...)
+	b = jsonresponse.AppendString(b, string(v.Operation))
+	b = append(b, `,"previous_hash":`...)
+	if v.PreviousHash == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PreviousHash))
+	}
+	b = append(b, `,"hash":`...)
+	if v.Hash == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Hash))
+	}
+	b = append(b, `,"mac":`...)
+	if v.Mac == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Mac))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v AuditEntryPage) AppendJSON(b []byte) []byte {
+	b = append(b, `{"rows":`...)
+	b = append(b, '[')
+	for i, item := range v.Rows {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"next_cursor":`...)
+	if v.NextCursor == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.NextCursor))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v CreatedPolicy) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))

@@ -14,6 +14,8 @@ var encoders = []jsonresponse.Encoder{
 	AgentSession{},
 	AgentSessionPage{},
 	Application{},
+	AuditEntry{},
+	AuditEntryPage{},
 	CreatedPolicy{},
 	DCRStatus{},
 	DeadLetter{},

@@ -48,6 +48,15 @@ const (
 	AgentSessionStatusTerminated AgentSessionStatus = "terminated"
 )
 
+// The values of [AuditMethod].
+const (
+	AuditMethodDELETE AuditMethod = "DELETE"
+	AuditMethodGET    AuditMethod = "GET"
+	AuditMethodPATCH  AuditMethod = "PATCH"
+	AuditMethodPOST   AuditMethod = "POST"
+	AuditMethodPUT    AuditMethod = "PUT"
+)
+
 // The values of [ChallengeNotSatisfiableReason].
 const (
 	ChallengeNotSatisfiableReasonAlreadySatisfied ChallengeNotSatisfiableReason = "already_satisfied"
@@ -587,6 +596,88 @@ type ApplicationRegistration struct {
 	// bidirectional controls.
 	Name ApplicationName `json:"name"`
 }
+
+// AuditEntry is an entry of the audit log, with its seal. An entry is sealed
+// within milliseconds after it was recorded; until then, the fields of the seal
+// are null.
+type AuditEntry struct {
+	// Method and path of the request, or the name of the job.
+	Action string `json:"action"`
+
+	// ID of the admin token; null if the service itself acted, such as a job.
+	ActorID *string `json:"actor_id"`
+
+	// Name of the admin token or of the service.
+	ActorName string `json:"actor_name"`
+
+	// `global` or `zone`; null without an actor.
+	ActorScope *string `json:"actor_scope"`
+
+	// Number of the seal in the chain of the zone, without gaps from 1. A 64-bit
+	// integer.
+	ChainSeq *string `json:"chain_seq"`
+
+	// ID of the object; null if the request named none.
+	EntityID *string `json:"entity_id"`
+
+	// Kind of the object, such as `applications`; null if the request named none.
+	EntityType *string `json:"entity_type"`
+
+	// Hash of the seal, in hexadecimal. It covers the entry and the hash of the
+	// seal before it.
+	Hash *string `json:"hash"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Signature of the seal with AUDIT_HMAC_KEY, in hexadecimal; null if the
+	// service has no such key.
+	Mac *string `json:"mac"`
+
+	// Method of the request; empty for a job.
+	Method string `json:"method"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	OccurredAt Timestamp `json:"occurred_at"`
+
+	// ID of the operation in this document, or the name of the job.
+	Operation string `json:"operation"`
+
+	// Path of the request as it was received; empty for a job.
+	Path string `json:"path"`
+
+	// What changed: `changed_fields`, `changes` with the old and new value of each
+	// field, and `secret_rotated` if a secret field changed, whose values are never
+	// recorded. It is the text as it is stored, which the hash covers.
+	PayloadJSON *json.RawMessage `json:"payload_json"`
+
+	// Hash of the seal before this one, in hexadecimal; zeros for the first one.
+	PreviousHash *string `json:"previous_hash"`
+
+	// ID of the request or of the run of a job.
+	RequestID string `json:"request_id"`
+
+	// Whether the seal is signed.
+	Signed bool `json:"signed"`
+
+	// Status of the response; 0 for a job.
+	StatusCode int `json:"status_code"`
+
+	// ID of the zone; null if the entry belongs to none.
+	ZoneID *string `json:"zone_id"`
+}
+
+// AuditEntryPage is a page of audit entries.
+type AuditEntryPage struct {
+	// The `cursor` of the next page; null on the last page.
+	NextCursor *NextCursor  `json:"next_cursor"`
+	Rows       []AuditEntry `json:"rows"`
+}
+
+// AuditMethod is the method of a request in the audit log.
+type AuditMethod string
 
 // BearerTokenProviderConfig is the configuration of the kind `bearer_token`,
 // which sends a fixed token to the upstream service.
@@ -2496,6 +2587,12 @@ type ProviderTokenEndpoint = string
 //
 // Example: {"tenant":"acme"}
 type ProviderTokenParams map[string]string
+
+// QueryTime is a time in UTC, in RFC 3339 format, such as
+// `2026-07-01T12:00:00Z`. The seconds and their fraction are optional.
+//
+// Example: 2026-07-01T12:00:00Z
+type QueryTime = string
 
 // Readiness is the result of the readiness check if the process is ready.
 type Readiness struct {

@@ -287,6 +287,119 @@ func (c *Client) DeleteApplication(ctx context.Context, zoneID, id string, opts 
 	return sendEmpty(ctx, c, request{operation: "deleteApplication", method: http.MethodDelete, path: "/v1/zones/{zoneId}/applications/{id}", args: []string{zoneID, id}, status: 204}, opts)
 }
 
+// ListAuditEntriesParams are the filters of [Client.ListAuditEntries] and
+// [Client.AuditEntries], to be passed as an option. Zero values are omitted.
+type ListAuditEntriesParams struct {
+	// Returns only what happened at this time or later. In RFC 3339 format and UTC,
+	// with `T` and `Z`.
+	Since string
+	// Returns only what happened before this time.
+	Until string
+	// Returns only entries of this actor.
+	ActorID string
+	// Returns only entries on objects of this kind.
+	EntityType string
+	// Returns only entries on the object with this ID.
+	EntityID string
+	// Returns only entries of requests with this method. Those with `GET` were
+	// denied.
+	Method AuditMethod
+	// Returns only entries of this request.
+	RequestID string
+	// Returns only entries of requests with this status. 0 selects those of jobs.
+	StatusCode int64
+}
+
+func (params ListAuditEntriesParams) applyToList(c *call) {
+	c.filter("listAuditEntries", map[string]any{"since": params.Since, "until": params.Until, "actor_id": params.ActorID, "entity_type": params.EntityType, "entity_id": params.EntityID, "method": params.Method, "request_id": params.RequestID, "status_code": params.StatusCode})
+}
+
+// ListAuditEntries returns one page of the audit entries of the zone, newest
+// first: one for each object that a request or a job changed, and one for each
+// denied request of an authenticated caller. An entry is returned if it matches
+// all filters. Returns no rows if the zone does not exist.
+//
+// An export with `format=ndjson` can be verified without the service, with the
+// key: `caracald audit verify`. Do not reformat it: a hash covers the text of
+// `payload_json` as it is.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeTooManyExports].
+func (c *Client) ListAuditEntries(ctx context.Context, zoneID string, opts ...ListOption) (Page[AuditEntry], error) {
+	return listRows[AuditEntry](ctx, c, request{operation: "listAuditEntries", method: http.MethodGet, path: "/v1/zones/{zoneId}/admin-audit", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// AuditEntries returns an iterator over the items of all pages of
+// [Client.ListAuditEntries]. If a request fails, it yields the error and stops.
+func (c *Client) AuditEntries(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[AuditEntry, error] {
+	return all(opts, func(opts ...ListOption) (Page[AuditEntry], error) {
+		return c.ListAuditEntries(ctx, zoneID, opts...)
+	})
+}
+
+// ExportAuditEntries returns all items of [Client.ListAuditEntries] as a
+// stream, which the caller must close. [Limit] does not apply; with a [Cursor],
+// the stream begins after it.
+func (c *Client) ExportAuditEntries(ctx context.Context, zoneID string, format ListFormat, opts ...ListOption) (*Export, error) {
+	return openExport(ctx, c, request{operation: "listAuditEntries", method: http.MethodGet, path: "/v1/zones/{zoneId}/admin-audit", args: []string{zoneID}, status: 200, accept: "application/json"}, format, opts)
+}
+
+// ListZonelessAuditEntriesParams are the filters of
+// [Client.ListZonelessAuditEntries] and [Client.ZonelessAuditEntries], to be
+// passed as an option. Zero values are omitted.
+type ListZonelessAuditEntriesParams struct {
+	// Returns only what happened at this time or later. In RFC 3339 format and UTC,
+	// with `T` and `Z`.
+	Since string
+	// Returns only what happened before this time.
+	Until string
+	// Returns only entries of this actor.
+	ActorID string
+	// Returns only entries on objects of this kind.
+	EntityType string
+	// Returns only entries on the object with this ID.
+	EntityID string
+	// Returns only entries of requests with this method. Those with `GET` were
+	// denied.
+	Method AuditMethod
+	// Returns only entries of this request.
+	RequestID string
+	// Returns only entries of requests with this status. 0 selects those of jobs.
+	StatusCode int64
+}
+
+func (params ListZonelessAuditEntriesParams) applyToList(c *call) {
+	c.filter("listZonelessAuditEntries", map[string]any{"since": params.Since, "until": params.Until, "actor_id": params.ActorID, "entity_type": params.EntityType, "entity_id": params.EntityID, "method": params.Method, "request_id": params.RequestID, "status_code": params.StatusCode})
+}
+
+// ListZonelessAuditEntries returns one page of the audit entries that belong to
+// no zone, such as those on global admin tokens, newest first. Otherwise, it is
+// like the list of a zone.
+//
+// Requires a global token with read permission.
+//
+// Error codes that are specific to this operation: [CodeTooManyExports].
+func (c *Client) ListZonelessAuditEntries(ctx context.Context, opts ...ListOption) (Page[AuditEntry], error) {
+	return listRows[AuditEntry](ctx, c, request{operation: "listZonelessAuditEntries", method: http.MethodGet, path: "/v1/admin-audit", status: 200, accept: "application/json"}, opts)
+}
+
+// ZonelessAuditEntries returns an iterator over the items of all pages of
+// [Client.ListZonelessAuditEntries]. If a request fails, it yields the error
+// and stops.
+func (c *Client) ZonelessAuditEntries(ctx context.Context, opts ...ListOption) iter.Seq2[AuditEntry, error] {
+	return all(opts, func(opts ...ListOption) (Page[AuditEntry], error) {
+		return c.ListZonelessAuditEntries(ctx, opts...)
+	})
+}
+
+// ExportZonelessAuditEntries returns all items of
+// [Client.ListZonelessAuditEntries] as a stream, which the caller must close.
+// [Limit] does not apply; with a [Cursor], the stream begins after it.
+func (c *Client) ExportZonelessAuditEntries(ctx context.Context, format ListFormat, opts ...ListOption) (*Export, error) {
+	return openExport(ctx, c, request{operation: "listZonelessAuditEntries", method: http.MethodGet, path: "/v1/admin-audit", status: 200, accept: "application/json"}, format, opts)
+}
+
 // ListDeadLetters returns one page of the dead letters of all zones, newest
 // first. Later events of their zones are published without waiting for them.
 //

@@ -7,6 +7,7 @@ package db
 
 import (
 	"context"
+	"time"
 )
 
 const insertAuditEntries = `-- name: InsertAuditEntries :exec
@@ -61,4 +62,484 @@ func (q *Queries) InsertAuditEntries(ctx context.Context, arg InsertAuditEntries
 		arg.StatusCode,
 	)
 	return err
+}
+
+const listAuditEntries = `-- name: ListAuditEntries :many
+SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at, chain_seq, previous, hash, mac FROM listed_audit_entries
+WHERE zone_id = $1 AND (occurred_at, id) < ($2::timestamptz, $3::text) AND occurred_at >= $4::timestamptz
+ORDER BY occurred_at DESC, id DESC
+LIMIT $5
+`
+
+type ListAuditEntriesParams struct {
+	ZoneID     string    `db:"zone_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	Since      time.Time `db:"since"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+// ListAuditEntries returns entries newest first, after a position and not before a time. So do the queries below, which read
+// the index of the filter that their names say and check the other filters for each row.
+func (q *Queries) ListAuditEntries(ctx context.Context, arg ListAuditEntriesParams) ([]ListedAuditEntry, error) {
+	rows, err := q.db.Query(ctx, listAuditEntries,
+		arg.ZoneID,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.Since,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedAuditEntry{}
+	for rows.Next() {
+		var i ListedAuditEntry
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.RequestID,
+			&i.ActorID,
+			&i.ActorName,
+			&i.ActorScope,
+			&i.Operation,
+			&i.Action,
+			&i.Method,
+			&i.Path,
+			&i.EntityType,
+			&i.EntityID,
+			&i.StatusCode,
+			&i.Payload,
+			&i.OccurredAt,
+			&i.ChainSeq,
+			&i.Previous,
+			&i.Hash,
+			&i.Mac,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAuditEntriesByActor = `-- name: ListAuditEntriesByActor :many
+SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at, chain_seq, previous, hash, mac FROM listed_audit_entries
+WHERE zone_id = $1 AND actor_id = $2 AND (occurred_at, id) < ($3::timestamptz, $4::text) AND occurred_at >= $5::timestamptz
+  AND ($6::integer IS NULL OR status_code = $6)
+  AND ($7::text IS NULL OR entity_type = $7) AND ($8::text IS NULL OR method = $8)
+ORDER BY occurred_at DESC, id DESC
+LIMIT $9
+`
+
+type ListAuditEntriesByActorParams struct {
+	ZoneID     string    `db:"zone_id"`
+	ActorID    *string   `db:"actor_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	Since      time.Time `db:"since"`
+	StatusCode *int32    `db:"status_code"`
+	EntityType *string   `db:"entity_type"`
+	Method     *string   `db:"method"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAuditEntriesByActor(ctx context.Context, arg ListAuditEntriesByActorParams) ([]ListedAuditEntry, error) {
+	rows, err := q.db.Query(ctx, listAuditEntriesByActor,
+		arg.ZoneID,
+		arg.ActorID,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.Since,
+		arg.StatusCode,
+		arg.EntityType,
+		arg.Method,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedAuditEntry{}
+	for rows.Next() {
+		var i ListedAuditEntry
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.RequestID,
+			&i.ActorID,
+			&i.ActorName,
+			&i.ActorScope,
+			&i.Operation,
+			&i.Action,
+			&i.Method,
+			&i.Path,
+			&i.EntityType,
+			&i.EntityID,
+			&i.StatusCode,
+			&i.Payload,
+			&i.OccurredAt,
+			&i.ChainSeq,
+			&i.Previous,
+			&i.Hash,
+			&i.Mac,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAuditEntriesByEntity = `-- name: ListAuditEntriesByEntity :many
+SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at, chain_seq, previous, hash, mac FROM listed_audit_entries
+WHERE zone_id = $1 AND entity_id = $2 AND (occurred_at, id) < ($3::timestamptz, $4::text) AND occurred_at >= $5::timestamptz
+  AND ($6::text IS NULL OR actor_id = $6) AND ($7::integer IS NULL OR status_code = $7)
+  AND ($8::text IS NULL OR entity_type = $8) AND ($9::text IS NULL OR method = $9)
+ORDER BY occurred_at DESC, id DESC
+LIMIT $10
+`
+
+type ListAuditEntriesByEntityParams struct {
+	ZoneID     string    `db:"zone_id"`
+	EntityID   *string   `db:"entity_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	Since      time.Time `db:"since"`
+	ActorID    *string   `db:"actor_id"`
+	StatusCode *int32    `db:"status_code"`
+	EntityType *string   `db:"entity_type"`
+	Method     *string   `db:"method"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAuditEntriesByEntity(ctx context.Context, arg ListAuditEntriesByEntityParams) ([]ListedAuditEntry, error) {
+	rows, err := q.db.Query(ctx, listAuditEntriesByEntity,
+		arg.ZoneID,
+		arg.EntityID,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.Since,
+		arg.ActorID,
+		arg.StatusCode,
+		arg.EntityType,
+		arg.Method,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedAuditEntry{}
+	for rows.Next() {
+		var i ListedAuditEntry
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.RequestID,
+			&i.ActorID,
+			&i.ActorName,
+			&i.ActorScope,
+			&i.Operation,
+			&i.Action,
+			&i.Method,
+			&i.Path,
+			&i.EntityType,
+			&i.EntityID,
+			&i.StatusCode,
+			&i.Payload,
+			&i.OccurredAt,
+			&i.ChainSeq,
+			&i.Previous,
+			&i.Hash,
+			&i.Mac,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAuditEntriesByEntityType = `-- name: ListAuditEntriesByEntityType :many
+SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at, chain_seq, previous, hash, mac FROM listed_audit_entries
+WHERE zone_id = $1 AND entity_type = $2 AND (occurred_at, id) < ($3::timestamptz, $4::text) AND occurred_at >= $5::timestamptz
+  AND ($6::text IS NULL OR method = $6)
+ORDER BY occurred_at DESC, id DESC
+LIMIT $7
+`
+
+type ListAuditEntriesByEntityTypeParams struct {
+	ZoneID     string    `db:"zone_id"`
+	EntityType *string   `db:"entity_type"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	Since      time.Time `db:"since"`
+	Method     *string   `db:"method"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAuditEntriesByEntityType(ctx context.Context, arg ListAuditEntriesByEntityTypeParams) ([]ListedAuditEntry, error) {
+	rows, err := q.db.Query(ctx, listAuditEntriesByEntityType,
+		arg.ZoneID,
+		arg.EntityType,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.Since,
+		arg.Method,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedAuditEntry{}
+	for rows.Next() {
+		var i ListedAuditEntry
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.RequestID,
+			&i.ActorID,
+			&i.ActorName,
+			&i.ActorScope,
+			&i.Operation,
+			&i.Action,
+			&i.Method,
+			&i.Path,
+			&i.EntityType,
+			&i.EntityID,
+			&i.StatusCode,
+			&i.Payload,
+			&i.OccurredAt,
+			&i.ChainSeq,
+			&i.Previous,
+			&i.Hash,
+			&i.Mac,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAuditEntriesByMethod = `-- name: ListAuditEntriesByMethod :many
+SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at, chain_seq, previous, hash, mac FROM listed_audit_entries
+WHERE zone_id = $1 AND method = $2 AND (occurred_at, id) < ($3::timestamptz, $4::text) AND occurred_at >= $5::timestamptz
+ORDER BY occurred_at DESC, id DESC
+LIMIT $6
+`
+
+type ListAuditEntriesByMethodParams struct {
+	ZoneID     string    `db:"zone_id"`
+	Method     string    `db:"method"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	Since      time.Time `db:"since"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAuditEntriesByMethod(ctx context.Context, arg ListAuditEntriesByMethodParams) ([]ListedAuditEntry, error) {
+	rows, err := q.db.Query(ctx, listAuditEntriesByMethod,
+		arg.ZoneID,
+		arg.Method,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.Since,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedAuditEntry{}
+	for rows.Next() {
+		var i ListedAuditEntry
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.RequestID,
+			&i.ActorID,
+			&i.ActorName,
+			&i.ActorScope,
+			&i.Operation,
+			&i.Action,
+			&i.Method,
+			&i.Path,
+			&i.EntityType,
+			&i.EntityID,
+			&i.StatusCode,
+			&i.Payload,
+			&i.OccurredAt,
+			&i.ChainSeq,
+			&i.Previous,
+			&i.Hash,
+			&i.Mac,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAuditEntriesByRequest = `-- name: ListAuditEntriesByRequest :many
+SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at, chain_seq, previous, hash, mac FROM listed_audit_entries
+WHERE zone_id = $1 AND request_id = $2 AND (occurred_at, id) < ($3::timestamptz, $4::text) AND occurred_at >= $5::timestamptz
+  AND ($6::text IS NULL OR entity_id = $6) AND ($7::text IS NULL OR actor_id = $7)
+  AND ($8::integer IS NULL OR status_code = $8)
+  AND ($9::text IS NULL OR entity_type = $9) AND ($10::text IS NULL OR method = $10)
+ORDER BY occurred_at DESC, id DESC
+LIMIT $11
+`
+
+type ListAuditEntriesByRequestParams struct {
+	ZoneID     string    `db:"zone_id"`
+	RequestID  string    `db:"request_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	Since      time.Time `db:"since"`
+	EntityID   *string   `db:"entity_id"`
+	ActorID    *string   `db:"actor_id"`
+	StatusCode *int32    `db:"status_code"`
+	EntityType *string   `db:"entity_type"`
+	Method     *string   `db:"method"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAuditEntriesByRequest(ctx context.Context, arg ListAuditEntriesByRequestParams) ([]ListedAuditEntry, error) {
+	rows, err := q.db.Query(ctx, listAuditEntriesByRequest,
+		arg.ZoneID,
+		arg.RequestID,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.Since,
+		arg.EntityID,
+		arg.ActorID,
+		arg.StatusCode,
+		arg.EntityType,
+		arg.Method,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedAuditEntry{}
+	for rows.Next() {
+		var i ListedAuditEntry
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.RequestID,
+			&i.ActorID,
+			&i.ActorName,
+			&i.ActorScope,
+			&i.Operation,
+			&i.Action,
+			&i.Method,
+			&i.Path,
+			&i.EntityType,
+			&i.EntityID,
+			&i.StatusCode,
+			&i.Payload,
+			&i.OccurredAt,
+			&i.ChainSeq,
+			&i.Previous,
+			&i.Hash,
+			&i.Mac,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAuditEntriesByStatusCode = `-- name: ListAuditEntriesByStatusCode :many
+SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at, chain_seq, previous, hash, mac FROM listed_audit_entries
+WHERE zone_id = $1 AND status_code = $2 AND (occurred_at, id) < ($3::timestamptz, $4::text) AND occurred_at >= $5::timestamptz
+  AND ($6::text IS NULL OR entity_type = $6) AND ($7::text IS NULL OR method = $7)
+ORDER BY occurred_at DESC, id DESC
+LIMIT $8
+`
+
+type ListAuditEntriesByStatusCodeParams struct {
+	ZoneID     string    `db:"zone_id"`
+	StatusCode int32     `db:"status_code"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	Since      time.Time `db:"since"`
+	EntityType *string   `db:"entity_type"`
+	Method     *string   `db:"method"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+func (q *Queries) ListAuditEntriesByStatusCode(ctx context.Context, arg ListAuditEntriesByStatusCodeParams) ([]ListedAuditEntry, error) {
+	rows, err := q.db.Query(ctx, listAuditEntriesByStatusCode,
+		arg.ZoneID,
+		arg.StatusCode,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.Since,
+		arg.EntityType,
+		arg.Method,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListedAuditEntry{}
+	for rows.Next() {
+		var i ListedAuditEntry
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.RequestID,
+			&i.ActorID,
+			&i.ActorName,
+			&i.ActorScope,
+			&i.Operation,
+			&i.Action,
+			&i.Method,
+			&i.Path,
+			&i.EntityType,
+			&i.EntityID,
+			&i.StatusCode,
+			&i.Payload,
+			&i.OccurredAt,
+			&i.ChainSeq,
+			&i.Previous,
+			&i.Hash,
+			&i.Mac,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -10,6 +10,34 @@ import (
 	"time"
 )
 
+const checkSealed = `-- name: CheckSealed :one
+SELECT count(*) AS entries, coalesce(max(e.id), '')::text AS last_id,
+    coalesce(min(e.id) FILTER (WHERE NOT EXISTS (SELECT FROM audit_seals AS s WHERE s.zone_id = $1 AND s.entry_id = e.id)
+        AND NOT EXISTS (SELECT FROM audit_unsealed AS u WHERE u.zone_id = $1 AND u.entry_id = e.id)), '')::text AS not_sealed
+FROM (SELECT id FROM audit_entries WHERE zone_id = $1 AND id > $2 ORDER BY id LIMIT $3) AS e
+`
+
+type CheckSealedParams struct {
+	ZoneID   string `db:"zone_id"`
+	AfterID  string `db:"after_id"`
+	RowLimit int32  `db:"row_limit"`
+}
+
+type CheckSealedRow struct {
+	Entries   int64  `db:"entries"`
+	LastID    string `db:"last_id"`
+	NotSealed string `db:"not_sealed"`
+}
+
+// CheckSealed looks at the next entries in the order of their ids: how many there are, the last one, and the first one that
+// is neither sealed nor queued.
+func (q *Queries) CheckSealed(ctx context.Context, arg CheckSealedParams) (CheckSealedRow, error) {
+	row := q.db.QueryRow(ctx, checkSealed, arg.ZoneID, arg.AfterID, arg.RowLimit)
+	var i CheckSealedRow
+	err := row.Scan(&i.Entries, &i.LastID, &i.NotSealed)
+	return i, err
+}
+
 const deleteUnsealed = `-- name: DeleteUnsealed :exec
 DELETE FROM audit_unsealed WHERE position = ANY ($1::bigint[])
 `
@@ -65,6 +93,59 @@ func (q *Queries) GetAuditEntries(ctx context.Context, arg GetAuditEntriesParams
 	return items, nil
 }
 
+const getSeal = `-- name: GetSeal :one
+SELECT seq, entry_id, previous, hash, mac FROM audit_seals WHERE zone_id = $1 AND seq = $2
+`
+
+type GetSealParams struct {
+	ZoneID string `db:"zone_id"`
+	Seq    int64  `db:"seq"`
+}
+
+type GetSealRow struct {
+	Seq      int64  `db:"seq"`
+	EntryID  string `db:"entry_id"`
+	Previous []byte `db:"previous"`
+	Hash     []byte `db:"hash"`
+	Mac      []byte `db:"mac"`
+}
+
+func (q *Queries) GetSeal(ctx context.Context, arg GetSealParams) (GetSealRow, error) {
+	row := q.db.QueryRow(ctx, getSeal, arg.ZoneID, arg.Seq)
+	var i GetSealRow
+	err := row.Scan(
+		&i.Seq,
+		&i.EntryID,
+		&i.Previous,
+		&i.Hash,
+		&i.Mac,
+	)
+	return i, err
+}
+
+const getSealHead = `-- name: GetSealHead :one
+SELECT seq, hash, mac, sealed_at FROM audit_seal_heads WHERE zone_id = $1
+`
+
+type GetSealHeadRow struct {
+	Seq      int64     `db:"seq"`
+	Hash     []byte    `db:"hash"`
+	Mac      []byte    `db:"mac"`
+	SealedAt time.Time `db:"sealed_at"`
+}
+
+func (q *Queries) GetSealHead(ctx context.Context, zoneID string) (GetSealHeadRow, error) {
+	row := q.db.QueryRow(ctx, getSealHead, zoneID)
+	var i GetSealHeadRow
+	err := row.Scan(
+		&i.Seq,
+		&i.Hash,
+		&i.Mac,
+		&i.SealedAt,
+	)
+	return i, err
+}
+
 const getUnsealedStat = `-- name: GetUnsealedStat :one
 SELECT
     (SELECT count(*) FROM (SELECT FROM audit_unsealed ORDER BY position LIMIT $1) AS next) AS unsealed,
@@ -117,6 +198,7 @@ SELECT z.zone_id::text AS zone_id, coalesce(h.seq, 0)::bigint AS head_seq, coale
 FROM (SELECT unnest($1::text[]) AS zone_id) AS z
 LEFT JOIN audit_seal_heads AS h ON h.zone_id = z.zone_id
 LEFT JOIN LATERAL (SELECT s.seq, s.hash FROM audit_seals AS s WHERE s.zone_id = z.zone_id ORDER BY s.seq DESC LIMIT 1) AS l ON true
+WHERE h.seq IS NOT NULL OR l.seq IS NOT NULL
 `
 
 type ListChainEndsRow struct {
@@ -127,7 +209,7 @@ type ListChainEndsRow struct {
 	LastHash []byte `db:"last_hash"`
 }
 
-// ListChainEnds returns the head and the last seal of each zone's chain; they differ only if someone changed one of them.
+// ListChainEnds returns the head and the last seal of each zone that has one; they differ only if someone changed one of them.
 func (q *Queries) ListChainEnds(ctx context.Context, zoneIds []string) ([]ListChainEndsRow, error) {
 	rows, err := q.db.Query(ctx, listChainEnds, zoneIds)
 	if err != nil {
@@ -143,6 +225,59 @@ func (q *Queries) ListChainEnds(ctx context.Context, zoneIds []string) ([]ListCh
 			&i.HeadHash,
 			&i.LastSeq,
 			&i.LastHash,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listSeals = `-- name: ListSeals :many
+SELECT seq, entry_id, previous, hash, mac FROM audit_seals
+WHERE zone_id = $1 AND seq > $2 AND seq <= $3
+ORDER BY seq
+LIMIT $4
+`
+
+type ListSealsParams struct {
+	ZoneID   string `db:"zone_id"`
+	AfterSeq int64  `db:"after_seq"`
+	ToSeq    int64  `db:"to_seq"`
+	RowLimit int32  `db:"row_limit"`
+}
+
+type ListSealsRow struct {
+	Seq      int64  `db:"seq"`
+	EntryID  string `db:"entry_id"`
+	Previous []byte `db:"previous"`
+	Hash     []byte `db:"hash"`
+	Mac      []byte `db:"mac"`
+}
+
+func (q *Queries) ListSeals(ctx context.Context, arg ListSealsParams) ([]ListSealsRow, error) {
+	rows, err := q.db.Query(ctx, listSeals,
+		arg.ZoneID,
+		arg.AfterSeq,
+		arg.ToSeq,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListSealsRow{}
+	for rows.Next() {
+		var i ListSealsRow
+		if err := rows.Scan(
+			&i.Seq,
+			&i.EntryID,
+			&i.Previous,
+			&i.Hash,
+			&i.Mac,
 		); err != nil {
 			return nil, err
 		}

@@ -247,6 +247,28 @@ type Lease struct {
 	ExpiresAt time.Time `db:"expires_at"`
 }
 
+type ListedAuditEntry struct {
+	ZoneID     string    `db:"zone_id"`
+	ID         string    `db:"id"`
+	RequestID  string    `db:"request_id"`
+	ActorID    *string   `db:"actor_id"`
+	ActorName  string    `db:"actor_name"`
+	ActorScope *string   `db:"actor_scope"`
+	Operation  string    `db:"operation"`
+	Action     string    `db:"action"`
+	Method     string    `db:"method"`
+	Path       string    `db:"path"`
+	EntityType *string   `db:"entity_type"`
+	EntityID   *string   `db:"entity_id"`
+	StatusCode int32     `db:"status_code"`
+	Payload    string    `db:"payload"`
+	OccurredAt time.Time `db:"occurred_at"`
+	ChainSeq   *int64    `db:"chain_seq"`
+	Previous   []byte    `db:"previous"`
+	Hash       []byte    `db:"hash"`
+	Mac        []byte    `db:"mac"`
+}
+
 type ListedGrant struct {
 	ZoneID          string    `db:"zone_id"`
 	ID              string    `db:"id"`

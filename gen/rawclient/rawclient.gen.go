@@ -57,6 +57,12 @@ type ApplicationPatch = client.ApplicationPatch
 
 type ApplicationRegistration = client.ApplicationRegistration
 
+type AuditEntry = client.AuditEntry
+
+type AuditEntryPage = client.AuditEntryPage
+
+type AuditMethod = client.AuditMethod
+
 type BearerTokenProviderConfig = client.BearerTokenProviderConfig
 
 type ChallengeNotSatisfiableReason = client.ChallengeNotSatisfiableReason
@@ -317,6 +323,8 @@ type ProviderTokenEndpoint = client.ProviderTokenEndpoint
 
 type ProviderTokenParams = client.ProviderTokenParams
 
+type QueryTime = client.QueryTime
+
 type Readiness = client.Readiness
 
 type ReadinessOutbox = client.ReadinessOutbox
@@ -410,11 +418,57 @@ type ObjectID = ID
 // RowLimit defines model for rowLimit.
 type RowLimit = int
 
+// Since A time in UTC, in RFC 3339 format, such as `2026-07-01T12:00:00Z`. The seconds and their fraction are optional.
+//
+// Example: 2026-07-01T12:00:00Z
+type Since = QueryTime
+
+// Until A time in UTC, in RFC 3339 format, such as `2026-07-01T12:00:00Z`. The seconds and their fraction are optional.
+//
+// Example: 2026-07-01T12:00:00Z
+type Until = QueryTime
+
 // VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type VersionID = ID
 
 // ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ZoneID = ID
+
+// ListZonelessAuditEntriesParams defines parameters for ListZonelessAuditEntries.
+type ListZonelessAuditEntriesParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Format `json` (the default) returns one page. `csv` and `ndjson` export all rows that match, or, with a cursor, all rows after it.
+	Format *Format `form:"format,omitempty" json:"format,omitempty"`
+
+	// Since Returns only what happened at this time or later. In RFC 3339 format and UTC, with `T` and `Z`.
+	Since *Since `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Returns only what happened before this time.
+	Until *Until `form:"until,omitempty" json:"until,omitempty"`
+
+	// ActorID Returns only entries of this actor.
+	ActorID *string `form:"actor_id,omitempty" json:"actor_id,omitempty"`
+
+	// EntityType Returns only entries on objects of this kind.
+	EntityType *string `form:"entity_type,omitempty" json:"entity_type,omitempty"`
+
+	// EntityID Returns only entries on the object with this ID.
+	EntityID *string `form:"entity_id,omitempty" json:"entity_id,omitempty"`
+
+	// Method Returns only entries of requests with this method. Those with `GET` were denied.
+	Method *AuditMethod `form:"method,omitempty" json:"method,omitempty"`
+
+	// RequestID Returns only entries of this request.
+	RequestID *string `form:"request_id,omitempty" json:"request_id,omitempty"`
+
+	// StatusCode Returns only entries of requests with this status. 0 selects those of jobs.
+	StatusCode *int `form:"status_code,omitempty" json:"status_code,omitempty"`
+}
 
 // ListAdminTokensParams defines parameters for ListAdminTokens.
 type ListAdminTokensParams struct {
@@ -474,6 +528,42 @@ type DeleteZoneParams struct {
 type UpdateZoneParams struct {
 	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListAuditEntriesParams defines parameters for ListAuditEntries.
+type ListAuditEntriesParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Format `json` (the default) returns one page. `csv` and `ndjson` export all rows that match, or, with a cursor, all rows after it.
+	Format *Format `form:"format,omitempty" json:"format,omitempty"`
+
+	// Since Returns only what happened at this time or later. In RFC 3339 format and UTC, with `T` and `Z`.
+	Since *Since `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Returns only what happened before this time.
+	Until *Until `form:"until,omitempty" json:"until,omitempty"`
+
+	// ActorID Returns only entries of this actor.
+	ActorID *string `form:"actor_id,omitempty" json:"actor_id,omitempty"`
+
+	// EntityType Returns only entries on objects of this kind.
+	EntityType *string `form:"entity_type,omitempty" json:"entity_type,omitempty"`
+
+	// EntityID Returns only entries on the object with this ID.
+	EntityID *string `form:"entity_id,omitempty" json:"entity_id,omitempty"`
+
+	// Method Returns only entries of requests with this method. Those with `GET` were denied.
+	Method *AuditMethod `form:"method,omitempty" json:"method,omitempty"`
+
+	// RequestID Returns only entries of this request.
+	RequestID *string `form:"request_id,omitempty" json:"request_id,omitempty"`
+
+	// StatusCode Returns only entries of requests with this status. 0 selects those of jobs.
+	StatusCode *int `form:"status_code,omitempty" json:"status_code,omitempty"`
 }
 
 // ListAgentSessionsParams defines parameters for ListAgentSessions.
@@ -987,6 +1077,16 @@ type ClientInterface interface {
 	// Corresponds with GET /ready (the `GetReadiness` operationId).
 	GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListZonelessAuditEntries List or export audit entries without a zone
+	//
+	// Returns the audit entries that belong to no zone, such as those on global admin tokens, newest first. Otherwise, it
+	// is like the list of a zone.
+	//
+	// Requires a global token with read permission.
+	//
+	// Corresponds with GET /v1/admin-audit (the `ListZonelessAuditEntries` operationId).
+	ListZonelessAuditEntries(ctx context.Context, params *ListZonelessAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAdminTokens List admin tokens
 	//
 	// Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
@@ -1331,6 +1431,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
 	UpdateZone(ctx context.Context, zoneID ZoneID, params *UpdateZoneParams, body UpdateZoneJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAuditEntries List or export audit entries
+	//
+	// Returns the audit entries of the zone, newest first: one for each object that a request or a job changed, and one for
+	// each denied request of an authenticated caller. An entry is returned if it matches all filters. Returns no rows if
+	// the zone does not exist.
+	//
+	// An export with `format=ndjson` can be verified without the service, with the key: `caracald audit verify`. Do not
+	// reformat it: a hash covers the text of `payload_json` as it is.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/admin-audit (the `ListAuditEntries` operationId).
+	ListAuditEntries(ctx context.Context, zoneID ZoneID, params *ListAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAgentSessions List or export agent sessions
 	//
@@ -2616,6 +2730,26 @@ func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn
 	return c.Client.Do(req)
 }
 
+// ListZonelessAuditEntries List or export audit entries without a zone
+//
+// Returns the audit entries that belong to no zone, such as those on global admin tokens, newest first. Otherwise, it
+// is like the list of a zone.
+//
+// Requires a global token with read permission.
+//
+// Corresponds with GET /v1/admin-audit (the `ListZonelessAuditEntries` operationId).
+func (c *Client) ListZonelessAuditEntries(ctx context.Context, params *ListZonelessAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListZonelessAuditEntriesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListAdminTokens List admin tokens
 //
 // Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
@@ -3181,6 +3315,30 @@ func (c *Client) UpdateZoneWithBody(ctx context.Context, zoneID ZoneID, params *
 // Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
 func (c *Client) UpdateZone(ctx context.Context, zoneID ZoneID, params *UpdateZoneParams, body UpdateZoneJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateZoneRequest(c.Server, zoneID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAuditEntries List or export audit entries
+//
+// Returns the audit entries of the zone, newest first: one for each object that a request or a job changed, and one for
+// each denied request of an authenticated caller. An entry is returned if it matches all filters. Returns no rows if
+// the zone does not exist.
+//
+// An export with `format=ndjson` can be verified without the service, with the key: `caracald audit verify`. Do not
+// reformat it: a hash covers the text of `payload_json` as it is.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/admin-audit (the `ListAuditEntries` operationId).
+func (c *Client) ListAuditEntries(ctx context.Context, zoneID ZoneID, params *ListAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAuditEntriesRequest(c.Server, zoneID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5269,6 +5427,180 @@ func NewGetReadinessRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListZonelessAuditEntriesRequest constructs an http.Request for the ListZonelessAuditEntries method
+func NewListZonelessAuditEntriesRequest(server string, params *ListZonelessAuditEntriesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/admin-audit")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ActorID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "actor_id", *params.ActorID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.EntityType != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "entity_type", *params.EntityType, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.EntityID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "entity_id", *params.EntityID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Method != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "method", *params.Method, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.RequestID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "request_id", *params.RequestID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.StatusCode != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status_code", *params.StatusCode, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListAdminTokensRequest constructs an http.Request for the ListAdminTokens method
 func NewListAdminTokensRequest(server string, params *ListAdminTokensParams) (*http.Request, error) {
 	var err error
@@ -6077,6 +6409,187 @@ func NewUpdateZoneRequestWithBody(server string, zoneID ZoneID, params *UpdateZo
 			req.Header.Set("If-Match", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewListAuditEntriesRequest constructs an http.Request for the ListAuditEntries method
+func NewListAuditEntriesRequest(server string, zoneID ZoneID, params *ListAuditEntriesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/admin-audit", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ActorID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "actor_id", *params.ActorID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.EntityType != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "entity_type", *params.EntityType, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.EntityID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "entity_id", *params.EntityID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Method != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "method", *params.Method, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.RequestID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "request_id", *params.RequestID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.StatusCode != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status_code", *params.StatusCode, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -9764,6 +10277,18 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /ready (the `GetReadiness` operationId).
 	GetReadinessWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetReadinessResponse, error)
 
+	// ListZonelessAuditEntriesWithResponse List or export audit entries without a zone
+	//
+	// Returns the audit entries that belong to no zone, such as those on global admin tokens, newest first. Otherwise, it
+	// is like the list of a zone.
+	//
+	// Requires a global token with read permission.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/admin-audit (the `ListZonelessAuditEntries` operationId).
+	ListZonelessAuditEntriesWithResponse(ctx context.Context, params *ListZonelessAuditEntriesParams, reqEditors ...RequestEditorFn) (*ListZonelessAuditEntriesResponse, error)
+
 	// ListAdminTokensWithResponse List admin tokens
 	//
 	// Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
@@ -10130,6 +10655,22 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId} (the `UpdateZone` operationId).
 	UpdateZoneWithResponse(ctx context.Context, zoneID ZoneID, params *UpdateZoneParams, body UpdateZoneJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateZoneResponse, error)
+
+	// ListAuditEntriesWithResponse List or export audit entries
+	//
+	// Returns the audit entries of the zone, newest first: one for each object that a request or a job changed, and one for
+	// each denied request of an authenticated caller. An entry is returned if it matches all filters. Returns no rows if
+	// the zone does not exist.
+	//
+	// An export with `format=ndjson` can be verified without the service, with the key: `caracald audit verify`. Do not
+	// reformat it: a hash covers the text of `payload_json` as it is.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/admin-audit (the `ListAuditEntries` operationId).
+	ListAuditEntriesWithResponse(ctx context.Context, zoneID ZoneID, params *ListAuditEntriesParams, reqEditors ...RequestEditorFn) (*ListAuditEntriesResponse, error)
 
 	// ListAgentSessionsWithResponse List or export agent sessions
 	//
@@ -11585,6 +12126,54 @@ func (r GetReadinessResponse) ContentType() string {
 	return ""
 }
 
+// ListZonelessAuditEntriesResponse200Headers the declared response headers of an HTTP 200 response for ListZonelessAuditEntries
+type ListZonelessAuditEntriesResponse200Headers struct {
+	Link *string
+}
+
+type ListZonelessAuditEntriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditEntryPage
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListZonelessAuditEntriesResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListZonelessAuditEntriesResponse) GetJSON200() *AuditEntryPage {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListZonelessAuditEntriesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListZonelessAuditEntriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListZonelessAuditEntriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListZonelessAuditEntriesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListAdminTokensResponse200Headers the declared response headers of an HTTP 200 response for ListAdminTokens
 type ListAdminTokensResponse200Headers struct {
 	Link *string
@@ -12311,6 +12900,54 @@ func (r UpdateZoneResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateZoneResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListAuditEntriesResponse200Headers the declared response headers of an HTTP 200 response for ListAuditEntries
+type ListAuditEntriesResponse200Headers struct {
+	Link *string
+}
+
+type ListAuditEntriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditEntryPage
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListAuditEntriesResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAuditEntriesResponse) GetJSON200() *AuditEntryPage {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAuditEntriesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAuditEntriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAuditEntriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAuditEntriesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -14906,6 +15543,24 @@ func (c *ClientWithResponses) GetReadinessWithResponse(ctx context.Context, reqE
 	return ParseGetReadinessResponse(rsp)
 }
 
+// ListZonelessAuditEntriesWithResponse List or export audit entries without a zone
+//
+// Returns the audit entries that belong to no zone, such as those on global admin tokens, newest first. Otherwise, it
+// is like the list of a zone.
+//
+// Requires a global token with read permission.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/admin-audit (the `ListZonelessAuditEntries` operationId).
+func (c *ClientWithResponses) ListZonelessAuditEntriesWithResponse(ctx context.Context, params *ListZonelessAuditEntriesParams, reqEditors ...RequestEditorFn) (*ListZonelessAuditEntriesResponse, error) {
+	rsp, err := c.ListZonelessAuditEntries(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListZonelessAuditEntriesResponse(rsp)
+}
+
 // ListAdminTokensWithResponse List admin tokens
 //
 // Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
@@ -15409,6 +16064,28 @@ func (c *ClientWithResponses) UpdateZoneWithResponse(ctx context.Context, zoneID
 		return nil, err
 	}
 	return ParseUpdateZoneResponse(rsp)
+}
+
+// ListAuditEntriesWithResponse List or export audit entries
+//
+// Returns the audit entries of the zone, newest first: one for each object that a request or a job changed, and one for
+// each denied request of an authenticated caller. An entry is returned if it matches all filters. Returns no rows if
+// the zone does not exist.
+//
+// An export with `format=ndjson` can be verified without the service, with the key: `caracald audit verify`. Do not
+// reformat it: a hash covers the text of `payload_json` as it is.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/admin-audit (the `ListAuditEntries` operationId).
+func (c *ClientWithResponses) ListAuditEntriesWithResponse(ctx context.Context, zoneID ZoneID, params *ListAuditEntriesParams, reqEditors ...RequestEditorFn) (*ListAuditEntriesResponse, error) {
+	rsp, err := c.ListAuditEntries(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAuditEntriesResponse(rsp)
 }
 
 // ListAgentSessionsWithResponse List or export agent sessions
@@ -17239,6 +17916,45 @@ func ParseGetReadinessResponse(rsp *http.Response) (*GetReadinessResponse, error
 	return response, nil
 }
 
+// ParseListZonelessAuditEntriesResponse parses an HTTP response from a ListZonelessAuditEntriesWithResponse call
+func ParseListZonelessAuditEntriesResponse(rsp *http.Response) (*ListZonelessAuditEntriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListZonelessAuditEntriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditEntryPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListZonelessAuditEntriesResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListAdminTokensResponse parses an HTTP response from a ListAdminTokensWithResponse call
 func ParseListAdminTokensResponse(rsp *http.Response) (*ListAdminTokensResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -17751,6 +18467,45 @@ func ParseUpdateZoneResponse(rsp *http.Response) (*UpdateZoneResponse, error) {
 				return nil, err
 			}
 			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListAuditEntriesResponse parses an HTTP response from a ListAuditEntriesWithResponse call
+func ParseListAuditEntriesResponse(rsp *http.Response) (*ListAuditEntriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAuditEntriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditEntryPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListAuditEntriesResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
 		}
 		response.Headers200 = &headers
 	}

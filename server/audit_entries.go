@@ -1,0 +1,122 @@
+package server
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"caracal.run/management/gen/api"
+	"caracal.run/management/gen/db"
+	"caracal.run/management/server/timestamp"
+	"caracal.run/management/store"
+)
+
+// ListAuditEntries handles GET /v1/zones/{zoneId}/admin-audit.
+func (s *Server) ListAuditEntries(ctx context.Context, req api.ListAuditEntriesRequestObject) (api.ListAuditEntriesResponseObject, error) {
+	body, link, export, err := s.auditEntries(ctx, req.ZoneID, req.Params)
+	if err != nil || export != nil {
+		return export, err
+	}
+	return api.ListAuditEntries200JSONResponse{Body: body, Headers: api.ListAuditEntries200ResponseHeaders{Link: link}}, nil
+}
+
+// ListZonelessAuditEntries handles GET /v1/admin-audit.
+func (s *Server) ListZonelessAuditEntries(ctx context.Context, req api.ListZonelessAuditEntriesRequestObject) (api.ListZonelessAuditEntriesResponseObject, error) {
+	body, link, export, err := s.auditEntries(ctx, store.NoZone, api.ListAuditEntriesParams(req.Params))
+	if err != nil || export != nil {
+		return export, err
+	}
+	return api.ListZonelessAuditEntries200JSONResponse{Body: body, Headers: api.ListZonelessAuditEntries200ResponseHeaders{Link: link}}, nil
+}
+
+// auditEntries returns a page of entries and the link to the next one, or an export.
+func (s *Server) auditEntries(ctx context.Context, zone string, p api.ListAuditEntriesParams) (body api.AuditEntryPage, link *string, _ export, _ error) {
+	scope := "audit entries of " + zone
+	page, err := parsePage(ctx, p.Cursor, new(valueOr(p.Limit, defaultRowLimit)), scope)
+	if err != nil {
+		return body, nil, nil, err
+	}
+	filter := store.AuditFilter{ActorID: p.ActorID, EntityType: p.EntityType, EntityID: p.EntityID, Method: (*string)(p.Method), RequestID: p.RequestID}
+	if p.StatusCode != nil {
+		filter.StatusCode = new(int32(*p.StatusCode))
+	}
+	if filter.Since, err = parseQueryTime(p.Since, "since"); err != nil {
+		return body, nil, nil, err
+	}
+	if filter.Until, err = parseQueryTime(p.Until, "until"); err != nil {
+		return body, nil, nil, err
+	}
+	entries := table[db.ListedAuditEntry, api.AuditEntry]{
+		name: "admin-audit", zone: zone, columns: auditEntryColumns, convert: toAuditEntry,
+		position: func(e db.ListedAuditEntry) store.Position { return store.Position{Time: e.OccurredAt, ID: e.ID} },
+		page: func(ctx context.Context, from *store.Store, p store.Page) ([]db.ListedAuditEntry, error) {
+			return from.AuditEntries(ctx, zone, filter, p)
+		},
+	}
+	if isExport(p.Format) {
+		return body, nil, exportOf(ctx, s, entries, *p.Format, page.After), nil
+	}
+	rows, err := entries.page(ctx, s.storeFor(ctx), page)
+	if err != nil {
+		return body, nil, nil, err
+	}
+	rows, link, next := paginateRows(ctx, rows, page, scope, entries.position)
+	return api.AuditEntryPage{Rows: mapSlice(rows, toAuditEntry), NextCursor: next}, link, nil, nil
+}
+
+var auditEntryColumns = []column[api.AuditEntry]{
+	{"id", func(e api.AuditEntry) string { return e.ID }},
+	{"occurred_at", func(e api.AuditEntry) string { return e.OccurredAt.String() }},
+	{"action", func(e api.AuditEntry) string { return e.Action }},
+	{"method", func(e api.AuditEntry) string { return e.Method }},
+	{"path", func(e api.AuditEntry) string { return e.Path }},
+	{"entity_type", func(e api.AuditEntry) string { return valueOr(e.EntityType, "") }},
+	{"entity_id", func(e api.AuditEntry) string { return valueOr(e.EntityID, "") }},
+	{"status_code", func(e api.AuditEntry) string { return strconv.Itoa(e.StatusCode) }},
+	{"actor_id", func(e api.AuditEntry) string { return valueOr(e.ActorID, "") }},
+	{"actor_name", func(e api.AuditEntry) string { return e.ActorName }},
+	{"actor_scope", func(e api.AuditEntry) string { return valueOr(e.ActorScope, "") }},
+	{"request_id", func(e api.AuditEntry) string { return e.RequestID }},
+	{"chain_seq", func(e api.AuditEntry) string { return valueOr(e.ChainSeq, "") }},
+	{"signed", func(e api.AuditEntry) string { return strconv.FormatBool(e.Signed) }},
+	{"changed_fields", changedFields},
+}
+
+// changedFields returns the names of the changed fields, separated by spaces.
+func changedFields(e api.AuditEntry) string {
+	var payload struct {
+		ChangedFields []string `json:"changed_fields"`
+	}
+	if e.PayloadJSON == nil || json.Unmarshal(*e.PayloadJSON, &payload) != nil {
+		return "" // such as the payload of a denied request
+	}
+	return strings.Join(payload.ChangedFields, " ")
+}
+
+func toAuditEntry(e db.ListedAuditEntry) api.AuditEntry {
+	entry := api.AuditEntry{
+		ID: e.ID, RequestID: e.RequestID, ActorID: e.ActorID, ActorName: e.ActorName, ActorScope: e.ActorScope, Action: e.Action, Method: e.Method,
+		Path: e.Path, EntityType: e.EntityType, EntityID: e.EntityID, StatusCode: int(e.StatusCode), OccurredAt: timestamp.Time(e.OccurredAt),
+		Signed: e.Mac != nil, Operation: e.Operation, PreviousHash: hexText(e.Previous), Hash: hexText(e.Hash), Mac: hexText(e.Mac),
+	}
+	if payload := json.RawMessage(e.Payload); json.Valid(payload) { // always, unless someone has changed the row
+		entry.PayloadJSON = &payload
+	}
+	if e.ZoneID != store.NoZone {
+		entry.ZoneID = &e.ZoneID
+	}
+	if e.ChainSeq != nil {
+		entry.ChainSeq = new(strconv.FormatInt(*e.ChainSeq, 10))
+	}
+	return entry
+}
+
+// hexText returns bytes in hexadecimal, or nil if there are none.
+func hexText(b []byte) *string {
+	if b == nil {
+		return nil
+	}
+	return new(hex.EncodeToString(b))
+}
