@@ -10,16 +10,11 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/types"
 )
-
-// EvaluationTimeout limits the evaluation of the rules of policies and of a
-// decision.
-const EvaluationTimeout = 250 * time.Millisecond
 
 // A Bundle is the compiled content of a policy set. It decides any number of
 // requests concurrently.

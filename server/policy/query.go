@@ -3,8 +3,8 @@ package policy
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
-	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
@@ -38,21 +38,15 @@ func (c compiler) query(pkg, name string) query {
 	return query{compiler: c.Compiler, body: ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(document)))}
 }
 
-var evaluationTimeout = EvaluationTimeout
-
-// RelaxTimeout makes evaluations time out later than after [EvaluationTimeout]. It is
-// for tests, which share a busy machine, and must be called before any evaluation.
-func RelaxTimeout() { evaluationTimeout = 4 * EvaluationTimeout }
-
 // value evaluates the query within [EvaluationTimeout]. It returns nil if the
 // document is undefined. data is what data refers to in addition to the rules, and can be
 // nil, as can input. A function that fails is an error: in OPA it is undefined by
 // default, so that a restriction would be ignored if a function in it fails.
 func (q query) value(ctx context.Context, data topdown.BaseCache, input *ast.Term, tracer topdown.QueryTracer) (ast.Value, error) {
-	cancel := topdown.NewCancel()
-	timer := time.AfterFunc(evaluationTimeout, cancel.Cancel)
-	defer timer.Stop()
-	defer context.AfterFunc(ctx, cancel.Cancel)()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cancel := newDeadline(ctx, threadTime)
+	defer cancel.stop()
 	if data == nil {
 		data = noData{}
 	}
@@ -86,7 +80,7 @@ func evaluationMessage(err error) string {
 	var e *topdown.Error
 	switch {
 	case topdown.IsCancel(err):
-		return "the evaluation took longer than " + EvaluationTimeout.String()
+		return "the evaluation took more than " + EvaluationTimeout.String() + " of processor time, or longer than " + maxDuration.String()
 	case errors.As(err, &e) && e.Code == topdown.ConflictErr:
 		return "it has two different values"
 	case errors.As(err, &e):

@@ -38,7 +38,6 @@ import (
 	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server"
 	"caracal.run/management/server/egress"
-	"caracal.run/management/server/policy"
 	"caracal.run/management/store/storetest"
 )
 
@@ -53,8 +52,6 @@ const AuditKey = "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e
 
 // KEK is the key encryption key of every service.
 const KEK = "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
-
-func init() { policy.RelaxTimeout() }
 
 // An API is a running service and its clients.
 type API struct {
