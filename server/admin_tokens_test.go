@@ -407,8 +407,8 @@ func TestDeleteAdminTokenIsAudited(t *testing.T) {
 	servertest.Expect(t, deleteToken(t, a.Admin, issued.ID), http.StatusNoContent, "")
 	got := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', zone_id, action, status_code, payload) FROM audit_entries WHERE entity_type = 'admin-tokens' AND entity_id = $1 ORDER BY id", issued.ID)
 	want := []string{
-		*issued.ZoneID + ` | POST /v1/admin-tokens | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["can_approve","capability","expires_at","name","zone_id"],"changes":{"can_approve":{"from":null,"to":false},"capability":{"from":null,"to":"read"},"expires_at":{"from":null,"to":null},"name":{"from":null,"to":"test"},"zone_id":{"from":null,"to":"` + *issued.ZoneID + `"}}}`,
-		*issued.ZoneID + " | DELETE /v1/admin-tokens/" + issued.ID + ` | 204 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[]}`,
+		*issued.ZoneID + ` | POST /v1/admin-tokens | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["can_approve","capability","expires_at","name","zone_id"],"changes":{"can_approve":{"from":null,"to":false},"capability":{"from":null,"to":"read"},"expires_at":{"from":null,"to":null},"name":{"from":null,"to":"test"},"zone_id":{"from":null,"to":"` + *issued.ZoneID + `"}},"change":"created"}`,
+		*issued.ZoneID + " | DELETE /v1/admin-tokens/" + issued.ID + ` | 204 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[],"change":"deleted"}`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

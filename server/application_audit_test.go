@@ -30,9 +30,9 @@ func TestUpdateApplicationIsAudited(t *testing.T) {
 	got := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', operation, action, actor_scope, status_code, payload) FROM audit_entries WHERE entity_type = 'applications' AND entity_id = $1 ORDER BY id", id)
 	path := "/v1/zones/" + zone + "/applications"
 	want := []string{
-		"createApplication | POST " + path + ` | global | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["expires_at","name","registration_method","traits"],"changes":{"expires_at":{"from":null,"to":null},"name":{"from":null,"to":"Billing"},"registration_method":{"from":null,"to":"managed"},"traits":{"from":null,"to":["team:a"]}}}`,
-		"updateApplication | PATCH " + path + "/" + id + ` | zone | 200 | {"rls_mode":"zone_scoped","rls_zone_guc":"` + zone + `","changed_fields":["name"],"changes":{"name":{"from":"Billing","to":"Renamed"}},"secret_rotated":true}`,
-		"deleteApplication | DELETE " + path + "/" + id + ` | zone | 204 | {"rls_mode":"zone_scoped","rls_zone_guc":"` + zone + `","changed_fields":[]}`,
+		"createApplication | POST " + path + ` | global | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["expires_at","name","registration_method","traits"],"changes":{"expires_at":{"from":null,"to":null},"name":{"from":null,"to":"Billing"},"registration_method":{"from":null,"to":"managed"},"traits":{"from":null,"to":["team:a"]}},"change":"created"}`,
+		"updateApplication | PATCH " + path + "/" + id + ` | zone | 200 | {"rls_mode":"zone_scoped","rls_zone_guc":"` + zone + `","changed_fields":["name"],"changes":{"name":{"from":"Billing","to":"Renamed"}},"secret_rotated":true,"change":"updated"}`,
+		"deleteApplication | DELETE " + path + "/" + id + ` | zone | 204 | {"rls_mode":"zone_scoped","rls_zone_guc":"` + zone + `","changed_fields":[],"change":"deleted"}`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

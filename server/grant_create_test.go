@@ -140,7 +140,7 @@ func TestCreateGrantIsAuditedWithoutEvent(t *testing.T) {
 	g := z.grant(t, resource)
 	got := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', operation, action, entity_id, status_code, payload) FROM audit_entries WHERE entity_type = 'grants'")
 	want := "createGrant | POST /v1/zones/" + z.zone + "/grants | " + g.ID + ` | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["application_id","resource_id","scopes","status","user_id"],` +
-		`"changes":{"application_id":{"from":null,"to":"` + z.application + `"},"resource_id":{"from":null,"to":"` + resource + `"},"scopes":{"from":null,"to":["read"]},"status":{"from":null,"to":"active"},"user_id":{"from":null,"to":"user-7"}}}`
+		`"changes":{"application_id":{"from":null,"to":"` + z.application + `"},"resource_id":{"from":null,"to":"` + resource + `"},"scopes":{"from":null,"to":["read"]},"status":{"from":null,"to":"active"},"user_id":{"from":null,"to":"user-7"}},"change":"created"}`
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), want)
 	}

@@ -65,6 +65,7 @@ func (m *metrics) register(s *Server) {
 		gauge("caracal_api_outbox_leader", "1 if this process is the leader, which publishes events. The sum over all replicas must be 1.", func() float64 { return float64(min(s.outbox.Stat().Term, 1)) }),
 		outboxDepth{s.store},
 		jobMetrics{s.jobs},
+		gauge("caracal_api_event_streams", "Open streams of zone events.", func() float64 { return float64(s.streams.count()) }),
 		counter("caracal_api_audit_sealed_total", "Audit entries that this process has sealed.", func() float64 { return float64(s.sealer.Sealed()) }),
 		counter("caracal_api_auth_failures_total", "Failed token verifications.", func() float64 { return float64(s.verifier.Stat().Failures) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Version of the build; always 1.",

@@ -72,16 +72,22 @@ func paginateRows[T any](ctx context.Context, rows []T, page store.Page, scope s
 		return rows, nil, nil
 	}
 	rows = rows[:limit]
+	link, cursor = nextPage(ctx, page, scope, position(rows[limit-1]))
+	return rows, link, cursor
+}
+
+// nextPage returns the Link header and the cursor of the page after a position.
+func nextPage(ctx context.Context, page store.Page, scope string, after store.Position) (link, cursor *string) {
 	info := middleware.RequestInfoFrom(ctx)
 	query := maps.Clone(info.Query)
 	if query == nil {
 		query = url.Values{}
 	}
-	next := encodeCursor(position(rows[limit-1]), filteredScope(ctx, scope))
-	query.Set("limit", strconv.Itoa(limit))
+	next := encodeCursor(after, filteredScope(ctx, scope))
+	query.Set("limit", strconv.Itoa(int(page.Limit)))
 	query.Set("cursor", next)
 	target := "<" + info.PublicURL + info.Path + "?" + query.Encode() + `>; rel="next"`
-	return rows, &target, &next
+	return &target, &next
 }
 
 // A cursor is the base64url encoding of a version, a hash of its scope, the last

@@ -181,14 +181,14 @@ func TestPolicyOperationsAreAuditedWithoutEvent(t *testing.T) {
 	scope, hash := `{"rls_mode":"zone_scoped","rls_zone_guc":"`+zone+`",`, p.Version.ContentSHA256
 	version := func(number, schemaVersion string) string {
 		return scope + `"changed_fields":["content_sha256","policy_id","schema_version","version"],"changes":{"content_sha256":{"from":null,"to":"` + hash + `"},"policy_id":{"from":null,"to":"` + p.ID +
-			`"},"schema_version":{"from":null,"to":"` + schemaVersion + `"},"version":{"from":null,"to":` + number + `}}}`
+			`"},"schema_version":{"from":null,"to":"` + schemaVersion + `"},"version":{"from":null,"to":` + number + `}},"change":"created"}`
 	}
 	want := []string{
 		"createPolicy POST " + path + " zone 201 policies " + p.ID + " " + scope +
-			`"changed_fields":["description","name","owner_type"],"changes":{"description":{"from":null,"to":"Why"},"name":{"from":null,"to":"Grants"},"owner_type":{"from":null,"to":"customer"}}}`,
+			`"changed_fields":["description","name","owner_type"],"changes":{"description":{"from":null,"to":"Why"},"name":{"from":null,"to":"Grants"},"owner_type":{"from":null,"to":"customer"}},"change":"created"}`,
 		"createPolicy POST " + path + " zone 201 policy-versions " + p.VersionID + " " + version("1", "2026-05-20"),
 		"addPolicyVersion POST " + path + "/" + p.ID + "/versions zone 201 policy-versions " + added.JSON201.ID + " " + version("2", "2026-03-16"),
-		"deletePolicy DELETE " + path + "/" + p.ID + " zone 204 policies " + p.ID + " " + scope + `"changed_fields":[]}`,
+		"deletePolicy DELETE " + path + "/" + p.ID + " zone 204 policies " + p.ID + " " + scope + `"changed_fields":[],"change":"deleted"}`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

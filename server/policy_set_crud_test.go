@@ -220,8 +220,8 @@ func TestDeletePolicySetIsAuditedWithoutEvent(t *testing.T) {
 	got := storetest.Column[string](a.DB, "SELECT operation || ' ' || payload FROM audit_entries WHERE zone_id = $1 AND entity_type = 'policy-sets' AND entity_id = $2 ORDER BY id", z.zone, resp.JSON201.ID)
 	want := []string{
 		`createPolicySet {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["active_version_id","description","name","shadow_version_id"],` +
-			`"changes":{"active_version_id":{"from":null,"to":null},"description":{"from":null,"to":"What for"},"name":{"from":null,"to":"Payments"},"shadow_version_id":{"from":null,"to":null}}}`,
-		`deletePolicySet {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[]}`,
+			`"changes":{"active_version_id":{"from":null,"to":null},"description":{"from":null,"to":"What for"},"name":{"from":null,"to":"Payments"},"shadow_version_id":{"from":null,"to":null}},"change":"created"}`,
+		`deletePolicySet {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":[],"change":"deleted"}`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

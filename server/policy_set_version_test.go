@@ -329,7 +329,7 @@ func TestAddPolicySetVersionIsAuditedWithoutEvent(t *testing.T) {
 	v := *resp.JSON201
 	got := storetest.Column[string](a.DB, "SELECT operation || ' ' || entity_id || ' ' || payload FROM audit_entries WHERE zone_id = $1 AND entity_type = 'policy-set-versions'", z.zone)
 	want := `addPolicySetVersion ` + v.ID + ` {"rls_mode":"zone_scoped","rls_zone_guc":"` + z.zone + `","changed_fields":["manifest_sha256","policy_set_id","schema_version","version"],` +
-		`"changes":{"manifest_sha256":{"from":null,"to":"` + v.ManifestSHA256 + `"},"policy_set_id":{"from":null,"to":"` + set.ID + `"},"schema_version":{"from":null,"to":"2026-05-20"},"version":{"from":null,"to":1}}}`
+		`"changes":{"manifest_sha256":{"from":null,"to":"` + v.ManifestSHA256 + `"},"policy_set_id":{"from":null,"to":"` + set.ID + `"},"schema_version":{"from":null,"to":"2026-05-20"},"version":{"from":null,"to":1}},"change":"created"}`
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("the audit entries are\n%s\nwant\n%s", strings.Join(got, "\n"), want)
 	}

@@ -201,10 +201,10 @@ func TestProviderGrantIsAudited(t *testing.T) {
 	const scope = `{"rls_mode":"control_plane_wildcard","rls_zone_guc":"*",`
 	want := []string{
 		"createProviderGrant | " + scope + `"changed_fields":["expires_at","provider_id","resource_id","scopes","status","user_id"],"changes":{"expires_at":{"from":null,"to":"2030-01-01T00:00:00Z"},` +
-			`"provider_id":{"from":null,"to":"` + z.provider + `"},"resource_id":{"from":null,"to":"` + z.resource + `"},"scopes":{"from":null,"to":["read"]},"status":{"from":null,"to":"active"},"user_id":{"from":null,"to":"user-1"}}}`,
-		"createProviderGrant | " + scope + `"changed_fields":["expires_at","scopes"],"changes":{"expires_at":{"from":"2030-01-01T00:00:00Z","to":null},"scopes":{"from":["read"],"to":["read","write"]}},"secret_rotated":true}`,
-		"createProviderGrant | " + scope + `"changed_fields":[],"secret_rotated":true}`,
-		"revokeProviderGrant | " + scope + `"changed_fields":["status"],"changes":{"status":{"from":"active","to":"revoked"}}}`,
+			`"provider_id":{"from":null,"to":"` + z.provider + `"},"resource_id":{"from":null,"to":"` + z.resource + `"},"scopes":{"from":null,"to":["read"]},"status":{"from":null,"to":"active"},"user_id":{"from":null,"to":"user-1"}},"change":"created"}`,
+		"createProviderGrant | " + scope + `"changed_fields":["expires_at","scopes"],"changes":{"expires_at":{"from":"2030-01-01T00:00:00Z","to":null},"scopes":{"from":["read"],"to":["read","write"]}},"secret_rotated":true,"change":"updated"}`,
+		"createProviderGrant | " + scope + `"changed_fields":[],"secret_rotated":true,"change":"updated"}`,
+		"revokeProviderGrant | " + scope + `"changed_fields":["status"],"changes":{"status":{"from":"active","to":"revoked"}},"change":"updated"}`,
 	}
 	got := storetest.Column[string](z.DB, "SELECT concat_ws(' | ', operation, payload) FROM audit_entries WHERE zone_id = $1 AND entity_type = 'provider-grants' AND entity_id = $2 ORDER BY id", z.zone, first.ID)
 	if !slices.Equal(got, want) {

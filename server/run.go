@@ -117,6 +117,7 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	svc.goBackground(ctx, func(ctx context.Context) { limiter.SyncLoop(ctx, client, s.sharesLimits, s.limits.all()...) })
 	svc.goBackground(ctx, func(ctx context.Context) { reloadKeysPeriodically(ctx, keys, log) })
 	svc.goBackground(ctx, s.sealer.Run)
+	svc.goBackground(ctx, s.streams.run)
 	svc.goBackground(ctx, s.outbox.Run)
 	svc.goBackground(ctx, s.outbox.NotifyLoop)
 	svc.goBackground(ctx, s.outbox.Watch)

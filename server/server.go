@@ -62,6 +62,7 @@ type Server struct {
 	outbox   *outbox.Publisher
 	jobs     *jobs.Runner
 	sealer   *sealer.Sealer
+	streams  *eventStreams
 	egress   *egress.Client
 	exchange *provider.Exchanger
 	states   *oauthstate.States
@@ -182,6 +183,7 @@ func New(o Options) (*Server, http.Handler, error) {
 		metrics:  m,
 		draining: make(chan struct{}),
 	}
+	s.streams = newEventStreams(o.Store.For(store.System), s.sealer.Changed)
 	if stsKey != nil {
 		s.sts = sts.New(c.STSURL, stsKey, 0)
 	}

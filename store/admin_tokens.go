@@ -274,7 +274,7 @@ func derive(bootstrap, label string) string {
 func (tx *Tx) recordRevoked(tokens []db.AdminToken) {
 	tx.revoked = tx.revoked || len(tokens) > 0
 	for _, t := range tokens {
-		tx.record(t.ZoneID, audit.AdminTokens, t.ID, noFields)
+		tx.record(t.ZoneID, audit.AdminTokens, t.ID, deleted)
 	}
 }
 

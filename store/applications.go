@@ -196,7 +196,7 @@ func (tx *Tx) archiveApplications(ctx context.Context, zone string, applications
 		return err
 	}
 	for _, a := range applications {
-		tx.record(zone, audit.Applications, a.ID, noFields)
+		tx.record(zone, audit.Applications, a.ID, deleted)
 	}
 	return nil
 }

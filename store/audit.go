@@ -80,6 +80,8 @@ type auditChange struct {
 	// AuthorizationRequestID is the id of the request that began what another request
 	// completed.
 	AuthorizationRequestID string `json:"authorization_request_id,omitempty"`
+
+	Change string `json:"change,omitempty"` // created, updated or deleted; "" if the object was not changed
 }
 
 type fieldChange struct {
@@ -90,7 +92,10 @@ type fieldChange struct {
 // diff returns the difference between the audit fields before and after a write.
 // If before is nil, the write created the row.
 func diff(before, after auditFields) auditChange {
-	c := auditChange{Fields: []string{}, Values: map[string]fieldChange{}}
+	c := auditChange{Fields: []string{}, Values: map[string]fieldChange{}, Change: "updated"}
+	if before == nil {
+		c.Change = "created"
+	}
 	for _, field := range slices.Sorted(maps.Keys(after)) {
 		from, to := before[field], after[field]
 		if reflect.DeepEqual(from, to) {
@@ -113,9 +118,12 @@ func unchanged(kind audit.Kind, before, after any) bool {
 	return len(change.Fields) == 0 && !change.SecretRotated
 }
 
-// noFields is a change without fields, for a deletion or for an operation that only
-// reads the object.
-var noFields = diff(nil, nil)
+// Changes without fields: of an operation that deletes the object, and of one that only
+// uses it.
+var (
+	deleted = auditChange{Fields: []string{}, Change: "deleted"}
+	used    = auditChange{Fields: []string{}}
+)
 
 // checkDeclared returns an error for a kind or field that openapi/audit.yaml does
 // not declare.

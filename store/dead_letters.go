@@ -32,6 +32,6 @@ func (tx *Tx) DiscardDeadLetter(ctx context.Context, id string) error {
 	if err != nil {
 		return notFoundAs(err, code.DeadLetterNotFound)
 	}
-	tx.record(e.ZoneID, audit.DeadLetters, id, noFields)
+	tx.record(e.ZoneID, audit.DeadLetters, id, deleted)
 	return nil
 }

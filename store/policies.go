@@ -134,7 +134,7 @@ func (tx *Tx) DeletePolicy(ctx context.Context, zone, id string, precondition Pr
 	if p.InUse {
 		return code.PolicyInUse
 	}
-	tx.record(zone, audit.Policies, id, noFields)
+	tx.record(zone, audit.Policies, id, deleted)
 	return db.New(deferredConn{tx.conn}).ArchivePolicy(ctx, db.ArchivePolicyParams{ZoneID: zone, ID: id})
 }
 

@@ -66,7 +66,7 @@ func (tx *Tx) DeletePolicySet(ctx context.Context, zone, id string, precondition
 		return err
 	}
 	if set.ActiveVersionID == nil {
-		tx.record(zone, audit.PolicySets, id, noFields)
+		tx.record(zone, audit.PolicySets, id, deleted)
 		return nil
 	}
 	_, err = tx.recordActivation(ctx, zone, "delete", set, bindingOf(set), nil)

@@ -57,7 +57,7 @@ func (tx *Tx) AuthorizeProviderGrant(ctx context.Context, zone string, r Provide
 	if _, err := tx.lockGrantReferences(ctx, zone, r); err != nil {
 		return err
 	}
-	tx.record(zone, audit.Providers, r.ProviderID, noFields)
+	tx.record(zone, audit.Providers, r.ProviderID, used)
 	return nil
 }
 

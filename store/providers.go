@@ -264,7 +264,7 @@ func (tx *Tx) DeleteProvider(ctx context.Context, zone, id string, precondition 
 	if err := tx.q.ArchiveProvider(ctx, db.ArchiveProviderParams{ZoneID: zone, ID: id}); err != nil {
 		return err
 	}
-	tx.record(zone, audit.Providers, id, noFields)
+	tx.record(zone, audit.Providers, id, deleted)
 	return tx.revokeProviderGrants(ctx, zone, id)
 }
 
@@ -279,7 +279,7 @@ func (tx *Tx) TestProvider(ctx context.Context, zone, id string) (db.Provider, e
 	if err != nil {
 		return p, notFoundAs(err, code.ProviderNotFound)
 	}
-	tx.record(zone, audit.Providers, id, noFields)
+	tx.record(zone, audit.Providers, id, used)
 	return p, nil
 }
 

@@ -254,7 +254,7 @@ func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, precondition 
 	if err := db.New(deferredConn{tx.conn}).DecrementResourceCount(ctx, db.DecrementResourceCountParams{ZoneID: zone, Bindings: bindings(r)}); err != nil {
 		return err
 	}
-	tx.record(zone, audit.Resources, id, noFields)
+	tx.record(zone, audit.Resources, id, deleted)
 	return tx.q.ArchiveResource(ctx, db.ArchiveResourceParams{ZoneID: zone, ID: id})
 }
 

@@ -266,7 +266,7 @@ func grantToken(zone, id, column string) seal.Location {
 func (tx *Tx) deleteRetiredDataKeys(ctx context.Context, zone string, minAge time.Duration) error {
 	numbers, err := tx.q.DeleteRetiredDataKeys(ctx, db.DeleteRetiredDataKeysParams{ZoneID: zone, MinAgeSeconds: minAge.Seconds()})
 	for _, number := range numbers {
-		tx.record(zone, audit.DataKeys, strconv.Itoa(int(number)), noFields)
+		tx.record(zone, audit.DataKeys, strconv.Itoa(int(number)), deleted)
 	}
 	return err
 }

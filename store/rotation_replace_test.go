@@ -97,8 +97,8 @@ func TestReplaceDataKeysKeepsEverySecret(t *testing.T) {
 		t.Errorf("retired long ago: data keys %q", got)
 	}
 	entries := storetest.Column[string](d, "SELECT entity_id || substring(payload FROM '.changed_fields.*') FROM audit_entries WHERE entity_type = 'data-keys' AND zone_id = $1 ORDER BY occurred_at, entity_id", zone)
-	created := fmt.Sprintf(`"changed_fields":["wrapped_by"],"changes":{"wrapped_by":{"from":null,"to":%q}}}`, keysOf(t, kek1).Current())
-	if !slices.Equal(entries, []string{"1" + created, "2" + created, `1"changed_fields":[]}`}) {
+	created := fmt.Sprintf(`"changed_fields":["wrapped_by"],"changes":{"wrapped_by":{"from":null,"to":%q}},"change":"created"}`, keysOf(t, kek1).Current())
+	if !slices.Equal(entries, []string{"1" + created, "2" + created, `1"changed_fields":[],"change":"deleted"}`}) {
 		t.Errorf("audit entries %q", entries)
 	}
 	var progress steps

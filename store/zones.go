@@ -231,7 +231,7 @@ func (tx *Tx) DeleteZone(ctx context.Context, id string, precondition Preconditi
 	if err := tx.deactivateZone(ctx, id); err != nil {
 		return err
 	}
-	tx.record(id, audit.Zones, id, noFields, newEvent(id, streamPolicyInvalidate, fields{"zone_id": id}))
+	tx.record(id, audit.Zones, id, deleted, newEvent(id, streamPolicyInvalidate, fields{"zone_id": id}))
 	return nil
 }
 

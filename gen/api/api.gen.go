@@ -220,6 +220,13 @@ const (
 	UnreadinessErrorPostgresUnreachable UnreadinessError = "postgres_unreachable"
 )
 
+// Defines values for ZoneEventActorScope.
+const (
+	ZoneEventActorScopeGlobal      ZoneEventActorScope = "global"
+	ZoneEventActorScopeLessThanNil ZoneEventActorScope = "<nil>"
+	ZoneEventActorScopeZone        ZoneEventActorScope = "zone"
+)
+
 // Defines values for ZonePatchDCRShutdown.
 const (
 	ZonePatchDCRShutdownKeepLive   ZonePatchDCRShutdown = "keep_live"
@@ -2326,6 +2333,60 @@ type Zone struct {
 	UpdatedAt Timestamp `json:"updated_at"`
 }
 
+// ZoneEvent A change of an object of a zone.
+type ZoneEvent struct {
+	// ActorID ID of the admin token; null if the service itself changed the object.
+	ActorID *string `json:"actor_id"`
+
+	// ActorName Name of the admin token.
+	ActorName string `json:"actor_name"`
+
+	// ActorScope Scope of the admin token; null if the service itself changed the object.
+	ActorScope *ZoneEventActorScope `json:"actor_scope"`
+
+	// Changes The changed fields, each with its value before (`from`) and after (`to`). Does not contain secrets.
+	Changes json.RawMessage `json:"changes"`
+
+	// EntityID ID of the object.
+	EntityID string `json:"entity_id"`
+
+	// EntityType The kind of the object.
+	EntityType string `json:"entity_type"`
+
+	// ID The position of the change among the entries of the zone's audit log (`chain_seq` there). It increases with each event, with gaps.
+	ID string `json:"id"`
+
+	// OccurredAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	OccurredAt Timestamp `json:"occurred_at"`
+
+	// Operation The operation of this API or the job that changed the object.
+	Operation string `json:"operation"`
+
+	// RequestID `X-Request-Id` of the request.
+	RequestID string `json:"request_id"`
+
+	// SecretChanged Whether a secret of the object was changed.
+	SecretChanged bool `json:"secret_changed"`
+
+	// Type The kind of the object, and what happened to it: `created`, `updated` or `deleted`.
+	Type string `json:"type"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// ZoneEventActorScope Scope of the admin token; null if the service itself changed the object.
+type ZoneEventActorScope string
+
+// ZoneEventPage A page of events.
+type ZoneEventPage struct {
+	// NextCursor The `cursor` of the next page; null on the last page.
+	NextCursor *NextCursor `json:"next_cursor"`
+	Rows       []ZoneEvent `json:"rows"`
+}
+
 // ZoneName Display name of the zone. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 type ZoneName = string
 
@@ -2535,6 +2596,18 @@ type ListApplicationsParams struct {
 
 	// RegistrationMethod Returns only applications that were created like this.
 	RegistrationMethod *RegistrationMethod `form:"registration_method,omitempty" json:"registration_method,omitempty"`
+}
+
+// ListZoneEventsParams defines parameters for ListZoneEvents.
+type ListZoneEventsParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// After Returns only events after the event with this ID, or with `now`, only those of changes that are yet to come. Ignored with a `cursor` or a `Last-Event-ID`.
+	After *string `form:"after,omitempty" json:"after,omitempty"`
 }
 
 // ListGrantsParams defines parameters for ListGrants.
@@ -2914,6 +2987,9 @@ type ServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
+	// ListZoneEvents List or follow the changes of a zone
+	// (GET /v1/zones/{zoneId}/events)
+	ListZoneEvents(ctx echo.Context, zoneID ZoneID, params ListZoneEventsParams) error
 	// ListGrants List grants
 	// (GET /v1/zones/{zoneId}/grants)
 	ListGrants(ctx echo.Context, zoneID ZoneID, params ListGrantsParams) error
@@ -3815,6 +3891,45 @@ func (w *ServerInterfaceWrapper) GetDCRStatus(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetDCRStatus(ctx, zoneID)
+	return err
+}
+
+// ListZoneEvents converts echo context to params.
+func (w *ServerInterfaceWrapper) ListZoneEvents(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListZoneEventsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", ctx.QueryParams(), &params.After, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter after: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListZoneEvents(ctx, zoneID, params)
 	return err
 }
 
@@ -5313,6 +5428,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/events", wrapper.ListZoneEvents, options.OperationMiddlewares["listZoneEvents"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/grants", wrapper.ListGrants, options.OperationMiddlewares["listGrants"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/grants", wrapper.CreateGrant, options.OperationMiddlewares["createGrant"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/grants/:id", wrapper.RevokeGrant, options.OperationMiddlewares["revokeGrant"]...)
@@ -5997,6 +6113,31 @@ type GetDCRStatus200JSONResponse DCRStatus
 
 func (response GetDCRStatus200JSONResponse) VisitGetDCRStatusResponse(w http.ResponseWriter) error {
 	return jsonresponse.Write(w, 200, DCRStatus(response))
+}
+
+type ListZoneEventsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListZoneEventsParams
+}
+
+type ListZoneEventsResponseObject interface {
+	VisitListZoneEventsResponse(w http.ResponseWriter) error
+}
+
+type ListZoneEvents200ResponseHeaders struct {
+	Link *string
+}
+
+type ListZoneEvents200JSONResponse struct {
+	Body    ZoneEventPage
+	Headers ListZoneEvents200ResponseHeaders
+}
+
+func (response ListZoneEvents200JSONResponse) VisitListZoneEventsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type ListGrantsRequestObject struct {
@@ -7115,6 +7256,9 @@ type StrictServerInterface interface {
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
+	// ListZoneEvents List or follow the changes of a zone
+	// (GET /v1/zones/{zoneId}/events)
+	ListZoneEvents(ctx context.Context, request ListZoneEventsRequestObject) (ListZoneEventsResponseObject, error)
 	// ListGrants List grants
 	// (GET /v1/zones/{zoneId}/grants)
 	ListGrants(ctx context.Context, request ListGrantsRequestObject) (ListGrantsResponseObject, error)
@@ -8260,6 +8404,32 @@ func (sh *strictHandler) GetDCRStatus(ctx echo.Context, zoneID ZoneID) error {
 		return err
 	} else if validResponse, ok := response.(GetDCRStatusResponseObject); ok {
 		return validResponse.VisitGetDCRStatusResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListZoneEvents operation middleware
+func (sh *strictHandler) ListZoneEvents(ctx echo.Context, zoneID ZoneID, params ListZoneEventsParams) error {
+	var request ListZoneEventsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListZoneEvents(ctx.Request().Context(), request.(ListZoneEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListZoneEvents")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListZoneEventsResponseObject); ok {
+		return validResponse.VisitListZoneEventsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -1683,3 +1683,62 @@ func (v Zone) AppendJSON(b []byte) []byte {
 	b = v.UpdatedAt.AppendJSON(b)
 	return append(b, '}')
 }
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v ZoneEvent) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"type":`...)
+	b = jsonresponse.AppendString(b, string(v.Type))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"entity_type":`...)
+	b = jsonresponse.AppendString(b, string(v.EntityType))
+	b = append(b, `,"entity_id":`...)
+	b = jsonresponse.AppendString(b, string(v.EntityID))
+	b = append(b, `,"operation":`...)
+	b = jsonresponse.AppendString(b, string(v.Operation))
+	b = append(b, `,"actor_id":`...)
+	if v.ActorID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ActorID))
+	}
+	b = append(b, `,"actor_name":`...)
+	b = jsonresponse.AppendString(b, string(v.ActorName))
+	b = append(b, `,"actor_scope":`...)
+	if v.ActorScope == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ActorScope))
+	}
+	b = append(b, `,"request_id":`...)
+	b = jsonresponse.AppendString(b, string(v.RequestID))
+	b = append(b, `,"changes":`...)
+	b = jsonresponse.AppendRaw(b, v.Changes)
+	b = append(b, `,"secret_changed":`...)
+	b = strconv.AppendBool(b, bool(v.SecretChanged))
+	b = append(b, `,"occurred_at":`...)
+	b = v.OccurredAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v ZoneEventPage) AppendJSON(b []byte) []byte {
+	b = append(b, `{"rows":`...)
+	b = append(b, '[')
+	for i, item := range v.Rows {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"next_cursor":`...)
+	if v.NextCursor == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.NextCursor))
+	}
+	return append(b, '}')
+}

@@ -67,4 +67,6 @@ var encoders = []jsonresponse.Encoder{
 	StepUpRejection{},
 	Unreadiness{},
 	Zone{},
+	ZoneEvent{},
+	ZoneEventPage{},
 }

@@ -100,40 +100,56 @@ func openExport(parent context.Context, c *Client, r request, format ListFormat,
 	return export, err
 }
 
-// attemptExport sends a request once. It returns an export, whose context is the parent
-// of the context of the attempt, or like [Client.attempt] an error.
+// attemptExport sends a request once. Like [Client.attempt], it returns an error for any
+// response except an export.
 func (c *Client) attemptExport(ctx, parent context.Context, call *call) (*Export, *response, error) {
+	s, r, err := c.attemptStream(ctx, parent, call)
+	if err != nil {
+		return nil, r, err
+	}
+	return &Export{response: r, body: s.body, close: s.close, hash: sha256.New(), trailer: s.trailer}, r, nil
+}
+
+// A stream is a success response whose body is not read yet.
+type stream struct {
+	body    io.Reader // without its content coding
+	trailer func() http.Header
+	close   func()
+}
+
+// attemptStream sends a request once. It returns a stream, whose context is the parent of
+// the context of the attempt, or like [Client.attempt] an error.
+func (c *Client) attemptStream(ctx, parent context.Context, call *call) (stream, *response, error) {
 	streaming, cancel := context.WithCancel(parent)
 	begun := context.AfterFunc(ctx, cancel) // unless the response begins before
 	resp, err := c.roundTrip(streaming, call)
 	if err != nil {
 		cancel()
-		return nil, nil, withContext(ctx, err)
+		return stream{}, nil, withContext(ctx, err)
 	}
-	closeBody := func() { cancel(); _ = resp.Body.Close() }
+	s := stream{body: resp.Body, trailer: func() http.Header { return resp.Trailer }, close: func() { cancel(); _ = resp.Body.Close() }}
 	r := &response{call: call, status: resp.StatusCode, header: resp.Header}
 	if !r.isDeclared() {
-		defer closeBody()
+		defer s.close()
 		r.receive(ctx, resp.Body)
-		return nil, r, r.check()
+		return stream{}, r, r.check()
 	}
 	if !begun() {
-		closeBody()
-		return nil, nil, withContext(ctx, ctx.Err())
+		s.close()
+		return stream{}, nil, withContext(ctx, ctx.Err())
 	}
-	export := &Export{response: r, body: resp.Body, close: closeBody, hash: sha256.New(), trailer: func() http.Header { return resp.Trailer }}
 	switch encoding := strings.ToLower(r.header.Get("Content-Encoding")); encoding { // what the transport has not decompressed
 	case "", "identity":
 	case "gzip", "x-gzip":
 		decoder, err := gzip.NewReader(resp.Body)
 		if err != nil {
-			closeBody()
-			return nil, r, r.fail("the export was interrupted", withContext(parent, err))
+			s.close()
+			return stream{}, r, r.fail("the body could not be read", withContext(parent, err))
 		}
-		export.body = decoder
+		s.body = decoder
 	default:
-		closeBody()
-		return nil, r, r.fail("the body could not be read", encodingError(encoding))
+		s.close()
+		return stream{}, r, r.fail("the body could not be read", encodingError(encoding))
 	}
-	return export, r, nil
+	return s, r, nil
 }

@@ -248,6 +248,13 @@ const (
 	UnreadinessErrorPostgresUnreachable UnreadinessError = "postgres_unreachable"
 )
 
+// The values of [ZoneEventActorScope].
+const (
+	ZoneEventActorScopeGlobal      ZoneEventActorScope = "global"
+	ZoneEventActorScopeLessThanNil ZoneEventActorScope = "<nil>"
+	ZoneEventActorScopeZone        ZoneEventActorScope = "zone"
+)
+
 // The values of [ZonePatchDCRShutdown].
 const (
 	ZonePatchDCRShutdownKeepLive   ZonePatchDCRShutdown = "keep_live"
@@ -3055,6 +3062,64 @@ type Zone struct {
 	//
 	// Example: 2026-07-01T12:00:00.123Z
 	UpdatedAt Timestamp `json:"updated_at"`
+}
+
+// ZoneEvent is a change of an object of a zone.
+type ZoneEvent struct {
+	// ID of the admin token; null if the service itself changed the object.
+	ActorID *string `json:"actor_id"`
+
+	// Name of the admin token.
+	ActorName string `json:"actor_name"`
+
+	// Scope of the admin token; null if the service itself changed the object.
+	ActorScope *ZoneEventActorScope `json:"actor_scope"`
+
+	// The changed fields, each with its value before (`from`) and after (`to`).
+	// Does not contain secrets.
+	Changes json.RawMessage `json:"changes"`
+
+	// ID of the object.
+	EntityID string `json:"entity_id"`
+
+	// The kind of the object.
+	EntityType string `json:"entity_type"`
+
+	// The position of the change among the entries of the zone's audit log
+	// (`chain_seq` there). It increases with each event, with gaps.
+	ID string `json:"id"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	OccurredAt Timestamp `json:"occurred_at"`
+
+	// The operation of this API or the job that changed the object.
+	Operation string `json:"operation"`
+
+	// `X-Request-Id` of the request.
+	RequestID string `json:"request_id"`
+
+	// Whether a secret of the object was changed.
+	SecretChanged bool `json:"secret_changed"`
+
+	// The kind of the object, and what happened to it: `created`, `updated` or
+	// `deleted`.
+	Type string `json:"type"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// ZoneEventActorScope is the scope of the admin token; null if the service
+// itself changed the object.
+type ZoneEventActorScope string
+
+// ZoneEventPage is a page of events.
+type ZoneEventPage struct {
+	// The `cursor` of the next page; null on the last page.
+	NextCursor *NextCursor `json:"next_cursor"`
+	Rows       []ZoneEvent `json:"rows"`
 }
 
 // ZoneName is the display name of the zone. It need not be unique. Leading and

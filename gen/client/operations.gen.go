@@ -1607,6 +1607,58 @@ func (c *Client) RejectStepUpChallenge(ctx context.Context, zoneID, id string, b
 	return send[StepUpRejection](ctx, c, request{operation: "rejectStepUpChallenge", method: http.MethodPost, path: "/v1/zones/{zoneId}/step-up-challenges/{id}/reject", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
 }
 
+// ListZoneEventsParams are the filters of [Client.ListZoneEvents] and
+// [Client.ZoneEvents], to be passed as an option. Zero values are omitted.
+type ListZoneEventsParams struct {
+	// Returns only events after the event with this ID, or with `now`, only those
+	// of changes that are yet to come. Ignored with a `cursor` or a
+	// `Last-Event-ID`.
+	After string
+}
+
+func (params ListZoneEventsParams) applyToList(c *call) {
+	c.filter("listZoneEvents", map[string]any{"after": params.After})
+}
+
+// ListZoneEvents returns one page of the changes of the zone and of the objects
+// in it, oldest first, in the order in which they were committed: of each
+// object that a request or a job created, updated or deleted, an event. It also
+// returns the changes of an archived zone, and no events if the zone does not
+// exist. An event can be read milliseconds after the change.
+//
+// With `Accept: text/event-stream`, the response is a stream of [server-sent
+// events](https://html.spec.whatwg.org/multipage/server-sent-events.html) that
+// does not end: after the events that exist, it sends new ones as they are
+// committed. The `id` of each is the event's `id`, the `event` its `type`, and
+// the `data` one line of JSON. The stream also sends an `id` alone, at its
+// start and when it has passed entries of the audit log that are no changes,
+// and every 15 seconds a comment. It ends if the client reads too slowly, if
+// the token is revoked or expires, or if the service stops. To resume without a
+// loss or a repetition, repeat the request with the last received `id` in the
+// header `Last-Event-ID`.
+//
+// A page can have fewer rows than its `limit`, or none, although there is a
+// next page.
+//
+// A token can have 20 open streams in each process of the service, and all
+// tokens together 1,000; beyond that, the request returns `too_many_streams`.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeEventPositionGone],
+// [CodeTooManyStreams].
+func (c *Client) ListZoneEvents(ctx context.Context, zoneID string, opts ...ListOption) (Page[ZoneEvent], error) {
+	return listRows[ZoneEvent](ctx, c, request{operation: "listZoneEvents", method: http.MethodGet, path: "/v1/zones/{zoneId}/events", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// ZoneEvents returns an iterator over the items of all pages of
+// [Client.ListZoneEvents]. If a request fails, it yields the error and stops.
+func (c *Client) ZoneEvents(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[ZoneEvent, error] {
+	return all(opts, func(opts ...ListOption) (Page[ZoneEvent], error) {
+		return c.ListZoneEvents(ctx, zoneID, opts...)
+	})
+}
+
 // ListZonesParams are the filters of [Client.ListZones] and [Client.Zones], to
 // be passed as an option. Zero values are omitted.
 type ListZonesParams struct {

@@ -275,6 +275,12 @@ const (
 	CodeDeadLetterNotFound = "dead_letter_not_found"
 	// 429. Too many exports are running. Retry when one of them has ended.
 	CodeTooManyExports = "too_many_exports"
+	// 410. The zone has no events at this position: it is unknown, or entries are
+	// missing after it. Read the present state of the zone, then follow its events
+	// with after=now.
+	CodeEventPositionGone = "event_position_gone"
+	// 429. Too many streams of events are open. Close one of them and retry.
+	CodeTooManyStreams = "too_many_streams"
 )
 
 // ProviderConfigInput is one of [NoProviderConfig],

@@ -389,6 +389,12 @@ type UpstreamURL = client.UpstreamURL
 
 type Zone = client.Zone
 
+type ZoneEvent = client.ZoneEvent
+
+type ZoneEventActorScope = client.ZoneEventActorScope
+
+type ZoneEventPage = client.ZoneEventPage
+
 type ZoneName = client.ZoneName
 
 type ZonePatch = client.ZonePatch
@@ -618,6 +624,21 @@ type DeleteApplicationParams struct {
 type UpdateApplicationParams struct {
 	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListZoneEventsParams defines parameters for ListZoneEvents.
+type ListZoneEventsParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// After Returns only events after the event with this ID, or with `now`, only those of changes that are yet to come. Ignored with a `cursor` or a `Last-Event-ID`.
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+
+	// LastEventID The ID of the last event that the client has received. Returns only events after it.
+	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
 // ListGrantsParams defines parameters for ListGrants.
@@ -1609,6 +1630,30 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 	GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListZoneEvents List or follow the changes of a zone
+	//
+	// Returns the changes of the zone and of the objects in it, oldest first, in the order in which they were committed: of
+	// each object that a request or a job created, updated or deleted, an event. It also returns the changes of an archived
+	// zone, and no events if the zone does not exist. An event can be read milliseconds after the change.
+	//
+	// With `Accept: text/event-stream`, the response is a stream of
+	// [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html) that does not end: after the
+	// events that exist, it sends new ones as they are committed. The `id` of each is the event's `id`, the `event` its
+	// `type`, and the `data` one line of JSON. The stream also sends an `id` alone, at its start and when it has passed
+	// entries of the audit log that are no changes, and every 15 seconds a comment. It ends if the client reads too slowly,
+	// if the token is revoked or expires, or if the service stops. To resume without a loss or a repetition, repeat the
+	// request with the last received `id` in the header `Last-Event-ID`.
+	//
+	// A page can have fewer rows than its `limit`, or none, although there is a next page.
+	//
+	// A token can have 20 open streams in each process of the service, and all tokens together 1,000; beyond that, the
+	// request returns `too_many_streams`.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/events (the `ListZoneEvents` operationId).
+	ListZoneEvents(ctx context.Context, zoneID ZoneID, params *ListZoneEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListGrants List grants
 	//
@@ -3613,6 +3658,40 @@ func (c *Client) UpdateApplication(ctx context.Context, zoneID ZoneID, id Object
 // Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 func (c *Client) GetDCRStatus(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetDCRStatusRequest(c.Server, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListZoneEvents List or follow the changes of a zone
+//
+// Returns the changes of the zone and of the objects in it, oldest first, in the order in which they were committed: of
+// each object that a request or a job created, updated or deleted, an event. It also returns the changes of an archived
+// zone, and no events if the zone does not exist. An event can be read milliseconds after the change.
+//
+// With `Accept: text/event-stream`, the response is a stream of
+// [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html) that does not end: after the
+// events that exist, it sends new ones as they are committed. The `id` of each is the event's `id`, the `event` its
+// `type`, and the `data` one line of JSON. The stream also sends an `id` alone, at its start and when it has passed
+// entries of the audit log that are no changes, and every 15 seconds a comment. It ends if the client reads too slowly,
+// if the token is revoked or expires, or if the service stops. To resume without a loss or a repetition, repeat the
+// request with the last received `id` in the header `Last-Event-ID`.
+//
+// A page can have fewer rows than its `limit`, or none, although there is a next page.
+//
+// A token can have 20 open streams in each process of the service, and all tokens together 1,000; beyond that, the
+// request returns `too_many_streams`.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/events (the `ListZoneEvents` operationId).
+func (c *Client) ListZoneEvents(ctx context.Context, zoneID ZoneID, params *ListZoneEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListZoneEventsRequest(c.Server, zoneID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7126,6 +7205,106 @@ func NewGetDCRStatusRequest(server string, zoneID ZoneID) (*http.Request, error)
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListZoneEventsRequest constructs an http.Request for the ListZoneEvents method
+func NewListZoneEventsRequest(server string, zoneID ZoneID, params *ListZoneEventsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/events", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.LastEventID != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Last-Event-ID", *params.LastEventID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Last-Event-ID", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -10846,6 +11025,32 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/zones/{zoneId}/dcr-status (the `GetDCRStatus` operationId).
 	GetDCRStatusWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetDCRStatusResponse, error)
 
+	// ListZoneEventsWithResponse List or follow the changes of a zone
+	//
+	// Returns the changes of the zone and of the objects in it, oldest first, in the order in which they were committed: of
+	// each object that a request or a job created, updated or deleted, an event. It also returns the changes of an archived
+	// zone, and no events if the zone does not exist. An event can be read milliseconds after the change.
+	//
+	// With `Accept: text/event-stream`, the response is a stream of
+	// [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html) that does not end: after the
+	// events that exist, it sends new ones as they are committed. The `id` of each is the event's `id`, the `event` its
+	// `type`, and the `data` one line of JSON. The stream also sends an `id` alone, at its start and when it has passed
+	// entries of the audit log that are no changes, and every 15 seconds a comment. It ends if the client reads too slowly,
+	// if the token is revoked or expires, or if the service stops. To resume without a loss or a repetition, repeat the
+	// request with the last received `id` in the header `Last-Event-ID`.
+	//
+	// A page can have fewer rows than its `limit`, or none, although there is a next page.
+	//
+	// A token can have 20 open streams in each process of the service, and all tokens together 1,000; beyond that, the
+	// request returns `too_many_streams`.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/events (the `ListZoneEvents` operationId).
+	ListZoneEventsWithResponse(ctx context.Context, zoneID ZoneID, params *ListZoneEventsParams, reqEditors ...RequestEditorFn) (*ListZoneEventsResponse, error)
+
 	// ListGrantsWithResponse List grants
 	//
 	// Returns the zone's grants, newest first, also revoked ones and those of archived applications and resources. Each
@@ -13311,6 +13516,54 @@ func (r GetDCRStatusResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetDCRStatusResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListZoneEventsResponse200Headers the declared response headers of an HTTP 200 response for ListZoneEvents
+type ListZoneEventsResponse200Headers struct {
+	Link *string
+}
+
+type ListZoneEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ZoneEventPage
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListZoneEventsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListZoneEventsResponse) GetJSON200() *ZoneEventPage {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListZoneEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListZoneEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListZoneEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListZoneEventsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -16328,6 +16581,38 @@ func (c *ClientWithResponses) GetDCRStatusWithResponse(ctx context.Context, zone
 	return ParseGetDCRStatusResponse(rsp)
 }
 
+// ListZoneEventsWithResponse List or follow the changes of a zone
+//
+// Returns the changes of the zone and of the objects in it, oldest first, in the order in which they were committed: of
+// each object that a request or a job created, updated or deleted, an event. It also returns the changes of an archived
+// zone, and no events if the zone does not exist. An event can be read milliseconds after the change.
+//
+// With `Accept: text/event-stream`, the response is a stream of
+// [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html) that does not end: after the
+// events that exist, it sends new ones as they are committed. The `id` of each is the event's `id`, the `event` its
+// `type`, and the `data` one line of JSON. The stream also sends an `id` alone, at its start and when it has passed
+// entries of the audit log that are no changes, and every 15 seconds a comment. It ends if the client reads too slowly,
+// if the token is revoked or expires, or if the service stops. To resume without a loss or a repetition, repeat the
+// request with the last received `id` in the header `Last-Event-ID`.
+//
+// A page can have fewer rows than its `limit`, or none, although there is a next page.
+//
+// A token can have 20 open streams in each process of the service, and all tokens together 1,000; beyond that, the
+// request returns `too_many_streams`.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/events (the `ListZoneEvents` operationId).
+func (c *ClientWithResponses) ListZoneEventsWithResponse(ctx context.Context, zoneID ZoneID, params *ListZoneEventsParams, reqEditors ...RequestEditorFn) (*ListZoneEventsResponse, error) {
+	rsp, err := c.ListZoneEvents(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListZoneEventsResponse(rsp)
+}
+
 // ListGrantsWithResponse List grants
 //
 // Returns the zone's grants, newest first, also revoked ones and those of archived applications and resources. Each
@@ -18784,6 +19069,48 @@ func ParseGetDCRStatusResponse(rsp *http.Response) (*GetDCRStatusResponse, error
 		}
 		response.JSON200 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListZoneEventsResponse parses an HTTP response from a ListZoneEventsWithResponse call
+func ParseListZoneEventsResponse(rsp *http.Response) (*ListZoneEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListZoneEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ZoneEventPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (text/event-stream) unsupported
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListZoneEventsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil

@@ -129,7 +129,7 @@ func (o *clientOperation) setBodies(spec, op *yaml.Node) error {
 		}
 		o.status = n
 		for mediaType, content := range pairs(get(response, "content")) {
-			if o.mediaType == "application/json" || o.exports && mediaType != "application/json" {
+			if mediaType != "application/json" && get(get(response, "content"), "application/json") != nil {
 				continue // of several media types, the client accepts JSON
 			}
 			schema := get(content, "schema")

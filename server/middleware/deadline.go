@@ -8,7 +8,7 @@ import (
 )
 
 // Deadline limits the duration of an operation, so that a stalled database does not
-// keep a client waiting. An export can take longer.
+// keep a client waiting. An export can take longer, and a stream of events has no end.
 //
 // It comes after [Validate], which reads the body, so that the time to receive the
 // body does not count. The HTTP server's ReadTimeout limits that.
@@ -17,7 +17,11 @@ func Deadline(timeout, exportTimeout time.Duration) echo.MiddlewareFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
 			limit := timeout
-			if info := RequestInfoFrom(r.Context()); info != nil && info.isExport() {
+			switch info := RequestInfoFrom(r.Context()); {
+			case info == nil:
+			case info.WantsStream:
+				return next(c)
+			case info.isExport():
 				limit = exportTimeout
 			}
 			ctx, cancel := context.WithTimeout(r.Context(), limit)

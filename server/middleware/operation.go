@@ -26,6 +26,7 @@ type Operation struct {
 	isPublic, global, write, approve, inZone bool
 	noHead                                   bool // does not support HEAD (x-head: false)
 	hasPages                                 bool // has HTML pages (x-html)
+	streams                                  bool // can send a stream of server-sent events
 
 	// The entity that a request is about: the last path parameter, and the kind
 	// that the segments before it name; "" if the path has no parameter.
@@ -134,9 +135,10 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 			o.entityKind, o.entityParam = entityKind(segments[:i]), name[1]
 		}
 	}
-	for status := range op.Responses.Map() {
+	for status, response := range op.Responses.Map() {
 		if n, err := strconv.Atoi(status); err == nil && n < 300 {
 			o.success = n
+			o.streams = response.Value.Content["text/event-stream"] != nil
 		}
 	}
 	for _, p := range slices.Concat(item.Parameters, op.Parameters) {

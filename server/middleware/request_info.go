@@ -38,6 +38,8 @@ type RequestInfo struct {
 	Body         []byte             // without its content coding; nil unless it is valid
 	Address      string             // identifies the client to rate limits; see address
 	WantsHTML    bool               // the operation has pages, and the request prefers them
+	WantsStream  bool               // the operation can send a stream of events, and the request asks for it
+	LastEventID  string             // of the last event that the client has received; "" if it is not given
 	Trace        string             // the W3C trace id; "" if the request has none
 	routeError   error              // not nil: Echo routes the request although it matches no operation
 	readOnly     map[string]any     // the read-only fields of the body; see CheckReadOnly
@@ -135,8 +137,12 @@ func address(ip string) string {
 // prefersHTML reports whether a request accepts HTML by name, and JSON at most by a
 // range.
 func prefersHTML(h http.Header) bool {
-	accept := strings.ToLower(strings.Join(h.Values("Accept"), ","))
-	return strings.Contains(accept, "text/html") && !strings.Contains(accept, "application/json")
+	return accepts(h, "text/html") && !accepts(h, "application/json")
+}
+
+// accepts reports whether a request accepts a media type by name.
+func accepts(h http.Header, mediaType string) bool {
+	return strings.Contains(strings.ToLower(strings.Join(h.Values("Accept"), ",")), mediaType)
 }
 
 // commonHeaders are the headers of every response below /v1. The responses depend on
@@ -170,6 +176,10 @@ func RequestContext(operations *Operations, publicURL string) echo.MiddlewareFun
 			info := &RequestInfo{Method: r.Method, Path: r.URL.EscapedPath(), PublicURL: publicURL, Address: address(c.RealIP())}
 			info.Operation, info.routeError = operations.find(c)
 			info.WantsHTML = info.Operation != nil && info.Operation.hasPages && prefersHTML(r.Header)
+			if info.Operation != nil && info.Operation.streams {
+				info.WantsStream = accepts(r.Header, "text/event-stream")
+				info.LastEventID = strings.Join(r.Header.Values("Last-Event-Id"), ",")
+			}
 			if ids := r.Header.Values("X-Request-Id"); len(ids) == 1 && IsID(ids[0]) {
 				info.RequestID = ids[0]
 			} else {
