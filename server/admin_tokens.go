@@ -93,10 +93,8 @@ func (s *Server) UpdateAdminToken(ctx context.Context, req api.UpdateAdminTokenR
 		}
 		patch.ExpiresAt = &expiry
 	}
-	var t db.AdminToken
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		t, err = tx.UpdateAdminToken(ctx, req.ID, precondition(ctx), patch)
-		return err
+	t, err := inTx(ctx, s, func(tx *store.Tx) (db.AdminToken, error) {
+		return tx.UpdateAdminToken(ctx, req.ID, precondition(ctx), patch)
 	})
 	if err != nil {
 		return nil, err

@@ -99,10 +99,8 @@ func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicatio
 		}
 		patch.ClientSecret = &hash
 	}
-	var a db.Application
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		a, err = tx.UpdateApplication(ctx, req.ZoneID, req.ID, precondition(ctx), patch)
-		return err
+	a, err := inTx(ctx, s, func(tx *store.Tx) (db.Application, error) {
+		return tx.UpdateApplication(ctx, req.ZoneID, req.ID, precondition(ctx), patch)
 	})
 	if err != nil {
 		return nil, err

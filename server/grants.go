@@ -42,10 +42,8 @@ func (s *Server) ListGrants(ctx context.Context, req api.ListGrantsRequestObject
 // CreateGrant handles POST /v1/zones/{zoneId}/grants.
 func (s *Server) CreateGrant(ctx context.Context, req api.CreateGrantRequestObject) (api.CreateGrantResponseObject, error) {
 	n := store.NewGrant{ApplicationID: req.Body.ApplicationID, UserID: req.Body.UserID, ResourceID: req.Body.ResourceID, Scopes: req.Body.Scopes}
-	var g db.Grant
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		g, err = tx.CreateGrant(ctx, req.ZoneID, n)
-		return err
+	g, err := inTx(ctx, s, func(tx *store.Tx) (db.Grant, error) {
+		return tx.CreateGrant(ctx, req.ZoneID, n)
 	})
 	if err != nil {
 		return nil, err

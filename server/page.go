@@ -45,17 +45,18 @@ func numberPosition[N int32 | int64](number N) store.Position {
 	return store.Position{Time: time.Unix(0, 0), ID: strconv.FormatInt(int64(number), 10)}
 }
 
-// beforeNumber returns the number that all rows on a page are below, at most limit,
-// or invalid_cursor.
-func beforeNumber[N int32 | int64](page store.Page, limit N) (N, error) {
-	if page.After == store.FirstPosition {
-		return limit, nil
+// parseNumberPage is like parsePage, for a list that is ordered by a number. It also
+// returns the number that all rows on the page are below, at most maximum.
+func parseNumberPage[N int32 | int64](ctx context.Context, cursor *string, limit *int, scope string, maximum N) (store.Page, N, error) {
+	page, err := parsePage(ctx, cursor, limit, scope)
+	if err != nil || page.After == store.FirstPosition {
+		return page, maximum, err
 	}
 	number, err := strconv.ParseInt(page.After.ID, 10, 64)
-	if err != nil || number > int64(limit) {
-		return 0, invalidCursor()
+	if err != nil || number > int64(maximum) {
+		return page, 0, invalidCursor()
 	}
-	return N(number), nil
+	return page, N(number), nil
 }
 
 // paginate removes the extra row that the store returns if there is a next page.

@@ -86,11 +86,7 @@ func (s *Server) DeletePolicy(ctx context.Context, req api.DeletePolicyRequestOb
 // ListPolicyVersions handles GET /v1/zones/{zoneId}/policies/{id}/versions.
 func (s *Server) ListPolicyVersions(ctx context.Context, req api.ListPolicyVersionsRequestObject) (api.ListPolicyVersionsResponseObject, error) {
 	scope := "versions of policy " + req.ID + " of " + req.ZoneID
-	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
-	if err != nil {
-		return nil, err
-	}
-	before, err := beforeNumber[int32](page, math.MaxInt32)
+	page, before, err := parseNumberPage[int32](ctx, req.Params.Cursor, req.Params.Limit, scope, math.MaxInt32)
 	if err != nil {
 		return nil, err
 	}
@@ -108,10 +104,8 @@ func (s *Server) AddPolicyVersion(ctx context.Context, req api.AddPolicyVersionR
 	if _, err := validatePolicy(ctx, n.Content, n.SchemaVersion); err != nil {
 		return nil, err
 	}
-	var v db.PolicyVersion
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		v, err = tx.AddPolicyVersion(ctx, req.ZoneID, req.ID, n)
-		return err
+	v, err := inTx(ctx, s, func(tx *store.Tx) (db.PolicyVersion, error) {
+		return tx.AddPolicyVersion(ctx, req.ZoneID, req.ID, n)
 	})
 	if err != nil {
 		return nil, err

@@ -19,10 +19,8 @@ func (s *Server) ActivatePolicySet(ctx context.Context, req api.ActivatePolicySe
 	if err := s.compileBinding(ctx, req.ZoneID, b); err != nil {
 		return nil, err
 	}
-	var a store.PolicyActivation
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		a, err = tx.ActivatePolicySet(ctx, req.ZoneID, b)
-		return err
+	a, err := inTx(ctx, s, func(tx *store.Tx) (store.PolicyActivation, error) {
+		return tx.ActivatePolicySet(ctx, req.ZoneID, b)
 	})
 	if err != nil {
 		return nil, err
@@ -56,19 +54,15 @@ func (s *Server) rollbackPolicySet(ctx context.Context, zone, set string) (a sto
 	} else if err != nil {
 		return a, err
 	}
-	err = s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		a, err = tx.RollbackPolicySet(ctx, zone, set, target)
-		return err
+	return inTx(ctx, s, func(tx *store.Tx) (store.PolicyActivation, error) {
+		return tx.RollbackPolicySet(ctx, zone, set, target)
 	})
-	return a, err
 }
 
 // DeactivatePolicySet handles POST /v1/zones/{zoneId}/policy-sets/{id}/deactivate.
 func (s *Server) DeactivatePolicySet(ctx context.Context, req api.DeactivatePolicySetRequestObject) (api.DeactivatePolicySetResponseObject, error) {
-	var outboxID string
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		outboxID, err = tx.DeactivatePolicySet(ctx, req.ZoneID, req.ID)
-		return err
+	outboxID, err := inTx(ctx, s, func(tx *store.Tx) (string, error) {
+		return tx.DeactivatePolicySet(ctx, req.ZoneID, req.ID)
 	})
 	if err != nil {
 		return nil, err
@@ -79,11 +73,7 @@ func (s *Server) DeactivatePolicySet(ctx context.Context, req api.DeactivatePoli
 // ListPolicyActivations handles GET /v1/zones/{zoneId}/policy-activations.
 func (s *Server) ListPolicyActivations(ctx context.Context, req api.ListPolicyActivationsRequestObject) (api.ListPolicyActivationsResponseObject, error) {
 	scope := "policy activations of " + req.ZoneID
-	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
-	if err != nil {
-		return nil, err
-	}
-	before, err := beforeNumber[int64](page, math.MaxInt64)
+	page, before, err := parseNumberPage[int64](ctx, req.Params.Cursor, req.Params.Limit, scope, math.MaxInt64)
 	if err != nil {
 		return nil, err
 	}

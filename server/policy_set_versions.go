@@ -18,11 +18,7 @@ import (
 // ListPolicySetVersions handles GET /v1/zones/{zoneId}/policy-sets/{id}/versions.
 func (s *Server) ListPolicySetVersions(ctx context.Context, req api.ListPolicySetVersionsRequestObject) (api.ListPolicySetVersionsResponseObject, error) {
 	scope := "versions of " + req.ID + " in " + req.ZoneID
-	page, err := parsePage(ctx, req.Params.Cursor, req.Params.Limit, scope)
-	if err != nil {
-		return nil, err
-	}
-	before, err := beforeNumber[int32](page, math.MaxInt32)
+	page, before, err := parseNumberPage[int32](ctx, req.Params.Cursor, req.Params.Limit, scope, math.MaxInt32)
 	if err != nil {
 		return nil, err
 	}
@@ -51,10 +47,8 @@ func (s *Server) AddPolicySetVersion(ctx context.Context, req api.AddPolicySetVe
 	if _, err := s.compileManifest(ctx, req.ZoneID, code.InvalidPolicyContract, n.SchemaVersion, n.Manifest, sources); err != nil {
 		return nil, err
 	}
-	var v db.PolicySetVersion
-	err = s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		v, err = tx.AddPolicySetVersion(ctx, req.ZoneID, req.ID, n)
-		return err
+	v, err := inTx(ctx, s, func(tx *store.Tx) (db.PolicySetVersion, error) {
+		return tx.AddPolicySetVersion(ctx, req.ZoneID, req.ID, n)
 	})
 	if err != nil {
 		return nil, err

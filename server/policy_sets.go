@@ -26,10 +26,8 @@ func (s *Server) ListPolicySets(ctx context.Context, req api.ListPolicySetsReque
 
 // CreatePolicySet handles POST /v1/zones/{zoneId}/policy-sets.
 func (s *Server) CreatePolicySet(ctx context.Context, req api.CreatePolicySetRequestObject) (api.CreatePolicySetResponseObject, error) {
-	var set db.PolicySet
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		set, err = tx.CreatePolicySet(ctx, req.ZoneID, store.NewPolicySet{Name: req.Body.Name, Description: req.Body.Description})
-		return err
+	set, err := inTx(ctx, s, func(tx *store.Tx) (db.PolicySet, error) {
+		return tx.CreatePolicySet(ctx, req.ZoneID, store.NewPolicySet{Name: req.Body.Name, Description: req.Body.Description})
 	})
 	if err != nil {
 		return nil, err

@@ -61,10 +61,8 @@ func (s *Server) GetProviderGrant(ctx context.Context, req api.GetProviderGrantR
 // RevokeProviderGrant handles POST /v1/zones/{zoneId}/provider-grants/revoke.
 func (s *Server) RevokeProviderGrant(ctx context.Context, req api.RevokeProviderGrantRequestObject) (api.RevokeProviderGrantResponseObject, error) {
 	key := store.ProviderGrantKey{UserID: req.Body.UserID, ResourceID: req.Body.ResourceID, ProviderID: req.Body.ProviderID}
-	var g store.ProviderGrant
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		g, err = tx.RevokeProviderGrant(ctx, req.ZoneID, key)
-		return err
+	g, err := inTx(ctx, s, func(tx *store.Tx) (store.ProviderGrant, error) {
+		return tx.RevokeProviderGrant(ctx, req.ZoneID, key)
 	})
 	if err != nil {
 		return nil, err

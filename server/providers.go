@@ -49,10 +49,8 @@ func (s *Server) CreateProvider(ctx context.Context, req api.CreateProviderReque
 			return nil, err
 		}
 	}
-	var p db.Provider
-	err = s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		p, err = tx.CreateProvider(ctx, req.ZoneID, key, n)
-		return err
+	p, err := inTx(ctx, s, func(tx *store.Tx) (db.Provider, error) {
+		return tx.CreateProvider(ctx, req.ZoneID, key, n)
 	})
 	if err != nil {
 		return nil, err
@@ -105,10 +103,8 @@ func (s *Server) UpdateProvider(ctx context.Context, req api.UpdateProviderReque
 			return nil, err
 		}
 	}
-	var p db.Provider
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		p, err = tx.UpdateProvider(ctx, req.ZoneID, req.ID, precondition(ctx), key, patch)
-		return err
+	p, err := inTx(ctx, s, func(tx *store.Tx) (db.Provider, error) {
+		return tx.UpdateProvider(ctx, req.ZoneID, req.ID, precondition(ctx), key, patch)
 	})
 	if err != nil {
 		return nil, err

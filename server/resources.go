@@ -49,10 +49,8 @@ func (s *Server) CreateResource(ctx context.Context, req api.CreateResourceReque
 	if err := checkUpstream(n.UpstreamURL); err != nil {
 		return nil, err
 	}
-	var r db.Resource
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		r, err = tx.CreateResource(ctx, req.ZoneID, n)
-		return err
+	r, err := inTx(ctx, s, func(tx *store.Tx) (db.Resource, error) {
+		return tx.CreateResource(ctx, req.ZoneID, n)
 	})
 	if err != nil {
 		return nil, err
@@ -94,10 +92,8 @@ func (s *Server) UpdateResource(ctx context.Context, req api.UpdateResourceReque
 	if req.Body.Operations != nil {
 		patch.Operations = mapSlice(*req.Body.Operations, toStoredOperation)
 	}
-	var r db.Resource
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		r, err = tx.UpdateResource(ctx, req.ZoneID, req.ID, precondition(ctx), patch)
-		return err
+	r, err := inTx(ctx, s, func(tx *store.Tx) (db.Resource, error) {
+		return tx.UpdateResource(ctx, req.ZoneID, req.ID, precondition(ctx), patch)
 	})
 	if err != nil {
 		return nil, err

@@ -244,6 +244,15 @@ func (e headForGet) GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFun
 // cause returns the audit context of the request that ctx belongs to.
 func cause(ctx context.Context) store.Cause { return middleware.RequestInfoFrom(ctx).Cause() }
 
+// inTx returns the result of a change in a transaction that the request of ctx causes.
+func inTx[T any](ctx context.Context, s *Server, change func(*store.Tx) (T, error)) (result T, err error) {
+	err = s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		result, err = change(tx)
+		return err
+	})
+	return result, err
+}
+
 // checkReadOnly returns an error unless the read-only fields in the body of the
 // request that ctx belongs to have their present values.
 func checkReadOnly(ctx context.Context, present any) error {

@@ -40,10 +40,8 @@ func (s *Server) GetStepUpChallenge(ctx context.Context, req api.GetStepUpChalle
 
 // SatisfyStepUpChallenge handles POST /v1/zones/{zoneId}/step-up-challenges/{id}/satisfy.
 func (s *Server) SatisfyStepUpChallenge(ctx context.Context, req api.SatisfyStepUpChallengeRequestObject) (api.SatisfyStepUpChallengeResponseObject, error) {
-	var c db.SatisfyStepUpChallengeRow
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		c, err = tx.SatisfyStepUpChallenge(ctx, req.ZoneID, req.ID, precondition(ctx))
-		return err
+	c, err := inTx(ctx, s, func(tx *store.Tx) (db.SatisfyStepUpChallengeRow, error) {
+		return tx.SatisfyStepUpChallenge(ctx, req.ZoneID, req.ID, precondition(ctx))
 	})
 	if err != nil {
 		return nil, err
@@ -54,10 +52,8 @@ func (s *Server) SatisfyStepUpChallenge(ctx context.Context, req api.SatisfyStep
 
 // RejectStepUpChallenge handles POST /v1/zones/{zoneId}/step-up-challenges/{id}/reject.
 func (s *Server) RejectStepUpChallenge(ctx context.Context, req api.RejectStepUpChallengeRequestObject) (api.RejectStepUpChallengeResponseObject, error) {
-	var c db.RejectStepUpChallengeRow
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		c, err = tx.RejectStepUpChallenge(ctx, req.ZoneID, req.ID, req.Body.Reason, precondition(ctx))
-		return err
+	c, err := inTx(ctx, s, func(tx *store.Tx) (db.RejectStepUpChallengeRow, error) {
+		return tx.RejectStepUpChallenge(ctx, req.ZoneID, req.ID, req.Body.Reason, precondition(ctx))
 	})
 	if err != nil {
 		return nil, err

@@ -25,10 +25,8 @@ func (s *Server) ListZones(ctx context.Context, req api.ListZonesRequestObject) 
 
 // CreateZone handles POST /v1/zones.
 func (s *Server) CreateZone(ctx context.Context, req api.CreateZoneRequestObject) (api.CreateZoneResponseObject, error) {
-	var zone db.Zone
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		zone, err = tx.CreateZone(ctx, store.NewZone{Name: req.Body.Name, Slug: req.Body.Slug, DCREnabled: valueOr(req.Body.DCREnabled, false)})
-		return err
+	zone, err := inTx(ctx, s, func(tx *store.Tx) (db.Zone, error) {
+		return tx.CreateZone(ctx, store.NewZone{Name: req.Body.Name, Slug: req.Body.Slug, DCREnabled: valueOr(req.Body.DCREnabled, false)})
 	})
 	if err != nil {
 		return nil, err
@@ -53,10 +51,8 @@ func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject
 		DCRShutdown: (*string)(req.Body.DCRShutdown),
 		Verify:      func(present db.Zone) error { return checkReadOnly(ctx, toZone(present)) },
 	}
-	var zone db.Zone
-	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		zone, err = tx.UpdateZone(ctx, req.ZoneID, precondition(ctx), patch)
-		return err
+	zone, err := inTx(ctx, s, func(tx *store.Tx) (db.Zone, error) {
+		return tx.UpdateZone(ctx, req.ZoneID, precondition(ctx), patch)
 	})
 	if err != nil {
 		return nil, err
