@@ -31,6 +31,12 @@ func callAuditOperations(t *testing.T, c *client.Client) {
 	if page := result(c.ListZonelessAuditEntries(ctx, client.Limit(1)))(t); len(page.Items) != 1 {
 		t.Errorf("got %+v", page)
 	}
+	if head, zoneless := result(c.GetAuditHead(ctx, zone.ID))(t), result(c.GetZonelessAuditHead(ctx))(t); *head.ZoneID != zone.ID || zoneless.ZoneID != nil {
+		t.Errorf("the heads are %+v and %+v", head, zoneless)
+	}
+	if got, zoneless := result(c.VerifyAuditEntries(ctx, zone.ID, client.VerifyAuditEntriesParams{}))(t), result(c.VerifyZonelessAuditEntries(ctx, client.VerifyZonelessAuditEntriesParams{}))(t); !got.Valid || !zoneless.Valid || !got.Complete || !got.SignaturesChecked {
+		t.Errorf("got %+v and %+v", got, zoneless)
+	}
 	for _, export := range []*client.Export{
 		result(c.ExportAuditEntries(ctx, zone.ID, client.ListFormatNDJSON))(t),
 		result(c.ExportZonelessAuditEntries(ctx, client.ListFormatCSV, client.ListZonelessAuditEntriesParams{EntityType: "admin-tokens"}))(t),

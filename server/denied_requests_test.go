@@ -13,6 +13,8 @@ import (
 // entry of a denied request names.
 var deniedEntities = map[string]string{
 	"/v1/admin-audit":                                          "",
+	"/v1/admin-audit/head":                                     "",
+	"/v1/admin-audit/verify":                                   "",
 	"/v1/admin-tokens":                                         "",
 	"/v1/admin-tokens/{id}":                                    "admin-tokens/item-1",
 	"/v1/dead-letters":                                         "",
@@ -26,6 +28,8 @@ var deniedEntities = map[string]string{
 	"/v1/zones/{zoneId}":                                       "zones/zone-1",
 	"/v1/zones/{zoneId}/dcr-status":                            "zones/zone-1",
 	"/v1/zones/{zoneId}/admin-audit":                           "zones/zone-1",
+	"/v1/zones/{zoneId}/admin-audit/head":                      "zones/zone-1",
+	"/v1/zones/{zoneId}/admin-audit/verify":                    "zones/zone-1",
 	"/v1/zones/{zoneId}/agent-sessions":                        "zones/zone-1",
 	"/v1/zones/{zoneId}/applications":                          "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/dcr":                      "zones/zone-1",

@@ -165,6 +165,9 @@ func TestExportsAreLimited(t *testing.T) {
 		servertest.Expect(t, raw, 0, code.TooManyExports)
 		servertest.Expect(t, a.Do("GET", list, "", bearer(servertest.Bootstrap)...), http.StatusOK, "")
 	}
+	for _, path := range []string{"/v1/zones/" + zone + "/admin-audit/verify", "/v1/admin-audit/verify"} { // is limited like an export
+		servertest.Expect(t, a.Do("GET", path, "", bearer(servertest.Bootstrap)...), 0, code.TooManyExports)
+	}
 	_ = first.Body.Close()
 	for _, list := range lists {
 		eventually(t, "an export has ended", func() bool {

@@ -63,6 +63,7 @@ type Server struct {
 	jobs     *jobs.Runner
 	sealer   *sealer.Sealer
 	streams  *eventStreams
+	auditKey []byte // signs the seals of audit entries; nil: not configured
 	egress   *egress.Client
 	exchange *provider.Exchanger
 	states   *oauthstate.States
@@ -166,6 +167,7 @@ func New(o Options) (*Server, http.Handler, error) {
 		states:   oauthstate.New(o.Store, o.Redis),
 		bundles:  policy.NewCache(maxBundleBytes),
 		sealer:   sealer.New(o.Store.For(store.System), o.Log, auditKey),
+		auditKey: auditKey,
 		outbox: outbox.New(o.Store.For(store.System), o.Redis, o.Log, outbox.Config{
 			Traces: o.Traces, Key: key, Batch: c.OutboxBatch, PollInterval: c.OutboxPoll.duration(), MaxLen: c.OutboxStreamLen,
 			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),

@@ -53,6 +53,22 @@ const (
 	AgentSessionStatusTerminated AgentSessionStatus = "terminated"
 )
 
+// Defines values for AuditFaultReason.
+const (
+	AuditFaultReasonChainBroken          AuditFaultReason = "chain_broken"
+	AuditFaultReasonEarlierHeadMismatch  AuditFaultReason = "earlier_head_mismatch"
+	AuditFaultReasonEntryChanged         AuditFaultReason = "entry_changed"
+	AuditFaultReasonEntryMissing         AuditFaultReason = "entry_missing"
+	AuditFaultReasonEntryNotSealed       AuditFaultReason = "entry_not_sealed"
+	AuditFaultReasonHeadMismatch         AuditFaultReason = "head_mismatch"
+	AuditFaultReasonHeadMissing          AuditFaultReason = "head_missing"
+	AuditFaultReasonHeadSignatureInvalid AuditFaultReason = "head_signature_invalid"
+	AuditFaultReasonSealMissing          AuditFaultReason = "seal_missing"
+	AuditFaultReasonSealRepeated         AuditFaultReason = "seal_repeated"
+	AuditFaultReasonSignatureInvalid     AuditFaultReason = "signature_invalid"
+	AuditFaultReasonSignatureMissing     AuditFaultReason = "signature_missing"
+)
+
 // Defines values for AuditMethod.
 const (
 	AuditMethodDELETE AuditMethod = "DELETE"
@@ -565,8 +581,79 @@ type AuditEntryPage struct {
 	Rows       []AuditEntry `json:"rows"`
 }
 
+// AuditFault The first entry or seal that does not fit.
+type AuditFault struct {
+	// ID ID of the entry; null if it is not known.
+	ID *string `json:"id"`
+
+	// Reason What does not fit: `entry_changed` (the entry or its seal), `entry_missing` (there is only a seal), `entry_not_sealed`
+	// (there is only an entry), `seal_missing` (no seal has the number), `seal_repeated` (two have it), `chain_broken` (the
+	// seal does not follow the one before it), `signature_invalid` (not by the key), `signature_missing`, `head_missing`,
+	// `head_mismatch` (the head is not the last seal), `head_signature_invalid`, or `earlier_head_mismatch` (the head in the
+	// request is not in the log).
+	Reason AuditFaultReason `json:"reason"`
+
+	// Seq Number of the seal; null if the entry has none.
+	Seq *string `json:"seq"`
+}
+
+// AuditFaultReason What does not fit: `entry_changed` (the entry or its seal), `entry_missing` (there is only a seal), `entry_not_sealed`
+// (there is only an entry), `seal_missing` (no seal has the number), `seal_repeated` (two have it), `chain_broken` (the
+// seal does not follow the one before it), `signature_invalid` (not by the key), `signature_missing`, `head_missing`,
+// `head_mismatch` (the head is not the last seal), `head_signature_invalid`, or `earlier_head_mismatch` (the head in the
+// request is not in the log).
+type AuditFaultReason string
+
+// AuditHead The last seal of an audit log.
+type AuditHead struct {
+	// Hash Hash of the seal, in hexadecimal; zeros if nothing is sealed.
+	Hash string `json:"hash"`
+
+	// Mac Signature of the other fields with AUDIT_HMAC_KEY, in hexadecimal; null if there is none.
+	Mac *string `json:"mac"`
+
+	// SealedAt When the seal was made; null if nothing is sealed.
+	SealedAt *timestamp.Time `json:"sealed_at"`
+
+	// Seq Number of the seal; 0 if nothing is sealed. A 64-bit integer.
+	Seq string `json:"seq"`
+
+	// ZoneID ID of the zone; null for the log without a zone.
+	ZoneID *string `json:"zone_id"`
+}
+
 // AuditMethod Method of a request in the audit log.
 type AuditMethod string
+
+// AuditVerification The result of a verification.
+type AuditVerification struct {
+	// Complete Whether the whole range was checked.
+	Complete bool `json:"complete"`
+
+	// EntriesChecked Number of entries that fit.
+	EntriesChecked int64 `json:"entries_checked"`
+
+	// Fault The first entry or seal that does not fit; null if there is none.
+	Fault *AuditFault `json:"fault"`
+
+	// FromSeq Number of the first seal that was to be checked.
+	FromSeq string `json:"from_seq"`
+
+	// Head The last seal of an audit log.
+	Head AuditHead `json:"head"`
+
+	// SignaturesChecked Whether the service has the key.
+	SignaturesChecked bool `json:"signatures_checked"`
+
+	// Signed Whether the seal `to_seq` is signed. Its signature covers all seals before it.
+	Signed bool `json:"signed"`
+
+	// ToSeq Number of the last seal that fits; one less than `from_seq` if none does.
+	ToSeq string `json:"to_seq"`
+
+	// Valid Whether everything that was checked fits.
+	Valid bool `json:"valid"`
+}
 
 // CreatedPolicy A created policy with its first version.
 type CreatedPolicy struct {
@@ -2484,6 +2571,21 @@ type ListZonelessAuditEntriesParams struct {
 	StatusCode *int `form:"status_code,omitempty" json:"status_code,omitempty"`
 }
 
+// VerifyZonelessAuditEntriesParams defines parameters for VerifyZonelessAuditEntries.
+type VerifyZonelessAuditEntriesParams struct {
+	// FromSeq Number of the first seal to check. Defaults to 1.
+	FromSeq *int64 `form:"from_seq,omitempty" json:"from_seq,omitempty"`
+
+	// ToSeq Number of the last seal to check. By default, all are checked up to the end.
+	ToSeq *int64 `form:"to_seq,omitempty" json:"to_seq,omitempty"`
+
+	// HeadSeq Number of a head that was retrieved earlier, with `head_hash`. It must be in the log.
+	HeadSeq *int64 `form:"head_seq,omitempty" json:"head_seq,omitempty"`
+
+	// HeadHash Hash of a head that was retrieved earlier, with `head_seq`.
+	HeadHash *string `form:"head_hash,omitempty" json:"head_hash,omitempty"`
+}
+
 // ListAdminTokensParams defines parameters for ListAdminTokens.
 type ListAdminTokensParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -2554,6 +2656,21 @@ type ListAuditEntriesParams struct {
 
 	// StatusCode Returns only entries of requests with this status. 0 selects those of jobs.
 	StatusCode *int `form:"status_code,omitempty" json:"status_code,omitempty"`
+}
+
+// VerifyAuditEntriesParams defines parameters for VerifyAuditEntries.
+type VerifyAuditEntriesParams struct {
+	// FromSeq Number of the first seal to check. Defaults to 1.
+	FromSeq *int64 `form:"from_seq,omitempty" json:"from_seq,omitempty"`
+
+	// ToSeq Number of the last seal to check. By default, all are checked up to the end.
+	ToSeq *int64 `form:"to_seq,omitempty" json:"to_seq,omitempty"`
+
+	// HeadSeq Number of a head that was retrieved earlier, with `head_hash`. It must be in the log.
+	HeadSeq *int64 `form:"head_seq,omitempty" json:"head_seq,omitempty"`
+
+	// HeadHash Hash of a head that was retrieved earlier, with `head_seq`.
+	HeadHash *string `form:"head_hash,omitempty" json:"head_hash,omitempty"`
 }
 
 // ListAgentSessionsParams defines parameters for ListAgentSessions.
@@ -2909,6 +3026,12 @@ type ServerInterface interface {
 	// ListZonelessAuditEntries List or export audit entries without a zone
 	// (GET /v1/admin-audit)
 	ListZonelessAuditEntries(ctx echo.Context, params ListZonelessAuditEntriesParams) error
+	// GetZonelessAuditHead Retrieve the head of the audit log without a zone
+	// (GET /v1/admin-audit/head)
+	GetZonelessAuditHead(ctx echo.Context) error
+	// VerifyZonelessAuditEntries Verify the audit log without a zone
+	// (GET /v1/admin-audit/verify)
+	VerifyZonelessAuditEntries(ctx echo.Context, params VerifyZonelessAuditEntriesParams) error
 	// ListAdminTokens List admin tokens
 	// (GET /v1/admin-tokens)
 	ListAdminTokens(ctx echo.Context, params ListAdminTokensParams) error
@@ -2963,6 +3086,12 @@ type ServerInterface interface {
 	// ListAuditEntries List or export audit entries
 	// (GET /v1/zones/{zoneId}/admin-audit)
 	ListAuditEntries(ctx echo.Context, zoneID ZoneID, params ListAuditEntriesParams) error
+	// GetAuditHead Retrieve the head of the audit log
+	// (GET /v1/zones/{zoneId}/admin-audit/head)
+	GetAuditHead(ctx echo.Context, zoneID ZoneID) error
+	// VerifyAuditEntries Verify the audit log
+	// (GET /v1/zones/{zoneId}/admin-audit/verify)
+	VerifyAuditEntries(ctx echo.Context, zoneID ZoneID, params VerifyAuditEntriesParams) error
 	// ListAgentSessions List or export agent sessions
 	// (GET /v1/zones/{zoneId}/agent-sessions)
 	ListAgentSessions(ctx echo.Context, zoneID ZoneID, params ListAgentSessionsParams) error
@@ -3271,6 +3400,54 @@ func (w *ServerInterfaceWrapper) ListZonelessAuditEntries(ctx echo.Context) erro
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListZonelessAuditEntries(ctx, params)
+	return err
+}
+
+// GetZonelessAuditHead converts echo context to params.
+func (w *ServerInterfaceWrapper) GetZonelessAuditHead(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetZonelessAuditHead(ctx)
+	return err
+}
+
+// VerifyZonelessAuditEntries converts echo context to params.
+func (w *ServerInterfaceWrapper) VerifyZonelessAuditEntries(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VerifyZonelessAuditEntriesParams
+	// ------------- Optional query parameter "from_seq" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from_seq", ctx.QueryParams(), &params.FromSeq, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from_seq: %s", err))
+	}
+
+	// ------------- Optional query parameter "to_seq" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to_seq", ctx.QueryParams(), &params.ToSeq, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to_seq: %s", err))
+	}
+
+	// ------------- Optional query parameter "head_seq" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "head_seq", ctx.QueryParams(), &params.HeadSeq, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter head_seq: %s", err))
+	}
+
+	// ------------- Optional query parameter "head_hash" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "head_hash", ctx.QueryParams(), &params.HeadHash, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter head_hash: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.VerifyZonelessAuditEntries(ctx, params)
 	return err
 }
 
@@ -3651,6 +3828,68 @@ func (w *ServerInterfaceWrapper) ListAuditEntries(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListAuditEntries(ctx, zoneID, params)
+	return err
+}
+
+// GetAuditHead converts echo context to params.
+func (w *ServerInterfaceWrapper) GetAuditHead(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetAuditHead(ctx, zoneID)
+	return err
+}
+
+// VerifyAuditEntries converts echo context to params.
+func (w *ServerInterfaceWrapper) VerifyAuditEntries(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VerifyAuditEntriesParams
+	// ------------- Optional query parameter "from_seq" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from_seq", ctx.QueryParams(), &params.FromSeq, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from_seq: %s", err))
+	}
+
+	// ------------- Optional query parameter "to_seq" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to_seq", ctx.QueryParams(), &params.ToSeq, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to_seq: %s", err))
+	}
+
+	// ------------- Optional query parameter "head_seq" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "head_seq", ctx.QueryParams(), &params.HeadSeq, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter head_seq: %s", err))
+	}
+
+	// ------------- Optional query parameter "head_hash" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "head_hash", ctx.QueryParams(), &params.HeadHash, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter head_hash: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.VerifyAuditEntries(ctx, zoneID, params)
 	return err
 }
 
@@ -5402,6 +5641,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/openapi.yaml", wrapper.GetOpenAPIYAML, options.OperationMiddlewares["getOpenAPIYAML"]...)
 	router.GET(options.BaseURL+"/ready", wrapper.GetReadiness, options.OperationMiddlewares["getReadiness"]...)
 	router.GET(options.BaseURL+"/v1/admin-audit", wrapper.ListZonelessAuditEntries, options.OperationMiddlewares["listZonelessAuditEntries"]...)
+	router.GET(options.BaseURL+"/v1/admin-audit/head", wrapper.GetZonelessAuditHead, options.OperationMiddlewares["getZonelessAuditHead"]...)
+	router.GET(options.BaseURL+"/v1/admin-audit/verify", wrapper.VerifyZonelessAuditEntries, options.OperationMiddlewares["verifyZonelessAuditEntries"]...)
 	router.GET(options.BaseURL+"/v1/admin-tokens", wrapper.ListAdminTokens, options.OperationMiddlewares["listAdminTokens"]...)
 	router.POST(options.BaseURL+"/v1/admin-tokens", wrapper.CreateAdminToken, options.OperationMiddlewares["createAdminToken"]...)
 	router.DELETE(options.BaseURL+"/v1/admin-tokens/:id", wrapper.DeleteAdminToken, options.OperationMiddlewares["deleteAdminToken"]...)
@@ -5420,6 +5661,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId", wrapper.GetZone, options.OperationMiddlewares["getZone"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId", wrapper.UpdateZone, options.OperationMiddlewares["updateZone"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/admin-audit", wrapper.ListAuditEntries, options.OperationMiddlewares["listAuditEntries"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/admin-audit/head", wrapper.GetAuditHead, options.OperationMiddlewares["getAuditHead"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/admin-audit/verify", wrapper.VerifyAuditEntries, options.OperationMiddlewares["verifyAuditEntries"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/agent-sessions", wrapper.ListAgentSessions, options.OperationMiddlewares["listAgentSessions"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/applications", wrapper.ListApplications, options.OperationMiddlewares["listApplications"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications", wrapper.CreateApplication, options.OperationMiddlewares["createApplication"]...)
@@ -5589,6 +5832,33 @@ func (response ListZonelessAuditEntries200JSONResponse) VisitListZonelessAuditEn
 		w.Header().Set("Link", *response.Headers.Link)
 	}
 	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type GetZonelessAuditHeadRequestObject struct {
+}
+
+type GetZonelessAuditHeadResponseObject interface {
+	VisitGetZonelessAuditHeadResponse(w http.ResponseWriter) error
+}
+
+type GetZonelessAuditHead200JSONResponse AuditHead
+
+func (response GetZonelessAuditHead200JSONResponse) VisitGetZonelessAuditHeadResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, AuditHead(response))
+}
+
+type VerifyZonelessAuditEntriesRequestObject struct {
+	Params VerifyZonelessAuditEntriesParams
+}
+
+type VerifyZonelessAuditEntriesResponseObject interface {
+	VisitVerifyZonelessAuditEntriesResponse(w http.ResponseWriter) error
+}
+
+type VerifyZonelessAuditEntries200JSONResponse AuditVerification
+
+func (response VerifyZonelessAuditEntries200JSONResponse) VisitVerifyZonelessAuditEntriesResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, AuditVerification(response))
 }
 
 type ListAdminTokensRequestObject struct {
@@ -5939,6 +6209,35 @@ func (response ListAuditEntries200JSONResponse) VisitListAuditEntriesResponse(w 
 		w.Header().Set("Link", *response.Headers.Link)
 	}
 	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type GetAuditHeadRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+}
+
+type GetAuditHeadResponseObject interface {
+	VisitGetAuditHeadResponse(w http.ResponseWriter) error
+}
+
+type GetAuditHead200JSONResponse AuditHead
+
+func (response GetAuditHead200JSONResponse) VisitGetAuditHeadResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, AuditHead(response))
+}
+
+type VerifyAuditEntriesRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params VerifyAuditEntriesParams
+}
+
+type VerifyAuditEntriesResponseObject interface {
+	VisitVerifyAuditEntriesResponse(w http.ResponseWriter) error
+}
+
+type VerifyAuditEntries200JSONResponse AuditVerification
+
+func (response VerifyAuditEntries200JSONResponse) VisitVerifyAuditEntriesResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, AuditVerification(response))
 }
 
 type ListAgentSessionsRequestObject struct {
@@ -7178,6 +7477,12 @@ type StrictServerInterface interface {
 	// ListZonelessAuditEntries List or export audit entries without a zone
 	// (GET /v1/admin-audit)
 	ListZonelessAuditEntries(ctx context.Context, request ListZonelessAuditEntriesRequestObject) (ListZonelessAuditEntriesResponseObject, error)
+	// GetZonelessAuditHead Retrieve the head of the audit log without a zone
+	// (GET /v1/admin-audit/head)
+	GetZonelessAuditHead(ctx context.Context, request GetZonelessAuditHeadRequestObject) (GetZonelessAuditHeadResponseObject, error)
+	// VerifyZonelessAuditEntries Verify the audit log without a zone
+	// (GET /v1/admin-audit/verify)
+	VerifyZonelessAuditEntries(ctx context.Context, request VerifyZonelessAuditEntriesRequestObject) (VerifyZonelessAuditEntriesResponseObject, error)
 	// ListAdminTokens List admin tokens
 	// (GET /v1/admin-tokens)
 	ListAdminTokens(ctx context.Context, request ListAdminTokensRequestObject) (ListAdminTokensResponseObject, error)
@@ -7232,6 +7537,12 @@ type StrictServerInterface interface {
 	// ListAuditEntries List or export audit entries
 	// (GET /v1/zones/{zoneId}/admin-audit)
 	ListAuditEntries(ctx context.Context, request ListAuditEntriesRequestObject) (ListAuditEntriesResponseObject, error)
+	// GetAuditHead Retrieve the head of the audit log
+	// (GET /v1/zones/{zoneId}/admin-audit/head)
+	GetAuditHead(ctx context.Context, request GetAuditHeadRequestObject) (GetAuditHeadResponseObject, error)
+	// VerifyAuditEntries Verify the audit log
+	// (GET /v1/zones/{zoneId}/admin-audit/verify)
+	VerifyAuditEntries(ctx context.Context, request VerifyAuditEntriesRequestObject) (VerifyAuditEntriesResponseObject, error)
 	// ListAgentSessions List or export agent sessions
 	// (GET /v1/zones/{zoneId}/agent-sessions)
 	ListAgentSessions(ctx context.Context, request ListAgentSessionsRequestObject) (ListAgentSessionsResponseObject, error)
@@ -7551,6 +7862,54 @@ func (sh *strictHandler) ListZonelessAuditEntries(ctx echo.Context, params ListZ
 		return err
 	} else if validResponse, ok := response.(ListZonelessAuditEntriesResponseObject); ok {
 		return validResponse.VisitListZonelessAuditEntriesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetZonelessAuditHead operation middleware
+func (sh *strictHandler) GetZonelessAuditHead(ctx echo.Context) error {
+	var request GetZonelessAuditHeadRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetZonelessAuditHead(ctx.Request().Context(), request.(GetZonelessAuditHeadRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetZonelessAuditHead")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetZonelessAuditHeadResponseObject); ok {
+		return validResponse.VisitGetZonelessAuditHeadResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// VerifyZonelessAuditEntries operation middleware
+func (sh *strictHandler) VerifyZonelessAuditEntries(ctx echo.Context, params VerifyZonelessAuditEntriesParams) error {
+	var request VerifyZonelessAuditEntriesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.VerifyZonelessAuditEntries(ctx.Request().Context(), request.(VerifyZonelessAuditEntriesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "VerifyZonelessAuditEntries")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(VerifyZonelessAuditEntriesResponseObject); ok {
+		return validResponse.VisitVerifyZonelessAuditEntriesResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -8130,6 +8489,57 @@ func (sh *strictHandler) ListAuditEntries(ctx echo.Context, zoneID ZoneID, param
 		return err
 	} else if validResponse, ok := response.(ListAuditEntriesResponseObject); ok {
 		return validResponse.VisitListAuditEntriesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetAuditHead operation middleware
+func (sh *strictHandler) GetAuditHead(ctx echo.Context, zoneID ZoneID) error {
+	var request GetAuditHeadRequestObject
+
+	request.ZoneID = zoneID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAuditHead(ctx.Request().Context(), request.(GetAuditHeadRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAuditHead")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetAuditHeadResponseObject); ok {
+		return validResponse.VisitGetAuditHeadResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// VerifyAuditEntries operation middleware
+func (sh *strictHandler) VerifyAuditEntries(ctx echo.Context, zoneID ZoneID, params VerifyAuditEntriesParams) error {
+	var request VerifyAuditEntriesRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.VerifyAuditEntries(ctx.Request().Context(), request.(VerifyAuditEntriesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "VerifyAuditEntries")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(VerifyAuditEntriesResponseObject); ok {
+		return validResponse.VisitVerifyAuditEntriesResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

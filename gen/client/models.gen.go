@@ -48,6 +48,22 @@ const (
 	AgentSessionStatusTerminated AgentSessionStatus = "terminated"
 )
 
+// The values of [AuditFaultReason].
+const (
+	AuditFaultReasonChainBroken          AuditFaultReason = "chain_broken"
+	AuditFaultReasonEarlierHeadMismatch  AuditFaultReason = "earlier_head_mismatch"
+	AuditFaultReasonEntryChanged         AuditFaultReason = "entry_changed"
+	AuditFaultReasonEntryMissing         AuditFaultReason = "entry_missing"
+	AuditFaultReasonEntryNotSealed       AuditFaultReason = "entry_not_sealed"
+	AuditFaultReasonHeadMismatch         AuditFaultReason = "head_mismatch"
+	AuditFaultReasonHeadMissing          AuditFaultReason = "head_missing"
+	AuditFaultReasonHeadSignatureInvalid AuditFaultReason = "head_signature_invalid"
+	AuditFaultReasonSealMissing          AuditFaultReason = "seal_missing"
+	AuditFaultReasonSealRepeated         AuditFaultReason = "seal_repeated"
+	AuditFaultReasonSignatureInvalid     AuditFaultReason = "signature_invalid"
+	AuditFaultReasonSignatureMissing     AuditFaultReason = "signature_missing"
+)
+
 // The values of [AuditMethod].
 const (
 	AuditMethodDELETE AuditMethod = "DELETE"
@@ -683,8 +699,85 @@ type AuditEntryPage struct {
 	Rows       []AuditEntry `json:"rows"`
 }
 
+// AuditFault is the first entry or seal that does not fit.
+type AuditFault struct {
+	// ID of the entry; null if it is not known.
+	ID *string `json:"id"`
+
+	// What does not fit: `entry_changed` (the entry or its seal), `entry_missing`
+	// (there is only a seal), `entry_not_sealed` (there is only an entry),
+	// `seal_missing` (no seal has the number), `seal_repeated` (two have it),
+	// `chain_broken` (the seal does not follow the one before it),
+	// `signature_invalid` (not by the key), `signature_missing`, `head_missing`,
+	// `head_mismatch` (the head is not the last seal), `head_signature_invalid`, or
+	// `earlier_head_mismatch` (the head in the request is not in the log).
+	Reason AuditFaultReason `json:"reason"`
+
+	// Number of the seal; null if the entry has none.
+	Seq *string `json:"seq"`
+}
+
+// AuditFaultReason is what does not fit: `entry_changed` (the entry or its
+// seal), `entry_missing` (there is only a seal), `entry_not_sealed` (there is
+// only an entry), `seal_missing` (no seal has the number), `seal_repeated` (two
+// have it), `chain_broken` (the seal does not follow the one before it),
+// `signature_invalid` (not by the key), `signature_missing`, `head_missing`,
+// `head_mismatch` (the head is not the last seal), `head_signature_invalid`, or
+// `earlier_head_mismatch` (the head in the request is not in the log).
+type AuditFaultReason string
+
+// AuditHead is the last seal of an audit log.
+type AuditHead struct {
+	// Hash of the seal, in hexadecimal; zeros if nothing is sealed.
+	Hash string `json:"hash"`
+
+	// Signature of the other fields with AUDIT_HMAC_KEY, in hexadecimal; null if
+	// there is none.
+	Mac *string `json:"mac"`
+
+	// When the seal was made; null if nothing is sealed.
+	SealedAt *time.Time `json:"sealed_at"`
+
+	// Number of the seal; 0 if nothing is sealed. A 64-bit integer.
+	Seq string `json:"seq"`
+
+	// ID of the zone; null for the log without a zone.
+	ZoneID *string `json:"zone_id"`
+}
+
 // AuditMethod is the method of a request in the audit log.
 type AuditMethod string
+
+// AuditVerification is the result of a verification.
+type AuditVerification struct {
+	// Whether the whole range was checked.
+	Complete bool `json:"complete"`
+
+	// Number of entries that fit.
+	EntriesChecked int64 `json:"entries_checked"`
+
+	// The first entry or seal that does not fit; null if there is none.
+	Fault *AuditFault `json:"fault"`
+
+	// Number of the first seal that was to be checked.
+	FromSeq string `json:"from_seq"`
+
+	// The last seal of an audit log.
+	Head AuditHead `json:"head"`
+
+	// Whether the service has the key.
+	SignaturesChecked bool `json:"signatures_checked"`
+
+	// Whether the seal `to_seq` is signed. Its signature covers all seals before
+	// it.
+	Signed bool `json:"signed"`
+
+	// Number of the last seal that fits; one less than `from_seq` if none does.
+	ToSeq string `json:"to_seq"`
+
+	// Whether everything that was checked fits.
+	Valid bool `json:"valid"`
+}
 
 // BearerTokenProviderConfig is the configuration of the kind `bearer_token`,
 // which sends a fixed token to the upstream service.

@@ -400,6 +400,77 @@ func (c *Client) ExportZonelessAuditEntries(ctx context.Context, format ListForm
 	return openExport(ctx, c, request{operation: "listZonelessAuditEntries", method: http.MethodGet, path: "/v1/admin-audit", status: 200, accept: "application/json"}, format, opts)
 }
 
+// GetAuditHead returns the last seal of the zone's audit log. Keep it outside
+// of the service, for example once a day: the log can be verified against it
+// later, which finds that its end was deleted or replaced.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) GetAuditHead(ctx context.Context, zoneID string, opts ...CallOption) (AuditHead, error) {
+	return send[AuditHead](ctx, c, request{operation: "getAuditHead", method: http.MethodGet, path: "/v1/zones/{zoneId}/admin-audit/head", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// GetZonelessAuditHead returns the last seal of the audit entries that belong
+// to no zone, like that of a zone.
+//
+// Requires a global token with read permission.
+func (c *Client) GetZonelessAuditHead(ctx context.Context, opts ...CallOption) (AuditHead, error) {
+	return send[AuditHead](ctx, c, request{operation: "getZonelessAuditHead", method: http.MethodGet, path: "/v1/admin-audit/head", status: 200, accept: "application/json"}, opts)
+}
+
+// VerifyAuditEntriesParams are the query parameters of
+// [Client.VerifyAuditEntries]. Zero values are omitted.
+type VerifyAuditEntriesParams struct {
+	// Number of the first seal to check. Defaults to 1.
+	FromSeq int64
+	// Number of the last seal to check. By default, all are checked up to the end.
+	ToSeq int64
+	// Number of a head that was retrieved earlier, with `head_hash`. It must be in
+	// the log.
+	HeadSeq int64
+	// Hash of a head that was retrieved earlier, with `head_seq`.
+	HeadHash string
+}
+
+// VerifyAuditEntries computes the seals of the zone's audit entries again, as
+// the log is at one moment, and returns the first entry or seal that does not
+// fit. If the range has no end, it also checks that the last seal is the head,
+// and that every entry is sealed or about to be. Signatures are checked if the
+// service has AUDIT_HMAC_KEY.
+//
+// The duration of a request is limited. If `complete` is false, continue with
+// `from_seq` = `to_seq` + 1. `valid` is about what was checked.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeTooManyExports].
+func (c *Client) VerifyAuditEntries(ctx context.Context, zoneID string, params VerifyAuditEntriesParams, opts ...CallOption) (AuditVerification, error) {
+	return send[AuditVerification](ctx, c, request{operation: "verifyAuditEntries", method: http.MethodGet, path: "/v1/zones/{zoneId}/admin-audit/verify", args: []string{zoneID}, query: map[string]any{"from_seq": params.FromSeq, "to_seq": params.ToSeq, "head_seq": params.HeadSeq, "head_hash": params.HeadHash}, status: 200, accept: "application/json"}, opts)
+}
+
+// VerifyZonelessAuditEntriesParams are the query parameters of
+// [Client.VerifyZonelessAuditEntries]. Zero values are omitted.
+type VerifyZonelessAuditEntriesParams struct {
+	// Number of the first seal to check. Defaults to 1.
+	FromSeq int64
+	// Number of the last seal to check. By default, all are checked up to the end.
+	ToSeq int64
+	// Number of a head that was retrieved earlier, with `head_hash`. It must be in
+	// the log.
+	HeadSeq int64
+	// Hash of a head that was retrieved earlier, with `head_seq`.
+	HeadHash string
+}
+
+// VerifyZonelessAuditEntries verifies the audit entries that belong to no zone,
+// like those of a zone.
+//
+// Requires a global token with read permission.
+//
+// Error codes that are specific to this operation: [CodeTooManyExports].
+func (c *Client) VerifyZonelessAuditEntries(ctx context.Context, params VerifyZonelessAuditEntriesParams, opts ...CallOption) (AuditVerification, error) {
+	return send[AuditVerification](ctx, c, request{operation: "verifyZonelessAuditEntries", method: http.MethodGet, path: "/v1/admin-audit/verify", query: map[string]any{"from_seq": params.FromSeq, "to_seq": params.ToSeq, "head_seq": params.HeadSeq, "head_hash": params.HeadHash}, status: 200, accept: "application/json"}, opts)
+}
+
 // ListDeadLetters returns one page of the dead letters of all zones, newest
 // first. Later events of their zones are published without waiting for them.
 //

@@ -61,7 +61,15 @@ type AuditEntry = client.AuditEntry
 
 type AuditEntryPage = client.AuditEntryPage
 
+type AuditFault = client.AuditFault
+
+type AuditFaultReason = client.AuditFaultReason
+
+type AuditHead = client.AuditHead
+
 type AuditMethod = client.AuditMethod
+
+type AuditVerification = client.AuditVerification
 
 type BearerTokenProviderConfig = client.BearerTokenProviderConfig
 
@@ -476,6 +484,21 @@ type ListZonelessAuditEntriesParams struct {
 	StatusCode *int `form:"status_code,omitempty" json:"status_code,omitempty"`
 }
 
+// VerifyZonelessAuditEntriesParams defines parameters for VerifyZonelessAuditEntries.
+type VerifyZonelessAuditEntriesParams struct {
+	// FromSeq Number of the first seal to check. Defaults to 1.
+	FromSeq *int64 `form:"from_seq,omitempty" json:"from_seq,omitempty"`
+
+	// ToSeq Number of the last seal to check. By default, all are checked up to the end.
+	ToSeq *int64 `form:"to_seq,omitempty" json:"to_seq,omitempty"`
+
+	// HeadSeq Number of a head that was retrieved earlier, with `head_hash`. It must be in the log.
+	HeadSeq *int64 `form:"head_seq,omitempty" json:"head_seq,omitempty"`
+
+	// HeadHash Hash of a head that was retrieved earlier, with `head_seq`.
+	HeadHash *string `form:"head_hash,omitempty" json:"head_hash,omitempty"`
+}
+
 // ListAdminTokensParams defines parameters for ListAdminTokens.
 type ListAdminTokensParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -570,6 +593,21 @@ type ListAuditEntriesParams struct {
 
 	// StatusCode Returns only entries of requests with this status. 0 selects those of jobs.
 	StatusCode *int `form:"status_code,omitempty" json:"status_code,omitempty"`
+}
+
+// VerifyAuditEntriesParams defines parameters for VerifyAuditEntries.
+type VerifyAuditEntriesParams struct {
+	// FromSeq Number of the first seal to check. Defaults to 1.
+	FromSeq *int64 `form:"from_seq,omitempty" json:"from_seq,omitempty"`
+
+	// ToSeq Number of the last seal to check. By default, all are checked up to the end.
+	ToSeq *int64 `form:"to_seq,omitempty" json:"to_seq,omitempty"`
+
+	// HeadSeq Number of a head that was retrieved earlier, with `head_hash`. It must be in the log.
+	HeadSeq *int64 `form:"head_seq,omitempty" json:"head_seq,omitempty"`
+
+	// HeadHash Hash of a head that was retrieved earlier, with `head_seq`.
+	HeadHash *string `form:"head_hash,omitempty" json:"head_hash,omitempty"`
 }
 
 // ListAgentSessionsParams defines parameters for ListAgentSessions.
@@ -1108,6 +1146,24 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/admin-audit (the `ListZonelessAuditEntries` operationId).
 	ListZonelessAuditEntries(ctx context.Context, params *ListZonelessAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetZonelessAuditHead Retrieve the head of the audit log without a zone
+	//
+	// Returns the last seal of the audit entries that belong to no zone, like that of a zone.
+	//
+	// Requires a global token with read permission.
+	//
+	// Corresponds with GET /v1/admin-audit/head (the `GetZonelessAuditHead` operationId).
+	GetZonelessAuditHead(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyZonelessAuditEntries Verify the audit log without a zone
+	//
+	// Verifies the audit entries that belong to no zone, like those of a zone.
+	//
+	// Requires a global token with read permission.
+	//
+	// Corresponds with GET /v1/admin-audit/verify (the `VerifyZonelessAuditEntries` operationId).
+	VerifyZonelessAuditEntries(ctx context.Context, params *VerifyZonelessAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAdminTokens List admin tokens
 	//
 	// Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
@@ -1466,6 +1522,30 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/admin-audit (the `ListAuditEntries` operationId).
 	ListAuditEntries(ctx context.Context, zoneID ZoneID, params *ListAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetAuditHead Retrieve the head of the audit log
+	//
+	// Returns the last seal of the zone's audit log. Keep it outside of the service, for example once a day: the log can be
+	// verified against it later, which finds that its end was deleted or replaced.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/admin-audit/head (the `GetAuditHead` operationId).
+	GetAuditHead(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyAuditEntries Verify the audit log
+	//
+	// Computes the seals of the zone's audit entries again, as the log is at one moment, and returns the first entry or seal
+	// that does not fit. If the range has no end, it also checks that the last seal is the head, and that every entry is
+	// sealed or about to be. Signatures are checked if the service has AUDIT_HMAC_KEY.
+	//
+	// The duration of a request is limited. If `complete` is false, continue with `from_seq` = `to_seq` + 1. `valid` is
+	// about what was checked.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/admin-audit/verify (the `VerifyAuditEntries` operationId).
+	VerifyAuditEntries(ctx context.Context, zoneID ZoneID, params *VerifyAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAgentSessions List or export agent sessions
 	//
@@ -2795,6 +2875,44 @@ func (c *Client) ListZonelessAuditEntries(ctx context.Context, params *ListZonel
 	return c.Client.Do(req)
 }
 
+// GetZonelessAuditHead Retrieve the head of the audit log without a zone
+//
+// Returns the last seal of the audit entries that belong to no zone, like that of a zone.
+//
+// Requires a global token with read permission.
+//
+// Corresponds with GET /v1/admin-audit/head (the `GetZonelessAuditHead` operationId).
+func (c *Client) GetZonelessAuditHead(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetZonelessAuditHeadRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyZonelessAuditEntries Verify the audit log without a zone
+//
+// Verifies the audit entries that belong to no zone, like those of a zone.
+//
+// Requires a global token with read permission.
+//
+// Corresponds with GET /v1/admin-audit/verify (the `VerifyZonelessAuditEntries` operationId).
+func (c *Client) VerifyZonelessAuditEntries(ctx context.Context, params *VerifyZonelessAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyZonelessAuditEntriesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListAdminTokens List admin tokens
 //
 // Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
@@ -3384,6 +3502,50 @@ func (c *Client) UpdateZone(ctx context.Context, zoneID ZoneID, params *UpdateZo
 // Corresponds with GET /v1/zones/{zoneId}/admin-audit (the `ListAuditEntries` operationId).
 func (c *Client) ListAuditEntries(ctx context.Context, zoneID ZoneID, params *ListAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListAuditEntriesRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetAuditHead Retrieve the head of the audit log
+//
+// Returns the last seal of the zone's audit log. Keep it outside of the service, for example once a day: the log can be
+// verified against it later, which finds that its end was deleted or replaced.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/admin-audit/head (the `GetAuditHead` operationId).
+func (c *Client) GetAuditHead(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAuditHeadRequest(c.Server, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyAuditEntries Verify the audit log
+//
+// Computes the seals of the zone's audit entries again, as the log is at one moment, and returns the first entry or seal
+// that does not fit. If the range has no end, it also checks that the last seal is the head, and that every entry is
+// sealed or about to be. Signatures are checked if the service has AUDIT_HMAC_KEY.
+//
+// The duration of a request is limited. If `complete` is false, continue with `from_seq` = `to_seq` + 1. `valid` is
+// about what was checked.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/admin-audit/verify (the `VerifyAuditEntries` operationId).
+func (c *Client) VerifyAuditEntries(ctx context.Context, zoneID ZoneID, params *VerifyAuditEntriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyAuditEntriesRequest(c.Server, zoneID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5680,6 +5842,123 @@ func NewListZonelessAuditEntriesRequest(server string, params *ListZonelessAudit
 	return req, nil
 }
 
+// NewGetZonelessAuditHeadRequest constructs an http.Request for the GetZonelessAuditHead method
+func NewGetZonelessAuditHeadRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/admin-audit/head")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewVerifyZonelessAuditEntriesRequest constructs an http.Request for the VerifyZonelessAuditEntries method
+func NewVerifyZonelessAuditEntriesRequest(server string, params *VerifyZonelessAuditEntriesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/admin-audit/verify")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.FromSeq != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from_seq", *params.FromSeq, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ToSeq != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to_seq", *params.ToSeq, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.HeadSeq != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "head_seq", *params.HeadSeq, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.HeadHash != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "head_hash", *params.HeadHash, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListAdminTokensRequest constructs an http.Request for the ListAdminTokens method
 func NewListAdminTokensRequest(server string, params *ListAdminTokensParams) (*http.Request, error) {
 	var err error
@@ -6651,6 +6930,137 @@ func NewListAuditEntriesRequest(server string, zoneID ZoneID, params *ListAuditE
 		if params.StatusCode != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status_code", *params.StatusCode, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetAuditHeadRequest constructs an http.Request for the GetAuditHead method
+func NewGetAuditHeadRequest(server string, zoneID ZoneID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/admin-audit/head", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewVerifyAuditEntriesRequest constructs an http.Request for the VerifyAuditEntries method
+func NewVerifyAuditEntriesRequest(server string, zoneID ZoneID, params *VerifyAuditEntriesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/admin-audit/verify", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.FromSeq != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from_seq", *params.FromSeq, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ToSeq != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to_seq", *params.ToSeq, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.HeadSeq != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "head_seq", *params.HeadSeq, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.HeadHash != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "head_hash", *params.HeadHash, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -10468,6 +10878,28 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/admin-audit (the `ListZonelessAuditEntries` operationId).
 	ListZonelessAuditEntriesWithResponse(ctx context.Context, params *ListZonelessAuditEntriesParams, reqEditors ...RequestEditorFn) (*ListZonelessAuditEntriesResponse, error)
 
+	// GetZonelessAuditHeadWithResponse Retrieve the head of the audit log without a zone
+	//
+	// Returns the last seal of the audit entries that belong to no zone, like that of a zone.
+	//
+	// Requires a global token with read permission.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/admin-audit/head (the `GetZonelessAuditHead` operationId).
+	GetZonelessAuditHeadWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetZonelessAuditHeadResponse, error)
+
+	// VerifyZonelessAuditEntriesWithResponse Verify the audit log without a zone
+	//
+	// Verifies the audit entries that belong to no zone, like those of a zone.
+	//
+	// Requires a global token with read permission.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/admin-audit/verify (the `VerifyZonelessAuditEntries` operationId).
+	VerifyZonelessAuditEntriesWithResponse(ctx context.Context, params *VerifyZonelessAuditEntriesParams, reqEditors ...RequestEditorFn) (*VerifyZonelessAuditEntriesResponse, error)
+
 	// ListAdminTokensWithResponse List admin tokens
 	//
 	// Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
@@ -10850,6 +11282,34 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/admin-audit (the `ListAuditEntries` operationId).
 	ListAuditEntriesWithResponse(ctx context.Context, zoneID ZoneID, params *ListAuditEntriesParams, reqEditors ...RequestEditorFn) (*ListAuditEntriesResponse, error)
+
+	// GetAuditHeadWithResponse Retrieve the head of the audit log
+	//
+	// Returns the last seal of the zone's audit log. Keep it outside of the service, for example once a day: the log can be
+	// verified against it later, which finds that its end was deleted or replaced.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/admin-audit/head (the `GetAuditHead` operationId).
+	GetAuditHeadWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetAuditHeadResponse, error)
+
+	// VerifyAuditEntriesWithResponse Verify the audit log
+	//
+	// Computes the seals of the zone's audit entries again, as the log is at one moment, and returns the first entry or seal
+	// that does not fit. If the range has no end, it also checks that the last seal is the head, and that every entry is
+	// sealed or about to be. Signatures are checked if the service has AUDIT_HMAC_KEY.
+	//
+	// The duration of a request is limited. If `complete` is false, continue with `from_seq` = `to_seq` + 1. `valid` is
+	// about what was checked.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/admin-audit/verify (the `VerifyAuditEntries` operationId).
+	VerifyAuditEntriesWithResponse(ctx context.Context, zoneID ZoneID, params *VerifyAuditEntriesParams, reqEditors ...RequestEditorFn) (*VerifyAuditEntriesResponse, error)
 
 	// ListAgentSessionsWithResponse List or export agent sessions
 	//
@@ -12379,6 +12839,88 @@ func (r ListZonelessAuditEntriesResponse) ContentType() string {
 	return ""
 }
 
+type GetZonelessAuditHeadResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditHead
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetZonelessAuditHeadResponse) GetJSON200() *AuditHead {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetZonelessAuditHeadResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetZonelessAuditHeadResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetZonelessAuditHeadResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetZonelessAuditHeadResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type VerifyZonelessAuditEntriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditVerification
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r VerifyZonelessAuditEntriesResponse) GetJSON200() *AuditVerification {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r VerifyZonelessAuditEntriesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyZonelessAuditEntriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyZonelessAuditEntriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyZonelessAuditEntriesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListAdminTokensResponse200Headers the declared response headers of an HTTP 200 response for ListAdminTokens
 type ListAdminTokensResponse200Headers struct {
 	Link *string
@@ -13153,6 +13695,88 @@ func (r ListAuditEntriesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListAuditEntriesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetAuditHeadResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditHead
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAuditHeadResponse) GetJSON200() *AuditHead {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAuditHeadResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAuditHeadResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAuditHeadResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAuditHeadResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type VerifyAuditEntriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditVerification
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r VerifyAuditEntriesResponse) GetJSON200() *AuditVerification {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r VerifyAuditEntriesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyAuditEntriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyAuditEntriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyAuditEntriesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -15814,6 +16438,40 @@ func (c *ClientWithResponses) ListZonelessAuditEntriesWithResponse(ctx context.C
 	return ParseListZonelessAuditEntriesResponse(rsp)
 }
 
+// GetZonelessAuditHeadWithResponse Retrieve the head of the audit log without a zone
+//
+// Returns the last seal of the audit entries that belong to no zone, like that of a zone.
+//
+// Requires a global token with read permission.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/admin-audit/head (the `GetZonelessAuditHead` operationId).
+func (c *ClientWithResponses) GetZonelessAuditHeadWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetZonelessAuditHeadResponse, error) {
+	rsp, err := c.GetZonelessAuditHead(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetZonelessAuditHeadResponse(rsp)
+}
+
+// VerifyZonelessAuditEntriesWithResponse Verify the audit log without a zone
+//
+// Verifies the audit entries that belong to no zone, like those of a zone.
+//
+// Requires a global token with read permission.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/admin-audit/verify (the `VerifyZonelessAuditEntries` operationId).
+func (c *ClientWithResponses) VerifyZonelessAuditEntriesWithResponse(ctx context.Context, params *VerifyZonelessAuditEntriesParams, reqEditors ...RequestEditorFn) (*VerifyZonelessAuditEntriesResponse, error) {
+	rsp, err := c.VerifyZonelessAuditEntries(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyZonelessAuditEntriesResponse(rsp)
+}
+
 // ListAdminTokensWithResponse List admin tokens
 //
 // Returns all admin tokens, newest first, including expired and revoked ones, the bootstrap token, and the tokens
@@ -16339,6 +16997,46 @@ func (c *ClientWithResponses) ListAuditEntriesWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseListAuditEntriesResponse(rsp)
+}
+
+// GetAuditHeadWithResponse Retrieve the head of the audit log
+//
+// Returns the last seal of the zone's audit log. Keep it outside of the service, for example once a day: the log can be
+// verified against it later, which finds that its end was deleted or replaced.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/admin-audit/head (the `GetAuditHead` operationId).
+func (c *ClientWithResponses) GetAuditHeadWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetAuditHeadResponse, error) {
+	rsp, err := c.GetAuditHead(ctx, zoneID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAuditHeadResponse(rsp)
+}
+
+// VerifyAuditEntriesWithResponse Verify the audit log
+//
+// Computes the seals of the zone's audit entries again, as the log is at one moment, and returns the first entry or seal
+// that does not fit. If the range has no end, it also checks that the last seal is the head, and that every entry is
+// sealed or about to be. Signatures are checked if the service has AUDIT_HMAC_KEY.
+//
+// The duration of a request is limited. If `complete` is false, continue with `from_seq` = `to_seq` + 1. `valid` is
+// about what was checked.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/admin-audit/verify (the `VerifyAuditEntries` operationId).
+func (c *ClientWithResponses) VerifyAuditEntriesWithResponse(ctx context.Context, zoneID ZoneID, params *VerifyAuditEntriesParams, reqEditors ...RequestEditorFn) (*VerifyAuditEntriesResponse, error) {
+	rsp, err := c.VerifyAuditEntries(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyAuditEntriesResponse(rsp)
 }
 
 // ListAgentSessionsWithResponse List or export agent sessions
@@ -18240,6 +18938,58 @@ func ParseListZonelessAuditEntriesResponse(rsp *http.Response) (*ListZonelessAud
 	return response, nil
 }
 
+// ParseGetZonelessAuditHeadResponse parses an HTTP response from a GetZonelessAuditHeadWithResponse call
+func ParseGetZonelessAuditHeadResponse(rsp *http.Response) (*GetZonelessAuditHeadResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetZonelessAuditHeadResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditHead
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseVerifyZonelessAuditEntriesResponse parses an HTTP response from a VerifyZonelessAuditEntriesWithResponse call
+func ParseVerifyZonelessAuditEntriesResponse(rsp *http.Response) (*VerifyZonelessAuditEntriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyZonelessAuditEntriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditVerification
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListAdminTokensResponse parses an HTTP response from a ListAdminTokensWithResponse call
 func ParseListAdminTokensResponse(rsp *http.Response) (*ListAdminTokensResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -18793,6 +19543,58 @@ func ParseListAuditEntriesResponse(rsp *http.Response) (*ListAuditEntriesRespons
 			headers.Link = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetAuditHeadResponse parses an HTTP response from a GetAuditHeadWithResponse call
+func ParseGetAuditHeadResponse(rsp *http.Response) (*GetAuditHeadResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAuditHeadResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditHead
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseVerifyAuditEntriesResponse parses an HTTP response from a VerifyAuditEntriesWithResponse call
+func ParseVerifyAuditEntriesResponse(rsp *http.Response) (*VerifyAuditEntriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyAuditEntriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditVerification
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil
