@@ -12,12 +12,6 @@ import (
 	"caracal.run/management/store/storetest"
 )
 
-// waitUntilSealed returns when every audit entry is sealed.
-func waitUntilSealed(t *testing.T, a *servertest.API) {
-	t.Helper()
-	eventually(t, "the audit entries are sealed", func() bool { return storetest.Value[int](a.DB, "SELECT count(*) FROM audit_unsealed") == 0 })
-}
-
 func TestVerifyAuditEntries(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)

@@ -111,6 +111,19 @@ func UsedByStore(setting string) bool {
 		slices.Contains([]string{"ZONE_KEK", "WORKER_ID", "CONTROL_AUDIENCE", "API_MAX_RESOURCES_PER_ZONE"}, setting)
 }
 
+// LoadAuditKey returns AUDIT_HMAC_KEY, or nil if it is not set. It requires no other
+// setting.
+func LoadAuditKey(environ []string) ([]byte, error) {
+	c, err := loadConfig(environ, UsedByAuditVerify)
+	if err != nil {
+		return nil, err
+	}
+	return hmacKey(c.AuditHMACKey)
+}
+
+// UsedByAuditVerify reports whether the verification of an export uses a setting.
+func UsedByAuditVerify(setting string) bool { return setting == "AUDIT_HMAC_KEY" }
+
 func loadConfig(environ []string, used func(setting string) bool) (Config, error) {
 	var invalid ConfigErrors
 	values := withFiles(environ, &invalid)

@@ -17,6 +17,7 @@ type command struct {
 	summary     string
 	description string
 	example     string
+	argument    string                    // the name of its argument; "": it has none
 	settings    func(setting string) bool // those that it reads; nil: none
 	// setUp defines the flags and returns the function that runs the command after they
 	// were parsed.
@@ -57,6 +58,12 @@ func commands() []command {
 			description: "Decrypts every secret, and fails if one does not decrypt, for example after a restore.",
 			example:     "DATABASE_URL=postgres://caracal_service:…@db/caracal ZONE_KEK_FILE=zone-kek \\\n    caracald keys verify",
 			settings:    server.UsedByStore, setUp: keysVerify,
+		},
+		{
+			name: "audit verify", summary: "verify an export of the audit log, without the service",
+			description: "Verifies an export of audit entries with format=ndjson: that no entry was changed, deleted,\ninserted or moved since it was sealed. It prints the first line that does not fit and\nexits with code 1, or prints what it could not verify. FILE - is the standard input.",
+			example:     "curl -H \"Authorization: Bearer $TOKEN\" \"$URL/v1/zones/$ZONE/admin-audit?format=ndjson\" > audit.ndjson\n  AUDIT_HMAC_KEY_FILE=audit-hmac-key caracald audit verify audit.ndjson",
+			argument:    "FILE", settings: server.UsedByAuditVerify, setUp: auditVerify,
 		},
 		{
 			name: "settings", summary: "print the settings as a Markdown table",

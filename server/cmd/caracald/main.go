@@ -93,8 +93,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	case err != nil:
 		return usageError(fmt.Sprintf("%s: %v\nRun 'caracald %[1]s -h' for help.", command.name, err))
+	case command.argument != "" && flags.NArg() == 0:
+		return usageError(fmt.Sprintf("%s: %s is required\nRun 'caracald %[1]s -h' for help.", command.name, command.argument))
+	case command.argument != "" && flags.NArg() == 1:
 	case flags.NArg() > 0:
-		return usageError(fmt.Sprintf("%s: unexpected argument %q\nRun 'caracald %[1]s -h' for help.", command.name, flags.Arg(0)))
+		return usageError(fmt.Sprintf("%s: unexpected argument %q\nRun 'caracald %[1]s -h' for help.", command.name, flags.Arg(min(len(command.argument), 1))))
 	}
 	return execute(ctx, out)
 }
