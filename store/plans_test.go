@@ -143,7 +143,9 @@ func TestPlans(t *testing.T) {
 			"listEndedAgentSessions":     {"Limit", "Index Only Scan on agent_sessions_ended", "Index Only Scan on agent_sessions_by_parent", "Index Only Scan on delegation_edges_by_source", "Index Only Scan on delegation_edges_by_target"},
 			"listEndedSessions":          {"Limit", "Index Only Scan on sessions_ended", "Index Only Scan on agent_sessions_by_subject_session", "Index Only Scan on sessions_by_parent"},
 		} {
-			if got := nodesOf(plan(t, conn, name+" of a job", all[name])); !slices.Equal(got, want) {
+			got := nodesOf(plan(t, conn, name+" of a job", all[name]))
+			slices.Sort(got[min(2, len(got)):]) // the references, in the order of their costs
+			if !slices.Equal(got, want) {
 				t.Errorf("%s: the plan is %q, want %q", name, got, want)
 			}
 		}
