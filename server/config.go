@@ -33,7 +33,7 @@ type Config struct {
 	AdminToken     secret.String `env:"CARACAL_ADMIN_TOKEN" help:"bootstrap admin token, from which the tokens of the Console are derived"`
 	ZoneKEK        secret.String `env:"ZONE_KEK" help:"key-encryption keys: one or more 32-byte keys in hexadecimal, separated by commas or white space; the first wraps data keys, all unwrap them; required"`
 	StreamsHMACKey secret.String `env:"STREAMS_HMAC_KEY" help:"HMAC key that signs events: hexadecimal, at least 32 bytes; required in rc and stable"`
-	AuditHMACKey   secret.String `env:"AUDIT_HMAC_KEY" help:"HMAC key that signs the seals of the audit logs: hexadecimal, at least 32 bytes; if it is not set, seals are not signed"`
+	AuditHMACKey   secret.String `env:"AUDIT_HMAC_KEY" help:"HMAC key that signs the seals of the audit logs, and with which other services sign audit events: hexadecimal, at least 32 bytes; if it is not set, seals are not signed and signatures of events not verified"`
 	GatewaySTSKey  secret.String `env:"GATEWAY_STS_HMAC_KEY" help:"HMAC key that signs requests to the STS: hexadecimal, at least 32 bytes; if it is not set, the STS is not asked, and the status of an activation stays waiting_for_sts"`
 	STSURL         string        `env:"STS_URL" default:"http://localhost:8080" help:"URL of the security token service (STS), which loads the policies of the zones; may be an internal address"`
 	MetricsBearer  secret.String `env:"METRICS_BEARER" help:"bearer token for /metrics; if it is not set, /metrics requires no token in dev mode, and returns 401 otherwise"`
@@ -63,8 +63,11 @@ type Config struct {
 	OutboxStreamLen   int64        `env:"OUTBOX_STREAM_MAXLEN" default:"100000" min:"1" help:"approximate number of entries that a stream keeps"`
 	OutboxRetention   hours        `env:"OUTBOX_RETENTION_HOURS" default:"168" min:"1" help:"time that published events are kept in Postgres"`
 
-	SessionRetention   int `env:"SESSION_RETENTION_DAYS" default:"90" min:"1" help:"number of days that expired and revoked sessions, terminated agent sessions and their delegation edges are kept in Postgres"`
-	ChallengeRetention int `env:"STEP_UP_CHALLENGE_RETENTION_DAYS" default:"90" min:"1" help:"number of days that step-up challenges are kept in Postgres after their expiry"`
+	SessionRetention   int     `env:"SESSION_RETENTION_DAYS" default:"90" min:"1" help:"number of days that expired and revoked sessions, terminated agent sessions and their delegation edges are kept in Postgres"`
+	ChallengeRetention int     `env:"STEP_UP_CHALLENGE_RETENTION_DAYS" default:"90" min:"1" help:"number of days that step-up challenges are kept in Postgres after their expiry"`
+	AuditRetentionDays int     `env:"AUDIT_RETENTION_DAYS" default:"365" min:"1" help:"maximum number of days that authorization audit events are kept; PUT /v1/audit-retention can set fewer"`
+	AuditClaimIdle     seconds `env:"AUDIT_CLAIM_IDLE_SECS" default:"30" min:"1" help:"time after which a replica takes over audit events that another one has received and not stored"`
+	AuditMaxDeliveries int64   `env:"AUDIT_MAX_DELIVERIES" default:"8" min:"1" help:"number of failed attempts to store an audit event after which it becomes a dead letter; outages of Postgres do not count"`
 
 	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"maximum requests to /v1 per minute, per client address and per token; 0 disables the limit"`
 	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"maximum requests to /ready per minute, per client address; 0 disables the limit"`

@@ -71,6 +71,7 @@ func (m *metrics) register(s *Server) {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "caracal_api_build_info", Help: "Version of the build; always 1.",
 			ConstLabels: prometheus.Labels{"version": Version()}}, func() float64 { return 1 }),
 	)
+	m.registerIngest(s.ingester.Stat)
 	for _, state := range []outbox.State{outbox.OK, outbox.Stalled, outbox.NoLeader, outbox.TwoLeaders} {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "caracal_api_outbox_state", Help: "1 for the state of the outbox, as this process sees it, and 0 for the others.",

@@ -1,7 +1,9 @@
 package server_test
 
 import (
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"regexp"
@@ -14,6 +16,7 @@ import (
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store"
+	"caracal.run/management/store/ingest"
 	"caracal.run/management/store/storetest"
 )
 
@@ -34,6 +37,16 @@ func aclRules(t *testing.T) []string {
 		t.Fatal("the README has no ACL SETUSER line")
 	}
 	return strings.Fields(strings.Replace(string(line[1]), ">password", ">"+redisPassword, 1))
+}
+
+// auditKey returns the key with which audit events are signed.
+func auditKey(t *testing.T) []byte {
+	t.Helper()
+	key, err := hex.DecodeString(servertest.AuditKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // setUser creates a Redis user and returns the URL with which it connects.
@@ -90,6 +103,12 @@ func TestRedisUserOfREADMESuffices(t *testing.T) {
 		db.Event(zone.ID, stream)
 		eventually(t, "an event is in "+stream, func() bool { return r.Admin.XLen(t.Context(), stream).Val() == 1 })
 	}
+	if err := ingest.Publish(t.Context(), r.Admin, auditKey(t), ingest.Event{ID: "e", ZoneID: zone.ID, OccurredAt: time.Now()}, ingest.Event{ZoneID: zone.ID}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an audit event is stored and another one is a dead letter", func() bool {
+		return storetest.Value[int](db, "SELECT count(*) FROM audit_events") == 1 && r.Admin.XLen(t.Context(), ingest.DeadLetterStream).Val() == 1
+	})
 	registration := `{"name":"Agent"}`
 	servertest.Expect(t, one.Do("POST", "/v1/zones/"+zone.ID+"/applications/dcr", registration, append(bearer(servertest.Bootstrap), "Content-Type", "application/json")...), http.StatusCreated, "")
 	servertest.Expect(t, two.Do("GET", "/v1/zones", "", bearer("wrong")...), 0, code.InvalidAdminToken)
@@ -139,21 +158,29 @@ func TestRedisNamesMissingPermission(t *testing.T) {
 		tests = append(tests, row{"+" + command, strings.ToUpper(command) + " api:provider_oauth_state:*", client.ReadinessRedisMissingOAuthStates})
 	}
 	tests = append(tests, row{"~api:provider_oauth_state:*", "SET api:provider_oauth_state:*", client.ReadinessRedisMissingOAuthStates})
+	for _, command := range []string{"xreadgroup", "xack", "xautoclaim", "xpending", "xinfo|groups", "xinfo|consumers", "xgroup|create", "xgroup|setid", "xgroup|delconsumer", "xtrim", "xlen", "xrange"} {
+		tests = append(tests, row{"+" + command, strings.ToUpper(strings.Replace(command, "|", " ", 1)), client.ReadinessRedisMissingAuditEvents})
+	}
+	tests = append(tests, row{"~caracal.audit.events", "XREADGROUP", client.ReadinessRedisMissingAuditEvents}, row{"~caracal.audit.events.dlq", "XADD caracal.audit.events.dlq", client.ReadinessRedisMissingAuditEvents})
 	for _, prefix := range []string{"api:v1_rl:*", "api:ready_rl:*", "api:admin_auth_fail:*", "rl:dcr:*"} {
 		tests = append(tests, row{"~" + prefix, "INCRBY " + prefix, client.ReadinessRedisMissingRateLimits})
 	}
 	for i, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
 			t.Parallel()
-			user := "user" + string(rune('a'+i))
+			user := fmt.Sprint("user", i)
 			url := setUser(t, r, user, slices.DeleteFunc(slices.Clone(rules), func(rule string) bool { return rule == tt.rule }))
 			a := servertest.NewReplica(t, storetest.New(t), url, limited...)
 			ready := readiness(t, a)
-			if ready.Redis != client.ReadinessRedisDegraded || ready.RedisError == nil || *ready.RedisError != client.ReadinessRedisErrorPermissionDenied || !slices.Equal(ready.RedisMissing, []client.ReadinessRedisMissing{tt.missing}) {
+			missing := []client.ReadinessRedisMissing{tt.missing}
+			if tt.rule == "+xadd" { // for dead letters, too
+				missing = append(missing, client.ReadinessRedisMissingAuditEvents)
+			}
+			if ready.Redis != client.ReadinessRedisDegraded || ready.RedisError == nil || *ready.RedisError != client.ReadinessRedisErrorPermissionDenied || !slices.Equal(ready.RedisMissing, missing) {
 				t.Errorf("/ready returned %+v, want degraded, permission_denied and %s", ready, tt.missing)
 			}
 			line := firstRedisLine(t, a)
-			if line.Level != "WARN" || line.Msg != "redis degraded" || line.Reason != "permission_denied" || line.Command != tt.command || !slices.Equal(line.Missing, []string{string(tt.missing)}) || !strings.HasPrefix(line.Error, "NOPERM ") {
+			if line.Level != "WARN" || line.Msg != "redis degraded" || line.Reason != "permission_denied" || line.Command != tt.command || len(line.Missing) != len(missing) || line.Missing[0] != string(tt.missing) || !strings.HasPrefix(line.Error, "NOPERM ") {
 				t.Errorf("the log has %+v", line)
 			}
 		})

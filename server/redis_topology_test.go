@@ -30,7 +30,7 @@ func waitForEvent(t *testing.T, a *servertest.API, stream string) {
 // permissions. Its keys are on all of the nodes.
 func TestRedisCluster(t *testing.T) {
 	t.Parallel()
-	rules := append(aclRules(t), "+cluster|slots")
+	rules := append(aclRules(t), "+cluster|slots", "+command")
 	const slots = 16384
 	var nodes []*storetest.RedisServer
 	for range 3 {

@@ -124,6 +124,7 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	if !c.ManualJobs {
 		svc.goBackground(ctx, s.jobs.Run)
 	}
+	svc.goBackground(ctx, s.ingester.Run)
 	return svc, svc.listen(ctx, c, handler)
 }
 

@@ -33,6 +33,7 @@ import (
 	"caracal.run/management/server/provider"
 	"caracal.run/management/server/sts"
 	"caracal.run/management/store"
+	"caracal.run/management/store/ingest"
 	"caracal.run/management/store/oauthstate"
 	"caracal.run/management/store/outbox"
 	"caracal.run/management/store/redisconn"
@@ -64,6 +65,7 @@ type Server struct {
 	sealer   *sealer.Sealer
 	streams  *eventStreams
 	auditKey []byte // signs the seals of audit entries; nil: not configured
+	ingester *ingest.Ingester
 	egress   *egress.Client
 	exchange *provider.Exchanger
 	states   *oauthstate.States
@@ -148,11 +150,11 @@ func New(o Options) (*Server, http.Handler, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	stsKey, err := hmacKey(c.GatewaySTSKey)
+	auditKey, err := hmacKey(c.AuditHMACKey)
 	if err != nil {
 		return nil, nil, err
 	}
-	auditKey, err := hmacKey(c.AuditHMACKey)
+	stsKey, err := hmacKey(c.GatewaySTSKey)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -174,6 +176,9 @@ func New(o Options) (*Server, http.Handler, error) {
 			Observe: func(took time.Duration) { m.outbox.Observe(took.Seconds()) },
 		}),
 		jobs: jobs.New(o.Store.For(store.System), o.Log, jobs.Of(jobs.Retention{Sessions: c.SessionRetention, Challenges: c.ChallengeRetention})...),
+		ingester: ingest.New(o.Store, o.Redis, o.Log, ingest.Config{
+			Key: auditKey, Consumer: c.WorkerID, ClaimIdle: c.AuditClaimIdle.duration(), MaxDeliveries: c.AuditMaxDeliveries, RetentionDays: c.AuditRetentionDays,
+		}),
 		limits: limits{
 			address:      perMinute("api:v1_rl:", c.RequestsPerMinute),
 			token:        perMinute("api:v1_rl:", c.RequestsPerMinute),
@@ -191,6 +196,7 @@ func New(o Options) (*Server, http.Handler, error) {
 	}
 	s.redis = redisconn.NewMonitor(o.Redis, redisconn.Needs{
 		Streams: store.Streams(), Counters: s.limits.prefixes(), States: []string{oauthstate.Prefix},
+		Consumed: []redisconn.ConsumedStream{{Stream: ingest.Stream, DeadLetters: ingest.DeadLetterStream}},
 	}, o.Log)
 	m.register(s)
 	return s, coding.Handler(s.handler()), nil

@@ -171,6 +171,7 @@ const (
 
 // Defines values for ReadinessRedisMissing.
 const (
+	ReadinessRedisMissingAuditEvents ReadinessRedisMissing = "audit_events"
 	ReadinessRedisMissingEvents      ReadinessRedisMissing = "events"
 	ReadinessRedisMissingOAuthStates ReadinessRedisMissing = "oauth_states"
 	ReadinessRedisMissingRateLimits  ReadinessRedisMissing = "rate_limits"
@@ -2026,7 +2027,7 @@ type Readiness struct {
 
 	// RedisMissing What does not work; omitted if everything works. Without `events`, events stay in Postgres until Redis accepts
 	// them. Without `rate_limits`, each process limits the rate of its own requests only. Without `oauth_states`,
-	// users cannot authorize provider grants.
+	// users cannot authorize provider grants. Without `audit_events`, the audit events of other services stay in Redis.
 	RedisMissing []ReadinessRedisMissing `json:"redis_missing,omitempty"`
 }
 

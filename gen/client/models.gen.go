@@ -199,6 +199,7 @@ const (
 
 // The values of [ReadinessRedisMissing].
 const (
+	ReadinessRedisMissingAuditEvents ReadinessRedisMissing = "audit_events"
 	ReadinessRedisMissingEvents      ReadinessRedisMissing = "events"
 	ReadinessRedisMissingOAuthStates ReadinessRedisMissing = "oauth_states"
 	ReadinessRedisMissingRateLimits  ReadinessRedisMissing = "rate_limits"
@@ -2717,7 +2718,8 @@ type Readiness struct {
 	// What does not work; omitted if everything works. Without `events`, events
 	// stay in Postgres until Redis accepts them. Without `rate_limits`, each
 	// process limits the rate of its own requests only. Without `oauth_states`,
-	// users cannot authorize provider grants.
+	// users cannot authorize provider grants. Without `audit_events`, the audit
+	// events of other services stay in Redis.
 	RedisMissing []ReadinessRedisMissing `json:"redis_missing,omitempty"`
 }
 

@@ -12,6 +12,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -37,9 +38,9 @@ const (
 type Config struct {
 	Key           []byte        // HMAC key of the events' signatures and of the chains; nil: neither is signed
 	Consumer      string        // name of this process in the consumer group
-	Batch         int           // maximum number of events in a transaction
+	Batch         int           // maximum number of events in a transaction; 0: [DefaultBatch]
 	ClaimIdle     time.Duration // time after which an event that another process has not acknowledged is taken over
-	RemoveIdle    time.Duration // time after which a process that has not read is removed from the consumer group
+	RemoveIdle    time.Duration // time after which a process that has not read is removed from the consumer group; 0: [DefaultRemoveIdle]
 	MaxDeliveries int64         // number of failed deliveries after which an event becomes a dead letter
 	RetentionDays int           // maximum age of an event
 }
@@ -63,8 +64,15 @@ type Ingester struct {
 	stream atomic.Pointer[StreamStat]
 }
 
+// Defaults of the configuration.
+const (
+	DefaultBatch      = 500
+	DefaultRemoveIdle = time.Hour
+)
+
 // New returns an ingester. [Ingester.Run] starts it.
 func New(s *store.Store, client redis.UniversalClient, log *slog.Logger, c Config) *Ingester {
+	c.Batch, c.RemoveIdle = cmp.Or(c.Batch, DefaultBatch), cmp.Or(c.RemoveIdle, DefaultRemoveIdle)
 	i := &Ingester{config: c, store: s.For(store.System), redis: client, log: log, months: map[time.Time]bool{}}
 	i.stream.Store(&StreamStat{})
 	return i

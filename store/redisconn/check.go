@@ -24,6 +24,7 @@ const (
 	RateLimits Capability = "rate_limits" // count the requests of all processes
 
 	OAuthStates Capability = "oauth_states" // remember started authorizations
+	AuditEvents Capability = "audit_events" // ingest the audit events of other services
 )
 
 // A Reason is why Redis does not do what the service needs.
@@ -60,7 +61,12 @@ type Needs struct {
 	Streams  []string
 	Counters []string
 	States   []string
+	Consumed []ConsumedStream
 }
+
+// A ConsumedStream is a stream that the service reads with a consumer group, and the
+// stream of its dead letters.
+type ConsumedStream struct{ Stream, DeadLetters string }
 
 // A probe is a command that the service sends, with an argument for which Redis
 // rejects it or with a key that does not exist. Redis checks permissions, its role and
@@ -79,7 +85,7 @@ func (p probe) executed() bool {
 		cmd, ok := p.reply.(*redis.Cmd)
 		return ok && cmd.Val() != nil
 	}
-	return IsRejected(err) || errors.Is(err, redis.Nil) || err == nil && replied()
+	return IsRejected(err) || errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "NOGROUP") || err == nil && replied()
 }
 
 // Check sends every command that the service uses to each stream and with each prefix
@@ -103,6 +109,17 @@ func (c *Client) Check(ctx context.Context, needs Needs) State {
 			probes = append(probes, probe{OAuthStates, fmt.Sprint(command[0], " ", prefix, "*"), pipe.Do(ctx, command...)})
 		}
 	}
+	for _, s := range needs.Consumed {
+		entry := &redis.XAddArgs{Stream: s.DeadLetters, MaxLen: 1, Approx: true, ID: "0-0", Values: []string{"probe", ""}}
+		probes = append(probes, probe{AuditEvents, "XADD " + s.DeadLetters, pipe.XAdd(ctx, entry)})
+		for _, command := range s.commands() {
+			text := fmt.Sprint(command[0])
+			if container := text == "XGROUP" || text == "XINFO"; container {
+				text += fmt.Sprint(" ", command[1])
+			}
+			probes = append(probes, probe{AuditEvents, text, pipe.Do(ctx, command...)})
+		}
+	}
 	_, pipeErr := pipe.Exec(ctx) // each reply has its own error
 	var state State
 	for _, p := range probes {
@@ -122,6 +139,26 @@ func (c *Client) Check(ctx context.Context, needs Needs) State {
 		}
 	}
 	return state
+}
+
+// commands returns the commands with which a stream is consumed, with a group that does
+// not exist or with an invalid ID.
+func (s ConsumedStream) commands() [][]any {
+	const group, consumer, invalidID = "probe", "probe", "not-an-id"
+	return [][]any{
+		{"XREADGROUP", "GROUP", group, consumer, "COUNT", 1, "STREAMS", s.Stream, ">"},
+		{"XACK", s.Stream, group, "0-0"},
+		{"XAUTOCLAIM", s.Stream, group, consumer, 0, "0-0"},
+		{"XPENDING", s.Stream, group},
+		{"XINFO", "GROUPS", s.Stream},
+		{"XINFO", "CONSUMERS", s.Stream, group},
+		{"XGROUP", "CREATE", s.Stream, group, invalidID},
+		{"XGROUP", "SETID", s.Stream, group, invalidID},
+		{"XGROUP", "DELCONSUMER", s.Stream, group, consumer},
+		{"XTRIM", s.Stream, "MINID", "~", invalidID},
+		{"XLEN", s.DeadLetters},
+		{"XRANGE", s.DeadLetters, "-", "+", "COUNT", 1},
+	}
 }
 
 // ErrNoReply means that Redis has not replied to a command.
