@@ -60,6 +60,63 @@ ON CONFLICT (zone_id, id) DO NOTHING;
 -- CreateAuditPartitions creates the partitions of the months from the first to the last time, unless they exist.
 SELECT create_audit_partitions(@first_time::timestamptz, @last_time::timestamptz)::integer;
 
--- name: GetAuditRetentionDays :one
--- GetAuditRetentionDays returns the configured retention, or 0 if none is configured.
-SELECT coalesce((SELECT retention_days FROM audit_retention), 0)::integer;
+
+-- name: GetAuditRetention :one
+-- GetAuditRetention returns the configured retention of audit events.
+SELECT * FROM audit_retention;
+
+-- name: LockAuditRetention :one
+-- LockAuditRetention locks the retention of audit events and returns it. If none is configured, it inserts one, with the
+-- version of a retention that was never set.
+INSERT INTO audit_retention (retention_days) VALUES (@max_days)
+ON CONFLICT (only_row) DO UPDATE SET version = audit_retention.version RETURNING *;
+
+-- name: UpdateAuditRetention :one
+UPDATE audit_retention SET retention_days = @retention_days, version = version + 1, updated_at = now() RETURNING *;
+
+-- name: LockExpiredAuditPartition :many
+-- LockExpiredAuditPartition returns the oldest month whose partitions end at or before a time, or none. Until the end of
+-- the transaction, no event can be inserted into that month.
+SELECT month::timestamptz FROM lock_expired_audit_partition(@before) AS month WHERE month IS NOT NULL;
+
+-- name: ListAuditEventsOfMonth :many
+-- ListAuditEventsOfMonth returns events by zone and number, from the index of the month's partition.
+SELECT * FROM audit_events
+WHERE occurred_at >= @since AND occurred_at < @until AND (zone_id, chain_seq) > (@after_zone::text, @after_seq::bigint)
+ORDER BY zone_id, chain_seq
+LIMIT @row_limit;
+
+-- name: InsertAuditCheckpoints :exec
+INSERT INTO audit_chain_checkpoints (zone_id, first_seq, last_seq, prev_content_sha256, last_content_sha256, rows, hmac)
+SELECT c.zone_id, c.first_seq, c.last_seq, nullif(c.previous_hash, ''), c.last_hash, c.last_seq - c.first_seq + 1, nullif(c.mac, '')
+FROM (SELECT unnest(@zone_ids::text[]) AS zone_id, unnest(@first_seqs::bigint[]) AS first_seq, unnest(@last_seqs::bigint[]) AS last_seq,
+    unnest(@previous_hashes::text[]) AS previous_hash, unnest(@last_hashes::text[]) AS last_hash, unnest(@macs::text[]) AS mac) AS c
+ON CONFLICT (zone_id, first_seq) DO NOTHING;
+
+-- name: DropAuditPartition :exec
+SELECT drop_audit_partition(@month::timestamptz);
+
+-- name: AllowSlowStatements :exec
+-- AllowSlowStatements lets the statements of the transaction take as long as a job may, but wait less for locks: while a
+-- statement waits for the lock on a table, so do all later ones.
+SELECT set_config('statement_timeout', '1800000', true), set_config('lock_timeout', '1000', true);
+
+-- name: DeleteAuditDecisionCounts :execrows
+-- DeleteAuditDecisionCounts deletes counts of minutes before a time, oldest first.
+DELETE FROM audit_decision_counts WHERE (zone_id, minute, decision) IN (
+    SELECT old.zone_id, old.minute, old.decision FROM audit_decision_counts AS old WHERE old.minute < @before::timestamptz ORDER BY old.minute LIMIT @row_limit);
+
+-- name: GetAuditChainHead :one
+SELECT chain_seq, content_sha256, hmac FROM audit_chain_heads WHERE zone_id = @zone_id;
+
+-- name: ListAuditChain :many
+-- ListAuditChain returns the events of a zone with the given numbers, in their order.
+SELECT * FROM audit_events WHERE zone_id = @zone_id AND chain_seq >= @first_seq AND chain_seq <= @last_seq ORDER BY chain_seq LIMIT @row_limit;
+
+-- name: ListAuditCheckpoints :many
+-- ListAuditCheckpoints returns the checkpoints of a zone whose first number is in a range, in their order.
+SELECT * FROM audit_chain_checkpoints WHERE zone_id = @zone_id AND first_seq >= @first_seq AND first_seq <= @last_seq ORDER BY first_seq LIMIT @row_limit;
+
+-- name: GetAuditCheckpointBefore :one
+-- GetAuditCheckpointBefore returns the last checkpoint that begins at or before a number.
+SELECT * FROM audit_chain_checkpoints WHERE zone_id = @zone_id AND first_seq <= @seq ORDER BY first_seq DESC LIMIT 1;

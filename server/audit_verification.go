@@ -13,7 +13,7 @@ import (
 	"caracal.run/management/store/chain"
 )
 
-// verifyBudget is how long a request verifies seals. The deadline of the request leaves
+// verifyBudget is how long a request verifies seals or audit events. The deadline of the request leaves
 // time for the rest.
 const verifyBudget = 10 * time.Second
 

@@ -387,6 +387,7 @@ func TestClientCallsEveryOperation(t *testing.T) {
 	})
 
 	t.Run("audit entries", func(t *testing.T) { callAuditOperations(t, c) })
+	t.Run("audit events", func(t *testing.T) { callAuditEventOperations(t, a, c) })
 
 	t.Run("operations", func(t *testing.T) {
 		if health := result(c.GetHealth(ctx))(t); !health.OK {

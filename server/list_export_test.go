@@ -165,7 +165,7 @@ func TestExportsAreLimited(t *testing.T) {
 		servertest.Expect(t, raw, 0, code.TooManyExports)
 		servertest.Expect(t, a.Do("GET", list, "", bearer(servertest.Bootstrap)...), http.StatusOK, "")
 	}
-	for _, path := range []string{"/v1/zones/" + zone + "/admin-audit/verify", "/v1/admin-audit/verify"} { // is limited like an export
+	for _, path := range []string{"/v1/zones/" + zone + "/admin-audit/verify", "/v1/admin-audit/verify", "/v1/zones/" + zone + "/audit/verify"} { // is limited like an export
 		servertest.Expect(t, a.Do("GET", path, "", bearer(servertest.Bootstrap)...), 0, code.TooManyExports)
 	}
 	_ = first.Body.Close()

@@ -64,7 +64,7 @@ type Server struct {
 	jobs     *jobs.Runner
 	sealer   *sealer.Sealer
 	streams  *eventStreams
-	auditKey []byte // signs the seals of audit entries; nil: not configured
+	auditKey []byte // signs the audit logs; nil: not configured
 	ingester *ingest.Ingester
 	egress   *egress.Client
 	exchange *provider.Exchanger
@@ -175,7 +175,8 @@ func New(o Options) (*Server, http.Handler, error) {
 			MaxAttempts: c.OutboxMaxAttempts, Retention: c.OutboxRetention.duration(),
 			Observe: func(took time.Duration) { m.outbox.Observe(took.Seconds()) },
 		}),
-		jobs: jobs.New(o.Store.For(store.System), o.Log, jobs.Of(jobs.Retention{Sessions: c.SessionRetention, Challenges: c.ChallengeRetention})...),
+		jobs: jobs.New(o.Store.For(store.System), o.Log, slices.Concat(
+			jobs.Of(jobs.Retention{Sessions: c.SessionRetention, Challenges: c.ChallengeRetention}), jobs.OfAuditEvents(auditKey, c.AuditRetentionDays))...),
 		ingester: ingest.New(o.Store, o.Redis, o.Log, ingest.Config{
 			Key: auditKey, Consumer: c.WorkerID, ClaimIdle: c.AuditClaimIdle.duration(), MaxDeliveries: c.AuditMaxDeliveries, RetentionDays: c.AuditRetentionDays,
 		}),

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -189,13 +188,6 @@ func (r *auditRows) insert(ctx context.Context, tx *Tx, heads map[string]*auditH
 func (s *Store) CreateAuditPartitions(ctx context.Context, first, last time.Time) (int, error) {
 	n, err := s.For(System).q.CreateAuditPartitions(ctx, db.CreateAuditPartitionsParams{FirstTime: first, LastTime: last})
 	return int(n), err
-}
-
-// AuditRetentionDays returns how long audit events are kept: as configured, but at most
-// maxDays.
-func (s *Store) AuditRetentionDays(ctx context.Context, maxDays int) (int, error) {
-	days, err := s.For(System).q.GetAuditRetentionDays(ctx)
-	return min(cmp.Or(int(days), maxDays), maxDays), err
 }
 
 // IsUnavailable reports whether an error of a method of this package means that

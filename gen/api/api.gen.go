@@ -53,6 +53,19 @@ const (
 	AgentSessionStatusTerminated AgentSessionStatus = "terminated"
 )
 
+// Defines values for AuditEventFaultReason.
+const (
+	AuditEventFaultReasonChainBroken         AuditEventFaultReason = "chain_broken"
+	AuditEventFaultReasonCheckpointInvalid   AuditEventFaultReason = "checkpoint_invalid"
+	AuditEventFaultReasonContentChanged      AuditEventFaultReason = "content_changed"
+	AuditEventFaultReasonEarlierHeadMismatch AuditEventFaultReason = "earlier_head_mismatch"
+	AuditEventFaultReasonEventMissing        AuditEventFaultReason = "event_missing"
+	AuditEventFaultReasonHeadMismatch        AuditEventFaultReason = "head_mismatch"
+	AuditEventFaultReasonSeqRepeated         AuditEventFaultReason = "seq_repeated"
+	AuditEventFaultReasonSignatureInvalid    AuditEventFaultReason = "signature_invalid"
+	AuditEventFaultReasonSignatureMissing    AuditEventFaultReason = "signature_missing"
+)
+
 // Defines values for AuditFaultReason.
 const (
 	AuditFaultReasonChainBroken          AuditFaultReason = "chain_broken"
@@ -582,6 +595,82 @@ type AuditEntryPage struct {
 	Rows       []AuditEntry `json:"rows"`
 }
 
+// AuditEventFault The first event that does not fit.
+type AuditEventFault struct {
+	// Detail What was found, and what was expected.
+	Detail string `json:"detail"`
+
+	// ID ID of the event; null if there is none.
+	ID *string `json:"id"`
+
+	// Reason What does not fit: `content_changed` (the event does not have its content hash), `chain_broken` (the event does not
+	// follow the one before it), `signature_invalid` (not by the key, or for another event), `signature_missing` (events
+	// before it have one), `event_missing` (no event has the number, and no checkpoint stands for it), `seq_repeated` (two
+	// events have the number), `checkpoint_invalid` (the signature of the checkpoint is invalid), `head_mismatch` (the head
+	// is not the last event, or its signature is invalid or missing), or `earlier_head_mismatch` (the head in the request is
+	// not in the chain).
+	Reason AuditEventFaultReason `json:"reason"`
+
+	// Seq Number of the event.
+	Seq string `json:"seq"`
+}
+
+// AuditEventFaultReason What does not fit: `content_changed` (the event does not have its content hash), `chain_broken` (the event does not
+// follow the one before it), `signature_invalid` (not by the key, or for another event), `signature_missing` (events
+// before it have one), `event_missing` (no event has the number, and no checkpoint stands for it), `seq_repeated` (two
+// events have the number), `checkpoint_invalid` (the signature of the checkpoint is invalid), `head_mismatch` (the head
+// is not the last event, or its signature is invalid or missing), or `earlier_head_mismatch` (the head in the request is
+// not in the chain).
+type AuditEventFaultReason string
+
+// AuditEventHead The last event of a chain of audit events.
+type AuditEventHead struct {
+	// Hash Content hash of the event, in hexadecimal; null if the chain has none.
+	Hash *string `json:"hash"`
+
+	// Mac Signature of the other fields with AUDIT_HMAC_KEY, in hexadecimal; null if there is none.
+	Mac *string `json:"mac"`
+
+	// Seq Number of the event; 0 if the chain has none. A 64-bit integer.
+	Seq string `json:"seq"`
+
+	// ZoneID ID of the zone.
+	ZoneID string `json:"zone_id"`
+}
+
+// AuditEventVerification The result of a verification.
+type AuditEventVerification struct {
+	// Complete Whether the whole range was checked.
+	Complete bool `json:"complete"`
+
+	// EventsChecked Number of events that were checked.
+	EventsChecked int64 `json:"events_checked"`
+
+	// EventsDeleted Number of events that retention has deleted and for which checkpoints stand.
+	EventsDeleted int64 `json:"events_deleted"`
+
+	// Fault The first event that does not fit; null if there is none.
+	Fault *AuditEventFault `json:"fault"`
+
+	// FromSeq Number of the first event that was to be checked.
+	FromSeq string `json:"from_seq"`
+
+	// Head The last event of a chain of audit events.
+	Head AuditEventHead `json:"head"`
+
+	// SignaturesChecked Whether the service has the key.
+	SignaturesChecked bool `json:"signatures_checked"`
+
+	// Signed Whether an event that was checked is signed. Its signature covers all events before it.
+	Signed bool `json:"signed"`
+
+	// ToSeq Number of the last event that fits; one less than `from_seq` if none does.
+	ToSeq string `json:"to_seq"`
+
+	// Valid Whether everything that was checked fits.
+	Valid bool `json:"valid"`
+}
+
 // AuditFault The first entry or seal that does not fit.
 type AuditFault struct {
 	// ID ID of the entry; null if it is not known.
@@ -625,6 +714,24 @@ type AuditHead struct {
 
 // AuditMethod Method of a request in the audit log.
 type AuditMethod string
+
+// AuditRetention For how many days authorization audit events are kept.
+type AuditRetention struct {
+	// MaxDays The value of the setting AUDIT_RETENTION_DAYS.
+	MaxDays int `json:"max_days"`
+
+	// RetentionDays Days that events are kept: at most `max_days`, and `max_days` unless it was updated.
+	RetentionDays int `json:"retention_days"`
+
+	// UpdatedAt When the retention was last updated; null if it never was.
+	UpdatedAt *timestamp.Time `json:"updated_at"`
+}
+
+// AuditRetentionUpdate The retention to set.
+type AuditRetentionUpdate struct {
+	// RetentionDays Days to keep events: at most AUDIT_RETENTION_DAYS.
+	RetentionDays int `json:"retention_days"`
+}
 
 // AuditVerification The result of a verification.
 type AuditVerification struct {
@@ -2716,6 +2823,21 @@ type ListApplicationsParams struct {
 	RegistrationMethod *RegistrationMethod `form:"registration_method,omitempty" json:"registration_method,omitempty"`
 }
 
+// VerifyAuditEventsParams defines parameters for VerifyAuditEvents.
+type VerifyAuditEventsParams struct {
+	// FromSeq Number of the first event to check. Defaults to 1.
+	FromSeq *int64 `form:"from_seq,omitempty" json:"from_seq,omitempty"`
+
+	// ToSeq Number of the last event to check. By default, all are checked up to the end.
+	ToSeq *int64 `form:"to_seq,omitempty" json:"to_seq,omitempty"`
+
+	// HeadSeq Number of a head that was retrieved earlier, with `head_hash`. It must be in the chain.
+	HeadSeq *int64 `form:"head_seq,omitempty" json:"head_seq,omitempty"`
+
+	// HeadHash Hash of a head that was retrieved earlier, with `head_seq`.
+	HeadHash *string `form:"head_hash,omitempty" json:"head_hash,omitempty"`
+}
+
 // ListZoneEventsParams defines parameters for ListZoneEvents.
 type ListZoneEventsParams struct {
 	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
@@ -2935,6 +3057,9 @@ type CreateAdminTokenJSONRequestBody = NewAdminToken
 // UpdateAdminTokenJSONRequestBody defines body for UpdateAdminToken for application/json ContentType.
 type UpdateAdminTokenJSONRequestBody = AdminTokenPatch
 
+// UpdateAuditRetentionJSONRequestBody defines body for UpdateAuditRetention for application/json ContentType.
+type UpdateAuditRetentionJSONRequestBody = AuditRetentionUpdate
+
 // ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
 type ValidatePolicyJSONRequestBody = PolicyToValidate
 
@@ -3048,6 +3173,12 @@ type ServerInterface interface {
 	// UpdateAdminToken Update an admin token
 	// (PATCH /v1/admin-tokens/{id})
 	UpdateAdminToken(ctx echo.Context, id ObjectID) error
+	// GetAuditRetention Retrieve the retention of audit events
+	// (GET /v1/audit-retention)
+	GetAuditRetention(ctx echo.Context) error
+	// UpdateAuditRetention Update the retention of audit events
+	// (PUT /v1/audit-retention)
+	UpdateAuditRetention(ctx echo.Context) error
 	// ListDeadLetters List dead letters
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx echo.Context, params ListDeadLettersParams) error
@@ -3114,6 +3245,12 @@ type ServerInterface interface {
 	// UpdateApplication Update an application
 	// (PATCH /v1/zones/{zoneId}/applications/{id})
 	UpdateApplication(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// GetAuditEventHead Retrieve the head of the chain of audit events
+	// (GET /v1/zones/{zoneId}/audit/head)
+	GetAuditEventHead(ctx echo.Context, zoneID ZoneID) error
+	// VerifyAuditEvents Verify the chain of audit events
+	// (GET /v1/zones/{zoneId}/audit/verify)
+	VerifyAuditEvents(ctx echo.Context, zoneID ZoneID, params VerifyAuditEventsParams) error
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
@@ -3538,6 +3675,24 @@ func (w *ServerInterfaceWrapper) UpdateAdminToken(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.UpdateAdminToken(ctx, id)
+	return err
+}
+
+// GetAuditRetention converts echo context to params.
+func (w *ServerInterfaceWrapper) GetAuditRetention(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetAuditRetention(ctx)
+	return err
+}
+
+// UpdateAuditRetention converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateAuditRetention(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateAuditRetention(ctx)
 	return err
 }
 
@@ -4115,6 +4270,68 @@ func (w *ServerInterfaceWrapper) UpdateApplication(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.UpdateApplication(ctx, zoneID, id)
+	return err
+}
+
+// GetAuditEventHead converts echo context to params.
+func (w *ServerInterfaceWrapper) GetAuditEventHead(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetAuditEventHead(ctx, zoneID)
+	return err
+}
+
+// VerifyAuditEvents converts echo context to params.
+func (w *ServerInterfaceWrapper) VerifyAuditEvents(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VerifyAuditEventsParams
+	// ------------- Optional query parameter "from_seq" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from_seq", ctx.QueryParams(), &params.FromSeq, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from_seq: %s", err))
+	}
+
+	// ------------- Optional query parameter "to_seq" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to_seq", ctx.QueryParams(), &params.ToSeq, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to_seq: %s", err))
+	}
+
+	// ------------- Optional query parameter "head_seq" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "head_seq", ctx.QueryParams(), &params.HeadSeq, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter head_seq: %s", err))
+	}
+
+	// ------------- Optional query parameter "head_hash" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "head_hash", ctx.QueryParams(), &params.HeadHash, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter head_hash: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.VerifyAuditEvents(ctx, zoneID, params)
 	return err
 }
 
@@ -5649,6 +5866,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/admin-tokens/:id", wrapper.DeleteAdminToken, options.OperationMiddlewares["deleteAdminToken"]...)
 	router.GET(options.BaseURL+"/v1/admin-tokens/:id", wrapper.GetAdminToken, options.OperationMiddlewares["getAdminToken"]...)
 	router.PATCH(options.BaseURL+"/v1/admin-tokens/:id", wrapper.UpdateAdminToken, options.OperationMiddlewares["updateAdminToken"]...)
+	router.GET(options.BaseURL+"/v1/audit-retention", wrapper.GetAuditRetention, options.OperationMiddlewares["getAuditRetention"]...)
+	router.PUT(options.BaseURL+"/v1/audit-retention", wrapper.UpdateAuditRetention, options.OperationMiddlewares["updateAuditRetention"]...)
 	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["listDeadLetters"]...)
 	router.DELETE(options.BaseURL+"/v1/dead-letters/:id", wrapper.DiscardDeadLetter, options.OperationMiddlewares["discardDeadLetter"]...)
 	router.POST(options.BaseURL+"/v1/dead-letters/:id/rearm", wrapper.RearmDeadLetter, options.OperationMiddlewares["rearmDeadLetter"]...)
@@ -5671,6 +5890,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.GetApplication, options.OperationMiddlewares["getApplication"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit/head", wrapper.GetAuditEventHead, options.OperationMiddlewares["getAuditEventHead"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit/verify", wrapper.VerifyAuditEvents, options.OperationMiddlewares["verifyAuditEvents"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/events", wrapper.ListZoneEvents, options.OperationMiddlewares["listZoneEvents"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/grants", wrapper.ListGrants, options.OperationMiddlewares["listGrants"]...)
@@ -5965,6 +6186,49 @@ type UpdateAdminToken200JSONResponse struct {
 }
 
 func (response UpdateAdminToken200JSONResponse) VisitUpdateAdminTokenResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type GetAuditRetentionRequestObject struct {
+}
+
+type GetAuditRetentionResponseObject interface {
+	VisitGetAuditRetentionResponse(w http.ResponseWriter) error
+}
+
+type GetAuditRetention200ResponseHeaders struct {
+	ETag string
+}
+
+type GetAuditRetention200JSONResponse struct {
+	Body    AuditRetention
+	Headers GetAuditRetention200ResponseHeaders
+}
+
+func (response GetAuditRetention200JSONResponse) VisitGetAuditRetentionResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type UpdateAuditRetentionRequestObject struct {
+	Body *UpdateAuditRetentionJSONRequestBody
+}
+
+type UpdateAuditRetentionResponseObject interface {
+	VisitUpdateAuditRetentionResponse(w http.ResponseWriter) error
+}
+
+type UpdateAuditRetention200ResponseHeaders struct {
+	ETag string
+}
+
+type UpdateAuditRetention200JSONResponse struct {
+	Body    AuditRetention
+	Headers UpdateAuditRetention200ResponseHeaders
+}
+
+func (response UpdateAuditRetention200JSONResponse) VisitUpdateAuditRetentionResponse(w http.ResponseWriter) error {
 	w.Header().Set("ETag", response.Headers.ETag)
 	return jsonresponse.Write(w, 200, response.Body)
 }
@@ -6399,6 +6663,35 @@ type UpdateApplication200JSONResponse struct {
 func (response UpdateApplication200JSONResponse) VisitUpdateApplicationResponse(w http.ResponseWriter) error {
 	w.Header().Set("ETag", response.Headers.ETag)
 	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type GetAuditEventHeadRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+}
+
+type GetAuditEventHeadResponseObject interface {
+	VisitGetAuditEventHeadResponse(w http.ResponseWriter) error
+}
+
+type GetAuditEventHead200JSONResponse AuditEventHead
+
+func (response GetAuditEventHead200JSONResponse) VisitGetAuditEventHeadResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, AuditEventHead(response))
+}
+
+type VerifyAuditEventsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params VerifyAuditEventsParams
+}
+
+type VerifyAuditEventsResponseObject interface {
+	VisitVerifyAuditEventsResponse(w http.ResponseWriter) error
+}
+
+type VerifyAuditEvents200JSONResponse AuditEventVerification
+
+func (response VerifyAuditEvents200JSONResponse) VisitVerifyAuditEventsResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, AuditEventVerification(response))
 }
 
 type GetDCRStatusRequestObject struct {
@@ -7499,6 +7792,12 @@ type StrictServerInterface interface {
 	// UpdateAdminToken Update an admin token
 	// (PATCH /v1/admin-tokens/{id})
 	UpdateAdminToken(ctx context.Context, request UpdateAdminTokenRequestObject) (UpdateAdminTokenResponseObject, error)
+	// GetAuditRetention Retrieve the retention of audit events
+	// (GET /v1/audit-retention)
+	GetAuditRetention(ctx context.Context, request GetAuditRetentionRequestObject) (GetAuditRetentionResponseObject, error)
+	// UpdateAuditRetention Update the retention of audit events
+	// (PUT /v1/audit-retention)
+	UpdateAuditRetention(ctx context.Context, request UpdateAuditRetentionRequestObject) (UpdateAuditRetentionResponseObject, error)
 	// ListDeadLetters List dead letters
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx context.Context, request ListDeadLettersRequestObject) (ListDeadLettersResponseObject, error)
@@ -7565,6 +7864,12 @@ type StrictServerInterface interface {
 	// UpdateApplication Update an application
 	// (PATCH /v1/zones/{zoneId}/applications/{id})
 	UpdateApplication(ctx context.Context, request UpdateApplicationRequestObject) (UpdateApplicationResponseObject, error)
+	// GetAuditEventHead Retrieve the head of the chain of audit events
+	// (GET /v1/zones/{zoneId}/audit/head)
+	GetAuditEventHead(ctx context.Context, request GetAuditEventHeadRequestObject) (GetAuditEventHeadResponseObject, error)
+	// VerifyAuditEvents Verify the chain of audit events
+	// (GET /v1/zones/{zoneId}/audit/verify)
+	VerifyAuditEvents(ctx context.Context, request VerifyAuditEventsRequestObject) (VerifyAuditEventsResponseObject, error)
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
@@ -8080,6 +8385,75 @@ func (sh *strictHandler) UpdateAdminToken(ctx echo.Context, id ObjectID) error {
 		return err
 	} else if validResponse, ok := response.(UpdateAdminTokenResponseObject); ok {
 		return validResponse.VisitUpdateAdminTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetAuditRetention operation middleware
+func (sh *strictHandler) GetAuditRetention(ctx echo.Context) error {
+	var request GetAuditRetentionRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAuditRetention(ctx.Request().Context(), request.(GetAuditRetentionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAuditRetention")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetAuditRetentionResponseObject); ok {
+		return validResponse.VisitGetAuditRetentionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateAuditRetention operation middleware
+func (sh *strictHandler) UpdateAuditRetention(ctx echo.Context) error {
+	var request UpdateAuditRetentionRequestObject
+
+	var body UpdateAuditRetentionJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateAuditRetention(ctx.Request().Context(), request.(UpdateAuditRetentionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateAuditRetention")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateAuditRetentionResponseObject); ok {
+		return validResponse.VisitUpdateAuditRetentionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -8790,6 +9164,57 @@ func (sh *strictHandler) UpdateApplication(ctx echo.Context, zoneID ZoneID, id O
 		return err
 	} else if validResponse, ok := response.(UpdateApplicationResponseObject); ok {
 		return validResponse.VisitUpdateApplicationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetAuditEventHead operation middleware
+func (sh *strictHandler) GetAuditEventHead(ctx echo.Context, zoneID ZoneID) error {
+	var request GetAuditEventHeadRequestObject
+
+	request.ZoneID = zoneID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAuditEventHead(ctx.Request().Context(), request.(GetAuditEventHeadRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAuditEventHead")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetAuditEventHeadResponseObject); ok {
+		return validResponse.VisitGetAuditEventHeadResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// VerifyAuditEvents operation middleware
+func (sh *strictHandler) VerifyAuditEvents(ctx echo.Context, zoneID ZoneID, params VerifyAuditEventsParams) error {
+	var request VerifyAuditEventsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.VerifyAuditEvents(ctx.Request().Context(), request.(VerifyAuditEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "VerifyAuditEvents")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(VerifyAuditEventsResponseObject); ok {
+		return validResponse.VisitVerifyAuditEventsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -345,6 +345,73 @@ func (v AuditEntryPage) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v AuditEventFault) AppendJSON(b []byte) []byte {
+	b = append(b, `{"seq":`...)
+	b = jsonresponse.AppendString(b, string(v.Seq))
+	b = append(b, `,"id":`...)
+	if v.ID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ID))
+	}
+	b = append(b, `,"reason":`...)
+	b = jsonresponse.AppendString(b, string(v.Reason))
+	b = append(b, `,"detail":`...)
+	b = jsonresponse.AppendString(b, string(v.Detail))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v AuditEventHead) AppendJSON(b []byte) []byte {
+	b = append(b, `{"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"seq":`...)
+	b = jsonresponse.AppendString(b, string(v.Seq))
+	b = append(b, `,"hash":`...)
+	if v.Hash == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Hash))
+	}
+	b = append(b, `,"mac":`...)
+	if v.Mac == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Mac))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v AuditEventVerification) AppendJSON(b []byte) []byte {
+	b = append(b, `{"valid":`...)
+	b = strconv.AppendBool(b, bool(v.Valid))
+	b = append(b, `,"complete":`...)
+	b = strconv.AppendBool(b, bool(v.Complete))
+	b = append(b, `,"events_checked":`...)
+	b = strconv.AppendInt(b, int64(v.EventsChecked), 10)
+	b = append(b, `,"events_deleted":`...)
+	b = strconv.AppendInt(b, int64(v.EventsDeleted), 10)
+	b = append(b, `,"from_seq":`...)
+	b = jsonresponse.AppendString(b, string(v.FromSeq))
+	b = append(b, `,"to_seq":`...)
+	b = jsonresponse.AppendString(b, string(v.ToSeq))
+	b = append(b, `,"signed":`...)
+	b = strconv.AppendBool(b, bool(v.Signed))
+	b = append(b, `,"signatures_checked":`...)
+	b = strconv.AppendBool(b, bool(v.SignaturesChecked))
+	b = append(b, `,"fault":`...)
+	if v.Fault == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.Fault.AppendJSON(b)
+	}
+	b = append(b, `,"head":`...)
+	b = v.Head.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v AuditFault) AppendJSON(b []byte) []byte {
 	b = append(b, `{"seq":`...)
 	if v.Seq == nil {
@@ -386,6 +453,21 @@ func (v AuditHead) AppendJSON(b []byte) []byte {
 		b = append(b, "null"...)
 	} else {
 		b = jsonresponse.AppendString(b, string(*v.Mac))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v AuditRetention) AppendJSON(b []byte) []byte {
+	b = append(b, `{"retention_days":`...)
+	b = strconv.AppendInt(b, int64(v.RetentionDays), 10)
+	b = append(b, `,"max_days":`...)
+	b = strconv.AppendInt(b, int64(v.MaxDays), 10)
+	b = append(b, `,"updated_at":`...)
+	if v.UpdatedAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.UpdatedAt.AppendJSON(b)
 	}
 	return append(b, '}')
 }

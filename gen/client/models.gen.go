@@ -48,6 +48,19 @@ const (
 	AgentSessionStatusTerminated AgentSessionStatus = "terminated"
 )
 
+// The values of [AuditEventFaultReason].
+const (
+	AuditEventFaultReasonChainBroken         AuditEventFaultReason = "chain_broken"
+	AuditEventFaultReasonCheckpointInvalid   AuditEventFaultReason = "checkpoint_invalid"
+	AuditEventFaultReasonContentChanged      AuditEventFaultReason = "content_changed"
+	AuditEventFaultReasonEarlierHeadMismatch AuditEventFaultReason = "earlier_head_mismatch"
+	AuditEventFaultReasonEventMissing        AuditEventFaultReason = "event_missing"
+	AuditEventFaultReasonHeadMismatch        AuditEventFaultReason = "head_mismatch"
+	AuditEventFaultReasonSeqRepeated         AuditEventFaultReason = "seq_repeated"
+	AuditEventFaultReasonSignatureInvalid    AuditEventFaultReason = "signature_invalid"
+	AuditEventFaultReasonSignatureMissing    AuditEventFaultReason = "signature_missing"
+)
+
 // The values of [AuditFaultReason].
 const (
 	AuditFaultReasonChainBroken          AuditFaultReason = "chain_broken"
@@ -700,6 +713,90 @@ type AuditEntryPage struct {
 	Rows       []AuditEntry `json:"rows"`
 }
 
+// AuditEventFault is the first event that does not fit.
+type AuditEventFault struct {
+	// What was found, and what was expected.
+	Detail string `json:"detail"`
+
+	// ID of the event; null if there is none.
+	ID *string `json:"id"`
+
+	// What does not fit: `content_changed` (the event does not have its content
+	// hash), `chain_broken` (the event does not follow the one before it),
+	// `signature_invalid` (not by the key, or for another event),
+	// `signature_missing` (events before it have one), `event_missing` (no event
+	// has the number, and no checkpoint stands for it), `seq_repeated` (two events
+	// have the number), `checkpoint_invalid` (the signature of the checkpoint is
+	// invalid), `head_mismatch` (the head is not the last event, or its signature
+	// is invalid or missing), or `earlier_head_mismatch` (the head in the request
+	// is not in the chain).
+	Reason AuditEventFaultReason `json:"reason"`
+
+	// Number of the event.
+	Seq string `json:"seq"`
+}
+
+// AuditEventFaultReason is what does not fit: `content_changed` (the event does
+// not have its content hash), `chain_broken` (the event does not follow the one
+// before it), `signature_invalid` (not by the key, or for another event),
+// `signature_missing` (events before it have one), `event_missing` (no event
+// has the number, and no checkpoint stands for it), `seq_repeated` (two events
+// have the number), `checkpoint_invalid` (the signature of the checkpoint is
+// invalid), `head_mismatch` (the head is not the last event, or its signature
+// is invalid or missing), or `earlier_head_mismatch` (the head in the request
+// is not in the chain).
+type AuditEventFaultReason string
+
+// AuditEventHead is the last event of a chain of audit events.
+type AuditEventHead struct {
+	// Content hash of the event, in hexadecimal; null if the chain has none.
+	Hash *string `json:"hash"`
+
+	// Signature of the other fields with AUDIT_HMAC_KEY, in hexadecimal; null if
+	// there is none.
+	Mac *string `json:"mac"`
+
+	// Number of the event; 0 if the chain has none. A 64-bit integer.
+	Seq string `json:"seq"`
+
+	// ID of the zone.
+	ZoneID string `json:"zone_id"`
+}
+
+// AuditEventVerification is the result of a verification.
+type AuditEventVerification struct {
+	// Whether the whole range was checked.
+	Complete bool `json:"complete"`
+
+	// Number of events that were checked.
+	EventsChecked int64 `json:"events_checked"`
+
+	// Number of events that retention has deleted and for which checkpoints stand.
+	EventsDeleted int64 `json:"events_deleted"`
+
+	// The first event that does not fit; null if there is none.
+	Fault *AuditEventFault `json:"fault"`
+
+	// Number of the first event that was to be checked.
+	FromSeq string `json:"from_seq"`
+
+	// The last event of a chain of audit events.
+	Head AuditEventHead `json:"head"`
+
+	// Whether the service has the key.
+	SignaturesChecked bool `json:"signatures_checked"`
+
+	// Whether an event that was checked is signed. Its signature covers all events
+	// before it.
+	Signed bool `json:"signed"`
+
+	// Number of the last event that fits; one less than `from_seq` if none does.
+	ToSeq string `json:"to_seq"`
+
+	// Whether everything that was checked fits.
+	Valid bool `json:"valid"`
+}
+
 // AuditFault is the first entry or seal that does not fit.
 type AuditFault struct {
 	// ID of the entry; null if it is not known.
@@ -748,6 +845,25 @@ type AuditHead struct {
 
 // AuditMethod is the method of a request in the audit log.
 type AuditMethod string
+
+// AuditRetention is the for how many days authorization audit events are kept.
+type AuditRetention struct {
+	// The value of the setting AUDIT_RETENTION_DAYS.
+	MaxDays int `json:"max_days"`
+
+	// Days that events are kept: at most `max_days`, and `max_days` unless it was
+	// updated.
+	RetentionDays int `json:"retention_days"`
+
+	// When the retention was last updated; null if it never was.
+	UpdatedAt *time.Time `json:"updated_at"`
+}
+
+// AuditRetentionUpdate is the retention to set.
+type AuditRetentionUpdate struct {
+	// Days to keep events: at most AUDIT_RETENTION_DAYS.
+	RetentionDays int `json:"retention_days"`
+}
 
 // AuditVerification is the result of a verification.
 type AuditVerification struct {

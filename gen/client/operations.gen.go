@@ -400,6 +400,75 @@ func (c *Client) ExportZonelessAuditEntries(ctx context.Context, format ListForm
 	return openExport(ctx, c, request{operation: "listZonelessAuditEntries", method: http.MethodGet, path: "/v1/admin-audit", status: 200, accept: "application/json"}, format, opts)
 }
 
+// GetAuditEventHead returns the last event of the zone's chain of authorization
+// audit events. Keep it outside of the service, for example once a day: the
+// chain can be verified against it later, which finds that its end was deleted
+// or replaced.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) GetAuditEventHead(ctx context.Context, zoneID string, opts ...CallOption) (AuditEventHead, error) {
+	return send[AuditEventHead](ctx, c, request{operation: "getAuditEventHead", method: http.MethodGet, path: "/v1/zones/{zoneId}/audit/head", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// VerifyAuditEventsParams are the query parameters of
+// [Client.VerifyAuditEvents]. Zero values are omitted.
+type VerifyAuditEventsParams struct {
+	// Number of the first event to check. Defaults to 1.
+	FromSeq int64
+	// Number of the last event to check. By default, all are checked up to the end.
+	ToSeq int64
+	// Number of a head that was retrieved earlier, with `head_hash`. It must be in
+	// the chain.
+	HeadSeq int64
+	// Hash of a head that was retrieved earlier, with `head_seq`.
+	HeadHash string
+}
+
+// VerifyAuditEvents computes the hashes and signatures of the zone's
+// authorization audit events again, as they are at one moment, and returns the
+// first event that does not fit. If the range has no end, it also checks that
+// the last event is the head. Signatures are checked if the service has
+// AUDIT_HMAC_KEY. Checkpoints stand for the events that retention has deleted.
+// A range that begins within a checkpoint begins with the first event of the
+// checkpoint.
+//
+// The duration of a request is limited. If `complete` is false, continue with
+// `from_seq` = `to_seq` + 1. `valid` is about what was checked.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeTooManyExports].
+func (c *Client) VerifyAuditEvents(ctx context.Context, zoneID string, params VerifyAuditEventsParams, opts ...CallOption) (AuditEventVerification, error) {
+	return send[AuditEventVerification](ctx, c, request{operation: "verifyAuditEvents", method: http.MethodGet, path: "/v1/zones/{zoneId}/audit/verify", args: []string{zoneID}, query: map[string]any{"from_seq": params.FromSeq, "to_seq": params.ToSeq, "head_seq": params.HeadSeq, "head_hash": params.HeadHash}, status: 200, accept: "application/json"}, opts)
+}
+
+// GetAuditRetention returns for how many days authorization audit events of all
+// zones are kept.
+//
+// Requires a global token with read permission.
+func (c *Client) GetAuditRetention(ctx context.Context, opts ...CallOption) (AuditRetention, error) {
+	return send[AuditRetention](ctx, c, request{operation: "getAuditRetention", method: http.MethodGet, path: "/v1/audit-retention", status: 200, accept: "application/json"}, opts)
+}
+
+// UpdateAuditRetention sets for how many days authorization audit events of all
+// zones are kept, and returns the retention.
+//
+// Once an hour, the events of each month (UTC) that ended more than
+// `retention_days` ago are deleted. The chain of each zone stays verifiable: a
+// signed checkpoint stands for each sequence of deleted events.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `audit-retention`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidBody],
+// [CodeRetentionAboveLimit].
+func (c *Client) UpdateAuditRetention(ctx context.Context, body AuditRetentionUpdate, opts ...CallOption) (AuditRetention, error) {
+	return send[AuditRetention](ctx, c, request{operation: "updateAuditRetention", method: http.MethodPut, path: "/v1/audit-retention", body: body, status: 200, accept: "application/json"}, opts)
+}
+
 // GetAuditHead returns the last seal of the zone's audit log. Keep it outside
 // of the service, for example once a day: the log can be verified against it
 // later, which finds that its end was deleted or replaced.

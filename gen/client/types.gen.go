@@ -275,6 +275,8 @@ const (
 	CodeDeadLetterNotFound = "dead_letter_not_found"
 	// 429. Too many exports are running. Retry when one of them has ended.
 	CodeTooManyExports = "too_many_exports"
+	// 400. The retention is longer than AUDIT_RETENTION_DAYS allows. See max_days.
+	CodeRetentionAboveLimit = "retention_above_limit"
 	// 410. The zone has no events at this position: it is unknown, or entries are
 	// missing after it. Read the present state of the zone, then follow its events
 	// with after=now.

@@ -298,6 +298,8 @@ const (
 	DeadLetterNotFound Code = "dead_letter_not_found"
 	// TooManyExports: 429. Too many exports are running. Retry when one of them has ended.
 	TooManyExports Code = "too_many_exports"
+	// RetentionAboveLimit: 400. The retention is longer than AUDIT_RETENTION_DAYS allows. See max_days.
+	RetentionAboveLimit Code = "retention_above_limit"
 	// EventPositionGone: 410. The zone has no events at this position: it is unknown, or entries are missing after it. Read the present state of the zone, then follow its events with after=now.
 	EventPositionGone Code = "event_position_gone"
 	// TooManyStreams: 429. Too many streams of events are open. Close one of them and retry.
@@ -421,6 +423,7 @@ var Table = map[Code]Entry{
 	ChallengeNotSatisfiable:                      {409, "", "The step-up challenge cannot be satisfied or rejected. See reason."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
 	TooManyExports:                               {429, "", "Too many exports are running. Retry when one of them has ended."},
+	RetentionAboveLimit:                          {400, "", "The retention is longer than AUDIT_RETENTION_DAYS allows. See max_days."},
 	EventPositionGone:                            {410, "", "The zone has no events at this position: it is unknown, or entries are missing after it. Read the present state of the zone, then follow its events with after=now."},
 	TooManyStreams:                               {429, "", "Too many streams of events are open. Close one of them and retry."},
 }

@@ -10,6 +10,17 @@ import (
 	"time"
 )
 
+const allowSlowStatements = `-- name: AllowSlowStatements :exec
+SELECT set_config('statement_timeout', '1800000', true), set_config('lock_timeout', '1000', true)
+`
+
+// AllowSlowStatements lets the statements of the transaction take as long as a job may, but wait less for locks: while a
+// statement waits for the lock on a table, so do all later ones.
+func (q *Queries) AllowSlowStatements(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, allowSlowStatements)
+	return err
+}
+
 const countAuditDecisions = `-- name: CountAuditDecisions :exec
 INSERT INTO audit_decision_counts AS c (zone_id, minute, decision, count)
 SELECT unnest($1::text[]), unnest($2::timestamptz[]), unnest($3::text[]), unnest($4::bigint[])
@@ -51,16 +62,121 @@ func (q *Queries) CreateAuditPartitions(ctx context.Context, arg CreateAuditPart
 	return column_1, err
 }
 
-const getAuditRetentionDays = `-- name: GetAuditRetentionDays :one
-SELECT coalesce((SELECT retention_days FROM audit_retention), 0)::integer
+const deleteAuditDecisionCounts = `-- name: DeleteAuditDecisionCounts :execrows
+DELETE FROM audit_decision_counts WHERE (zone_id, minute, decision) IN (
+    SELECT old.zone_id, old.minute, old.decision FROM audit_decision_counts AS old WHERE old.minute < $1::timestamptz ORDER BY old.minute LIMIT $2)
 `
 
-// GetAuditRetentionDays returns the configured retention, or 0 if none is configured.
-func (q *Queries) GetAuditRetentionDays(ctx context.Context) (int32, error) {
-	row := q.db.QueryRow(ctx, getAuditRetentionDays)
-	var column_1 int32
-	err := row.Scan(&column_1)
-	return column_1, err
+type DeleteAuditDecisionCountsParams struct {
+	Before   time.Time `db:"before"`
+	RowLimit int32     `db:"row_limit"`
+}
+
+// DeleteAuditDecisionCounts deletes counts of minutes before a time, oldest first.
+func (q *Queries) DeleteAuditDecisionCounts(ctx context.Context, arg DeleteAuditDecisionCountsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteAuditDecisionCounts, arg.Before, arg.RowLimit)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const dropAuditPartition = `-- name: DropAuditPartition :exec
+SELECT drop_audit_partition($1::timestamptz)
+`
+
+func (q *Queries) DropAuditPartition(ctx context.Context, month time.Time) error {
+	_, err := q.db.Exec(ctx, dropAuditPartition, month)
+	return err
+}
+
+const getAuditChainHead = `-- name: GetAuditChainHead :one
+SELECT chain_seq, content_sha256, hmac FROM audit_chain_heads WHERE zone_id = $1
+`
+
+type GetAuditChainHeadRow struct {
+	ChainSeq      int64   `db:"chain_seq"`
+	ContentSHA256 string  `db:"content_sha256"`
+	Hmac          *string `db:"hmac"`
+}
+
+func (q *Queries) GetAuditChainHead(ctx context.Context, zoneID string) (GetAuditChainHeadRow, error) {
+	row := q.db.QueryRow(ctx, getAuditChainHead, zoneID)
+	var i GetAuditChainHeadRow
+	err := row.Scan(&i.ChainSeq, &i.ContentSHA256, &i.Hmac)
+	return i, err
+}
+
+const getAuditCheckpointBefore = `-- name: GetAuditCheckpointBefore :one
+SELECT zone_id, first_seq, last_seq, prev_content_sha256, last_content_sha256, rows, hmac, created_at FROM audit_chain_checkpoints WHERE zone_id = $1 AND first_seq <= $2 ORDER BY first_seq DESC LIMIT 1
+`
+
+type GetAuditCheckpointBeforeParams struct {
+	ZoneID string `db:"zone_id"`
+	Seq    int64  `db:"seq"`
+}
+
+// GetAuditCheckpointBefore returns the last checkpoint that begins at or before a number.
+func (q *Queries) GetAuditCheckpointBefore(ctx context.Context, arg GetAuditCheckpointBeforeParams) (AuditChainCheckpoint, error) {
+	row := q.db.QueryRow(ctx, getAuditCheckpointBefore, arg.ZoneID, arg.Seq)
+	var i AuditChainCheckpoint
+	err := row.Scan(
+		&i.ZoneID,
+		&i.FirstSeq,
+		&i.LastSeq,
+		&i.PrevContentSHA256,
+		&i.LastContentSHA256,
+		&i.Rows,
+		&i.Hmac,
+		&i.CreatedAt,
+	)
+	return i, err
+}
+
+const getAuditRetention = `-- name: GetAuditRetention :one
+SELECT only_row, retention_days, version, updated_at FROM audit_retention
+`
+
+// GetAuditRetention returns the configured retention of audit events.
+func (q *Queries) GetAuditRetention(ctx context.Context) (AuditRetention, error) {
+	row := q.db.QueryRow(ctx, getAuditRetention)
+	var i AuditRetention
+	err := row.Scan(
+		&i.OnlyRow,
+		&i.RetentionDays,
+		&i.Version,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const insertAuditCheckpoints = `-- name: InsertAuditCheckpoints :exec
+INSERT INTO audit_chain_checkpoints (zone_id, first_seq, last_seq, prev_content_sha256, last_content_sha256, rows, hmac)
+SELECT c.zone_id, c.first_seq, c.last_seq, nullif(c.previous_hash, ''), c.last_hash, c.last_seq - c.first_seq + 1, nullif(c.mac, '')
+FROM (SELECT unnest($1::text[]) AS zone_id, unnest($2::bigint[]) AS first_seq, unnest($3::bigint[]) AS last_seq,
+    unnest($4::text[]) AS previous_hash, unnest($5::text[]) AS last_hash, unnest($6::text[]) AS mac) AS c
+ON CONFLICT (zone_id, first_seq) DO NOTHING
+`
+
+type InsertAuditCheckpointsParams struct {
+	ZoneIds        []string `db:"zone_ids"`
+	FirstSeqs      []int64  `db:"first_seqs"`
+	LastSeqs       []int64  `db:"last_seqs"`
+	PreviousHashes []string `db:"previous_hashes"`
+	LastHashes     []string `db:"last_hashes"`
+	Macs           []string `db:"macs"`
+}
+
+func (q *Queries) InsertAuditCheckpoints(ctx context.Context, arg InsertAuditCheckpointsParams) error {
+	_, err := q.db.Exec(ctx, insertAuditCheckpoints,
+		arg.ZoneIds,
+		arg.FirstSeqs,
+		arg.LastSeqs,
+		arg.PreviousHashes,
+		arg.LastHashes,
+		arg.Macs,
+	)
+	return err
 }
 
 const insertAuditEventLabels = `-- name: InsertAuditEventLabels :exec
@@ -189,6 +305,112 @@ func (q *Queries) InsertMissingAuditChainHeads(ctx context.Context, zoneIds []st
 	return err
 }
 
+const listAuditChain = `-- name: ListAuditChain :many
+SELECT zone_id, id, occurred_at, ingested_at, event_type, request_id, decision, policy_set_id, policy_set_version_id, manifest_sha, evaluation_status, determining_policies, diagnostics, metadata, ingest_signature, chain_seq, content_sha256, prev_content_sha256, chain_hmac, application_id, agent_session_id, session_id FROM audit_events WHERE zone_id = $1 AND chain_seq >= $2 AND chain_seq <= $3 ORDER BY chain_seq LIMIT $4
+`
+
+type ListAuditChainParams struct {
+	ZoneID   string `db:"zone_id"`
+	FirstSeq int64  `db:"first_seq"`
+	LastSeq  int64  `db:"last_seq"`
+	RowLimit int32  `db:"row_limit"`
+}
+
+// ListAuditChain returns the events of a zone with the given numbers, in their order.
+func (q *Queries) ListAuditChain(ctx context.Context, arg ListAuditChainParams) ([]AuditEvent, error) {
+	rows, err := q.db.Query(ctx, listAuditChain,
+		arg.ZoneID,
+		arg.FirstSeq,
+		arg.LastSeq,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AuditEvent{}
+	for rows.Next() {
+		var i AuditEvent
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.OccurredAt,
+			&i.IngestedAt,
+			&i.EventType,
+			&i.RequestID,
+			&i.Decision,
+			&i.PolicySetID,
+			&i.PolicySetVersionID,
+			&i.ManifestSha,
+			&i.EvaluationStatus,
+			&i.DeterminingPolicies,
+			&i.Diagnostics,
+			&i.Metadata,
+			&i.IngestSignature,
+			&i.ChainSeq,
+			&i.ContentSHA256,
+			&i.PrevContentSHA256,
+			&i.ChainHmac,
+			&i.ApplicationID,
+			&i.AgentSessionID,
+			&i.SessionID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAuditCheckpoints = `-- name: ListAuditCheckpoints :many
+SELECT zone_id, first_seq, last_seq, prev_content_sha256, last_content_sha256, rows, hmac, created_at FROM audit_chain_checkpoints WHERE zone_id = $1 AND first_seq >= $2 AND first_seq <= $3 ORDER BY first_seq LIMIT $4
+`
+
+type ListAuditCheckpointsParams struct {
+	ZoneID   string `db:"zone_id"`
+	FirstSeq int64  `db:"first_seq"`
+	LastSeq  int64  `db:"last_seq"`
+	RowLimit int32  `db:"row_limit"`
+}
+
+// ListAuditCheckpoints returns the checkpoints of a zone whose first number is in a range, in their order.
+func (q *Queries) ListAuditCheckpoints(ctx context.Context, arg ListAuditCheckpointsParams) ([]AuditChainCheckpoint, error) {
+	rows, err := q.db.Query(ctx, listAuditCheckpoints,
+		arg.ZoneID,
+		arg.FirstSeq,
+		arg.LastSeq,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AuditChainCheckpoint{}
+	for rows.Next() {
+		var i AuditChainCheckpoint
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.FirstSeq,
+			&i.LastSeq,
+			&i.PrevContentSHA256,
+			&i.LastContentSHA256,
+			&i.Rows,
+			&i.Hmac,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listAuditEventHashes = `-- name: ListAuditEventHashes :many
 SELECT e.zone_id, e.id, e.content_sha256
 FROM (SELECT unnest($1::text[]) AS zone_id, unnest($2::text[]) AS id) AS k
@@ -217,6 +439,71 @@ func (q *Queries) ListAuditEventHashes(ctx context.Context, arg ListAuditEventHa
 	for rows.Next() {
 		var i ListAuditEventHashesRow
 		if err := rows.Scan(&i.ZoneID, &i.ID, &i.ContentSHA256); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listAuditEventsOfMonth = `-- name: ListAuditEventsOfMonth :many
+SELECT zone_id, id, occurred_at, ingested_at, event_type, request_id, decision, policy_set_id, policy_set_version_id, manifest_sha, evaluation_status, determining_policies, diagnostics, metadata, ingest_signature, chain_seq, content_sha256, prev_content_sha256, chain_hmac, application_id, agent_session_id, session_id FROM audit_events
+WHERE occurred_at >= $1 AND occurred_at < $2 AND (zone_id, chain_seq) > ($3::text, $4::bigint)
+ORDER BY zone_id, chain_seq
+LIMIT $5
+`
+
+type ListAuditEventsOfMonthParams struct {
+	Since     time.Time `db:"since"`
+	Until     time.Time `db:"until"`
+	AfterZone string    `db:"after_zone"`
+	AfterSeq  int64     `db:"after_seq"`
+	RowLimit  int32     `db:"row_limit"`
+}
+
+// ListAuditEventsOfMonth returns events by zone and number, from the index of the month's partition.
+func (q *Queries) ListAuditEventsOfMonth(ctx context.Context, arg ListAuditEventsOfMonthParams) ([]AuditEvent, error) {
+	rows, err := q.db.Query(ctx, listAuditEventsOfMonth,
+		arg.Since,
+		arg.Until,
+		arg.AfterZone,
+		arg.AfterSeq,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AuditEvent{}
+	for rows.Next() {
+		var i AuditEvent
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.OccurredAt,
+			&i.IngestedAt,
+			&i.EventType,
+			&i.RequestID,
+			&i.Decision,
+			&i.PolicySetID,
+			&i.PolicySetVersionID,
+			&i.ManifestSha,
+			&i.EvaluationStatus,
+			&i.DeterminingPolicies,
+			&i.Diagnostics,
+			&i.Metadata,
+			&i.IngestSignature,
+			&i.ChainSeq,
+			&i.ContentSHA256,
+			&i.PrevContentSHA256,
+			&i.ChainHmac,
+			&i.ApplicationID,
+			&i.AgentSessionID,
+			&i.SessionID,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -258,6 +545,51 @@ func (q *Queries) LockAuditChainHeads(ctx context.Context, zoneIds []string) ([]
 	return items, nil
 }
 
+const lockAuditRetention = `-- name: LockAuditRetention :one
+INSERT INTO audit_retention (retention_days) VALUES ($1)
+ON CONFLICT (only_row) DO UPDATE SET version = audit_retention.version RETURNING only_row, retention_days, version, updated_at
+`
+
+// LockAuditRetention locks the retention of audit events and returns it. If none is configured, it inserts one, with the
+// version of a retention that was never set.
+func (q *Queries) LockAuditRetention(ctx context.Context, maxDays int32) (AuditRetention, error) {
+	row := q.db.QueryRow(ctx, lockAuditRetention, maxDays)
+	var i AuditRetention
+	err := row.Scan(
+		&i.OnlyRow,
+		&i.RetentionDays,
+		&i.Version,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const lockExpiredAuditPartition = `-- name: LockExpiredAuditPartition :many
+SELECT month::timestamptz FROM lock_expired_audit_partition($1) AS month WHERE month IS NOT NULL
+`
+
+// LockExpiredAuditPartition returns the oldest month whose partitions end at or before a time, or none. Until the end of
+// the transaction, no event can be inserted into that month.
+func (q *Queries) LockExpiredAuditPartition(ctx context.Context, before time.Time) ([]time.Time, error) {
+	rows, err := q.db.Query(ctx, lockExpiredAuditPartition, before)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []time.Time{}
+	for rows.Next() {
+		var month time.Time
+		if err := rows.Scan(&month); err != nil {
+			return nil, err
+		}
+		items = append(items, month)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const updateAuditChainHeads = `-- name: UpdateAuditChainHeads :exec
 UPDATE audit_chain_heads AS h SET chain_seq = e.chain_seq, content_sha256 = e.content_sha256, hmac = nullif(e.hmac, '')
 FROM (SELECT unnest($1::text[]) AS zone_id, unnest($2::bigint[]) AS chain_seq,
@@ -280,4 +612,20 @@ func (q *Queries) UpdateAuditChainHeads(ctx context.Context, arg UpdateAuditChai
 		arg.Macs,
 	)
 	return err
+}
+
+const updateAuditRetention = `-- name: UpdateAuditRetention :one
+UPDATE audit_retention SET retention_days = $1, version = version + 1, updated_at = now() RETURNING only_row, retention_days, version, updated_at
+`
+
+func (q *Queries) UpdateAuditRetention(ctx context.Context, retentionDays int32) (AuditRetention, error) {
+	row := q.db.QueryRow(ctx, updateAuditRetention, retentionDays)
+	var i AuditRetention
+	err := row.Scan(
+		&i.OnlyRow,
+		&i.RetentionDays,
+		&i.Version,
+		&i.UpdatedAt,
+	)
+	return i, err
 }

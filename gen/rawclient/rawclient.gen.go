@@ -61,6 +61,14 @@ type AuditEntry = client.AuditEntry
 
 type AuditEntryPage = client.AuditEntryPage
 
+type AuditEventFault = client.AuditEventFault
+
+type AuditEventFaultReason = client.AuditEventFaultReason
+
+type AuditEventHead = client.AuditEventHead
+
+type AuditEventVerification = client.AuditEventVerification
+
 type AuditFault = client.AuditFault
 
 type AuditFaultReason = client.AuditFaultReason
@@ -68,6 +76,10 @@ type AuditFaultReason = client.AuditFaultReason
 type AuditHead = client.AuditHead
 
 type AuditMethod = client.AuditMethod
+
+type AuditRetention = client.AuditRetention
+
+type AuditRetentionUpdate = client.AuditRetentionUpdate
 
 type AuditVerification = client.AuditVerification
 
@@ -253,6 +265,9 @@ type Problem struct {
 
 	// LiveDCRApplications Number of active registered applications, for `dcr_shutdown_required`.
 	LiveDCRApplications *int `json:"live_dcr_applications,omitempty"`
+
+	// MaxDays The longest retention in days, for `retention_above_limit`.
+	MaxDays *int `json:"max_days,omitempty"`
 
 	// Message The violated rule, for some codes.
 	Message *string `json:"message,omitempty"`
@@ -523,6 +538,12 @@ type UpdateAdminTokenParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// UpdateAuditRetentionParams defines parameters for UpdateAuditRetention.
+type UpdateAuditRetentionParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // ListDeadLettersParams defines parameters for ListDeadLetters.
 type ListDeadLettersParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -662,6 +683,21 @@ type DeleteApplicationParams struct {
 type UpdateApplicationParams struct {
 	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// VerifyAuditEventsParams defines parameters for VerifyAuditEvents.
+type VerifyAuditEventsParams struct {
+	// FromSeq Number of the first event to check. Defaults to 1.
+	FromSeq *int64 `form:"from_seq,omitempty" json:"from_seq,omitempty"`
+
+	// ToSeq Number of the last event to check. By default, all are checked up to the end.
+	ToSeq *int64 `form:"to_seq,omitempty" json:"to_seq,omitempty"`
+
+	// HeadSeq Number of a head that was retrieved earlier, with `head_hash`. It must be in the chain.
+	HeadSeq *int64 `form:"head_seq,omitempty" json:"head_seq,omitempty"`
+
+	// HeadHash Hash of a head that was retrieved earlier, with `head_seq`.
+	HeadHash *string `form:"head_hash,omitempty" json:"head_hash,omitempty"`
 }
 
 // ListZoneEventsParams defines parameters for ListZoneEvents.
@@ -939,6 +975,9 @@ type CreateAdminTokenJSONRequestBody = NewAdminToken
 
 // UpdateAdminTokenJSONRequestBody defines body for UpdateAdminToken for application/json ContentType.
 type UpdateAdminTokenJSONRequestBody = AdminTokenPatch
+
+// UpdateAuditRetentionJSONRequestBody defines body for UpdateAuditRetention for application/json ContentType.
+type UpdateAuditRetentionJSONRequestBody = AuditRetentionUpdate
 
 // ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
 type ValidatePolicyJSONRequestBody = PolicyToValidate
@@ -1271,6 +1310,51 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /v1/admin-tokens/{id} (the `UpdateAdminToken` operationId).
 	UpdateAdminToken(ctx context.Context, id ObjectID, params *UpdateAdminTokenParams, body UpdateAdminTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetAuditRetention Retrieve the retention of audit events
+	//
+	// Returns for how many days authorization audit events of all zones are kept.
+	//
+	// Requires a global token with read permission.
+	//
+	// Corresponds with GET /v1/audit-retention (the `GetAuditRetention` operationId).
+	GetAuditRetention(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateAuditRetentionWithBody Update the retention of audit events
+	//
+	// Sets for how many days authorization audit events of all zones are kept, and returns the retention.
+	//
+	// Once an hour, the events of each month (UTC) that ended more than `retention_days` ago are deleted. The chain of each
+	// zone stays verifiable: a signed checkpoint stands for each sequence of deleted events.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `audit-retention`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
+	UpdateAuditRetentionWithBody(ctx context.Context, params *UpdateAuditRetentionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateAuditRetention Update the retention of audit events
+	//
+	// Sets for how many days authorization audit events of all zones are kept, and returns the retention.
+	//
+	// Once an hour, the events of each month (UTC) that ended more than `retention_days` ago are deleted. The chain of each
+	// zone stays verifiable: a signed checkpoint stands for each sequence of deleted events.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `audit-retention`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
+	UpdateAuditRetention(ctx context.Context, params *UpdateAuditRetentionParams, body UpdateAuditRetentionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeadLetters List dead letters
 	//
@@ -1701,6 +1785,31 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 	UpdateApplication(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetAuditEventHead Retrieve the head of the chain of audit events
+	//
+	// Returns the last event of the zone's chain of authorization audit events. Keep it outside of the service, for example
+	// once a day: the chain can be verified against it later, which finds that its end was deleted or replaced.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/audit/head (the `GetAuditEventHead` operationId).
+	GetAuditEventHead(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyAuditEvents Verify the chain of audit events
+	//
+	// Computes the hashes and signatures of the zone's authorization audit events again, as they are at one moment, and
+	// returns the first event that does not fit. If the range has no end, it also checks that the last event is the head.
+	// Signatures are checked if the service has AUDIT_HMAC_KEY. Checkpoints stand for the events that retention has
+	// deleted. A range that begins within a checkpoint begins with the first event of the checkpoint.
+	//
+	// The duration of a request is limited. If `complete` is false, continue with `from_seq` = `to_seq` + 1. `valid` is
+	// about what was checked.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/audit/verify (the `VerifyAuditEvents` operationId).
+	VerifyAuditEvents(ctx context.Context, zoneID ZoneID, params *VerifyAuditEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDCRStatus Retrieve the registration status of a zone
 	//
@@ -3091,6 +3200,81 @@ func (c *Client) UpdateAdminToken(ctx context.Context, id ObjectID, params *Upda
 	return c.Client.Do(req)
 }
 
+// GetAuditRetention Retrieve the retention of audit events
+//
+// Returns for how many days authorization audit events of all zones are kept.
+//
+// Requires a global token with read permission.
+//
+// Corresponds with GET /v1/audit-retention (the `GetAuditRetention` operationId).
+func (c *Client) GetAuditRetention(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAuditRetentionRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateAuditRetentionWithBody Update the retention of audit events
+//
+// Sets for how many days authorization audit events of all zones are kept, and returns the retention.
+//
+// Once an hour, the events of each month (UTC) that ended more than `retention_days` ago are deleted. The chain of each
+// zone stays verifiable: a signed checkpoint stands for each sequence of deleted events.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `audit-retention`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
+func (c *Client) UpdateAuditRetentionWithBody(ctx context.Context, params *UpdateAuditRetentionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateAuditRetentionRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateAuditRetention Update the retention of audit events
+//
+// Sets for how many days authorization audit events of all zones are kept, and returns the retention.
+//
+// Once an hour, the events of each month (UTC) that ended more than `retention_days` ago are deleted. The chain of each
+// zone stays verifiable: a signed checkpoint stands for each sequence of deleted events.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `audit-retention`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
+func (c *Client) UpdateAuditRetention(ctx context.Context, params *UpdateAuditRetentionParams, body UpdateAuditRetentionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateAuditRetentionRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListDeadLetters List dead letters
 //
 // Returns the dead letters of all zones, newest first. Later events of their zones are published without waiting for them.
@@ -3801,6 +3985,51 @@ func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, i
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 func (c *Client) UpdateApplication(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateApplicationRequest(c.Server, zoneID, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetAuditEventHead Retrieve the head of the chain of audit events
+//
+// Returns the last event of the zone's chain of authorization audit events. Keep it outside of the service, for example
+// once a day: the chain can be verified against it later, which finds that its end was deleted or replaced.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/audit/head (the `GetAuditEventHead` operationId).
+func (c *Client) GetAuditEventHead(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAuditEventHeadRequest(c.Server, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyAuditEvents Verify the chain of audit events
+//
+// Computes the hashes and signatures of the zone's authorization audit events again, as they are at one moment, and
+// returns the first event that does not fit. If the range has no end, it also checks that the last event is the head.
+// Signatures are checked if the service has AUDIT_HMAC_KEY. Checkpoints stand for the events that retention has
+// deleted. A range that begins within a checkpoint begins with the first event of the checkpoint.
+//
+// The duration of a request is limited. If `complete` is false, continue with `from_seq` = `to_seq` + 1. `valid` is
+// about what was checked.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/audit/verify (the `VerifyAuditEvents` operationId).
+func (c *Client) VerifyAuditEvents(ctx context.Context, zoneID ZoneID, params *VerifyAuditEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyAuditEventsRequest(c.Server, zoneID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6222,6 +6451,88 @@ func NewUpdateAdminTokenRequestWithBody(server string, id ObjectID, params *Upda
 	return req, nil
 }
 
+// NewGetAuditRetentionRequest constructs an http.Request for the GetAuditRetention method
+func NewGetAuditRetentionRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audit-retention")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateAuditRetentionRequest calls the generic UpdateAuditRetention builder with application/json body
+func NewUpdateAuditRetentionRequest(server string, params *UpdateAuditRetentionParams, body UpdateAuditRetentionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateAuditRetentionRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewUpdateAuditRetentionRequestWithBody constructs an http.Request for the UpdateAuditRetention method, with any body, and a specified content type
+func NewUpdateAuditRetentionRequestWithBody(server string, params *UpdateAuditRetentionParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/audit-retention")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListDeadLettersRequest constructs an http.Request for the ListDeadLetters method
 func NewListDeadLettersRequest(server string, params *ListDeadLettersParams) (*http.Request, error) {
 	var err error
@@ -7581,6 +7892,137 @@ func NewUpdateApplicationRequestWithBody(server string, zoneID ZoneID, id Object
 			req.Header.Set("If-Match", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewGetAuditEventHeadRequest constructs an http.Request for the GetAuditEventHead method
+func NewGetAuditEventHeadRequest(server string, zoneID ZoneID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/audit/head", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewVerifyAuditEventsRequest constructs an http.Request for the VerifyAuditEvents method
+func NewVerifyAuditEventsRequest(server string, zoneID ZoneID, params *VerifyAuditEventsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/audit/verify", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.FromSeq != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from_seq", *params.FromSeq, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ToSeq != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to_seq", *params.ToSeq, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.HeadSeq != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "head_seq", *params.HeadSeq, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.HeadHash != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "head_hash", *params.HeadHash, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -11014,6 +11456,53 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /v1/admin-tokens/{id} (the `UpdateAdminToken` operationId).
 	UpdateAdminTokenWithResponse(ctx context.Context, id ObjectID, params *UpdateAdminTokenParams, body UpdateAdminTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateAdminTokenResponse, error)
 
+	// GetAuditRetentionWithResponse Retrieve the retention of audit events
+	//
+	// Returns for how many days authorization audit events of all zones are kept.
+	//
+	// Requires a global token with read permission.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/audit-retention (the `GetAuditRetention` operationId).
+	GetAuditRetentionWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetAuditRetentionResponse, error)
+
+	// UpdateAuditRetentionWithBodyWithResponse Update the retention of audit events
+	//
+	// Sets for how many days authorization audit events of all zones are kept, and returns the retention.
+	//
+	// Once an hour, the events of each month (UTC) that ended more than `retention_days` ago are deleted. The chain of each
+	// zone stays verifiable: a signed checkpoint stands for each sequence of deleted events.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `audit-retention`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
+	UpdateAuditRetentionWithBodyWithResponse(ctx context.Context, params *UpdateAuditRetentionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateAuditRetentionResponse, error)
+
+	// UpdateAuditRetentionWithResponse Update the retention of audit events
+	//
+	// Sets for how many days authorization audit events of all zones are kept, and returns the retention.
+	//
+	// Once an hour, the events of each month (UTC) that ended more than `retention_days` ago are deleted. The chain of each
+	// zone stays verifiable: a signed checkpoint stands for each sequence of deleted events.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `audit-retention`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
+	UpdateAuditRetentionWithResponse(ctx context.Context, params *UpdateAuditRetentionParams, body UpdateAuditRetentionJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateAuditRetentionResponse, error)
+
 	// ListDeadLettersWithResponse List dead letters
 	//
 	// Returns the dead letters of all zones, newest first. Later events of their zones are published without waiting for them.
@@ -11473,6 +11962,35 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 	UpdateApplicationWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error)
+
+	// GetAuditEventHeadWithResponse Retrieve the head of the chain of audit events
+	//
+	// Returns the last event of the zone's chain of authorization audit events. Keep it outside of the service, for example
+	// once a day: the chain can be verified against it later, which finds that its end was deleted or replaced.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/audit/head (the `GetAuditEventHead` operationId).
+	GetAuditEventHeadWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetAuditEventHeadResponse, error)
+
+	// VerifyAuditEventsWithResponse Verify the chain of audit events
+	//
+	// Computes the hashes and signatures of the zone's authorization audit events again, as they are at one moment, and
+	// returns the first event that does not fit. If the range has no end, it also checks that the last event is the head.
+	// Signatures are checked if the service has AUDIT_HMAC_KEY. Checkpoints stand for the events that retention has
+	// deleted. A range that begins within a checkpoint begins with the first event of the checkpoint.
+	//
+	// The duration of a request is limited. If `complete` is false, continue with `from_seq` = `to_seq` + 1. `valid` is
+	// about what was checked.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/audit/verify (the `VerifyAuditEvents` operationId).
+	VerifyAuditEventsWithResponse(ctx context.Context, zoneID ZoneID, params *VerifyAuditEventsParams, reqEditors ...RequestEditorFn) (*VerifyAuditEventsResponse, error)
 
 	// GetDCRStatusWithResponse Retrieve the registration status of a zone
 	//
@@ -13147,6 +13665,102 @@ func (r UpdateAdminTokenResponse) ContentType() string {
 	return ""
 }
 
+// GetAuditRetentionResponse200Headers the declared response headers of an HTTP 200 response for GetAuditRetention
+type GetAuditRetentionResponse200Headers struct {
+	ETag string
+}
+
+type GetAuditRetentionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditRetention
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetAuditRetentionResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAuditRetentionResponse) GetJSON200() *AuditRetention {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAuditRetentionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAuditRetentionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAuditRetentionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAuditRetentionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateAuditRetentionResponse200Headers the declared response headers of an HTTP 200 response for UpdateAuditRetention
+type UpdateAuditRetentionResponse200Headers struct {
+	ETag string
+}
+
+type UpdateAuditRetentionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditRetention
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *UpdateAuditRetentionResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateAuditRetentionResponse) GetJSON200() *AuditRetention {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateAuditRetentionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateAuditRetentionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateAuditRetentionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateAuditRetentionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListDeadLettersResponse200Headers the declared response headers of an HTTP 200 response for ListDeadLetters
 type ListDeadLettersResponse200Headers struct {
 	Link *string
@@ -14099,6 +14713,88 @@ func (r UpdateApplicationResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateApplicationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetAuditEventHeadResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditEventHead
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAuditEventHeadResponse) GetJSON200() *AuditEventHead {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAuditEventHeadResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAuditEventHeadResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAuditEventHeadResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAuditEventHeadResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type VerifyAuditEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditEventVerification
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r VerifyAuditEventsResponse) GetJSON200() *AuditEventVerification {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r VerifyAuditEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyAuditEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyAuditEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyAuditEventsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -16628,6 +17324,71 @@ func (c *ClientWithResponses) UpdateAdminTokenWithResponse(ctx context.Context, 
 	return ParseUpdateAdminTokenResponse(rsp)
 }
 
+// GetAuditRetentionWithResponse Retrieve the retention of audit events
+//
+// Returns for how many days authorization audit events of all zones are kept.
+//
+// Requires a global token with read permission.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/audit-retention (the `GetAuditRetention` operationId).
+func (c *ClientWithResponses) GetAuditRetentionWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetAuditRetentionResponse, error) {
+	rsp, err := c.GetAuditRetention(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAuditRetentionResponse(rsp)
+}
+
+// UpdateAuditRetentionWithBodyWithResponse Update the retention of audit events
+//
+// Sets for how many days authorization audit events of all zones are kept, and returns the retention.
+//
+// Once an hour, the events of each month (UTC) that ended more than `retention_days` ago are deleted. The chain of each
+// zone stays verifiable: a signed checkpoint stands for each sequence of deleted events.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `audit-retention`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
+func (c *ClientWithResponses) UpdateAuditRetentionWithBodyWithResponse(ctx context.Context, params *UpdateAuditRetentionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateAuditRetentionResponse, error) {
+	rsp, err := c.UpdateAuditRetentionWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateAuditRetentionResponse(rsp)
+}
+
+// UpdateAuditRetentionWithResponse Update the retention of audit events
+//
+// Sets for how many days authorization audit events of all zones are kept, and returns the retention.
+//
+// Once an hour, the events of each month (UTC) that ended more than `retention_days` ago are deleted. The chain of each
+// zone stays verifiable: a signed checkpoint stands for each sequence of deleted events.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `audit-retention`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
+func (c *ClientWithResponses) UpdateAuditRetentionWithResponse(ctx context.Context, params *UpdateAuditRetentionParams, body UpdateAuditRetentionJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateAuditRetentionResponse, error) {
+	rsp, err := c.UpdateAuditRetention(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateAuditRetentionResponse(rsp)
+}
+
 // ListDeadLettersWithResponse List dead letters
 //
 // Returns the dead letters of all zones, newest first. Later events of their zones are published without waiting for them.
@@ -17260,6 +18021,47 @@ func (c *ClientWithResponses) UpdateApplicationWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseUpdateApplicationResponse(rsp)
+}
+
+// GetAuditEventHeadWithResponse Retrieve the head of the chain of audit events
+//
+// Returns the last event of the zone's chain of authorization audit events. Keep it outside of the service, for example
+// once a day: the chain can be verified against it later, which finds that its end was deleted or replaced.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/audit/head (the `GetAuditEventHead` operationId).
+func (c *ClientWithResponses) GetAuditEventHeadWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetAuditEventHeadResponse, error) {
+	rsp, err := c.GetAuditEventHead(ctx, zoneID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAuditEventHeadResponse(rsp)
+}
+
+// VerifyAuditEventsWithResponse Verify the chain of audit events
+//
+// Computes the hashes and signatures of the zone's authorization audit events again, as they are at one moment, and
+// returns the first event that does not fit. If the range has no end, it also checks that the last event is the head.
+// Signatures are checked if the service has AUDIT_HMAC_KEY. Checkpoints stand for the events that retention has
+// deleted. A range that begins within a checkpoint begins with the first event of the checkpoint.
+//
+// The duration of a request is limited. If `complete` is false, continue with `from_seq` = `to_seq` + 1. `valid` is
+// about what was checked.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/audit/verify (the `VerifyAuditEvents` operationId).
+func (c *ClientWithResponses) VerifyAuditEventsWithResponse(ctx context.Context, zoneID ZoneID, params *VerifyAuditEventsParams, reqEditors ...RequestEditorFn) (*VerifyAuditEventsResponse, error) {
+	rsp, err := c.VerifyAuditEvents(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyAuditEventsResponse(rsp)
 }
 
 // GetDCRStatusWithResponse Retrieve the registration status of a zone
@@ -19162,6 +19964,84 @@ func ParseUpdateAdminTokenResponse(rsp *http.Response) (*UpdateAdminTokenRespons
 	return response, nil
 }
 
+// ParseGetAuditRetentionResponse parses an HTTP response from a GetAuditRetentionWithResponse call
+func ParseGetAuditRetentionResponse(rsp *http.Response) (*GetAuditRetentionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAuditRetentionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditRetention
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetAuditRetentionResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdateAuditRetentionResponse parses an HTTP response from a UpdateAuditRetentionWithResponse call
+func ParseUpdateAuditRetentionResponse(rsp *http.Response) (*UpdateAuditRetentionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateAuditRetentionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditRetention
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers UpdateAuditRetentionResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListDeadLettersResponse parses an HTTP response from a ListDeadLettersWithResponse call
 func ParseListDeadLettersResponse(rsp *http.Response) (*ListDeadLettersResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -19845,6 +20725,58 @@ func ParseUpdateApplicationResponse(rsp *http.Response) (*UpdateApplicationRespo
 			headers.ETag = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetAuditEventHeadResponse parses an HTTP response from a GetAuditEventHeadWithResponse call
+func ParseGetAuditEventHeadResponse(rsp *http.Response) (*GetAuditEventHeadResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAuditEventHeadResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditEventHead
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseVerifyAuditEventsResponse parses an HTTP response from a VerifyAuditEventsWithResponse call
+func ParseVerifyAuditEventsResponse(rsp *http.Response) (*VerifyAuditEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyAuditEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditEventVerification
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil

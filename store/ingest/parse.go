@@ -101,7 +101,7 @@ func parseEvent(data string, oldest, latest time.Time) (store.AuditEvent, error)
 		}
 	}
 	if !zoneID.MatchString(e.ZoneID) {
-		return e, errors.New("zone_id: must have 1 to 128 letters, digits and the characters _ . - :")
+		return e, errors.New("zone_id: must have 1 to 128 of the characters _ . - : and letters and digits")
 	}
 	occurredAt, err := textField(object, "occurred_at", true)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 
 // counts are the counts of this process since its start.
 type counts struct {
-	inserts, duplicates, parseErrors, hmacFailures, tamperReplays, deadLetters, retries, trimmed atomic.Uint64
+	inserts, duplicates, parseErrors, hmacFailures, tamperReplays, deadLetters, retries atomic.Uint64
 }
 
 // Stat has the counts of an ingester since it was created, and the state of the streams.

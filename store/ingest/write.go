@@ -127,9 +127,9 @@ func (i *Ingester) waitForPostgres(ctx context.Context, cause error) error {
 func (i *Ingester) updateRetention(ctx context.Context) error {
 	const interval = time.Minute
 	for time.Since(i.lastRetention) >= interval {
-		days, err := i.store.AuditRetentionDays(ctx, i.config.RetentionDays)
+		retention, err := i.store.AuditRetention(ctx, i.config.RetentionDays)
 		if err == nil {
-			i.retentionDays, i.lastRetention = days, time.Now()
+			i.retentionDays, i.lastRetention = retention.Days, time.Now()
 			return nil
 		}
 		if err := i.waitForPostgres(ctx, err); err != nil {
