@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"strconv"
@@ -99,7 +100,7 @@ func toAuditEntry(e db.ListedAuditEntry) api.AuditEntry {
 	entry := api.AuditEntry{
 		ID: e.ID, RequestID: e.RequestID, ActorID: e.ActorID, ActorName: e.ActorName, ActorScope: e.ActorScope, Action: e.Action, Method: e.Method,
 		Path: e.Path, EntityType: e.EntityType, EntityID: e.EntityID, StatusCode: int(e.StatusCode), OccurredAt: timestamp.Time(e.OccurredAt),
-		Signed: e.Mac != nil, Operation: e.Operation, PreviousHash: hexText(e.Previous), Hash: hexText(e.Hash), Mac: hexText(e.Mac),
+		Signed: e.Mac != nil, Operation: e.Operation,
 	}
 	if payload := json.RawMessage(e.Payload); json.Valid(payload) { // always, unless someone has changed the row
 		entry.PayloadJSON = &payload
@@ -108,9 +109,30 @@ func toAuditEntry(e db.ListedAuditEntry) api.AuditEntry {
 		entry.ZoneID = &e.ZoneID
 	}
 	if e.ChainSeq != nil {
-		entry.ChainSeq = new(strconv.FormatInt(*e.ChainSeq, 10))
+		setSeal(&entry, e)
 	}
 	return entry
+}
+
+// setSeal sets the fields of the seal. Their texts share an allocation, because a page has
+// many of them.
+func setSeal(entry *api.AuditEntry, e db.ListedAuditEntry) {
+	const hexHash = 2 * sha256.Size
+	b := make([]byte, 0, 3*hexHash+len("9223372036854775807"))
+	b = hex.AppendEncode(hex.AppendEncode(hex.AppendEncode(b, e.Previous), e.Hash), e.Mac)
+	text := string(strconv.AppendInt(b, *e.ChainSeq, 10))
+	seal := new(struct{ previous, hash, mac, seq string })
+	for _, field := range []struct {
+		text  *string
+		bytes int
+	}{{&seal.previous, len(e.Previous)}, {&seal.hash, len(e.Hash)}, {&seal.mac, len(e.Mac)}} {
+		*field.text, text = text[:2*field.bytes], text[2*field.bytes:]
+	}
+	seal.seq = text
+	entry.PreviousHash, entry.Hash, entry.ChainSeq = &seal.previous, &seal.hash, &seal.seq
+	if e.Mac != nil {
+		entry.Mac = &seal.mac
+	}
 }
 
 // hexText returns bytes in hexadecimal, or nil if there are none.

@@ -21,6 +21,7 @@ import (
 const (
 	batch        = 500                   // entries per transaction
 	coalesce     = 5 * time.Millisecond  // time to wait for more entries: a step costs as much as a request
+	minInterval  = 25 * time.Millisecond // between two steps, while there are many writes
 	retryLocked  = 20 * time.Millisecond // while another replica is sealing
 	pollInterval = time.Second           // for entries of a replica that crashed
 )
@@ -55,6 +56,7 @@ func (s *Sealer) Changed() <-chan struct{} {
 func (s *Sealer) Run(ctx context.Context) {
 	failing := false
 	for {
+		begun := time.Now()
 		next := pollInterval
 		switch err := s.Seal(ctx); {
 		case ctx.Err() != nil:
@@ -78,7 +80,7 @@ func (s *Sealer) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(coalesce):
+		case <-time.After(max(coalesce, minInterval-time.Since(begun))):
 		}
 	}
 }
