@@ -43,3 +43,9 @@ SELECT sqlc.embed(v), ARRAY(
     WHERE m.zone_id = v.zone_id AND m.policy_set_version_id = v.id ORDER BY m.position)::text[] AS policy_version_ids
 FROM policy_set_versions AS v
 WHERE v.zone_id = @zone_id AND v.policy_set_id = @policy_set_id AND v.id = @id;
+
+-- name: ListPolicySetsOfVersions :many
+-- ListPolicySetsOfVersions returns the policy sets of versions, unless they are archived.
+SELECT v.id, v.policy_set_id FROM policy_set_versions AS v
+JOIN policy_sets AS s ON s.zone_id = v.zone_id AND s.id = v.policy_set_id
+WHERE v.zone_id = @zone_id AND v.id = ANY (@ids::text[]) AND s.archived_at IS NULL;

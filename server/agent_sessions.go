@@ -43,23 +43,23 @@ func (s *Server) ListAgentSessions(ctx context.Context, req api.ListAgentSession
 }
 
 var agentSessionColumns = []column[api.AgentSession]{
-	{"id", func(a api.AgentSession) string { return a.ID }},
-	{"application_id", func(a api.AgentSession) string { return a.ApplicationID }},
-	{"parent_id", func(a api.AgentSession) string { return valueOr(a.ParentID, "") }},
-	{"status", func(a api.AgentSession) string { return string(a.Status) }},
-	{"lifecycle", func(a api.AgentSession) string { return string(a.Lifecycle) }},
-	{"labels", func(a api.AgentSession) string { return strings.Join(a.Labels, " ") }},
-	{"depth", func(a api.AgentSession) string { return strconv.Itoa(a.Depth) }},
-	{"child_count", func(a api.AgentSession) string { return strconv.Itoa(a.ChildCount) }},
-	{"spawned_at", func(a api.AgentSession) string { return a.SpawnedAt.String() }},
-	{"last_active_at", func(a api.AgentSession) string { return a.LastActiveAt.String() }},
-	{"terminated_at", func(a api.AgentSession) string { return timeCell(a.TerminatedAt) }},
-	{"termination_reason", func(a api.AgentSession) string { return valueOr(a.TerminationReason, "") }},
-	{"ttl_seconds", func(a api.AgentSession) string {
+	{"id", func(b []byte, a api.AgentSession) []byte { return append(b, a.ID...) }},
+	{"application_id", func(b []byte, a api.AgentSession) []byte { return append(b, a.ApplicationID...) }},
+	{"parent_id", func(b []byte, a api.AgentSession) []byte { return append(b, valueOr(a.ParentID, "")...) }},
+	{"status", func(b []byte, a api.AgentSession) []byte { return append(b, a.Status...) }},
+	{"lifecycle", func(b []byte, a api.AgentSession) []byte { return append(b, a.Lifecycle...) }},
+	{"labels", func(b []byte, a api.AgentSession) []byte { return append(b, strings.Join(a.Labels, " ")...) }},
+	{"depth", func(b []byte, a api.AgentSession) []byte { return strconv.AppendInt(b, int64(a.Depth), 10) }},
+	{"child_count", func(b []byte, a api.AgentSession) []byte { return strconv.AppendInt(b, int64(a.ChildCount), 10) }},
+	{"spawned_at", func(b []byte, a api.AgentSession) []byte { return append(b, a.SpawnedAt.String()...) }},
+	{"last_active_at", func(b []byte, a api.AgentSession) []byte { return append(b, a.LastActiveAt.String()...) }},
+	{"terminated_at", func(b []byte, a api.AgentSession) []byte { return append(b, timeCell(a.TerminatedAt)...) }},
+	{"termination_reason", func(b []byte, a api.AgentSession) []byte { return append(b, valueOr(a.TerminationReason, "")...) }},
+	{"ttl_seconds", func(b []byte, a api.AgentSession) []byte {
 		if a.TTLSeconds == nil {
-			return ""
+			return b
 		}
-		return strconv.Itoa(*a.TTLSeconds)
+		return strconv.AppendInt(b, int64(*a.TTLSeconds), 10)
 	}},
 }
 

@@ -6,10 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strconv"
-	"strings"
 
 	"caracal.run/management/gen/api"
 	"caracal.run/management/gen/db"
+	"caracal.run/management/server/jsonresponse"
 	"caracal.run/management/server/timestamp"
 	"caracal.run/management/store"
 )
@@ -68,32 +68,36 @@ func (s *Server) auditEntries(ctx context.Context, zone string, p api.ListAuditE
 }
 
 var auditEntryColumns = []column[api.AuditEntry]{
-	{"id", func(e api.AuditEntry) string { return e.ID }},
-	{"occurred_at", func(e api.AuditEntry) string { return e.OccurredAt.String() }},
-	{"action", func(e api.AuditEntry) string { return e.Action }},
-	{"method", func(e api.AuditEntry) string { return e.Method }},
-	{"path", func(e api.AuditEntry) string { return e.Path }},
-	{"entity_type", func(e api.AuditEntry) string { return valueOr(e.EntityType, "") }},
-	{"entity_id", func(e api.AuditEntry) string { return valueOr(e.EntityID, "") }},
-	{"status_code", func(e api.AuditEntry) string { return strconv.Itoa(e.StatusCode) }},
-	{"actor_id", func(e api.AuditEntry) string { return valueOr(e.ActorID, "") }},
-	{"actor_name", func(e api.AuditEntry) string { return e.ActorName }},
-	{"actor_scope", func(e api.AuditEntry) string { return valueOr(e.ActorScope, "") }},
-	{"request_id", func(e api.AuditEntry) string { return e.RequestID }},
-	{"chain_seq", func(e api.AuditEntry) string { return valueOr(e.ChainSeq, "") }},
-	{"signed", func(e api.AuditEntry) string { return strconv.FormatBool(e.Signed) }},
+	{"id", func(b []byte, e api.AuditEntry) []byte { return append(b, e.ID...) }},
+	{"occurred_at", func(b []byte, e api.AuditEntry) []byte { return append(b, e.OccurredAt.String()...) }},
+	{"action", func(b []byte, e api.AuditEntry) []byte { return append(b, e.Action...) }},
+	{"method", func(b []byte, e api.AuditEntry) []byte { return append(b, e.Method...) }},
+	{"path", func(b []byte, e api.AuditEntry) []byte { return append(b, e.Path...) }},
+	{"entity_type", func(b []byte, e api.AuditEntry) []byte { return append(b, valueOr(e.EntityType, "")...) }},
+	{"entity_id", func(b []byte, e api.AuditEntry) []byte { return append(b, valueOr(e.EntityID, "")...) }},
+	{"status_code", func(b []byte, e api.AuditEntry) []byte { return strconv.AppendInt(b, int64(e.StatusCode), 10) }},
+	{"actor_id", func(b []byte, e api.AuditEntry) []byte { return append(b, valueOr(e.ActorID, "")...) }},
+	{"actor_name", func(b []byte, e api.AuditEntry) []byte { return append(b, e.ActorName...) }},
+	{"actor_scope", func(b []byte, e api.AuditEntry) []byte { return append(b, valueOr(e.ActorScope, "")...) }},
+	{"request_id", func(b []byte, e api.AuditEntry) []byte { return append(b, e.RequestID...) }},
+	{"chain_seq", func(b []byte, e api.AuditEntry) []byte { return append(b, valueOr(e.ChainSeq, "")...) }},
+	{"signed", func(b []byte, e api.AuditEntry) []byte { return strconv.AppendBool(b, e.Signed) }},
 	{"changed_fields", changedFields},
 }
 
-// changedFields returns the names of the changed fields, separated by spaces.
-func changedFields(e api.AuditEntry) string {
-	var payload struct {
-		ChangedFields []string `json:"changed_fields"`
+// changedFields appends the names of the changed fields, separated by spaces. A denied
+// request has none.
+func changedFields(b []byte, e api.AuditEntry) []byte {
+	if e.PayloadJSON == nil {
+		return b
 	}
-	if e.PayloadJSON == nil || json.Unmarshal(*e.PayloadJSON, &payload) != nil {
-		return "" // such as the payload of a denied request
-	}
-	return strings.Join(payload.ChangedFields, " ")
+	start := len(b)
+	jsonresponse.EachField(string(*e.PayloadJSON), func(name, value string) {
+		if name == "changed_fields" {
+			b = cellOf(append(b[:start], value...), start)
+		}
+	})
+	return b
 }
 
 func toAuditEntry(e db.ListedAuditEntry) api.AuditEntry {

@@ -207,6 +207,33 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		}
 	})
 
+	t.Run("audit events", func(t *testing.T) {
+		ids := []string{a.DB.AuditEvent(zone.ID, map[string]any{"request_id": "r-1"}), a.DB.AuditEvent(zone.ID, map[string]any{"decision": "deny", "metadata": nil})}
+		page := result(c.ListAuditEvents(ctx, zone.ID, client.Limit(1), client.ListAuditEventsParams{RequestID: "r-1", Since: "2020-01-01T00:00Z"}))(t)
+		if len(page.Items) != 1 || page.Items[0].ID != ids[0] || *page.Items[0].RequestID != "r-1" || !strings.Contains(string(page.Items[0].MetadataJSON), `"session_id":"session-1"`) {
+			t.Errorf("got %+v", page)
+		}
+		var labels []string
+		for event, err := range c.AuditEvents(ctx, zone.ID, client.Limit(1), client.ListAuditEventsParams{Fields: "agent_labels"}) {
+			labels = append(labels, string(result(event, err)(t).AgentLabels))
+		}
+		if !slices.Equal(labels, []string{"", `["planner"]`}) { // the newest event has no metadata
+			t.Errorf("got %q", labels)
+		}
+		if page := result(c.ListAuditEventsOfRequest(ctx, zone.ID, "r-1", client.Limit(1)))(t); len(page.Items) != 1 || page.Items[0].ID != ids[0] || page.Next != "" {
+			t.Errorf("got %+v", page)
+		}
+		if got := result(c.ExplainRequest(ctx, zone.ID, "r-1"))(t); got.FinalDecision != "allow" || len(got.Events) != 1 {
+			t.Errorf("got %+v", got)
+		}
+		export := result(c.ExportAuditEvents(ctx, zone.ID, client.ListFormatCSV, client.ListAuditEventsParams{Decision: client.AuditDecisionDeny, Fields: "id"}))(t)
+		text, err := io.ReadAll(export)
+		noError(t, errors.Join(err, export.Close()))
+		if string(text) != "id\r\n"+ids[1]+"\r\n" {
+			t.Errorf("exported %q", text)
+		}
+	})
+
 	t.Run("provider grants", func(t *testing.T) {
 		login := result(c.CreateProvider(ctx, zone.ID, client.NewProvider{Name: new("Login"), Kind: client.ProviderKindOAuth2AuthorizationCode, ConfigJSON: rawConfig(codeConfig)}))(t)
 		resource := result(c.CreateResource(ctx, zone.ID, client.NewResource{

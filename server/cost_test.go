@@ -115,6 +115,7 @@ func TestRoundTrips(t *testing.T) {
 	const maxAttempts = 20
 	db.Exec(`INSERT INTO policies (zone_id, id, name, owner_type, latest_version, created_by)
 		SELECT $1, repeat('x', n) || $2, 'Policy ' || n, 'customer', 1, 'x' FROM generate_series(1, $3) AS n`, zone.ID, zone.Slug, maxAttempts)
+	db.AuditEvent(zone.ID, map[string]any{"request_id": "r-1"})
 	session := db.Session(zone.ID)
 	challenge := in + "/step-up-challenges/" + db.StepUpChallenge(zone.ID, session)
 	db.Exec(`INSERT INTO step_up_challenges (zone_id, id, session_id, principal_id, challenge_type, resource_set_hash, expires_at)
@@ -159,7 +160,11 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", in + "/sessions", "", 1},
 		{"GET", in + "/sessions?status=expired&subject_id=user-1", "", 1},
 		{"GET", in + "/agent-sessions?label=planner", "", 1},
-		{"GET", in + "/sessions?format=csv", "", 2}, // in a transaction
+		{"GET", in + "/audit/by-request/r-1", "", 1},
+		{"GET", in + "/audit/by-request/r-1/explain", "", 1},
+		{"GET", in + "/audit?decision=allow&since=2026-01-01T00:00Z", "", 1},
+		{"GET", in + "/audit?decision=allow&application_id=a-1", "", 2}, // it counts what each filter selects
+		{"GET", in + "/sessions?format=csv", "", 2},                     // in a transaction
 		{"GET", in + "/providers/" + provider, "", 1},
 		{"GET", in + "/policies", "", 1},
 		{"POST", in + "/policies", `{"name":"NUMBER","content":` + document + `}`, 3},

@@ -33,6 +33,9 @@ var deniedEntities = map[string]string{
 	"/v1/audit-retention":                                      "",
 	"/v1/zones/{zoneId}/audit/head":                            "zones/zone-1",
 	"/v1/zones/{zoneId}/audit/verify":                          "zones/zone-1",
+	"/v1/zones/{zoneId}/audit":                                 "zones/zone-1",
+	"/v1/zones/{zoneId}/audit/by-request/{requestId}":          "zones/zone-1",
+	"/v1/zones/{zoneId}/audit/by-request/{requestId}/explain":  "zones/zone-1",
 	"/v1/zones/{zoneId}/agent-sessions":                        "zones/zone-1",
 	"/v1/zones/{zoneId}/applications":                          "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/dcr":                      "zones/zone-1",
@@ -89,7 +92,7 @@ func TestDeniedRequestNamesItsEntity(t *testing.T) {
 	a := servertest.New(t)
 	zone := a.Zone()
 	token := a.Token(zone.ID, "write", servertest.CanApprove).Token // of another zone than every request below
-	path := strings.NewReplacer("{zoneId}", "zone-1", "{id}", "item-1", "{versionId}", "version-1")
+	path := strings.NewReplacer("{zoneId}", "zone-1", "{id}", "item-1", "{versionId}", "version-1", "{requestId}", "request-1")
 	for _, op := range servertest.Operations() {
 		if !strings.HasPrefix(op.Path, "/v1/") {
 			continue

@@ -34,20 +34,21 @@ func newWalker(t *testing.T, settings ...string) walker {
 // path returns the operation's path with the walker's zone and an ID for each other
 // parameter.
 func (w walker) path(op servertest.Operation, id string) string {
-	return strings.NewReplacer("{zoneId}", w.zone.ID, "{id}", id, "{versionId}", id).Replace(op.Path)
+	return strings.NewReplacer("{zoneId}", w.zone.ID, "{id}", id, "{versionId}", id, "{requestId}", id).Replace(op.Path)
 }
 
 // pathTo returns the operation's path with a zone and the IDs of objects, by
-// collection. The collection of the versions of policies is "policies/versions".
+// collection. The collection of the versions of policies is "policies/versions", and that
+// of requests with audit events "requests".
 func pathTo(op servertest.Operation, zone string, ids map[string]string) string {
 	collection := collectionOf(op)
-	return strings.NewReplacer("{zoneId}", zone, "{id}", ids[collection], "{versionId}", ids[collection+"/versions"]).Replace(op.Path)
+	return strings.NewReplacer("{zoneId}", zone, "{id}", ids[collection], "{versionId}", ids[collection+"/versions"], "{requestId}", ids["requests"]).Replace(op.Path)
 }
 
 // lacks reports whether ids has no object for a parameter of the operation's path.
 func lacks(ids map[string]string, op servertest.Operation) bool {
 	collection := collectionOf(op)
-	return has(op, "path", "id") && ids[collection] == "" || has(op, "path", "versionId") && ids[collection+"/versions"] == ""
+	return has(op, "path", "id") && ids[collection] == "" || has(op, "path", "versionId") && ids[collection+"/versions"] == "" || has(op, "path", "requestId") && ids["requests"] == ""
 }
 
 // body returns the operation's first request example.
@@ -164,6 +165,8 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 		ids["agent-sessions"] = a.DB.AgentSession(zone, ids["applications"], ids["sessions"])
 		a.DB.Exec("UPDATE sessions SET revoked_reason = $1 WHERE zone_id = $2", text, zone)
 		a.DB.Exec("UPDATE agent_sessions SET termination_reason = $1, labels = ARRAY[$1] WHERE zone_id = $2", text, zone)
+		ids["requests"] = "request-of-" + zone
+		a.DB.AuditEvent(zone, map[string]any{"request_id": ids["requests"], "metadata": map[string]any{"reason": text}})
 		ids["policies"] = created("policies", `{"name":%q,"description":%q,"content":%q}`, fmt.Sprint(text, " ", n), text, documentOf(text))
 		ids["policies/versions"] = created("policies/"+ids["policies"]+"/versions", `{"content":%q}`, documentOf(text))
 		ids["policy-sets"] = created("policy-sets", `{"name":%q}`, fmt.Sprint(text, " ", n))

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -49,6 +50,9 @@ func (e export) VisitListZonelessAuditEntriesResponse(w http.ResponseWriter) err
 // VisitListAgentSessionsResponse writes the response.
 func (e export) VisitListAgentSessionsResponse(w http.ResponseWriter) error { return e(w) }
 
+// VisitListAuditEventsResponse writes the response.
+func (e export) VisitListAuditEventsResponse(w http.ResponseWriter) error { return e(w) }
+
 // A table is a list that can be exported: rows of the database, each of which becomes an
 // item of the spec.
 type table[Row any, Item jsonresponse.Encoder] struct {
@@ -60,10 +64,10 @@ type table[Row any, Item jsonresponse.Encoder] struct {
 	convert  func(Row) Item
 }
 
-// A column is a column of CSV.
+// A column is a column of CSV. The function appends the text of its cell.
 type column[Item any] struct {
 	name string
-	cell func(Item) string
+	cell func([]byte, Item) []byte
 }
 
 // isExport reports whether a request is for an export, and not for a page.
@@ -107,7 +111,10 @@ func (t table[Row, Item]) begin(out *exportWriter, format api.ListFormat) {
 	if format == api.ListFormatCSV {
 		contentType = "text/csv; charset=utf-8"
 		for i, c := range t.columns {
-			out.buffer = appendCell(out.buffer, i, c.name)
+			if i > 0 {
+				out.buffer = append(out.buffer, ',')
+			}
+			out.buffer = append(out.buffer, c.name...)
 		}
 		out.buffer = append(out.buffer, "\r\n"...)
 	}
@@ -127,7 +134,11 @@ func (t table[Row, Item]) appendRow(b []byte, format api.ListFormat, item Item) 
 		return append(item.AppendJSON(b), '\n')
 	}
 	for i, c := range t.columns {
-		b = appendCell(b, i, c.cell(item))
+		if i > 0 {
+			b = append(b, ',')
+		}
+		start := len(b)
+		b = quoteCell(c.cell(b, item), start)
 	}
 	return append(b, "\r\n"...)
 }
@@ -158,21 +169,25 @@ func (w *exportWriter) end() {
 	w.Header().Set(exportSHA256, hex.EncodeToString(w.hash.Sum(nil)))
 }
 
-// appendCell appends a cell of CSV, which is quoted if necessary (RFC 4180). If a
-// spreadsheet would take it for a formula, it begins with an apostrophe instead.
+// quoteCell quotes the cell of CSV that begins at an index of b if necessary (RFC 4180).
+// If a spreadsheet would take it for a formula, it begins with an apostrophe instead.
 //
 // It does not use encoding/csv, which changes line ends within cells.
-func appendCell(b []byte, index int, text string) []byte {
-	if index > 0 {
-		b = append(b, ',')
+func quoteCell(b []byte, start int) []byte {
+	cell := b[start:]
+	isFormula := len(cell) > 0 && strings.IndexByte("=+-@\t\r", cell[0]) >= 0
+	needsQuotes := bytes.ContainsAny(cell, "\",\r\n")
+	if !isFormula && !needsQuotes {
+		return b
 	}
-	if text != "" && strings.IndexByte("=+-@\t\r", text[0]) >= 0 {
+	text := string(cell)
+	if isFormula {
 		text = "'" + text
 	}
-	if !strings.ContainsAny(text, "\",\r\n") {
-		return append(b, text...)
+	if !needsQuotes {
+		return append(b[:start], text...)
 	}
-	b = append(b, '"')
+	b = append(b[:start], '"')
 	for i := range len(text) {
 		if text[i] == '"' {
 			b = append(b, '"')

@@ -8,7 +8,9 @@ import (
 	"maps"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/middleware"
@@ -112,7 +114,8 @@ func decodeCursor(text, scope string) (store.Position, bool) {
 	}
 	at := time.UnixMicro(int64(binary.BigEndian.Uint64(b[9:])))
 	id := string(b[cursorHeaderSize:])
-	if at.Year() < 1970 || at.After(store.FirstPosition.Time) || !middleware.IsID(id) {
+	// An id of another service can be any text.
+	if at.Year() < 1970 || at.After(store.FirstPosition.Time) || id == "" || !utf8.ValidString(id) || strings.ContainsRune(id, 0) {
 		return store.Position{}, false
 	}
 	return store.Position{Time: at, ID: id}, true

@@ -20,5 +20,12 @@ func parseQueryTime(text *string, name string) (time.Time, error) {
 	if err != nil {
 		return t, code.InvalidQuery.At("must be a time that exists", name)
 	}
+	// Rows have microseconds: those at or after a time are those at or after the next one.
+	if rounded := t.Truncate(time.Microsecond); !rounded.Equal(t) {
+		t = rounded.Add(time.Microsecond)
+	}
+	if t.IsZero() { // which stands for no time, and all rows are after it
+		t = t.Add(time.Microsecond)
+	}
 	return t, nil
 }

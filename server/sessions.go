@@ -38,16 +38,16 @@ func (s *Server) ListSessions(ctx context.Context, req api.ListSessionsRequestOb
 }
 
 var sessionColumns = []column[api.Session]{
-	{"id", func(s api.Session) string { return s.ID }},
-	{"session_type", func(s api.Session) string { return string(s.SessionType) }},
-	{"subject_id", func(s api.Session) string { return valueOr(s.SubjectID, "") }},
-	{"parent_id", func(s api.Session) string { return valueOr(s.ParentID, "") }},
-	{"status", func(s api.Session) string { return string(s.Status) }},
-	{"authenticated_at", func(s api.Session) string { return s.AuthenticatedAt.String() }},
-	{"created_at", func(s api.Session) string { return s.CreatedAt.String() }},
-	{"expires_at", func(s api.Session) string { return s.ExpiresAt.String() }},
-	{"revoked_at", func(s api.Session) string { return timeCell(s.RevokedAt) }},
-	{"revoked_reason", func(s api.Session) string { return valueOr(s.RevokedReason, "") }},
+	{"id", func(b []byte, s api.Session) []byte { return append(b, s.ID...) }},
+	{"session_type", func(b []byte, s api.Session) []byte { return append(b, s.SessionType...) }},
+	{"subject_id", func(b []byte, s api.Session) []byte { return append(b, valueOr(s.SubjectID, "")...) }},
+	{"parent_id", func(b []byte, s api.Session) []byte { return append(b, valueOr(s.ParentID, "")...) }},
+	{"status", func(b []byte, s api.Session) []byte { return append(b, s.Status...) }},
+	{"authenticated_at", func(b []byte, s api.Session) []byte { return append(b, s.AuthenticatedAt.String()...) }},
+	{"created_at", func(b []byte, s api.Session) []byte { return append(b, s.CreatedAt.String()...) }},
+	{"expires_at", func(b []byte, s api.Session) []byte { return append(b, s.ExpiresAt.String()...) }},
+	{"revoked_at", func(b []byte, s api.Session) []byte { return append(b, timeCell(s.RevokedAt)...) }},
+	{"revoked_reason", func(b []byte, s api.Session) []byte { return append(b, valueOr(s.RevokedReason, "")...) }},
 }
 
 func toSession(s db.ListedSession) api.Session {

@@ -53,3 +53,8 @@ func MostSelective(ctx context.Context, s *Store, zone string, f GrantFilter) (s
 	by, scope, err := f.mostSelective(ctx, s.inOrder(), zone)
 	return strings.TrimSpace(by + " " + scope), err
 }
+
+// MostSelectiveOfEvents returns the field of a filter whose index a list scans.
+func MostSelectiveOfEvents(ctx context.Context, s *Store, zone string, f AuditEventFilter) (string, error) {
+	return f.mostSelective(ctx, s.inOrder(), zone, FirstPosition.Time, time.Time{})
+}

@@ -79,7 +79,9 @@ func ofZoneTwo(db *storetest.DB, table, name, kind string, ids []string) string 
 	case column == "zone_id" || column == "zone":
 		return "'two'"
 	case strings.HasPrefix(column, "after"):
-		return map[string]string{"text": "''", "int4": "0", "int8": "0"}[kind]
+		return map[string]string{"text": "''", "int4": "0", "int8": "0", "timestamptz": "'-infinity'"}[kind]
+	case column == "since":
+		return "'-infinity'"
 	case kind == "timestamptz":
 		return "'infinity'"
 	case column == "before_id":

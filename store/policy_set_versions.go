@@ -95,3 +95,14 @@ func (tx *Tx) AddPolicySetVersion(ctx context.Context, zone, set string, n NewPo
 	tx.record(zone, audit.PolicySetVersions, v.ID, diff(nil, snapshot(audit.PolicySetVersions, v)))
 	return v, deferred.InsertPolicySetManifest(ctx, db.InsertPolicySetManifestParams{ZoneID: zone, PolicySetVersionID: v.ID, PolicyVersionIds: n.Manifest})
 }
+
+// PolicySetsOfVersions returns the ids of the policy sets of versions, by the ids of the
+// versions. One that does not exist, or whose policy set is archived, is missing.
+func (s *Store) PolicySetsOfVersions(ctx context.Context, zone string, versions []string) (map[string]string, error) {
+	rows, err := s.shared.ListPolicySetsOfVersions(ctx, db.ListPolicySetsOfVersionsParams{ZoneID: zone, Ids: versions})
+	sets := map[string]string{}
+	for _, r := range rows {
+		sets[r.ID] = r.PolicySetID
+	}
+	return sets, err
+}

@@ -122,6 +122,9 @@ func (f filler) fill(v reflect.Value) {
 	case *timestamp.Time:
 		*v = timestamp.Time(time.UnixMicro(f.Int64N(4e15)))
 		return
+	case *jsonresponse.Encoder:
+		*v = objects[f.IntN(len(objects))]
+		return
 	case *json.RawMessage:
 		*v = []json.RawMessage{json.RawMessage(`{}`), json.RawMessage(`{"a": [1, "<", null]}`)}[f.IntN(2)]
 		return
@@ -160,6 +163,15 @@ func (f filler) fill(v reflect.Value) {
 		panic("no random values of type " + v.Type().String())
 	}
 }
+
+// An object is a row of a list that package server encodes.
+type object string
+
+var objects = []object{`{}`, `{"id":"a","labels":["b"]}`}
+
+func (o object) AppendJSON(b []byte) []byte { return append(b, o...) }
+
+func (o object) MarshalJSON() ([]byte, error) { return []byte(o), nil }
 
 func (f filler) size() int {
 	if f.everything {

@@ -269,6 +269,21 @@ type ListedAuditEntry struct {
 	Mac        []byte    `db:"mac"`
 }
 
+type ListedAuditEvent struct {
+	ZoneID           string    `db:"zone_id"`
+	ID               string    `db:"id"`
+	OccurredAt       time.Time `db:"occurred_at"`
+	IngestedAt       time.Time `db:"ingested_at"`
+	EventType        *string   `db:"event_type"`
+	RequestID        *string   `db:"request_id"`
+	Decision         *string   `db:"decision"`
+	EvaluationStatus *string   `db:"evaluation_status"`
+	Metadata         *string   `db:"metadata"`
+	ApplicationID    *string   `db:"application_id"`
+	AgentSessionID   *string   `db:"agent_session_id"`
+	SessionID        *string   `db:"session_id"`
+}
+
 type ListedGrant struct {
 	ZoneID          string    `db:"zone_id"`
 	ID              string    `db:"id"`

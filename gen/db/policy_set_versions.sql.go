@@ -242,3 +242,40 @@ func (q *Queries) ListPolicySetVersions(ctx context.Context, arg ListPolicySetVe
 	}
 	return items, nil
 }
+
+const listPolicySetsOfVersions = `-- name: ListPolicySetsOfVersions :many
+SELECT v.id, v.policy_set_id FROM policy_set_versions AS v
+JOIN policy_sets AS s ON s.zone_id = v.zone_id AND s.id = v.policy_set_id
+WHERE v.zone_id = $1 AND v.id = ANY ($2::text[]) AND s.archived_at IS NULL
+`
+
+type ListPolicySetsOfVersionsParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+}
+
+type ListPolicySetsOfVersionsRow struct {
+	ID          string `db:"id"`
+	PolicySetID string `db:"policy_set_id"`
+}
+
+// ListPolicySetsOfVersions returns the policy sets of versions, unless they are archived.
+func (q *Queries) ListPolicySetsOfVersions(ctx context.Context, arg ListPolicySetsOfVersionsParams) ([]ListPolicySetsOfVersionsRow, error) {
+	rows, err := q.db.Query(ctx, listPolicySetsOfVersions, arg.ZoneID, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListPolicySetsOfVersionsRow{}
+	for rows.Next() {
+		var i ListPolicySetsOfVersionsRow
+		if err := rows.Scan(&i.ID, &i.PolicySetID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -269,7 +269,7 @@ func (e *encoders) value(b *strings.Builder, v value) error {
 		case "json.RawMessage":
 			fmt.Fprintf(b, "b = jsonresponse.AppendRaw(b, %s)\n", v.expr)
 			return nil
-		case "timestamp.Time":
+		case "timestamp.Time", "jsonresponse.Encoder":
 			fmt.Fprintf(b, "b = %s.AppendJSON(b)\n", strings.TrimPrefix(v.expr, "*"))
 			return nil
 		}

@@ -131,7 +131,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	o.ignoresBody, _ = op.Extensions["x-ignored-body"].(bool)
 	segments := strings.Split(path, "/")
 	for i, segment := range segments {
-		if name := pathParameter.FindStringSubmatch(segment); name != nil {
+		if name := pathParameter.FindStringSubmatch(segment); name != nil && name[1] != "requestId" { // of a request, which is no object
 			o.entityKind, o.entityParam = entityKind(segments[:i]), name[1]
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -81,12 +82,12 @@ func (info *RequestInfo) Cause() store.Cause {
 }
 
 // Filters returns the query parameters that the operation declares, except those that
-// do not select rows (limit, cursor and format), in a form that is the same whenever
+// do not select rows (limit, cursor, format and fields), in a form that is the same whenever
 // they are.
 func (info *RequestInfo) Filters() string {
 	filters := url.Values{}
 	for _, p := range info.Operation.queryParams {
-		if name := p.Value.Name; name != "limit" && name != "cursor" && name != "format" && info.Query.Has(name) {
+		if name := p.Value.Name; !slices.Contains([]string{"limit", "cursor", "format", "fields"}, name) && info.Query.Has(name) {
 			filters[name] = info.Query[name]
 		}
 	}

@@ -42,7 +42,7 @@ func validateExport(op Operation, resp *http.Response, body []byte) error {
 	}
 	rows := 0
 	if kind == "text/csv" {
-		rows, err = validateCSV(media.Extensions["x-columns"], body)
+		rows, err = validateCSV(columnsOf(media.Extensions["x-columns"], resp.Request), body)
 	} else {
 		for line := range bytes.Lines(body) {
 			rows++
@@ -67,7 +67,20 @@ func validateExport(op Operation, resp *http.Response, body []byte) error {
 	return nil
 }
 
-func validateCSV(columns any, body []byte) (rows int, err error) {
+// columnsOf returns the columns that a request selects (fields), or those that the spec
+// declares.
+func columnsOf(declared any, r *http.Request) (columns []string) {
+	if r != nil && r.URL.Query().Has("fields") {
+		return strings.FieldsFunc(r.URL.Query().Get("fields"), func(c rune) bool { return c == ',' || c == ' ' })
+	}
+	list, _ := declared.([]any)
+	for _, name := range list {
+		columns = append(columns, fmt.Sprint(name))
+	}
+	return columns
+}
+
+func validateCSV(columns []string, body []byte) (rows int, err error) {
 	if len(body) == 0 || !bytes.HasSuffix(body, []byte("\r\n")) {
 		return 0, errors.New("the last line has no end")
 	}
@@ -75,13 +88,8 @@ func validateCSV(columns any, body []byte) (rows int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	var declared []string
-	list, _ := columns.([]any)
-	for _, name := range list {
-		declared = append(declared, fmt.Sprint(name))
-	}
-	if !slices.Equal(lines[0], declared) {
-		return 0, fmt.Errorf("the columns are %q, want %q", lines[0], declared)
+	if !slices.Equal(lines[0], columns) {
+		return 0, fmt.Errorf("the columns are %q, want %q", lines[0], columns)
 	}
 	for i, line := range lines {
 		for _, cell := range line {

@@ -1,0 +1,114 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"caracal.run/management/gen/api"
+	"caracal.run/management/gen/db"
+	"caracal.run/management/server/jsonresponse"
+	"caracal.run/management/store"
+)
+
+// ListAuditEvents handles GET /v1/zones/{zoneId}/audit.
+func (s *Server) ListAuditEvents(ctx context.Context, req api.ListAuditEventsRequestObject) (api.ListAuditEventsResponseObject, error) {
+	selected, err := selectFields(req.Params.Fields, auditEventFields)
+	if err != nil {
+		return nil, err
+	}
+	since, err := parseQueryTime(req.Params.Since, "since")
+	if err != nil {
+		return nil, err
+	}
+	until, err := parseQueryTime(req.Params.Until, "until")
+	if err != nil {
+		return nil, err
+	}
+	scope := "audit events of " + req.ZoneID
+	page, err := parsePage(ctx, req.Params.Cursor, new(valueOr(req.Params.Limit, defaultRowLimit)), scope)
+	if err != nil {
+		return nil, err
+	}
+	filter := store.AuditEventFilter{
+		RequestID: req.Params.RequestID, SessionID: req.Params.SessionID, AgentSessionID: req.Params.AgentSessionID, Label: req.Params.Label,
+		ApplicationID: req.Params.ApplicationID, EventType: req.Params.EventType, Decision: (*string)(req.Params.Decision), Since: since, Until: until,
+	}
+	events := table[db.ListedAuditEvent, selectedRow[*auditEvent]]{
+		name: "audit", zone: req.ZoneID, columns: selected.columns(),
+		convert: func(e db.ListedAuditEvent) selectedRow[*auditEvent] {
+			return selected.row(&auditEvent{ListedAuditEvent: e})
+		},
+		position: func(e db.ListedAuditEvent) store.Position { return store.Position{Time: e.OccurredAt, ID: e.ID} },
+		page: func(ctx context.Context, from *store.Store, p store.Page) ([]db.ListedAuditEvent, error) {
+			return from.AuditEvents(ctx, req.ZoneID, filter, p)
+		},
+	}
+	if isExport(req.Params.Format) {
+		return exportOf(ctx, s, events, *req.Params.Format, page.After), nil
+	}
+	rows, err := events.page(ctx, s.storeFor(ctx), page)
+	if err != nil {
+		return nil, err
+	}
+	rows, link, next := paginateRows(ctx, rows, page, scope, events.position)
+	items := mapSlice(rows, func(e db.ListedAuditEvent) api.AuditEvent { return events.convert(e) })
+	return api.ListAuditEvents200JSONResponse{
+		Body: api.AuditEventPage{Rows: items, NextCursor: next}, Headers: api.ListAuditEvents200ResponseHeaders{Link: link},
+	}, nil
+}
+
+// An auditEvent is a row of the list of audit events.
+type auditEvent struct {
+	db.ListedAuditEvent
+	values []string // of the metadata that can be selected, in JSON; "" for a field that it does not have
+}
+
+// metadataFields are the fields of the metadata that a request can select.
+var metadataFields = []string{
+	"application_id", "application_name", "resource", "requested_scopes", "agent_session_id", "agent_lifecycle", "agent_labels", "delegation_edge_id",
+	"delegation_hop_count", "method", "latency_ms", "upstream_status", "result_class", "reason",
+}
+
+// auditEventFields are the fields of audit events that are returned by default: as JSON
+// those of the event, and as CSV all that can be selected.
+var auditEventFields = func() selection[*auditEvent] {
+	id := textField("id", func(e *auditEvent) string { return e.ID })
+	occurredAt := timeField("occurred_at", func(e *auditEvent) time.Time { return e.OccurredAt })
+	eventType := optionalField("event_type", func(e *auditEvent) *string { return e.EventType })
+	decision := optionalField("decision", func(e *auditEvent) *string { return e.Decision })
+	status := optionalField("evaluation_status", func(e *auditEvent) *string { return e.EvaluationStatus })
+	requestID := optionalField("request_id", func(e *auditEvent) *string { return e.RequestID })
+	ingestedAt := timeField("ingested_at", func(e *auditEvent) time.Time { return e.IngestedAt })
+	fields := selection[*auditEvent]{
+		json: []field[*auditEvent]{
+			id, textField("zone_id", func(e *auditEvent) string { return e.ZoneID }), eventType, requestID, decision, status,
+			{"metadata_json", func(b []byte, e *auditEvent) []byte { return jsonresponse.AppendRedacted(b, valueOr(e.Metadata, "")) }},
+			occurredAt, ingestedAt,
+		},
+		csv: []field[*auditEvent]{id, occurredAt, eventType, decision, status, requestID, ingestedAt},
+	}
+	for i, name := range metadataFields {
+		fields.csv = append(fields.csv, field[*auditEvent]{name, func(b []byte, e *auditEvent) []byte {
+			if value := e.metadataValue(i); value != "" {
+				return jsonresponse.AppendRedacted(b, value)
+			}
+			return b
+		}})
+	}
+	return fields
+}()
+
+// metadataValue returns the value of one of the metadataFields in JSON, or "" if the
+// metadata does not have it.
+func (e *auditEvent) metadataValue(i int) string {
+	if e.values == nil {
+		e.values = make([]string, len(metadataFields))
+		jsonresponse.EachField(valueOr(e.Metadata, ""), func(name, value string) {
+			if i := slices.Index(metadataFields, name); i >= 0 {
+				e.values[i] = value
+			}
+		})
+	}
+	return e.values[i]
+}

@@ -1,0 +1,133 @@
+package server
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/jsonresponse"
+	"caracal.run/management/server/timestamp"
+)
+
+// A field is a field of the rows of a list that a request can select fields of. The
+// function appends its value in JSON, or nothing if the row does not have the field.
+type field[Row any] struct {
+	name  string
+	value func([]byte, Row) []byte
+}
+
+// A selection is the fields that a request selects, in its order: of a row in JSON, and
+// the columns of CSV. A field that is selected twice is a column twice.
+type selection[Row any] struct{ json, csv []field[Row] }
+
+// selectFields parses the parameter fields, a list of names of fields. Without it, the
+// selection is the default one. It returns invalid_fields if the list is empty or
+// contains another name.
+func selectFields[Row any](names *string, standard selection[Row]) (selection[Row], error) {
+	if names == nil {
+		return standard, nil
+	}
+	var selected selection[Row]
+	for name := range strings.SplitSeq(*names, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			continue
+		}
+		named := func(f field[Row]) bool { return f.name == name }
+		i := slices.IndexFunc(standard.csv, named)
+		if i < 0 {
+			return selected, code.InvalidFields.At("must not contain "+name, "fields")
+		}
+		selected.csv = append(selected.csv, standard.csv[i])
+		if !slices.ContainsFunc(selected.json, named) {
+			selected.json = append(selected.json, standard.csv[i])
+		}
+	}
+	if len(selected.csv) == 0 {
+		return selected, code.InvalidFields.At("must not be empty", "fields")
+	}
+	return selected, nil
+}
+
+// row returns the item of the spec of a row of the database.
+func (s selection[Row]) row(row Row) selectedRow[Row] { return selectedRow[Row]{row, s.json} }
+
+// columns returns the columns of CSV.
+func (s selection[Row]) columns() []column[selectedRow[Row]] {
+	return mapSlice(s.csv, func(f field[Row]) column[selectedRow[Row]] {
+		return column[selectedRow[Row]]{f.name, func(b []byte, item selectedRow[Row]) []byte {
+			start := len(b)
+			return cellOf(f.value(b, item.row), start)
+		}}
+	})
+}
+
+// A selectedRow is a row with the fields that a request selects.
+type selectedRow[Row any] struct {
+	row    Row
+	fields []field[Row]
+}
+
+// AppendJSON appends the row as an object.
+func (r selectedRow[Row]) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	begin := len(b)
+	for _, f := range r.fields {
+		before := len(b)
+		if before > begin {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, '"'), f.name...), `":`...)
+		value := len(b)
+		if b = f.value(b, r.row); len(b) == value {
+			b = b[:before] // the row does not have the field
+		}
+	}
+	return append(b, '}')
+}
+
+// cellOf replaces the JSON value that begins at an index of b by the text of a cell of
+// CSV: that of a string, those of the elements of an array, separated by spaces, and
+// nothing for null.
+func cellOf(b []byte, start int) []byte {
+	value := b[start:]
+	switch {
+	case len(value) == 0 || string(value) == "null":
+		return b[:start]
+	case value[0] == '"' && !slices.Contains(value, '\\'):
+		n := copy(value, value[1:len(value)-1])
+		return b[:start+n]
+	case value[0] == '"':
+		return append(b[:start], jsonresponse.Text(string(value))...)
+	case value[0] == '[':
+		text := string(value)
+		b = b[:start]
+		jsonresponse.EachElement(text, func(element string) {
+			if len(b) > start {
+				b = append(b, ' ')
+			}
+			b = append(b, jsonresponse.Text(element)...)
+		})
+	}
+	return b
+}
+
+// textField returns a field with a text.
+func textField[Row any](name string, text func(Row) string) field[Row] {
+	return field[Row]{name, func(b []byte, row Row) []byte { return jsonresponse.AppendString(b, text(row)) }}
+}
+
+// optionalField returns a field with a text or null.
+func optionalField[Row any](name string, text func(Row) *string) field[Row] {
+	return field[Row]{name, func(b []byte, row Row) []byte {
+		if s := text(row); s != nil {
+			return jsonresponse.AppendString(b, *s)
+		}
+		return append(b, "null"...)
+	}}
+}
+
+// timeField returns a field with a time.
+func timeField[Row any](name string, at func(Row) time.Time) field[Row] {
+	return field[Row]{name, func(b []byte, row Row) []byte { return timestamp.Time(at(row)).AppendJSON(b) }}
+}
