@@ -223,6 +223,9 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		if page := result(c.ListAuditEventsOfRequest(ctx, zone.ID, "r-1", client.Limit(1)))(t); len(page.Items) != 1 || page.Items[0].ID != ids[0] || page.Next != "" {
 			t.Errorf("got %+v", page)
 		}
+		if got := result(c.GetOverview(ctx, zone.ID))(t); got.Decisions24H.Denied != 1 || len(got.RecentEvents) != 2 {
+			t.Errorf("got %+v", got)
+		}
 		if got := result(c.ExplainRequest(ctx, zone.ID, "r-1"))(t); got.FinalDecision != "allow" || len(got.Events) != 1 {
 			t.Errorf("got %+v", got)
 		}

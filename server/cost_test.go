@@ -160,6 +160,7 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", in + "/sessions", "", 1},
 		{"GET", in + "/sessions?status=expired&subject_id=user-1", "", 1},
 		{"GET", in + "/agent-sessions?label=planner", "", 1},
+		{"GET", in + "/overview", "", 1},
 		{"GET", in + "/audit/by-request/r-1", "", 1},
 		{"GET", in + "/audit/by-request/r-1/explain", "", 1},
 		{"GET", in + "/audit?decision=allow&since=2026-01-01T00:00Z", "", 1},

@@ -36,6 +36,7 @@ var deniedEntities = map[string]string{
 	"/v1/zones/{zoneId}/audit":                                 "zones/zone-1",
 	"/v1/zones/{zoneId}/audit/by-request/{requestId}":          "zones/zone-1",
 	"/v1/zones/{zoneId}/audit/by-request/{requestId}/explain":  "zones/zone-1",
+	"/v1/zones/{zoneId}/overview":                              "zones/zone-1",
 	"/v1/zones/{zoneId}/agent-sessions":                        "zones/zone-1",
 	"/v1/zones/{zoneId}/applications":                          "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/dcr":                      "zones/zone-1",

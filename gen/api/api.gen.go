@@ -53,6 +53,13 @@ const (
 	AgentSessionStatusTerminated AgentSessionStatus = "terminated"
 )
 
+// Defines values for AuditDecision.
+const (
+	AuditDecisionAllow   AuditDecision = "allow"
+	AuditDecisionDeny    AuditDecision = "deny"
+	AuditDecisionPartial AuditDecision = "partial"
+)
+
 // Defines values for AuditEventFaultReason.
 const (
 	AuditEventFaultReasonChainBroken         AuditEventFaultReason = "chain_broken"
@@ -521,6 +528,9 @@ type ApplicationRegistration struct {
 	Name ApplicationName `json:"name"`
 }
 
+// AuditDecision A decision: `allow`, `deny`, or `partial` if a part of what was requested was allowed.
+type AuditDecision string
+
 // AuditEntry An entry of the audit log, with its seal. An entry is sealed within milliseconds after it was recorded; until then,
 // the fields of the seal are null.
 type AuditEntry struct {
@@ -595,6 +605,11 @@ type AuditEntryPage struct {
 	Rows       []AuditEntry `json:"rows"`
 }
 
+// AuditEvent An authorization audit event: what another Caracal service decided. Without `fields`, it has the fields `id`,
+// `zone_id`, `event_type`, `request_id`, `decision`, `evaluation_status`, `metadata_json`, `occurred_at` and
+// `ingested_at`. With `fields`, it has those in the list.
+type AuditEvent = jsonresponse.Encoder
+
 // AuditEventFault The first event that does not fit.
 type AuditEventFault struct {
 	// Detail What was found, and what was expected.
@@ -636,6 +651,13 @@ type AuditEventHead struct {
 
 	// ZoneID ID of the zone.
 	ZoneID string `json:"zone_id"`
+}
+
+// AuditEventPage A page of audit events.
+type AuditEventPage struct {
+	// NextCursor The `cursor` of the next page; null on the last page.
+	NextCursor *NextCursor  `json:"next_cursor"`
+	Rows       []AuditEvent `json:"rows"`
 }
 
 // AuditEventVerification The result of a verification.
@@ -711,6 +733,9 @@ type AuditHead struct {
 	// ZoneID ID of the zone; null for the log without a zone.
 	ZoneID *string `json:"zone_id"`
 }
+
+// AuditMetadataValue The value of a field of the metadata, of the type that the service that decided recorded.
+type AuditMetadataValue = json.RawMessage
 
 // AuditMethod Method of a request in the audit log.
 type AuditMethod string
@@ -844,11 +869,53 @@ type DeadLetter struct {
 	ZoneID ID `json:"zone_id"`
 }
 
+// DeniedAuditEvent Why a request was denied.
+type DeniedAuditEvent struct {
+	// DeterminingPolicies The rules that allowed the request.
+	DeterminingPolicies json.RawMessage `json:"determining_policies"`
+
+	// Diagnostics Why the request was denied.
+	Diagnostics json.RawMessage `json:"diagnostics"`
+
+	// EvaluationStatus How the decision was made: `complete` by policies, otherwise for the reason that it names, such as `resource_not_found`.
+	EvaluationStatus *string `json:"evaluation_status"`
+
+	// EventID ID of the event.
+	EventID string `json:"event_id"`
+
+	// EventType What was decided, such as `token_exchange`.
+	EventType *string `json:"event_type"`
+
+	// Metadata Details of the event, as the service that decided recorded them, without secrets.
+	Metadata json.RawMessage `json:"metadata"`
+
+	// NotSimulatableReason Why it is not: `not_decided_by_policies`, `approval_required` (policies allow the request once it is approved),
+	// `no_policy_set` (none was active, or it was archived since), or `request_not_recorded`, `edge_scopes_not_recorded`
+	// or `subject_claims_not_recorded` (the event lacks a part of the input). Null if it is.
+	NotSimulatableReason *string `json:"not_simulatable_reason"`
+
+	// PolicyInput The request to decide about: `principal`, `resource`, `action`, `session`, `delegation_edge` and `context`, as an
+	// STS describes it. Unknown fields are ignored.
+	PolicyInput PolicyInput `json:"policy_input"`
+
+	// PolicySetID ID of the policy set that decided; null if it is not known.
+	PolicySetID *string `json:"policy_set_id"`
+
+	// PolicySetVersionID ID of the version of the policy set that decided; null if none did.
+	PolicySetVersionID *string `json:"policy_set_version_id"`
+
+	// Simulatable Whether `policy_input` has everything that the policies decided about, so that simulating the version of the policy set repeats the decision.
+	Simulatable bool `json:"simulatable"`
+}
+
 // DeterminingPolicy A rule of the decision contract that allows a request.
 type DeterminingPolicy struct {
 	// Policy Name of the rule: `caracal-bootstrap`, or `caracal-<key>-mint` or `caracal-<key>-use` with the key of the application in `app_ids`.
 	Policy string `json:"policy"`
 }
+
+// FieldList Names of fields, separated by commas. White space around a name is ignored.
+type FieldList = string
 
 // Grant A permission of an application to request scopes of a resource for a user.
 type Grant struct {
@@ -1257,6 +1324,115 @@ type OpenAPI map[string]interface{}
 //     scope of that operation.
 //   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
+
+// Overview An overview of a zone. Archived objects do not count.
+type Overview struct {
+	// Applications Applications of a zone.
+	Applications OverviewApplications `json:"applications"`
+
+	// Decisions24H Decisions of the last 24 hours.
+	Decisions24H OverviewDecisions `json:"decisions_24h"`
+
+	// GeneratedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	GeneratedAt Timestamp `json:"generated_at"`
+
+	// PolicySets Policy sets of a zone.
+	PolicySets OverviewPolicySets `json:"policy_sets"`
+
+	// Providers Providers of a zone.
+	Providers OverviewProviders `json:"providers"`
+
+	// RecentEvents The latest authorization audit events, newest first, at most 10.
+	RecentEvents []OverviewEvent `json:"recent_events"`
+
+	// Resources Resources of a zone.
+	Resources OverviewResources `json:"resources"`
+
+	// Sessions Sessions of a zone.
+	Sessions OverviewSessions `json:"sessions"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// OverviewApplications Applications of a zone.
+type OverviewApplications struct {
+	// Expired Number of registered applications that have expired.
+	Expired int `json:"expired"`
+
+	// ExpiringSoon Number of registered applications that expire in the next 7 days.
+	ExpiringSoon int `json:"expiring_soon"`
+
+	// Total Number of applications, expired ones included.
+	Total int `json:"total"`
+}
+
+// OverviewDecisions Decisions of the last 24 hours.
+type OverviewDecisions struct {
+	// Allowed Number of audit events with the decision `allow`.
+	Allowed int `json:"allowed"`
+
+	// Denied Number of audit events with the decision `deny`.
+	Denied int `json:"denied"`
+}
+
+// OverviewEvent A recent authorization audit event.
+type OverviewEvent struct {
+	// Decision The decision, such as `allow` or `deny`.
+	Decision *string `json:"decision"`
+
+	// EventType What was decided, such as `token_exchange`.
+	EventType *string `json:"event_type"`
+
+	// ID ID of the event.
+	ID string `json:"id"`
+
+	// MetadataJSON Details of the event, as the service that decided recorded them, without secrets.
+	MetadataJSON json.RawMessage `json:"metadata_json"`
+
+	// OccurredAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	OccurredAt Timestamp `json:"occurred_at"`
+
+	// RequestID ID of the request that the event belongs to.
+	RequestID *string `json:"request_id"`
+}
+
+// OverviewPolicySets Policy sets of a zone.
+type OverviewPolicySets struct {
+	// ActiveName Name of the active policy set; null if there is none.
+	ActiveName *string `json:"active_name"`
+
+	// Enforcing Number of active policy sets, at most 1.
+	Enforcing int `json:"enforcing"`
+
+	// Total Number of policy sets.
+	Total int `json:"total"`
+}
+
+// OverviewProviders Providers of a zone.
+type OverviewProviders struct {
+	// Total Number of providers.
+	Total int `json:"total"`
+}
+
+// OverviewResources Resources of a zone.
+type OverviewResources struct {
+	// Total Number of resources.
+	Total int `json:"total"`
+
+	// Unenforced Number of resources whose `operation_enforcement` is not `enforced`.
+	Unenforced int `json:"unenforced"`
+}
+
+// OverviewSessions Sessions of a zone.
+type OverviewSessions struct {
+	// Active Number of active sessions.
+	Active int `json:"active"`
+}
 
 // Policy A named policy, without its versions.
 type Policy struct {
@@ -2179,6 +2355,76 @@ type RegisteredApplication struct {
 // RegistrationMethod How the application was created: `managed`, by an administrator; `dcr`, by dynamic client registration.
 type RegistrationMethod string
 
+// RequestAuditEvent An authorization audit event: what another Caracal service decided.
+type RequestAuditEvent struct {
+	// Decision The decision, such as `allow` or `deny`.
+	Decision *string `json:"decision"`
+
+	// DeterminingPoliciesJSON The rules that allowed the request.
+	DeterminingPoliciesJSON json.RawMessage `json:"determining_policies_json"`
+
+	// DiagnosticsJSON Why the request was denied, or under which conditions it was allowed.
+	DiagnosticsJSON json.RawMessage `json:"diagnostics_json"`
+
+	// EvaluationStatus How the decision was made: `complete` by policies, otherwise for the reason that it names, such as `resource_not_found`.
+	EvaluationStatus *string `json:"evaluation_status"`
+
+	// EventType What was decided, such as `token_exchange`.
+	EventType *string `json:"event_type"`
+
+	// ID ID of the event.
+	ID string `json:"id"`
+
+	// IngestedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	IngestedAt Timestamp `json:"ingested_at"`
+
+	// ManifestSha SHA-256 of the manifest of that version, or `no_active_policy_set`.
+	ManifestSha *string `json:"manifest_sha"`
+
+	// MetadataJSON Details of the event, as the service that decided recorded them, without secrets.
+	MetadataJSON json.RawMessage `json:"metadata_json"`
+
+	// OccurredAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	OccurredAt Timestamp `json:"occurred_at"`
+
+	// PolicySetID ID of the policy set that decided; null if it was not recorded.
+	PolicySetID *string `json:"policy_set_id"`
+
+	// PolicySetVersionID ID of the version of the policy set that decided; null if none did.
+	PolicySetVersionID *string `json:"policy_set_version_id"`
+
+	// RequestID ID of the request that the event belongs to.
+	RequestID *string `json:"request_id"`
+
+	// ZoneID ID of the zone, as the service that decided sent it.
+	ZoneID string `json:"zone_id"`
+}
+
+// RequestExplanation The decision about a request, and its audit events.
+type RequestExplanation struct {
+	// Denied The events with the decision `deny`, oldest first, at most 1000.
+	Denied []DeniedAuditEvent `json:"denied"`
+
+	// Events The events, oldest first, at most 1000.
+	Events []RequestAuditEvent `json:"events"`
+
+	// FinalDecision `deny` if an event has this decision, otherwise the decision of the last event, or `unknown` if that has none.
+	FinalDecision string `json:"final_decision"`
+
+	// RequestID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	RequestID ID `json:"request_id"`
+
+	// Truncated Whether the request has more events. They count for `final_decision`, and can be in `denied`.
+	Truncated bool `json:"truncated"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // Resource An upstream service that applications access through a gateway.
 type Resource struct {
 	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
@@ -2624,6 +2870,9 @@ type Name = string
 // ObjectID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ObjectID = ID
 
+// RequestID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+type RequestID = ID
+
 // RowLimit defines model for rowLimit.
 type RowLimit = int
 
@@ -2821,6 +3070,61 @@ type ListApplicationsParams struct {
 
 	// RegistrationMethod Returns only applications that were created like this.
 	RegistrationMethod *RegistrationMethod `form:"registration_method,omitempty" json:"registration_method,omitempty"`
+}
+
+// ListAuditEventsParams defines parameters for ListAuditEvents.
+type ListAuditEventsParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Format `json` (the default) returns one page. `csv` and `ndjson` export all rows that match, or, with a cursor, all rows after it.
+	Format *Format `form:"format,omitempty" json:"format,omitempty"`
+
+	// Since Returns only what happened at this time or later. In RFC 3339 format and UTC, with `T` and `Z`.
+	Since *Since `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Returns only what happened before this time.
+	Until *Until `form:"until,omitempty" json:"until,omitempty"`
+
+	// Fields Fields to return, separated by commas, in the order of CSV: `id`, `occurred_at`, `event_type`, `decision`,
+	// `evaluation_status`, `request_id`, `ingested_at`, and of the metadata `application_id`, `application_name`,
+	// `resource`, `requested_scopes`, `agent_session_id`, `agent_lifecycle`, `agent_labels`, `delegation_edge_id`,
+	// `delegation_hop_count`, `method`, `latency_ms`, `upstream_status`, `result_class` and `reason`. By default, CSV has
+	// all of these.
+	Fields *FieldList `form:"fields,omitempty" json:"fields,omitempty"`
+
+	// RequestID Returns only events of this request.
+	RequestID *string `form:"request_id,omitempty" json:"request_id,omitempty"`
+
+	// Decision Returns only events with this decision.
+	Decision *AuditDecision `form:"decision,omitempty" json:"decision,omitempty"`
+
+	// EventType Returns only events of this type.
+	EventType *string `form:"event_type,omitempty" json:"event_type,omitempty"`
+
+	// ApplicationID Returns only events of this application.
+	ApplicationID *string `form:"application_id,omitempty" json:"application_id,omitempty"`
+
+	// AgentSessionID Returns only events of this agent session.
+	AgentSessionID *string `form:"agent_session_id,omitempty" json:"agent_session_id,omitempty"`
+
+	// SessionID Returns only events of this session.
+	SessionID *string `form:"session_id,omitempty" json:"session_id,omitempty"`
+
+	// Label Returns only events of agents with exactly this label.
+	Label *string `form:"label,omitempty" json:"label,omitempty"`
+}
+
+// ListAuditEventsOfRequestParams defines parameters for ListAuditEventsOfRequest.
+type ListAuditEventsOfRequestParams struct {
+	// Limit Maximum number of events per page. Defaults to 1000.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // VerifyAuditEventsParams defines parameters for VerifyAuditEvents.
@@ -3245,6 +3549,15 @@ type ServerInterface interface {
 	// UpdateApplication Update an application
 	// (PATCH /v1/zones/{zoneId}/applications/{id})
 	UpdateApplication(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// ListAuditEvents List or export authorization audit events
+	// (GET /v1/zones/{zoneId}/audit)
+	ListAuditEvents(ctx echo.Context, zoneID ZoneID, params ListAuditEventsParams) error
+	// ListAuditEventsOfRequest List the authorization audit events of a request
+	// (GET /v1/zones/{zoneId}/audit/by-request/{requestId})
+	ListAuditEventsOfRequest(ctx echo.Context, zoneID ZoneID, requestID RequestID, params ListAuditEventsOfRequestParams) error
+	// ExplainRequest Explain the decision about a request
+	// (GET /v1/zones/{zoneId}/audit/by-request/{requestId}/explain)
+	ExplainRequest(ctx echo.Context, zoneID ZoneID, requestID RequestID) error
 	// GetAuditEventHead Retrieve the head of the chain of audit events
 	// (GET /v1/zones/{zoneId}/audit/head)
 	GetAuditEventHead(ctx echo.Context, zoneID ZoneID) error
@@ -3269,6 +3582,9 @@ type ServerInterface interface {
 	// GetGrant Retrieve a grant
 	// (GET /v1/zones/{zoneId}/grants/{id})
 	GetGrant(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// GetOverview Retrieve an overview of a zone
+	// (GET /v1/zones/{zoneId}/overview)
+	GetOverview(ctx echo.Context, zoneID ZoneID) error
 	// ListPolicies List policies
 	// (GET /v1/zones/{zoneId}/policies)
 	ListPolicies(ctx echo.Context, zoneID ZoneID, params ListPoliciesParams) error
@@ -4273,6 +4589,179 @@ func (w *ServerInterfaceWrapper) UpdateApplication(ctx echo.Context) error {
 	return err
 }
 
+// ListAuditEvents converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAuditEvents(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAuditEventsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", ctx.QueryParams(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter since: %s", err))
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", ctx.QueryParams(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter until: %s", err))
+	}
+
+	// ------------- Optional query parameter "fields" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "fields", ctx.QueryParams(), &params.Fields, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter fields: %s", err))
+	}
+
+	// ------------- Optional query parameter "request_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "request_id", ctx.QueryParams(), &params.RequestID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter request_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "decision" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "decision", ctx.QueryParams(), &params.Decision, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter decision: %s", err))
+	}
+
+	// ------------- Optional query parameter "event_type" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "event_type", ctx.QueryParams(), &params.EventType, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter event_type: %s", err))
+	}
+
+	// ------------- Optional query parameter "application_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "application_id", ctx.QueryParams(), &params.ApplicationID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter application_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "agent_session_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "agent_session_id", ctx.QueryParams(), &params.AgentSessionID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter agent_session_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "session_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "session_id", ctx.QueryParams(), &params.SessionID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter session_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "label" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "label", ctx.QueryParams(), &params.Label, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter label: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAuditEvents(ctx, zoneID, params)
+	return err
+}
+
+// ListAuditEventsOfRequest converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAuditEventsOfRequest(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "requestId" -------------
+	var requestID RequestID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "requestId", ctx.Param("requestId"), &requestID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter requestId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAuditEventsOfRequestParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAuditEventsOfRequest(ctx, zoneID, requestID, params)
+	return err
+}
+
+// ExplainRequest converts echo context to params.
+func (w *ServerInterfaceWrapper) ExplainRequest(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "requestId" -------------
+	var requestID RequestID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "requestId", ctx.Param("requestId"), &requestID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter requestId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ExplainRequest(ctx, zoneID, requestID)
+	return err
+}
+
 // GetAuditEventHead converts echo context to params.
 func (w *ServerInterfaceWrapper) GetAuditEventHead(ctx echo.Context) error {
 	var err error
@@ -4532,6 +5021,22 @@ func (w *ServerInterfaceWrapper) GetGrant(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetGrant(ctx, zoneID, id)
+	return err
+}
+
+// GetOverview converts echo context to params.
+func (w *ServerInterfaceWrapper) GetOverview(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetOverview(ctx, zoneID)
 	return err
 }
 
@@ -5890,6 +6395,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.GetApplication, options.OperationMiddlewares["getApplication"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit", wrapper.ListAuditEvents, options.OperationMiddlewares["listAuditEvents"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit/by-request/:requestId", wrapper.ListAuditEventsOfRequest, options.OperationMiddlewares["listAuditEventsOfRequest"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit/by-request/:requestId/explain", wrapper.ExplainRequest, options.OperationMiddlewares["explainRequest"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit/head", wrapper.GetAuditEventHead, options.OperationMiddlewares["getAuditEventHead"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit/verify", wrapper.VerifyAuditEvents, options.OperationMiddlewares["verifyAuditEvents"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
@@ -5898,6 +6406,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/grants", wrapper.CreateGrant, options.OperationMiddlewares["createGrant"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/grants/:id", wrapper.RevokeGrant, options.OperationMiddlewares["revokeGrant"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/grants/:id", wrapper.GetGrant, options.OperationMiddlewares["getGrant"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/overview", wrapper.GetOverview, options.OperationMiddlewares["getOverview"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/policies", wrapper.ListPolicies, options.OperationMiddlewares["listPolicies"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/policies", wrapper.CreatePolicy, options.OperationMiddlewares["createPolicy"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/policies/:id", wrapper.DeletePolicy, options.OperationMiddlewares["deletePolicy"]...)
@@ -6665,6 +7174,72 @@ func (response UpdateApplication200JSONResponse) VisitUpdateApplicationResponse(
 	return jsonresponse.Write(w, 200, response.Body)
 }
 
+type ListAuditEventsRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListAuditEventsParams
+}
+
+type ListAuditEventsResponseObject interface {
+	VisitListAuditEventsResponse(w http.ResponseWriter) error
+}
+
+type ListAuditEvents200ResponseHeaders struct {
+	Link *string
+}
+
+type ListAuditEvents200JSONResponse struct {
+	Body    AuditEventPage
+	Headers ListAuditEvents200ResponseHeaders
+}
+
+func (response ListAuditEvents200JSONResponse) VisitListAuditEventsResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type ListAuditEventsOfRequestRequestObject struct {
+	ZoneID    ZoneID    `json:"zoneId"`
+	RequestID RequestID `json:"requestId"`
+	Params    ListAuditEventsOfRequestParams
+}
+
+type ListAuditEventsOfRequestResponseObject interface {
+	VisitListAuditEventsOfRequestResponse(w http.ResponseWriter) error
+}
+
+type ListAuditEventsOfRequest200ResponseHeaders struct {
+	Link *string
+}
+
+type ListAuditEventsOfRequest200JSONResponse struct {
+	Body    []RequestAuditEvent
+	Headers ListAuditEventsOfRequest200ResponseHeaders
+}
+
+func (response ListAuditEventsOfRequest200JSONResponse) VisitListAuditEventsOfRequestResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []RequestAuditEvent(response.Body))
+}
+
+type ExplainRequestRequestObject struct {
+	ZoneID    ZoneID    `json:"zoneId"`
+	RequestID RequestID `json:"requestId"`
+}
+
+type ExplainRequestResponseObject interface {
+	VisitExplainRequestResponse(w http.ResponseWriter) error
+}
+
+type ExplainRequest200JSONResponse RequestExplanation
+
+func (response ExplainRequest200JSONResponse) VisitExplainRequestResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, RequestExplanation(response))
+}
+
 type GetAuditEventHeadRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 }
@@ -6819,6 +7394,20 @@ type GetGrant200JSONResponse struct {
 func (response GetGrant200JSONResponse) VisitGetGrantResponse(w http.ResponseWriter) error {
 	w.Header().Set("ETag", response.Headers.ETag)
 	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type GetOverviewRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+}
+
+type GetOverviewResponseObject interface {
+	VisitGetOverviewResponse(w http.ResponseWriter) error
+}
+
+type GetOverview200JSONResponse Overview
+
+func (response GetOverview200JSONResponse) VisitGetOverviewResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, Overview(response))
 }
 
 type ListPoliciesRequestObject struct {
@@ -7864,6 +8453,15 @@ type StrictServerInterface interface {
 	// UpdateApplication Update an application
 	// (PATCH /v1/zones/{zoneId}/applications/{id})
 	UpdateApplication(ctx context.Context, request UpdateApplicationRequestObject) (UpdateApplicationResponseObject, error)
+	// ListAuditEvents List or export authorization audit events
+	// (GET /v1/zones/{zoneId}/audit)
+	ListAuditEvents(ctx context.Context, request ListAuditEventsRequestObject) (ListAuditEventsResponseObject, error)
+	// ListAuditEventsOfRequest List the authorization audit events of a request
+	// (GET /v1/zones/{zoneId}/audit/by-request/{requestId})
+	ListAuditEventsOfRequest(ctx context.Context, request ListAuditEventsOfRequestRequestObject) (ListAuditEventsOfRequestResponseObject, error)
+	// ExplainRequest Explain the decision about a request
+	// (GET /v1/zones/{zoneId}/audit/by-request/{requestId}/explain)
+	ExplainRequest(ctx context.Context, request ExplainRequestRequestObject) (ExplainRequestResponseObject, error)
 	// GetAuditEventHead Retrieve the head of the chain of audit events
 	// (GET /v1/zones/{zoneId}/audit/head)
 	GetAuditEventHead(ctx context.Context, request GetAuditEventHeadRequestObject) (GetAuditEventHeadResponseObject, error)
@@ -7888,6 +8486,9 @@ type StrictServerInterface interface {
 	// GetGrant Retrieve a grant
 	// (GET /v1/zones/{zoneId}/grants/{id})
 	GetGrant(ctx context.Context, request GetGrantRequestObject) (GetGrantResponseObject, error)
+	// GetOverview Retrieve an overview of a zone
+	// (GET /v1/zones/{zoneId}/overview)
+	GetOverview(ctx context.Context, request GetOverviewRequestObject) (GetOverviewResponseObject, error)
 	// ListPolicies List policies
 	// (GET /v1/zones/{zoneId}/policies)
 	ListPolicies(ctx context.Context, request ListPoliciesRequestObject) (ListPoliciesResponseObject, error)
@@ -9170,6 +9771,85 @@ func (sh *strictHandler) UpdateApplication(ctx echo.Context, zoneID ZoneID, id O
 	return nil
 }
 
+// ListAuditEvents operation middleware
+func (sh *strictHandler) ListAuditEvents(ctx echo.Context, zoneID ZoneID, params ListAuditEventsParams) error {
+	var request ListAuditEventsRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAuditEvents(ctx.Request().Context(), request.(ListAuditEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAuditEvents")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAuditEventsResponseObject); ok {
+		return validResponse.VisitListAuditEventsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListAuditEventsOfRequest operation middleware
+func (sh *strictHandler) ListAuditEventsOfRequest(ctx echo.Context, zoneID ZoneID, requestID RequestID, params ListAuditEventsOfRequestParams) error {
+	var request ListAuditEventsOfRequestRequestObject
+
+	request.ZoneID = zoneID
+	request.RequestID = requestID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAuditEventsOfRequest(ctx.Request().Context(), request.(ListAuditEventsOfRequestRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAuditEventsOfRequest")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAuditEventsOfRequestResponseObject); ok {
+		return validResponse.VisitListAuditEventsOfRequestResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ExplainRequest operation middleware
+func (sh *strictHandler) ExplainRequest(ctx echo.Context, zoneID ZoneID, requestID RequestID) error {
+	var request ExplainRequestRequestObject
+
+	request.ZoneID = zoneID
+	request.RequestID = requestID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ExplainRequest(ctx.Request().Context(), request.(ExplainRequestRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExplainRequest")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ExplainRequestResponseObject); ok {
+		return validResponse.VisitExplainRequestResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetAuditEventHead operation middleware
 func (sh *strictHandler) GetAuditEventHead(ctx echo.Context, zoneID ZoneID) error {
 	var request GetAuditEventHeadRequestObject
@@ -9392,6 +10072,31 @@ func (sh *strictHandler) GetGrant(ctx echo.Context, zoneID ZoneID, id ObjectID) 
 		return err
 	} else if validResponse, ok := response.(GetGrantResponseObject); ok {
 		return validResponse.VisitGetGrantResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetOverview operation middleware
+func (sh *strictHandler) GetOverview(ctx echo.Context, zoneID ZoneID) error {
+	var request GetOverviewRequestObject
+
+	request.ZoneID = zoneID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetOverview(ctx.Request().Context(), request.(GetOverviewRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetOverview")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetOverviewResponseObject); ok {
+		return validResponse.VisitGetOverviewResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

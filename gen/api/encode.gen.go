@@ -383,6 +383,26 @@ func (v AuditEventHead) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v AuditEventPage) AppendJSON(b []byte) []byte {
+	b = append(b, `{"rows":`...)
+	b = append(b, '[')
+	for i, item := range v.Rows {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"next_cursor":`...)
+	if v.NextCursor == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.NextCursor))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v AuditEventVerification) AppendJSON(b []byte) []byte {
 	b = append(b, `{"valid":`...)
 	b = strconv.AppendBool(b, bool(v.Valid))
@@ -571,6 +591,53 @@ func (v DeadLetter) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v DeniedAuditEvent) AppendJSON(b []byte) []byte {
+	b = append(b, `{"event_id":`...)
+	b = jsonresponse.AppendString(b, string(v.EventID))
+	b = append(b, `,"event_type":`...)
+	if v.EventType == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.EventType))
+	}
+	b = append(b, `,"evaluation_status":`...)
+	if v.EvaluationStatus == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.EvaluationStatus))
+	}
+	b = append(b, `,"determining_policies":`...)
+	b = jsonresponse.AppendRaw(b, v.DeterminingPolicies)
+	b = append(b, `,"diagnostics":`...)
+	b = jsonresponse.AppendRaw(b, v.Diagnostics)
+	b = append(b, `,"metadata":`...)
+	b = jsonresponse.AppendRaw(b, v.Metadata)
+	b = append(b, `,"policy_input":`...)
+	b = jsonresponse.AppendRaw(b, v.PolicyInput)
+	b = append(b, `,"policy_set_id":`...)
+	if v.PolicySetID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PolicySetID))
+	}
+	b = append(b, `,"policy_set_version_id":`...)
+	if v.PolicySetVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PolicySetVersionID))
+	}
+	b = append(b, `,"simulatable":`...)
+	b = strconv.AppendBool(b, bool(v.Simulatable))
+	b = append(b, `,"not_simulatable_reason":`...)
+	if v.NotSimulatableReason == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.NotSimulatableReason))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v DeterminingPolicy) AppendJSON(b []byte) []byte {
 	b = append(b, `{"policy":`...)
 	b = jsonresponse.AppendString(b, string(v.Policy))
@@ -691,6 +758,123 @@ func (v MintedAdminToken) AppendJSON(b []byte) []byte {
 	}
 	b = append(b, `,"token":`...)
 	b = jsonresponse.AppendString(b, string(v.Token))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v Overview) AppendJSON(b []byte) []byte {
+	b = append(b, `{"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"generated_at":`...)
+	b = v.GeneratedAt.AppendJSON(b)
+	b = append(b, `,"applications":`...)
+	b = v.Applications.AppendJSON(b)
+	b = append(b, `,"resources":`...)
+	b = v.Resources.AppendJSON(b)
+	b = append(b, `,"providers":`...)
+	b = v.Providers.AppendJSON(b)
+	b = append(b, `,"policy_sets":`...)
+	b = v.PolicySets.AppendJSON(b)
+	b = append(b, `,"sessions":`...)
+	b = v.Sessions.AppendJSON(b)
+	b = append(b, `,"decisions_24h":`...)
+	b = v.Decisions24H.AppendJSON(b)
+	b = append(b, `,"recent_events":`...)
+	b = append(b, '[')
+	for i, item := range v.RecentEvents {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v OverviewApplications) AppendJSON(b []byte) []byte {
+	b = append(b, `{"total":`...)
+	b = strconv.AppendInt(b, int64(v.Total), 10)
+	b = append(b, `,"expired":`...)
+	b = strconv.AppendInt(b, int64(v.Expired), 10)
+	b = append(b, `,"expiring_soon":`...)
+	b = strconv.AppendInt(b, int64(v.ExpiringSoon), 10)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v OverviewDecisions) AppendJSON(b []byte) []byte {
+	b = append(b, `{"allowed":`...)
+	b = strconv.AppendInt(b, int64(v.Allowed), 10)
+	b = append(b, `,"denied":`...)
+	b = strconv.AppendInt(b, int64(v.Denied), 10)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v OverviewEvent) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"event_type":`...)
+	if v.EventType == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.EventType))
+	}
+	b = append(b, `,"request_id":`...)
+	if v.RequestID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.RequestID))
+	}
+	b = append(b, `,"decision":`...)
+	if v.Decision == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Decision))
+	}
+	b = append(b, `,"metadata_json":`...)
+	b = jsonresponse.AppendRaw(b, v.MetadataJSON)
+	b = append(b, `,"occurred_at":`...)
+	b = v.OccurredAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v OverviewPolicySets) AppendJSON(b []byte) []byte {
+	b = append(b, `{"total":`...)
+	b = strconv.AppendInt(b, int64(v.Total), 10)
+	b = append(b, `,"enforcing":`...)
+	b = strconv.AppendInt(b, int64(v.Enforcing), 10)
+	b = append(b, `,"active_name":`...)
+	if v.ActiveName == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ActiveName))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v OverviewProviders) AppendJSON(b []byte) []byte {
+	b = append(b, `{"total":`...)
+	b = strconv.AppendInt(b, int64(v.Total), 10)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v OverviewResources) AppendJSON(b []byte) []byte {
+	b = append(b, `{"total":`...)
+	b = strconv.AppendInt(b, int64(v.Total), 10)
+	b = append(b, `,"unenforced":`...)
+	b = strconv.AppendInt(b, int64(v.Unenforced), 10)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v OverviewSessions) AppendJSON(b []byte) []byte {
+	b = append(b, `{"active":`...)
+	b = strconv.AppendInt(b, int64(v.Active), 10)
 	return append(b, '}')
 }
 
@@ -1553,6 +1737,98 @@ func (v RegisteredApplication) AppendJSON(b []byte) []byte {
 	b = v.CreatedAt.AppendJSON(b)
 	b = append(b, `,"client_secret":`...)
 	b = jsonresponse.AppendString(b, string(v.ClientSecret))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v RequestAuditEvent) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"event_type":`...)
+	if v.EventType == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.EventType))
+	}
+	b = append(b, `,"request_id":`...)
+	if v.RequestID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.RequestID))
+	}
+	b = append(b, `,"decision":`...)
+	if v.Decision == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.Decision))
+	}
+	b = append(b, `,"policy_set_id":`...)
+	if v.PolicySetID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PolicySetID))
+	}
+	b = append(b, `,"policy_set_version_id":`...)
+	if v.PolicySetVersionID == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.PolicySetVersionID))
+	}
+	b = append(b, `,"manifest_sha":`...)
+	if v.ManifestSha == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.ManifestSha))
+	}
+	b = append(b, `,"evaluation_status":`...)
+	if v.EvaluationStatus == nil {
+		b = append(b, "null"...)
+	} else {
+		b = jsonresponse.AppendString(b, string(*v.EvaluationStatus))
+	}
+	b = append(b, `,"determining_policies_json":`...)
+	b = jsonresponse.AppendRaw(b, v.DeterminingPoliciesJSON)
+	b = append(b, `,"diagnostics_json":`...)
+	b = jsonresponse.AppendRaw(b, v.DiagnosticsJSON)
+	b = append(b, `,"metadata_json":`...)
+	b = jsonresponse.AppendRaw(b, v.MetadataJSON)
+	b = append(b, `,"occurred_at":`...)
+	b = v.OccurredAt.AppendJSON(b)
+	b = append(b, `,"ingested_at":`...)
+	b = v.IngestedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v RequestExplanation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"request_id":`...)
+	b = jsonresponse.AppendString(b, string(v.RequestID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"final_decision":`...)
+	b = jsonresponse.AppendString(b, string(v.FinalDecision))
+	b = append(b, `,"denied":`...)
+	b = append(b, '[')
+	for i, item := range v.Denied {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"events":`...)
+	b = append(b, '[')
+	for i, item := range v.Events {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"truncated":`...)
+	b = strconv.AppendBool(b, bool(v.Truncated))
 	return append(b, '}')
 }
 

@@ -48,6 +48,13 @@ const (
 	AgentSessionStatusTerminated AgentSessionStatus = "terminated"
 )
 
+// The values of [AuditDecision].
+const (
+	AuditDecisionAllow   AuditDecision = "allow"
+	AuditDecisionDeny    AuditDecision = "deny"
+	AuditDecisionPartial AuditDecision = "partial"
+)
+
 // The values of [AuditEventFaultReason].
 const (
 	AuditEventFaultReasonChainBroken         AuditEventFaultReason = "chain_broken"
@@ -634,6 +641,10 @@ type ApplicationRegistration struct {
 	Name ApplicationName `json:"name"`
 }
 
+// AuditDecision is a decision: `allow`, `deny`, or `partial` if a part of what
+// was requested was allowed.
+type AuditDecision string
+
 // AuditEntry is an entry of the audit log, with its seal. An entry is sealed
 // within milliseconds after it was recorded; until then, the fields of the seal
 // are null.
@@ -713,6 +724,97 @@ type AuditEntryPage struct {
 	Rows       []AuditEntry `json:"rows"`
 }
 
+// AuditEvent is an authorization audit event: what another Caracal service
+// decided. Without `fields`, it has the fields `id`, `zone_id`, `event_type`,
+// `request_id`, `decision`, `evaluation_status`, `metadata_json`, `occurred_at`
+// and `ingested_at`. With `fields`, it has those in the list.
+type AuditEvent struct {
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	AgentLabels AuditMetadataValue `json:"agent_labels,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	AgentLifecycle AuditMetadataValue `json:"agent_lifecycle,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	AgentSessionID AuditMetadataValue `json:"agent_session_id,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	ApplicationID AuditMetadataValue `json:"application_id,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	ApplicationName AuditMetadataValue `json:"application_name,omitempty"`
+
+	// The decision, such as `allow` or `deny`.
+	Decision *string `json:"decision,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	DelegationEdgeID AuditMetadataValue `json:"delegation_edge_id,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	DelegationHopCount AuditMetadataValue `json:"delegation_hop_count,omitempty"`
+
+	// How the decision was made: `complete` by policies, otherwise for the reason
+	// that it names, such as `resource_not_found`.
+	EvaluationStatus *string `json:"evaluation_status,omitempty"`
+
+	// What was decided, such as `token_exchange`.
+	EventType *string `json:"event_type,omitempty"`
+
+	// ID of the event.
+	ID string `json:"id,omitempty"`
+
+	// When the event was stored.
+	IngestedAt *time.Time `json:"ingested_at,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	LatencyMs AuditMetadataValue `json:"latency_ms,omitempty"`
+
+	// Details of the event, as the service that decided recorded them, without
+	// secrets.
+	MetadataJSON json.RawMessage `json:"metadata_json,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	Method AuditMetadataValue `json:"method,omitempty"`
+
+	// When the decision was made.
+	OccurredAt *time.Time `json:"occurred_at,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	Reason AuditMetadataValue `json:"reason,omitempty"`
+
+	// ID of the request that the event belongs to.
+	RequestID *string `json:"request_id,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	RequestedScopes AuditMetadataValue `json:"requested_scopes,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	Resource AuditMetadataValue `json:"resource,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	ResultClass AuditMetadataValue `json:"result_class,omitempty"`
+
+	// The value of a field of the metadata, of the type that the service that
+	// decided recorded.
+	UpstreamStatus AuditMetadataValue `json:"upstream_status,omitempty"`
+
+	// ID of the zone, as the service that decided sent it.
+	ZoneID string `json:"zone_id,omitempty"`
+}
+
 // AuditEventFault is the first event that does not fit.
 type AuditEventFault struct {
 	// What was found, and what was expected.
@@ -761,6 +863,13 @@ type AuditEventHead struct {
 
 	// ID of the zone.
 	ZoneID string `json:"zone_id"`
+}
+
+// AuditEventPage is a page of audit events.
+type AuditEventPage struct {
+	// The `cursor` of the next page; null on the last page.
+	NextCursor *NextCursor  `json:"next_cursor"`
+	Rows       []AuditEvent `json:"rows"`
 }
 
 // AuditEventVerification is the result of a verification.
@@ -842,6 +951,10 @@ type AuditHead struct {
 	// ID of the zone; null for the log without a zone.
 	ZoneID *string `json:"zone_id"`
 }
+
+// AuditMetadataValue is the value of a field of the metadata, of the type that
+// the service that decided recorded.
+type AuditMetadataValue = json.RawMessage
 
 // AuditMethod is the method of a request in the audit log.
 type AuditMethod string
@@ -1029,12 +1142,61 @@ type DeadLetter struct {
 	ZoneID ID `json:"zone_id"`
 }
 
+// DeniedAuditEvent is the why a request was denied.
+type DeniedAuditEvent struct {
+	// The rules that allowed the request.
+	DeterminingPolicies json.RawMessage `json:"determining_policies"`
+
+	// Why the request was denied.
+	Diagnostics json.RawMessage `json:"diagnostics"`
+
+	// How the decision was made: `complete` by policies, otherwise for the reason
+	// that it names, such as `resource_not_found`.
+	EvaluationStatus *string `json:"evaluation_status"`
+
+	// ID of the event.
+	EventID string `json:"event_id"`
+
+	// What was decided, such as `token_exchange`.
+	EventType *string `json:"event_type"`
+
+	// Details of the event, as the service that decided recorded them, without
+	// secrets.
+	Metadata json.RawMessage `json:"metadata"`
+
+	// Why it is not: `not_decided_by_policies`, `approval_required` (policies allow
+	// the request once it is approved), `no_policy_set` (none was active, or it was
+	// archived since), or `request_not_recorded`, `edge_scopes_not_recorded` or
+	// `subject_claims_not_recorded` (the event lacks a part of the input). Null if
+	// it is.
+	NotSimulatableReason *string `json:"not_simulatable_reason"`
+
+	// The request to decide about: `principal`, `resource`, `action`, `session`,
+	// `delegation_edge` and `context`, as an STS describes it. Unknown fields are
+	// ignored.
+	PolicyInput PolicyInput `json:"policy_input"`
+
+	// ID of the policy set that decided; null if it is not known.
+	PolicySetID *string `json:"policy_set_id"`
+
+	// ID of the version of the policy set that decided; null if none did.
+	PolicySetVersionID *string `json:"policy_set_version_id"`
+
+	// Whether `policy_input` has everything that the policies decided about, so
+	// that simulating the version of the policy set repeats the decision.
+	Simulatable bool `json:"simulatable"`
+}
+
 // DeterminingPolicy is a rule of the decision contract that allows a request.
 type DeterminingPolicy struct {
 	// Name of the rule: `caracal-bootstrap`, or `caracal-<key>-mint` or
 	// `caracal-<key>-use` with the key of the application in `app_ids`.
 	Policy string `json:"policy"`
 }
+
+// FieldList are the names of fields, separated by commas. White space around a
+// name is ignored.
+type FieldList = string
 
 // Grant is a permission of an application to request scopes of a resource for a
 // user.
@@ -1805,6 +1967,116 @@ type OpenAPI map[string]interface{}
 //     operations, and its token must have the scope of that operation.
 //   - `transport_uniform`: Requests are not checked against the operations.
 type OperationEnforcement string
+
+// Overview is an overview of a zone. Archived objects do not count.
+type Overview struct {
+	// Applications of a zone.
+	Applications OverviewApplications `json:"applications"`
+
+	// Decisions of the last 24 hours.
+	Decisions24H OverviewDecisions `json:"decisions_24h"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	GeneratedAt Timestamp `json:"generated_at"`
+
+	// Policy sets of a zone.
+	PolicySets OverviewPolicySets `json:"policy_sets"`
+
+	// Providers of a zone.
+	Providers OverviewProviders `json:"providers"`
+
+	// The latest authorization audit events, newest first, at most 10.
+	RecentEvents []OverviewEvent `json:"recent_events"`
+
+	// Resources of a zone.
+	Resources OverviewResources `json:"resources"`
+
+	// Sessions of a zone.
+	Sessions OverviewSessions `json:"sessions"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// OverviewApplications are the applications of a zone.
+type OverviewApplications struct {
+	// Number of registered applications that have expired.
+	Expired int `json:"expired"`
+
+	// Number of registered applications that expire in the next 7 days.
+	ExpiringSoon int `json:"expiring_soon"`
+
+	// Number of applications, expired ones included.
+	Total int `json:"total"`
+}
+
+// OverviewDecisions are the decisions of the last 24 hours.
+type OverviewDecisions struct {
+	// Number of audit events with the decision `allow`.
+	Allowed int `json:"allowed"`
+
+	// Number of audit events with the decision `deny`.
+	Denied int `json:"denied"`
+}
+
+// OverviewEvent is a recent authorization audit event.
+type OverviewEvent struct {
+	// The decision, such as `allow` or `deny`.
+	Decision *string `json:"decision"`
+
+	// What was decided, such as `token_exchange`.
+	EventType *string `json:"event_type"`
+
+	// ID of the event.
+	ID string `json:"id"`
+
+	// Details of the event, as the service that decided recorded them, without
+	// secrets.
+	MetadataJSON json.RawMessage `json:"metadata_json"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	OccurredAt Timestamp `json:"occurred_at"`
+
+	// ID of the request that the event belongs to.
+	RequestID *string `json:"request_id"`
+}
+
+// OverviewPolicySets is the policy sets of a zone.
+type OverviewPolicySets struct {
+	// Name of the active policy set; null if there is none.
+	ActiveName *string `json:"active_name"`
+
+	// Number of active policy sets, at most 1.
+	Enforcing int `json:"enforcing"`
+
+	// Number of policy sets.
+	Total int `json:"total"`
+}
+
+// OverviewProviders are the providers of a zone.
+type OverviewProviders struct {
+	// Number of providers.
+	Total int `json:"total"`
+}
+
+// OverviewResources are the resources of a zone.
+type OverviewResources struct {
+	// Number of resources.
+	Total int `json:"total"`
+
+	// Number of resources whose `operation_enforcement` is not `enforced`.
+	Unenforced int `json:"unenforced"`
+}
+
+// OverviewSessions are the sessions of a zone.
+type OverviewSessions struct {
+	// Number of active sessions.
+	Active int `json:"active"`
+}
 
 // Policy is a named policy, without its versions.
 type Policy struct {
@@ -2885,6 +3157,81 @@ type RegisteredApplication struct {
 // RegistrationMethod is how the application was created: `managed`, by an
 // administrator; `dcr`, by dynamic client registration.
 type RegistrationMethod string
+
+// RequestAuditEvent is an authorization audit event: what another Caracal
+// service decided.
+type RequestAuditEvent struct {
+	// The decision, such as `allow` or `deny`.
+	Decision *string `json:"decision"`
+
+	// The rules that allowed the request.
+	DeterminingPoliciesJSON json.RawMessage `json:"determining_policies_json"`
+
+	// Why the request was denied, or under which conditions it was allowed.
+	DiagnosticsJSON json.RawMessage `json:"diagnostics_json"`
+
+	// How the decision was made: `complete` by policies, otherwise for the reason
+	// that it names, such as `resource_not_found`.
+	EvaluationStatus *string `json:"evaluation_status"`
+
+	// What was decided, such as `token_exchange`.
+	EventType *string `json:"event_type"`
+
+	// ID of the event.
+	ID string `json:"id"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	IngestedAt Timestamp `json:"ingested_at"`
+
+	// SHA-256 of the manifest of that version, or `no_active_policy_set`.
+	ManifestSha *string `json:"manifest_sha"`
+
+	// Details of the event, as the service that decided recorded them, without
+	// secrets.
+	MetadataJSON json.RawMessage `json:"metadata_json"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	OccurredAt Timestamp `json:"occurred_at"`
+
+	// ID of the policy set that decided; null if it was not recorded.
+	PolicySetID *string `json:"policy_set_id"`
+
+	// ID of the version of the policy set that decided; null if none did.
+	PolicySetVersionID *string `json:"policy_set_version_id"`
+
+	// ID of the request that the event belongs to.
+	RequestID *string `json:"request_id"`
+
+	// ID of the zone, as the service that decided sent it.
+	ZoneID string `json:"zone_id"`
+}
+
+// RequestExplanation is the decision about a request, and its audit events.
+type RequestExplanation struct {
+	// The events with the decision `deny`, oldest first, at most 1000.
+	Denied []DeniedAuditEvent `json:"denied"`
+
+	// The events, oldest first, at most 1000.
+	Events []RequestAuditEvent `json:"events"`
+
+	// `deny` if an event has this decision, otherwise the decision of the last
+	// event, or `unknown` if that has none.
+	FinalDecision string `json:"final_decision"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	RequestID ID `json:"request_id"`
+
+	// Whether the request has more events. They count for `final_decision`, and can
+	// be in `denied`.
+	Truncated bool `json:"truncated"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
 
 // Resource is an upstream service that applications access through a gateway.
 type Resource struct {

@@ -442,6 +442,121 @@ func (c *Client) VerifyAuditEvents(ctx context.Context, zoneID string, params Ve
 	return send[AuditEventVerification](ctx, c, request{operation: "verifyAuditEvents", method: http.MethodGet, path: "/v1/zones/{zoneId}/audit/verify", args: []string{zoneID}, query: map[string]any{"from_seq": params.FromSeq, "to_seq": params.ToSeq, "head_seq": params.HeadSeq, "head_hash": params.HeadHash}, status: 200, accept: "application/json"}, opts)
 }
 
+// ListAuditEventsParams are the filters of [Client.ListAuditEvents] and
+// [Client.AuditEvents], to be passed as an option. Zero values are omitted.
+type ListAuditEventsParams struct {
+	// Returns only what happened at this time or later. In RFC 3339 format and UTC,
+	// with `T` and `Z`.
+	Since string
+	// Returns only what happened before this time.
+	Until string
+	// Fields to return, separated by commas, in the order of CSV: `id`,
+	// `occurred_at`, `event_type`, `decision`, `evaluation_status`, `request_id`,
+	// `ingested_at`, and of the metadata `application_id`, `application_name`,
+	// `resource`, `requested_scopes`, `agent_session_id`, `agent_lifecycle`,
+	// `agent_labels`, `delegation_edge_id`, `delegation_hop_count`, `method`,
+	// `latency_ms`, `upstream_status`, `result_class` and `reason`. By default, CSV
+	// has all of these.
+	Fields string
+	// Returns only events of this request.
+	RequestID string
+	// Returns only events with this decision.
+	Decision AuditDecision
+	// Returns only events of this type.
+	EventType string
+	// Returns only events of this application.
+	ApplicationID string
+	// Returns only events of this agent session.
+	AgentSessionID string
+	// Returns only events of this session.
+	SessionID string
+	// Returns only events of agents with exactly this label.
+	Label string
+}
+
+func (params ListAuditEventsParams) applyToList(c *call) {
+	c.filter("listAuditEvents", map[string]any{"since": params.Since, "until": params.Until, "fields": params.Fields, "request_id": params.RequestID, "decision": params.Decision, "event_type": params.EventType, "application_id": params.ApplicationID, "agent_session_id": params.AgentSessionID, "session_id": params.SessionID, "label": params.Label})
+}
+
+// ListAuditEvents returns one page of the zone's authorization audit events,
+// newest first. An event is returned if it matches all filters. Returns no rows
+// if the zone has no events; it need not exist.
+//
+// In the rows, `"[redacted]"` replaces the values of fields of `metadata_json`
+// that are named like a secret, in any case and at any depth: `password`,
+// `passwd`, `secret`, `token`, `access_token`, `refresh_token`, `id_token`,
+// `api_key`, `apikey`, `authorization`, `cookie`, `set_cookie`,
+// `client_secret`, `private_key`, `session` and `assertion`. `session_id` is
+// not redacted: it identifies a session, and gives no access to it.
+//
+// With `fields`, each row has only the fields in the list, and those of the
+// metadata only if the event has them.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeInvalidFields],
+// [CodeTooManyExports].
+func (c *Client) ListAuditEvents(ctx context.Context, zoneID string, opts ...ListOption) (Page[AuditEvent], error) {
+	return listRows[AuditEvent](ctx, c, request{operation: "listAuditEvents", method: http.MethodGet, path: "/v1/zones/{zoneId}/audit", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// AuditEvents returns an iterator over the items of all pages of
+// [Client.ListAuditEvents]. If a request fails, it yields the error and stops.
+func (c *Client) AuditEvents(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[AuditEvent, error] {
+	return all(opts, func(opts ...ListOption) (Page[AuditEvent], error) {
+		return c.ListAuditEvents(ctx, zoneID, opts...)
+	})
+}
+
+// ExportAuditEvents returns all items of [Client.ListAuditEvents] as a stream,
+// which the caller must close. [Limit] does not apply; with a [Cursor], the
+// stream begins after it.
+func (c *Client) ExportAuditEvents(ctx context.Context, zoneID string, format ListFormat, opts ...ListOption) (*Export, error) {
+	return openExport(ctx, c, request{operation: "listAuditEvents", method: http.MethodGet, path: "/v1/zones/{zoneId}/audit", args: []string{zoneID}, status: 200, accept: "application/json"}, format, opts)
+}
+
+// ListAuditEventsOfRequest returns one page of the authorization audit events
+// of a request, oldest first, without the values of secrets, like
+// `listAuditEvents`. One request usually has few events; if there are more than
+// `limit`, which a client can cause by using the same `X-Request-Id` for many
+// requests, there is a next page.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeRequestNotFound].
+func (c *Client) ListAuditEventsOfRequest(ctx context.Context, zoneID, requestID string, opts ...ListOption) (Page[RequestAuditEvent], error) {
+	return list[RequestAuditEvent](ctx, c, request{operation: "listAuditEventsOfRequest", method: http.MethodGet, path: "/v1/zones/{zoneId}/audit/by-request/{requestId}", args: []string{zoneID, requestID}, status: 200, accept: "application/json"}, opts)
+}
+
+// AuditEventsOfRequest returns an iterator over the items of all pages of
+// [Client.ListAuditEventsOfRequest]. If a request fails, it yields the error
+// and stops.
+func (c *Client) AuditEventsOfRequest(ctx context.Context, zoneID, requestID string, opts ...ListOption) iter.Seq2[RequestAuditEvent, error] {
+	return all(opts, func(opts ...ListOption) (Page[RequestAuditEvent], error) {
+		return c.ListAuditEventsOfRequest(ctx, zoneID, requestID, opts...)
+	})
+}
+
+// ExplainRequest returns the decision about a request, why it was denied, and
+// its audit events. Each denial has the `policy_input` that the policies
+// decided about, as far as the event records it. If it is `simulatable`,
+// simulating the policy set with this input repeats the decision, and
+// simulating another version shows what that would decide.
+//
+// `policy_input` consists of the metadata `application_id`,
+// `application_registration_method`, `agent_session_id`, `agent_lifecycle`,
+// `agent_labels`, `resource`, `resource_id`, `resource_scopes`,
+// `requested_scopes`, `method`, `path`, `session_id`, `delegation_edge_id`,
+// `delegation_edge_scopes`, `subject_claims` (only `delegation_edge_id` and
+// `target`) and `challenge_resolved`. An empty identifier is like none.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeRequestNotFound].
+func (c *Client) ExplainRequest(ctx context.Context, zoneID, requestID string, opts ...CallOption) (RequestExplanation, error) {
+	return send[RequestExplanation](ctx, c, request{operation: "explainRequest", method: http.MethodGet, path: "/v1/zones/{zoneId}/audit/by-request/{requestId}/explain", args: []string{zoneID, requestID}, status: 200, accept: "application/json"}, opts)
+}
+
 // GetAuditRetention returns for how many days authorization audit events of all
 // zones are kept.
 //
@@ -748,6 +863,15 @@ func (c *Client) GetOpenAPIJSON(ctx context.Context, opts ...CallOption) (OpenAP
 // Requires no token.
 func (c *Client) GetOpenAPIYAML(ctx context.Context, opts ...CallOption) (string, error) {
 	return sendText(ctx, c, request{operation: "getOpenAPIYAML", method: http.MethodGet, path: "/openapi.yaml", status: 200, accept: "application/yaml", public: true}, opts)
+}
+
+// GetOverview returns how many objects the zone has, which of them need
+// attention, and its latest authorization audit events. All numbers are of the
+// same moment. If the zone does not exist, they are 0.
+//
+// Requires a token with read permission for the zone.
+func (c *Client) GetOverview(ctx context.Context, zoneID string, opts ...CallOption) (Overview, error) {
+	return send[Overview](ctx, c, request{operation: "getOverview", method: http.MethodGet, path: "/v1/zones/{zoneId}/overview", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
 }
 
 // ListPoliciesParams are the filters of [Client.ListPolicies] and

@@ -12,6 +12,9 @@ const (
 	CodeInvalidQuery = "invalid_query"
 	// 400. The cursor is invalid or was issued for a different list.
 	CodeInvalidCursor = "invalid_cursor"
+	// 400. fields must name at least one field of the list, and no others. See
+	// details.issues.
+	CodeInvalidFields = "invalid_fields"
 	// 400. If-Match must be * or one or more ETags, as they were received: in
 	// double quotes, separated by commas.
 	CodeInvalidIfMatch = "invalid_if_match"
@@ -283,6 +286,8 @@ const (
 	CodeEventPositionGone = "event_position_gone"
 	// 429. Too many streams of events are open. Close one of them and retry.
 	CodeTooManyStreams = "too_many_streams"
+	// 404. The zone has no audit events of this request.
+	CodeRequestNotFound = "request_not_found"
 )
 
 // ProviderConfigInput is one of [NoProviderConfig],

@@ -76,6 +76,8 @@ const (
 	InvalidQuery Code = "invalid_query"
 	// InvalidCursor: 400. The cursor is invalid or was issued for a different list.
 	InvalidCursor Code = "invalid_cursor"
+	// InvalidFields: 400. fields must name at least one field of the list, and no others. See details.issues.
+	InvalidFields Code = "invalid_fields"
 	// InvalidIfMatch: 400. If-Match must be * or one or more ETags, as they were received: in double quotes, separated by commas.
 	InvalidIfMatch Code = "invalid_if_match"
 	// InvalidJSON: 400. The request body is not valid JSON.
@@ -304,6 +306,8 @@ const (
 	EventPositionGone Code = "event_position_gone"
 	// TooManyStreams: 429. Too many streams of events are open. Close one of them and retry.
 	TooManyStreams Code = "too_many_streams"
+	// RequestNotFound: 404. The zone has no audit events of this request.
+	RequestNotFound Code = "request_not_found"
 )
 
 // Table describes every code.
@@ -312,6 +316,7 @@ var Table = map[Code]Entry{
 	InvalidParams:             {400, "path", "One or more path parameters are invalid. See details.issues."},
 	InvalidQuery:              {400, "query", "One or more query parameters are invalid. See details.issues."},
 	InvalidCursor:             {400, "", "The cursor is invalid or was issued for a different list."},
+	InvalidFields:             {400, "", "fields must name at least one field of the list, and no others. See details.issues."},
 	InvalidIfMatch:            {400, "", "If-Match must be * or one or more ETags, as they were received: in double quotes, separated by commas."},
 	InvalidJSON:               {400, "", "The request body is not valid JSON."},
 	InvalidAdminToken:         {401, "", "The admin token is missing, invalid, expired or revoked."},
@@ -426,4 +431,5 @@ var Table = map[Code]Entry{
 	RetentionAboveLimit:                          {400, "", "The retention is longer than AUDIT_RETENTION_DAYS allows. See max_days."},
 	EventPositionGone:                            {410, "", "The zone has no events at this position: it is unknown, or entries are missing after it. Read the present state of the zone, then follow its events with after=now."},
 	TooManyStreams:                               {429, "", "Too many streams of events are open. Close one of them and retry."},
+	RequestNotFound:                              {404, "", "The zone has no audit events of this request."},
 }

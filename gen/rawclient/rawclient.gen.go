@@ -57,15 +57,21 @@ type ApplicationPatch = client.ApplicationPatch
 
 type ApplicationRegistration = client.ApplicationRegistration
 
+type AuditDecision = client.AuditDecision
+
 type AuditEntry = client.AuditEntry
 
 type AuditEntryPage = client.AuditEntryPage
+
+type AuditEvent = client.AuditEvent
 
 type AuditEventFault = client.AuditEventFault
 
 type AuditEventFaultReason = client.AuditEventFaultReason
 
 type AuditEventHead = client.AuditEventHead
+
+type AuditEventPage = client.AuditEventPage
 
 type AuditEventVerification = client.AuditEventVerification
 
@@ -74,6 +80,8 @@ type AuditFault = client.AuditFault
 type AuditFaultReason = client.AuditFaultReason
 
 type AuditHead = client.AuditHead
+
+type AuditMetadataValue = client.AuditMetadataValue
 
 type AuditMethod = client.AuditMethod
 
@@ -93,7 +101,11 @@ type DCRStatus = client.DCRStatus
 
 type DeadLetter = client.DeadLetter
 
+type DeniedAuditEvent = client.DeniedAuditEvent
+
 type DeterminingPolicy = client.DeterminingPolicy
+
+type FieldList = client.FieldList
 
 type Grant = client.Grant
 
@@ -173,6 +185,22 @@ type OAuth2ClientCredentialsProviderConfigClientAuthMethod = client.OAuth2Client
 type OpenAPI = client.OpenAPI
 
 type OperationEnforcement = client.OperationEnforcement
+
+type Overview = client.Overview
+
+type OverviewApplications = client.OverviewApplications
+
+type OverviewDecisions = client.OverviewDecisions
+
+type OverviewEvent = client.OverviewEvent
+
+type OverviewPolicySets = client.OverviewPolicySets
+
+type OverviewProviders = client.OverviewProviders
+
+type OverviewResources = client.OverviewResources
+
+type OverviewSessions = client.OverviewSessions
 
 type Policy = client.Policy
 
@@ -362,6 +390,10 @@ type RegisteredApplication = client.RegisteredApplication
 
 type RegistrationMethod = client.RegistrationMethod
 
+type RequestAuditEvent = client.RequestAuditEvent
+
+type RequestExplanation = client.RequestExplanation
+
 type Resource = client.Resource
 
 type ResourceIdentifier = client.ResourceIdentifier
@@ -443,6 +475,9 @@ type Name = string
 
 // ObjectID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ObjectID = ID
+
+// RequestID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+type RequestID = ID
 
 // RowLimit defines model for rowLimit.
 type RowLimit = int
@@ -683,6 +718,61 @@ type DeleteApplicationParams struct {
 type UpdateApplicationParams struct {
 	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListAuditEventsParams defines parameters for ListAuditEvents.
+type ListAuditEventsParams struct {
+	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
+	Limit *RowLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Format `json` (the default) returns one page. `csv` and `ndjson` export all rows that match, or, with a cursor, all rows after it.
+	Format *Format `form:"format,omitempty" json:"format,omitempty"`
+
+	// Since Returns only what happened at this time or later. In RFC 3339 format and UTC, with `T` and `Z`.
+	Since *Since `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Returns only what happened before this time.
+	Until *Until `form:"until,omitempty" json:"until,omitempty"`
+
+	// Fields Fields to return, separated by commas, in the order of CSV: `id`, `occurred_at`, `event_type`, `decision`,
+	// `evaluation_status`, `request_id`, `ingested_at`, and of the metadata `application_id`, `application_name`,
+	// `resource`, `requested_scopes`, `agent_session_id`, `agent_lifecycle`, `agent_labels`, `delegation_edge_id`,
+	// `delegation_hop_count`, `method`, `latency_ms`, `upstream_status`, `result_class` and `reason`. By default, CSV has
+	// all of these.
+	Fields *FieldList `form:"fields,omitempty" json:"fields,omitempty"`
+
+	// RequestID Returns only events of this request.
+	RequestID *string `form:"request_id,omitempty" json:"request_id,omitempty"`
+
+	// Decision Returns only events with this decision.
+	Decision *AuditDecision `form:"decision,omitempty" json:"decision,omitempty"`
+
+	// EventType Returns only events of this type.
+	EventType *string `form:"event_type,omitempty" json:"event_type,omitempty"`
+
+	// ApplicationID Returns only events of this application.
+	ApplicationID *string `form:"application_id,omitempty" json:"application_id,omitempty"`
+
+	// AgentSessionID Returns only events of this agent session.
+	AgentSessionID *string `form:"agent_session_id,omitempty" json:"agent_session_id,omitempty"`
+
+	// SessionID Returns only events of this session.
+	SessionID *string `form:"session_id,omitempty" json:"session_id,omitempty"`
+
+	// Label Returns only events of agents with exactly this label.
+	Label *string `form:"label,omitempty" json:"label,omitempty"`
+}
+
+// ListAuditEventsOfRequestParams defines parameters for ListAuditEventsOfRequest.
+type ListAuditEventsOfRequestParams struct {
+	// Limit Maximum number of events per page. Defaults to 1000.
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // VerifyAuditEventsParams defines parameters for VerifyAuditEvents.
@@ -1786,6 +1876,50 @@ type ClientInterface interface {
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 	UpdateApplication(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListAuditEvents List or export authorization audit events
+	//
+	// Returns the zone's authorization audit events, newest first. An event is returned if it matches all filters. Returns
+	// no rows if the zone has no events; it need not exist.
+	//
+	// In the rows, `"[redacted]"` replaces the values of fields of `metadata_json` that are named like a secret, in any
+	// case and at any depth: `password`, `passwd`, `secret`, `token`, `access_token`, `refresh_token`, `id_token`,
+	// `api_key`, `apikey`, `authorization`, `cookie`, `set_cookie`, `client_secret`, `private_key`, `session` and
+	// `assertion`. `session_id` is not redacted: it identifies a session, and gives no access to it.
+	//
+	// With `fields`, each row has only the fields in the list, and those of the metadata only if the event has them.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/audit (the `ListAuditEvents` operationId).
+	ListAuditEvents(ctx context.Context, zoneID ZoneID, params *ListAuditEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAuditEventsOfRequest List the authorization audit events of a request
+	//
+	// Returns the authorization audit events of a request, oldest first, without the values of secrets, like
+	// `listAuditEvents`. One request usually has few events; if there are more than `limit`, which a client can cause by
+	// using the same `X-Request-Id` for many requests, there is a next page.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/audit/by-request/{requestId} (the `ListAuditEventsOfRequest` operationId).
+	ListAuditEventsOfRequest(ctx context.Context, zoneID ZoneID, requestID RequestID, params *ListAuditEventsOfRequestParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExplainRequest Explain the decision about a request
+	//
+	// Returns the decision about a request, why it was denied, and its audit events. Each denial has the `policy_input` that
+	// the policies decided about, as far as the event records it. If it is `simulatable`, simulating the policy set with
+	// this input repeats the decision, and simulating another version shows what that would decide.
+	//
+	// `policy_input` consists of the metadata `application_id`, `application_registration_method`, `agent_session_id`,
+	// `agent_lifecycle`, `agent_labels`, `resource`, `resource_id`, `resource_scopes`, `requested_scopes`, `method`, `path`,
+	// `session_id`, `delegation_edge_id`, `delegation_edge_scopes`, `subject_claims` (only `delegation_edge_id` and
+	// `target`) and `challenge_resolved`. An empty identifier is like none.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/audit/by-request/{requestId}/explain (the `ExplainRequest` operationId).
+	ExplainRequest(ctx context.Context, zoneID ZoneID, requestID RequestID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetAuditEventHead Retrieve the head of the chain of audit events
 	//
 	// Returns the last event of the zone's chain of authorization audit events. Keep it outside of the service, for example
@@ -1931,6 +2065,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/grants/{id} (the `GetGrant` operationId).
 	GetGrant(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOverview Retrieve an overview of a zone
+	//
+	// Returns how many objects the zone has, which of them need attention, and its latest authorization audit events. All
+	// numbers are of the same moment. If the zone does not exist, they are 0.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/overview (the `GetOverview` operationId).
+	GetOverview(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPolicies List policies
 	//
@@ -3995,6 +4139,80 @@ func (c *Client) UpdateApplication(ctx context.Context, zoneID ZoneID, id Object
 	return c.Client.Do(req)
 }
 
+// ListAuditEvents List or export authorization audit events
+//
+// Returns the zone's authorization audit events, newest first. An event is returned if it matches all filters. Returns
+// no rows if the zone has no events; it need not exist.
+//
+// In the rows, `"[redacted]"` replaces the values of fields of `metadata_json` that are named like a secret, in any
+// case and at any depth: `password`, `passwd`, `secret`, `token`, `access_token`, `refresh_token`, `id_token`,
+// `api_key`, `apikey`, `authorization`, `cookie`, `set_cookie`, `client_secret`, `private_key`, `session` and
+// `assertion`. `session_id` is not redacted: it identifies a session, and gives no access to it.
+//
+// With `fields`, each row has only the fields in the list, and those of the metadata only if the event has them.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/audit (the `ListAuditEvents` operationId).
+func (c *Client) ListAuditEvents(ctx context.Context, zoneID ZoneID, params *ListAuditEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAuditEventsRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAuditEventsOfRequest List the authorization audit events of a request
+//
+// Returns the authorization audit events of a request, oldest first, without the values of secrets, like
+// `listAuditEvents`. One request usually has few events; if there are more than `limit`, which a client can cause by
+// using the same `X-Request-Id` for many requests, there is a next page.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/audit/by-request/{requestId} (the `ListAuditEventsOfRequest` operationId).
+func (c *Client) ListAuditEventsOfRequest(ctx context.Context, zoneID ZoneID, requestID RequestID, params *ListAuditEventsOfRequestParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAuditEventsOfRequestRequest(c.Server, zoneID, requestID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExplainRequest Explain the decision about a request
+//
+// Returns the decision about a request, why it was denied, and its audit events. Each denial has the `policy_input` that
+// the policies decided about, as far as the event records it. If it is `simulatable`, simulating the policy set with
+// this input repeats the decision, and simulating another version shows what that would decide.
+//
+// `policy_input` consists of the metadata `application_id`, `application_registration_method`, `agent_session_id`,
+// `agent_lifecycle`, `agent_labels`, `resource`, `resource_id`, `resource_scopes`, `requested_scopes`, `method`, `path`,
+// `session_id`, `delegation_edge_id`, `delegation_edge_scopes`, `subject_claims` (only `delegation_edge_id` and
+// `target`) and `challenge_resolved`. An empty identifier is like none.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/audit/by-request/{requestId}/explain (the `ExplainRequest` operationId).
+func (c *Client) ExplainRequest(ctx context.Context, zoneID ZoneID, requestID RequestID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExplainRequestRequest(c.Server, zoneID, requestID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetAuditEventHead Retrieve the head of the chain of audit events
 //
 // Returns the last event of the zone's chain of authorization audit events. Keep it outside of the service, for example
@@ -4221,6 +4439,26 @@ func (c *Client) RevokeGrant(ctx context.Context, zoneID ZoneID, id ObjectID, pa
 // Corresponds with GET /v1/zones/{zoneId}/grants/{id} (the `GetGrant` operationId).
 func (c *Client) GetGrant(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetGrantRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOverview Retrieve an overview of a zone
+//
+// Returns how many objects the zone has, which of them need attention, and its latest authorization audit events. All
+// numbers are of the same moment. If the zone does not exist, they are 0.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/overview (the `GetOverview` operationId).
+func (c *Client) GetOverview(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOverviewRequest(c.Server, zoneID)
 	if err != nil {
 		return nil, err
 	}
@@ -7897,6 +8135,332 @@ func NewUpdateApplicationRequestWithBody(server string, zoneID ZoneID, id Object
 	return req, nil
 }
 
+// NewListAuditEventsRequest constructs an http.Request for the ListAuditEvents method
+func NewListAuditEventsRequest(server string, zoneID ZoneID, params *ListAuditEventsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/audit", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Fields != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "fields", *params.Fields, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.RequestID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "request_id", *params.RequestID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Decision != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "decision", *params.Decision, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.EventType != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "event_type", *params.EventType, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ApplicationID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "application_id", *params.ApplicationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.AgentSessionID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "agent_session_id", *params.AgentSessionID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.SessionID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "session_id", *params.SessionID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Label != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "label", *params.Label, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAuditEventsOfRequestRequest constructs an http.Request for the ListAuditEventsOfRequest method
+func NewListAuditEventsOfRequestRequest(server string, zoneID ZoneID, requestID RequestID, params *ListAuditEventsOfRequestParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "requestId", requestID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/audit/by-request/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewExplainRequestRequest constructs an http.Request for the ExplainRequest method
+func NewExplainRequestRequest(server string, zoneID ZoneID, requestID RequestID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "requestId", requestID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/audit/by-request/%s/explain", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetAuditEventHeadRequest constructs an http.Request for the GetAuditEventHead method
 func NewGetAuditEventHeadRequest(server string, zoneID ZoneID) (*http.Request, error) {
 	var err error
@@ -8446,6 +9010,40 @@ func NewGetGrantRequest(server string, zoneID ZoneID, id ObjectID) (*http.Reques
 	}
 
 	operationPath := fmt.Sprintf("/v1/zones/%s/grants/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetOverviewRequest constructs an http.Request for the GetOverview method
+func NewGetOverviewRequest(server string, zoneID ZoneID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/overview", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -11963,6 +12561,56 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 	UpdateApplicationWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error)
 
+	// ListAuditEventsWithResponse List or export authorization audit events
+	//
+	// Returns the zone's authorization audit events, newest first. An event is returned if it matches all filters. Returns
+	// no rows if the zone has no events; it need not exist.
+	//
+	// In the rows, `"[redacted]"` replaces the values of fields of `metadata_json` that are named like a secret, in any
+	// case and at any depth: `password`, `passwd`, `secret`, `token`, `access_token`, `refresh_token`, `id_token`,
+	// `api_key`, `apikey`, `authorization`, `cookie`, `set_cookie`, `client_secret`, `private_key`, `session` and
+	// `assertion`. `session_id` is not redacted: it identifies a session, and gives no access to it.
+	//
+	// With `fields`, each row has only the fields in the list, and those of the metadata only if the event has them.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/audit (the `ListAuditEvents` operationId).
+	ListAuditEventsWithResponse(ctx context.Context, zoneID ZoneID, params *ListAuditEventsParams, reqEditors ...RequestEditorFn) (*ListAuditEventsResponse, error)
+
+	// ListAuditEventsOfRequestWithResponse List the authorization audit events of a request
+	//
+	// Returns the authorization audit events of a request, oldest first, without the values of secrets, like
+	// `listAuditEvents`. One request usually has few events; if there are more than `limit`, which a client can cause by
+	// using the same `X-Request-Id` for many requests, there is a next page.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/audit/by-request/{requestId} (the `ListAuditEventsOfRequest` operationId).
+	ListAuditEventsOfRequestWithResponse(ctx context.Context, zoneID ZoneID, requestID RequestID, params *ListAuditEventsOfRequestParams, reqEditors ...RequestEditorFn) (*ListAuditEventsOfRequestResponse, error)
+
+	// ExplainRequestWithResponse Explain the decision about a request
+	//
+	// Returns the decision about a request, why it was denied, and its audit events. Each denial has the `policy_input` that
+	// the policies decided about, as far as the event records it. If it is `simulatable`, simulating the policy set with
+	// this input repeats the decision, and simulating another version shows what that would decide.
+	//
+	// `policy_input` consists of the metadata `application_id`, `application_registration_method`, `agent_session_id`,
+	// `agent_lifecycle`, `agent_labels`, `resource`, `resource_id`, `resource_scopes`, `requested_scopes`, `method`, `path`,
+	// `session_id`, `delegation_edge_id`, `delegation_edge_scopes`, `subject_claims` (only `delegation_edge_id` and
+	// `target`) and `challenge_resolved`. An empty identifier is like none.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/audit/by-request/{requestId}/explain (the `ExplainRequest` operationId).
+	ExplainRequestWithResponse(ctx context.Context, zoneID ZoneID, requestID RequestID, reqEditors ...RequestEditorFn) (*ExplainRequestResponse, error)
+
 	// GetAuditEventHeadWithResponse Retrieve the head of the chain of audit events
 	//
 	// Returns the last event of the zone's chain of authorization audit events. Keep it outside of the service, for example
@@ -12122,6 +12770,18 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/grants/{id} (the `GetGrant` operationId).
 	GetGrantWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetGrantResponse, error)
+
+	// GetOverviewWithResponse Retrieve an overview of a zone
+	//
+	// Returns how many objects the zone has, which of them need attention, and its latest authorization audit events. All
+	// numbers are of the same moment. If the zone does not exist, they are 0.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/overview (the `GetOverview` operationId).
+	GetOverviewWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetOverviewResponse, error)
 
 	// ListPoliciesWithResponse List policies
 	//
@@ -14719,6 +15379,143 @@ func (r UpdateApplicationResponse) ContentType() string {
 	return ""
 }
 
+// ListAuditEventsResponse200Headers the declared response headers of an HTTP 200 response for ListAuditEvents
+type ListAuditEventsResponse200Headers struct {
+	Link *string
+}
+
+type ListAuditEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditEventPage
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListAuditEventsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAuditEventsResponse) GetJSON200() *AuditEventPage {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAuditEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAuditEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAuditEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAuditEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListAuditEventsOfRequestResponse200Headers the declared response headers of an HTTP 200 response for ListAuditEventsOfRequest
+type ListAuditEventsOfRequestResponse200Headers struct {
+	Link *string
+}
+
+type ListAuditEventsOfRequestResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]RequestAuditEvent
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListAuditEventsOfRequestResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAuditEventsOfRequestResponse) GetJSON200() *[]RequestAuditEvent {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAuditEventsOfRequestResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAuditEventsOfRequestResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAuditEventsOfRequestResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAuditEventsOfRequestResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExplainRequestResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RequestExplanation
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ExplainRequestResponse) GetJSON200() *RequestExplanation {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ExplainRequestResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExplainRequestResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExplainRequestResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExplainRequestResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetAuditEventHeadResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -15062,6 +15859,47 @@ func (r GetGrantResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetGrantResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetOverviewResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Overview
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOverviewResponse) GetJSON200() *Overview {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOverviewResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOverviewResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOverviewResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOverviewResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -18023,6 +18861,74 @@ func (c *ClientWithResponses) UpdateApplicationWithResponse(ctx context.Context,
 	return ParseUpdateApplicationResponse(rsp)
 }
 
+// ListAuditEventsWithResponse List or export authorization audit events
+//
+// Returns the zone's authorization audit events, newest first. An event is returned if it matches all filters. Returns
+// no rows if the zone has no events; it need not exist.
+//
+// In the rows, `"[redacted]"` replaces the values of fields of `metadata_json` that are named like a secret, in any
+// case and at any depth: `password`, `passwd`, `secret`, `token`, `access_token`, `refresh_token`, `id_token`,
+// `api_key`, `apikey`, `authorization`, `cookie`, `set_cookie`, `client_secret`, `private_key`, `session` and
+// `assertion`. `session_id` is not redacted: it identifies a session, and gives no access to it.
+//
+// With `fields`, each row has only the fields in the list, and those of the metadata only if the event has them.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/audit (the `ListAuditEvents` operationId).
+func (c *ClientWithResponses) ListAuditEventsWithResponse(ctx context.Context, zoneID ZoneID, params *ListAuditEventsParams, reqEditors ...RequestEditorFn) (*ListAuditEventsResponse, error) {
+	rsp, err := c.ListAuditEvents(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAuditEventsResponse(rsp)
+}
+
+// ListAuditEventsOfRequestWithResponse List the authorization audit events of a request
+//
+// Returns the authorization audit events of a request, oldest first, without the values of secrets, like
+// `listAuditEvents`. One request usually has few events; if there are more than `limit`, which a client can cause by
+// using the same `X-Request-Id` for many requests, there is a next page.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/audit/by-request/{requestId} (the `ListAuditEventsOfRequest` operationId).
+func (c *ClientWithResponses) ListAuditEventsOfRequestWithResponse(ctx context.Context, zoneID ZoneID, requestID RequestID, params *ListAuditEventsOfRequestParams, reqEditors ...RequestEditorFn) (*ListAuditEventsOfRequestResponse, error) {
+	rsp, err := c.ListAuditEventsOfRequest(ctx, zoneID, requestID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAuditEventsOfRequestResponse(rsp)
+}
+
+// ExplainRequestWithResponse Explain the decision about a request
+//
+// Returns the decision about a request, why it was denied, and its audit events. Each denial has the `policy_input` that
+// the policies decided about, as far as the event records it. If it is `simulatable`, simulating the policy set with
+// this input repeats the decision, and simulating another version shows what that would decide.
+//
+// `policy_input` consists of the metadata `application_id`, `application_registration_method`, `agent_session_id`,
+// `agent_lifecycle`, `agent_labels`, `resource`, `resource_id`, `resource_scopes`, `requested_scopes`, `method`, `path`,
+// `session_id`, `delegation_edge_id`, `delegation_edge_scopes`, `subject_claims` (only `delegation_edge_id` and
+// `target`) and `challenge_resolved`. An empty identifier is like none.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/audit/by-request/{requestId}/explain (the `ExplainRequest` operationId).
+func (c *ClientWithResponses) ExplainRequestWithResponse(ctx context.Context, zoneID ZoneID, requestID RequestID, reqEditors ...RequestEditorFn) (*ExplainRequestResponse, error) {
+	rsp, err := c.ExplainRequest(ctx, zoneID, requestID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExplainRequestResponse(rsp)
+}
+
 // GetAuditEventHeadWithResponse Retrieve the head of the chain of audit events
 //
 // Returns the last event of the zone's chain of authorization audit events. Keep it outside of the service, for example
@@ -18235,6 +19141,24 @@ func (c *ClientWithResponses) GetGrantWithResponse(ctx context.Context, zoneID Z
 		return nil, err
 	}
 	return ParseGetGrantResponse(rsp)
+}
+
+// GetOverviewWithResponse Retrieve an overview of a zone
+//
+// Returns how many objects the zone has, which of them need attention, and its latest authorization audit events. All
+// numbers are of the same moment. If the zone does not exist, they are 0.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/overview (the `GetOverview` operationId).
+func (c *ClientWithResponses) GetOverviewWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetOverviewResponse, error) {
+	rsp, err := c.GetOverview(ctx, zoneID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOverviewResponse(rsp)
 }
 
 // ListPoliciesWithResponse List policies
@@ -20730,6 +21654,110 @@ func ParseUpdateApplicationResponse(rsp *http.Response) (*UpdateApplicationRespo
 	return response, nil
 }
 
+// ParseListAuditEventsResponse parses an HTTP response from a ListAuditEventsWithResponse call
+func ParseListAuditEventsResponse(rsp *http.Response) (*ListAuditEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAuditEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditEventPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListAuditEventsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListAuditEventsOfRequestResponse parses an HTTP response from a ListAuditEventsOfRequestWithResponse call
+func ParseListAuditEventsOfRequestResponse(rsp *http.Response) (*ListAuditEventsOfRequestResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAuditEventsOfRequestResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []RequestAuditEvent
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListAuditEventsOfRequestResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseExplainRequestResponse parses an HTTP response from a ExplainRequestWithResponse call
+func ParseExplainRequestResponse(rsp *http.Response) (*ExplainRequestResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExplainRequestResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RequestExplanation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetAuditEventHeadResponse parses an HTTP response from a GetAuditEventHeadWithResponse call
 func ParseGetAuditEventHeadResponse(rsp *http.Response) (*GetAuditEventHeadResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -20978,6 +22006,32 @@ func ParseGetGrantResponse(rsp *http.Response) (*GetGrantResponse, error) {
 			headers.ETag = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetOverviewResponse parses an HTTP response from a GetOverviewWithResponse call
+func ParseGetOverviewResponse(rsp *http.Response) (*GetOverviewResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOverviewResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Overview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil
