@@ -1,3 +1,8 @@
+-- name: UseIndexes :exec
+-- UseIndexes makes the statements of the transaction use indexes. Otherwise, their plans could be made for a partition that
+-- is still empty, and scan it later.
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
+
 -- name: InsertMissingAuditChainHeads :exec
 -- InsertMissingAuditChainHeads inserts a head for each zone that has none, in the order of the ids, so that two replicas
 -- do not wait for each other.

@@ -89,7 +89,8 @@ type auditHead struct {
 }
 
 func (tx *Tx) lockAuditChains(ctx context.Context, zones []string) (map[string]*auditHead, error) {
-	if err := db.New(deferredConn{tx.conn}).InsertMissingAuditChainHeads(ctx, zones); err != nil {
+	deferred := db.New(deferredConn{tx.conn})
+	if err := errors.Join(deferred.UseIndexes(ctx), deferred.InsertMissingAuditChainHeads(ctx, zones)); err != nil {
 		return nil, err
 	}
 	locked, err := tx.q.LockAuditChainHeads(ctx, zones)

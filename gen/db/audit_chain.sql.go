@@ -629,3 +629,14 @@ func (q *Queries) UpdateAuditRetention(ctx context.Context, retentionDays int32)
 	)
 	return i, err
 }
+
+const useIndexes = `-- name: UseIndexes :exec
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)
+`
+
+// UseIndexes makes the statements of the transaction use indexes. Otherwise, their plans could be made for a partition that
+// is still empty, and scan it later.
+func (q *Queries) UseIndexes(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, useIndexes)
+	return err
+}
