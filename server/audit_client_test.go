@@ -37,6 +37,10 @@ func callAuditOperations(t *testing.T, c *client.Client) {
 	if got, zoneless := result(c.VerifyAuditEntries(ctx, zone.ID, client.VerifyAuditEntriesParams{}))(t), result(c.VerifyZonelessAuditEntries(ctx, client.VerifyZonelessAuditEntriesParams{}))(t); !got.Valid || !zoneless.Valid || !got.Complete || !got.SignaturesChecked {
 		t.Errorf("got %+v and %+v", got, zoneless)
 	}
+	eventually(t, "the changes are events", func() bool {
+		events := result(c.ListZoneEvents(ctx, zone.ID))(t).Items
+		return len(events) == 2 && events[1].Type == "applications.created" && events[1].EntityID == app.ID
+	})
 	for _, export := range []*client.Export{
 		result(c.ExportAuditEntries(ctx, zone.ID, client.ListFormatNDJSON))(t),
 		result(c.ExportZonelessAuditEntries(ctx, client.ListFormatCSV, client.ListZonelessAuditEntriesParams{EntityType: "admin-tokens"}))(t),

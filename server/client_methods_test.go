@@ -63,6 +63,12 @@ func TestClientMethods(t *testing.T) {
 				}
 				delete(methods, "Export"+iterator)
 			}
+			if op.Responses.Value("200").Value.Content["text/event-stream"] != nil {
+				if methods["Follow"+iterator] == nil {
+					t.Errorf("the list %s cannot be followed", op.OperationID)
+				}
+				delete(methods, "Follow"+iterator)
+			}
 		}
 	}
 	if len(methods) > 0 {

@@ -41,6 +41,7 @@ var deniedEntities = map[string]string{
 	"/v1/zones/{zoneId}/applications":                          "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/dcr":                      "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/{id}":                     "applications/item-1",
+	"/v1/zones/{zoneId}/events":                                "zones/zone-1",
 	"/v1/zones/{zoneId}/grants":                                "zones/zone-1",
 	"/v1/zones/{zoneId}/grants/{id}":                           "grants/item-1",
 	"/v1/zones/{zoneId}/policies":                              "zones/zone-1",
