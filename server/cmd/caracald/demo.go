@@ -16,16 +16,25 @@ import (
 	"caracal.run/management/store"
 )
 
-// seedDemo creates a demo zone if there is none yet: with a managed application and
-// two registered ones, which have sessions and agents, a resource with grants, an
-// active policy set, and two step-up challenges, a pending and a satisfied one. It saves
-// the zone's id in a file, prints it and returns it.
-func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file string) (string, error) {
-	c, err := client.New(url, token)
+// A demo says where to create the demo zone.
+type demo struct {
+	url, token string // of the service
+	ownerURL   string // of Postgres, with the owner role
+	redisURL   string
+	auditKey   []byte // signs audit events
+	file       string // in which the zone's ID is kept
+}
+
+// seed creates a demo zone if there is none yet: with a managed application and two
+// registered ones, which have sessions and agents, a resource with grants, an active
+// policy set, audit events of an allowed and a denied request, and two step-up challenges,
+// a pending and a satisfied one. It prints the zone's ID and returns it.
+func (d demo) seed(ctx context.Context, out io.Writer) (string, error) {
+	c, err := client.New(d.url, d.token)
 	if err != nil {
 		return "", err
 	}
-	id, err := os.ReadFile(file)
+	id, err := os.ReadFile(d.file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -44,8 +53,12 @@ func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file str
 	if err != nil {
 		return "", fmt.Errorf("creating the managed application: %w", err)
 	}
-	if err := seedPolicies(ctx, c, zone.ID, billing.ID); err != nil {
+	active, err := seedPolicies(ctx, c, zone.ID, billing.ID)
+	if err != nil {
 		return "", fmt.Errorf("creating the policies: %w", err)
+	}
+	if err := d.publishAudit(ctx, c, zone.ID, billing.ID, active); err != nil {
+		return "", fmt.Errorf("publishing audit events: %w", err)
 	}
 	var registered []string
 	for _, name := range []string{"Invoice agent", "Reminder agent"} {
@@ -55,16 +68,16 @@ func seedDemo(ctx context.Context, out io.Writer, url, token, ownerURL, file str
 		}
 		registered = append(registered, app.ID)
 	}
-	if err := store.Demo(ctx, ownerURL, zone.ID, registered, store.DemoUsers{Application: billing.ID, Names: slices.Sorted(maps.Keys(demoGrants))}); err != nil {
+	if err := store.Demo(ctx, d.ownerURL, zone.ID, registered, store.DemoUsers{Application: billing.ID, Names: slices.Sorted(maps.Keys(demoGrants))}); err != nil {
 		return "", err
 	}
 	if err := satisfyOldest(ctx, c, zone.ID); err != nil {
 		return "", fmt.Errorf("satisfying a step-up challenge: %w", err)
 	}
-	if err := os.WriteFile(file, []byte(zone.ID+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(d.file, []byte(zone.ID+"\n"), 0o600); err != nil {
 		return "", err
 	}
-	return zone.ID, printDemo(out, "Created a demo zone with a managed application, grants of users, two registered applications, sessions, agents, active policies, and step-up challenges", zone.ID)
+	return zone.ID, printDemo(out, "Created a demo zone with a managed application, grants of users, two registered applications, sessions, agents, active policies, audit events, and step-up challenges", zone.ID)
 }
 
 // satisfyOldest satisfies the oldest step-up challenge.
@@ -113,22 +126,23 @@ var demoGrants = map[string][]string{
 	"alan":  {"invoices:read"},
 }
 
-// seedPolicies creates a resource with grants and policies for it, and activates them.
-func seedPolicies(ctx context.Context, c *client.Client, zone, application string) error {
+// seedPolicies creates a resource with grants and policies for it, and activates them. It
+// returns the active version.
+func seedPolicies(ctx context.Context, c *client.Client, zone, application string) (active client.AddedPolicySetVersion, err error) {
 	provider, err := c.CreateProvider(ctx, zone, client.NewProvider{Name: new("Mandates"), Kind: client.ProviderKindCaracalMandate})
 	if err != nil {
-		return err
+		return active, err
 	}
 	invoices, err := c.CreateResource(ctx, zone, client.NewResource{
 		Name: new("Invoices"), Identifier: new("resource://invoices"), Scopes: []string{"invoices:read", "invoices:write"},
 		CredentialProviderID: &provider.ID, UpstreamURL: new("https://invoices.example.com"), GatewayApplicationID: &application,
 	})
 	if err != nil {
-		return err
+		return active, err
 	}
 	for user, scopes := range demoGrants {
 		if _, err := c.CreateGrant(ctx, zone, client.NewGrant{ApplicationID: application, UserID: user, ResourceID: invoices.ID, Scopes: scopes}); err != nil {
-			return err
+			return active, err
 		}
 	}
 	var manifest []client.NewManifestEntry
@@ -136,20 +150,20 @@ func seedPolicies(ctx context.Context, c *client.Client, zone, application strin
 		content := "# caracal:data-document\npackage caracal.authz\nimport rego.v1\n\n" + strings.Replace(p.content, "%q", strconv.Quote(application), 1)
 		created, err := c.CreatePolicy(ctx, zone, client.NewPolicy{Name: p.name, Description: &p.description, Content: content})
 		if err != nil {
-			return err
+			return active, err
 		}
 		manifest = append(manifest, client.NewManifestEntry{PolicyVersionID: created.VersionID})
 	}
 	set, err := c.CreatePolicySet(ctx, zone, client.NewPolicySet{Name: "Invoices"})
 	if err != nil {
-		return err
+		return active, err
 	}
 	version, err := c.AddPolicySetVersion(ctx, zone, set.ID, client.NewPolicySetVersion{Manifest: manifest})
 	if err != nil {
-		return err
+		return active, err
 	}
 	_, err = c.ActivatePolicySet(ctx, zone, set.ID, client.NewPolicySetActivation{VersionID: version.ID})
-	return err
+	return version, err
 }
 
 func printDemo(out io.Writer, status, zone string) error {

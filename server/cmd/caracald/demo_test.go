@@ -1,21 +1,30 @@
 package main
 
 import (
+	"encoding/hex"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/server/servertest"
 )
 
-func TestDemoHasPendingAndSatisfiedStepUpChallenge(t *testing.T) {
+func TestDemo(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	var out strings.Builder
-	file := filepath.Join(t.TempDir(), "demo-zone")
+	auditKey, err := hex.DecodeString(servertest.AuditKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := demo{
+		url: a.URL, token: servertest.Bootstrap, ownerURL: a.DB.OwnerURL(), redisURL: a.Config.RedisURL.Reveal(), auditKey: auditKey,
+		file: filepath.Join(t.TempDir(), "demo-zone"),
+	}
 	for range 2 { // the second start creates nothing
-		if _, err := seedDemo(t.Context(), &out, a.URL, servertest.Bootstrap, a.DB.OwnerURL(), file); err != nil {
+		if _, err := d.seed(t.Context(), &out); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -39,5 +48,13 @@ func TestDemoHasPendingAndSatisfiedStepUpChallenge(t *testing.T) {
 	}
 	if len(status) != 2 || status[client.StepUpChallengeStatusPending] != 1 || status[client.StepUpChallengeStatusSatisfied] != 1 {
 		t.Errorf("the challenges are %v", status)
+	}
+	explained, err := c.ExplainRequest(t.Context(), zone, "demo-denied")
+	for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); { // until it is ingested
+		time.Sleep(10 * time.Millisecond)
+		explained, err = c.ExplainRequest(t.Context(), zone, "demo-denied")
+	}
+	if err != nil || explained.FinalDecision != "deny" || len(explained.Denied) != 1 || explained.Denied[0].NotSimulatableReason != nil {
+		t.Errorf("the denied request is %+v, %v", explained, err)
 	}
 }

@@ -101,7 +101,14 @@ Press Ctrl-C to stop.
 
 `, running.URL, running.URL, running.URL, exportLine, servers.Dir(), running.URL, servers.PostgresURL("postgres", "caracal"), strings.TrimPrefix(servers.RedisURL(), "unix://"))
 	if withDemo {
-		zone, err := seedDemo(ctx, out, running.URL, config.AdminToken.Reveal(), servers.PostgresURL(private.Owner, "caracal"), filepath.Join(dir, "demo-zone"))
+		signingKey, err := server.LoadAuditKey(environ)
+		if err != nil {
+			return errors.Join(err, running.Stop())
+		}
+		zone, err := demo{
+			url: running.URL, token: config.AdminToken.Reveal(), ownerURL: servers.PostgresURL(private.Owner, "caracal"), redisURL: servers.RedisURL(),
+			auditKey: signingKey, file: filepath.Join(dir, "demo-zone"),
+		}.seed(ctx, out)
 		if err == nil {
 			err = seedDemoLogin(ctx, out, running.URL, config.AdminToken.Reveal(), zone, login)
 		}
