@@ -390,6 +390,23 @@ func BenchmarkOutboxDrain(b *testing.B) {
 	b.ReportMetric(events*float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
+// BenchmarkListAuditEvents lists a page of 100 of 100,000 audit events.
+func BenchmarkListAuditEvents(b *testing.B) {
+	const count = 100_000
+	x := newBench(b)
+	x.DB.Exec("SELECT create_audit_partitions(now() - interval '91 days', now())")
+	x.DB.Exec(`INSERT INTO audit_events (zone_id, id, occurred_at, event_type, request_id, decision, evaluation_status, metadata, chain_seq, content_sha256)
+		SELECT substr($1, length('/v1/zones/') + 1), 'e-' || n, now() - n * interval '90 days' / $2::int, 'token_exchange', 'r-' || n / 3, CASE WHEN n % 20 = 0 THEN 'deny' ELSE 'allow' END, 'complete',
+			'{"method": "GET", "resource": "resource://bank", "session_id": "s-' || n / 50 || '", "agent_labels": ["payer"], "application_id": "a-' || n % 100 || '", "requested_scopes": ["bank:read"]}', n, ''
+		FROM generate_series(1, $2::int) AS n`, x.zone, count)
+	x.DB.Exec("ANALYZE audit_events")
+	for _, query := range []string{"", "?decision=deny"} {
+		b.Run("audit"+query, func(b *testing.B) {
+			x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone+"/audit"+query, "", 200) })
+		})
+	}
+}
+
 // BenchmarkCommitToStream measures the time from the commit of a change until its
 // event is in the stream.
 func BenchmarkCommitToStream(b *testing.B) {
