@@ -18,8 +18,10 @@ type field[Row any] struct {
 }
 
 // A selection is the fields that a request selects, in its order: of a row in JSON, and
-// the columns of CSV. A field that is selected twice is a column twice.
-type selection[Row any] struct{ json, csv []field[Row] }
+// the columns of CSV. A field that is selected twice is a column twice. The default
+// selection of a list also has the fields that a request can select in addition to its
+// columns of CSV.
+type selection[Row any] struct{ json, csv, more []field[Row] }
 
 // selectFields parses the parameter fields, a list of names of fields. Without it, the
 // selection is the default one. It returns invalid_fields if the list is empty or
@@ -29,18 +31,19 @@ func selectFields[Row any](names *string, standard selection[Row]) (selection[Ro
 		return standard, nil
 	}
 	var selected selection[Row]
+	all := slices.Concat(standard.csv, standard.more)
 	for name := range strings.SplitSeq(*names, ",") {
 		if name = strings.TrimSpace(name); name == "" {
 			continue
 		}
 		named := func(f field[Row]) bool { return f.name == name }
-		i := slices.IndexFunc(standard.csv, named)
+		i := slices.IndexFunc(all, named)
 		if i < 0 {
 			return selected, code.InvalidFields.At("must not contain "+name, "fields")
 		}
-		selected.csv = append(selected.csv, standard.csv[i])
+		selected.csv = append(selected.csv, all[i])
 		if !slices.ContainsFunc(selected.json, named) {
-			selected.json = append(selected.json, standard.csv[i])
+			selected.json = append(selected.json, all[i])
 		}
 	}
 	if len(selected.csv) == 0 {
@@ -62,7 +65,8 @@ func (s selection[Row]) columns() []column[selectedRow[Row]] {
 	})
 }
 
-// A selectedRow is a row with the fields that a request selects.
+// A selectedRow is a row with the fields that a request selects; nil: those of the row's
+// own encoder.
 type selectedRow[Row any] struct {
 	row    Row
 	fields []field[Row]
@@ -70,6 +74,9 @@ type selectedRow[Row any] struct {
 
 // AppendJSON appends the row as an object.
 func (r selectedRow[Row]) AppendJSON(b []byte) []byte {
+	if whole, ok := any(r.row).(jsonresponse.Encoder); ok && r.fields == nil {
+		return whole.AppendJSON(b)
+	}
 	b = append(b, '{')
 	begin := len(b)
 	for _, f := range r.fields {

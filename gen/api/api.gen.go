@@ -532,7 +532,8 @@ type ApplicationRegistration struct {
 type AuditDecision string
 
 // AuditEntry An entry of the audit log, with its seal. An entry is sealed within milliseconds after it was recorded; until then,
-// the fields of the seal are null.
+// the fields of the seal are null. Without `fields`, an entry has all fields but `changed_fields`. With `fields`, it has
+// those in the list.
 type AuditEntry struct {
 	// Action Method and path of the request, or the name of the job.
 	Action string `json:"action"`
@@ -548,6 +549,9 @@ type AuditEntry struct {
 
 	// ChainSeq Number of the seal in the chain of the zone, without gaps from 1. A 64-bit integer.
 	ChainSeq *string `json:"chain_seq"`
+
+	// ChangedFields `changed_fields` of `payload_json`, if it is selected; null for a denied request.
+	ChangedFields []string `json:"changed_fields,omitempty"`
 
 	// EntityID ID of the object; null if the request named none.
 	EntityID *string `json:"entity_id"`
@@ -2909,6 +2913,11 @@ type ListZonelessAuditEntriesParams struct {
 	// Until Returns only what happened before this time.
 	Until *Until `form:"until,omitempty" json:"until,omitempty"`
 
+	// Fields Fields to return, separated by commas, in the order of CSV: `id`, `occurred_at`, `action`, `method`, `path`,
+	// `entity_type`, `entity_id`, `status_code`, `actor_id`, `actor_name`, `actor_scope`, `request_id`, `chain_seq`,
+	// `signed` and `changed_fields`, which CSV has by default; and `zone_id`, `operation`, `previous_hash`, `hash` and `mac`.
+	Fields *FieldList `form:"fields,omitempty" json:"fields,omitempty"`
+
 	// ActorID Returns only entries of this actor.
 	ActorID *string `form:"actor_id,omitempty" json:"actor_id,omitempty"`
 
@@ -2995,6 +3004,11 @@ type ListAuditEntriesParams struct {
 
 	// Until Returns only what happened before this time.
 	Until *Until `form:"until,omitempty" json:"until,omitempty"`
+
+	// Fields Fields to return, separated by commas, in the order of CSV: `id`, `occurred_at`, `action`, `method`, `path`,
+	// `entity_type`, `entity_id`, `status_code`, `actor_id`, `actor_name`, `actor_scope`, `request_id`, `chain_seq`,
+	// `signed` and `changed_fields`, which CSV has by default; and `zone_id`, `operation`, `previous_hash`, `hash` and `mac`.
+	Fields *FieldList `form:"fields,omitempty" json:"fields,omitempty"`
 
 	// ActorID Returns only entries of this actor.
 	ActorID *string `form:"actor_id,omitempty" json:"actor_id,omitempty"`
@@ -3810,6 +3824,13 @@ func (w *ServerInterfaceWrapper) ListZonelessAuditEntries(ctx echo.Context) erro
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter until: %s", err))
 	}
 
+	// ------------- Optional query parameter "fields" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "fields", ctx.QueryParams(), &params.Fields, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter fields: %s", err))
+	}
+
 	// ------------- Optional query parameter "actor_id" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "actor_id", ctx.QueryParams(), &params.ActorID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -4254,6 +4275,13 @@ func (w *ServerInterfaceWrapper) ListAuditEntries(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", ctx.QueryParams(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter until: %s", err))
+	}
+
+	// ------------- Optional query parameter "fields" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "fields", ctx.QueryParams(), &params.Fields, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter fields: %s", err))
 	}
 
 	// ------------- Optional query parameter "actor_id" -------------

@@ -315,6 +315,17 @@ func (v AuditEntry) AppendJSON(b []byte) []byte {
 	} else {
 		b = jsonresponse.AppendString(b, string(*v.Hash))
 	}
+	if len(v.ChangedFields) > 0 {
+		b = append(b, `,"changed_fields":`...)
+		b = append(b, '[')
+		for i, item := range v.ChangedFields {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = jsonresponse.AppendString(b, string(item))
+		}
+		b = append(b, ']')
+	}
 	b = append(b, `,"mac":`...)
 	if v.Mac == nil {
 		b = append(b, "null"...)

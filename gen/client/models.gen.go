@@ -647,7 +647,8 @@ type AuditDecision string
 
 // AuditEntry is an entry of the audit log, with its seal. An entry is sealed
 // within milliseconds after it was recorded; until then, the fields of the seal
-// are null.
+// are null. Without `fields`, an entry has all fields but `changed_fields`.
+// With `fields`, it has those in the list.
 type AuditEntry struct {
 	// Method and path of the request, or the name of the job.
 	Action string `json:"action"`
@@ -664,6 +665,10 @@ type AuditEntry struct {
 	// Number of the seal in the chain of the zone, without gaps from 1. A 64-bit
 	// integer.
 	ChainSeq *string `json:"chain_seq"`
+
+	// `changed_fields` of `payload_json`, if it is selected; null for a denied
+	// request.
+	ChangedFields []string `json:"changed_fields,omitempty"`
 
 	// ID of the object; null if the request named none.
 	EntityID *string `json:"entity_id"`

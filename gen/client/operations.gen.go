@@ -295,6 +295,12 @@ type ListAuditEntriesParams struct {
 	Since string
 	// Returns only what happened before this time.
 	Until string
+	// Fields to return, separated by commas, in the order of CSV: `id`,
+	// `occurred_at`, `action`, `method`, `path`, `entity_type`, `entity_id`,
+	// `status_code`, `actor_id`, `actor_name`, `actor_scope`, `request_id`,
+	// `chain_seq`, `signed` and `changed_fields`, which CSV has by default; and
+	// `zone_id`, `operation`, `previous_hash`, `hash` and `mac`.
+	Fields string
 	// Returns only entries of this actor.
 	ActorID string
 	// Returns only entries on objects of this kind.
@@ -311,7 +317,7 @@ type ListAuditEntriesParams struct {
 }
 
 func (params ListAuditEntriesParams) applyToList(c *call) {
-	c.filter("listAuditEntries", map[string]any{"since": params.Since, "until": params.Until, "actor_id": params.ActorID, "entity_type": params.EntityType, "entity_id": params.EntityID, "method": params.Method, "request_id": params.RequestID, "status_code": params.StatusCode})
+	c.filter("listAuditEntries", map[string]any{"since": params.Since, "until": params.Until, "fields": params.Fields, "actor_id": params.ActorID, "entity_type": params.EntityType, "entity_id": params.EntityID, "method": params.Method, "request_id": params.RequestID, "status_code": params.StatusCode})
 }
 
 // ListAuditEntries returns one page of the audit entries of the zone, newest
@@ -325,7 +331,8 @@ func (params ListAuditEntriesParams) applyToList(c *call) {
 //
 // Requires a token with read permission for the zone.
 //
-// Error codes that are specific to this operation: [CodeTooManyExports].
+// Error codes that are specific to this operation: [CodeInvalidFields],
+// [CodeTooManyExports].
 func (c *Client) ListAuditEntries(ctx context.Context, zoneID string, opts ...ListOption) (Page[AuditEntry], error) {
 	return listRows[AuditEntry](ctx, c, request{operation: "listAuditEntries", method: http.MethodGet, path: "/v1/zones/{zoneId}/admin-audit", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
 }
@@ -354,6 +361,12 @@ type ListZonelessAuditEntriesParams struct {
 	Since string
 	// Returns only what happened before this time.
 	Until string
+	// Fields to return, separated by commas, in the order of CSV: `id`,
+	// `occurred_at`, `action`, `method`, `path`, `entity_type`, `entity_id`,
+	// `status_code`, `actor_id`, `actor_name`, `actor_scope`, `request_id`,
+	// `chain_seq`, `signed` and `changed_fields`, which CSV has by default; and
+	// `zone_id`, `operation`, `previous_hash`, `hash` and `mac`.
+	Fields string
 	// Returns only entries of this actor.
 	ActorID string
 	// Returns only entries on objects of this kind.
@@ -370,7 +383,7 @@ type ListZonelessAuditEntriesParams struct {
 }
 
 func (params ListZonelessAuditEntriesParams) applyToList(c *call) {
-	c.filter("listZonelessAuditEntries", map[string]any{"since": params.Since, "until": params.Until, "actor_id": params.ActorID, "entity_type": params.EntityType, "entity_id": params.EntityID, "method": params.Method, "request_id": params.RequestID, "status_code": params.StatusCode})
+	c.filter("listZonelessAuditEntries", map[string]any{"since": params.Since, "until": params.Until, "fields": params.Fields, "actor_id": params.ActorID, "entity_type": params.EntityType, "entity_id": params.EntityID, "method": params.Method, "request_id": params.RequestID, "status_code": params.StatusCode})
 }
 
 // ListZonelessAuditEntries returns one page of the audit entries that belong to
@@ -379,7 +392,8 @@ func (params ListZonelessAuditEntriesParams) applyToList(c *call) {
 //
 // Requires a global token with read permission.
 //
-// Error codes that are specific to this operation: [CodeTooManyExports].
+// Error codes that are specific to this operation: [CodeInvalidFields],
+// [CodeTooManyExports].
 func (c *Client) ListZonelessAuditEntries(ctx context.Context, opts ...ListOption) (Page[AuditEntry], error) {
 	return listRows[AuditEntry](ctx, c, request{operation: "listZonelessAuditEntries", method: http.MethodGet, path: "/v1/admin-audit", status: 200, accept: "application/json"}, opts)
 }

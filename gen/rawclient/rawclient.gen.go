@@ -515,6 +515,11 @@ type ListZonelessAuditEntriesParams struct {
 	// Until Returns only what happened before this time.
 	Until *Until `form:"until,omitempty" json:"until,omitempty"`
 
+	// Fields Fields to return, separated by commas, in the order of CSV: `id`, `occurred_at`, `action`, `method`, `path`,
+	// `entity_type`, `entity_id`, `status_code`, `actor_id`, `actor_name`, `actor_scope`, `request_id`, `chain_seq`,
+	// `signed` and `changed_fields`, which CSV has by default; and `zone_id`, `operation`, `previous_hash`, `hash` and `mac`.
+	Fields *FieldList `form:"fields,omitempty" json:"fields,omitempty"`
+
 	// ActorID Returns only entries of this actor.
 	ActorID *string `form:"actor_id,omitempty" json:"actor_id,omitempty"`
 
@@ -631,6 +636,11 @@ type ListAuditEntriesParams struct {
 
 	// Until Returns only what happened before this time.
 	Until *Until `form:"until,omitempty" json:"until,omitempty"`
+
+	// Fields Fields to return, separated by commas, in the order of CSV: `id`, `occurred_at`, `action`, `method`, `path`,
+	// `entity_type`, `entity_id`, `status_code`, `actor_id`, `actor_name`, `actor_scope`, `request_id`, `chain_seq`,
+	// `signed` and `changed_fields`, which CSV has by default; and `zone_id`, `operation`, `previous_hash`, `hash` and `mac`.
+	Fields *FieldList `form:"fields,omitempty" json:"fields,omitempty"`
 
 	// ActorID Returns only entries of this actor.
 	ActorID *string `form:"actor_id,omitempty" json:"actor_id,omitempty"`
@@ -6223,6 +6233,18 @@ func NewListZonelessAuditEntriesRequest(server string, params *ListZonelessAudit
 
 		}
 
+		if params.Fields != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "fields", *params.Fields, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.ActorID != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "actor_id", *params.ActorID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -7407,6 +7429,18 @@ func NewListAuditEntriesRequest(server string, zoneID ZoneID, params *ListAuditE
 		if params.Until != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Fields != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "fields", *params.Fields, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
