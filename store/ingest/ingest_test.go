@@ -95,6 +95,7 @@ func TestDeadLetters(t *testing.T) {
 		with(`"id":"valid"`, `"ID":"valid"`): "id: must not be empty",
 		with(`"id":"valid"`, `"id":"`+strings.Repeat("x", 513)+`"`):   "id: must be at most 512 bytes",
 		with(`"zone_id":"z",`, ""):                                    "zone_id: must not be empty",
+		with(`"id":"valid"`, `"id":"`+strings.Repeat("e", 129)+`"`):   "id: must have 1 to 128 of the characters",
 		with(`"zone_id":"z"`, `"zone_id":"*"`):                        "zone_id: must have 1 to 128 of the characters",
 		with(`"decision":"allow"`, `"decision":true`):                 "decision: must be a string",
 		with(`"decision":"allow"`, `"decision":"a\u0000"`):            `\u0000 cannot be stored`,

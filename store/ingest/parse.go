@@ -72,7 +72,7 @@ func validSignature(key []byte, data, signature string) bool {
 	return err == nil && hmac.Equal(decoded, mac(key, data))
 }
 
-var zoneID = regexp.MustCompile(`^[A-Za-z0-9_.\-:]{1,128}$`)
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9_.\-:]{1,128}$`)
 
 // parseEvent parses the JSON text of an event. It ignores unknown fields.
 func parseEvent(data string, oldest, latest time.Time) (store.AuditEvent, error) {
@@ -100,8 +100,10 @@ func parseEvent(data string, oldest, latest time.Time) (store.AuditEvent, error)
 			return e, err
 		}
 	}
-	if !zoneID.MatchString(e.ZoneID) {
-		return e, errors.New("zone_id: must have 1 to 128 of the characters _ . - : and letters and digits")
+	for _, field := range [][2]string{{"id", e.ID}, {"zone_id", e.ZoneID}} {
+		if !idPattern.MatchString(field[1]) {
+			return e, fmt.Errorf("%s: must have 1 to 128 of the characters _ . - : and letters and digits", field[0])
+		}
 	}
 	occurredAt, err := textField(object, "occurred_at", true)
 	if err != nil {
