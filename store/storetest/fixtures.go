@@ -5,8 +5,8 @@ import "fmt"
 // A fixture's arguments are only the rows that it references; every other column
 // has a valid value.
 
-// id returns an id that no other fixture has.
-func id(kind string) string { return fmt.Sprintf("%s-%d", kind, serial.Add(1)) }
+// id returns an id that no other fixture has, and that sorts after those of earlier ones.
+func id(kind string) string { return fmt.Sprintf("%s-%06d", kind, serial.Add(1)) }
 
 // Session inserts an active session of a user and returns its id.
 func (d *DB) Session(zone string) string {
