@@ -56,7 +56,7 @@ func fillLists(t *testing.T, a *servertest.API, zone string, ids map[string]stri
 // rowsOf returns the rows of a page: of an array, or of an object with rows.
 func rowsOf(t *testing.T, raw servertest.RawResponse) (rows []string) {
 	t.Helper()
-	all := []json.RawMessage{}
+	var all []json.RawMessage
 	if strings.HasPrefix(string(raw.Body), "{") {
 		all = decode[struct{ Rows []json.RawMessage }](t, raw).Rows
 	} else {
