@@ -88,7 +88,7 @@ func TestKilledProcessesIngestEachAuditEventOnce(t *testing.T) {
 // sendAuditEvents sends audit events until it is stopped, and returns their number. It
 // sends events again whose outcome is unknown.
 func sendAuditEvents(t *testing.T, r *redis.Client, stop <-chan struct{}) (sent int) {
-	const batch, interval = 20, 10 * time.Millisecond
+	const batch, interval = 20, 50 * time.Millisecond // fewer than processes with the race detector can store
 	key := decodeKey()
 	for {
 		select {
