@@ -24,7 +24,7 @@ type eventStreams struct {
 // An openStream is a stream of a zone's events.
 type openStream struct {
 	zone, token string
-	head        int64         // the last position that it was told
+	head        int64         // the last position that it was woken for
 	advanced    chan struct{} // receives a value when the zone may have new events
 }
 
@@ -97,7 +97,7 @@ func (e *eventStreams) wake(ctx context.Context) {
 			stream.head = head
 			select {
 			case stream.advanced <- struct{}{}:
-			default: // it is told already
+			default: // a wake-up is already pending
 			}
 		}
 	}

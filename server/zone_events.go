@@ -190,7 +190,7 @@ func (w *eventWriter) event(e api.ZoneEvent) {
 	w.buffer = append(e.AppendJSON(w.buffer), "\n\n"...)
 }
 
-// position tells the client a position without an event.
+// position sends the id of an entry that is no change.
 func (w *eventWriter) position(seq int64) {
 	w.buffer = append(strconv.AppendInt(append(w.buffer, "id: "...), seq, 10), "\n\n"...)
 }

@@ -16,7 +16,7 @@ import (
 type Value struct {
 	kind     byte    // '{', '[', '"', '0' (a number), 't', 'f' or 'n' (null)
 	text     string  // of a string, decoded; of a number, canonical
-	elements []Value // of an array; of an object, the values of its members
+	elements []Value // of an array; of an object, the values of its fields
 	names    []string
 }
 
@@ -26,7 +26,7 @@ const (
 	maxDigits = 1000 // of a number without an exponent
 )
 
-// Parse parses a JSON text (RFC 8259). Of members with the same name, the last one
+// Parse parses a JSON text (RFC 8259). Of fields with the same name, the last one
 // counts. It returns an error for what Postgres cannot store as jsonb: invalid UTF-8,
 // U+0000 and unpaired surrogates; and for deep nesting and numbers of many digits.
 func Parse(text []byte) (Value, error) {
@@ -49,7 +49,7 @@ func (v Value) IsObject() bool { return v.kind == '{' }
 // IsArray reports whether the value is an array.
 func (v Value) IsArray() bool { return v.kind == '[' }
 
-// IsNull reports whether the value is null, or a missing member.
+// IsNull reports whether the value is null, or a missing field.
 func (v Value) IsNull() bool { return v.kind == 'n' || v.kind == 0 }
 
 // Text returns the value of a string, and whether the value is one.
@@ -63,9 +63,9 @@ func (v Value) Elements() []Value {
 	return v.elements
 }
 
-// Member returns the member of an object with a name. If there is none, the value
+// Field returns the field of an object with a name. If there is none, the value
 // is null.
-func (v Value) Member(name string) Value {
+func (v Value) Field(name string) Value {
 	for i, n := range slices.Backward(v.names) {
 		if n == name {
 			return v.elements[i]
@@ -74,7 +74,7 @@ func (v Value) Member(name string) Value {
 	return Value{}
 }
 
-// Canonical returns the text that Postgres has for the value as jsonb: members are
+// Canonical returns the text that Postgres has for the value as jsonb: fields are
 // ordered by the length of their name, and then by its bytes; a space follows each colon
 // and comma; numbers have no exponent.
 func (v Value) Canonical() string { return string(v.append(nil)) }

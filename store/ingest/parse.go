@@ -128,7 +128,7 @@ func parseEvent(data string, oldest, latest time.Time) (store.AuditEvent, error)
 		{"diagnostics_json", "an array", auditchain.Value.IsArray, &e.Diagnostics},
 		{"metadata_json", "an object", auditchain.Value.IsObject, &e.Metadata},
 	} {
-		value := object.Member(field.name)
+		value := object.Field(field.name)
 		if value.IsNull() {
 			continue
 		}
@@ -137,13 +137,13 @@ func parseEvent(data string, oldest, latest time.Time) (store.AuditEvent, error)
 		}
 		*field.text = value.Canonical()
 	}
-	e.Labels = labels(object.Member("metadata_json"))
+	e.Labels = labels(object.Field("metadata_json"))
 	return e, nil
 }
 
 // textField returns a text field of an event. A missing field and null are empty.
 func textField(object auditchain.Value, name string, required bool) (string, error) {
-	value := object.Member(name)
+	value := object.Field(name)
 	text, isText := value.Text()
 	switch {
 	case !isText && !value.IsNull():
@@ -162,7 +162,7 @@ func textField(object auditchain.Value, name string, required bool) (string, err
 func labels(metadata auditchain.Value) []string {
 	const maxLength = 64 // of a filter
 	var all []string
-	for _, element := range metadata.Member("agent_labels").Elements() {
+	for _, element := range metadata.Field("agent_labels").Elements() {
 		if label, ok := element.Text(); ok && label != "" && len([]rune(label)) <= maxLength {
 			all = append(all, label)
 		}
