@@ -54,7 +54,9 @@ type DB struct {
 	pool *pgxpool.Pool // connects as the owner role, scoped to all zones
 }
 
-var serial atomic.Int64
+// Numbers that this process has used. Redis databases have their own, because there are
+// few of them: two services that run at the same time must not share one.
+var serial, redisSerial atomic.Int64
 
 // New returns a clone of the migrated template database. It is dropped when the
 // test ends.
@@ -241,7 +243,7 @@ func RedisURL(tb testing.TB) string {
 		tb.Fatal(err)
 	}
 	q := u.Query()
-	q.Set("db", fmt.Sprint(serial.Add(1)%private.RedisDatabases))
+	q.Set("db", fmt.Sprint(redisSerial.Add(1)%private.RedisDatabases))
 	u.RawQuery = q.Encode()
 	return strings.TrimSuffix(u.String(), "?")
 }
