@@ -72,3 +72,11 @@ SELECT * FROM applications
 WHERE zone_id = @zone_id AND id = ANY (@ids::text[]) AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at < now() - interval '24 hours'
 ORDER BY expires_at, id
 FOR NO KEY UPDATE;
+
+-- name: ListControlKeys :many
+-- ListControlKeys returns the active applications that are Control keys, like ListApplications.
+SELECT zone_id, id, name, traits, created_at FROM applications
+WHERE zone_id = @zone_id AND control_key AND archived_at IS NULL
+  AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;

@@ -24,6 +24,9 @@ SELECT * FROM resources WHERE zone_id = @zone_id AND id = @id AND archived_at IS
 -- name: LockResource :one
 SELECT * FROM resources WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
 
+-- name: GetResourceByIdentifier :one
+SELECT * FROM resources WHERE zone_id = @zone_id AND identifier = @identifier AND archived_at IS NULL;
+
 -- name: ListResources :many
 -- ListResources returns active resources newest first, after a position, like ListZones. excluded_identifier is the
 -- identifier of a resource that the actor cannot access, or ''.

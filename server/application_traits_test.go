@@ -55,6 +55,10 @@ func TestCreateApplicationTraitRules(t *testing.T) {
 		{"caracal.sys", zoneClient, []string{"a", "caracal.sys:x:y"}, code.TraitForbidden, "trait namespace 'caracal.sys' requires global admin scope"},
 		{"privileged, then malformed", zoneClient, []string{"control:x", "!"}, code.TraitForbidden, "trait namespace 'control' requires global admin scope"},
 		{"malformed, then privileged", zoneClient, []string{"!", "control:x"}, code.TraitInvalid, "trait '!' violates [A-Za-z][A-Za-z0-9._:-]* format"},
+		{"Control key", globalClient, []string{"control:invoke", "control:scope:control:app:read", "control:max-ttl:60", "control:expires:2099-01-01T00:00:00Z"}, "", ""},
+		{"unknown scope", globalClient, []string{"control:scope:control:app:execute"}, code.TraitInvalid, "trait 'control:scope:control:app:execute': unknown scope"},
+		{"expiry that is no time", globalClient, []string{"control:invoke", "control:expires:never"}, code.TraitInvalid, "trait 'control:expires:never': must be given once, with a date-time according to RFC 3339"},
+		{"lifetime too long", globalClient, []string{"control:max-ttl:3600"}, code.TraitInvalid, "trait 'control:max-ttl:3600': must be given once, with 60 to 900 seconds"},
 		{"almost privileged", zoneClient, []string{"controlx:y", "Control:x", "caracal.sys.x", "caracal:sys", "x:control:y"}, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

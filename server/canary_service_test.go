@@ -171,6 +171,7 @@ func (w *watched) populate() {
 	w.ids = map[string]string{
 		"applications":     create("applications", `{"name":"Billing","registration_method":"managed"}`),
 		"providers":        create("providers", `{"name":"Ledger","kind":"api_key","config_json":{"header_name":"X-Key","api_key":"`+w.secret()+`"}}`),
+		"control-keys":     create("control-keys", `{"name":"Nightly","allowed_scopes":["control:app:read"]}`),
 		"dead-letters":     w.DB.DeadLetter(w.zone.ID),
 		"policy-templates": "resource-grants",
 	}

@@ -106,6 +106,23 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		expectCode(t, c.DeleteApplication(ctx, zone.ID, dcrApplications.ID), client.CodeApplicationNotFound)
 	})
 
+	t.Run("control keys", func(t *testing.T) {
+		zone := result(c.CreateZone(ctx, client.NewZone{Name: "Automation"}))(t)
+		key := result(c.CreateControlKey(ctx, zone.ID, client.NewControlKey{Name: "Nightly", AllowedScopes: []client.ControlScope{client.ControlScopeControlAppRead}}))(t)
+		if got := result(c.GetControlKey(ctx, zone.ID, key.ID))(t); got.Name != "Nightly" {
+			t.Errorf("got %+v", got)
+		}
+		for item, err := range c.ControlKeys(ctx, zone.ID) {
+			if got := result(item, err)(t); got.ID != key.ID {
+				t.Errorf("listed %+v", got)
+			}
+		}
+		if page := result(c.ListControlKeys(ctx, zone.ID))(t); len(page.Items) != 1 {
+			t.Errorf("got %+v", page)
+		}
+		noError(t, c.DeleteControlKey(ctx, zone.ID, key.ID))
+	})
+
 	provider := result(c.CreateProvider(ctx, zone.ID, client.NewProvider{
 		Name: new("Ledger"), Kind: client.ProviderKindOAuth2ClientCredentials,
 		ConfigJSON: client.OAuth2ClientCredentialsProviderConfig{

@@ -41,6 +41,8 @@ var deniedEntities = map[string]string{
 	"/v1/zones/{zoneId}/applications":                          "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/dcr":                      "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/{id}":                     "applications/item-1",
+	"/v1/zones/{zoneId}/control-keys":                          "zones/zone-1",
+	"/v1/zones/{zoneId}/control-keys/{id}":                     "control-keys/item-1",
 	"/v1/zones/{zoneId}/events":                                "zones/zone-1",
 	"/v1/zones/{zoneId}/grants":                                "zones/zone-1",
 	"/v1/zones/{zoneId}/grants/{id}":                           "grants/item-1",

@@ -139,6 +139,15 @@ func deleteApplication(t *testing.T, s scene, ifMatch, _ string) servertest.Resp
 	return resp
 }
 
+func deleteControlKey(t *testing.T, s scene, ifMatch, _ string) servertest.Response {
+	t.Helper()
+	resp, err := s.Admin.DeleteControlKeyWithResponse(t.Context(), s.zone, s.doomed, &rawclient.DeleteControlKeyParams{IfMatch: fromNullable(ifMatch)}, called("the-end"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
 func revokeLive(t *testing.T, s scene, ifMatch, slug string) servertest.Response {
 	t.Helper()
 	patch := client.ZonePatch{DCREnabled: new(false), DCRShutdown: new(client.ZonePatchDCRShutdown("revoke_live")), Slug: fromNullable(slug)}
@@ -175,12 +184,16 @@ func TestRevocationCascade(t *testing.T) {
 		changes, events, audit string
 	}{
 		{"application", "application_archived", deleteApplication, http.StatusNoContent, changesOfApplication, eventsOfApplication, auditOfApplication},
+		{"Control key", "application_archived", deleteControlKey, http.StatusNoContent, changesOfApplication, eventsOfApplication, auditOfApplication},
 		{"registration", "dcr_shutdown", revokeLive, http.StatusOK, changesOfApplication + changesOfShutdown, eventsOfApplication, auditOfApplication + auditOfShutdown},
 		{"zone", "zone_archived", deleteZone, http.StatusNoContent, changesOfZone, eventsOfZone, auditOfZone},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t, a)
+			if tt.name == "Control key" {
+				a.DB.Exec("UPDATE applications SET traits = '{control:invoke}' WHERE zone_id = $1 AND id = $2", s.zone, s.doomed)
+			}
 			other := s.double()
 			before, apart := s.state(t), everythingOf(a.DB, other)
 			servertest.Expect(t, tt.end(t, s, "", ""), tt.status, "")

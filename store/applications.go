@@ -6,6 +6,7 @@ import (
 	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
+	"caracal.run/management/store/controlkey"
 )
 
 // Registration methods of applications.
@@ -151,6 +152,9 @@ func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, preconditi
 	after.Name, after.ClientSecretHash = valueOr(p.Name, before.Name), valueOr((*string)(p.ClientSecret), before.ClientSecretHash)
 	if p.Traits != nil {
 		after.Traits = p.Traits
+		if _, isKey, _ := controlkey.Parse(p.Traits); isKey && before.RegistrationMethod != managed {
+			return before, code.TraitInvalid.With("detail", "only a managed application can be a Control key")
+		}
 	}
 	if unchanged(audit.Applications, before, after) {
 		return before, nil

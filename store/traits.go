@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"caracal.run/management/gen/code"
+	"caracal.run/management/store/controlkey"
 )
 
 var traitPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._:-]*$`)
@@ -15,7 +16,7 @@ var traitPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._:-]*$`)
 // checkTraits checks the traits of a new or changed application and returns the
 // error code of the first violation: trait_count_exceeded, trait_invalid,
 // trait_duplicate or trait_forbidden. The order of the checks and the texts of
-// the details are part of the API.
+// the details are part of the API. The traits of a Control key are checked last.
 func (tx *Tx) checkTraits(traits []string) error {
 	const maxTraits, maxLength = 32, 128
 	if len(traits) > maxTraits {
@@ -33,6 +34,9 @@ func (tx *Tx) checkTraits(traits []string) error {
 		if err := tx.checkTraitAccess(traits[i : i+1]); err != nil {
 			return err
 		}
+	}
+	if _, _, err := controlkey.Parse(traits); err != nil {
+		return code.TraitInvalid.With("detail", err.Error())
 	}
 	return nil
 }

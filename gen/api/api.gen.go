@@ -98,6 +98,44 @@ const (
 	AuditMethodPUT    AuditMethod = "PUT"
 )
 
+// Defines values for ControlKeyRestriction.
+const (
+	ControlKeyRestrictionApplicationOnly ControlKeyRestriction = "application-only"
+	ControlKeyRestrictionNoDelegation    ControlKeyRestriction = "no-delegation"
+	ControlKeyRestrictionNoSubjectToken  ControlKeyRestriction = "no-subject-token"
+	ControlKeyRestrictionZoneBound       ControlKeyRestriction = "zone-bound"
+)
+
+// Defines values for ControlScope.
+const (
+	ControlScopeControlAgentDelete            ControlScope = "control:agent:delete"
+	ControlScopeControlAgentRead              ControlScope = "control:agent:read"
+	ControlScopeControlAgentWrite             ControlScope = "control:agent:write"
+	ControlScopeControlAppDelete              ControlScope = "control:app:delete"
+	ControlScopeControlAppRead                ControlScope = "control:app:read"
+	ControlScopeControlAppWrite               ControlScope = "control:app:write"
+	ControlScopeControlAuditRead              ControlScope = "control:audit:read"
+	ControlScopeControlDelegationDelete       ControlScope = "control:delegation:delete"
+	ControlScopeControlDelegationRead         ControlScope = "control:delegation:read"
+	ControlScopeControlExplainRead            ControlScope = "control:explain:read"
+	ControlScopeControlGrantDelete            ControlScope = "control:grant:delete"
+	ControlScopeControlGrantRead              ControlScope = "control:grant:read"
+	ControlScopeControlGrantWrite             ControlScope = "control:grant:write"
+	ControlScopeControlIdentityProviderDelete ControlScope = "control:identity-provider:delete"
+	ControlScopeControlIdentityProviderRead   ControlScope = "control:identity-provider:read"
+	ControlScopeControlIdentityProviderWrite  ControlScope = "control:identity-provider:write"
+	ControlScopeControlPolicyDelete           ControlScope = "control:policy:delete"
+	ControlScopeControlPolicyRead             ControlScope = "control:policy:read"
+	ControlScopeControlPolicySetDelete        ControlScope = "control:policy-set:delete"
+	ControlScopeControlPolicySetRead          ControlScope = "control:policy-set:read"
+	ControlScopeControlPolicySetWrite         ControlScope = "control:policy-set:write"
+	ControlScopeControlPolicyWrite            ControlScope = "control:policy:write"
+	ControlScopeControlResourceDelete         ControlScope = "control:resource:delete"
+	ControlScopeControlResourceRead           ControlScope = "control:resource:read"
+	ControlScopeControlResourceWrite          ControlScope = "control:resource:write"
+	ControlScopeControlSessionRead            ControlScope = "control:session:read"
+)
+
 // Defines values for GrantStatus.
 const (
 	GrantStatusActive  GrantStatus = "active"
@@ -792,6 +830,73 @@ type AuditVerification struct {
 	Valid bool `json:"valid"`
 }
 
+// ControlKey A key of the Control API. Its `id` is its `client_id`, and the id of its application.
+type ControlKey struct {
+	// AllowedScopes The scopes that its tokens can have, sorted.
+	AllowedScopes []ControlScope `json:"allowed_scopes"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ExpiresAt When the key ceases to get tokens; null if it does not expire.
+	ExpiresAt *timestamp.Time `json:"expires_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// MaxTTLSeconds The maximum lifetime of its tokens.
+	MaxTTLSeconds int64  `json:"max_ttl_seconds"`
+	Name          string `json:"name"`
+
+	// Resource The `resource` to request tokens for: the audience of the Control API.
+	Resource     string                  `json:"resource"`
+	Restrictions []ControlKeyRestriction `json:"restrictions"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// ControlKeyRestriction What a Control key cannot do: `zone-bound`, its tokens are for one zone; `application-only`, they identify an
+// application, not a user; `no-subject-token`, it cannot exchange tokens; `no-delegation`, it cannot delegate.
+type ControlKeyRestriction string
+
+// ControlScope A scope of the Control API, `control:<command>:<verb>`: it permits the subcommands of the command that read,
+// write or delete.
+type ControlScope string
+
+// CreatedControlKey A new Control key, with its client secret.
+type CreatedControlKey struct {
+	// AllowedScopes The scopes that its tokens can have, sorted.
+	AllowedScopes []ControlScope `json:"allowed_scopes"`
+
+	// ClientSecret The client secret. It cannot be retrieved again.
+	ClientSecret string `json:"client_secret"`
+
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ExpiresAt When the key ceases to get tokens; null if it does not expire.
+	ExpiresAt *timestamp.Time `json:"expires_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// MaxTTLSeconds The maximum lifetime of its tokens.
+	MaxTTLSeconds int64  `json:"max_ttl_seconds"`
+	Name          string `json:"name"`
+
+	// Resource The `resource` to request tokens for: the audience of the Control API.
+	Resource     string                  `json:"resource"`
+	Restrictions []ControlKeyRestriction `json:"restrictions"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // CreatedPolicy A created policy with its first version.
 type CreatedPolicy struct {
 	// CoAuthoredByOperator Always false.
@@ -1095,6 +1200,21 @@ type NewApplication struct {
 
 // NewApplicationRegistrationMethod The registration method, which must be `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
+
+// NewControlKey A Control key to create.
+type NewControlKey struct {
+	// AllowedScopes The scopes that its tokens can have.
+	AllowedScopes []ControlScope `json:"allowed_scopes"`
+
+	// ExpiresAt When the key ceases to get tokens: a time in the future. If omitted, the key does not expire.
+	ExpiresAt *timestamp.Time `json:"expires_at,omitempty"`
+
+	// MaxTTLSeconds The maximum lifetime of its tokens. Defaults to 900.
+	MaxTTLSeconds *int64 `json:"max_ttl_seconds,omitempty"`
+
+	// Name Display name of the application. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
+	Name ApplicationName `json:"name"`
+}
 
 // NewGrant A grant to create. Unknown fields are ignored.
 type NewGrant struct {
@@ -3156,6 +3276,15 @@ type VerifyAuditEventsParams struct {
 	HeadHash *string `form:"head_hash,omitempty" json:"head_hash,omitempty"`
 }
 
+// ListControlKeysParams defines parameters for ListControlKeys.
+type ListControlKeysParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListZoneEventsParams defines parameters for ListZoneEvents.
 type ListZoneEventsParams struct {
 	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
@@ -3399,6 +3528,9 @@ type RegisterApplicationJSONRequestBody = ApplicationRegistration
 // UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
 type UpdateApplicationJSONRequestBody = ApplicationPatch
 
+// CreateControlKeyJSONRequestBody defines body for CreateControlKey for application/json ContentType.
+type CreateControlKeyJSONRequestBody = NewControlKey
+
 // CreateGrantJSONRequestBody defines body for CreateGrant for application/json ContentType.
 type CreateGrantJSONRequestBody = NewGrant
 
@@ -3578,6 +3710,18 @@ type ServerInterface interface {
 	// VerifyAuditEvents Verify the chain of audit events
 	// (GET /v1/zones/{zoneId}/audit/verify)
 	VerifyAuditEvents(ctx echo.Context, zoneID ZoneID, params VerifyAuditEventsParams) error
+	// ListControlKeys List Control keys
+	// (GET /v1/zones/{zoneId}/control-keys)
+	ListControlKeys(ctx echo.Context, zoneID ZoneID, params ListControlKeysParams) error
+	// CreateControlKey Create a Control key
+	// (POST /v1/zones/{zoneId}/control-keys)
+	CreateControlKey(ctx echo.Context, zoneID ZoneID) error
+	// DeleteControlKey Revoke a Control key
+	// (DELETE /v1/zones/{zoneId}/control-keys/{id})
+	DeleteControlKey(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// GetControlKey Retrieve a Control key
+	// (GET /v1/zones/{zoneId}/control-keys/{id})
+	GetControlKey(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx echo.Context, zoneID ZoneID) error
@@ -4849,6 +4993,102 @@ func (w *ServerInterfaceWrapper) VerifyAuditEvents(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.VerifyAuditEvents(ctx, zoneID, params)
+	return err
+}
+
+// ListControlKeys converts echo context to params.
+func (w *ServerInterfaceWrapper) ListControlKeys(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListControlKeysParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListControlKeys(ctx, zoneID, params)
+	return err
+}
+
+// CreateControlKey converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateControlKey(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateControlKey(ctx, zoneID)
+	return err
+}
+
+// DeleteControlKey converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteControlKey(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteControlKey(ctx, zoneID, id)
+	return err
+}
+
+// GetControlKey converts echo context to params.
+func (w *ServerInterfaceWrapper) GetControlKey(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetControlKey(ctx, zoneID, id)
 	return err
 }
 
@@ -6428,6 +6668,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit/by-request/:requestId/explain", wrapper.ExplainRequest, options.OperationMiddlewares["explainRequest"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit/head", wrapper.GetAuditEventHead, options.OperationMiddlewares["getAuditEventHead"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit/verify", wrapper.VerifyAuditEvents, options.OperationMiddlewares["verifyAuditEvents"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/control-keys", wrapper.ListControlKeys, options.OperationMiddlewares["listControlKeys"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/control-keys", wrapper.CreateControlKey, options.OperationMiddlewares["createControlKey"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/control-keys/:id", wrapper.DeleteControlKey, options.OperationMiddlewares["deleteControlKey"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/control-keys/:id", wrapper.GetControlKey, options.OperationMiddlewares["getControlKey"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/dcr-status", wrapper.GetDCRStatus, options.OperationMiddlewares["getDCRStatus"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/events", wrapper.ListZoneEvents, options.OperationMiddlewares["listZoneEvents"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/grants", wrapper.ListGrants, options.OperationMiddlewares["listGrants"]...)
@@ -7295,6 +7539,94 @@ type VerifyAuditEvents200JSONResponse AuditEventVerification
 
 func (response VerifyAuditEvents200JSONResponse) VisitVerifyAuditEventsResponse(w http.ResponseWriter) error {
 	return jsonresponse.Write(w, 200, AuditEventVerification(response))
+}
+
+type ListControlKeysRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListControlKeysParams
+}
+
+type ListControlKeysResponseObject interface {
+	VisitListControlKeysResponse(w http.ResponseWriter) error
+}
+
+type ListControlKeys200ResponseHeaders struct {
+	Link *string
+}
+
+type ListControlKeys200JSONResponse struct {
+	Body    []ControlKey
+	Headers ListControlKeys200ResponseHeaders
+}
+
+func (response ListControlKeys200JSONResponse) VisitListControlKeysResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []ControlKey(response.Body))
+}
+
+type CreateControlKeyRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreateControlKeyJSONRequestBody
+}
+
+type CreateControlKeyResponseObject interface {
+	VisitCreateControlKeyResponse(w http.ResponseWriter) error
+}
+
+type CreateControlKey201ResponseHeaders struct {
+	ETag string
+}
+
+type CreateControlKey201JSONResponse struct {
+	Body    CreatedControlKey
+	Headers CreateControlKey201ResponseHeaders
+}
+
+func (response CreateControlKey201JSONResponse) VisitCreateControlKeyResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
+}
+
+type DeleteControlKeyRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+}
+
+type DeleteControlKeyResponseObject interface {
+	VisitDeleteControlKeyResponse(w http.ResponseWriter) error
+}
+
+type DeleteControlKey204Response struct {
+}
+
+func (response DeleteControlKey204Response) VisitDeleteControlKeyResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetControlKeyRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+}
+
+type GetControlKeyResponseObject interface {
+	VisitGetControlKeyResponse(w http.ResponseWriter) error
+}
+
+type GetControlKey200ResponseHeaders struct {
+	ETag string
+}
+
+type GetControlKey200JSONResponse struct {
+	Body    ControlKey
+	Headers GetControlKey200ResponseHeaders
+}
+
+func (response GetControlKey200JSONResponse) VisitGetControlKeyResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type GetDCRStatusRequestObject struct {
@@ -8496,6 +8828,18 @@ type StrictServerInterface interface {
 	// VerifyAuditEvents Verify the chain of audit events
 	// (GET /v1/zones/{zoneId}/audit/verify)
 	VerifyAuditEvents(ctx context.Context, request VerifyAuditEventsRequestObject) (VerifyAuditEventsResponseObject, error)
+	// ListControlKeys List Control keys
+	// (GET /v1/zones/{zoneId}/control-keys)
+	ListControlKeys(ctx context.Context, request ListControlKeysRequestObject) (ListControlKeysResponseObject, error)
+	// CreateControlKey Create a Control key
+	// (POST /v1/zones/{zoneId}/control-keys)
+	CreateControlKey(ctx context.Context, request CreateControlKeyRequestObject) (CreateControlKeyResponseObject, error)
+	// DeleteControlKey Revoke a Control key
+	// (DELETE /v1/zones/{zoneId}/control-keys/{id})
+	DeleteControlKey(ctx context.Context, request DeleteControlKeyRequestObject) (DeleteControlKeyResponseObject, error)
+	// GetControlKey Retrieve a Control key
+	// (GET /v1/zones/{zoneId}/control-keys/{id})
+	GetControlKey(ctx context.Context, request GetControlKeyRequestObject) (GetControlKeyResponseObject, error)
 	// GetDCRStatus Retrieve the registration status of a zone
 	// (GET /v1/zones/{zoneId}/dcr-status)
 	GetDCRStatus(ctx context.Context, request GetDCRStatusRequestObject) (GetDCRStatusResponseObject, error)
@@ -9923,6 +10267,132 @@ func (sh *strictHandler) VerifyAuditEvents(ctx echo.Context, zoneID ZoneID, para
 		return err
 	} else if validResponse, ok := response.(VerifyAuditEventsResponseObject); ok {
 		return validResponse.VisitVerifyAuditEventsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListControlKeys operation middleware
+func (sh *strictHandler) ListControlKeys(ctx echo.Context, zoneID ZoneID, params ListControlKeysParams) error {
+	var request ListControlKeysRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListControlKeys(ctx.Request().Context(), request.(ListControlKeysRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListControlKeys")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListControlKeysResponseObject); ok {
+		return validResponse.VisitListControlKeysResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateControlKey operation middleware
+func (sh *strictHandler) CreateControlKey(ctx echo.Context, zoneID ZoneID) error {
+	var request CreateControlKeyRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreateControlKeyJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateControlKey(ctx.Request().Context(), request.(CreateControlKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateControlKey")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateControlKeyResponseObject); ok {
+		return validResponse.VisitCreateControlKeyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteControlKey operation middleware
+func (sh *strictHandler) DeleteControlKey(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request DeleteControlKeyRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteControlKey(ctx.Request().Context(), request.(DeleteControlKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteControlKey")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteControlKeyResponseObject); ok {
+		return validResponse.VisitDeleteControlKeyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetControlKey operation middleware
+func (sh *strictHandler) GetControlKey(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request GetControlKeyRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetControlKey(ctx.Request().Context(), request.(GetControlKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetControlKey")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetControlKeyResponseObject); ok {
+		return validResponse.VisitGetControlKeyResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

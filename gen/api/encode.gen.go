@@ -531,6 +531,90 @@ func (v AuditVerification) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ControlKey) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"resource":`...)
+	b = jsonresponse.AppendString(b, string(v.Resource))
+	b = append(b, `,"allowed_scopes":`...)
+	b = append(b, '[')
+	for i, item := range v.AllowedScopes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"max_ttl_seconds":`...)
+	b = strconv.AppendInt(b, int64(v.MaxTTLSeconds), 10)
+	b = append(b, `,"expires_at":`...)
+	if v.ExpiresAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.ExpiresAt.AppendJSON(b)
+	}
+	b = append(b, `,"restrictions":`...)
+	b = append(b, '[')
+	for i, item := range v.Restrictions {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v CreatedControlKey) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"resource":`...)
+	b = jsonresponse.AppendString(b, string(v.Resource))
+	b = append(b, `,"allowed_scopes":`...)
+	b = append(b, '[')
+	for i, item := range v.AllowedScopes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"max_ttl_seconds":`...)
+	b = strconv.AppendInt(b, int64(v.MaxTTLSeconds), 10)
+	b = append(b, `,"expires_at":`...)
+	if v.ExpiresAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.ExpiresAt.AppendJSON(b)
+	}
+	b = append(b, `,"restrictions":`...)
+	b = append(b, '[')
+	for i, item := range v.Restrictions {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"client_secret":`...)
+	b = jsonresponse.AppendString(b, string(v.ClientSecret))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v CreatedPolicy) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))

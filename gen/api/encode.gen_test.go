@@ -24,6 +24,8 @@ var encoders = []jsonresponse.Encoder{
 	AuditHead{},
 	AuditRetention{},
 	AuditVerification{},
+	ControlKey{},
+	CreatedControlKey{},
 	CreatedPolicy{},
 	DCRStatus{},
 	DeadLetter{},

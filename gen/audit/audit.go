@@ -48,9 +48,9 @@ var Kinds = map[Kind]Columns{
 	},
 	Applications: {
 		Table:    "applications",
-		Tracked:  map[string]string{"name": "name", "registration_method": "registration_method", "traits": "traits", "expires_at": "expires_at"},
+		Tracked:  map[string]string{"name": "name", "registration_method": "registration_method", "traits": "traits", "expires_at": "expires_at", "jwks": "jwks"},
 		Redacted: map[string]string{"client_secret_hash": "client_secret"},
-		Ignored:  []string{"zone_id", "id", "version", "created_at", "updated_at", "archived_at"},
+		Ignored:  []string{"zone_id", "id", "control_key", "version", "created_at", "updated_at", "archived_at"},
 	},
 	Sessions: {
 		Table:    "sessions",

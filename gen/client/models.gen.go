@@ -103,6 +103,44 @@ const (
 	ChallengeNotSatisfiableReasonSessionNotLive   ChallengeNotSatisfiableReason = "session_not_live"
 )
 
+// The values of [ControlKeyRestriction].
+const (
+	ControlKeyRestrictionApplicationOnly ControlKeyRestriction = "application-only"
+	ControlKeyRestrictionNoDelegation    ControlKeyRestriction = "no-delegation"
+	ControlKeyRestrictionNoSubjectToken  ControlKeyRestriction = "no-subject-token"
+	ControlKeyRestrictionZoneBound       ControlKeyRestriction = "zone-bound"
+)
+
+// The values of [ControlScope].
+const (
+	ControlScopeControlAgentDelete            ControlScope = "control:agent:delete"
+	ControlScopeControlAgentRead              ControlScope = "control:agent:read"
+	ControlScopeControlAgentWrite             ControlScope = "control:agent:write"
+	ControlScopeControlAppDelete              ControlScope = "control:app:delete"
+	ControlScopeControlAppRead                ControlScope = "control:app:read"
+	ControlScopeControlAppWrite               ControlScope = "control:app:write"
+	ControlScopeControlAuditRead              ControlScope = "control:audit:read"
+	ControlScopeControlDelegationDelete       ControlScope = "control:delegation:delete"
+	ControlScopeControlDelegationRead         ControlScope = "control:delegation:read"
+	ControlScopeControlExplainRead            ControlScope = "control:explain:read"
+	ControlScopeControlGrantDelete            ControlScope = "control:grant:delete"
+	ControlScopeControlGrantRead              ControlScope = "control:grant:read"
+	ControlScopeControlGrantWrite             ControlScope = "control:grant:write"
+	ControlScopeControlIdentityProviderDelete ControlScope = "control:identity-provider:delete"
+	ControlScopeControlIdentityProviderRead   ControlScope = "control:identity-provider:read"
+	ControlScopeControlIdentityProviderWrite  ControlScope = "control:identity-provider:write"
+	ControlScopeControlPolicyDelete           ControlScope = "control:policy:delete"
+	ControlScopeControlPolicyRead             ControlScope = "control:policy:read"
+	ControlScopeControlPolicySetDelete        ControlScope = "control:policy-set:delete"
+	ControlScopeControlPolicySetRead          ControlScope = "control:policy-set:read"
+	ControlScopeControlPolicySetWrite         ControlScope = "control:policy-set:write"
+	ControlScopeControlPolicyWrite            ControlScope = "control:policy:write"
+	ControlScopeControlResourceDelete         ControlScope = "control:resource:delete"
+	ControlScopeControlResourceRead           ControlScope = "control:resource:read"
+	ControlScopeControlResourceWrite          ControlScope = "control:resource:write"
+	ControlScopeControlSessionRead            ControlScope = "control:session:read"
+)
+
 // The values of [GrantStatus].
 const (
 	GrantStatusActive  GrantStatus = "active"
@@ -1065,6 +1103,76 @@ type BearerTokenProviderConfig struct {
 // apply only to the operation `satisfyStepUpChallenge`.
 type ChallengeNotSatisfiableReason string
 
+// ControlKey is a key of the Control API. Its `id` is its `client_id`, and the
+// id of its application.
+type ControlKey struct {
+	// The scopes that its tokens can have, sorted.
+	AllowedScopes []ControlScope `json:"allowed_scopes"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// When the key ceases to get tokens; null if it does not expire.
+	ExpiresAt *time.Time `json:"expires_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// The maximum lifetime of its tokens.
+	MaxTTLSeconds int64  `json:"max_ttl_seconds"`
+	Name          string `json:"name"`
+
+	// The `resource` to request tokens for: the audience of the Control API.
+	Resource     string                  `json:"resource"`
+	Restrictions []ControlKeyRestriction `json:"restrictions"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// ControlKeyRestriction is what a Control key cannot do: `zone-bound`, its
+// tokens are for one zone; `application-only`, they identify an application,
+// not a user; `no-subject-token`, it cannot exchange tokens; `no-delegation`,
+// it cannot delegate.
+type ControlKeyRestriction string
+
+// ControlScope is a scope of the Control API, `control:<command>:<verb>`: it
+// permits the subcommands of the command that read, write or delete.
+type ControlScope string
+
+// CreatedControlKey is a new Control key, with its client secret.
+type CreatedControlKey struct {
+	// The scopes that its tokens can have, sorted.
+	AllowedScopes []ControlScope `json:"allowed_scopes"`
+
+	// The client secret. It cannot be retrieved again.
+	ClientSecret string `json:"client_secret"`
+
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// When the key ceases to get tokens; null if it does not expire.
+	ExpiresAt *time.Time `json:"expires_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// The maximum lifetime of its tokens.
+	MaxTTLSeconds int64  `json:"max_ttl_seconds"`
+	Name          string `json:"name"`
+
+	// The `resource` to request tokens for: the audience of the Control API.
+	Resource     string                  `json:"resource"`
+	Restrictions []ControlKeyRestriction `json:"restrictions"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // CreatedPolicy is a created policy with its first version.
 type CreatedPolicy struct {
 	// Always false.
@@ -1393,6 +1501,25 @@ type NewApplication struct {
 // NewApplicationRegistrationMethod is the registration method, which must be
 // `managed`. To create a registered application, use `registerApplication`.
 type NewApplicationRegistrationMethod string
+
+// NewControlKey is a Control key to create.
+type NewControlKey struct {
+	// The scopes that its tokens can have.
+	AllowedScopes []ControlScope `json:"allowed_scopes"`
+
+	// When the key ceases to get tokens: a time in the future. If omitted, the key
+	// does not expire.
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+
+	// The maximum lifetime of its tokens. Defaults to 900.
+	MaxTTLSeconds *int64 `json:"max_ttl_seconds,omitempty"`
+
+	// Display name of the application. It need not be unique. Leading and trailing
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
+	Name ApplicationName `json:"name"`
+}
 
 // NewGrant is a grant to create. Unknown fields are ignored.
 type NewGrant struct {

@@ -669,6 +669,77 @@ func (c *Client) VerifyZonelessAuditEntries(ctx context.Context, params VerifyZo
 	return send[AuditVerification](ctx, c, request{operation: "verifyZonelessAuditEntries", method: http.MethodGet, path: "/v1/admin-audit/verify", query: map[string]any{"from_seq": params.FromSeq, "to_seq": params.ToSeq, "head_seq": params.HeadSeq, "head_hash": params.HeadHash}, status: 200, accept: "application/json"}, opts)
 }
 
+// ListControlKeys returns one page of the zone's Control keys that are not
+// revoked, newest first. Expired keys are included: `expires_at` is in the
+// past. Returns an empty list if the zone does not exist.
+//
+// Requires a global token with read permission.
+func (c *Client) ListControlKeys(ctx context.Context, zoneID string, opts ...ListOption) (Page[ControlKey], error) {
+	return list[ControlKey](ctx, c, request{operation: "listControlKeys", method: http.MethodGet, path: "/v1/zones/{zoneId}/control-keys", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// ControlKeys returns an iterator over the items of all pages of
+// [Client.ListControlKeys]. If a request fails, it yields the error and stops.
+func (c *Client) ControlKeys(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[ControlKey, error] {
+	return all(opts, func(opts ...ListOption) (Page[ControlKey], error) {
+		return c.ListControlKeys(ctx, zoneID, opts...)
+	})
+}
+
+// CreateControlKey creates a Control key: an application that can exchange its
+// secret for short-lived tokens of the Control API, with the scopes in
+// `allowed_scopes` at most. Its `client_secret` is returned only in this
+// response; the service stores a hash. `id` is its `client_id`.
+//
+// The key is stored as a managed application whose traits are in the namespace
+// `control`, so only global tokens can change it. If the zone has no control
+// resource yet, which represents the Control API, it is created; if its scopes
+// are not those that keys can have, it is updated.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `applications`, `resources`,
+// `providers`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidControlKey],
+// [CodeZoneNotFound], [CodeReservedNamespace], [CodeResourceQuotaExceeded].
+func (c *Client) CreateControlKey(ctx context.Context, zoneID string, body NewControlKey, opts ...CallOption) (CreatedControlKey, error) {
+	return send[CreatedControlKey](ctx, c, request{operation: "createControlKey", method: http.MethodPost, path: "/v1/zones/{zoneId}/control-keys", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+}
+
+// GetControlKey returns a Control key that is not revoked.
+//
+// Requires a global token with read permission.
+//
+// Error codes that are specific to this operation: [CodeControlKeyNotFound].
+func (c *Client) GetControlKey(ctx context.Context, zoneID, id string, opts ...CallOption) (ControlKey, error) {
+	return send[ControlKey](ctx, c, request{operation: "getControlKey", method: http.MethodGet, path: "/v1/zones/{zoneId}/control-keys/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+}
+
+// DeleteControlKey archives the key's application, as `deleteApplication` does,
+// and so revokes it permanently: it gets no more tokens, and the tokens that it
+// got are not accepted any more.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `applications`, `resources`,
+// `sessions`, `agent-sessions`, `delegation-edges`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.sessions.revoke`: One event per revoked session, agent session
+//     and delegation edge.
+//   - `caracal.agents.lifecycle`: One event per terminated agent session.
+//   - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodeControlKeyNotFound].
+func (c *Client) DeleteControlKey(ctx context.Context, zoneID, id string, opts ...CallOption) error {
+	return sendEmpty(ctx, c, request{operation: "deleteControlKey", method: http.MethodDelete, path: "/v1/zones/{zoneId}/control-keys/{id}", args: []string{zoneID, id}, status: 204}, opts)
+}
+
 // ListDeadLetters returns one page of the dead letters of all zones, newest
 // first. Later events of their zones are published without waiting for them.
 //

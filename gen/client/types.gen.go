@@ -96,6 +96,10 @@ const (
 	// 429. The zone has reached its limit of 1,000 active registered applications.
 	// Retry when one of them has expired.
 	CodeDCRLimitExceeded = "dcr_limit_exceeded"
+	// 400. The Control key is invalid. See details.issues.
+	CodeInvalidControlKey = "invalid_control_key"
+	// 404. Control key not found in this zone.
+	CodeControlKeyNotFound = "control_key_not_found"
 	// 400. The admin token request is invalid. See details.issues.
 	CodeInvalidAdminTokenRequest = "invalid_admin_token_request"
 	// 400. zone_id is required if scope is zone.

@@ -144,6 +144,10 @@ const (
 	DCRRateLimitExceeded Code = "dcr_rate_limit_exceeded"
 	// DCRLimitExceeded: 429. The zone has reached its limit of 1,000 active registered applications. Retry when one of them has expired.
 	DCRLimitExceeded Code = "dcr_limit_exceeded"
+	// InvalidControlKey: 400. The Control key is invalid. See details.issues.
+	InvalidControlKey Code = "invalid_control_key"
+	// ControlKeyNotFound: 404. Control key not found in this zone.
+	ControlKeyNotFound Code = "control_key_not_found"
 	// InvalidAdminTokenRequest: 400. The admin token request is invalid. See details.issues.
 	InvalidAdminTokenRequest Code = "invalid_admin_token_request"
 	// ZoneIDRequired: 400. zone_id is required if scope is zone.
@@ -350,6 +354,8 @@ var Table = map[Code]Entry{
 	ApplicationNotFound:       {404, "", "Application not found in this zone."},
 	DCRRateLimitExceeded:      {429, "", "Too many registrations. Retry in a second."},
 	DCRLimitExceeded:          {429, "", "The zone has reached its limit of 1,000 active registered applications. Retry when one of them has expired."},
+	InvalidControlKey:         {400, "body", "The Control key is invalid. See details.issues."},
+	ControlKeyNotFound:        {404, "", "Control key not found in this zone."},
 	InvalidAdminTokenRequest:  {400, "body", "The admin token request is invalid. See details.issues."},
 	ZoneIDRequired:            {400, "", "zone_id is required if scope is zone."},
 	ZoneIDNotAllowedForGlobal: {400, "", "zone_id is not allowed if scope is global."},

@@ -38,7 +38,7 @@ func (q *Queries) CountActiveDCRApplications(ctx context.Context, zoneID string)
 }
 
 const getApplication = `-- name: GetApplication :one
-SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL
+SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks FROM applications WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL
 `
 
 type GetApplicationParams struct {
@@ -61,6 +61,8 @@ func (q *Queries) GetApplication(ctx context.Context, arg GetApplicationParams) 
 		&i.UpdatedAt,
 		&i.ExpiresAt,
 		&i.ArchivedAt,
+		&i.ControlKey,
+		&i.Jwks,
 	)
 	return i, err
 }
@@ -68,7 +70,7 @@ func (q *Queries) GetApplication(ctx context.Context, arg GetApplicationParams) 
 const insertApplication = `-- name: InsertApplication :one
 INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, traits, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::bigint * interval '1 second')
-RETURNING zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at
+RETURNING zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks
 `
 
 type InsertApplicationParams struct {
@@ -104,6 +106,8 @@ func (q *Queries) InsertApplication(ctx context.Context, arg InsertApplicationPa
 		&i.UpdatedAt,
 		&i.ExpiresAt,
 		&i.ArchivedAt,
+		&i.ControlKey,
+		&i.Jwks,
 	)
 	return i, err
 }
@@ -291,6 +295,61 @@ func (q *Queries) ListApplicationsByRegistrationMethod(ctx context.Context, arg 
 	return items, nil
 }
 
+const listControlKeys = `-- name: ListControlKeys :many
+SELECT zone_id, id, name, traits, created_at FROM applications
+WHERE zone_id = $1 AND control_key AND archived_at IS NULL
+  AND (created_at, id) < ($2::timestamptz, $3::text)
+ORDER BY created_at DESC, id DESC
+LIMIT $4
+`
+
+type ListControlKeysParams struct {
+	ZoneID     string    `db:"zone_id"`
+	BeforeTime time.Time `db:"before_time"`
+	BeforeID   string    `db:"before_id"`
+	RowLimit   int32     `db:"row_limit"`
+}
+
+type ListControlKeysRow struct {
+	ZoneID    string    `db:"zone_id"`
+	ID        string    `db:"id"`
+	Name      string    `db:"name"`
+	Traits    []string  `db:"traits"`
+	CreatedAt time.Time `db:"created_at"`
+}
+
+// ListControlKeys returns the active applications that are Control keys, like ListApplications.
+func (q *Queries) ListControlKeys(ctx context.Context, arg ListControlKeysParams) ([]ListControlKeysRow, error) {
+	rows, err := q.db.Query(ctx, listControlKeys,
+		arg.ZoneID,
+		arg.BeforeTime,
+		arg.BeforeID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListControlKeysRow{}
+	for rows.Next() {
+		var i ListControlKeysRow
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.Name,
+			&i.Traits,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listExpiredDCRApplications = `-- name: ListExpiredDCRApplications :many
 SELECT zone_id, id FROM applications
 WHERE registration_method = 'dcr' AND archived_at IS NULL AND expires_at < now() - interval '24 hours' AND zone_id <> ALL ($1::text[])
@@ -331,7 +390,7 @@ func (q *Queries) ListExpiredDCRApplications(ctx context.Context, arg ListExpire
 }
 
 const lockActiveDCRApplications = `-- name: LockActiveDCRApplications :many
-SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications
+SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks FROM applications
 WHERE zone_id = $1 AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()
 ORDER BY created_at, id
 FOR NO KEY UPDATE
@@ -359,6 +418,8 @@ func (q *Queries) LockActiveDCRApplications(ctx context.Context, zoneID string) 
 			&i.UpdatedAt,
 			&i.ExpiresAt,
 			&i.ArchivedAt,
+			&i.ControlKey,
+			&i.Jwks,
 		); err != nil {
 			return nil, err
 		}
@@ -371,7 +432,7 @@ func (q *Queries) LockActiveDCRApplications(ctx context.Context, zoneID string) 
 }
 
 const lockApplication = `-- name: LockApplication :one
-SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
+SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks FROM applications WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
 `
 
 type LockApplicationParams struct {
@@ -394,12 +455,14 @@ func (q *Queries) LockApplication(ctx context.Context, arg LockApplicationParams
 		&i.UpdatedAt,
 		&i.ExpiresAt,
 		&i.ArchivedAt,
+		&i.ControlKey,
+		&i.Jwks,
 	)
 	return i, err
 }
 
 const lockExpiredDCRApplications = `-- name: LockExpiredDCRApplications :many
-SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at FROM applications
+SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks FROM applications
 WHERE zone_id = $1 AND id = ANY ($2::text[]) AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at < now() - interval '24 hours'
 ORDER BY expires_at, id
 FOR NO KEY UPDATE
@@ -432,6 +495,8 @@ func (q *Queries) LockExpiredDCRApplications(ctx context.Context, arg LockExpire
 			&i.UpdatedAt,
 			&i.ExpiresAt,
 			&i.ArchivedAt,
+			&i.ControlKey,
+			&i.Jwks,
 		); err != nil {
 			return nil, err
 		}
@@ -451,7 +516,7 @@ UPDATE applications SET
     version            = version + 1,
     updated_at         = now()
 WHERE zone_id = $4 AND id = $5
-RETURNING zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at
+RETURNING zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks
 `
 
 type UpdateApplicationParams struct {
@@ -483,6 +548,8 @@ func (q *Queries) UpdateApplication(ctx context.Context, arg UpdateApplicationPa
 		&i.UpdatedAt,
 		&i.ExpiresAt,
 		&i.ArchivedAt,
+		&i.ControlKey,
+		&i.Jwks,
 	)
 	return i, err
 }

@@ -70,6 +70,8 @@ type Application struct {
 	UpdatedAt          time.Time  `db:"updated_at"`
 	ExpiresAt          *time.Time `db:"expires_at"`
 	ArchivedAt         *time.Time `db:"archived_at"`
+	ControlKey         bool       `db:"control_key"`
+	Jwks               []byte     `db:"jwks"`
 }
 
 type AuditChainCheckpoint struct {

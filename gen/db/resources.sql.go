@@ -105,6 +105,37 @@ func (q *Queries) GetResource(ctx context.Context, arg GetResourceParams) (Resou
 	return i, err
 }
 
+const getResourceByIdentifier = `-- name: GetResourceByIdentifier :one
+SELECT zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id, gateway_application_id, operations, operation_enforcement, version, created_at, updated_at, archived_at FROM resources WHERE zone_id = $1 AND identifier = $2 AND archived_at IS NULL
+`
+
+type GetResourceByIdentifierParams struct {
+	ZoneID     string `db:"zone_id"`
+	Identifier string `db:"identifier"`
+}
+
+func (q *Queries) GetResourceByIdentifier(ctx context.Context, arg GetResourceByIdentifierParams) (Resource, error) {
+	row := q.db.QueryRow(ctx, getResourceByIdentifier, arg.ZoneID, arg.Identifier)
+	var i Resource
+	err := row.Scan(
+		&i.ZoneID,
+		&i.ID,
+		&i.Name,
+		&i.Identifier,
+		&i.UpstreamURL,
+		&i.Scopes,
+		&i.CredentialProviderID,
+		&i.GatewayApplicationID,
+		&i.Operations,
+		&i.OperationEnforcement,
+		&i.Version,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.ArchivedAt,
+	)
+	return i, err
+}
+
 const getZoneAndLockReferences = `-- name: GetZoneAndLockReferences :one
 WITH provider AS (
     SELECT id FROM providers WHERE providers.zone_id = $1 AND providers.id = $2 AND archived_at IS NULL FOR SHARE

@@ -95,6 +95,14 @@ type BearerTokenProviderConfig = client.BearerTokenProviderConfig
 
 type ChallengeNotSatisfiableReason = client.ChallengeNotSatisfiableReason
 
+type ControlKey = client.ControlKey
+
+type ControlKeyRestriction = client.ControlKeyRestriction
+
+type ControlScope = client.ControlScope
+
+type CreatedControlKey = client.CreatedControlKey
+
 type CreatedPolicy = client.CreatedPolicy
 
 type DCRStatus = client.DCRStatus
@@ -139,6 +147,8 @@ type NewAdminToken = client.NewAdminToken
 type NewApplication = client.NewApplication
 
 type NewApplicationRegistrationMethod = client.NewApplicationRegistrationMethod
+
+type NewControlKey = client.NewControlKey
 
 type NewGrant = client.NewGrant
 
@@ -800,6 +810,21 @@ type VerifyAuditEventsParams struct {
 	HeadHash *string `form:"head_hash,omitempty" json:"head_hash,omitempty"`
 }
 
+// ListControlKeysParams defines parameters for ListControlKeys.
+type ListControlKeysParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DeleteControlKeyParams defines parameters for DeleteControlKey.
+type DeleteControlKeyParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // ListZoneEventsParams defines parameters for ListZoneEvents.
 type ListZoneEventsParams struct {
 	// Limit Maximum number of rows per page of JSON. Defaults to 100. An export has all rows.
@@ -1099,6 +1124,9 @@ type RegisterApplicationJSONRequestBody = ApplicationRegistration
 
 // UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
 type UpdateApplicationJSONRequestBody = ApplicationPatch
+
+// CreateControlKeyJSONRequestBody defines body for CreateControlKey for application/json ContentType.
+type CreateControlKeyJSONRequestBody = NewControlKey
 
 // CreateGrantJSONRequestBody defines body for CreateGrant for application/json ContentType.
 type CreateGrantJSONRequestBody = NewGrant
@@ -1954,6 +1982,85 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/zones/{zoneId}/audit/verify (the `VerifyAuditEvents` operationId).
 	VerifyAuditEvents(ctx context.Context, zoneID ZoneID, params *VerifyAuditEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListControlKeys List Control keys
+	//
+	// Returns the zone's Control keys that are not revoked, newest first. Expired keys are included: `expires_at` is
+	// in the past. Returns an empty list if the zone does not exist.
+	//
+	// Requires a global token with read permission.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/control-keys (the `ListControlKeys` operationId).
+	ListControlKeys(ctx context.Context, zoneID ZoneID, params *ListControlKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateControlKeyWithBody Create a Control key
+	//
+	// Creates a Control key: an application that can exchange its secret for short-lived tokens of the Control API,
+	// with the scopes in `allowed_scopes` at most. Its `client_secret` is returned only in this response; the service
+	// stores a hash. `id` is its `client_id`.
+	//
+	// The key is stored as a managed application whose traits are in the namespace `control`, so only global tokens
+	// can change it. If the zone has no control resource yet, which represents the Control API, it is created; if its
+	// scopes are not those that keys can have, it is updated.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `applications`, `resources`, `providers`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/control-keys (the `CreateControlKey` operationId).
+	CreateControlKeyWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateControlKey Create a Control key
+	//
+	// Creates a Control key: an application that can exchange its secret for short-lived tokens of the Control API,
+	// with the scopes in `allowed_scopes` at most. Its `client_secret` is returned only in this response; the service
+	// stores a hash. `id` is its `client_id`.
+	//
+	// The key is stored as a managed application whose traits are in the namespace `control`, so only global tokens
+	// can change it. If the zone has no control resource yet, which represents the Control API, it is created; if its
+	// scopes are not those that keys can have, it is updated.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `applications`, `resources`, `providers`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/control-keys (the `CreateControlKey` operationId).
+	CreateControlKey(ctx context.Context, zoneID ZoneID, body CreateControlKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteControlKey Revoke a Control key
+	//
+	// Archives the key's application, as `deleteApplication` does, and so revokes it permanently: it gets no more
+	// tokens, and the tokens that it got are not accepted any more.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/control-keys/{id} (the `DeleteControlKey` operationId).
+	DeleteControlKey(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteControlKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetControlKey Retrieve a Control key
+	//
+	// Returns a Control key that is not revoked.
+	//
+	// Requires a global token with read permission.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/control-keys/{id} (the `GetControlKey` operationId).
+	GetControlKey(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDCRStatus Retrieve the registration status of a zone
 	//
@@ -4258,6 +4365,135 @@ func (c *Client) GetAuditEventHead(ctx context.Context, zoneID ZoneID, reqEditor
 // Corresponds with GET /v1/zones/{zoneId}/audit/verify (the `VerifyAuditEvents` operationId).
 func (c *Client) VerifyAuditEvents(ctx context.Context, zoneID ZoneID, params *VerifyAuditEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewVerifyAuditEventsRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListControlKeys List Control keys
+//
+// Returns the zone's Control keys that are not revoked, newest first. Expired keys are included: `expires_at` is
+// in the past. Returns an empty list if the zone does not exist.
+//
+// Requires a global token with read permission.
+//
+// Corresponds with GET /v1/zones/{zoneId}/control-keys (the `ListControlKeys` operationId).
+func (c *Client) ListControlKeys(ctx context.Context, zoneID ZoneID, params *ListControlKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListControlKeysRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateControlKeyWithBody Create a Control key
+//
+// Creates a Control key: an application that can exchange its secret for short-lived tokens of the Control API,
+// with the scopes in `allowed_scopes` at most. Its `client_secret` is returned only in this response; the service
+// stores a hash. `id` is its `client_id`.
+//
+// The key is stored as a managed application whose traits are in the namespace `control`, so only global tokens
+// can change it. If the zone has no control resource yet, which represents the Control API, it is created; if its
+// scopes are not those that keys can have, it is updated.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `applications`, `resources`, `providers`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/control-keys (the `CreateControlKey` operationId).
+func (c *Client) CreateControlKeyWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateControlKeyRequestWithBody(c.Server, zoneID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateControlKey Create a Control key
+//
+// Creates a Control key: an application that can exchange its secret for short-lived tokens of the Control API,
+// with the scopes in `allowed_scopes` at most. Its `client_secret` is returned only in this response; the service
+// stores a hash. `id` is its `client_id`.
+//
+// The key is stored as a managed application whose traits are in the namespace `control`, so only global tokens
+// can change it. If the zone has no control resource yet, which represents the Control API, it is created; if its
+// scopes are not those that keys can have, it is updated.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `applications`, `resources`, `providers`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/control-keys (the `CreateControlKey` operationId).
+func (c *Client) CreateControlKey(ctx context.Context, zoneID ZoneID, body CreateControlKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateControlKeyRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteControlKey Revoke a Control key
+//
+// Archives the key's application, as `deleteApplication` does, and so revokes it permanently: it gets no more
+// tokens, and the tokens that it got are not accepted any more.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/control-keys/{id} (the `DeleteControlKey` operationId).
+func (c *Client) DeleteControlKey(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteControlKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteControlKeyRequest(c.Server, zoneID, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetControlKey Retrieve a Control key
+//
+// Returns a Control key that is not revoked.
+//
+// Requires a global token with read permission.
+//
+// Corresponds with GET /v1/zones/{zoneId}/control-keys/{id} (the `GetControlKey` operationId).
+func (c *Client) GetControlKey(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetControlKeyRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
 	}
@@ -8626,6 +8862,223 @@ func NewVerifyAuditEventsRequest(server string, zoneID ZoneID, params *VerifyAud
 	return req, nil
 }
 
+// NewListControlKeysRequest constructs an http.Request for the ListControlKeys method
+func NewListControlKeysRequest(server string, zoneID ZoneID, params *ListControlKeysParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/control-keys", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateControlKeyRequest calls the generic CreateControlKey builder with application/json body
+func NewCreateControlKeyRequest(server string, zoneID ZoneID, body CreateControlKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateControlKeyRequestWithBody(server, zoneID, "application/json", bodyReader)
+}
+
+// NewCreateControlKeyRequestWithBody constructs an http.Request for the CreateControlKey method, with any body, and a specified content type
+func NewCreateControlKeyRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/control-keys", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteControlKeyRequest constructs an http.Request for the DeleteControlKey method
+func NewDeleteControlKeyRequest(server string, zoneID ZoneID, id ObjectID, params *DeleteControlKeyParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/control-keys/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetControlKeyRequest constructs an http.Request for the GetControlKey method
+func NewGetControlKeyRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/control-keys/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetDCRStatusRequest constructs an http.Request for the GetDCRStatus method
 func NewGetDCRStatusRequest(server string, zoneID ZoneID) (*http.Request, error) {
 	var err error
@@ -12674,6 +13127,91 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/zones/{zoneId}/audit/verify (the `VerifyAuditEvents` operationId).
 	VerifyAuditEventsWithResponse(ctx context.Context, zoneID ZoneID, params *VerifyAuditEventsParams, reqEditors ...RequestEditorFn) (*VerifyAuditEventsResponse, error)
 
+	// ListControlKeysWithResponse List Control keys
+	//
+	// Returns the zone's Control keys that are not revoked, newest first. Expired keys are included: `expires_at` is
+	// in the past. Returns an empty list if the zone does not exist.
+	//
+	// Requires a global token with read permission.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/control-keys (the `ListControlKeys` operationId).
+	ListControlKeysWithResponse(ctx context.Context, zoneID ZoneID, params *ListControlKeysParams, reqEditors ...RequestEditorFn) (*ListControlKeysResponse, error)
+
+	// CreateControlKeyWithBodyWithResponse Create a Control key
+	//
+	// Creates a Control key: an application that can exchange its secret for short-lived tokens of the Control API,
+	// with the scopes in `allowed_scopes` at most. Its `client_secret` is returned only in this response; the service
+	// stores a hash. `id` is its `client_id`.
+	//
+	// The key is stored as a managed application whose traits are in the namespace `control`, so only global tokens
+	// can change it. If the zone has no control resource yet, which represents the Control API, it is created; if its
+	// scopes are not those that keys can have, it is updated.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `applications`, `resources`, `providers`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/control-keys (the `CreateControlKey` operationId).
+	CreateControlKeyWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateControlKeyResponse, error)
+
+	// CreateControlKeyWithResponse Create a Control key
+	//
+	// Creates a Control key: an application that can exchange its secret for short-lived tokens of the Control API,
+	// with the scopes in `allowed_scopes` at most. Its `client_secret` is returned only in this response; the service
+	// stores a hash. `id` is its `client_id`.
+	//
+	// The key is stored as a managed application whose traits are in the namespace `control`, so only global tokens
+	// can change it. If the zone has no control resource yet, which represents the Control API, it is created; if its
+	// scopes are not those that keys can have, it is updated.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `applications`, `resources`, `providers`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/control-keys (the `CreateControlKey` operationId).
+	CreateControlKeyWithResponse(ctx context.Context, zoneID ZoneID, body CreateControlKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateControlKeyResponse, error)
+
+	// DeleteControlKeyWithResponse Revoke a Control key
+	//
+	// Archives the key's application, as `deleteApplication` does, and so revokes it permanently: it gets no more
+	// tokens, and the tokens that it got are not accepted any more.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/control-keys/{id} (the `DeleteControlKey` operationId).
+	DeleteControlKeyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteControlKeyParams, reqEditors ...RequestEditorFn) (*DeleteControlKeyResponse, error)
+
+	// GetControlKeyWithResponse Retrieve a Control key
+	//
+	// Returns a Control key that is not revoked.
+	//
+	// Requires a global token with read permission.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/control-keys/{id} (the `GetControlKey` operationId).
+	GetControlKeyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetControlKeyResponse, error)
+
 	// GetDCRStatusWithResponse Retrieve the registration status of a zone
 	//
 	// Returns whether dynamic client registration is enabled, and the number of registered applications that are neither archived nor expired.
@@ -15626,6 +16164,184 @@ func (r VerifyAuditEventsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r VerifyAuditEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListControlKeysResponse200Headers the declared response headers of an HTTP 200 response for ListControlKeys
+type ListControlKeysResponse200Headers struct {
+	Link *string
+}
+
+type ListControlKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]ControlKey
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListControlKeysResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListControlKeysResponse) GetJSON200() *[]ControlKey {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListControlKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListControlKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListControlKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListControlKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateControlKeyResponse201Headers the declared response headers of an HTTP 201 response for CreateControlKey
+type CreateControlKeyResponse201Headers struct {
+	ETag string
+}
+
+type CreateControlKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedControlKey
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateControlKeyResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateControlKeyResponse) GetJSON201() *CreatedControlKey {
+	return r.JSON201
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateControlKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateControlKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateControlKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateControlKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteControlKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteControlKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteControlKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteControlKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteControlKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetControlKeyResponse200Headers the declared response headers of an HTTP 200 response for GetControlKey
+type GetControlKeyResponse200Headers struct {
+	ETag string
+}
+
+type GetControlKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ControlKey
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetControlKeyResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetControlKeyResponse) GetJSON200() *ControlKey {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetControlKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetControlKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetControlKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetControlKeyResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19004,6 +19720,121 @@ func (c *ClientWithResponses) VerifyAuditEventsWithResponse(ctx context.Context,
 	return ParseVerifyAuditEventsResponse(rsp)
 }
 
+// ListControlKeysWithResponse List Control keys
+//
+// Returns the zone's Control keys that are not revoked, newest first. Expired keys are included: `expires_at` is
+// in the past. Returns an empty list if the zone does not exist.
+//
+// Requires a global token with read permission.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/control-keys (the `ListControlKeys` operationId).
+func (c *ClientWithResponses) ListControlKeysWithResponse(ctx context.Context, zoneID ZoneID, params *ListControlKeysParams, reqEditors ...RequestEditorFn) (*ListControlKeysResponse, error) {
+	rsp, err := c.ListControlKeys(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListControlKeysResponse(rsp)
+}
+
+// CreateControlKeyWithBodyWithResponse Create a Control key
+//
+// Creates a Control key: an application that can exchange its secret for short-lived tokens of the Control API,
+// with the scopes in `allowed_scopes` at most. Its `client_secret` is returned only in this response; the service
+// stores a hash. `id` is its `client_id`.
+//
+// The key is stored as a managed application whose traits are in the namespace `control`, so only global tokens
+// can change it. If the zone has no control resource yet, which represents the Control API, it is created; if its
+// scopes are not those that keys can have, it is updated.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `applications`, `resources`, `providers`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/control-keys (the `CreateControlKey` operationId).
+func (c *ClientWithResponses) CreateControlKeyWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateControlKeyResponse, error) {
+	rsp, err := c.CreateControlKeyWithBody(ctx, zoneID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateControlKeyResponse(rsp)
+}
+
+// CreateControlKeyWithResponse Create a Control key
+//
+// Creates a Control key: an application that can exchange its secret for short-lived tokens of the Control API,
+// with the scopes in `allowed_scopes` at most. Its `client_secret` is returned only in this response; the service
+// stores a hash. `id` is its `client_id`.
+//
+// The key is stored as a managed application whose traits are in the namespace `control`, so only global tokens
+// can change it. If the zone has no control resource yet, which represents the Control API, it is created; if its
+// scopes are not those that keys can have, it is updated.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `applications`, `resources`, `providers`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/control-keys (the `CreateControlKey` operationId).
+func (c *ClientWithResponses) CreateControlKeyWithResponse(ctx context.Context, zoneID ZoneID, body CreateControlKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateControlKeyResponse, error) {
+	rsp, err := c.CreateControlKey(ctx, zoneID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateControlKeyResponse(rsp)
+}
+
+// DeleteControlKeyWithResponse Revoke a Control key
+//
+// Archives the key's application, as `deleteApplication` does, and so revokes it permanently: it gets no more
+// tokens, and the tokens that it got are not accepted any more.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `applications`, `resources`, `sessions`, `agent-sessions`, `delegation-edges`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/control-keys/{id} (the `DeleteControlKey` operationId).
+func (c *ClientWithResponses) DeleteControlKeyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *DeleteControlKeyParams, reqEditors ...RequestEditorFn) (*DeleteControlKeyResponse, error) {
+	rsp, err := c.DeleteControlKey(ctx, zoneID, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteControlKeyResponse(rsp)
+}
+
+// GetControlKeyWithResponse Retrieve a Control key
+//
+// Returns a Control key that is not revoked.
+//
+// Requires a global token with read permission.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/control-keys/{id} (the `GetControlKey` operationId).
+func (c *ClientWithResponses) GetControlKeyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetControlKeyResponse, error) {
+	rsp, err := c.GetControlKey(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetControlKeyResponse(rsp)
+}
+
 // GetDCRStatusWithResponse Retrieve the registration status of a zone
 //
 // Returns whether dynamic client registration is enabled, and the number of registered applications that are neither archived nor expired.
@@ -21839,6 +22670,139 @@ func ParseVerifyAuditEventsResponse(rsp *http.Response) (*VerifyAuditEventsRespo
 		}
 		response.JSON200 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListControlKeysResponse parses an HTTP response from a ListControlKeysWithResponse call
+func ParseListControlKeysResponse(rsp *http.Response) (*ListControlKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListControlKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []ControlKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListControlKeysResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreateControlKeyResponse parses an HTTP response from a CreateControlKeyWithResponse call
+func ParseCreateControlKeyResponse(rsp *http.Response) (*CreateControlKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateControlKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedControlKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateControlKeyResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteControlKeyResponse parses an HTTP response from a DeleteControlKeyWithResponse call
+func ParseDeleteControlKeyResponse(rsp *http.Response) (*DeleteControlKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteControlKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
+// ParseGetControlKeyResponse parses an HTTP response from a GetControlKeyWithResponse call
+func ParseGetControlKeyResponse(rsp *http.Response) (*GetControlKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetControlKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ControlKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetControlKeyResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
