@@ -81,6 +81,17 @@ FOR NO KEY UPDATE;
 UPDATE provider_grants SET access_token = sqlc.narg(access_token), refresh_token = sqlc.narg(refresh_token), data_key = @data_key::integer
 WHERE zone_id = @zone_id AND id = @id;
 
+-- name: LockSigningKeysSealedBefore :many
+-- LockSigningKeysSealedBefore locks a batch of a zone's signing keys that are sealed with an older key.
+SELECT id, private_key, data_key FROM signing_keys
+WHERE zone_id = @zone_id AND data_key < @number
+ORDER BY data_key, id
+LIMIT @row_limit
+FOR NO KEY UPDATE;
+
+-- name: ResealSigningKey :exec
+UPDATE signing_keys SET private_key = @private_key, data_key = @data_key WHERE zone_id = @zone_id AND id = @id;
+
 -- name: DeleteRetiredDataKeys :many
 -- DeleteRetiredDataKeys deletes a zone's unused keys that were retired at least min_age_seconds ago. A key that
 -- was retired more recently can still be needed: a request that has not committed yet can have sealed a secret with it.
@@ -88,6 +99,7 @@ DELETE FROM data_keys AS old
 WHERE old.zone_id = @zone_id AND old.retired_at < now() - make_interval(secs => @min_age_seconds)
   AND NOT EXISTS (SELECT FROM providers WHERE providers.zone_id = old.zone_id AND providers.data_key = old.number)
   AND NOT EXISTS (SELECT FROM provider_grants WHERE provider_grants.zone_id = old.zone_id AND provider_grants.data_key = old.number)
+  AND NOT EXISTS (SELECT FROM signing_keys WHERE signing_keys.zone_id = old.zone_id AND signing_keys.data_key = old.number)
 RETURNING old.number;
 
 -- name: ListSealedProviders :many
@@ -101,5 +113,12 @@ LIMIT @row_limit;
 -- ListSealedProviderGrants returns the provider grants that have sealed tokens, in all zones, after a position.
 SELECT zone_id, id, access_token, refresh_token, data_key::integer AS data_key FROM provider_grants
 WHERE data_key IS NOT NULL AND (zone_id, data_key, id) > (@after_zone::text, @after_key::integer, @after_id::text)
+ORDER BY zone_id, data_key, id
+LIMIT @row_limit;
+
+-- name: ListSealedSigningKeys :many
+-- ListSealedSigningKeys returns the signing keys of all zones, after a position.
+SELECT zone_id, id, private_key, data_key FROM signing_keys
+WHERE (zone_id, data_key, id) > (@after_zone::text, @after_key::integer, @after_id::text)
 ORDER BY zone_id, data_key, id
 LIMIT @row_limit;

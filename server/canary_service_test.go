@@ -2,8 +2,10 @@ package server_test
 
 import (
 	"bufio"
+	"crypto/ecdsa"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -291,7 +293,7 @@ func (w *watched) everywhere() []place {
 	return places
 }
 
-// dataKeys adds the zones' data keys to the secrets. They leave the service only
+// dataKeys adds the zones' data keys, and the signing keys that they seal, to the secrets. They leave the service only
 // wrapped, so this unwraps them.
 func (w *watched) dataKeys() {
 	w.t.Helper()
@@ -312,5 +314,37 @@ func (w *watched) dataKeys() {
 			w.t.Fatalf("data key of zone %s: %v", parts[0], err)
 		}
 		w.secrets["the data key of zone "+parts[0]] = key
+		w.signingKeys(parts[0], key)
+	}
+}
+
+// signingKeys adds the private signing keys that are sealed with the data key of a zone to
+// the secrets.
+func (w *watched) signingKeys(zone string, dataKey []byte) {
+	w.t.Helper()
+	aead, err := chacha20poly1305.NewX(dataKey)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, row := range storetest.Column[string](w.DB, "SELECT id || ' ' || data_key || ' ' || encode(private_key, 'hex') FROM signing_keys WHERE zone_id = $1", zone) {
+		parts := strings.Fields(row)
+		sealed, _ := hex.DecodeString(parts[2])
+		var associated []byte
+		for _, part := range []string{"secret", zone, parts[1], "signing_keys", "private_key", parts[0]} {
+			associated = append(binary.BigEndian.AppendUint32(associated, uint32(len(part))), part...)
+		}
+		der, err := aead.Open(nil, sealed[1:1+aead.NonceSize()], sealed[1+aead.NonceSize():], associated)
+		if err != nil {
+			w.t.Fatalf("signing key %s: %v", parts[0], err)
+		}
+		key, err := x509.ParsePKCS8PrivateKey(der)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		private, err := key.(*ecdsa.PrivateKey).Bytes()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.secrets["the signing key "+parts[0]] = private
 	}
 }

@@ -69,7 +69,7 @@ type Config struct {
 	AuditClaimIdle     seconds `env:"AUDIT_CLAIM_IDLE_SECS" default:"30" min:"1" help:"time after which a replica takes over audit events that another one has received and not stored"`
 	AuditMaxDeliveries int64   `env:"AUDIT_MAX_DELIVERIES" default:"8" min:"1" help:"number of failed attempts to store an audit event after which it becomes a dead letter; outages of Postgres do not count"`
 
-	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"maximum requests to /v1 per minute, per client address and per token; 0 disables the limit"`
+	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"maximum requests to the API, that is, to /v1, /oauth and /.well-known, per minute, per client address and per token; 0 disables the limit"`
 	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"maximum requests to /ready per minute, per client address; 0 disables the limit"`
 	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"maximum failed authentications per minute, per client address; 0 disables the limit"`
 	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global tokens can access"`

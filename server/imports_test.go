@@ -25,6 +25,7 @@ func TestPackageImports(t *testing.T) {
 		"server/coding":              {module, "github.com/"},
 		"server/docs":                {module + "server/auth", module + "server/middleware", module + "server/problem", module + "store", module + "gen/api", module + "gen/db"},
 		"server/jsonresponse":        {module},
+		"server/issuer":              {module + "server/middleware", module + "server/problem", module + "gen/api", module + "gen/client", "github.com/labstack"},
 		"server/jobs":                {module + "server/middleware", module + "server/problem", module + "gen/api", module + "gen/client", "github.com/labstack"},
 		"server/limiter":             {module},
 		"server/sts":                 {module},

@@ -39,6 +39,15 @@ func (p PublicURL) path() string {
 	return u.EscapedPath()
 }
 
+// baseURL returns the URL of the service without a trailing slash: PUBLIC_URL if it is
+// absolute, otherwise that of a service on this machine.
+func (c *Config) baseURL() string {
+	if strings.HasPrefix(string(c.PublicURL), "/") || c.PublicURL == "" {
+		return fmt.Sprintf("http://localhost:%d%s", c.Port, c.PublicURL)
+	}
+	return string(c.PublicURL)
+}
+
 // withServer returns the spec with the public URL as its server.
 func (d specDocument) withServer(public PublicURL) (specDocument, error) {
 	if public == "" {

@@ -25,6 +25,7 @@ import (
 	"caracal.run/management/server/coding"
 	"caracal.run/management/server/docs"
 	"caracal.run/management/server/egress"
+	"caracal.run/management/server/issuer"
 	"caracal.run/management/server/jobs"
 	"caracal.run/management/server/limiter"
 	"caracal.run/management/server/middleware"
@@ -70,6 +71,7 @@ type Server struct {
 	exchange *provider.Exchanger
 	states   *oauthstate.States
 	sts      *sts.Client // nil: not configured
+	issuer   *issuer.Issuer
 	denied   *deniedRequests
 	bundles  *policy.Cache
 	metrics  *metrics
@@ -188,6 +190,7 @@ func New(o Options) (*Server, http.Handler, error) {
 
 			registrations: limiter.New("rl:dcr:", time.Second, registrationsPerSecond),
 		},
+		issuer:   issuer.New(o.Store.For(store.System), issuer.Config{Base: c.baseURL(), Audience: c.ControlAudience}),
 		metrics:  m,
 		draining: make(chan struct{}),
 	}

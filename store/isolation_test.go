@@ -66,11 +66,12 @@ func TestServiceRoleCannotRewriteAuditLogOrDeleteRows(t *testing.T) {
 		"UPDATE policy_versions SET content = ''", "UPDATE policy_set_versions SET manifest_sha256 = ''", "UPDATE policy_set_manifests SET policy_version_id = ''", "UPDATE policy_activations SET activated_by = ''",
 		"UPDATE grants SET scopes = scopes || 'more'::text", "UPDATE grants SET user_id = ''", "UPDATE grant_scopes SET scope = ''",
 		"UPDATE audit_seals SET hash = previous", "TRUNCATE audit_seals", "TRUNCATE audit_seal_heads", "UPDATE audit_unsealed SET entry_id = ''",
-		"UPDATE step_up_challenges SET expires_at = 'infinity'", "UPDATE step_up_challenges SET consumed_at = NULL", "SELECT challenge_secret_hash FROM step_up_challenges", "SELECT * FROM step_up_challenges"}
+		"UPDATE step_up_challenges SET expires_at = 'infinity'", "UPDATE step_up_challenges SET consumed_at = NULL", "SELECT challenge_secret_hash FROM step_up_challenges", "SELECT * FROM step_up_challenges",
+		"UPDATE signing_keys SET public_jwk = '{}'"}
 	for _, table := range tables(db) {
 		switch table {
 		case "outbox", "data_keys", "audit_decision_counts", "audit_unsealed":
-		case "sessions", "agent_sessions", "delegation_edges", "step_up_challenges": // those that have ended can be deleted
+		case "sessions", "agent_sessions", "delegation_edges", "step_up_challenges", "signing_keys": // those that have ended can be deleted
 			asService(t, db, store.AllZones, func(ctx context.Context, tx pgx.Tx) {
 				if tag, err := tx.Exec(ctx, "DELETE FROM "+table); err != nil || tag.RowsAffected() > 0 {
 					t.Errorf("deleted %d active rows of %s, %v", tag.RowsAffected(), table, err)
@@ -166,8 +167,11 @@ func TestServiceRoleCannotAccessOtherZoneWithAnySQL(t *testing.T) {
 			// A row of zone two: the same row, and one with a new primary key. Both are denied, even if no other
 			// constraint is violated.
 			key := `{"id": "attack"}`
-			if table == "data_keys" {
+			switch table {
+			case "data_keys":
 				key = `{"number": 7, "retired_at": "2026-01-01T00:00:00Z"}`
+			case "signing_keys":
+				key = `{"id": "attack", "retires_at": "2026-01-01T00:00:00Z"}`
 			}
 			mustBeDenied(insert, row, "{}")
 			mustBeDenied(insert, row, key)

@@ -51,6 +51,8 @@ func fillTables(db *storetest.DB) {
 		FROM generate_series(1, 100000) AS n`)
 	db.Exec(`INSERT INTO data_keys (zone_id, number, wrapped_by, wrapped, created_at, retired_at)
 		SELECT 'z' || (n - 1) / 2 + 1, 2 - n % 2, CASE WHEN n % 100 = 0 THEN 'old' ELSE 'new' END, 'x', now() - n * interval '1 minute', CASE WHEN n % 2 = 1 THEN now() END FROM generate_series(1, 40000) AS n`)
+	db.Exec(`INSERT INTO signing_keys (zone_id, id, public_jwk, private_key, data_key, retires_at)
+		SELECT 'z' || (n - 1) / 2 + 1, 'k' || n, '{}', 'x', 2, CASE WHEN n % 2 = 1 THEN now() + interval '1 hour' END FROM generate_series(1, 40000) AS n`)
 	db.Exec(`INSERT INTO providers (zone_id, id, name, identifier, kind, secret_config_keys, secret_config, data_key, created_at, archived_at)
 		SELECT 'z' || n % 20 + 1, 'p' || n, 'x' || n % 1000, 'provider://p' || n, CASE WHEN n % 3 = 0 THEN 'api_key' ELSE 'bearer_token' END, CASE WHEN n % 10 > 0 THEN '{}' ELSE '{api_key}'::text[] END,
 			CASE WHEN n % 10 = 0 THEN 'x'::bytea END, CASE WHEN n % 10 = 0 THEN 2 END, now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 40000) AS n`)
@@ -139,6 +141,7 @@ func TestPlans(t *testing.T) {
 			"listLapsedAgentSessions":    {"Limit", "Index Only Scan on agent_sessions_due"},
 			"listExpiredDCRApplications": {"Limit", "Index Only Scan on applications_dcr_due"},
 			"listOldStepUpChallenges":    {"Limit", "Index Only Scan on step_up_challenges_due"},
+			"listRetiredSigningKeys":     {"Limit", "Index Only Scan on signing_keys_due"},
 			"listEndedDelegationEdges":   {"Limit", "Index Only Scan on delegation_edges_ended", "Index Only Scan on delegation_edges_by_parent"},
 			"listEndedAgentSessions":     {"Limit", "Index Only Scan on agent_sessions_ended", "Index Only Scan on agent_sessions_by_parent", "Index Only Scan on delegation_edges_by_source", "Index Only Scan on delegation_edges_by_target"},
 			"listEndedSessions":          {"Limit", "Index Only Scan on sessions_ended", "Index Only Scan on agent_sessions_by_subject_session", "Index Only Scan on sessions_by_parent"},

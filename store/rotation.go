@@ -145,7 +145,7 @@ func (s *Store) resealZone(ctx context.Context, cause Cause, zone string, progre
 	if err != nil {
 		return err
 	}
-	for _, resealBatch := range []func(context.Context, string, []seal.DataKey, *Tx) (int, error){resealProviders, resealProviderGrants} {
+	for _, resealBatch := range []func(context.Context, string, []seal.DataKey, *Tx) (int, error){resealProviders, resealProviderGrants, resealSigningKeys} {
 		reported := 0
 		report := func(total int) { progress(total - reported); reported = total }
 		err := inBatches(ctx, s, cause, report, func(tx *Tx) (found, done int, err error) {
@@ -256,6 +256,25 @@ func resealProviderGrants(ctx context.Context, zone string, keys []seal.DataKey,
 	return len(rows), nil
 }
 
+// resealSigningKeys reseals a batch of a zone's signing keys and returns its size.
+func resealSigningKeys(ctx context.Context, zone string, keys []seal.DataKey, tx *Tx) (int, error) {
+	current := keys[len(keys)-1].Number
+	rows, err := tx.q.LockSigningKeysSealedBefore(ctx, db.LockSigningKeysSealedBeforeParams{ZoneID: zone, Number: current, RowLimit: rotationBatch})
+	if err != nil {
+		return 0, err
+	}
+	for _, row := range rows {
+		sealed, err := reseal(keys, row.DataKey, privateSigningKey(zone, row.ID), row.PrivateKey)
+		if err != nil {
+			return 0, err
+		}
+		if err := tx.q.ResealSigningKey(ctx, db.ResealSigningKeyParams{ZoneID: zone, ID: row.ID, PrivateKey: sealed, DataKey: current}); err != nil {
+			return 0, err
+		}
+	}
+	return len(rows), nil
+}
+
 // grantToken returns the location of a provider grant's sealed token.
 func grantToken(zone, id, column string) seal.Location {
 	return seal.Location{Zone: zone, Table: "provider_grants", Column: column, Row: id}
@@ -299,8 +318,7 @@ func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(do
 			return err
 		}
 		if len(rows) == 0 {
-			progress(v.done)
-			return nil
+			break
 		}
 		for _, row := range rows {
 			if err := v.open(ctx, row.DataKey, grantToken(row.ZoneID, row.ID, "access_token"), row.AccessToken); err != nil {
@@ -310,6 +328,23 @@ func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(do
 				return err
 			}
 			grants.AfterZone, grants.AfterKey, grants.AfterID = row.ZoneID, row.DataKey, row.ID
+		}
+	}
+	signing := db.ListSealedSigningKeysParams{RowLimit: rotationBatch}
+	for {
+		rows, err := s.For(cause.Actor).q.ListSealedSigningKeys(ctx, signing)
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			progress(v.done)
+			return nil
+		}
+		for _, row := range rows {
+			if err := v.open(ctx, row.DataKey, privateSigningKey(row.ZoneID, row.ID), row.PrivateKey); err != nil {
+				return err
+			}
+			signing.AfterZone, signing.AfterKey, signing.AfterID = row.ZoneID, row.DataKey, row.ID
 		}
 	}
 }

@@ -103,6 +103,7 @@ func opened(t *testing.T, d *storetest.DB, keys *seal.Keys) map[seal.Location]st
 				SELECT zone_id, 'providers' AS table_name, 'secret_config' AS column_name, id, secret_config AS sealed, data_key AS number FROM providers
 				UNION ALL SELECT zone_id, 'provider_grants', 'access_token', id, access_token, data_key FROM provider_grants
 				UNION ALL SELECT zone_id, 'provider_grants', 'refresh_token', id, refresh_token, data_key FROM provider_grants
+				UNION ALL SELECT zone_id, 'signing_keys', 'private_key', id, private_key, data_key FROM signing_keys
 			) AS secrets USING (zone_id, number) WHERE sealed IS NOT NULL`)
 		if err != nil {
 			t.Fatal(err)

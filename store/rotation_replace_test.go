@@ -32,12 +32,13 @@ func TestReplaceDataKeysKeepsEverySecret(t *testing.T) {
 	for n := range grants {
 		addGrant(d, zone, key, resource, fmt.Sprint("u", n), n%2 == 0)
 	}
+	signingKey(t, s, zone)
 	addProvider(t, s, archived, dataKey(t, s, archived), "p")
 	d.Exec("UPDATE zones SET archived_at = now() WHERE id = $1", archived)
 	dataKey(t, s, other) // seals nothing yet
 	fixture := d.Provider(zone)
 	before := opened(t, d, keysOf(t, kek1))
-	if want := providers + grants + grants/2 + 1; len(before) != want {
+	if want := providers + grants + grants/2 + 2; len(before) != want {
 		t.Fatalf("%d secrets, want %d", len(before), want)
 	}
 	current := func(zone string) int {
@@ -63,17 +64,17 @@ func TestReplaceDataKeysKeepsEverySecret(t *testing.T) {
 		}
 	})
 
-	// Zones in the order of their ids, providers first, in batches.
+	// Zones in the order of their ids; in each providers, grants and signing keys, in batches.
 	version := storetest.Value[int](d, "SELECT sum(version) FROM providers")
-	want := []int{100, 105, 205, 207, 208}
+	want := []int{100, 105, 205, 207, 208, 209}
 	if archived < zone {
-		want = []int{1, 101, 106, 206, 208}
+		want = []int{1, 101, 106, 206, 208, 209}
 	}
 	run(t, s.Reseal, want...)
 	if !maps.Equal(opened(t, d, keysOf(t, kek1)), before) {
 		t.Error("after resealing, not every secret opens")
 	}
-	if n := storetest.Value[int](d, "SELECT count(*) FROM (SELECT data_key FROM providers UNION ALL SELECT data_key FROM provider_grants) AS x WHERE data_key = 1"); n != 0 {
+	if n := storetest.Value[int](d, "SELECT count(*) FROM (SELECT data_key FROM providers UNION ALL SELECT data_key FROM provider_grants UNION ALL SELECT data_key FROM signing_keys) AS x WHERE data_key = 1"); n != 0 {
 		t.Errorf("%d rows are sealed with the old key", n)
 	}
 	if now := storetest.Value[int](d, "SELECT sum(version) FROM providers"); now != version {

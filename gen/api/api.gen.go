@@ -295,6 +295,26 @@ const (
 	UnreadinessErrorPostgresUnreachable UnreadinessError = "postgres_unreachable"
 )
 
+// Defines values for VerificationKeyAlg.
+const (
+	VerificationKeyAlgES256 VerificationKeyAlg = "ES256"
+)
+
+// Defines values for VerificationKeyCrv.
+const (
+	VerificationKeyCrvP256 VerificationKeyCrv = "P-256"
+)
+
+// Defines values for VerificationKeyKty.
+const (
+	VerificationKeyKtyEC VerificationKeyKty = "EC"
+)
+
+// Defines values for VerificationKeyUse.
+const (
+	VerificationKeyUseSig VerificationKeyUse = "sig"
+)
+
 // Defines values for ZoneEventActorScope.
 const (
 	ZoneEventActorScopeGlobal      ZoneEventActorScope = "global"
@@ -2748,6 +2768,18 @@ type SessionStatus string
 // SessionType Whose session it is: that of a `user` or of an `application`.
 type SessionType string
 
+// SigningKeyRotation A rotated signing key.
+type SigningKeyRotation struct {
+	// Kid ID of the new key, as in the header of tokens.
+	Kid string `json:"kid"`
+
+	// Rotated Always true.
+	Rotated bool `json:"rotated"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // StepUpApproval The approval of a step-up challenge.
 type StepUpApproval struct {
 	// ApproverSubjectID `admin:` followed by the ID of the admin token.
@@ -2873,6 +2905,48 @@ type UnreadinessError string
 // It must not contain a user name, a password, or a query parameter whose name says that its value is a secret, such as
 // `api_key`; use a credential provider. Required, except for the control resource.
 type UpstreamURL = string
+
+// VerificationKey A public key as a JSON Web Key (RFC 7517).
+type VerificationKey struct {
+	// Alg The algorithm of the signatures.
+	Alg VerificationKeyAlg `json:"alg"`
+
+	// Crv The curve.
+	Crv VerificationKeyCrv `json:"crv"`
+
+	// Kid ID of the key, as in the header of tokens.
+	Kid string `json:"kid"`
+
+	// Kty The type of the key: a point on an elliptic curve.
+	Kty VerificationKeyKty `json:"kty"`
+
+	// Use What the key is for. It verifies signatures.
+	Use VerificationKeyUse `json:"use"`
+
+	// X The x coordinate in base64url.
+	X string `json:"x"`
+
+	// Y The y coordinate in base64url.
+	Y string `json:"y"`
+}
+
+// VerificationKeyAlg The algorithm of the signatures.
+type VerificationKeyAlg string
+
+// VerificationKeyCrv The curve.
+type VerificationKeyCrv string
+
+// VerificationKeyKty The type of the key: a point on an elliptic curve.
+type VerificationKeyKty string
+
+// VerificationKeyUse What the key is for. It verifies signatures.
+type VerificationKeyUse string
+
+// VerificationKeySet Public keys as a JSON Web Key Set (RFC 7517).
+type VerificationKeySet struct {
+	// Keys The keys, the newest first.
+	Keys []VerificationKey `json:"keys"`
+}
 
 // Zone A tenant.
 type Zone struct {
@@ -3015,6 +3089,12 @@ type VersionID = ID
 
 // ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ZoneID = ID
+
+// GetVerificationKeysParams defines parameters for GetVerificationKeys.
+type GetVerificationKeysParams struct {
+	// ZoneID ID of the zone.
+	ZoneID ID `form:"zone_id" json:"zone_id"`
+}
 
 // ListZonelessAuditEntriesParams defines parameters for ListZonelessAuditEntries.
 type ListZonelessAuditEntriesParams struct {
@@ -3584,6 +3664,9 @@ type RejectStepUpChallengeJSONRequestBody = NewStepUpRejection
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// GetVerificationKeys Retrieve the keys that verify tokens
+	// (GET /.well-known/jwks.json)
+	GetVerificationKeys(ctx echo.Context, params GetVerificationKeysParams) error
 	// GetHealth Check liveness
 	// (GET /health)
 	GetHealth(ctx echo.Context) error
@@ -3863,6 +3946,9 @@ type ServerInterface interface {
 	// ListSessions List or export sessions
 	// (GET /v1/zones/{zoneId}/sessions)
 	ListSessions(ctx echo.Context, zoneID ZoneID, params ListSessionsParams) error
+	// RotateSigningKey Rotate the signing key
+	// (POST /v1/zones/{zoneId}/signing-key/rotate)
+	RotateSigningKey(ctx echo.Context, zoneID ZoneID) error
 	// ListStepUpChallenges List step-up challenges
 	// (GET /v1/zones/{zoneId}/step-up-challenges)
 	ListStepUpChallenges(ctx echo.Context, zoneID ZoneID, params ListStepUpChallengesParams) error
@@ -3880,6 +3966,24 @@ type ServerInterface interface {
 // ServerInterfaceWrapper converts echo contexts to parameters.
 type ServerInterfaceWrapper struct {
 	Handler ServerInterface
+}
+
+// GetVerificationKeys converts echo context to params.
+func (w *ServerInterfaceWrapper) GetVerificationKeys(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetVerificationKeysParams
+	// ------------- Required query parameter "zone_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "zone_id", ctx.QueryParams(), &params.ZoneID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zone_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetVerificationKeys(ctx, params)
+	return err
 }
 
 // GetHealth converts echo context to params.
@@ -6468,6 +6572,22 @@ func (w *ServerInterfaceWrapper) ListSessions(ctx echo.Context) error {
 	return err
 }
 
+// RotateSigningKey converts echo context to params.
+func (w *ServerInterfaceWrapper) RotateSigningKey(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RotateSigningKey(ctx, zoneID)
+	return err
+}
+
 // ListStepUpChallenges converts echo context to params.
 func (w *ServerInterfaceWrapper) ListStepUpChallenges(ctx echo.Context) error {
 	var err error
@@ -6626,6 +6746,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 		Handler: si,
 	}
 
+	router.GET(options.BaseURL+"/.well-known/jwks.json", wrapper.GetVerificationKeys, options.OperationMiddlewares["getVerificationKeys"]...)
 	router.GET(options.BaseURL+"/health", wrapper.GetHealth, options.OperationMiddlewares["getHealth"]...)
 	router.GET(options.BaseURL+"/metrics", wrapper.GetMetrics, options.OperationMiddlewares["getMetrics"]...)
 	router.GET(options.BaseURL+"/openapi.json", wrapper.GetOpenAPIJSON, options.OperationMiddlewares["getOpenAPIJSON"]...)
@@ -6719,11 +6840,34 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.GetResource, options.OperationMiddlewares["getResource"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.UpdateResource, options.OperationMiddlewares["updateResource"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/sessions", wrapper.ListSessions, options.OperationMiddlewares["listSessions"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/signing-key/rotate", wrapper.RotateSigningKey, options.OperationMiddlewares["rotateSigningKey"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges", wrapper.ListStepUpChallenges, options.OperationMiddlewares["listStepUpChallenges"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges/:id", wrapper.GetStepUpChallenge, options.OperationMiddlewares["getStepUpChallenge"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges/:id/reject", wrapper.RejectStepUpChallenge, options.OperationMiddlewares["rejectStepUpChallenge"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges/:id/satisfy", wrapper.SatisfyStepUpChallenge, options.OperationMiddlewares["satisfyStepUpChallenge"]...)
 
+}
+
+type GetVerificationKeysRequestObject struct {
+	Params GetVerificationKeysParams
+}
+
+type GetVerificationKeysResponseObject interface {
+	VisitGetVerificationKeysResponse(w http.ResponseWriter) error
+}
+
+type GetVerificationKeys200ResponseHeaders struct {
+	CacheControl string
+}
+
+type GetVerificationKeys200JSONResponse struct {
+	Body    VerificationKeySet
+	Headers GetVerificationKeys200ResponseHeaders
+}
+
+func (response GetVerificationKeys200JSONResponse) VisitGetVerificationKeysResponse(w http.ResponseWriter) error {
+	w.Header().Set("Cache-Control", response.Headers.CacheControl)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type GetHealthRequestObject struct {
@@ -8605,6 +8749,20 @@ func (response ListSessions200JSONResponse) VisitListSessionsResponse(w http.Res
 	return jsonresponse.Write(w, 200, response.Body)
 }
 
+type RotateSigningKeyRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+}
+
+type RotateSigningKeyResponseObject interface {
+	VisitRotateSigningKeyResponse(w http.ResponseWriter) error
+}
+
+type RotateSigningKey200JSONResponse SigningKeyRotation
+
+func (response RotateSigningKey200JSONResponse) VisitRotateSigningKeyResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, SigningKeyRotation(response))
+}
+
 type ListStepUpChallengesRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Params ListStepUpChallengesParams
@@ -8702,6 +8860,9 @@ func (response SatisfyStepUpChallenge200JSONResponse) VisitSatisfyStepUpChalleng
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// GetVerificationKeys Retrieve the keys that verify tokens
+	// (GET /.well-known/jwks.json)
+	GetVerificationKeys(ctx context.Context, request GetVerificationKeysRequestObject) (GetVerificationKeysResponseObject, error)
 	// GetHealth Check liveness
 	// (GET /health)
 	GetHealth(ctx context.Context, request GetHealthRequestObject) (GetHealthResponseObject, error)
@@ -8981,6 +9142,9 @@ type StrictServerInterface interface {
 	// ListSessions List or export sessions
 	// (GET /v1/zones/{zoneId}/sessions)
 	ListSessions(ctx context.Context, request ListSessionsRequestObject) (ListSessionsResponseObject, error)
+	// RotateSigningKey Rotate the signing key
+	// (POST /v1/zones/{zoneId}/signing-key/rotate)
+	RotateSigningKey(ctx context.Context, request RotateSigningKeyRequestObject) (RotateSigningKeyResponseObject, error)
 	// ListStepUpChallenges List step-up challenges
 	// (GET /v1/zones/{zoneId}/step-up-challenges)
 	ListStepUpChallenges(ctx context.Context, request ListStepUpChallengesRequestObject) (ListStepUpChallengesResponseObject, error)
@@ -9005,6 +9169,31 @@ func NewStrictHandler(ssi StrictServerInterface, middlewares []StrictMiddlewareF
 type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
+}
+
+// GetVerificationKeys operation middleware
+func (sh *strictHandler) GetVerificationKeys(ctx echo.Context, params GetVerificationKeysParams) error {
+	var request GetVerificationKeysRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetVerificationKeys(ctx.Request().Context(), request.(GetVerificationKeysRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetVerificationKeys")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetVerificationKeysResponseObject); ok {
+		return validResponse.VisitGetVerificationKeysResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
 }
 
 // GetHealth operation middleware
@@ -11979,6 +12168,31 @@ func (sh *strictHandler) ListSessions(ctx echo.Context, zoneID ZoneID, params Li
 		return err
 	} else if validResponse, ok := response.(ListSessionsResponseObject); ok {
 		return validResponse.VisitListSessionsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RotateSigningKey operation middleware
+func (sh *strictHandler) RotateSigningKey(ctx echo.Context, zoneID ZoneID) error {
+	var request RotateSigningKeyRequestObject
+
+	request.ZoneID = zoneID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateSigningKey(ctx.Request().Context(), request.(RotateSigningKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateSigningKey")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RotateSigningKeyResponseObject); ok {
+		return validResponse.VisitRotateSigningKeyResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -2094,6 +2094,17 @@ func (v SessionPage) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v SigningKeyRotation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"rotated":`...)
+	b = strconv.AppendBool(b, bool(v.Rotated))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"kid":`...)
+	b = jsonresponse.AppendString(b, string(v.Kid))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v StepUpApproval) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))
@@ -2188,6 +2199,39 @@ func (v Unreadiness) AppendJSON(b []byte) []byte {
 		b = append(b, `,"dependency":`...)
 		b = jsonresponse.AppendString(b, string(*v.Dependency))
 	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v VerificationKey) AppendJSON(b []byte) []byte {
+	b = append(b, `{"kty":`...)
+	b = jsonresponse.AppendString(b, string(v.Kty))
+	b = append(b, `,"crv":`...)
+	b = jsonresponse.AppendString(b, string(v.Crv))
+	b = append(b, `,"use":`...)
+	b = jsonresponse.AppendString(b, string(v.Use))
+	b = append(b, `,"kid":`...)
+	b = jsonresponse.AppendString(b, string(v.Kid))
+	b = append(b, `,"alg":`...)
+	b = jsonresponse.AppendString(b, string(v.Alg))
+	b = append(b, `,"x":`...)
+	b = jsonresponse.AppendString(b, string(v.X))
+	b = append(b, `,"y":`...)
+	b = jsonresponse.AppendString(b, string(v.Y))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v VerificationKeySet) AppendJSON(b []byte) []byte {
+	b = append(b, `{"keys":`...)
+	b = append(b, '[')
+	for i, item := range v.Keys {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
 	return append(b, '}')
 }
 

@@ -26,6 +26,7 @@ const (
 	Providers         Kind = "providers"
 	ProviderGrants    Kind = "provider-grants"
 	DataKeys          Kind = "data-keys"
+	SigningKeys       Kind = "signing-keys"
 	Resources         Kind = "resources"
 	Grants            Kind = "grants"
 	Policies          Kind = "policies"
@@ -87,6 +88,12 @@ var Kinds = map[Kind]Columns{
 		Tracked:  map[string]string{"wrapped_by": "wrapped_by"},
 		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "number", "wrapped", "created_at", "retired_at"},
+	},
+	SigningKeys: {
+		Table:    "signing_keys",
+		Tracked:  map[string]string{"retires_at": "retires_at"},
+		Redacted: map[string]string{"private_key": "private_key"},
+		Ignored:  []string{"zone_id", "id", "public_jwk", "data_key", "created_at"},
 	},
 	Resources: {
 		Table:    "resources",

@@ -323,6 +323,26 @@ const (
 	UnreadinessErrorPostgresUnreachable UnreadinessError = "postgres_unreachable"
 )
 
+// The values of [VerificationKeyAlg].
+const (
+	VerificationKeyAlgES256 VerificationKeyAlg = "ES256"
+)
+
+// The values of [VerificationKeyCrv].
+const (
+	VerificationKeyCrvP256 VerificationKeyCrv = "P-256"
+)
+
+// The values of [VerificationKeyKty].
+const (
+	VerificationKeyKtyEC VerificationKeyKty = "EC"
+)
+
+// The values of [VerificationKeyUse].
+const (
+	VerificationKeyUseSig VerificationKeyUse = "sig"
+)
+
 // The values of [ZoneEventActorScope].
 const (
 	ZoneEventActorScopeGlobal      ZoneEventActorScope = "global"
@@ -3592,6 +3612,18 @@ type SessionStatus string
 // `application`.
 type SessionType string
 
+// SigningKeyRotation is a rotated signing key.
+type SigningKeyRotation struct {
+	// ID of the new key, as in the header of tokens.
+	Kid string `json:"kid"`
+
+	// Always true.
+	Rotated bool `json:"rotated"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // StepUpApproval is the approval of a step-up challenge.
 type StepUpApproval struct {
 	// `admin:` followed by the ID of the admin token.
@@ -3728,6 +3760,48 @@ type UnreadinessError string
 // its value is a secret, such as `api_key`; use a credential provider.
 // Required, except for the control resource.
 type UpstreamURL = string
+
+// VerificationKey is a public key as a JSON Web Key (RFC 7517).
+type VerificationKey struct {
+	// The algorithm of the signatures.
+	Alg VerificationKeyAlg `json:"alg"`
+
+	// The curve.
+	Crv VerificationKeyCrv `json:"crv"`
+
+	// ID of the key, as in the header of tokens.
+	Kid string `json:"kid"`
+
+	// The type of the key: a point on an elliptic curve.
+	Kty VerificationKeyKty `json:"kty"`
+
+	// What the key is for. It verifies signatures.
+	Use VerificationKeyUse `json:"use"`
+
+	// The x coordinate in base64url.
+	X string `json:"x"`
+
+	// The y coordinate in base64url.
+	Y string `json:"y"`
+}
+
+// VerificationKeyAlg is the algorithm of the signatures.
+type VerificationKeyAlg string
+
+// VerificationKeyCrv is the curve.
+type VerificationKeyCrv string
+
+// VerificationKeyKty is the type of the key: a point on an elliptic curve.
+type VerificationKeyKty string
+
+// VerificationKeyUse is what the key is for. It verifies signatures.
+type VerificationKeyUse string
+
+// VerificationKeySet is the public keys as a JSON Web Key Set (RFC 7517).
+type VerificationKeySet struct {
+	// The keys, the newest first.
+	Keys []VerificationKey `json:"keys"`
+}
 
 // Zone is a tenant.
 type Zone struct {

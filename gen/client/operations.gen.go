@@ -1877,6 +1877,44 @@ func (c *Client) ExportSessions(ctx context.Context, zoneID string, format ListF
 	return openExport(ctx, c, request{operation: "listSessions", method: http.MethodGet, path: "/v1/zones/{zoneId}/sessions", args: []string{zoneID}, status: 200, accept: "application/json"}, format, opts)
 }
 
+// GetVerificationKeysParams are the query parameters of
+// [Client.GetVerificationKeys]. Zero values are omitted.
+type GetVerificationKeysParams struct {
+	// ID of the zone.
+	ZoneID string
+}
+
+// GetVerificationKeys returns the public keys that verify the tokens of a zone
+// as a JSON Web Key Set (RFC 7517), the newest first. The first key signs new
+// tokens. After a rotation, the previous key is returned for 24 more hours. A
+// zone gets its key when its first token is issued.
+//
+// A client that does not know the key of a token can retrieve the keys again,
+// but should limit how often.
+//
+// Requires no token.
+//
+// Error codes that are specific to this operation: [CodeSigningKeyNotFound],
+// [CodeRateLimited], [CodeServiceUnavailable].
+func (c *Client) GetVerificationKeys(ctx context.Context, params GetVerificationKeysParams, opts ...CallOption) (VerificationKeySet, error) {
+	return send[VerificationKeySet](ctx, c, request{operation: "getVerificationKeys", method: http.MethodGet, path: "/.well-known/jwks.json", query: map[string]any{"zone_id": params.ZoneID}, status: 200, accept: "application/json", public: true}, opts)
+}
+
+// RotateSigningKey creates a key that signs the tokens of the zone from now on.
+// The previous key continues to verify tokens for 24 hours, and is then
+// deleted. Other replicas sign with the previous key for up to one more minute.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `signing-keys`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound].
+func (c *Client) RotateSigningKey(ctx context.Context, zoneID string, opts ...CallOption) (SigningKeyRotation, error) {
+	return send[SigningKeyRotation](ctx, c, request{operation: "rotateSigningKey", method: http.MethodPost, path: "/v1/zones/{zoneId}/signing-key/rotate", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
 // ListStepUpChallengesParams are the filters of [Client.ListStepUpChallenges]
 // and [Client.StepUpChallenges], to be passed as an option. Zero values are
 // omitted.

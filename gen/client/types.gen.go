@@ -292,6 +292,9 @@ const (
 	CodeTooManyStreams = "too_many_streams"
 	// 404. The zone has no audit events of this request.
 	CodeRequestNotFound = "request_not_found"
+	// 404. The zone has no signing key: no token was issued in it yet, or the zone
+	// does not exist.
+	CodeSigningKeyNotFound = "signing_key_not_found"
 )
 
 // ProviderConfigInput is one of [NoProviderConfig],

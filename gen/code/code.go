@@ -312,6 +312,8 @@ const (
 	TooManyStreams Code = "too_many_streams"
 	// RequestNotFound: 404. The zone has no audit events of this request.
 	RequestNotFound Code = "request_not_found"
+	// SigningKeyNotFound: 404. The zone has no signing key: no token was issued in it yet, or the zone does not exist.
+	SigningKeyNotFound Code = "signing_key_not_found"
 )
 
 // Table describes every code.
@@ -438,4 +440,5 @@ var Table = map[Code]Entry{
 	EventPositionGone:                            {410, "", "The zone has no events at this position: it is unknown, or entries are missing after it. Read the present state of the zone, then follow its events with after=now."},
 	TooManyStreams:                               {429, "", "Too many streams of events are open. Close one of them and retry."},
 	RequestNotFound:                              {404, "", "The zone has no audit events of this request."},
+	SigningKeyNotFound:                           {404, "", "The zone has no signing key: no token was issued in it yet, or the zone does not exist."},
 }

@@ -15,6 +15,7 @@ DELETE FROM data_keys AS old
 WHERE old.zone_id = $1 AND old.retired_at < now() - make_interval(secs => $2)
   AND NOT EXISTS (SELECT FROM providers WHERE providers.zone_id = old.zone_id AND providers.data_key = old.number)
   AND NOT EXISTS (SELECT FROM provider_grants WHERE provider_grants.zone_id = old.zone_id AND provider_grants.data_key = old.number)
+  AND NOT EXISTS (SELECT FROM signing_keys WHERE signing_keys.zone_id = old.zone_id AND signing_keys.data_key = old.number)
 RETURNING old.number
 `
 
@@ -269,6 +270,58 @@ func (q *Queries) ListSealedProviders(ctx context.Context, arg ListSealedProvide
 	return items, nil
 }
 
+const listSealedSigningKeys = `-- name: ListSealedSigningKeys :many
+SELECT zone_id, id, private_key, data_key FROM signing_keys
+WHERE (zone_id, data_key, id) > ($1::text, $2::integer, $3::text)
+ORDER BY zone_id, data_key, id
+LIMIT $4
+`
+
+type ListSealedSigningKeysParams struct {
+	AfterZone string `db:"after_zone"`
+	AfterKey  int32  `db:"after_key"`
+	AfterID   string `db:"after_id"`
+	RowLimit  int32  `db:"row_limit"`
+}
+
+type ListSealedSigningKeysRow struct {
+	ZoneID     string `db:"zone_id"`
+	ID         string `db:"id"`
+	PrivateKey []byte `db:"private_key"`
+	DataKey    int32  `db:"data_key"`
+}
+
+// ListSealedSigningKeys returns the signing keys of all zones, after a position.
+func (q *Queries) ListSealedSigningKeys(ctx context.Context, arg ListSealedSigningKeysParams) ([]ListSealedSigningKeysRow, error) {
+	rows, err := q.db.Query(ctx, listSealedSigningKeys,
+		arg.AfterZone,
+		arg.AfterKey,
+		arg.AfterID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListSealedSigningKeysRow{}
+	for rows.Next() {
+		var i ListSealedSigningKeysRow
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.PrivateKey,
+			&i.DataKey,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listZonesWithOldDataKey = `-- name: ListZonesWithOldDataKey :many
 SELECT zone_id, number FROM data_keys
 WHERE retired_at IS NULL AND created_at < $1::timestamptz
@@ -479,6 +532,47 @@ func (q *Queries) LockProvidersSealedBefore(ctx context.Context, arg LockProvide
 	return items, nil
 }
 
+const lockSigningKeysSealedBefore = `-- name: LockSigningKeysSealedBefore :many
+SELECT id, private_key, data_key FROM signing_keys
+WHERE zone_id = $1 AND data_key < $2
+ORDER BY data_key, id
+LIMIT $3
+FOR NO KEY UPDATE
+`
+
+type LockSigningKeysSealedBeforeParams struct {
+	ZoneID   string `db:"zone_id"`
+	Number   int32  `db:"number"`
+	RowLimit int32  `db:"row_limit"`
+}
+
+type LockSigningKeysSealedBeforeRow struct {
+	ID         string `db:"id"`
+	PrivateKey []byte `db:"private_key"`
+	DataKey    int32  `db:"data_key"`
+}
+
+// LockSigningKeysSealedBefore locks a batch of a zone's signing keys that are sealed with an older key.
+func (q *Queries) LockSigningKeysSealedBefore(ctx context.Context, arg LockSigningKeysSealedBeforeParams) ([]LockSigningKeysSealedBeforeRow, error) {
+	rows, err := q.db.Query(ctx, lockSigningKeysSealedBefore, arg.ZoneID, arg.Number, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []LockSigningKeysSealedBeforeRow{}
+	for rows.Next() {
+		var i LockSigningKeysSealedBeforeRow
+		if err := rows.Scan(&i.ID, &i.PrivateKey, &i.DataKey); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const resealProvider = `-- name: ResealProvider :exec
 UPDATE providers SET secret_config = $1, data_key = $2::integer WHERE zone_id = $3 AND id = $4
 `
@@ -517,6 +611,27 @@ func (q *Queries) ResealProviderGrant(ctx context.Context, arg ResealProviderGra
 	_, err := q.db.Exec(ctx, resealProviderGrant,
 		arg.AccessToken,
 		arg.RefreshToken,
+		arg.DataKey,
+		arg.ZoneID,
+		arg.ID,
+	)
+	return err
+}
+
+const resealSigningKey = `-- name: ResealSigningKey :exec
+UPDATE signing_keys SET private_key = $1, data_key = $2 WHERE zone_id = $3 AND id = $4
+`
+
+type ResealSigningKeyParams struct {
+	PrivateKey []byte `db:"private_key"`
+	DataKey    int32  `db:"data_key"`
+	ZoneID     string `db:"zone_id"`
+	ID         string `db:"id"`
+}
+
+func (q *Queries) ResealSigningKey(ctx context.Context, arg ResealSigningKeyParams) error {
+	_, err := q.db.Exec(ctx, resealSigningKey,
+		arg.PrivateKey,
 		arg.DataKey,
 		arg.ZoneID,
 		arg.ID,

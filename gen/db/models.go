@@ -484,6 +484,16 @@ type Session struct {
 	EndsAt          time.Time  `db:"ends_at"`
 }
 
+type SigningKey struct {
+	ZoneID     string          `db:"zone_id"`
+	ID         string          `db:"id"`
+	PublicJWK  json.RawMessage `db:"public_jwk"`
+	PrivateKey []byte          `db:"private_key"`
+	DataKey    int32           `db:"data_key"`
+	CreatedAt  time.Time       `db:"created_at"`
+	RetiresAt  *time.Time      `db:"retires_at"`
+}
+
 type StepUpChallenge struct {
 	ZoneID              string          `db:"zone_id"`
 	ID                  string          `db:"id"`

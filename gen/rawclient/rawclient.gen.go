@@ -428,6 +428,8 @@ type SessionStatus = client.SessionStatus
 
 type SessionType = client.SessionType
 
+type SigningKeyRotation = client.SigningKeyRotation
+
 type StepUpApproval = client.StepUpApproval
 
 type StepUpChallenge = client.StepUpChallenge
@@ -451,6 +453,18 @@ type UnreadinessDependency = client.UnreadinessDependency
 type UnreadinessError = client.UnreadinessError
 
 type UpstreamURL = client.UpstreamURL
+
+type VerificationKey = client.VerificationKey
+
+type VerificationKeyAlg = client.VerificationKeyAlg
+
+type VerificationKeyCrv = client.VerificationKeyCrv
+
+type VerificationKeyKty = client.VerificationKeyKty
+
+type VerificationKeyUse = client.VerificationKeyUse
+
+type VerificationKeySet = client.VerificationKeySet
 
 type Zone = client.Zone
 
@@ -507,6 +521,12 @@ type VersionID = ID
 
 // ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ZoneID = ID
+
+// GetVerificationKeysParams defines parameters for GetVerificationKeys.
+type GetVerificationKeysParams struct {
+	// ZoneID ID of the zone.
+	ZoneID ID `form:"zone_id" json:"zone_id"`
+}
 
 // ListZonelessAuditEntriesParams defines parameters for ListZonelessAuditEntries.
 type ListZonelessAuditEntriesParams struct {
@@ -1252,6 +1272,19 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 
 // The interface specification for the client above.
 type ClientInterface interface {
+
+	// GetVerificationKeys Retrieve the keys that verify tokens
+	//
+	// Returns the public keys that verify the tokens of a zone as a JSON Web Key Set (RFC 7517), the newest first. The
+	// first key signs new tokens. After a rotation, the previous key is returned for 24 more hours. A zone gets its key
+	// when its first token is issued.
+	//
+	// A client that does not know the key of a token can retrieve the keys again, but should limit how often.
+	//
+	// Requires no token.
+	//
+	// Corresponds with GET /.well-known/jwks.json (the `GetVerificationKeys` operationId).
+	GetVerificationKeys(ctx context.Context, params *GetVerificationKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetHealth Check liveness
 	//
@@ -3054,6 +3087,20 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/zones/{zoneId}/sessions (the `ListSessions` operationId).
 	ListSessions(ctx context.Context, zoneID ZoneID, params *ListSessionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RotateSigningKey Rotate the signing key
+	//
+	// Creates a key that signs the tokens of the zone from now on. The previous key continues to verify tokens for 24 hours,
+	// and is then deleted. Other replicas sign with the previous key for up to one more minute.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `signing-keys`.
+	//
+	// Publishes no events.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/signing-key/rotate (the `RotateSigningKey` operationId).
+	RotateSigningKey(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListStepUpChallenges List step-up challenges
 	//
 	// Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
@@ -3123,6 +3170,29 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/satisfy (the `SatisfyStepUpChallenge` operationId).
 	SatisfyStepUpChallenge(ctx context.Context, zoneID ZoneID, id ObjectID, params *SatisfyStepUpChallengeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+}
+
+// GetVerificationKeys Retrieve the keys that verify tokens
+//
+// Returns the public keys that verify the tokens of a zone as a JSON Web Key Set (RFC 7517), the newest first. The
+// first key signs new tokens. After a rotation, the previous key is returned for 24 more hours. A zone gets its key
+// when its first token is issued.
+//
+// A client that does not know the key of a token can retrieve the keys again, but should limit how often.
+//
+// Requires no token.
+//
+// Corresponds with GET /.well-known/jwks.json (the `GetVerificationKeys` operationId).
+func (c *Client) GetVerificationKeys(ctx context.Context, params *GetVerificationKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVerificationKeysRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
 }
 
 // GetHealth Check liveness
@@ -6126,6 +6196,30 @@ func (c *Client) ListSessions(ctx context.Context, zoneID ZoneID, params *ListSe
 	return c.Client.Do(req)
 }
 
+// RotateSigningKey Rotate the signing key
+//
+// Creates a key that signs the tokens of the zone from now on. The previous key continues to verify tokens for 24 hours,
+// and is then deleted. Other replicas sign with the previous key for up to one more minute.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `signing-keys`.
+//
+// Publishes no events.
+//
+// Corresponds with POST /v1/zones/{zoneId}/signing-key/rotate (the `RotateSigningKey` operationId).
+func (c *Client) RotateSigningKey(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateSigningKeyRequest(c.Server, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListStepUpChallenges List step-up challenges
 //
 // Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
@@ -6244,6 +6338,56 @@ func (c *Client) SatisfyStepUpChallenge(ctx context.Context, zoneID ZoneID, id O
 		return nil, err
 	}
 	return c.Client.Do(req)
+}
+
+// NewGetVerificationKeysRequest constructs an http.Request for the GetVerificationKeys method
+func NewGetVerificationKeysRequest(server string, params *GetVerificationKeysParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/.well-known/jwks.json")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "zone_id", params.ZoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
 }
 
 // NewGetHealthRequest constructs an http.Request for the GetHealth method
@@ -12038,6 +12182,40 @@ func NewListSessionsRequest(server string, zoneID ZoneID, params *ListSessionsPa
 	return req, nil
 }
 
+// NewRotateSigningKeyRequest constructs an http.Request for the RotateSigningKey method
+func NewRotateSigningKeyRequest(server string, zoneID ZoneID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/signing-key/rotate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListStepUpChallengesRequest constructs an http.Request for the ListStepUpChallenges method
 func NewListStepUpChallengesRequest(server string, zoneID ZoneID, params *ListStepUpChallengesParams) (*http.Request, error) {
 	var err error
@@ -12332,6 +12510,21 @@ func WithBaseURL(baseURL string) ClientOption {
 
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
+
+	// GetVerificationKeysWithResponse Retrieve the keys that verify tokens
+	//
+	// Returns the public keys that verify the tokens of a zone as a JSON Web Key Set (RFC 7517), the newest first. The
+	// first key signs new tokens. After a rotation, the previous key is returned for 24 more hours. A zone gets its key
+	// when its first token is issued.
+	//
+	// A client that does not know the key of a token can retrieve the keys again, but should limit how often.
+	//
+	// Requires no token.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /.well-known/jwks.json (the `GetVerificationKeys` operationId).
+	GetVerificationKeysWithResponse(ctx context.Context, params *GetVerificationKeysParams, reqEditors ...RequestEditorFn) (*GetVerificationKeysResponse, error)
 
 	// GetHealthWithResponse Check liveness
 	//
@@ -14266,6 +14459,22 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/zones/{zoneId}/sessions (the `ListSessions` operationId).
 	ListSessionsWithResponse(ctx context.Context, zoneID ZoneID, params *ListSessionsParams, reqEditors ...RequestEditorFn) (*ListSessionsResponse, error)
 
+	// RotateSigningKeyWithResponse Rotate the signing key
+	//
+	// Creates a key that signs the tokens of the zone from now on. The previous key continues to verify tokens for 24 hours,
+	// and is then deleted. Other replicas sign with the previous key for up to one more minute.
+	//
+	// Requires a global token with write permission.
+	//
+	// Records audit entries of these types: `signing-keys`.
+	//
+	// Publishes no events.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/signing-key/rotate (the `RotateSigningKey` operationId).
+	RotateSigningKeyWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*RotateSigningKeyResponse, error)
+
 	// ListStepUpChallengesWithResponse List step-up challenges
 	//
 	// Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
@@ -14341,6 +14550,54 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/step-up-challenges/{id}/satisfy (the `SatisfyStepUpChallenge` operationId).
 	SatisfyStepUpChallengeWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *SatisfyStepUpChallengeParams, reqEditors ...RequestEditorFn) (*SatisfyStepUpChallengeResponse, error)
+}
+
+// GetVerificationKeysResponse200Headers the declared response headers of an HTTP 200 response for GetVerificationKeys
+type GetVerificationKeysResponse200Headers struct {
+	CacheControl string
+}
+
+type GetVerificationKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VerificationKeySet
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetVerificationKeysResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVerificationKeysResponse) GetJSON200() *VerificationKeySet {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVerificationKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVerificationKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVerificationKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVerificationKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
 }
 
 type GetHealthResponse struct {
@@ -18422,6 +18679,47 @@ func (r ListSessionsResponse) ContentType() string {
 	return ""
 }
 
+type RotateSigningKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SigningKeyRotation
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RotateSigningKeyResponse) GetJSON200() *SigningKeyRotation {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r RotateSigningKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RotateSigningKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RotateSigningKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RotateSigningKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListStepUpChallengesResponse200Headers the declared response headers of an HTTP 200 response for ListStepUpChallenges
 type ListStepUpChallengesResponse200Headers struct {
 	Link *string
@@ -18612,6 +18910,27 @@ func (r SatisfyStepUpChallengeResponse) ContentType() string {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
+}
+
+// GetVerificationKeysWithResponse Retrieve the keys that verify tokens
+//
+// Returns the public keys that verify the tokens of a zone as a JSON Web Key Set (RFC 7517), the newest first. The
+// first key signs new tokens. After a rotation, the previous key is returned for 24 more hours. A zone gets its key
+// when its first token is issued.
+//
+// A client that does not know the key of a token can retrieve the keys again, but should limit how often.
+//
+// Requires no token.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /.well-known/jwks.json (the `GetVerificationKeys` operationId).
+func (c *ClientWithResponses) GetVerificationKeysWithResponse(ctx context.Context, params *GetVerificationKeysParams, reqEditors ...RequestEditorFn) (*GetVerificationKeysResponse, error) {
+	rsp, err := c.GetVerificationKeys(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVerificationKeysResponse(rsp)
 }
 
 // GetHealthWithResponse Check liveness
@@ -21267,6 +21586,28 @@ func (c *ClientWithResponses) ListSessionsWithResponse(ctx context.Context, zone
 	return ParseListSessionsResponse(rsp)
 }
 
+// RotateSigningKeyWithResponse Rotate the signing key
+//
+// Creates a key that signs the tokens of the zone from now on. The previous key continues to verify tokens for 24 hours,
+// and is then deleted. Other replicas sign with the previous key for up to one more minute.
+//
+// Requires a global token with write permission.
+//
+// Records audit entries of these types: `signing-keys`.
+//
+// Publishes no events.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/signing-key/rotate (the `RotateSigningKey` operationId).
+func (c *ClientWithResponses) RotateSigningKeyWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*RotateSigningKeyResponse, error) {
+	rsp, err := c.RotateSigningKey(ctx, zoneID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateSigningKeyResponse(rsp)
+}
+
 // ListStepUpChallengesWithResponse List step-up challenges
 //
 // Returns the zone's step-up challenges, newest first. With `status`, returns only the challenges that have this
@@ -21371,6 +21712,45 @@ func (c *ClientWithResponses) SatisfyStepUpChallengeWithResponse(ctx context.Con
 		return nil, err
 	}
 	return ParseSatisfyStepUpChallengeResponse(rsp)
+}
+
+// ParseGetVerificationKeysResponse parses an HTTP response from a GetVerificationKeysWithResponse call
+func ParseGetVerificationKeysResponse(rsp *http.Response) (*GetVerificationKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVerificationKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VerificationKeySet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetVerificationKeysResponse200Headers
+		if values := rsp.Header.Values("Cache-Control"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Cache-Control", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.CacheControl = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
 }
 
 // ParseGetHealthResponse parses an HTTP response from a GetHealthWithResponse call
@@ -24319,6 +24699,32 @@ func ParseListSessionsResponse(rsp *http.Response) (*ListSessionsResponse, error
 			headers.Link = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRotateSigningKeyResponse parses an HTTP response from a RotateSigningKeyWithResponse call
+func ParseRotateSigningKeyResponse(rsp *http.Response) (*RotateSigningKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RotateSigningKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SigningKeyRotation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil

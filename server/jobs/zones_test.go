@@ -333,3 +333,20 @@ func TestBatchesAreBounded(t *testing.T) {
 		t.Errorf("%d ended sessions are left, want 1", left)
 	}
 }
+
+func TestRetiredSigningKeysAreDeleted(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "z", "other")
+	retired := func(zone, when string) string {
+		key := b.SigningKey(zone)
+		b.Exec("UPDATE signing_keys SET retires_at = now() + $2::interval WHERE id = $1", key, when)
+		return key
+	}
+	first, second, elsewhere := retired("z", "-1 hour"), retired("z", "-1 second"), retired("other", "-1 day")
+	overlapping, signing := retired("z", "1 hour"), b.SigningKey("z")
+	b.run("delete-signing-keys", 3)
+	same(t, "keys", storetest.Column[string](b.DB, "SELECT id FROM signing_keys"), overlapping, signing)
+	entries, events := b.recorded("delete-signing-keys")
+	same(t, "audit entries", entries, "other signing-keys "+elsewhere, "z signing-keys "+first, "z signing-keys "+second)
+	same(t, "events", events)
+}

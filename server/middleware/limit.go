@@ -7,13 +7,13 @@ import (
 	"caracal.run/management/server/limiter"
 )
 
-// LimitByAddress limits the requests below /v1 from one address, whether or not
-// the path has an operation. It returns rate_limited.
+// LimitByAddress limits the requests to the API from one address, whether or not the path
+// has an operation. It returns rate_limited.
 func LimitByAddress(limit *limiter.Limiter) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			if isV1(r.URL.Path) && !limit.Allow("ip:"+RequestInfoFrom(r.Context()).Address) {
+			if isAPI(r.URL.Path) && !limit.Allow("ip:"+RequestInfoFrom(r.Context()).Address) {
 				return code.RateLimited
 			}
 			return next(c)

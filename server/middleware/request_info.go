@@ -103,6 +103,12 @@ func (info *RequestInfo) isExport() bool {
 // isV1 reports whether a path is below /v1, whether or not it has an operation.
 func isV1(path string) bool { return path == "/v1" || strings.HasPrefix(path, "/v1/") }
 
+// isAPI reports whether a path is one that clients of the API send requests to: below /v1,
+// or a path of OAuth. Others are for operators.
+func isAPI(path string) bool {
+	return isV1(path) || strings.HasPrefix(path, "/oauth/") || strings.HasPrefix(path, "/.well-known/")
+}
+
 // idPattern is the pattern of ids in the spec.
 const idPattern = "^[A-Za-z0-9_.:-]{1,128}$"
 
@@ -146,7 +152,7 @@ func accepts(h http.Header, mediaType string) bool {
 	return strings.Contains(strings.ToLower(strings.Join(h.Values("Accept"), ",")), mediaType)
 }
 
-// commonHeaders are the headers of every response below /v1. The responses depend on
+// commonHeaders are the headers of every response of the API. The responses depend on
 // Accept-Encoding because package coding compresses them.
 var commonHeaders = http.Header{
 	"Referrer-Policy": {"no-referrer"},
@@ -189,7 +195,7 @@ func RequestContext(operations *Operations, publicURL string) echo.MiddlewareFun
 			h := c.Response().Header()
 			h.Set("X-Request-Id", info.RequestID)
 			h["X-Content-Type-Options"] = nosniff
-			if isV1(r.URL.Path) {
+			if isAPI(r.URL.Path) {
 				maps.Copy(h, commonHeaders)
 			} else {
 				h.Set("Vary", "Accept-Encoding")

@@ -147,6 +147,16 @@ func (d *DB) ProviderGrant(zone, resource string) string {
 	return g
 }
 
+// SigningKey inserts the signing key of a zone. It is not sealed: signing with it fails.
+func (d *DB) SigningKey(zone string) string {
+	d.tb.Helper()
+	k := id("key")
+	d.Exec("INSERT INTO data_keys (zone_id, number, wrapped_by, wrapped) VALUES ($1, 1, 'kek', 'x') ON CONFLICT DO NOTHING", zone)
+	d.Exec(`INSERT INTO signing_keys (zone_id, id, public_jwk, private_key, data_key)
+		VALUES ($1, $2, '{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}', 'x', 1)`, zone, k)
+	return k
+}
+
 // Policy inserts a policy with one version. It returns the ids of both.
 func (d *DB) Policy(zone string) (policy, version string) {
 	d.tb.Helper()
