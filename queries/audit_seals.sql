@@ -24,9 +24,9 @@ LEFT JOIN LATERAL (SELECT s.seq, s.hash FROM audit_seals AS s WHERE s.zone_id = 
 WHERE h.seq IS NOT NULL OR l.seq IS NOT NULL;
 
 -- name: InsertSeals :exec
-INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash, mac)
+INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash, mac, occurred_at)
 SELECT unnest(@zone_ids::text[]), unnest(@seqs::bigint[]), unnest(@entry_ids::text[]), unnest(@previous::bytea[]),
-    unnest(@hashes::bytea[]), unnest(@macs::bytea[]);
+    unnest(@hashes::bytea[]), unnest(@macs::bytea[]), unnest(@occurred_ats::timestamptz[]);
 
 -- name: UpsertSealHeads :exec
 INSERT INTO audit_seal_heads (zone_id, seq, hash, mac, sealed_at)
@@ -45,13 +45,13 @@ SELECT
     coalesce((SELECT extract(epoch FROM now() - queued_at) FROM audit_unsealed ORDER BY position LIMIT 1), 0)::double precision AS oldest_seconds;
 
 -- name: ListSeals :many
-SELECT seq, entry_id, previous, hash, mac FROM audit_seals
+SELECT seq, entry_id, previous, hash, mac, occurred_at FROM audit_seals
 WHERE zone_id = @zone_id AND seq > @after_seq AND seq <= @to_seq
 ORDER BY seq
 LIMIT @row_limit;
 
 -- name: GetSeal :one
-SELECT seq, entry_id, previous, hash, mac FROM audit_seals WHERE zone_id = @zone_id AND seq = @seq;
+SELECT seq, entry_id, previous, hash, mac, occurred_at FROM audit_seals WHERE zone_id = @zone_id AND seq = @seq;
 
 -- name: GetSealHead :one
 SELECT seq, hash, mac, sealed_at FROM audit_seal_heads WHERE zone_id = @zone_id;

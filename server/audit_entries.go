@@ -2,17 +2,13 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"caracal.run/management/gen/api"
-	"caracal.run/management/gen/db"
 	"caracal.run/management/server/jsonresponse"
-	"caracal.run/management/server/timestamp"
 	"caracal.run/management/store"
 )
 
@@ -47,12 +43,12 @@ func (s *Server) auditEntries(ctx context.Context, zone string, p api.ListAuditE
 	if filter.Until, err = parseQueryTime(p.Until, "until"); err != nil {
 		return nil, err
 	}
-	entries := table[db.ListedAuditEntry, selectedRow[api.AuditEntry]]{
-		name: "admin-audit", zone: zone, columns: selected.columns(),
-		convert:  func(e db.ListedAuditEntry) selectedRow[api.AuditEntry] { return selected.row(toAuditEntry(e)) },
-		position: func(e db.ListedAuditEntry) store.Position { return store.Position{Time: e.OccurredAt, ID: e.ID} },
-		page: func(ctx context.Context, from *store.Store, p store.Page) ([]db.ListedAuditEntry, error) {
-			return from.AuditEntries(ctx, zone, filter, p)
+	entries := table[*store.ListedAuditEntry, selectedRow[*store.ListedAuditEntry]]{
+		name: "admin-audit", zone: zone, columns: selected.columns(), convert: selected.exported,
+		position: func(e *store.ListedAuditEntry) store.Position { return store.Position{Time: e.OccurredAt, ID: e.ID} },
+		page: func(ctx context.Context, from *store.Store, p store.Page) ([]*store.ListedAuditEntry, error) {
+			rows, err := from.AuditEntries(ctx, zone, filter, p)
+			return pointers(rows), err
 		},
 	}
 	if isExport(p.Format) {
@@ -63,7 +59,7 @@ func (s *Server) auditEntries(ctx context.Context, zone string, p api.ListAuditE
 		return nil, err
 	}
 	rows, link, next := paginateRows(ctx, rows, page, scope, entries.position)
-	return auditEntryPage{mapSlice(rows, entries.convert), next, link}, nil
+	return selectedPage[*store.ListedAuditEntry]{rows, selected.page, next, link}, nil
 }
 
 // An auditEntryResponse is a response of both lists: a page or an export.
@@ -72,72 +68,64 @@ type auditEntryResponse interface {
 	api.ListZonelessAuditEntriesResponseObject
 }
 
-// An auditEntryPage is a page of entries with the fields that the request selects.
-type auditEntryPage struct {
-	rows       []selectedRow[api.AuditEntry]
-	next, link *string
-}
-
-// VisitListAuditEntriesResponse writes the response.
-func (p auditEntryPage) VisitListAuditEntriesResponse(w http.ResponseWriter) error {
-	if p.link != nil {
-		w.Header().Set("Link", *p.link)
-	}
-	return jsonresponse.Write(w, http.StatusOK, p)
-}
-
-// VisitListZonelessAuditEntriesResponse writes the response.
-func (p auditEntryPage) VisitListZonelessAuditEntriesResponse(w http.ResponseWriter) error {
-	return p.VisitListAuditEntriesResponse(w)
-}
-
-// AppendJSON appends the page as an object.
-func (p auditEntryPage) AppendJSON(b []byte) []byte {
-	b = append(b, `{"rows":[`...)
-	for i, row := range p.rows {
-		if i > 0 {
-			b = append(b, ',')
+// auditEntryFields are the fields of audit entries that are returned by default: in pages
+// those of the entry and whether it is sealed, in newline-delimited JSON also those with
+// which the seal can be verified.
+var auditEntryFields = func() selection[*store.ListedAuditEntry] {
+	type entry = *store.ListedAuditEntry
+	id := textField("id", func(e entry) string { return e.ID })
+	occurredAt := timeField("occurred_at", func(e entry) time.Time { return e.OccurredAt })
+	action := textField("action", func(e entry) string { return e.Action })
+	method := textField("method", func(e entry) string { return e.Method })
+	path := textField("path", func(e entry) string { return e.Path })
+	entityType := optionalField("entity_type", func(e entry) *string { return e.EntityType })
+	entityID := optionalField("entity_id", func(e entry) *string { return e.EntityID })
+	statusCode := field[entry]{"status_code", func(b []byte, e entry) []byte { return strconv.AppendInt(b, int64(e.StatusCode), 10) }}
+	actorID := optionalField("actor_id", func(e entry) *string { return e.ActorID })
+	actorName := textField("actor_name", func(e entry) string { return e.ActorName })
+	actorScope := optionalField("actor_scope", func(e entry) *string { return e.ActorScope })
+	requestID := textField("request_id", func(e entry) string { return e.RequestID })
+	chainSeq := field[entry]{"chain_seq", func(b []byte, e entry) []byte {
+		if e.ChainSeq == 0 {
+			return append(b, "null"...)
 		}
-		b = row.AppendJSON(b)
+		return append(strconv.AppendInt(append(b, '"'), e.ChainSeq, 10), '"')
+	}}
+	signed := field[entry]{"signed", func(b []byte, e entry) []byte { return strconv.AppendBool(b, e.Mac != nil) }}
+	payload := field[entry]{"payload_json", func(b []byte, e entry) []byte {
+		if !jsonresponse.Valid(e.Payload) { // someone has changed the row
+			return append(b, "null"...)
+		}
+		return jsonresponse.AppendRaw(b, e.Payload)
+	}}
+	zoneID := field[entry]{"zone_id", func(b []byte, e entry) []byte {
+		if e.ZoneID == store.NoZone {
+			return append(b, "null"...)
+		}
+		return jsonresponse.AppendString(b, e.ZoneID)
+	}}
+	operation := textField("operation", func(e entry) string { return e.Operation })
+	seal := []field[entry]{
+		hexField("previous_hash", func(e entry) []byte { return e.Previous }),
+		hexField("hash", func(e entry) []byte { return e.Hash }),
+		hexField("mac", func(e entry) []byte { return e.Mac }),
 	}
-	b = append(b, `],"next_cursor":`...)
-	if p.next == nil {
-		return append(b, "null}"...)
+	page := []field[entry]{id, requestID, actorID, actorName, actorScope, action, method, path, entityType, entityID, statusCode, payload, occurredAt, chainSeq, signed, zoneID, operation}
+	return selection[entry]{
+		page: page, ndjson: slices.Concat(page, seal),
+		csv: []field[entry]{
+			id, occurredAt, action, method, path, entityType, entityID, statusCode, actorID, actorName, actorScope, requestID, chainSeq, signed,
+			{"changed_fields", changedFields},
+		},
+		more: slices.Concat([]field[entry]{zoneID, operation}, seal),
 	}
-	return append(jsonresponse.AppendString(b, *p.next), '}')
-}
-
-// auditEntryFields are the fields that a request can select, the first ones of which are
-// the columns of CSV by default.
-var auditEntryFields = selection[api.AuditEntry]{csv: []field[api.AuditEntry]{
-	textField("id", func(e api.AuditEntry) string { return e.ID }),
-	timeField("occurred_at", func(e api.AuditEntry) time.Time { return time.Time(e.OccurredAt) }),
-	textField("action", func(e api.AuditEntry) string { return e.Action }),
-	textField("method", func(e api.AuditEntry) string { return e.Method }),
-	textField("path", func(e api.AuditEntry) string { return e.Path }),
-	optionalField("entity_type", func(e api.AuditEntry) *string { return e.EntityType }),
-	optionalField("entity_id", func(e api.AuditEntry) *string { return e.EntityID }),
-	{"status_code", func(b []byte, e api.AuditEntry) []byte { return strconv.AppendInt(b, int64(e.StatusCode), 10) }},
-	optionalField("actor_id", func(e api.AuditEntry) *string { return e.ActorID }),
-	textField("actor_name", func(e api.AuditEntry) string { return e.ActorName }),
-	optionalField("actor_scope", func(e api.AuditEntry) *string { return e.ActorScope }),
-	textField("request_id", func(e api.AuditEntry) string { return e.RequestID }),
-	optionalField("chain_seq", func(e api.AuditEntry) *string { return e.ChainSeq }),
-	{"signed", func(b []byte, e api.AuditEntry) []byte { return strconv.AppendBool(b, e.Signed) }},
-	{"changed_fields", changedFields},
-}, more: []field[api.AuditEntry]{
-	optionalField("zone_id", func(e api.AuditEntry) *string { return e.ZoneID }),
-	textField("operation", func(e api.AuditEntry) string { return e.Operation }),
-	optionalField("previous_hash", func(e api.AuditEntry) *string { return e.PreviousHash }),
-	optionalField("hash", func(e api.AuditEntry) *string { return e.Hash }),
-	optionalField("mac", func(e api.AuditEntry) *string { return e.Mac }),
-}}
+}()
 
 // changedFields appends the names of the changed fields, or null for a denied request.
-func changedFields(b []byte, e api.AuditEntry) []byte {
+func changedFields(b []byte, e *store.ListedAuditEntry) []byte {
 	start := len(b)
-	if e.PayloadJSON != nil {
-		jsonresponse.EachField(string(*e.PayloadJSON), func(name, value string) {
+	if jsonresponse.Valid(e.Payload) {
+		jsonresponse.EachField(e.Payload, func(name, value string) {
 			if name == "changed_fields" {
 				b = append(b[:start], value...)
 			}
@@ -147,45 +135,6 @@ func changedFields(b []byte, e api.AuditEntry) []byte {
 		return append(b, "null"...)
 	}
 	return b
-}
-
-func toAuditEntry(e db.ListedAuditEntry) api.AuditEntry {
-	entry := api.AuditEntry{
-		ID: e.ID, RequestID: e.RequestID, ActorID: e.ActorID, ActorName: e.ActorName, ActorScope: e.ActorScope, Action: e.Action, Method: e.Method,
-		Path: e.Path, EntityType: e.EntityType, EntityID: e.EntityID, StatusCode: int(e.StatusCode), OccurredAt: timestamp.Time(e.OccurredAt),
-		Signed: e.Mac != nil, Operation: e.Operation,
-	}
-	if payload := json.RawMessage(e.Payload); json.Valid(payload) { // always, unless someone has changed the row
-		entry.PayloadJSON = &payload
-	}
-	if e.ZoneID != store.NoZone {
-		entry.ZoneID = &e.ZoneID
-	}
-	if e.ChainSeq != nil {
-		setSeal(&entry, e)
-	}
-	return entry
-}
-
-// setSeal sets the fields of the seal. Their texts share an allocation, because a page has
-// many of them.
-func setSeal(entry *api.AuditEntry, e db.ListedAuditEntry) {
-	const hexHash = 2 * sha256.Size
-	b := make([]byte, 0, 3*hexHash+len("9223372036854775807"))
-	b = hex.AppendEncode(hex.AppendEncode(hex.AppendEncode(b, e.Previous), e.Hash), e.Mac)
-	text := string(strconv.AppendInt(b, *e.ChainSeq, 10))
-	seal := new(struct{ previous, hash, mac, seq string })
-	for _, field := range []struct {
-		text  *string
-		bytes int
-	}{{&seal.previous, len(e.Previous)}, {&seal.hash, len(e.Hash)}, {&seal.mac, len(e.Mac)}} {
-		*field.text, text = text[:2*field.bytes], text[2*field.bytes:]
-	}
-	seal.seq = text
-	entry.PreviousHash, entry.Hash, entry.ChainSeq = &seal.previous, &seal.hash, &seal.seq
-	if e.Mac != nil {
-		entry.Mac = &seal.mac
-	}
 }
 
 // hexText returns bytes in hexadecimal, or nil if there are none.

@@ -34,14 +34,16 @@ func (s *Server) ListAuditEvents(ctx context.Context, req api.ListAuditEventsReq
 		RequestID: req.Params.RequestID, SessionID: req.Params.SessionID, AgentSessionID: req.Params.AgentSessionID, Label: req.Params.Label,
 		ApplicationID: req.Params.ApplicationID, EventType: req.Params.EventType, Decision: (*string)(req.Params.Decision), Since: since, Until: until,
 	}
-	events := table[db.ListedAuditEvent, selectedRow[*auditEvent]]{
-		name: "audit", zone: req.ZoneID, columns: selected.columns(),
-		convert: func(e db.ListedAuditEvent) selectedRow[*auditEvent] {
-			return selected.row(&auditEvent{ListedAuditEvent: e})
-		},
-		position: func(e db.ListedAuditEvent) store.Position { return store.Position{Time: e.OccurredAt, ID: e.ID} },
-		page: func(ctx context.Context, from *store.Store, p store.Page) ([]db.ListedAuditEvent, error) {
-			return from.AuditEvents(ctx, req.ZoneID, filter, p)
+	events := table[*auditEvent, selectedRow[*auditEvent]]{
+		name: "audit", zone: req.ZoneID, columns: selected.columns(), convert: selected.exported,
+		position: func(e *auditEvent) store.Position { return store.Position{Time: e.OccurredAt, ID: e.ID} },
+		page: func(ctx context.Context, from *store.Store, p store.Page) ([]*auditEvent, error) {
+			rows, err := from.AuditEvents(ctx, req.ZoneID, filter, p)
+			events := make([]auditEvent, len(rows))
+			for i := range rows {
+				events[i].ListedAuditEvent = &rows[i]
+			}
+			return pointers(events), err
 		},
 	}
 	if isExport(req.Params.Format) {
@@ -52,15 +54,12 @@ func (s *Server) ListAuditEvents(ctx context.Context, req api.ListAuditEventsReq
 		return nil, err
 	}
 	rows, link, next := paginateRows(ctx, rows, page, scope, events.position)
-	items := mapSlice(rows, func(e db.ListedAuditEvent) api.AuditEvent { return events.convert(e) })
-	return api.ListAuditEvents200JSONResponse{
-		Body: api.AuditEventPage{Rows: items, NextCursor: next}, Headers: api.ListAuditEvents200ResponseHeaders{Link: link},
-	}, nil
+	return selectedPage[*auditEvent]{rows, selected.page, next, link}, nil
 }
 
 // An auditEvent is a row of the list of audit events.
 type auditEvent struct {
-	db.ListedAuditEvent
+	*db.ListedAuditEvent
 	values []string // of the metadata that can be selected, in JSON; "" for a field that it does not have
 }
 
@@ -80,12 +79,13 @@ var auditEventFields = func() selection[*auditEvent] {
 	status := optionalField("evaluation_status", func(e *auditEvent) *string { return e.EvaluationStatus })
 	requestID := optionalField("request_id", func(e *auditEvent) *string { return e.RequestID })
 	ingestedAt := timeField("ingested_at", func(e *auditEvent) time.Time { return e.IngestedAt })
+	page := []field[*auditEvent]{
+		id, textField("zone_id", func(e *auditEvent) string { return e.ZoneID }), eventType, requestID, decision, status,
+		{"metadata_json", func(b []byte, e *auditEvent) []byte { return jsonresponse.AppendRedacted(b, valueOr(e.Metadata, "")) }},
+		occurredAt, ingestedAt,
+	}
 	fields := selection[*auditEvent]{
-		json: []field[*auditEvent]{
-			id, textField("zone_id", func(e *auditEvent) string { return e.ZoneID }), eventType, requestID, decision, status,
-			{"metadata_json", func(b []byte, e *auditEvent) []byte { return jsonresponse.AppendRedacted(b, valueOr(e.Metadata, "")) }},
-			occurredAt, ingestedAt,
-		},
+		page: page, ndjson: page,
 		csv: []field[*auditEvent]{id, occurredAt, eventType, decision, status, requestID, ingestedAt},
 	}
 	for i, name := range metadataFields {

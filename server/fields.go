@@ -1,6 +1,8 @@
 package server
 
 import (
+	"encoding/hex"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -17,11 +19,11 @@ type field[Row any] struct {
 	value func([]byte, Row) []byte
 }
 
-// A selection is the fields that a request selects, in its order: of a row in JSON, and
-// the columns of CSV. A field that is selected twice is a column twice. The default
-// selection of a list also has the fields that a request can select in addition to its
-// columns of CSV.
-type selection[Row any] struct{ json, csv, more []field[Row] }
+// A selection is the fields that a request selects, in its order: of a row in a page, of
+// a row in newline-delimited JSON, and the columns of CSV. A field that is selected twice
+// is a column twice. The default selection of a list also has the fields that a request
+// can select in addition to its columns of CSV.
+type selection[Row any] struct{ page, ndjson, csv, more []field[Row] }
 
 // selectFields parses the parameter fields, a list of names of fields. Without it, the
 // selection is the default one. It returns invalid_fields if the list is empty or
@@ -42,18 +44,19 @@ func selectFields[Row any](names *string, standard selection[Row]) (selection[Ro
 			return selected, code.InvalidFields.At("must not contain "+name, "fields")
 		}
 		selected.csv = append(selected.csv, all[i])
-		if !slices.ContainsFunc(selected.json, named) {
-			selected.json = append(selected.json, all[i])
+		if !slices.ContainsFunc(selected.page, named) {
+			selected.page = append(selected.page, all[i])
 		}
 	}
 	if len(selected.csv) == 0 {
 		return selected, code.InvalidFields.At("must not be empty", "fields")
 	}
+	selected.ndjson = selected.page
 	return selected, nil
 }
 
-// row returns the item of the spec of a row of the database.
-func (s selection[Row]) row(row Row) selectedRow[Row] { return selectedRow[Row]{row, s.json} }
+// exported returns a row as a line of newline-delimited JSON.
+func (s selection[Row]) exported(row Row) selectedRow[Row] { return selectedRow[Row]{row, s.ndjson} }
 
 // columns returns the columns of CSV.
 func (s selection[Row]) columns() []column[selectedRow[Row]] {
@@ -65,8 +68,7 @@ func (s selection[Row]) columns() []column[selectedRow[Row]] {
 	})
 }
 
-// A selectedRow is a row with the fields that a request selects; nil: those of the row's
-// own encoder.
+// A selectedRow is a row with the fields that a request selects.
 type selectedRow[Row any] struct {
 	row    Row
 	fields []field[Row]
@@ -74,9 +76,6 @@ type selectedRow[Row any] struct {
 
 // AppendJSON appends the row as an object.
 func (r selectedRow[Row]) AppendJSON(b []byte) []byte {
-	if whole, ok := any(r.row).(jsonresponse.Encoder); ok && r.fields == nil {
-		return whole.AppendJSON(b)
-	}
 	b = append(b, '{')
 	begin := len(b)
 	for _, f := range r.fields {
@@ -91,6 +90,52 @@ func (r selectedRow[Row]) AppendJSON(b []byte) []byte {
 		}
 	}
 	return append(b, '}')
+}
+
+// A selectedPage is the response with a page of rows with the fields that a request
+// selects.
+type selectedPage[Row any] struct {
+	rows       []Row
+	fields     []field[Row]
+	next, link *string
+}
+
+// AppendJSON appends the page as an object.
+func (p selectedPage[Row]) AppendJSON(b []byte) []byte {
+	b = append(b, `{"rows":[`...)
+	for i, row := range p.rows {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = selectedRow[Row]{row, p.fields}.AppendJSON(b)
+	}
+	b = append(b, `],"next_cursor":`...)
+	if p.next == nil {
+		return append(b, "null}"...)
+	}
+	return append(jsonresponse.AppendString(b, *p.next), '}')
+}
+
+func (p selectedPage[Row]) write(w http.ResponseWriter) error {
+	if p.link != nil {
+		w.Header().Set("Link", *p.link)
+	}
+	return jsonresponse.Write(w, http.StatusOK, p)
+}
+
+// VisitListAuditEntriesResponse writes the response.
+func (p selectedPage[Row]) VisitListAuditEntriesResponse(w http.ResponseWriter) error {
+	return p.write(w)
+}
+
+// VisitListZonelessAuditEntriesResponse writes the response.
+func (p selectedPage[Row]) VisitListZonelessAuditEntriesResponse(w http.ResponseWriter) error {
+	return p.write(w)
+}
+
+// VisitListAuditEventsResponse writes the response.
+func (p selectedPage[Row]) VisitListAuditEventsResponse(w http.ResponseWriter) error {
+	return p.write(w)
 }
 
 // cellOf replaces the JSON value that begins at an index of b by the text of a cell of
@@ -137,4 +182,14 @@ func optionalField[Row any](name string, text func(Row) *string) field[Row] {
 // timeField returns a field with a time.
 func timeField[Row any](name string, at func(Row) time.Time) field[Row] {
 	return field[Row]{name, func(b []byte, row Row) []byte { return timestamp.Time(at(row)).AppendJSON(b) }}
+}
+
+// hexField returns a field with bytes in hexadecimal or null.
+func hexField[Row any](name string, bytes func(Row) []byte) field[Row] {
+	return field[Row]{name, func(b []byte, row Row) []byte {
+		if v := bytes(row); v != nil {
+			return append(hex.AppendEncode(append(b, '"'), v), '"')
+		}
+		return append(b, "null"...)
+	}}
 }

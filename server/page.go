@@ -144,6 +144,15 @@ func mapSlice[From, To any](items []From, convert func(From) To) []To {
 	return converted
 }
 
+// pointers returns a pointer to each item.
+func pointers[T any](items []T) []*T {
+	pointers := make([]*T, len(items))
+	for i := range items {
+		pointers[i] = &items[i]
+	}
+	return pointers
+}
+
 // valueOr returns the value of p, or fallback if p is nil.
 func valueOr[T any](p *T, fallback T) T {
 	if p == nil {

@@ -14,42 +14,54 @@ type AuditFilter struct {
 	StatusCode                                       *int32
 }
 
+// A ListedAuditEntry is an audit entry with its seal. Its ChainSeq is 0 if it is not
+// sealed yet.
+type ListedAuditEntry = db.ListAuditEntriesRow
+
 // AuditEntries returns a page of a zone's audit entries that match a filter, newest
 // first, with their seals. [NoZone] has the entries that belong to no zone.
-func (s *Store) AuditEntries(ctx context.Context, zone string, f AuditFilter, p Page) ([]db.ListedAuditEntry, error) {
+func (s *Store) AuditEntries(ctx context.Context, zone string, f AuditFilter, p Page) ([]ListedAuditEntry, error) {
 	q, at := s.inOrder(), p.After
 	if !f.Until.IsZero() && !at.Time.Before(f.Until) {
 		at = Position{Time: f.Until} // precedes every entry at that time
 	}
 	switch {
 	case f.RequestID != nil:
-		return q.ListAuditEntriesByRequest(ctx, db.ListAuditEntriesByRequestParams{
+		return listedEntries(q.ListAuditEntriesByRequest(ctx, db.ListAuditEntriesByRequestParams{
 			ZoneID: zone, RequestID: *f.RequestID, BeforeTime: at.Time, BeforeID: at.ID, Since: f.Since, RowLimit: p.Limit + 1,
 			EntityID: f.EntityID, ActorID: f.ActorID, StatusCode: f.StatusCode, EntityType: f.EntityType, Method: f.Method,
-		})
+		}))
 	case f.EntityID != nil:
-		return q.ListAuditEntriesByEntity(ctx, db.ListAuditEntriesByEntityParams{
+		return listedEntries(q.ListAuditEntriesByEntity(ctx, db.ListAuditEntriesByEntityParams{
 			ZoneID: zone, EntityID: f.EntityID, BeforeTime: at.Time, BeforeID: at.ID, Since: f.Since, RowLimit: p.Limit + 1,
 			ActorID: f.ActorID, StatusCode: f.StatusCode, EntityType: f.EntityType, Method: f.Method,
-		})
+		}))
 	case f.ActorID != nil:
-		return q.ListAuditEntriesByActor(ctx, db.ListAuditEntriesByActorParams{
+		return listedEntries(q.ListAuditEntriesByActor(ctx, db.ListAuditEntriesByActorParams{
 			ZoneID: zone, ActorID: f.ActorID, BeforeTime: at.Time, BeforeID: at.ID, Since: f.Since, RowLimit: p.Limit + 1,
 			StatusCode: f.StatusCode, EntityType: f.EntityType, Method: f.Method,
-		})
+		}))
 	case f.StatusCode != nil:
-		return q.ListAuditEntriesByStatusCode(ctx, db.ListAuditEntriesByStatusCodeParams{
+		return listedEntries(q.ListAuditEntriesByStatusCode(ctx, db.ListAuditEntriesByStatusCodeParams{
 			ZoneID: zone, StatusCode: *f.StatusCode, BeforeTime: at.Time, BeforeID: at.ID, Since: f.Since, RowLimit: p.Limit + 1,
 			EntityType: f.EntityType, Method: f.Method,
-		})
+		}))
 	case f.EntityType != nil:
-		return q.ListAuditEntriesByEntityType(ctx, db.ListAuditEntriesByEntityTypeParams{
+		return listedEntries(q.ListAuditEntriesByEntityType(ctx, db.ListAuditEntriesByEntityTypeParams{
 			ZoneID: zone, EntityType: f.EntityType, BeforeTime: at.Time, BeforeID: at.ID, Since: f.Since, RowLimit: p.Limit + 1, Method: f.Method,
-		})
+		}))
 	case f.Method != nil:
-		return q.ListAuditEntriesByMethod(ctx, db.ListAuditEntriesByMethodParams{
+		return listedEntries(q.ListAuditEntriesByMethod(ctx, db.ListAuditEntriesByMethodParams{
 			ZoneID: zone, Method: *f.Method, BeforeTime: at.Time, BeforeID: at.ID, Since: f.Since, RowLimit: p.Limit + 1,
-		})
+		}))
 	}
 	return q.ListAuditEntries(ctx, db.ListAuditEntriesParams{ZoneID: zone, BeforeTime: at.Time, BeforeID: at.ID, Since: f.Since, RowLimit: p.Limit + 1})
+}
+
+func listedEntries(rows []db.ListedAuditEntry, err error) ([]ListedAuditEntry, error) {
+	entries := make([]ListedAuditEntry, len(rows))
+	for i, row := range rows {
+		entries[i] = ListedAuditEntry(row)
+	}
+	return entries, err
 }

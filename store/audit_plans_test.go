@@ -14,7 +14,7 @@ func fillAuditEntries(db *storetest.DB, count int) {
 		SELECT 'z1', 'e-' || n, 'r-' || coalesce(rare, (n % 10)::text), 'a-' || coalesce(rare, (n % 10)::text), 'a', 'zone', 'o', 'a', CASE WHEN rare IS NULL THEN 'POST' ELSE 'GET' END, 'p',
 			'k-' || coalesce(rare, (n % 10)::text), 'i-' || coalesce(rare, (n % 10)::text), CASE WHEN rare IS NULL THEN 201 ELSE 404 END, '{}', now() - n * interval '1 second'
 		FROM (SELECT n, CASE WHEN n % ($1 / 4) = 0 THEN 'rare' END AS rare FROM generate_series(1, $1) AS n) AS numbers`, count)
-	db.Exec("INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash) SELECT zone_id, row_number() OVER (ORDER BY occurred_at), id, '', '' FROM audit_entries")
+	db.Exec("INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash, occurred_at) SELECT zone_id, row_number() OVER (ORDER BY occurred_at), id, '', '', occurred_at FROM audit_entries")
 	db.Exec("ANALYZE audit_entries")
 	db.Exec("ANALYZE audit_seals")
 }
@@ -46,12 +46,16 @@ func TestListAuditEntriesReadsOnlyAPage(t *testing.T) {
 				tt.set = map[string]string{}
 			}
 			tt.set["Since"] = "-infinity"
-			tt.check(t, db, -1, []string{"audit_seals_by_entry"}, tt.read)
+			seals := "audit_seals_by_entry"
+			if tt.query == "listAuditEntries" {
+				seals = "audit_seals_listed"
+			}
+			tt.check(t, db, -1, []string{seals}, tt.read)
 		})
 	}
 	// Nor is more read between two times in the middle of the list.
 	since := storetest.Value[string](db, "SELECT (max(occurred_at) - interval '50010 seconds')::text FROM audit_entries")
 	before := storetest.Value[string](db, "SELECT (max(occurred_at) - interval '50000 seconds')::text FROM audit_entries")
 	between := listPlan{"listAuditEntries", map[string]string{"Since": since, "BeforeTime": before}, "audit_entries_listed", 10, 10}
-	between.check(t, db, -1, []string{"audit_seals_by_entry"}, 10)
+	between.check(t, db, -1, []string{"audit_seals_listed"}, 10)
 }

@@ -137,7 +137,12 @@ func (s *Store) verifySeals(ctx context.Context, zone string, verifier *chain.Ve
 		entries[row.ID] = new(sealedEntry(row))
 	}
 	for _, seal := range seals {
-		if v.Fault = verifier.Check(toSeal(seal), entries[seal.EntryID]); v.Fault != nil {
+		entry := entries[seal.EntryID]
+		if v.Fault = verifier.Check(toSeal(seal), entry); v.Fault != nil {
+			return nil
+		}
+		if !seal.OccurredAt.Equal(entry.OccurredAt) { // lists find the seal by this time, which no hash covers
+			v.Fault = &chain.Fault{Seq: seal.Seq, ID: seal.EntryID, Reason: chain.EntryChanged}
 			return nil
 		}
 		v.Checked++

@@ -92,6 +92,7 @@ func TestVerifyAuditFindsTampering(t *testing.T) {
 		{"change a previous hash", "UPDATE audit_seals SET previous = sha256('x') WHERE zone_id = $1 AND seq = 4", 4, chain.ChainBroken},
 		{"shorten a previous hash", "UPDATE audit_seals SET previous = '' WHERE zone_id = $1 AND seq = 4", 4, chain.ChainBroken},
 		{"change a hash", "UPDATE audit_seals SET hash = sha256('x') WHERE zone_id = $1 AND seq = 4", 4, chain.EntryChanged},
+		{"change a time", "UPDATE audit_seals SET occurred_at = occurred_at + interval '1 microsecond' WHERE zone_id = $1 AND seq = 4", 4, chain.EntryChanged},
 		{"change a signature", "UPDATE audit_seals SET mac = sha256('x') WHERE zone_id = $1 AND seq = 4", 4, chain.SignatureInvalid},
 		{"delete a signature", "UPDATE audit_seals SET mac = NULL WHERE zone_id = $1 AND seq = 4", 4, chain.SignatureMissing},
 	}

@@ -10,11 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Reads of a bounded size share a few connections. A read travels like this:
@@ -352,84 +350,6 @@ func (p *pipeline) readRows(results *pgconn.ResultReader, r *sharedRead) (err er
 	r.tag, err = results.Close()
 	return err
 }
-
-// A rowReader implements [pgx.Rows] for the copied rows of a shared read. The strings
-// that it scans share the memory of the copy, which is not written again.
-type rowReader struct {
-	read    *sharedRead
-	row     [][]byte // the values of the current row; nil is NULL
-	values  []byte   // of the next rows
-	lengths []int32
-	types   *pgtype.Map
-	plans   []pgtype.ScanPlan
-	err     error
-}
-
-// typeMaps are not safe for concurrent use.
-var typeMaps = sync.Pool{New: func() any { return pgtype.NewMap() }}
-
-func newRowReader(r *sharedRead) *rowReader {
-	return &rowReader{
-		read: r, row: make([][]byte, len(r.fields)), values: r.values, lengths: r.lengths,
-		types: typeMaps.Get().(*pgtype.Map), err: r.err,
-	}
-}
-
-func (r *rowReader) Next() bool {
-	if r.err != nil || len(r.lengths) == 0 {
-		r.Close()
-		return false
-	}
-	for i := range r.row {
-		n := r.lengths[i]
-		if n < 0 {
-			r.row[i] = nil
-			continue
-		}
-		r.row[i], r.values = r.values[:n:n], r.values[n:]
-	}
-	r.lengths = r.lengths[len(r.row):]
-	return true
-}
-
-func (r *rowReader) Scan(dest ...any) error {
-	if len(dest) != len(r.row) {
-		return fmt.Errorf("scanning %d columns into %d destinations", len(r.row), len(dest))
-	}
-	if r.plans == nil { // sqlc scans each row into destinations of the same types
-		r.plans = make([]pgtype.ScanPlan, len(dest))
-		for i, field := range r.read.fields {
-			r.plans[i] = r.types.PlanScan(field.DataTypeOID, field.Format, dest[i])
-		}
-	}
-	for i, value := range r.row {
-		if text, ok := dest[i].(*string); ok && value != nil && r.read.fields[i].DataTypeOID == pgtype.TextOID {
-			*text = unsafe.String(unsafe.SliceData(value), len(value))
-			continue
-		}
-		if err := r.plans[i].Scan(value, dest[i]); err != nil {
-			r.err = pgx.ScanArgError{ColumnIndex: i, FieldName: r.read.fields[i].Name, Err: err}
-			return r.err
-		}
-	}
-	return nil
-}
-
-func (r *rowReader) Close() {
-	if r.types != nil {
-		typeMaps.Put(r.types)
-		r.types = nil
-	}
-	r.lengths = nil
-}
-
-func (r *rowReader) Err() error                                   { return mapError(r.err) }
-func (r *rowReader) CommandTag() pgconn.CommandTag                { return r.read.tag }
-func (r *rowReader) FieldDescriptions() []pgconn.FieldDescription { return r.read.fields }
-func (r *rowReader) RawValues() [][]byte                          { return r.row }
-func (r *rowReader) Values() ([]any, error)                       { return nil, errors.ErrUnsupported }
-func (r *rowReader) Conn() *pgx.Conn                              { return nil }
-func (r *rowReader) TypeMap() *pgtype.Map                         { return r.types }
 
 // sharedReads implements sqlc's DBTX for reads that share connections.
 type sharedReads struct {

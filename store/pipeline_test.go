@@ -226,7 +226,8 @@ func TestSharedReadsReturnWhatPooledReadsReturn(t *testing.T) {
 		}
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	}
-	const columns = "SELECT $1::text, NULL::text, '\\x00ff'::bytea, n, timestamptz '2026-01-02 03:04:05.678901+00' + n * interval '1 hour', ARRAY['', 'x'], '{\"a\": [1]}'::jsonb "
+	const columns = "SELECT $1::text, CASE WHEN n % 2 = 0 THEN n::text END, CASE n % 3 WHEN 0 THEN '\\x00ff'::bytea WHEN 1 THEN '' END, n, " +
+		"timestamptz '2026-01-02 03:04:05.678901+00' - n * interval '1.3 years', ARRAY['', 'x'], '{\"a\": [1]}'::jsonb "
 	for _, tt := range []struct {
 		sql  string
 		args []any
@@ -234,6 +235,7 @@ func TestSharedReadsReturnWhatPooledReadsReturn(t *testing.T) {
 		{columns + "FROM generate_series(1, 300) AS n", []any{"ü"}},
 		{columns + "FROM generate_series(1, 3) AS n", []any{""}},
 		{columns + "FROM generate_series(1, 0) AS n", []any{""}},
+		{"SELECT $1::text, NULL::text, ''::bytea, n, 'infinity'::timestamptz, ARRAY[''], '{}'::jsonb FROM generate_series(1, 1) AS n", []any{""}},
 		{columns + "FROM (SELECT 1 / $2::integer AS n) AS n", []any{"", 0}},
 		{columns + "FROM generate_series(1, 1) AS n", []any{"", "too many"}},
 		{"SELECT no_column", nil},

@@ -53,6 +53,7 @@ func (tx *Tx) sealEntries(ctx context.Context, key []byte, limit int) (int, erro
 		seals.Previous = append(seals.Previous, previous[:])
 		seals.Hashes = append(seals.Hashes, head.Hash[:])
 		seals.Macs = append(seals.Macs, chain.Sign(key, head.Hash))
+		seals.OccurredAts = append(seals.OccurredAts, e.OccurredAt)
 	}
 	p := db.UpsertSealHeadsParams{SealedAt: time.Now().Truncate(time.Millisecond)}
 	for zone, head := range heads {

@@ -590,8 +590,8 @@ type ApplicationRegistration struct {
 type AuditDecision string
 
 // AuditEntry An entry of the audit log, with its seal. An entry is sealed within milliseconds after it was recorded; until then,
-// the fields of the seal are null. Without `fields`, an entry has all fields but `changed_fields`. With `fields`, it has
-// those in the list.
+// the fields of the seal are null. Without `fields`, an entry has all fields but `changed_fields`, and in a page not the
+// hashes either: `previous_hash`, `hash` and `mac`. With `fields`, it has those in the list.
 type AuditEntry struct {
 	// Action Method and path of the request, or the name of the job.
 	Action string `json:"action"`

@@ -705,8 +705,9 @@ type AuditDecision string
 
 // AuditEntry is an entry of the audit log, with its seal. An entry is sealed
 // within milliseconds after it was recorded; until then, the fields of the seal
-// are null. Without `fields`, an entry has all fields but `changed_fields`.
-// With `fields`, it has those in the list.
+// are null. Without `fields`, an entry has all fields but `changed_fields`, and
+// in a page not the hashes either: `previous_hash`, `hash` and `mac`. With
+// `fields`, it has those in the list.
 type AuditEntry struct {
 	// Method and path of the request, or the name of the job.
 	Action string `json:"action"`

@@ -65,10 +65,18 @@ func (q *Queries) InsertAuditEntries(ctx context.Context, arg InsertAuditEntries
 }
 
 const listAuditEntries = `-- name: ListAuditEntries :many
-SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at, chain_seq, previous, hash, mac FROM listed_audit_entries
-WHERE zone_id = $1 AND (occurred_at, id) < ($2::timestamptz, $3::text) AND occurred_at >= $4::timestamptz
-ORDER BY occurred_at DESC, id DESC
-LIMIT $5
+SELECT e.zone_id, e.id, e.request_id, e.actor_id, e.actor_name, e.actor_scope, e.operation, e.action, e.method, e.path, e.entity_type, e.entity_id,
+    e.status_code, e.payload, e.occurred_at, coalesce(s.seq, 0) AS chain_seq, s.previous, s.hash, s.mac
+FROM (
+    SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at FROM audit_entries AS a
+    WHERE a.zone_id = $1 AND (a.occurred_at, a.id) < ($2::timestamptz, $3::text) AND a.occurred_at >= $4::timestamptz
+    ORDER BY a.occurred_at DESC, a.id DESC LIMIT $5
+) AS e LEFT JOIN (
+    SELECT zone_id, seq, entry_id, previous, hash, mac, occurred_at FROM audit_seals AS b
+    WHERE b.zone_id = $1 AND (b.occurred_at, b.entry_id) < ($2::timestamptz, $3::text) AND b.occurred_at >= $4::timestamptz
+    ORDER BY b.occurred_at DESC, b.entry_id DESC LIMIT $5
+) AS s ON s.occurred_at = e.occurred_at AND s.entry_id = e.id
+ORDER BY e.occurred_at DESC, e.id DESC
 `
 
 type ListAuditEntriesParams struct {
@@ -79,9 +87,32 @@ type ListAuditEntriesParams struct {
 	RowLimit   int32     `db:"row_limit"`
 }
 
-// ListAuditEntries returns entries newest first, after a position and not before a time. So do the queries below, which read
-// the index of the filter that their names say and check the other filters for each row.
-func (q *Queries) ListAuditEntries(ctx context.Context, arg ListAuditEntriesParams) ([]ListedAuditEntry, error) {
+type ListAuditEntriesRow struct {
+	ZoneID     string    `db:"zone_id"`
+	ID         string    `db:"id"`
+	RequestID  string    `db:"request_id"`
+	ActorID    *string   `db:"actor_id"`
+	ActorName  string    `db:"actor_name"`
+	ActorScope *string   `db:"actor_scope"`
+	Operation  string    `db:"operation"`
+	Action     string    `db:"action"`
+	Method     string    `db:"method"`
+	Path       string    `db:"path"`
+	EntityType *string   `db:"entity_type"`
+	EntityID   *string   `db:"entity_id"`
+	StatusCode int32     `db:"status_code"`
+	Payload    string    `db:"payload"`
+	OccurredAt time.Time `db:"occurred_at"`
+	ChainSeq   int64     `db:"chain_seq"`
+	Previous   []byte    `db:"previous"`
+	Hash       []byte    `db:"hash"`
+	Mac        []byte    `db:"mac"`
+}
+
+// ListAuditEntries returns entries newest first, after a position and not before a time. The seals of the page are among as
+// many seals in the same order. The queries below read the index of the filter that their names say, check the other
+// filters for each row, and search the seal of each row.
+func (q *Queries) ListAuditEntries(ctx context.Context, arg ListAuditEntriesParams) ([]ListAuditEntriesRow, error) {
 	rows, err := q.db.Query(ctx, listAuditEntries,
 		arg.ZoneID,
 		arg.BeforeTime,
@@ -93,9 +124,9 @@ func (q *Queries) ListAuditEntries(ctx context.Context, arg ListAuditEntriesPara
 		return nil, err
 	}
 	defer rows.Close()
-	items := []ListedAuditEntry{}
+	items := []ListAuditEntriesRow{}
 	for rows.Next() {
-		var i ListedAuditEntry
+		var i ListAuditEntriesRow
 		if err := rows.Scan(
 			&i.ZoneID,
 			&i.ID,

@@ -94,7 +94,7 @@ func (q *Queries) GetAuditEntries(ctx context.Context, arg GetAuditEntriesParams
 }
 
 const getSeal = `-- name: GetSeal :one
-SELECT seq, entry_id, previous, hash, mac FROM audit_seals WHERE zone_id = $1 AND seq = $2
+SELECT seq, entry_id, previous, hash, mac, occurred_at FROM audit_seals WHERE zone_id = $1 AND seq = $2
 `
 
 type GetSealParams struct {
@@ -103,11 +103,12 @@ type GetSealParams struct {
 }
 
 type GetSealRow struct {
-	Seq      int64  `db:"seq"`
-	EntryID  string `db:"entry_id"`
-	Previous []byte `db:"previous"`
-	Hash     []byte `db:"hash"`
-	Mac      []byte `db:"mac"`
+	Seq        int64     `db:"seq"`
+	EntryID    string    `db:"entry_id"`
+	Previous   []byte    `db:"previous"`
+	Hash       []byte    `db:"hash"`
+	Mac        []byte    `db:"mac"`
+	OccurredAt time.Time `db:"occurred_at"`
 }
 
 func (q *Queries) GetSeal(ctx context.Context, arg GetSealParams) (GetSealRow, error) {
@@ -119,6 +120,7 @@ func (q *Queries) GetSeal(ctx context.Context, arg GetSealParams) (GetSealRow, e
 		&i.Previous,
 		&i.Hash,
 		&i.Mac,
+		&i.OccurredAt,
 	)
 	return i, err
 }
@@ -166,18 +168,19 @@ func (q *Queries) GetUnsealedStat(ctx context.Context, countLimit int32) (GetUns
 }
 
 const insertSeals = `-- name: InsertSeals :exec
-INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash, mac)
+INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash, mac, occurred_at)
 SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::text[]), unnest($4::bytea[]),
-    unnest($5::bytea[]), unnest($6::bytea[])
+    unnest($5::bytea[]), unnest($6::bytea[]), unnest($7::timestamptz[])
 `
 
 type InsertSealsParams struct {
-	ZoneIds  []string `db:"zone_ids"`
-	Seqs     []int64  `db:"seqs"`
-	EntryIds []string `db:"entry_ids"`
-	Previous [][]byte `db:"previous"`
-	Hashes   [][]byte `db:"hashes"`
-	Macs     [][]byte `db:"macs"`
+	ZoneIds     []string    `db:"zone_ids"`
+	Seqs        []int64     `db:"seqs"`
+	EntryIds    []string    `db:"entry_ids"`
+	Previous    [][]byte    `db:"previous"`
+	Hashes      [][]byte    `db:"hashes"`
+	Macs        [][]byte    `db:"macs"`
+	OccurredAts []time.Time `db:"occurred_ats"`
 }
 
 func (q *Queries) InsertSeals(ctx context.Context, arg InsertSealsParams) error {
@@ -188,6 +191,7 @@ func (q *Queries) InsertSeals(ctx context.Context, arg InsertSealsParams) error 
 		arg.Previous,
 		arg.Hashes,
 		arg.Macs,
+		arg.OccurredAts,
 	)
 	return err
 }
@@ -237,7 +241,7 @@ func (q *Queries) ListChainEnds(ctx context.Context, zoneIds []string) ([]ListCh
 }
 
 const listSeals = `-- name: ListSeals :many
-SELECT seq, entry_id, previous, hash, mac FROM audit_seals
+SELECT seq, entry_id, previous, hash, mac, occurred_at FROM audit_seals
 WHERE zone_id = $1 AND seq > $2 AND seq <= $3
 ORDER BY seq
 LIMIT $4
@@ -251,11 +255,12 @@ type ListSealsParams struct {
 }
 
 type ListSealsRow struct {
-	Seq      int64  `db:"seq"`
-	EntryID  string `db:"entry_id"`
-	Previous []byte `db:"previous"`
-	Hash     []byte `db:"hash"`
-	Mac      []byte `db:"mac"`
+	Seq        int64     `db:"seq"`
+	EntryID    string    `db:"entry_id"`
+	Previous   []byte    `db:"previous"`
+	Hash       []byte    `db:"hash"`
+	Mac        []byte    `db:"mac"`
+	OccurredAt time.Time `db:"occurred_at"`
 }
 
 func (q *Queries) ListSeals(ctx context.Context, arg ListSealsParams) ([]ListSealsRow, error) {
@@ -278,6 +283,7 @@ func (q *Queries) ListSeals(ctx context.Context, arg ListSealsParams) ([]ListSea
 			&i.Previous,
 			&i.Hash,
 			&i.Mac,
+			&i.OccurredAt,
 		); err != nil {
 			return nil, err
 		}

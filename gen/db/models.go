@@ -166,12 +166,13 @@ type AuditRetention struct {
 }
 
 type AuditSeal struct {
-	ZoneID   string `db:"zone_id"`
-	Seq      int64  `db:"seq"`
-	EntryID  string `db:"entry_id"`
-	Previous []byte `db:"previous"`
-	Hash     []byte `db:"hash"`
-	Mac      []byte `db:"mac"`
+	ZoneID     string    `db:"zone_id"`
+	Seq        int64     `db:"seq"`
+	EntryID    string    `db:"entry_id"`
+	Previous   []byte    `db:"previous"`
+	Hash       []byte    `db:"hash"`
+	Mac        []byte    `db:"mac"`
+	OccurredAt time.Time `db:"occurred_at"`
 }
 
 type AuditSealHead struct {
@@ -265,7 +266,7 @@ type ListedAuditEntry struct {
 	StatusCode int32     `db:"status_code"`
 	Payload    string    `db:"payload"`
 	OccurredAt time.Time `db:"occurred_at"`
-	ChainSeq   *int64    `db:"chain_seq"`
+	ChainSeq   int64     `db:"chain_seq"`
 	Previous   []byte    `db:"previous"`
 	Hash       []byte    `db:"hash"`
 	Mac        []byte    `db:"mac"`

@@ -65,7 +65,7 @@ func AppendString(b []byte, s string) []byte {
 
 // AppendRaw appends JSON text without white space, and returns the extended buffer. The
 // text must be valid JSON; it appends null for an empty text.
-func AppendRaw(b, text []byte) []byte {
+func AppendRaw[Text ~string | ~[]byte](b []byte, text Text) []byte {
 	if len(text) == 0 {
 		return append(b, "null"...)
 	}
