@@ -1,17 +1,32 @@
 -- name: InsertApplication :one
-INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, traits, expires_at)
-VALUES (@zone_id, @id, @name, @registration_method, @client_secret_hash, @traits, now() + sqlc.narg(expires_in)::bigint * interval '1 second')
+INSERT INTO applications (zone_id, id, name, registration_method, traits, expires_at)
+VALUES (@zone_id, @id, @name, @registration_method, @traits, now() + sqlc.narg(expires_in)::bigint * interval '1 second')
 RETURNING *;
 
--- name: GetApplication :one
-SELECT * FROM applications WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL;
+-- name: GetApplication :many
+-- GetApplication returns an active application once for each of its client secrets, the oldest first, without their
+-- hashes. If it has none, the columns of the secret are null.
+SELECT sqlc.embed(applications), secrets.id AS secret_id, secrets.created_at AS secret_created_at, secrets.expires_at AS secret_expires_at,
+    coalesce(secrets.expires_at <= now(), false)::boolean AS secret_expired
+FROM applications
+LEFT JOIN application_secrets AS secrets ON secrets.zone_id = applications.zone_id AND secrets.application_id = applications.id
+WHERE applications.zone_id = @zone_id AND applications.id = @id AND applications.archived_at IS NULL
+ORDER BY secrets.created_at, secrets.id;
 
--- name: LockApplication :one
-SELECT * FROM applications WHERE zone_id = @zone_id AND id = @id AND archived_at IS NULL FOR NO KEY UPDATE;
+-- name: GetApplicationByID :one
+-- GetApplicationByID returns an active application of any active zone.
+SELECT applications.* FROM applications JOIN zones ON zones.id = applications.zone_id
+WHERE applications.id = @id AND applications.archived_at IS NULL AND zones.archived_at IS NULL;
+
+-- name: LockApplication :exec
+SELECT FROM applications WHERE zone_id = @zone_id AND id = @id FOR NO KEY UPDATE;
+
+-- name: LockApplications :exec
+-- LockApplications locks applications in the order of their ids, so that two such statements cannot deadlock.
+SELECT FROM applications WHERE zone_id = @zone_id AND id = ANY (@ids::text[]) ORDER BY id FOR NO KEY UPDATE;
 
 -- name: ListApplications :many
--- ListApplications returns active applications newest first, after a position, like ListZones. It does not read the
--- hashes of the client secrets.
+-- ListApplications returns active applications newest first, after a position, like ListZones.
 SELECT zone_id, id, name, registration_method, traits, created_at, expires_at FROM applications
 WHERE zone_id = @zone_id AND archived_at IS NULL
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
@@ -33,15 +48,17 @@ WHERE zone_id = @zone_id AND archived_at IS NULL AND registration_method = @regi
 ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
 
--- name: UpdateApplication :one
+-- name: UpdateApplication :exec
 UPDATE applications SET
-    name               = @name,
-    client_secret_hash = @client_secret_hash,
-    traits             = @traits,
-    version            = version + 1,
-    updated_at         = now()
-WHERE zone_id = @zone_id AND id = @id
-RETURNING *;
+    name       = @name,
+    traits     = @traits,
+    version    = version + 1,
+    updated_at = now()
+WHERE zone_id = @zone_id AND id = @id;
+
+-- name: TouchApplications :exec
+-- TouchApplications increments the versions of applications whose client secrets change.
+UPDATE applications SET version = version + 1, updated_at = now() WHERE zone_id = @zone_id AND id = ANY (@ids::text[]);
 
 -- name: ArchiveApplications :exec
 UPDATE applications SET archived_at = now(), updated_at = now(), version = version + 1

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -28,10 +29,13 @@ func TestUpdateApplicationIsAudited(t *testing.T) {
 	}
 	servertest.Expect(t, removed, http.StatusNoContent, "")
 	got := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', operation, action, actor_scope, status_code, payload) FROM audit_entries WHERE entity_type = 'applications' AND entity_id = $1 ORDER BY id", id)
+	for i := range got {
+		got[i] = regexp.MustCompile(`"id":"[^"]+","created_at":"[^"]+"`).ReplaceAllString(got[i], `"id":"…"`)
+	}
 	path := "/v1/zones/" + zone + "/applications"
 	want := []string{
-		"createApplication | POST " + path + ` | global | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["expires_at","name","registration_method","traits"],"changes":{"expires_at":{"from":null,"to":null},"name":{"from":null,"to":"Billing"},"registration_method":{"from":null,"to":"managed"},"traits":{"from":null,"to":["team:a"]}},"change":"created"}`,
-		"updateApplication | PATCH " + path + "/" + id + ` | zone | 200 | {"rls_mode":"zone_scoped","rls_zone_guc":"` + zone + `","changed_fields":["name"],"changes":{"name":{"from":"Billing","to":"Renamed"}},"secret_rotated":true,"change":"updated"}`,
+		"createApplication | POST " + path + ` | global | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["expires_at","jwks","name","registration_method","secrets","traits"],"changes":{"expires_at":{"from":null,"to":null},"jwks":{"from":null,"to":null},"name":{"from":null,"to":"Billing"},"registration_method":{"from":null,"to":"managed"},"secrets":{"from":null,"to":[{"id":"…","expires_at":null}]},"traits":{"from":null,"to":["team:a"]}},"change":"created"}`,
+		"updateApplication | PATCH " + path + "/" + id + ` | zone | 200 | {"rls_mode":"zone_scoped","rls_zone_guc":"` + zone + `","changed_fields":["name","secrets"],"changes":{"name":{"from":"Billing","to":"Renamed"},"secrets":{"from":[{"id":"…","expires_at":null}],"to":[{"id":"…","expires_at":null}]}},"secret_rotated":true,"change":"updated"}`,
 		"deleteApplication | DELETE " + path + "/" + id + ` | zone | 204 | {"rls_mode":"zone_scoped","rls_zone_guc":"` + zone + `","changed_fields":[],"change":"deleted"}`,
 	}
 	if !slices.Equal(got, want) {

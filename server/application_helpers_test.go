@@ -36,6 +36,15 @@ func readApplication(t *testing.T, as *rawclient.ClientWithResponses, zone, id s
 	return *resp.JSON200
 }
 
+// firstSecret returns the secret that an application was created with.
+func firstSecret(t *testing.T, a client.Application) *[]client.ApplicationSecret {
+	t.Helper()
+	if a.Secrets == nil || len(*a.Secrets) != 1 {
+		t.Fatalf("%+v has more or less than one secret", a)
+	}
+	return &[]client.ApplicationSecret{{ID: (*a.Secrets)[0].ID, CreatedAt: a.CreatedAt}}
+}
+
 // problemOf returns the body of an error response.
 func problemOf(t *testing.T, resp servertest.Response) rawclient.Problem {
 	t.Helper()

@@ -54,11 +54,11 @@ func TestListApplicationsPagesWithEqualTimestamps(t *testing.T) {
 	a := servertest.New(t)
 	zone, other := a.Zone().ID, a.Zone().ID
 	const many = 47
-	for _, z := range []string{zone, other} {
-		a.DB.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, created_at)
-			SELECT $1, 'a-' || n, 'App', 'managed', 'sha256$', timestamptz '2026-01-01 00:00:00.000001Z' + (n / 20) * interval '1 microsecond' FROM generate_series(1, $2) AS n`, z, many)
+	for prefix, z := range map[string]string{"a-": zone, "b-": other} {
+		a.DB.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, created_at)
+			SELECT $1, $3 || n, 'App', 'managed', timestamptz '2026-01-01 00:00:00.000001Z' + (n / 20) * interval '1 microsecond' FROM generate_series(1, $2) AS n`, z, many, prefix)
 	}
-	a.DB.Exec(archiveApplication, other, "a-1")
+	a.DB.Exec(archiveApplication, other, "b-1")
 	seen := map[string]int{}
 	pages := eachPage(t, a, "/v1/zones/"+zone+"/applications?limit=10", func(one client.Application) {
 		if one.ZoneID != zone {

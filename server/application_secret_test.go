@@ -43,7 +43,7 @@ func TestCreateApplicationReturnsTheSecretOnce(t *testing.T) {
 		if strings.Contains(later.String(), secret) || strings.Contains(a.Log.String(), secret) {
 			t.Errorf("%q is in a response or in the log", secret)
 		}
-		for _, table := range []string{"applications", "audit_entries", "outbox"} {
+		for _, table := range []string{"applications", "application_secrets", "audit_entries", "outbox"} {
 			if n := storetest.Value[int](a.DB, "SELECT count(*) FROM "+table+" AS t WHERE strpos(to_jsonb(t)::text, $1) > 0", secret); n > 0 {
 				t.Errorf("%q is in %s", secret, table)
 			}
@@ -60,7 +60,7 @@ func TestCreateApplicationStoresOnlyTheHashOfTheSecret(t *testing.T) {
 	zone := a.Zone().ID
 	created := newApplication(t, a, zone)
 	stored := func() string {
-		return storetest.Value[string](a.DB, "SELECT client_secret_hash FROM applications WHERE id = $1", created.ID)
+		return storetest.Value[string](a.DB, "SELECT secret_hash FROM application_secrets WHERE application_id = $1", created.ID)
 	}
 	digest := sha256.Sum256([]byte(created.ClientSecret))
 	if want := "sha256$" + base64.RawStdEncoding.EncodeToString(digest[:]); stored() != want {

@@ -13,6 +13,8 @@ import (
 const (
 	registrationsPerSecond     = 10   // per zone and token
 	defaultRegistrationSeconds = 3600 // default lifetime of a registered application
+
+	defaultOverlapSeconds = 24 * 3600 // for which the other client secrets stay valid after a rotation
 )
 
 // ListApplications handles GET /v1/zones/{zoneId}/applications.
@@ -86,7 +88,7 @@ func (s *Server) GetApplication(ctx context.Context, req api.GetApplicationReque
 func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicationRequestObject) (api.UpdateApplicationResponseObject, error) {
 	patch := store.ApplicationPatch{
 		Name: req.Body.Name, Traits: valueOr(req.Body.Traits, nil),
-		Verify: func(present db.Application) error { return checkReadOnly(ctx, toApplication(present, true)) },
+		Verify: func(present store.Application) error { return checkReadOnly(ctx, toApplication(present, true)) },
 	}
 	if secret := req.Body.ClientSecret; secret != nil {
 		// Check existence first, so that callers cannot trigger Argon2 for unknown ids.
@@ -99,7 +101,7 @@ func (s *Server) UpdateApplication(ctx context.Context, req api.UpdateApplicatio
 		}
 		patch.ClientSecret = &hash
 	}
-	a, err := inTx(ctx, s, func(tx *store.Tx) (db.Application, error) {
+	a, err := inTx(ctx, s, func(tx *store.Tx) (store.Application, error) {
 		return tx.UpdateApplication(ctx, req.ZoneID, req.ID, precondition(ctx), patch)
 	})
 	if err != nil {
@@ -119,12 +121,38 @@ func (s *Server) DeleteApplication(ctx context.Context, req api.DeleteApplicatio
 	return api.DeleteApplication204Response{}, nil
 }
 
+// RotateApplicationSecret handles POST /v1/zones/{zoneId}/applications/{id}/rotate-secret.
+func (s *Server) RotateApplicationSecret(ctx context.Context, req api.RotateApplicationSecretRequestObject) (api.RotateApplicationSecretResponseObject, error) {
+	rotation := store.SecretRotation{Overlap: valueOr(req.Body.OverlapSeconds, defaultOverlapSeconds)}
+	var a store.Application
+	var secret string
+	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
+		a, secret, err = tx.RotateApplicationSecret(ctx, req.ZoneID, req.ID, precondition(ctx), rotation)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return api.RotateApplicationSecret201JSONResponse{
+		Body:    api.RotatedSecret{ID: a.ID, ClientSecret: secret, Secrets: toApplicationSecrets(a.Secrets)},
+		Headers: api.RotateApplicationSecret201ResponseHeaders{ETag: etag(a.Version)},
+	}, nil
+}
+
 // toApplication converts an application. Only a global caller may see its traits.
-func toApplication(a db.Application, global bool) api.Application {
-	return toListedApplication(&db.ListApplicationsRow{
+func toApplication(a store.Application, global bool) api.Application {
+	result := toListedApplication(&db.ListApplicationsRow{
 		ZoneID: a.ZoneID, ID: a.ID, Name: a.Name, RegistrationMethod: a.RegistrationMethod, Traits: a.Traits,
 		CreatedAt: a.CreatedAt, ExpiresAt: a.ExpiresAt,
 	}, global)
+	result.Secrets = new(toApplicationSecrets(a.Secrets))
+	return result
+}
+
+func toApplicationSecrets(secrets []store.ApplicationSecret) []api.ApplicationSecret {
+	return mapSlice(secrets, func(s store.ApplicationSecret) api.ApplicationSecret {
+		return api.ApplicationSecret{ID: s.ID, CreatedAt: timestamp.Time(s.CreatedAt), ExpiresAt: timestamp.Optional(s.ExpiresAt)}
+	})
 }
 
 // toListedApplication converts a row of a list. The result points to the row's

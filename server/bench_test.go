@@ -84,8 +84,8 @@ func newBench(b *testing.B, prepare ...func(*storetest.DB)) *bench {
 	a := servertest.NewReplica(b, db, storetest.RedisURL(b), discardLogger...)
 	counted := servertest.NewReplica(b, db, storetest.RedisURL(b), append(discardLogger, "DATABASE_URL="+gated)...)
 	zone := a.Zone()
-	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, traits)
-		SELECT $1, 'application-' || n, 'Application ' || n, 'managed', 'sha256$', '{team:payments}' FROM generate_series(1, 50) AS n`, zone.ID)
+	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, traits)
+		SELECT $1, 'application-' || n, 'Application ' || n, 'managed', '{team:payments}' FROM generate_series(1, 50) AS n`, zone.ID)
 	return &bench{API: a, direct: newCaller(a.URL), counted: newCaller(counted.URL), counter: counter, zone: "/v1/zones/" + zone.ID}
 }
 
@@ -323,8 +323,8 @@ func BenchmarkExportSessions(b *testing.B) {
 func addHistory(db *storetest.DB) {
 	db.Exec(`INSERT INTO zones (id, name, slug, reserved, archived_at)
 		SELECT 'z' || n, 'Zone', 'z' || n, false, now() FROM generate_series(1, 20000) AS n`)
-	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, archived_at)
-		SELECT 'z' || n % 2000 + 1, 'a' || n, 'x', 'managed', 'sha256$', now() FROM generate_series(1, 80000) AS n`)
+	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, archived_at)
+		SELECT 'z' || n % 2000 + 1, 'a' || n, 'x', 'managed', now() FROM generate_series(1, 80000) AS n`)
 	db.Exec(`INSERT INTO audit_entries (zone_id, id, request_id, actor_name, operation, action, method, path, status_code, payload)
 		SELECT 'z' || n % 2000 + 1, 'e' || n, 'r', 'a', 'o', 'a', 'POST', '/v1/zones', 201, '{}' FROM generate_series(1, 500000) AS n`)
 	db.Exec(`INSERT INTO outbox (zone_id, id, stream, fields, request_id, created_at, dispatched_at)

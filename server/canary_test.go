@@ -129,7 +129,7 @@ func TestCanaryNoSecretLeavesTheProcess(t *testing.T) { // not parallel: see cap
 		{"transactions meet deadlocks", func(w *watched) { rejectWrites(w.DB, withRowInError+", ERRCODE = '40P01'") }, nil, hides, nil},
 		{"columns are missing", func(w *watched) {
 			w.DB.Exec("ALTER TABLE providers RENAME secret_config TO gone")
-			w.DB.Exec("ALTER TABLE applications RENAME client_secret_hash TO gone")
+			w.DB.Exec("ALTER TABLE application_secrets RENAME secret_hash TO gone")
 			w.DB.Exec("ALTER TABLE data_keys RENAME wrapped TO gone")
 			w.DB.Exec("ALTER TABLE resources RENAME operations TO gone")
 			w.DB.Exec("ALTER TABLE provider_grants RENAME refresh_token TO gone")

@@ -137,6 +137,7 @@ func TestRoundTrips(t *testing.T) {
 		{"PATCH", in, `{"name":"` + zone.Name + `"}`, 2},
 		{"PATCH", application, `{"name":"NUMBER"}`, 4},
 		{"PATCH", application, `{"name":"x"}`, 3},
+		{"POST", application + "/rotate-secret", `{"overlap_seconds":0}`, 4},
 		{"POST", in + "/providers", `{"identifier":"provider://pNUMBER","kind":"none"}`, 3},
 		{"POST", in + "/providers", `{"identifier":"provider://qNUMBER","kind":"api_key","config_json":{"header_name":"x","api_key":"s"}}`, 4},
 		{"POST", in + "/resources", `{"identifier":"https://NUMBER","scopes":["s"],"upstream_url":"https://u","credential_provider_id":"` + provider + `","gateway_application_id":"` + created.JSON201.ID + `"}`, 4},

@@ -21,7 +21,7 @@ func TestMetricsOfJobs(t *testing.T) {
 	lapsed, old, kept := a.DB.Session(zone), a.DB.Session(zone), a.DB.Session(zone)
 	a.DB.Exec("UPDATE sessions SET expires_at = now() - interval '1 minute' WHERE id = $1", lapsed)
 	a.DB.Exec("UPDATE sessions SET status = 'expired', expires_at = now() - interval '49 hours' WHERE id = $1", old)
-	names := []string{"expire-sessions", "terminate-agent-sessions", "archive-dcr-applications", "delete-step-up-challenges", "delete-delegation-edges", "delete-agent-sessions", "delete-sessions"}
+	names := []string{"expire-sessions", "terminate-agent-sessions", "archive-dcr-applications", "delete-application-secrets", "delete-step-up-challenges", "delete-delegation-edges", "delete-agent-sessions", "delete-sessions"}
 	metrics := func() string { return string(a.Do("GET", "/metrics", "").Body) }
 	for _, name := range names {
 		if text := metrics(); !containsLine(text, `caracal_api_job_runs_total{job="`+name+`"} 0`) || strings.Contains(text, "caracal_api_job_last_success_timestamp_seconds") {

@@ -16,8 +16,8 @@ import (
 // fillOverview creates objects in a zone, some of which do not count: archived ones,
 // sessions that have ended, and events of another day.
 func fillOverview(t *testing.T, a *servertest.API, zone string) {
-	a.DB.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, expires_at, archived_at)
-		SELECT $1, 'o-' || n, 'x', CASE WHEN n < 4 THEN 'managed' ELSE 'dcr' END, 'sha256$', CASE WHEN n IN (4, 5) THEN now() - interval '1 hour' WHEN n > 7 THEN now() + interval '8 days' WHEN n > 5 THEN now() + interval '6 days' END,
+	a.DB.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, expires_at, archived_at)
+		SELECT $1, 'o-' || n, 'x', CASE WHEN n < 4 THEN 'managed' ELSE 'dcr' END, CASE WHEN n IN (4, 5) THEN now() - interval '1 hour' WHEN n > 7 THEN now() + interval '8 days' WHEN n > 5 THEN now() + interval '6 days' END,
 			CASE WHEN n IN (1, 4, 8) THEN now() END FROM generate_series(1, 10) AS n`, zone)
 	provider := a.DB.Provider(zone)
 	a.DB.Exec("INSERT INTO providers (zone_id, id, name, identifier, kind, archived_at) VALUES ($1, 'p-archived', 'x', 'provider://x', 'none', now())", zone)

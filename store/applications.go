@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/code"
@@ -16,8 +17,14 @@ const (
 )
 
 // Application returns an active application of a zone or application_not_found.
-func (s *Store) Application(ctx context.Context, zone, id string) (db.Application, error) {
-	a, err := s.shared.GetApplication(ctx, db.GetApplicationParams{ZoneID: zone, ID: id})
+func (s *Store) Application(ctx context.Context, zone, id string) (Application, error) {
+	return getApplication(ctx, s.shared, zone, id)
+}
+
+// ApplicationByID returns an active application of any active zone that the actor can
+// access, or application_not_found. It may have expired.
+func (s *Store) ApplicationByID(ctx context.Context, id string) (db.Application, error) {
+	a, err := s.shared.GetApplicationByID(ctx, id)
 	return a, notFoundAs(err, code.ApplicationNotFound)
 }
 
@@ -104,13 +111,16 @@ func (tx *Tx) RegisterApplication(ctx context.Context, zone string, r Registrati
 }
 
 func (tx *Tx) insertApplication(ctx context.Context, p db.InsertApplicationParams) (db.Application, string, error) {
-	secret := newSecret("cs_")
-	p.ID, p.ClientSecretHash = newID(), string(hashGenerated(secret))
+	secret, secretID := newSecret("cs_"), newID()
+	p.ID = newID()
 	a, err := tx.q.InsertApplication(ctx, p)
 	if err != nil {
 		return a, "", err
 	}
-	tx.record(a.ZoneID, audit.Applications, a.ID, diff(nil, snapshot(audit.Applications, a)))
+	if err := tx.addSecret(ctx, a.ZoneID, a.ID, secretID, hashGenerated(secret)); err != nil {
+		return a, "", err
+	}
+	tx.recordApplication(nil, Application{a, []ApplicationSecret{{ID: secretID, CreatedAt: a.CreatedAt}}}, false)
 	return a, secret, nil
 }
 
@@ -121,7 +131,7 @@ type ApplicationPatch struct {
 	Traits       []string
 	// Verify returns an error if the request contradicts the present application,
 	// whose row is locked.
-	Verify func(present db.Application) error
+	Verify func(present Application) error
 }
 
 // UpdateApplication updates an application if the precondition accepts its
@@ -129,17 +139,17 @@ type ApplicationPatch struct {
 // secret is always a change. UpdateApplication returns application_not_found,
 // version_conflict, no_fields, reserved_namespace, the code of an invalid trait, an
 // error of Verify, or an error of the zone.
-func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, precondition Precondition, p ApplicationPatch) (db.Application, error) {
+func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, precondition Precondition, p ApplicationPatch) (Application, error) {
 	if p.Name == nil && p.ClientSecret == nil && p.Traits == nil {
-		return db.Application{}, code.NoFields
+		return Application{}, code.NoFields
 	}
 	if p.Name != nil {
 		if err := tx.checkReservedName(applicationName, *p.Name); err != nil {
-			return db.Application{}, err
+			return Application{}, err
 		}
 	}
 	if err := tx.checkTraits(p.Traits); err != nil {
-		return db.Application{}, err
+		return Application{}, err
 	}
 	before, err := tx.lockApplication(ctx, zone, id, shared, precondition)
 	if err != nil {
@@ -149,23 +159,32 @@ func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, preconditi
 		return before, err
 	}
 	after := before
-	after.Name, after.ClientSecretHash = valueOr(p.Name, before.Name), valueOr((*string)(p.ClientSecret), before.ClientSecretHash)
+	after.Name = valueOr(p.Name, before.Name)
 	if p.Traits != nil {
 		after.Traits = p.Traits
 		if _, isKey, _ := controlkey.Parse(p.Traits); isKey && before.RegistrationMethod != managed {
 			return before, code.TraitInvalid.With("detail", "only a managed application can be a Control key")
 		}
 	}
-	if unchanged(audit.Applications, before, after) {
+	if p.ClientSecret == nil && unchanged(audit.Applications, before.Application, after.Application) {
 		return before, nil
 	}
-	after, err = tx.q.UpdateApplication(ctx, db.UpdateApplicationParams{
-		ZoneID: zone, ID: id, Name: after.Name, ClientSecretHash: after.ClientSecretHash, Traits: after.Traits,
-	})
+	deferred := db.New(deferredConn{tx.conn})
+	err = deferred.UpdateApplication(ctx, db.UpdateApplicationParams{ZoneID: zone, ID: id, Name: after.Name, Traits: after.Traits})
+	if err == nil && p.ClientSecret != nil {
+		err = errors.Join(
+			deferred.DeleteApplicationSecrets(ctx, db.DeleteApplicationSecretsParams{ZoneID: zone, ApplicationIds: []string{id}}),
+			tx.addSecret(ctx, zone, id, newID(), *p.ClientSecret),
+		)
+	}
+	if err != nil {
+		return before, err
+	}
+	after, err = getApplication(ctx, tx.q, zone, id)
 	if err != nil {
 		return after, err
 	}
-	tx.record(zone, audit.Applications, id, diff(snapshot(audit.Applications, before), snapshot(audit.Applications, after)))
+	tx.recordApplication(&before, after, p.ClientSecret != nil)
 	return after, nil
 }
 
@@ -178,7 +197,7 @@ func (tx *Tx) DeleteApplication(ctx context.Context, zone, id string, preconditi
 	if err != nil {
 		return err
 	}
-	return tx.endApplications(ctx, zone, []db.Application{before})
+	return tx.endApplications(ctx, zone, []db.Application{before.Application})
 }
 
 // endApplications archives applications with all that DeleteApplication says. The
@@ -195,8 +214,14 @@ func (tx *Tx) endApplications(ctx context.Context, zone string, applications []d
 	return err
 }
 
+// archiveApplications archives applications and deletes their client secrets.
 func (tx *Tx) archiveApplications(ctx context.Context, zone string, applications []db.Application) error {
-	if err := tx.q.ArchiveApplications(ctx, db.ArchiveApplicationsParams{ZoneID: zone, Ids: applicationIDs(applications)}); err != nil {
+	ids := applicationIDs(applications)
+	err := db.New(deferredConn{tx.conn}).DeleteApplicationSecrets(ctx, db.DeleteApplicationSecretsParams{ZoneID: zone, ApplicationIds: ids})
+	if err != nil {
+		return err
+	}
+	if err := tx.q.ArchiveApplications(ctx, db.ArchiveApplicationsParams{ZoneID: zone, Ids: ids}); err != nil {
 		return err
 	}
 	for _, a := range applications {
@@ -206,14 +231,19 @@ func (tx *Tx) archiveApplications(ctx context.Context, zone string, applications
 }
 
 // lockApplication takes the zone lock and locks an application's row, if the actor
-// is allowed to change it and the precondition accepts its version.
-func (tx *Tx) lockApplication(ctx context.Context, zone, id string, mode lockMode, precondition Precondition) (db.Application, error) {
+// is allowed to change it and the precondition accepts its version. The lock is a
+// statement before the one that reads, which would otherwise not see the secrets that the
+// transaction before this one has added.
+func (tx *Tx) lockApplication(ctx context.Context, zone, id string, mode lockMode, precondition Precondition) (Application, error) {
 	if _, err := tx.requireZone(ctx, zone, mode); err != nil {
-		return db.Application{}, err
+		return Application{}, err
 	}
-	a, err := tx.q.LockApplication(ctx, db.LockApplicationParams{ZoneID: zone, ID: id})
+	if err := db.New(deferredConn{tx.conn}).LockApplication(ctx, db.LockApplicationParams{ZoneID: zone, ID: id}); err != nil {
+		return Application{}, err
+	}
+	a, err := getApplication(ctx, tx.q, zone, id)
 	if err != nil {
-		return a, notFoundAs(err, code.ApplicationNotFound)
+		return a, err
 	}
 	if err := tx.checkTraitAccess(a.Traits); err != nil {
 		return a, err

@@ -133,7 +133,7 @@ func checkDeclared(kind audit.Kind, c auditChange) error {
 		return errors.New("openapi/audit.yaml must declare the kind")
 	}
 	for _, field := range c.Fields {
-		if columns.Tracked[field] != field && !slices.Contains(slices.Collect(maps.Values(columns.Tracked)), field) {
+		if columns.Tracked[field] != field && !slices.Contains(slices.Collect(maps.Values(columns.Tracked)), field) && !slices.Contains(columns.Parts, field) {
 			return fmt.Errorf("openapi/audit.yaml must declare field %s as tracked", field)
 		}
 	}

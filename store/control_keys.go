@@ -15,11 +15,11 @@ import (
 // ControlKey returns the active application of a zone that is a Control key, or
 // control_key_not_found.
 func (s *Store) ControlKey(ctx context.Context, zone, id string) (db.Application, error) {
-	a, err := s.shared.GetApplication(ctx, db.GetApplicationParams{ZoneID: zone, ID: id})
-	if err == nil && !a.ControlKey {
+	a, err := getApplication(ctx, s.shared, zone, id)
+	if errors.Is(err, code.ApplicationNotFound) || err == nil && !a.ControlKey {
 		return db.Application{}, code.ControlKeyNotFound
 	}
-	return a, notFoundAs(err, code.ControlKeyNotFound)
+	return a.Application, err
 }
 
 // ControlKeys returns a page of a zone's active applications that are Control keys,
@@ -79,5 +79,5 @@ func (tx *Tx) DeleteControlKey(ctx context.Context, zone, id string, preconditio
 	if err != nil {
 		return err
 	}
-	return tx.endApplications(ctx, zone, []db.Application{before})
+	return tx.endApplications(ctx, zone, []db.Application{before.Application})
 }

@@ -22,6 +22,15 @@ func RecordField(tx *Tx, kind, field string) {
 	tx.record(NoZone, audit.Kind(kind), "id", diff(nil, auditFields{field: "value"}))
 }
 
+// VerifySecret compares a secret with hashes while no other secret can be hashed.
+func VerifySecret(ctx context.Context, hashes []string, secret string) error {
+	for range argonConcurrency {
+		argonSlots <- struct{}{}
+		defer func() { <-argonSlots }()
+	}
+	return verifySecret(ctx, hashes, secret)
+}
+
 // ProviderBase returns the identifier that is generated from a provider's name.
 func ProviderBase(name string) string { return providerBase(name) }
 

@@ -15,8 +15,8 @@ func fillGrants(db *storetest.DB, count int) {
 	for _, constraint := range storetest.Column[string](db, "SELECT conname::text FROM pg_constraint WHERE conrelid = 'grants'::regclass AND contype = 'f'") {
 		db.Exec("ALTER TABLE grants DROP CONSTRAINT " + constraint) // checking it takes most of the time
 	}
-	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash)
-		SELECT 'z1', 'a-' || n, 'x', 'managed', 'sha256$' FROM unnest(array_append(ARRAY(SELECT generate_series(0, 19)::text), 'rare')) AS n`)
+	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method)
+		SELECT 'z1', 'a-' || n, 'x', 'managed' FROM unnest(array_append(ARRAY(SELECT generate_series(0, 19)::text), 'rare')) AS n`)
 	db.Exec(`INSERT INTO providers (zone_id, id, name, identifier, kind)
 		SELECT 'z1', 'p-' || n, 'x', 'provider://g' || n, 'none' FROM unnest(array_append(ARRAY(SELECT generate_series(0, 19)::text), 'rare')) AS n`)
 	db.Exec(`INSERT INTO resources (zone_id, id, name, identifier, scopes, credential_provider_id, operation_enforcement)

@@ -14,8 +14,8 @@ func TestOverviewReadsWhatItCounts(t *testing.T) {
 	db := storetest.New(t)
 	db.Exec(`INSERT INTO zones (id, name, slug, reserved) SELECT 'z' || n, 'Zone', 'z' || n, false FROM generate_series(1, 2000) AS n`)
 	const total, counted, unenforced = 20_000, 40, 20 // of each kind
-	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, expires_at, archived_at)
-		SELECT 'z1', 'a-' || n, 'x', CASE WHEN n % 2 = 0 THEN 'dcr' ELSE 'managed' END, 'sha256$', CASE WHEN n % 2 = 0 THEN now() + n * interval '1 day' - interval '10 days' END,
+	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, expires_at, archived_at)
+		SELECT 'z1', 'a-' || n, 'x', CASE WHEN n % 2 = 0 THEN 'dcr' ELSE 'managed' END, CASE WHEN n % 2 = 0 THEN now() + n * interval '1 day' - interval '10 days' END,
 			CASE WHEN n > $2 THEN now() END FROM generate_series(1, $1::int) AS n`, total, counted)
 	db.Exec(`INSERT INTO providers (zone_id, id, name, identifier, kind, archived_at)
 		SELECT 'z1', 'p-' || n, 'x', 'provider://' || n, 'none', CASE WHEN n > $2 THEN now() END FROM generate_series(1, $1::int) AS n`, total, counted)

@@ -34,9 +34,11 @@ func fillTables(db *storetest.DB) {
 	db.Exec(`INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash) SELECT 'z' || n % 2000, n, 'e' || n, '', '' FROM generate_series(1, 200000) AS n`)
 	db.Exec(`INSERT INTO audit_seal_heads (zone_id, seq, hash, sealed_at) SELECT 'z' || n, 1, '', now() FROM generate_series(1, 20000) AS n`)
 	db.Exec(`INSERT INTO audit_unsealed (zone_id, entry_id) SELECT 'z' || n % 2000, 'u' || n FROM generate_series(1, 20000) AS n`)
-	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, created_at, expires_at, archived_at)
-		SELECT 'z' || n % 20 + 1, 'a' || n, 'x' || n % 1000, CASE WHEN n % 2 = 0 THEN 'dcr' ELSE 'managed' END, 'sha256$', now() - n * interval '1 second',
+	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, created_at, expires_at, archived_at)
+		SELECT 'z' || n % 20 + 1, 'a' || n, 'x' || n % 1000, CASE WHEN n % 2 = 0 THEN 'dcr' ELSE 'managed' END, now() - n * interval '1 second',
 			CASE WHEN n % 2 = 0 THEN now() + interval '1 hour' END, CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 100000) AS n`)
+	db.Exec(`INSERT INTO application_secrets (zone_id, application_id, id, secret_hash, expires_at)
+		SELECT zone_id, id, 's-' || id, 'sha256$', CASE WHEN right(id, 1) = '7' THEN now() END FROM applications`)
 	db.Exec(`INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, status, expires_at)
 		SELECT 'z' || n % 20 + 1, 's' || n, CASE WHEN n % 2 = 0 THEN 'application' ELSE 'user' END, 'a' || n / 20, CASE WHEN n > 40 THEN 's' || n - 20 END,
 			CASE WHEN n % 10 > 0 THEN 'expired' ELSE 'active' END, now() FROM generate_series(1, 40000) AS n`)
@@ -140,6 +142,7 @@ func TestPlans(t *testing.T) {
 			"listLapsedSessions":         {"Limit", "Index Only Scan on sessions_due"},
 			"listLapsedAgentSessions":    {"Limit", "Index Only Scan on agent_sessions_due"},
 			"listExpiredDCRApplications": {"Limit", "Index Only Scan on applications_dcr_due"},
+			"listExpiredSecrets":         {"Limit", "Index Only Scan on application_secrets_due"},
 			"listOldStepUpChallenges":    {"Limit", "Index Only Scan on step_up_challenges_due"},
 			"listRetiredSigningKeys":     {"Limit", "Index Only Scan on signing_keys_due"},
 			"listEndedDelegationEdges":   {"Limit", "Index Only Scan on delegation_edges_ended", "Index Only Scan on delegation_edges_by_parent"},

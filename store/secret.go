@@ -4,11 +4,17 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/argon2"
+
+	"caracal.run/management/gen/db"
 )
 
 // A SecretHash is the hash of a client secret, as it is stored.
@@ -32,11 +38,25 @@ const (
 
 var argonSlots = make(chan struct{}, argonConcurrency)
 
+// argonPrefix begins the PHC string of a hash with the present parameters.
+var argonPrefix = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$", argon2.Version, argonMemory, argonTime, argonThreads)
+
 // HashChosenSecret hashes a secret chosen by a person with Argon2id and returns a
 // PHC string. It is deliberately slow, so call it before a transaction and never
 // within one. If too many hashes are running, it waits up to five seconds, then
 // returns service_unavailable.
 func HashChosenSecret(ctx context.Context, text string) (SecretHash, error) {
+	var salt [16]byte
+	_, _ = rand.Read(salt[:]) // never fails (crypto/rand)
+	hash, err := argonHash(ctx, text, salt[:])
+	if err != nil {
+		return "", err
+	}
+	return SecretHash(argonPrefix + base64.RawStdEncoding.EncodeToString(salt[:]) + "$" + base64.RawStdEncoding.EncodeToString(hash)), nil
+}
+
+// argonHash waits for a slot like HashChosenSecret.
+func argonHash(ctx context.Context, text string, salt []byte) ([]byte, error) {
 	const timeout = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -44,11 +64,72 @@ func HashChosenSecret(ctx context.Context, text string) (SecretHash, error) {
 	case argonSlots <- struct{}{}:
 		defer func() { <-argonSlots }()
 	case <-ctx.Done():
-		return "", mapError(ctx.Err())
+		return nil, mapError(ctx.Err())
 	}
-	var salt [16]byte
-	_, _ = rand.Read(salt[:]) // never fails (crypto/rand)
-	hash := argon2.IDKey([]byte(text), salt[:], argonTime, argonMemory, argonThreads, sha256.Size)
-	return SecretHash(fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads,
-		base64.RawStdEncoding.EncodeToString(salt[:]), base64.RawStdEncoding.EncodeToString(hash))), nil
+	return argon2.IDKey([]byte(text), salt, argonTime, argonMemory, argonThreads, sha256.Size), nil
+}
+
+// ErrInvalidSecret says that a secret is not a valid client secret of an application.
+var ErrInvalidSecret = errors.New("invalid client secret")
+
+// VerifyClientSecret returns nil if a text is a client secret of an active application
+// that has not expired, of a zone that is not archived, and the secret has not expired
+// either. Otherwise it returns ErrInvalidSecret, or service_unavailable.
+//
+// The duration does not reveal which applications exist: a text that does not have the
+// form of a generated secret is hashed with Argon2id once, also if there is no chosen
+// secret to compare it with. A text of that form is hashed so only for an application with
+// a chosen secret. Otherwise, clients that repeat an expired secret would occupy the slots
+// for hashes, and the id of an application is no secret (RFC 6749, section 2.2).
+func (s *Store) VerifyClientSecret(ctx context.Context, zone, application, secret string) error {
+	hashes, err := s.shared.ListSecretHashes(ctx, db.ListSecretHashesParams{ZoneID: zone, ApplicationID: application})
+	if err != nil {
+		return err
+	}
+	return verifySecret(ctx, hashes, secret)
+}
+
+func verifySecret(ctx context.Context, hashes []string, secret string) error {
+	generated, valid := string(hashGenerated(secret)), 0
+	var chosen []string
+	for _, hash := range hashes {
+		valid |= subtle.ConstantTimeCompare([]byte(hash), []byte(generated))
+		if strings.HasPrefix(hash, argonPrefix) {
+			chosen = append(chosen, hash)
+		}
+	}
+	if valid == 1 {
+		return nil
+	}
+	if len(chosen) == 0 && !generatedForm.MatchString(secret) {
+		chosen = []string{noSecret}
+	}
+	for _, hash := range chosen {
+		salt, digest, err := parseArgonHash(hash)
+		if err != nil {
+			return err
+		}
+		got, err := argonHash(ctx, secret, salt)
+		if err != nil {
+			return err
+		}
+		valid |= subtle.ConstantTimeCompare(got, digest)
+	}
+	if valid == 1 {
+		return nil
+	}
+	return ErrInvalidSecret
+}
+
+// generatedForm matches the client secrets that this service generates, and few others.
+var generatedForm = regexp.MustCompile(`^cs_[A-Za-z0-9_-]{43}$`)
+
+// noSecret is the hash of no secret: its digest has no bits.
+var noSecret = argonPrefix + base64.RawStdEncoding.EncodeToString(make([]byte, 16)) + "$"
+
+func parseArgonHash(hash string) (salt, digest []byte, err error) {
+	saltText, digestText, _ := strings.Cut(strings.TrimPrefix(hash, argonPrefix), "$")
+	salt, err1 := base64.RawStdEncoding.DecodeString(saltText)
+	digest, err2 := base64.RawStdEncoding.DecodeString(digestText)
+	return salt, digest, errors.Join(err1, err2)
 }

@@ -553,6 +553,9 @@ type Application struct {
 	// RegistrationMethod How the application was created: `managed`, by an administrator; `dcr`, by dynamic client registration.
 	RegistrationMethod RegistrationMethod `json:"registration_method"`
 
+	// Secrets The client secrets of the application, the oldest first. Not returned in lists.
+	Secrets *ApplicationSecrets `json:"secrets,omitempty"`
+
 	// Traits The labels of the application. Returned only to global tokens.
 	Traits *[]string `json:"traits,omitempty"`
 
@@ -585,6 +588,23 @@ type ApplicationRegistration struct {
 	// Name Display name of the application. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name ApplicationName `json:"name"`
 }
+
+// ApplicationSecret A client secret, without its value.
+type ApplicationSecret struct {
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ExpiresAt From when the secret is not valid; null if it does not expire.
+	ExpiresAt *timestamp.Time `json:"expires_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+}
+
+// ApplicationSecrets The client secrets of the application, the oldest first. Not returned in lists.
+type ApplicationSecrets = []ApplicationSecret
 
 // AuditDecision A decision: `allow`, `deny`, or `partial` if a part of what was requested was allowed.
 type AuditDecision string
@@ -2672,6 +2692,18 @@ type ResourcePatch struct {
 // lowercase letters, digits and `:_./-` can be granted to an application for a user (`createGrant`).
 type ResourceScopes = []string
 
+// RotatedSecret A new client secret of an application.
+type RotatedSecret struct {
+	// ClientSecret The client secret. It cannot be retrieved again.
+	ClientSecret string `json:"client_secret"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// Secrets The client secrets of the application, the oldest first. The last one is the new one.
+	Secrets []ApplicationSecret `json:"secrets"`
+}
+
 // STSPolicyStatus What the STS reports about the policies of the zone. Fields that it does not report are absent.
 type STSPolicyStatus struct {
 	// AgeSeconds Number of seconds since then.
@@ -2709,6 +2741,12 @@ type STSPolicyStatus struct {
 // - `not_loaded`: The STS has loaded no policies of the zone.
 // - `loaded`: The STS has loaded policies of the zone.
 type STSPolicyStatusState string
+
+// SecretRotation How a new client secret replaces the others.
+type SecretRotation struct {
+	// OverlapSeconds Seconds for which the other client secrets stay valid, at most a week. Defaults to 86400, a day.
+	OverlapSeconds *int64 `json:"overlap_seconds,omitempty"`
+}
 
 // Session A session of a user or an application. Other Caracal services create sessions.
 type Session struct {
@@ -3608,6 +3646,9 @@ type RegisterApplicationJSONRequestBody = ApplicationRegistration
 // UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
 type UpdateApplicationJSONRequestBody = ApplicationPatch
 
+// RotateApplicationSecretJSONRequestBody defines body for RotateApplicationSecret for application/json ContentType.
+type RotateApplicationSecretJSONRequestBody = SecretRotation
+
 // CreateControlKeyJSONRequestBody defines body for CreateControlKey for application/json ContentType.
 type CreateControlKeyJSONRequestBody = NewControlKey
 
@@ -3778,6 +3819,9 @@ type ServerInterface interface {
 	// UpdateApplication Update an application
 	// (PATCH /v1/zones/{zoneId}/applications/{id})
 	UpdateApplication(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// RotateApplicationSecret Rotate a client secret
+	// (POST /v1/zones/{zoneId}/applications/{id}/rotate-secret)
+	RotateApplicationSecret(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// ListAuditEvents List or export authorization audit events
 	// (GET /v1/zones/{zoneId}/audit)
 	ListAuditEvents(ctx echo.Context, zoneID ZoneID, params ListAuditEventsParams) error
@@ -4862,6 +4906,30 @@ func (w *ServerInterfaceWrapper) UpdateApplication(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.UpdateApplication(ctx, zoneID, id)
+	return err
+}
+
+// RotateApplicationSecret converts echo context to params.
+func (w *ServerInterfaceWrapper) RotateApplicationSecret(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RotateApplicationSecret(ctx, zoneID, id)
 	return err
 }
 
@@ -6783,6 +6851,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.DeleteApplication, options.OperationMiddlewares["deleteApplication"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.GetApplication, options.OperationMiddlewares["getApplication"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/applications/:id", wrapper.UpdateApplication, options.OperationMiddlewares["updateApplication"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/:id/rotate-secret", wrapper.RotateApplicationSecret, options.OperationMiddlewares["rotateApplicationSecret"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/applications/dcr", wrapper.RegisterApplication, options.OperationMiddlewares["registerApplication"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit", wrapper.ListAuditEvents, options.OperationMiddlewares["listAuditEvents"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/audit/by-request/:requestId", wrapper.ListAuditEventsOfRequest, options.OperationMiddlewares["listAuditEventsOfRequest"]...)
@@ -7588,6 +7657,30 @@ type UpdateApplication200JSONResponse struct {
 func (response UpdateApplication200JSONResponse) VisitUpdateApplicationResponse(w http.ResponseWriter) error {
 	w.Header().Set("ETag", response.Headers.ETag)
 	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type RotateApplicationSecretRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+	Body   *RotateApplicationSecretJSONRequestBody
+}
+
+type RotateApplicationSecretResponseObject interface {
+	VisitRotateApplicationSecretResponse(w http.ResponseWriter) error
+}
+
+type RotateApplicationSecret201ResponseHeaders struct {
+	ETag string
+}
+
+type RotateApplicationSecret201JSONResponse struct {
+	Body    RotatedSecret
+	Headers RotateApplicationSecret201ResponseHeaders
+}
+
+func (response RotateApplicationSecret201JSONResponse) VisitRotateApplicationSecretResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 201, response.Body)
 }
 
 type ListAuditEventsRequestObject struct {
@@ -8974,6 +9067,9 @@ type StrictServerInterface interface {
 	// UpdateApplication Update an application
 	// (PATCH /v1/zones/{zoneId}/applications/{id})
 	UpdateApplication(ctx context.Context, request UpdateApplicationRequestObject) (UpdateApplicationResponseObject, error)
+	// RotateApplicationSecret Rotate a client secret
+	// (POST /v1/zones/{zoneId}/applications/{id}/rotate-secret)
+	RotateApplicationSecret(ctx context.Context, request RotateApplicationSecretRequestObject) (RotateApplicationSecretResponseObject, error)
 	// ListAuditEvents List or export authorization audit events
 	// (GET /v1/zones/{zoneId}/audit)
 	ListAuditEvents(ctx context.Context, request ListAuditEventsRequestObject) (ListAuditEventsResponseObject, error)
@@ -10326,6 +10422,55 @@ func (sh *strictHandler) UpdateApplication(ctx echo.Context, zoneID ZoneID, id O
 		return err
 	} else if validResponse, ok := response.(UpdateApplicationResponseObject); ok {
 		return validResponse.VisitUpdateApplicationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RotateApplicationSecret operation middleware
+func (sh *strictHandler) RotateApplicationSecret(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request RotateApplicationSecretRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body RotateApplicationSecretJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateApplicationSecret(ctx.Request().Context(), request.(RotateApplicationSecretRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateApplicationSecret")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RotateApplicationSecretResponseObject); ok {
+		return validResponse.VisitRotateApplicationSecretResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -236,6 +236,32 @@ func (v Application) AppendJSON(b []byte) []byte {
 	}
 	b = append(b, `,"created_at":`...)
 	b = v.CreatedAt.AppendJSON(b)
+	if v.Secrets != nil {
+		b = append(b, `,"secrets":`...)
+		b = append(b, '[')
+		for i, item := range *v.Secrets {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = item.AppendJSON(b)
+		}
+		b = append(b, ']')
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v ApplicationSecret) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"expires_at":`...)
+	if v.ExpiresAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.ExpiresAt.AppendJSON(b)
+	}
 	return append(b, '}')
 }
 
@@ -1986,6 +2012,24 @@ func (v ResourceOperation) AppendJSON(b []byte) []byte {
 	b = jsonresponse.AppendString(b, string(v.Path))
 	b = append(b, `,"scope":`...)
 	b = jsonresponse.AppendString(b, string(v.Scope))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v RotatedSecret) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"client_secret":`...)
+	b = jsonresponse.AppendString(b, string(v.ClientSecret))
+	b = append(b, `,"secrets":`...)
+	b = append(b, '[')
+	for i, item := range v.Secrets {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
 	return append(b, '}')
 }
 

@@ -14,6 +14,7 @@ type Columns struct {
 	Tracked  map[string]string // recorded with old and new value
 	Redacted map[string]string // secret: the log records that it changed, not its value
 	Ignored  []string          // never recorded
+	Parts    []string          // fields whose values are in other tables, recorded like Tracked
 }
 
 // The kinds.
@@ -50,8 +51,9 @@ var Kinds = map[Kind]Columns{
 	Applications: {
 		Table:    "applications",
 		Tracked:  map[string]string{"name": "name", "registration_method": "registration_method", "traits": "traits", "expires_at": "expires_at", "jwks": "jwks"},
-		Redacted: map[string]string{"client_secret_hash": "client_secret"},
+		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "id", "control_key", "version", "created_at", "updated_at", "archived_at"},
+		Parts:    []string{"secrets"},
 	},
 	Sessions: {
 		Table:    "sessions",
@@ -158,4 +160,4 @@ var Kinds = map[Kind]Columns{
 }
 
 // Unaudited lists the tables without audited objects.
-var Unaudited = []string{"audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants", "listed_sessions", "agent_session_labels", "audit_events", "audit_event_labels", "audit_chain_heads", "audit_chain_checkpoints", "audit_decision_counts", "audit_ingest_alerts", "audit_seals", "audit_seal_heads", "audit_unsealed", "listed_audit_entries", "listed_audit_events"}
+var Unaudited = []string{"application_secrets", "audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants", "listed_sessions", "agent_session_labels", "audit_events", "audit_event_labels", "audit_chain_heads", "audit_chain_checkpoints", "audit_decision_counts", "audit_ingest_alerts", "audit_seals", "audit_seal_heads", "audit_unsealed", "listed_audit_entries", "listed_audit_events"}

@@ -655,6 +655,10 @@ type Application struct {
 	// dynamic client registration.
 	RegistrationMethod RegistrationMethod `json:"registration_method"`
 
+	// The client secrets of the application, the oldest first. Not returned in
+	// lists.
+	Secrets *ApplicationSecrets `json:"secrets,omitempty"`
+
 	// The labels of the application. Returned only to global tokens.
 	Traits *[]string `json:"traits,omitempty"`
 
@@ -698,6 +702,24 @@ type ApplicationRegistration struct {
 	// bidirectional controls.
 	Name ApplicationName `json:"name"`
 }
+
+// ApplicationSecret is a client secret, without its value.
+type ApplicationSecret struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// From when the secret is not valid; null if it does not expire.
+	ExpiresAt *time.Time `json:"expires_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+}
+
+// ApplicationSecrets is the client secrets of the application, the oldest
+// first. Not returned in lists.
+type ApplicationSecrets = []ApplicationSecret
 
 // AuditDecision is a decision: `allow`, `deny`, or `partial` if a part of what
 // was requested was allowed.
@@ -3510,6 +3532,19 @@ type ResourcePatch struct {
 // (`createGrant`).
 type ResourceScopes = []string
 
+// RotatedSecret is a new client secret of an application.
+type RotatedSecret struct {
+	// The client secret. It cannot be retrieved again.
+	ClientSecret string `json:"client_secret"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// The client secrets of the application, the oldest first. The last one is the
+	// new one.
+	Secrets []ApplicationSecret `json:"secrets"`
+}
+
 // STSPolicyStatus is what the STS reports about the policies of the zone.
 // Fields that it does not report are absent.
 type STSPolicyStatus struct {
@@ -3549,6 +3584,13 @@ type STSPolicyStatus struct {
 //   - `not_loaded`: The STS has loaded no policies of the zone.
 //   - `loaded`: The STS has loaded policies of the zone.
 type STSPolicyStatusState string
+
+// SecretRotation is how a new client secret replaces the others.
+type SecretRotation struct {
+	// Seconds for which the other client secrets stay valid, at most a week.
+	// Defaults to 86400, a day.
+	OverlapSeconds *int64 `json:"overlap_seconds,omitempty"`
+}
 
 // Session is a session of a user or an application. Other Caracal services
 // create sessions.

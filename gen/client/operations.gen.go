@@ -234,7 +234,8 @@ func (c *Client) RegisterApplication(ctx context.Context, zoneID string, body Ap
 }
 
 // GetApplication returns an active application. `traits` is returned only to
-// global tokens.
+// global tokens. `secrets` lists its client secrets without their values; a
+// list of applications does not contain it.
 //
 // Requires a token with read permission for the zone.
 //
@@ -244,9 +245,11 @@ func (c *Client) GetApplication(ctx context.Context, zoneID, id string, opts ...
 }
 
 // UpdateApplication updates the fields in the request and returns the updated
-// application. A new `client_secret` replaces the old one immediately. `traits`
-// replaces all existing traits. An application with a trait that is reserved
-// for global tokens can be updated only with a global token.
+// application. A new `client_secret` immediately replaces all that the
+// application has; to replace one while it is still in use, see
+// `rotateApplicationSecret`. `traits` replaces all existing traits. An
+// application with a trait that is reserved for global tokens can be updated
+// only with a global token.
 //
 // Requires a token with write permission for the zone.
 //
@@ -285,6 +288,30 @@ func (c *Client) UpdateApplication(ctx context.Context, zoneID, id string, body 
 // [CodeApplicationNotFound], [CodeTraitForbidden].
 func (c *Client) DeleteApplication(ctx context.Context, zoneID, id string, opts ...CallOption) error {
 	return sendEmpty(ctx, c, request{operation: "deleteApplication", method: http.MethodDelete, path: "/v1/zones/{zoneId}/applications/{id}", args: []string{zoneID, id}, status: 204}, opts)
+}
+
+// RotateApplicationSecret generates a client secret and returns it only in this
+// response; the service stores a hash. The application's other secrets stay
+// valid for `overlap_seconds`, unless they expire earlier, so that its
+// instances can change to the new one without an interruption. With 0, they are
+// deleted at once. An expired secret is deleted within about a minute.
+//
+// An application has at most three secrets that have not expired. If there
+// would be more, `client_secret_limit_exceeded` is returned and nothing
+// changes. An application with a trait that is reserved for global tokens can
+// be changed only with a global token.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidApplication],
+// [CodeZoneNotFound], [CodeApplicationNotFound], [CodeTraitForbidden],
+// [CodeClientSecretLimitExceeded].
+func (c *Client) RotateApplicationSecret(ctx context.Context, zoneID, id string, body SecretRotation, opts ...CallOption) (RotatedSecret, error) {
+	return send[RotatedSecret](ctx, c, request{operation: "rotateApplicationSecret", method: http.MethodPost, path: "/v1/zones/{zoneId}/applications/{id}/rotate-secret", args: []string{zoneID, id}, body: body, status: 201, accept: "application/json"}, opts)
 }
 
 // ListAuditEntriesParams are the filters of [Client.ListAuditEntries] and

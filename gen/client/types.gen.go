@@ -91,6 +91,10 @@ const (
 	CodeTraitForbidden = "trait_forbidden"
 	// 404. Application not found in this zone.
 	CodeApplicationNotFound = "application_not_found"
+	// 409. The application already has three client secrets that have not expired.
+	// Retry when one of them has expired, or with overlap_seconds 0, which replaces
+	// all of them.
+	CodeClientSecretLimitExceeded = "client_secret_limit_exceeded"
 	// 429. Too many registrations. Retry in a second.
 	CodeDCRRateLimitExceeded = "dcr_rate_limit_exceeded"
 	// 429. The zone has reached its limit of 1,000 active registered applications.

@@ -140,6 +140,8 @@ const (
 	TraitForbidden Code = "trait_forbidden"
 	// ApplicationNotFound: 404. Application not found in this zone.
 	ApplicationNotFound Code = "application_not_found"
+	// ClientSecretLimitExceeded: 409. The application already has three client secrets that have not expired. Retry when one of them has expired, or with overlap_seconds 0, which replaces all of them.
+	ClientSecretLimitExceeded Code = "client_secret_limit_exceeded"
 	// DCRRateLimitExceeded: 429. Too many registrations. Retry in a second.
 	DCRRateLimitExceeded Code = "dcr_rate_limit_exceeded"
 	// DCRLimitExceeded: 429. The zone has reached its limit of 1,000 active registered applications. Retry when one of them has expired.
@@ -354,6 +356,7 @@ var Table = map[Code]Entry{
 	TraitDuplicate:            {403, "", "Traits must be unique."},
 	TraitForbidden:            {403, "", "Only a global admin token can set traits in the namespaces control and caracal.sys, or change an application that has them."},
 	ApplicationNotFound:       {404, "", "Application not found in this zone."},
+	ClientSecretLimitExceeded: {409, "", "The application already has three client secrets that have not expired. Retry when one of them has expired, or with overlap_seconds 0, which replaces all of them."},
 	DCRRateLimitExceeded:      {429, "", "Too many registrations. Retry in a second."},
 	DCRLimitExceeded:          {429, "", "The zone has reached its limit of 1,000 active registered applications. Retry when one of them has expired."},
 	InvalidControlKey:         {400, "body", "The Control key is invalid. See details.issues."},

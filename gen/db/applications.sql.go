@@ -37,8 +37,13 @@ func (q *Queries) CountActiveDCRApplications(ctx context.Context, zoneID string)
 	return count, err
 }
 
-const getApplication = `-- name: GetApplication :one
-SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks FROM applications WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL
+const getApplication = `-- name: GetApplication :many
+SELECT applications.zone_id, applications.id, applications.name, applications.registration_method, applications.traits, applications.version, applications.created_at, applications.updated_at, applications.expires_at, applications.archived_at, applications.control_key, applications.jwks, secrets.id AS secret_id, secrets.created_at AS secret_created_at, secrets.expires_at AS secret_expires_at,
+    coalesce(secrets.expires_at <= now(), false)::boolean AS secret_expired
+FROM applications
+LEFT JOIN application_secrets AS secrets ON secrets.zone_id = applications.zone_id AND secrets.application_id = applications.id
+WHERE applications.zone_id = $1 AND applications.id = $2 AND applications.archived_at IS NULL
+ORDER BY secrets.created_at, secrets.id
 `
 
 type GetApplicationParams struct {
@@ -46,15 +51,67 @@ type GetApplicationParams struct {
 	ID     string `db:"id"`
 }
 
-func (q *Queries) GetApplication(ctx context.Context, arg GetApplicationParams) (Application, error) {
-	row := q.db.QueryRow(ctx, getApplication, arg.ZoneID, arg.ID)
+type GetApplicationRow struct {
+	Application     Application `db:"application"`
+	SecretID        *string     `db:"secret_id"`
+	SecretCreatedAt *time.Time  `db:"secret_created_at"`
+	SecretExpiresAt *time.Time  `db:"secret_expires_at"`
+	SecretExpired   bool        `db:"secret_expired"`
+}
+
+// GetApplication returns an active application once for each of its client secrets, the oldest first, without their
+// hashes. If it has none, the columns of the secret are null.
+func (q *Queries) GetApplication(ctx context.Context, arg GetApplicationParams) ([]GetApplicationRow, error) {
+	rows, err := q.db.Query(ctx, getApplication, arg.ZoneID, arg.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []GetApplicationRow{}
+	for rows.Next() {
+		var i GetApplicationRow
+		if err := rows.Scan(
+			&i.Application.ZoneID,
+			&i.Application.ID,
+			&i.Application.Name,
+			&i.Application.RegistrationMethod,
+			&i.Application.Traits,
+			&i.Application.Version,
+			&i.Application.CreatedAt,
+			&i.Application.UpdatedAt,
+			&i.Application.ExpiresAt,
+			&i.Application.ArchivedAt,
+			&i.Application.ControlKey,
+			&i.Application.Jwks,
+			&i.SecretID,
+			&i.SecretCreatedAt,
+			&i.SecretExpiresAt,
+			&i.SecretExpired,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const getApplicationByID = `-- name: GetApplicationByID :one
+SELECT applications.zone_id, applications.id, applications.name, applications.registration_method, applications.traits, applications.version, applications.created_at, applications.updated_at, applications.expires_at, applications.archived_at, applications.control_key, applications.jwks FROM applications JOIN zones ON zones.id = applications.zone_id
+WHERE applications.id = $1 AND applications.archived_at IS NULL AND zones.archived_at IS NULL
+`
+
+// GetApplicationByID returns an active application of any active zone.
+func (q *Queries) GetApplicationByID(ctx context.Context, id string) (Application, error) {
+	row := q.db.QueryRow(ctx, getApplicationByID, id)
 	var i Application
 	err := row.Scan(
 		&i.ZoneID,
 		&i.ID,
 		&i.Name,
 		&i.RegistrationMethod,
-		&i.ClientSecretHash,
 		&i.Traits,
 		&i.Version,
 		&i.CreatedAt,
@@ -68,9 +125,9 @@ func (q *Queries) GetApplication(ctx context.Context, arg GetApplicationParams) 
 }
 
 const insertApplication = `-- name: InsertApplication :one
-INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, traits, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, now() + $7::bigint * interval '1 second')
-RETURNING zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks
+INSERT INTO applications (zone_id, id, name, registration_method, traits, expires_at)
+VALUES ($1, $2, $3, $4, $5, now() + $6::bigint * interval '1 second')
+RETURNING zone_id, id, name, registration_method, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks
 `
 
 type InsertApplicationParams struct {
@@ -78,7 +135,6 @@ type InsertApplicationParams struct {
 	ID                 string   `db:"id"`
 	Name               string   `db:"name"`
 	RegistrationMethod string   `db:"registration_method"`
-	ClientSecretHash   string   `db:"client_secret_hash"`
 	Traits             []string `db:"traits"`
 	ExpiresIn          *int64   `db:"expires_in"`
 }
@@ -89,7 +145,6 @@ func (q *Queries) InsertApplication(ctx context.Context, arg InsertApplicationPa
 		arg.ID,
 		arg.Name,
 		arg.RegistrationMethod,
-		arg.ClientSecretHash,
 		arg.Traits,
 		arg.ExpiresIn,
 	)
@@ -99,7 +154,6 @@ func (q *Queries) InsertApplication(ctx context.Context, arg InsertApplicationPa
 		&i.ID,
 		&i.Name,
 		&i.RegistrationMethod,
-		&i.ClientSecretHash,
 		&i.Traits,
 		&i.Version,
 		&i.CreatedAt,
@@ -137,8 +191,7 @@ type ListApplicationsRow struct {
 	ExpiresAt          *time.Time `db:"expires_at"`
 }
 
-// ListApplications returns active applications newest first, after a position, like ListZones. It does not read the
-// hashes of the client secrets.
+// ListApplications returns active applications newest first, after a position, like ListZones.
 func (q *Queries) ListApplications(ctx context.Context, arg ListApplicationsParams) ([]ListApplicationsRow, error) {
 	rows, err := q.db.Query(ctx, listApplications,
 		arg.ZoneID,
@@ -390,7 +443,7 @@ func (q *Queries) ListExpiredDCRApplications(ctx context.Context, arg ListExpire
 }
 
 const lockActiveDCRApplications = `-- name: LockActiveDCRApplications :many
-SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks FROM applications
+SELECT zone_id, id, name, registration_method, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks FROM applications
 WHERE zone_id = $1 AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at > now()
 ORDER BY created_at, id
 FOR NO KEY UPDATE
@@ -411,7 +464,6 @@ func (q *Queries) LockActiveDCRApplications(ctx context.Context, zoneID string) 
 			&i.ID,
 			&i.Name,
 			&i.RegistrationMethod,
-			&i.ClientSecretHash,
 			&i.Traits,
 			&i.Version,
 			&i.CreatedAt,
@@ -431,8 +483,8 @@ func (q *Queries) LockActiveDCRApplications(ctx context.Context, zoneID string) 
 	return items, nil
 }
 
-const lockApplication = `-- name: LockApplication :one
-SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks FROM applications WHERE zone_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
+const lockApplication = `-- name: LockApplication :exec
+SELECT FROM applications WHERE zone_id = $1 AND id = $2 FOR NO KEY UPDATE
 `
 
 type LockApplicationParams struct {
@@ -440,29 +492,28 @@ type LockApplicationParams struct {
 	ID     string `db:"id"`
 }
 
-func (q *Queries) LockApplication(ctx context.Context, arg LockApplicationParams) (Application, error) {
-	row := q.db.QueryRow(ctx, lockApplication, arg.ZoneID, arg.ID)
-	var i Application
-	err := row.Scan(
-		&i.ZoneID,
-		&i.ID,
-		&i.Name,
-		&i.RegistrationMethod,
-		&i.ClientSecretHash,
-		&i.Traits,
-		&i.Version,
-		&i.CreatedAt,
-		&i.UpdatedAt,
-		&i.ExpiresAt,
-		&i.ArchivedAt,
-		&i.ControlKey,
-		&i.Jwks,
-	)
-	return i, err
+func (q *Queries) LockApplication(ctx context.Context, arg LockApplicationParams) error {
+	_, err := q.db.Exec(ctx, lockApplication, arg.ZoneID, arg.ID)
+	return err
+}
+
+const lockApplications = `-- name: LockApplications :exec
+SELECT FROM applications WHERE zone_id = $1 AND id = ANY ($2::text[]) ORDER BY id FOR NO KEY UPDATE
+`
+
+type LockApplicationsParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+}
+
+// LockApplications locks applications in the order of their ids, so that two such statements cannot deadlock.
+func (q *Queries) LockApplications(ctx context.Context, arg LockApplicationsParams) error {
+	_, err := q.db.Exec(ctx, lockApplications, arg.ZoneID, arg.Ids)
+	return err
 }
 
 const lockExpiredDCRApplications = `-- name: LockExpiredDCRApplications :many
-SELECT zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks FROM applications
+SELECT zone_id, id, name, registration_method, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks FROM applications
 WHERE zone_id = $1 AND id = ANY ($2::text[]) AND registration_method = 'dcr' AND archived_at IS NULL AND expires_at < now() - interval '24 hours'
 ORDER BY expires_at, id
 FOR NO KEY UPDATE
@@ -488,7 +539,6 @@ func (q *Queries) LockExpiredDCRApplications(ctx context.Context, arg LockExpire
 			&i.ID,
 			&i.Name,
 			&i.RegistrationMethod,
-			&i.ClientSecretHash,
 			&i.Traits,
 			&i.Version,
 			&i.CreatedAt,
@@ -508,48 +558,43 @@ func (q *Queries) LockExpiredDCRApplications(ctx context.Context, arg LockExpire
 	return items, nil
 }
 
-const updateApplication = `-- name: UpdateApplication :one
+const touchApplications = `-- name: TouchApplications :exec
+UPDATE applications SET version = version + 1, updated_at = now() WHERE zone_id = $1 AND id = ANY ($2::text[])
+`
+
+type TouchApplicationsParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+}
+
+// TouchApplications increments the versions of applications whose client secrets change.
+func (q *Queries) TouchApplications(ctx context.Context, arg TouchApplicationsParams) error {
+	_, err := q.db.Exec(ctx, touchApplications, arg.ZoneID, arg.Ids)
+	return err
+}
+
+const updateApplication = `-- name: UpdateApplication :exec
 UPDATE applications SET
-    name               = $1,
-    client_secret_hash = $2,
-    traits             = $3,
-    version            = version + 1,
-    updated_at         = now()
-WHERE zone_id = $4 AND id = $5
-RETURNING zone_id, id, name, registration_method, client_secret_hash, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks
+    name       = $1,
+    traits     = $2,
+    version    = version + 1,
+    updated_at = now()
+WHERE zone_id = $3 AND id = $4
 `
 
 type UpdateApplicationParams struct {
-	Name             string   `db:"name"`
-	ClientSecretHash string   `db:"client_secret_hash"`
-	Traits           []string `db:"traits"`
-	ZoneID           string   `db:"zone_id"`
-	ID               string   `db:"id"`
+	Name   string   `db:"name"`
+	Traits []string `db:"traits"`
+	ZoneID string   `db:"zone_id"`
+	ID     string   `db:"id"`
 }
 
-func (q *Queries) UpdateApplication(ctx context.Context, arg UpdateApplicationParams) (Application, error) {
-	row := q.db.QueryRow(ctx, updateApplication,
+func (q *Queries) UpdateApplication(ctx context.Context, arg UpdateApplicationParams) error {
+	_, err := q.db.Exec(ctx, updateApplication,
 		arg.Name,
-		arg.ClientSecretHash,
 		arg.Traits,
 		arg.ZoneID,
 		arg.ID,
 	)
-	var i Application
-	err := row.Scan(
-		&i.ZoneID,
-		&i.ID,
-		&i.Name,
-		&i.RegistrationMethod,
-		&i.ClientSecretHash,
-		&i.Traits,
-		&i.Version,
-		&i.CreatedAt,
-		&i.UpdatedAt,
-		&i.ExpiresAt,
-		&i.ArchivedAt,
-		&i.ControlKey,
-		&i.Jwks,
-	)
-	return i, err
+	return err
 }

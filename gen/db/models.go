@@ -63,7 +63,6 @@ type Application struct {
 	ID                 string     `db:"id"`
 	Name               string     `db:"name"`
 	RegistrationMethod string     `db:"registration_method"`
-	ClientSecretHash   string     `db:"client_secret_hash"`
 	Traits             []string   `db:"traits"`
 	Version            int64      `db:"version"`
 	CreatedAt          time.Time  `db:"created_at"`
@@ -72,6 +71,15 @@ type Application struct {
 	ArchivedAt         *time.Time `db:"archived_at"`
 	ControlKey         bool       `db:"control_key"`
 	Jwks               []byte     `db:"jwks"`
+}
+
+type ApplicationSecret struct {
+	ZoneID        string     `db:"zone_id"`
+	ApplicationID string     `db:"application_id"`
+	ID            string     `db:"id"`
+	SecretHash    string     `db:"secret_hash"`
+	CreatedAt     time.Time  `db:"created_at"`
+	ExpiresAt     *time.Time `db:"expires_at"`
 }
 
 type AuditChainCheckpoint struct {

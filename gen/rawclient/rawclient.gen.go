@@ -57,6 +57,10 @@ type ApplicationPatch = client.ApplicationPatch
 
 type ApplicationRegistration = client.ApplicationRegistration
 
+type ApplicationSecret = client.ApplicationSecret
+
+type ApplicationSecrets = client.ApplicationSecrets
+
 type AuditDecision = client.AuditDecision
 
 type AuditEntry = client.AuditEntry
@@ -416,9 +420,13 @@ type ResourcePatch = client.ResourcePatch
 
 type ResourceScopes = client.ResourceScopes
 
+type RotatedSecret = client.RotatedSecret
+
 type STSPolicyStatus = client.STSPolicyStatus
 
 type STSPolicyStatusState = client.STSPolicyStatusState
+
+type SecretRotation = client.SecretRotation
 
 type Session = client.Session
 
@@ -756,6 +764,12 @@ type DeleteApplicationParams struct {
 
 // UpdateApplicationParams defines parameters for UpdateApplication.
 type UpdateApplicationParams struct {
+	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// RotateApplicationSecretParams defines parameters for RotateApplicationSecret.
+type RotateApplicationSecretParams struct {
 	// IfMatch One or more ETags, separated by commas, or `*`, which matches any. Weak ETags and ETags with the suffix of a compressing proxy, such as `W/"3"` and `"3-gzip"`, match like the original. If none matches the current `ETag` of the object, the request returns `version_conflict` (412) and changes nothing.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
@@ -1144,6 +1158,9 @@ type RegisterApplicationJSONRequestBody = ApplicationRegistration
 
 // UpdateApplicationJSONRequestBody defines body for UpdateApplication for application/json ContentType.
 type UpdateApplicationJSONRequestBody = ApplicationPatch
+
+// RotateApplicationSecretJSONRequestBody defines body for RotateApplicationSecret for application/json ContentType.
+type RotateApplicationSecretJSONRequestBody = SecretRotation
 
 // CreateControlKeyJSONRequestBody defines body for CreateControlKey for application/json ContentType.
 type CreateControlKeyJSONRequestBody = NewControlKey
@@ -1906,7 +1923,8 @@ type ClientInterface interface {
 
 	// GetApplication Retrieve an application
 	//
-	// Returns an active application. `traits` is returned only to global tokens.
+	// Returns an active application. `traits` is returned only to global tokens. `secrets` lists its client secrets without
+	// their values; a list of applications does not contain it.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -1915,8 +1933,8 @@ type ClientInterface interface {
 
 	// UpdateApplicationWithBody Update an application
 	//
-	// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
-	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+	// Updates the fields in the request and returns the updated application. A new `client_secret` immediately replaces all
+	// that the application has; to replace one while it is still in use, see `rotateApplicationSecret`. `traits` replaces all existing traits. An application with a trait that is reserved for global
 	// tokens can be updated only with a global token.
 	//
 	// Requires a token with write permission for the zone.
@@ -1932,8 +1950,8 @@ type ClientInterface interface {
 
 	// UpdateApplication Update an application
 	//
-	// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
-	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+	// Updates the fields in the request and returns the updated application. A new `client_secret` immediately replaces all
+	// that the application has; to replace one while it is still in use, see `rotateApplicationSecret`. `traits` replaces all existing traits. An application with a trait that is reserved for global
 	// tokens can be updated only with a global token.
 	//
 	// Requires a token with write permission for the zone.
@@ -1946,6 +1964,48 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 	UpdateApplication(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateApplicationSecretWithBody Rotate a client secret
+	//
+	// Generates a client secret and returns it only in this response; the service stores a hash. The application's other
+	// secrets stay valid for `overlap_seconds`, unless they expire earlier, so that its instances can change to the new one
+	// without an interruption. With 0, they are deleted at once. An expired secret is deleted within about a minute.
+	//
+	// An application has at most three secrets that have not expired. If there would be more,
+	// `client_secret_limit_exceeded` is returned and nothing changes. An application with a trait that is reserved for
+	// global tokens can be changed only with a global token.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/applications/{id}/rotate-secret (the `RotateApplicationSecret` operationId).
+	RotateApplicationSecretWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, params *RotateApplicationSecretParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateApplicationSecret Rotate a client secret
+	//
+	// Generates a client secret and returns it only in this response; the service stores a hash. The application's other
+	// secrets stay valid for `overlap_seconds`, unless they expire earlier, so that its instances can change to the new one
+	// without an interruption. With 0, they are deleted at once. An expired secret is deleted within about a minute.
+	//
+	// An application has at most three secrets that have not expired. If there would be more,
+	// `client_secret_limit_exceeded` is returned and nothing changes. An application with a trait that is reserved for
+	// global tokens can be changed only with a global token.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/applications/{id}/rotate-secret (the `RotateApplicationSecret` operationId).
+	RotateApplicationSecret(ctx context.Context, zoneID ZoneID, id ObjectID, params *RotateApplicationSecretParams, body RotateApplicationSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAuditEvents List or export authorization audit events
 	//
@@ -4255,7 +4315,8 @@ func (c *Client) DeleteApplication(ctx context.Context, zoneID ZoneID, id Object
 
 // GetApplication Retrieve an application
 //
-// Returns an active application. `traits` is returned only to global tokens.
+// Returns an active application. `traits` is returned only to global tokens. `secrets` lists its client secrets without
+// their values; a list of applications does not contain it.
 //
 // Requires a token with read permission for the zone.
 //
@@ -4274,8 +4335,8 @@ func (c *Client) GetApplication(ctx context.Context, zoneID ZoneID, id ObjectID,
 
 // UpdateApplicationWithBody Update an application
 //
-// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
-// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+// Updates the fields in the request and returns the updated application. A new `client_secret` immediately replaces all
+// that the application has; to replace one while it is still in use, see `rotateApplicationSecret`. `traits` replaces all existing traits. An application with a trait that is reserved for global
 // tokens can be updated only with a global token.
 //
 // Requires a token with write permission for the zone.
@@ -4301,8 +4362,8 @@ func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, i
 
 // UpdateApplication Update an application
 //
-// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
-// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+// Updates the fields in the request and returns the updated application. A new `client_secret` immediately replaces all
+// that the application has; to replace one while it is still in use, see `rotateApplicationSecret`. `traits` replaces all existing traits. An application with a trait that is reserved for global
 // tokens can be updated only with a global token.
 //
 // Requires a token with write permission for the zone.
@@ -4316,6 +4377,68 @@ func (c *Client) UpdateApplicationWithBody(ctx context.Context, zoneID ZoneID, i
 // Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 func (c *Client) UpdateApplication(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateApplicationRequest(c.Server, zoneID, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateApplicationSecretWithBody Rotate a client secret
+//
+// Generates a client secret and returns it only in this response; the service stores a hash. The application's other
+// secrets stay valid for `overlap_seconds`, unless they expire earlier, so that its instances can change to the new one
+// without an interruption. With 0, they are deleted at once. An expired secret is deleted within about a minute.
+//
+// An application has at most three secrets that have not expired. If there would be more,
+// `client_secret_limit_exceeded` is returned and nothing changes. An application with a trait that is reserved for
+// global tokens can be changed only with a global token.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/applications/{id}/rotate-secret (the `RotateApplicationSecret` operationId).
+func (c *Client) RotateApplicationSecretWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, params *RotateApplicationSecretParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateApplicationSecretRequestWithBody(c.Server, zoneID, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateApplicationSecret Rotate a client secret
+//
+// Generates a client secret and returns it only in this response; the service stores a hash. The application's other
+// secrets stay valid for `overlap_seconds`, unless they expire earlier, so that its instances can change to the new one
+// without an interruption. With 0, they are deleted at once. An expired secret is deleted within about a minute.
+//
+// An application has at most three secrets that have not expired. If there would be more,
+// `client_secret_limit_exceeded` is returned and nothing changes. An application with a trait that is reserved for
+// global tokens can be changed only with a global token.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/applications/{id}/rotate-secret (the `RotateApplicationSecret` operationId).
+func (c *Client) RotateApplicationSecret(ctx context.Context, zoneID ZoneID, id ObjectID, params *RotateApplicationSecretParams, body RotateApplicationSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateApplicationSecretRequest(c.Server, zoneID, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8525,6 +8648,75 @@ func NewUpdateApplicationRequestWithBody(server string, zoneID ZoneID, id Object
 	}
 
 	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRotateApplicationSecretRequest calls the generic RotateApplicationSecret builder with application/json body
+func NewRotateApplicationSecretRequest(server string, zoneID ZoneID, id ObjectID, params *RotateApplicationSecretParams, body RotateApplicationSecretJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRotateApplicationSecretRequestWithBody(server, zoneID, id, params, "application/json", bodyReader)
+}
+
+// NewRotateApplicationSecretRequestWithBody constructs an http.Request for the RotateApplicationSecret method, with any body, and a specified content type
+func NewRotateApplicationSecretRequestWithBody(server string, zoneID ZoneID, id ObjectID, params *RotateApplicationSecretParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/applications/%s/rotate-secret", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -13198,7 +13390,8 @@ type ClientWithResponsesInterface interface {
 
 	// GetApplicationWithResponse Retrieve an application
 	//
-	// Returns an active application. `traits` is returned only to global tokens.
+	// Returns an active application. `traits` is returned only to global tokens. `secrets` lists its client secrets without
+	// their values; a list of applications does not contain it.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -13209,8 +13402,8 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateApplicationWithBodyWithResponse Update an application
 	//
-	// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
-	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+	// Updates the fields in the request and returns the updated application. A new `client_secret` immediately replaces all
+	// that the application has; to replace one while it is still in use, see `rotateApplicationSecret`. `traits` replaces all existing traits. An application with a trait that is reserved for global
 	// tokens can be updated only with a global token.
 	//
 	// Requires a token with write permission for the zone.
@@ -13226,8 +13419,8 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateApplicationWithResponse Update an application
 	//
-	// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
-	// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+	// Updates the fields in the request and returns the updated application. A new `client_secret` immediately replaces all
+	// that the application has; to replace one while it is still in use, see `rotateApplicationSecret`. `traits` replaces all existing traits. An application with a trait that is reserved for global
 	// tokens can be updated only with a global token.
 	//
 	// Requires a token with write permission for the zone.
@@ -13240,6 +13433,48 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /v1/zones/{zoneId}/applications/{id} (the `UpdateApplication` operationId).
 	UpdateApplicationWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *UpdateApplicationParams, body UpdateApplicationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateApplicationResponse, error)
+
+	// RotateApplicationSecretWithBodyWithResponse Rotate a client secret
+	//
+	// Generates a client secret and returns it only in this response; the service stores a hash. The application's other
+	// secrets stay valid for `overlap_seconds`, unless they expire earlier, so that its instances can change to the new one
+	// without an interruption. With 0, they are deleted at once. An expired secret is deleted within about a minute.
+	//
+	// An application has at most three secrets that have not expired. If there would be more,
+	// `client_secret_limit_exceeded` is returned and nothing changes. An application with a trait that is reserved for
+	// global tokens can be changed only with a global token.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/applications/{id}/rotate-secret (the `RotateApplicationSecret` operationId).
+	RotateApplicationSecretWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *RotateApplicationSecretParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RotateApplicationSecretResponse, error)
+
+	// RotateApplicationSecretWithResponse Rotate a client secret
+	//
+	// Generates a client secret and returns it only in this response; the service stores a hash. The application's other
+	// secrets stay valid for `overlap_seconds`, unless they expire earlier, so that its instances can change to the new one
+	// without an interruption. With 0, they are deleted at once. An expired secret is deleted within about a minute.
+	//
+	// An application has at most three secrets that have not expired. If there would be more,
+	// `client_secret_limit_exceeded` is returned and nothing changes. An application with a trait that is reserved for
+	// global tokens can be changed only with a global token.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/applications/{id}/rotate-secret (the `RotateApplicationSecret` operationId).
+	RotateApplicationSecretWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *RotateApplicationSecretParams, body RotateApplicationSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*RotateApplicationSecretResponse, error)
 
 	// ListAuditEventsWithResponse List or export authorization audit events
 	//
@@ -16202,6 +16437,54 @@ func (r UpdateApplicationResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateApplicationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RotateApplicationSecretResponse201Headers the declared response headers of an HTTP 201 response for RotateApplicationSecret
+type RotateApplicationSecretResponse201Headers struct {
+	ETag string
+}
+
+type RotateApplicationSecretResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *RotatedSecret
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *RotateApplicationSecretResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r RotateApplicationSecretResponse) GetJSON201() *RotatedSecret {
+	return r.JSON201
+}
+
+// GetBody returns the raw response body bytes
+func (r RotateApplicationSecretResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RotateApplicationSecretResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RotateApplicationSecretResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RotateApplicationSecretResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19869,7 +20152,8 @@ func (c *ClientWithResponses) DeleteApplicationWithResponse(ctx context.Context,
 
 // GetApplicationWithResponse Retrieve an application
 //
-// Returns an active application. `traits` is returned only to global tokens.
+// Returns an active application. `traits` is returned only to global tokens. `secrets` lists its client secrets without
+// their values; a list of applications does not contain it.
 //
 // Requires a token with read permission for the zone.
 //
@@ -19886,8 +20170,8 @@ func (c *ClientWithResponses) GetApplicationWithResponse(ctx context.Context, zo
 
 // UpdateApplicationWithBodyWithResponse Update an application
 //
-// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
-// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+// Updates the fields in the request and returns the updated application. A new `client_secret` immediately replaces all
+// that the application has; to replace one while it is still in use, see `rotateApplicationSecret`. `traits` replaces all existing traits. An application with a trait that is reserved for global
 // tokens can be updated only with a global token.
 //
 // Requires a token with write permission for the zone.
@@ -19909,8 +20193,8 @@ func (c *ClientWithResponses) UpdateApplicationWithBodyWithResponse(ctx context.
 
 // UpdateApplicationWithResponse Update an application
 //
-// Updates the fields in the request and returns the updated application. A new `client_secret` replaces the old one
-// immediately. `traits` replaces all existing traits. An application with a trait that is reserved for global
+// Updates the fields in the request and returns the updated application. A new `client_secret` immediately replaces all
+// that the application has; to replace one while it is still in use, see `rotateApplicationSecret`. `traits` replaces all existing traits. An application with a trait that is reserved for global
 // tokens can be updated only with a global token.
 //
 // Requires a token with write permission for the zone.
@@ -19928,6 +20212,60 @@ func (c *ClientWithResponses) UpdateApplicationWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseUpdateApplicationResponse(rsp)
+}
+
+// RotateApplicationSecretWithBodyWithResponse Rotate a client secret
+//
+// Generates a client secret and returns it only in this response; the service stores a hash. The application's other
+// secrets stay valid for `overlap_seconds`, unless they expire earlier, so that its instances can change to the new one
+// without an interruption. With 0, they are deleted at once. An expired secret is deleted within about a minute.
+//
+// An application has at most three secrets that have not expired. If there would be more,
+// `client_secret_limit_exceeded` is returned and nothing changes. An application with a trait that is reserved for
+// global tokens can be changed only with a global token.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/applications/{id}/rotate-secret (the `RotateApplicationSecret` operationId).
+func (c *ClientWithResponses) RotateApplicationSecretWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *RotateApplicationSecretParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RotateApplicationSecretResponse, error) {
+	rsp, err := c.RotateApplicationSecretWithBody(ctx, zoneID, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateApplicationSecretResponse(rsp)
+}
+
+// RotateApplicationSecretWithResponse Rotate a client secret
+//
+// Generates a client secret and returns it only in this response; the service stores a hash. The application's other
+// secrets stay valid for `overlap_seconds`, unless they expire earlier, so that its instances can change to the new one
+// without an interruption. With 0, they are deleted at once. An expired secret is deleted within about a minute.
+//
+// An application has at most three secrets that have not expired. If there would be more,
+// `client_secret_limit_exceeded` is returned and nothing changes. An application with a trait that is reserved for
+// global tokens can be changed only with a global token.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/applications/{id}/rotate-secret (the `RotateApplicationSecret` operationId).
+func (c *ClientWithResponses) RotateApplicationSecretWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, params *RotateApplicationSecretParams, body RotateApplicationSecretJSONRequestBody, reqEditors ...RequestEditorFn) (*RotateApplicationSecretResponse, error) {
+	rsp, err := c.RotateApplicationSecret(ctx, zoneID, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateApplicationSecretResponse(rsp)
 }
 
 // ListAuditEventsWithResponse List or export authorization audit events
@@ -22894,6 +23232,45 @@ func ParseUpdateApplicationResponse(rsp *http.Response) (*UpdateApplicationRespo
 			headers.ETag = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRotateApplicationSecretResponse parses an HTTP response from a RotateApplicationSecretWithResponse call
+func ParseRotateApplicationSecretResponse(rsp *http.Response) (*RotateApplicationSecretResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RotateApplicationSecretResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest RotatedSecret
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers RotateApplicationSecretResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers201 = &headers
 	}
 
 	return response, nil

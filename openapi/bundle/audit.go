@@ -21,6 +21,7 @@ type auditKind struct {
 	Tracked  []string `yaml:"tracked"`
 	Redacted []string `yaml:"redacted"`
 	Ignored  []string `yaml:"ignored"`
+	Parts    []string `yaml:"parts"`
 }
 
 // auditKinds are in the order of the file.
@@ -107,6 +108,7 @@ type Columns struct {
 	Tracked  map[string]string // recorded with old and new value
 	Redacted map[string]string // secret: the log records that it changed, not its value
 	Ignored  []string          // never recorded
+	Parts    []string          // fields whose values are in other tables, recorded like Tracked
 }
 `
 
@@ -132,7 +134,11 @@ func auditSource(log auditLog) []byte {
 			}
 			b.WriteString("},\n")
 		}
-		fmt.Fprintf(&b, "\t\tIgnored: %#v,\n\t},\n", k.Ignored)
+		fmt.Fprintf(&b, "\t\tIgnored: %#v,\n", k.Ignored)
+		if len(k.Parts) > 0 {
+			fmt.Fprintf(&b, "\t\tParts: %#v,\n", k.Parts)
+		}
+		b.WriteString("\t},\n")
 	}
 	fmt.Fprintf(&b, "}\n\n// Unaudited lists the tables without audited objects.\nvar Unaudited = %#v\n", log.Unaudited)
 	return []byte(b.String())

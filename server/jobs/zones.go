@@ -37,6 +37,7 @@ func Of(keep Retention) []Job {
 		inZones("expire-sessions", soon, expiredPerBatch, (*store.Store).LapsedSessions, (*store.Tx).ExpireSessions),
 		inZones("terminate-agent-sessions", soon, terminatedPerBatch, (*store.Store).LapsedAgentSessions, (*store.Tx).TerminateAgentSessions),
 		inZones("archive-dcr-applications", soon, archivedPerBatch, (*store.Store).ExpiredDCRApplications, (*store.Tx).ArchiveExpiredApplications),
+		inZones("delete-application-secrets", soon, expiredPerBatch, (*store.Store).ExpiredSecrets, (*store.Tx).DeleteExpiredSecrets),
 		inZones("delete-signing-keys", soon, deletedPerBatch, (*store.Store).RetiredSigningKeys, (*store.Tx).DeleteSigningKeys),
 		deleteOld("delete-step-up-challenges", hourly, keep.Challenges, (*store.Store).OldStepUpChallenges, (*store.Tx).DeleteStepUpChallenges),
 		// In this order, each finds what the one before it no longer references.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -232,6 +233,29 @@ func TestExpiredRegistrationsAreArchived(t *testing.T) {
 		"caracal.sessions.revoke zone_id=z session_id="+session+" agent_session_id="+agent+reason)
 }
 
+// Expired client secrets are deleted, also of archived zones, and the audit log says which.
+func TestExpiredSecretsAreDeleted(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "z", "other")
+	archived := b.ArchivedZone()
+	hourAgo, inAnHour := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	var kept, wantEntries []string
+	for _, zone := range []string{"z", "other", archived} {
+		app, untouched := b.Application(zone), b.Application(zone)
+		old, older, valid := b.ApplicationSecret(zone, app, &hourAgo), b.ApplicationSecret(zone, app, &hourAgo), b.ApplicationSecret(zone, app, &inAnHour)
+		first := storetest.Value[string](b.DB, "SELECT id FROM application_secrets WHERE application_id = $1 AND expires_at IS NULL", app)
+		kept = append(kept, app+" 2 "+first, app+" 2 "+valid, untouched+" 1 "+storetest.Value[string](b.DB, "SELECT id FROM application_secrets WHERE application_id = $1", untouched))
+		wantEntries = append(wantEntries, zone+" applications "+app+` ["secrets"] updated ["`+strings.Join([]string{first, old, older, valid}, `", "`)+`"] ["`+first+`", "`+valid+`"]`)
+	}
+	b.run("delete-application-secrets", 6)
+	b.run("delete-application-secrets", 0)
+	same(t, "secrets and versions of their applications", storetest.Column[string](b.DB, `SELECT concat_ws(' ', a.id, a.version, s.id)
+		FROM application_secrets AS s JOIN applications AS a ON a.zone_id = s.zone_id AND a.id = s.application_id`), kept...)
+	same(t, "audit entries", storetest.Column[string](b.DB, `SELECT concat_ws(' ', zone_id, entity_type, entity_id, payload::jsonb -> 'changed_fields', payload::jsonb ->> 'change', payload::jsonb -> 'secret_rotated',
+			jsonb_path_query_array(payload::jsonb, '$.changes.secrets.from[*].id'), jsonb_path_query_array(payload::jsonb, '$.changes.secrets.to[*].id'))
+		FROM audit_entries WHERE operation = 'delete-application-secrets' AND actor_name = 'caracald' AND actor_id IS NULL`), wantEntries...)
+}
+
 // fill makes a number of objects due for each job, in each zone.
 func (b bench) fill(count int, zones ...string) {
 	b.t.Helper()
@@ -240,6 +264,8 @@ func (b bench) fill(count int, zones ...string) {
 		b.Exec("UPDATE sessions SET expires_at = 'infinity' WHERE id = $1", session)
 		b.Exec(`INSERT INTO sessions (zone_id, id, session_type, expires_at) SELECT $1, $1 || '-s' || n, 'user', now() - interval '1 minute' FROM generate_series(1, $2) AS n`, zone, count)
 		b.Exec(`INSERT INTO agent_sessions (zone_id, id, application_id, subject_session_id, spawned_at) SELECT $1, $1 || '-g' || n, $3, $4, now() - interval '2 hours' FROM generate_series(1, $2) AS n`, zone, count, app, session)
+		b.Exec(`INSERT INTO applications (zone_id, id, name, registration_method) SELECT $1, $1 || '-m' || n, 'x', 'managed' FROM generate_series(1, $2) AS n`, zone, count)
+		b.Exec(`INSERT INTO application_secrets (zone_id, application_id, id, secret_hash, expires_at) SELECT $1, $1 || '-m' || n, 'x', 'x', now() FROM generate_series(1, $2) AS n`, zone, count)
 		b.DCRApplications(zone, count)
 		b.Exec("UPDATE applications SET expires_at = now() - interval '2 days' WHERE zone_id = $1 AND registration_method = 'dcr'", zone)
 		b.Exec(`INSERT INTO sessions (zone_id, id, session_type, status, expires_at) SELECT $1, $1 || '-o' || n, 'user', 'expired', now() - interval '31 days' FROM generate_series(1, $2) AS n`, zone, count)
@@ -287,7 +313,7 @@ func TestReplicasChangeEachObjectOnce(t *testing.T) {
 			t.Errorf("%s changed %d objects, of %d", j.Name, total, count*zones)
 		}
 	}
-	for kind, want := range map[string]int{"sessions": count * zones, "agent-sessions": count * zones, "applications": count * zones} {
+	for kind, want := range map[string]int{"sessions": count * zones, "agent-sessions": count * zones, "applications": 2 * count * zones} {
 		if got := storetest.Column[int](b.DB, "SELECT count(*)::int FROM audit_entries WHERE entity_type = $1 AND entity_id IS NOT NULL GROUP BY entity_id", kind); len(got) != want || slices.Max(got) != 1 {
 			t.Errorf("%d of %s have entries, and up to %d; want %d and 1", len(got), kind, slices.Max(got), want)
 		}
@@ -302,7 +328,7 @@ func TestReplicasChangeEachObjectOnce(t *testing.T) {
 		t.Errorf("%d agent sessions have events, and up to %d", len(got), slices.Max(got))
 	}
 	if left := storetest.Value[int](b.DB, `SELECT (SELECT count(*) FROM sessions WHERE status = 'active' AND expires_at <= now()) + (SELECT count(*) FROM agent_sessions WHERE status = 'active')
-		+ (SELECT count(*) FROM applications WHERE registration_method = 'dcr' AND archived_at IS NULL) + (SELECT count(*) FROM delegation_edges) + (SELECT count(*) FROM step_up_challenges)`); left != 0 {
+		+ (SELECT count(*) FROM applications WHERE registration_method = 'dcr' AND archived_at IS NULL) + (SELECT count(*) FROM delegation_edges) + (SELECT count(*) FROM application_secrets WHERE expires_at <= now()) + (SELECT count(*) FROM step_up_challenges)`); left != 0 {
 		t.Errorf("%d objects are still due", left)
 	}
 }
@@ -326,7 +352,7 @@ func TestBatchesAreBounded(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "z")
 	b.fill(1001, "z")
-	for name, limit := range map[string]int{"expire-sessions": 500, "terminate-agent-sessions": 100, "archive-dcr-applications": 50, "delete-step-up-challenges": 1000, "delete-delegation-edges": 1000, "delete-sessions": 1000} {
+	for name, limit := range map[string]int{"expire-sessions": 500, "terminate-agent-sessions": 100, "archive-dcr-applications": 50, "delete-application-secrets": 500, "delete-step-up-challenges": 1000, "delete-delegation-edges": 1000, "delete-sessions": 1000} {
 		b.run(name, limit)
 	}
 	if left := storetest.Value[int](b.DB, "SELECT count(*) FROM sessions WHERE id LIKE 'z-o%'"); left != 1 {

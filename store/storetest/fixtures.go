@@ -1,6 +1,9 @@
 package storetest
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // A fixture's arguments are only the rows that it references; every other column
 // has a valid value.
@@ -74,8 +77,10 @@ func (d *DB) DelegationEdge(zone, source, target string) string {
 // DCRApplications inserts active registered applications.
 func (d *DB) DCRApplications(zone string, count int) {
 	d.tb.Helper()
-	d.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash, expires_at)
-		SELECT $1, $2 || '-' || n, 'Registered', 'dcr', 'sha256$', now() + interval '1 hour' FROM generate_series(1, $3) AS n`, zone, id("dcr"), count)
+	d.Exec(`WITH registered AS (
+			INSERT INTO applications (zone_id, id, name, registration_method, expires_at)
+			SELECT $1, $2 || '-' || n, 'Registered', 'dcr', now() + interval '1 hour' FROM generate_series(1, $3) AS n RETURNING zone_id, id)
+		INSERT INTO application_secrets (zone_id, application_id, id, secret_hash) SELECT zone_id, id, 'secret-' || id, 'sha256$' FROM registered`, zone, id("dcr"), count)
 }
 
 // ArchivedZone inserts an archived zone.
@@ -106,8 +111,18 @@ func (d *DB) DeadLetter(zone string) string {
 func (d *DB) Application(zone string) string {
 	d.tb.Helper()
 	a := id("application")
-	d.Exec("INSERT INTO applications (zone_id, id, name, registration_method, client_secret_hash) VALUES ($1, $2, 'Billing', 'managed', 'sha256$')", zone, a)
+	d.Exec("INSERT INTO applications (zone_id, id, name, registration_method) VALUES ($1, $2, 'Billing', 'managed')", zone, a)
+	d.ApplicationSecret(zone, a, nil)
 	return a
+}
+
+// ApplicationSecret inserts a client secret of an application that expires at a time, or
+// never if it is nil.
+func (d *DB) ApplicationSecret(zone, application string, expires *time.Time) string {
+	d.tb.Helper()
+	s := id("secret")
+	d.Exec("INSERT INTO application_secrets (zone_id, application_id, id, secret_hash, expires_at) VALUES ($1, $2, $3, 'sha256$', $4)", zone, application, s, expires)
+	return s
 }
 
 // Provider inserts a provider without secrets.
