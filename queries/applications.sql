@@ -97,3 +97,8 @@ WHERE zone_id = @zone_id AND control_key AND archived_at IS NULL
   AND (created_at, id) < (@before_time::timestamptz, @before_id::text)
 ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
+
+-- name: GetControlKeyOfActiveZone :one
+SELECT applications.name, applications.traits FROM applications
+JOIN zones ON zones.id = applications.zone_id AND zones.archived_at IS NULL
+WHERE applications.zone_id = @zone_id AND applications.id = @id AND applications.control_key AND applications.archived_at IS NULL;

@@ -89,6 +89,17 @@ func TestClientCallsEveryOperation(t *testing.T) {
 			t.Errorf("got %+v", page)
 		}
 		noError(t, c.DeleteControlKey(ctx, zone.ID, key.ID))
+		b := controlBenchOf(t, a, zone.ID)
+		as, err := client.New(a.URL, b.token(), client.WithTransport(recorder))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := result(as.InvokeControl(ctx, client.ControlInvocation{Command: new("catalog"), Subcommand: new("describe")}))(t)
+		if !got.OK || !strings.Contains(string(got.Result), "control:app:read") {
+			t.Errorf("got %+v", got)
+		}
+		_, err = as.InvokeControl(ctx, client.ControlInvocation{Command: new("app"), Subcommand: new("list")})
+		expectCode(t, err, client.CodeControlDenied)
 	})
 
 	provider := result(c.CreateProvider(ctx, zone.ID, client.NewProvider{

@@ -73,6 +73,11 @@ type Config struct {
 	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"maximum requests to /ready per minute, per client address; 0 disables the limit"`
 	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"maximum failed authentications per minute, per client address; 0 disables the limit"`
 	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global tokens can access"`
+	ControlEnabled        bool    `env:"CARACAL_CONTROL_ENABLED" default:"false" help:"whether to offer the Control API (POST /v1/control/invoke)"`
+	ControlGateFile       string  `env:"CONTROL_GATE_FILE" help:"file that opens the Control API while it exists; if it is not set, the Control API stays closed"`
+	ControlPerMinute      int     `env:"CONTROL_INVOKE_IP_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"maximum requests to the Control API per minute, per client address; 0 disables the limit"`
+	ControlCapacity       int     `env:"CONTROL_RATE_CAPACITY" default:"60" min:"0" help:"maximum invocations of a Control key in CONTROL_RATE_WINDOW_SEC; 0 disables the limit"`
+	ControlWindow         seconds `env:"CONTROL_RATE_WINDOW_SEC" default:"60" min:"1" help:"time in which a Control key can make CONTROL_RATE_CAPACITY invocations"`
 	MaxResourcesPerZone   int     `env:"API_MAX_RESOURCES_PER_ZONE" default:"100000" min:"0" help:"maximum number of active resources per zone; 0 disables the limit"`
 	ApproveWithWrite      bool    `env:"STEP_UP_APPROVE_WITH_WRITE" default:"false" help:"whether every token with write permission can satisfy and reject step-up challenges, as if it had approval permission"`
 	LastUsedDebounce      seconds `env:"ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC" default:"60" min:"0" help:"minimum time between two updates of a token's last_used_at"`

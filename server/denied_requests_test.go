@@ -42,6 +42,7 @@ var deniedEntities = map[string]string{
 	"/v1/zones/{zoneId}/applications/dcr":                      "zones/zone-1",
 	"/v1/zones/{zoneId}/applications/{id}":                     "applications/item-1",
 	"/v1/zones/{zoneId}/applications/{id}/rotate-secret":       "applications/item-1",
+	"/v1/control/invoke":                                       "",
 	"/v1/zones/{zoneId}/control-keys":                          "zones/zone-1",
 	"/v1/zones/{zoneId}/control-keys/{id}":                     "control-keys/item-1",
 	"/v1/zones/{zoneId}/events":                                "zones/zone-1",

@@ -20,7 +20,7 @@ func TestRedisThatRefusesTheConnectionIsNamed(t *testing.T) {
 	t.Parallel()
 	plain := storetest.StartRedis(t, "--requirepass", "right")
 	_, tlsAddr, _ := storetest.StartTLSRedis(t)
-	everything := []client.ReadinessRedisMissing{client.ReadinessRedisMissingEvents, client.ReadinessRedisMissingRateLimits, client.ReadinessRedisMissingOAuthStates, client.ReadinessRedisMissingAuditEvents}
+	everything := []client.ReadinessRedisMissing{client.ReadinessRedisMissingEvents, client.ReadinessRedisMissingRateLimits, client.ReadinessRedisMissingOAuthStates, client.ReadinessRedisMissingControlTokens, client.ReadinessRedisMissingAuditEvents}
 	for _, tt := range []struct {
 		name, url string
 		reason    client.ReadinessRedisError

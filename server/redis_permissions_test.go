@@ -23,7 +23,8 @@ import (
 const redisPassword = "canary-password"
 
 // limited are settings with which every limiter has a limit, and so uses Redis.
-var limited = []string{"API_V1_RATE_LIMIT_PER_MIN=100000", "READY_RATE_LIMIT_PER_MIN=100000", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=100000"}
+var limited = []string{"API_V1_RATE_LIMIT_PER_MIN=100000", "READY_RATE_LIMIT_PER_MIN=100000", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=100000",
+	"CONTROL_INVOKE_IP_RATE_LIMIT_PER_MIN=100000", "CONTROL_RATE_CAPACITY=100000"}
 
 // aclRules returns the rules of the README's example of a Redis user.
 func aclRules(t *testing.T) []string {
@@ -162,7 +163,8 @@ func TestRedisNamesMissingPermission(t *testing.T) {
 		tests = append(tests, row{"+" + command, strings.ToUpper(strings.Replace(command, "|", " ", 1)), client.ReadinessRedisMissingAuditEvents})
 	}
 	tests = append(tests, row{"~caracal.audit.events", "XREADGROUP", client.ReadinessRedisMissingAuditEvents}, row{"~caracal.audit.events.dlq", "XADD caracal.audit.events.dlq", client.ReadinessRedisMissingAuditEvents})
-	for _, prefix := range []string{"api:v1_rl:*", "api:ready_rl:*", "api:admin_auth_fail:*", "rl:dcr:*"} {
+	tests = append(tests, row{"~caracal:control:jti:*", "SET caracal:control:jti:*", client.ReadinessRedisMissingControlTokens})
+	for _, prefix := range []string{"api:v1_rl:*", "api:ready_rl:*", "api:admin_auth_fail:*", "rl:dcr:*", "api:control_invoke_ip:*", "api:control_invoke_key:*"} {
 		tests = append(tests, row{"~" + prefix, "INCRBY " + prefix, client.ReadinessRedisMissingRateLimits})
 	}
 	for i, tt := range tests {
@@ -173,7 +175,10 @@ func TestRedisNamesMissingPermission(t *testing.T) {
 			a := servertest.NewReplica(t, storetest.New(t), url, limited...)
 			ready := readiness(t, a)
 			missing := []client.ReadinessRedisMissing{tt.missing}
-			if tt.rule == "+xadd" { // for dead letters, too
+			switch tt.rule {
+			case "+set":
+				missing = append(missing, client.ReadinessRedisMissingControlTokens)
+			case "+xadd": // for dead letters, too
 				missing = append(missing, client.ReadinessRedisMissingAuditEvents)
 			}
 			if ready.Redis != client.ReadinessRedisDegraded || ready.RedisError == nil || *ready.RedisError != client.ReadinessRedisErrorPermissionDenied || !slices.Equal(ready.RedisMissing, missing) {

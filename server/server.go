@@ -36,6 +36,7 @@ import (
 	"caracal.run/management/store"
 	"caracal.run/management/store/ingest"
 	"caracal.run/management/store/oauthstate"
+	"caracal.run/management/store/onetime"
 	"caracal.run/management/store/outbox"
 	"caracal.run/management/store/redisconn"
 	"caracal.run/management/store/sealer"
@@ -73,6 +74,11 @@ type Server struct {
 	sts      *sts.Client // nil: not configured
 	issuer   *issuer.Issuer
 	denied   *deniedRequests
+
+	operations    *operationTable // for calls within the process
+	usedTokens    *onetime.Tokens // of Control keys
+	controlEvents *controlEvents
+
 	bundles  *policy.Cache
 	metrics  *metrics
 	traces   trace.TracerProvider
@@ -81,7 +87,7 @@ type Server struct {
 	spec     specDocument
 }
 
-type limits struct{ address, token, readiness, authFailures, registrations *limiter.Limiter }
+type limits struct{ address, token, readiness, authFailures, registrations, control, controlKeys *limiter.Limiter }
 
 func (l limits) all() (all []*limiter.Limiter) {
 	for _, limit := range l.named() {
@@ -108,7 +114,8 @@ type namedLimit struct {
 }
 
 func (l limits) named() []namedLimit {
-	return []namedLimit{{"address", l.address}, {"token", l.token}, {"readiness", l.readiness}, {"auth_failures", l.authFailures}, {"registrations", l.registrations}}
+	return []namedLimit{{"address", l.address}, {"token", l.token}, {"readiness", l.readiness}, {"auth_failures", l.authFailures}, {"registrations", l.registrations},
+		{"control", l.control}, {"control_keys", l.controlKeys}}
 }
 
 var _ api.StrictServerInterface = (*Server)(nil)
@@ -160,6 +167,12 @@ func New(o Options) (*Server, http.Handler, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	var usedTokens []string
+	if c.ControlEnabled {
+		usedTokens = []string{controlTokenPrefix}
+	} else {
+		c.ControlPerMinute, c.ControlCapacity = 0, 0 // Redis needs no permission for their keys
+	}
 	perMinute := func(prefix string, limit int) *limiter.Limiter { return limiter.New(prefix, time.Minute, limit) }
 	m, outbound := newMetrics(), egress.New(c.Egress)
 	s := &Server{
@@ -189,17 +202,23 @@ func New(o Options) (*Server, http.Handler, error) {
 			authFailures: perMinute("api:admin_auth_fail:", c.AuthFailuresPerMinute),
 
 			registrations: limiter.New("rl:dcr:", time.Second, registrationsPerSecond),
+
+			control:     perMinute("api:control_invoke_ip:", c.ControlPerMinute),
+			controlKeys: limiter.New("api:control_invoke_key:", c.ControlWindow.duration(), c.ControlCapacity),
 		},
 		issuer:   issuer.New(o.Store.For(store.System), issuer.Config{Base: c.baseURL(), Audience: c.ControlAudience}),
 		metrics:  m,
 		draining: make(chan struct{}),
 	}
+	s.usedTokens = onetime.New(controlTokenPrefix, o.Redis)
+	s.controlEvents = newControlEvents(o.Redis, auditKey, o.Log)
+	s.operations = newOperationTable(s, spec.operations, middleware.Validate(c.BodyLimit))
 	s.streams = newEventStreams(o.Store.For(store.System), s.sealer.Changed)
 	if stsKey != nil {
 		s.sts = sts.New(c.STSURL, stsKey, 0)
 	}
 	s.redis = redisconn.NewMonitor(o.Redis, redisconn.Needs{
-		Streams: store.Streams(), Counters: s.limits.prefixes(), States: []string{oauthstate.Prefix},
+		Streams: store.Streams(), Counters: s.limits.prefixes(), States: []string{oauthstate.Prefix}, Used: usedTokens,
 		Consumed: []redisconn.ConsumedStream{{Stream: ingest.Stream, DeadLetters: ingest.DeadLetterStream}},
 	}, o.Log)
 	m.register(s)
@@ -219,10 +238,13 @@ func (s *Server) handler() http.Handler {
 	e.Use(
 		middleware.RequestContext(s.spec.operations, string(s.config.PublicURL)),
 		middleware.Trace(s.traces),
-		middleware.Log(s.log, s.metrics.observe, s.denied.add, writeErrorPage),
+		middleware.Log(s.log, s.metrics.observe, s.denied.add, func(w http.ResponseWriter, r *http.Request, err error) bool {
+			return writeEnvelope(w, r, err) || writeErrorPage(w, r, err)
+		}),
 		middleware.Recover(),
 		middleware.LimitByAddress(s.limits.address),
 		middleware.Authenticate(s.verifier, s.limits.authFailures),
+		middleware.AuthenticateControl(s.authenticateControl),
 		middleware.Authorize(s.verifier, s.config.ApproveWithWrite),
 		middleware.LimitByToken(s.limits.token),
 		middleware.Validate(s.config.BodyLimit),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -20,6 +21,23 @@ func (s *Store) ControlKey(ctx context.Context, zone, id string) (db.Application
 		return db.Application{}, code.ControlKeyNotFound
 	}
 	return a.Application, err
+}
+
+// UsableControlKey returns the name of a Control key and what it is allowed to do, if its
+// zone is active and the key is neither revoked nor expired. It returns
+// control_key_not_found otherwise.
+func (s *Store) UsableControlKey(ctx context.Context, zone, id string) (name string, key controlkey.Key, err error) {
+	row, err := s.shared.GetControlKeyOfActiveZone(ctx, db.GetControlKeyOfActiveZoneParams{ZoneID: zone, ID: id})
+	if err != nil {
+		return "", key, notFoundAs(err, code.ControlKeyNotFound)
+	}
+	if key, _, err = controlkey.Parse(row.Traits); err != nil {
+		return "", key, err
+	}
+	if key.Expired(time.Now()) {
+		return "", key, code.ControlKeyNotFound
+	}
+	return row.Name, key, nil
 }
 
 // ControlKeys returns a page of a zone's active applications that are Control keys,

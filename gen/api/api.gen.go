@@ -229,10 +229,11 @@ const (
 
 // Defines values for ReadinessRedisMissing.
 const (
-	ReadinessRedisMissingAuditEvents ReadinessRedisMissing = "audit_events"
-	ReadinessRedisMissingEvents      ReadinessRedisMissing = "events"
-	ReadinessRedisMissingOAuthStates ReadinessRedisMissing = "oauth_states"
-	ReadinessRedisMissingRateLimits  ReadinessRedisMissing = "rate_limits"
+	ReadinessRedisMissingAuditEvents   ReadinessRedisMissing = "audit_events"
+	ReadinessRedisMissingControlTokens ReadinessRedisMissing = "control_tokens"
+	ReadinessRedisMissingEvents        ReadinessRedisMissing = "events"
+	ReadinessRedisMissingOAuthStates   ReadinessRedisMissing = "oauth_states"
+	ReadinessRedisMissingRateLimits    ReadinessRedisMissing = "rate_limits"
 )
 
 // Defines values for RegistrationMethod.
@@ -870,6 +871,22 @@ type AuditVerification struct {
 	Valid bool `json:"valid"`
 }
 
+// ControlInvocation A command to invoke. Unknown fields are ignored.
+type ControlInvocation struct {
+	// AuthorizedBy Who authorized the invocation, for the audit event. Not verified, and ignored if it has more than 256 characters.
+	AuthorizedBy *string `json:"authorized_by,omitempty"`
+
+	// Command The command, such as `app`.
+	Command *string `json:"command,omitempty"`
+
+	// Flags The flags: at most 32. A value is text, a number, a boolean, null, or an array of at most 64 of these. Text has at
+	// most 32768 UTF-16 code units. Unknown flags are an error.
+	Flags map[string]interface{} `json:"flags,omitempty"`
+
+	// Subcommand The subcommand, such as `list`.
+	Subcommand *string `json:"subcommand,omitempty"`
+}
+
 // ControlKey A key of the Control API. Its `id` is its `client_id`, and the id of its application.
 type ControlKey struct {
 	// AllowedScopes The scopes that its tokens can have, sorted.
@@ -901,6 +918,18 @@ type ControlKey struct {
 // ControlKeyRestriction What a Control key cannot do: `zone-bound`, its tokens are for one zone; `application-only`, they identify an
 // application, not a user; `no-subject-token`, it cannot exchange tokens; `no-delegation`, it cannot delegate.
 type ControlKeyRestriction string
+
+// ControlResult The result of a command.
+type ControlResult struct {
+	// NextCursor The cursor of the next page of a list. Omitted if there is none.
+	NextCursor *string `json:"next_cursor,omitempty"`
+
+	// Ok Always true.
+	Ok bool `json:"ok"`
+
+	// Result The response of the operation. A list is an array. Omitted if the operation returns no content.
+	Result json.RawMessage `json:"result,omitempty"`
+}
 
 // ControlScope A scope of the Control API, `control:<command>:<verb>`: it permits the subcommands of the command that read,
 // write or delete.
@@ -2475,6 +2504,7 @@ type Readiness struct {
 	// RedisMissing What does not work; omitted if everything works. Without `events`, events stay in Postgres until Redis accepts
 	// them. Without `rate_limits`, each process limits the rate of its own requests only. Without `oauth_states`,
 	// users cannot authorize provider grants. Without `audit_events`, the audit events of other services stay in Redis.
+	// Without `control_tokens`, the Control API runs no commands.
 	RedisMissing []ReadinessRedisMissing `json:"redis_missing,omitempty"`
 }
 
@@ -3625,6 +3655,9 @@ type UpdateAdminTokenJSONRequestBody = AdminTokenPatch
 // UpdateAuditRetentionJSONRequestBody defines body for UpdateAuditRetention for application/json ContentType.
 type UpdateAuditRetentionJSONRequestBody = AuditRetentionUpdate
 
+// InvokeControlJSONRequestBody defines body for InvokeControl for application/json ContentType.
+type InvokeControlJSONRequestBody = ControlInvocation
+
 // ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
 type ValidatePolicyJSONRequestBody = PolicyToValidate
 
@@ -3753,6 +3786,9 @@ type ServerInterface interface {
 	// UpdateAuditRetention Update the retention of audit events
 	// (PUT /v1/audit-retention)
 	UpdateAuditRetention(ctx echo.Context) error
+	// InvokeControl Invoke a command
+	// (POST /v1/control/invoke)
+	InvokeControl(ctx echo.Context) error
 	// ListDeadLetters List dead letters
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx echo.Context, params ListDeadLettersParams) error
@@ -4322,6 +4358,15 @@ func (w *ServerInterfaceWrapper) UpdateAuditRetention(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.UpdateAuditRetention(ctx)
+	return err
+}
+
+// InvokeControl converts echo context to params.
+func (w *ServerInterfaceWrapper) InvokeControl(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.InvokeControl(ctx)
 	return err
 }
 
@@ -6830,6 +6875,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/admin-tokens/:id", wrapper.UpdateAdminToken, options.OperationMiddlewares["updateAdminToken"]...)
 	router.GET(options.BaseURL+"/v1/audit-retention", wrapper.GetAuditRetention, options.OperationMiddlewares["getAuditRetention"]...)
 	router.PUT(options.BaseURL+"/v1/audit-retention", wrapper.UpdateAuditRetention, options.OperationMiddlewares["updateAuditRetention"]...)
+	router.POST(options.BaseURL+"/v1/control/invoke", wrapper.InvokeControl, options.OperationMiddlewares["invokeControl"]...)
 	router.GET(options.BaseURL+"/v1/dead-letters", wrapper.ListDeadLetters, options.OperationMiddlewares["listDeadLetters"]...)
 	router.DELETE(options.BaseURL+"/v1/dead-letters/:id", wrapper.DiscardDeadLetter, options.OperationMiddlewares["discardDeadLetter"]...)
 	router.POST(options.BaseURL+"/v1/dead-letters/:id/rearm", wrapper.RearmDeadLetter, options.OperationMiddlewares["rearmDeadLetter"]...)
@@ -7225,6 +7271,20 @@ type UpdateAuditRetention200JSONResponse struct {
 func (response UpdateAuditRetention200JSONResponse) VisitUpdateAuditRetentionResponse(w http.ResponseWriter) error {
 	w.Header().Set("ETag", response.Headers.ETag)
 	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type InvokeControlRequestObject struct {
+	Body *InvokeControlJSONRequestBody
+}
+
+type InvokeControlResponseObject interface {
+	VisitInvokeControlResponse(w http.ResponseWriter) error
+}
+
+type InvokeControl200JSONResponse ControlResult
+
+func (response InvokeControl200JSONResponse) VisitInvokeControlResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, ControlResult(response))
 }
 
 type ListDeadLettersRequestObject struct {
@@ -9001,6 +9061,9 @@ type StrictServerInterface interface {
 	// UpdateAuditRetention Update the retention of audit events
 	// (PUT /v1/audit-retention)
 	UpdateAuditRetention(ctx context.Context, request UpdateAuditRetentionRequestObject) (UpdateAuditRetentionResponseObject, error)
+	// InvokeControl Invoke a command
+	// (POST /v1/control/invoke)
+	InvokeControl(ctx context.Context, request InvokeControlRequestObject) (InvokeControlResponseObject, error)
 	// ListDeadLetters List dead letters
 	// (GET /v1/dead-letters)
 	ListDeadLetters(ctx context.Context, request ListDeadLettersRequestObject) (ListDeadLettersResponseObject, error)
@@ -9712,6 +9775,52 @@ func (sh *strictHandler) UpdateAuditRetention(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(UpdateAuditRetentionResponseObject); ok {
 		return validResponse.VisitUpdateAuditRetentionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// InvokeControl operation middleware
+func (sh *strictHandler) InvokeControl(ctx echo.Context) error {
+	var request InvokeControlRequestObject
+
+	var body InvokeControlJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.InvokeControl(ctx.Request().Context(), request.(InvokeControlRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "InvokeControl")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(InvokeControlResponseObject); ok {
+		return validResponse.VisitInvokeControlResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

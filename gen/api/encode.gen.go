@@ -598,6 +598,21 @@ func (v ControlKey) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ControlResult) AppendJSON(b []byte) []byte {
+	b = append(b, `{"ok":`...)
+	b = strconv.AppendBool(b, bool(v.Ok))
+	if len(v.Result) > 0 {
+		b = append(b, `,"result":`...)
+		b = jsonresponse.AppendRaw(b, v.Result)
+	}
+	if v.NextCursor != nil {
+		b = append(b, `,"next_cursor":`...)
+		b = jsonresponse.AppendString(b, string(*v.NextCursor))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v CreatedControlKey) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))

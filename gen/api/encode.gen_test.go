@@ -26,6 +26,7 @@ var encoders = []jsonresponse.Encoder{
 	AuditRetention{},
 	AuditVerification{},
 	ControlKey{},
+	ControlResult{},
 	CreatedControlKey{},
 	CreatedPolicy{},
 	DCRStatus{},

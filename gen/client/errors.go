@@ -173,6 +173,9 @@ func (e *Error) parse(body string) bool {
 		return false
 	}
 	code, hasCode := all["error"].(string)
+	if envelope, ok := all["error"].(map[string]any); ok { // of the Control API
+		return e.parseEnvelope(all, envelope)
+	}
 	if all["error"] != nil && !(hasCode && errorCode.MatchString(code)) {
 		return false
 	}
@@ -182,12 +185,7 @@ func (e *Error) parse(body string) bool {
 		e.RequestID = printable(id, maxRequestID)
 	}
 	details, _ := all["details"].(map[string]any)
-	issues, _ := details["issues"].([]any)
-	for _, issue := range issues {
-		if f, ok := fieldError(issue); ok {
-			e.Fields = append(e.Fields, f)
-		}
-	}
+	e.addIssues(details["issues"])
 	for _, name := range []string{"error", "error_description", "requestId", "details", "type", "title", "status"} {
 		delete(all, name)
 	}
@@ -198,6 +196,37 @@ func (e *Error) parse(body string) bool {
 		e.Body = ""
 	}
 	return true
+}
+
+// parseEnvelope sets the fields from an error response of the Control API. Its kind of
+// error, and what to do, are in Extra.
+func (e *Error) parseEnvelope(all, envelope map[string]any) bool {
+	code, hasCode := envelope["problem"].(string)
+	if !hasCode || !errorCode.MatchString(code) {
+		return false
+	}
+	e.Code, e.Body = code, ""
+	e.Description, _ = envelope["reason"].(string)
+	if id, _ := all["requestId"].(string); id != "" {
+		e.RequestID = printable(id, maxRequestID)
+	}
+	e.addIssues(envelope["issues"])
+	e.Extra = map[string]any{}
+	for _, name := range []string{"code", "remediation"} {
+		if value, given := envelope[name]; given {
+			e.Extra[name] = value
+		}
+	}
+	return true
+}
+
+func (e *Error) addIssues(value any) {
+	issues, _ := value.([]any)
+	for _, issue := range issues {
+		if f, ok := fieldError(issue); ok {
+			e.Fields = append(e.Fields, f)
+		}
+	}
 }
 
 // fieldError returns an element of details.issues, and reports whether it is valid.

@@ -257,10 +257,11 @@ const (
 
 // The values of [ReadinessRedisMissing].
 const (
-	ReadinessRedisMissingAuditEvents ReadinessRedisMissing = "audit_events"
-	ReadinessRedisMissingEvents      ReadinessRedisMissing = "events"
-	ReadinessRedisMissingOAuthStates ReadinessRedisMissing = "oauth_states"
-	ReadinessRedisMissingRateLimits  ReadinessRedisMissing = "rate_limits"
+	ReadinessRedisMissingAuditEvents   ReadinessRedisMissing = "audit_events"
+	ReadinessRedisMissingControlTokens ReadinessRedisMissing = "control_tokens"
+	ReadinessRedisMissingEvents        ReadinessRedisMissing = "events"
+	ReadinessRedisMissingOAuthStates   ReadinessRedisMissing = "oauth_states"
+	ReadinessRedisMissingRateLimits    ReadinessRedisMissing = "rate_limits"
 )
 
 // The values of [RegistrationMethod].
@@ -1146,6 +1147,24 @@ type BearerTokenProviderConfig struct {
 // apply only to the operation `satisfyStepUpChallenge`.
 type ChallengeNotSatisfiableReason string
 
+// ControlInvocation is a command to invoke. Unknown fields are ignored.
+type ControlInvocation struct {
+	// Who authorized the invocation, for the audit event. Not verified, and ignored
+	// if it has more than 256 characters.
+	AuthorizedBy *string `json:"authorized_by,omitempty"`
+
+	// The command, such as `app`.
+	Command *string `json:"command,omitempty"`
+
+	// The flags: at most 32. A value is text, a number, a boolean, null, or an
+	// array of at most 64 of these. Text has at most 32768 UTF-16 code units.
+	// Unknown flags are an error.
+	Flags map[string]interface{} `json:"flags,omitempty"`
+
+	// The subcommand, such as `list`.
+	Subcommand *string `json:"subcommand,omitempty"`
+}
+
 // ControlKey is a key of the Control API. Its `id` is its `client_id`, and the
 // id of its application.
 type ControlKey struct {
@@ -1180,6 +1199,19 @@ type ControlKey struct {
 // not a user; `no-subject-token`, it cannot exchange tokens; `no-delegation`,
 // it cannot delegate.
 type ControlKeyRestriction string
+
+// ControlResult is the result of a command.
+type ControlResult struct {
+	// The cursor of the next page of a list. Omitted if there is none.
+	NextCursor *string `json:"next_cursor,omitempty"`
+
+	// Always true.
+	OK bool `json:"ok"`
+
+	// The response of the operation. A list is an array. Omitted if the operation
+	// returns no content.
+	Result json.RawMessage `json:"result,omitempty"`
+}
 
 // ControlScope is a scope of the Control API, `control:<command>:<verb>`: it
 // permits the subcommands of the command that read, write or delete.
@@ -3282,7 +3314,8 @@ type Readiness struct {
 	// stay in Postgres until Redis accepts them. Without `rate_limits`, each
 	// process limits the rate of its own requests only. Without `oauth_states`,
 	// users cannot authorize provider grants. Without `audit_events`, the audit
-	// events of other services stay in Redis.
+	// events of other services stay in Redis. Without `control_tokens`, the Control
+	// API runs no commands.
 	RedisMissing []ReadinessRedisMissing `json:"redis_missing,omitempty"`
 }
 

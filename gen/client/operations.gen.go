@@ -696,6 +696,40 @@ func (c *Client) VerifyZonelessAuditEntries(ctx context.Context, params VerifyZo
 	return send[AuditVerification](ctx, c, request{operation: "verifyZonelessAuditEntries", method: http.MethodGet, path: "/v1/admin-audit/verify", query: map[string]any{"from_seq": params.FromSeq, "to_seq": params.ToSeq, "head_seq": params.HeadSeq, "head_hash": params.HeadHash}, status: 200, accept: "application/json"}, opts)
 }
 
+// InvokeControl invokes a command of the Control API with a token of a Control
+// key: it calls an operation of this API in the zone of the token, as a token
+// of that zone with write permission would, and returns its response in
+// `result`. `catalog describe` returns the commands, their flags and the scopes
+// that they require.
+//
+// The token is for one invocation. It is used up when the command is run, not
+// by a request that is malformed, refused or exceeds a limit. It must be of a
+// Control key that is neither revoked nor expired, and a scope counts only
+// while the key has it.
+//
+// A list returns one page: `limit` sets its size, and `next_cursor` is the
+// value of the flag `cursor` for the next page. The last page has none.
+//
+// Every error response is an envelope: `error.code` is the kind of error,
+// `error.reason` explains it, and `error.problem` is the error code listed
+// below. If an operation fails, `reason` begins with its error code.
+//
+// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open
+// while the file CONTROL_GATE_FILE exists. Each invocation, and each that is
+// refused, publishes an audit event of type `control.invoke`.
+//
+// An address can make 120 requests, and a key 60 invocations, per minute, by
+// default.
+//
+// Error codes that are specific to this operation: [CodeControlInvalid],
+// [CodeControlUnauthenticated], [CodeControlTokenReplayed],
+// [CodeControlDenied], [CodeNotFound], [CodeControlNotFound],
+// [CodeControlConflict], [CodeRateLimited], [CodeControlUnsupported],
+// [CodeControlUpstream], [CodeControlDisabled], [CodeServiceUnavailable].
+func (c *Client) InvokeControl(ctx context.Context, body ControlInvocation, opts ...CallOption) (ControlResult, error) {
+	return send[ControlResult](ctx, c, request{operation: "invokeControl", method: http.MethodPost, path: "/v1/control/invoke", body: body, status: 200, accept: "application/json"}, opts)
+}
+
 // ListControlKeys returns one page of the zone's Control keys that are not
 // revoked, newest first. Expired keys are included: `expires_at` is in the
 // past. Returns an empty list if the zone does not exist.

@@ -104,6 +104,26 @@ const (
 	CodeInvalidControlKey = "invalid_control_key"
 	// 404. Control key not found in this zone.
 	CodeControlKeyNotFound = "control_key_not_found"
+	// 400. The invocation is invalid.
+	CodeControlInvalid = "control_invalid"
+	// 401. The Control token is missing, invalid or expired, or its key is revoked
+	// or expired.
+	CodeControlUnauthenticated = "control_unauthenticated"
+	// 401. The Control token was already used. Request a new one.
+	CodeControlTokenReplayed = "control_token_replayed"
+	// 403. The command is unknown or cannot be invoked through the Control API, or
+	// the token lacks its scope.
+	CodeControlDenied = "control_denied"
+	// 404. The object of the command does not exist in the zone of the token.
+	CodeControlNotFound = "control_not_found"
+	// 409. The operation conflicts with the present state of the zone.
+	CodeControlConflict = "control_conflict"
+	// 501. The command is not supported yet.
+	CodeControlUnsupported = "control_unsupported"
+	// 502. The operation failed, and it is unknown whether it changed anything.
+	CodeControlUpstream = "control_upstream"
+	// 503. The Control API is closed. Its file CONTROL_GATE_FILE does not exist.
+	CodeControlDisabled = "control_disabled"
 	// 400. The admin token request is invalid. See details.issues.
 	CodeInvalidAdminTokenRequest = "invalid_admin_token_request"
 	// 400. zone_id is required if scope is zone.

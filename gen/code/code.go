@@ -150,6 +150,24 @@ const (
 	InvalidControlKey Code = "invalid_control_key"
 	// ControlKeyNotFound: 404. Control key not found in this zone.
 	ControlKeyNotFound Code = "control_key_not_found"
+	// ControlInvalid: 400. The invocation is invalid.
+	ControlInvalid Code = "control_invalid"
+	// ControlUnauthenticated: 401. The Control token is missing, invalid or expired, or its key is revoked or expired.
+	ControlUnauthenticated Code = "control_unauthenticated"
+	// ControlTokenReplayed: 401. The Control token was already used. Request a new one.
+	ControlTokenReplayed Code = "control_token_replayed"
+	// ControlDenied: 403. The command is unknown or cannot be invoked through the Control API, or the token lacks its scope.
+	ControlDenied Code = "control_denied"
+	// ControlNotFound: 404. The object of the command does not exist in the zone of the token.
+	ControlNotFound Code = "control_not_found"
+	// ControlConflict: 409. The operation conflicts with the present state of the zone.
+	ControlConflict Code = "control_conflict"
+	// ControlUnsupported: 501. The command is not supported yet.
+	ControlUnsupported Code = "control_unsupported"
+	// ControlUpstream: 502. The operation failed, and it is unknown whether it changed anything.
+	ControlUpstream Code = "control_upstream"
+	// ControlDisabled: 503. The Control API is closed. Its file CONTROL_GATE_FILE does not exist.
+	ControlDisabled Code = "control_disabled"
 	// InvalidAdminTokenRequest: 400. The admin token request is invalid. See details.issues.
 	InvalidAdminTokenRequest Code = "invalid_admin_token_request"
 	// ZoneIDRequired: 400. zone_id is required if scope is zone.
@@ -361,6 +379,15 @@ var Table = map[Code]Entry{
 	DCRLimitExceeded:          {429, "", "The zone has reached its limit of 1,000 active registered applications. Retry when one of them has expired."},
 	InvalidControlKey:         {400, "body", "The Control key is invalid. See details.issues."},
 	ControlKeyNotFound:        {404, "", "Control key not found in this zone."},
+	ControlInvalid:            {400, "body", "The invocation is invalid."},
+	ControlUnauthenticated:    {401, "", "The Control token is missing, invalid or expired, or its key is revoked or expired."},
+	ControlTokenReplayed:      {401, "", "The Control token was already used. Request a new one."},
+	ControlDenied:             {403, "", "The command is unknown or cannot be invoked through the Control API, or the token lacks its scope."},
+	ControlNotFound:           {404, "", "The object of the command does not exist in the zone of the token."},
+	ControlConflict:           {409, "", "The operation conflicts with the present state of the zone."},
+	ControlUnsupported:        {501, "", "The command is not supported yet."},
+	ControlUpstream:           {502, "", "The operation failed, and it is unknown whether it changed anything."},
+	ControlDisabled:           {503, "", "The Control API is closed. Its file CONTROL_GATE_FILE does not exist."},
 	InvalidAdminTokenRequest:  {400, "body", "The admin token request is invalid. See details.issues."},
 	ZoneIDRequired:            {400, "", "zone_id is required if scope is zone."},
 	ZoneIDNotAllowedForGlobal: {400, "", "zone_id is not allowed if scope is global."},

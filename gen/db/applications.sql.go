@@ -124,6 +124,29 @@ func (q *Queries) GetApplicationByID(ctx context.Context, id string) (Applicatio
 	return i, err
 }
 
+const getControlKeyOfActiveZone = `-- name: GetControlKeyOfActiveZone :one
+SELECT applications.name, applications.traits FROM applications
+JOIN zones ON zones.id = applications.zone_id AND zones.archived_at IS NULL
+WHERE applications.zone_id = $1 AND applications.id = $2 AND applications.control_key AND applications.archived_at IS NULL
+`
+
+type GetControlKeyOfActiveZoneParams struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+type GetControlKeyOfActiveZoneRow struct {
+	Name   string   `db:"name"`
+	Traits []string `db:"traits"`
+}
+
+func (q *Queries) GetControlKeyOfActiveZone(ctx context.Context, arg GetControlKeyOfActiveZoneParams) (GetControlKeyOfActiveZoneRow, error) {
+	row := q.db.QueryRow(ctx, getControlKeyOfActiveZone, arg.ZoneID, arg.ID)
+	var i GetControlKeyOfActiveZoneRow
+	err := row.Scan(&i.Name, &i.Traits)
+	return i, err
+}
+
 const insertApplication = `-- name: InsertApplication :one
 INSERT INTO applications (zone_id, id, name, registration_method, traits, expires_at)
 VALUES ($1, $2, $3, $4, $5, now() + $6::bigint * interval '1 second')

@@ -99,9 +99,13 @@ type BearerTokenProviderConfig = client.BearerTokenProviderConfig
 
 type ChallengeNotSatisfiableReason = client.ChallengeNotSatisfiableReason
 
+type ControlInvocation = client.ControlInvocation
+
 type ControlKey = client.ControlKey
 
 type ControlKeyRestriction = client.ControlKeyRestriction
+
+type ControlResult = client.ControlResult
 
 type ControlScope = client.ControlScope
 
@@ -1138,6 +1142,9 @@ type UpdateAdminTokenJSONRequestBody = AdminTokenPatch
 // UpdateAuditRetentionJSONRequestBody defines body for UpdateAuditRetention for application/json ContentType.
 type UpdateAuditRetentionJSONRequestBody = AuditRetentionUpdate
 
+// InvokeControlJSONRequestBody defines body for InvokeControl for application/json ContentType.
+type InvokeControlJSONRequestBody = ControlInvocation
+
 // ValidatePolicyJSONRequestBody defines body for ValidatePolicy for application/json ContentType.
 type ValidatePolicyJSONRequestBody = PolicyToValidate
 
@@ -1533,6 +1540,58 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
 	UpdateAuditRetention(ctx context.Context, params *UpdateAuditRetentionParams, body UpdateAuditRetentionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InvokeControlWithBody Invoke a command
+	//
+	// Invokes a command of the Control API with a token of a Control key: it calls an operation of this API in the
+	// zone of the token, as a token of that zone with write permission would, and returns its response in `result`.
+	// `catalog describe` returns the commands, their flags and the scopes that they require.
+	//
+	// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
+	// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+	// only while the key has it.
+	//
+	// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
+	// page. The last page has none.
+	//
+	// Every error response is an envelope: `error.code` is the kind of error, `error.reason` explains it, and
+	// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
+	//
+	// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
+	// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+	//
+	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/control/invoke (the `InvokeControl` operationId).
+	InvokeControlWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InvokeControl Invoke a command
+	//
+	// Invokes a command of the Control API with a token of a Control key: it calls an operation of this API in the
+	// zone of the token, as a token of that zone with write permission would, and returns its response in `result`.
+	// `catalog describe` returns the commands, their flags and the scopes that they require.
+	//
+	// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
+	// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+	// only while the key has it.
+	//
+	// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
+	// page. The last page has none.
+	//
+	// Every error response is an envelope: `error.code` is the kind of error, `error.reason` explains it, and
+	// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
+	//
+	// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
+	// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+	//
+	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/control/invoke (the `InvokeControl` operationId).
+	InvokeControl(ctx context.Context, body InvokeControlJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeadLetters List dead letters
 	//
@@ -3656,6 +3715,78 @@ func (c *Client) UpdateAuditRetentionWithBody(ctx context.Context, params *Updat
 // Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
 func (c *Client) UpdateAuditRetention(ctx context.Context, params *UpdateAuditRetentionParams, body UpdateAuditRetentionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateAuditRetentionRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// InvokeControlWithBody Invoke a command
+//
+// Invokes a command of the Control API with a token of a Control key: it calls an operation of this API in the
+// zone of the token, as a token of that zone with write permission would, and returns its response in `result`.
+// `catalog describe` returns the commands, their flags and the scopes that they require.
+//
+// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
+// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+// only while the key has it.
+//
+// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
+// page. The last page has none.
+//
+// Every error response is an envelope: `error.code` is the kind of error, `error.reason` explains it, and
+// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
+//
+// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
+// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+//
+// An address can make 120 requests, and a key 60 invocations, per minute, by default.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/control/invoke (the `InvokeControl` operationId).
+func (c *Client) InvokeControlWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInvokeControlRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// InvokeControl Invoke a command
+//
+// Invokes a command of the Control API with a token of a Control key: it calls an operation of this API in the
+// zone of the token, as a token of that zone with write permission would, and returns its response in `result`.
+// `catalog describe` returns the commands, their flags and the scopes that they require.
+//
+// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
+// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+// only while the key has it.
+//
+// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
+// page. The last page has none.
+//
+// Every error response is an envelope: `error.code` is the kind of error, `error.reason` explains it, and
+// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
+//
+// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
+// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+//
+// An address can make 120 requests, and a key 60 invocations, per minute, by default.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/control/invoke (the `InvokeControl` operationId).
+func (c *Client) InvokeControl(ctx context.Context, body InvokeControlJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInvokeControlRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7292,6 +7423,46 @@ func NewUpdateAuditRetentionRequestWithBody(server string, params *UpdateAuditRe
 		}
 
 	}
+
+	return req, nil
+}
+
+// NewInvokeControlRequest calls the generic InvokeControl builder with application/json body
+func NewInvokeControlRequest(server string, body InvokeControlJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewInvokeControlRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewInvokeControlRequestWithBody constructs an http.Request for the InvokeControl method, with any body, and a specified content type
+func NewInvokeControlRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/control/invoke")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -12973,6 +13144,58 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /v1/audit-retention (the `UpdateAuditRetention` operationId).
 	UpdateAuditRetentionWithResponse(ctx context.Context, params *UpdateAuditRetentionParams, body UpdateAuditRetentionJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateAuditRetentionResponse, error)
 
+	// InvokeControlWithBodyWithResponse Invoke a command
+	//
+	// Invokes a command of the Control API with a token of a Control key: it calls an operation of this API in the
+	// zone of the token, as a token of that zone with write permission would, and returns its response in `result`.
+	// `catalog describe` returns the commands, their flags and the scopes that they require.
+	//
+	// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
+	// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+	// only while the key has it.
+	//
+	// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
+	// page. The last page has none.
+	//
+	// Every error response is an envelope: `error.code` is the kind of error, `error.reason` explains it, and
+	// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
+	//
+	// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
+	// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+	//
+	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/control/invoke (the `InvokeControl` operationId).
+	InvokeControlWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InvokeControlResponse, error)
+
+	// InvokeControlWithResponse Invoke a command
+	//
+	// Invokes a command of the Control API with a token of a Control key: it calls an operation of this API in the
+	// zone of the token, as a token of that zone with write permission would, and returns its response in `result`.
+	// `catalog describe` returns the commands, their flags and the scopes that they require.
+	//
+	// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
+	// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+	// only while the key has it.
+	//
+	// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
+	// page. The last page has none.
+	//
+	// Every error response is an envelope: `error.code` is the kind of error, `error.reason` explains it, and
+	// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
+	//
+	// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
+	// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+	//
+	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/control/invoke (the `InvokeControl` operationId).
+	InvokeControlWithResponse(ctx context.Context, body InvokeControlJSONRequestBody, reqEditors ...RequestEditorFn) (*InvokeControlResponse, error)
+
 	// ListDeadLettersWithResponse List dead letters
 	//
 	// Returns the dead letters of all zones, newest first. Later events of their zones are published without waiting for them.
@@ -15479,6 +15702,47 @@ func (r UpdateAuditRetentionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateAuditRetentionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type InvokeControlResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ControlResult
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r InvokeControlResponse) GetJSON200() *ControlResult {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r InvokeControlResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r InvokeControlResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InvokeControlResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r InvokeControlResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19579,6 +19843,70 @@ func (c *ClientWithResponses) UpdateAuditRetentionWithResponse(ctx context.Conte
 	return ParseUpdateAuditRetentionResponse(rsp)
 }
 
+// InvokeControlWithBodyWithResponse Invoke a command
+//
+// Invokes a command of the Control API with a token of a Control key: it calls an operation of this API in the
+// zone of the token, as a token of that zone with write permission would, and returns its response in `result`.
+// `catalog describe` returns the commands, their flags and the scopes that they require.
+//
+// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
+// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+// only while the key has it.
+//
+// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
+// page. The last page has none.
+//
+// Every error response is an envelope: `error.code` is the kind of error, `error.reason` explains it, and
+// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
+//
+// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
+// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+//
+// An address can make 120 requests, and a key 60 invocations, per minute, by default.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/control/invoke (the `InvokeControl` operationId).
+func (c *ClientWithResponses) InvokeControlWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InvokeControlResponse, error) {
+	rsp, err := c.InvokeControlWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInvokeControlResponse(rsp)
+}
+
+// InvokeControlWithResponse Invoke a command
+//
+// Invokes a command of the Control API with a token of a Control key: it calls an operation of this API in the
+// zone of the token, as a token of that zone with write permission would, and returns its response in `result`.
+// `catalog describe` returns the commands, their flags and the scopes that they require.
+//
+// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
+// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+// only while the key has it.
+//
+// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
+// page. The last page has none.
+//
+// Every error response is an envelope: `error.code` is the kind of error, `error.reason` explains it, and
+// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
+//
+// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
+// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+//
+// An address can make 120 requests, and a key 60 invocations, per minute, by default.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/control/invoke (the `InvokeControl` operationId).
+func (c *ClientWithResponses) InvokeControlWithResponse(ctx context.Context, body InvokeControlJSONRequestBody, reqEditors ...RequestEditorFn) (*InvokeControlResponse, error) {
+	rsp, err := c.InvokeControl(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInvokeControlResponse(rsp)
+}
+
 // ListDeadLettersWithResponse List dead letters
 //
 // Returns the dead letters of all zones, newest first. Later events of their zones are published without waiting for them.
@@ -22544,6 +22872,32 @@ func ParseUpdateAuditRetentionResponse(rsp *http.Response) (*UpdateAuditRetentio
 			headers.ETag = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseInvokeControlResponse parses an HTTP response from a InvokeControlWithResponse call
+func ParseInvokeControlResponse(rsp *http.Response) (*InvokeControlResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InvokeControlResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ControlResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil

@@ -42,7 +42,7 @@ func clientOperations(spec *yaml.Node) ([]clientOperation, error) {
 			o := clientOperation{
 				id: valueOf(get(op, "operationId")), method: method, path: path,
 				description: valueOf(get(op, "description")), codes: list(get(op, "x-problems")),
-				public:  get(op, "security") != nil, // the default is the admin token
+				public:  !takesToken(get(op, "security")),
 				changes: valueOf(get(op, "x-head")) == "false",
 			}
 			err := o.setParameters(spec, item, op)
@@ -293,3 +293,9 @@ func last(ref string) string { return ref[strings.LastIndex(ref, "/")+1:] }
 func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }
+
+// takesToken reports whether an operation takes the token of the client: an admin token,
+// which is the default, or a token of the Control API.
+func takesToken(security *yaml.Node) bool {
+	return security == nil || slices.ContainsFunc(security.Content, func(scheme *yaml.Node) bool { return get(scheme, "controlBearer") != nil })
+}

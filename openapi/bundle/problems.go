@@ -224,6 +224,12 @@ func respond(op *yaml.Node, codes problems) error {
 		content := mapping(
 			"application/json", narrowed("Problem", "error"),
 			"application/problem+json", narrowed("HTTPProblem", "error"))
+		if valueOf(get(op, "x-envelope")) == "true" {
+			problem := mapping("type", "object", "properties", mapping("problem", mapping("type", "string", "enum", names)))
+			content = mapping("application/json", mapping("schema", mapping("allOf", []*yaml.Node{
+				ref("#/components/schemas/ControlFailure"), mapping("type", "object", "properties", mapping("error", problem)),
+			})))
+		}
 		if valueOf(get(op, "x-html")) == "true" {
 			set(content, "text/html", mapping("schema", mapping("type", "string")))
 		}

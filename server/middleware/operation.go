@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -24,6 +25,8 @@ type Operation struct {
 	success int    // the status of its success response
 
 	isPublic, global, write, approve, inZone bool
+	control                                  bool // takes a token of a Control key
+	envelope                                 bool // its error responses are envelopes (x-envelope)
 	noHead                                   bool // does not support HEAD (x-head: false)
 	hasPages                                 bool // has HTML pages (x-html)
 	streams                                  bool // can send a stream of server-sent events
@@ -47,8 +50,14 @@ type Operation struct {
 	ignored       []string         // read-only fields that an update accepts with any value (x-ignored)
 }
 
-// Operations holds the operations of the spec by method and path.
-type Operations struct{ byRoute map[string]*Operation }
+// Operations holds the operations of the spec by method and path, and by ID.
+type Operations struct{ byRoute, byID map[string]*Operation }
+
+// Operation returns the operation with an ID, or nil.
+func (o *Operations) Operation(id string) *Operation { return o.byID[id] }
+
+// Envelope reports whether the error responses of the operation are envelopes.
+func (o *Operation) Envelope() bool { return o != nil && o.envelope }
 
 // find returns the operation that Echo routed a request to, or nil if there is none.
 // It returns an error if Echo routed a request that matches no operation: Echo
@@ -96,14 +105,14 @@ var pathParameter = regexp.MustCompile(`\{([^}]+)\}`)
 // access rule, if access to its zone would not be checked, or if it takes a body but
 // has no error code for an invalid one.
 func NewOperations(spec *openapi3.T) (*Operations, error) {
-	all := &Operations{byRoute: map[string]*Operation{}}
+	all := &Operations{byRoute: map[string]*Operation{}, byID: map[string]*Operation{}}
 	for path, item := range spec.Paths.Map() {
 		for method, op := range item.Operations() {
 			o, err := newOperation(spec, path, item, method, op)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", op.OperationID, err)
 			}
-			all.byRoute[o.Method+" "+o.Path] = o
+			all.byRoute[o.Method+" "+o.Path], all.byID[o.ID] = o, o
 		}
 	}
 	return all, nil
@@ -118,6 +127,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		write:    slices.Contains(access, "write"),
 		approve:  slices.Contains(access, "approve"),
 		inZone:   strings.Contains(path, "{zoneId}"),
+		envelope: op.Extensions["x-envelope"] == true,
 		noHead:   op.Extensions["x-head"] == false,
 		hasPages: op.Extensions["x-html"] == true,
 		route:    &routers.Route{Spec: spec, Path: path, PathItem: item, Method: method, Operation: op},
@@ -127,6 +137,9 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	}
 	if strings.HasPrefix(path, "/v1/zones/{") && !o.inZone {
 		return nil, fmt.Errorf("the zone's parameter in %s must be named zoneId, or access to the zone is not checked", path)
+	}
+	for _, required := range *cmp.Or(op.Security, &spec.Security) {
+		_, o.control = required["controlBearer"]
 	}
 	o.ignoresBody, _ = op.Extensions["x-ignored-body"].(bool)
 	segments := strings.Split(path, "/")

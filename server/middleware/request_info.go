@@ -1,7 +1,7 @@
 // Package middleware contains the middleware that every request passes through
 // before its operation. The order is: request info (id, headers), trace, log,
-// recover, limit by address, authenticate, authorize, limit by token, validate,
-// deadline.
+// recover, limit by address, authenticate (with an admin token or a token of a Control
+// key), authorize, limit by token, validate, deadline.
 //
 // Authorization comes before validation: a caller without access gets no
 // validation errors, and the body of its request is never read.
@@ -30,7 +30,8 @@ type RequestInfo struct {
 	RequestID    string
 	Operation    *Operation        // nil: the request matches no operation
 	Bearer       string            // as it was sent; not verified
-	Token        *store.AdminToken // nil: not authenticated
+	Token        *store.AdminToken // nil: not authenticated with an admin token
+	Control      *ControlCaller    // nil: not authenticated with a token of a Control key
 	Method       string
 	Path         string // as it was received, without the query
 	PublicURL    string // of the service, without a trailing slash; "" if it is not configured
@@ -75,8 +76,11 @@ func (info *RequestInfo) Cause() store.Cause {
 	if info.Operation != nil {
 		cause.Operation, cause.Status = info.Operation.ID, info.Operation.success
 	}
-	if info.Token != nil {
+	switch {
+	case info.Token != nil:
 		cause.Actor = info.Token.Actor()
+	case info.Control != nil:
+		cause.Actor = info.Control.Actor()
 	}
 	return cause
 }

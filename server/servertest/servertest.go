@@ -92,6 +92,7 @@ func start(tb testing.TB, db *storetest.DB, redisURL string, out egress.Options,
 		"DB_POOL_MAX=8", "DB_IDLE_TIMEOUT_MS=1000", // the services of many tests that wait for their subtests share a Postgres
 		"DATABASE_URL=" + db.URL(), "REDIS_URL=" + redisURL,
 		"CARACAL_ADMIN_TOKEN=" + Bootstrap, "STREAMS_HMAC_KEY=" + StreamsKey, "ZONE_KEK=" + KEK, "AUDIT_HMAC_KEY=" + AuditKey,
+		"CARACAL_CONTROL_ENABLED=true", "CONTROL_GATE_FILE=/dev/null", "CONTROL_INVOKE_IP_RATE_LIMIT_PER_MIN=0", "CONTROL_RATE_CAPACITY=0",
 		"API_V1_RATE_LIMIT_PER_MIN=0", "READY_RATE_LIMIT_PER_MIN=0", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=0",
 	}, settings...))
 	if err != nil {

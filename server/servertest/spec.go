@@ -67,6 +67,9 @@ func (o Operation) Codes(status string) []string {
 	if media := response.Value.Content.Get("application/json"); media != nil {
 		for _, part := range media.Schema.Value.AllOf {
 			if field := part.Value.Properties["error"]; field != nil {
+				if inEnvelope := field.Value.Properties["problem"]; inEnvelope != nil {
+					field = inEnvelope
+				}
 				for _, c := range field.Value.Enum {
 					codes = append(codes, fmt.Sprint(c))
 				}
@@ -195,7 +198,13 @@ func validateUnrouted(resp *http.Response, body []byte) error {
 
 // codeOf returns the error code in a response body; "" if it is not an error.
 func codeOf(body []byte) code.Code {
-	var problem struct{ Error string }
+	var problem struct{ Error json.RawMessage }
 	_ = json.Unmarshal(body, &problem) // any other body has no error code
-	return code.Code(problem.Error)
+	var text code.Code
+	if json.Unmarshal(problem.Error, &text) == nil {
+		return text
+	}
+	var envelope struct{ Problem code.Code }
+	_ = json.Unmarshal(problem.Error, &envelope)
+	return envelope.Problem
 }

@@ -23,8 +23,9 @@ const (
 	Events     Capability = "events"      // publish events on their streams
 	RateLimits Capability = "rate_limits" // count the requests of all processes
 
-	OAuthStates Capability = "oauth_states" // remember started authorizations
-	AuditEvents Capability = "audit_events" // ingest the audit events of other services
+	OAuthStates   Capability = "oauth_states"   // remember started authorizations
+	AuditEvents   Capability = "audit_events"   // ingest the audit events of other services
+	ControlTokens Capability = "control_tokens" // remember used Control tokens
 )
 
 // A Reason is why Redis does not do what the service needs.
@@ -61,6 +62,7 @@ type Needs struct {
 	Streams  []string
 	Counters []string
 	States   []string
+	Used     []string // of tokens
 	Consumed []ConsumedStream
 }
 
@@ -108,6 +110,9 @@ func (c *Client) Check(ctx context.Context, needs Needs) State {
 		for _, command := range [][]any{{"SET", key, "", "EX", "not-a-number"}, {"PEXPIRETIME", key}, {"GETDEL", key}} {
 			probes = append(probes, probe{OAuthStates, fmt.Sprint(command[0], " ", prefix, "*"), pipe.Do(ctx, command...)})
 		}
+	}
+	for _, prefix := range needs.Used {
+		probes = append(probes, probe{ControlTokens, "SET " + prefix + "*", pipe.Do(ctx, "SET", prefix+"probe", "", "PX", "not-a-number", "NX")})
 	}
 	for _, s := range needs.Consumed {
 		entry := &redis.XAddArgs{Stream: s.DeadLetters, MaxLen: 1, Approx: true, ID: "0-0", Values: []string{"probe", ""}}
