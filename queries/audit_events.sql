@@ -110,6 +110,11 @@ WHERE l.zone_id = @zone_id AND l.label = @label::text AND (l.occurred_at, l.even
 ORDER BY l.occurred_at DESC, l.event_id DESC
 LIMIT @row_limit;
 
+-- name: GetAuditEvents :many
+-- GetAuditEvents returns the given events of a zone with all columns, in no order.
+SELECT e.* FROM (SELECT unnest(@ids::text[]) AS id, unnest(@occurred_ats::timestamptz[]) AS occurred_at) AS wanted
+JOIN audit_events AS e ON e.zone_id = @zone_id AND e.id = wanted.id AND e.occurred_at = wanted.occurred_at;
+
 -- name: CountAuditEventsByFilter :many
 -- CountAuditEventsByFilter counts the audit events that match each filter, at most row_limit of each.
 SELECT 'request_id' AS filter, (SELECT count(*) FROM (SELECT FROM audit_events AS e WHERE e.zone_id = @zone_id AND e.request_id = sqlc.narg(request_id)::text

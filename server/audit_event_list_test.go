@@ -12,7 +12,9 @@ import (
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/rawclient"
+	"caracal.run/management/server"
 	"caracal.run/management/server/servertest"
+	"caracal.run/management/store/storetest"
 )
 
 // eventScene stores audit events with two values of each filter, in many combinations.
@@ -240,11 +242,30 @@ func TestListAuditEventsRows(t *testing.T) {
 		{"until=2026-03-01T00:00Z&fields=agent_labels", `{"rows":[{}],"next_cursor":null}` + "\n"},
 		{"until=2026-03-01T00:00Z&fields=agent_labels&format=ndjson", "{}\n"},
 		{"format=ndjson&fields=latency_ms,id", "{\"latency_ms\":12,\"id\":\"full\"}\n{\"id\":\"empty\"}\n"},
+		{"fields=chain_seq,occurred_at_ns,id", `{"rows":[{"chain_seq":"1","occurred_at_ns":"1772323200001900000","id":"full"},{"chain_seq":"2","occurred_at_ns":"1769904000000000000","id":"empty"}],"next_cursor":null}` + "\n"},
+		{"format=csv&fields=id,chain_seq,manifest_sha,chain_hmac,diagnostics_json", "id,chain_seq,manifest_sha,chain_hmac,diagnostics_json\r\nfull,1,aa11,,\r\nempty,2,aa11,,\r\n"},
 		{"format=csv&fields=id,agent_labels,id,reason,application_name", "id,agent_labels,id,reason,application_name\r\n" +
 			`full,"a,b c",full,"{""why"":[""\""quoted\"""",{""API_key"":""[redacted]""}],""token"":""[redacted]""}",'=cmd` + "\r\nempty,,empty,,\r\n"},
 	} {
 		if got := get(tt.query); got != tt.want {
 			t.Errorf("%s: got\n%s, want\n%s", tt.query, got, tt.want)
+		}
+	}
+	// Exports also have the evidence.
+	hash := func(id string) string {
+		return storetest.Value[string](a.DB, "SELECT content_sha256 FROM audit_events WHERE id = $1", id)
+	}
+	exported := strings.SplitAfter(get("format=ndjson"), "\n")
+	empty := `{"id":"empty","zone_id":"` + zone + `","event_type":null,"request_id":null,"decision":null,"evaluation_status":null,"metadata_json":null,"occurred_at":"2026-02-01T00:00:00.000Z","ingested_at":"`
+	evidence := `","occurred_at_ns":"1769904000000000000","policy_set_id":null,"policy_set_version_id":"psv-1","manifest_sha":"aa11","determining_policies_json":[],"diagnostics_json":[],` +
+		`"chain_seq":"2","content_sha256":"` + hash("empty") + `","prev_content_sha256":"` + hash("full") + `","chain_hmac":null}` + "\n"
+	if !strings.HasPrefix(exported[1], empty) || !strings.HasSuffix(exported[1], evidence) || len(exported[1]) != len(empty+"2006-01-02T15:04:05.000Z"+evidence) {
+		t.Errorf("got\n%s, want\n%s%s", exported[1], empty, evidence)
+	}
+	for i, redacted := range []bool{true, false} {
+		link, has, err := server.ParseExportedAuditEvent([]byte(exported[i]))
+		if err != nil || has != redacted || link.Seq != int64(i+1) || (link.Event.ContentHash() == link.ContentHash) == redacted {
+			t.Errorf("%s is parsed as %+v, %t, %v", exported[i], link, has, err)
 		}
 	}
 	lines, err := csv.NewReader(strings.NewReader(get("format=csv&limit=1"))).ReadAll()

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"slices"
+	"strconv"
 	"time"
 
 	"caracal.run/management/gen/api"
@@ -34,6 +35,13 @@ func (s *Server) ListAuditEvents(ctx context.Context, req api.ListAuditEventsReq
 		RequestID: req.Params.RequestID, SessionID: req.Params.SessionID, AgentSessionID: req.Params.AgentSessionID, Label: req.Params.Label,
 		ApplicationID: req.Params.ApplicationID, EventType: req.Params.EventType, Decision: (*string)(req.Params.Decision), Since: since, Until: until,
 	}
+	returned := selected.page
+	if isExport(req.Params.Format) {
+		if returned = selected.ndjson; *req.Params.Format == api.ListFormatCSV {
+			returned = selected.csv
+		}
+	}
+	withEvidence := slices.ContainsFunc(returned, isEvidence)
 	events := table[*auditEvent, selectedRow[*auditEvent]]{
 		name: "audit", zone: req.ZoneID, columns: selected.columns(), convert: selected.exported,
 		position: func(e *auditEvent) store.Position { return store.Position{Time: e.OccurredAt, ID: e.ID} },
@@ -42,6 +50,13 @@ func (s *Server) ListAuditEvents(ctx context.Context, req api.ListAuditEventsReq
 			events := make([]auditEvent, len(rows))
 			for i := range rows {
 				events[i].ListedAuditEvent = &rows[i]
+			}
+			if withEvidence && err == nil {
+				var whole []db.AuditEvent
+				whole, err = from.WholeAuditEvents(ctx, req.ZoneID, rows)
+				for i := range whole {
+					events[i].whole = &whole[i]
+				}
 			}
 			return pointers(events), err
 		},
@@ -60,7 +75,8 @@ func (s *Server) ListAuditEvents(ctx context.Context, req api.ListAuditEventsReq
 // An auditEvent is a row of the list of audit events.
 type auditEvent struct {
 	*db.ListedAuditEvent
-	values []string // of the metadata that can be selected, in JSON; "" for a field that it does not have
+	whole  *db.AuditEvent // nil if the request selects no evidence
+	values []string       // of the metadata that can be selected, in JSON; "" for a field that it does not have
 }
 
 // metadataFields are the fields of the metadata that a request can select.
@@ -69,8 +85,36 @@ var metadataFields = []string{
 	"delegation_hop_count", "method", "latency_ms", "upstream_status", "result_class", "reason",
 }
 
-// auditEventFields are the fields of audit events that are returned by default: as JSON
-// those of the event, and as CSV all that can be selected.
+// evidence are the fields with which the content and the place of an event in the chain
+// can be verified. They are in newline-delimited JSON by default.
+var evidence = []field[*auditEvent]{
+	{"occurred_at_ns", func(b []byte, e *auditEvent) []byte {
+		return append(strconv.AppendInt(append(b, '"'), e.OccurredAt.UnixNano(), 10), '"')
+	}},
+	optionalField("policy_set_id", func(e *auditEvent) *string { return e.whole.PolicySetID }),
+	optionalField("policy_set_version_id", func(e *auditEvent) *string { return e.whole.PolicySetVersionID }),
+	optionalField("manifest_sha", func(e *auditEvent) *string { return e.whole.ManifestSha }),
+	{"determining_policies_json", func(b []byte, e *auditEvent) []byte {
+		return jsonresponse.AppendRedacted(b, valueOr(e.whole.DeterminingPolicies, ""))
+	}},
+	{"diagnostics_json", func(b []byte, e *auditEvent) []byte {
+		return jsonresponse.AppendRedacted(b, valueOr(e.whole.Diagnostics, ""))
+	}},
+	{"chain_seq", func(b []byte, e *auditEvent) []byte {
+		return append(strconv.AppendInt(append(b, '"'), e.whole.ChainSeq, 10), '"')
+	}},
+	textField("content_sha256", func(e *auditEvent) string { return e.whole.ContentSHA256 }),
+	optionalField("prev_content_sha256", func(e *auditEvent) *string { return e.whole.PrevContentSHA256 }),
+	optionalField("chain_hmac", func(e *auditEvent) *string { return e.whole.ChainHmac }),
+}
+
+func isEvidence(f field[*auditEvent]) bool {
+	return slices.ContainsFunc(evidence, func(e field[*auditEvent]) bool { return e.name == f.name })
+}
+
+// auditEventFields are the fields of audit events that are returned by default: in pages
+// those of the event, in newline-delimited JSON also the evidence, and as CSV all others
+// that can be selected.
 var auditEventFields = func() selection[*auditEvent] {
 	id := textField("id", func(e *auditEvent) string { return e.ID })
 	occurredAt := timeField("occurred_at", func(e *auditEvent) time.Time { return e.OccurredAt })
@@ -85,7 +129,7 @@ var auditEventFields = func() selection[*auditEvent] {
 		occurredAt, ingestedAt,
 	}
 	fields := selection[*auditEvent]{
-		page: page, ndjson: page,
+		page: page, ndjson: slices.Concat(page, evidence), more: evidence,
 		csv: []field[*auditEvent]{id, occurredAt, eventType, decision, status, requestID, ingestedAt},
 	}
 	for i, name := range metadataFields {

@@ -12,8 +12,8 @@ import (
 	"caracal.run/management/store/auditchain"
 )
 
-// toAuditLink returns the part of an audit event that its chain covers.
-func toAuditLink(e db.AuditEvent) auditchain.Link {
+// AuditLink returns the part of an audit event that its chain covers.
+func AuditLink(e db.AuditEvent) auditchain.Link {
 	return auditchain.Link{
 		Event: auditchain.Event{
 			ID: e.ID, ZoneID: e.ZoneID, EventType: valueOr(e.EventType, ""), RequestID: valueOr(e.RequestID, ""), Decision: valueOr(e.Decision, ""),
@@ -188,7 +188,7 @@ func (r chainReader) read(ctx context.Context, v *auditchain.Verifier, first int
 		case event == nil && checkpoint == nil:
 			return true, nil
 		case checkpoint == nil || event != nil && event.ChainSeq < checkpoint.FirstSeq:
-			v.Add(toAuditLink(*event))
+			v.Add(AuditLink(*event))
 			events.rows = events.rows[1:]
 		default:
 			v.AddCheckpoint(toCheckpoint(*checkpoint), valueOr(checkpoint.Hmac, ""))

@@ -71,6 +71,27 @@ func (s *Store) AuditEvents(ctx context.Context, zone string, f AuditEventFilter
 	return q.ListAuditEvents(ctx, db.ListAuditEventsParams{ZoneID: zone, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: p.Limit + 1})
 }
 
+// WholeAuditEvents returns listed audit events of a zone with all columns, in their order.
+// In place of one that retention has dropped meanwhile, it returns one without columns.
+func (s *Store) WholeAuditEvents(ctx context.Context, zone string, listed []db.ListedAuditEvent) ([]db.AuditEvent, error) {
+	type key struct {
+		id         string
+		occurredAt int64
+	}
+	p := db.GetAuditEventsParams{ZoneID: zone, Ids: make([]string, len(listed)), OccurredAts: make([]time.Time, len(listed))}
+	places := make(map[key]int, len(listed))
+	for i, e := range listed {
+		p.Ids[i], p.OccurredAts[i] = e.ID, e.OccurredAt
+		places[key{e.ID, e.OccurredAt.UnixMicro()}] = i
+	}
+	rows, err := s.inOrder().GetAuditEvents(ctx, p)
+	whole := make([]db.AuditEvent, len(listed))
+	for _, e := range rows {
+		whole[places[key{e.ID, e.OccurredAt.UnixMicro()}]] = e
+	}
+	return whole, err
+}
+
 // mostSelective returns the field of a filter, other than the times, that selects the
 // fewest events between two times, or "" for a filter without such fields. If there is a
 // choice, it counts up to a few hundred events for each field.

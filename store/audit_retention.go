@@ -120,7 +120,7 @@ func (tx *Tx) insertAuditCheckpoints(ctx context.Context, key []byte, month time
 			return err
 		}
 		for _, e := range events {
-			link := toAuditLink(e)
+			link := AuditLink(e)
 			if run != nil && (run.ZoneID != link.ZoneID || run.LastSeq+1 != link.Seq || run.Last != link.Previous) {
 				end()
 			}

@@ -690,7 +690,8 @@ type AuditEntryPage struct {
 
 // AuditEvent An authorization audit event: what another Caracal service decided. Without `fields`, it has the fields `id`,
 // `zone_id`, `event_type`, `request_id`, `decision`, `evaluation_status`, `metadata_json`, `occurred_at` and
-// `ingested_at`. With `fields`, it has those in the list.
+// `ingested_at`, and in newline-delimited JSON also the evidence: those from `occurred_at_ns` to `chain_hmac`. With
+// `fields`, it has those in the list.
 type AuditEvent = jsonresponse.Encoder
 
 // AuditEventFault The first event that does not fit.
@@ -3374,8 +3375,10 @@ type ListAuditEventsParams struct {
 	// Fields Fields to return, separated by commas, in the order of CSV: `id`, `occurred_at`, `event_type`, `decision`,
 	// `evaluation_status`, `request_id`, `ingested_at`, and of the metadata `application_id`, `application_name`,
 	// `resource`, `requested_scopes`, `agent_session_id`, `agent_lifecycle`, `agent_labels`, `delegation_edge_id`,
-	// `delegation_hop_count`, `method`, `latency_ms`, `upstream_status`, `result_class` and `reason`. By default, CSV has
-	// all of these.
+	// `delegation_hop_count`, `method`, `latency_ms`, `upstream_status`, `result_class` and `reason`, which CSV has by
+	// default; and the evidence: `occurred_at_ns`, `policy_set_id`, `policy_set_version_id`, `manifest_sha`,
+	// `determining_policies_json`, `diagnostics_json`, `chain_seq`, `content_sha256`, `prev_content_sha256` and
+	// `chain_hmac`.
 	Fields *FieldList `form:"fields,omitempty" json:"fields,omitempty"`
 
 	// RequestID Returns only events of this request.

@@ -814,7 +814,9 @@ type AuditEntryPage struct {
 // AuditEvent is an authorization audit event: what another Caracal service
 // decided. Without `fields`, it has the fields `id`, `zone_id`, `event_type`,
 // `request_id`, `decision`, `evaluation_status`, `metadata_json`, `occurred_at`
-// and `ingested_at`. With `fields`, it has those in the list.
+// and `ingested_at`, and in newline-delimited JSON also the evidence: those
+// from `occurred_at_ns` to `chain_hmac`. With `fields`, it has those in the
+// list.
 type AuditEvent struct {
 	// The value of a field of the metadata, of the type that the service that
 	// decided recorded.
@@ -836,6 +838,17 @@ type AuditEvent struct {
 	// decided recorded.
 	ApplicationName AuditMetadataValue `json:"application_name,omitempty"`
 
+	// Signature of both hashes with AUDIT_HMAC_KEY, in hexadecimal; null if there
+	// was no key.
+	ChainHmac *string `json:"chain_hmac,omitempty"`
+
+	// Number of the event in the chain of the zone, in the order in which events
+	// were stored, without gaps from 1. A 64-bit integer.
+	ChainSeq *string `json:"chain_seq,omitempty"`
+
+	// Hash of the content of the event, in hexadecimal.
+	ContentSHA256 *string `json:"content_sha256,omitempty"`
+
 	// The decision, such as `allow` or `deny`.
 	Decision *string `json:"decision,omitempty"`
 
@@ -846,6 +859,13 @@ type AuditEvent struct {
 	// The value of a field of the metadata, of the type that the service that
 	// decided recorded.
 	DelegationHopCount AuditMetadataValue `json:"delegation_hop_count,omitempty"`
+
+	// The rules that allowed the request, without secrets.
+	DeterminingPoliciesJSON json.RawMessage `json:"determining_policies_json,omitempty"`
+
+	// Why the request was denied, or under which conditions it was allowed, without
+	// secrets.
+	DiagnosticsJSON json.RawMessage `json:"diagnostics_json,omitempty"`
 
 	// How the decision was made: `complete` by policies, otherwise for the reason
 	// that it names, such as `resource_not_found`.
@@ -864,6 +884,9 @@ type AuditEvent struct {
 	// decided recorded.
 	LatencyMs AuditMetadataValue `json:"latency_ms,omitempty"`
 
+	// SHA-256 of the manifest of that version, or `no_active_policy_set`.
+	ManifestSha *string `json:"manifest_sha,omitempty"`
+
 	// Details of the event, as the service that decided recorded them, without
 	// secrets.
 	MetadataJSON json.RawMessage `json:"metadata_json,omitempty"`
@@ -874,6 +897,20 @@ type AuditEvent struct {
 
 	// When the decision was made.
 	OccurredAt *time.Time `json:"occurred_at,omitempty"`
+
+	// `occurred_at` as the hash covers it: nanoseconds since 1970. A 64-bit
+	// integer.
+	OccurredAtNs *string `json:"occurred_at_ns,omitempty"`
+
+	// ID of the policy set that decided; null if it was not recorded.
+	PolicySetID *string `json:"policy_set_id,omitempty"`
+
+	// ID of the version that decided; null if none did.
+	PolicySetVersionID *string `json:"policy_set_version_id,omitempty"`
+
+	// Content hash of the event before this one in the chain; null for the first
+	// event.
+	PrevContentSHA256 *string `json:"prev_content_sha256,omitempty"`
 
 	// The value of a field of the metadata, of the type that the service that
 	// decided recorded.

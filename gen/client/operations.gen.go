@@ -496,8 +496,11 @@ type ListAuditEventsParams struct {
 	// `ingested_at`, and of the metadata `application_id`, `application_name`,
 	// `resource`, `requested_scopes`, `agent_session_id`, `agent_lifecycle`,
 	// `agent_labels`, `delegation_edge_id`, `delegation_hop_count`, `method`,
-	// `latency_ms`, `upstream_status`, `result_class` and `reason`. By default, CSV
-	// has all of these.
+	// `latency_ms`, `upstream_status`, `result_class` and `reason`, which CSV has
+	// by default; and the evidence: `occurred_at_ns`, `policy_set_id`,
+	// `policy_set_version_id`, `manifest_sha`, `determining_policies_json`,
+	// `diagnostics_json`, `chain_seq`, `content_sha256`, `prev_content_sha256` and
+	// `chain_hmac`.
 	Fields string
 	// Returns only events of this request.
 	RequestID string
@@ -532,6 +535,12 @@ func (params ListAuditEventsParams) applyToList(c *call) {
 //
 // With `fields`, each row has only the fields in the list, and those of the
 // metadata only if the event has them.
+//
+// An export with `format=ndjson` also has the evidence: the fields with which
+// the content of each event and its place in the chain of the zone can be
+// verified without the service, with the key: `caracald audit verify`. The
+// content of an event with a redacted value cannot be verified in an export,
+// only its place.
 //
 // Requires a token with read permission for the zone.
 //

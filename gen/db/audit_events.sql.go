@@ -79,6 +79,61 @@ func (q *Queries) CountAuditEventsByFilter(ctx context.Context, arg CountAuditEv
 	return items, nil
 }
 
+const getAuditEvents = `-- name: GetAuditEvents :many
+SELECT e.zone_id, e.id, e.occurred_at, e.ingested_at, e.event_type, e.request_id, e.decision, e.policy_set_id, e.policy_set_version_id, e.manifest_sha, e.evaluation_status, e.determining_policies, e.diagnostics, e.metadata, e.ingest_signature, e.chain_seq, e.content_sha256, e.prev_content_sha256, e.chain_hmac, e.application_id, e.agent_session_id, e.session_id FROM (SELECT unnest($1::text[]) AS id, unnest($2::timestamptz[]) AS occurred_at) AS wanted
+JOIN audit_events AS e ON e.zone_id = $3 AND e.id = wanted.id AND e.occurred_at = wanted.occurred_at
+`
+
+type GetAuditEventsParams struct {
+	Ids         []string    `db:"ids"`
+	OccurredAts []time.Time `db:"occurred_ats"`
+	ZoneID      string      `db:"zone_id"`
+}
+
+// GetAuditEvents returns the given events of a zone with all columns, in no order.
+func (q *Queries) GetAuditEvents(ctx context.Context, arg GetAuditEventsParams) ([]AuditEvent, error) {
+	rows, err := q.db.Query(ctx, getAuditEvents, arg.Ids, arg.OccurredAts, arg.ZoneID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []AuditEvent{}
+	for rows.Next() {
+		var i AuditEvent
+		if err := rows.Scan(
+			&i.ZoneID,
+			&i.ID,
+			&i.OccurredAt,
+			&i.IngestedAt,
+			&i.EventType,
+			&i.RequestID,
+			&i.Decision,
+			&i.PolicySetID,
+			&i.PolicySetVersionID,
+			&i.ManifestSha,
+			&i.EvaluationStatus,
+			&i.DeterminingPolicies,
+			&i.Diagnostics,
+			&i.Metadata,
+			&i.IngestSignature,
+			&i.ChainSeq,
+			&i.ContentSHA256,
+			&i.PrevContentSHA256,
+			&i.ChainHmac,
+			&i.ApplicationID,
+			&i.AgentSessionID,
+			&i.SessionID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listAuditEvents = `-- name: ListAuditEvents :many
 SELECT zone_id, id, occurred_at, ingested_at, event_type, request_id, decision, evaluation_status, metadata, application_id, agent_session_id, session_id FROM listed_audit_events
 WHERE zone_id = $1 AND (occurred_at, id) < ($2::timestamptz, $3::text)

@@ -798,8 +798,10 @@ type ListAuditEventsParams struct {
 	// Fields Fields to return, separated by commas, in the order of CSV: `id`, `occurred_at`, `event_type`, `decision`,
 	// `evaluation_status`, `request_id`, `ingested_at`, and of the metadata `application_id`, `application_name`,
 	// `resource`, `requested_scopes`, `agent_session_id`, `agent_lifecycle`, `agent_labels`, `delegation_edge_id`,
-	// `delegation_hop_count`, `method`, `latency_ms`, `upstream_status`, `result_class` and `reason`. By default, CSV has
-	// all of these.
+	// `delegation_hop_count`, `method`, `latency_ms`, `upstream_status`, `result_class` and `reason`, which CSV has by
+	// default; and the evidence: `occurred_at_ns`, `policy_set_id`, `policy_set_version_id`, `manifest_sha`,
+	// `determining_policies_json`, `diagnostics_json`, `chain_seq`, `content_sha256`, `prev_content_sha256` and
+	// `chain_hmac`.
 	Fields *FieldList `form:"fields,omitempty" json:"fields,omitempty"`
 
 	// RequestID Returns only events of this request.
@@ -2077,6 +2079,10 @@ type ClientInterface interface {
 	// `assertion`. `session_id` is not redacted: it identifies a session, and gives no access to it.
 	//
 	// With `fields`, each row has only the fields in the list, and those of the metadata only if the event has them.
+	//
+	// An export with `format=ndjson` also has the evidence: the fields with which the content of each event and its place in
+	// the chain of the zone can be verified without the service, with the key: `caracald audit verify`. The content of an
+	// event with a redacted value cannot be verified in an export, only its place.
 	//
 	// Requires a token with read permission for the zone.
 	//
@@ -4591,6 +4597,10 @@ func (c *Client) RotateApplicationSecret(ctx context.Context, zoneID ZoneID, id 
 // `assertion`. `session_id` is not redacted: it identifies a session, and gives no access to it.
 //
 // With `fields`, each row has only the fields in the list, and those of the metadata only if the event has them.
+//
+// An export with `format=ndjson` also has the evidence: the fields with which the content of each event and its place in
+// the chain of the zone can be verified without the service, with the key: `caracald audit verify`. The content of an
+// event with a redacted value cannot be verified in an export, only its place.
 //
 // Requires a token with read permission for the zone.
 //
@@ -13711,6 +13721,10 @@ type ClientWithResponsesInterface interface {
 	//
 	// With `fields`, each row has only the fields in the list, and those of the metadata only if the event has them.
 	//
+	// An export with `format=ndjson` also has the evidence: the fields with which the content of each event and its place in
+	// the chain of the zone can be verified without the service, with the key: `caracald audit verify`. The content of an
+	// event with a redacted value cannot be verified in an export, only its place.
+	//
 	// Requires a token with read permission for the zone.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -20607,6 +20621,10 @@ func (c *ClientWithResponses) RotateApplicationSecretWithResponse(ctx context.Co
 // `assertion`. `session_id` is not redacted: it identifies a session, and gives no access to it.
 //
 // With `fields`, each row has only the fields in the list, and those of the metadata only if the event has them.
+//
+// An export with `format=ndjson` also has the evidence: the fields with which the content of each event and its place in
+// the chain of the zone can be verified without the service, with the key: `caracald audit verify`. The content of an
+// event with a redacted value cannot be verified in an export, only its place.
 //
 // Requires a token with read permission for the zone.
 //

@@ -60,8 +60,8 @@ func commands() []command {
 			settings:    server.UsedByStore, setUp: keysVerify,
 		},
 		{
-			name: "audit verify", summary: "verify an export of the audit log, without the service",
-			description: "Verifies an export of audit entries with format=ndjson: that no entry was changed, deleted,\ninserted or moved since it was sealed. It prints the first line that does not fit and\nexits with code 1, or prints what it could not verify. FILE - is the standard input.",
+			name: "audit verify", summary: "verify an export of an audit log, without the service",
+			description: "Verifies an export of audit entries or of authorization audit events with format=ndjson:\nthat no row was changed, deleted, inserted or moved since it was hashed. It prints the\nfirst line that does not fit and exits with code 1, or prints what it could not verify.\nFILE - is the standard input.",
 			example:     "curl -H \"Authorization: Bearer $TOKEN\" \"$URL/v1/zones/$ZONE/admin-audit?format=ndjson\" > audit.ndjson\n  AUDIT_HMAC_KEY_FILE=audit-hmac-key caracald audit verify audit.ndjson",
 			argument:    "FILE", settings: server.UsedByAuditVerify, setUp: auditVerify,
 		},
