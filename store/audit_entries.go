@@ -19,9 +19,30 @@ type AuditFilter struct {
 type ListedAuditEntry = db.ListAuditEntriesRow
 
 // AuditEntries returns a page of a zone's audit entries that match a filter, newest
-// first, with their seals. [NoZone] has the entries that belong to no zone.
+// first, with their seals. [NoZone] has the entries that belong to no zone. If several
+// fields of the filter each select many entries, and few entries match all of them, it
+// returns filters_too_broad.
 func (s *Store) AuditEntries(ctx context.Context, zone string, f AuditFilter, p Page) ([]ListedAuditEntry, error) {
-	q, at := s.inOrder(), p.After
+	if !f.hasSeveral() {
+		return auditEntries(ctx, s.inOrder(), zone, f, p)
+	}
+	entries, err := auditEntries(ctx, s.search(), zone, f, p)
+	return entries, filtersTooBroad(err)
+}
+
+// hasSeveral reports whether several fields are set, other than the times.
+func (f AuditFilter) hasSeveral() bool {
+	n := 0
+	for _, isSet := range []bool{f.ActorID != nil, f.EntityType != nil, f.EntityID != nil, f.Method != nil, f.RequestID != nil, f.StatusCode != nil} {
+		if isSet {
+			n++
+		}
+	}
+	return n > 1
+}
+
+func auditEntries(ctx context.Context, q *db.Queries, zone string, f AuditFilter, p Page) ([]ListedAuditEntry, error) {
+	at := p.After
 	if !f.Until.IsZero() && !at.Time.Before(f.Until) {
 		at = Position{Time: f.Until} // precedes every entry at that time
 	}

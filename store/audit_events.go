@@ -20,16 +20,29 @@ type AuditEventFilter struct {
 // AuditEvents returns a page of a zone's authorization audit events that match a filter,
 // newest first. The zone need not exist.
 //
-// It scans the index of the field of the filter that selects the fewest events.
+// It scans the index of the field of the filter that selects the fewest events. If several
+// fields each select many events, and few events match all of them, it returns
+// filters_too_broad.
 func (s *Store) AuditEvents(ctx context.Context, zone string, f AuditEventFilter, p Page) ([]db.ListedAuditEvent, error) {
+	events, err := s.auditEvents(ctx, zone, f, p)
+	if len(f.fields()) > 1 {
+		err = filtersTooBroad(err)
+	}
+	return events, err
+}
+
+func (s *Store) auditEvents(ctx context.Context, zone string, f AuditEventFilter, p Page) ([]db.ListedAuditEvent, error) {
 	q := s.inOrder()
 	before, since := p.After, f.Since
 	if !f.Until.IsZero() && !before.Time.Before(f.Until) {
 		before = Position{Time: f.Until} // precedes all rows of this time
 	}
-	by, err := f.mostSelective(ctx, q, zone, before.Time, since)
+	by, selectsMany, err := f.mostSelective(ctx, q, zone, before.Time, since)
 	if err != nil {
 		return nil, err
+	}
+	if selectsMany {
+		q = s.search()
 	}
 	switch by {
 	case "request_id":
@@ -92,11 +105,8 @@ func (s *Store) WholeAuditEvents(ctx context.Context, zone string, listed []db.L
 	return whole, err
 }
 
-// mostSelective returns the field of a filter, other than the times, that selects the
-// fewest events between two times, or "" for a filter without such fields. If there is a
-// choice, it counts up to a few hundred events for each field.
-func (f AuditEventFilter) mostSelective(ctx context.Context, q *db.Queries, zone string, before, since time.Time) (string, error) {
-	const maxCount = 500
+// fields returns the names of the fields of a filter that are set, other than the times.
+func (f AuditEventFilter) fields() []string {
 	var fields []string // in case of a tie, the first counts
 	for _, one := range []struct {
 		name  string
@@ -109,24 +119,35 @@ func (f AuditEventFilter) mostSelective(ctx context.Context, q *db.Queries, zone
 			fields = append(fields, one.name)
 		}
 	}
+	return fields
+}
+
+// mostSelective returns the field of a filter, other than the times, that selects the
+// fewest events between two times, or "" for a filter without such fields. If there is a
+// choice, it counts up to a few hundred events for each field, and reports whether each
+// selects at least as many.
+func (f AuditEventFilter) mostSelective(ctx context.Context, q *db.Queries, zone string, before, since time.Time) (field string, selectsMany bool, err error) {
+	const maxCount = 500
+	fields := f.fields()
 	switch len(fields) {
 	case 0:
-		return "", nil
+		return "", false, nil
 	case 1:
-		return fields[0], nil
+		return fields[0], false, nil
 	}
 	rows, err := q.CountAuditEventsByFilter(ctx, db.CountAuditEventsByFilterParams{
 		ZoneID: zone, RequestID: f.RequestID, SessionID: f.SessionID, AgentSessionID: f.AgentSessionID, Label: f.Label, ApplicationID: f.ApplicationID,
 		EventType: f.EventType, Decision: f.Decision, BeforeTime: before, Since: since, RowLimit: maxCount,
 	})
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	counts := map[string]int64{}
 	for _, r := range rows {
 		counts[r.Filter] = r.Count
 	}
-	return slices.MinFunc(fields, func(a, b string) int { return cmp.Compare(counts[a], counts[b]) }), nil
+	field = slices.MinFunc(fields, func(a, b string) int { return cmp.Compare(counts[a], counts[b]) })
+	return field, counts[field] == maxCount, nil
 }
 
 // AuditEventsOfRequest returns a page of the authorization audit events of a request,

@@ -51,12 +51,14 @@ func mapError(err error) error {
 	return err
 }
 
+const queryCanceled = "57014"
+
 // isUnavailable reports whether an SQLSTATE describes the state of the server and
 // not an error in the statement.
 func isUnavailable(sqlstate string) bool {
 	return slices.Contains([]string{
-		"25006",          // read-only transaction: the server is a standby after a failover
-		"55P03", "57014", // lock_timeout and statement_timeout
+		"25006",                // read-only transaction: the server is a standby after a failover
+		"55P03", queryCanceled, // lock_timeout and statement_timeout
 		"57P01", "57P02", "57P03", "57P05", // shutting down, crashed, starting, idle-session timeout
 	}, sqlstate) || strings.HasPrefix(sqlstate, "08") || strings.HasPrefix(sqlstate, "53")
 }

@@ -65,5 +65,6 @@ func MostSelective(ctx context.Context, s *Store, zone string, f GrantFilter) (s
 
 // MostSelectiveOfEvents returns the field of a filter whose index a list scans.
 func MostSelectiveOfEvents(ctx context.Context, s *Store, zone string, f AuditEventFilter) (string, error) {
-	return f.mostSelective(ctx, s.inOrder(), zone, FirstPosition.Time, time.Time{})
+	field, _, err := f.mostSelective(ctx, s.inOrder(), zone, FirstPosition.Time, time.Time{})
+	return field, err
 }

@@ -323,7 +323,7 @@ func (p *pipeline) receive(pipeline *pgconn.Pipeline, r *sharedRead) (retry bool
 			return false, err
 		case pg.Code == "0A000", pg.Code == "26000": // the schema has changed; the statement does not exist any more
 			return false, err
-		case pg.Code == "57014": // the statement takes longer than maxWait
+		case pg.Code == queryCanceled: // the statement takes longer than maxWait
 			retry = true
 		default:
 			r.err = err

@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 	"caracal.run/management/store/seal"
 )
@@ -175,13 +176,15 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 // that a pooler assigns to it.
 type timeouts struct {
 	statement any    // a string, in milliseconds: a parameter of the settings of a read
+	search    any    // the same for a search
 	settings  string // a statement that sets a transaction's scope, its parameter, and its timeouts
 }
 
 func newTimeouts(c Config) timeouts {
-	const lock = 3 * time.Second // a transaction that waits for a zone lock occupies a connection
+	const lock = 3 * time.Second   // a transaction that waits for a zone lock occupies a connection
+	const search = 5 * time.Second // of the rows that match several filters
 	text := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
-	return timeouts{text(c.StatementTimeout), "SELECT set_config('caracal.zone_id', $1, true), " +
+	return timeouts{text(c.StatementTimeout), text(min(c.StatementTimeout, search)), "SELECT set_config('caracal.zone_id', $1, true), " +
 		"set_config('statement_timeout', '" + text(c.StatementTimeout) + "', true), " +
 		"set_config('lock_timeout', '" + text(lock) + "', true), " +
 		"set_config('idle_in_transaction_session_timeout', '" + text(c.IdleInTxTimeout) + "', true)"}
@@ -225,6 +228,28 @@ func (s *Store) inOrder() *db.Queries {
 	pooled := s.scoped(s.pool, s.actor.Zone)
 	pooled.settings = setListScope
 	return db.New(sharedReads{s.pipelines, pooled})
+}
+
+// search returns the queries for pages of lists whose rows match several filters, like
+// inOrder. No index has all of the filters, so that Postgres can read any number of rows:
+// they have a connection of their own, and less time.
+func (s *Store) search() *db.Queries {
+	if s.frozen != nil {
+		return s.frozen
+	}
+	pooled := s.scoped(s.pool, s.actor.Zone)
+	pooled.settings, pooled.statementTimeout = setListScope, s.timeouts.search
+	return db.New(pooled)
+}
+
+// filtersTooBroad returns filters_too_broad in place of the error of a search that took
+// too long.
+func filtersTooBroad(err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == queryCanceled {
+		return code.FiltersTooBroad.Because(err)
+	}
+	return err
 }
 
 // scoped implements sqlc's DBTX. It sends each read together with the setting

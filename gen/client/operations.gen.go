@@ -359,7 +359,7 @@ func (params ListAuditEntriesParams) applyToList(c *call) {
 // Requires a token with read permission for the zone.
 //
 // Error codes that are specific to this operation: [CodeInvalidFields],
-// [CodeTooManyExports].
+// [CodeFiltersTooBroad], [CodeTooManyExports].
 func (c *Client) ListAuditEntries(ctx context.Context, zoneID string, opts ...ListOption) (Page[AuditEntry], error) {
 	return listRows[AuditEntry](ctx, c, request{operation: "listAuditEntries", method: http.MethodGet, path: "/v1/zones/{zoneId}/admin-audit", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
 }
@@ -420,7 +420,7 @@ func (params ListZonelessAuditEntriesParams) applyToList(c *call) {
 // Requires a global token with read permission.
 //
 // Error codes that are specific to this operation: [CodeInvalidFields],
-// [CodeTooManyExports].
+// [CodeFiltersTooBroad], [CodeTooManyExports].
 func (c *Client) ListZonelessAuditEntries(ctx context.Context, opts ...ListOption) (Page[AuditEntry], error) {
 	return listRows[AuditEntry](ctx, c, request{operation: "listZonelessAuditEntries", method: http.MethodGet, path: "/v1/admin-audit", status: 200, accept: "application/json"}, opts)
 }
@@ -545,7 +545,7 @@ func (params ListAuditEventsParams) applyToList(c *call) {
 // Requires a token with read permission for the zone.
 //
 // Error codes that are specific to this operation: [CodeInvalidFields],
-// [CodeTooManyExports].
+// [CodeFiltersTooBroad], [CodeTooManyExports].
 func (c *Client) ListAuditEvents(ctx context.Context, zoneID string, opts ...ListOption) (Page[AuditEvent], error) {
 	return listRows[AuditEvent](ctx, c, request{operation: "listAuditEvents", method: http.MethodGet, path: "/v1/zones/{zoneId}/audit", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
 }

@@ -304,6 +304,9 @@ const (
 	CodeChallengeNotSatisfiable = "challenge_not_satisfiable"
 	// 404. Dead letter not found.
 	CodeDeadLetterNotFound = "dead_letter_not_found"
+	// 400. The rows that match all filters were not found in time. Set since and
+	// until to a shorter time, or add a filter that selects fewer rows.
+	CodeFiltersTooBroad = "filters_too_broad"
 	// 429. Too many exports are running. Retry when one of them has ended.
 	CodeTooManyExports = "too_many_exports"
 	// 400. The retention is longer than AUDIT_RETENTION_DAYS allows. See max_days.

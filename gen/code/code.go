@@ -322,6 +322,8 @@ const (
 	ChallengeNotSatisfiable Code = "challenge_not_satisfiable"
 	// DeadLetterNotFound: 404. Dead letter not found.
 	DeadLetterNotFound Code = "dead_letter_not_found"
+	// FiltersTooBroad: 400. The rows that match all filters were not found in time. Set since and until to a shorter time, or add a filter that selects fewer rows.
+	FiltersTooBroad Code = "filters_too_broad"
 	// TooManyExports: 429. Too many exports are running. Retry when one of them has ended.
 	TooManyExports Code = "too_many_exports"
 	// RetentionAboveLimit: 400. The retention is longer than AUDIT_RETENTION_DAYS allows. See max_days.
@@ -465,6 +467,7 @@ var Table = map[Code]Entry{
 	ChallengeNotFound:                            {404, "", "Step-up challenge not found in this zone."},
 	ChallengeNotSatisfiable:                      {409, "", "The step-up challenge cannot be satisfied or rejected. See reason."},
 	DeadLetterNotFound:                           {404, "", "Dead letter not found."},
+	FiltersTooBroad:                              {400, "", "The rows that match all filters were not found in time. Set since and until to a shorter time, or add a filter that selects fewer rows."},
 	TooManyExports:                               {429, "", "Too many exports are running. Retry when one of them has ended."},
 	RetentionAboveLimit:                          {400, "", "The retention is longer than AUDIT_RETENTION_DAYS allows. See max_days."},
 	EventPositionGone:                            {410, "", "The zone has no events at this position: it is unknown, or entries are missing after it. Read the present state of the zone, then follow its events with after=now."},
