@@ -87,6 +87,7 @@ func TestKilledProcessesLoseNothing(t *testing.T) {
 	recovery := l.waitRecovered(5 * time.Second)
 	l.runFor(300 * time.Millisecond)
 	l.stop()
+	b.checkSeals(last)
 	b.waitIdle(last)
 	b.checkInvariants(l)
 	last.terminate()
