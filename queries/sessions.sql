@@ -1,3 +1,10 @@
+-- name: InsertApplicationSession :one
+-- InsertApplicationSession inserts a session of an application, if that is active.
+INSERT INTO sessions (zone_id, id, session_type, subject_id, application_id, expires_at)
+SELECT a.zone_id, @id, 'application', a.id, a.id, @expires_at::timestamptz FROM applications AS a
+WHERE a.zone_id = @zone_id AND a.id = @application_id AND a.archived_at IS NULL AND (a.expires_at IS NULL OR a.expires_at > now())
+RETURNING *;
+
 -- name: RevokeSessionsOfApplications :many
 -- RevokeSessionsOfApplications revokes the active sessions of applications and the active descendants of all their
 -- sessions. It also searches below revoked and expired sessions: their descendants can still be active.

@@ -71,7 +71,7 @@ type Config struct {
 
 	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"maximum requests to the API, that is, to /v1, /oauth and /.well-known, per minute, per client address and per token; 0 disables the limit"`
 	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"maximum requests to /ready per minute, per client address; 0 disables the limit"`
-	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"maximum failed authentications per minute, per client address; 0 disables the limit"`
+	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"maximum failed authentications per minute, per client address and, at the token endpoint, also per application; 0 disables the limit"`
 	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global tokens can access"`
 	ControlEnabled        bool    `env:"CARACAL_CONTROL_ENABLED" default:"false" help:"whether to offer the Control API (POST /v1/control/invoke)"`
 	ControlGateFile       string  `env:"CONTROL_GATE_FILE" help:"file that opens the Control API while it exists; if it is not set, the Control API stays closed"`

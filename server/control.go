@@ -34,7 +34,7 @@ func (s *Server) authenticateControl(ctx context.Context, info *middleware.Reque
 	}
 	caller, reason, err := s.controlCaller(ctx, info)
 	if err != nil {
-		s.controlEvents.add(controlEvent(info, caller, control.Invocation{}, outcomeDenied, reason))
+		s.auditEvents.add(controlEvent(info, caller, control.Invocation{}, outcomeDenied, reason).complete())
 		return nil, err
 	}
 	return caller, nil
@@ -85,7 +85,7 @@ func (s *Server) InvokeControl(ctx context.Context, _ api.InvokeControlRequestOb
 	outcome, reason := outcomeOf(result, err)
 	event := controlEvent(info, info.Control, invocation, outcome, reason)
 	event.objects = result.objects
-	s.controlEvents.add(event)
+	s.auditEvents.add(event.complete())
 	if err != nil {
 		return nil, err
 	}

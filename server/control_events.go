@@ -2,14 +2,10 @@ package server
 
 import (
 	"cmp"
-	"context"
 	"errors"
-	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/control"
@@ -65,6 +61,13 @@ type invocationEvent struct {
 	objects  []string
 }
 
+// complete returns the event with its metadata.
+func (e invocationEvent) complete() ingest.Event {
+	e.metadata.ObjectIDs = e.objects
+	e.Event.Metadata = e.metadata
+	return e.Event
+}
+
 // controlEvent describes an invocation of a caller, or of an unknown one if it is nil.
 func controlEvent(info *middleware.RequestInfo, caller *middleware.ControlCaller, i control.Invocation, outcome, reason string) invocationEvent {
 	e := invocationEvent{Event: ingest.Event{
@@ -81,79 +84,4 @@ func controlEvent(info *middleware.RequestInfo, caller *middleware.ControlCaller
 		e.metadata.Subject, e.metadata.ClientID, e.metadata.TokenID = caller.KeyID, caller.KeyID, caller.TokenID
 	}
 	return e
-}
-
-// controlEvents publishes audit events in the background, so that no response waits for
-// Redis. While Redis is unavailable, they wait in memory; if too many wait, new ones are
-// dropped and counted. What an invocation changes is in the admin audit log anyway.
-type controlEvents struct {
-	redis   redis.UniversalClient
-	key     []byte
-	log     *slog.Logger
-	queue   chan ingest.Event
-	dropped atomic.Uint64
-}
-
-func newControlEvents(client redis.UniversalClient, key []byte, log *slog.Logger) *controlEvents {
-	const queueSize = 4096
-	return &controlEvents{redis: client, key: key, log: log, queue: make(chan ingest.Event, queueSize)}
-}
-
-// add queues an event, or drops it if the queue is full. It never blocks.
-func (c *controlEvents) add(e invocationEvent) {
-	e.metadata.ObjectIDs = e.objects
-	e.Event.Metadata = e.metadata
-	select {
-	case c.queue <- e.Event:
-	default:
-		c.dropped.Add(1)
-	}
-}
-
-// run publishes queued events until ctx is done, and then the remaining ones.
-func (c *controlEvents) run(ctx context.Context) {
-	const maxDelay = 2 * time.Second
-	for {
-		select {
-		case e := <-c.queue:
-			batch := c.drain(e)
-			for delay := 50 * time.Millisecond; !c.publish(ctx, batch) && ctx.Err() == nil; delay = min(2*delay, maxDelay) {
-				select {
-				case <-ctx.Done():
-				case <-time.After(delay):
-				}
-			}
-		case <-ctx.Done():
-			if batch := c.drain(); len(batch) > 0 && !c.publish(ctx, batch) {
-				c.dropped.Add(uint64(len(batch)))
-			}
-			return
-		}
-	}
-}
-
-// drain returns events and those that wait, up to the size of a batch.
-func (c *controlEvents) drain(batch ...ingest.Event) []ingest.Event {
-	const maxBatch = 500
-	for len(batch) < maxBatch {
-		select {
-		case e := <-c.queue:
-			batch = append(batch, e)
-		default:
-			return batch
-		}
-	}
-	return batch
-}
-
-// publish reports whether it has published events.
-func (c *controlEvents) publish(ctx context.Context, batch []ingest.Event) bool {
-	const timeout = 5 * time.Second
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
-	defer cancel()
-	err := ingest.Publish(ctx, c.redis, c.key, batch...)
-	if err != nil {
-		c.log.WarnContext(ctx, "failed to publish audit events of the Control API", "count", len(batch), "error", err)
-	}
-	return err == nil
 }

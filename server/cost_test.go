@@ -121,6 +121,7 @@ func TestRoundTrips(t *testing.T) {
 	db.Exec(`INSERT INTO step_up_challenges (zone_id, id, session_id, principal_id, challenge_type, resource_set_hash, expires_at)
 		SELECT $1, kind || repeat('x', n) || $2, $3, 'user-1', 'human_approval', 'x', now() + interval '1 hour' FROM generate_series(1, $4) AS n, unnest('{s,r}'::text[]) AS kind`, zone.ID, zone.Slug, session, maxAttempts)
 	with := append(bearer(servertest.Bootstrap), "Content-Type", jsonType)
+	key := newControlKey(t, a, zone.ID, client.ControlScopeControlAppRead)
 	for _, tt := range []struct {
 		method, path, body string
 		most               int64
@@ -180,6 +181,8 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", challenge, "", 1},
 		{"POST", in + "/step-up-challenges/sNUMBER/satisfy", "{}", 3},
 		{"POST", in + "/step-up-challenges/rNUMBER/reject", `{"reason":"x"}`, 3},
+		{"POST", "/oauth/2/token", tokenForm(key).Encode(), 5},
+		{"GET", "/.well-known/jwks.json?zone_id=" + zone.ID, "", 1},
 		{"GET", "/health", "", 0},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
@@ -198,7 +201,11 @@ func TestRoundTrips(t *testing.T) {
 					return counter.trips.Load() == before+1
 				})
 				before := counter.trips.Load()
-				if resp := a.Do(tt.method, path, body, with...); resp.StatusCode() < 400 {
+				headers := with
+				if strings.HasPrefix(body, "application_id=") {
+					headers = []string{"Content-Type", formType}
+				}
+				if resp := a.Do(tt.method, path, body, headers...); resp.StatusCode() < 400 {
 					best = min(best, counter.trips.Load()-before)
 				}
 			}

@@ -54,7 +54,7 @@ func lacks(ids map[string]string, op servertest.Operation) bool {
 // body returns the operation's first request example.
 func body(t *testing.T, op servertest.Operation) string {
 	t.Helper()
-	if op.RequestBody == nil {
+	if !takesBody(op) {
 		return ""
 	}
 	examples := op.RequestBody.Value.Content.Get("application/json").Examples
@@ -124,7 +124,10 @@ func scoped(op servertest.Operation) bool {
 	return private(op) && (has(op, "path", "zoneId") || needsGlobalToken(op))
 }
 
-func takesBody(op servertest.Operation) bool { return op.RequestBody != nil }
+// takesBody reports whether an operation takes a body in JSON.
+func takesBody(op servertest.Operation) bool {
+	return op.RequestBody != nil && op.RequestBody.Value.Content[jsonType] != nil
+}
 
 // closed reports whether an operation rejects unknown fields. Others ignore them.
 func closed(op servertest.Operation) bool {

@@ -57,6 +57,7 @@ func (m *metrics) register(s *Server) {
 		gauge("caracal_api_db_pool_acquired_connections", "Postgres connections in use.", pool(func() int32 { return s.store.Stat().AcquiredConns() })),
 		gauge("caracal_api_db_pool_idle_connections", "Idle Postgres connections.", pool(func() int32 { return s.store.Stat().IdleConns() })),
 		counter("caracal_api_refusals_dropped_total", "Denied requests that could not be written to the audit log.", func() float64 { return float64(s.denied.dropped.Load()) }),
+		counter("caracal_api_audit_events_dropped_total", "Audit events of token requests and of the Control API that could not be published.", func() float64 { return float64(s.auditEvents.dropped.Load()) }),
 		counter("caracal_api_token_cache_hits_total", "Token cache hits.", func() float64 { return float64(s.verifier.Stat().Hits) }),
 		counter("caracal_api_token_cache_misses_total", "Token cache misses.", func() float64 { return float64(s.verifier.Stat().Misses) }),
 		counter("caracal_api_outbox_published_total", "Events that this process has published to Redis.", func() float64 { return float64(s.outbox.Stat().Published) }),

@@ -163,8 +163,10 @@ func TestRedisNamesMissingPermission(t *testing.T) {
 		tests = append(tests, row{"+" + command, strings.ToUpper(strings.Replace(command, "|", " ", 1)), client.ReadinessRedisMissingAuditEvents})
 	}
 	tests = append(tests, row{"~caracal.audit.events", "XREADGROUP", client.ReadinessRedisMissingAuditEvents}, row{"~caracal.audit.events.dlq", "XADD caracal.audit.events.dlq", client.ReadinessRedisMissingAuditEvents})
-	tests = append(tests, row{"~caracal:control:jti:*", "SET caracal:control:jti:*", client.ReadinessRedisMissingControlTokens})
-	for _, prefix := range []string{"api:v1_rl:*", "api:ready_rl:*", "api:admin_auth_fail:*", "rl:dcr:*", "api:control_invoke_ip:*", "api:control_invoke_key:*"} {
+	for _, prefix := range []string{"caracal:control:jti:*", "caracal:control:assertion:*"} {
+		tests = append(tests, row{"~" + prefix, "SET " + prefix, client.ReadinessRedisMissingControlTokens})
+	}
+	for _, prefix := range []string{"api:v1_rl:*", "api:ready_rl:*", "api:admin_auth_fail:*", "rl:dcr:*", "api:client_auth_fail:*", "api:token_exchange:*", "api:control_invoke_ip:*", "api:control_invoke_key:*"} {
 		tests = append(tests, row{"~" + prefix, "INCRBY " + prefix, client.ReadinessRedisMissingRateLimits})
 	}
 	for i, tt := range tests {

@@ -109,7 +109,7 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 	s := svc.Server
 	svc.goBackground(ctx, s.verifier.Run)
 	svc.goBackground(ctx, s.denied.run)
-	svc.goBackground(ctx, s.controlEvents.run)
+	svc.goBackground(ctx, s.auditEvents.run)
 	svc.goBackground(ctx, s.verifier.WatchRevocations)
 	svc.goBackground(ctx, func(ctx context.Context) {
 		db.Listen(ctx, log, map[string]func(){store.AdminTokensChannel: s.verifier.InvalidateCache, store.OutboxChannel: s.outbox.Wake})

@@ -75,9 +75,10 @@ type Server struct {
 	issuer   *issuer.Issuer
 	denied   *deniedRequests
 
-	operations    *operationTable // for calls within the process
-	usedTokens    *onetime.Tokens // of Control keys
-	controlEvents *controlEvents
+	operations     *operationTable // for calls within the process
+	usedTokens     *onetime.Tokens // of Control keys
+	usedAssertions *onetime.Tokens // of Control keys
+	auditEvents    *auditPublisher
 
 	bundles  *policy.Cache
 	metrics  *metrics
@@ -87,7 +88,9 @@ type Server struct {
 	spec     specDocument
 }
 
-type limits struct{ address, token, readiness, authFailures, registrations, control, controlKeys *limiter.Limiter }
+type limits struct {
+	address, token, readiness, authFailures, registrations, control, controlKeys, clientFailures, tokens *limiter.Limiter
+}
 
 func (l limits) all() (all []*limiter.Limiter) {
 	for _, limit := range l.named() {
@@ -115,7 +118,7 @@ type namedLimit struct {
 
 func (l limits) named() []namedLimit {
 	return []namedLimit{{"address", l.address}, {"token", l.token}, {"readiness", l.readiness}, {"auth_failures", l.authFailures}, {"registrations", l.registrations},
-		{"control", l.control}, {"control_keys", l.controlKeys}}
+		{"control", l.control}, {"control_keys", l.controlKeys}, {"client_auth_failures", l.clientFailures}, {"token_exchanges", l.tokens}}
 }
 
 var _ api.StrictServerInterface = (*Server)(nil)
@@ -167,9 +170,9 @@ func New(o Options) (*Server, http.Handler, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var usedTokens []string
+	usedTokens := []string{assertionPrefix}
 	if c.ControlEnabled {
-		usedTokens = []string{controlTokenPrefix}
+		usedTokens = append(usedTokens, controlTokenPrefix)
 	} else {
 		c.ControlPerMinute, c.ControlCapacity = 0, 0 // Redis needs no permission for their keys
 	}
@@ -205,13 +208,17 @@ func New(o Options) (*Server, http.Handler, error) {
 
 			control:     perMinute("api:control_invoke_ip:", c.ControlPerMinute),
 			controlKeys: limiter.New("api:control_invoke_key:", c.ControlWindow.duration(), c.ControlCapacity),
+
+			clientFailures: perMinute("api:client_auth_fail:", c.AuthFailuresPerMinute),
+			tokens:         perMinute("api:token_exchange:", tokensPerMinute),
 		},
-		issuer:   issuer.New(o.Store.For(store.System), issuer.Config{Base: c.baseURL(), Audience: c.ControlAudience}),
-		metrics:  m,
-		draining: make(chan struct{}),
+		issuer:      issuer.New(o.Store.For(store.System), issuer.Config{Base: c.baseURL(), Audience: c.ControlAudience}),
+		auditEvents: newAuditPublisher(o.Redis, auditKey, o.Log),
+		metrics:     m,
+		draining:    make(chan struct{}),
 	}
 	s.usedTokens = onetime.New(controlTokenPrefix, o.Redis)
-	s.controlEvents = newControlEvents(o.Redis, auditKey, o.Log)
+	s.usedAssertions = onetime.New(assertionPrefix, o.Redis)
 	s.operations = newOperationTable(s, spec.operations, middleware.Validate(c.BodyLimit))
 	s.streams = newEventStreams(o.Store.For(store.System), s.sealer.Changed)
 	if stsKey != nil {

@@ -112,13 +112,13 @@ func TestVerifyClientSecret(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			err := s.VerifyClientSecret(t.Context(), tt.zone, tt.application, tt.secret)
+			err := s.VerifyClientSecret(t.Context(), tt.zone, tt.application, tt.secret, nil)
 			if tt.valid && err != nil || !tt.valid && !errors.Is(err, store.ErrInvalidSecret) {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
-	if err := d.Store().For(store.Actor{Zone: otherZone}).VerifyClientSecret(t.Context(), zone, a.ID, first); !errors.Is(err, store.ErrInvalidSecret) {
+	if err := d.Store().For(store.Actor{Zone: otherZone}).VerifyClientSecret(t.Context(), zone, a.ID, first, nil); !errors.Is(err, store.ErrInvalidSecret) {
 		t.Errorf("an actor of another zone verifies the secret: %v", err)
 	}
 }
@@ -283,7 +283,7 @@ func TestMigrationKeepsSecrets(t *testing.T) {
 		application, secret string
 		want                error
 	}{{a.ID, newest, nil}, {a.ID, first, store.ErrInvalidSecret}, {chosen.ID, chosenSecret, nil}} {
-		if err := s.VerifyClientSecret(t.Context(), zone, tt.application, tt.secret); !errors.Is(err, tt.want) {
+		if err := s.VerifyClientSecret(t.Context(), zone, tt.application, tt.secret, nil); !errors.Is(err, tt.want) {
 			t.Errorf("got %v, want %v", err, tt.want)
 		}
 	}

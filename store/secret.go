@@ -81,15 +81,19 @@ var ErrInvalidSecret = errors.New("invalid client secret")
 // secret to compare it with. A text of that form is hashed so only for an application with
 // a chosen secret. Otherwise, clients that repeat an expired secret would occupy the slots
 // for hashes, and the id of an application is no secret (RFC 6749, section 2.2).
-func (s *Store) VerifyClientSecret(ctx context.Context, zone, application, secret string) error {
+//
+// If mayHash is not nil, it is called before a text is hashed with Argon2id, and its error is
+// returned instead. So a rate limit of failures bounds what guesses cost, and does not lock
+// out clients with generated secrets.
+func (s *Store) VerifyClientSecret(ctx context.Context, zone, application, secret string, mayHash func() error) error {
 	hashes, err := s.shared.ListSecretHashes(ctx, db.ListSecretHashesParams{ZoneID: zone, ApplicationID: application})
 	if err != nil {
 		return err
 	}
-	return verifySecret(ctx, hashes, secret)
+	return verifySecret(ctx, hashes, secret, mayHash)
 }
 
-func verifySecret(ctx context.Context, hashes []string, secret string) error {
+func verifySecret(ctx context.Context, hashes []string, secret string, mayHash func() error) error {
 	generated, valid := string(hashGenerated(secret)), 0
 	var chosen []string
 	for _, hash := range hashes {
@@ -103,6 +107,11 @@ func verifySecret(ctx context.Context, hashes []string, secret string) error {
 	}
 	if len(chosen) == 0 && !generatedForm.MatchString(secret) {
 		chosen = []string{noSecret}
+	}
+	if len(chosen) > 0 && mayHash != nil {
+		if err := mayHash(); err != nil {
+			return err
+		}
 	}
 	for _, hash := range chosen {
 		salt, digest, err := parseArgonHash(hash)

@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"time"
 
+	"caracal.run/management/gen/audit"
+	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 )
 
@@ -35,4 +38,20 @@ func (s *Store) Sessions(ctx context.Context, zone string, f SessionFilter, p Pa
 	return q.ListSessionsBySubjectAndStatus(ctx, db.ListSessionsBySubjectAndStatusParams{
 		ZoneID: zone, SubjectID: f.SubjectID, Status: *f.Status, BeforeTime: p.After.Time, BeforeID: p.After.ID, RowLimit: p.Limit + 1,
 	})
+}
+
+// CreateApplicationSession creates a session of an application for itself, with an ID that
+// the caller has chosen. It returns application_not_found if the application is not active,
+// or an error of the zone. An application that is archived at the same time has no session
+// afterwards.
+func (tx *Tx) CreateApplicationSession(ctx context.Context, zone, application, id string, expiresAt time.Time) error {
+	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
+		return err
+	}
+	session, err := tx.q.InsertApplicationSession(ctx, db.InsertApplicationSessionParams{ZoneID: zone, ApplicationID: application, ID: id, ExpiresAt: expiresAt})
+	if err != nil {
+		return notFoundAs(err, code.ApplicationNotFound)
+	}
+	tx.record(zone, audit.Sessions, id, diff(nil, snapshot(audit.Sessions, session)))
+	return nil
 }

@@ -143,6 +143,11 @@ const (
 	GrantStatusRevoked GrantStatus = "revoked"
 )
 
+// Defines values for IssuedTokenTokenType.
+const (
+	IssuedTokenTokenTypeBearer IssuedTokenTokenType = "Bearer"
+)
+
 // Defines values for ListFormat.
 const (
 	ListFormatCSV    ListFormat = "csv"
@@ -1143,6 +1148,30 @@ type Health struct {
 
 // ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
+
+// IssuedToken An issued access token (RFC 6749, section 5.1).
+type IssuedToken struct {
+	// AccessToken The token.
+	AccessToken string `json:"access_token"`
+
+	// ExpiresIn Lifetime of the token in seconds.
+	ExpiresIn int64 `json:"expires_in"`
+
+	// IssuedTokenType The type of the token, `urn:ietf:params:oauth:token-type:access_token`.
+	IssuedTokenType string `json:"issued_token_type"`
+
+	// Scope The scopes of the token, separated by spaces.
+	Scope string `json:"scope"`
+
+	// TargetResources The resources that accept the token.
+	TargetResources []string `json:"target_resources"`
+
+	// TokenType How the token is sent.
+	TokenType IssuedTokenTokenType `json:"token_type"`
+}
+
+// IssuedTokenTokenType How the token is sent.
+type IssuedTokenTokenType string
 
 // ListFormat Format of a list: a page of JSON, or an export of all rows as CSV or as newline-delimited JSON.
 type ListFormat string
@@ -2505,7 +2534,7 @@ type Readiness struct {
 	// RedisMissing What does not work; omitted if everything works. Without `events`, events stay in Postgres until Redis accepts
 	// them. Without `rate_limits`, each process limits the rate of its own requests only. Without `oauth_states`,
 	// users cannot authorize provider grants. Without `audit_events`, the audit events of other services stay in Redis.
-	// Without `control_tokens`, the Control API runs no commands.
+	// Without `control_tokens`, the Control API runs no commands, and Control keys cannot authenticate with a JSON Web Token.
 	RedisMissing []ReadinessRedisMissing `json:"redis_missing,omitempty"`
 }
 
@@ -2943,6 +2972,40 @@ type StoredToken string
 //
 // Example: 2026-07-01T12:00:00.123Z
 type Timestamp = timestamp.Time
+
+// TokenRequest A request for an access token. A parameter without a value counts as absent, and unknown parameters are ignored. All
+// parameters must be in the body.
+type TokenRequest struct {
+	// ApplicationID Another name of `client_id`.
+	ApplicationID *string `json:"application_id,omitempty"`
+
+	// ClientAssertion A JSON Web Token that authenticates the Control key.
+	ClientAssertion *string `json:"client_assertion,omitempty"`
+
+	// ClientAssertionType The type of `client_assertion`, `urn:ietf:params:oauth:client-assertion-type:jwt-bearer`.
+	ClientAssertionType *string `json:"client_assertion_type,omitempty"`
+
+	// ClientID ID of the Control key.
+	ClientID *string `json:"client_id,omitempty"`
+
+	// ClientSecret A secret of the Control key.
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// GrantType The grant type, `client_credentials`.
+	GrantType string `json:"grant_type"`
+
+	// Resource The identifier of the control resource, by default `caracal-control` (RFC 8707). Can be repeated.
+	Resource []string `json:"resource"`
+
+	// Scope The scopes of the token, separated by spaces. Each begins with `control:`.
+	Scope string `json:"scope"`
+
+	// TTLSeconds Maximum lifetime of the token in seconds. Defaults to 900.
+	TTLSeconds *int64 `json:"ttl_seconds,omitempty"`
+
+	// ZoneID ID of the zone of the Control key. It need not be given.
+	ZoneID *string `json:"zone_id,omitempty"`
+}
 
 // Traits Labels of the application: at most 32, without duplicates. A trait has 1 to 128 characters: a letter, followed by
 // letters, digits and `._:-`. The part before the first `:` is its namespace. The namespaces `control` and
@@ -3649,6 +3712,9 @@ type ListStepUpChallengesParams struct {
 	Status *StepUpChallengeStatus `form:"status,omitempty" json:"status,omitempty"`
 }
 
+// IssueTokenJSONRequestBody defines body for IssueToken for application/json ContentType.
+type IssueTokenJSONRequestBody = TokenRequest
+
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
 type CreateAdminTokenJSONRequestBody = NewAdminToken
 
@@ -3750,6 +3816,9 @@ type ServerInterface interface {
 	// GetMetrics Retrieve metrics
 	// (GET /metrics)
 	GetMetrics(ctx echo.Context) error
+	// IssueToken Issue a token of the Control API
+	// (POST /oauth/2/token)
+	IssueToken(ctx echo.Context) error
 	// GetOpenAPIJSON Retrieve the OpenAPI document as JSON
 	// (GET /openapi.json)
 	GetOpenAPIJSON(ctx echo.Context) error
@@ -4084,6 +4153,15 @@ func (w *ServerInterfaceWrapper) GetMetrics(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetMetrics(ctx)
+	return err
+}
+
+// IssueToken converts echo context to params.
+func (w *ServerInterfaceWrapper) IssueToken(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.IssueToken(ctx)
 	return err
 }
 
@@ -6865,6 +6943,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/.well-known/jwks.json", wrapper.GetVerificationKeys, options.OperationMiddlewares["getVerificationKeys"]...)
 	router.GET(options.BaseURL+"/health", wrapper.GetHealth, options.OperationMiddlewares["getHealth"]...)
 	router.GET(options.BaseURL+"/metrics", wrapper.GetMetrics, options.OperationMiddlewares["getMetrics"]...)
+	router.POST(options.BaseURL+"/oauth/2/token", wrapper.IssueToken, options.OperationMiddlewares["issueToken"]...)
 	router.GET(options.BaseURL+"/openapi.json", wrapper.GetOpenAPIJSON, options.OperationMiddlewares["getOpenAPIJSON"]...)
 	router.GET(options.BaseURL+"/openapi.yaml", wrapper.GetOpenAPIYAML, options.OperationMiddlewares["getOpenAPIYAML"]...)
 	router.GET(options.BaseURL+"/ready", wrapper.GetReadiness, options.OperationMiddlewares["getReadiness"]...)
@@ -7015,6 +7094,20 @@ func (response GetMetrics200TextResponse) VisitGetMetricsResponse(w http.Respons
 	w.WriteHeader(200)
 	_, err := io.WriteString(w, string(response))
 	return err
+}
+
+type IssueTokenRequestObject struct {
+	Body *IssueTokenJSONRequestBody
+}
+
+type IssueTokenResponseObject interface {
+	VisitIssueTokenResponse(w http.ResponseWriter) error
+}
+
+type IssueToken200JSONResponse IssuedToken
+
+func (response IssueToken200JSONResponse) VisitIssueTokenResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, IssuedToken(response))
 }
 
 type GetOpenAPIJSONRequestObject struct {
@@ -9025,6 +9118,9 @@ type StrictServerInterface interface {
 	// GetMetrics Retrieve metrics
 	// (GET /metrics)
 	GetMetrics(ctx context.Context, request GetMetricsRequestObject) (GetMetricsResponseObject, error)
+	// IssueToken Issue a token of the Control API
+	// (POST /oauth/2/token)
+	IssueToken(ctx context.Context, request IssueTokenRequestObject) (IssueTokenResponseObject, error)
 	// GetOpenAPIJSON Retrieve the OpenAPI document as JSON
 	// (GET /openapi.json)
 	GetOpenAPIJSON(ctx context.Context, request GetOpenAPIJSONRequestObject) (GetOpenAPIJSONResponseObject, error)
@@ -9398,6 +9494,52 @@ func (sh *strictHandler) GetMetrics(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(GetMetricsResponseObject); ok {
 		return validResponse.VisitGetMetricsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// IssueToken operation middleware
+func (sh *strictHandler) IssueToken(ctx echo.Context) error {
+	var request IssueTokenRequestObject
+
+	var body IssueTokenJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.IssueToken(ctx.Request().Context(), request.(IssueTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "IssueToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(IssueTokenResponseObject); ok {
+		return validResponse.VisitIssueTokenResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

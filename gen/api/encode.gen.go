@@ -818,6 +818,30 @@ func (v Health) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v IssuedToken) AppendJSON(b []byte) []byte {
+	b = append(b, `{"access_token":`...)
+	b = jsonresponse.AppendString(b, string(v.AccessToken))
+	b = append(b, `,"token_type":`...)
+	b = jsonresponse.AppendString(b, string(v.TokenType))
+	b = append(b, `,"expires_in":`...)
+	b = strconv.AppendInt(b, int64(v.ExpiresIn), 10)
+	b = append(b, `,"scope":`...)
+	b = jsonresponse.AppendString(b, string(v.Scope))
+	b = append(b, `,"issued_token_type":`...)
+	b = jsonresponse.AppendString(b, string(v.IssuedTokenType))
+	b = append(b, `,"target_resources":`...)
+	b = append(b, '[')
+	for i, item := range v.TargetResources {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v ListedGrant) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))

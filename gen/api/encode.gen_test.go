@@ -35,6 +35,7 @@ var encoders = []jsonresponse.Encoder{
 	DeterminingPolicy{},
 	Grant{},
 	Health{},
+	IssuedToken{},
 	ListedGrant{},
 	ManifestEntry{},
 	MintedAdminToken{},

@@ -25,6 +25,7 @@ type request struct {
 	args      []string       // values of the path parameters, in order
 	query     map[string]any // zero values are omitted
 	body      any            // nil: none
+	form      bool           // the body is sent as a form, not as JSON
 	status    int            // of the successful response
 	accept    string         // media type of the successful response
 	public    bool           // requires no token
@@ -187,6 +188,12 @@ func (c *Client) newCall(r request, options func(*call)) (*call, error) {
 			return nil, fmt.Errorf("%s: is not valid UTF-8", path)
 		}
 		call.header.Set("Content-Type", "application/json")
+		if r.form {
+			if call.content, err = formOf(call.content); err != nil {
+				return nil, fmt.Errorf("encode the request: %w", err)
+			}
+			call.header.Set("Content-Type", "application/x-www-form-urlencoded")
+		}
 	}
 	options(call)
 	call.url = c.base + path
@@ -194,6 +201,27 @@ func (c *Client) newCall(r request, options func(*call)) (*call, error) {
 		call.url += "?" + call.params.Encode()
 	}
 	return call, call.err
+}
+
+// formOf converts a JSON object into a form. A list is one parameter for each element.
+func formOf(object []byte) ([]byte, error) {
+	var fields map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	decoder.UseNumber()
+	if err := decoder.Decode(&fields); err != nil {
+		return nil, err
+	}
+	form := url.Values{}
+	for name, value := range fields {
+		list, isList := value.([]any)
+		if !isList {
+			list = []any{value}
+		}
+		for _, element := range list {
+			form.Add(name, fmt.Sprint(element))
+		}
+	}
+	return []byte(form.Encode()), nil
 }
 
 // setParams sets the query parameters that are not zero. A list is one parameter for each

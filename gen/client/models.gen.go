@@ -148,6 +148,11 @@ const (
 	GrantStatusRevoked GrantStatus = "revoked"
 )
 
+// The values of [IssuedTokenTokenType].
+const (
+	IssuedTokenTokenTypeBearer IssuedTokenTokenType = "Bearer"
+)
+
 // The values of [ListFormat].
 const (
 	ListFormatCSV    ListFormat = "csv"
@@ -1472,6 +1477,30 @@ type Health struct {
 
 // ID is an opaque identifier of 1 to 128 letters, digits and `_.:-`.
 type ID = string
+
+// IssuedToken is an issued access token (RFC 6749, section 5.1).
+type IssuedToken struct {
+	// The token.
+	AccessToken string `json:"access_token"`
+
+	// Lifetime of the token in seconds.
+	ExpiresIn int64 `json:"expires_in"`
+
+	// The type of the token, `urn:ietf:params:oauth:token-type:access_token`.
+	IssuedTokenType string `json:"issued_token_type"`
+
+	// The scopes of the token, separated by spaces.
+	Scope string `json:"scope"`
+
+	// The resources that accept the token.
+	TargetResources []string `json:"target_resources"`
+
+	// How the token is sent.
+	TokenType IssuedTokenTokenType `json:"token_type"`
+}
+
+// IssuedTokenTokenType is how the token is sent.
+type IssuedTokenTokenType string
 
 // ListFormat is the format of a list: a page of JSON, or an export of all rows
 // as CSV or as newline-delimited JSON.
@@ -3352,7 +3381,8 @@ type Readiness struct {
 	// process limits the rate of its own requests only. Without `oauth_states`,
 	// users cannot authorize provider grants. Without `audit_events`, the audit
 	// events of other services stay in Redis. Without `control_tokens`, the Control
-	// API runs no commands.
+	// API runs no commands, and Control keys cannot authenticate with a JSON Web
+	// Token.
 	RedisMissing []ReadinessRedisMissing `json:"redis_missing,omitempty"`
 }
 
@@ -3838,6 +3868,43 @@ type StoredToken string
 //
 // Example: 2026-07-01T12:00:00.123Z
 type Timestamp = time.Time
+
+// TokenRequest is a request for an access token. A parameter without a value
+// counts as absent, and unknown parameters are ignored. All parameters must be
+// in the body.
+type TokenRequest struct {
+	// Another name of `client_id`.
+	ApplicationID *string `json:"application_id,omitempty"`
+
+	// A JSON Web Token that authenticates the Control key.
+	ClientAssertion *string `json:"client_assertion,omitempty"`
+
+	// The type of `client_assertion`,
+	// `urn:ietf:params:oauth:client-assertion-type:jwt-bearer`.
+	ClientAssertionType *string `json:"client_assertion_type,omitempty"`
+
+	// ID of the Control key.
+	ClientID *string `json:"client_id,omitempty"`
+
+	// A secret of the Control key.
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// The grant type, `client_credentials`.
+	GrantType string `json:"grant_type"`
+
+	// The identifier of the control resource, by default `caracal-control` (RFC
+	// 8707). Can be repeated.
+	Resource []string `json:"resource"`
+
+	// The scopes of the token, separated by spaces. Each begins with `control:`.
+	Scope string `json:"scope"`
+
+	// Maximum lifetime of the token in seconds. Defaults to 900.
+	TTLSeconds *int64 `json:"ttl_seconds,omitempty"`
+
+	// ID of the zone of the Control key. It need not be given.
+	ZoneID *string `json:"zone_id,omitempty"`
+}
 
 // Traits are the labels of the application: at most 32, without duplicates. A
 // trait has 1 to 128 characters: a letter, followed by letters, digits and

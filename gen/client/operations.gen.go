@@ -2064,6 +2064,44 @@ func (c *Client) RejectStepUpChallenge(ctx context.Context, zoneID, id string, b
 	return send[StepUpRejection](ctx, c, request{operation: "rejectStepUpChallenge", method: http.MethodPost, path: "/v1/zones/{zoneId}/step-up-challenges/{id}/reject", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
 }
 
+// IssueToken issues an access token of the Control API to a Control key, with
+// the grant type `client_credentials` (RFC 6749, section 4.4). The key
+// authenticates with exactly one of these methods:
+//
+//   - `client_secret_basic`: its ID and secret in the header `Authorization:
+//     Basic`.
+//   - `client_secret_post`: its ID (`client_id` or `application_id`) and secret
+//     (`client_secret`) in the form.
+//   - `private_key_jwt`: a JSON Web Token (RFC 7523) in `client_assertion`,
+//     which is signed with ES256, RS256, PS256 or EdDSA by one of the keys in
+//     the `jwks` of the application. `iss` and `sub` are the ID of the key,
+//     `aud` is the URL of this operation or the issuer of the zone, `exp` is at
+//     most five minutes ahead, and `jti` is accepted once.
+//
+// The token is a JSON Web Token that is signed with ES256. It lives for 15
+// minutes, or less if the key or `ttl_seconds` limits it. It has the requested
+// scopes, all of which the key must have.
+//
+// An application that is not a Control key, and a scope or resource that the
+// key cannot have, result in `access_denied` (403). Missing or invalid
+// credentials result in `access_denied` (401). Requests with failed
+// authentication are limited per client address, and per application before
+// secrets are hashed.
+//
+// Each token has a session, with which it is listed. Tokens, and requests that
+// are denied to an application, are recorded as audit events of the type
+// `token_exchange`, best effort: while Redis is unavailable, the process keeps
+// up to 10,000 events.
+//
+// Records audit entries of these types: `sessions`.
+//
+// Error codes that are specific to this operation: [CodeInvalidToken],
+// [CodeUnsupportedGrantType], [CodeAccessDenied], [CodeZoneInvalid],
+// [CodeRateLimited], [CodeServiceUnavailable].
+func (c *Client) IssueToken(ctx context.Context, body TokenRequest, opts ...CallOption) (IssuedToken, error) {
+	return send[IssuedToken](ctx, c, request{operation: "issueToken", method: http.MethodPost, path: "/oauth/2/token", body: body, form: true, status: 200, accept: "application/json", public: true}, opts)
+}
+
 // ListZoneEventsParams are the filters of [Client.ListZoneEvents] and
 // [Client.ZoneEvents], to be passed as an option. Zero values are omitted.
 type ListZoneEventsParams struct {

@@ -4,7 +4,8 @@ package client
 
 // Error codes, for [Code] and [Error].
 const (
-	// 400. The request is not valid HTTP.
+	// 400. The request is not valid HTTP, or a parameter of the form is missing or
+	// sent more than once. See details.issues.
 	CodeInvalidRequest = "invalid_request"
 	// 400. One or more path parameters are invalid. See details.issues.
 	CodeInvalidParams = "invalid_params"
@@ -44,9 +45,9 @@ const (
 	CodeVersionConflict = "version_conflict"
 	// 413. The request body exceeds the maximum allowed size.
 	CodePayloadTooLarge = "payload_too_large"
-	// 415. The request body must be JSON in UTF-8 (Content-Type application/json),
-	// either without a Content-Encoding or compressed with gzip. See
-	// details.issues.
+	// 415. The request body must have the media type that the operation takes, in
+	// most cases application/json, in UTF-8, either without a Content-Encoding or
+	// compressed with gzip. See details.issues.
 	CodeUnsupportedMediaType = "unsupported_media_type"
 	// 429. Too many requests. Retry after the number of seconds in the Retry-After
 	// header.
@@ -319,6 +320,16 @@ const (
 	CodeTooManyStreams = "too_many_streams"
 	// 404. The zone has no audit events of this request.
 	CodeRequestNotFound = "request_not_found"
+	// 400. A parameter of the token request is invalid. See details.issues.
+	CodeInvalidToken = "invalid_token"
+	// 400. grant_type must be client_credentials.
+	CodeUnsupportedGrantType = "unsupported_grant_type"
+	// 403. The application cannot have this token. It must be a Control key that
+	// has not expired and has all requested scopes, and the resource must be the
+	// control resource.
+	CodeAccessDenied = "access_denied"
+	// 403. The application belongs to another zone.
+	CodeZoneInvalid = "zone_invalid"
 	// 404. The zone has no signing key: no token was issued in it yet, or the zone
 	// does not exist.
 	CodeSigningKeyNotFound = "signing_key_not_found"

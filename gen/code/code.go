@@ -19,6 +19,7 @@ type Entry struct {
 // An Error is a code with the details of one failed request.
 type Error struct {
 	Code
+	Status   int            // the HTTP status, if the code has two; 0: that of the code
 	Sentence string         // the error_description of the response; "": the sentence of the code
 	Fields   map[string]any // additional fields of the response
 	Issues   []Issue        // the invalid fields of the request
@@ -38,6 +39,9 @@ func (c Code) Because(cause error) *Error { return &Error{Code: c, Cause: cause}
 
 // Saying returns an error with a sentence of its own, which is sent.
 func (c Code) Saying(sentence string) *Error { return &Error{Code: c, Sentence: sentence} }
+
+// WithStatus returns an error with the other status of a code that has two.
+func (c Code) WithStatus(status int) *Error { return &Error{Code: c, Status: status} }
 
 // With returns an error that adds a field to the response.
 func (c Code) With(field string, value any) *Error {
@@ -68,7 +72,7 @@ func (e *Error) Unwrap() []error {
 }
 
 const (
-	// InvalidRequest: 400. The request is not valid HTTP.
+	// InvalidRequest: 400. The request is not valid HTTP, or a parameter of the form is missing or sent more than once. See details.issues.
 	InvalidRequest Code = "invalid_request"
 	// InvalidParams: 400. One or more path parameters are invalid. See details.issues.
 	InvalidParams Code = "invalid_params"
@@ -102,7 +106,7 @@ const (
 	VersionConflict Code = "version_conflict"
 	// PayloadTooLarge: 413. The request body exceeds the maximum allowed size.
 	PayloadTooLarge Code = "payload_too_large"
-	// UnsupportedMediaType: 415. The request body must be JSON in UTF-8 (Content-Type application/json), either without a Content-Encoding or compressed with gzip. See details.issues.
+	// UnsupportedMediaType: 415. The request body must have the media type that the operation takes, in most cases application/json, in UTF-8, either without a Content-Encoding or compressed with gzip. See details.issues.
 	UnsupportedMediaType Code = "unsupported_media_type"
 	// RateLimited: 429. Too many requests. Retry after the number of seconds in the Retry-After header.
 	RateLimited Code = "rate_limited"
@@ -334,13 +338,21 @@ const (
 	TooManyStreams Code = "too_many_streams"
 	// RequestNotFound: 404. The zone has no audit events of this request.
 	RequestNotFound Code = "request_not_found"
+	// InvalidToken: 400. A parameter of the token request is invalid. See details.issues.
+	InvalidToken Code = "invalid_token"
+	// UnsupportedGrantType: 400. grant_type must be client_credentials.
+	UnsupportedGrantType Code = "unsupported_grant_type"
+	// AccessDenied: 403. The application cannot have this token. It must be a Control key that has not expired and has all requested scopes, and the resource must be the control resource.
+	AccessDenied Code = "access_denied"
+	// ZoneInvalid: 403. The application belongs to another zone.
+	ZoneInvalid Code = "zone_invalid"
 	// SigningKeyNotFound: 404. The zone has no signing key: no token was issued in it yet, or the zone does not exist.
 	SigningKeyNotFound Code = "signing_key_not_found"
 )
 
 // Table describes every code.
 var Table = map[Code]Entry{
-	InvalidRequest:            {400, "", "The request is not valid HTTP."},
+	InvalidRequest:            {400, "", "The request is not valid HTTP, or a parameter of the form is missing or sent more than once. See details.issues."},
 	InvalidParams:             {400, "path", "One or more path parameters are invalid. See details.issues."},
 	InvalidQuery:              {400, "query", "One or more query parameters are invalid. See details.issues."},
 	InvalidCursor:             {400, "", "The cursor is invalid or was issued for a different list."},
@@ -357,7 +369,7 @@ var Table = map[Code]Entry{
 	MethodNotAllowed:          {405, "", "The requested path does not support this method."},
 	VersionConflict:           {412, "", "The item was modified since it was last read. Retrieve it again and retry with the new ETag."},
 	PayloadTooLarge:           {413, "", "The request body exceeds the maximum allowed size."},
-	UnsupportedMediaType:      {415, "", "The request body must be JSON in UTF-8 (Content-Type application/json), either without a Content-Encoding or compressed with gzip. See details.issues."},
+	UnsupportedMediaType:      {415, "", "The request body must have the media type that the operation takes, in most cases application/json, in UTF-8, either without a Content-Encoding or compressed with gzip. See details.issues."},
 	RateLimited:               {429, "", "Too many requests. Retry after the number of seconds in the Retry-After header."},
 	HeaderTooLarge:            {431, "", "The request headers exceed the maximum allowed size."},
 	InternalError:             {500, "", "An internal error occurred. If it persists, contact your administrator and include the requestId."},
@@ -473,5 +485,9 @@ var Table = map[Code]Entry{
 	EventPositionGone:                            {410, "", "The zone has no events at this position: it is unknown, or entries are missing after it. Read the present state of the zone, then follow its events with after=now."},
 	TooManyStreams:                               {429, "", "Too many streams of events are open. Close one of them and retry."},
 	RequestNotFound:                              {404, "", "The zone has no audit events of this request."},
+	InvalidToken:                                 {400, "body", "A parameter of the token request is invalid. See details.issues."},
+	UnsupportedGrantType:                         {400, "", "grant_type must be client_credentials."},
+	AccessDenied:                                 {403, "", "The application cannot have this token. It must be a Control key that has not expired and has all requested scopes, and the resource must be the control resource."},
+	ZoneInvalid:                                  {403, "", "The application belongs to another zone."},
 	SigningKeyNotFound:                           {404, "", "The zone has no signing key: no token was issued in it yet, or the zone does not exist."},
 }

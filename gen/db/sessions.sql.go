@@ -64,6 +64,47 @@ func (q *Queries) ExpireSessions(ctx context.Context, arg ExpireSessionsParams) 
 	return items, nil
 }
 
+const insertApplicationSession = `-- name: InsertApplicationSession :one
+INSERT INTO sessions (zone_id, id, session_type, subject_id, application_id, expires_at)
+SELECT a.zone_id, $1, 'application', a.id, a.id, $2::timestamptz FROM applications AS a
+WHERE a.zone_id = $3 AND a.id = $4 AND a.archived_at IS NULL AND (a.expires_at IS NULL OR a.expires_at > now())
+RETURNING zone_id, id, session_type, subject_id, parent_id, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason, application_id, ends_at
+`
+
+type InsertApplicationSessionParams struct {
+	ID            string    `db:"id"`
+	ExpiresAt     time.Time `db:"expires_at"`
+	ZoneID        string    `db:"zone_id"`
+	ApplicationID string    `db:"application_id"`
+}
+
+// InsertApplicationSession inserts a session of an application, if that is active.
+func (q *Queries) InsertApplicationSession(ctx context.Context, arg InsertApplicationSessionParams) (Session, error) {
+	row := q.db.QueryRow(ctx, insertApplicationSession,
+		arg.ID,
+		arg.ExpiresAt,
+		arg.ZoneID,
+		arg.ApplicationID,
+	)
+	var i Session
+	err := row.Scan(
+		&i.ZoneID,
+		&i.ID,
+		&i.SessionType,
+		&i.SubjectID,
+		&i.ParentID,
+		&i.Status,
+		&i.ExpiresAt,
+		&i.AuthenticatedAt,
+		&i.CreatedAt,
+		&i.RevokedAt,
+		&i.RevokedReason,
+		&i.ApplicationID,
+		&i.EndsAt,
+	)
+	return i, err
+}
+
 const listEndedSessions = `-- name: ListEndedSessions :many
 SELECT s.zone_id, s.id FROM sessions AS s
 WHERE s.status <> 'active' AND s.ends_at < now() - make_interval(days => $1::integer) AND s.zone_id <> ALL ($2::text[])

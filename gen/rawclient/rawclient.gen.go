@@ -142,6 +142,10 @@ type Issue struct {
 	Path []string `json:"path"`
 }
 
+type IssuedToken = client.IssuedToken
+
+type IssuedTokenTokenType = client.IssuedTokenTokenType
+
 type ListFormat = client.ListFormat
 
 type ListedGrant = client.ListedGrant
@@ -455,6 +459,8 @@ type StepUpRejection = client.StepUpRejection
 type StoredToken = client.StoredToken
 
 type Timestamp = client.Timestamp
+
+type TokenRequest = client.TokenRequest
 
 type Traits = client.Traits
 
@@ -1135,6 +1141,9 @@ type SatisfyStepUpChallengeParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// IssueTokenFormdataRequestBody defines body for IssueToken for application/x-www-form-urlencoded ContentType.
+type IssueTokenFormdataRequestBody = TokenRequest
+
 // CreateAdminTokenJSONRequestBody defines body for CreateAdminToken for application/json ContentType.
 type CreateAdminTokenJSONRequestBody = NewAdminToken
 
@@ -1329,6 +1338,62 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /metrics (the `GetMetrics` operationId).
 	GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// IssueTokenWithBody Issue a token of the Control API
+	//
+	// Issues an access token of the Control API to a Control key, with the grant type `client_credentials` (RFC 6749, section
+	// 4.4). The key authenticates with exactly one of these methods:
+	//
+	// - `client_secret_basic`: its ID and secret in the header `Authorization: Basic`.
+	// - `client_secret_post`: its ID (`client_id` or `application_id`) and secret (`client_secret`) in the form.
+	// - `private_key_jwt`: a JSON Web Token (RFC 7523) in `client_assertion`, which is signed with ES256, RS256, PS256 or EdDSA by
+	//   one of the keys in the `jwks` of the application. `iss` and `sub` are the ID of the key, `aud` is the URL of this operation
+	//   or the issuer of the zone, `exp` is at most five minutes ahead, and `jti` is accepted once.
+	//
+	// The token is a JSON Web Token that is signed with ES256. It lives for 15 minutes, or less if the key or `ttl_seconds` limits
+	// it. It has the requested scopes, all of which the key must have.
+	//
+	// An application that is not a Control key, and a scope or resource that the key cannot have, result in `access_denied` (403).
+	// Missing or invalid credentials result in `access_denied` (401). Requests with failed authentication are limited per client
+	// address, and per application before secrets are hashed.
+	//
+	// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
+	// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+	//
+	// Records audit entries of these types: `sessions`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
+	IssueTokenWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// IssueTokenWithFormdataBody Issue a token of the Control API
+	//
+	// Issues an access token of the Control API to a Control key, with the grant type `client_credentials` (RFC 6749, section
+	// 4.4). The key authenticates with exactly one of these methods:
+	//
+	// - `client_secret_basic`: its ID and secret in the header `Authorization: Basic`.
+	// - `client_secret_post`: its ID (`client_id` or `application_id`) and secret (`client_secret`) in the form.
+	// - `private_key_jwt`: a JSON Web Token (RFC 7523) in `client_assertion`, which is signed with ES256, RS256, PS256 or EdDSA by
+	//   one of the keys in the `jwks` of the application. `iss` and `sub` are the ID of the key, `aud` is the URL of this operation
+	//   or the issuer of the zone, `exp` is at most five minutes ahead, and `jti` is accepted once.
+	//
+	// The token is a JSON Web Token that is signed with ES256. It lives for 15 minutes, or less if the key or `ttl_seconds` limits
+	// it. It has the requested scopes, all of which the key must have.
+	//
+	// An application that is not a Control key, and a scope or resource that the key cannot have, result in `access_denied` (403).
+	// Missing or invalid credentials result in `access_denied` (401). Requests with failed authentication are limited per client
+	// address, and per application before secrets are hashed.
+	//
+	// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
+	// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+	//
+	// Records audit entries of these types: `sessions`.
+	//
+	// Takes a body of the `application/x-www-form-urlencoded` content type.
+	//
+	// Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
+	IssueTokenWithFormdataBody(ctx context.Context, body IssueTokenFormdataRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetOpenAPIJSON Retrieve the OpenAPI document as JSON
 	//
@@ -3348,6 +3413,82 @@ func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (
 // Corresponds with GET /metrics (the `GetMetrics` operationId).
 func (c *Client) GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetMetricsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// IssueTokenWithBody Issue a token of the Control API
+//
+// Issues an access token of the Control API to a Control key, with the grant type `client_credentials` (RFC 6749, section
+// 4.4). The key authenticates with exactly one of these methods:
+//
+//   - `client_secret_basic`: its ID and secret in the header `Authorization: Basic`.
+//   - `client_secret_post`: its ID (`client_id` or `application_id`) and secret (`client_secret`) in the form.
+//   - `private_key_jwt`: a JSON Web Token (RFC 7523) in `client_assertion`, which is signed with ES256, RS256, PS256 or EdDSA by
+//     one of the keys in the `jwks` of the application. `iss` and `sub` are the ID of the key, `aud` is the URL of this operation
+//     or the issuer of the zone, `exp` is at most five minutes ahead, and `jti` is accepted once.
+//
+// The token is a JSON Web Token that is signed with ES256. It lives for 15 minutes, or less if the key or `ttl_seconds` limits
+// it. It has the requested scopes, all of which the key must have.
+//
+// An application that is not a Control key, and a scope or resource that the key cannot have, result in `access_denied` (403).
+// Missing or invalid credentials result in `access_denied` (401). Requests with failed authentication are limited per client
+// address, and per application before secrets are hashed.
+//
+// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
+// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+//
+// Records audit entries of these types: `sessions`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
+func (c *Client) IssueTokenWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewIssueTokenRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// IssueTokenWithFormdataBody Issue a token of the Control API
+//
+// Issues an access token of the Control API to a Control key, with the grant type `client_credentials` (RFC 6749, section
+// 4.4). The key authenticates with exactly one of these methods:
+//
+//   - `client_secret_basic`: its ID and secret in the header `Authorization: Basic`.
+//   - `client_secret_post`: its ID (`client_id` or `application_id`) and secret (`client_secret`) in the form.
+//   - `private_key_jwt`: a JSON Web Token (RFC 7523) in `client_assertion`, which is signed with ES256, RS256, PS256 or EdDSA by
+//     one of the keys in the `jwks` of the application. `iss` and `sub` are the ID of the key, `aud` is the URL of this operation
+//     or the issuer of the zone, `exp` is at most five minutes ahead, and `jti` is accepted once.
+//
+// The token is a JSON Web Token that is signed with ES256. It lives for 15 minutes, or less if the key or `ttl_seconds` limits
+// it. It has the requested scopes, all of which the key must have.
+//
+// An application that is not a Control key, and a scope or resource that the key cannot have, result in `access_denied` (403).
+// Missing or invalid credentials result in `access_denied` (401). Requests with failed authentication are limited per client
+// address, and per application before secrets are hashed.
+//
+// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
+// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+//
+// Records audit entries of these types: `sessions`.
+//
+// Takes a body of the `application/x-www-form-urlencoded` content type.
+//
+// Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
+func (c *Client) IssueTokenWithFormdataBody(ctx context.Context, body IssueTokenFormdataRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewIssueTokenRequestWithFormdataBody(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6704,6 +6845,46 @@ func NewGetMetricsRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewIssueTokenRequestWithFormdataBody calls the generic IssueToken builder with application/x-www-form-urlencoded body
+func NewIssueTokenRequestWithFormdataBody(server string, body IssueTokenFormdataRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	bodyStr, err := runtime.MarshalForm(body, nil)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = strings.NewReader(bodyStr.Encode())
+	return NewIssueTokenRequestWithBody(server, "application/x-www-form-urlencoded", bodyReader)
+}
+
+// NewIssueTokenRequestWithBody constructs an http.Request for the IssueToken method, with any body, and a specified content type
+func NewIssueTokenRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/oauth/2/token")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -12921,6 +13102,62 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /metrics (the `GetMetrics` operationId).
 	GetMetricsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMetricsResponse, error)
 
+	// IssueTokenWithBodyWithResponse Issue a token of the Control API
+	//
+	// Issues an access token of the Control API to a Control key, with the grant type `client_credentials` (RFC 6749, section
+	// 4.4). The key authenticates with exactly one of these methods:
+	//
+	// - `client_secret_basic`: its ID and secret in the header `Authorization: Basic`.
+	// - `client_secret_post`: its ID (`client_id` or `application_id`) and secret (`client_secret`) in the form.
+	// - `private_key_jwt`: a JSON Web Token (RFC 7523) in `client_assertion`, which is signed with ES256, RS256, PS256 or EdDSA by
+	//   one of the keys in the `jwks` of the application. `iss` and `sub` are the ID of the key, `aud` is the URL of this operation
+	//   or the issuer of the zone, `exp` is at most five minutes ahead, and `jti` is accepted once.
+	//
+	// The token is a JSON Web Token that is signed with ES256. It lives for 15 minutes, or less if the key or `ttl_seconds` limits
+	// it. It has the requested scopes, all of which the key must have.
+	//
+	// An application that is not a Control key, and a scope or resource that the key cannot have, result in `access_denied` (403).
+	// Missing or invalid credentials result in `access_denied` (401). Requests with failed authentication are limited per client
+	// address, and per application before secrets are hashed.
+	//
+	// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
+	// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+	//
+	// Records audit entries of these types: `sessions`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
+	IssueTokenWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*IssueTokenResponse, error)
+
+	// IssueTokenWithFormdataBodyWithResponse Issue a token of the Control API
+	//
+	// Issues an access token of the Control API to a Control key, with the grant type `client_credentials` (RFC 6749, section
+	// 4.4). The key authenticates with exactly one of these methods:
+	//
+	// - `client_secret_basic`: its ID and secret in the header `Authorization: Basic`.
+	// - `client_secret_post`: its ID (`client_id` or `application_id`) and secret (`client_secret`) in the form.
+	// - `private_key_jwt`: a JSON Web Token (RFC 7523) in `client_assertion`, which is signed with ES256, RS256, PS256 or EdDSA by
+	//   one of the keys in the `jwks` of the application. `iss` and `sub` are the ID of the key, `aud` is the URL of this operation
+	//   or the issuer of the zone, `exp` is at most five minutes ahead, and `jti` is accepted once.
+	//
+	// The token is a JSON Web Token that is signed with ES256. It lives for 15 minutes, or less if the key or `ttl_seconds` limits
+	// it. It has the requested scopes, all of which the key must have.
+	//
+	// An application that is not a Control key, and a scope or resource that the key cannot have, result in `access_denied` (403).
+	// Missing or invalid credentials result in `access_denied` (401). Requests with failed authentication are limited per client
+	// address, and per application before secrets are hashed.
+	//
+	// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
+	// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+	//
+	// Records audit entries of these types: `sessions`.
+	//
+	// Takes a body of the `application/x-www-form-urlencoded` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
+	IssueTokenWithFormdataBodyWithResponse(ctx context.Context, body IssueTokenFormdataRequestBody, reqEditors ...RequestEditorFn) (*IssueTokenResponse, error)
+
 	// GetOpenAPIJSONWithResponse Retrieve the OpenAPI document as JSON
 	//
 	// Returns the OpenAPI document of this API as JSON.
@@ -15141,6 +15378,47 @@ func (r GetMetricsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetMetricsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type IssueTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *IssuedToken
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r IssueTokenResponse) GetJSON200() *IssuedToken {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r IssueTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r IssueTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r IssueTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r IssueTokenResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19528,6 +19806,74 @@ func (c *ClientWithResponses) GetMetricsWithResponse(ctx context.Context, reqEdi
 	return ParseGetMetricsResponse(rsp)
 }
 
+// IssueTokenWithBodyWithResponse Issue a token of the Control API
+//
+// Issues an access token of the Control API to a Control key, with the grant type `client_credentials` (RFC 6749, section
+// 4.4). The key authenticates with exactly one of these methods:
+//
+//   - `client_secret_basic`: its ID and secret in the header `Authorization: Basic`.
+//   - `client_secret_post`: its ID (`client_id` or `application_id`) and secret (`client_secret`) in the form.
+//   - `private_key_jwt`: a JSON Web Token (RFC 7523) in `client_assertion`, which is signed with ES256, RS256, PS256 or EdDSA by
+//     one of the keys in the `jwks` of the application. `iss` and `sub` are the ID of the key, `aud` is the URL of this operation
+//     or the issuer of the zone, `exp` is at most five minutes ahead, and `jti` is accepted once.
+//
+// The token is a JSON Web Token that is signed with ES256. It lives for 15 minutes, or less if the key or `ttl_seconds` limits
+// it. It has the requested scopes, all of which the key must have.
+//
+// An application that is not a Control key, and a scope or resource that the key cannot have, result in `access_denied` (403).
+// Missing or invalid credentials result in `access_denied` (401). Requests with failed authentication are limited per client
+// address, and per application before secrets are hashed.
+//
+// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
+// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+//
+// Records audit entries of these types: `sessions`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
+func (c *ClientWithResponses) IssueTokenWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*IssueTokenResponse, error) {
+	rsp, err := c.IssueTokenWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseIssueTokenResponse(rsp)
+}
+
+// IssueTokenWithFormdataBodyWithResponse Issue a token of the Control API
+//
+// Issues an access token of the Control API to a Control key, with the grant type `client_credentials` (RFC 6749, section
+// 4.4). The key authenticates with exactly one of these methods:
+//
+//   - `client_secret_basic`: its ID and secret in the header `Authorization: Basic`.
+//   - `client_secret_post`: its ID (`client_id` or `application_id`) and secret (`client_secret`) in the form.
+//   - `private_key_jwt`: a JSON Web Token (RFC 7523) in `client_assertion`, which is signed with ES256, RS256, PS256 or EdDSA by
+//     one of the keys in the `jwks` of the application. `iss` and `sub` are the ID of the key, `aud` is the URL of this operation
+//     or the issuer of the zone, `exp` is at most five minutes ahead, and `jti` is accepted once.
+//
+// The token is a JSON Web Token that is signed with ES256. It lives for 15 minutes, or less if the key or `ttl_seconds` limits
+// it. It has the requested scopes, all of which the key must have.
+//
+// An application that is not a Control key, and a scope or resource that the key cannot have, result in `access_denied` (403).
+// Missing or invalid credentials result in `access_denied` (401). Requests with failed authentication are limited per client
+// address, and per application before secrets are hashed.
+//
+// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
+// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+//
+// Records audit entries of these types: `sessions`.
+//
+// Takes a body of the `application/x-www-form-urlencoded` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
+func (c *ClientWithResponses) IssueTokenWithFormdataBodyWithResponse(ctx context.Context, body IssueTokenFormdataRequestBody, reqEditors ...RequestEditorFn) (*IssueTokenResponse, error) {
+	rsp, err := c.IssueTokenWithFormdataBody(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseIssueTokenResponse(rsp)
+}
+
 // GetOpenAPIJSONWithResponse Retrieve the OpenAPI document as JSON
 //
 // Returns the OpenAPI document of this API as JSON.
@@ -22474,6 +22820,32 @@ func ParseGetMetricsResponse(rsp *http.Response) (*GetMetricsResponse, error) {
 	response := &GetMetricsResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
+// ParseIssueTokenResponse parses an HTTP response from a IssueTokenWithResponse call
+func ParseIssueTokenResponse(rsp *http.Response) (*IssueTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &IssueTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest IssuedToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil

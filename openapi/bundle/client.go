@@ -17,6 +17,7 @@ type clientOperation struct {
 	args             []string // path parameters, as Go names
 	query            []queryParameter
 	body             string // Go type; "" if it has none
+	isForm           bool   // the body is sent as a form
 	status           int    // of the successful response
 	mediaType        string // of the successful response; "" if it has no body
 	result           string // Go type of the result or, in a list, of an item
@@ -113,7 +114,12 @@ func argument(name string) string {
 // setBodies sets the types of the request and of the successful response.
 func (o *clientOperation) setBodies(spec, op *yaml.Node) error {
 	if body := get(op, "requestBody"); body != nil {
-		ref := get(get(get(get(body, "content"), "application/json"), "schema"), "$ref")
+		o.isForm = takes(op, formType)
+		mediaType := "application/json"
+		if o.isForm {
+			mediaType = formType
+		}
+		ref := get(get(get(get(body, "content"), mediaType), "schema"), "$ref")
 		if ref == nil {
 			return fmt.Errorf("the schema of the request must be a reference")
 		}
@@ -205,6 +211,9 @@ func (o *clientOperation) write(b *strings.Builder) {
 	if o.body != "" {
 		declared += ", body " + o.body
 		request += ", body: body"
+	}
+	if o.isForm {
+		request += ", form: true"
 	}
 	request += fmt.Sprintf(", status: %d", o.status)
 	if o.mediaType != "" {

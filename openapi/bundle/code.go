@@ -39,6 +39,7 @@ type Entry struct {
 // An Error is a code with the details of one failed request.
 type Error struct {
 	Code
+	Status   int            // the HTTP status, if the code has two; 0: that of the code
 	Sentence string         // the error_description of the response; "": the sentence of the code
 	Fields   map[string]any // additional fields of the response
 	Issues   []Issue        // the invalid fields of the request
@@ -58,6 +59,9 @@ func (c Code) Because(cause error) *Error { return &Error{Code: c, Cause: cause}
 
 // Saying returns an error with a sentence of its own, which is sent.
 func (c Code) Saying(sentence string) *Error { return &Error{Code: c, Sentence: sentence} }
+
+// WithStatus returns an error with the other status of a code that has two.
+func (c Code) WithStatus(status int) *Error { return &Error{Code: c, Status: status} }
 
 // With returns an error that adds a field to the response.
 func (c Code) With(field string, value any) *Error {

@@ -14,6 +14,7 @@ import (
 type problem struct {
 	Code     string    `yaml:"-"`
 	Status   int       `yaml:"status"`
+	Also     int       `yaml:"also"` // another status with which the code is returned; 0: none
 	Sentence string    `yaml:"sentence"`
 	In       string    `yaml:"in"`
 	Extra    yaml.Node `yaml:"extra"`
@@ -27,7 +28,7 @@ func (p *problems) UnmarshalYAML(n *yaml.Node) error {
 		// A sentence with a comma that is not quoted ends at the comma, and the rest
 		// becomes a field.
 		for field := range pairs(value) {
-			if !slices.Contains([]string{"status", "sentence", "in", "extra"}, field) {
+			if !slices.Contains([]string{"status", "also", "sentence", "in", "extra"}, field) {
 				return fmt.Errorf("%s: unknown field %q", code, field)
 			}
 		}
@@ -187,6 +188,8 @@ func sharedBy(shared, op *yaml.Node, where []string) []string {
 		{"path", has("path ")},
 		{"query", has("query ") || !public},
 		{"cursor", slices.Contains(where, "query cursor")},
+		{"json", takes(op, "application/json") || get(op, "x-ignored-body") != nil},
+		{"form", takes(op, formType)},
 		{"body", get(op, "requestBody") != nil || get(op, "x-ignored-body") != nil},
 		{"if_match", slices.Contains(where, "header If-Match")},
 	} {
@@ -197,10 +200,24 @@ func sharedBy(shared, op *yaml.Node, where []string) []string {
 	return codes
 }
 
+// formType is the media type of forms.
+const formType = "application/x-www-form-urlencoded"
+
+// takes reports whether the request body of an operation has a media type.
+func takes(op *yaml.Node, mediaType string) bool {
+	return get(get(get(op, "requestBody"), "content"), mediaType) != nil
+}
+
 // respond adds one error response per status to an operation. It returns an error
 // if the operation itself declares a response with that status.
 func respond(op *yaml.Node, codes problems) error {
 	responses := get(op, "responses")
+	for _, p := range codes {
+		if p.Also != 0 {
+			p.Status = p.Also
+			codes = append(codes, p)
+		}
+	}
 	slices.SortStableFunc(codes, func(a, b problem) int { return cmp.Compare(a.Status, b.Status) })
 	for i := 0; i < len(codes); {
 		status := codes[i].Status

@@ -19,7 +19,8 @@ export function curlOf({ method, url, headers, body }) {
 export function requestOf({ method, path, parameters, raw }, server, values, body) {
   let url = path;
   const query = new URLSearchParams();
-  const headers = raw.security?.length === 0 ? {} : { Authorization: "" };
+  const anonymous = raw.security?.length === 0 || raw.security?.some((one) => Object.keys(one).length === 0);
+  const headers = anonymous ? {} : { Authorization: "" };
   for (const { name, in: where } of parameters) {
     const value = values[`${where}.${name}`];
     if (value === undefined || value === null || value === "") continue;
@@ -27,9 +28,21 @@ export function requestOf({ method, path, parameters, raw }, server, values, bod
     if (where === "query") query.set(name, value);
     if (where === "header") headers[name] = value;
   }
-  if (raw.requestBody) headers["Content-Type"] = "application/json";
-  return { method, url: server + url + (query.size ? `?${query}` : ""), headers, body: raw.requestBody && body };
+  if (raw.requestBody) headers["Content-Type"] = mediaType(raw);
+  return { method, url: server + url + (query.size ? `?${query}` : ""), headers, body: raw.requestBody && (isForm(raw) ? formOf(body) : body) };
 }
+
+const mediaType = (raw) => Object.keys(raw.requestBody.content)[0];
+const isForm = (raw) => mediaType(raw) === "application/x-www-form-urlencoded";
+
+// formOf encodes an object in JSON as a form. A list is one parameter for each element.
+const formOf = (body) => String(new URLSearchParams(Object.entries(JSON.parse(body)).flatMap(([name, value]) => [value].flat().map((one) => [name, one]))));
+
+// writtenForm returns the values of a form that the reader has written, in JSON.
+const writtenForm = (written) => {
+  const values = Object.entries(written.toJS()).map(([name, { value }]) => [name, value]).filter(([, value]) => value !== undefined && value !== "" && value.length !== 0);
+  return JSON.stringify(Object.fromEntries(values), null, 2);
+};
 
 // Go: a call of the client.
 
@@ -70,7 +83,7 @@ export function goOf(spec, { id, parameters, raw }, server, values, body) {
 
 // bodyOf decodes the body. A field that is an interface in Go is set as raw JSON.
 function bodyOf(spec, raw, text) {
-  const { name, schema } = resolve(spec, raw.requestBody.content["application/json"].schema);
+  const { name, schema } = resolve(spec, raw.requestBody.content[mediaType(raw)].schema);
   const alternatives = (schema.oneOf ?? [schema]).map((one) => resolve(spec, one).schema.properties);
   const unions = Object.entries(alternatives[0] ?? {})
     .filter(([field, { $ref }]) => resolve(spec, { $ref }).schema["x-union"] || alternatives.some((one) => one[field].$ref !== $ref)).map(([field]) => field);
@@ -100,9 +113,10 @@ export function samplesComponent({ createElement: h }, api, operationOf) {
       const [name, where] = [parameter.get("name"), parameter.get("in")];
       if (name) values[`${where}.${name}`] = specSelectors.parameterWithMeta([path, method], name, where).get("value");
     }
-    const examples = operation.raw.requestBody?.content["application/json"].examples ?? {};
+    const examples = (operation.raw.requestBody && operation.raw.requestBody.content[mediaType(operation.raw)].examples) ?? {};
     const first = Object.values(examples)[0]?.value;
-    const body = oas3Selectors.requestBodyValue(path, method) ?? (first && JSON.stringify(first, null, 2)) ?? "{}";
+    const written = oas3Selectors.requestBodyValue(path, method);
+    const body = (typeof written?.toJS === "function" ? writtenForm(written) : written) ?? (first && JSON.stringify(first, null, 2)) ?? "{}";
     const { spec } = api;
     const server = spec.servers[0].url;
     const Code = getComponent("HighlightCode", true);

@@ -72,6 +72,18 @@ func (l *Limiter) Allow(key string) bool {
 	return true
 }
 
+// Exceeded reports whether the limit of a key is exhausted: Allow would return false. It
+// counts nothing.
+func (l *Limiter) Exceeded(key string) bool {
+	if l.limit == 0 {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.counts[key]
+	return c != nil && c.window == l.windowOf(time.Now()) && c.globalCount+c.localDelta >= l.limit
+}
+
 // Stat returns the number of decisions.
 func (l *Limiter) Stat() Stat {
 	l.mu.Lock()

@@ -12,12 +12,12 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// readText reads the body of a request and removes its content coding. The limit
+// readText reads the body of a request, which must have a media type, and removes its content coding. The limit
 // applies to what is sent and to what it decodes to, so that a small body cannot
-// fill the memory. It returns unsupported_media_type, payload_too_large or
-// invalid_json.
-func readText(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	if err := checkMediaType(strings.Join(r.Header.Values("Content-Type"), ",")); err != nil {
+// fill the memory. It returns unsupported_media_type, payload_too_large and
+// invalid_json or, for a form, invalid_request.
+func readText(w http.ResponseWriter, r *http.Request, limit int64, mediaType string) ([]byte, error) {
+	if err := checkMediaType(strings.Join(r.Header.Values("Content-Type"), ","), mediaType); err != nil {
 		return nil, err
 	}
 	gzipped, err := isGzipped(r.Header)
@@ -32,11 +32,19 @@ func readText(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	case errors.As(err, &tooLarge), int64(len(text)) > limit:
 		return nil, code.PayloadTooLarge
 	case err != nil && gzipped:
-		return nil, code.InvalidJSON.At("must be compressed with gzip, as Content-Encoding says")
+		return nil, malformed(mediaType).At("must be compressed with gzip, as Content-Encoding says")
 	case err != nil:
-		return nil, code.InvalidJSON.Because(err) // the client disconnected, was too slow, or sent malformed chunks
+		return nil, malformed(mediaType).Because(err) // the client disconnected, was too slow, or sent malformed chunks
 	}
 	return text, nil
+}
+
+// malformed returns the error code of a body that cannot be read.
+func malformed(mediaType string) code.Code {
+	if mediaType == formType {
+		return code.InvalidRequest
+	}
+	return code.InvalidJSON
 }
 
 // readAtMost reads and decompresses a body, but no more than one byte above the
@@ -52,13 +60,13 @@ func readAtMost(limit int64, body io.Reader, gzipped bool) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(body, limit+1))
 }
 
-// checkMediaType returns unsupported_media_type unless a Content-Type is JSON in
+// checkMediaType returns unsupported_media_type unless a Content-Type is a media type in
 // UTF-8. It is malformed if it was sent twice.
-func checkMediaType(contentType string) error {
+func checkMediaType(contentType, mediaType string) error {
 	media, params, err := mime.ParseMediaType(contentType)
 	switch charset, given := params["charset"]; {
-	case err != nil, media != "application/json":
-		return code.UnsupportedMediaType.At("must be application/json", "Content-Type")
+	case err != nil, media != mediaType:
+		return code.UnsupportedMediaType.At("must be "+mediaType, "Content-Type")
 	case given && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "utf8"): // a common alias
 		return code.UnsupportedMediaType.At("must have the charset utf-8, or none", "Content-Type")
 	}

@@ -42,6 +42,8 @@ type Operation struct {
 	takesIfMatch  bool
 	exports       bool             // has a query parameter format
 	body          *openapi3.Schema // nil: the operation takes no body
+	isForm        bool             // the body is a form, not JSON
+	challenge     string           // WWW-Authenticate of a response with status 401; "": that of admin tokens
 	invalidBody   code.Code        // the error code of a body that does not match the schema
 	ignoresBody   bool             // a body need not be sent, but must be JSON (x-ignored-body)
 	trimmedFields []string         // fields that are trimmed before they are validated (x-trim)
@@ -139,7 +141,12 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		return nil, fmt.Errorf("the zone's parameter in %s must be named zoneId, or access to the zone is not checked", path)
 	}
 	for _, required := range *cmp.Or(op.Security, &spec.Security) {
-		_, o.control = required["controlBearer"]
+		if _, control := required["controlBearer"]; control {
+			o.control = true
+		}
+		if _, basic := required["clientBasic"]; basic {
+			o.challenge = `Basic realm="caracal", charset="UTF-8"` // RFC 7617
+		}
 	}
 	o.ignoresBody, _ = op.Extensions["x-ignored-body"].(bool)
 	segments := strings.Split(path, "/")
@@ -177,7 +184,8 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	if op.RequestBody == nil {
 		return o, nil
 	}
-	body := op.RequestBody.Value.Content.Get("application/json").Schema
+	o.isForm = op.RequestBody.Value.Content[formType] != nil
+	body := op.RequestBody.Value.Content.Get(o.mediaType()).Schema
 	if body.Value.Discriminator != nil {
 		*body = openapi3.SchemaRef{Value: withoutAlternatives(body.Value)}
 	}

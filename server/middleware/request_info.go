@@ -30,6 +30,7 @@ type RequestInfo struct {
 	RequestID    string
 	Operation    *Operation        // nil: the request matches no operation
 	Bearer       string            // as it was sent; not verified
+	Credentials  []string          // the values of the header Authorization, as they were sent
 	Token        *store.AdminToken // nil: not authenticated with an admin token
 	Control      *ControlCaller    // nil: not authenticated with a token of a Control key
 	Method       string
@@ -184,7 +185,7 @@ func RequestContext(operations *Operations, publicURL string) echo.MiddlewareFun
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			info := &RequestInfo{Method: r.Method, Path: r.URL.EscapedPath(), PublicURL: publicURL, Address: address(c.RealIP())}
+			info := &RequestInfo{Method: r.Method, Path: r.URL.EscapedPath(), PublicURL: publicURL, Address: address(c.RealIP()), Credentials: r.Header.Values("Authorization")}
 			info.Operation, info.routeError = operations.find(c)
 			info.WantsHTML = info.Operation != nil && info.Operation.hasPages && prefersHTML(r.Header)
 			if info.Operation != nil && info.Operation.streams {
@@ -207,6 +208,9 @@ func RequestContext(operations *Operations, publicURL string) echo.MiddlewareFun
 			c.Response().Before(func() {
 				if h.Get("Content-Type") == "application/json" {
 					h.Set("Content-Type", "application/json; charset=utf-8")
+				}
+				if c.Response().Status == http.StatusUnauthorized && info.Operation != nil && info.Operation.challenge != "" {
+					h.Set("WWW-Authenticate", info.Operation.challenge)
 				}
 			})
 			c.SetRequest(r.WithContext(WithRequestInfo(r.Context(), info)))

@@ -148,21 +148,19 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 	case absent:
 		return nil, nil, o.invalidBody.At("is required")
 	}
-	if text, err = readText(w, r, limit); err != nil {
+	if o.isForm {
+		limit = min(limit, maxForm)
+	}
+	if text, err = readText(w, r, limit, o.mediaType()); err != nil {
 		return nil, nil, err
 	}
-	value, err = decode(text)
-	if err != nil {
-		return nil, nil, err
+	if o.isForm {
+		value, err = o.decodeForm(r, text)
+	} else {
+		value, err = o.decodeJSON(text)
 	}
-	value, path, message := sanitize(value, 0)
-	switch {
-	case message == tooDeep:
-		return nil, nil, code.InvalidJSON.At(tooDeep)
-	case o.ignoresBody:
-		return nil, nil, nil
-	case message != "":
-		return nil, nil, o.invalidBody.At(message, path...)
+	if err != nil || o.ignoresBody {
+		return nil, nil, err
 	}
 	invalid := o.normalize(value)
 	if err := o.body.VisitJSON(value, openapi3.MultiErrors(), openapi3.VisitAsRequest(), openapi3.DisableReadOnlyValidation()); err != nil {
@@ -172,6 +170,29 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 		return nil, nil, invalid
 	}
 	return value, text, nil
+}
+
+func (o *Operation) mediaType() string {
+	if o.isForm {
+		return formType
+	}
+	return jsonType
+}
+
+// decodeJSON decodes a body, which it checks for what a schema cannot express.
+func (o *Operation) decodeJSON(text []byte) (any, error) {
+	value, err := decode(text)
+	if err != nil {
+		return nil, err
+	}
+	value, path, message := sanitize(value, 0)
+	switch {
+	case message == tooDeep:
+		return nil, code.InvalidJSON.At(tooDeep)
+	case message != "" && !o.ignoresBody:
+		return nil, o.invalidBody.At(message, path...)
+	}
+	return value, nil
 }
 
 // normalize trims fields and normalizes names, as the spec declares. The error that

@@ -51,6 +51,7 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 	var codeErr *code.Error
 	if errors.As(err, &codeErr) {
 		body.Description = cmp.Or(codeErr.Sentence, body.Description)
+		entry.Status = cmp.Or(codeErr.Status, entry.Status)
 		if len(codeErr.Issues) > 0 {
 			body.Details = &details{issuesToJSON(codeErr.Issues)}
 		}

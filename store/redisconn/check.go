@@ -24,8 +24,8 @@ const (
 	RateLimits Capability = "rate_limits" // count the requests of all processes
 
 	OAuthStates   Capability = "oauth_states"   // remember started authorizations
-	AuditEvents   Capability = "audit_events"   // ingest the audit events of other services
-	ControlTokens Capability = "control_tokens" // remember used Control tokens
+	AuditEvents   Capability = "audit_events"   // publish and ingest audit events
+	ControlTokens Capability = "control_tokens" // remember used Control tokens and client assertions
 )
 
 // A Reason is why Redis does not do what the service needs.
@@ -161,6 +161,7 @@ func (s ConsumedStream) commands() [][]any {
 		{"XGROUP", "SETID", s.Stream, group, invalidID},
 		{"XGROUP", "DELCONSUMER", s.Stream, group, consumer},
 		{"XTRIM", s.Stream, "MINID", "~", invalidID},
+		{"XADD", s.Stream, "0-0", "probe", ""}, // the ID must be greater
 		{"XLEN", s.DeadLetters},
 		{"XRANGE", s.DeadLetters, "-", "+", "COUNT", 1},
 	}
