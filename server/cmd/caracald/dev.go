@@ -32,6 +32,14 @@ func dev(flags *flag.FlagSet) func(context.Context, io.Writer) error {
 	}
 }
 
+// openControl creates the file that opens the Control API.
+func openControl(gateFile string) error {
+	if err := os.MkdirAll(filepath.Dir(gateFile), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(gateFile, nil, 0o600)
+}
+
 func runDev(ctx context.Context, out io.Writer, dir string, withDemo bool) (err error) {
 	printStep := stepPrinter(out)
 	printStep("data is kept in " + dir)
@@ -61,8 +69,13 @@ func runDev(ctx context.Context, out io.Writer, dir string, withDemo bool) (err 
 	if _, err := loadOrCreateSecret(kekFile, ""); err != nil {
 		return err
 	}
+	gateFile := filepath.Join(dir, "control", "enabled")
+	if err := openControl(gateFile); err != nil {
+		return err
+	}
 	// Variables of the environment override these, except the URLs of the servers.
-	environ := withDefaults(os.Environ(), "CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN="+token, "STREAMS_HMAC_KEY="+key, "AUDIT_HMAC_KEY="+auditKey, "ZONE_KEK_FILE="+kekFile)
+	environ := withDefaults(os.Environ(), "CARACAL_MODE=dev", "CARACAL_ADMIN_TOKEN="+token, "STREAMS_HMAC_KEY="+key, "AUDIT_HMAC_KEY="+auditKey, "ZONE_KEK_FILE="+kekFile,
+		"CARACAL_CONTROL_ENABLED=true", "CONTROL_GATE_FILE="+gateFile)
 	environ = append(environ, "DATABASE_URL="+servers.PostgresURL(private.Service, "caracal"), "REDIS_URL="+servers.RedisURL())
 	config, err := server.LoadConfig(environ)
 	log := logger(config, os.Stderr)
