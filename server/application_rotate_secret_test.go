@@ -46,7 +46,7 @@ func TestRotateApplicationSecret(t *testing.T) {
 	dcr := storetest.Value[string](a.DB, "SELECT id FROM applications WHERE zone_id = $1 AND registration_method = 'dcr'", zone)
 	full := newApplication(t, a, zone).ID
 	for range 2 {
-		rotateSecret(t, a, zone, full, overlap(60))
+		rotateSecret(t, a, zone, full, overlap(86400))
 	}
 	zoneToken, globalToken := a.ClientFor(zone, "write"), a.ClientFor("", "write")
 	for _, tt := range []struct {

@@ -20,11 +20,11 @@ func TestListAuditEntriesFields(t *testing.T) {
 	})
 	waitUntilSealed(t, a)
 	path := "/v1/zones/" + zone + "/admin-audit?entity_id=" + id
-	created := `{"status_code":201,"entity_id":"` + id + `","changed_fields":["expires_at","name","registration_method","traits"],"signed":true,"chain_seq":"2"}`
+	created := `{"status_code":201,"entity_id":"` + id + `","changed_fields":["expires_at","jwks","name","registration_method","secrets","traits"],"signed":true,"chain_seq":"2"}`
 	for _, tt := range []struct{ query, want string }{
 		{"&fields=status_code,+entity_id,changed_fields,,signed,status_code,chain_seq", `{"rows":[{"status_code":400,"entity_id":"` + id + `","changed_fields":null,"signed":true,"chain_seq":"3"},` + created + `],"next_cursor":null}` + "\n"},
 		{"&method=POST&format=ndjson&fields=status_code,entity_id,changed_fields,signed,chain_seq", created + "\n"},
-		{"&format=csv&fields=status_code,changed_fields,status_code,operation", "status_code,changed_fields,status_code,operation\r\n400,,400,updateApplication\r\n201,expires_at name registration_method traits,201,createApplication\r\n"},
+		{"&format=csv&fields=status_code,changed_fields,status_code,operation", "status_code,changed_fields,status_code,operation\r\n400,,400,updateApplication\r\n201,expires_at jwks name registration_method secrets traits,201,createApplication\r\n"},
 	} {
 		raw := a.Do("GET", path+tt.query, "", bearer(servertest.Bootstrap)...)
 		servertest.Expect(t, raw, http.StatusOK, "")

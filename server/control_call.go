@@ -75,24 +75,17 @@ func (t *operationTable) call(ctx context.Context, caller *middleware.ControlCal
 		RequestID: outer.RequestID, Operation: op, Control: caller, Method: outer.Method, Path: outer.Path,
 		PublicURL: outer.PublicURL, Address: outer.Address, Trace: outer.Trace,
 	})
-	var body io.Reader
+	r := &http.Request{Method: op.Method, URL: &url.URL{RawQuery: call.Query.Encode()}, Header: http.Header{}, Body: http.NoBody}
 	if call.Body != nil {
 		text, err := jsonresponse.Marshal(call.Body)
 		if err != nil {
 			return nil, err
 		}
-		body = bytes.NewReader(text)
-	}
-	r, err := http.NewRequestWithContext(ctx, op.Method, "/", body)
-	if err != nil {
-		return nil, err
-	}
-	r.URL.RawQuery = call.Query.Encode()
-	if body != nil {
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
 		r.Header.Set("Content-Type", "application/json")
 	}
 	resp := &bufferedResponse{header: http.Header{}}
-	c := t.echo.NewContext(r, resp)
+	c := t.echo.NewContext(r.WithContext(ctx), resp)
 	c.SetPath(op.Path)
 	var names, values []string
 	for segment := range strings.SplitSeq(op.Path, "/") {

@@ -16,20 +16,21 @@ import (
 // value that violates it. A message is read after the name of the field. It does not
 // quote the value, which may be secret.
 var messages = map[string]func(*openapi3.Schema) string{
-	"type":       typeMessage,
-	"nullable":   func(*openapi3.Schema) string { return "must not be null" },
-	"enum":       enumMessage,
-	"minLength":  minLengthMessage,
-	"maxLength":  func(s *openapi3.Schema) string { return "must be at most " + count(*s.MaxLength, "character") },
-	"pattern":    func(s *openapi3.Schema) string { return "must match the pattern " + s.Pattern },
-	"format":     formatMessage,
-	"minimum":    func(s *openapi3.Schema) string { return "must be at least " + number(*s.Min) },
-	"maximum":    func(s *openapi3.Schema) string { return "must be at most " + number(*s.Max) },
-	"minItems":   func(s *openapi3.Schema) string { return "must have at least " + count(s.MinItems, "item") },
-	"maxItems":   func(s *openapi3.Schema) string { return "must have at most " + count(*s.MaxItems, "item") },
-	"required":   func(*openapi3.Schema) string { return "is required" },
-	"properties": func(*openapi3.Schema) string { return "unknown field" }, // additionalProperties: false
-	"anyOf":      func(*openapi3.Schema) string { return "must match one of the allowed schemas" },
+	"type":        typeMessage,
+	"nullable":    func(*openapi3.Schema) string { return "must not be null" },
+	"enum":        enumMessage,
+	"minLength":   minLengthMessage,
+	"maxLength":   func(s *openapi3.Schema) string { return "must be at most " + count(*s.MaxLength, "character") },
+	"pattern":     func(s *openapi3.Schema) string { return "must match the pattern " + s.Pattern },
+	"format":      formatMessage,
+	"minimum":     func(s *openapi3.Schema) string { return "must be at least " + number(*s.Min) },
+	"maximum":     func(s *openapi3.Schema) string { return "must be at most " + number(*s.Max) },
+	"minItems":    func(s *openapi3.Schema) string { return "must have at least " + count(s.MinItems, "item") },
+	"maxItems":    func(s *openapi3.Schema) string { return "must have at most " + count(*s.MaxItems, "item") },
+	"uniqueItems": func(*openapi3.Schema) string { return "must not have an item twice" },
+	"required":    func(*openapi3.Schema) string { return "is required" },
+	"properties":  func(*openapi3.Schema) string { return "unknown field" }, // additionalProperties: false
+	"anyOf":       func(*openapi3.Schema) string { return "must match one of the allowed schemas" },
 }
 
 func typeMessage(s *openapi3.Schema) string {

@@ -24,7 +24,7 @@ SELECT zone_id, id, gen_random_uuid(), client_secret_hash, created_at FROM appli
 ALTER TABLE applications DROP COLUMN client_secret_hash;
 
 -- A token request names an application, but not its zone.
-CREATE UNIQUE INDEX applications_by_id ON applications (id) WHERE archived_at IS NULL;
+CREATE INDEX applications_by_id ON applications (id) WHERE archived_at IS NULL;
 
 -- +goose Down
 SELECT set_config('caracal.zone_id', '*', true);
