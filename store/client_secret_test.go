@@ -68,15 +68,15 @@ func TestVerifyClientSecret(t *testing.T) {
 	archivedZone := newZone(t, s).ID
 	a, first := newApplication(t, s, zone)
 	other, otherSecret := newApplication(t, s, otherZone)
-	second := rotateSecret(t, s, a, 60)
+	second := rotateSecret(t, s, a, 3600)
 	chosen, generated := newApplication(t, s, zone)
 	choose(t, s, chosen, chosenSecret)
-	afterChosen := rotateSecret(t, s, chosen, 60)
+	afterChosen := rotateSecret(t, s, chosen, 3600)
 	const ofGeneratedForm = "cs_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 	generatedForm, _ := newApplication(t, s, zone)
 	choose(t, s, generatedForm, ofGeneratedForm)
 	expired, expiredSecret := newApplication(t, s, zone)
-	rotateSecret(t, s, expired, 60)
+	rotateSecret(t, s, expired, 3600)
 	d.Exec("UPDATE application_secrets SET expires_at = now() WHERE application_id = $1 AND expires_at IS NOT NULL", expired.ID)
 	archived, archivedSecret := newApplication(t, s, zone)
 	d.Exec("UPDATE applications SET archived_at = now() WHERE id = $1", archived.ID)
@@ -262,7 +262,7 @@ func TestMigrationKeepsSecrets(t *testing.T) {
 	choose(t, s, chosen, chosenSecret)
 	archived, _ := newApplication(t, s, zone)
 	d.Exec("UPDATE applications SET archived_at = now() WHERE id = $1", archived.ID)
-	newest := rotateSecret(t, s, a, 60)
+	newest := rotateSecret(t, s, a, 3600)
 	pool, err := sql.Open("pgx", d.OwnerURL())
 	if err != nil {
 		t.Fatal(err)
