@@ -273,11 +273,12 @@ func (c *core) scoped(conn batchSender, zone string) scoped {
 const setScope = "SELECT set_config('caracal.zone_id', $1, true), set_config('statement_timeout', $2, true)"
 
 // setListScope also makes Postgres read a page from an index that has the order of the
-// list. With a plan for any parameters, it underestimates how many rows pass the filters
-// and row-level security, and would collect and sort all rows of the list instead.
+// list, with a plan for any parameters. With such a plan, it underestimates how many rows
+// pass the filters and row-level security, and would collect and sort all rows of the list
+// instead, or make a plan for each page.
 const setListScope = setScope + ", " + listPlans
 
-const listPlans = "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
+const listPlans = "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)"
 
 func (s scoped) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	results := s.send(ctx, sql, args)
