@@ -72,6 +72,8 @@ type Config struct {
 	RequestsPerMinute     int     `env:"API_V1_RATE_LIMIT_PER_MIN" default:"600" min:"0" help:"maximum requests to the API, that is, to /v1, /oauth and /.well-known, per minute, per client address and per token; 0 disables the limit"`
 	ReadyPerMinute        int     `env:"READY_RATE_LIMIT_PER_MIN" default:"120" min:"0" help:"maximum requests to /ready per minute, per client address; 0 disables the limit"`
 	AuthFailuresPerMinute int     `env:"ADMIN_AUTH_FAIL_LIMIT_PER_MIN" default:"60" min:"0" help:"maximum failed authentications per minute, per client address and, at the token endpoint, also per application; 0 disables the limit"`
+	STSIssuerURL          string  `env:"STS_ISSUER_URL" help:"issuer (iss) of the tokens of all zones; if it is not set, each zone is an issuer: PUBLIC_URL followed by /v1/zones/ and the ID of the zone"`
+	STSJWKSURL            string  `env:"STS_JWKS_URL" help:"URL of the keys of another service that issues the tokens of the Control API, to which the parameter zone_id is added; may be an internal address. It requires STS_ISSUER_URL, and this service then issues no tokens"`
 	ControlAudience       string  `env:"CONTROL_AUDIENCE" default:"caracal-control" help:"identifier of the control resource, which only global tokens can access"`
 	ControlEnabled        bool    `env:"CARACAL_CONTROL_ENABLED" default:"false" help:"whether to offer the Control API (POST /v1/control/invoke)"`
 	ControlGateFile       string  `env:"CONTROL_GATE_FILE" help:"file that opens the Control API while it exists; if it is not set, the Control API stays closed"`
@@ -311,6 +313,14 @@ func (c *Config) validate(invalid *ConfigErrors) {
 	}
 	if err := sts.CheckURL(c.STSURL); err != nil {
 		add("STS_URL", "%w", err)
+	}
+	for name, value := range map[string]string{"STS_ISSUER_URL": c.STSIssuerURL, "STS_JWKS_URL": c.STSJWKSURL} {
+		if err := sts.CheckURL(value); value != "" && err != nil {
+			add(name, "%w", err)
+		}
+	}
+	if c.STSJWKSURL != "" && c.STSIssuerURL == "" {
+		add("STS_JWKS_URL", "requires STS_ISSUER_URL")
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(c.LogLevel)) {
 		add("LOG_LEVEL", "must be debug, info, warn or error, not %q", c.LogLevel)

@@ -183,6 +183,7 @@ func TestRoundTrips(t *testing.T) {
 		{"POST", in + "/step-up-challenges/rNUMBER/reject", `{"reason":"x"}`, 3},
 		{"POST", "/oauth/2/token", tokenForm(key).Encode(), 5},
 		{"GET", "/.well-known/jwks.json?zone_id=" + zone.ID, "", 1},
+		{"GET", "/.well-known/oauth-authorization-server" + in, "", 1},
 		{"GET", "/health", "", 0},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {

@@ -212,7 +212,7 @@ func New(o Options) (*Server, http.Handler, error) {
 			clientFailures: perMinute("api:client_auth_fail:", c.AuthFailuresPerMinute),
 			tokens:         perMinute("api:token_exchange:", tokensPerMinute),
 		},
-		issuer:      issuer.New(o.Store.For(store.System), issuer.Config{Base: c.baseURL(), Audience: c.ControlAudience}),
+		issuer:      issuer.New(o.Store.For(store.System), issuer.Config{Base: c.baseURL(), URL: c.STSIssuerURL, KeysURL: c.STSJWKSURL, Audience: c.ControlAudience}),
 		auditEvents: newAuditPublisher(o.Redis, auditKey, o.Log),
 		metrics:     m,
 		draining:    make(chan struct{}),

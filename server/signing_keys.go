@@ -21,7 +21,7 @@ func (s *Server) GetVerificationKeys(ctx context.Context, req api.GetVerificatio
 	}
 	return api.GetVerificationKeys200JSONResponse{
 		Body:    api.VerificationKeySet{Keys: mapSlice(keys, toVerificationKey)},
-		Headers: api.GetVerificationKeys200ResponseHeaders{CacheControl: "public, max-age=300, must-revalidate"},
+		Headers: api.GetVerificationKeys200ResponseHeaders{CacheControl: publicCache},
 	}, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -215,6 +216,9 @@ func callTokenOperations(t *testing.T, c *client.Client) {
 	rotated := result(c.RotateSigningKey(ctx, zone))(t)
 	if keys := result(c.GetVerificationKeys(ctx, client.GetVerificationKeysParams{ZoneID: zone}))(t); len(keys.Keys) != 1 || keys.Keys[0].Kid != rotated.Kid {
 		t.Errorf("got %+v, want the key %s", keys, rotated.Kid)
+	}
+	if metadata := result(c.GetAuthorizationServer(ctx, zone))(t); !strings.HasSuffix(metadata.Issuer, "/v1/zones/"+zone) {
+		t.Errorf("got %+v", metadata)
 	}
 	scopes := []client.ControlScope{client.ControlScopeControlAppRead, client.ControlScopeControlAppWrite}
 	key := result(c.CreateControlKey(ctx, zone, client.NewControlKey{Name: "key", AllowedScopes: scopes}))(t)

@@ -19,13 +19,18 @@ import (
 	"caracal.run/management/store/ingest"
 )
 
-// tokensPerMinute is the number of tokens that a Control key gets in a minute.
-const tokensPerMinute = 1000
+const (
+	grantType       = "client_credentials" // RFC 6749, section 4.4
+	tokensPerMinute = 1000                 // of one Control key
+)
 
 // IssueToken handles POST /oauth/2/token.
 func (s *Server) IssueToken(ctx context.Context, req api.IssueTokenRequestObject) (api.IssueTokenResponseObject, error) {
 	info := middleware.RequestInfoFrom(ctx)
-	if req.Body.GrantType != "client_credentials" {
+	if s.issuer.External() {
+		return nil, code.NotFound
+	}
+	if req.Body.GrantType != grantType {
 		return nil, code.UnsupportedGrantType
 	}
 	credentials, err := credentialsOf(info.Credentials, req.Body)

@@ -877,6 +877,36 @@ type AuditVerification struct {
 	Valid bool `json:"valid"`
 }
 
+// AuthorizationServer The metadata of an authorization server (RFC 8414, section 2).
+type AuthorizationServer struct {
+	// GrantTypesSupported The grant types of the token endpoint.
+	GrantTypesSupported []string `json:"grant_types_supported"`
+
+	// Issuer The issuer of tokens, their claim `iss`.
+	Issuer string `json:"issuer"`
+
+	// JwksURI The URL of the keys that verify tokens.
+	JwksURI string `json:"jwks_uri"`
+
+	// ResponseTypesSupported Empty: there is no authorization endpoint.
+	ResponseTypesSupported []string `json:"response_types_supported"`
+
+	// ScopesSupported The scopes that tokens can have, if the Control key has them.
+	ScopesSupported []string `json:"scopes_supported"`
+
+	// ServiceDocumentation The URL of the documentation.
+	ServiceDocumentation string `json:"service_documentation"`
+
+	// TokenEndpoint The URL of `issueToken`.
+	TokenEndpoint string `json:"token_endpoint"`
+
+	// TokenEndpointAuthMethodsSupported How clients can authenticate at the token endpoint.
+	TokenEndpointAuthMethodsSupported []string `json:"token_endpoint_auth_methods_supported"`
+
+	// TokenEndpointAuthSigningAlgValuesSupported Algorithms of the assertions with which clients authenticate.
+	TokenEndpointAuthSigningAlgValuesSupported []string `json:"token_endpoint_auth_signing_alg_values_supported"`
+}
+
 // ControlInvocation A command to invoke. Unknown fields are ignored.
 type ControlInvocation struct {
 	// AuthorizedBy Who authorized the invocation, for the audit event. Not verified, and ignored if it has more than 256 characters.
@@ -3810,6 +3840,9 @@ type ServerInterface interface {
 	// GetVerificationKeys Retrieve the keys that verify tokens
 	// (GET /.well-known/jwks.json)
 	GetVerificationKeys(ctx echo.Context, params GetVerificationKeysParams) error
+	// GetAuthorizationServer Retrieve the metadata of the authorization server
+	// (GET /.well-known/oauth-authorization-server/v1/zones/{zoneId})
+	GetAuthorizationServer(ctx echo.Context, zoneID ZoneID) error
 	// GetHealth Check liveness
 	// (GET /health)
 	GetHealth(ctx echo.Context) error
@@ -4135,6 +4168,22 @@ func (w *ServerInterfaceWrapper) GetVerificationKeys(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetVerificationKeys(ctx, params)
+	return err
+}
+
+// GetAuthorizationServer converts echo context to params.
+func (w *ServerInterfaceWrapper) GetAuthorizationServer(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetAuthorizationServer(ctx, zoneID)
 	return err
 }
 
@@ -6941,6 +6990,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	}
 
 	router.GET(options.BaseURL+"/.well-known/jwks.json", wrapper.GetVerificationKeys, options.OperationMiddlewares["getVerificationKeys"]...)
+	router.GET(options.BaseURL+"/.well-known/oauth-authorization-server/v1/zones/:zoneId", wrapper.GetAuthorizationServer, options.OperationMiddlewares["getAuthorizationServer"]...)
 	router.GET(options.BaseURL+"/health", wrapper.GetHealth, options.OperationMiddlewares["getHealth"]...)
 	router.GET(options.BaseURL+"/metrics", wrapper.GetMetrics, options.OperationMiddlewares["getMetrics"]...)
 	router.POST(options.BaseURL+"/oauth/2/token", wrapper.IssueToken, options.OperationMiddlewares["issueToken"]...)
@@ -7063,6 +7113,28 @@ type GetVerificationKeys200JSONResponse struct {
 }
 
 func (response GetVerificationKeys200JSONResponse) VisitGetVerificationKeysResponse(w http.ResponseWriter) error {
+	w.Header().Set("Cache-Control", response.Headers.CacheControl)
+	return jsonresponse.Write(w, 200, response.Body)
+}
+
+type GetAuthorizationServerRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+}
+
+type GetAuthorizationServerResponseObject interface {
+	VisitGetAuthorizationServerResponse(w http.ResponseWriter) error
+}
+
+type GetAuthorizationServer200ResponseHeaders struct {
+	CacheControl string
+}
+
+type GetAuthorizationServer200JSONResponse struct {
+	Body    AuthorizationServer
+	Headers GetAuthorizationServer200ResponseHeaders
+}
+
+func (response GetAuthorizationServer200JSONResponse) VisitGetAuthorizationServerResponse(w http.ResponseWriter) error {
 	w.Header().Set("Cache-Control", response.Headers.CacheControl)
 	return jsonresponse.Write(w, 200, response.Body)
 }
@@ -9112,6 +9184,9 @@ type StrictServerInterface interface {
 	// GetVerificationKeys Retrieve the keys that verify tokens
 	// (GET /.well-known/jwks.json)
 	GetVerificationKeys(ctx context.Context, request GetVerificationKeysRequestObject) (GetVerificationKeysResponseObject, error)
+	// GetAuthorizationServer Retrieve the metadata of the authorization server
+	// (GET /.well-known/oauth-authorization-server/v1/zones/{zoneId})
+	GetAuthorizationServer(ctx context.Context, request GetAuthorizationServerRequestObject) (GetAuthorizationServerResponseObject, error)
 	// GetHealth Check liveness
 	// (GET /health)
 	GetHealth(ctx context.Context, request GetHealthRequestObject) (GetHealthResponseObject, error)
@@ -9448,6 +9523,31 @@ func (sh *strictHandler) GetVerificationKeys(ctx echo.Context, params GetVerific
 		return err
 	} else if validResponse, ok := response.(GetVerificationKeysResponseObject); ok {
 		return validResponse.VisitGetVerificationKeysResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetAuthorizationServer operation middleware
+func (sh *strictHandler) GetAuthorizationServer(ctx echo.Context, zoneID ZoneID) error {
+	var request GetAuthorizationServerRequestObject
+
+	request.ZoneID = zoneID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAuthorizationServer(ctx.Request().Context(), request.(GetAuthorizationServerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAuthorizationServer")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetAuthorizationServerResponseObject); ok {
+		return validResponse.VisitGetAuthorizationServerResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -557,6 +557,64 @@ func (v AuditVerification) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v AuthorizationServer) AppendJSON(b []byte) []byte {
+	b = append(b, `{"issuer":`...)
+	b = jsonresponse.AppendString(b, string(v.Issuer))
+	b = append(b, `,"token_endpoint":`...)
+	b = jsonresponse.AppendString(b, string(v.TokenEndpoint))
+	b = append(b, `,"jwks_uri":`...)
+	b = jsonresponse.AppendString(b, string(v.JwksURI))
+	b = append(b, `,"response_types_supported":`...)
+	b = append(b, '[')
+	for i, item := range v.ResponseTypesSupported {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"grant_types_supported":`...)
+	b = append(b, '[')
+	for i, item := range v.GrantTypesSupported {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"token_endpoint_auth_methods_supported":`...)
+	b = append(b, '[')
+	for i, item := range v.TokenEndpointAuthMethodsSupported {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"token_endpoint_auth_signing_alg_values_supported":`...)
+	b = append(b, '[')
+	for i, item := range v.TokenEndpointAuthSigningAlgValuesSupported {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"scopes_supported":`...)
+	b = append(b, '[')
+	for i, item := range v.ScopesSupported {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"service_documentation":`...)
+	b = jsonresponse.AppendString(b, string(v.ServiceDocumentation))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v ControlKey) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))

@@ -25,6 +25,7 @@ var encoders = []jsonresponse.Encoder{
 	AuditHead{},
 	AuditRetention{},
 	AuditVerification{},
+	AuthorizationServer{},
 	ControlKey{},
 	ControlResult{},
 	CreatedControlKey{},

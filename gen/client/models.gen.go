@@ -1138,6 +1138,37 @@ type AuditVerification struct {
 	Valid bool `json:"valid"`
 }
 
+// AuthorizationServer is the metadata of an authorization server (RFC 8414,
+// section 2).
+type AuthorizationServer struct {
+	// The grant types of the token endpoint.
+	GrantTypesSupported []string `json:"grant_types_supported"`
+
+	// The issuer of tokens, their claim `iss`.
+	Issuer string `json:"issuer"`
+
+	// The URL of the keys that verify tokens.
+	JwksURI string `json:"jwks_uri"`
+
+	// Empty: there is no authorization endpoint.
+	ResponseTypesSupported []string `json:"response_types_supported"`
+
+	// The scopes that tokens can have, if the Control key has them.
+	ScopesSupported []string `json:"scopes_supported"`
+
+	// The URL of the documentation.
+	ServiceDocumentation string `json:"service_documentation"`
+
+	// The URL of `issueToken`.
+	TokenEndpoint string `json:"token_endpoint"`
+
+	// How clients can authenticate at the token endpoint.
+	TokenEndpointAuthMethodsSupported []string `json:"token_endpoint_auth_methods_supported"`
+
+	// Algorithms of the assertions with which clients authenticate.
+	TokenEndpointAuthSigningAlgValuesSupported []string `json:"token_endpoint_auth_signing_alg_values_supported"`
+}
+
 // BearerTokenProviderConfig is the configuration of the kind `bearer_token`,
 // which sends a fixed token to the upstream service.
 type BearerTokenProviderConfig struct {

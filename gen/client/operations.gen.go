@@ -705,6 +705,24 @@ func (c *Client) VerifyZonelessAuditEntries(ctx context.Context, params VerifyZo
 	return send[AuditVerification](ctx, c, request{operation: "verifyZonelessAuditEntries", method: http.MethodGet, path: "/v1/admin-audit/verify", query: map[string]any{"from_seq": params.FromSeq, "to_seq": params.ToSeq, "head_seq": params.HeadSeq, "head_hash": params.HeadHash}, status: 200, accept: "application/json"}, opts)
 }
 
+// GetAuthorizationServer returns the metadata of the zone as an authorization
+// server (RFC 8414), from which OAuth clients learn how to obtain tokens. Each
+// zone is an issuer, whose URL is that of the zone. If the setting PUBLIC_URL
+// contains a path, a client requests it after
+// `/.well-known/oauth-authorization-server`, and the proxy must forward such
+// requests.
+//
+// Returns `not_found` if the setting STS_JWKS_URL makes another service the
+// issuer.
+//
+// Requires no token.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodeNotFound], [CodeRateLimited], [CodeServiceUnavailable].
+func (c *Client) GetAuthorizationServer(ctx context.Context, zoneID string, opts ...CallOption) (AuthorizationServer, error) {
+	return send[AuthorizationServer](ctx, c, request{operation: "getAuthorizationServer", method: http.MethodGet, path: "/.well-known/oauth-authorization-server/v1/zones/{zoneId}", args: []string{zoneID}, status: 200, accept: "application/json", public: true}, opts)
+}
+
 // InvokeControl invokes a command of the Control API with a token of a Control
 // key: it calls an operation of this API in the zone of the token, as a token
 // of that zone with write permission would, and returns its response in
@@ -2093,11 +2111,14 @@ func (c *Client) RejectStepUpChallenge(ctx context.Context, zoneID, id string, b
 // `token_exchange`, best effort: while Redis is unavailable, the process keeps
 // up to 10,000 events.
 //
+// Returns `not_found` if the setting STS_JWKS_URL makes another service the
+// issuer: this service then accepts its tokens only.
+//
 // Records audit entries of these types: `sessions`.
 //
 // Error codes that are specific to this operation: [CodeInvalidToken],
 // [CodeUnsupportedGrantType], [CodeAccessDenied], [CodeZoneInvalid],
-// [CodeRateLimited], [CodeServiceUnavailable].
+// [CodeNotFound], [CodeRateLimited], [CodeServiceUnavailable].
 func (c *Client) IssueToken(ctx context.Context, body TokenRequest, opts ...CallOption) (IssuedToken, error) {
 	return send[IssuedToken](ctx, c, request{operation: "issueToken", method: http.MethodPost, path: "/oauth/2/token", body: body, form: true, status: 200, accept: "application/json", public: true}, opts)
 }

@@ -95,6 +95,8 @@ type AuditRetentionUpdate = client.AuditRetentionUpdate
 
 type AuditVerification = client.AuditVerification
 
+type AuthorizationServer = client.AuthorizationServer
+
 type BearerTokenProviderConfig = client.BearerTokenProviderConfig
 
 type ChallengeNotSatisfiableReason = client.ChallengeNotSatisfiableReason
@@ -1321,6 +1323,19 @@ type ClientInterface interface {
 	// Corresponds with GET /.well-known/jwks.json (the `GetVerificationKeys` operationId).
 	GetVerificationKeys(ctx context.Context, params *GetVerificationKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetAuthorizationServer Retrieve the metadata of the authorization server
+	//
+	// Returns the metadata of the zone as an authorization server (RFC 8414), from which OAuth clients learn how to obtain
+	// tokens. Each zone is an issuer, whose URL is that of the zone. If the setting PUBLIC_URL contains a path, a client
+	// requests it after `/.well-known/oauth-authorization-server`, and the proxy must forward such requests.
+	//
+	// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer.
+	//
+	// Requires no token.
+	//
+	// Corresponds with GET /.well-known/oauth-authorization-server/v1/zones/{zoneId} (the `GetAuthorizationServer` operationId).
+	GetAuthorizationServer(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetHealth Check liveness
 	//
 	// Returns 200 while the process is running. Does not check Postgres or Redis.
@@ -1360,6 +1375,8 @@ type ClientInterface interface {
 	// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
 	// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
 	//
+	// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
+	//
 	// Records audit entries of these types: `sessions`.
 	//
 	// Takes any type of body and a specified content type.
@@ -1387,6 +1404,8 @@ type ClientInterface interface {
 	//
 	// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
 	// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+	//
+	// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
 	//
 	// Records audit entries of these types: `sessions`.
 	//
@@ -3385,6 +3404,29 @@ func (c *Client) GetVerificationKeys(ctx context.Context, params *GetVerificatio
 	return c.Client.Do(req)
 }
 
+// GetAuthorizationServer Retrieve the metadata of the authorization server
+//
+// Returns the metadata of the zone as an authorization server (RFC 8414), from which OAuth clients learn how to obtain
+// tokens. Each zone is an issuer, whose URL is that of the zone. If the setting PUBLIC_URL contains a path, a client
+// requests it after `/.well-known/oauth-authorization-server`, and the proxy must forward such requests.
+//
+// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer.
+//
+// Requires no token.
+//
+// Corresponds with GET /.well-known/oauth-authorization-server/v1/zones/{zoneId} (the `GetAuthorizationServer` operationId).
+func (c *Client) GetAuthorizationServer(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAuthorizationServerRequest(c.Server, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetHealth Check liveness
 //
 // Returns 200 while the process is running. Does not check Postgres or Redis.
@@ -3444,6 +3486,8 @@ func (c *Client) GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) 
 // Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
 // audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
 //
+// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
+//
 // Records audit entries of these types: `sessions`.
 //
 // Takes any type of body and a specified content type.
@@ -3481,6 +3525,8 @@ func (c *Client) IssueTokenWithBody(ctx context.Context, contentType string, bod
 //
 // Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
 // audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+//
+// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
 //
 // Records audit entries of these types: `sessions`.
 //
@@ -6785,6 +6831,40 @@ func NewGetVerificationKeysRequest(server string, params *GetVerificationKeysPar
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
 		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetAuthorizationServerRequest constructs an http.Request for the GetAuthorizationServer method
+func NewGetAuthorizationServerRequest(server string, zoneID ZoneID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/.well-known/oauth-authorization-server/v1/zones/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -13080,6 +13160,21 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /.well-known/jwks.json (the `GetVerificationKeys` operationId).
 	GetVerificationKeysWithResponse(ctx context.Context, params *GetVerificationKeysParams, reqEditors ...RequestEditorFn) (*GetVerificationKeysResponse, error)
 
+	// GetAuthorizationServerWithResponse Retrieve the metadata of the authorization server
+	//
+	// Returns the metadata of the zone as an authorization server (RFC 8414), from which OAuth clients learn how to obtain
+	// tokens. Each zone is an issuer, whose URL is that of the zone. If the setting PUBLIC_URL contains a path, a client
+	// requests it after `/.well-known/oauth-authorization-server`, and the proxy must forward such requests.
+	//
+	// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer.
+	//
+	// Requires no token.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /.well-known/oauth-authorization-server/v1/zones/{zoneId} (the `GetAuthorizationServer` operationId).
+	GetAuthorizationServerWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetAuthorizationServerResponse, error)
+
 	// GetHealthWithResponse Check liveness
 	//
 	// Returns 200 while the process is running. Does not check Postgres or Redis.
@@ -13123,6 +13218,8 @@ type ClientWithResponsesInterface interface {
 	// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
 	// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
 	//
+	// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
+	//
 	// Records audit entries of these types: `sessions`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -13150,6 +13247,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
 	// audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+	//
+	// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
 	//
 	// Records audit entries of these types: `sessions`.
 	//
@@ -15303,6 +15402,54 @@ func (r GetVerificationKeysResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetVerificationKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetAuthorizationServerResponse200Headers the declared response headers of an HTTP 200 response for GetAuthorizationServer
+type GetAuthorizationServerResponse200Headers struct {
+	CacheControl string
+}
+
+type GetAuthorizationServerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuthorizationServer
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetAuthorizationServerResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAuthorizationServerResponse) GetJSON200() *AuthorizationServer {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAuthorizationServerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAuthorizationServerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAuthorizationServerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAuthorizationServerResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19772,6 +19919,27 @@ func (c *ClientWithResponses) GetVerificationKeysWithResponse(ctx context.Contex
 	return ParseGetVerificationKeysResponse(rsp)
 }
 
+// GetAuthorizationServerWithResponse Retrieve the metadata of the authorization server
+//
+// Returns the metadata of the zone as an authorization server (RFC 8414), from which OAuth clients learn how to obtain
+// tokens. Each zone is an issuer, whose URL is that of the zone. If the setting PUBLIC_URL contains a path, a client
+// requests it after `/.well-known/oauth-authorization-server`, and the proxy must forward such requests.
+//
+// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer.
+//
+// Requires no token.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /.well-known/oauth-authorization-server/v1/zones/{zoneId} (the `GetAuthorizationServer` operationId).
+func (c *ClientWithResponses) GetAuthorizationServerWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*GetAuthorizationServerResponse, error) {
+	rsp, err := c.GetAuthorizationServer(ctx, zoneID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAuthorizationServerResponse(rsp)
+}
+
 // GetHealthWithResponse Check liveness
 //
 // Returns 200 while the process is running. Does not check Postgres or Redis.
@@ -19827,6 +19995,8 @@ func (c *ClientWithResponses) GetMetricsWithResponse(ctx context.Context, reqEdi
 // Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
 // audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
 //
+// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
+//
 // Records audit entries of these types: `sessions`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -19860,6 +20030,8 @@ func (c *ClientWithResponses) IssueTokenWithBodyWithResponse(ctx context.Context
 //
 // Each token has a session, with which it is listed. Tokens, and requests that are denied to an application, are recorded as
 // audit events of the type `token_exchange`, best effort: while Redis is unavailable, the process keeps up to 10,000 events.
+//
+// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
 //
 // Records audit entries of these types: `sessions`.
 //
@@ -22770,6 +22942,45 @@ func ParseGetVerificationKeysResponse(rsp *http.Response) (*GetVerificationKeysR
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetVerificationKeysResponse200Headers
+		if values := rsp.Header.Values("Cache-Control"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Cache-Control", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.CacheControl = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetAuthorizationServerResponse parses an HTTP response from a GetAuthorizationServerWithResponse call
+func ParseGetAuthorizationServerResponse(rsp *http.Response) (*GetAuthorizationServerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAuthorizationServerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuthorizationServer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetAuthorizationServerResponse200Headers
 		if values := rsp.Header.Values("Cache-Control"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Cache-Control", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {

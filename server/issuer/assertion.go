@@ -36,6 +36,9 @@ type assertionClaims struct {
 	ID        string    `json:"jti"`
 }
 
+// AssertionAlgorithms returns the algorithms with which assertions can be signed.
+func AssertionAlgorithms() []string { return []string{"ES256", "RS256", "PS256", "EdDSA"} }
+
 // AssertionClient returns the ID of the client that made an assertion, which is not
 // verified, or "" if the assertion is malformed.
 func AssertionClient(assertion string) string {

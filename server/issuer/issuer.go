@@ -1,5 +1,6 @@
 // Package issuer issues access tokens and verifies them: JSON Web Tokens (RFC 7519) that
-// are signed with the key of a zone (ES256). It caches the keys.
+// are signed with the key of a zone (ES256). Instead, another service can issue the tokens
+// ([Config.KeysURL]). The package caches the keys.
 package issuer
 
 import (
@@ -43,6 +44,7 @@ const (
 type Config struct {
 	Base     string // URL of this service, without a slash at the end
 	URL      string // the issuer of every zone; "": each zone has its own, below Base
+	KeysURL  string // of the keys of another service that issues the tokens; "": this service issues them
 	Audience string // of the tokens: the identifier of the control resource
 }
 
@@ -68,8 +70,16 @@ type signingKey struct {
 func New(s *store.Store, c Config) *Issuer {
 	i := &Issuer{store: s, config: c, now: time.Now, signing: map[string]signingKey{}}
 	i.verifies = newKeyCache(i.publicKeys, keyTimes{fresh: 30 * time.Second, stale: 30 * time.Second, interval: time.Second})
+	if c.KeysURL != "" {
+		fetch := externalKeys{store: s, url: c.KeysURL, client: newKeysClient()}
+		i.verifies = newKeyCache(fetch.load, keyTimes{fresh: 5 * time.Minute, stale: 10 * time.Minute, interval: 30 * time.Second})
+		i.verifies.keepsKeys = true
+	}
 	return i
 }
+
+// External reports whether another service issues the tokens.
+func (i *Issuer) External() bool { return i.config.KeysURL != "" }
 
 // URL returns the issuer of a zone's tokens.
 func (i *Issuer) URL(zone string) string {

@@ -3,6 +3,7 @@ package issuer
 import (
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"sync"
 	"time"
 
@@ -25,8 +26,11 @@ type keyTimes struct {
 type keyCache struct {
 	load  func(ctx context.Context, zone string) (map[string]*ecdsa.PublicKey, error)
 	times keyTimes
-	now   func() time.Time
-	loads singleflight.Group
+	// keepsKeys makes an empty set of keys an error if keys are known, because a service that
+	// loses all its keys at once is probably broken. A nil set is none.
+	keepsKeys bool
+	now       func() time.Time
+	loads     singleflight.Group
 
 	mu    sync.Mutex
 	zones map[string]zoneKeys
@@ -39,6 +43,9 @@ type zoneKeys struct {
 	tried  time.Time // the last attempt
 	err    error     // of the last attempt
 }
+
+// errNoKeys means that a zone had keys and has none any more.
+var errNoKeys = errors.New("the issuer has no keys any more")
 
 func newKeyCache(load func(context.Context, string) (map[string]*ecdsa.PublicKey, error), times keyTimes) *keyCache {
 	return &keyCache{load: load, times: times, now: time.Now, zones: map[string]zoneKeys{}}
@@ -79,6 +86,9 @@ func (c *keyCache) reload(ctx context.Context, zone string, known zoneKeys) zone
 		defer cancel()
 		known.tried = c.now()
 		keys, err := c.load(ctx, zone)
+		if err == nil && keys != nil && len(keys) == 0 && len(known.keys) > 0 && c.keepsKeys {
+			err = errNoKeys
+		}
 		if known.err = err; err == nil {
 			known.keys, known.loaded = keys, known.tried
 		}
