@@ -2,6 +2,7 @@ package client
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,14 +17,16 @@ import (
 // A Client calls the API with one token. It is safe for concurrent use. Create
 // it with [New].
 type Client struct {
-	base       string // without a trailing slash
-	http       *http.Client
-	transport  http.RoundTripper // nil: the transport of http
-	authorize  func(http.Header) // a closure, so that no fmt verb prints the token
-	userAgent  string
-	timeout    time.Duration
-	maxRetries int
-	maxWait    time.Duration
+	base      string // without a trailing slash
+	http      *http.Client
+	transport http.RoundTripper // nil: the transport of http
+	authorize func(http.Header) // a closure, so that no fmt verb prints the token
+	// controlToken returns a new token of the Control API; nil: that of the client is one
+	controlToken func(context.Context) (string, error)
+	userAgent    string
+	timeout      time.Duration
+	maxRetries   int
+	maxWait      time.Duration
 }
 
 // New returns a client for the service at a base URL, such as

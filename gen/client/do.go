@@ -29,6 +29,7 @@ type request struct {
 	status    int            // of the successful response
 	accept    string         // media type of the successful response
 	public    bool           // requires no token
+	control   bool           // requires a token of the Control API
 	changes   bool           // changes something, although the method is GET
 }
 
@@ -284,5 +285,12 @@ func (c *Client) roundTrip(ctx context.Context, call *call) (*http.Response, err
 		return nil, err
 	}
 	req.Header = call.header.Clone()
+	if call.control && c.controlToken != nil {
+		token, err := c.controlToken(ctx)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	return c.http.Do(req)
 }

@@ -754,7 +754,7 @@ func (c *Client) GetAuthorizationServer(ctx context.Context, zoneID string, opts
 // [CodeControlConflict], [CodeRateLimited], [CodeControlUnsupported],
 // [CodeControlUpstream], [CodeControlDisabled], [CodeServiceUnavailable].
 func (c *Client) InvokeControl(ctx context.Context, body ControlInvocation, opts ...CallOption) (ControlResult, error) {
-	return send[ControlResult](ctx, c, request{operation: "invokeControl", method: http.MethodPost, path: "/v1/control/invoke", body: body, status: 200, accept: "application/json"}, opts)
+	return send[ControlResult](ctx, c, request{operation: "invokeControl", method: http.MethodPost, path: "/v1/control/invoke", body: body, status: 200, accept: "application/json", control: true}, opts)
 }
 
 // ListControlKeys returns one page of the zone's Control keys that are not

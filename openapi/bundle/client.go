@@ -24,7 +24,7 @@ type clientOperation struct {
 	isList           bool
 	hasRows          bool // a page is an object with rows and next_cursor, not an array
 	exports          bool // the list can be exported: its query parameter format is a ListFormat
-	public           bool
+	public, control  bool
 	changes          bool // although its method is GET
 }
 
@@ -43,7 +43,8 @@ func clientOperations(spec *yaml.Node) ([]clientOperation, error) {
 			o := clientOperation{
 				id: valueOf(get(op, "operationId")), method: method, path: path,
 				description: valueOf(get(op, "description")), codes: list(get(op, "x-problems")),
-				public:  !takesToken(get(op, "security")),
+				public:  get(op, "security") != nil && !takesControlToken(op), // the default is the admin token
+				control: takesControlToken(op),
 				changes: valueOf(get(op, "x-head")) == "false",
 			}
 			err := o.setParameters(spec, item, op)
@@ -222,6 +223,9 @@ func (o *clientOperation) write(b *strings.Builder) {
 	if o.public {
 		request += ", public: true"
 	}
+	if o.control {
+		request += ", control: true"
+	}
 	if o.changes {
 		request += ", changes: true"
 	}
@@ -303,8 +307,8 @@ func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }
 
-// takesToken reports whether an operation takes the token of the client: an admin token,
-// which is the default, or a token of the Control API.
-func takesToken(security *yaml.Node) bool {
-	return security == nil || slices.ContainsFunc(security.Content, func(scheme *yaml.Node) bool { return get(scheme, "controlBearer") != nil })
+// takesControlToken reports whether an operation takes a token of the Control API.
+func takesControlToken(op *yaml.Node) bool {
+	security := get(op, "security")
+	return security != nil && slices.ContainsFunc(security.Content, func(scheme *yaml.Node) bool { return get(scheme, "controlBearer") != nil })
 }
