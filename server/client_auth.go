@@ -129,11 +129,13 @@ func (s *Server) authenticateClient(ctx context.Context, address string, c clien
 	} else {
 		err = system.VerifyClientSecret(ctx, app.ZoneID, c.id, c.secret, mayHash) // takes as long if there is no such application
 	}
-	if !errors.Is(err, issuer.ErrInvalid) && !errors.Is(err, store.ErrInvalidSecret) {
-		return app, err
-	}
-	if !failures.Allow(byAddress) || !failures.Allow(byClient) {
-		return app, code.RateLimited
+	switch {
+	case err == nil:
+		return app, nil
+	case !errors.Is(err, issuer.ErrInvalid) && !errors.Is(err, store.ErrInvalidSecret):
+		return db.Application{}, err
+	case !failures.Allow(byAddress) || !failures.Allow(byClient):
+		return db.Application{}, code.RateLimited // without the application: guesses must not fill its audit log
 	}
 	denied := invalidClient()
 	denied.Cause = err

@@ -426,7 +426,14 @@ func TestFailedClientAuthenticationsAreLimited(t *testing.T) {
 	if got := from("192.0.2.2", tokenForm(two)); got != http.StatusOK {
 		t.Errorf("another address got %d", got)
 	}
-	if !limited(func(n int) int { return from(fmt.Sprint("192.0.2.", 10+n), tokenForm(one, "client_secret", "a guess")) }) {
+	denied := 0 // and not limited
+	if !limited(func(n int) int {
+		status := from(fmt.Sprint("192.0.2.", 10+n), tokenForm(one, "client_secret", "a guess"))
+		if status == http.StatusUnauthorized {
+			denied++
+		}
+		return status
+	}) {
 		t.Error("guesses for one application from many addresses were not limited")
 	}
 	if got := from("192.0.2.3", tokenForm(two)); got != http.StatusOK {
@@ -434,6 +441,10 @@ func TestFailedClientAuthenticationsAreLimited(t *testing.T) {
 	}
 	if got := from("192.0.2.3", tokenForm(one)); got != http.StatusOK {
 		t.Errorf("the application with its secret got %d: guesses must not lock it out", got)
+	}
+	const issued = 3
+	if events := exchangeEvents(t, a, zone, denied+issued); len(events) != denied+issued {
+		t.Errorf("%d audit events, want %d of issued tokens and %d of denied requests, and none of limited ones", len(events), issued, denied)
 	}
 }
 
