@@ -56,6 +56,10 @@ UPDATE applications SET
     updated_at = now()
 WHERE zone_id = @zone_id AND id = @id;
 
+-- name: UpdateRegisteredApplication :exec
+-- UpdateRegisteredApplication sets what a registered client says about itself and other tables do not have.
+UPDATE applications SET name = @name, jwks = sqlc.narg(jwks), version = version + 1, updated_at = now() WHERE zone_id = @zone_id AND id = @id;
+
 -- name: TouchApplications :exec
 -- TouchApplications increments the versions of applications whose client secrets change.
 UPDATE applications SET version = version + 1, updated_at = now() WHERE zone_id = @zone_id AND id = ANY (@ids::text[]);

@@ -55,6 +55,7 @@ UPDATE zones SET
     reserved                = @reserved,
     dcr_enabled             = @dcr_enabled,
     operator_coauthor_badge = @operator_coauthor_badge,
+    open_registration       = @open_registration,
     version                 = version + 1,
     updated_at              = now()
 WHERE id = @id

@@ -166,16 +166,17 @@ func monitor(t *testing.T, w *watched) {
 func (w *watched) populate() {
 	w.t.Helper()
 	w.zone = w.Zone()
-	w.mustSend(http.StatusOK, "PATCH", "/v1/zones/"+w.zone.ID, `{"dcr_enabled":true}`)
+	w.mustSend(http.StatusOK, "PATCH", "/v1/zones/"+w.zone.ID, `{"dcr_enabled":true,"open_registration":true}`)
 	create := func(collection, body string) string {
 		return decode[struct{ ID string }](w.t, w.mustSend(http.StatusCreated, "POST", "/v1/zones/"+w.zone.ID+"/"+collection, body)).ID
 	}
 	w.ids = map[string]string{
-		"applications":     create("applications", `{"name":"Billing","registration_method":"managed"}`),
-		"providers":        create("providers", `{"name":"Ledger","kind":"api_key","config_json":{"header_name":"X-Key","api_key":"`+w.secret()+`"}}`),
-		"control-keys":     create("control-keys", `{"name":"Nightly","allowed_scopes":["control:app:read"]}`),
-		"dead-letters":     w.DB.DeadLetter(w.zone.ID),
-		"policy-templates": "resource-grants",
+		"applications":        create("applications", `{"name":"Billing","registration_method":"managed"}`),
+		"providers":           create("providers", `{"name":"Ledger","kind":"api_key","config_json":{"header_name":"X-Key","api_key":"`+w.secret()+`"}}`),
+		"control-keys":        create("control-keys", `{"name":"Nightly","allowed_scopes":["control:app:read"]}`),
+		"registration-tokens": create("registration-tokens", `{"name":"Clients"}`),
+		"dead-letters":        w.DB.DeadLetter(w.zone.ID),
+		"policy-templates":    "resource-grants",
 	}
 	w.ids["resources"] = create("resources", fmt.Sprintf(`{"name":"Invoices","scopes":["a","invoices:read"],"upstream_url":"https://up.example.com","credential_provider_id":%q,"gateway_application_id":%q}`,
 		w.ids["providers"], w.ids["applications"]))
@@ -188,6 +189,11 @@ func (w *watched) populate() {
 	w.ids["policies"], w.ids["policies/versions"] = w.DB.Policy(w.zone.ID)
 	w.ids["policy-sets"] = create("policy-sets", `{"name":"Payments"}`)
 	w.ids["policy-sets/versions"] = create("policy-sets/"+w.ids["policy-sets"]+"/versions", `{"manifest":[{"policy_version_id":"`+w.ids["policies/versions"]+`"}]}`)
+	registered := w.send("POST", "/v1/zones/"+w.zone.ID+"/register", `{"grant_types":["client_credentials"]}`, "Content-Type", jsonType)
+	servertest.Expect(w.t, registered, http.StatusCreated, "")
+	w.ids["register"] = decode[struct {
+		ID string `json:"client_id"`
+	}](w.t, registered).ID
 	hash := sha256.Sum256([]byte(stem))
 	w.secrets["the hash of the secret of a challenge"] = hash[:]
 	w.ids["step-up-challenges"] = w.DB.MFAStepUpChallenge(w.zone.ID, w.DB.ApplicationSession(w.zone.ID, w.ids["applications"]), hash[:])
@@ -215,8 +221,9 @@ func (w *watched) send(method, path, body string, headers ...string) servertest.
 		created := decode[struct {
 			Secret string `json:"client_secret"`
 			Token  string `json:"token"`
+			Own    string `json:"registration_access_token"`
 		}](w.t, raw)
-		for _, secret := range []string{created.Secret, created.Token} {
+		for _, secret := range []string{created.Secret, created.Token, created.Own} {
 			if secret != "" {
 				w.secrets[fmt.Sprintf("the secret that %s %s created, no. %d", method, path, len(w.secrets))] = []byte(secret)
 				text = strings.Replace(text, secret, "[returned once]", 1)

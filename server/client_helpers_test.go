@@ -67,3 +67,21 @@ func expectCode(t *testing.T, err error, want string) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
+
+// callClientRegistration calls the operations of client registration.
+func callClientRegistration(t *testing.T, c *client.Client, zone string) {
+	ctx := t.Context()
+	token := result(c.CreateRegistrationToken(ctx, zone, client.NewRegistrationToken{Name: "Clients"}))(t)
+	if page := result(c.ListRegistrationTokens(ctx, zone))(t); len(page.Items) != 1 {
+		t.Errorf("got %+v", page)
+	}
+	as := func(token string) client.CallOption { return client.Header("Authorization", "Bearer "+token) }
+	registered := result(c.RegisterClient(ctx, zone, client.ClientMetadata{GrantTypes: []client.GrantType{client.GrantTypeClientCredentials}}, as(token.Token)))(t)
+	id, own := registered.ClientID, as(registered.RegistrationAccessToken)
+	result(c.UpdateRegisteredClient(ctx, zone, id, client.ClientUpdate{ClientID: id, ClientName: new("Job"), GrantTypes: registered.GrantTypes}, own))(t)
+	if got := result(c.GetRegisteredClient(ctx, zone, id, own))(t); got.ClientName != "Job" {
+		t.Errorf("got %+v", got)
+	}
+	noError(t, c.DeleteRegisteredClient(ctx, zone, id, own))
+	noError(t, c.DeleteRegistrationToken(ctx, zone, token.ID))
+}

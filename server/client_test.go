@@ -108,6 +108,7 @@ func TestClientCallsEveryOperation(t *testing.T) {
 			TokenEndpoint: "https://localhost/token", AllowedTokenHosts: []string{"localhost"}, ClientID: "caracal", ClientSecret: new("hush-client"),
 		},
 	}))(t)
+	t.Run("client registration", func(t *testing.T) { callClientRegistration(t, c, zone.ID) })
 	t.Run("tokens", func(t *testing.T) { callTokenOperations(t, c) })
 
 	t.Run("providers", func(t *testing.T) {

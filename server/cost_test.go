@@ -181,6 +181,8 @@ func TestRoundTrips(t *testing.T) {
 		{"GET", challenge, "", 1},
 		{"POST", in + "/step-up-challenges/sNUMBER/satisfy", "{}", 3},
 		{"POST", in + "/step-up-challenges/rNUMBER/reject", `{"reason":"x"}`, 3},
+		{"POST", in + "/registration-tokens", `{"name":"x"}`, 3},
+		{"GET", in + "/registration-tokens", "", 1},
 		{"POST", "/oauth/2/token", tokenForm(key).Encode(), 5},
 		{"GET", "/.well-known/jwks.json?zone_id=" + zone.ID, "", 1},
 		{"GET", "/.well-known/oauth-authorization-server" + in, "", 1},

@@ -29,6 +29,7 @@ func fillLists(t *testing.T, a *servertest.API, zone string, ids map[string]stri
 		{"INSERT INTO zones (id, name, slug, reserved, created_at) SELECT 'l-' || n, 'x', 'l-' || n, false, t ", nil},
 		{"INSERT INTO admin_tokens (zone_id, id, name, capability, created_by, token_sha256, created_at) SELECT $1, 'l-' || n, 'x', 'read', 'x', sha256(('l' || n)::bytea), t ", []any{zone}},
 		{"INSERT INTO applications (zone_id, id, name, registration_method, traits, created_at) SELECT $1, 'l-' || n, 'x', 'managed', '{control:invoke}', t ", []any{zone}},
+		{"INSERT INTO registration_tokens (zone_id, id, name, token_sha256, created_at) SELECT $1, 'l-' || n, 'x', sha256(n::text::bytea), t ", []any{zone}},
 		{"INSERT INTO providers (zone_id, id, name, identifier, kind, created_at) SELECT $1, 'l-' || n, 'x', 'provider://l-' || n, 'none', t ", []any{zone}},
 		{"INSERT INTO resources (zone_id, id, name, identifier, scopes, credential_provider_id, operation_enforcement, created_at) SELECT $1, 'l-' || n, 'x', 'urn:l-' || n, '{a}', $2, 'enforced', t ", []any{zone, provider}},
 		{"INSERT INTO grants (zone_id, id, application_id, user_id, resource_id, scopes, created_at) SELECT $1, 'l-' || n, $2, 'u-' || n, $3, '{a}', t ", []any{zone, application, ids["resources"]}},

@@ -156,6 +156,7 @@ func populate(t *testing.T, a *servertest.API, zone, text string) map[string]str
 	session := a.DB.Session(zone)
 	for n := range 2 { // so that a list has a second page
 		ids["applications"] = created("applications", `{"name":%q,"registration_method":"managed"}`, text)
+		ids["registration-tokens"] = created("registration-tokens", `{"name":%q}`, text)
 		ids["control-keys"] = created("control-keys", `{"name":%q,"allowed_scopes":["control:app:read"],"expires_at":"2099-12-31T00:00:00Z"}`, text)
 		ids["providers"] = created("providers", `{"name":%q,"identifier":"provider://of-%s","kind":"bearer_token","config_json":{"bearer_token":"x"}}`, text, ids["applications"])
 		ids["resources"] = created("resources", `{"name":%q,"identifier":"https://%s.example.com","scopes":["a","invoices:read"],"upstream_url":"https://example.com","credential_provider_id":%q,"gateway_application_id":%q}`,

@@ -161,6 +161,9 @@ func TestEveryOperationRejectsHostileBodies(t *testing.T) {
 		servertest.Expect(t, raw, 0, invalid)
 		raw = w.Do(op.Method, w.path(op, "x"), valid+"}", append(authorization(op), "Content-Type", jsonType, "Content-Encoding", "br")...)
 		servertest.Expect(t, raw, 0, code.UnsupportedMediaType)
+		if strings.HasPrefix(op.Path, "/v1/zones/{zoneId}/register") { // the operation itself checks the token
+			return
+		}
 		// Without a token, the body is not validated.
 		raw = w.Do(op.Method, w.path(op, "x"), strings.Repeat("x", 70_000), "Content-Type", jsonType)
 		if op.OperationID == "invokeControl" {

@@ -32,7 +32,9 @@ func TestZoneTokenCannotAccessOtherZone(t *testing.T) {
 		"dead-letters": w.DB.DeadLetter(w.zone.ID),
 		"providers":    w.DB.Provider(w.zone.ID),
 		"resources":    w.DB.Resource(w.zone.ID),
-		"requests":     "their-request",
+
+		"registration-tokens": w.DB.RegistrationToken(w.zone.ID),
+		"requests":            "their-request",
 
 		"step-up-challenges": w.DB.StepUpChallenge(w.zone.ID, w.DB.Session(w.zone.ID)),
 	}

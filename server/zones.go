@@ -48,8 +48,9 @@ func (s *Server) UpdateZone(ctx context.Context, req api.UpdateZoneRequestObject
 	patch := store.ZonePatch{
 		Name: req.Body.Name, Slug: req.Body.Slug,
 		DCREnabled: req.Body.DCREnabled, OperatorCoauthorBadge: req.Body.OperatorCoauthorBadge,
-		DCRShutdown: (*string)(req.Body.DCRShutdown),
-		Verify:      func(present db.Zone) error { return checkReadOnly(ctx, toZone(present)) },
+		OpenRegistration: req.Body.OpenRegistration,
+		DCRShutdown:      (*string)(req.Body.DCRShutdown),
+		Verify:           func(present db.Zone) error { return checkReadOnly(ctx, toZone(present)) },
 	}
 	zone, err := inTx(ctx, s, func(tx *store.Tx) (db.Zone, error) {
 		return tx.UpdateZone(ctx, req.ZoneID, precondition(ctx), patch)
@@ -81,7 +82,7 @@ func (s *Server) GetDCRStatus(ctx context.Context, req api.GetDCRStatusRequestOb
 
 func toZone(z db.Zone) api.Zone {
 	return api.Zone{
-		ID: z.ID, Name: z.Name, Slug: z.Slug, DCREnabled: z.DCREnabled, OperatorCoauthorBadge: z.OperatorCoauthorBadge,
+		ID: z.ID, Name: z.Name, Slug: z.Slug, DCREnabled: z.DCREnabled, OperatorCoauthorBadge: z.OperatorCoauthorBadge, OpenRegistration: z.OpenRegistration,
 		CreatedAt: timestamp.Time(z.CreatedAt), UpdatedAt: timestamp.Time(z.UpdatedAt),
 	}
 }

@@ -334,7 +334,7 @@ func TestUpdateZoneIsAudited(t *testing.T) {
 	servertest.Expect(t, resp, http.StatusOK, "")
 	got := storetest.Column[string](a.DB, "SELECT concat_ws(' | ', operation, action, entity_type, entity_id, actor_name, actor_scope, status_code, payload) FROM audit_entries WHERE zone_id = $1 ORDER BY id", zone.ID)
 	want := []string{
-		"createZone | POST /v1/zones | zones | " + zone.ID + ` | bootstrap | global | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["dcr_enabled","name","operator_coauthor_badge","slug"],"changes":{"dcr_enabled":{"from":null,"to":false},"name":{"from":null,"to":"Test zone"},"operator_coauthor_badge":{"from":null,"to":true},"slug":{"from":null,"to":"test-zone"}},"change":"created"}`,
+		"createZone | POST /v1/zones | zones | " + zone.ID + ` | bootstrap | global | 201 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["dcr_enabled","name","open_registration","operator_coauthor_badge","slug"],"changes":{"dcr_enabled":{"from":null,"to":false},"name":{"from":null,"to":"Test zone"},"open_registration":{"from":null,"to":false},"operator_coauthor_badge":{"from":null,"to":true},"slug":{"from":null,"to":"test-zone"}},"change":"created"}`,
 		"updateZone | PATCH /v1/zones/" + zone.ID + " | zones | " + zone.ID + ` | bootstrap | global | 200 | {"rls_mode":"control_plane_wildcard","rls_zone_guc":"*","changed_fields":["name"],"changes":{"name":{"from":"Test zone","to":"Renamed"}},"change":"updated"}`,
 	}
 	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {

@@ -17,6 +17,7 @@ import (
 type Application struct {
 	db.Application
 	Secrets []ApplicationSecret
+	Client  *ClientMetadata // of a registered client, in its audit entries; otherwise nil
 }
 
 // An ApplicationSecret is a client secret, without its value.
@@ -51,6 +52,9 @@ func (tx *Tx) recordApplication(before *Application, after Application, rotated 
 	fields := func(a Application) auditFields {
 		fields := snapshot(audit.Applications, a.Application)
 		fields["secrets"] = a.Secrets
+		if a.Client != nil {
+			fields["client_metadata"] = *a.Client
+		}
 		return fields
 	}
 	change := diff(nil, fields(after))

@@ -87,7 +87,6 @@ type Registration struct {
 // exceed the limit. It returns zone_not_found, system_zone_read_only,
 // reserved_namespace, dcr_disabled or dcr_limit_exceeded.
 func (tx *Tx) RegisterApplication(ctx context.Context, zone string, r Registration) (db.Application, string, error) {
-	const maxActive = 1000 // active registered applications per zone
 	if err := tx.checkReservedName(applicationName, r.Name); err != nil {
 		return db.Application{}, "", err
 	}
@@ -95,19 +94,26 @@ func (tx *Tx) RegisterApplication(ctx context.Context, zone string, r Registrati
 	if err != nil {
 		return db.Application{}, "", err
 	}
-	if !z.DCREnabled {
-		return db.Application{}, "", code.DCRDisabled
-	}
-	active, err := tx.q.CountActiveDCRApplications(ctx, zone)
-	if err != nil {
+	if err := tx.checkRegistration(ctx, z); err != nil {
 		return db.Application{}, "", err
-	}
-	if active >= maxActive {
-		return db.Application{}, "", code.DCRLimitExceeded
 	}
 	return tx.insertApplication(ctx, db.InsertApplicationParams{
 		ZoneID: zone, Name: r.Name, RegistrationMethod: dcr, Traits: []string{}, ExpiresIn: &r.ExpiresIn,
 	})
+}
+
+// checkRegistration returns dcr_disabled or dcr_limit_exceeded if no application can
+// register in a zone, whose row is locked.
+func (tx *Tx) checkRegistration(ctx context.Context, zone db.Zone) error {
+	const maxActive = 1000 // active registered applications per zone
+	if !zone.DCREnabled {
+		return code.DCRDisabled
+	}
+	active, err := tx.q.CountActiveDCRApplications(ctx, zone.ID)
+	if err == nil && active >= maxActive {
+		return code.DCRLimitExceeded
+	}
+	return err
 }
 
 func (tx *Tx) insertApplication(ctx context.Context, p db.InsertApplicationParams) (db.Application, string, error) {
@@ -120,7 +126,7 @@ func (tx *Tx) insertApplication(ctx context.Context, p db.InsertApplicationParam
 	if err := tx.addSecret(ctx, a.ZoneID, a.ID, secretID, hashGenerated(secret)); err != nil {
 		return a, "", err
 	}
-	tx.recordApplication(nil, Application{a, []ApplicationSecret{{ID: secretID, CreatedAt: a.CreatedAt}}}, false)
+	tx.recordApplication(nil, Application{Application: a, Secrets: []ApplicationSecret{{ID: secretID, CreatedAt: a.CreatedAt}}}, false)
 	return a, secret, nil
 }
 
@@ -214,10 +220,15 @@ func (tx *Tx) endApplications(ctx context.Context, zone string, applications []d
 	return err
 }
 
-// archiveApplications archives applications and deletes their client secrets.
+// archiveApplications archives applications and deletes their client secrets and
+// registrations.
 func (tx *Tx) archiveApplications(ctx context.Context, zone string, applications []db.Application) error {
 	ids := applicationIDs(applications)
-	err := db.New(deferredConn{tx.conn}).DeleteApplicationSecrets(ctx, db.DeleteApplicationSecretsParams{ZoneID: zone, ApplicationIds: ids})
+	deferred := db.New(deferredConn{tx.conn})
+	err := errors.Join(
+		deferred.DeleteApplicationSecrets(ctx, db.DeleteApplicationSecretsParams{ZoneID: zone, ApplicationIds: ids}),
+		deferred.DeleteClientRegistrations(ctx, db.DeleteClientRegistrationsParams{ZoneID: zone, ApplicationIds: ids}),
+	)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,8 @@ func twoZones(db *storetest.DB) {
 		resource := db.Resource(zone)
 		application := storetest.Value[string](db, "SELECT id FROM applications WHERE zone_id = $1", zone)
 		session := db.ApplicationSession(zone, application)
+		db.RegistrationToken(zone)
+		db.ClientRegistration(zone, application)
 		agent := db.AgentSession(zone, application, session)
 		db.DelegationEdge(zone, agent, agent)
 		db.Exec("INSERT INTO delegation_graph_epochs (zone_id, epoch) VALUES ($1, 1)", zone)

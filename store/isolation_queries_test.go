@@ -70,7 +70,7 @@ func ofZoneTwo(db *storetest.DB, table, name, kind string, ids []string) string 
 	quoted := func(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 	column := strings.ToLower(wordBoundary.ReplaceAllString(name, "${1}_${2}"))
 	switch {
-	case column == "fields" || column == "metadata": // of events, each an object
+	case (column == "fields" || column == "metadata") && kind != "jsonb": // of events, each an object
 		return quoted("{" + strings.TrimSuffix(strings.Repeat(`"{}",`, len(ids)), ",") + "}")
 	case kind == "_text":
 		return quoted("{" + strings.Join(ids, ",") + "}")

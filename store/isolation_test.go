@@ -62,7 +62,7 @@ func TestServiceRoleCannotRewriteAuditLogOrDeleteRows(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
 	twoZones(db)
-	denied := []string{"UPDATE audit_entries SET payload = '{}'", "TRUNCATE audit_entries", "DROP TABLE audit_entries", "ALTER TABLE zones DISABLE ROW LEVEL SECURITY", "UPDATE outbox SET fields = '{}'", "UPDATE admin_tokens SET token_sha256 = ''", "UPDATE application_secrets SET secret_hash = ''",
+	denied := []string{"UPDATE audit_entries SET payload = '{}'", "TRUNCATE audit_entries", "DROP TABLE audit_entries", "ALTER TABLE zones DISABLE ROW LEVEL SECURITY", "UPDATE outbox SET fields = '{}'", "UPDATE admin_tokens SET token_sha256 = ''", "UPDATE application_secrets SET secret_hash = ''", "UPDATE registration_tokens SET token_sha256 = ''", "UPDATE client_registrations SET token_sha256 = ''",
 		"UPDATE policy_versions SET content = ''", "UPDATE policy_set_versions SET manifest_sha256 = ''", "UPDATE policy_set_manifests SET policy_version_id = ''", "UPDATE policy_activations SET activated_by = ''",
 		"UPDATE grants SET scopes = scopes || 'more'::text", "UPDATE grants SET user_id = ''", "UPDATE grant_scopes SET scope = ''",
 		"UPDATE audit_seals SET hash = previous", "TRUNCATE audit_seals", "TRUNCATE audit_seal_heads", "UPDATE audit_unsealed SET entry_id = ''",
@@ -70,7 +70,7 @@ func TestServiceRoleCannotRewriteAuditLogOrDeleteRows(t *testing.T) {
 		"UPDATE signing_keys SET public_jwk = '{}'"}
 	for _, table := range tables(db) {
 		switch table {
-		case "outbox", "data_keys", "application_secrets", "audit_decision_counts", "audit_unsealed":
+		case "outbox", "data_keys", "application_secrets", "client_registrations", "registration_tokens", "audit_decision_counts", "audit_unsealed":
 		case "sessions", "agent_sessions", "delegation_edges", "step_up_challenges", "signing_keys": // those that have ended can be deleted
 			asService(t, db, store.AllZones, func(ctx context.Context, tx pgx.Tx) {
 				if tag, err := tx.Exec(ctx, "DELETE FROM "+table); err != nil || tag.RowsAffected() > 0 {

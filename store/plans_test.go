@@ -39,6 +39,9 @@ func fillTables(db *storetest.DB) {
 			CASE WHEN n % 2 = 0 THEN now() + interval '1 hour' END, CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 100000) AS n`)
 	db.Exec(`INSERT INTO application_secrets (zone_id, application_id, id, secret_hash, expires_at)
 		SELECT zone_id, id, 's-' || id, 'sha256$', CASE WHEN right(id, 1) = '7' THEN now() END FROM applications`)
+	db.Exec(`INSERT INTO client_registrations (zone_id, application_id, token_sha256, metadata) SELECT zone_id, id, '', '{}' FROM applications`)
+	db.Exec(`INSERT INTO registration_tokens (zone_id, id, name, token_sha256, created_at)
+		SELECT 'z' || n % 20 + 1, 't' || n, 'x', sha256(n::text::bytea), now() - n * interval '1 second' FROM generate_series(1, 20000) AS n`)
 	db.Exec(`INSERT INTO sessions (zone_id, id, session_type, subject_id, parent_id, status, expires_at)
 		SELECT 'z' || n % 20 + 1, 's' || n, CASE WHEN n % 2 = 0 THEN 'application' ELSE 'user' END, 'a' || n / 20, CASE WHEN n > 40 THEN 's' || n - 20 END,
 			CASE WHEN n % 10 > 0 THEN 'expired' ELSE 'active' END, now() FROM generate_series(1, 40000) AS n`)

@@ -121,13 +121,11 @@ func entriesParams(cause Cause, entries []entry) (db.InsertAuditEntriesParams, e
 		RequestID: cause.RequestID, ActorName: cause.Actor.Name, Operation: cause.Operation,
 		Method: cause.Method, Path: cause.Path, StatusCode: int32(cause.Status),
 	}
-	scope := scopeFields{Mode: "control_plane_wildcard", Zone: AllZones}
+	scope, actorScope := scopeFields{Mode: "control_plane_wildcard", Zone: AllZones}, "global"
+	if !cause.Actor.Global() {
+		scope, actorScope = scopeFields{Mode: "zone_scoped", Zone: cause.Actor.Zone}, "zone"
+	}
 	if cause.Actor.ID != "" {
-		actorScope := "global"
-		if !cause.Actor.Global() {
-			actorScope = "zone"
-			scope = scopeFields{Mode: "zone_scoped", Zone: cause.Actor.Zone}
-		}
 		p.ActorID, p.ActorScope = &cause.Actor.ID, &actorScope
 	}
 	for _, e := range entries {

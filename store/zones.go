@@ -96,6 +96,7 @@ type ZonePatch struct {
 	Slug                  *string
 	DCREnabled            *bool
 	OperatorCoauthorBadge *bool
+	OpenRegistration      *bool
 	DCRShutdown           *string // requires DCREnabled false: keepActive or revokeActive
 	// Verify returns an error if the request contradicts the present zone, whose row
 	// is locked.
@@ -119,7 +120,7 @@ func (tx *Tx) UpdateZone(ctx context.Context, id string, precondition Preconditi
 	switch {
 	case p.DCRShutdown != nil && !disablesDCR:
 		return db.Zone{}, code.DCRShutdownNotApplicable
-	case p.Name == nil && p.Slug == nil && p.DCREnabled == nil && p.OperatorCoauthorBadge == nil:
+	case p.Name == nil && p.Slug == nil && p.DCREnabled == nil && p.OperatorCoauthorBadge == nil && p.OpenRegistration == nil:
 		return db.Zone{}, code.NoFields
 	}
 	if err := tx.checkReservedName(zoneName, valueOr(p.Name, "")); err != nil {
@@ -150,10 +151,12 @@ func (tx *Tx) UpdateZone(ctx context.Context, id string, precondition Preconditi
 	row := db.UpdateZoneParams{
 		ID: id, Name: valueOr(p.Name, before.Name), Slug: valueOr(p.Slug, before.Slug),
 		DCREnabled: valueOr(p.DCREnabled, before.DCREnabled), OperatorCoauthorBadge: valueOr(p.OperatorCoauthorBadge, before.OperatorCoauthorBadge),
+		OpenRegistration: valueOr(p.OpenRegistration, before.OpenRegistration),
 	}
 	row.Reserved = reserved(zoneName, row.Name) || reserved(zoneSlug, row.Slug)
 	after := before
 	after.Name, after.Slug, after.DCREnabled, after.OperatorCoauthorBadge = row.Name, row.Slug, row.DCREnabled, row.OperatorCoauthorBadge
+	after.OpenRegistration = row.OpenRegistration
 	if unchanged(audit.Zones, before, after) {
 		return before, nil
 	}

@@ -98,6 +98,14 @@ const (
 	AuditMethodPUT    AuditMethod = "PUT"
 )
 
+// Defines values for ClientAuthMethod.
+const (
+	ClientAuthMethodClientSecretBasic ClientAuthMethod = "client_secret_basic"
+	ClientAuthMethodClientSecretPost  ClientAuthMethod = "client_secret_post"
+	ClientAuthMethodNone              ClientAuthMethod = "none"
+	ClientAuthMethodPrivateKeyJwt     ClientAuthMethod = "private_key_jwt"
+)
+
 // Defines values for ControlKeyRestriction.
 const (
 	ControlKeyRestrictionApplicationOnly ControlKeyRestriction = "application-only"
@@ -141,6 +149,16 @@ const (
 	GrantStatusActive  GrantStatus = "active"
 	GrantStatusExpired GrantStatus = "expired"
 	GrantStatusRevoked GrantStatus = "revoked"
+)
+
+// Defines values for GrantType.
+const (
+	GrantTypeAuthorizationCode                        GrantType = "authorization_code"
+	GrantTypeClientCredentials                        GrantType = "client_credentials"
+	GrantTypeRefreshToken                             GrantType = "refresh_token"
+	GrantTypeUrnIetfParamsOauthGrantTypeDeviceCode    GrantType = "urn:ietf:params:oauth:grant-type:device_code"
+	GrantTypeUrnIetfParamsOauthGrantTypeJwtBearer     GrantType = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+	GrantTypeUrnIetfParamsOauthGrantTypeTokenExchange GrantType = "urn:ietf:params:oauth:grant-type:token-exchange"
 )
 
 // Defines values for IssuedTokenTokenType.
@@ -245,6 +263,11 @@ const (
 const (
 	RegistrationMethodDCR     RegistrationMethod = "dcr"
 	RegistrationMethodManaged RegistrationMethod = "managed"
+)
+
+// Defines values for ResponseType.
+const (
+	ResponseTypeCode ResponseType = "code"
 )
 
 // Defines values for STSPolicyStatusState.
@@ -907,6 +930,163 @@ type AuthorizationServer struct {
 	TokenEndpointAuthSigningAlgValuesSupported []string `json:"token_endpoint_auth_signing_alg_values_supported"`
 }
 
+// ClientAuthMethod How the client authenticates at the token endpoint. Defaults to `client_secret_basic`. A client with `none` cannot use the grant type `client_credentials`.
+type ClientAuthMethod string
+
+// ClientInformation A registered client (RFC 7591, section 3.2.1).
+type ClientInformation struct {
+	// ClientID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ClientID ID `json:"client_id"`
+
+	// ClientIDIssuedAt When the client registered, in Unix seconds.
+	ClientIDIssuedAt int64  `json:"client_id_issued_at"`
+	ClientName       string `json:"client_name"`
+
+	// ClientSecret The client secret, if the client authenticates with one. Returned only when it is new; it cannot be retrieved again.
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// ClientSecretExpiresAt When the client expires, and with it the client secret, in Unix seconds. Returned if the client authenticates with a secret.
+	ClientSecretExpiresAt *int64 `json:"client_secret_expires_at,omitempty"`
+
+	// ClientURI Web page about the client.
+	ClientURI  *string     `json:"client_uri,omitempty"`
+	Contacts   []string    `json:"contacts,omitempty"`
+	GrantTypes []GrantType `json:"grant_types"`
+
+	// Jwks The public keys of the client as a JSON Web Key Set (RFC 7517).
+	Jwks *json.RawMessage `json:"jwks,omitempty"`
+
+	// LogoURI Logo of the client.
+	LogoURI *string `json:"logo_uri,omitempty"`
+
+	// PolicyURI Privacy policy.
+	PolicyURI *string `json:"policy_uri,omitempty"`
+
+	// RedirectUris Where authorization codes can be sent.
+	RedirectUris []string `json:"redirect_uris,omitempty"`
+
+	// RegistrationAccessToken The token with which the client can be retrieved, updated and deleted.
+	RegistrationAccessToken string `json:"registration_access_token"`
+
+	// RegistrationClientURI The URL of the client for these requests.
+	RegistrationClientURI string         `json:"registration_client_uri"`
+	ResponseTypes         []ResponseType `json:"response_types"`
+
+	// Scope The scopes that the client requests, separated by spaces.
+	Scope           *string `json:"scope,omitempty"`
+	SoftwareID      *string `json:"software_id,omitempty"`
+	SoftwareVersion *string `json:"software_version,omitempty"`
+
+	// TokenEndpointAuthMethod How the client authenticates at the token endpoint. Defaults to `client_secret_basic`. A client with `none` cannot use the grant type `client_credentials`.
+	TokenEndpointAuthMethod ClientAuthMethod `json:"token_endpoint_auth_method"`
+
+	// TosURI Terms of service.
+	TosURI *string `json:"tos_uri,omitempty"`
+}
+
+// ClientMetadata A client that registers, as it describes itself (RFC 7591, section 2).
+type ClientMetadata struct {
+	// ClientName Display name of the client. Defaults to `Unnamed client`. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
+	ClientName *string `json:"client_name,omitempty"`
+
+	// ClientURI An http or https URL. An empty text is ignored.
+	ClientURI *ClientURL `json:"client_uri,omitempty"`
+
+	// Contacts How to contact those who are responsible for the client, such as email addresses.
+	Contacts []string `json:"contacts,omitempty"`
+
+	// GrantTypes The grant types that the client uses. Defaults to `authorization_code`.
+	GrantTypes []GrantType `json:"grant_types,omitempty"`
+
+	// Jwks The public keys of the client as a JSON Web Key Set (RFC 7517), at most 10. Required for `private_key_jwt`.
+	Jwks *json.RawMessage `json:"jwks,omitempty"`
+
+	// LogoURI An http or https URL. An empty text is ignored.
+	LogoURI *ClientURL `json:"logo_uri,omitempty"`
+
+	// PolicyURI An http or https URL. An empty text is ignored.
+	PolicyURI *ClientURL `json:"policy_uri,omitempty"`
+
+	// RedirectUris Where authorization codes can be sent. Required for the grant type `authorization_code`. Each is an `https` URL, an
+	// `http` URL of a loopback address or `localhost`, or a URI with a scheme that a native app has registered
+	// (RFC 8252), without a fragment.
+	RedirectUris []string `json:"redirect_uris,omitempty"`
+
+	// ResponseTypes The response types that the client uses. Defaults to `code` if the client uses the grant type `authorization_code`, which `code` requires.
+	ResponseTypes []ResponseType `json:"response_types,omitempty"`
+
+	// Scope The scopes that the client requests, separated by spaces.
+	Scope *string `json:"scope,omitempty"`
+
+	// SoftwareID The software, as the client calls it.
+	SoftwareID *string `json:"software_id,omitempty"`
+
+	// SoftwareVersion The version of the software, as the client calls it.
+	SoftwareVersion *string `json:"software_version,omitempty"`
+
+	// TokenEndpointAuthMethod How the client authenticates at the token endpoint. Defaults to `client_secret_basic`. A client with `none` cannot use the grant type `client_credentials`.
+	TokenEndpointAuthMethod *ClientAuthMethod `json:"token_endpoint_auth_method,omitempty"`
+
+	// TosURI An http or https URL. An empty text is ignored.
+	TosURI *ClientURL `json:"tos_uri,omitempty"`
+}
+
+// ClientURL An http or https URL. An empty text is ignored.
+type ClientURL = string
+
+// ClientUpdate The new metadata of a registered client (RFC 7592, section 2.2).
+type ClientUpdate struct {
+	// ClientID ID of the client, as in the path.
+	ClientID string `json:"client_id"`
+
+	// ClientName Display name of the client. Defaults to `Unnamed client`. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
+	ClientName *string `json:"client_name,omitempty"`
+
+	// ClientSecret The present client secret, if it is sent. It cannot be chosen.
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// ClientURI An http or https URL. An empty text is ignored.
+	ClientURI *ClientURL `json:"client_uri,omitempty"`
+
+	// Contacts How to contact those who are responsible for the client, such as email addresses.
+	Contacts []string `json:"contacts,omitempty"`
+
+	// GrantTypes The grant types that the client uses. Defaults to `authorization_code`.
+	GrantTypes []GrantType `json:"grant_types,omitempty"`
+
+	// Jwks The public keys of the client as a JSON Web Key Set (RFC 7517), at most 10. Required for `private_key_jwt`.
+	Jwks *json.RawMessage `json:"jwks,omitempty"`
+
+	// LogoURI An http or https URL. An empty text is ignored.
+	LogoURI *ClientURL `json:"logo_uri,omitempty"`
+
+	// PolicyURI An http or https URL. An empty text is ignored.
+	PolicyURI *ClientURL `json:"policy_uri,omitempty"`
+
+	// RedirectUris Where authorization codes can be sent. Required for the grant type `authorization_code`. Each is an `https` URL, an
+	// `http` URL of a loopback address or `localhost`, or a URI with a scheme that a native app has registered
+	// (RFC 8252), without a fragment.
+	RedirectUris []string `json:"redirect_uris,omitempty"`
+
+	// ResponseTypes The response types that the client uses. Defaults to `code` if the client uses the grant type `authorization_code`, which `code` requires.
+	ResponseTypes []ResponseType `json:"response_types,omitempty"`
+
+	// Scope The scopes that the client requests, separated by spaces.
+	Scope *string `json:"scope,omitempty"`
+
+	// SoftwareID The software, as the client calls it.
+	SoftwareID *string `json:"software_id,omitempty"`
+
+	// SoftwareVersion The version of the software, as the client calls it.
+	SoftwareVersion *string `json:"software_version,omitempty"`
+
+	// TokenEndpointAuthMethod How the client authenticates at the token endpoint. Defaults to `client_secret_basic`. A client with `none` cannot use the grant type `client_credentials`.
+	TokenEndpointAuthMethod *ClientAuthMethod `json:"token_endpoint_auth_method,omitempty"`
+
+	// TosURI An http or https URL. An empty text is ignored.
+	TosURI *ClientURL `json:"tos_uri,omitempty"`
+}
+
 // ControlInvocation A command to invoke. Unknown fields are ignored.
 type ControlInvocation struct {
 	// AuthorizedBy Who authorized the invocation, for the audit event. Not verified, and ignored if it has more than 256 characters.
@@ -1032,6 +1212,33 @@ type CreatedPolicy struct {
 
 	// VersionID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	VersionID ID `json:"version_id"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// CreatedRegistrationToken A new registration token, with its value.
+type CreatedRegistrationToken struct {
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ExpiresAt When the token expires; null if it does not expire.
+	ExpiresAt *timestamp.Time `json:"expires_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// MaxUses How many clients can register with the token; null if there is no limit.
+	MaxUses *int   `json:"max_uses"`
+	Name    string `json:"name"`
+
+	// Token The value of the token. It cannot be retrieved again.
+	Token string `json:"token"`
+
+	// Uses How many clients have registered with the token.
+	Uses int `json:"uses"`
 
 	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	ZoneID ID `json:"zone_id"`
@@ -1169,6 +1376,9 @@ type GrantScopes = []string
 // GrantStatus Whether the grant is in force: `active`, or `revoked` for ever. A service that lets grants expire can set `expired`;
 // this API does not.
 type GrantStatus string
+
+// GrantType A grant type of OAuth 2.0.
+type GrantType string
 
 // Health The result of the liveness check.
 type Health struct {
@@ -1501,6 +1711,18 @@ type NewProviderGrant struct {
 
 	// UserID ID of the user, as the application knows it. It is not validated.
 	UserID ProviderGrantUserID `json:"user_id"`
+}
+
+// NewRegistrationToken A registration token to create.
+type NewRegistrationToken struct {
+	// ExpiresAt When the token expires, a time in the future. It does not expire if omitted.
+	ExpiresAt *string `json:"expires_at,omitempty"`
+
+	// MaxUses How many clients can register with the token. Unlimited if omitted.
+	MaxUses *int `json:"max_uses,omitempty"`
+
+	// Name Display name of the token. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
+	Name string `json:"name"`
 }
 
 // NewResource A resource to create. `name` or `identifier` is required. Unknown fields are ignored.
@@ -2609,6 +2831,30 @@ type RegisteredApplication struct {
 // RegistrationMethod How the application was created: `managed`, by an administrator; `dcr`, by dynamic client registration.
 type RegistrationMethod string
 
+// RegistrationToken A token that allows clients to register.
+type RegistrationToken struct {
+	// CreatedAt A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// ExpiresAt When the token expires; null if it does not expire.
+	ExpiresAt *timestamp.Time `json:"expires_at"`
+
+	// ID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// MaxUses How many clients can register with the token; null if there is no limit.
+	MaxUses *int   `json:"max_uses"`
+	Name    string `json:"name"`
+
+	// Uses How many clients have registered with the token.
+	Uses int `json:"uses"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // RequestAuditEvent An authorization audit event: what another Caracal service decided.
 type RequestAuditEvent struct {
 	// Decision The decision, such as `allow` or `deny`.
@@ -2781,6 +3027,9 @@ type ResourcePatch struct {
 // ResourceScopes Scopes that tokens for the resource can have. Scopes and operations together are limited to 64 KiB. Only scopes of
 // lowercase letters, digits and `:_./-` can be granted to an application for a user (`createGrant`).
 type ResourceScopes = []string
+
+// ResponseType A response type of OAuth 2.0.
+type ResponseType string
 
 // RotatedSecret A new client secret of an application.
 type RotatedSecret struct {
@@ -3124,6 +3373,9 @@ type Zone struct {
 	ID   ID     `json:"id"`
 	Name string `json:"name"`
 
+	// OpenRegistration Whether clients can register with `registerClient` without a registration token, if `dcr_enabled` is true. False in a new zone.
+	OpenRegistration bool `json:"open_registration"`
+
 	// OperatorCoauthorBadge Whether changes that are made through the operator assistant of Caracal are marked as co-authored by it. True in a new zone.
 	OperatorCoauthorBadge bool   `json:"operator_coauthor_badge"`
 	Slug                  string `json:"slug"`
@@ -3201,6 +3453,9 @@ type ZonePatch struct {
 
 	// Name Display name of the zone. It need not be unique. Leading and trailing whitespace is removed, and the rest is normalized to Unicode NFC. A name must contain a visible character, and no control characters, line separators or bidirectional controls.
 	Name *ZoneName `json:"name,omitempty"`
+
+	// OpenRegistration Whether clients can register with `registerClient` without a registration token, if `dcr_enabled` is true.
+	OpenRegistration *bool `json:"open_registration,omitempty"`
 
 	// OperatorCoauthorBadge Whether changes that are made through the operator assistant of Caracal are marked as co-authored by it. True in a new zone.
 	OperatorCoauthorBadge *bool `json:"operator_coauthor_badge,omitempty"`
@@ -3697,6 +3952,15 @@ type ListProvidersParams struct {
 	Kind *ProviderKind `form:"kind,omitempty" json:"kind,omitempty"`
 }
 
+// ListRegistrationTokensParams defines parameters for ListRegistrationTokens.
+type ListRegistrationTokensParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListResourcesParams defines parameters for ListResources.
 type ListResourcesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -3825,6 +4089,15 @@ type CreateProviderJSONRequestBody = NewProvider
 
 // UpdateProviderJSONRequestBody defines body for UpdateProvider for application/json ContentType.
 type UpdateProviderJSONRequestBody = ProviderPatch
+
+// RegisterClientJSONRequestBody defines body for RegisterClient for application/json ContentType.
+type RegisterClientJSONRequestBody = ClientMetadata
+
+// UpdateRegisteredClientJSONRequestBody defines body for UpdateRegisteredClient for application/json ContentType.
+type UpdateRegisteredClientJSONRequestBody = ClientUpdate
+
+// CreateRegistrationTokenJSONRequestBody defines body for CreateRegistrationToken for application/json ContentType.
+type CreateRegistrationTokenJSONRequestBody = NewRegistrationToken
 
 // CreateResourceJSONRequestBody defines body for CreateResource for application/json ContentType.
 type CreateResourceJSONRequestBody = NewResource
@@ -4113,6 +4386,27 @@ type ServerInterface interface {
 	// TestProvider Test a provider's token endpoint
 	// (POST /v1/zones/{zoneId}/providers/{id}/test)
 	TestProvider(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// RegisterClient Register a client
+	// (POST /v1/zones/{zoneId}/register)
+	RegisterClient(ctx echo.Context, zoneID ZoneID) error
+	// DeleteRegisteredClient Delete a registered client
+	// (DELETE /v1/zones/{zoneId}/register/{id})
+	DeleteRegisteredClient(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// GetRegisteredClient Retrieve a registered client
+	// (GET /v1/zones/{zoneId}/register/{id})
+	GetRegisteredClient(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// UpdateRegisteredClient Update a registered client
+	// (PUT /v1/zones/{zoneId}/register/{id})
+	UpdateRegisteredClient(ctx echo.Context, zoneID ZoneID, id ObjectID) error
+	// ListRegistrationTokens List registration tokens
+	// (GET /v1/zones/{zoneId}/registration-tokens)
+	ListRegistrationTokens(ctx echo.Context, zoneID ZoneID, params ListRegistrationTokensParams) error
+	// CreateRegistrationToken Create a registration token
+	// (POST /v1/zones/{zoneId}/registration-tokens)
+	CreateRegistrationToken(ctx echo.Context, zoneID ZoneID) error
+	// DeleteRegistrationToken Delete a registration token
+	// (DELETE /v1/zones/{zoneId}/registration-tokens/{id})
+	DeleteRegistrationToken(ctx echo.Context, zoneID ZoneID, id ObjectID) error
 	// ListResources List resources
 	// (GET /v1/zones/{zoneId}/resources)
 	ListResources(ctx echo.Context, zoneID ZoneID, params ListResourcesParams) error
@@ -6628,6 +6922,166 @@ func (w *ServerInterfaceWrapper) TestProvider(ctx echo.Context) error {
 	return err
 }
 
+// RegisterClient converts echo context to params.
+func (w *ServerInterfaceWrapper) RegisterClient(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RegisterClient(ctx, zoneID)
+	return err
+}
+
+// DeleteRegisteredClient converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteRegisteredClient(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteRegisteredClient(ctx, zoneID, id)
+	return err
+}
+
+// GetRegisteredClient converts echo context to params.
+func (w *ServerInterfaceWrapper) GetRegisteredClient(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetRegisteredClient(ctx, zoneID, id)
+	return err
+}
+
+// UpdateRegisteredClient converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateRegisteredClient(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateRegisteredClient(ctx, zoneID, id)
+	return err
+}
+
+// ListRegistrationTokens converts echo context to params.
+func (w *ServerInterfaceWrapper) ListRegistrationTokens(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListRegistrationTokensParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListRegistrationTokens(ctx, zoneID, params)
+	return err
+}
+
+// CreateRegistrationToken converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateRegistrationToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateRegistrationToken(ctx, zoneID)
+	return err
+}
+
+// DeleteRegistrationToken converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteRegistrationToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id ObjectID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteRegistrationToken(ctx, zoneID, id)
+	return err
+}
+
 // ListResources converts echo context to params.
 func (w *ServerInterfaceWrapper) ListResources(ctx echo.Context) error {
 	var err error
@@ -7081,6 +7535,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/providers/:id", wrapper.GetProvider, options.OperationMiddlewares["getProvider"]...)
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/providers/:id", wrapper.UpdateProvider, options.OperationMiddlewares["updateProvider"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/providers/:id/test", wrapper.TestProvider, options.OperationMiddlewares["testProvider"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/register", wrapper.RegisterClient, options.OperationMiddlewares["registerClient"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/register/:id", wrapper.DeleteRegisteredClient, options.OperationMiddlewares["deleteRegisteredClient"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/register/:id", wrapper.GetRegisteredClient, options.OperationMiddlewares["getRegisteredClient"]...)
+	router.PUT(options.BaseURL+"/v1/zones/:zoneId/register/:id", wrapper.UpdateRegisteredClient, options.OperationMiddlewares["updateRegisteredClient"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/registration-tokens", wrapper.ListRegistrationTokens, options.OperationMiddlewares["listRegistrationTokens"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/registration-tokens", wrapper.CreateRegistrationToken, options.OperationMiddlewares["createRegistrationToken"]...)
+	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/registration-tokens/:id", wrapper.DeleteRegistrationToken, options.OperationMiddlewares["deleteRegistrationToken"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/resources", wrapper.ListResources, options.OperationMiddlewares["listResources"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/resources", wrapper.CreateResource, options.OperationMiddlewares["createResource"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.DeleteResource, options.OperationMiddlewares["deleteResource"]...)
@@ -8933,6 +9394,126 @@ func (response TestProvider200JSONResponse) VisitTestProviderResponse(w http.Res
 	return jsonresponse.Write(w, 200, ProviderTest(response))
 }
 
+type RegisterClientRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *RegisterClientJSONRequestBody
+}
+
+type RegisterClientResponseObject interface {
+	VisitRegisterClientResponse(w http.ResponseWriter) error
+}
+
+type RegisterClient201JSONResponse ClientInformation
+
+func (response RegisterClient201JSONResponse) VisitRegisterClientResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 201, ClientInformation(response))
+}
+
+type DeleteRegisteredClientRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+}
+
+type DeleteRegisteredClientResponseObject interface {
+	VisitDeleteRegisteredClientResponse(w http.ResponseWriter) error
+}
+
+type DeleteRegisteredClient204Response struct {
+}
+
+func (response DeleteRegisteredClient204Response) VisitDeleteRegisteredClientResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetRegisteredClientRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+}
+
+type GetRegisteredClientResponseObject interface {
+	VisitGetRegisteredClientResponse(w http.ResponseWriter) error
+}
+
+type GetRegisteredClient200JSONResponse ClientInformation
+
+func (response GetRegisteredClient200JSONResponse) VisitGetRegisteredClientResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, ClientInformation(response))
+}
+
+type UpdateRegisteredClientRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+	Body   *UpdateRegisteredClientJSONRequestBody
+}
+
+type UpdateRegisteredClientResponseObject interface {
+	VisitUpdateRegisteredClientResponse(w http.ResponseWriter) error
+}
+
+type UpdateRegisteredClient200JSONResponse ClientInformation
+
+func (response UpdateRegisteredClient200JSONResponse) VisitUpdateRegisteredClientResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, ClientInformation(response))
+}
+
+type ListRegistrationTokensRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ListRegistrationTokensParams
+}
+
+type ListRegistrationTokensResponseObject interface {
+	VisitListRegistrationTokensResponse(w http.ResponseWriter) error
+}
+
+type ListRegistrationTokens200ResponseHeaders struct {
+	Link *string
+}
+
+type ListRegistrationTokens200JSONResponse struct {
+	Body    []RegistrationToken
+	Headers ListRegistrationTokens200ResponseHeaders
+}
+
+func (response ListRegistrationTokens200JSONResponse) VisitListRegistrationTokensResponse(w http.ResponseWriter) error {
+	if response.Headers.Link != nil {
+		w.Header().Set("Link", *response.Headers.Link)
+	}
+	return jsonresponse.WriteList(w, 200, []RegistrationToken(response.Body))
+}
+
+type CreateRegistrationTokenRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *CreateRegistrationTokenJSONRequestBody
+}
+
+type CreateRegistrationTokenResponseObject interface {
+	VisitCreateRegistrationTokenResponse(w http.ResponseWriter) error
+}
+
+type CreateRegistrationToken201JSONResponse CreatedRegistrationToken
+
+func (response CreateRegistrationToken201JSONResponse) VisitCreateRegistrationTokenResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 201, CreatedRegistrationToken(response))
+}
+
+type DeleteRegistrationTokenRequestObject struct {
+	ZoneID ZoneID   `json:"zoneId"`
+	ID     ObjectID `json:"id"`
+}
+
+type DeleteRegistrationTokenResponseObject interface {
+	VisitDeleteRegistrationTokenResponse(w http.ResponseWriter) error
+}
+
+type DeleteRegistrationToken204Response struct {
+}
+
+func (response DeleteRegistrationToken204Response) VisitDeleteRegistrationTokenResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
 type ListResourcesRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Params ListResourcesParams
@@ -9457,6 +10038,27 @@ type StrictServerInterface interface {
 	// TestProvider Test a provider's token endpoint
 	// (POST /v1/zones/{zoneId}/providers/{id}/test)
 	TestProvider(ctx context.Context, request TestProviderRequestObject) (TestProviderResponseObject, error)
+	// RegisterClient Register a client
+	// (POST /v1/zones/{zoneId}/register)
+	RegisterClient(ctx context.Context, request RegisterClientRequestObject) (RegisterClientResponseObject, error)
+	// DeleteRegisteredClient Delete a registered client
+	// (DELETE /v1/zones/{zoneId}/register/{id})
+	DeleteRegisteredClient(ctx context.Context, request DeleteRegisteredClientRequestObject) (DeleteRegisteredClientResponseObject, error)
+	// GetRegisteredClient Retrieve a registered client
+	// (GET /v1/zones/{zoneId}/register/{id})
+	GetRegisteredClient(ctx context.Context, request GetRegisteredClientRequestObject) (GetRegisteredClientResponseObject, error)
+	// UpdateRegisteredClient Update a registered client
+	// (PUT /v1/zones/{zoneId}/register/{id})
+	UpdateRegisteredClient(ctx context.Context, request UpdateRegisteredClientRequestObject) (UpdateRegisteredClientResponseObject, error)
+	// ListRegistrationTokens List registration tokens
+	// (GET /v1/zones/{zoneId}/registration-tokens)
+	ListRegistrationTokens(ctx context.Context, request ListRegistrationTokensRequestObject) (ListRegistrationTokensResponseObject, error)
+	// CreateRegistrationToken Create a registration token
+	// (POST /v1/zones/{zoneId}/registration-tokens)
+	CreateRegistrationToken(ctx context.Context, request CreateRegistrationTokenRequestObject) (CreateRegistrationTokenResponseObject, error)
+	// DeleteRegistrationToken Delete a registration token
+	// (DELETE /v1/zones/{zoneId}/registration-tokens/{id})
+	DeleteRegistrationToken(ctx context.Context, request DeleteRegistrationTokenRequestObject) (DeleteRegistrationTokenResponseObject, error)
 	// ListResources List resources
 	// (GET /v1/zones/{zoneId}/resources)
 	ListResources(ctx context.Context, request ListResourcesRequestObject) (ListResourcesResponseObject, error)
@@ -12466,6 +13068,255 @@ func (sh *strictHandler) TestProvider(ctx echo.Context, zoneID ZoneID, id Object
 		return err
 	} else if validResponse, ok := response.(TestProviderResponseObject); ok {
 		return validResponse.VisitTestProviderResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RegisterClient operation middleware
+func (sh *strictHandler) RegisterClient(ctx echo.Context, zoneID ZoneID) error {
+	var request RegisterClientRequestObject
+
+	request.ZoneID = zoneID
+
+	var body RegisterClientJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RegisterClient(ctx.Request().Context(), request.(RegisterClientRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RegisterClient")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RegisterClientResponseObject); ok {
+		return validResponse.VisitRegisterClientResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteRegisteredClient operation middleware
+func (sh *strictHandler) DeleteRegisteredClient(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request DeleteRegisteredClientRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteRegisteredClient(ctx.Request().Context(), request.(DeleteRegisteredClientRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteRegisteredClient")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteRegisteredClientResponseObject); ok {
+		return validResponse.VisitDeleteRegisteredClientResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetRegisteredClient operation middleware
+func (sh *strictHandler) GetRegisteredClient(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request GetRegisteredClientRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetRegisteredClient(ctx.Request().Context(), request.(GetRegisteredClientRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetRegisteredClient")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetRegisteredClientResponseObject); ok {
+		return validResponse.VisitGetRegisteredClientResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateRegisteredClient operation middleware
+func (sh *strictHandler) UpdateRegisteredClient(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request UpdateRegisteredClientRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	var body UpdateRegisteredClientJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateRegisteredClient(ctx.Request().Context(), request.(UpdateRegisteredClientRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateRegisteredClient")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateRegisteredClientResponseObject); ok {
+		return validResponse.VisitUpdateRegisteredClientResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListRegistrationTokens operation middleware
+func (sh *strictHandler) ListRegistrationTokens(ctx echo.Context, zoneID ZoneID, params ListRegistrationTokensParams) error {
+	var request ListRegistrationTokensRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListRegistrationTokens(ctx.Request().Context(), request.(ListRegistrationTokensRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListRegistrationTokens")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListRegistrationTokensResponseObject); ok {
+		return validResponse.VisitListRegistrationTokensResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateRegistrationToken operation middleware
+func (sh *strictHandler) CreateRegistrationToken(ctx echo.Context, zoneID ZoneID) error {
+	var request CreateRegistrationTokenRequestObject
+
+	request.ZoneID = zoneID
+
+	var body CreateRegistrationTokenJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateRegistrationToken(ctx.Request().Context(), request.(CreateRegistrationTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateRegistrationToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateRegistrationTokenResponseObject); ok {
+		return validResponse.VisitCreateRegistrationTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteRegistrationToken operation middleware
+func (sh *strictHandler) DeleteRegistrationToken(ctx echo.Context, zoneID ZoneID, id ObjectID) error {
+	var request DeleteRegistrationTokenRequestObject
+
+	request.ZoneID = zoneID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteRegistrationToken(ctx.Request().Context(), request.(DeleteRegistrationTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteRegistrationToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteRegistrationTokenResponseObject); ok {
+		return validResponse.VisitDeleteRegistrationTokenResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

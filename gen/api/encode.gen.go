@@ -615,6 +615,103 @@ func (v AuthorizationServer) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v ClientInformation) AppendJSON(b []byte) []byte {
+	b = append(b, `{"client_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ClientID))
+	if v.ClientSecret != nil {
+		b = append(b, `,"client_secret":`...)
+		b = jsonresponse.AppendString(b, string(*v.ClientSecret))
+	}
+	b = append(b, `,"client_id_issued_at":`...)
+	b = strconv.AppendInt(b, int64(v.ClientIDIssuedAt), 10)
+	if v.ClientSecretExpiresAt != nil {
+		b = append(b, `,"client_secret_expires_at":`...)
+		b = strconv.AppendInt(b, int64(*v.ClientSecretExpiresAt), 10)
+	}
+	b = append(b, `,"registration_access_token":`...)
+	b = jsonresponse.AppendString(b, string(v.RegistrationAccessToken))
+	b = append(b, `,"registration_client_uri":`...)
+	b = jsonresponse.AppendString(b, string(v.RegistrationClientURI))
+	b = append(b, `,"client_name":`...)
+	b = jsonresponse.AppendString(b, string(v.ClientName))
+	if len(v.RedirectUris) > 0 {
+		b = append(b, `,"redirect_uris":`...)
+		b = append(b, '[')
+		for i, item := range v.RedirectUris {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = jsonresponse.AppendString(b, string(item))
+		}
+		b = append(b, ']')
+	}
+	b = append(b, `,"grant_types":`...)
+	b = append(b, '[')
+	for i, item := range v.GrantTypes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"response_types":`...)
+	b = append(b, '[')
+	for i, item := range v.ResponseTypes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonresponse.AppendString(b, string(item))
+	}
+	b = append(b, ']')
+	b = append(b, `,"token_endpoint_auth_method":`...)
+	b = jsonresponse.AppendString(b, string(v.TokenEndpointAuthMethod))
+	if v.Scope != nil {
+		b = append(b, `,"scope":`...)
+		b = jsonresponse.AppendString(b, string(*v.Scope))
+	}
+	if v.Jwks != nil {
+		b = append(b, `,"jwks":`...)
+		b = jsonresponse.AppendRaw(b, *v.Jwks)
+	}
+	if v.ClientURI != nil {
+		b = append(b, `,"client_uri":`...)
+		b = jsonresponse.AppendString(b, string(*v.ClientURI))
+	}
+	if v.LogoURI != nil {
+		b = append(b, `,"logo_uri":`...)
+		b = jsonresponse.AppendString(b, string(*v.LogoURI))
+	}
+	if len(v.Contacts) > 0 {
+		b = append(b, `,"contacts":`...)
+		b = append(b, '[')
+		for i, item := range v.Contacts {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = jsonresponse.AppendString(b, string(item))
+		}
+		b = append(b, ']')
+	}
+	if v.TosURI != nil {
+		b = append(b, `,"tos_uri":`...)
+		b = jsonresponse.AppendString(b, string(*v.TosURI))
+	}
+	if v.PolicyURI != nil {
+		b = append(b, `,"policy_uri":`...)
+		b = jsonresponse.AppendString(b, string(*v.PolicyURI))
+	}
+	if v.SoftwareID != nil {
+		b = append(b, `,"software_id":`...)
+		b = jsonresponse.AppendString(b, string(*v.SoftwareID))
+	}
+	if v.SoftwareVersion != nil {
+		b = append(b, `,"software_version":`...)
+		b = jsonresponse.AppendString(b, string(*v.SoftwareVersion))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v ControlKey) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))
@@ -739,6 +836,35 @@ func (v CreatedPolicy) AppendJSON(b []byte) []byte {
 	b = v.CreatedAt.AppendJSON(b)
 	b = append(b, `,"version":`...)
 	b = v.Version.AppendJSON(b)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v CreatedRegistrationToken) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"max_uses":`...)
+	if v.MaxUses == nil {
+		b = append(b, "null"...)
+	} else {
+		b = strconv.AppendInt(b, int64(*v.MaxUses), 10)
+	}
+	b = append(b, `,"uses":`...)
+	b = strconv.AppendInt(b, int64(v.Uses), 10)
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"expires_at":`...)
+	if v.ExpiresAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.ExpiresAt.AppendJSON(b)
+	}
+	b = append(b, `,"token":`...)
+	b = jsonresponse.AppendString(b, string(v.Token))
 	return append(b, '}')
 }
 
@@ -1959,6 +2085,33 @@ func (v RegisteredApplication) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v RegistrationToken) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":`...)
+	b = jsonresponse.AppendString(b, string(v.ID))
+	b = append(b, `,"zone_id":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"name":`...)
+	b = jsonresponse.AppendString(b, string(v.Name))
+	b = append(b, `,"max_uses":`...)
+	if v.MaxUses == nil {
+		b = append(b, "null"...)
+	} else {
+		b = strconv.AppendInt(b, int64(*v.MaxUses), 10)
+	}
+	b = append(b, `,"uses":`...)
+	b = strconv.AppendInt(b, int64(v.Uses), 10)
+	b = append(b, `,"created_at":`...)
+	b = v.CreatedAt.AppendJSON(b)
+	b = append(b, `,"expires_at":`...)
+	if v.ExpiresAt == nil {
+		b = append(b, "null"...)
+	} else {
+		b = v.ExpiresAt.AppendJSON(b)
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v RequestAuditEvent) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))
@@ -2388,6 +2541,8 @@ func (v Zone) AppendJSON(b []byte) []byte {
 	b = strconv.AppendBool(b, bool(v.DCREnabled))
 	b = append(b, `,"operator_coauthor_badge":`...)
 	b = strconv.AppendBool(b, bool(v.OperatorCoauthorBadge))
+	b = append(b, `,"open_registration":`...)
+	b = strconv.AppendBool(b, bool(v.OpenRegistration))
 	b = append(b, `,"created_at":`...)
 	b = v.CreatedAt.AppendJSON(b)
 	b = append(b, `,"updated_at":`...)

@@ -19,32 +19,33 @@ type Columns struct {
 
 // The kinds.
 const (
-	Zones             Kind = "zones"
-	Applications      Kind = "applications"
-	Sessions          Kind = "sessions"
-	AgentSessions     Kind = "agent-sessions"
-	DelegationEdges   Kind = "delegation-edges"
-	Providers         Kind = "providers"
-	ProviderGrants    Kind = "provider-grants"
-	DataKeys          Kind = "data-keys"
-	SigningKeys       Kind = "signing-keys"
-	Resources         Kind = "resources"
-	Grants            Kind = "grants"
-	Policies          Kind = "policies"
-	PolicyVersions    Kind = "policy-versions"
-	PolicySets        Kind = "policy-sets"
-	PolicySetVersions Kind = "policy-set-versions"
-	AdminTokens       Kind = "admin-tokens"
-	StepUpChallenges  Kind = "step-up-challenges"
-	DeadLetters       Kind = "dead-letters"
-	AuditRetention    Kind = "audit-retention"
+	Zones              Kind = "zones"
+	Applications       Kind = "applications"
+	Sessions           Kind = "sessions"
+	AgentSessions      Kind = "agent-sessions"
+	DelegationEdges    Kind = "delegation-edges"
+	Providers          Kind = "providers"
+	ProviderGrants     Kind = "provider-grants"
+	DataKeys           Kind = "data-keys"
+	SigningKeys        Kind = "signing-keys"
+	Resources          Kind = "resources"
+	Grants             Kind = "grants"
+	Policies           Kind = "policies"
+	PolicyVersions     Kind = "policy-versions"
+	PolicySets         Kind = "policy-sets"
+	PolicySetVersions  Kind = "policy-set-versions"
+	AdminTokens        Kind = "admin-tokens"
+	RegistrationTokens Kind = "registration-tokens"
+	StepUpChallenges   Kind = "step-up-challenges"
+	DeadLetters        Kind = "dead-letters"
+	AuditRetention     Kind = "audit-retention"
 )
 
 // Kinds maps each kind to the classification of its columns.
 var Kinds = map[Kind]Columns{
 	Zones: {
 		Table:    "zones",
-		Tracked:  map[string]string{"name": "name", "slug": "slug", "dcr_enabled": "dcr_enabled", "operator_coauthor_badge": "operator_coauthor_badge"},
+		Tracked:  map[string]string{"name": "name", "slug": "slug", "dcr_enabled": "dcr_enabled", "operator_coauthor_badge": "operator_coauthor_badge", "open_registration": "open_registration"},
 		Redacted: map[string]string{},
 		Ignored:  []string{"id", "reserved", "version", "created_at", "updated_at", "archived_at"},
 	},
@@ -53,7 +54,7 @@ var Kinds = map[Kind]Columns{
 		Tracked:  map[string]string{"name": "name", "registration_method": "registration_method", "traits": "traits", "expires_at": "expires_at", "jwks": "jwks"},
 		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "id", "control_key", "version", "created_at", "updated_at", "archived_at"},
-		Parts:    []string{"secrets"},
+		Parts:    []string{"secrets", "client_metadata"},
 	},
 	Sessions: {
 		Table:    "sessions",
@@ -139,6 +140,12 @@ var Kinds = map[Kind]Columns{
 		Redacted: map[string]string{"token_sha256": "token"},
 		Ignored:  []string{"zone_id", "id", "created_by", "created_at", "last_used_at", "revoked_at", "version"},
 	},
+	RegistrationTokens: {
+		Table:    "registration_tokens",
+		Tracked:  map[string]string{"name": "name", "max_uses": "max_uses", "expires_at": "expires_at"},
+		Redacted: map[string]string{"token_sha256": "token"},
+		Ignored:  []string{"zone_id", "id", "uses", "created_at"},
+	},
 	StepUpChallenges: {
 		Table:    "step_up_challenges",
 		Tracked:  map[string]string{"satisfied_at": "satisfied_at", "approver_subject_id": "approver_subject_id", "rejected_at": "rejected_at", "rejected_by": "rejected_by", "rejected_reason": "rejected_reason"},
@@ -160,4 +167,4 @@ var Kinds = map[Kind]Columns{
 }
 
 // Unaudited lists the tables without audited objects.
-var Unaudited = []string{"application_secrets", "audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants", "listed_sessions", "agent_session_labels", "audit_events", "audit_event_labels", "audit_chain_heads", "audit_chain_checkpoints", "audit_decision_counts", "audit_ingest_alerts", "audit_seals", "audit_seal_heads", "audit_unsealed", "listed_audit_entries", "listed_audit_events"}
+var Unaudited = []string{"application_secrets", "client_registrations", "audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants", "listed_sessions", "agent_session_labels", "audit_events", "audit_event_labels", "audit_chain_heads", "audit_chain_checkpoints", "audit_decision_counts", "audit_ingest_alerts", "audit_seals", "audit_seal_heads", "audit_unsealed", "listed_audit_entries", "listed_audit_events"}

@@ -224,9 +224,10 @@ func ReadETag(etag *string) CallOption {
 }
 
 // Header sets a header of the request. It replaces a header that the client itself
-// sets, including Authorization: [Client.GetMetrics] requires a token other than the
-// client's. The call returns an error and sends no request if the name or the value is
-// invalid, or if net/http sets the header itself, as it does with Host.
+// sets, including Authorization: [Client.GetMetrics] and [Client.RegisterClient] require
+// a token other than the client's. The call returns an error and sends no request if the
+// name or the value is invalid, or if net/http sets the header itself, as it does with
+// Host.
 func Header(name, value string) CallOption {
 	return func(c *call) { c.setHeader(name, value) }
 }

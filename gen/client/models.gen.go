@@ -103,6 +103,14 @@ const (
 	ChallengeNotSatisfiableReasonSessionNotLive   ChallengeNotSatisfiableReason = "session_not_live"
 )
 
+// The values of [ClientAuthMethod].
+const (
+	ClientAuthMethodClientSecretBasic ClientAuthMethod = "client_secret_basic"
+	ClientAuthMethodClientSecretPost  ClientAuthMethod = "client_secret_post"
+	ClientAuthMethodNone              ClientAuthMethod = "none"
+	ClientAuthMethodPrivateKeyJWT     ClientAuthMethod = "private_key_jwt"
+)
+
 // The values of [ControlKeyRestriction].
 const (
 	ControlKeyRestrictionApplicationOnly ControlKeyRestriction = "application-only"
@@ -146,6 +154,16 @@ const (
 	GrantStatusActive  GrantStatus = "active"
 	GrantStatusExpired GrantStatus = "expired"
 	GrantStatusRevoked GrantStatus = "revoked"
+)
+
+// The values of [GrantType].
+const (
+	GrantTypeAuthorizationCode                        GrantType = "authorization_code"
+	GrantTypeClientCredentials                        GrantType = "client_credentials"
+	GrantTypeRefreshToken                             GrantType = "refresh_token"
+	GrantTypeUrnIetfParamsOauthGrantTypeDeviceCode    GrantType = "urn:ietf:params:oauth:grant-type:device_code"
+	GrantTypeUrnIetfParamsOauthGrantTypeJWTBearer     GrantType = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+	GrantTypeUrnIetfParamsOauthGrantTypeTokenExchange GrantType = "urn:ietf:params:oauth:grant-type:token-exchange"
 )
 
 // The values of [IssuedTokenTokenType].
@@ -273,6 +291,11 @@ const (
 const (
 	RegistrationMethodDCR     RegistrationMethod = "dcr"
 	RegistrationMethodManaged RegistrationMethod = "managed"
+)
+
+// The values of [ResponseType].
+const (
+	ResponseTypeCode ResponseType = "code"
 )
 
 // The values of [STSPolicyStatusState].
@@ -1220,6 +1243,189 @@ type BearerTokenProviderConfig struct {
 // apply only to the operation `satisfyStepUpChallenge`.
 type ChallengeNotSatisfiableReason string
 
+// ClientAuthMethod is how the client authenticates at the token endpoint.
+// Defaults to `client_secret_basic`. A client with `none` cannot use the grant
+// type `client_credentials`.
+type ClientAuthMethod string
+
+// ClientInformation is a registered client (RFC 7591, section 3.2.1).
+type ClientInformation struct {
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ClientID ID `json:"client_id"`
+
+	// When the client registered, in Unix seconds.
+	ClientIDIssuedAt int64  `json:"client_id_issued_at"`
+	ClientName       string `json:"client_name"`
+
+	// The client secret, if the client authenticates with one. Returned only when
+	// it is new; it cannot be retrieved again.
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// When the client expires, and with it the client secret, in Unix seconds.
+	// Returned if the client authenticates with a secret.
+	ClientSecretExpiresAt *int64 `json:"client_secret_expires_at,omitempty"`
+
+	// Web page about the client.
+	ClientURI  *string     `json:"client_uri,omitempty"`
+	Contacts   []string    `json:"contacts,omitempty"`
+	GrantTypes []GrantType `json:"grant_types"`
+
+	// The public keys of the client as a JSON Web Key Set (RFC 7517).
+	Jwks *json.RawMessage `json:"jwks,omitempty"`
+
+	// Logo of the client.
+	LogoURI *string `json:"logo_uri,omitempty"`
+
+	// Privacy policy.
+	PolicyURI *string `json:"policy_uri,omitempty"`
+
+	// Where authorization codes can be sent.
+	RedirectUris []string `json:"redirect_uris,omitempty"`
+
+	// The token with which the client can be retrieved, updated and deleted.
+	RegistrationAccessToken string `json:"registration_access_token"`
+
+	// The URL of the client for these requests.
+	RegistrationClientURI string         `json:"registration_client_uri"`
+	ResponseTypes         []ResponseType `json:"response_types"`
+
+	// The scopes that the client requests, separated by spaces.
+	Scope           *string `json:"scope,omitempty"`
+	SoftwareID      *string `json:"software_id,omitempty"`
+	SoftwareVersion *string `json:"software_version,omitempty"`
+
+	// How the client authenticates at the token endpoint. Defaults to
+	// `client_secret_basic`. A client with `none` cannot use the grant type
+	// `client_credentials`.
+	TokenEndpointAuthMethod ClientAuthMethod `json:"token_endpoint_auth_method"`
+
+	// Terms of service.
+	TosURI *string `json:"tos_uri,omitempty"`
+}
+
+// ClientMetadata is a client that registers, as it describes itself (RFC 7591,
+// section 2).
+type ClientMetadata struct {
+	// Display name of the client. Defaults to `Unnamed client`. Leading and
+	// trailing whitespace is removed, and the rest is normalized to Unicode NFC. A
+	// name must contain a visible character, and no control characters, line
+	// separators or bidirectional controls.
+	ClientName *string `json:"client_name,omitempty"`
+
+	// An http or https URL. An empty text is ignored.
+	ClientURI *ClientURL `json:"client_uri,omitempty"`
+
+	// How to contact those who are responsible for the client, such as email
+	// addresses.
+	Contacts []string `json:"contacts,omitempty"`
+
+	// The grant types that the client uses. Defaults to `authorization_code`.
+	GrantTypes []GrantType `json:"grant_types,omitempty"`
+
+	// The public keys of the client as a JSON Web Key Set (RFC 7517), at most 10.
+	// Required for `private_key_jwt`.
+	Jwks *json.RawMessage `json:"jwks,omitempty"`
+
+	// An http or https URL. An empty text is ignored.
+	LogoURI *ClientURL `json:"logo_uri,omitempty"`
+
+	// An http or https URL. An empty text is ignored.
+	PolicyURI *ClientURL `json:"policy_uri,omitempty"`
+
+	// Where authorization codes can be sent. Required for the grant type
+	// `authorization_code`. Each is an `https` URL, an `http` URL of a loopback
+	// address or `localhost`, or a URI with a scheme that a native app has
+	// registered (RFC 8252), without a fragment.
+	RedirectUris []string `json:"redirect_uris,omitempty"`
+
+	// The response types that the client uses. Defaults to `code` if the client
+	// uses the grant type `authorization_code`, which `code` requires.
+	ResponseTypes []ResponseType `json:"response_types,omitempty"`
+
+	// The scopes that the client requests, separated by spaces.
+	Scope *string `json:"scope,omitempty"`
+
+	// The software, as the client calls it.
+	SoftwareID *string `json:"software_id,omitempty"`
+
+	// The version of the software, as the client calls it.
+	SoftwareVersion *string `json:"software_version,omitempty"`
+
+	// How the client authenticates at the token endpoint. Defaults to
+	// `client_secret_basic`. A client with `none` cannot use the grant type
+	// `client_credentials`.
+	TokenEndpointAuthMethod *ClientAuthMethod `json:"token_endpoint_auth_method,omitempty"`
+
+	// An http or https URL. An empty text is ignored.
+	TosURI *ClientURL `json:"tos_uri,omitempty"`
+}
+
+// ClientURL is an http or https URL. An empty text is ignored.
+type ClientURL = string
+
+// ClientUpdate is the new metadata of a registered client (RFC 7592, section
+// 2.2).
+type ClientUpdate struct {
+	// ID of the client, as in the path.
+	ClientID string `json:"client_id"`
+
+	// Display name of the client. Defaults to `Unnamed client`. Leading and
+	// trailing whitespace is removed, and the rest is normalized to Unicode NFC. A
+	// name must contain a visible character, and no control characters, line
+	// separators or bidirectional controls.
+	ClientName *string `json:"client_name,omitempty"`
+
+	// The present client secret, if it is sent. It cannot be chosen.
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// An http or https URL. An empty text is ignored.
+	ClientURI *ClientURL `json:"client_uri,omitempty"`
+
+	// How to contact those who are responsible for the client, such as email
+	// addresses.
+	Contacts []string `json:"contacts,omitempty"`
+
+	// The grant types that the client uses. Defaults to `authorization_code`.
+	GrantTypes []GrantType `json:"grant_types,omitempty"`
+
+	// The public keys of the client as a JSON Web Key Set (RFC 7517), at most 10.
+	// Required for `private_key_jwt`.
+	Jwks *json.RawMessage `json:"jwks,omitempty"`
+
+	// An http or https URL. An empty text is ignored.
+	LogoURI *ClientURL `json:"logo_uri,omitempty"`
+
+	// An http or https URL. An empty text is ignored.
+	PolicyURI *ClientURL `json:"policy_uri,omitempty"`
+
+	// Where authorization codes can be sent. Required for the grant type
+	// `authorization_code`. Each is an `https` URL, an `http` URL of a loopback
+	// address or `localhost`, or a URI with a scheme that a native app has
+	// registered (RFC 8252), without a fragment.
+	RedirectUris []string `json:"redirect_uris,omitempty"`
+
+	// The response types that the client uses. Defaults to `code` if the client
+	// uses the grant type `authorization_code`, which `code` requires.
+	ResponseTypes []ResponseType `json:"response_types,omitempty"`
+
+	// The scopes that the client requests, separated by spaces.
+	Scope *string `json:"scope,omitempty"`
+
+	// The software, as the client calls it.
+	SoftwareID *string `json:"software_id,omitempty"`
+
+	// The version of the software, as the client calls it.
+	SoftwareVersion *string `json:"software_version,omitempty"`
+
+	// How the client authenticates at the token endpoint. Defaults to
+	// `client_secret_basic`. A client with `none` cannot use the grant type
+	// `client_credentials`.
+	TokenEndpointAuthMethod *ClientAuthMethod `json:"token_endpoint_auth_method,omitempty"`
+
+	// An http or https URL. An empty text is ignored.
+	TosURI *ClientURL `json:"tos_uri,omitempty"`
+}
+
 // ControlInvocation is a command to invoke. Unknown fields are ignored.
 type ControlInvocation struct {
 	// Who authorized the invocation, for the audit event. Not verified, and ignored
@@ -1351,6 +1557,33 @@ type CreatedPolicy struct {
 
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	VersionID ID `json:"version_id"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
+// CreatedRegistrationToken is a new registration token, with its value.
+type CreatedRegistrationToken struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// When the token expires; null if it does not expire.
+	ExpiresAt *time.Time `json:"expires_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// How many clients can register with the token; null if there is no limit.
+	MaxUses *int   `json:"max_uses"`
+	Name    string `json:"name"`
+
+	// The value of the token. It cannot be retrieved again.
+	Token string `json:"token"`
+
+	// How many clients have registered with the token.
+	Uses int `json:"uses"`
 
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	ZoneID ID `json:"zone_id"`
@@ -1499,6 +1732,9 @@ type GrantScopes = []string
 // GrantStatus is whether the grant is in force: `active`, or `revoked` for
 // ever. A service that lets grants expire can set `expired`; this API does not.
 type GrantStatus string
+
+// GrantType is a grant type of OAuth 2.0.
+type GrantType string
 
 // Health is the result of the liveness check.
 type Health struct {
@@ -1882,6 +2118,21 @@ type NewProviderGrant struct {
 
 	// ID of the user, as the application knows it. It is not validated.
 	UserID ProviderGrantUserID `json:"user_id"`
+}
+
+// NewRegistrationToken is a registration token to create.
+type NewRegistrationToken struct {
+	// When the token expires, a time in the future. It does not expire if omitted.
+	ExpiresAt *string `json:"expires_at,omitempty"`
+
+	// How many clients can register with the token. Unlimited if omitted.
+	MaxUses *int `json:"max_uses,omitempty"`
+
+	// Display name of the token. It need not be unique. Leading and trailing
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
+	Name string `json:"name"`
 }
 
 // NewResource is a resource to create. `name` or `identifier` is required.
@@ -3464,6 +3715,30 @@ type RegisteredApplication struct {
 // administrator; `dcr`, by dynamic client registration.
 type RegistrationMethod string
 
+// RegistrationToken is a token that allows clients to register.
+type RegistrationToken struct {
+	// A time in UTC, in RFC 3339 format with milliseconds.
+	//
+	// Example: 2026-07-01T12:00:00.123Z
+	CreatedAt Timestamp `json:"created_at"`
+
+	// When the token expires; null if it does not expire.
+	ExpiresAt *time.Time `json:"expires_at"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ID ID `json:"id"`
+
+	// How many clients can register with the token; null if there is no limit.
+	MaxUses *int   `json:"max_uses"`
+	Name    string `json:"name"`
+
+	// How many clients have registered with the token.
+	Uses int `json:"uses"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zone_id"`
+}
+
 // RequestAuditEvent is an authorization audit event: what another Caracal
 // service decided.
 type RequestAuditEvent struct {
@@ -3662,6 +3937,9 @@ type ResourcePatch struct {
 // letters, digits and `:_./-` can be granted to an application for a user
 // (`createGrant`).
 type ResourceScopes = []string
+
+// ResponseType is a response type of OAuth 2.0.
+type ResponseType string
 
 // RotatedSecret is a new client secret of an application.
 type RotatedSecret struct {
@@ -4028,6 +4306,10 @@ type Zone struct {
 	ID   ID     `json:"id"`
 	Name string `json:"name"`
 
+	// Whether clients can register with `registerClient` without a registration
+	// token, if `dcr_enabled` is true. False in a new zone.
+	OpenRegistration bool `json:"open_registration"`
+
 	// Whether changes that are made through the operator assistant of Caracal are
 	// marked as co-authored by it. True in a new zone.
 	OperatorCoauthorBadge bool   `json:"operator_coauthor_badge"`
@@ -4117,6 +4399,10 @@ type ZonePatch struct {
 	// contain a visible character, and no control characters, line separators or
 	// bidirectional controls.
 	Name *ZoneName `json:"name,omitempty"`
+
+	// Whether clients can register with `registerClient` without a registration
+	// token, if `dcr_enabled` is true.
+	OpenRegistration *bool `json:"open_registration,omitempty"`
 
 	// Whether changes that are made through the operator assistant of Caracal are
 	// marked as co-authored by it. True in a new zone.

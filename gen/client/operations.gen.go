@@ -723,6 +723,129 @@ func (c *Client) GetAuthorizationServer(ctx context.Context, zoneID string, opts
 	return send[AuthorizationServer](ctx, c, request{operation: "getAuthorizationServer", method: http.MethodGet, path: "/.well-known/oauth-authorization-server/v1/zones/{zoneId}", args: []string{zoneID}, status: 200, accept: "application/json", public: true}, opts)
 }
 
+// ListRegistrationTokens returns one page of the registration tokens of a zone,
+// newest first, including expired ones. The values of the tokens are not
+// returned. Returns an empty list if the zone does not exist.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+func (c *Client) ListRegistrationTokens(ctx context.Context, zoneID string, opts ...ListOption) (Page[RegistrationToken], error) {
+	return list[RegistrationToken](ctx, c, request{operation: "listRegistrationTokens", method: http.MethodGet, path: "/v1/zones/{zoneId}/registration-tokens", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+}
+
+// RegistrationTokens returns an iterator over the items of all pages of
+// [Client.ListRegistrationTokens]. If a request fails, it yields the error and
+// stops.
+func (c *Client) RegistrationTokens(ctx context.Context, zoneID string, opts ...ListOption) iter.Seq2[RegistrationToken, error] {
+	return all(opts, func(opts ...ListOption) (Page[RegistrationToken], error) {
+		return c.ListRegistrationTokens(ctx, zoneID, opts...)
+	})
+}
+
+// CreateRegistrationToken creates a registration token, with which clients can
+// register (`registerClient`): the initial access token of RFC 7591. Its value
+// is returned only in this response; the service stores a SHA-256 hash.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `registration-tokens`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation:
+// [CodeInvalidRegistrationTokenRequest], [CodeZoneNotFound].
+func (c *Client) CreateRegistrationToken(ctx context.Context, zoneID string, body NewRegistrationToken, opts ...CallOption) (CreatedRegistrationToken, error) {
+	return send[CreatedRegistrationToken](ctx, c, request{operation: "createRegistrationToken", method: http.MethodPost, path: "/v1/zones/{zoneId}/registration-tokens", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+}
+
+// DeleteRegistrationToken deletes a registration token, so that no more clients
+// can register with it. Clients that have registered with it remain.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `registration-tokens`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeZoneNotFound],
+// [CodeRegistrationTokenNotFound].
+func (c *Client) DeleteRegistrationToken(ctx context.Context, zoneID, id string, opts ...CallOption) error {
+	return sendEmpty(ctx, c, request{operation: "deleteRegistrationToken", method: http.MethodDelete, path: "/v1/zones/{zoneId}/registration-tokens/{id}", args: []string{zoneID, id}, status: 204}, opts)
+}
+
+// RegisterClient registers an OAuth client (RFC 7591), if dynamic client
+// registration is enabled in the zone (`dcr_enabled`). The request requires a
+// registration token, unless `open_registration` of the zone is true. Unknown
+// metadata is ignored; what is stored is returned.
+//
+// The client is a registered application: it expires after an hour, counts
+// among the 1,000 of a zone, and is archived when registration is disabled with
+// `revoke_live`. 10 clients per second can register in a zone with the same
+// token or, without a token, from the same address.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidClientMetadata],
+// [CodeInvalidRedirectUri], [CodeInvalidRegistrationToken], [CodeDCRDisabled],
+// [CodeSystemZoneReadOnly], [CodeZoneNotFound], [CodeDCRRateLimitExceeded],
+// [CodeDCRLimitExceeded], [CodeRateLimited], [CodeServiceUnavailable].
+func (c *Client) RegisterClient(ctx context.Context, zoneID string, body ClientMetadata, opts ...CallOption) (ClientInformation, error) {
+	return send[ClientInformation](ctx, c, request{operation: "registerClient", method: http.MethodPost, path: "/v1/zones/{zoneId}/register", args: []string{zoneID}, body: body, status: 201, accept: "application/json", public: true}, opts)
+}
+
+// GetRegisteredClient returns a registered client to the client itself, without
+// its client secret (RFC 7592, section 2.1). The request requires the
+// registration access token of the client. `invalid_registration_token` is also
+// returned if the client does not exist or has expired.
+//
+// Error codes that are specific to this operation:
+// [CodeInvalidRegistrationToken], [CodeRateLimited], [CodeServiceUnavailable].
+func (c *Client) GetRegisteredClient(ctx context.Context, zoneID, id string, opts ...CallOption) (ClientInformation, error) {
+	return send[ClientInformation](ctx, c, request{operation: "getRegisteredClient", method: http.MethodGet, path: "/v1/zones/{zoneId}/register/{id}", args: []string{zoneID, id}, status: 200, accept: "application/json", public: true}, opts)
+}
+
+// UpdateRegisteredClient replaces the metadata of a registered client (RFC
+// 7592, section 2.2): what the request omits gets its default. The request
+// requires the registration access token of the client. A client that
+// authenticates with a secret for the first time gets one; a client that no
+// longer does so loses it. The expiry does not change.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidClientMetadata],
+// [CodeInvalidRedirectUri], [CodeInvalidRegistrationToken],
+// [CodeTraitForbidden], [CodeSystemZoneReadOnly], [CodeRateLimited],
+// [CodeServiceUnavailable].
+func (c *Client) UpdateRegisteredClient(ctx context.Context, zoneID, id string, body ClientUpdate, opts ...CallOption) (ClientInformation, error) {
+	return send[ClientInformation](ctx, c, request{operation: "updateRegisteredClient", method: http.MethodPut, path: "/v1/zones/{zoneId}/register/{id}", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json", public: true}, opts)
+}
+
+// DeleteRegisteredClient archives the application of a registered client, like
+// `deleteApplication` (RFC 7592, section 2.3). The request requires the
+// registration access token of the client.
+//
+// Records audit entries of these types: `applications`, `sessions`,
+// `agent-sessions`, `delegation-edges`.
+//
+// Publishes events on these streams:
+//
+//   - `caracal.sessions.revoke`: One event per revoked session, agent session
+//     and delegation edge.
+//   - `caracal.agents.lifecycle`: One event per terminated agent session.
+//   - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+//
+// Error codes that are specific to this operation:
+// [CodeInvalidRegistrationToken], [CodeTraitForbidden],
+// [CodeSystemZoneReadOnly], [CodeRateLimited], [CodeServiceUnavailable].
+func (c *Client) DeleteRegisteredClient(ctx context.Context, zoneID, id string, opts ...CallOption) error {
+	return sendEmpty(ctx, c, request{operation: "deleteRegisteredClient", method: http.MethodDelete, path: "/v1/zones/{zoneId}/register/{id}", args: []string{zoneID, id}, status: 204, public: true}, opts)
+}
+
 // InvokeControl invokes a command of the Control API with a token of a Control
 // key: it calls an operation of this API in the zone of the token, as a token
 // of that zone with write permission would, and returns its response in

@@ -96,6 +96,17 @@ const (
 	// Retry when one of them has expired, or with overlap_seconds 0, which replaces
 	// all of them.
 	CodeClientSecretLimitExceeded = "client_secret_limit_exceeded"
+	// 400. The metadata of the client is invalid. See details.issues.
+	CodeInvalidClientMetadata = "invalid_client_metadata"
+	// 400. One or more redirect URIs are invalid. See details.issues.
+	CodeInvalidRedirectUri = "invalid_redirect_uri"
+	// 401. The registration token or registration access token is missing, invalid
+	// or expired, or was used too often.
+	CodeInvalidRegistrationToken = "invalid_registration_token"
+	// 400. The registration token is invalid. See details.issues.
+	CodeInvalidRegistrationTokenRequest = "invalid_registration_token_request"
+	// 404. Registration token not found in this zone.
+	CodeRegistrationTokenNotFound = "registration_token_not_found"
 	// 429. Too many registrations. Retry in a second.
 	CodeDCRRateLimitExceeded = "dcr_rate_limit_exceeded"
 	// 429. The zone has reached its limit of 1,000 active registered applications.

@@ -7,6 +7,7 @@ package db
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 )
 
@@ -616,6 +617,28 @@ func (q *Queries) UpdateApplication(ctx context.Context, arg UpdateApplicationPa
 	_, err := q.db.Exec(ctx, updateApplication,
 		arg.Name,
 		arg.Traits,
+		arg.ZoneID,
+		arg.ID,
+	)
+	return err
+}
+
+const updateRegisteredApplication = `-- name: UpdateRegisteredApplication :exec
+UPDATE applications SET name = $1, jwks = $2, version = version + 1, updated_at = now() WHERE zone_id = $3 AND id = $4
+`
+
+type UpdateRegisteredApplicationParams struct {
+	Name   string          `db:"name"`
+	Jwks   json.RawMessage `db:"jwks"`
+	ZoneID string          `db:"zone_id"`
+	ID     string          `db:"id"`
+}
+
+// UpdateRegisteredApplication sets what a registered client says about itself and other tables do not have.
+func (q *Queries) UpdateRegisteredApplication(ctx context.Context, arg UpdateRegisteredApplicationParams) error {
+	_, err := q.db.Exec(ctx, updateRegisteredApplication,
+		arg.Name,
+		arg.Jwks,
 		arg.ZoneID,
 		arg.ID,
 	)

@@ -100,7 +100,7 @@ func (q *Queries) GetGrant(ctx context.Context, arg GetGrantParams) (Grant, erro
 }
 
 const getZoneOfGrant = `-- name: GetZoneOfGrant :one
-SELECT zones.id, zones.name, zones.slug, zones.reserved, zones.dcr_enabled, zones.operator_coauthor_badge, zones.version, zones.created_at, zones.updated_at, zones.archived_at,
+SELECT zones.id, zones.name, zones.slug, zones.reserved, zones.dcr_enabled, zones.operator_coauthor_badge, zones.version, zones.created_at, zones.updated_at, zones.archived_at, zones.open_registration,
     EXISTS (SELECT FROM applications WHERE applications.zone_id = $1 AND applications.id = $2 AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())) AS has_application,
     EXISTS (SELECT FROM resources WHERE resources.zone_id = $1 AND resources.id = $3 AND archived_at IS NULL AND identifier <> $4) AS has_resource
 FROM zones WHERE zones.id = $1 AND zones.archived_at IS NULL
@@ -139,6 +139,7 @@ func (q *Queries) GetZoneOfGrant(ctx context.Context, arg GetZoneOfGrantParams) 
 		&i.Zone.CreatedAt,
 		&i.Zone.UpdatedAt,
 		&i.Zone.ArchivedAt,
+		&i.Zone.OpenRegistration,
 		&i.HasApplication,
 		&i.HasResource,
 	)

@@ -59,18 +59,18 @@ type AgentSessionLabel struct {
 }
 
 type Application struct {
-	ZoneID             string     `db:"zone_id"`
-	ID                 string     `db:"id"`
-	Name               string     `db:"name"`
-	RegistrationMethod string     `db:"registration_method"`
-	Traits             []string   `db:"traits"`
-	Version            int64      `db:"version"`
-	CreatedAt          time.Time  `db:"created_at"`
-	UpdatedAt          time.Time  `db:"updated_at"`
-	ExpiresAt          *time.Time `db:"expires_at"`
-	ArchivedAt         *time.Time `db:"archived_at"`
-	ControlKey         bool       `db:"control_key"`
-	Jwks               []byte     `db:"jwks"`
+	ZoneID             string          `db:"zone_id"`
+	ID                 string          `db:"id"`
+	Name               string          `db:"name"`
+	RegistrationMethod string          `db:"registration_method"`
+	Traits             []string        `db:"traits"`
+	Version            int64           `db:"version"`
+	CreatedAt          time.Time       `db:"created_at"`
+	UpdatedAt          time.Time       `db:"updated_at"`
+	ExpiresAt          *time.Time      `db:"expires_at"`
+	ArchivedAt         *time.Time      `db:"archived_at"`
+	ControlKey         bool            `db:"control_key"`
+	Jwks               json.RawMessage `db:"jwks"`
 }
 
 type ApplicationSecret struct {
@@ -196,6 +196,13 @@ type AuditUnsealed struct {
 	Position int64     `db:"position"`
 	EntryID  string    `db:"entry_id"`
 	QueuedAt time.Time `db:"queued_at"`
+}
+
+type ClientRegistration struct {
+	ZoneID        string          `db:"zone_id"`
+	ApplicationID string          `db:"application_id"`
+	TokenSHA256   []byte          `db:"token_sha256"`
+	Metadata      json.RawMessage `db:"metadata"`
 }
 
 type DataKey struct {
@@ -454,6 +461,17 @@ type ProviderGrant struct {
 	Version             int64      `db:"version"`
 }
 
+type RegistrationToken struct {
+	ZoneID      string     `db:"zone_id"`
+	ID          string     `db:"id"`
+	Name        string     `db:"name"`
+	TokenSHA256 []byte     `db:"token_sha256"`
+	MaxUses     *int32     `db:"max_uses"`
+	Uses        int32      `db:"uses"`
+	CreatedAt   time.Time  `db:"created_at"`
+	ExpiresAt   *time.Time `db:"expires_at"`
+}
+
 type Resource struct {
 	ZoneID               string          `db:"zone_id"`
 	ID                   string          `db:"id"`
@@ -535,4 +553,5 @@ type Zone struct {
 	CreatedAt             time.Time  `db:"created_at"`
 	UpdatedAt             time.Time  `db:"updated_at"`
 	ArchivedAt            *time.Time `db:"archived_at"`
+	OpenRegistration      bool       `db:"open_registration"`
 }

@@ -731,7 +731,7 @@ WITH provider AS (
     SELECT identifier, credential_provider_id, scopes FROM resources
     WHERE resources.zone_id = $1 AND resources.id = $3 AND archived_at IS NULL FOR SHARE
 )
-SELECT zones.id, zones.name, zones.slug, zones.reserved, zones.dcr_enabled, zones.operator_coauthor_badge, zones.version, zones.created_at, zones.updated_at, zones.archived_at,
+SELECT zones.id, zones.name, zones.slug, zones.reserved, zones.dcr_enabled, zones.operator_coauthor_badge, zones.version, zones.created_at, zones.updated_at, zones.archived_at, zones.open_registration,
     coalesce((SELECT kind FROM provider), '')::text AS provider_kind, coalesce((SELECT config_json FROM provider), '{}')::jsonb AS provider_config,
     coalesce((SELECT identifier FROM resource), '')::text AS resource_identifier,
     coalesce((SELECT credential_provider_id FROM resource), '')::text AS resource_provider_id,
@@ -771,6 +771,7 @@ func (q *Queries) LockProviderGrantReferences(ctx context.Context, arg LockProvi
 		&i.Zone.CreatedAt,
 		&i.Zone.UpdatedAt,
 		&i.Zone.ArchivedAt,
+		&i.Zone.OpenRegistration,
 		&i.ProviderKind,
 		&i.ProviderConfig,
 		&i.ResourceIdentifier,

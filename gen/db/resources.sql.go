@@ -144,7 +144,7 @@ WITH provider AS (
     WHERE applications.zone_id = $1 AND applications.id = $3 AND archived_at IS NULL AND (expires_at IS NULL OR expires_at > now())
     FOR SHARE
 )
-SELECT zones.id, zones.name, zones.slug, zones.reserved, zones.dcr_enabled, zones.operator_coauthor_badge, zones.version, zones.created_at, zones.updated_at, zones.archived_at, coalesce((SELECT id FROM provider), '')::text AS provider_id,
+SELECT zones.id, zones.name, zones.slug, zones.reserved, zones.dcr_enabled, zones.operator_coauthor_badge, zones.version, zones.created_at, zones.updated_at, zones.archived_at, zones.open_registration, coalesce((SELECT id FROM provider), '')::text AS provider_id,
     coalesce((SELECT registration_method FROM application), '')::text AS registration_method
 FROM zones WHERE zones.id = $1 AND zones.archived_at IS NULL
 `
@@ -177,6 +177,7 @@ func (q *Queries) GetZoneAndLockReferences(ctx context.Context, arg GetZoneAndLo
 		&i.Zone.CreatedAt,
 		&i.Zone.UpdatedAt,
 		&i.Zone.ArchivedAt,
+		&i.Zone.OpenRegistration,
 		&i.ProviderID,
 		&i.RegistrationMethod,
 	)

@@ -41,7 +41,7 @@ func (q *Queries) GetAvailableZoneSlug(ctx context.Context, base string) (string
 }
 
 const getZone = `-- name: GetZone :one
-SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at FROM zones WHERE id = $1 AND archived_at IS NULL
+SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at, open_registration FROM zones WHERE id = $1 AND archived_at IS NULL
 `
 
 func (q *Queries) GetZone(ctx context.Context, id string) (Zone, error) {
@@ -58,6 +58,7 @@ func (q *Queries) GetZone(ctx context.Context, id string) (Zone, error) {
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.OpenRegistration,
 	)
 	return i, err
 }
@@ -87,7 +88,7 @@ const insertZone = `-- name: InsertZone :one
 INSERT INTO zones (id, name, slug, reserved, dcr_enabled)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT ON CONSTRAINT zones_slug_taken DO NOTHING
-RETURNING id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at
+RETURNING id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at, open_registration
 `
 
 type InsertZoneParams struct {
@@ -119,12 +120,13 @@ func (q *Queries) InsertZone(ctx context.Context, arg InsertZoneParams) (Zone, e
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.OpenRegistration,
 	)
 	return i, err
 }
 
 const listZones = `-- name: ListZones :many
-SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at FROM zones
+SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at, open_registration FROM zones
 WHERE archived_at IS NULL AND NOT reserved
   AND (created_at, id) < ($1::timestamptz, $2::text)
 ORDER BY created_at DESC, id DESC
@@ -159,6 +161,7 @@ func (q *Queries) ListZones(ctx context.Context, arg ListZonesParams) ([]Zone, e
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.ArchivedAt,
+			&i.OpenRegistration,
 		); err != nil {
 			return nil, err
 		}
@@ -171,7 +174,7 @@ func (q *Queries) ListZones(ctx context.Context, arg ListZonesParams) ([]Zone, e
 }
 
 const listZonesByName = `-- name: ListZonesByName :many
-SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at FROM zones
+SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at, open_registration FROM zones
 WHERE archived_at IS NULL AND NOT reserved AND name = $1
   AND (created_at, id) < ($2::timestamptz, $3::text)
 ORDER BY created_at DESC, id DESC
@@ -210,6 +213,7 @@ func (q *Queries) ListZonesByName(ctx context.Context, arg ListZonesByNameParams
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.ArchivedAt,
+			&i.OpenRegistration,
 		); err != nil {
 			return nil, err
 		}
@@ -222,7 +226,7 @@ func (q *Queries) ListZonesByName(ctx context.Context, arg ListZonesByNameParams
 }
 
 const listZonesBySlug = `-- name: ListZonesBySlug :many
-SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at FROM zones
+SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at, open_registration FROM zones
 WHERE archived_at IS NULL AND NOT reserved AND slug = $1
   AND ($2::text IS NULL OR name = $2)
   AND (created_at, id) < ($3::timestamptz, $4::text)
@@ -261,6 +265,7 @@ func (q *Queries) ListZonesBySlug(ctx context.Context, arg ListZonesBySlugParams
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.ArchivedAt,
+			&i.OpenRegistration,
 		); err != nil {
 			return nil, err
 		}
@@ -273,7 +278,7 @@ func (q *Queries) ListZonesBySlug(ctx context.Context, arg ListZonesBySlugParams
 }
 
 const lockZone = `-- name: LockZone :one
-SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at FROM zones WHERE id = $1 AND archived_at IS NULL FOR NO KEY UPDATE
+SELECT id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at, open_registration FROM zones WHERE id = $1 AND archived_at IS NULL FOR NO KEY UPDATE
 `
 
 // LockZone locks an active zone's row until the transaction ends.
@@ -291,6 +296,7 @@ func (q *Queries) LockZone(ctx context.Context, id string) (Zone, error) {
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.OpenRegistration,
 	)
 	return i, err
 }
@@ -302,10 +308,11 @@ UPDATE zones SET
     reserved                = $3,
     dcr_enabled             = $4,
     operator_coauthor_badge = $5,
+    open_registration       = $6,
     version                 = version + 1,
     updated_at              = now()
-WHERE id = $6
-RETURNING id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at
+WHERE id = $7
+RETURNING id, name, slug, reserved, dcr_enabled, operator_coauthor_badge, version, created_at, updated_at, archived_at, open_registration
 `
 
 type UpdateZoneParams struct {
@@ -314,6 +321,7 @@ type UpdateZoneParams struct {
 	Reserved              bool   `db:"reserved"`
 	DCREnabled            bool   `db:"dcr_enabled"`
 	OperatorCoauthorBadge bool   `db:"operator_coauthor_badge"`
+	OpenRegistration      bool   `db:"open_registration"`
 	ID                    string `db:"id"`
 }
 
@@ -324,6 +332,7 @@ func (q *Queries) UpdateZone(ctx context.Context, arg UpdateZoneParams) (Zone, e
 		arg.Reserved,
 		arg.DCREnabled,
 		arg.OperatorCoauthorBadge,
+		arg.OpenRegistration,
 		arg.ID,
 	)
 	var i Zone
@@ -338,6 +347,7 @@ func (q *Queries) UpdateZone(ctx context.Context, arg UpdateZoneParams) (Zone, e
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.OpenRegistration,
 	)
 	return i, err
 }

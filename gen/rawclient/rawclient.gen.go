@@ -101,6 +101,16 @@ type BearerTokenProviderConfig = client.BearerTokenProviderConfig
 
 type ChallengeNotSatisfiableReason = client.ChallengeNotSatisfiableReason
 
+type ClientAuthMethod = client.ClientAuthMethod
+
+type ClientInformation = client.ClientInformation
+
+type ClientMetadata = client.ClientMetadata
+
+type ClientURL = client.ClientURL
+
+type ClientUpdate = client.ClientUpdate
+
 type ControlInvocation = client.ControlInvocation
 
 type ControlKey = client.ControlKey
@@ -114,6 +124,8 @@ type ControlScope = client.ControlScope
 type CreatedControlKey = client.CreatedControlKey
 
 type CreatedPolicy = client.CreatedPolicy
+
+type CreatedRegistrationToken = client.CreatedRegistrationToken
 
 type DCRStatus = client.DCRStatus
 
@@ -130,6 +142,8 @@ type Grant = client.Grant
 type GrantScopes = client.GrantScopes
 
 type GrantStatus = client.GrantStatus
+
+type GrantType = client.GrantType
 
 type Health = client.Health
 
@@ -183,6 +197,8 @@ type NewProvider = client.NewProvider
 type NewProviderAuthorization = client.NewProviderAuthorization
 
 type NewProviderGrant = client.NewProviderGrant
+
+type NewRegistrationToken = client.NewRegistrationToken
 
 type NewResource = client.NewResource
 
@@ -414,6 +430,8 @@ type RegisteredApplication = client.RegisteredApplication
 
 type RegistrationMethod = client.RegistrationMethod
 
+type RegistrationToken = client.RegistrationToken
+
 type RequestAuditEvent = client.RequestAuditEvent
 
 type RequestExplanation = client.RequestExplanation
@@ -429,6 +447,8 @@ type ResourceOperation = client.ResourceOperation
 type ResourcePatch = client.ResourcePatch
 
 type ResourceScopes = client.ResourceScopes
+
+type ResponseType = client.ResponseType
 
 type RotatedSecret = client.RotatedSecret
 
@@ -1074,6 +1094,15 @@ type UpdateProviderParams struct {
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
+// ListRegistrationTokensParams defines parameters for ListRegistrationTokens.
+type ListRegistrationTokensParams struct {
+	// Limit Maximum number of items per page. Defaults to 200.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor Opaque cursor for pagination, from the `Link` header of the previous page. Valid only for the same list.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListResourcesParams defines parameters for ListResources.
 type ListResourcesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -1226,6 +1255,15 @@ type CreateProviderJSONRequestBody = NewProvider
 
 // UpdateProviderJSONRequestBody defines body for UpdateProvider for application/json ContentType.
 type UpdateProviderJSONRequestBody = ProviderPatch
+
+// RegisterClientJSONRequestBody defines body for RegisterClient for application/json ContentType.
+type RegisterClientJSONRequestBody = ClientMetadata
+
+// UpdateRegisteredClientJSONRequestBody defines body for UpdateRegisteredClient for application/json ContentType.
+type UpdateRegisteredClientJSONRequestBody = ClientUpdate
+
+// CreateRegistrationTokenJSONRequestBody defines body for CreateRegistrationToken for application/json ContentType.
+type CreateRegistrationTokenJSONRequestBody = NewRegistrationToken
 
 // CreateResourceJSONRequestBody defines body for CreateResource for application/json ContentType.
 type CreateResourceJSONRequestBody = NewResource
@@ -3170,6 +3208,155 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 	TestProvider(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RegisterClientWithBody Register a client
+	//
+	// Registers an OAuth client (RFC 7591), if dynamic client registration is enabled in the zone (`dcr_enabled`). The
+	// request requires a registration token, unless `open_registration` of the zone is true. Unknown metadata is ignored;
+	// what is stored is returned.
+	//
+	// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
+	// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
+	// token or, without a token, from the same address.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/register (the `RegisterClient` operationId).
+	RegisterClientWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RegisterClient Register a client
+	//
+	// Registers an OAuth client (RFC 7591), if dynamic client registration is enabled in the zone (`dcr_enabled`). The
+	// request requires a registration token, unless `open_registration` of the zone is true. Unknown metadata is ignored;
+	// what is stored is returned.
+	//
+	// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
+	// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
+	// token or, without a token, from the same address.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/register (the `RegisterClient` operationId).
+	RegisterClient(ctx context.Context, zoneID ZoneID, body RegisterClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteRegisteredClient Delete a registered client
+	//
+	// Archives the application of a registered client, like `deleteApplication` (RFC 7592, section 2.3). The request
+	// requires the registration access token of the client.
+	//
+	// Records audit entries of these types: `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/register/{id} (the `DeleteRegisteredClient` operationId).
+	DeleteRegisteredClient(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetRegisteredClient Retrieve a registered client
+	//
+	// Returns a registered client to the client itself, without its client secret (RFC 7592, section 2.1). The request
+	// requires the registration access token of the client. `invalid_registration_token` is also returned if the client does not exist
+	// or has expired.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/register/{id} (the `GetRegisteredClient` operationId).
+	GetRegisteredClient(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateRegisteredClientWithBody Update a registered client
+	//
+	// Replaces the metadata of a registered client (RFC 7592, section 2.2): what the request omits gets its default. The
+	// request requires the registration access token of the client. A client that authenticates with a secret for the first time
+	// gets one; a client that no longer does so loses it. The expiry does not change.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/zones/{zoneId}/register/{id} (the `UpdateRegisteredClient` operationId).
+	UpdateRegisteredClientWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateRegisteredClient Update a registered client
+	//
+	// Replaces the metadata of a registered client (RFC 7592, section 2.2): what the request omits gets its default. The
+	// request requires the registration access token of the client. A client that authenticates with a secret for the first time
+	// gets one; a client that no longer does so loses it. The expiry does not change.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/zones/{zoneId}/register/{id} (the `UpdateRegisteredClient` operationId).
+	UpdateRegisteredClient(ctx context.Context, zoneID ZoneID, id ObjectID, body UpdateRegisteredClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRegistrationTokens List registration tokens
+	//
+	// Returns the registration tokens of a zone, newest first, including expired ones. The values of the tokens are not returned. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/registration-tokens (the `ListRegistrationTokens` operationId).
+	ListRegistrationTokens(ctx context.Context, zoneID ZoneID, params *ListRegistrationTokensParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateRegistrationTokenWithBody Create a registration token
+	//
+	// Creates a registration token, with which clients can register (`registerClient`): the initial access token of
+	// RFC 7591. Its value is returned only in this response; the service stores a SHA-256 hash.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `registration-tokens`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/registration-tokens (the `CreateRegistrationToken` operationId).
+	CreateRegistrationTokenWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateRegistrationToken Create a registration token
+	//
+	// Creates a registration token, with which clients can register (`registerClient`): the initial access token of
+	// RFC 7591. Its value is returned only in this response; the service stores a SHA-256 hash.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `registration-tokens`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/registration-tokens (the `CreateRegistrationToken` operationId).
+	CreateRegistrationToken(ctx context.Context, zoneID ZoneID, body CreateRegistrationTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteRegistrationToken Delete a registration token
+	//
+	// Deletes a registration token, so that no more clients can register with it. Clients that have registered with it remain.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `registration-tokens`.
+	//
+	// Publishes no events.
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/registration-tokens/{id} (the `DeleteRegistrationToken` operationId).
+	DeleteRegistrationToken(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListResources List resources
 	//
@@ -6432,6 +6619,255 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id ObjectID,
 // Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewTestProviderRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RegisterClientWithBody Register a client
+//
+// Registers an OAuth client (RFC 7591), if dynamic client registration is enabled in the zone (`dcr_enabled`). The
+// request requires a registration token, unless `open_registration` of the zone is true. Unknown metadata is ignored;
+// what is stored is returned.
+//
+// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
+// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
+// token or, without a token, from the same address.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/register (the `RegisterClient` operationId).
+func (c *Client) RegisterClientWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegisterClientRequestWithBody(c.Server, zoneID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RegisterClient Register a client
+//
+// Registers an OAuth client (RFC 7591), if dynamic client registration is enabled in the zone (`dcr_enabled`). The
+// request requires a registration token, unless `open_registration` of the zone is true. Unknown metadata is ignored;
+// what is stored is returned.
+//
+// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
+// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
+// token or, without a token, from the same address.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/register (the `RegisterClient` operationId).
+func (c *Client) RegisterClient(ctx context.Context, zoneID ZoneID, body RegisterClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegisterClientRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteRegisteredClient Delete a registered client
+//
+// Archives the application of a registered client, like `deleteApplication` (RFC 7592, section 2.3). The request
+// requires the registration access token of the client.
+//
+// Records audit entries of these types: `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/register/{id} (the `DeleteRegisteredClient` operationId).
+func (c *Client) DeleteRegisteredClient(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteRegisteredClientRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetRegisteredClient Retrieve a registered client
+//
+// Returns a registered client to the client itself, without its client secret (RFC 7592, section 2.1). The request
+// requires the registration access token of the client. `invalid_registration_token` is also returned if the client does not exist
+// or has expired.
+//
+// Corresponds with GET /v1/zones/{zoneId}/register/{id} (the `GetRegisteredClient` operationId).
+func (c *Client) GetRegisteredClient(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetRegisteredClientRequest(c.Server, zoneID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateRegisteredClientWithBody Update a registered client
+//
+// Replaces the metadata of a registered client (RFC 7592, section 2.2): what the request omits gets its default. The
+// request requires the registration access token of the client. A client that authenticates with a secret for the first time
+// gets one; a client that no longer does so loses it. The expiry does not change.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/zones/{zoneId}/register/{id} (the `UpdateRegisteredClient` operationId).
+func (c *Client) UpdateRegisteredClientWithBody(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateRegisteredClientRequestWithBody(c.Server, zoneID, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateRegisteredClient Update a registered client
+//
+// Replaces the metadata of a registered client (RFC 7592, section 2.2): what the request omits gets its default. The
+// request requires the registration access token of the client. A client that authenticates with a secret for the first time
+// gets one; a client that no longer does so loses it. The expiry does not change.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/zones/{zoneId}/register/{id} (the `UpdateRegisteredClient` operationId).
+func (c *Client) UpdateRegisteredClient(ctx context.Context, zoneID ZoneID, id ObjectID, body UpdateRegisteredClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateRegisteredClientRequest(c.Server, zoneID, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRegistrationTokens List registration tokens
+//
+// Returns the registration tokens of a zone, newest first, including expired ones. The values of the tokens are not returned. Returns an empty list if the zone does not exist.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Corresponds with GET /v1/zones/{zoneId}/registration-tokens (the `ListRegistrationTokens` operationId).
+func (c *Client) ListRegistrationTokens(ctx context.Context, zoneID ZoneID, params *ListRegistrationTokensParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRegistrationTokensRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateRegistrationTokenWithBody Create a registration token
+//
+// Creates a registration token, with which clients can register (`registerClient`): the initial access token of
+// RFC 7591. Its value is returned only in this response; the service stores a SHA-256 hash.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `registration-tokens`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/registration-tokens (the `CreateRegistrationToken` operationId).
+func (c *Client) CreateRegistrationTokenWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateRegistrationTokenRequestWithBody(c.Server, zoneID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateRegistrationToken Create a registration token
+//
+// Creates a registration token, with which clients can register (`registerClient`): the initial access token of
+// RFC 7591. Its value is returned only in this response; the service stores a SHA-256 hash.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `registration-tokens`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/registration-tokens (the `CreateRegistrationToken` operationId).
+func (c *Client) CreateRegistrationToken(ctx context.Context, zoneID ZoneID, body CreateRegistrationTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateRegistrationTokenRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteRegistrationToken Delete a registration token
+//
+// Deletes a registration token, so that no more clients can register with it. Clients that have registered with it remain.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `registration-tokens`.
+//
+// Publishes no events.
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/registration-tokens/{id} (the `DeleteRegistrationToken` operationId).
+func (c *Client) DeleteRegistrationToken(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteRegistrationTokenRequest(c.Server, zoneID, id)
 	if err != nil {
 		return nil, err
 	}
@@ -12397,6 +12833,350 @@ func NewTestProviderRequest(server string, zoneID ZoneID, id ObjectID) (*http.Re
 	return req, nil
 }
 
+// NewRegisterClientRequest calls the generic RegisterClient builder with application/json body
+func NewRegisterClientRequest(server string, zoneID ZoneID, body RegisterClientJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRegisterClientRequestWithBody(server, zoneID, "application/json", bodyReader)
+}
+
+// NewRegisterClientRequestWithBody constructs an http.Request for the RegisterClient method, with any body, and a specified content type
+func NewRegisterClientRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/register", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteRegisteredClientRequest constructs an http.Request for the DeleteRegisteredClient method
+func NewDeleteRegisteredClientRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/register/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetRegisteredClientRequest constructs an http.Request for the GetRegisteredClient method
+func NewGetRegisteredClientRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/register/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateRegisteredClientRequest calls the generic UpdateRegisteredClient builder with application/json body
+func NewUpdateRegisteredClientRequest(server string, zoneID ZoneID, id ObjectID, body UpdateRegisteredClientJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateRegisteredClientRequestWithBody(server, zoneID, id, "application/json", bodyReader)
+}
+
+// NewUpdateRegisteredClientRequestWithBody constructs an http.Request for the UpdateRegisteredClient method, with any body, and a specified content type
+func NewUpdateRegisteredClientRequestWithBody(server string, zoneID ZoneID, id ObjectID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/register/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListRegistrationTokensRequest constructs an http.Request for the ListRegistrationTokens method
+func NewListRegistrationTokensRequest(server string, zoneID ZoneID, params *ListRegistrationTokensParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/registration-tokens", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateRegistrationTokenRequest calls the generic CreateRegistrationToken builder with application/json body
+func NewCreateRegistrationTokenRequest(server string, zoneID ZoneID, body CreateRegistrationTokenJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateRegistrationTokenRequestWithBody(server, zoneID, "application/json", bodyReader)
+}
+
+// NewCreateRegistrationTokenRequestWithBody constructs an http.Request for the CreateRegistrationToken method, with any body, and a specified content type
+func NewCreateRegistrationTokenRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/registration-tokens", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteRegistrationTokenRequest constructs an http.Request for the DeleteRegistrationToken method
+func NewDeleteRegistrationTokenRequest(server string, zoneID ZoneID, id ObjectID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/registration-tokens/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListResourcesRequest constructs an http.Request for the ListResources method
 func NewListResourcesRequest(server string, zoneID ZoneID, params *ListResourcesParams) (*http.Request, error) {
 	var err error
@@ -15133,6 +15913,163 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 	TestProviderWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*TestProviderResponse, error)
+
+	// RegisterClientWithBodyWithResponse Register a client
+	//
+	// Registers an OAuth client (RFC 7591), if dynamic client registration is enabled in the zone (`dcr_enabled`). The
+	// request requires a registration token, unless `open_registration` of the zone is true. Unknown metadata is ignored;
+	// what is stored is returned.
+	//
+	// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
+	// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
+	// token or, without a token, from the same address.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/register (the `RegisterClient` operationId).
+	RegisterClientWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterClientResponse, error)
+
+	// RegisterClientWithResponse Register a client
+	//
+	// Registers an OAuth client (RFC 7591), if dynamic client registration is enabled in the zone (`dcr_enabled`). The
+	// request requires a registration token, unless `open_registration` of the zone is true. Unknown metadata is ignored;
+	// what is stored is returned.
+	//
+	// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
+	// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
+	// token or, without a token, from the same address.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/register (the `RegisterClient` operationId).
+	RegisterClientWithResponse(ctx context.Context, zoneID ZoneID, body RegisterClientJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterClientResponse, error)
+
+	// DeleteRegisteredClientWithResponse Delete a registered client
+	//
+	// Archives the application of a registered client, like `deleteApplication` (RFC 7592, section 2.3). The request
+	// requires the registration access token of the client.
+	//
+	// Records audit entries of these types: `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+	//
+	// Publishes events on these streams:
+	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/register/{id} (the `DeleteRegisteredClient` operationId).
+	DeleteRegisteredClientWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*DeleteRegisteredClientResponse, error)
+
+	// GetRegisteredClientWithResponse Retrieve a registered client
+	//
+	// Returns a registered client to the client itself, without its client secret (RFC 7592, section 2.1). The request
+	// requires the registration access token of the client. `invalid_registration_token` is also returned if the client does not exist
+	// or has expired.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/register/{id} (the `GetRegisteredClient` operationId).
+	GetRegisteredClientWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetRegisteredClientResponse, error)
+
+	// UpdateRegisteredClientWithBodyWithResponse Update a registered client
+	//
+	// Replaces the metadata of a registered client (RFC 7592, section 2.2): what the request omits gets its default. The
+	// request requires the registration access token of the client. A client that authenticates with a secret for the first time
+	// gets one; a client that no longer does so loses it. The expiry does not change.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/zones/{zoneId}/register/{id} (the `UpdateRegisteredClient` operationId).
+	UpdateRegisteredClientWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateRegisteredClientResponse, error)
+
+	// UpdateRegisteredClientWithResponse Update a registered client
+	//
+	// Replaces the metadata of a registered client (RFC 7592, section 2.2): what the request omits gets its default. The
+	// request requires the registration access token of the client. A client that authenticates with a secret for the first time
+	// gets one; a client that no longer does so loses it. The expiry does not change.
+	//
+	// Records audit entries of these types: `applications`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/zones/{zoneId}/register/{id} (the `UpdateRegisteredClient` operationId).
+	UpdateRegisteredClientWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body UpdateRegisteredClientJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateRegisteredClientResponse, error)
+
+	// ListRegistrationTokensWithResponse List registration tokens
+	//
+	// Returns the registration tokens of a zone, newest first, including expired ones. The values of the tokens are not returned. Returns an empty list if the zone does not exist.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Publishes no events.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/registration-tokens (the `ListRegistrationTokens` operationId).
+	ListRegistrationTokensWithResponse(ctx context.Context, zoneID ZoneID, params *ListRegistrationTokensParams, reqEditors ...RequestEditorFn) (*ListRegistrationTokensResponse, error)
+
+	// CreateRegistrationTokenWithBodyWithResponse Create a registration token
+	//
+	// Creates a registration token, with which clients can register (`registerClient`): the initial access token of
+	// RFC 7591. Its value is returned only in this response; the service stores a SHA-256 hash.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `registration-tokens`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/registration-tokens (the `CreateRegistrationToken` operationId).
+	CreateRegistrationTokenWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateRegistrationTokenResponse, error)
+
+	// CreateRegistrationTokenWithResponse Create a registration token
+	//
+	// Creates a registration token, with which clients can register (`registerClient`): the initial access token of
+	// RFC 7591. Its value is returned only in this response; the service stores a SHA-256 hash.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `registration-tokens`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/registration-tokens (the `CreateRegistrationToken` operationId).
+	CreateRegistrationTokenWithResponse(ctx context.Context, zoneID ZoneID, body CreateRegistrationTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRegistrationTokenResponse, error)
+
+	// DeleteRegistrationTokenWithResponse Delete a registration token
+	//
+	// Deletes a registration token, so that no more clients can register with it. Clients that have registered with it remain.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `registration-tokens`.
+	//
+	// Publishes no events.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/zones/{zoneId}/registration-tokens/{id} (the `DeleteRegistrationToken` operationId).
+	DeleteRegistrationTokenWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*DeleteRegistrationTokenResponse, error)
 
 	// ListResourcesWithResponse List resources
 	//
@@ -19391,6 +20328,286 @@ func (r TestProviderResponse) ContentType() string {
 	return ""
 }
 
+type RegisterClientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *ClientInformation
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r RegisterClientResponse) GetJSON201() *ClientInformation {
+	return r.JSON201
+}
+
+// GetBody returns the raw response body bytes
+func (r RegisterClientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RegisterClientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RegisterClientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RegisterClientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteRegisteredClientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteRegisteredClientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteRegisteredClientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteRegisteredClientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteRegisteredClientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetRegisteredClientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ClientInformation
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetRegisteredClientResponse) GetJSON200() *ClientInformation {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetRegisteredClientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetRegisteredClientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetRegisteredClientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetRegisteredClientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UpdateRegisteredClientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ClientInformation
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateRegisteredClientResponse) GetJSON200() *ClientInformation {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateRegisteredClientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateRegisteredClientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateRegisteredClientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateRegisteredClientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListRegistrationTokensResponse200Headers the declared response headers of an HTTP 200 response for ListRegistrationTokens
+type ListRegistrationTokensResponse200Headers struct {
+	Link *string
+}
+
+type ListRegistrationTokensResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]RegistrationToken
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListRegistrationTokensResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListRegistrationTokensResponse) GetJSON200() *[]RegistrationToken {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListRegistrationTokensResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListRegistrationTokensResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListRegistrationTokensResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListRegistrationTokensResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateRegistrationTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedRegistrationToken
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateRegistrationTokenResponse) GetJSON201() *CreatedRegistrationToken {
+	return r.JSON201
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateRegistrationTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateRegistrationTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateRegistrationTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateRegistrationTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteRegistrationTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteRegistrationTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteRegistrationTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteRegistrationTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteRegistrationTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListResourcesResponse200Headers the declared response headers of an HTTP 200 response for ListResources
 type ListResourcesResponse200Headers struct {
 	Link *string
@@ -22607,6 +23824,223 @@ func (c *ClientWithResponses) TestProviderWithResponse(ctx context.Context, zone
 	return ParseTestProviderResponse(rsp)
 }
 
+// RegisterClientWithBodyWithResponse Register a client
+//
+// Registers an OAuth client (RFC 7591), if dynamic client registration is enabled in the zone (`dcr_enabled`). The
+// request requires a registration token, unless `open_registration` of the zone is true. Unknown metadata is ignored;
+// what is stored is returned.
+//
+// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
+// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
+// token or, without a token, from the same address.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/register (the `RegisterClient` operationId).
+func (c *ClientWithResponses) RegisterClientWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterClientResponse, error) {
+	rsp, err := c.RegisterClientWithBody(ctx, zoneID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRegisterClientResponse(rsp)
+}
+
+// RegisterClientWithResponse Register a client
+//
+// Registers an OAuth client (RFC 7591), if dynamic client registration is enabled in the zone (`dcr_enabled`). The
+// request requires a registration token, unless `open_registration` of the zone is true. Unknown metadata is ignored;
+// what is stored is returned.
+//
+// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
+// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
+// token or, without a token, from the same address.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/register (the `RegisterClient` operationId).
+func (c *ClientWithResponses) RegisterClientWithResponse(ctx context.Context, zoneID ZoneID, body RegisterClientJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterClientResponse, error) {
+	rsp, err := c.RegisterClient(ctx, zoneID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRegisterClientResponse(rsp)
+}
+
+// DeleteRegisteredClientWithResponse Delete a registered client
+//
+// Archives the application of a registered client, like `deleteApplication` (RFC 7592, section 2.3). The request
+// requires the registration access token of the client.
+//
+// Records audit entries of these types: `applications`, `sessions`, `agent-sessions`, `delegation-edges`.
+//
+// Publishes events on these streams:
+//
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/register/{id} (the `DeleteRegisteredClient` operationId).
+func (c *ClientWithResponses) DeleteRegisteredClientWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*DeleteRegisteredClientResponse, error) {
+	rsp, err := c.DeleteRegisteredClient(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteRegisteredClientResponse(rsp)
+}
+
+// GetRegisteredClientWithResponse Retrieve a registered client
+//
+// Returns a registered client to the client itself, without its client secret (RFC 7592, section 2.1). The request
+// requires the registration access token of the client. `invalid_registration_token` is also returned if the client does not exist
+// or has expired.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/register/{id} (the `GetRegisteredClient` operationId).
+func (c *ClientWithResponses) GetRegisteredClientWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*GetRegisteredClientResponse, error) {
+	rsp, err := c.GetRegisteredClient(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetRegisteredClientResponse(rsp)
+}
+
+// UpdateRegisteredClientWithBodyWithResponse Update a registered client
+//
+// Replaces the metadata of a registered client (RFC 7592, section 2.2): what the request omits gets its default. The
+// request requires the registration access token of the client. A client that authenticates with a secret for the first time
+// gets one; a client that no longer does so loses it. The expiry does not change.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/zones/{zoneId}/register/{id} (the `UpdateRegisteredClient` operationId).
+func (c *ClientWithResponses) UpdateRegisteredClientWithBodyWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateRegisteredClientResponse, error) {
+	rsp, err := c.UpdateRegisteredClientWithBody(ctx, zoneID, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateRegisteredClientResponse(rsp)
+}
+
+// UpdateRegisteredClientWithResponse Update a registered client
+//
+// Replaces the metadata of a registered client (RFC 7592, section 2.2): what the request omits gets its default. The
+// request requires the registration access token of the client. A client that authenticates with a secret for the first time
+// gets one; a client that no longer does so loses it. The expiry does not change.
+//
+// Records audit entries of these types: `applications`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/zones/{zoneId}/register/{id} (the `UpdateRegisteredClient` operationId).
+func (c *ClientWithResponses) UpdateRegisteredClientWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, body UpdateRegisteredClientJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateRegisteredClientResponse, error) {
+	rsp, err := c.UpdateRegisteredClient(ctx, zoneID, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateRegisteredClientResponse(rsp)
+}
+
+// ListRegistrationTokensWithResponse List registration tokens
+//
+// Returns the registration tokens of a zone, newest first, including expired ones. The values of the tokens are not returned. Returns an empty list if the zone does not exist.
+//
+// Requires a token with write permission for the zone.
+//
+// Publishes no events.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/registration-tokens (the `ListRegistrationTokens` operationId).
+func (c *ClientWithResponses) ListRegistrationTokensWithResponse(ctx context.Context, zoneID ZoneID, params *ListRegistrationTokensParams, reqEditors ...RequestEditorFn) (*ListRegistrationTokensResponse, error) {
+	rsp, err := c.ListRegistrationTokens(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListRegistrationTokensResponse(rsp)
+}
+
+// CreateRegistrationTokenWithBodyWithResponse Create a registration token
+//
+// Creates a registration token, with which clients can register (`registerClient`): the initial access token of
+// RFC 7591. Its value is returned only in this response; the service stores a SHA-256 hash.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `registration-tokens`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/registration-tokens (the `CreateRegistrationToken` operationId).
+func (c *ClientWithResponses) CreateRegistrationTokenWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateRegistrationTokenResponse, error) {
+	rsp, err := c.CreateRegistrationTokenWithBody(ctx, zoneID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateRegistrationTokenResponse(rsp)
+}
+
+// CreateRegistrationTokenWithResponse Create a registration token
+//
+// Creates a registration token, with which clients can register (`registerClient`): the initial access token of
+// RFC 7591. Its value is returned only in this response; the service stores a SHA-256 hash.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `registration-tokens`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/registration-tokens (the `CreateRegistrationToken` operationId).
+func (c *ClientWithResponses) CreateRegistrationTokenWithResponse(ctx context.Context, zoneID ZoneID, body CreateRegistrationTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRegistrationTokenResponse, error) {
+	rsp, err := c.CreateRegistrationToken(ctx, zoneID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateRegistrationTokenResponse(rsp)
+}
+
+// DeleteRegistrationTokenWithResponse Delete a registration token
+//
+// Deletes a registration token, so that no more clients can register with it. Clients that have registered with it remain.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `registration-tokens`.
+//
+// Publishes no events.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/zones/{zoneId}/registration-tokens/{id} (the `DeleteRegistrationToken` operationId).
+func (c *ClientWithResponses) DeleteRegistrationTokenWithResponse(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*DeleteRegistrationTokenResponse, error) {
+	rsp, err := c.DeleteRegistrationToken(ctx, zoneID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteRegistrationTokenResponse(rsp)
+}
+
 // ListResourcesWithResponse List resources
 //
 // Returns the zone's active resources, newest first. The control resource is returned only to global tokens.
@@ -25820,6 +27254,181 @@ func ParseTestProviderResponse(rsp *http.Response) (*TestProviderResponse, error
 		}
 		response.JSON200 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseRegisterClientResponse parses an HTTP response from a RegisterClientWithResponse call
+func ParseRegisterClientResponse(rsp *http.Response) (*RegisterClientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RegisterClientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest ClientInformation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteRegisteredClientResponse parses an HTTP response from a DeleteRegisteredClientWithResponse call
+func ParseDeleteRegisteredClientResponse(rsp *http.Response) (*DeleteRegisteredClientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteRegisteredClientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
+// ParseGetRegisteredClientResponse parses an HTTP response from a GetRegisteredClientWithResponse call
+func ParseGetRegisteredClientResponse(rsp *http.Response) (*GetRegisteredClientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetRegisteredClientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ClientInformation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateRegisteredClientResponse parses an HTTP response from a UpdateRegisteredClientWithResponse call
+func ParseUpdateRegisteredClientResponse(rsp *http.Response) (*UpdateRegisteredClientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateRegisteredClientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ClientInformation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListRegistrationTokensResponse parses an HTTP response from a ListRegistrationTokensWithResponse call
+func ParseListRegistrationTokensResponse(rsp *http.Response) (*ListRegistrationTokensResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListRegistrationTokensResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []RegistrationToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListRegistrationTokensResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreateRegistrationTokenResponse parses an HTTP response from a CreateRegistrationTokenWithResponse call
+func ParseCreateRegistrationTokenResponse(rsp *http.Response) (*CreateRegistrationTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateRegistrationTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedRegistrationToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteRegistrationTokenResponse parses an HTTP response from a DeleteRegistrationTokenWithResponse call
+func ParseDeleteRegistrationTokenResponse(rsp *http.Response) (*DeleteRegistrationTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteRegistrationTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
 	}
 
 	return response, nil

@@ -116,6 +116,20 @@ func (d *DB) Application(zone string) string {
 	return a
 }
 
+// RegistrationToken inserts a token that allows clients to register.
+func (d *DB) RegistrationToken(zone string) string {
+	d.tb.Helper()
+	t := id("registration-token")
+	d.Exec("INSERT INTO registration_tokens (zone_id, id, name, token_sha256) VALUES ($1, $2, 'Clients', sha256(convert_to($2, 'UTF8')))", zone, t)
+	return t
+}
+
+// ClientRegistration inserts the registration of an application.
+func (d *DB) ClientRegistration(zone, application string) {
+	d.tb.Helper()
+	d.Exec("INSERT INTO client_registrations (zone_id, application_id, token_sha256, metadata) VALUES ($1, $2, sha256(convert_to($2, 'UTF8')), '{}')", zone, application)
+}
+
 // ApplicationSecret inserts a client secret of an application that expires at a time, or
 // never if it is nil.
 func (d *DB) ApplicationSecret(zone, application string, expires *time.Time) string {
