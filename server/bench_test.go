@@ -49,6 +49,10 @@ func (c caller) call(b *testing.B, method, path, body string, want int) {
 	if c.accepts != "" {
 		r.Header.Set("Accept-Encoding", c.accepts)
 	}
+	c.send(b, r, want)
+}
+
+func (c caller) send(b *testing.B, r *http.Request, want int) {
 	resp, err := c.client.Do(r)
 	if err != nil {
 		b.Fatal(err)
@@ -58,7 +62,7 @@ func (c caller) call(b *testing.B, method, path, body string, want int) {
 		b.Fatal(err)
 	}
 	if resp.StatusCode != want {
-		b.Fatalf("%s %s got %d, want %d", method, path, resp.StatusCode, want)
+		b.Fatalf("%s %s got %d, want %d", r.Method, r.URL.Path, resp.StatusCode, want)
 	}
 }
 
