@@ -24,10 +24,14 @@ func (s *Server) GetAuthorizationServer(ctx context.Context, req api.GetAuthoriz
 		return nil, err
 	}
 	base := s.config.baseURL()
+	var registration *string
+	if zone.DCREnabled {
+		registration = new(base + "/v1/zones/" + zone.ID + "/register")
+	}
 	return api.GetAuthorizationServer200JSONResponse{
 		Body: api.AuthorizationServer{
 			Issuer: s.issuer.URL(zone.ID), TokenEndpoint: base + tokenPath, JwksURI: base + "/.well-known/jwks.json?zone_id=" + url.QueryEscape(zone.ID),
-			ResponseTypesSupported: []string{}, GrantTypesSupported: []string{grantType},
+			RegistrationEndpoint: registration, ResponseTypesSupported: []string{}, GrantTypesSupported: []string{grantType},
 			TokenEndpointAuthMethodsSupported:          []string{"client_secret_basic", "client_secret_post", "private_key_jwt"},
 			TokenEndpointAuthSigningAlgValuesSupported: issuer.AssertionAlgorithms(),
 			ScopesSupported:                            controlkey.Scopes(), ServiceDocumentation: "https://docs.caracal.run",

@@ -30,6 +30,9 @@ func TestGetAuthorizationServer(t *testing.T) {
 	if got := raw.Header.Get("Cache-Control"); got != "public, max-age=300, must-revalidate" {
 		t.Errorf("Cache-Control is %q", got)
 	}
+	if got := decode[client.AuthorizationServer](t, a.Do("GET", metadataPath+openZone(a), "")); got.RegistrationEndpoint == nil || *got.RegistrationEndpoint != got.Issuer+"/register" {
+		t.Errorf("of a zone with dynamic client registration, got %+v", got)
+	}
 	// The metadata is true: the token endpoint issues tokens of this issuer, and the keys verify them.
 	metadata := decode[client.AuthorizationServer](t, raw)
 	key := newControlKey(t, a, zone, client.ControlScopeControlAppRead)

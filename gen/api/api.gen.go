@@ -911,6 +911,9 @@ type AuthorizationServer struct {
 	// JwksURI The URL of the keys that verify tokens.
 	JwksURI string `json:"jwks_uri"`
 
+	// RegistrationEndpoint The URL of `registerClient`; omitted if dynamic client registration is disabled in the zone.
+	RegistrationEndpoint *string `json:"registration_endpoint,omitempty"`
+
 	// ResponseTypesSupported Empty: there is no authorization endpoint.
 	ResponseTypesSupported []string `json:"response_types_supported"`
 

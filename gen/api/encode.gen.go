@@ -564,6 +564,10 @@ func (v AuthorizationServer) AppendJSON(b []byte) []byte {
 	b = jsonresponse.AppendString(b, string(v.TokenEndpoint))
 	b = append(b, `,"jwks_uri":`...)
 	b = jsonresponse.AppendString(b, string(v.JwksURI))
+	if v.RegistrationEndpoint != nil {
+		b = append(b, `,"registration_endpoint":`...)
+		b = jsonresponse.AppendString(b, string(*v.RegistrationEndpoint))
+	}
 	b = append(b, `,"response_types_supported":`...)
 	b = append(b, '[')
 	for i, item := range v.ResponseTypesSupported {

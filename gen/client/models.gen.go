@@ -1173,6 +1173,10 @@ type AuthorizationServer struct {
 	// The URL of the keys that verify tokens.
 	JwksURI string `json:"jwks_uri"`
 
+	// The URL of `registerClient`; omitted if dynamic client registration is
+	// disabled in the zone.
+	RegistrationEndpoint *string `json:"registration_endpoint,omitempty"`
+
 	// Empty: there is no authorization endpoint.
 	ResponseTypesSupported []string `json:"response_types_supported"`
 
