@@ -645,7 +645,7 @@ type AuditEntry struct {
 	// Action Method and path of the request, or the name of the job.
 	Action string `json:"action"`
 
-	// ActorID ID of the admin token; null if the service itself acted, such as a job.
+	// ActorID ID of the admin token or registration token, or of the registered client; null if the service itself acted, such as a job, or if anyone can register in the zone.
 	ActorID *string `json:"actor_id"`
 
 	// ActorName Name of the admin token or of the service.
@@ -3391,7 +3391,7 @@ type Zone struct {
 
 // ZoneEvent A change of an object of a zone.
 type ZoneEvent struct {
-	// ActorID ID of the admin token; null if the service itself changed the object.
+	// ActorID ID of the admin token or registration token, or of the registered client; null if the service itself changed the object, or if anyone can register in the zone.
 	ActorID *string `json:"actor_id"`
 
 	// ActorName Name of the admin token.

@@ -763,7 +763,9 @@ type AuditEntry struct {
 	// Method and path of the request, or the name of the job.
 	Action string `json:"action"`
 
-	// ID of the admin token; null if the service itself acted, such as a job.
+	// ID of the admin token or registration token, or of the registered client;
+	// null if the service itself acted, such as a job, or if anyone can register in
+	// the zone.
 	ActorID *string `json:"actor_id"`
 
 	// Name of the admin token or of the service.
@@ -4327,7 +4329,9 @@ type Zone struct {
 
 // ZoneEvent is a change of an object of a zone.
 type ZoneEvent struct {
-	// ID of the admin token; null if the service itself changed the object.
+	// ID of the admin token or registration token, or of the registered client;
+	// null if the service itself changed the object, or if anyone can register in
+	// the zone.
 	ActorID *string `json:"actor_id"`
 
 	// Name of the admin token.
