@@ -1,6 +1,6 @@
 -- name: InsertApplication :one
-INSERT INTO applications (zone_id, id, name, registration_method, traits, expires_at)
-VALUES (@zone_id, @id, @name, @registration_method, @traits, now() + sqlc.narg(expires_in)::bigint * interval '1 second')
+INSERT INTO applications (zone_id, id, name, registration_method, traits, jwks, expires_at)
+VALUES (@zone_id, @id, @name, @registration_method, @traits, sqlc.narg(jwks), now() + sqlc.narg(expires_in)::bigint * interval '1 second')
 RETURNING *;
 
 -- name: GetApplication :many

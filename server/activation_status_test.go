@@ -118,7 +118,6 @@ func TestGetActivationStatus(t *testing.T) {
 		{"token of another zone", a.ClientFor(other.zone, "read"), z.zone, set, "", code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := getActivationStatus(t, tt.as, tt.zone, tt.set, tt.version, "")
 			servertest.Expect(t, resp, http.StatusOK, tt.want)
 			if tt.want != "" {
@@ -281,7 +280,6 @@ func TestGetActivationStatusOfOtherSTS(t *testing.T) {
 		{"another key", newFakeSTS(t).url, servertest.StreamsKey, "access_denied", client.STSPolicyStatusStateFailed, client.PropagationStatusFailed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			a := servertest.New(t, "STS_URL="+tt.url, "GATEWAY_STS_HMAC_KEY="+tt.key)
 			z := newPolicyZone(a)
 			set, _ := z.active(t)

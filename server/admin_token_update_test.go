@@ -66,7 +66,6 @@ func TestGetAdminToken(t *testing.T) {
 		{"by the Console", a.ClientWithToken(console("caracal:console:read-only:v1")), issued.ID, code.AdminTokenManagementForbiddenForDerivedToken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := getToken(t, tt.as, tt.id)
 			servertest.Expect(t, resp, http.StatusOK, tt.want)
 			if tt.want != "" {

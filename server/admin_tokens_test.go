@@ -60,7 +60,6 @@ func TestCreateAdminToken(t *testing.T) {
 		{"by the Console, reading", a.ClientWithToken(console("caracal:console:read-only:v1")), global, code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.CreateAdminTokenWithResponse(t.Context(), tt.body)
 			if err != nil {
 				t.Fatal(err)
@@ -228,7 +227,6 @@ func TestListAdminTokens(t *testing.T) {
 		{"the Console, reading", a.ClientWithToken(console("caracal:console:read-only:v1")), code.AdminTokenManagementForbiddenForDerivedToken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.ListAdminTokensWithResponse(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -319,7 +317,6 @@ func TestDeleteAdminToken(t *testing.T) {
 		{"by the Console, unknown", a.ClientWithToken(console("caracal:console:write:v1")), "unknown", code.AdminTokenManagementForbiddenForDerivedToken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.id == "" {
 				tt.id = a.Token("", "read").ID
 			}

@@ -47,7 +47,6 @@ func TestCreateApplication(t *testing.T) {
 		{"read token", a.ClientFor("", "read"), zone, named("x"), code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.CreateApplicationWithResponse(t.Context(), tt.zone, tt.body)
 			if err != nil {
 				t.Fatal(err)

@@ -32,7 +32,6 @@ func TestDeleteApplication(t *testing.T) {
 		{"system zone, not bootstrap", a.ClientFor("", "write"), system, ofSystemZone, code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.id == "" {
 				tt.id = newApplication(t, a, tt.zone).ID
 			}

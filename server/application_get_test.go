@@ -34,7 +34,6 @@ func TestGetApplication(t *testing.T) {
 		{"zone unknown", a.Admin, "nowhere", live, code.ApplicationNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.GetApplicationWithResponse(t.Context(), tt.zone, tt.id)
 			if err != nil {
 				t.Fatal(err)

@@ -32,7 +32,6 @@ func TestListApplications(t *testing.T) {
 		{"of an unknown zone", a.Admin, "nowhere", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.ListApplicationsWithResponse(t.Context(), tt.zone, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -79,7 +79,6 @@ func TestRotateApplicationSecret(t *testing.T) {
 		{"system zone, not bootstrap", globalToken, system, ofSystemZone, nil, overlap(60), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.id == "" {
 				tt.id = newApplication(t, a, tt.zone, tt.traits...).ID
 			}

@@ -62,7 +62,6 @@ func TestCreateApplicationTraitRules(t *testing.T) {
 		{"almost privileged", zoneClient, []string{"controlx:y", "Control:x", "caracal.sys.x", "caracal:sys", "x:control:y"}, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			created, err := tt.as.CreateApplicationWithResponse(t.Context(), zone, client.NewApplication{Name: "x", RegistrationMethod: "managed", Traits: &tt.traits})
 			if err != nil {
 				t.Fatal(err)
@@ -107,7 +106,6 @@ func TestGetApplicationTraitsOnlyForGlobalTokens(t *testing.T) {
 		for _, traits := range [][]string{{}, {"team:a"}} {
 			id := newApplication(t, a, zone, traits...).ID
 			t.Run(fmt.Sprint(tt.name, traits), func(t *testing.T) {
-				t.Parallel()
 				as := a.ClientFor(tt.scope, "write")
 				listed, err := as.ListApplicationsWithResponse(t.Context(), zone, nil)
 				if err != nil {

@@ -57,7 +57,6 @@ func TestUpdateApplication(t *testing.T) {
 		{"system zone, not bootstrap", a.ClientFor("", "write"), system, ofSystemZone, named("x"), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.id == "" {
 				tt.id = newApplication(t, a, tt.zone, "team:a").ID
 			}

@@ -139,7 +139,6 @@ func TestListAuditEntriesAccess(t *testing.T) {
 		{"invalid zone", a.Admin, "a b", 0, code.InvalidParams, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.ListAuditEntriesWithResponse(t.Context(), tt.zone, &rawclient.ListAuditEntriesParams{EntityType: new("zones"), Method: new(client.AuditMethodPOST)})
 			if err != nil {
 				t.Fatal(err)

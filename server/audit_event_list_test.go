@@ -153,7 +153,6 @@ func TestListAuditEventsAccess(t *testing.T) {
 		{"invalid zone", a.Admin, "a b", 0, code.InvalidParams},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.ListAuditEventsWithResponse(t.Context(), tt.zone, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -47,7 +47,6 @@ func TestGetAuditEventHead(t *testing.T) {
 		{"token of another zone", a.ClientFor(a.Zone().ID, "read"), zone, "", code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.GetAuditEventHeadWithResponse(t.Context(), tt.zone)
 			if err != nil {
 				t.Fatal(err)

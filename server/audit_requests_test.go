@@ -392,7 +392,6 @@ func TestListAuditEventsOfRequestAccess(t *testing.T) {
 		{"invalid request", a.Admin, zone, "r 1", code.InvalidParams},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			events, err := tt.as.ListAuditEventsOfRequestWithResponse(t.Context(), tt.zone, tt.request, nil)
 			if err != nil {
 				t.Fatal(err)

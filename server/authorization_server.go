@@ -16,7 +16,7 @@ const publicCache = "public, max-age=300, must-revalidate"
 
 // GetAuthorizationServer handles GET /.well-known/oauth-authorization-server/v1/zones/{zoneId}.
 func (s *Server) GetAuthorizationServer(ctx context.Context, req api.GetAuthorizationServerRequestObject) (api.GetAuthorizationServerResponseObject, error) {
-	if s.issuer.External() {
+	if s.issuer.External() || s.config.STSIssuerURL != "" { // then, the URL of the zone is not its issuer (RFC 8414, section 3.3)
 		return nil, code.NotFound
 	}
 	zone, err := s.store.For(store.Actor{Zone: req.ZoneID}).Zone(ctx, req.ZoneID)

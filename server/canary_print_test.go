@@ -118,7 +118,6 @@ func TestInvalidSettingsAreNotQuoted(t *testing.T) {
 		{"a signing key that is too short", "STREAMS_HMAC_KEY=" + hex.EncodeToString([]byte(stem))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			logged := &servertest.Log{}
 			config, err := server.LoadConfig([]string{
 				"CARACAL_MODE=dev", "PORT=0", "REDIS_URL=redis://localhost", "DATABASE_URL=" + db.URL(), "ZONE_KEK=" + servertest.KEK, "DB_CONNECTION_TIMEOUT_MS=500", tt.setting,

@@ -148,7 +148,6 @@ func TestCanaryNoSecretLeavesTheProcess(t *testing.T) { // not parallel: see cap
 		{"Postgres is unreachable", func(w *watched) { w.DB.Disable() }, func(w *watched) { w.DB.Enable() }, nil, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			w := watch(t, output, tt.settings...)
 			w.brief = tt.name != "nothing fails"
 			if tt.prepare != nil {

@@ -73,7 +73,10 @@ func stringsOf[T ~string](values []T) []string {
 
 // publicKeysProblem says why a text is not a set of public keys; "" if it is one.
 func publicKeysProblem(text json.RawMessage) string {
-	const maxKeys = 10
+	const maxKeys, maxBytes = 10, 16 << 10
+	if len(text) > maxBytes {
+		return "must have at most 16 KiB"
+	}
 	keys, err := jwk.Parse(text)
 	switch {
 	case err != nil || keys.Len() == 0:

@@ -84,7 +84,6 @@ func TestRegisterClientOfPublicClients(t *testing.T) {
 	a := servertest.New(t, "PUBLIC_URL=https://api.example.com/caracal")
 	for _, tt := range publicClients {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			zone := registeringZone(a)
 			raw := withToken(a, "POST", "/v1/zones/"+zone+"/register", "", tt.body)
 			servertest.Expect(t, raw, http.StatusCreated, "")
@@ -164,7 +163,6 @@ func TestRegisterClientMetadata(t *testing.T) {
 		{"redirect URI too long", redirecting("https://a.example.com/" + strings.Repeat("x", 2048)), code.InvalidClientMetadata, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			raw := withToken(a, "POST", "/v1/zones/"+registeringZone(a)+"/register", "", tt.body)
 			servertest.Expect(t, raw, http.StatusCreated, tt.want)
 			if !strings.Contains(string(raw.Body), tt.has) {
@@ -207,7 +205,6 @@ func TestRegisterClientAccess(t *testing.T) {
 		{"unknown zone", "unknown", "", code.ZoneNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			raw := withToken(a, "POST", "/v1/zones/"+tt.zone+"/register", tt.token, serviceClient)
 			servertest.Expect(t, raw, http.StatusCreated, tt.want)
 			if tt.want == code.InvalidRegistrationToken && raw.Header.Get("WWW-Authenticate") != "Bearer" {
@@ -282,7 +279,6 @@ func TestRegisteredClientAccess(t *testing.T) {
 		{"archived", clientPath(zone, archived), archived.RegistrationAccessToken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			for _, method := range []string{"GET", "PUT", "DELETE"} {
 				body := ""
 				if method == "PUT" {

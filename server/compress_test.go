@@ -63,7 +63,6 @@ func TestLargeResponsesAreCompressed(t *testing.T) {
 		{"/health", false},
 	} {
 		t.Run(tt.path, func(t *testing.T) {
-			t.Parallel()
 			with := bearer(servertest.Bootstrap)
 			plain := fetch(t, a, "GET", tt.path, with...)
 			got := fetch(t, a, "GET", tt.path, append(with, "Accept-Encoding", "br, gzip;q=0.9")...)

@@ -57,7 +57,6 @@ func TestConfigNamesInvalidSettings(t *testing.T) {
 		{"METRICS_BEARER_FILE=" + empty, "METRICS_BEARER_FILE"},
 	} {
 		t.Run(tt.setting, func(t *testing.T) {
-			t.Parallel()
 			_, err := LoadConfig(append(append([]string{}, required...), tt.setting))
 			if err == nil || !strings.Contains(err.Error(), tt.named) {
 				t.Errorf("got %v, want an error that names %s", err, tt.named)

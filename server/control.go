@@ -33,8 +33,10 @@ func (s *Server) authenticateControl(ctx context.Context, info *middleware.Reque
 		return nil, code.NotFound
 	}
 	caller, reason, err := s.controlCaller(ctx, info)
-	if err != nil {
+	if err != nil && reason != "" {
 		s.auditEvents.add(controlEvent(info, caller, control.Invocation{}, outcomeDenied, reason).complete())
+	}
+	if err != nil {
 		return nil, err
 	}
 	return caller, nil
@@ -42,12 +44,14 @@ func (s *Server) authenticateControl(ctx context.Context, info *middleware.Reque
 
 // controlCaller returns the caller of authenticateControl, or the reason of the audit
 // event and the error of the response. With an error, the caller is what is known of it.
+// Requests above the limit of an address have no reason, and are not recorded: they could
+// fill the audit log.
 func (s *Server) controlCaller(ctx context.Context, info *middleware.RequestInfo) (caller *middleware.ControlCaller, reason string, err error) {
+	if !s.limits.control.Allow(info.Address) {
+		return nil, "", code.RateLimited
+	}
 	if _, err := os.Stat(s.config.ControlGateFile); err != nil {
 		return nil, "control disabled", code.ControlDisabled
-	}
-	if !s.limits.control.Allow(info.Address) {
-		return nil, "ip rate limited", code.RateLimited
 	}
 	claims, err := s.issuer.Verify(ctx, info.Bearer)
 	switch {

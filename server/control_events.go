@@ -31,8 +31,8 @@ func outcomeOf(result controlResult, err error) (outcome, reason string) {
 		return outcomeDenied, "replay"
 	case codeErr == nil:
 		return outcomeUnknown, code.InternalError.Error()
-	case errors.Is(err, code.ControlUpstream) && result.changes:
-		return outcomeUnknown, codeErr.Sentence
+	case (errors.Is(err, code.ControlUpstream) || errors.Is(err, code.ServiceUnavailable)) && result.changes:
+		return outcomeUnknown, cmp.Or(codeErr.Sentence, codeErr.Code.Error())
 	case codeErr.Cause != nil: // of the operation
 		return outcomeFailed, cmp.Or(codeErr.Sentence, codeErr.Code.Error())
 	}

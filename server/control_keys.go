@@ -26,9 +26,7 @@ func (s *Server) ListControlKeys(ctx context.Context, req api.ListControlKeysReq
 	keys, link := paginate(ctx, keys, page, scope, func(k db.ListControlKeysRow) store.Position { return store.Position{Time: k.CreatedAt, ID: k.ID} })
 	body := make([]api.ControlKey, len(keys))
 	for i := range keys {
-		if body[i], err = s.toControlKey(keys[i]); err != nil {
-			return nil, err
-		}
+		body[i] = s.toControlKey(keys[i])
 	}
 	return api.ListControlKeys200JSONResponse{Body: body, Headers: api.ListControlKeys200ResponseHeaders{Link: link}}, nil
 }
@@ -48,19 +46,21 @@ func (s *Server) CreateControlKey(ctx context.Context, req api.CreateControlKeyR
 			return nil, code.InvalidControlKey.At("must be in the future", "expires_at")
 		}
 	}
+	if req.Body.Jwks != nil {
+		if problem := publicKeysProblem(req.Body.Jwks); problem != "" {
+			return nil, code.InvalidControlKey.At(problem, "jwks")
+		}
+	}
 	var a db.Application
 	var secret string
 	err := s.store.InTx(ctx, cause(ctx), func(tx *store.Tx) (err error) {
-		a, secret, err = tx.CreateControlKey(ctx, req.ZoneID, req.Body.Name, key)
+		a, secret, err = tx.CreateControlKey(ctx, req.ZoneID, req.Body.Name, key, req.Body.Jwks)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	k, err := s.controlKeyOf(a)
-	if err != nil {
-		return nil, err
-	}
+	k := s.controlKeyOf(a)
 	return api.CreateControlKey201JSONResponse{
 		Body: api.CreatedControlKey{
 			ID: k.ID, ZoneID: k.ZoneID, Name: k.Name, Resource: k.Resource, AllowedScopes: k.AllowedScopes, MaxTTLSeconds: k.MaxTTLSeconds,
@@ -76,11 +76,7 @@ func (s *Server) GetControlKey(ctx context.Context, req api.GetControlKeyRequest
 	if err != nil {
 		return nil, err
 	}
-	key, err := s.controlKeyOf(a)
-	if err != nil {
-		return nil, err
-	}
-	return api.GetControlKey200JSONResponse{Body: key, Headers: api.GetControlKey200ResponseHeaders{ETag: etag(a.Version)}}, nil
+	return api.GetControlKey200JSONResponse{Body: s.controlKeyOf(a), Headers: api.GetControlKey200ResponseHeaders{ETag: etag(a.Version)}}, nil
 }
 
 // DeleteControlKey handles DELETE /v1/zones/{zoneId}/control-keys/{id}.
@@ -94,14 +90,14 @@ func (s *Server) DeleteControlKey(ctx context.Context, req api.DeleteControlKeyR
 	return api.DeleteControlKey204Response{}, nil
 }
 
-func (s *Server) controlKeyOf(a db.Application) (api.ControlKey, error) {
+func (s *Server) controlKeyOf(a db.Application) api.ControlKey {
 	return s.toControlKey(db.ListControlKeysRow{ZoneID: a.ZoneID, ID: a.ID, Name: a.Name, Traits: a.Traits, CreatedAt: a.CreatedAt})
 }
 
-func (s *Server) toControlKey(row db.ListControlKeysRow) (api.ControlKey, error) {
+func (s *Server) toControlKey(row db.ListControlKeysRow) api.ControlKey {
 	key, _, err := controlkey.Parse(row.Traits)
-	if err != nil {
-		return api.ControlKey{}, err
+	if err != nil { // it gets no tokens
+		key = controlkey.Key{MaxTTL: controlkey.MaxTTL}
 	}
 	result := api.ControlKey{
 		ID: row.ID, ZoneID: row.ZoneID, Name: row.Name, Resource: s.config.ControlAudience,
@@ -115,5 +111,5 @@ func (s *Server) toControlKey(row db.ListControlKeysRow) (api.ControlKey, error)
 	for i, scope := range key.Scopes {
 		result.AllowedScopes[i] = api.ControlScope(scope)
 	}
-	return result, nil
+	return result
 }

@@ -1,9 +1,11 @@
 package server_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,10 +53,11 @@ func TestCreateControlKey(t *testing.T) {
 		{"unknown scope", a.Admin, zone, client.NewControlKey{Name: "x", AllowedScopes: []client.ControlScope{"control:zone:write"}}, code.InvalidControlKey},
 		{"a scope twice", a.Admin, zone, client.NewControlKey{Name: "x", AllowedScopes: slices.Concat(scopes, scopes)}, code.InvalidControlKey},
 		{"lifetime too long", a.Admin, zone, client.NewControlKey{Name: "x", AllowedScopes: scopes, MaxTTLSeconds: new(int64(901))}, code.InvalidControlKey},
+		{"keys that are none", a.Admin, zone, client.NewControlKey{Name: "x", AllowedScopes: scopes, Jwks: json.RawMessage(`{"keys":[]}`)}, code.InvalidControlKey},
+		{"too many bytes of keys", a.Admin, zone, client.NewControlKey{Name: "x", AllowedScopes: scopes, Jwks: json.RawMessage(`{"keys":[],"x":"` + strings.Repeat("x", 17000) + `"}`)}, code.InvalidControlKey},
 		{"in the past", a.Admin, zone, client.NewControlKey{Name: "x", AllowedScopes: scopes, ExpiresAt: &past}, code.InvalidControlKey},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.CreateControlKeyWithResponse(t.Context(), tt.zone, tt.body)
 			if err != nil {
 				t.Fatal(err)

@@ -23,7 +23,6 @@ func TestGetResourceControlResourceNeedsGlobalToken(t *testing.T) {
 		{"another audience", other, []string{"CONTROL_AUDIENCE=" + other}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			a := servertest.New(t, tt.settings...)
 			z := newResourceZone(a)
 			globalClient, zoneClient := a.ClientFor("", "write"), a.ClientFor(z.zone, "write")
@@ -221,7 +220,6 @@ func TestCreateResourceControlResourceFindsOrCreatesItsProvider(t *testing.T) {
 		}, true, "provider://none-2"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			z := newResourceZone(a)
 			tt.before(z)
 			control := z.control(t)

@@ -80,7 +80,6 @@ func TestRegisterApplication(t *testing.T) {
 		{"read token", a.ClientFor("", "read"), zone, named("x"), code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.zone == "" {
 				tt.zone = openZone(a)
 			}
@@ -199,7 +198,6 @@ func TestGetDCRStatus(t *testing.T) {
 		{"archived", a.Admin, archivedZone, false, 0, code.ZoneNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.GetDCRStatusWithResponse(t.Context(), tt.zone)
 			if err != nil {
 				t.Fatal(err)
@@ -251,7 +249,6 @@ func TestUpdateZoneDCRShutdown(t *testing.T) {
 		{"no such mode", true, 2, off("burn"), code.InvalidZone, 2, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			zone := a.Zone(func(z *client.NewZone) { z.DCREnabled = &tt.open }).ID
 			a.DB.DCRApplications(zone, int(tt.before)+1)
 			a.DB.Exec("UPDATE applications SET expires_at = now() WHERE zone_id = $1 AND id LIKE '%-1'", zone) // expired applications do not count

@@ -138,7 +138,6 @@ func TestDeniedRequestWithoutAnEntity(t *testing.T) {
 		{"an id that is percent-encoded", "GET", "/v1/zones/zone%2D1", code.ZoneNotFound, "zones/zone-1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			raw := a.Do(tt.method, tt.path, "", bearer(servertest.Bootstrap)...)
 			servertest.Expect(t, raw, 0, tt.want)
 			if got := auditedEntity(t, a, raw.Header.Get("X-Request-Id")); got != tt.entity {

@@ -31,7 +31,6 @@ func TestDocsContentSecurityPolicy(t *testing.T) {
 		"/docs/swagger-ui.css":       "text/css; charset=utf-8",
 	} {
 		t.Run(path, func(t *testing.T) {
-			t.Parallel()
 			plain, compressed := fetch(t, a, "GET", path), fetch(t, a, "GET", path, "Accept-Encoding", "br, gzip;q=0.5")
 			for name, want := range map[string]string{
 				"Content-Type": kind, "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff",
@@ -88,7 +87,6 @@ func TestDocsEnabledByModeAndSetting(t *testing.T) {
 		{"stable, API_DOCS=true", []string{"CARACAL_MODE=stable", "HOST=127.0.0.1", "API_DOCS=true"}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			a := servertest.New(t, tt.settings...)
 			for _, path := range []string{"/docs", "/docs/init.js"} {
 				if tt.want == "" {

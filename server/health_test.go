@@ -103,7 +103,6 @@ func TestGetMetrics(t *testing.T) {
 		{"admin token", []string{"METRICS_BEARER=secret"}, servertest.Bootstrap, code.Unauthorized},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			a := servertest.New(t, tt.settings...)
 			servertest.Expect(t, a.Do("GET", "/metrics", "", bearer(tt.bearer)...), http.StatusOK, tt.want)
 		})

@@ -41,7 +41,6 @@ func TestPackageImports(t *testing.T) {
 		"server/cmd/caracald":        {module + "gen/rawclient", module + "server/servertest", module + "store/storetest", "github.com/open-policy-agent/opa/v1/rego", "github.com/open-policy-agent/opa/v1/tester"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			out, err := exec.Command("go", "list", "-deps", module+name).Output()
 			if err != nil {
 				t.Fatal(err)

@@ -20,7 +20,6 @@ func TestErrorBeforeTheHandlerHasAStandardStatusLine(t *testing.T) {
 		{"header too large", "GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", "HTTP/1.1 431 Request Header Fields Too Large"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			conn, err := net.Dial("tcp", strings.TrimPrefix(a.URL, "http://"))
 			if err != nil {
 				t.Fatal(err)

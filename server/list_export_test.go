@@ -190,7 +190,6 @@ func TestInterruptedExportIsVisible(t *testing.T) {
 	t.Parallel()
 	for _, coding := range []string{"identity", "gzip"} {
 		t.Run(coding, func(t *testing.T) {
-			t.Parallel()
 			a := servertest.New(t)
 			zone := a.Zone().ID
 			manySessions(a, zone)

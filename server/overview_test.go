@@ -90,7 +90,6 @@ func TestGetOverview(t *testing.T) {
 		{"invalid zone", a.Admin, "a b", code.InvalidParams},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.GetOverviewWithResponse(t.Context(), tt.zone)
 			if err != nil {
 				t.Fatal(err)

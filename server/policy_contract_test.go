@@ -43,7 +43,6 @@ func TestCheckManifest(t *testing.T) {
 		{"too large content", schema, []string{"largest", "a", "b"}, "policy set manifest exceeds maximum of 8388608 bytes of content"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			ordered, detail := checkManifest(tt.schema, tt.manifest, sources)
 			if detail != tt.detail {
 				t.Fatalf("got %q, want %q", detail, tt.detail)

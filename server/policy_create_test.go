@@ -51,7 +51,6 @@ func TestCreatePolicy(t *testing.T) {
 		{"token of another zone", a.ClientFor(other, "write"), zone, "x", code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := createPolicy(t, tt.as, tt.zone, client.NewPolicy{Name: tt.policy, Content: documentOf(tt.policy)})
 			servertest.Expect(t, resp, http.StatusCreated, tt.want)
 			if tt.want == "" {
@@ -90,7 +89,6 @@ func TestCreatePolicyReturnsPolicyAndFirstVersion(t *testing.T) {
 		{"empty texts", client.NewPolicy{Name: "empty texts", Description: new(""), OwnerType: new("")}, "", "2026-05-20"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			tt.body.Content = documentOf("é😀 " + tt.name)
 			digest := sha256.Sum256([]byte(tt.body.Content))
 			before := time.Now().Add(-time.Second)
@@ -152,7 +150,6 @@ func TestCreatePolicyInvalidContent(t *testing.T) {
 	zone := a.Zone().ID
 	for _, tt := range invalidPolicies {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			tt.expect(t, createPolicy(t, a.Admin, zone, client.NewPolicy{Name: tt.name, Content: tt.content, SchemaVersion: tt.schemaVersion}))
 		})
 	}
@@ -199,7 +196,6 @@ func TestCreatePolicyInvalidBody(t *testing.T) {
 		{"owner type too long", `"owner_type":"` + strings.Repeat("x", 201) + `"`, "owner_type"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			body := fmt.Sprintf(`{"name":%q,"content":%q,%s}`, tt.name, documentOf("x"), tt.fields)
 			for _, path := range []string{"/policies", "/policies/" + policy + "/versions"} {
 				raw := a.Do("POST", "/v1/zones/"+zone+path, body, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)

@@ -41,7 +41,6 @@ func TestDeletePolicy(t *testing.T) {
 		{"token of another zone", a.ClientFor(other, "write"), zone, "unknown", code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.id == "" {
 				tt.id = newPolicy(t, a, tt.zone, tt.name).ID
 			}
@@ -89,7 +88,6 @@ func TestDeletePolicyInUse(t *testing.T) {
 		}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			zone := a.Zone().ID
 			p, sibling := newPolicy(t, a, zone, "p"), newPolicy(t, a, zone, "sibling")
 			newPolicyVersion(t, a, zone, p.ID, documentOf("second"))

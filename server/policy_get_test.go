@@ -31,7 +31,6 @@ func TestGetPolicy(t *testing.T) {
 		{"token of another zone", a.ClientFor(other, "read"), zone, active, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := getPolicy(t, tt.as, tt.zone, tt.id)
 			servertest.Expect(t, resp, http.StatusOK, tt.want)
 			if tt.want == "" && resp.JSON200.ID != tt.id {
@@ -61,7 +60,6 @@ func TestGetPolicyReturnsVersionsNewestFirst(t *testing.T) {
 		{"latest", new(rawclient.GetPolicyParamsContent("latest")), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := a.Admin.GetPolicyWithResponse(t.Context(), zone, created.ID, &rawclient.GetPolicyParams{Content: tt.content})
 			if err != nil {
 				t.Fatal(err)
@@ -117,7 +115,6 @@ func TestGetPolicyVersion(t *testing.T) {
 		{"token of another zone", a.ClientFor(other, "read"), zone, p.ID, p.VersionID, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := getPolicyVersion(t, tt.as, tt.zone, tt.policy, tt.id)
 			servertest.Expect(t, resp, http.StatusOK, tt.want)
 			if tt.want != "" {

@@ -36,7 +36,6 @@ func TestListPolicies(t *testing.T) {
 		{"unknown zone", a.Admin, "unknown", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.ListPoliciesWithResponse(t.Context(), tt.zone, nil)
 			if err != nil {
 				t.Fatal(err)
@@ -108,7 +107,6 @@ func TestListPolicyVersions(t *testing.T) {
 		{"token of another zone", a.ClientFor(other, "read"), zone, p.ID, nil, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.ListPolicyVersionsWithResponse(t.Context(), tt.zone, tt.id, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -252,7 +252,6 @@ func TestActivatePolicySetChecksAgainInTransaction(t *testing.T) {
 		}, code.ZoneNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			z := newPolicyZone(a)
 			set, policyVersion := z.set(t).ID, insertPolicyVersion(a.DB, z.zone)
 			version := z.version(t, set, policyVersion).ID

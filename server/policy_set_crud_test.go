@@ -45,7 +45,6 @@ func TestCreatePolicySet(t *testing.T) {
 		{"read token", a.ClientFor(z.zone, "read"), z.zone, client.NewPolicySet{Name: "x"}, code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := createPolicySet(t, tt.as, tt.zone, tt.body)
 			servertest.Expect(t, resp, http.StatusCreated, tt.want)
 			if tt.want != "" {
@@ -101,7 +100,6 @@ func TestGetPolicySet(t *testing.T) {
 		{"token of another zone", a.ClientFor(other.zone, "read"), z.zone, set.ID, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := getPolicySet(t, tt.as, tt.zone, tt.id)
 			servertest.Expect(t, resp, http.StatusOK, tt.want)
 			if tt.want == "" && resp.JSON200.ID != tt.id {
@@ -134,7 +132,6 @@ func TestDeletePolicySet(t *testing.T) {
 		{"read token", a.ClientFor(z.zone, "read"), z.zone, "", "", code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			created := tt.id == ""
 			if created {
 				tt.id = z.set(t).ID
@@ -169,7 +166,6 @@ func TestListPolicySets(t *testing.T) {
 		{"unknown zone", a.Admin, "unknown", []client.PolicySet{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.ListPolicySetsWithResponse(t.Context(), tt.zone, nil)
 			if err != nil {
 				t.Fatal(err)

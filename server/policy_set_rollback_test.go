@@ -98,7 +98,6 @@ func TestRollbackPolicySetToInvalidVersion(t *testing.T) {
 		{"policy of the shadow version archived", func(_ *testing.T, z policyZone, _, _, v string) { a.DB.Exec(archivePolicyOf, z.zone, v) }, code.InvalidShadowPolicyContract},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			z := newPolicyZone(a)
 			previous, policyVersion, ofShadow := z.set(t).ID, insertPolicyVersion(a.DB, z.zone), insertPolicyVersion(a.DB, z.zone)
 			z.activate(t, previous, z.version(t, previous, policyVersion).ID, z.version(t, previous, ofShadow).ID)
@@ -131,7 +130,6 @@ func TestRollbackPolicySetStartsAgain(t *testing.T) {
 	}
 	for name, tt := range change {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			z := newPolicyZone(a)
 			previous, policyVersion := z.set(t).ID, insertPolicyVersion(a.DB, z.zone)
 			z.activate(t, previous, z.version(t, previous, policyVersion).ID, "")
@@ -180,7 +178,6 @@ func TestListPolicyActivations(t *testing.T) {
 		{"unknown zone", a.Admin, "unknown", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.ListPolicyActivationsWithResponse(t.Context(), tt.zone, nil)
 			if err != nil {
 				t.Fatal(err)

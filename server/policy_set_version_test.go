@@ -90,7 +90,6 @@ func TestAddPolicySetVersion(t *testing.T) {
 		{"read token", a.ClientFor(z.zone, "read"), z.zone, set, []string{first}, code.AdminTokenReadOnly, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := addPolicySetVersion(t, tt.as, tt.zone, tt.set, tt.policyVersions...)
 			servertest.Expect(t, resp, http.StatusCreated, tt.want)
 			if tt.want == code.InvalidPolicyContract {
@@ -236,7 +235,6 @@ func TestGetPolicySetVersionAndListPolicySetVersions(t *testing.T) {
 		{"unknown zone", a.Admin, "unknown", set, nil, code.PolicySetNotFound, "", first},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.ListPolicySetVersionsWithResponse(t.Context(), tt.zone, tt.set, nil)
 			if err != nil {
 				t.Fatal(err)

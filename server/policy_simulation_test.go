@@ -151,7 +151,6 @@ func TestSimulatePolicySet(t *testing.T) {
 		{"unknown fields", s.reading, s.with("unknown", 1), "allow", nil, nil, "evaluated"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := s.simulate(t, writer, tt.version, tt.input)
 			servertest.Expect(t, resp, http.StatusOK, "")
 			got := resp.JSON200
@@ -226,7 +225,6 @@ func TestSimulationErrors(t *testing.T) {
 		{"valid", s.zone, s.set, s.reading, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			one, err := a.Admin.SimulatePolicySetWithResponse(t.Context(), tt.zone, tt.set, client.PolicySimulation{VersionID: tt.version})
 			if err != nil {
 				t.Fatal(err)

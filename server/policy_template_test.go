@@ -17,7 +17,6 @@ func TestPolicyTemplates(t *testing.T) {
 	zone := a.Zone().ID
 	for name, as := range map[string]*rawclient.ClientWithResponses{"global token": a.Admin, "read token of a zone": a.ClientFor(zone, "read")} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			list, err := as.ListPolicyTemplatesWithResponse(t.Context())
 			if err != nil {
 				t.Fatal(err)

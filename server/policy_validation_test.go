@@ -31,7 +31,6 @@ restrict contains "read only" if input.action.method != data.caracal.authz.app_i
 `
 	for name, as := range map[string]*rawclient.ClientWithResponses{"global token": a.Admin, "read token of a zone": a.ClientFor(a.Zone().ID, "read")} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			resp := validatePolicy(t, as, client.PolicyToValidate{Content: content})
 			servertest.Expect(t, resp, http.StatusOK, "")
 			v := resp.JSON200
@@ -61,7 +60,6 @@ func TestValidatePolicyReturnsTheErrorOfCreatePolicy(t *testing.T) {
 	a := servertest.New(t)
 	for _, tt := range invalidPolicies {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := validatePolicy(t, a.Admin, client.PolicyToValidate{Content: tt.content, SchemaVersion: tt.schemaVersion})
 			tt.expect(t, resp)
 			if valid := problemOf(t, resp).Valid; valid == nil || *valid {
@@ -95,7 +93,6 @@ grants := {
 		{"with a zone", z.ClientFor(z.zone, "read"), &z.zone, []string{"unused_application:3", "undeclared_scope:5", "unknown_application:6", "unknown_resource:6"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := validatePolicy(t, tt.as, client.PolicyToValidate{Content: content, ZoneID: tt.zone})
 			servertest.Expect(t, resp, http.StatusOK, "")
 			var got []string
@@ -115,7 +112,6 @@ grants := {
 		"zone of other tokens": {z.ClientFor(z.zone, "read"), other.zone},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			resp := validatePolicy(t, tt.as, client.PolicyToValidate{Content: content, ZoneID: &tt.zone})
 			servertest.Expect(t, resp, 0, code.ZoneNotFound)
 		})

@@ -41,7 +41,6 @@ func TestAddPolicyVersion(t *testing.T) {
 		{"token of another zone", a.ClientFor(other, "write"), zone, p, nil, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			content := documentOf(tt.name)
 			resp := addPolicyVersion(t, tt.as, tt.zone, tt.id, client.NewPolicyVersion{Content: content, SchemaVersion: tt.schemaVersion})
 			servertest.Expect(t, resp, http.StatusCreated, tt.want)

@@ -90,7 +90,6 @@ func TestCreateProvider(t *testing.T) {
 		{"system zone, with a secret, by its own token", a.ClientFor(system, "write"), system, key(keyConfig), code.SystemZoneReadOnly, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.CreateProviderWithResponse(t.Context(), tt.zone, tt.body)
 			if err != nil {
 				t.Fatal(err)
@@ -167,7 +166,6 @@ func TestCreateProviderReportsTheFirstConfigError(t *testing.T) {
 		{"method unheard of", "oauth2_authorization_code", strings.Replace(codeConfig, `{`, `{"client_auth_method":"tls",`, 1), "oauth2 provider config client_auth_method is invalid", []string{"client_auth_method"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			path := append([]string{"config_json"}, tt.path...)
 			created, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new("x"), Kind: tt.kind, ConfigJSON: rawConfig(tt.config)})
 			if err != nil {
@@ -196,7 +194,6 @@ func TestCreateProviderSealsSecretsOfEveryKind(t *testing.T) {
 	zone := a.Zone().ID
 	for _, tt := range samples {
 		t.Run(string(tt.kind), func(t *testing.T) {
-			t.Parallel()
 			resp, err := a.Admin.CreateProviderWithResponse(t.Context(), zone, client.NewProvider{Name: new(string(tt.kind)), Kind: tt.kind, ConfigJSON: rawConfig(tt.config)})
 			if err != nil {
 				t.Fatal(err)

@@ -67,7 +67,6 @@ func TestDeleteProvider(t *testing.T) {
 		{"system zone, not bootstrap", a.ClientFor("", "write"), system, a.DB.Provider(system), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.id == "" {
 				tt.id = newProvider(t, a, tt.zone, client.NewProvider{Name: &tt.name, Kind: "api_key", ConfigJSON: rawConfig(keyConfig)}).ID
 			}
@@ -140,7 +139,6 @@ func TestDeleteProviderRevokesGrants(t *testing.T) {
 		}, code.ProviderInUse, activeGrant},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resource, another := a.DB.Resource(zone), a.DB.Resource(zone)
 			id := providerOf(a, zone, resource)
 			providerOf(a, zone, another)

@@ -40,7 +40,6 @@ func TestDiscoverProvider(t *testing.T) {
 		{"no token", a.Anonymous(), upstream.Resource(), code.InvalidAdminToken, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.DiscoverProviderWithResponse(t.Context(), client.ProviderToDiscover{Resource: tt.resource})
 			if err != nil {
 				t.Fatal(err)

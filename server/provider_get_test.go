@@ -29,7 +29,6 @@ func TestGetProvider(t *testing.T) {
 		{"zone unknown", a.Admin, "nowhere", live, code.ProviderNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.GetProviderWithResponse(t.Context(), tt.zone, tt.id)
 			if err != nil {
 				t.Fatal(err)

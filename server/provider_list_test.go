@@ -41,7 +41,6 @@ func TestListProvidersEqualsGetProvider(t *testing.T) {
 		{"of a zone that there is not", a.Admin, "nowhere", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			listed, err := tt.as.ListProvidersWithResponse(t.Context(), tt.zone, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -125,7 +125,6 @@ func TestTestProvider(t *testing.T) {
 		{"is an address", "93.184.215.14", "/answers/200", 0, "The host of the URL must be a DNS name, not an IP address."},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			created := newProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: "oauth2_client_credentials", ConfigJSON: endpointAt(tt.host, tt.path)})
 			resp, err := a.Admin.TestProviderWithResponse(t.Context(), zone, created.ID)
 			if err != nil {
@@ -229,7 +228,6 @@ func TestTestProviderAccess(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.TestProviderWithResponse(t.Context(), tt.zone, tt.id)
 			if err != nil {
 				t.Fatal(err)
@@ -258,7 +256,6 @@ func TestTestProviderRejectsStoredInvalidConfig(t *testing.T) {
 		{"nothing", `{}`, "token_endpoint must be an HTTPS URL"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			id := a.DB.Provider(zone)
 			a.DB.Exec("UPDATE providers SET kind = 'oauth2_authorization_code', config_json = $2::jsonb WHERE id = $1", id, tt.config)
 			resp, err := a.Admin.TestProviderWithResponse(t.Context(), zone, id)

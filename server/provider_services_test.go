@@ -28,7 +28,6 @@ func TestWellKnownServices(t *testing.T) {
 		}
 		services++
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			if example.Value.Summary != value["name"] {
 				t.Errorf("the summary is %q, the name %q", example.Value.Summary, value["name"])
 			}

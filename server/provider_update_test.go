@@ -117,7 +117,6 @@ func TestUpdateProvider(t *testing.T) {
 		{"system zone, the configuration, not bootstrap", a.ClientFor("", "write"), system, ofSystemZone, configured("", "{}"), code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			rejectedBeforeRead := tt.want != "" && tt.id != "" // what there is not cannot be read before and after
 			if tt.id == "" {
 				tt.id = newProvider(t, a, tt.zone, client.NewProvider{Name: &tt.name, Kind: "api_key", ConfigJSON: rawConfig(keyConfig)}).ID
@@ -215,7 +214,6 @@ func TestUpdateProviderKeepsOrErasesSecrets(t *testing.T) {
 		{"the method that needs one again", "oauth2_client_credentials", open + `}`, "", basic + `,"client_secret":"hush-2"}`, replaced, basic + `}`, `{"client_secret":"hush-2"}`, []string{"client_secret"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			created := newProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: tt.kind, ConfigJSON: rawConfig(tt.before)})
 			before := sealedSecrets(a.DB, zone, created.ID)
 			var patch client.ProviderPatch
@@ -278,7 +276,6 @@ func TestUpdateProviderRequiresSecretsOfTheKind(t *testing.T) {
 		{"the wrong one", "oauth2_client_credentials", clientConfig, "", byKey + `,"client_secret":"hush-2"}`, "client_secret is not used with private_key_jwt", "client_secret"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			created := newProvider(t, a, zone, client.NewProvider{Name: &tt.name, Kind: tt.kind, ConfigJSON: rawConfig(tt.before)})
 			sealed := openedSecrets(t, a.DB, zone, created.ID)
 			patch, kind := client.ProviderPatch{ConfigJSON: rawConfig(tt.config)}, tt.kind

@@ -24,7 +24,6 @@ func TestPublicURL(t *testing.T) {
 		{`/<"a">`, "/%3C%22a%22%3E", "/%3C%22a%22%3E", "/%3C%22a%22%3E"},
 	} {
 		t.Run(tt.setting, func(t *testing.T) {
-			t.Parallel()
 			a := servertest.New(t, "PUBLIC_URL="+tt.setting)
 			a.Zone()
 			a.Zone()

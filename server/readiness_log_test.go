@@ -33,7 +33,6 @@ func loggedLevel(t *testing.T, a *servertest.API, requestID string) (level strin
 func TestReadinessFailureIsLoggedBelowError(t *testing.T) {
 	t.Parallel()
 	t.Run("postgres unreachable", func(t *testing.T) {
-		t.Parallel()
 		a := servertest.New(t)
 		a.DB.Disable()
 		defer a.DB.Enable()
@@ -51,7 +50,6 @@ func TestReadinessFailureIsLoggedBelowError(t *testing.T) {
 		}
 	})
 	t.Run("draining", func(t *testing.T) {
-		t.Parallel()
 		a := servertest.New(t, "DRAIN_DELAY_MS=1000")
 		stopped := make(chan error, 1)
 		go func() { stopped <- a.Service.Stop() }()

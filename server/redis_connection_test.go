@@ -40,7 +40,6 @@ func TestRedisThatRefusesTheConnectionIsNamed(t *testing.T) {
 		{"server that quotes a part of a long password", "redis://:" + redisPassword + strings.Repeat("x", 200) + "@" + echoServer(t, "unknown command 'auth', with args beginning with: '%.100s'"), client.ReadinessRedisErrorRejected, "unknown command 'auth'"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			a := servertest.NewReplica(t, storetest.New(t), tt.url)
 			ready := readiness(t, a)
 			if ready.Redis == client.ReadinessRedisReachable || ready.RedisError == nil || *ready.RedisError != tt.reason || !slices.Equal(ready.RedisMissing, everything) {
@@ -145,7 +144,6 @@ func TestRedisThatAcceptsNoWritesIsNamed(t *testing.T) {
 		{"no replica to write to", []string{"--min-replicas-to-write", "1"}, client.ReadinessRedisErrorRejected},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			r := storetest.StartRedis(t, tt.args...)
 			a := servertest.NewReplica(t, storetest.New(t), "redis://"+r.Addr)
 			if ready := readiness(t, a); ready.Redis != client.ReadinessRedisDegraded || ready.RedisError == nil || *ready.RedisError != tt.reason {

@@ -63,7 +63,6 @@ func TestUpdateResourceBindingRevision(t *testing.T) {
 		}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			z := newResourceZone(a)
 			r := z.resource(t)
 			live, before := z.totals()

@@ -84,7 +84,6 @@ func TestCreateResource(t *testing.T) {
 		{"token of another zone", a.ClientFor(other.zone, "write"), z, nil, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			body := tt.in.body()
 			if tt.change != nil {
 				tt.change(&body)
@@ -166,7 +165,6 @@ func TestCreateResourceAndUpdateResourceValidateTheBody(t *testing.T) {
 		{"its own id", `"id":"mine"`, "", code.NoFields},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			send := func(method, path, body string) servertest.RawResponse {
 				return a.Do(method, "/v1/zones/"+z.zone+"/resources"+path, body, append(bearer(servertest.Bootstrap), "Content-Type", jsonType)...)
 			}
@@ -240,7 +238,6 @@ func TestCreateResourceIdentifierRules(t *testing.T) {
 		{"almost the control audience", "Caracal-Control", code.InvalidResourceIdentifier},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			before := z.resource(t)
 			identified := func(b *client.NewResource) { b.Identifier = &tt.identifier }
 			created := createResource(t, a.Admin, z.zone, z.body(identified))
@@ -316,7 +313,6 @@ func TestCreateResourceUpstreamURLRules(t *testing.T) {
 		{"the name of an API key", "https://x.example.com/?api_key=", "https://x.example.com/?api_key=", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			before := z.resource(t)
 			created := createResource(t, a.Admin, z.zone, z.body(func(b *client.NewResource) { b.UpstreamURL = &tt.upstream }))
 			servertest.Expect(t, created, http.StatusCreated, tt.want)
@@ -373,7 +369,6 @@ func TestCreateResourceNormalizesOperations(t *testing.T) {
 		{"of what is wrong with one, the first is told", operations{{Method: " ", Path: "x", Scope: "admin"}}, nil, code.OperationMethodAndPathRequired},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			before := z.resource(t)
 			created := createResource(t, a.Admin, z.zone, z.body(func(b *client.NewResource) { b.Operations = tt.operations }))
 			servertest.Expect(t, created, http.StatusCreated, tt.want)

@@ -34,7 +34,6 @@ func TestDeleteResource(t *testing.T) {
 		{"read token", a.ClientFor(z.zone, "read"), z.zone, "nothing", code.AdminTokenReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.id == "" {
 				tt.id = z.resource(t).ID
 			}

@@ -30,7 +30,6 @@ func TestGetResource(t *testing.T) {
 		{"token of another zone", a.ClientFor(other.zone, "read"), z.zone, live, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp := getResource(t, tt.as, tt.zone, tt.id)
 			servertest.Expect(t, resp, http.StatusOK, tt.want)
 			if tt.want == "" && resp.JSON200.ID != tt.id {

@@ -32,7 +32,6 @@ func TestCreateResourceGeneratesIdentifier(t *testing.T) {
 		{"a number after which it is no audience any more", []string{"resource://x:80", "resource://x:80"}, []string{"resource://x:80", string(code.ResourceIdentifierConflict)}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			z := newResourceZone(a)
 			var got []string
 			for _, name := range tt.said {

@@ -33,7 +33,6 @@ func TestListResources(t *testing.T) {
 		{"of a zone that there is not", a.Admin, "nowhere", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.ListResourcesWithResponse(t.Context(), tt.zone, nil)
 			if err != nil {
 				t.Fatal(err)

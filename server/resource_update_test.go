@@ -91,7 +91,6 @@ func TestUpdateResource(t *testing.T) {
 		{"token of another zone", a.ClientFor(other.zone, "write"), z.zone, "", named, code.AdminTokenZoneMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.id == "" {
 				tt.id = z.resource(t).ID
 			}

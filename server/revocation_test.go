@@ -189,7 +189,6 @@ func TestRevocationCascade(t *testing.T) {
 		{"zone", "zone_archived", deleteZone, http.StatusNoContent, changesOfZone, eventsOfZone, auditOfZone},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			s := newScene(t, a)
 			if tt.name == "Control key" {
 				a.DB.Exec("UPDATE applications SET traits = '{control:invoke}' WHERE zone_id = $1 AND id = $2", s.zone, s.doomed)
@@ -226,7 +225,6 @@ func TestRevocationDeniedChangesNothing(t *testing.T) {
 		{"zone", deleteZone, `"77"`, "", code.VersionConflict},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			s := newScene(t, a)
 			before := s.state(t)
 			servertest.Expect(t, tt.end(t, s, tt.ifMatch, tt.slug), 0, tt.want)
@@ -267,7 +265,6 @@ func TestRevocationPassesThroughEndedSessions(t *testing.T) {
 	for name, end := range map[string]end{"application": deleteApplication, "registration": revokeLive} {
 		for _, expired := range []int{0, 1} {
 			t.Run(fmt.Sprint(name, " at depth ", expired), func(t *testing.T) {
-				t.Parallel()
 				s := newScene(t, a)
 				other := newApplication(t, a, s.zone).ID
 				sessions := []string{a.DB.ApplicationSession(s.zone, s.doomed)}

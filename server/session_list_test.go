@@ -185,7 +185,6 @@ func TestListSessionsAccess(t *testing.T) {
 		{"invalid zone", s.Admin, "a b", 0, code.InvalidParams},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			sessions, err := tt.as.ListSessionsWithResponse(t.Context(), tt.zone, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -44,7 +44,6 @@ func TestRotateSigningKey(t *testing.T) {
 		{"reserved zone, bootstrap token", a.Admin, system, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.RotateSigningKeyWithResponse(t.Context(), tt.zone)
 			if err != nil {
 				t.Fatal(err)

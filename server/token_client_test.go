@@ -59,7 +59,6 @@ func TestClientAuthenticatesWithBasic(t *testing.T) {
 		{"an empty header", []string{"Authorization", ""}, without, code.AccessDenied, 401},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			raw := requestToken(a, tokenForm(key, tt.changes...), tt.headers...)
 			expectToken(t, raw, tt.want, tt.status)
 			if tt.status == 401 && raw.Header.Get("WWW-Authenticate") != `Basic realm="caracal", charset="UTF-8"` {
@@ -89,7 +88,7 @@ type signingClient struct {
 // newSigningClient creates a Control key with a public key.
 func newSigningClient(t *testing.T, a *servertest.API) signingClient {
 	t.Helper()
-	c := signingClient{t: t, CreatedControlKey: newControlKey(t, a, a.Zone().ID, client.ControlScopeControlAppRead)}
+	c := signingClient{t: t}
 	var err error
 	if c.private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
@@ -102,7 +101,14 @@ func newSigningClient(t *testing.T, a *servertest.API) signingClient {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.DB.Exec("UPDATE applications SET jwks = $2 WHERE id = $1", c.ID, string(text))
+	resp, err := a.Admin.CreateControlKeyWithResponse(t.Context(), a.Zone().ID, client.NewControlKey{
+		Name: "key", AllowedScopes: []client.ControlScope{client.ControlScopeControlAppRead}, Jwks: text,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servertest.Expect(t, resp, http.StatusCreated, "")
+	c.CreatedControlKey = *resp.JSON201
 	return c
 }
 

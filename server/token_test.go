@@ -191,7 +191,6 @@ func TestIssueTokenChecksRequest(t *testing.T) {
 		{"no ID", []string{"application_id", ""}, nil, code.AccessDenied, 401},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			form := tokenForm(key, tt.changes...)
 			for name, values := range tt.also {
 				form[name] = append(form[name], values...)
@@ -251,7 +250,6 @@ func TestIssueTokenTakesFormInBodyOnly(t *testing.T) {
 		{"everything in the URL", "?" + form.Encode(), formType, "", code.InvalidRequest, 400},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			var headers []string
 			if tt.kind != "" {
 				headers = []string{"Content-Type", tt.kind}
@@ -301,7 +299,6 @@ func TestIssueTokenChecksKey(t *testing.T) {
 		{"expired registration", "UPDATE applications SET registration_method = 'dcr', expires_at = now() - interval '1 second' WHERE id = $1", nil, code.AccessDenied, 401, [2]int64{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			key := newControlKey(t, a, zone, client.ControlScopeControlAppRead)
 			a.DB.Exec(tt.sql, append([]any{key.ID}, tt.args...)...)
 			raw := requestToken(a, tokenForm(key))

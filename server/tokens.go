@@ -76,12 +76,11 @@ func (s *Server) issueToken(ctx context.Context, x *exchange, body *api.TokenReq
 	if body.ZoneID != nil && *body.ZoneID != app.ZoneID {
 		return "", code.ZoneInvalid
 	}
+	if !s.limits.tokens.Allow(app.ZoneID + ":" + app.ID) {
+		return "", code.RateLimited
+	}
 	if err := s.authorizeExchange(x, body.TTLSeconds); err != nil {
 		return "", err
-	}
-	if !s.limits.tokens.Allow(app.ZoneID + ":" + app.ID) {
-		x.evaluation = "rate_limited"
-		return "", code.RateLimited
 	}
 	session, err := uuid.NewV7()
 	if err != nil {
@@ -141,11 +140,19 @@ func (s *Server) authorizeExchange(x *exchange, ttl *int64) error {
 	return nil
 }
 
+// recorded returns the beginning of a list as text, because whoever requests a token chooses
+// how long it is.
+func recorded(list []string) string {
+	const maxBytes = 2048
+	text := strings.Join(list, " ")
+	return strings.ToValidUTF8(text[:min(len(text), maxBytes)], "")
+}
+
 // recordExchange publishes the audit event of a token request. There is none if the
 // application is not known, because it would belong to no zone, or if the request failed
-// for another reason than its own.
+// for another reason than its own. Requests above a limit are not recorded.
 func (s *Server) recordExchange(requestID string, x exchange, err error) {
-	denied := errors.Is(err, code.AccessDenied) || errors.Is(err, code.ZoneInvalid) || errors.Is(err, code.RateLimited)
+	denied := errors.Is(err, code.AccessDenied) || errors.Is(err, code.ZoneInvalid)
 	if x.application.ID == "" || err != nil && !denied {
 		return
 	}
@@ -156,7 +163,7 @@ func (s *Server) recordExchange(requestID string, x exchange, err error) {
 	}
 	metadata := map[string]any{
 		"application_id": x.application.ID, "application_name": x.application.Name, "application_registration_method": x.application.RegistrationMethod,
-		"resource": strings.Join(distinct(x.resources), " "), "requested_scopes": x.scopes,
+		"resource": recorded(distinct(x.resources)), "requested_scopes": x.scopes,
 	}
 	event := ingest.Event{
 		ID: id.String(), ZoneID: x.application.ZoneID, EventType: "token_exchange", RequestID: requestID, Decision: "allow",

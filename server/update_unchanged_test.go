@@ -110,7 +110,6 @@ func TestUpdateProviderAcceptsWhatWasRead(t *testing.T) {
 	zone := a.Zone().ID
 	for _, s := range samples {
 		t.Run(string(s.kind), func(t *testing.T) {
-			t.Parallel()
 			zone := a.Zone().ID
 			id := newProvider(t, a, zone, client.NewProvider{Name: new("x"), Kind: s.kind, ConfigJSON: rawConfig(s.config)}).ID
 			path := "/v1/zones/" + zone + "/providers/" + id

@@ -35,7 +35,6 @@ func TestDeleteZone(t *testing.T) {
 		{"Caracal's own, by its own token", system, a.ClientFor(system, "write"), "", code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.zone == "" {
 				tt.zone = a.Zone().ID
 			}

@@ -43,7 +43,6 @@ func TestCreateZone(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.CreateZoneWithResponse(t.Context(), tt.body)
 			if err != nil {
 				t.Fatal(err)
@@ -151,7 +150,6 @@ func TestGetZone(t *testing.T) {
 		{"archived", a.Admin, archivedZone, code.ZoneNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			resp, err := tt.as.GetZoneWithResponse(t.Context(), tt.id)
 			if err != nil {
 				t.Fatal(err)
@@ -191,7 +189,6 @@ func TestUpdateZone(t *testing.T) {
 		{"Caracal's own, by another", a.ClientFor("", "write"), system.ID, client.ZonePatch{DCREnabled: new(false)}, code.SystemZoneReadOnly},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			if tt.id == "" {
 				tt.id = a.Zone().ID
 			}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -31,10 +32,7 @@ func (s *Store) UsableControlKey(ctx context.Context, zone, id string) (name str
 	if err != nil {
 		return "", key, notFoundAs(err, code.ControlKeyNotFound)
 	}
-	if key, _, err = controlkey.Parse(row.Traits); err != nil {
-		return "", key, err
-	}
-	if key.Expired(time.Now()) {
+	if key, _, err = controlkey.Parse(row.Traits); err != nil || key.Expired(time.Now()) {
 		return "", key, code.ControlKeyNotFound
 	}
 	return row.Name, key, nil
@@ -47,11 +45,12 @@ func (s *Store) ControlKeys(ctx context.Context, zone string, p Page) ([]db.List
 }
 
 // CreateControlKey creates a Control key and returns its application with its client
-// secret, of which only a hash is stored. The control resource of the zone is created or
+// secret, of which only a hash is stored. With public keys (a JSON Web Key Set), the key can
+// also authenticate with assertions that it signs. The control resource of the zone is created or
 // updated if it does not have the scopes that keys can have. CreateControlKey returns
 // reserved_namespace, trait_forbidden if the actor is not global, resource_quota_exceeded
 // or an error of the zone.
-func (tx *Tx) CreateControlKey(ctx context.Context, zone, name string, key controlkey.Key) (db.Application, string, error) {
+func (tx *Tx) CreateControlKey(ctx context.Context, zone, name string, key controlkey.Key, jwks json.RawMessage) (db.Application, string, error) {
 	if err := tx.checkReservedName(applicationName, name); err != nil {
 		return db.Application{}, "", err
 	}
@@ -65,7 +64,7 @@ func (tx *Tx) CreateControlKey(ctx context.Context, zone, name string, key contr
 	if err := tx.ensureControlResource(ctx, zone); err != nil {
 		return db.Application{}, "", err
 	}
-	return tx.insertApplication(ctx, db.InsertApplicationParams{ZoneID: zone, Name: name, RegistrationMethod: managed, Traits: traits})
+	return tx.insertApplication(ctx, db.InsertApplicationParams{ZoneID: zone, Name: name, RegistrationMethod: managed, Traits: traits, Jwks: jwks})
 }
 
 // ensureControlResource creates the control resource, or gives it the scopes that Control

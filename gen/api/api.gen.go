@@ -1551,6 +1551,9 @@ type NewControlKey struct {
 	// ExpiresAt When the key ceases to get tokens: a time in the future. If omitted, the key does not expire.
 	ExpiresAt *timestamp.Time `json:"expires_at,omitempty"`
 
+	// Jwks Public keys, as a JSON Web Key Set (RFC 7517) of at most 10 keys and 16 KiB. With one of them, the key can authenticate by `private_key_jwt` instead of its secret.
+	Jwks json.RawMessage `json:"jwks,omitempty"`
+
 	// MaxTTLSeconds The maximum lifetime of its tokens. Defaults to 900.
 	MaxTTLSeconds *int64 `json:"max_ttl_seconds,omitempty"`
 

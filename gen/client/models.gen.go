@@ -1925,6 +1925,11 @@ type NewControlKey struct {
 	// does not expire.
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
+	// Public keys, as a JSON Web Key Set (RFC 7517) of at most 10 keys and 16 KiB.
+	// With one of them, the key can authenticate by `private_key_jwt` instead of
+	// its secret.
+	Jwks json.RawMessage `json:"jwks,omitempty"`
+
 	// The maximum lifetime of its tokens. Defaults to 900.
 	MaxTTLSeconds *int64 `json:"max_ttl_seconds,omitempty"`
 

@@ -712,7 +712,7 @@ func (c *Client) VerifyZonelessAuditEntries(ctx context.Context, params VerifyZo
 // `/.well-known/oauth-authorization-server`, and the proxy must forward such
 // requests.
 //
-// Returns `not_found` if the setting STS_JWKS_URL makes another service the
+// Returns `not_found` if the setting STS_ISSUER_URL makes all zones have one
 // issuer.
 //
 // Requires no token.

@@ -149,18 +149,19 @@ func (q *Queries) GetControlKeyOfActiveZone(ctx context.Context, arg GetControlK
 }
 
 const insertApplication = `-- name: InsertApplication :one
-INSERT INTO applications (zone_id, id, name, registration_method, traits, expires_at)
-VALUES ($1, $2, $3, $4, $5, now() + $6::bigint * interval '1 second')
+INSERT INTO applications (zone_id, id, name, registration_method, traits, jwks, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, now() + $7::bigint * interval '1 second')
 RETURNING zone_id, id, name, registration_method, traits, version, created_at, updated_at, expires_at, archived_at, control_key, jwks
 `
 
 type InsertApplicationParams struct {
-	ZoneID             string   `db:"zone_id"`
-	ID                 string   `db:"id"`
-	Name               string   `db:"name"`
-	RegistrationMethod string   `db:"registration_method"`
-	Traits             []string `db:"traits"`
-	ExpiresIn          *int64   `db:"expires_in"`
+	ZoneID             string          `db:"zone_id"`
+	ID                 string          `db:"id"`
+	Name               string          `db:"name"`
+	RegistrationMethod string          `db:"registration_method"`
+	Traits             []string        `db:"traits"`
+	Jwks               json.RawMessage `db:"jwks"`
+	ExpiresIn          *int64          `db:"expires_in"`
 }
 
 func (q *Queries) InsertApplication(ctx context.Context, arg InsertApplicationParams) (Application, error) {
@@ -170,6 +171,7 @@ func (q *Queries) InsertApplication(ctx context.Context, arg InsertApplicationPa
 		arg.Name,
 		arg.RegistrationMethod,
 		arg.Traits,
+		arg.Jwks,
 		arg.ExpiresIn,
 	)
 	var i Application

@@ -1367,7 +1367,7 @@ type ClientInterface interface {
 	// tokens. Each zone is an issuer, whose URL is that of the zone. If the setting PUBLIC_URL contains a path, a client
 	// requests it after `/.well-known/oauth-authorization-server`, and the proxy must forward such requests.
 	//
-	// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer.
+	// Returns `not_found` if the setting STS_ISSUER_URL makes all zones have one issuer.
 	//
 	// Requires no token.
 	//
@@ -3597,7 +3597,7 @@ func (c *Client) GetVerificationKeys(ctx context.Context, params *GetVerificatio
 // tokens. Each zone is an issuer, whose URL is that of the zone. If the setting PUBLIC_URL contains a path, a client
 // requests it after `/.well-known/oauth-authorization-server`, and the proxy must forward such requests.
 //
-// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer.
+// Returns `not_found` if the setting STS_ISSUER_URL makes all zones have one issuer.
 //
 // Requires no token.
 //
@@ -13946,7 +13946,7 @@ type ClientWithResponsesInterface interface {
 	// tokens. Each zone is an issuer, whose URL is that of the zone. If the setting PUBLIC_URL contains a path, a client
 	// requests it after `/.well-known/oauth-authorization-server`, and the proxy must forward such requests.
 	//
-	// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer.
+	// Returns `not_found` if the setting STS_ISSUER_URL makes all zones have one issuer.
 	//
 	// Requires no token.
 	//
@@ -21142,7 +21142,7 @@ func (c *ClientWithResponses) GetVerificationKeysWithResponse(ctx context.Contex
 // tokens. Each zone is an issuer, whose URL is that of the zone. If the setting PUBLIC_URL contains a path, a client
 // requests it after `/.well-known/oauth-authorization-server`, and the proxy must forward such requests.
 //
-// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer.
+// Returns `not_found` if the setting STS_ISSUER_URL makes all zones have one issuer.
 //
 // Requires no token.
 //

@@ -84,6 +84,9 @@ func (c *keyCache) reload(ctx context.Context, zone string, known zoneKeys) zone
 	loaded, _, _ := c.loads.Do(zone, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 		defer cancel()
+		if current, _ := c.get(zone); current.tried.After(known.tried) { // another call has just loaded them
+			return current, nil
+		}
 		known.tried = c.now()
 		keys, err := c.load(ctx, zone)
 		if err == nil && keys != nil && len(keys) == 0 && len(known.keys) > 0 && c.keepsKeys {
