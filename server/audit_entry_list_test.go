@@ -215,7 +215,7 @@ func TestListAuditEntriesRows(t *testing.T) {
 		t.Errorf("got\n%s, want\n%s", got, want)
 	}
 	want = "id,occurred_at,action,method,path,entity_type,entity_id,status_code,actor_id,actor_name,actor_scope,request_id,chain_seq,signed,changed_fields\r\n" +
-		column("e.id") + "," + at + ",POST /v1/zones,POST,/v1/zones,zones," + zone.ID + ",201," + column("actor_id") + ",bootstrap,global," + column("request_id") + ",1,true,dcr_enabled name operator_coauthor_badge slug\r\n"
+		column("e.id") + "," + at + ",POST /v1/zones,POST,/v1/zones,zones," + zone.ID + ",201," + column("actor_id") + ",bootstrap,global," + column("request_id") + ",1,true,dcr_enabled name open_registration operator_coauthor_badge slug\r\n"
 	if got := get("format=csv"); got != want {
 		t.Errorf("got\n%s, want\n%s", got, want)
 	}
