@@ -140,7 +140,7 @@ func (s *Server) authorizeExchange(x *exchange, ttl *int64) error {
 	return nil
 }
 
-// recorded returns the beginning of a list as text, because whoever requests a token chooses
+// recorded returns the beginning of a list as text, because the caller chooses
 // how long it is.
 func recorded(list []string) string {
 	const maxBytes = 2048
