@@ -196,6 +196,9 @@ func TestDeleteControlKey(t *testing.T) {
 	zone, otherZone := a.Zone().ID, a.Zone().ID
 	app, privileged := newApplication(t, a, zone).ID, newApplication(t, a, zone, "control:agent").ID
 	key := newControlKey(t, a, zone, client.ControlScopeControlAppRead)
+	a.DB.Exec("UPDATE resources SET gateway_application_id = $2 WHERE id = $1", a.DB.Resource(zone), key.ID)
+	system := systemZone(a).ID
+	ofSystemZone := newControlKey(t, a, system, client.ControlScopeControlAppRead).ID
 	for _, tt := range []struct {
 		name     string
 		as       *rawclient.ClientWithResponses
@@ -211,6 +214,7 @@ func TestDeleteControlKey(t *testing.T) {
 		{"a privileged application", a.Admin, zone, privileged, nil, code.ControlKeyNotFound},
 		{"another application, with a version", a.Admin, zone, app, new(`"77"`), code.ControlKeyNotFound},
 		{"another version", a.Admin, zone, key.ID, new(`"77"`), code.VersionConflict},
+		{"system zone, not bootstrap", a.ClientFor("", "write"), system, ofSystemZone, nil, code.SystemZoneReadOnly},
 		{"the key", a.ClientFor("", "write"), zone, key.ID, nil, ""},
 		{"the key again", a.Admin, zone, key.ID, nil, code.ControlKeyNotFound},
 	} {
