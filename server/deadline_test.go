@@ -57,14 +57,14 @@ func expectResponse(t *testing.T, resp *http.Response, status int, want code.Cod
 // statements of its operation may.
 func TestDeadlineStartsAfterTheBodyIsRead(t *testing.T) {
 	t.Parallel()
-	a := servertest.New(t, "REQUEST_TIMEOUT_MS=20000", "DB_STATEMENT_TIMEOUT_MS=500", "DB_CONNECTION_TIMEOUT_MS=500")
-	expectResponse(t, sendSlowly(t, a, 1200*time.Millisecond), http.StatusCreated, "")
+	a := servertest.New(t, "REQUEST_TIMEOUT_MS=20000", "DB_STATEMENT_TIMEOUT_MS=1500", "DB_CONNECTION_TIMEOUT_MS=1500")
+	expectResponse(t, sendSlowly(t, a, 3200*time.Millisecond), http.StatusCreated, "")
 }
 
 // A body that does not arrive within REQUEST_TIMEOUT_MS is the client's fault,
 // even if it takes longer than the operation may.
 func TestUnfinishedBodyIsInvalidJSON(t *testing.T) {
 	t.Parallel()
-	a := servertest.New(t, "REQUEST_TIMEOUT_MS=600", "DB_STATEMENT_TIMEOUT_MS=100", "DB_CONNECTION_TIMEOUT_MS=100")
+	a := servertest.New(t, "REQUEST_TIMEOUT_MS=4000", "DB_STATEMENT_TIMEOUT_MS=1500", "DB_CONNECTION_TIMEOUT_MS=1500")
 	expectResponse(t, sendSlowly(t, a, 0), 0, code.InvalidJSON)
 }
