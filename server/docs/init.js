@@ -68,7 +68,7 @@ const byPathAndMethod = (a, b) =>
 
 function errorCodes(response) {
   const schema = response.content?.["application/json"]?.schema;
-  return (response["x-problem"] && schema?.allOf?.flatMap((part) => part.properties?.error?.enum ?? [])) || [];
+  return (response["x-problem"] && schema?.allOf?.flatMap(({ properties: { error } = {} }) => error?.enum ?? error?.properties?.problem?.enum ?? [])) || [];
 }
 
 function operationsOf(spec) {
