@@ -34,7 +34,7 @@ func (s *Server) authenticateControl(ctx context.Context, info *middleware.Reque
 	}
 	caller, reason, err := s.controlCaller(ctx, info)
 	if err != nil && reason != "" {
-		s.auditEvents.add(controlEvent(info, caller, control.Invocation{}, outcomeDenied, reason).complete())
+		s.auditEvents.add(controlEvent(info, caller, control.Invocation{}, outcomeDenied, reason, nil))
 	}
 	if err != nil {
 		return nil, err
@@ -87,9 +87,7 @@ func (s *Server) InvokeControl(ctx context.Context, _ api.InvokeControlRequestOb
 	}
 	result, err := s.invoke(ctx, info.Control, invocation)
 	outcome, reason := outcomeOf(result, err)
-	event := controlEvent(info, info.Control, invocation, outcome, reason)
-	event.objects = result.objects
-	s.auditEvents.add(event.complete())
+	s.auditEvents.add(controlEvent(info, info.Control, invocation, outcome, reason, result.objects))
 	if err != nil {
 		return nil, err
 	}

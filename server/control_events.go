@@ -15,7 +15,7 @@ import (
 
 // Outcomes of invocations in audit events.
 const (
-	outcomeDenied  = "denied"  // it was refused, and nothing was done
+	outcomeDenied  = "denied"  // it was denied, and nothing was done
 	outcomeApplied = "applied" // it was done
 	outcomeFailed  = "failed"  // the operation changed nothing
 	outcomeUnknown = "unknown" // it may or may not have changed something
@@ -54,34 +54,24 @@ type controlMetadata struct {
 	ObjectIDs      []string `json:"object_ids,omitempty"` // of the changed objects
 }
 
-// An invocationEvent is an audit event about an invocation.
-type invocationEvent struct {
-	ingest.Event
-	metadata controlMetadata
-	objects  []string
-}
-
-// complete returns the event with its metadata.
-func (e invocationEvent) complete() ingest.Event {
-	e.metadata.ObjectIDs = e.objects
-	e.Event.Metadata = e.metadata
-	return e.Event
-}
-
-// controlEvent describes an invocation of a caller, or of an unknown one if it is nil.
-func controlEvent(info *middleware.RequestInfo, caller *middleware.ControlCaller, i control.Invocation, outcome, reason string) invocationEvent {
-	e := invocationEvent{Event: ingest.Event{
+// controlEvent returns the audit event of an invocation by a caller, or by an unknown one if
+// it is nil, with the IDs of the objects that were changed.
+func controlEvent(info *middleware.RequestInfo, caller *middleware.ControlCaller, i control.Invocation, outcome, reason string, objects []string) ingest.Event {
+	e := ingest.Event{
 		ID: uuid.NewString(), ZoneID: "unknown", EventType: "control.invoke", RequestID: info.RequestID, Decision: "deny", EvaluationStatus: "complete",
 		DeterminingPolicies: []any{}, Diagnostics: []any{}, OccurredAt: time.Now().UTC().Truncate(time.Millisecond),
-	}, metadata: controlMetadata{
-		Subject: "anonymous", Command: i.Command, Subcommand: i.Subcommand, Reason: reason, IdempotencyKey: i.IdempotencyKey, AuthorizedBy: i.AuthorizedBy, Outcome: outcome,
-	}}
+	}
+	metadata := controlMetadata{
+		Subject: "anonymous", Command: i.Command, Subcommand: i.Subcommand, Reason: reason, IdempotencyKey: i.IdempotencyKey, AuthorizedBy: i.AuthorizedBy,
+		Outcome: outcome, ObjectIDs: objects,
+	}
 	if outcome == outcomeApplied {
 		e.Decision = "allow"
 	}
 	if caller != nil {
 		e.ZoneID = caller.ZoneID
-		e.metadata.Subject, e.metadata.ClientID, e.metadata.TokenID = caller.KeyID, caller.KeyID, caller.TokenID
+		metadata.Subject, metadata.ClientID, metadata.TokenID = caller.KeyID, caller.KeyID, caller.TokenID
 	}
+	e.Metadata = metadata
 	return e
 }

@@ -853,7 +853,7 @@ func (c *Client) DeleteRegisteredClient(ctx context.Context, zoneID, id string, 
 // that they require.
 //
 // The token is for one invocation. It is used up when the command is run, not
-// by a request that is malformed, refused or exceeds a limit. It must be of a
+// by a request that is malformed, denied or exceeds a limit. It must be of a
 // Control key that is neither revoked nor expired, and a scope counts only
 // while the key has it.
 //
@@ -865,8 +865,9 @@ func (c *Client) DeleteRegisteredClient(ctx context.Context, zoneID, id string, 
 // below. If an operation fails, `reason` begins with its error code.
 //
 // The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open
-// while the file CONTROL_GATE_FILE exists. Each invocation, and each that is
-// refused, publishes an audit event of type `control.invoke`.
+// while the file CONTROL_GATE_FILE exists. Each invocation publishes an audit
+// event of type `control.invoke`, also if it is denied, except a malformed
+// request and one above the limit of its address.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by
 // default.

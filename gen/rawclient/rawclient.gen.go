@@ -1672,7 +1672,7 @@ type ClientInterface interface {
 	// `catalog describe` returns the commands, their flags and the scopes that they require.
 	//
 	// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
-	// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+	// denied or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
 	// only while the key has it.
 	//
 	// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
@@ -1682,7 +1682,8 @@ type ClientInterface interface {
 	// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
 	//
 	// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
-	// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
+	// denied, except a malformed request and one above the limit of its address.
 	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
@@ -1698,7 +1699,7 @@ type ClientInterface interface {
 	// `catalog describe` returns the commands, their flags and the scopes that they require.
 	//
 	// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
-	// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+	// denied or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
 	// only while the key has it.
 	//
 	// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
@@ -1708,7 +1709,8 @@ type ClientInterface interface {
 	// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
 	//
 	// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
-	// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
+	// denied, except a malformed request and one above the limit of its address.
 	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
@@ -4112,7 +4114,7 @@ func (c *Client) UpdateAuditRetention(ctx context.Context, params *UpdateAuditRe
 // `catalog describe` returns the commands, their flags and the scopes that they require.
 //
 // The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
-// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+// denied or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
 // only while the key has it.
 //
 // A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
@@ -4122,7 +4124,8 @@ func (c *Client) UpdateAuditRetention(ctx context.Context, params *UpdateAuditRe
 // `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
 //
 // The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
-// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
+// denied, except a malformed request and one above the limit of its address.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //
@@ -4148,7 +4151,7 @@ func (c *Client) InvokeControlWithBody(ctx context.Context, contentType string, 
 // `catalog describe` returns the commands, their flags and the scopes that they require.
 //
 // The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
-// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+// denied or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
 // only while the key has it.
 //
 // A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
@@ -4158,7 +4161,8 @@ func (c *Client) InvokeControlWithBody(ctx context.Context, contentType string, 
 // `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
 //
 // The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
-// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
+// denied, except a malformed request and one above the limit of its address.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //
@@ -14277,7 +14281,7 @@ type ClientWithResponsesInterface interface {
 	// `catalog describe` returns the commands, their flags and the scopes that they require.
 	//
 	// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
-	// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+	// denied or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
 	// only while the key has it.
 	//
 	// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
@@ -14287,7 +14291,8 @@ type ClientWithResponsesInterface interface {
 	// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
 	//
 	// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
-	// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
+	// denied, except a malformed request and one above the limit of its address.
 	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
@@ -14303,7 +14308,7 @@ type ClientWithResponsesInterface interface {
 	// `catalog describe` returns the commands, their flags and the scopes that they require.
 	//
 	// The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
-	// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+	// denied or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
 	// only while the key has it.
 	//
 	// A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
@@ -14313,7 +14318,8 @@ type ClientWithResponsesInterface interface {
 	// `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
 	//
 	// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
-	// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
+	// denied, except a malformed request and one above the limit of its address.
 	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
@@ -21599,7 +21605,7 @@ func (c *ClientWithResponses) UpdateAuditRetentionWithResponse(ctx context.Conte
 // `catalog describe` returns the commands, their flags and the scopes that they require.
 //
 // The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
-// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+// denied or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
 // only while the key has it.
 //
 // A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
@@ -21609,7 +21615,8 @@ func (c *ClientWithResponses) UpdateAuditRetentionWithResponse(ctx context.Conte
 // `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
 //
 // The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
-// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
+// denied, except a malformed request and one above the limit of its address.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //
@@ -21631,7 +21638,7 @@ func (c *ClientWithResponses) InvokeControlWithBodyWithResponse(ctx context.Cont
 // `catalog describe` returns the commands, their flags and the scopes that they require.
 //
 // The token is for one invocation. It is used up when the command is run, not by a request that is malformed,
-// refused or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
+// denied or exceeds a limit. It must be of a Control key that is neither revoked nor expired, and a scope counts
 // only while the key has it.
 //
 // A list returns one page: `limit` sets its size, and `next_cursor` is the value of the flag `cursor` for the next
@@ -21641,7 +21648,8 @@ func (c *ClientWithResponses) InvokeControlWithBodyWithResponse(ctx context.Cont
 // `error.problem` is the error code listed below. If an operation fails, `reason` begins with its error code.
 //
 // The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
-// exists. Each invocation, and each that is refused, publishes an audit event of type `control.invoke`.
+// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
+// denied, except a malformed request and one above the limit of its address.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //

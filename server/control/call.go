@@ -87,7 +87,7 @@ func find(command, subcommand string) (Subcommand, error) {
 	if unsupported[command] {
 		return Subcommand{}, code.ControlUnsupported.Saying(fmt.Sprintf(`command "%s" is not supported yet`, command))
 	}
-	if reason, known := refused[command]; known {
+	if reason, known := elsewhere[command]; known {
 		return denied(reason, command)
 	}
 	at := slices.IndexFunc(Commands, func(c Command) bool { return c.Name == command })

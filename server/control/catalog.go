@@ -205,15 +205,15 @@ func withoutNull(flags []Flag) []Flag {
 	return all
 }
 
-// Reasons why commands that are not in the catalog are refused.
+// Reasons why commands that are not in the catalog are denied.
 const (
 	notExposed  = `command "%s" not exposed`
 	localOnly   = `command "%s" is available only on the local control plane`
 	notZoneOnly = `command "%s" is not available through zone-bound Control`
 )
 
-// refused has the commands that other interfaces of Caracal have.
-var refused = map[string]string{
+// elsewhere has the commands that other interfaces of Caracal have, and why they are denied.
+var elsewhere = map[string]string{
 	"doctor": notZoneOnly, "zone": notZoneOnly, "manifest": notExposed, "debug": notExposed, "completion": notExposed, "control": localOnly,
 	"agent": notExposed, "delegation": notExposed, // a Coordinator has them
 }
