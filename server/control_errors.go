@@ -19,16 +19,11 @@ type controlFailure struct {
 }
 
 type controlFailureInfo struct {
-	Code        string      `json:"code"`
-	Reason      string      `json:"reason"`
-	Problem     code.Code   `json:"problem"`
-	Remediation string      `json:"remediation,omitempty"`
-	Issues      []issueJSON `json:"issues,omitempty"`
-}
-
-type issueJSON struct {
-	Path    []string `json:"path"`
-	Message string   `json:"message"`
+	Code        string          `json:"code"`
+	Reason      string          `json:"reason"`
+	Problem     code.Code       `json:"problem"`
+	Remediation string          `json:"remediation,omitempty"`
+	Issues      []problem.Issue `json:"issues,omitempty"`
 }
 
 // kindOfStatus returns the kind of an error of the Control API.
@@ -69,9 +64,7 @@ func writeEnvelope(w http.ResponseWriter, r *http.Request, err error) bool {
 	if errors.As(err, &codeErr) {
 		body.Error.Reason = cmp.Or(codeErr.Sentence, body.Error.Reason)
 		body.Error.Remediation, _ = codeErr.Fields["remediation"].(string)
-		for _, issue := range codeErr.Issues {
-			body.Error.Issues = append(body.Error.Issues, issueJSON{append([]string{}, issue.Path...), issue.Message})
-		}
+		body.Error.Issues = problem.Issues(codeErr.Issues)
 	}
 	text, err := jsonresponse.Marshal(body)
 	if err != nil {

@@ -53,7 +53,7 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 		body.Description = cmp.Or(codeErr.Sentence, body.Description)
 		entry.Status = cmp.Or(codeErr.Status, entry.Status)
 		if len(codeErr.Issues) > 0 {
-			body.Details = &details{issuesToJSON(codeErr.Issues)}
+			body.Details = &details{Issues(codeErr.Issues)}
 		}
 	}
 	h := w.Header()
@@ -123,19 +123,20 @@ type response struct {
 }
 
 type details struct {
-	Issues []issue `json:"issues"`
+	Issues []Issue `json:"issues"`
 }
 
-type issue struct {
+// An Issue is the JSON form of a [code.Issue].
+type Issue struct {
 	Path    []string `json:"path"`
 	Message string   `json:"message"`
 }
 
-// issuesToJSON converts issues to their JSON form. A path is never null.
-func issuesToJSON(from []code.Issue) []issue {
-	issues := make([]issue, len(from))
+// Issues converts issues to their JSON form. A path is never null.
+func Issues(from []code.Issue) []Issue {
+	issues := make([]Issue, len(from))
 	for i, f := range from {
-		issues[i] = issue{Path: append([]string{}, f.Path...), Message: f.Message}
+		issues[i] = Issue{Path: append([]string{}, f.Path...), Message: f.Message}
 	}
 	return issues
 }
