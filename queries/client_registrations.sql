@@ -1,5 +1,12 @@
 -- name: InsertClientRegistration :exec
-INSERT INTO client_registrations (zone_id, application_id, token_sha256, metadata) VALUES (@zone_id, @application_id, @token_sha256, @metadata);
+INSERT INTO client_registrations (zone_id, application_id, token_sha256, metadata, anonymous)
+VALUES (@zone_id, @application_id, @token_sha256, @metadata, @anonymous);
+
+-- name: CountActiveAnonymousRegistrations :one
+SELECT count(*) FROM client_registrations
+JOIN applications ON applications.zone_id = client_registrations.zone_id AND applications.id = client_registrations.application_id
+WHERE client_registrations.zone_id = @zone_id AND client_registrations.anonymous
+  AND applications.archived_at IS NULL AND applications.expires_at > now();
 
 -- name: GetClientRegistration :one
 -- GetClientRegistration returns a client that is active and has not expired.

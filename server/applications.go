@@ -11,7 +11,9 @@ import (
 )
 
 const (
-	registrationsPerSecond     = 10   // per zone and token
+	registrationsPerSecond        = 10 // per zone and token
+	anonymousRegistrationsPerHour = 60 // per zone and address, of clients without a registration token
+
 	defaultRegistrationSeconds = 3600 // default lifetime of a registered application
 
 	defaultOverlapSeconds = 24 * 3600 // for which the other client secrets stay valid after a rotation

@@ -184,6 +184,9 @@ func TestRegisterClientAccess(t *testing.T) {
 	}
 	valid, other, once := token(closed, client.NewRegistrationToken{Name: "x"}), token(open, client.NewRegistrationToken{Name: "x"}), token(closed, client.NewRegistrationToken{Name: "x", MaxUses: new(1)})
 	servertest.Expect(t, withToken(a, "POST", "/v1/zones/"+closed+"/register", once, serviceClient), http.StatusCreated, "")
+	crowded := registeringZone(a)
+	a.DB.DCRApplications(crowded, 250)
+	a.DB.Exec("INSERT INTO client_registrations (zone_id, application_id, token_sha256, metadata, anonymous) SELECT zone_id, id, '', '{}', true FROM applications WHERE zone_id = $1", crowded)
 	expired := token(closed, client.NewRegistrationToken{Name: "expired"})
 	a.DB.Exec("UPDATE registration_tokens SET expires_at = now() WHERE name = 'expired'")
 	for _, tt := range []struct {
@@ -201,6 +204,8 @@ func TestRegisterClientAccess(t *testing.T) {
 		{"open, with a wrong token", open, valid, code.InvalidRegistrationToken},
 		{"registration disabled", disabled, "", code.DCRDisabled},
 		{"too many clients", full, "", code.DCRLimitExceeded},
+		{"too many clients without a token", crowded, "", code.DCRLimitExceeded},
+		{"too many clients without a token, with one", crowded, token(crowded, client.NewRegistrationToken{Name: "x"}), ""},
 		{"reserved zone", system, "", code.SystemZoneReadOnly},
 		{"unknown zone", "unknown", "", code.ZoneNotFound},
 	} {
@@ -255,6 +260,29 @@ func TestRegisterClientRateLimit(t *testing.T) {
 		t.Errorf("%d were allowed, want 10", admitted)
 	}
 	servertest.Expect(t, withToken(a, "POST", path, "", serviceClient), http.StatusCreated, "")
+}
+
+func TestAnonymousRegistrationLimit(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	path := "/v1/zones/" + registeringZone(a) + "/register"
+	const limit = 60
+	for registered := 0; ; {
+		raw := withToken(a, "POST", path, "", serviceClient)
+		if raw.StatusCode() == http.StatusCreated {
+			registered++
+			continue
+		}
+		if strings.Contains(string(raw.Body), string(code.DCRRateLimitExceeded)) {
+			<-time.After(50 * time.Millisecond) // until the next second
+			continue
+		}
+		servertest.Expect(t, raw, 0, code.DCRLimitExceeded)
+		if registered < limit || registered > 2*limit { // an hour may end in between
+			t.Errorf("%d clients were registered, want %d", registered, limit)
+		}
+		return
+	}
 }
 
 // Only the registration access token gives access to a client.

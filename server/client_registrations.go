@@ -28,6 +28,12 @@ func (s *Server) RegisterClient(ctx context.Context, req api.RegisterClientReque
 	}
 	cause := info.Cause()
 	cause.Actor = store.Actor{Name: "open registration", Zone: req.ZoneID} // unless there is a token
+	if err := s.store.For(cause.Actor).MayRegister(ctx, req.ZoneID, info.Bearer); err != nil {
+		return nil, err
+	}
+	if info.Bearer == "" && !s.limits.anonymousRegistrations.Allow(req.ZoneID+":"+info.Address) {
+		return nil, code.DCRLimitExceeded.Saying("60 clients have registered from this address within the hour without a registration token. Use a token, or retry later.")
+	}
 	var client store.RegisteredClient
 	var token string
 	err = s.store.InTx(ctx, cause, func(tx *store.Tx) (err error) {

@@ -166,7 +166,7 @@ func TestRedisNamesMissingPermission(t *testing.T) {
 	for _, prefix := range []string{"caracal:control:jti:*", "caracal:control:assertion:*"} {
 		tests = append(tests, row{"~" + prefix, "SET " + prefix, client.ReadinessRedisMissingControlTokens})
 	}
-	for _, prefix := range []string{"api:v1_rl:*", "api:ready_rl:*", "api:admin_auth_fail:*", "rl:dcr:*", "api:client_auth_fail:*", "api:token_exchange:*", "api:control_invoke_ip:*", "api:control_invoke_key:*"} {
+	for _, prefix := range []string{"api:v1_rl:*", "api:ready_rl:*", "api:admin_auth_fail:*", "rl:dcr:*", "rl:dcr_anonymous:*", "api:client_auth_fail:*", "api:token_exchange:*", "api:control_invoke_ip:*", "api:control_invoke_key:*"} {
 		tests = append(tests, row{"~" + prefix, "INCRBY " + prefix, client.ReadinessRedisMissingRateLimits})
 	}
 	for i, tt := range tests {

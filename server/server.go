@@ -89,7 +89,7 @@ type Server struct {
 }
 
 type limits struct {
-	address, token, readiness, authFailures, registrations, control, controlKeys, clientFailures, tokens *limiter.Limiter
+	address, token, readiness, authFailures, registrations, anonymousRegistrations, control, controlKeys, clientFailures, tokens *limiter.Limiter
 }
 
 func (l limits) all() (all []*limiter.Limiter) {
@@ -117,7 +117,7 @@ type namedLimit struct {
 }
 
 func (l limits) named() []namedLimit {
-	return []namedLimit{{"address", l.address}, {"token", l.token}, {"readiness", l.readiness}, {"auth_failures", l.authFailures}, {"registrations", l.registrations},
+	return []namedLimit{{"address", l.address}, {"token", l.token}, {"readiness", l.readiness}, {"auth_failures", l.authFailures}, {"registrations", l.registrations}, {"anonymous_registrations", l.anonymousRegistrations},
 		{"control", l.control}, {"control_keys", l.controlKeys}, {"client_auth_failures", l.clientFailures}, {"token_exchanges", l.tokens}}
 }
 
@@ -204,7 +204,8 @@ func New(o Options) (*Server, http.Handler, error) {
 			readiness:    perMinute("api:ready_rl:", c.ReadyPerMinute),
 			authFailures: perMinute("api:admin_auth_fail:", c.AuthFailuresPerMinute),
 
-			registrations: limiter.New("rl:dcr:", time.Second, registrationsPerSecond),
+			registrations:          limiter.New("rl:dcr:", time.Second, registrationsPerSecond),
+			anonymousRegistrations: limiter.New("rl:dcr_anonymous:", time.Hour, anonymousRegistrationsPerHour),
 
 			control:     perMinute("api:control_invoke_ip:", c.ControlPerMinute),
 			controlKeys: limiter.New("api:control_invoke_key:", c.ControlWindow.duration(), c.ControlCapacity),

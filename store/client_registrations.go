@@ -61,6 +61,12 @@ func (tx *Tx) RegisterClient(ctx context.Context, zone, token string, m ClientMe
 	if err := tx.checkRegistration(ctx, z); err != nil {
 		return client, "", err
 	}
+	anonymous := token == ""
+	if anonymous {
+		if err := tx.checkAnonymousRegistration(ctx, zone); err != nil {
+			return client, "", err
+		}
+	}
 	client.Application.Application, err = tx.q.InsertApplication(ctx, db.InsertApplicationParams{
 		ZoneID: zone, ID: newID(), Name: m.Name, RegistrationMethod: dcr, Traits: []string{}, ExpiresIn: &lifetime,
 	})
@@ -73,7 +79,7 @@ func (tx *Tx) RegisterClient(ctx context.Context, zone, token string, m ClientMe
 	}
 	accessToken := newSecret("rat_")
 	deferred := db.New(deferredConn{tx.conn})
-	err = deferred.InsertClientRegistration(ctx, db.InsertClientRegistrationParams{ZoneID: zone, ApplicationID: client.ID, TokenSHA256: digestOf(accessToken), Metadata: text})
+	err = deferred.InsertClientRegistration(ctx, db.InsertClientRegistrationParams{ZoneID: zone, ApplicationID: client.ID, TokenSHA256: digestOf(accessToken), Metadata: text, Anonymous: anonymous})
 	if err == nil && m.HasSecret() {
 		client.Secret = newSecret("cs_")
 		err = tx.addSecret(ctx, zone, client.ID, newID(), hashGenerated(client.Secret))
@@ -91,6 +97,17 @@ func (tx *Tx) RegisterClient(ctx context.Context, zone, token string, m ClientMe
 	client.Client = &client.Metadata
 	tx.recordApplication(nil, client.Application, false)
 	return client, accessToken, nil
+}
+
+// checkAnonymousRegistration returns dcr_limit_exceeded if too many active clients of a
+// zone, whose row is locked, registered without a token: they must leave room for others.
+func (tx *Tx) checkAnonymousRegistration(ctx context.Context, zone string) error {
+	const maxActive = 250
+	active, err := tx.q.CountActiveAnonymousRegistrations(ctx, zone)
+	if err == nil && active >= maxActive {
+		return code.DCRLimitExceeded.Saying("The zone has reached its limit of 250 active clients that registered without a token. Use a registration token, or retry when one of them has expired.")
+	}
+	return err
 }
 
 // RegisteredClient returns a client that has not expired. It returns invalid_registration_token if

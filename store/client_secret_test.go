@@ -291,3 +291,20 @@ func TestMigrationKeepsSecrets(t *testing.T) {
 		t.Errorf("%d secrets of active applications are stored, want 2", n)
 	}
 }
+
+// A guess that has waited for its turn is not hashed if the guesses before it have used up the
+// limit.
+func TestLimitIsCheckedAgainBeforeHash(t *testing.T) {
+	t.Parallel()
+	limited := errors.New("limited")
+	calls := 0
+	err := storetest.New(t).Store().VerifyClientSecret(t.Context(), "zone", "application", "a guess", func() error {
+		if calls++; calls == 2 {
+			return limited
+		}
+		return nil
+	})
+	if !errors.Is(err, limited) || calls != 2 {
+		t.Errorf("got %v after %d calls", err, calls)
+	}
+}

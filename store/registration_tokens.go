@@ -62,6 +62,17 @@ func (tx *Tx) DeleteRegistrationToken(ctx context.Context, zone, id string) erro
 	return nil
 }
 
+// MayRegister returns zone_not_found, or invalid_registration_token unless a client can register in a zone
+// with a token, or without one (""). It needs no transaction and locks nothing;
+// [Tx.RegisterClient] decides.
+func (s *Store) MayRegister(ctx context.Context, zone, token string) error {
+	may, err := s.shared.MayRegister(ctx, db.MayRegisterParams{ZoneID: zone, TokenSHA256: digestOf(token)})
+	if err == nil && !may.TokenValid && (token != "" || !may.OpenRegistration) {
+		return code.InvalidRegistrationToken
+	}
+	return notFoundAs(err, code.ZoneNotFound)
+}
+
 // useRegistrationToken counts a use of a registration token and makes it the actor of the
 // transaction. Without a token, it requires that the zone allows everyone to register. It
 // returns invalid_registration_token.

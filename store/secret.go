@@ -48,15 +48,16 @@ var argonPrefix = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$", argon2.Version, 
 func HashChosenSecret(ctx context.Context, text string) (SecretHash, error) {
 	var salt [16]byte
 	_, _ = rand.Read(salt[:]) // never fails (crypto/rand)
-	hash, err := argonHash(ctx, text, salt[:])
+	hash, err := argonHash(ctx, text, salt[:], nil)
 	if err != nil {
 		return "", err
 	}
 	return SecretHash(argonPrefix + base64.RawStdEncoding.EncodeToString(salt[:]) + "$" + base64.RawStdEncoding.EncodeToString(hash)), nil
 }
 
-// argonHash waits for a slot like HashChosenSecret.
-func argonHash(ctx context.Context, text string, salt []byte) ([]byte, error) {
+// argonHash waits for a slot like HashChosenSecret. If mayHash is not nil, it is called when
+// there is a slot: others that waited may have used up a limit since.
+func argonHash(ctx context.Context, text string, salt []byte, mayHash func() error) ([]byte, error) {
 	const timeout = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -65,6 +66,11 @@ func argonHash(ctx context.Context, text string, salt []byte) ([]byte, error) {
 		defer func() { <-argonSlots }()
 	case <-ctx.Done():
 		return nil, mapError(ctx.Err())
+	}
+	if mayHash != nil {
+		if err := mayHash(); err != nil {
+			return nil, err
+		}
 	}
 	return argon2.IDKey([]byte(text), salt, argonTime, argonMemory, argonThreads, sha256.Size), nil
 }
@@ -118,7 +124,7 @@ func verifySecret(ctx context.Context, hashes []string, secret string, mayHash f
 		if err != nil {
 			return err
 		}
-		got, err := argonHash(ctx, secret, salt)
+		got, err := argonHash(ctx, secret, salt, mayHash)
 		if err != nil {
 			return err
 		}

@@ -782,7 +782,9 @@ func (c *Client) DeleteRegistrationToken(ctx context.Context, zoneID, id string,
 // The client is a registered application: it expires after an hour, counts
 // among the 1,000 of a zone, and is archived when registration is disabled with
 // `revoke_live`. 10 clients per second can register in a zone with the same
-// token or, without a token, from the same address.
+// token or, without a token, from the same address. Without a token, at most 60
+// clients can register in a zone within an hour from the same address, and at
+// most 250 of the 1,000 can be active, so that they leave room for others.
 //
 // Records audit entries of these types: `applications`.
 //

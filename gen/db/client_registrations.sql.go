@@ -10,6 +10,20 @@ import (
 	"encoding/json"
 )
 
+const countActiveAnonymousRegistrations = `-- name: CountActiveAnonymousRegistrations :one
+SELECT count(*) FROM client_registrations
+JOIN applications ON applications.zone_id = client_registrations.zone_id AND applications.id = client_registrations.application_id
+WHERE client_registrations.zone_id = $1 AND client_registrations.anonymous
+  AND applications.archived_at IS NULL AND applications.expires_at > now()
+`
+
+func (q *Queries) CountActiveAnonymousRegistrations(ctx context.Context, zoneID string) (int64, error) {
+	row := q.db.QueryRow(ctx, countActiveAnonymousRegistrations, zoneID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const deleteClientRegistrations = `-- name: DeleteClientRegistrations :exec
 DELETE FROM client_registrations WHERE zone_id = $1 AND application_id = ANY ($2::text[])
 `
@@ -25,7 +39,7 @@ func (q *Queries) DeleteClientRegistrations(ctx context.Context, arg DeleteClien
 }
 
 const getClientRegistration = `-- name: GetClientRegistration :one
-SELECT client_registrations.zone_id, client_registrations.application_id, client_registrations.token_sha256, client_registrations.metadata, applications.zone_id, applications.id, applications.name, applications.registration_method, applications.traits, applications.version, applications.created_at, applications.updated_at, applications.expires_at, applications.archived_at, applications.control_key, applications.jwks FROM client_registrations
+SELECT client_registrations.zone_id, client_registrations.application_id, client_registrations.token_sha256, client_registrations.metadata, client_registrations.anonymous, applications.zone_id, applications.id, applications.name, applications.registration_method, applications.traits, applications.version, applications.created_at, applications.updated_at, applications.expires_at, applications.archived_at, applications.control_key, applications.jwks FROM client_registrations
 JOIN applications ON applications.zone_id = client_registrations.zone_id AND applications.id = client_registrations.application_id
 JOIN zones ON zones.id = client_registrations.zone_id
 WHERE client_registrations.zone_id = $1 AND client_registrations.application_id = $2
@@ -42,6 +56,7 @@ type GetClientRegistrationRow struct {
 	ApplicationID string          `db:"application_id"`
 	TokenSHA256   []byte          `db:"token_sha256"`
 	Metadata      json.RawMessage `db:"metadata"`
+	Anonymous     bool            `db:"anonymous"`
 	Application   Application     `db:"application"`
 }
 
@@ -54,6 +69,7 @@ func (q *Queries) GetClientRegistration(ctx context.Context, arg GetClientRegist
 		&i.ApplicationID,
 		&i.TokenSHA256,
 		&i.Metadata,
+		&i.Anonymous,
 		&i.Application.ZoneID,
 		&i.Application.ID,
 		&i.Application.Name,
@@ -71,7 +87,8 @@ func (q *Queries) GetClientRegistration(ctx context.Context, arg GetClientRegist
 }
 
 const insertClientRegistration = `-- name: InsertClientRegistration :exec
-INSERT INTO client_registrations (zone_id, application_id, token_sha256, metadata) VALUES ($1, $2, $3, $4)
+INSERT INTO client_registrations (zone_id, application_id, token_sha256, metadata, anonymous)
+VALUES ($1, $2, $3, $4, $5)
 `
 
 type InsertClientRegistrationParams struct {
@@ -79,6 +96,7 @@ type InsertClientRegistrationParams struct {
 	ApplicationID string          `db:"application_id"`
 	TokenSHA256   []byte          `db:"token_sha256"`
 	Metadata      json.RawMessage `db:"metadata"`
+	Anonymous     bool            `db:"anonymous"`
 }
 
 func (q *Queries) InsertClientRegistration(ctx context.Context, arg InsertClientRegistrationParams) error {
@@ -87,6 +105,7 @@ func (q *Queries) InsertClientRegistration(ctx context.Context, arg InsertClient
 		arg.ApplicationID,
 		arg.TokenSHA256,
 		arg.Metadata,
+		arg.Anonymous,
 	)
 	return err
 }

@@ -203,6 +203,7 @@ type ClientRegistration struct {
 	ApplicationID string          `db:"application_id"`
 	TokenSHA256   []byte          `db:"token_sha256"`
 	Metadata      json.RawMessage `db:"metadata"`
+	Anonymous     bool            `db:"anonymous"`
 }
 
 type DataKey struct {

@@ -122,6 +122,34 @@ func (q *Queries) ListRegistrationTokens(ctx context.Context, arg ListRegistrati
 	return items, nil
 }
 
+const mayRegister = `-- name: MayRegister :one
+SELECT open_registration, EXISTS (
+    SELECT 1 FROM registration_tokens
+    WHERE registration_tokens.zone_id = zones.id AND token_sha256 = $1
+      AND (expires_at IS NULL OR expires_at > now()) AND (max_uses IS NULL OR uses < max_uses)
+)::boolean AS token_valid
+FROM zones WHERE zones.id = $2 AND zones.archived_at IS NULL
+`
+
+type MayRegisterParams struct {
+	TokenSHA256 []byte `db:"token_sha256"`
+	ZoneID      string `db:"zone_id"`
+}
+
+type MayRegisterRow struct {
+	OpenRegistration bool `db:"open_registration"`
+	TokenValid       bool `db:"token_valid"`
+}
+
+// MayRegister reports whether clients can register in an active zone without a token, and whether a token can be used. It
+// counts no use.
+func (q *Queries) MayRegister(ctx context.Context, arg MayRegisterParams) (MayRegisterRow, error) {
+	row := q.db.QueryRow(ctx, mayRegister, arg.TokenSHA256, arg.ZoneID)
+	var i MayRegisterRow
+	err := row.Scan(&i.OpenRegistration, &i.TokenValid)
+	return i, err
+}
+
 const useRegistrationToken = `-- name: UseRegistrationToken :one
 UPDATE registration_tokens SET uses = uses + 1
 WHERE zone_id = $1 AND token_sha256 = $2

@@ -3219,7 +3219,8 @@ type ClientInterface interface {
 	//
 	// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
 	// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
-	// token or, without a token, from the same address.
+	// token or, without a token, from the same address. Without a token, at most 60 clients can register in a zone within
+	// an hour from the same address, and at most 250 of the 1,000 can be active, so that they leave room for others.
 	//
 	// Records audit entries of these types: `applications`.
 	//
@@ -3238,7 +3239,8 @@ type ClientInterface interface {
 	//
 	// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
 	// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
-	// token or, without a token, from the same address.
+	// token or, without a token, from the same address. Without a token, at most 60 clients can register in a zone within
+	// an hour from the same address, and at most 250 of the 1,000 can be active, so that they leave room for others.
 	//
 	// Records audit entries of these types: `applications`.
 	//
@@ -6641,7 +6643,8 @@ func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id ObjectID, r
 //
 // The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
 // when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
-// token or, without a token, from the same address.
+// token or, without a token, from the same address. Without a token, at most 60 clients can register in a zone within
+// an hour from the same address, and at most 250 of the 1,000 can be active, so that they leave room for others.
 //
 // Records audit entries of these types: `applications`.
 //
@@ -6670,7 +6673,8 @@ func (c *Client) RegisterClientWithBody(ctx context.Context, zoneID ZoneID, cont
 //
 // The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
 // when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
-// token or, without a token, from the same address.
+// token or, without a token, from the same address. Without a token, at most 60 clients can register in a zone within
+// an hour from the same address, and at most 250 of the 1,000 can be active, so that they leave room for others.
 //
 // Records audit entries of these types: `applications`.
 //
@@ -15928,7 +15932,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
 	// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
-	// token or, without a token, from the same address.
+	// token or, without a token, from the same address. Without a token, at most 60 clients can register in a zone within
+	// an hour from the same address, and at most 250 of the 1,000 can be active, so that they leave room for others.
 	//
 	// Records audit entries of these types: `applications`.
 	//
@@ -15947,7 +15952,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
 	// when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
-	// token or, without a token, from the same address.
+	// token or, without a token, from the same address. Without a token, at most 60 clients can register in a zone within
+	// an hour from the same address, and at most 250 of the 1,000 can be active, so that they leave room for others.
 	//
 	// Records audit entries of these types: `applications`.
 	//
@@ -23840,7 +23846,8 @@ func (c *ClientWithResponses) TestProviderWithResponse(ctx context.Context, zone
 //
 // The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
 // when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
-// token or, without a token, from the same address.
+// token or, without a token, from the same address. Without a token, at most 60 clients can register in a zone within
+// an hour from the same address, and at most 250 of the 1,000 can be active, so that they leave room for others.
 //
 // Records audit entries of these types: `applications`.
 //
@@ -23865,7 +23872,8 @@ func (c *ClientWithResponses) RegisterClientWithBodyWithResponse(ctx context.Con
 //
 // The client is a registered application: it expires after an hour, counts among the 1,000 of a zone, and is archived
 // when registration is disabled with `revoke_live`. 10 clients per second can register in a zone with the same
-// token or, without a token, from the same address.
+// token or, without a token, from the same address. Without a token, at most 60 clients can register in a zone within
+// an hour from the same address, and at most 250 of the 1,000 can be active, so that they leave room for others.
 //
 // Records audit entries of these types: `applications`.
 //
