@@ -47,7 +47,7 @@ type Config struct {
 	DrainDelay     milliseconds `env:"DRAIN_DELAY_MS" default:"0" min:"0" help:"time to continue serving after SIGTERM, while /ready returns 503"`
 	ShutdownGrace  milliseconds `env:"SHUTDOWN_GRACE_MS" default:"15000" min:"1" help:"maximum duration of the shutdown after DRAIN_DELAY_MS"`
 
-	PublicURL   PublicURL      `env:"PUBLIC_URL" help:"URL under which clients reach the service, such as https://api.example.com/caracal, or the path of that URL; used in Link headers, in /docs and in the OpenAPI document"`
+	PublicURL   PublicURL      `env:"PUBLIC_URL" help:"URL under which clients reach the service, such as https://api.example.com/caracal, or the path of that URL; used in Link headers, in tokens and metadata for OAuth clients, in /docs and in the OpenAPI document"`
 	TrustProxy  TrustedProxies `env:"TRUST_PROXY" default:"false" help:"proxies from which to take the client address: false, true (one proxy), their number, or a list of their addresses and networks"`
 	ProxyHeader string         `env:"TRUST_PROXY_HEADER" default:"X-Forwarded-For" help:"header with the client address: X-Forwarded-For or Forwarded; must be the one that the proxies set"`
 

@@ -107,6 +107,9 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (_ *Service, err err
 		return nil, err
 	}
 	s := svc.Server
+	if c.Mode != "dev" && c.baseURL() != string(c.PublicURL) {
+		log.Warn("PUBLIC_URL is not an absolute URL, so tokens and the metadata for OAuth clients have URLs that only this machine can reach", "url", c.baseURL())
+	}
 	svc.goBackground(ctx, s.verifier.Run)
 	svc.goBackground(ctx, s.denied.run)
 	svc.goBackground(ctx, s.auditEvents.run)

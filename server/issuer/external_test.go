@@ -239,8 +239,11 @@ func TestKeysOfManyZonesAreBounded(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	loads := 0
-	c := newKeyCache(func(context.Context, string) (map[string]*ecdsa.PublicKey, error) {
+	c := newKeyCache(func(_ context.Context, zone string) (map[string]*ecdsa.PublicKey, error) {
 		loads++
+		if strings.HasPrefix(zone, "unknown") {
+			return nil, nil
+		}
 		return map[string]*ecdsa.PublicKey{"k": {}}, nil
 	}, keyTimes{fresh: time.Hour, interval: time.Hour})
 	c.now = func() time.Time { return now }
@@ -258,5 +261,14 @@ func TestKeysOfManyZonesAreBounded(t *testing.T) {
 	}
 	if _, found := c.get("z0"); found {
 		t.Error("the oldest zone was kept")
+	}
+	for n := range 2 * maxZones {
+		now = now.Add(time.Millisecond)
+		if key, err := c.key(t.Context(), fmt.Sprint("unknown", n), "k"); key != nil || err != nil {
+			t.Fatal(key, err)
+		}
+	}
+	if _, found := c.get(fmt.Sprint("z", 2*maxZones-1)); !found || len(c.zones) != maxZones {
+		t.Errorf("zones without keys displaced a zone with keys, or there are too many: %d", len(c.zones))
 	}
 }

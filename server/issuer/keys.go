@@ -102,14 +102,17 @@ func (c *keyCache) reload(ctx context.Context, zone string, known zoneKeys) zone
 }
 
 // put stores the keys of a zone. If there are too many zones, it drops the one whose last
-// attempt is the longest ago.
+// attempt is the longest ago, and those without keys before others: tokens can name zones that
+// do not exist.
 func (c *keyCache) put(zone string, keys zoneKeys) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, found := c.zones[zone]; !found && len(c.zones) >= maxZones {
 		oldest, first := "", true
 		for other, k := range c.zones {
-			if first || k.tried.Before(c.zones[oldest].tried) {
+			present := c.zones[oldest]
+			empty := len(k.keys) == 0
+			if first || empty && len(present.keys) > 0 || empty == (len(present.keys) == 0) && k.tried.Before(present.tried) {
 				oldest, first = other, false
 			}
 		}
