@@ -56,7 +56,7 @@ func (f keyFile) write(t *testing.T, text string) {
 
 // settings returns the settings of a service that reads its keys from the file.
 func (f keyFile) settings(db *storetest.DB, redisURL string) []string {
-	return append(settingsOf(db, redisURL), "DB_POOL_MAX=8", "ZONE_KEK=", "ZONE_KEK_FILE="+string(f))
+	return append(settingsOf(db, redisURL), "DB_POOL_MAX=8", "PUBLIC_URL=http://localhost", "ZONE_KEK=", "ZONE_KEK_FILE="+string(f))
 }
 
 // serve starts a replica that reads its keys from the file. The test fails if the
