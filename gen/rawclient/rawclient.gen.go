@@ -151,6 +151,12 @@ type ID = client.ID
 
 // Issue An error about one field of the request.
 type Issue struct {
+	// Column Column of the field in a body in YAML, or of the object that misses it.
+	Column *int `json:"column,omitempty"`
+
+	// Line Line of the field in a body in YAML, or of the object that misses it.
+	Line *int `json:"line,omitempty"`
+
 	// Message What is wrong, phrased to follow the name of the field, such as `must not be empty`.
 	Message string `json:"message"`
 

@@ -12,31 +12,31 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// readText reads the body of a request, which must have a media type, and removes its content coding. The limit
+// readText reads the body of a request, which must have one of the media types, and removes its content coding. The limit
 // applies to what is sent and to what it decodes to, so that a small body cannot
 // fill the memory. It returns unsupported_media_type, payload_too_large and
 // invalid_json or, for a form, invalid_request.
-func readText(w http.ResponseWriter, r *http.Request, limit int64, mediaType string) ([]byte, error) {
-	if err := checkMediaType(strings.Join(r.Header.Values("Content-Type"), ","), mediaType); err != nil {
-		return nil, err
+func readText(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes []string) (text []byte, mediaType string, err error) {
+	if mediaType, err = checkMediaType(strings.Join(r.Header.Values("Content-Type"), ","), mediaTypes); err != nil {
+		return nil, "", err
 	}
 	gzipped, err := isGzipped(r.Header)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if r.ContentLength > limit {
-		return nil, code.PayloadTooLarge
+		return nil, "", code.PayloadTooLarge
 	}
-	text, err := readAtMost(limit, http.MaxBytesReader(w, r.Body, limit), gzipped)
+	text, err = readAtMost(limit, http.MaxBytesReader(w, r.Body, limit), gzipped)
 	switch tooLarge := new(http.MaxBytesError); {
 	case errors.As(err, &tooLarge), int64(len(text)) > limit:
-		return nil, code.PayloadTooLarge
+		return nil, "", code.PayloadTooLarge
 	case err != nil && gzipped:
-		return nil, malformed(mediaType).At("must be compressed with gzip, as Content-Encoding says")
+		return nil, "", malformed(mediaType).At("must be compressed with gzip, as Content-Encoding says")
 	case err != nil:
-		return nil, malformed(mediaType).Because(err) // the client disconnected, was too slow, or sent malformed chunks
+		return nil, "", malformed(mediaType).Because(err) // the client disconnected, was too slow, or sent malformed chunks
 	}
-	return text, nil
+	return text, mediaType, nil
 }
 
 // malformed returns the error code of a body that cannot be read.
@@ -60,17 +60,17 @@ func readAtMost(limit int64, body io.Reader, gzipped bool) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(body, limit+1))
 }
 
-// checkMediaType returns unsupported_media_type unless a Content-Type is a media type in
-// UTF-8. It is malformed if it was sent twice.
-func checkMediaType(contentType, mediaType string) error {
+// checkMediaType returns the media type of a Content-Type, and unsupported_media_type unless it
+// is one of the accepted ones in UTF-8. It is malformed if it was sent twice.
+func checkMediaType(contentType string, accepted []string) (string, error) {
 	media, params, err := mime.ParseMediaType(contentType)
 	switch charset, given := params["charset"]; {
-	case err != nil, media != mediaType:
-		return code.UnsupportedMediaType.At("must be "+mediaType, "Content-Type")
+	case err != nil, !slices.Contains(accepted, media):
+		return "", code.UnsupportedMediaType.At("must be "+strings.Join(accepted, " or "), "Content-Type")
 	case given && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "utf8"): // a common alias
-		return code.UnsupportedMediaType.At("must have the charset utf-8, or none", "Content-Type")
+		return "", code.UnsupportedMediaType.At("must have the charset utf-8, or none", "Content-Type")
 	}
-	return nil
+	return media, nil
 }
 
 // contentCodings are the registered content codings that this service does not

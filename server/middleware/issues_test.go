@@ -235,7 +235,7 @@ func TestBodyErrorsReadAfterTheFieldsName(t *testing.T) {
 			t.Parallel()
 			request := httptest.NewRequest("POST", "/v1/zones", strings.NewReader(tt.body))
 			request.Header.Set("Content-Type", "application/json")
-			_, _, err := operations.byRoute["POST /v1/zones"].readBody(httptest.NewRecorder(), request, 1<<20)
+			_, _, _, err := operations.byRoute["POST /v1/zones"].readBody(httptest.NewRecorder(), request, 1<<20)
 			if got := issuesOf(t, err); fmt.Sprint(got) != "["+tt.want+"]" || err.(*code.Error).Code != tt.code {
 				t.Errorf("got %v %q, want %q", err, got, tt.want)
 			}
@@ -243,7 +243,7 @@ func TestBodyErrorsReadAfterTheFieldsName(t *testing.T) {
 	}
 	t.Run("no body", func(t *testing.T) {
 		t.Parallel()
-		_, _, err := operations.byRoute["POST /v1/zones"].readBody(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/zones", nil), 1)
+		_, _, _, err := operations.byRoute["POST /v1/zones"].readBody(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/zones", nil), 1)
 		if got := issuesOf(t, err); fmt.Sprint(got) != "[is required]" {
 			t.Errorf("got %q", got)
 		}

@@ -42,7 +42,7 @@ type Operation struct {
 	takesIfMatch  bool
 	exports       bool             // has a query parameter format
 	body          *openapi3.Schema // nil: the operation takes no body
-	isForm        bool             // the body is a form, not JSON
+	mediaTypes    []string         // of the body
 	challenge     string           // WWW-Authenticate of a response with status 401; "": that of admin tokens
 	invalidBody   code.Code        // the error code of a body that does not match the schema
 	ignoresBody   bool             // a body need not be sent, but must be JSON (x-ignored-body)
@@ -148,6 +148,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 			o.challenge = `Basic realm="caracal", charset="UTF-8"` // RFC 7617
 		}
 	}
+	o.mediaTypes = []string{jsonType}
 	o.ignoresBody, _ = op.Extensions["x-ignored-body"].(bool)
 	segments := strings.Split(path, "/")
 	for i, segment := range segments {
@@ -184,8 +185,8 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	if op.RequestBody == nil {
 		return o, nil
 	}
-	o.isForm = op.RequestBody.Value.Content[formType] != nil
-	body := op.RequestBody.Value.Content.Get(o.mediaType()).Schema
+	o.mediaTypes = slices.Sorted(maps.Keys(op.RequestBody.Value.Content)) // of the same schema
+	body := op.RequestBody.Value.Content[o.mediaTypes[0]].Schema
 	if body.Value.Discriminator != nil {
 		*body = openapi3.SchemaRef{Value: withoutAlternatives(body.Value)}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"caracal.run/management/gen/code"
+	"caracal.run/management/server/jsonresponse"
 	"caracal.run/management/store"
 )
 
@@ -40,12 +41,13 @@ func Validate(bodyLimit int64) echo.MiddlewareFunc {
 				return err
 			}
 			if op.body != nil || op.ignoresBody {
-				value, text, err := op.readBody(c.Response(), c.Request(), bodyLimit)
+				value, text, at, err := op.readBody(c.Response(), c.Request(), bodyLimit)
 				if err != nil {
 					return err
 				}
 				info.Body, info.readOnly = text, op.takeReadOnly(value)
 				c.Request().Body = validatedBody{value}
+				return at.locate(next(c))
 			}
 			return next(c)
 		}
@@ -139,52 +141,59 @@ func (o *Operation) checkParameters(c echo.Context) error {
 	return nil
 }
 
-// readBody reads and validates the body. It returns the value, and the text without
-// its content coding.
-func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, err error) {
+// readBody reads and validates the body. It returns the value and the text, which is JSON or
+// a form without content coding, and where the fields of a YAML body are.
+func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, at positions, err error) {
 	switch absent := r.ContentLength == 0 && r.Header.Get("Content-Type") == ""; {
 	case absent && o.ignoresBody:
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	case absent:
-		return nil, nil, o.invalidBody.At("is required")
+		return nil, nil, nil, o.invalidBody.At("is required")
 	}
-	if o.isForm {
+	if o.mediaTypes[0] == formType {
 		limit = min(limit, maxForm)
 	}
-	if text, err = readText(w, r, limit, o.mediaType()); err != nil {
-		return nil, nil, err
+	text, mediaType, err := readText(w, r, limit, o.mediaTypes)
+	if err != nil {
+		return nil, nil, nil, err
 	}
-	if o.isForm {
+	switch mediaType {
+	case formType:
 		value, err = o.decodeForm(r, text)
-	} else {
+	case yamlType:
+		if value, at, err = decodeYAML(text); err == nil {
+			value, err = o.sanitize(value)
+		}
+		if err == nil {
+			text, err = jsonresponse.Marshal(value)
+		}
+	default:
 		value, err = o.decodeJSON(text)
 	}
 	if err != nil || o.ignoresBody {
-		return nil, nil, err
+		return nil, nil, nil, at.locate(err)
 	}
 	invalid := o.normalize(value)
 	if err := o.body.VisitJSON(value, openapi3.MultiErrors(), openapi3.VisitAsRequest(), openapi3.DisableReadOnlyValidation()); err != nil {
 		addIssues(invalid, err, nil)
 	}
 	if len(invalid.Issues) > 0 {
-		return nil, nil, invalid
+		return nil, nil, nil, at.locate(invalid)
 	}
-	return value, text, nil
+	return value, text, at, nil
 }
 
-func (o *Operation) mediaType() string {
-	if o.isForm {
-		return formType
-	}
-	return jsonType
-}
-
-// decodeJSON decodes a body, which it checks for what a schema cannot express.
+// decodeJSON decodes a body and sanitizes it.
 func (o *Operation) decodeJSON(text []byte) (any, error) {
 	value, err := decode(text)
 	if err != nil {
 		return nil, err
 	}
+	return o.sanitize(value)
+}
+
+// sanitize checks a body for what a schema cannot express.
+func (o *Operation) sanitize(value any) (any, error) {
 	value, path, message := sanitize(value, 0)
 	switch {
 	case message == tooDeep:

@@ -130,13 +130,15 @@ type details struct {
 type Issue struct {
 	Path    []string `json:"path"`
 	Message string   `json:"message"`
+	Line    int      `json:"line,omitempty"`
+	Column  int      `json:"column,omitempty"`
 }
 
 // Issues converts issues to their JSON form. A path is never null.
 func Issues(from []code.Issue) []Issue {
 	issues := make([]Issue, len(from))
 	for i, f := range from {
-		issues[i] = Issue{Path: append([]string{}, f.Path...), Message: f.Message}
+		issues[i] = Issue{Path: append([]string{}, f.Path...), Message: f.Message, Line: f.Line, Column: f.Column}
 	}
 	return issues
 }
