@@ -3,53 +3,77 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 
+	"github.com/spf13/cobra"
+
 	"caracal.run/management/server"
 )
 
-// auditVerify verifies an export of an audit log without the service.
-func auditVerify(flags *flag.FlagSet) func(context.Context, io.Writer) error {
+func auditCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "audit", Short: "Verify the audit logs of a zone", Example: "  caracald audit verify audit.ndjson"}
+	cmd.AddCommand(auditVerifyCommand())
+	return cmd
+}
+
+func auditVerifyCommand() *cobra.Command {
 	var o verifyOptions
+	cmd := &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Verify an export of an audit log, without the service",
+		Long: withSettings(`Verifies an export of audit entries or of authorization audit events with format=ndjson:
+that no row was changed, deleted, inserted or moved since it was hashed. It prints the
+first line that does not fit and exits with code 1, or prints what it could not verify.
+FILE - is the standard input.`, server.UsedByAuditVerify),
+		Example: `  curl -H "Authorization: Bearer $TOKEN" "$URL/v1/zones/$ZONE/admin-audit?format=ndjson" > audit.ndjson
+  AUDIT_HMAC_KEY_FILE=audit-hmac-key caracald audit verify audit.ndjson`,
+		Args: arguments("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return auditVerify(cmd.InOrStdin(), cmd.OutOrStdout(), args[0], o)
+		},
+	}
+	flags := cmd.Flags()
 	flags.BoolVar(&o.filtered, "filtered", false, "accept that rows are missing between those in the file, because the export was filtered or retention has deleted them")
 	flags.BoolVar(&o.redacted, "redacted", false, "accept audit events with redacted values, whose content cannot be verified")
 	flags.StringVar(&o.headFile, "head", "", "`file` with the response of …/admin-audit/head or …/audit/head, which the export must contain")
-	return func(_ context.Context, out io.Writer) (err error) {
-		if o.key, err = server.LoadAuditKey(os.Environ()); err != nil {
-			return err
-		}
-		in := os.Stdin
-		if name := flags.Arg(0); name != "-" {
-			if in, err = os.Open(name); err != nil {
-				return err
-			}
-			defer in.Close()
-		}
-		v, err := readExport(in, o)
+	return cmd
+}
+
+// auditVerify verifies an export of an audit log without the service.
+func auditVerify(in io.Reader, out io.Writer, name string, o verifyOptions) (err error) {
+	if o.key, err = server.LoadAuditKey(os.Environ()); err != nil {
+		return err
+	}
+	if name != "-" {
+		file, err := os.Open(name)
 		if err != nil {
 			return err
 		}
-		if err := v.check(); err != nil {
-			return err
-		}
-		v.report(out)
-		if o.key == nil {
-			fmt.Fprintln(out, "Not verified: the signatures, because AUDIT_HMAC_KEY is not set. Without them, somebody could have computed all hashes again.")
-		}
-		if o.filtered {
-			fmt.Fprintln(out, "Not verified: whether rows are missing between those in the file, because of -filtered.")
-		}
-		if o.headFile == "" {
-			fmt.Fprintln(out, "Not verified: whether the log has rows after the last one in the file. A head that was kept shows it (-head).")
-		}
-		return nil
+		defer file.Close()
+		in = file
 	}
+	v, err := readExport(in, o)
+	if err != nil {
+		return err
+	}
+	if err := v.check(); err != nil {
+		return err
+	}
+	v.report(out)
+	if o.key == nil {
+		fmt.Fprintln(out, "Not verified: the signatures, because AUDIT_HMAC_KEY is not set. Without them, somebody could have computed all hashes again.")
+	}
+	if o.filtered {
+		fmt.Fprintln(out, "Not verified: whether rows are missing between those in the file, because of --filtered.")
+	}
+	if o.headFile == "" {
+		fmt.Fprintln(out, "Not verified: whether the log has rows after the last one in the file. A head that was kept shows it (--head).")
+	}
+	return nil
 }
 
 // verifyOptions say how to verify an export.

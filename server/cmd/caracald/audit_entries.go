@@ -113,7 +113,7 @@ func (v *entryVerifier) check() error {
 			switch fault := verifier.Follow(next); {
 			case fault == nil:
 			case fault.Reason == chain.SealMissing:
-				return lineError(s.line, "chain_seq is %d, and no line has %d: entries were deleted, or the export was filtered (-filtered)", s.seq, fault.Seq)
+				return lineError(s.line, "chain_seq is %d, and no line has %d: entries were deleted, or the export was filtered (--filtered)", s.seq, fault.Seq)
 			default:
 				return lineError(s.line, "chain_seq %d: %s", s.seq, faults[fault.Reason])
 			}

@@ -48,7 +48,7 @@ func (v *eventVerifier) readLine(number int, line []byte) error {
 	v.lines++
 	if redacted && link.Event.ContentHash() != link.ContentHash {
 		if !v.redacted {
-			return lineError(number, "event %s, chain_seq %d: values are redacted, so that the content cannot be verified (-redacted)", link.ID, link.Seq)
+			return lineError(number, "event %s, chain_seq %d: values are redacted, so that the content cannot be verified (--redacted)", link.ID, link.Seq)
 		}
 		link.HashOnly = true
 		if v.hidden++; v.firstHidden == 0 {
@@ -118,7 +118,7 @@ func (v *eventVerifier) check() error {
 func eventFault(e exportedEvent, f auditchain.Fault) error {
 	switch f.Reason {
 	case auditchain.EventMissing:
-		return lineError(e.line, "chain_seq is %d, and no line has %d: events were deleted, also by retention, or the export was filtered (-filtered)", e.seq, f.Seq)
+		return lineError(e.line, "chain_seq is %d, and no line has %d: events were deleted, also by retention, or the export was filtered (--filtered)", e.seq, f.Seq)
 	case auditchain.SeqRepeated:
 		return lineError(e.line, "chain_seq %d: another line has the same chain_seq", e.seq)
 	}
@@ -158,7 +158,7 @@ func (v *eventVerifier) report(out io.Writer) {
 		fmt.Fprintf(out, "zone %s: chain_seq %d to %d\n", zone, events[0].seq, events[len(events)-1].seq)
 	}
 	if v.hidden > 0 {
-		fmt.Fprintf(out, "Not verified: the content of %d events with redacted values, the first one on line %d, because of -redacted.\n", v.hidden, v.firstHidden)
+		fmt.Fprintf(out, "Not verified: the content of %d events with redacted values, the first one on line %d, because of --redacted.\n", v.hidden, v.firstHidden)
 	}
 	fmt.Fprintln(out, "Not verified: ingested_at, which no hash covers.")
 }

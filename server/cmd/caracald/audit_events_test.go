@@ -139,16 +139,16 @@ func TestAuditVerifyOfEvents(t *testing.T) {
 	}{
 		{"intact", whole, nil, streamKey, ""},
 		{"moved lines", lines[5] + without(5), nil, streamKey, ""},
-		{"with its head", whole, []string{"-head", headFile}, streamKey, ""},
+		{"with its head", whole, []string{"--head", headFile}, streamKey, ""},
 		{"without a key", whole, nil, "", ""},
 		{"not signed", strings.Join(unsigned, ""), nil, "", ""},
-		{"filtered", without(0)[len(lines[1]):], []string{"-filtered"}, streamKey, ""},
-		{"filtered in the middle", without(3), []string{"-filtered"}, streamKey, ""},
-		{"zones together", whole + strings.Join(other, ""), []string{"-redacted"}, streamKey, ""},
+		{"filtered", without(0)[len(lines[1]):], []string{"--filtered"}, streamKey, ""},
+		{"filtered in the middle", without(3), []string{"--filtered"}, streamKey, ""},
+		{"zones together", whole + strings.Join(other, ""), []string{"--redacted"}, streamKey, ""},
 
 		{"redacted value", strings.Join(other, ""), nil, streamKey, "line 4: event event-1-3, chain_seq 4: values are redacted"},
 		{"value that pretends to be redacted", edit(3, `"metadata_json":{`, `"metadata_json":{"token":"[redacted]",`), nil, streamKey, "line 4: "},
-		{"hash of a redacted event", strings.Join(other[:3], "") + replaced(other[3], value(other[3], "content_sha256"), value(other[2], "content_sha256")) + strings.Join(other[4:], ""), []string{"-redacted"}, streamKey, "the signature is not that of the key"},
+		{"hash of a redacted event", strings.Join(other[:3], "") + replaced(other[3], value(other[3], "content_sha256"), value(other[2], "content_sha256")) + strings.Join(other[4:], ""), []string{"--redacted"}, streamKey, "the signature is not that of the key"},
 
 		{"metadata", edit(3, `<bank>`, `<safe>`), nil, streamKey, "line 4: event event-0-3, chain_seq 4: " + changed},
 		{"number in the metadata", edit(3, `"latency_ms":1.5`, `"latency_ms":1.50`), nil, streamKey, changed},
@@ -182,15 +182,15 @@ func TestAuditVerifyOfEvents(t *testing.T) {
 		{"not JSON", whole + "x\n", nil, streamKey, "line 9: not an audit event"},
 		{"first line deleted", without(0), nil, streamKey, "line 1: chain_seq is 2, and no line has 1"},
 		{"line deleted", without(3), nil, streamKey, "line 4: chain_seq is 5, and no line has 4"},
-		{"last line deleted", without(7), []string{"-head", headFile}, streamKey, "the export does not contain the head, chain_seq 8"},
+		{"last line deleted", without(7), []string{"--head", headFile}, streamKey, "the export does not contain the head, chain_seq 8"},
 		{"line repeated", whole + lines[3], nil, streamKey, "line 9: chain_seq 4: another line has the same chain_seq"},
-		{"line repeated in a filtered export", whole + lines[3], []string{"-filtered"}, streamKey, "another line has the same chain_seq"},
+		{"line repeated in a filtered export", whole + lines[3], []string{"--filtered"}, streamKey, "another line has the same chain_seq"},
 		{"line of another chain inserted", with(3, otherLines[3]), nil, streamKey, "the signature is not that of the key"},
 		{"line of another chain inserted, without a key", with(3, otherLines[3]), nil, "", "line 4: chain_seq 4: the previous hash is"},
 		{"another key", whole, nil, oldKEK, "line 1: event event-0-0, chain_seq 1: the signature is not that of the key"},
 		{"no signatures", strings.Join(unsigned, ""), nil, streamKey, "line 8: chain_seq 8: the signature is missing"},
-		{"another log with the head", strings.Join(otherLines, ""), []string{"-head", headFile}, "", "chain_seq 8 is not the head"},
-		{"head of another key", whole, []string{"-head", otherHeadFile}, streamKey, "the signature of the head is not by this key"},
+		{"another log with the head", strings.Join(otherLines, ""), []string{"--head", headFile}, "", "chain_seq 8 is not the head"},
+		{"head of another key", whole, []string{"--head", otherHeadFile}, streamKey, "the signature of the head is not by this key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -201,7 +201,7 @@ func TestAuditVerifyOfEvents(t *testing.T) {
 			stdout, stderr, exitCode := result(t, append(append([]string{"audit", "verify"}, tt.flags...), file), []string{"AUDIT_HMAC_KEY=" + tt.key})
 			if tt.want == "" {
 				if exitCode != 0 || !strings.Contains(stdout, "events are intact") || stderr != "" || (tt.key == "") != strings.Contains(stdout, "Not verified: the signatures") ||
-					slices.Contains(tt.flags, "-redacted") != strings.Contains(stdout, "1 events with redacted values, the first one on line 12,") {
+					slices.Contains(tt.flags, "--redacted") != strings.Contains(stdout, "1 events with redacted values, the first one on line 12,") {
 					t.Errorf("exit code %d, %q, %q", exitCode, stdout, stderr)
 				}
 				return

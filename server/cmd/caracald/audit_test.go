@@ -87,11 +87,11 @@ func TestAuditVerify(t *testing.T) {
 		{"intact", whole, nil, streamKey, ""},
 		{"as exported, newest first", reversed(lines), nil, streamKey, ""},
 		{"moved lines", lines[5] + without(5), nil, streamKey, ""},
-		{"with its head", whole, []string{"-head", headFile}, streamKey, ""},
+		{"with its head", whole, []string{"--head", headFile}, streamKey, ""},
 		{"without a key", whole, nil, "", ""},
 		{"not signed", strings.Join(unsigned, ""), nil, "", ""},
 		{"nothing", "", nil, streamKey, ""},
-		{"filtered", without(3), []string{"-filtered"}, streamKey, ""},
+		{"filtered", without(3), []string{"--filtered"}, streamKey, ""},
 		{"zones together", whole + strings.Join(unsigned, ""), nil, "", ""},
 
 		{"payload", edit(3, "Name", "Nome"), nil, streamKey, "line 4: entry "},
@@ -121,16 +121,16 @@ func TestAuditVerify(t *testing.T) {
 		{"not JSON", whole + "x\n", nil, streamKey, "line 9: not an audit entry"},
 		{"first line deleted", without(0), nil, streamKey, "line 1: chain_seq is 2, and no line has 1"},
 		{"line deleted", without(3), nil, streamKey, "line 4: chain_seq is 5, and no line has 4"},
-		{"last line deleted", without(7), []string{"-head", headFile}, streamKey, "the export does not contain the head, chain_seq 8"},
+		{"last line deleted", without(7), []string{"--head", headFile}, streamKey, "the export does not contain the head, chain_seq 8"},
 		{"line repeated", whole + lines[3], nil, streamKey, "another line has the same chain_seq"},
-		{"line repeated in a filtered export", whole + lines[3], []string{"-filtered"}, streamKey, "another line has the same chain_seq"},
+		{"line repeated in a filtered export", whole + lines[3], []string{"--filtered"}, streamKey, "another line has the same chain_seq"},
 		{"not sealed", edit(3, `"chain_seq":"4"`, `"chain_seq":null`), nil, streamKey, "is not sealed"},
 		{"line of another chain", without(3) + unsigned[3], nil, streamKey, "and no line has"},
 		{"another key", whole, nil, oldKEK, "line 1: entry "},
 		{"another key, all signed again", strings.Join(otherLines, ""), nil, streamKey, "the signature is not by this key"},
 		{"no signatures", strings.Join(unsigned, ""), nil, streamKey, "chain_seq 8: the signature is missing"},
-		{"another log with the head", strings.Join(otherLines, ""), []string{"-head", headFile}, "", "does not contain the head"},
-		{"head of another key", whole, []string{"-head", otherHeadFile}, streamKey, "the signature of the head is not by this key"},
+		{"another log with the head", strings.Join(otherLines, ""), []string{"--head", headFile}, "", "does not contain the head"},
+		{"head of another key", whole, []string{"--head", otherHeadFile}, streamKey, "the signature of the head is not by this key"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -174,7 +174,7 @@ func TestAuditVerifyArguments(t *testing.T) {
 		{[]string{"a", "b"}, "", exitInvalid, `unexpected argument "b"`},
 		{[]string{"-"}, "AUDIT_HMAC_KEY=short", exitInvalid, "AUDIT_HMAC_KEY"},
 		{[]string{"/does/not/exist"}, "", exitFailed, "no such file"},
-		{[]string{"-head", "/does/not/exist", "-"}, "", exitFailed, "no such file"},
+		{[]string{"--head", "/does/not/exist", "-"}, "", exitFailed, "no such file"},
 		{[]string{"-"}, "", 0, ""},
 	} {
 		_, stderr, exitCode := result(t, append([]string{"audit", "verify"}, tt.args...), []string{tt.env})

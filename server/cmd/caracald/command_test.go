@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"caracal.run/management/store/storetest"
 )
 
@@ -27,15 +29,19 @@ func result(t *testing.T, args, settings []string) (stdout, stderr string, exitC
 func TestInvalidArgumentsPrintOneError(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ args, want string }{
-		{"", "a command is required"},
+		{"", "a command is required: "},
 		{"nix", `unknown command "nix"`},
+		{"srve", `unknown command "srve": use serve`},
+		{"--nix", "unknown flag: --nix"},
 		{"serve now", `serve: unexpected argument "now"`},
-		{"serve -x", "serve: flag provided but not defined: -x"},
-		{"dev -dir", "dev: flag needs an argument: -dir"},
-		{"load -for soon", `load: invalid value "soon" for flag -for`},
-		{"keys", `keys: the subcommand must be rotate or verify, not ""`},
-		{"keys verify -x", "keys verify: flag provided but not defined: -x"},
-		{"completion tcsh", `completion: the subcommand must be bash or zsh or fish, not "tcsh"`},
+		{"serve --nix", "serve: unknown flag: --nix"},
+		{"dev --dir", "dev: flag needs an argument: --dir"},
+		{"load --for soon", `load: invalid argument "soon" for "--for" flag`},
+		{"keys", "keys: a command is required: rotate, verify"},
+		{"keys nix", `keys: unknown command "nix": use rotate or verify`},
+		{"keys verify --nix", "keys verify: unknown flag: --nix"},
+		{"keys rotate --replace-older -1s", "keys rotate: --replace-older must not be negative"},
+		{"completion tcsh", `completion: unknown command "tcsh"`},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()
@@ -47,37 +53,60 @@ func TestInvalidArgumentsPrintOneError(t *testing.T) {
 	}
 }
 
+// execute runs a command in this process, and returns its output.
+func execute(t *testing.T, args ...string) string {
+	t.Helper()
+	var out strings.Builder
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(&out)
+	root.SetErr(&out)
+	if err := root.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("%v: %v", args, err)
+	}
+	return out.String()
+}
+
+// eachCommand calls visit for each command except those of cobra.
+func eachCommand(cmd *cobra.Command, visit func(*cobra.Command)) {
+	for _, sub := range cmd.Commands() {
+		if sub.Name() != "completion" && sub.Name() != "help" {
+			visit(sub)
+			eachCommand(sub, visit)
+		}
+	}
+}
+
 // The help of each command has its description, its flags, its settings and an example.
 func TestHelpOfEachCommand(t *testing.T) {
 	t.Parallel()
-	stdout, _, _ := result(t, []string{"-h"}, nil)
-	for _, c := range commands() {
-		if !strings.Contains(stdout, "caracald "+c.name) || !strings.Contains(stdout, c.summary) {
-			t.Errorf("the usage does not contain %s", c.name)
-		}
-	}
-	if !strings.Contains(stdout, "Exit codes: 0 ") {
+	usage := execute(t, "-h")
+	if !strings.Contains(usage, "Exit codes: 0 ") {
 		t.Error("the usage does not contain the exit codes")
 	}
 	has := map[string][]string{
-		"dev": {"-demo", "-dir", "PORT"}, "serve": {"DATABASE_URL", "REDIS_URL", "(default 3000)"}, "migrate": {"CARACAL_MIGRATE_URL"},
-		"keys rotate": {"-replace-older", "ZONE_KEK", "DB_POOL_MAX"}, "keys verify": {"ZONE_KEK"}, "load": {"-for", "-callers"},
+		"dev": {"--demo", "--dir", "PORT"}, "serve": {"DATABASE_URL", "REDIS_URL", "(default 3000)"}, "migrate": {"CARACAL_MIGRATE_URL"},
+		"keys rotate": {"--replace-older", "ZONE_KEK", "DB_POOL_MAX"}, "keys verify": {"ZONE_KEK"}, "load": {"--for", "--callers"},
 	}
-	lacks := map[string]string{"dev": "\n  DATABASE_URL\n", "keys rotate": "REDIS_URL", "keys verify": "STREAMS_HMAC_KEY", "load": "Settings:", "serve": "Flags:"}
-	for _, c := range commands() {
-		stdout, stderr, exitCode := result(t, append(strings.Fields(c.name), "-h"), nil)
-		if exitCode != 0 || stderr != "" {
-			t.Errorf("%s: exit code %d, %q", c.name, exitCode, stderr)
+	lacks := map[string]string{"dev": "\n  DATABASE_URL\n", "keys rotate": "REDIS_URL", "keys verify": "STREAMS_HMAC_KEY", "load": "Settings:"}
+	eachCommand(newRoot(), func(c *cobra.Command) {
+		_, name, _ := strings.Cut(c.CommandPath(), " ")
+		if parent := execute(t, append(strings.Fields(name)[:strings.Count(name, " ")], "-h")...); !strings.Contains(parent, "\n  "+c.Name()+" ") || !strings.Contains(parent, c.Short) {
+			t.Errorf("%s: the help of its parent does not contain it", name)
 		}
-		for _, text := range append([]string{c.description, c.example, "Example:"}, has[c.name]...) {
-			if !strings.Contains(stdout, text) {
-				t.Errorf("%s: the help does not contain %q", c.name, text)
+		help := execute(t, append(strings.Fields(name), "-h")...)
+		for _, text := range append([]string{c.Long, c.Example, "Examples:\n  ", "caracald " + name, "Usage:\n"}, has[name]...) {
+			if !strings.Contains(help, text) {
+				t.Errorf("%s: the help does not contain %q", name, text)
 			}
 		}
-		if lacks[c.name] != "" && strings.Contains(stdout, lacks[c.name]) {
-			t.Errorf("%s: the help contains %q", c.name, lacks[c.name])
+		if c.Short == "" || !c.HasSubCommands() && c.Long == "" {
+			t.Errorf("%s has no description", name)
 		}
-	}
+		if lacks[name] != "" && strings.Contains(help, lacks[name]) {
+			t.Errorf("%s: the help contains %q", name, lacks[name])
+		}
+	})
 }
 
 func TestVersion(t *testing.T) {
@@ -90,36 +119,33 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-func TestBashCompletion(t *testing.T) {
+func TestCompletion(t *testing.T) {
 	t.Parallel()
-	script, _, _ := result(t, []string{"completion", "bash"}, nil)
 	for _, tt := range []struct {
-		line string // the last word is completed
+		args []string // the last word is completed
 		want []string
 	}{
-		{"caracald se", []string{"serve", "settings"}},
-		{"caracald keys ", []string{"rotate", "verify"}},
-		{"caracald keys rotate -", []string{"-h", "-replace-older"}},
-		{"caracald keys verify -", []string{"-h"}},
-		{"caracald dev -", []string{"-demo", "-dir", "-h"}},
-		{"caracald dev -demo -di", []string{"-dir"}},
-		{"caracald completion ", []string{"bash", "fish", "zsh"}},
-		{"caracald nix ", nil},
+		{[]string{"se"}, []string{"serve", "settings"}},
+		{[]string{"keys", ""}, []string{"rotate", "verify"}},
+		{[]string{"keys", "rotate", "--r"}, []string{"--replace-older"}},
+		{[]string{"dev", "--demo", "--di"}, []string{"--dir"}},
+		{[]string{"completion", ""}, []string{"bash", "fish", "powershell", "zsh"}},
+		{[]string{"nix", ""}, nil},
 	} {
-		words := strings.Split(tt.line, " ")
-		run := exec.Command("bash", "-c", script+"\nCOMP_WORDS=(\"$@\"); COMP_CWORD=$(($#-1)); _caracald; printf '%s\\n' \"${COMPREPLY[@]}\"", "bash")
-		run.Args = append(run.Args, words...)
-		out, err := run.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", tt.line, err, out)
+		var got []string
+		for line := range strings.Lines(execute(t, append([]string{"__complete"}, tt.args...)...)) {
+			word, _, described := strings.Cut(line, "\t")
+			if described {
+				got = append(got, word)
+			}
 		}
-		if got := strings.Fields(string(out)); !slices.Equal(slices.Sorted(slices.Values(got)), tt.want) {
-			t.Errorf("%q is completed with %v, want %v", tt.line, got, tt.want)
+		if slices.Sort(got); !slices.Equal(got, tt.want) {
+			t.Errorf("%q is completed with %v, want %v", tt.args, got, tt.want)
 		}
 	}
-	for shell, want := range map[string]string{"zsh": "bashcompinit", "fish": "-o replace-older"} {
-		if stdout, _, _ := result(t, []string{"completion", shell}, nil); !strings.Contains(stdout, want) {
-			t.Errorf("the script for %s does not contain %q", shell, want)
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if script := execute(t, "completion", shell); !strings.Contains(script, "__complete") {
+			t.Errorf("the script for %s is %q", shell, script)
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,22 +13,35 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"caracal.run/management/server"
 	"caracal.run/management/server/provider/authserver"
 	"caracal.run/management/store"
 	"caracal.run/management/store/private"
 )
 
-// dev runs the service with a private Postgres and Redis, and keeps their data.
-func dev(flags *flag.FlagSet) func(context.Context, io.Writer) error {
-	dir := flags.String("dir", dataHome(), "data folder")
-	withDemo := flags.Bool("demo", false, "create a demo zone with applications, sessions, agents and active policies, and start a demo authorization server")
-	return func(ctx context.Context, out io.Writer) error {
-		if *dir == "" {
-			return usageError("dev: the home directory is unknown: choose a data folder with -dir")
-		}
-		return runDev(ctx, out, *dir, *withDemo)
+func devCommand() *cobra.Command {
+	var dir string
+	var withDemo bool
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Serve with a private Postgres and Redis, which it starts",
+		Long: withSettings(`Starts a Postgres and a Redis that listen on no port, applies the migrations, creates
+a bootstrap token, and serves on http://127.0.0.1:3000. It sets DATABASE_URL and
+REDIS_URL, and other required settings if they are not set.`, func(s string) bool { return s != "DATABASE_URL" && s != "REDIS_URL" }),
+		Example: "  PORT=8080 caracald dev --demo",
+		Args:    arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				return invalidUsage(cmd, "the home directory is unknown: choose a data folder with --dir")
+			}
+			return dev(cmd.Context(), cmd.OutOrStdout(), dir, withDemo)
+		},
 	}
+	cmd.Flags().StringVar(&dir, "dir", dataHome(), "data `folder`")
+	cmd.Flags().BoolVar(&withDemo, "demo", false, "create a demo zone with applications, sessions, agents and active policies, and start a demo authorization server")
+	return cmd
 }
 
 // openControl creates the file that opens the Control API.
@@ -40,7 +52,8 @@ func openControl(gateFile string) error {
 	return os.WriteFile(gateFile, nil, 0o600)
 }
 
-func runDev(ctx context.Context, out io.Writer, dir string, withDemo bool) (err error) {
+// dev runs the service with a private Postgres and Redis, and keeps their data.
+func dev(ctx context.Context, out io.Writer, dir string, withDemo bool) (err error) {
 	printStep := stepPrinter(out)
 	printStep("data is kept in " + dir)
 	servers, err := private.Start(ctx, private.Options{Dir: dir, Log: printStep})

@@ -57,7 +57,7 @@ func TestDevServes(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(parent, "data")
-	cmd := program([]string{"dev", "-demo", "-dir", dir}, "PORT=0", "LOG_LEVEL=warn", "CARACAL_ADMIN_TOKEN=", "PATH="+os.Getenv("PATH"))
+	cmd := program([]string{"dev", "--demo", "--dir", dir}, "PORT=0", "LOG_LEVEL=warn", "CARACAL_ADMIN_TOKEN=", "PATH="+os.Getenv("PATH"))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -3,33 +3,53 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/spf13/cobra"
 
 	"caracal.run/management/server"
 	"caracal.run/management/store"
 	"caracal.run/management/store/seal"
 )
 
-// keysRotate rewraps data keys, and replaces old ones.
-func keysRotate(flags *flag.FlagSet) func(context.Context, io.Writer) error {
-	replaceOlder := flags.Duration("replace-older", 0, "replace data keys that are older than this `duration`; 0 replaces none")
-	return func(ctx context.Context, out io.Writer) error {
-		if *replaceOlder < 0 {
-			return usageError("keys rotate: -replace-older must not be negative")
-		}
-		return changeKeys(ctx, out, "rotate", *replaceOlder)
+func keysCommand() *cobra.Command {
+	var replaceOlder time.Duration
+	rotate := &cobra.Command{
+		Use:   "rotate",
+		Short: "Rewrap data keys with the first key of ZONE_KEK",
+		Long: withSettings(`Rewraps the data key of every zone with the first key of ZONE_KEK, which all replicas
+must already have. With --replace-older, data keys older than the duration are replaced,
+and their secrets are encrypted with the new ones. The service can keep running. If the
+command is interrupted, run it again to continue.`, server.UsedByStore),
+		Example: `  DATABASE_URL=postgres://caracal_service:…@db/caracal ZONE_KEK_FILE=zone-kek \
+    caracald keys rotate --replace-older 720h`,
+		Args: arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if replaceOlder < 0 {
+				return invalidUsage(cmd, "--replace-older must not be negative")
+			}
+			return changeKeys(cmd.Context(), cmd.OutOrStdout(), "rotate", replaceOlder)
+		},
 	}
-}
-
-// keysVerify decrypts every secret.
-func keysVerify(*flag.FlagSet) func(context.Context, io.Writer) error {
-	return func(ctx context.Context, out io.Writer) error { return changeKeys(ctx, out, "verify", 0) }
+	rotate.Flags().DurationVar(&replaceOlder, "replace-older", 0, "replace data keys that are older than this `duration`; 0 replaces none")
+	verify := &cobra.Command{
+		Use:   "verify",
+		Short: "Verify that every secret decrypts",
+		Long:  withSettings("Decrypts every secret, and fails if one does not decrypt, for example after a restore.", server.UsedByStore),
+		Example: `  DATABASE_URL=postgres://caracal_service:…@db/caracal ZONE_KEK_FILE=zone-kek \
+    caracald keys verify`,
+		Args: arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return changeKeys(cmd.Context(), cmd.OutOrStdout(), "verify", 0)
+		},
+	}
+	keys := &cobra.Command{Use: "keys", Short: "Rotate and verify the keys that encrypt secrets", Example: "  caracald keys verify"}
+	keys.AddCommand(rotate, verify)
+	return keys
 }
 
 // changeKeys runs a subcommand. It requires only the settings of the store.

@@ -196,7 +196,7 @@ func TestKilledKeyRotationLosesNoSecret(t *testing.T) {
 		})
 	}
 	file.write(t, newKEK+"\n"+oldKEK+"\n")
-	rotate := []string{"keys", "rotate", "-replace-older", "1ns"}
+	rotate := []string{"keys", "rotate", "--replace-older", "1ns"}
 	for _, at := range []struct {
 		text string
 		nth  int
@@ -264,7 +264,7 @@ func TestKeysRotateReportsABrokenZoneAndRotatesTheOthers(t *testing.T) {
 	}
 	db.Exec("UPDATE data_keys SET wrapped = 'x' WHERE zone_id = $1", broken)
 	file.write(t, newKEK+"\n"+oldKEK+"\n")
-	out, err := program([]string{"keys", "rotate", "-replace-older", "1ns"}, file.settings(db, redisURL)...).CombinedOutput()
+	out, err := program([]string{"keys", "rotate", "--replace-older", "1ns"}, file.settings(db, redisURL)...).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), broken) || strings.Contains(string(out), whole) {
 		t.Errorf("rotate: %v\n%s", err, out)
 	}
@@ -314,18 +314,18 @@ func TestKeysOutput(t *testing.T) {
 		args, want string
 		fails      bool
 	}{
-		{"", "must be rotate or verify", true},
-		{"rotat", `not "rotat"`, true},
-		{"-replace-older 1h", `must be rotate or verify, not "-replace-older"`, true},
-		{"-h", "caracald keys verify", false},
-		{"rotate -h", "-replace-older duration", false},
+		{"", "a command is required: rotate, verify", true},
+		{"rotat", `unknown command "rotat": use rotate`, true},
+		{"--replace-older 1h", "unknown flag: --replace-older", true},
+		{"-h", "Verify that every secret decrypts", false},
+		{"rotate -h", "--replace-older duration", false},
 		{"rotate now", `unexpected argument "now"`, true},
-		{"rotate -replace-older 1", "invalid value", true},
-		{"rotate -replace-older -1h", "-replace-older must not be negative", true},
-		{"verify -replace-older 1h", "flag provided but not defined", true},
+		{"rotate --replace-older 1", "invalid argument", true},
+		{"rotate --replace-older -1h", "--replace-older must not be negative", true},
+		{"verify --replace-older 1h", "unknown flag", true},
 		{"verify", "secrets verified: 0\n", false},
 		{"rotate", "current key-encryption key: " + parseKeys(t, oldKEK).Current() + "\ndata keys rewrapped: 0\nsecrets re-encrypted: 0\n", false},
-		{"rotate -replace-older 1h", "data keys rewrapped: 0\ndata keys replaced: 0\nsecrets re-encrypted: 0\n", false},
+		{"rotate --replace-older 1h", "data keys rewrapped: 0\ndata keys replaced: 0\nsecrets re-encrypted: 0\n", false},
 	} {
 		t.Run("keys "+tt.args, func(t *testing.T) {
 			t.Parallel()

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,21 +15,36 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"caracal.run/management/gen/client"
 	"caracal.run/management/server"
 	"caracal.run/management/store"
 	"caracal.run/management/store/private"
 )
 
-// load sends a mixed load to a service in this process, with an ephemeral Postgres and
-// Redis, and prints latencies, errors and memory.
-func load(flags *flag.FlagSet) func(context.Context, io.Writer) error {
-	duration := flags.Duration("for", 10*time.Second, "duration of the load")
-	callers := flags.Int("callers", 16, "number of concurrent callers")
-	return func(ctx context.Context, out io.Writer) error { return sendLoad(ctx, out, *duration, *callers) }
+func loadCommand() *cobra.Command {
+	var duration time.Duration
+	var callers int
+	cmd := &cobra.Command{
+		Use:   "load",
+		Short: "Run a mixed load test on private servers",
+		Long: `Starts an ephemeral Postgres, Redis and service, sends requests, and prints latencies,
+errors and memory.`,
+		Example: "  caracald load --for 30s --callers 32",
+		Args:    arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return load(cmd.Context(), cmd.OutOrStdout(), duration, callers)
+		},
+	}
+	cmd.Flags().DurationVar(&duration, "for", 10*time.Second, "`duration` of the load")
+	cmd.Flags().IntVar(&callers, "callers", 16, "`number` of concurrent callers")
+	return cmd
 }
 
-func sendLoad(ctx context.Context, out io.Writer, duration time.Duration, callers int) (err error) {
+// load sends a mixed load to a service in this process, with an ephemeral Postgres and
+// Redis, and prints latencies, errors and memory.
+func load(ctx context.Context, out io.Writer, duration time.Duration, callers int) (err error) {
 	servers, err := private.Start(ctx, private.Options{Log: stepPrinter(out)})
 	if err != nil {
 		return err

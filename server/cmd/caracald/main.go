@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,7 +27,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	err := run(ctx, os.Args[1:], os.Stdout)
+	err := newRoot().ExecuteContext(ctx)
 	printError(os.Stderr, err)
 	os.Exit(exitCode(err))
 }
@@ -57,50 +56,10 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// A usageError means that the arguments are invalid.
-type usageError string
-
-func (e usageError) Error() string { return string(e) }
-
 // A loggedError is an error that is in the log already.
 type loggedError struct{ error }
 
 func (e loggedError) Unwrap() error { return e.error }
-
-// run runs the command that the arguments name.
-func run(ctx context.Context, args []string, out io.Writer) error {
-	if len(args) == 0 {
-		return usageError("a command is required\n\n" + usage())
-	}
-	switch args[0] {
-	case "help", "-h", "-help", "--help":
-		_, err := io.WriteString(out, usage())
-		return err
-	case "-version", "--version":
-		args[0] = "version"
-	}
-	command, rest, err := find(args)
-	if err != nil {
-		return err
-	}
-	flags := flag.NewFlagSet(command.name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // main prints the error
-	execute := command.setUp(flags)
-	err = flags.Parse(rest)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		_, err := io.WriteString(out, command.help(flags))
-		return err
-	case err != nil:
-		return usageError(fmt.Sprintf("%s: %v\nRun 'caracald %[1]s -h' for help.", command.name, err))
-	case command.argument != "" && flags.NArg() == 0:
-		return usageError(fmt.Sprintf("%s: %s is required\nRun 'caracald %[1]s -h' for help.", command.name, command.argument))
-	case command.argument != "" && flags.NArg() == 1:
-	case flags.NArg() > 0:
-		return usageError(fmt.Sprintf("%s: unexpected argument %q\nRun 'caracald %[1]s -h' for help.", command.name, flags.Arg(min(len(command.argument), 1))))
-	}
-	return execute(ctx, out)
-}
 
 // logger returns a logger that writes text in dev mode and JSON otherwise.
 func logger(c server.Config, out *os.File) *slog.Logger {
