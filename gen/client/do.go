@@ -39,9 +39,10 @@ type call struct {
 	url     string
 	content []byte // of the body; nil: none
 	header  http.Header
-	params  url.Values // of the query
-	etag    *string    // where to store the ETag of the response
-	err     error      // of an option
+	params  url.Values       // of the query
+	etag    *string          // where to store the ETag of the response
+	json    *json.RawMessage // where to store the body of the response
+	err     error            // of an option
 }
 
 // fail records the first error of an option.

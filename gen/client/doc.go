@@ -27,6 +27,9 @@
 // the object was modified, the write returns [CodeVersionConflict] and changes
 // nothing.
 //
+// [RequestJSON] and [ResponseJSON] send and receive JSON texts in place of values of these
+// types.
+//
 // # Errors
 //
 // An error response is returned as an [*Error] with the HTTP status, the error

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -18,6 +19,8 @@ func TestInvalidOptionOfACallSendsNothing(t *testing.T) {
 		"empty ETag":               {client.IfMatch(""), "IfMatch"},
 		"ETag with a line":         {client.IfMatch("\"1\"\r\nX: y"), "If-Match"},
 		"nil pointer":              {client.ReadETag(nil), "ReadETag"},
+		"no pointer for JSON":      {client.ResponseJSON(nil), "ResponseJSON"},
+		"body of a read":           {client.RequestJSON([]byte("{}")), "RequestJSON"},
 		"empty request ID":         {client.RequestID(""), "RequestID"},
 		"request ID with a space":  {client.RequestID("a b"), "RequestID"},
 		"long request ID":          {client.RequestID(strings.Repeat("a", 129)), "RequestID"},
@@ -45,6 +48,31 @@ func TestInvalidOptionOfACallSendsNothing(t *testing.T) {
 	f := &fake{replies: []reply{okZone}}
 	if _, err := newClient(t, f).ListZones(t.Context(), nil); err == nil || len(f.requests) != 0 {
 		t.Errorf("a nil option of a list: %v", err)
+	}
+}
+
+// RequestJSON and ResponseJSON bypass the types of the package: fields that it does not
+// know are sent and received.
+func TestJSONTextsOfACall(t *testing.T) {
+	t.Parallel()
+	const request, created = `{"name":"P","new":1}`, `{"id":"z1","name":"P","new":1}`
+	f := &fake{replies: []reply{{status: 201, body: created}, {status: 200, body: "[" + created + "]"}, {status: 500}}}
+	c := newClient(t, f, client.WithoutRetry())
+	var got json.RawMessage
+	if _, err := c.CreateZone(t.Context(), client.NewZone{}, client.RequestJSON([]byte(request)), client.ResponseJSON(&got)); err != nil || f.bodies[0] != request || string(got) != created {
+		t.Errorf("sent %s, received %s, %v", f.bodies[0], got, err)
+	}
+	if _, err := c.ListZones(t.Context(), client.ResponseJSON(&got)); err != nil || string(got) != "["+created+"]" {
+		t.Errorf("listed %s, %v", got, err)
+	}
+	if _, err := c.ListZones(t.Context(), client.ResponseJSON(&got)); err == nil || got != nil {
+		t.Errorf("a failed call stores %s, %v", got, err)
+	}
+	for _, text := range []string{"", "{", "{} {}", "\"\xff\""} {
+		sent := len(f.requests)
+		if _, err := c.CreateZone(t.Context(), client.NewZone{}, client.RequestJSON([]byte(text))); err == nil || !strings.Contains(err.Error(), "not JSON") || len(f.requests) != sent {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
 

@@ -30,7 +30,8 @@ type response struct {
 	err    error  // of reading the body
 }
 
-// decode decodes a JSON response, and stores its ETag if the call asks for it. It
+// decode decodes a JSON response, and stores its ETag and its text if the call asks for
+// them. It
 // returns an error if the response, or an item of it, has none of the fields of T.
 func decode[T any](resp *response, err error) (T, error) {
 	var value T
@@ -50,6 +51,9 @@ func decode[T any](resp *response, err error) (T, error) {
 	}
 	if resp.call.etag != nil {
 		*resp.call.etag = resp.header.Get("ETag")
+	}
+	if resp.call.json != nil {
+		*resp.call.json = resp.body
 	}
 	return value, nil
 }
