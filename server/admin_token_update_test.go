@@ -45,6 +45,31 @@ func expiring(t *testing.T, a *servertest.API, capability string) client.MintedA
 	return *resp.JSON201
 }
 
+// Every token can read itself, whatever else it cannot do.
+func TestGetOwnAdminToken(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	ofZone, global := a.Token(zone, "read"), a.Token("", "write", servertest.CanApprove)
+	for name, tt := range map[string]struct{ token, id string }{
+		"of a zone": {ofZone.Token, ofZone.ID},
+		"global":    {global.Token, global.ID},
+		"bootstrap": {servertest.Bootstrap, seeded(a, "env-bootstrap")},
+		"derived":   {console("caracal:console:read-only:v1"), seeded(a, "env-derived")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, err := a.ClientWithToken(tt.token).GetOwnAdminTokenWithResponse(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			servertest.Expect(t, resp, http.StatusOK, "")
+			if got, listed := *resp.JSON200, listTokens(t, a.Admin)[tt.id]; fmt.Sprint(withoutPointers(got)) != fmt.Sprint(withoutPointers(listed)) {
+				t.Errorf("got %+v, listed %+v", got, listed)
+			}
+		})
+	}
+}
+
 func TestGetAdminToken(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)

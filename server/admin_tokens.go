@@ -73,6 +73,15 @@ func (s *Server) GetAdminToken(ctx context.Context, req api.GetAdminTokenRequest
 	return api.GetAdminToken200JSONResponse{Body: toAdminToken(t), Headers: api.GetAdminToken200ResponseHeaders{ETag: etag(t.Version)}}, nil
 }
 
+// GetOwnAdminToken handles GET /v1/admin-tokens/self.
+func (s *Server) GetOwnAdminToken(ctx context.Context, _ api.GetOwnAdminTokenRequestObject) (api.GetOwnAdminTokenResponseObject, error) {
+	t, err := s.storeFor(ctx).AdminToken(ctx, middleware.RequestInfoFrom(ctx).Token.ID)
+	if err != nil {
+		return nil, err
+	}
+	return api.GetOwnAdminToken200JSONResponse{Body: toAdminToken(t), Headers: api.GetOwnAdminToken200ResponseHeaders{ETag: etag(t.Version)}}, nil
+}
+
 // UpdateAdminToken handles PATCH /v1/admin-tokens/{id}.
 func (s *Server) UpdateAdminToken(ctx context.Context, req api.UpdateAdminTokenRequestObject) (api.UpdateAdminTokenResponseObject, error) {
 	if err := authorizeTokenManagement(ctx); err != nil {

@@ -357,6 +357,9 @@ func TestClientCallsEveryOperation(t *testing.T) {
 			t.Fatal(err)
 		}
 		result(reader.GetZone(ctx, zone.ID))(t)
+		if got := result(reader.GetOwnAdminToken(ctx))(t); got.ID != created.ID {
+			t.Errorf("got %+v", got)
+		}
 		expectCode(t, reader.DeleteZone(ctx, zone.ID), client.CodeAdminTokenReadOnly)
 		var names []string
 		for item, err := range c.AdminTokens(ctx) {

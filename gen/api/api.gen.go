@@ -4155,6 +4155,9 @@ type ServerInterface interface {
 	// CreateAdminToken Create an admin token
 	// (POST /v1/admin-tokens)
 	CreateAdminToken(ctx echo.Context) error
+	// GetOwnAdminToken Retrieve the token of the caller
+	// (GET /v1/admin-tokens/self)
+	GetOwnAdminToken(ctx echo.Context) error
 	// DeleteAdminToken Revoke an admin token
 	// (DELETE /v1/admin-tokens/{id})
 	DeleteAdminToken(ctx echo.Context, id ObjectID) error
@@ -4722,6 +4725,15 @@ func (w *ServerInterfaceWrapper) CreateAdminToken(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.CreateAdminToken(ctx)
+	return err
+}
+
+// GetOwnAdminToken converts echo context to params.
+func (w *ServerInterfaceWrapper) GetOwnAdminToken(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetOwnAdminToken(ctx)
 	return err
 }
 
@@ -7465,6 +7477,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/admin-tokens/:id", wrapper.DeleteAdminToken, options.OperationMiddlewares["deleteAdminToken"]...)
 	router.GET(options.BaseURL+"/v1/admin-tokens/:id", wrapper.GetAdminToken, options.OperationMiddlewares["getAdminToken"]...)
 	router.PATCH(options.BaseURL+"/v1/admin-tokens/:id", wrapper.UpdateAdminToken, options.OperationMiddlewares["updateAdminToken"]...)
+	router.GET(options.BaseURL+"/v1/admin-tokens/self", wrapper.GetOwnAdminToken, options.OperationMiddlewares["getOwnAdminToken"]...)
 	router.GET(options.BaseURL+"/v1/audit-retention", wrapper.GetAuditRetention, options.OperationMiddlewares["getAuditRetention"]...)
 	router.PUT(options.BaseURL+"/v1/audit-retention", wrapper.UpdateAuditRetention, options.OperationMiddlewares["updateAuditRetention"]...)
 	router.POST(options.BaseURL+"/v1/control/invoke", wrapper.InvokeControl, options.OperationMiddlewares["invokeControl"]...)
@@ -7802,6 +7815,27 @@ type CreateAdminToken201JSONResponse struct {
 func (response CreateAdminToken201JSONResponse) VisitCreateAdminTokenResponse(w http.ResponseWriter) error {
 	w.Header().Set("ETag", response.Headers.ETag)
 	return jsonresponse.Write(w, 201, response.Body)
+}
+
+type GetOwnAdminTokenRequestObject struct {
+}
+
+type GetOwnAdminTokenResponseObject interface {
+	VisitGetOwnAdminTokenResponse(w http.ResponseWriter) error
+}
+
+type GetOwnAdminToken200ResponseHeaders struct {
+	ETag string
+}
+
+type GetOwnAdminToken200JSONResponse struct {
+	Body    AdminToken
+	Headers GetOwnAdminToken200ResponseHeaders
+}
+
+func (response GetOwnAdminToken200JSONResponse) VisitGetOwnAdminTokenResponse(w http.ResponseWriter) error {
+	w.Header().Set("ETag", response.Headers.ETag)
+	return jsonresponse.Write(w, 200, response.Body)
 }
 
 type DeleteAdminTokenRequestObject struct {
@@ -9807,6 +9841,9 @@ type StrictServerInterface interface {
 	// CreateAdminToken Create an admin token
 	// (POST /v1/admin-tokens)
 	CreateAdminToken(ctx context.Context, request CreateAdminTokenRequestObject) (CreateAdminTokenResponseObject, error)
+	// GetOwnAdminToken Retrieve the token of the caller
+	// (GET /v1/admin-tokens/self)
+	GetOwnAdminToken(ctx context.Context, request GetOwnAdminTokenRequestObject) (GetOwnAdminTokenResponseObject, error)
 	// DeleteAdminToken Revoke an admin token
 	// (DELETE /v1/admin-tokens/{id})
 	DeleteAdminToken(ctx context.Context, request DeleteAdminTokenRequestObject) (DeleteAdminTokenResponseObject, error)
@@ -10461,6 +10498,29 @@ func (sh *strictHandler) CreateAdminToken(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(CreateAdminTokenResponseObject); ok {
 		return validResponse.VisitCreateAdminTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetOwnAdminToken operation middleware
+func (sh *strictHandler) GetOwnAdminToken(ctx echo.Context) error {
+	var request GetOwnAdminTokenRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetOwnAdminToken(ctx.Request().Context(), request.(GetOwnAdminTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetOwnAdminToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetOwnAdminTokenResponseObject); ok {
+		return validResponse.VisitGetOwnAdminTokenResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

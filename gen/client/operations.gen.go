@@ -60,6 +60,16 @@ func (c *Client) CreateAdminToken(ctx context.Context, body NewAdminToken, opts 
 	return send[MintedAdminToken](ctx, c, request{operation: "createAdminToken", method: http.MethodPost, path: "/v1/admin-tokens", body: body, status: 201, accept: "application/json"}, opts)
 }
 
+// GetOwnAdminToken returns the admin token with which the request is
+// authenticated: its ID, scope, zone, permissions and expiry. Every token can
+// call this operation, also one that is derived from the bootstrap token. The
+// value of the token is not returned.
+//
+// Requires a token with read permission.
+func (c *Client) GetOwnAdminToken(ctx context.Context, opts ...CallOption) (AdminToken, error) {
+	return send[AdminToken](ctx, c, request{operation: "getOwnAdminToken", method: http.MethodGet, path: "/v1/admin-tokens/self", status: 200, accept: "application/json"}, opts)
+}
+
 // GetAdminToken returns an admin token, which may be expired or revoked. Its
 // value is not returned. A token derived from the bootstrap token cannot call
 // this operation.

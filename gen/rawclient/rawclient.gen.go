@@ -1563,6 +1563,17 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
 	CreateAdminToken(ctx context.Context, body CreateAdminTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetOwnAdminToken Retrieve the token of the caller
+	//
+	// Returns the admin token with which the request is authenticated: its ID, scope, zone, permissions and expiry. Every
+	// token can call this operation, also one that is derived from the bootstrap token. The value of the token is not
+	// returned.
+	//
+	// Requires a token with read permission.
+	//
+	// Corresponds with GET /v1/admin-tokens/self (the `GetOwnAdminToken` operationId).
+	GetOwnAdminToken(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// DeleteAdminToken Revoke an admin token
 	//
 	// Revokes an admin token immediately, in every replica. Tokens that were created with it remain valid. If the
@@ -3927,6 +3938,27 @@ func (c *Client) CreateAdminTokenWithBody(ctx context.Context, contentType strin
 // Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
 func (c *Client) CreateAdminToken(ctx context.Context, body CreateAdminTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateAdminTokenRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOwnAdminToken Retrieve the token of the caller
+//
+// Returns the admin token with which the request is authenticated: its ID, scope, zone, permissions and expiry. Every
+// token can call this operation, also one that is derived from the bootstrap token. The value of the token is not
+// returned.
+//
+// Requires a token with read permission.
+//
+// Corresponds with GET /v1/admin-tokens/self (the `GetOwnAdminToken` operationId).
+func (c *Client) GetOwnAdminToken(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOwnAdminTokenRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -7917,6 +7949,33 @@ func NewCreateAdminTokenRequestWithBody(server string, contentType string, body 
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetOwnAdminTokenRequest constructs an http.Request for the GetOwnAdminToken method
+func NewGetOwnAdminTokenRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/admin-tokens/self")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -14170,6 +14229,19 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/admin-tokens (the `CreateAdminToken` operationId).
 	CreateAdminTokenWithResponse(ctx context.Context, body CreateAdminTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAdminTokenResponse, error)
 
+	// GetOwnAdminTokenWithResponse Retrieve the token of the caller
+	//
+	// Returns the admin token with which the request is authenticated: its ID, scope, zone, permissions and expiry. Every
+	// token can call this operation, also one that is derived from the bootstrap token. The value of the token is not
+	// returned.
+	//
+	// Requires a token with read permission.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/admin-tokens/self (the `GetOwnAdminToken` operationId).
+	GetOwnAdminTokenWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOwnAdminTokenResponse, error)
+
 	// DeleteAdminTokenWithResponse Revoke an admin token
 	//
 	// Revokes an admin token immediately, in every replica. Tokens that were created with it remain valid. If the
@@ -16870,6 +16942,54 @@ func (r CreateAdminTokenResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CreateAdminTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetOwnAdminTokenResponse200Headers the declared response headers of an HTTP 200 response for GetOwnAdminToken
+type GetOwnAdminTokenResponse200Headers struct {
+	ETag string
+}
+
+type GetOwnAdminTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AdminToken
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetOwnAdminTokenResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOwnAdminTokenResponse) GetJSON200() *AdminToken {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOwnAdminTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOwnAdminTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOwnAdminTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOwnAdminTokenResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -21454,6 +21574,25 @@ func (c *ClientWithResponses) CreateAdminTokenWithResponse(ctx context.Context, 
 	return ParseCreateAdminTokenResponse(rsp)
 }
 
+// GetOwnAdminTokenWithResponse Retrieve the token of the caller
+//
+// Returns the admin token with which the request is authenticated: its ID, scope, zone, permissions and expiry. Every
+// token can call this operation, also one that is derived from the bootstrap token. The value of the token is not
+// returned.
+//
+// Requires a token with read permission.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/admin-tokens/self (the `GetOwnAdminToken` operationId).
+func (c *ClientWithResponses) GetOwnAdminTokenWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOwnAdminTokenResponse, error) {
+	rsp, err := c.GetOwnAdminToken(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOwnAdminTokenResponse(rsp)
+}
+
 // DeleteAdminTokenWithResponse Revoke an admin token
 //
 // Revokes an admin token immediately, in every replica. Tokens that were created with it remain valid. If the
@@ -24757,6 +24896,45 @@ func ParseCreateAdminTokenResponse(rsp *http.Response) (*CreateAdminTokenRespons
 			headers.ETag = value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetOwnAdminTokenResponse parses an HTTP response from a GetOwnAdminTokenWithResponse call
+func ParseGetOwnAdminTokenResponse(rsp *http.Response) (*GetOwnAdminTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOwnAdminTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AdminToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetOwnAdminTokenResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
