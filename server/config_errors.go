@@ -95,7 +95,7 @@ var prefixes = []string{"CARACAL_", "API_", "ADMIN_", "CONTROL_", "DATABASE_", "
 
 // otherVariables are variables with these prefixes that other commands read, or that the
 // README's tour sets.
-var otherVariables = []string{"CARACAL_MIGRATE_URL", "CARACAL_URL", "CARACAL_DATA"}
+var otherVariables = []string{"CARACAL_MIGRATE_URL", "CARACAL_URL", "CARACAL_ZONE", "CARACAL_DATA"}
 
 // UnknownSettings returns the names of the variables in an environment that begin like
 // settings but are none, sorted, each with the setting that is most similar, or "".

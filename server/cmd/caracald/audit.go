@@ -14,9 +14,9 @@ import (
 	"caracal.run/management/server"
 )
 
-func auditCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "audit", Short: "Verify the audit logs of a zone", Example: "  caracald audit verify audit.ndjson"}
-	cmd.AddCommand(auditVerifyCommand())
+func auditCommand(a *apiCaller) *cobra.Command {
+	cmd := &cobra.Command{Use: "audit", Short: "Export, verify and explain the audit logs of a zone", Example: "  caracald audit export --file audit.ndjson\n  caracald audit verify audit.ndjson"}
+	cmd.AddCommand(auditExportCommand(a), auditVerifyCommand(), auditExplainCommand(a))
 	return cmd
 }
 
@@ -29,7 +29,7 @@ func auditVerifyCommand() *cobra.Command {
 that no row was changed, deleted, inserted or moved since it was hashed. It prints the
 first line that does not fit and exits with code 1, or prints what it could not verify.
 FILE - is the standard input.`, server.UsedByAuditVerify),
-		Example: `  curl -H "Authorization: Bearer $TOKEN" "$URL/v1/zones/$ZONE/admin-audit?format=ndjson" > audit.ndjson
+		Example: `  caracald audit export --file audit.ndjson
   AUDIT_HMAC_KEY_FILE=audit-hmac-key caracald audit verify audit.ndjson`,
 		Args: arguments("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -17,8 +17,9 @@ const (
 	clientGroup  = "client"
 )
 
-// newRoot returns the tree of all commands.
-func newRoot() *cobra.Command {
+// newRoot returns the tree of all commands. Those that call the API read the variables of
+// getenv.
+func newRoot(getenv func(string) string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "caracald",
 		Short: "The Caracal Management API",
@@ -28,6 +29,9 @@ Run a command with -h for its flags, its settings and an example. Settings are
 environment variables. To read the value of NAME from a file, set NAME_FILE to
 its path.
 
+Commands that call the API of a service use the URL in CARACAL_URL and the admin
+token in CARACAL_ADMIN_TOKEN, or a context: see caracald context -h.
+
 Exit codes: 0 success, 1 failure, 2 invalid arguments or settings.`,
 		Version:       version(),
 		SilenceErrors: true, // main prints the error
@@ -36,12 +40,24 @@ Exit codes: 0 success, 1 failure, 2 invalid arguments or settings.`,
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return invalidUsage(cmd, "%v", err) })
-	root.AddGroup(&cobra.Group{ID: serviceGroup, Title: "Run the service:"})
+	root.AddGroup(&cobra.Group{ID: serviceGroup, Title: "Run the service:"}, &cobra.Group{ID: clientGroup, Title: "Call the API of a service:"})
 	for _, command := range []*cobra.Command{devCommand(), serveCommand(), migrateCommand(), keysCommand(), settingsCommand(), loadCommand()} {
 		command.GroupID = serviceGroup
 		root.AddCommand(command)
 	}
-	root.AddCommand(auditCommand(), versionCommand())
+	a := &apiCaller{getenv: getenv}
+	for _, n := range nouns {
+		command := a.nounCommand(n)
+		if n.name == "policy" {
+			command.AddCommand(policyValidateCommand(a))
+		}
+		root.AddCommand(command)
+	}
+	for _, command := range []*cobra.Command{contextCommand(a), eventsCommand(a), auditCommand(a)} {
+		command.GroupID = clientGroup
+		root.AddCommand(command)
+	}
+	root.AddCommand(versionCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	requireSubcommands(root)

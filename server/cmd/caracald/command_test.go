@@ -53,11 +53,13 @@ func TestInvalidArgumentsPrintOneError(t *testing.T) {
 	}
 }
 
+func noVariables(string) string { return "" }
+
 // execute runs a command in this process, and returns its output.
 func execute(t *testing.T, args ...string) string {
 	t.Helper()
 	var out strings.Builder
-	root := newRoot()
+	root := newRoot(noVariables)
 	root.SetArgs(args)
 	root.SetOut(&out)
 	root.SetErr(&out)
@@ -89,7 +91,7 @@ func TestHelpOfEachCommand(t *testing.T) {
 		"keys rotate": {"--replace-older", "ZONE_KEK", "DB_POOL_MAX"}, "keys verify": {"ZONE_KEK"}, "load": {"--for", "--callers"},
 	}
 	lacks := map[string]string{"dev": "\n  DATABASE_URL\n", "keys rotate": "REDIS_URL", "keys verify": "STREAMS_HMAC_KEY", "load": "Settings:"}
-	eachCommand(newRoot(), func(c *cobra.Command) {
+	eachCommand(newRoot(noVariables), func(c *cobra.Command) {
 		_, name, _ := strings.Cut(c.CommandPath(), " ")
 		if parent := execute(t, append(strings.Fields(name)[:strings.Count(name, " ")], "-h")...); !strings.Contains(parent, "\n  "+c.Name()+" ") || !strings.Contains(parent, c.Short) {
 			t.Errorf("%s: the help of its parent does not contain it", name)

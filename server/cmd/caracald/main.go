@@ -13,6 +13,7 @@ import (
 
 	"github.com/lmittmann/tint"
 
+	"caracal.run/management/gen/client"
 	"caracal.run/management/server"
 )
 
@@ -27,7 +28,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	err := newRoot().ExecuteContext(ctx)
+	err := newRoot(os.Getenv).ExecuteContext(ctx)
 	printError(os.Stderr, err)
 	os.Exit(exitCode(err))
 }
@@ -41,6 +42,8 @@ func printError(out io.Writer, err error) {
 		for _, e := range settings {
 			fmt.Fprintln(out, "caracald: invalid setting:", e)
 		}
+	case client.Code(err) != "":
+		printAPIError(out, err)
 	default:
 		fmt.Fprintln(out, "caracald:", err)
 	}

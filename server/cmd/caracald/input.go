@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+)
+
+// An input is the body of a request: a file, and fields that replace those of the file.
+type input struct {
+	file     string
+	values   []string // field=value
+	fromFile []string // field=file
+	optional bool     // without any, the body is an empty object
+}
+
+// inputAbout is the part of the help about these flags.
+const inputAbout = `
+With --set, a value that is JSON is sent as JSON, and any other one as a text: --set 'name="42"'
+sends a text. a.b is the field b of the object a. Secrets are not accepted as arguments: use
+-f, or --set-file with a file. The file - is the standard input.
+`
+
+func (in *input) addFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVarP(&in.file, "file", "f", "", "`file` with the fields as JSON or YAML; - is the standard input")
+	flags.StringArrayVar(&in.values, "set", nil, "`field=value` to send; can be repeated")
+	flags.StringArrayVar(&in.fromFile, "set-file", nil, "`field=file` with the text of the field; can be repeated")
+}
+
+// secretField matches fields whose values are secrets: other users see the arguments of a
+// process, and shells keep them.
+var secretField = regexp.MustCompile(`(^|[._])(secret|token|password|api_key|private_key)$`)
+
+// body returns the body as JSON.
+func (in *input) body(cmd *cobra.Command) (json.RawMessage, error) {
+	if !in.optional && in.file == "" && len(in.values)+len(in.fromFile) == 0 {
+		return nil, invalidUsage(cmd, "the fields are required: use -f, --set or --set-file")
+	}
+	text := json.RawMessage("{}")
+	if in.file != "" {
+		var err error
+		if text, err = readDocument(cmd, in.file); err != nil {
+			return nil, err
+		}
+	}
+	if len(in.values)+len(in.fromFile) == 0 {
+		return text, nil
+	}
+	var object map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	if err := decoder.Decode(&object); err != nil || object == nil {
+		return nil, invalidUsage(cmd, "--set requires that %s is an object", in.file)
+	}
+	for _, pair := range in.values {
+		name, text, found := strings.Cut(pair, "=")
+		if !found {
+			return nil, invalidUsage(cmd, "--set %s: must be field=value", name)
+		}
+		if secretField.MatchString(name) {
+			return nil, invalidUsage(cmd, "--set %s: a secret must not be an argument: use --set-file %[1]s=FILE or -f", name)
+		}
+		var value any = text
+		if json.Valid([]byte(text)) {
+			value = json.RawMessage(text)
+		}
+		if err := setField(object, name, value); err != nil {
+			return nil, invalidUsage(cmd, "--set %v", err)
+		}
+	}
+	for _, pair := range in.fromFile {
+		name, file, found := strings.Cut(pair, "=")
+		if !found {
+			return nil, invalidUsage(cmd, "--set-file %s: must be field=file", name)
+		}
+		text, err := readInput(cmd, file)
+		if err != nil {
+			return nil, err
+		}
+		value := string(text)
+		if secretField.MatchString(name) {
+			value = strings.TrimRight(value, "\r\n")
+		}
+		if err := setField(object, name, value); err != nil {
+			return nil, invalidUsage(cmd, "--set-file %v", err)
+		}
+	}
+	return json.Marshal(object)
+}
+
+// setField sets a field of an object. The names of nested fields are separated by dots.
+func setField(object map[string]any, path string, value any) error {
+	first, rest, nested := strings.Cut(path, ".")
+	if first == "" || nested && rest == "" {
+		return errors.New("the name of the field is empty")
+	}
+	if !nested {
+		object[first] = value
+		return nil
+	}
+	inner, isObject := object[first].(map[string]any)
+	if !isObject {
+		if object[first] != nil {
+			return fmt.Errorf("%s: is not an object", first)
+		}
+		inner = map[string]any{}
+		object[first] = inner
+	}
+	return setField(inner, rest, value)
+}
+
+// readInput reads a file, or the standard input if its name is -.
+func readInput(cmd *cobra.Command, name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(cmd.InOrStdin())
+	}
+	return os.ReadFile(name)
+}
+
+// readDocument reads a file with one JSON or YAML document, and returns it as JSON.
+func readDocument(cmd *cobra.Command, name string) (json.RawMessage, error) {
+	text, err := readInput(cmd, name)
+	if err != nil {
+		return nil, err
+	}
+	if json.Valid(text) {
+		return text, nil
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var document, another any
+	if err := decoder.Decode(&document); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("is empty")
+		}
+		return nil, fmt.Errorf("%s: neither JSON nor YAML: %w", name, err)
+	}
+	if !errors.Is(decoder.Decode(&another), io.EOF) {
+		return nil, fmt.Errorf("%s: must be one document", name)
+	}
+	converted, err := json.Marshal(document)
+	if err != nil {
+		return nil, fmt.Errorf("%s: cannot be JSON: %w", name, err)
+	}
+	return converted, nil
+}
