@@ -107,7 +107,7 @@ func TestEveryNounAndVerb(t *testing.T) {
 		{"zone get $ZONE", "slug", ""},
 		{"zone update $ZONE --set name=Staging", "Staging", ""},
 		{"zone overview $ZONE", "applications", ""},
-		{"zone rotate-signing-key $ZONE", "ES256", ""},
+		{"zone rotate-signing-key $ZONE", "kid", ""},
 		{"zone delete $ZONE", "zone $ZONE deleted", ""},
 
 		{"application create --set name=Invoices --set registration_method=managed", "client_secret", "$APP"},
@@ -122,7 +122,8 @@ func TestEveryNounAndVerb(t *testing.T) {
 		{"provider list --kind bearer_token", "Tokens", ""},
 		{"provider get $PROVIDER", "Mandates", ""},
 		{"provider update $PROVIDER --set name=Signed", "Signed", ""},
-		{"provider test $PROVIDER", "ok", ""},
+		{`provider create --set name=OAuth --set kind=oauth2_client_credentials --set config_json={"token_endpoint":"https://auth.invalid/token","client_id":"c","allowed_token_hosts":["auth.invalid"]} --set-file config_json.client_secret=$SECRETFILE`, "client_secret", "$OAUTH"},
+		{"provider test $OAUTH", "reachable    false", ""},
 		{"provider delete $BEARER", "deleted", ""},
 
 		{`resource create --set name=Invoices --set identifier=resource://invoices --set scopes=["invoices:read"] --set credential_provider_id=$PROVIDER --set upstream_url=https://invoices.example.com --set gateway_application_id=$APP`, "invoices:read", "$RESOURCE"},
@@ -135,14 +136,17 @@ func TestEveryNounAndVerb(t *testing.T) {
 		{"grant get $GRANT", "active", ""},
 		{"grant revoke $GRANT", "grant $GRANT revoked", ""},
 
-		{`provider-grant create --set user_id=ada --set resource_id=$RESOURCE --set provider_id=$PROVIDER --set scopes=[] --set-file access_token=$SECRETFILE`, "ada", "$PGRANT"},
+		{`provider create --set name=Calendar --set kind=oauth2_authorization_code --set config_json={"token_endpoint":"https://auth.invalid/token","authorization_endpoint":"https://auth.invalid/authorize","redirect_uri":"https://x.example.com/callback","client_id":"c","allowed_token_hosts":["auth.invalid"]} --set-file config_json.client_secret=$SECRETFILE`, "Calendar", "$CODE"},
+		{`resource create --set name=Calendar --set identifier=resource://calendar --set scopes=["read"] --set credential_provider_id=$CODE --set upstream_url=https://calendar.example.com --set gateway_application_id=$APP`, "calendar", "$CALENDAR"},
+		{`provider-grant create --set user_id=ada --set resource_id=$CALENDAR --set provider_id=$CODE --set scopes=["read"] --set-file access_token=$SECRETFILE`, "ada", "$PGRANT"},
 		{"provider-grant list --user-id ada", "$PGRANT", ""},
 		{"provider-grant get $PGRANT", "active", ""},
-		{"provider-grant revoke --set user_id=ada --set resource_id=$RESOURCE --set provider_id=$PROVIDER", "revoked", ""},
+		{"provider-grant revoke --set user_id=ada --set resource_id=$CALENDAR --set provider_id=$CODE", "revoked", ""},
+		{"resource delete $CALENDAR", "deleted", ""},
 		{"resource delete $RESOURCE", "resource $RESOURCE deleted", ""},
 		{"provider delete $PROVIDER", "deleted", ""},
 
-		{"control-key create --set name=Ops --set allowed_scopes=[\"control:zone:read\"]", "client_secret", "$KEY"},
+		{"control-key create --set name=Ops --set allowed_scopes=[\"control:app:read\"]", "client_secret", "$KEY"},
 		{"control-key list", "Ops", ""},
 		{"control-key get $KEY", "max_ttl_seconds", ""},
 		{"control-key revoke $KEY", "revoked", ""},
@@ -154,7 +158,7 @@ func TestEveryNounAndVerb(t *testing.T) {
 		{"policy create --set name=Restrict --set-file content=$REGO", "Restrict", "$POLICY"},
 		{"policy list --name Restrict", "Restrict", ""},
 		{"policy get $POLICY", "restrict := []", ""},
-		{"policy versions $POLICY", "VERSION", "$PVERSION"},
+		{"policy versions $POLICY", "content_sha256", "$PVERSION"},
 		{"policy add-version $POLICY --set-file content=$REGO", "version_id", ""},
 		{"policy validate $REGO", "is valid", ""},
 
@@ -307,30 +311,31 @@ func TestInput(t *testing.T) {
 	t.Parallel()
 	a := servertest.New(t)
 	s := newShell(t, a, a.Zone().ID)
-	bomb := s.file("body.yaml", "name: From YAML\nregistration_method: managed\n")
+	body := s.file("body.yaml", "name: From YAML\nregistration_method: managed\n")
 	for _, tt := range []struct {
 		name, stdin string
 		args        []string
 		code        int
 		want        string
 	}{
-		{"YAML file", "", []string{"-f", bomb}, 0, "From YAML"},
+		{"YAML file", "", []string{"-f", body}, 0, "From YAML"},
 		{"JSON on the standard input", `{"name":"From JSON","registration_method":"managed"}`, []string{"-f", "-"}, 0, "From JSON"},
-		{"flags replace fields", "", []string{"-f", bomb, "--set", "name=From a flag"}, 0, "From a flag"},
-		{"text that is JSON", "", []string{"-f", bomb, "--set", `name="42"`}, 0, "42"},
-		{"text of a file", "From stdin", []string{"-f", bomb, "--set-file", "name=-"}, 0, "From stdin"},
+		{"flags replace fields", "", []string{"-f", body, "--set", "name=From a flag"}, 0, "From a flag"},
+		{"text that is JSON", "", []string{"-f", body, "--set", `name="42"`}, 0, "42"},
+		{"text of a file", "From stdin", []string{"-f", body, "--set-file", "name=-"}, 0, "From stdin"},
 		{"nothing", "", nil, exitInvalid, "the fields are required"},
 		{"no value", "", []string{"--set", "name"}, exitInvalid, "--set name: must be field=value"},
 		{"no field", "", []string{"--set", "=x"}, exitInvalid, "the name of the field is empty"},
 		{"field of a text", "", []string{"--set", "name=x", "--set", "name.a=x"}, exitInvalid, "name: is not an object"},
 		{"a secret", "", []string{"--set", "config_json.client_secret=hunter2"}, exitInvalid, "a secret must not be an argument"},
+		{"a secret in an object", "", []string{"--set", `config_json={"a":[{"api_key":"hunter2"}]}`}, exitInvalid, "a secret must not be an argument"},
 		{"no file", "", []string{"-f", "/does/not/exist"}, exitFailed, "no such file"},
 		{"empty file", "", []string{"-f", "-"}, exitFailed, "is empty"},
 		{"neither JSON nor YAML", "{", []string{"-f", "-"}, exitFailed, "neither JSON nor YAML"},
 		{"several documents", "a: 1\n---\nb: 1\n", []string{"-f", "-"}, exitFailed, "must be one document"},
 		{"not an object", "[]", []string{"-f", "-", "--set", "a=1"}, exitInvalid, "requires that - is an object"},
-		{"unknown field", "", []string{"-f", bomb, "--set", "color=red"}, exitFailed, "  color: "},
-		{"number", "", []string{"-f", bomb, "--set", "name=42"}, exitFailed, "  name: "},
+		{"unknown field", "", []string{"-f", body, "--set", "color=red"}, exitFailed, "  color: "},
+		{"number", "", []string{"-f", body, "--set", "name=42"}, exitFailed, "  name: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &shell{t, s.variables}

@@ -81,11 +81,17 @@ func requireSubcommands(cmd *cobra.Command) {
 				names = append(names, sub.Name())
 			}
 		}
-		if len(args) == 0 {
+		switch {
+		case len(args) == 0 && !cmd.HasParent():
+			return invalidUsage(cmd, "a command is required")
+		case len(args) == 0:
 			return invalidUsage(cmd, "a command is required: %s", strings.Join(names, ", "))
 		}
+		cmd.SuggestionsMinimumDistance = 2
 		if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
 			names = similar
+		} else if !cmd.HasParent() { // there are many
+			return invalidUsage(cmd, "unknown command %q", args[0])
 		}
 		return invalidUsage(cmd, "unknown command %q: use %s", args[0], strings.Join(names, " or "))
 	}

@@ -29,7 +29,7 @@ func result(t *testing.T, args, settings []string) (stdout, stderr string, exitC
 func TestInvalidArgumentsPrintOneError(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ args, want string }{
-		{"", "a command is required: "},
+		{"", "a command is required\n"},
 		{"nix", `unknown command "nix"`},
 		{"srve", `unknown command "srve": use serve`},
 		{"--nix", "unknown flag: --nix"},
@@ -127,7 +127,7 @@ func TestCompletion(t *testing.T) {
 		args []string // the last word is completed
 		want []string
 	}{
-		{[]string{"se"}, []string{"serve", "settings"}},
+		{[]string{"se"}, []string{"serve", "session", "settings"}},
 		{[]string{"keys", ""}, []string{"rotate", "verify"}},
 		{[]string{"keys", "rotate", "--r"}, []string{"--replace-older"}},
 		{[]string{"dev", "--demo", "--di"}, []string{"--dir"}},
@@ -146,8 +146,8 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
-		if script := execute(t, "completion", shell); !strings.Contains(script, "__complete") {
-			t.Errorf("the script for %s is %q", shell, script)
+		if script, stderr, exitCode := result(t, []string{"completion", shell}, nil); exitCode != 0 || stderr != "" || !strings.Contains(script, "__complete") {
+			t.Errorf("the script for %s is %q, exit code %d, %s", shell, script, exitCode, stderr)
 		}
 	}
 }

@@ -110,7 +110,7 @@ func TestAuditExport(t *testing.T) {
 	}{
 		{"entries", "3 entries are intact", "3 rows, complete and unchanged.\n"},
 		{"events", "1 events are intact", "1 rows, complete and unchanged.\n"},
-		{"global", "0 entries are intact", "0 rows, complete and unchanged.\n"},
+		{"global", "3 entries are intact", "3 rows, complete and unchanged.\n"}, // of the tokens that are created at the start
 	} {
 		stdout, stderr, code := s.run("", "audit", "export", "--log", tt.log, "--file", file)
 		if code != 0 || stdout != "" || stderr != tt.rows {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -55,10 +56,9 @@ func (in *input) body(cmd *cobra.Command) (json.RawMessage, error) {
 	if len(in.values)+len(in.fromFile) == 0 {
 		return text, nil
 	}
-	var object map[string]any
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	if err := decoder.Decode(&object); err != nil || object == nil {
+	document, err := decodeJSON(text)
+	object, isObject := document.(map[string]any)
+	if err != nil || !isObject {
 		return nil, invalidUsage(cmd, "--set requires that %s is an object", in.file)
 	}
 	for _, pair := range in.values {
@@ -66,12 +66,12 @@ func (in *input) body(cmd *cobra.Command) (json.RawMessage, error) {
 		if !found {
 			return nil, invalidUsage(cmd, "--set %s: must be field=value", name)
 		}
-		if secretField.MatchString(name) {
-			return nil, invalidUsage(cmd, "--set %s: a secret must not be an argument: use --set-file %[1]s=FILE or -f", name)
-		}
 		var value any = text
-		if json.Valid([]byte(text)) {
-			value = json.RawMessage(text)
+		if decoded, err := decodeJSON([]byte(text)); err == nil {
+			value = decoded
+		}
+		if hasSecret(name, value) {
+			return nil, invalidUsage(cmd, "--set %s: a secret must not be an argument: use --set-file or -f", name)
 		}
 		if err := setField(object, name, value); err != nil {
 			return nil, invalidUsage(cmd, "--set %v", err)
@@ -95,6 +95,36 @@ func (in *input) body(cmd *cobra.Command) (json.RawMessage, error) {
 		}
 	}
 	return json.Marshal(object)
+}
+
+// decodeJSON decodes one JSON value, and keeps numbers as they are.
+func decodeJSON(text []byte) (value any, err error) {
+	if !json.Valid(text) {
+		return nil, errors.New("not JSON")
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	err = decoder.Decode(&value)
+	return value, err
+}
+
+// hasSecret reports whether a field with this name and value contains a secret that is not
+// null.
+func hasSecret(name string, value any) bool {
+	switch value := value.(type) {
+	case nil:
+		return false
+	case map[string]any:
+		for inner, v := range value {
+			if hasSecret(inner, v) {
+				return true
+			}
+		}
+		return false
+	case []any:
+		return slices.ContainsFunc(value, func(v any) bool { return hasSecret(name, v) })
+	}
+	return secretField.MatchString(name)
 }
 
 // setField sets a field of an object. The names of nested fields are separated by dots.

@@ -181,7 +181,7 @@ var nouns = []*noun{
 		},
 	},
 	{
-		name: "audit-entry", manyAs: "audit-entries", about: "The audit log of a zone: an entry for each object that was changed, and for each denied request.", columns: "occurred_at actor_name action entity_type entity_id status_code request_id",
+		name: "audit-entry", manyAs: "audit-entries", about: "The audit log of a zone: an entry for each object that was changed, and for each denied request.", columns: "occurred_at actor_name operation entity_type entity_id status_code request_id",
 		filters: "since until actor_id entity_type entity_id method request_id", filter: func(f map[string]string) client.ListOption {
 			return client.ListAuditEntriesParams{Since: f["since"], Until: f["until"], ActorID: f["actor_id"], EntityType: f["entity_type"], EntityID: f["entity_id"], Method: client.AuditMethod(f["method"]), RequestID: f["request_id"]}
 		},
@@ -228,6 +228,9 @@ func (n *noun) plural() string {
 	}
 	return n.name + "s"
 }
+
+// many returns the plural as words.
+func (n *noun) many() string { return strings.ReplaceAll(n.plural(), "-", " ") }
 
 // words returns the name as words, such as "policy set".
 func (n *noun) words() string { return strings.ReplaceAll(n.name, "-", " ") }

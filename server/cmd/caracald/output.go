@@ -45,7 +45,7 @@ func (a *apiCaller) printItems(cmd *cobra.Command, n *noun, items []json.RawMess
 		return nil
 	}
 	if len(items) == 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "There are no %s.\n", n.plural())
+		fmt.Fprintf(cmd.ErrOrStderr(), "There are no %s.\n", n.many())
 		return nil
 	}
 	columns := strings.Fields(n.columns)

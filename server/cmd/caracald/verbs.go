@@ -39,7 +39,7 @@ func (a *apiCaller) nounCommand(n *noun) *cobra.Command {
 	for _, action := range n.actions {
 		add(true, func(n *noun) *cobra.Command { return a.actionCommand(n, action) })
 	}
-	cmd.Short = strings.ToUpper(verbs[0][:1]) + strings.Join(verbs, ", ")[1:] + " " + strings.ReplaceAll(n.plural(), "-", " ")
+	cmd.Short = strings.ToUpper(verbs[0][:1]) + strings.Join(verbs, ", ")[1:] + " " + n.many()
 	cmd.Example = "  caracald " + n.name + " list"
 	return cmd
 }
@@ -58,8 +58,8 @@ func (a *apiCaller) listCommand(n *noun) *cobra.Command {
 	filters := map[string]*string{}
 	cmd := &cobra.Command{
 		Use:     "list",
-		Short:   "List " + strings.ReplaceAll(n.plural(), "-", " "),
-		Long:    fmt.Sprintf("Lists all %s, newest first, or only the first ones with --limit.\n%s", strings.ReplaceAll(n.plural(), "-", " "), apiVariables),
+		Short:   "List " + n.many(),
+		Long:    fmt.Sprintf("Lists all %s, newest first, or only the first ones with --limit.\n%s", n.many(), apiVariables),
 		Example: fmt.Sprintf("  caracald %s list\n  caracald %[1]s list -o json --limit 10", n.name),
 		Args:    arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
