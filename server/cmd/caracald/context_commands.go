@@ -21,7 +21,7 @@ func contextCommand(a *apiCaller) *cobra.Command {
 		Short: "Choose the service, the zone and the credential",
 		Long: `Contexts are names for services, zones and credentials. They are in the file
 $XDG_CONFIG_HOME/caracal/config.yaml, by default ~/.config/caracal/config.yaml, which
-nobody else may be able to read.`,
+only you may be able to read.`,
 		Example: `  caracald context set production --url https://caracal.example.com --token-stdin < token
   caracald context set production --zone 0198c0de-0000-7000-8000-00000000000a
   caracald context use production`,
