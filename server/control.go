@@ -116,7 +116,7 @@ func (s *Server) invoke(ctx context.Context, caller *middleware.ControlCaller, i
 	if err != nil {
 		return controlResult{changes: call.Changes}, controlError(err)
 	}
-	result, err := resp.result()
+	result, err := resultOf(resp)
 	result.changes = call.Changes
 	if err != nil {
 		return result, fmt.Errorf("result of %s: %w", call.Operation, err)

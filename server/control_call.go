@@ -68,12 +68,12 @@ func (r recordRoutes) DELETE(path string, h echo.HandlerFunc, _ ...echo.Middlewa
 
 // call calls an operation in the zone of a Control key, which is its actor. It validates
 // the parameters and the body against the spec, and returns the error of the operation.
-func (t *operationTable) call(ctx context.Context, caller *middleware.ControlCaller, call control.Call) (*bufferedResponse, error) {
+func (t *operationTable) call(ctx context.Context, caller *middleware.ControlCaller, call control.Call) (*middleware.Buffer, error) {
 	op := t.operations.Operation(call.Operation)
 	outer := middleware.RequestInfoFrom(ctx)
 	ctx = middleware.WithRequestInfo(ctx, &middleware.RequestInfo{
 		RequestID: outer.RequestID, Operation: op, Control: caller, Method: outer.Method, Path: outer.Path,
-		PublicURL: outer.PublicURL, Address: outer.Address, Trace: outer.Trace,
+		PublicURL: outer.PublicURL, Address: outer.Address, Trace: outer.Trace, Idempotent: outer.Idempotent,
 	})
 	r := &http.Request{Method: op.Method, URL: &url.URL{RawQuery: call.Query.Encode()}, Header: http.Header{}, Body: http.NoBody}
 	if call.Body != nil {
@@ -84,7 +84,7 @@ func (t *operationTable) call(ctx context.Context, caller *middleware.ControlCal
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
 		r.Header.Set("Content-Type", "application/json")
 	}
-	resp := &bufferedResponse{header: http.Header{}}
+	resp := middleware.NewBuffer()
 	c := t.echo.NewContext(r.WithContext(ctx), resp)
 	c.SetPath(op.Path)
 	var names, values []string
@@ -102,16 +102,6 @@ func (t *operationTable) call(ctx context.Context, caller *middleware.ControlCal
 	return resp, t.validate(t.handlers[op.Method+" "+op.Path])(c)
 }
 
-// A bufferedResponse is the response of an operation that is called within the process.
-type bufferedResponse struct {
-	header http.Header
-	body   bytes.Buffer
-}
-
-func (r *bufferedResponse) Header() http.Header            { return r.header }
-func (r *bufferedResponse) WriteHeader(int)                {}
-func (r *bufferedResponse) Write(text []byte) (int, error) { return r.body.Write(text) }
-
 // A controlResult is the result of a command.
 type controlResult struct {
 	body       json.RawMessage // nil: no content
@@ -120,13 +110,13 @@ type controlResult struct {
 	objects    []string        // IDs of the changed objects
 }
 
-// result returns a response as the result of a command: a list without its envelope.
-func (r *bufferedResponse) result() (controlResult, error) {
-	result := controlResult{body: bytes.TrimSpace(r.body.Bytes())}
+// resultOf returns a response as the result of a command: a list without its envelope.
+func resultOf(r *middleware.Buffer) (controlResult, error) {
+	result := controlResult{body: bytes.TrimSpace(r.Body)}
 	if len(result.body) == 0 {
 		return controlResult{}, nil
 	}
-	if link := r.header.Get("Link"); link != "" {
+	if link := r.Header().Get("Link"); link != "" {
 		result.nextCursor = cursorOf(link)
 	}
 	if result.body[0] != '{' {
@@ -164,7 +154,7 @@ func cursorOf(link string) *string {
 func controlError(err error) error {
 	var codeErr *code.Error
 	var errCode code.Code
-	if !errors.As(err, &errCode) || errCode == code.ServiceUnavailable {
+	if !errors.As(err, &errCode) || errCode == code.ServiceUnavailable || errCode == code.IdempotencyKeyInUse {
 		return err
 	}
 	entry := code.Table[errCode]

@@ -257,6 +257,7 @@ func (s *Server) handler() http.Handler {
 		middleware.LimitByToken(s.limits.token),
 		middleware.Validate(s.config.BodyLimit),
 		middleware.Deadline(s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration(), exportTimeout),
+		middleware.Idempotency(s.store),
 	)
 	api.RegisterHandlers(headForGet{e}, api.NewStrictHandler(s, nil))
 	if s.config.Docs != nil && *s.config.Docs {

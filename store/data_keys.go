@@ -85,7 +85,7 @@ func (tx *Tx) recordDataKey(w seal.Wrapped, c auditChange) {
 // CheckKeys returns an error that wraps [ErrKeyMissing] and lists the ids if the
 // service lacks key-encryption keys that wrap data keys in the database.
 func (s *Store) CheckKeys(ctx context.Context) error {
-	needed, err := s.For(System).q.ListDataKeyWrappers(ctx)
+	needed, err := s.dataKeyWrappers(ctx, System)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,8 @@ var constraintCodes = map[string]code.Code{
 	"resources_identifier_taken": code.ResourceIdentifierConflict,
 	"policies_name_taken":        code.PolicyNameConflict,
 	"policy_sets_name_taken":     code.PolicySetNameConflict,
+	"idempotency_key_in_use":     code.IdempotencyKeyInUse,
+	"idempotency_keys_pkey":      code.IdempotencyKeyInUse, // a request with the key was committed since it was looked up
 }
 
 // mapError maps a constraint violation to its error code, and an unreachable

@@ -67,11 +67,11 @@ func TestServiceRoleCannotRewriteAuditLogOrDeleteRows(t *testing.T) {
 		"UPDATE grants SET scopes = scopes || 'more'::text", "UPDATE grants SET user_id = ''", "UPDATE grant_scopes SET scope = ''",
 		"UPDATE audit_seals SET hash = previous", "TRUNCATE audit_seals", "TRUNCATE audit_seal_heads", "UPDATE audit_unsealed SET entry_id = ''",
 		"UPDATE step_up_challenges SET expires_at = 'infinity'", "UPDATE step_up_challenges SET consumed_at = NULL", "SELECT challenge_secret_hash FROM step_up_challenges", "SELECT * FROM step_up_challenges",
-		"UPDATE signing_keys SET public_jwk = '{}'"}
+		"UPDATE signing_keys SET public_jwk = '{}'", "UPDATE idempotency_keys SET request = ''", "UPDATE idempotency_keys SET created_at = '-infinity'"}
 	for _, table := range tables(db) {
 		switch table {
 		case "outbox", "data_keys", "application_secrets", "client_registrations", "registration_tokens", "audit_decision_counts", "audit_unsealed":
-		case "sessions", "agent_sessions", "delegation_edges", "step_up_challenges", "signing_keys": // those that have ended can be deleted
+		case "sessions", "agent_sessions", "delegation_edges", "step_up_challenges", "signing_keys", "idempotency_keys": // those that have ended can be deleted
 			asService(t, db, store.AllZones, func(ctx context.Context, tx pgx.Tx) {
 				if tag, err := tx.Exec(ctx, "DELETE FROM "+table); err != nil || tag.RowsAffected() > 0 {
 					t.Errorf("deleted %d active rows of %s, %v", tag.RowsAffected(), table, err)

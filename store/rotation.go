@@ -19,41 +19,70 @@ import (
 // is small, so that other transactions do not wait long.
 const rotationBatch = 100
 
-// RewrapDataKeys rewraps every data key that is not wrapped by the current
-// key-encryption key, and calls progress with the total after each batch. It is
-// safe to interrupt and rerun. It skips the zones whose keys cannot be unwrapped
-// and returns their errors, joined.
+// RewrapDataKeys rewraps every data key, including those of stored responses, that is not
+// wrapped by the current key-encryption key, and calls progress with the total after each
+// batch. It is safe to interrupt and rerun. It skips the zones whose keys cannot be
+// unwrapped and returns their errors, joined.
 func (s *Store) RewrapDataKeys(ctx context.Context, cause Cause, progress func(done int)) error {
-	needed, err := s.For(cause.Actor).q.ListDataKeyWrappers(ctx)
+	needed, err := s.dataKeyWrappers(ctx, cause.Actor)
 	if err != nil {
 		return err
 	}
 	failed := map[string]error{} // by zone
-	err = inBatches(ctx, s, cause, progress, func(tx *Tx) (found, done int, err error) {
-		current := s.keys.Current() // it can change between batches
-		others := slices.DeleteFunc(slices.Clone(needed), func(id string) bool { return id == current })
-		rows, err := tx.q.LockDataKeysWrappedBy(ctx, db.LockDataKeysWrappedByParams{
-			WrappedBy: others, SkippedZones: slices.AppendSeq([]string{}, maps.Keys(failed)), RowLimit: rotationBatch,
+	rewrapped := 0
+	for _, rewrapBatch := range []func(*Tx, context.Context, []string, map[string]error) (found, done int, err error){(*Tx).rewrapDataKeys, (*Tx).rewrapResponses} {
+		before := rewrapped
+		report := func(total int) { rewrapped = before + total; progress(rewrapped) }
+		err = inBatches(ctx, s, cause, report, func(tx *Tx) (found, done int, err error) {
+			current := s.keys.Current() // it can change between batches
+			return rewrapBatch(tx, ctx, slices.DeleteFunc(slices.Clone(needed), func(id string) bool { return id == current }), failed)
 		})
 		if err != nil {
+			break
+		}
+	}
+	return errors.Join(append(slices.Collect(maps.Values(failed)), err)...)
+}
+
+// dataKeyWrappers returns the ids of the key-encryption keys that wrap data keys.
+func (s *Store) dataKeyWrappers(ctx context.Context, actor Actor) ([]string, error) {
+	ofZones, err := s.For(actor).q.ListDataKeyWrappers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ofResponses, err := s.For(actor).q.ListIdempotencyKeyWrappers(ctx)
+	all := append(ofZones, ofResponses...)
+	slices.Sort(all)
+	return slices.Compact(all), err
+}
+
+// rewrapDataKeys rewraps a batch of the zones' data keys that other key-encryption keys than
+// the current one wrap, without those of failed zones, to which it adds.
+func (tx *Tx) rewrapDataKeys(ctx context.Context, others []string, failed map[string]error) (found, done int, err error) {
+	rows, err := tx.q.LockDataKeysWrappedBy(ctx, db.LockDataKeysWrappedByParams{WrappedBy: others, SkippedZones: zonesOf(failed), RowLimit: rotationBatch})
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, row := range rows {
+		key, err := tx.keys.Unwrap(seal.Wrapped{Zone: row.ZoneID, Number: row.Number, KEKID: row.WrappedBy, Bytes: row.Wrapped})
+		if err != nil {
+			failed[row.ZoneID] = err
+			continue
+		}
+		done++
+		w := tx.keys.Wrap(key)
+		if err := tx.q.RewrapDataKey(ctx, db.RewrapDataKeyParams{ZoneID: w.Zone, Number: w.Number, WrappedBy: w.KEKID, Wrapped: w.Bytes}); err != nil {
 			return 0, 0, err
 		}
-		for _, row := range rows {
-			key, err := s.keys.Unwrap(seal.Wrapped{Zone: row.ZoneID, Number: row.Number, KEKID: row.WrappedBy, Bytes: row.Wrapped})
-			if err != nil {
-				failed[row.ZoneID] = err
-				continue
-			}
-			done++
-			w := s.keys.Wrap(key)
-			if err := tx.q.RewrapDataKey(ctx, db.RewrapDataKeyParams{ZoneID: w.Zone, Number: w.Number, WrappedBy: w.KEKID, Wrapped: w.Bytes}); err != nil {
-				return 0, 0, err
-			}
-			tx.recordDataKey(w, diff(auditFields{"wrapped_by": row.WrappedBy}, auditFields{"wrapped_by": w.KEKID}))
-		}
-		return len(rows), done, nil
-	})
-	return errors.Join(append(slices.Collect(maps.Values(failed)), err)...)
+		tx.recordDataKey(w, diff(auditFields{"wrapped_by": row.WrappedBy}, auditFields{"wrapped_by": w.KEKID}))
+	}
+	return len(rows), done, nil
+}
+
+// zonesOf returns the zones whose keys cannot be unwrapped. It is never nil, which would be
+// null in SQL.
+func zonesOf(failed map[string]error) []string {
+	return slices.AppendSeq([]string{}, maps.Keys(failed))
 }
 
 // inBatches runs batch in one transaction after another until it finds no rows, and
@@ -337,8 +366,7 @@ func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(do
 			return err
 		}
 		if len(rows) == 0 {
-			progress(v.done)
-			return nil
+			break
 		}
 		for _, row := range rows {
 			if err := v.open(ctx, row.DataKey, privateSigningKey(row.ZoneID, row.ID), row.PrivateKey); err != nil {
@@ -347,6 +375,11 @@ func (s *Store) VerifySecrets(ctx context.Context, cause Cause, progress func(do
 			signing.AfterZone, signing.AfterKey, signing.AfterID = row.ZoneID, row.DataKey, row.ID
 		}
 	}
+	if err := v.openResponses(ctx); err != nil {
+		return err
+	}
+	progress(v.done)
+	return nil
 }
 
 // A verifier opens secrets, counts them and caches the data keys of one zone.
@@ -373,9 +406,13 @@ func (v *verifier) open(ctx context.Context, number int32, location seal.Locatio
 	if _, err := openSecret(v.keys, number, location, sealed); err != nil {
 		return fmt.Errorf("zone %s: %w", location.Zone, err)
 	}
+	v.count()
+	return nil
+}
+
+func (v *verifier) count() {
 	v.done++
 	if v.done%rotationBatch == 0 {
 		v.progress(v.done)
 	}
-	return nil
 }

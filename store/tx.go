@@ -21,7 +21,8 @@ type Cause struct {
 	RequestID    string
 	Operation    string // operationId, command or job
 	Method, Path string
-	Status       int // the response's status if the transaction commits; 0 for a job
+	Status       int                // the response's status if the transaction commits; 0 for a job
+	Idempotent   *IdempotentRequest // not nil: [IdempotentRequest.Commit] commits the transaction
 }
 
 // A Tx is a transaction. Its methods are the only way to write: each locks a
@@ -33,13 +34,15 @@ type Tx struct {
 	conn    *batcher
 	entries []entry
 	events  []event
-	rearmed bool // a dead event became pending again
-	revoked bool // admin tokens were revoked
+	rearmed bool   // a dead event became pending again
+	revoked bool   // admin tokens were revoked
+	release func() // releases the connection
 }
 
 // InTx runs fn in a transaction and commits if fn returns nil. After a deadlock
 // or serialization failure it retries, up to three attempts in total, so fn must
-// be repeatable and have no effect outside the transaction.
+// be repeatable and have no effect outside the transaction. The transaction of an
+// [IdempotentRequest] remains open; after it, the request must not begin another.
 func (s *Store) InTx(ctx context.Context, cause Cause, fn func(*Tx) error) error {
 	const maxAttempts = 3
 	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("caracal.run/management/store").Start(ctx, "transaction")
@@ -59,43 +62,78 @@ func (s *Store) InTx(ctx context.Context, cause Cause, fn func(*Tx) error) error
 }
 
 func (s *Store) attempt(ctx context.Context, cause Cause, fn func(*Tx) error) error {
-	waitCtx, cancel := context.WithTimeout(ctx, s.pool.acquireTimeout)
-	defer cancel()
-	select {
-	case s.pool.writers <- struct{}{}:
-		defer func() { <-s.pool.writers }()
-	case <-waitCtx.Done():
-		return waitCtx.Err()
-	}
-	conn, err := s.pool.acquire(ctx)
+	tx, err := s.begin(ctx, cause)
 	if err != nil {
 		return err
 	}
-	defer conn.Release()
-	tx := &Tx{core: s.core, cause: cause, conn: &batcher{conn: conn.Conn()}}
-	tx.q = db.New(tx.conn)
-	tx.conn.begin(cause.Actor.Zone, s.timeouts.settings)
+	open := false // it remains open
 	defer func() {
-		rollbackCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pool.acquireTimeout)
-		defer cancel()
-		tx.conn.rollback(rollbackCtx)
+		if !open {
+			tx.close(ctx)
+		}
 	}()
+	if request := cause.Idempotent; request != nil {
+		if err := request.insert(ctx, tx); err != nil {
+			return err
+		}
+	}
 	if err := fn(tx); err != nil {
 		return err
 	}
 	if err := tx.flush(ctx); err != nil { // events get the trace context of ctx
 		return err
 	}
+	if request := cause.Idempotent; request != nil {
+		request.tx, open = tx, true
+		return nil
+	}
+	return tx.commit(ctx)
+}
+
+// begin returns a transaction whose first statement begins it. The caller must close it.
+func (s *Store) begin(ctx context.Context, cause Cause) (*Tx, error) {
+	waitCtx, cancel := context.WithTimeout(ctx, s.pool.acquireTimeout)
+	defer cancel()
+	select {
+	case s.pool.writers <- struct{}{}:
+	case <-waitCtx.Done():
+		return nil, waitCtx.Err()
+	}
+	conn, err := s.pool.acquire(ctx)
+	if err != nil {
+		<-s.pool.writers
+		return nil, err
+	}
+	tx := &Tx{core: s.core, cause: cause, conn: &batcher{conn: conn.Conn()}}
+	tx.release = func() {
+		conn.Release()
+		<-s.pool.writers
+	}
+	tx.q = db.New(tx.conn)
+	tx.conn.begin(cause.Actor.Zone, s.timeouts.settings)
+	return tx, nil
+}
+
+// commit commits, and wakes those who wait for what was committed.
+func (tx *Tx) commit(ctx context.Context) error {
 	if err := tx.conn.commit(ctx); err != nil {
 		return err
 	}
 	if len(tx.events) > 0 || tx.rearmed {
-		wake(s.committed)
+		wake(tx.committed)
 	}
 	if len(tx.entries) > 0 {
-		wake(s.recorded)
+		wake(tx.recorded)
 	}
 	return nil
+}
+
+// close rolls back unless the transaction is committed, and releases the connection.
+func (tx *Tx) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tx.pool.acquireTimeout)
+	defer cancel()
+	tx.conn.rollback(ctx)
+	tx.release()
 }
 
 // A lockMode is the mode of the zone lock, a transaction-level advisory lock that

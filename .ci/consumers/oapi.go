@@ -15,7 +15,7 @@ func use(ctx context.Context, c *client.ClientWithResponses) error {
 	}); err != nil {
 		return err
 	}
-	created, err := c.CreateProviderWithResponse(ctx, "zone", body)
+	created, err := c.CreateProviderWithResponse(ctx, "zone", nil, body)
 	if err != nil || created.JSON201 == nil {
 		return err
 	}

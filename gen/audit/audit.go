@@ -167,4 +167,4 @@ var Kinds = map[Kind]Columns{
 }
 
 // Unaudited lists the tables without audited objects.
-var Unaudited = []string{"application_secrets", "client_registrations", "audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants", "listed_sessions", "agent_session_labels", "audit_events", "audit_event_labels", "audit_chain_heads", "audit_chain_checkpoints", "audit_decision_counts", "audit_ingest_alerts", "audit_seals", "audit_seal_heads", "audit_unsealed", "listed_audit_entries", "listed_audit_events"}
+var Unaudited = []string{"application_secrets", "client_registrations", "audit_entries", "delegation_graph_epochs", "resource_totals", "policy_set_manifests", "policy_activations", "leases", "admin_tokens_epoch", "grant_scopes", "listed_grants", "listed_sessions", "agent_session_labels", "audit_events", "audit_event_labels", "audit_chain_heads", "audit_chain_checkpoints", "audit_decision_counts", "audit_ingest_alerts", "idempotency_keys", "audit_seals", "audit_seal_heads", "audit_unsealed", "listed_audit_entries", "listed_audit_events"}

@@ -800,6 +800,8 @@ func (c *Client) DeleteRegistrationToken(ctx context.Context, zoneID, id string,
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: a repeated request registers another client.
+//
 // Error codes that are specific to this operation: [CodeInvalidClientMetadata],
 // [CodeInvalidRedirectUri], [CodeInvalidRegistrationToken], [CodeDCRDisabled],
 // [CodeSystemZoneReadOnly], [CodeZoneNotFound], [CodeDCRRateLimitExceeded],
@@ -1319,6 +1321,8 @@ func (c *Client) GetPolicyVersion(ctx context.Context, zoneID, id, versionID str
 //
 // Requires a token with read permission.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Error codes that are specific to this operation: [CodeInvalidBody],
 // [CodeZoneNotFound], [CodeInvalidSchemaVersion], [CodeInvalidRego].
 func (c *Client) ValidatePolicy(ctx context.Context, body PolicyToValidate, opts ...CallOption) (PolicyValidation, error) {
@@ -1569,6 +1573,8 @@ func (c *Client) GetPolicySetVersion(ctx context.Context, zoneID, id, versionID 
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Error codes that are specific to this operation: [CodeInvalidBody],
 // [CodeVersionNotFound], [CodeInvalidPolicyContract].
 func (c *Client) SimulatePolicySet(ctx context.Context, zoneID, id string, body PolicySimulation, opts ...CallOption) (PolicySimulationResult, error) {
@@ -1584,6 +1590,8 @@ func (c *Client) SimulatePolicySet(ctx context.Context, zoneID, id string, body 
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Error codes that are specific to this operation: [CodeInvalidBody],
 // [CodeVersionNotFound], [CodeInvalidPolicyContract].
 func (c *Client) SimulatePolicySetBatch(ctx context.Context, zoneID, id string, body PolicySimulationBatch, opts ...CallOption) (PolicySimulationBatchResult, error) {
@@ -1598,6 +1606,8 @@ func (c *Client) SimulatePolicySetBatch(ctx context.Context, zoneID, id string, 
 // Requires a token with write permission for the zone.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Error codes that are specific to this operation: [CodeInvalidBody],
 // [CodeVersionNotFound], [CodeInvalidPolicyContract].
@@ -1723,6 +1733,8 @@ func (c *Client) RevokeProviderGrant(ctx context.Context, zoneID string, body Pr
 // Records audit entries of these types: `providers`.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: a repeated request returns another URL.
 //
 // Error codes that are specific to this operation:
 // [CodeInvalidProviderOAuthAuthorize], [CodeProviderGrantUnsupported],
@@ -1919,6 +1931,8 @@ func (c *Client) DeleteProvider(ctx context.Context, zoneID, id string, opts ...
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Error codes that are specific to this operation: [CodeInvalidBody].
 func (c *Client) DiscoverProvider(ctx context.Context, body ProviderToDiscover, opts ...CallOption) (ProviderDiscovery, error) {
 	return send[ProviderDiscovery](ctx, c, request{operation: "discoverProvider", method: http.MethodPost, path: "/v1/providers/discover", body: body, status: 200, accept: "application/json"}, opts)
@@ -1936,6 +1950,8 @@ func (c *Client) DiscoverProvider(ctx context.Context, body ProviderToDiscover, 
 // Records audit entries of these types: `providers`.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: each request tests the endpoint again.
 //
 // Error codes that are specific to this operation: [CodeZoneNotFound],
 // [CodeProviderNotFound], [CodeProviderTestUnsupported].
@@ -2251,6 +2267,8 @@ func (c *Client) RejectStepUpChallenge(ctx context.Context, zoneID, id string, b
 // issuer: this service then accepts its tokens only.
 //
 // Records audit entries of these types: `sessions`.
+//
+// Takes no `Idempotency-Key`: a repeated request issues another token.
 //
 // Error codes that are specific to this operation: [CodeInvalidToken],
 // [CodeUnsupportedGrantType], [CodeAccessDenied], [CodeZoneInvalid],

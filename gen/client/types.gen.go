@@ -19,6 +19,9 @@ const (
 	// 400. If-Match must be * or one or more ETags, as they were received: in
 	// double quotes, separated by commas.
 	CodeInvalidIfMatch = "invalid_if_match"
+	// 400. Idempotency-Key must be sent once, with 1 to 255 visible ASCII
+	// characters.
+	CodeInvalidIdempotencyKey = "invalid_idempotency_key"
 	// 400. The request body is not valid JSON.
 	CodeInvalidJSON = "invalid_json"
 	// 401. The admin token is missing, invalid, expired or revoked.
@@ -40,6 +43,9 @@ const (
 	CodeNotFound = "not_found"
 	// 405. The requested path does not support this method.
 	CodeMethodNotAllowed = "method_not_allowed"
+	// 409. A request with the same Idempotency-Key is being processed. Retry after
+	// the number of seconds in the Retry-After header.
+	CodeIdempotencyKeyInUse = "idempotency_key_in_use"
 	// 412. The item was modified since it was last read. Retrieve it again and
 	// retry with the new ETag.
 	CodeVersionConflict = "version_conflict"
@@ -49,6 +55,9 @@ const (
 	// most cases application/json, in UTF-8, either without a Content-Encoding or
 	// compressed with gzip. See details.issues.
 	CodeUnsupportedMediaType = "unsupported_media_type"
+	// 422. The Idempotency-Key was used for another request: with another query,
+	// body or If-Match. Choose a new key for each request.
+	CodeIdempotencyKeyReused = "idempotency_key_reused"
 	// 429. Too many requests. Retry after the number of seconds in the Retry-After
 	// header.
 	CodeRateLimited = "rate_limited"

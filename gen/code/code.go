@@ -86,6 +86,8 @@ const (
 	InvalidFields Code = "invalid_fields"
 	// InvalidIfMatch: 400. If-Match must be * or one or more ETags, as they were received: in double quotes, separated by commas.
 	InvalidIfMatch Code = "invalid_if_match"
+	// InvalidIdempotencyKey: 400. Idempotency-Key must be sent once, with 1 to 255 visible ASCII characters.
+	InvalidIdempotencyKey Code = "invalid_idempotency_key"
 	// InvalidJSON: 400. The request body is not valid JSON.
 	InvalidJSON Code = "invalid_json"
 	// InvalidAdminToken: 401. The admin token is missing, invalid, expired or revoked.
@@ -104,12 +106,16 @@ const (
 	NotFound Code = "not_found"
 	// MethodNotAllowed: 405. The requested path does not support this method.
 	MethodNotAllowed Code = "method_not_allowed"
+	// IdempotencyKeyInUse: 409. A request with the same Idempotency-Key is being processed. Retry after the number of seconds in the Retry-After header.
+	IdempotencyKeyInUse Code = "idempotency_key_in_use"
 	// VersionConflict: 412. The item was modified since it was last read. Retrieve it again and retry with the new ETag.
 	VersionConflict Code = "version_conflict"
 	// PayloadTooLarge: 413. The request body exceeds the maximum allowed size.
 	PayloadTooLarge Code = "payload_too_large"
 	// UnsupportedMediaType: 415. The request body must have the media type that the operation takes, in most cases application/json, in UTF-8, either without a Content-Encoding or compressed with gzip. See details.issues.
 	UnsupportedMediaType Code = "unsupported_media_type"
+	// IdempotencyKeyReused: 422. The Idempotency-Key was used for another request: with another query, body or If-Match. Choose a new key for each request.
+	IdempotencyKeyReused Code = "idempotency_key_reused"
 	// RateLimited: 429. Too many requests. Retry after the number of seconds in the Retry-After header.
 	RateLimited Code = "rate_limited"
 	// HeaderTooLarge: 431. The request headers exceed the maximum allowed size.
@@ -370,6 +376,7 @@ var Table = map[Code]Entry{
 	InvalidCursor:                   {400, "", "The cursor is invalid or was issued for a different list."},
 	InvalidFields:                   {400, "", "fields must name at least one field of the list, and no others. See details.issues."},
 	InvalidIfMatch:                  {400, "", "If-Match must be * or one or more ETags, as they were received: in double quotes, separated by commas."},
+	InvalidIdempotencyKey:           {400, "", "Idempotency-Key must be sent once, with 1 to 255 visible ASCII characters."},
 	InvalidJSON:                     {400, "", "The request body is not valid JSON."},
 	InvalidAdminToken:               {401, "", "The admin token is missing, invalid, expired or revoked."},
 	Unauthorized:                    {401, "", "The metrics token is missing or invalid."},
@@ -379,9 +386,11 @@ var Table = map[Code]Entry{
 	SystemZoneReadOnly:              {403, "", "The zone is reserved for Caracal and can be modified only with the bootstrap token."},
 	NotFound:                        {404, "", "The requested path does not exist."},
 	MethodNotAllowed:                {405, "", "The requested path does not support this method."},
+	IdempotencyKeyInUse:             {409, "", "A request with the same Idempotency-Key is being processed. Retry after the number of seconds in the Retry-After header."},
 	VersionConflict:                 {412, "", "The item was modified since it was last read. Retrieve it again and retry with the new ETag."},
 	PayloadTooLarge:                 {413, "", "The request body exceeds the maximum allowed size."},
 	UnsupportedMediaType:            {415, "", "The request body must have the media type that the operation takes, in most cases application/json, in UTF-8, either without a Content-Encoding or compressed with gzip. See details.issues."},
+	IdempotencyKeyReused:            {422, "", "The Idempotency-Key was used for another request: with another query, body or If-Match. Choose a new key for each request."},
 	RateLimited:                     {429, "", "Too many requests. Retry after the number of seconds in the Retry-After header."},
 	HeaderTooLarge:                  {431, "", "The request headers exceed the maximum allowed size."},
 	InternalError:                   {500, "", "An internal error occurred. If it persists, contact your administrator and include the requestId."},

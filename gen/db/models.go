@@ -259,6 +259,17 @@ type GrantScope struct {
 	GrantID   string    `db:"grant_id"`
 }
 
+type IdempotencyKey struct {
+	ZoneID    string    `db:"zone_id"`
+	ID        string    `db:"id"`
+	Locked    bool      `db:"locked"`
+	Request   []byte    `db:"request"`
+	WrappedBy string    `db:"wrapped_by"`
+	Wrapped   []byte    `db:"wrapped"`
+	Response  []byte    `db:"response"`
+	CreatedAt time.Time `db:"created_at"`
+}
+
 type Lease struct {
 	Name      string    `db:"name"`
 	Holder    string    `db:"holder"`

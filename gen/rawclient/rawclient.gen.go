@@ -1423,6 +1423,8 @@ type ClientInterface interface {
 	//
 	// Records audit entries of these types: `sessions`.
 	//
+	// Takes no `Idempotency-Key`: a repeated request issues another token.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
@@ -1452,6 +1454,8 @@ type ClientInterface interface {
 	// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
 	//
 	// Records audit entries of these types: `sessions`.
+	//
+	// Takes no `Idempotency-Key`: a repeated request issues another token.
 	//
 	// Takes a body of the `application/x-www-form-urlencoded` content type.
 	//
@@ -1785,6 +1789,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with read permission.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
@@ -1797,6 +1803,8 @@ type ClientInterface interface {
 	// and scopes that the zone does not have.
 	//
 	// Requires a token with read permission.
+	//
+	// Takes no `Idempotency-Key`: it changes nothing.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1833,6 +1841,8 @@ type ClientInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
@@ -1849,6 +1859,8 @@ type ClientInterface interface {
 	// Requires a token with write permission.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: it changes nothing.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2752,6 +2764,8 @@ type ClientInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
@@ -2766,6 +2780,8 @@ type ClientInterface interface {
 	// Requires a token with write permission for the zone.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: it changes nothing.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2818,6 +2834,8 @@ type ClientInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
@@ -2836,6 +2854,8 @@ type ClientInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
@@ -2850,6 +2870,8 @@ type ClientInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
@@ -2863,6 +2885,8 @@ type ClientInterface interface {
 	// Requires a token with write permission for the zone.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: it changes nothing.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2987,6 +3011,8 @@ type ClientInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: a repeated request returns another URL.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
@@ -3007,6 +3033,8 @@ type ClientInterface interface {
 	// Records audit entries of these types: `providers`.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: a repeated request returns another URL.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3225,6 +3253,8 @@ type ClientInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: each request tests the endpoint again.
+	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 	TestProvider(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -3242,6 +3272,8 @@ type ClientInterface interface {
 	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: a repeated request registers another client.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3262,6 +3294,8 @@ type ClientInterface interface {
 	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: a repeated request registers another client.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3698,6 +3732,8 @@ func (c *Client) GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) 
 //
 // Records audit entries of these types: `sessions`.
 //
+// Takes no `Idempotency-Key`: a repeated request issues another token.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
@@ -3737,6 +3773,8 @@ func (c *Client) IssueTokenWithBody(ctx context.Context, contentType string, bod
 // Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
 //
 // Records audit entries of these types: `sessions`.
+//
+// Takes no `Idempotency-Key`: a repeated request issues another token.
 //
 // Takes a body of the `application/x-www-form-urlencoded` content type.
 //
@@ -4300,6 +4338,8 @@ func (c *Client) RearmDeadLetter(ctx context.Context, id ObjectID, reqEditors ..
 //
 // Requires a token with read permission.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
@@ -4322,6 +4362,8 @@ func (c *Client) ValidatePolicyWithBody(ctx context.Context, contentType string,
 // and scopes that the zone does not have.
 //
 // Requires a token with read permission.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4388,6 +4430,8 @@ func (c *Client) GetPolicyTemplate(ctx context.Context, id ObjectID, reqEditors 
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
@@ -4414,6 +4458,8 @@ func (c *Client) DiscoverProviderWithBody(ctx context.Context, contentType strin
 // Requires a token with write permission.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5907,6 +5953,8 @@ func (c *Client) GetActivationStatus(ctx context.Context, zoneID ZoneID, id Obje
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
@@ -5931,6 +5979,8 @@ func (c *Client) ComparePolicySetVersionsWithBody(ctx context.Context, zoneID Zo
 // Requires a token with write permission for the zone.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6013,6 +6063,8 @@ func (c *Client) RollbackPolicySet(ctx context.Context, zoneID ZoneID, id Object
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
@@ -6041,6 +6093,8 @@ func (c *Client) SimulatePolicySetWithBody(ctx context.Context, zoneID ZoneID, i
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
@@ -6065,6 +6119,8 @@ func (c *Client) SimulatePolicySet(ctx context.Context, zoneID ZoneID, id Object
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
@@ -6088,6 +6144,8 @@ func (c *Client) SimulatePolicySetBatchWithBody(ctx context.Context, zoneID Zone
 // Requires a token with write permission for the zone.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6292,6 +6350,8 @@ func (c *Client) CreateProviderGrant(ctx context.Context, zoneID ZoneID, body Cr
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: a repeated request returns another URL.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
@@ -6322,6 +6382,8 @@ func (c *Client) AuthorizeProviderGrantWithBody(ctx context.Context, zoneID Zone
 // Records audit entries of these types: `providers`.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: a repeated request returns another URL.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6660,6 +6722,8 @@ func (c *Client) UpdateProvider(ctx context.Context, zoneID ZoneID, id ObjectID,
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: each request tests the endpoint again.
+//
 // Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
 func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id ObjectID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewTestProviderRequest(c.Server, zoneID, id)
@@ -6687,6 +6751,8 @@ func (c *Client) TestProvider(ctx context.Context, zoneID ZoneID, id ObjectID, r
 // Records audit entries of these types: `applications`.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: a repeated request registers another client.
 //
 // Takes any type of body and a specified content type.
 //
@@ -6717,6 +6783,8 @@ func (c *Client) RegisterClientWithBody(ctx context.Context, zoneID ZoneID, cont
 // Records audit entries of these types: `applications`.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: a repeated request registers another client.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -14075,6 +14143,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Records audit entries of these types: `sessions`.
 	//
+	// Takes no `Idempotency-Key`: a repeated request issues another token.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
@@ -14104,6 +14174,8 @@ type ClientWithResponsesInterface interface {
 	// Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
 	//
 	// Records audit entries of these types: `sessions`.
+	//
+	// Takes no `Idempotency-Key`: a repeated request issues another token.
 	//
 	// Takes a body of the `application/x-www-form-urlencoded` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -14465,6 +14537,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with read permission.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
@@ -14477,6 +14551,8 @@ type ClientWithResponsesInterface interface {
 	// and scopes that the zone does not have.
 	//
 	// Requires a token with read permission.
+	//
+	// Takes no `Idempotency-Key`: it changes nothing.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -14517,6 +14593,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
@@ -14533,6 +14611,8 @@ type ClientWithResponsesInterface interface {
 	// Requires a token with write permission.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: it changes nothing.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15504,6 +15584,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
@@ -15518,6 +15600,8 @@ type ClientWithResponsesInterface interface {
 	// Requires a token with write permission for the zone.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: it changes nothing.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15574,6 +15658,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
@@ -15592,6 +15678,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
@@ -15606,6 +15694,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
@@ -15619,6 +15709,8 @@ type ClientWithResponsesInterface interface {
 	// Requires a token with write permission for the zone.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: it changes nothing.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15749,6 +15841,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: a repeated request returns another URL.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
@@ -15769,6 +15863,8 @@ type ClientWithResponsesInterface interface {
 	// Records audit entries of these types: `providers`.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: a repeated request returns another URL.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15997,6 +16093,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: each request tests the endpoint again.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
@@ -16017,6 +16115,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Publishes no events.
 	//
+	// Takes no `Idempotency-Key`: a repeated request registers another client.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/register (the `RegisterClient` operationId).
@@ -16036,6 +16136,8 @@ type ClientWithResponsesInterface interface {
 	// Records audit entries of these types: `applications`.
 	//
 	// Publishes no events.
+	//
+	// Takes no `Idempotency-Key`: a repeated request registers another client.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -21354,6 +21456,8 @@ func (c *ClientWithResponses) GetMetricsWithResponse(ctx context.Context, reqEdi
 //
 // Records audit entries of these types: `sessions`.
 //
+// Takes no `Idempotency-Key`: a repeated request issues another token.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /oauth/2/token (the `IssueToken` operationId).
@@ -21389,6 +21493,8 @@ func (c *ClientWithResponses) IssueTokenWithBodyWithResponse(ctx context.Context
 // Returns `not_found` if the setting STS_JWKS_URL makes another service the issuer: this service then accepts its tokens only.
 //
 // Records audit entries of these types: `sessions`.
+//
+// Takes no `Idempotency-Key`: a repeated request issues another token.
 //
 // Takes a body of the `application/x-www-form-urlencoded` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -21888,6 +21994,8 @@ func (c *ClientWithResponses) RearmDeadLetterWithResponse(ctx context.Context, i
 //
 // Requires a token with read permission.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/policies/validate (the `ValidatePolicy` operationId).
@@ -21906,6 +22014,8 @@ func (c *ClientWithResponses) ValidatePolicyWithBodyWithResponse(ctx context.Con
 // and scopes that the zone does not have.
 //
 // Requires a token with read permission.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -21964,6 +22074,8 @@ func (c *ClientWithResponses) GetPolicyTemplateWithResponse(ctx context.Context,
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
@@ -21986,6 +22098,8 @@ func (c *ClientWithResponses) DiscoverProviderWithBodyWithResponse(ctx context.C
 // Requires a token with write permission.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -23311,6 +23425,8 @@ func (c *ClientWithResponses) GetActivationStatusWithResponse(ctx context.Contex
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/compare (the `ComparePolicySetVersions` operationId).
@@ -23331,6 +23447,8 @@ func (c *ClientWithResponses) ComparePolicySetVersionsWithBodyWithResponse(ctx c
 // Requires a token with write permission for the zone.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -23405,6 +23523,8 @@ func (c *ClientWithResponses) RollbackPolicySetWithResponse(ctx context.Context,
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
@@ -23429,6 +23549,8 @@ func (c *ClientWithResponses) SimulatePolicySetWithBodyWithResponse(ctx context.
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate (the `SimulatePolicySet` operationId).
@@ -23449,6 +23571,8 @@ func (c *ClientWithResponses) SimulatePolicySetWithResponse(ctx context.Context,
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/policy-sets/{id}/simulate-batch (the `SimulatePolicySetBatch` operationId).
@@ -23468,6 +23592,8 @@ func (c *ClientWithResponses) SimulatePolicySetBatchWithBodyWithResponse(ctx con
 // Requires a token with write permission for the zone.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -23646,6 +23772,8 @@ func (c *ClientWithResponses) CreateProviderGrantWithResponse(ctx context.Contex
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: a repeated request returns another URL.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/provider-grants/oauth/authorize (the `AuthorizeProviderGrant` operationId).
@@ -23672,6 +23800,8 @@ func (c *ClientWithResponses) AuthorizeProviderGrantWithBodyWithResponse(ctx con
 // Records audit entries of these types: `providers`.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: a repeated request returns another URL.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -23972,6 +24102,8 @@ func (c *ClientWithResponses) UpdateProviderWithResponse(ctx context.Context, zo
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: each request tests the endpoint again.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/providers/{id}/test (the `TestProvider` operationId).
@@ -23998,6 +24130,8 @@ func (c *ClientWithResponses) TestProviderWithResponse(ctx context.Context, zone
 //
 // Publishes no events.
 //
+// Takes no `Idempotency-Key`: a repeated request registers another client.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/register (the `RegisterClient` operationId).
@@ -24023,6 +24157,8 @@ func (c *ClientWithResponses) RegisterClientWithBodyWithResponse(ctx context.Con
 // Records audit entries of these types: `applications`.
 //
 // Publishes no events.
+//
+// Takes no `Idempotency-Key`: a repeated request registers another client.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -84,6 +84,9 @@ func expand(spec *yaml.Node, known problems, audited auditLog) error {
 			if err := describeEvents(streams, op, published); err != nil {
 				return fmt.Errorf("%s %s: %w", method, path, err)
 			}
+			if err := addIdempotencyKey(method, op); err != nil {
+				return fmt.Errorf("%s %s: %w", method, path, err)
+			}
 			where := parameters(spec, item, op)
 			if err := checkParameters(where); err != nil {
 				return fmt.Errorf("%s %s: %w", method, path, err)
@@ -192,6 +195,7 @@ func sharedBy(shared, op *yaml.Node, where []string) []string {
 		{"form", takes(op, formType)},
 		{"body", get(op, "requestBody") != nil || get(op, "x-ignored-body") != nil},
 		{"if_match", slices.Contains(where, "header If-Match")},
+		{"idempotency_key", slices.Contains(where, "header Idempotency-Key")},
 	} {
 		if rule.applies {
 			codes = append(codes, list(get(shared, rule.name))...)
@@ -230,8 +234,11 @@ func respond(op *yaml.Node, codes problems) error {
 			return fmt.Errorf("%s conflicts with the declared response %d", names[0], status)
 		}
 		response := mapping("description", strings.Join(sentences, "\n"), "x-problem", true)
-		if status == 429 || status == 503 {
+		switch {
+		case status == 429 || status == 503:
 			set(response, "headers", mapping("Retry-After", ref("#/components/headers/RetryAfter")))
+		case slices.Contains(names, "idempotency_key_in_use"):
+			set(response, "headers", mapping("Retry-After", ref("#/components/headers/RetryAfterIfInUse")))
 		}
 		narrowed := func(name, field string) *yaml.Node {
 			return mapping("schema", mapping(

@@ -39,6 +39,9 @@ func Of(keep Retention) []Job {
 		inZones("archive-dcr-applications", soon, archivedPerBatch, (*store.Store).ExpiredDCRApplications, (*store.Tx).ArchiveExpiredApplications),
 		inZones("delete-application-secrets", soon, expiredPerBatch, (*store.Store).ExpiredSecrets, (*store.Tx).DeleteExpiredSecrets),
 		inZones("delete-signing-keys", soon, deletedPerBatch, (*store.Store).RetiredSigningKeys, (*store.Tx).DeleteSigningKeys),
+		{"delete-idempotency-keys", soon, func(ctx context.Context, s *store.Store) (int, error) {
+			return s.DeleteIdempotencyKeys(ctx, deletedPerBatch)
+		}},
 		deleteOld("delete-step-up-challenges", hourly, keep.Challenges, (*store.Store).OldStepUpChallenges, (*store.Tx).DeleteStepUpChallenges),
 		// In this order, each finds what the one before it no longer references.
 		deleteOld("delete-delegation-edges", hourly, keep.Sessions, (*store.Store).EndedDelegationEdges, (*store.Tx).DeleteDelegationEdges),

@@ -40,6 +40,7 @@ type Operation struct {
 	queryParams   openapi3.Parameters
 	invalidQuery  code.Code // the error code of invalid query parameters
 	takesIfMatch  bool
+	takesKey      bool             // has a header parameter Idempotency-Key
 	exports       bool             // has a query parameter format
 	body          *openapi3.Schema // nil: the operation takes no body
 	mediaTypes    []string         // of the body
@@ -171,6 +172,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 			o.exports = o.exports || p.Value.Name == "format"
 		case openapi3.ParameterInHeader:
 			o.takesIfMatch = o.takesIfMatch || p.Value.Name == "If-Match"
+			o.takesKey = o.takesKey || p.Value.Name == idempotencyKeyHeader
 		}
 	}
 	o.invalidQuery = code.InvalidQuery

@@ -1,7 +1,7 @@
 // Package middleware contains the middleware that every request passes through
 // before its operation. The order is: request info (id, headers), trace, log,
 // recover, limit by address, authenticate (with an admin token or a token of a Control
-// key), authorize, limit by token, validate, deadline.
+// key), authorize, limit by token, validate, deadline, idempotency.
 //
 // Authorization comes before validation: a caller without access gets no
 // validation errors, and the body of its request is never read.
@@ -37,15 +37,17 @@ type RequestInfo struct {
 	Path         string // as it was received, without the query
 	PublicURL    string // of the service, without a trailing slash; "" if it is not configured
 	Query        url.Values
-	Precondition store.Precondition // of If-Match
-	Body         []byte             // without its content coding; nil unless it is valid
-	Address      string             // identifies the client to rate limits; see address
-	WantsHTML    bool               // the operation has pages, and the request prefers them
-	WantsStream  bool               // the operation can send a stream of events, and the request asks for it
-	LastEventID  string             // of the last event that the client has received; "" if it is not given
-	Trace        string             // the W3C trace id; "" if the request has none
-	routeError   error              // not nil: Echo routes the request although it matches no operation
-	readOnly     map[string]any     // the read-only fields of the body; see CheckReadOnly
+	Precondition store.Precondition       // of If-Match
+	Idempotent   *store.IdempotentRequest // nil: it has no Idempotency-Key; see Idempotency
+	Body         []byte                   // without its content coding; nil unless it is valid
+	Address      string                   // identifies the client to rate limits; see address
+	WantsHTML    bool                     // the operation has pages, and the request prefers them
+	WantsStream  bool                     // the operation can send a stream of events, and the request asks for it
+	LastEventID  string                   // of the last event that the client has received; "" if it is not given
+	Trace        string                   // the W3C trace id; "" if the request has none
+	routeError   error                    // not nil: Echo routes the request although it matches no operation
+	readOnly     map[string]any           // the read-only fields of the body; see CheckReadOnly
+	key          string                   // the Idempotency-Key; "": none
 }
 
 // Format prints id, method and path. Everything else in a request may be secret.
@@ -73,7 +75,7 @@ func RequestInfoFrom(ctx context.Context) *RequestInfo {
 // Cause returns the cause of the request's transactions, with the status of a
 // successful response of the operation.
 func (info *RequestInfo) Cause() store.Cause {
-	cause := store.Cause{RequestID: info.RequestID, Method: info.Method, Path: info.Path}
+	cause := store.Cause{RequestID: info.RequestID, Method: info.Method, Path: info.Path, Idempotent: info.Idempotent}
 	if info.Operation != nil {
 		cause.Operation, cause.Status = info.Operation.ID, info.Operation.success
 	}

@@ -68,9 +68,9 @@ func pathParam(c echo.Context, name string) (string, error) {
 	return url.PathUnescape(c.Param(name))
 }
 
-// checkParameters validates the path and query parameters and If-Match. It returns
-// invalid_params, invalid_if_match, or invalid_query or the code that the
-// operation has instead.
+// checkParameters validates the path and query parameters, If-Match and Idempotency-Key.
+// It returns invalid_params, invalid_if_match, invalid_idempotency_key, or invalid_query or
+// the code that the operation has instead.
 func (o *Operation) checkParameters(c echo.Context) error {
 	r := c.Request()
 	for _, p := range o.pathParams {
@@ -92,6 +92,13 @@ func (o *Operation) checkParameters(c echo.Context) error {
 			return err
 		}
 		RequestInfoFrom(r.Context()).Precondition = precondition
+	}
+	if o.takesKey {
+		key, err := parseIdempotencyKey(r.Header.Values(idempotencyKeyHeader))
+		if err != nil {
+			return err
+		}
+		RequestInfoFrom(r.Context()).key = key
 	}
 	strict := !o.isPublic && prefersStrict(r.Header["Prefer"])
 	if len(o.queryParams) == 0 && !strict {

@@ -90,8 +90,8 @@ func Write(w http.ResponseWriter, r *http.Request, requestID string, err error) 
 // SetRetryAfter sets the header of a response that says when to retry, if the code has
 // one.
 func SetRetryAfter(h http.Header, errCode code.Code) {
-	switch code.Table[errCode].Status {
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+	switch status := code.Table[errCode].Status; {
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable, errCode == code.IdempotencyKeyInUse:
 		h.Set("Retry-After", strconv.Itoa(retryAfter(errCode)))
 	}
 }

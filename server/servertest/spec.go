@@ -98,6 +98,12 @@ func (o Operation) AuditKinds() (all []string) {
 	return all
 }
 
+// Matches reports whether a request is one of the operation, or of another with the same
+// method and a path that matches too.
+func (o Operation) Matches(r *http.Request) bool {
+	return o.Method == r.Method && o.pattern.MatchString(r.URL.EscapedPath())
+}
+
 func operationOf(method, path string) (Operation, bool) {
 	get := method
 	if method == http.MethodHead {

@@ -1,6 +1,7 @@
 // Package seal encrypts secrets at rest with envelope encryption: a zone's data
 // key seals the zone's secrets, and a key-encryption key, which is never stored
-// in the database, wraps the data key.
+// in the database, wraps the data key. A secret that is kept for a short time has a
+// data key of its own, which is wrapped in the same way.
 //
 // The cipher is XChaCha20-Poly1305 (golang.org/x/crypto/chacha20poly1305), whose
 // nonces are long enough to be random for any number of secrets under one key.
@@ -28,7 +29,7 @@ type Location struct{ Zone, Table, Column, Row string }
 
 // A DataKey seals the secrets of one zone. It prints as its zone and number.
 type DataKey struct {
-	Number int32 // counts the zone's data keys from 1
+	Number int32 // counts the zone's data keys from 1; 0: seals one secret only
 	zone   string
 	cipherKey
 }

@@ -186,6 +186,16 @@ func (d *DB) SigningKey(zone string) string {
 	return k
 }
 
+// IdempotencyKey inserts the response of a request that was processed some hours ago. It is
+// not sealed: opening it fails.
+func (d *DB) IdempotencyKey(zone string, hoursAgo int) string {
+	d.tb.Helper()
+	k := id("idempotency-key")
+	d.Exec(`INSERT INTO idempotency_keys (zone_id, id, locked, request, wrapped_by, wrapped, response, created_at)
+		VALUES ($1, $2, true, 'x', 'kek', 'x', 'x', now() - $3 * interval '1 hour')`, zone, k, hoursAgo)
+	return k
+}
+
 // Policy inserts a policy with one version. It returns the ids of both.
 func (d *DB) Policy(zone string) (policy, version string) {
 	d.tb.Helper()

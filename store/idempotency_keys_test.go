@@ -1,0 +1,117 @@
+package store_test
+
+import (
+	"crypto/sha256"
+	"errors"
+	"testing"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/store"
+	"caracal.run/management/store/seal"
+	"caracal.run/management/store/storetest"
+)
+
+var idempotencyKey = store.IdempotencyKey{Zone: store.NoZone, Actor: "a", Operation: "o", Path: "p", Text: "key"}
+
+// process processes a request, which creates a zone and returns its id.
+func process(t *testing.T, s *store.Store, key store.IdempotencyKey) (id string) {
+	t.Helper()
+	r, stored, err := s.BeginIdempotent(t.Context(), cause.Actor, key, sha256.Sum256([]byte("request")))
+	if err != nil || stored != nil {
+		t.Fatal(r, stored, err)
+	}
+	of := cause
+	of.Idempotent = r
+	err = s.InTx(t.Context(), of, func(tx *store.Tx) error {
+		z, err := tx.CreateZone(t.Context(), store.NewZone{Name: "Zone"})
+		id = z.ID
+		return err
+	})
+	if err != nil || !r.Pending() {
+		t.Fatal(err)
+	}
+	if err := r.Commit(t.Context(), seal.Plaintext(id)); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// The rotation of key-encryption keys includes the keys of stored responses.
+func TestStoredResponsesAreRewrapped(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	id := process(t, openStore(t, d, kek1), idempotencyKey)
+	if err := openStore(t, d, kek2).CheckKeys(t.Context()); !errors.Is(err, store.ErrKeyMissing) {
+		t.Errorf("got %v", err)
+	}
+	run(t, openStore(t, d, kek2, kek1).RewrapDataKeys, 1)
+	s := openStore(t, d, kek2)
+	if err := s.CheckKeys(t.Context()); err != nil {
+		t.Error(err)
+	}
+	run(t, s.VerifySecrets, 1)
+	_, stored, err := s.BeginIdempotent(t.Context(), cause.Actor, idempotencyKey, sha256.Sum256([]byte("request")))
+	if err != nil || string(stored) != id {
+		t.Errorf("got %s, %v", []byte(stored), err)
+	}
+}
+
+// A stored response cannot be moved to another row.
+func TestStoredResponseIsBoundToItsRow(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	s := openStore(t, d, kek1)
+	process(t, s, idempotencyKey)
+	other := idempotencyKey
+	other.Text = "other"
+	process(t, s, other)
+	d.Exec("UPDATE idempotency_keys AS k SET wrapped = o.wrapped, response = o.response FROM idempotency_keys AS o WHERE o.id <> k.id")
+	for _, key := range []store.IdempotencyKey{idempotencyKey, other} {
+		_, stored, err := s.BeginIdempotent(t.Context(), cause.Actor, key, sha256.Sum256([]byte("request")))
+		if !errors.Is(err, seal.ErrDecrypt) || stored != nil {
+			t.Errorf("got %v, %v", stored, err)
+		}
+	}
+	if err := s.VerifySecrets(t.Context(), cause, func(int) {}); !errors.Is(err, seal.ErrDecrypt) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A request has one transaction, and what is not committed leaves nothing.
+func TestIdempotentRequestHasOneTransaction(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	s := openStore(t, d, kek1)
+	r, _, err := s.BeginIdempotent(t.Context(), cause.Actor, idempotencyKey, [sha256.Size]byte{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := cause
+	of.Idempotent = r
+	create := func(tx *store.Tx) error {
+		_, err := tx.CreateZone(t.Context(), store.NewZone{Name: "Zone"})
+		return err
+	}
+	if err := s.InTx(t.Context(), of, create); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.InTx(t.Context(), of, create); err == nil {
+		t.Error("a second transaction was begun")
+	}
+	second, _, err := s.BeginIdempotent(t.Context(), cause.Actor, idempotencyKey, [sha256.Size]byte{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	of.Idempotent = second
+	if err := s.InTx(t.Context(), of, create); !errors.Is(err, code.IdempotencyKeyInUse) || second.Pending() {
+		t.Errorf("got %v", err)
+	}
+	r.Rollback(t.Context())
+	if n := storetest.Value[int](d, "SELECT (SELECT count(*) FROM zones) + (SELECT count(*) FROM idempotency_keys) + (SELECT count(*) FROM audit_entries)"); n != 0 {
+		t.Errorf("left %d rows", n)
+	}
+	process(t, s, idempotencyKey)
+	if err := s.InTx(t.Context(), of, create); !errors.Is(err, code.IdempotencyKeyInUse) {
+		t.Errorf("got %v after another request was committed", err)
+	}
+}
