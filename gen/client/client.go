@@ -279,6 +279,24 @@ func RequestID(id string) CallOption {
 
 var requestID = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,128}$`)
 
+const idempotencyKey = "Idempotency-Key"
+
+// IdempotencyKey sets the key by which the service recognizes a repeated request: 1 to
+// 255 visible ASCII characters. Otherwise, the call returns an error and sends no
+// request. By default, each call has a random key, with which the client retries it. Set
+// a key to repeat a call later, for example after a restart of the program. It must not
+// be used for another call.
+func IdempotencyKey(key string) CallOption {
+	return func(c *call) {
+		if !validKey.MatchString(key) {
+			c.fail(errors.New("IdempotencyKey: the key must have 1 to 255 visible ASCII characters"))
+		}
+		c.setHeader(idempotencyKey, key)
+	}
+}
+
+var validKey = regexp.MustCompile(`^[!-~]{1,255}$`)
+
 // Limit sets the number of items per page. The service defines the default and
 // the maximum.
 func Limit(n int) ListOption {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type request struct {
 	public    bool           // requires no token
 	control   bool           // requires a token of the Control API
 	changes   bool           // changes something, although the method is GET
+	takesKey  bool           // takes an Idempotency-Key
 }
 
 // A call is a request with its options applied.
@@ -138,7 +140,7 @@ func (c *Client) retrying(parent context.Context, r request, options func(*call)
 		if isResponse {
 			last = e
 		}
-		wait, retry := c.retry(ctx, r.isRead(), retries, err)
+		wait, retry := c.retry(ctx, c.repeatable(call), retries, err)
 		switch {
 		case retry: // after the wait
 		case isResponse:
@@ -181,6 +183,9 @@ func (c *Client) newCall(r request, options func(*call)) (*call, error) {
 	call.header.Set("Accept", cmp.Or(r.accept, "application/json"))
 	if !r.public {
 		c.authorize(call.header)
+	}
+	if r.takesKey {
+		call.header.Set(idempotencyKey, rand.Text())
 	}
 	if r.body != nil {
 		if call.content, err = json.Marshal(r.body); err != nil {

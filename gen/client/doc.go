@@ -71,9 +71,12 @@
 // # Retries
 //
 // The client retries reads up to three times after a network error or a response
-// with the status 408, 425, 429, 502, 503 or 504. It retries writes only after 429,
-// because the service has not processed the request then; after any other failure,
-// the write may have succeeded. It does not retry what cannot succeed, such as a
+// with the status 408, 425, 429, 502, 503 or 504. It retries POST and PATCH requests
+// in the same way: it sends each with an Idempotency-Key, by which the service
+// recognizes a request that it has processed, and returns the response again (see
+// [IdempotencyKey]). It retries other writes only after 429, because the service has
+// not processed the request then: DELETE and PUT, and operations whose description says
+// that they take no key. It does not retry what cannot succeed, such as a
 // connection to a server with an untrusted certificate. It waits as long as the
 // Retry-After header requires, in seconds or until a date. If that is more than 30
 // seconds, or would exceed the deadline of the call, the call returns the error

@@ -57,7 +57,7 @@ func (c *Client) AdminTokens(ctx context.Context, opts ...ListOption) iter.Seq2[
 // [CodeAdminTokenManagementForbiddenForDerivedToken],
 // [CodeAdminTokenCannotGrantApproval], [CodeZoneNotFound].
 func (c *Client) CreateAdminToken(ctx context.Context, body NewAdminToken, opts ...CallOption) (MintedAdminToken, error) {
-	return send[MintedAdminToken](ctx, c, request{operation: "createAdminToken", method: http.MethodPost, path: "/v1/admin-tokens", body: body, status: 201, accept: "application/json"}, opts)
+	return send[MintedAdminToken](ctx, c, request{operation: "createAdminToken", method: http.MethodPost, path: "/v1/admin-tokens", body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetOwnAdminToken returns the admin token with which the request is
@@ -103,7 +103,7 @@ func (c *Client) GetAdminToken(ctx context.Context, id string, opts ...CallOptio
 // [CodeAdminTokenSelfExtension], [CodeAdminTokenCannotGrantApproval],
 // [CodeAdminTokenNotFound], [CodeAdminTokenProtected].
 func (c *Client) UpdateAdminToken(ctx context.Context, id string, body AdminTokenPatch, opts ...CallOption) (AdminToken, error) {
-	return send[AdminToken](ctx, c, request{operation: "updateAdminToken", method: http.MethodPatch, path: "/v1/admin-tokens/{id}", args: []string{id}, body: body, status: 200, accept: "application/json"}, opts)
+	return send[AdminToken](ctx, c, request{operation: "updateAdminToken", method: http.MethodPatch, path: "/v1/admin-tokens/{id}", args: []string{id}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // DeleteAdminToken revokes an admin token immediately, in every replica. Tokens
@@ -219,7 +219,7 @@ func (c *Client) Applications(ctx context.Context, zoneID string, opts ...ListOp
 // [CodeZoneNotFound], [CodeReservedNamespace], [CodeTraitCountExceeded],
 // [CodeTraitInvalid], [CodeTraitDuplicate], [CodeTraitForbidden].
 func (c *Client) CreateApplication(ctx context.Context, zoneID string, body NewApplication, opts ...CallOption) (RegisteredApplication, error) {
-	return send[RegisteredApplication](ctx, c, request{operation: "createApplication", method: http.MethodPost, path: "/v1/zones/{zoneId}/applications", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[RegisteredApplication](ctx, c, request{operation: "createApplication", method: http.MethodPost, path: "/v1/zones/{zoneId}/applications", args: []string{zoneID}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // RegisterApplication creates a registered application, if dynamic client
@@ -240,7 +240,7 @@ func (c *Client) CreateApplication(ctx context.Context, zoneID string, body NewA
 // [CodeDCRDisabled], [CodeZoneNotFound], [CodeReservedNamespace],
 // [CodeDCRRateLimitExceeded], [CodeDCRLimitExceeded].
 func (c *Client) RegisterApplication(ctx context.Context, zoneID string, body ApplicationRegistration, opts ...CallOption) (RegisteredApplication, error) {
-	return send[RegisteredApplication](ctx, c, request{operation: "registerApplication", method: http.MethodPost, path: "/v1/zones/{zoneId}/applications/dcr", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[RegisteredApplication](ctx, c, request{operation: "registerApplication", method: http.MethodPost, path: "/v1/zones/{zoneId}/applications/dcr", args: []string{zoneID}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetApplication returns an active application. `traits` is returned only to
@@ -272,7 +272,7 @@ func (c *Client) GetApplication(ctx context.Context, zoneID, id string, opts ...
 // [CodeReservedNamespace], [CodeTraitCountExceeded], [CodeTraitInvalid],
 // [CodeTraitDuplicate], [CodeTraitForbidden].
 func (c *Client) UpdateApplication(ctx context.Context, zoneID, id string, body ApplicationPatch, opts ...CallOption) (Application, error) {
-	return send[Application](ctx, c, request{operation: "updateApplication", method: http.MethodPatch, path: "/v1/zones/{zoneId}/applications/{id}", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
+	return send[Application](ctx, c, request{operation: "updateApplication", method: http.MethodPatch, path: "/v1/zones/{zoneId}/applications/{id}", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // DeleteApplication archives an application permanently and removes it from the
@@ -321,7 +321,7 @@ func (c *Client) DeleteApplication(ctx context.Context, zoneID, id string, opts 
 // [CodeZoneNotFound], [CodeApplicationNotFound], [CodeTraitForbidden],
 // [CodeClientSecretLimitExceeded].
 func (c *Client) RotateApplicationSecret(ctx context.Context, zoneID, id string, body SecretRotation, opts ...CallOption) (RotatedSecret, error) {
-	return send[RotatedSecret](ctx, c, request{operation: "rotateApplicationSecret", method: http.MethodPost, path: "/v1/zones/{zoneId}/applications/{id}/rotate-secret", args: []string{zoneID, id}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[RotatedSecret](ctx, c, request{operation: "rotateApplicationSecret", method: http.MethodPost, path: "/v1/zones/{zoneId}/applications/{id}/rotate-secret", args: []string{zoneID, id}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // ListAuditEntriesParams are the filters of [Client.ListAuditEntries] and
@@ -766,7 +766,7 @@ func (c *Client) RegistrationTokens(ctx context.Context, zoneID string, opts ...
 // Error codes that are specific to this operation:
 // [CodeInvalidRegistrationTokenRequest], [CodeZoneNotFound].
 func (c *Client) CreateRegistrationToken(ctx context.Context, zoneID string, body NewRegistrationToken, opts ...CallOption) (CreatedRegistrationToken, error) {
-	return send[CreatedRegistrationToken](ctx, c, request{operation: "createRegistrationToken", method: http.MethodPost, path: "/v1/zones/{zoneId}/registration-tokens", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[CreatedRegistrationToken](ctx, c, request{operation: "createRegistrationToken", method: http.MethodPost, path: "/v1/zones/{zoneId}/registration-tokens", args: []string{zoneID}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // DeleteRegistrationToken deletes a registration token, so that no more clients
@@ -892,7 +892,7 @@ func (c *Client) DeleteRegisteredClient(ctx context.Context, zoneID, id string, 
 // [CodeControlConflict], [CodeRateLimited], [CodeControlUnsupported],
 // [CodeControlUpstream], [CodeControlDisabled], [CodeServiceUnavailable].
 func (c *Client) InvokeControl(ctx context.Context, body ControlInvocation, opts ...CallOption) (ControlResult, error) {
-	return send[ControlResult](ctx, c, request{operation: "invokeControl", method: http.MethodPost, path: "/v1/control/invoke", body: body, status: 200, accept: "application/json", control: true}, opts)
+	return send[ControlResult](ctx, c, request{operation: "invokeControl", method: http.MethodPost, path: "/v1/control/invoke", body: body, status: 200, accept: "application/json", control: true, takesKey: true}, opts)
 }
 
 // ListControlKeys returns one page of the zone's Control keys that are not
@@ -932,7 +932,7 @@ func (c *Client) ControlKeys(ctx context.Context, zoneID string, opts ...ListOpt
 // Error codes that are specific to this operation: [CodeInvalidControlKey],
 // [CodeZoneNotFound], [CodeReservedNamespace], [CodeResourceQuotaExceeded].
 func (c *Client) CreateControlKey(ctx context.Context, zoneID string, body NewControlKey, opts ...CallOption) (CreatedControlKey, error) {
-	return send[CreatedControlKey](ctx, c, request{operation: "createControlKey", method: http.MethodPost, path: "/v1/zones/{zoneId}/control-keys", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[CreatedControlKey](ctx, c, request{operation: "createControlKey", method: http.MethodPost, path: "/v1/zones/{zoneId}/control-keys", args: []string{zoneID}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetControlKey returns a Control key that is not revoked.
@@ -1014,7 +1014,7 @@ func (c *Client) DiscardDeadLetter(ctx context.Context, id string, opts ...CallO
 //
 // Error codes that are specific to this operation: [CodeDeadLetterNotFound].
 func (c *Client) RearmDeadLetter(ctx context.Context, id string, opts ...CallOption) error {
-	return sendEmpty(ctx, c, request{operation: "rearmDeadLetter", method: http.MethodPost, path: "/v1/dead-letters/{id}/rearm", args: []string{id}, status: 204}, opts)
+	return sendEmpty(ctx, c, request{operation: "rearmDeadLetter", method: http.MethodPost, path: "/v1/dead-letters/{id}/rearm", args: []string{id}, status: 204, takesKey: true}, opts)
 }
 
 // ListGrantsParams are the filters of [Client.ListGrants] and [Client.Grants],
@@ -1081,7 +1081,7 @@ func (c *Client) Grants(ctx context.Context, zoneID string, opts ...ListOption) 
 // [CodeZoneNotFound], [CodeApplicationNotFound], [CodeResourceNotFound],
 // [CodeGrantScopesExceedResource].
 func (c *Client) CreateGrant(ctx context.Context, zoneID string, body NewGrant, opts ...CallOption) (Grant, error) {
-	return send[Grant](ctx, c, request{operation: "createGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/grants", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[Grant](ctx, c, request{operation: "createGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/grants", args: []string{zoneID}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetGrant returns a grant, also a revoked one.
@@ -1227,7 +1227,7 @@ func (c *Client) Policies(ctx context.Context, zoneID string, opts ...ListOption
 // [CodeZoneNotFound], [CodeReservedNamespace], [CodePolicyNameConflict],
 // [CodeInvalidSchemaVersion], [CodeInvalidRego].
 func (c *Client) CreatePolicy(ctx context.Context, zoneID string, body NewPolicy, opts ...CallOption) (CreatedPolicy, error) {
-	return send[CreatedPolicy](ctx, c, request{operation: "createPolicy", method: http.MethodPost, path: "/v1/zones/{zoneId}/policies", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[CreatedPolicy](ctx, c, request{operation: "createPolicy", method: http.MethodPost, path: "/v1/zones/{zoneId}/policies", args: []string{zoneID}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetPolicyParams are the query parameters of [Client.GetPolicy]. Zero values
@@ -1301,7 +1301,7 @@ func (c *Client) PolicyVersions(ctx context.Context, zoneID, id string, opts ...
 // [CodeZoneNotFound], [CodePolicyNotFound], [CodeInvalidSchemaVersion],
 // [CodeInvalidRego].
 func (c *Client) AddPolicyVersion(ctx context.Context, zoneID, id string, body NewPolicyVersion, opts ...CallOption) (AddedPolicyVersion, error) {
-	return send[AddedPolicyVersion](ctx, c, request{operation: "addPolicyVersion", method: http.MethodPost, path: "/v1/zones/{zoneId}/policies/{id}/versions", args: []string{zoneID, id}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[AddedPolicyVersion](ctx, c, request{operation: "addPolicyVersion", method: http.MethodPost, path: "/v1/zones/{zoneId}/policies/{id}/versions", args: []string{zoneID, id}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetPolicyVersion returns a version of a policy with its content. The policy
@@ -1353,7 +1353,7 @@ func (c *Client) ValidatePolicy(ctx context.Context, body PolicyToValidate, opts
 // [CodeReferencedPolicyVersionMissing], [CodeInvalidPolicyContract],
 // [CodeInvalidShadowPolicyContract].
 func (c *Client) ActivatePolicySet(ctx context.Context, zoneID, id string, body NewPolicySetActivation, opts ...CallOption) (PolicySetActivation, error) {
-	return send[PolicySetActivation](ctx, c, request{operation: "activatePolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/activate", args: []string{zoneID, id}, body: body, status: 202, accept: "application/json"}, opts)
+	return send[PolicySetActivation](ctx, c, request{operation: "activatePolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/activate", args: []string{zoneID, id}, body: body, status: 202, accept: "application/json", takesKey: true}, opts)
 }
 
 // DeactivatePolicySet deactivates the active policy set of the zone. No policy
@@ -1372,7 +1372,7 @@ func (c *Client) ActivatePolicySet(ctx context.Context, zoneID, id string, body 
 // Error codes that are specific to this operation: [CodeZoneNotFound],
 // [CodePolicySetNotFound], [CodePolicySetNotActive].
 func (c *Client) DeactivatePolicySet(ctx context.Context, zoneID, id string, opts ...CallOption) (PolicySetDeactivation, error) {
-	return send[PolicySetDeactivation](ctx, c, request{operation: "deactivatePolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/deactivate", args: []string{zoneID, id}, status: 202, accept: "application/json"}, opts)
+	return send[PolicySetDeactivation](ctx, c, request{operation: "deactivatePolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/deactivate", args: []string{zoneID, id}, status: 202, accept: "application/json", takesKey: true}, opts)
 }
 
 // RollbackPolicySet restores what was active in the zone before the active
@@ -1395,7 +1395,7 @@ func (c *Client) DeactivatePolicySet(ctx context.Context, zoneID, id string, opt
 // [CodeReferencedPolicyVersionMissing], [CodeInvalidPolicyContract],
 // [CodeInvalidShadowPolicyContract].
 func (c *Client) RollbackPolicySet(ctx context.Context, zoneID, id string, opts ...CallOption) (PolicySetActivation, error) {
-	return send[PolicySetActivation](ctx, c, request{operation: "rollbackPolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/rollback", args: []string{zoneID, id}, status: 202, accept: "application/json"}, opts)
+	return send[PolicySetActivation](ctx, c, request{operation: "rollbackPolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/rollback", args: []string{zoneID, id}, status: 202, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetActivationStatusParams are the query parameters of
@@ -1478,7 +1478,7 @@ func (c *Client) PolicySets(ctx context.Context, zoneID string, opts ...ListOpti
 // Error codes that are specific to this operation: [CodeInvalidBody],
 // [CodeZoneNotFound], [CodeReservedNamespace], [CodePolicySetNameConflict].
 func (c *Client) CreatePolicySet(ctx context.Context, zoneID string, body NewPolicySet, opts ...CallOption) (PolicySet, error) {
-	return send[PolicySet](ctx, c, request{operation: "createPolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[PolicySet](ctx, c, request{operation: "createPolicySet", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets", args: []string{zoneID}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetPolicySet returns a policy set that is not archived.
@@ -1545,7 +1545,7 @@ func (c *Client) PolicySetVersions(ctx context.Context, zoneID, id string, opts 
 // [CodeZoneNotFound], [CodePolicySetNotFound], [CodeInvalidSchemaVersion],
 // [CodeInvalidPolicyContract].
 func (c *Client) AddPolicySetVersion(ctx context.Context, zoneID, id string, body NewPolicySetVersion, opts ...CallOption) (AddedPolicySetVersion, error) {
-	return send[AddedPolicySetVersion](ctx, c, request{operation: "addPolicySetVersion", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/versions", args: []string{zoneID, id}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[AddedPolicySetVersion](ctx, c, request{operation: "addPolicySetVersion", method: http.MethodPost, path: "/v1/zones/{zoneId}/policy-sets/{id}/versions", args: []string{zoneID, id}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetPolicySetVersion returns a version of a policy set with its manifest, also
@@ -1687,7 +1687,7 @@ func (c *Client) ProviderGrants(ctx context.Context, zoneID string, opts ...List
 // [CodeGrantScopesExceedResource], [CodeZoneNotFound], [CodeProviderNotFound],
 // [CodeResourceNotFound].
 func (c *Client) CreateProviderGrant(ctx context.Context, zoneID string, body NewProviderGrant, opts ...CallOption) (ProviderGrant, error) {
-	return send[ProviderGrant](ctx, c, request{operation: "createProviderGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/provider-grants", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[ProviderGrant](ctx, c, request{operation: "createProviderGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/provider-grants", args: []string{zoneID}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetProviderGrant returns an active or revoked provider grant, without its
@@ -1714,7 +1714,7 @@ func (c *Client) GetProviderGrant(ctx context.Context, zoneID, id string, opts .
 // [CodeInvalidProviderGrantRevoke], [CodeZoneNotFound],
 // [CodeProviderGrantNotFound].
 func (c *Client) RevokeProviderGrant(ctx context.Context, zoneID string, body ProviderGrantRevocation, opts ...CallOption) (ProviderGrant, error) {
-	return send[ProviderGrant](ctx, c, request{operation: "revokeProviderGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/provider-grants/revoke", args: []string{zoneID}, body: body, status: 200, accept: "application/json"}, opts)
+	return send[ProviderGrant](ctx, c, request{operation: "revokeProviderGrant", method: http.MethodPost, path: "/v1/zones/{zoneId}/provider-grants/revoke", args: []string{zoneID}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // AuthorizeProviderGrant returns the URL of the provider at which the user
@@ -1850,7 +1850,7 @@ func (c *Client) Providers(ctx context.Context, zoneID string, opts ...ListOptio
 // [CodeZoneNotFound], [CodeReservedNamespace],
 // [CodeProviderIdentifierConflict].
 func (c *Client) CreateProvider(ctx context.Context, zoneID string, body NewProvider, opts ...CallOption) (Provider, error) {
-	return send[Provider](ctx, c, request{operation: "createProvider", method: http.MethodPost, path: "/v1/zones/{zoneId}/providers", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[Provider](ctx, c, request{operation: "createProvider", method: http.MethodPost, path: "/v1/zones/{zoneId}/providers", args: []string{zoneID}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetProvider returns an active provider, without its secrets.
@@ -1898,7 +1898,7 @@ func (c *Client) GetProvider(ctx context.Context, zoneID, id string, opts ...Cal
 // [CodeProviderNotFound], [CodeReservedNamespace],
 // [CodeProviderIdentifierConflict].
 func (c *Client) UpdateProvider(ctx context.Context, zoneID, id string, body ProviderPatch, opts ...CallOption) (Provider, error) {
-	return send[Provider](ctx, c, request{operation: "updateProvider", method: http.MethodPatch, path: "/v1/zones/{zoneId}/providers/{id}", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
+	return send[Provider](ctx, c, request{operation: "updateProvider", method: http.MethodPatch, path: "/v1/zones/{zoneId}/providers/{id}", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // DeleteProvider archives a provider permanently, deletes its secrets, and
@@ -2015,7 +2015,7 @@ func (c *Client) Resources(ctx context.Context, zoneID string, opts ...ListOptio
 // [CodeReservedNamespace], [CodeProtectedResource],
 // [CodeResourceQuotaExceeded], [CodeResourceIdentifierConflict].
 func (c *Client) CreateResource(ctx context.Context, zoneID string, body NewResource, opts ...CallOption) (Resource, error) {
-	return send[Resource](ctx, c, request{operation: "createResource", method: http.MethodPost, path: "/v1/zones/{zoneId}/resources", args: []string{zoneID}, body: body, status: 201, accept: "application/json"}, opts)
+	return send[Resource](ctx, c, request{operation: "createResource", method: http.MethodPost, path: "/v1/zones/{zoneId}/resources", args: []string{zoneID}, body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetResource returns an active resource. Returns `resource_not_found` for the
@@ -2053,7 +2053,7 @@ func (c *Client) GetResource(ctx context.Context, zoneID, id string, opts ...Cal
 // [CodeReservedNamespace], [CodeProtectedResource],
 // [CodeResourceIdentifierConflict].
 func (c *Client) UpdateResource(ctx context.Context, zoneID, id string, body ResourcePatch, opts ...CallOption) (Resource, error) {
-	return send[Resource](ctx, c, request{operation: "updateResource", method: http.MethodPatch, path: "/v1/zones/{zoneId}/resources/{id}", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
+	return send[Resource](ctx, c, request{operation: "updateResource", method: http.MethodPatch, path: "/v1/zones/{zoneId}/resources/{id}", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // DeleteResource archives a resource permanently. Its identifier can be used
@@ -2152,7 +2152,7 @@ func (c *Client) GetVerificationKeys(ctx context.Context, params GetVerification
 //
 // Error codes that are specific to this operation: [CodeZoneNotFound].
 func (c *Client) RotateSigningKey(ctx context.Context, zoneID string, opts ...CallOption) (SigningKeyRotation, error) {
-	return send[SigningKeyRotation](ctx, c, request{operation: "rotateSigningKey", method: http.MethodPost, path: "/v1/zones/{zoneId}/signing-key/rotate", args: []string{zoneID}, status: 200, accept: "application/json"}, opts)
+	return send[SigningKeyRotation](ctx, c, request{operation: "rotateSigningKey", method: http.MethodPost, path: "/v1/zones/{zoneId}/signing-key/rotate", args: []string{zoneID}, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // ListStepUpChallengesParams are the filters of [Client.ListStepUpChallenges]
@@ -2214,7 +2214,7 @@ func (c *Client) GetStepUpChallenge(ctx context.Context, zoneID, id string, opts
 // Error codes that are specific to this operation: [CodeZoneNotFound],
 // [CodeChallengeNotFound], [CodeChallengeNotSatisfiable].
 func (c *Client) SatisfyStepUpChallenge(ctx context.Context, zoneID, id string, opts ...CallOption) (StepUpApproval, error) {
-	return send[StepUpApproval](ctx, c, request{operation: "satisfyStepUpChallenge", method: http.MethodPost, path: "/v1/zones/{zoneId}/step-up-challenges/{id}/satisfy", args: []string{zoneID, id}, status: 200, accept: "application/json"}, opts)
+	return send[StepUpApproval](ctx, c, request{operation: "satisfyStepUpChallenge", method: http.MethodPost, path: "/v1/zones/{zoneId}/step-up-challenges/{id}/satisfy", args: []string{zoneID, id}, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // RejectStepUpChallenge rejects the request that waits for a step-up challenge,
@@ -2231,7 +2231,7 @@ func (c *Client) SatisfyStepUpChallenge(ctx context.Context, zoneID, id string, 
 // [CodeInvalidStepUpRejection], [CodeZoneNotFound], [CodeChallengeNotFound],
 // [CodeChallengeNotSatisfiable].
 func (c *Client) RejectStepUpChallenge(ctx context.Context, zoneID, id string, body NewStepUpRejection, opts ...CallOption) (StepUpRejection, error) {
-	return send[StepUpRejection](ctx, c, request{operation: "rejectStepUpChallenge", method: http.MethodPost, path: "/v1/zones/{zoneId}/step-up-challenges/{id}/reject", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json"}, opts)
+	return send[StepUpRejection](ctx, c, request{operation: "rejectStepUpChallenge", method: http.MethodPost, path: "/v1/zones/{zoneId}/step-up-challenges/{id}/reject", args: []string{zoneID, id}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // IssueToken issues an access token of the Control API to a Control key, with
@@ -2370,7 +2370,7 @@ func (c *Client) Zones(ctx context.Context, opts ...ListOption) iter.Seq2[Zone, 
 // Error codes that are specific to this operation: [CodeInvalidZone],
 // [CodeReservedNamespace], [CodeZoneSlugConflict].
 func (c *Client) CreateZone(ctx context.Context, body NewZone, opts ...CallOption) (Zone, error) {
-	return send[Zone](ctx, c, request{operation: "createZone", method: http.MethodPost, path: "/v1/zones", body: body, status: 201, accept: "application/json"}, opts)
+	return send[Zone](ctx, c, request{operation: "createZone", method: http.MethodPost, path: "/v1/zones", body: body, status: 201, accept: "application/json", takesKey: true}, opts)
 }
 
 // GetZone returns an active zone.
@@ -2409,7 +2409,7 @@ func (c *Client) GetZone(ctx context.Context, zoneID string, opts ...CallOption)
 // [CodeNoFields], [CodeDCRShutdownNotApplicable], [CodeReservedNamespace],
 // [CodeZoneNotFound], [CodeZoneSlugConflict], [CodeDCRShutdownRequired].
 func (c *Client) UpdateZone(ctx context.Context, zoneID string, body ZonePatch, opts ...CallOption) (Zone, error) {
-	return send[Zone](ctx, c, request{operation: "updateZone", method: http.MethodPatch, path: "/v1/zones/{zoneId}", args: []string{zoneID}, body: body, status: 200, accept: "application/json"}, opts)
+	return send[Zone](ctx, c, request{operation: "updateZone", method: http.MethodPatch, path: "/v1/zones/{zoneId}", args: []string{zoneID}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // DeleteZone archives a zone permanently. Nothing in the zone can be created,

@@ -14,14 +14,22 @@ import (
 // firstWait is the minimum wait before the first retry. It doubles with each retry.
 const firstWait = 100 * time.Millisecond
 
-func (r request) isRead() bool {
-	return (r.method == http.MethodGet || r.method == http.MethodHead) && !r.changes
+// repeatable reports whether a call can be sent again although the service may have
+// processed it: it only reads, or the service recognizes it by its Idempotency-Key.
+// A token of the Control API is for one invocation, so that another attempt needs
+// another one.
+func (c *Client) repeatable(call *call) bool {
+	switch call.method {
+	case http.MethodGet, http.MethodHead:
+		return !call.changes
+	}
+	return call.header.Get(idempotencyKey) != "" && call.takesKey && (!call.control || c.controlToken != nil)
 }
 
 // retry reports whether to send a request again after an error of an attempt, and
 // returns how long to wait before that.
-func (c *Client) retry(ctx context.Context, isRead bool, retries int, err error) (time.Duration, bool) {
-	if retries >= c.maxRetries || ctx.Err() != nil || !retryable(isRead, err) {
+func (c *Client) retry(ctx context.Context, repeatable bool, retries int, err error) (time.Duration, bool) {
+	if retries >= c.maxRetries || ctx.Err() != nil || !retryable(repeatable, err) {
 		return 0, false
 	}
 	wait := firstWait << min(retries, 6)
@@ -38,22 +46,25 @@ func (c *Client) retry(ctx context.Context, isRead bool, retries int, err error)
 }
 
 // retryable reports whether sending a request again is safe and can succeed. After
-// 429, a write is safe to repeat, because the service has not processed it. After
-// 503 or a network error it is not, because the service may have processed it.
-func retryable(isRead bool, err error) bool {
+// 429, every request is safe to send again, because the service has not processed
+// it. After 503 or a network error only a repeatable one is, because the service may
+// have processed it.
+func retryable(repeatable bool, err error) bool {
 	e, isResponse := errors.AsType[*Error](err)
 	if !isResponse {
-		return isRead && !permanent(err)
+		return repeatable && !permanent(err)
 	}
 	if e.Status < 300 { // can succeed if the response was interrupted
-		return isRead && e.cause != nil && !permanent(e.cause)
+		return repeatable && e.cause != nil && !permanent(e.cause)
 	}
 	switch e.Status {
 	case http.StatusTooManyRequests:
 		return true
+	case http.StatusConflict: // an earlier attempt, whose response was lost, is still being processed
+		return repeatable && e.Code == CodeIdempotencyKeyInUse
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusBadGateway,
 		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return isRead
+		return repeatable
 	}
 	return false
 }

@@ -79,19 +79,54 @@ func TestGetThatChangesSomethingIsNotRetried(t *testing.T) {
 	}
 }
 
-func TestWritesAreRetriedOnlyAfter429(t *testing.T) {
+func TestWritesWithoutKeyAreRetriedOnlyAfter429(t *testing.T) {
 	t.Parallel()
+	gone := reply{status: 204}
 	for name, tt := range map[string]struct {
 		replies  []reply
 		requests int
 		ok       bool
 	}{
-		"429":        {[]reply{status(429), after(429, "2"), createdZone}, 3, true},
+		"429":        {[]reply{status(429), after(429, "2"), gone}, 3, true},
 		"always 429": {[]reply{status(429)}, 4, false},
-		"408":        {[]reply{status(408), createdZone}, 1, false},
-		"502":        {[]reply{status(502), createdZone}, 1, false},
-		"503":        {[]reply{status(503), createdZone}, 1, false},
-		"network":    {[]reply{networkDown, createdZone}, 1, false},
+		"408":        {[]reply{status(408), gone}, 1, false},
+		"502":        {[]reply{status(502), gone}, 1, false},
+		"503":        {[]reply{status(503), gone}, 1, false},
+		"network":    {[]reply{networkDown, gone}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := &fake{replies: tt.replies}
+				err := newClient(t, f).DeleteZone(t.Context(), "z1")
+				if len(f.requests) != tt.requests || (err == nil) != tt.ok {
+					t.Errorf("%d requests, want %d: %v", len(f.requests), tt.requests, err)
+				}
+				if key := f.requests[0].Header["Idempotency-Key"]; key != nil {
+					t.Errorf("the key is %q", key)
+				}
+			})
+		})
+	}
+}
+
+// The service recognizes a repeated request by its key.
+func TestWritesWithKeyAreRetried(t *testing.T) {
+	t.Parallel()
+	inUse := reply{status: 409, body: `{"error":"idempotency_key_in_use"}`, header: map[string]string{"Retry-After": "1"}}
+	for name, tt := range map[string]struct {
+		replies  []reply
+		requests int
+		ok       bool
+	}{
+		"429":           {[]reply{status(429), after(429, "2"), createdZone}, 3, true},
+		"408":           {[]reply{status(408), createdZone}, 2, true},
+		"502, 503, 504": {[]reply{status(502), status(503), status(504), createdZone}, 4, true},
+		"network":       {[]reply{networkDown, networkDown, networkDown, createdZone}, 4, true},
+		"in use":        {[]reply{networkDown, inUse, createdZone}, 3, true},
+		"always down":   {[]reply{networkDown}, 4, false},
+		"409":           {[]reply{status(409), createdZone}, 1, false},
+		"500":           {[]reply{status(500), createdZone}, 1, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -105,6 +140,59 @@ func TestWritesAreRetriedOnlyAfter429(t *testing.T) {
 					if body != `{"name":"Production"}` {
 						t.Errorf("request %d has the body %q", i, body)
 					}
+					if key := f.requests[i].Header.Get("Idempotency-Key"); len(key) < 20 || key != f.requests[0].Header.Get("Idempotency-Key") {
+						t.Errorf("request %d has the key %q", i, key)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestEachCallHasItsOwnKey(t *testing.T) {
+	t.Parallel()
+	f := &fake{replies: []reply{createdZone}}
+	c := newClient(t, f)
+	for _, opts := range [][]client.CallOption{nil, nil, {client.IdempotencyKey("mine")}} {
+		if _, err := c.CreateZone(t.Context(), client.NewZone{Name: "Production"}, opts...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys := make([]string, len(f.requests))
+	for i, r := range f.requests {
+		keys[i] = r.Header.Get("Idempotency-Key")
+	}
+	if len(keys) != 3 || keys[0] == keys[1] || keys[2] != "mine" {
+		t.Errorf("the keys are %q", keys)
+	}
+	for _, invalid := range []string{"", "a b", "é", strings.Repeat("x", 256)} {
+		if _, err := c.CreateZone(t.Context(), client.NewZone{Name: "Production"}, client.IdempotencyKey(invalid)); err == nil || len(f.requests) != 3 {
+			t.Errorf("%q: error %v", invalid, err)
+		}
+	}
+}
+
+// A token of the Control API is for one invocation.
+func TestInvocationIsRetriedOnlyWithAnotherToken(t *testing.T) {
+	t.Parallel()
+	issued := reply{status: 200, body: `{"access_token":"x","token_type":"Bearer","expires_in":900,"issued_token_type":"urn:ietf:params:oauth:token-type:access_token","scope":"control:app:read"}`}
+	invoked := reply{status: 200, body: `{"ok":true,"result":[]}`}
+	for name, tt := range map[string]struct {
+		opts     []client.Option
+		replies  []reply
+		requests int
+		ok       bool
+	}{
+		"its own token": {nil, []reply{networkDown, invoked}, 1, false},
+		"a key":         {[]client.Option{client.WithControlKey("id", "secret", client.ControlScopeControlAppRead)}, []reply{issued, networkDown, issued, invoked}, 4, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := &fake{replies: tt.replies}
+				_, err := newClient(t, f, tt.opts...).InvokeControl(t.Context(), client.ControlInvocation{Command: new("app"), Subcommand: new("list")})
+				if len(f.requests) != tt.requests || (err == nil) != tt.ok {
+					t.Errorf("%d requests, want %d: %v", len(f.requests), tt.requests, err)
 				}
 			})
 		})

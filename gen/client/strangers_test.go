@@ -227,7 +227,7 @@ func TestInterruptedResponseOfAWriteKeepsTheStatusAndTheCause(t *testing.T) {
 		responds(201, zoneJSON, "Content-Type", "application/json", "Content-Length", "100000", "X-Request-Id", "r1")(w, r)
 	})
 	_, err := c.CreateZone(t.Context(), client.NewZone{Name: "Production"})
-	if e := failure(t, err, 201); !errors.Is(err, io.ErrUnexpectedEOF) || e.RequestID != "r1" || requests != 1 {
+	if e := failure(t, err, 201); !errors.Is(err, io.ErrUnexpectedEOF) || e.RequestID != "r1" || requests != 4 {
 		t.Errorf("%v, %d requests", err, requests)
 	}
 }

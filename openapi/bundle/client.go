@@ -26,6 +26,7 @@ type clientOperation struct {
 	exports          bool // the list can be exported: its query parameter format is a ListFormat
 	public, control  bool
 	changes          bool // although its method is GET
+	takesKey         bool // takes an Idempotency-Key
 }
 
 // A queryParameter is a query parameter other than limit and cursor.
@@ -73,6 +74,8 @@ func (o *clientOperation) setParameters(spec, item, op *yaml.Node) error {
 		for _, p := range declared.Content {
 			p = deref(spec, p)
 			switch name, in := valueOf(get(p, "name")), valueOf(get(p, "in")); {
+			case in == "header" && name == "Idempotency-Key":
+				o.takesKey = true
 			case in == "query" && name == "cursor":
 				o.isList = true
 			case in == "query" && name == "format" && last(valueOf(get(get(p, "schema"), "$ref"))) == "ListFormat":
@@ -228,6 +231,9 @@ func (o *clientOperation) write(b *strings.Builder) {
 	}
 	if o.changes {
 		request += ", changes: true"
+	}
+	if o.takesKey {
+		request += ", takesKey: true"
 	}
 	request += "}"
 
