@@ -67,7 +67,7 @@ func (s *Server) controlCaller(ctx context.Context, info *middleware.RequestInfo
 		return caller, "auth: the key is revoked or expired", code.ControlUnauthenticated
 	case err != nil:
 		return caller, "auth: the key cannot be read", err
-	case !s.limits.controlKeys.Allow(claims.ZoneID + ":" + claims.ClientID):
+	case !info.Allow(s.controlKeyLimit, claims.ZoneID+":"+claims.ClientID):
 		return caller, "rate limited", code.RateLimited
 	}
 	caller.KeyName = name

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -76,4 +77,69 @@ func TestRateLimitAcrossReplicas(t *testing.T) {
 	eventually(t, "the other replica denies too", func() bool {
 		return two.Do("GET", "/ready", "").StatusCode() == http.StatusTooManyRequests
 	})
+}
+
+// checkRateLimit checks the headers of a rate limit, and that at most most requests are left.
+func checkRateLimit(t *testing.T, raw servertest.RawResponse, policy string, most int) {
+	t.Helper()
+	name, _, _ := strings.Cut(policy, ";")
+	_, window, _ := strings.Cut(policy, ";w=")
+	left := regexp.MustCompile("^" + name + `;r=(\d+);t=(\d+)$`).FindStringSubmatch(raw.Header.Get("RateLimit"))
+	if got := raw.Header.Values("RateLimit-Policy"); len(got) != 1 || got[0] != policy || left == nil {
+		t.Fatalf("%d: got %q and %q, want %q", raw.StatusCode(), got, raw.Header.Values("RateLimit"), policy)
+	}
+	seconds, _ := strconv.Atoi(window)
+	r, _ := strconv.Atoi(left[1])
+	if reset, _ := strconv.Atoi(left[2]); r > most || reset < 1 || reset > seconds {
+		t.Errorf("%d: got %s", raw.StatusCode(), left[0])
+	}
+}
+
+// Responses state the limit per token, and before authentication that per address.
+func TestResponsesStateRateLimit(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=5", "TRUST_PROXY=1")
+	from := func(address string, headers ...string) servertest.RawResponse {
+		return a.Do("GET", "/v1/zones", "", append(headers, "X-Forwarded-For", address)...)
+	}
+	first := from("192.0.2.1", bearer(servertest.Bootstrap)...)
+	servertest.Expect(t, first, http.StatusOK, "")
+	checkRateLimit(t, first, `"actor";q=5;w=60`, 4)
+	failed := from("192.0.2.1", bearer("wrong")...)
+	servertest.Expect(t, failed, 0, code.InvalidAdminToken)
+	checkRateLimit(t, failed, `"address";q=5;w=60`, 4)
+	n := 1
+	byActor := func() servertest.RawResponse {
+		n++
+		return from("192.0.2."+strconv.Itoa(n), bearer(servertest.Bootstrap)...)
+	}
+	until(t, 20, code.RateLimited, byActor)
+	if raw := byActor(); raw.StatusCode() == http.StatusTooManyRequests { // unless a window begins
+		checkRateLimit(t, raw, `"actor";q=5;w=60`, 0)
+	}
+	byAddress := func() servertest.RawResponse { return from("192.0.2.100", bearer("wrong")...) }
+	until(t, 20, code.RateLimited, byAddress)
+	if raw := byAddress(); raw.StatusCode() == http.StatusTooManyRequests {
+		checkRateLimit(t, raw, `"address";q=5;w=60`, 0)
+	}
+	health := a.Do("GET", "/health", "")
+	unlimited := servertest.New(t).Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...)
+	for _, raw := range []servertest.RawResponse{health, unlimited} {
+		if raw.Header.Get("RateLimit") != "" || raw.Header.Get("RateLimit-Policy") != "" {
+			t.Errorf("got %v", raw.Header)
+		}
+	}
+}
+
+func TestInvokeControlStatesRateLimitOfKey(t *testing.T) {
+	t.Parallel()
+	b := newControlBench(t, "CONTROL_RATE_CAPACITY=2", "CONTROL_RATE_WINDOW_SEC=3600", "API_V1_RATE_LIMIT_PER_MIN=1000")
+	for range 2 {
+		raw := b.invoke("app", "list", "{}")
+		servertest.Expect(t, raw, http.StatusOK, "")
+		checkRateLimit(t, raw, `"actor";q=2;w=3600`, 1)
+	}
+	if raw := b.invoke("app", "list", "{}"); raw.StatusCode() == http.StatusTooManyRequests { // unless a window begins
+		checkRateLimit(t, raw, `"actor";q=2;w=3600`, 0)
+	}
 }

@@ -86,6 +86,8 @@ type Server struct {
 	limits   limits
 	draining chan struct{} // closed when the shutdown begins
 	spec     specDocument
+
+	controlKeyLimit, applicationLimit *middleware.RateLimit // of limits
 }
 
 type limits struct {
@@ -218,6 +220,8 @@ func New(o Options) (*Server, http.Handler, error) {
 		metrics:     m,
 		draining:    make(chan struct{}),
 	}
+	s.controlKeyLimit = middleware.NewRateLimit(middleware.ActorLimit, s.limits.controlKeys)
+	s.applicationLimit = middleware.NewRateLimit(middleware.ActorLimit, s.limits.tokens)
 	s.usedTokens = onetime.New(controlTokenPrefix, o.Redis)
 	s.usedAssertions = onetime.New(assertionPrefix, o.Redis)
 	s.operations = newOperationTable(s, spec.operations, middleware.Validate(c.BodyLimit))

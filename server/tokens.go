@@ -76,7 +76,7 @@ func (s *Server) issueToken(ctx context.Context, x *exchange, body *api.TokenReq
 	if body.ZoneID != nil && *body.ZoneID != app.ZoneID {
 		return "", code.ZoneInvalid
 	}
-	if !s.limits.tokens.Allow(app.ZoneID + ":" + app.ID) {
+	if !middleware.RequestInfoFrom(ctx).Allow(s.applicationLimit, app.ZoneID+":"+app.ID) {
 		return "", code.RateLimited
 	}
 	if err := s.authorizeExchange(x, body.TTLSeconds); err != nil {

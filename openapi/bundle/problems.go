@@ -107,6 +107,7 @@ func expand(spec *yaml.Node, known problems, audited auditLog) error {
 			if err := respond(op, codes); err != nil {
 				return fmt.Errorf("%s %s: %w", method, path, err)
 			}
+			addRateLimit(path, op)
 		}
 	}
 	for _, p := range known {

@@ -44,14 +44,31 @@ func New(prefix string, window time.Duration, limit int) *Limiter {
 // without a limit, it has none.
 func (l *Limiter) Prefix() (prefix string, used bool) { return l.prefix, l.limit > 0 }
 
-// Allow counts a request of a key and reports whether it is within the limit. Denied
-// requests count too.
+// Limit returns the number of requests in a window, 0 for no limit, and the window.
+func (l *Limiter) Limit() (requests int64, window time.Duration) { return l.limit, l.window }
+
+// A Quota is what is left of a limit for a key.
+type Quota struct {
+	Remaining int64         // requests
+	Reset     time.Duration // until the next window
+}
+
+// Allow is [Limiter.Take] without the quota.
 func (l *Limiter) Allow(key string) bool {
+	_, allowed := l.Take(key)
+	return allowed
+}
+
+// Take counts a request of a key and returns what is left, and whether the request is
+// within the limit. Denied requests count too. Without a limit, the quota is zero.
+func (l *Limiter) Take(key string) (Quota, bool) {
 	const maxKeys = 100_000 // keys in memory
 	if l.limit == 0 {
-		return true
+		return Quota{}, true
 	}
-	window := l.windowOf(time.Now())
+	now := time.Now()
+	window := l.windowOf(now)
+	quota := Quota{Reset: time.Duration((window+1)*l.window.Milliseconds()-now.UnixMilli()) * time.Millisecond}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.counts[key]
@@ -64,12 +81,14 @@ func (l *Limiter) Allow(key string) bool {
 		l.counts[key] = c
 	}
 	c.localDelta++
-	if c.globalCount+c.localDelta > l.limit {
+	left := l.limit - c.globalCount - c.localDelta
+	if left < 0 {
 		l.stat.Denied++
-		return false
+		return quota, false
 	}
 	l.stat.Allowed++
-	return true
+	quota.Remaining = left
+	return quota, true
 }
 
 // Exceeded reports whether the limit of a key is exhausted: Allow would return false. It

@@ -1,19 +1,72 @@
 package middleware
 
 import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
 	"github.com/labstack/echo/v4"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/limiter"
 )
 
+// A RateLimit is a limit of which responses say how much is left, in the headers
+// RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10).
+type RateLimit struct {
+	limit  *limiter.Limiter
+	policy []string // the header RateLimit-Policy; nil: there is no limit
+	prefix string   // of the header RateLimit
+}
+
+// NewRateLimit returns a limit with a name for the headers.
+func NewRateLimit(name string, limit *limiter.Limiter) *RateLimit {
+	l := &RateLimit{limit: limit, prefix: strconv.Quote(name) + ";r="}
+	if requests, window := limit.Limit(); requests > 0 {
+		l.policy = []string{fmt.Sprintf("%q;q=%d;w=%d", name, requests, int64(window/time.Second))}
+	}
+	return l
+}
+
+// Allow counts the request for a key and reports whether it is within the limit. The
+// response says what is left of this limit, instead of one that was applied before.
+func (info *RequestInfo) Allow(l *RateLimit, key string) bool {
+	quota, allowed := l.limit.Take(key)
+	if l.policy != nil {
+		info.limited.by, info.limited.quota = l, quota
+	}
+	return allowed
+}
+
+// limited is the limit that was applied to a request last.
+type limited struct {
+	by     *RateLimit // nil: none
+	quota  limiter.Quota
+	header [1]string // RateLimit; part of the request info, so that it needs no allocation
+}
+
+func (l *limited) setHeaders(h http.Header) {
+	if l.by == nil {
+		return
+	}
+	const maxSize = 64
+	text := append(make([]byte, 0, maxSize), l.by.prefix...)
+	text = strconv.AppendInt(text, l.quota.Remaining, 10)
+	text = append(text, ";t="...)
+	text = strconv.AppendInt(text, int64((l.quota.Reset+time.Second-1)/time.Second), 10)
+	l.header[0] = string(text)
+	h["Ratelimit-Policy"], h["Ratelimit"] = l.by.policy, l.header[:]
+}
+
 // LimitByAddress limits the requests to the API from one address, whether or not the path
 // has an operation. It returns rate_limited.
-func LimitByAddress(limit *limiter.Limiter) echo.MiddlewareFunc {
+func LimitByAddress(l *limiter.Limiter) echo.MiddlewareFunc {
+	limit := NewRateLimit("address", l)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
-			if isAPI(r.URL.Path) && !limit.Allow("ip:"+RequestInfoFrom(r.Context()).Address) {
+			if info := RequestInfoFrom(r.Context()); isAPI(r.URL.Path) && !info.Allow(limit, "ip:"+info.Address) {
 				return code.RateLimited
 			}
 			return next(c)
@@ -21,12 +74,16 @@ func LimitByAddress(limit *limiter.Limiter) echo.MiddlewareFunc {
 	}
 }
 
+// ActorLimit is the name of the limits of the requests of one caller.
+const ActorLimit = "actor"
+
 // LimitByToken limits the requests with one token, from any address. It returns
 // rate_limited.
-func LimitByToken(limit *limiter.Limiter) echo.MiddlewareFunc {
+func LimitByToken(l *limiter.Limiter) echo.MiddlewareFunc {
+	limit := NewRateLimit(ActorLimit, l)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			if info := RequestInfoFrom(c.Request().Context()); info.Token != nil && !limit.Allow("actor:"+info.Token.ID) {
+			if info := RequestInfoFrom(c.Request().Context()); info.Token != nil && !info.Allow(limit, "actor:"+info.Token.ID) {
 				return code.RateLimited
 			}
 			return next(c)

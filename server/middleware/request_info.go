@@ -46,6 +46,7 @@ type RequestInfo struct {
 	LastEventID  string                   // of the last event that the client has received; "" if it is not given
 	Trace        string                   // the W3C trace id; "" if the request has none
 	routeError   error                    // not nil: Echo routes the request although it matches no operation
+	limited      limited                  // by a rate limit
 	readOnly     map[string]any           // the read-only fields of the body; see CheckReadOnly
 	key          string                   // the Idempotency-Key; "": none
 }
@@ -208,6 +209,7 @@ func RequestContext(operations *Operations, publicURL string) echo.MiddlewareFun
 				h.Set("Vary", "Accept-Encoding")
 			}
 			c.Response().Before(func() {
+				info.limited.setHeaders(h)
 				if h.Get("Content-Type") == "application/json" {
 					h.Set("Content-Type", "application/json; charset=utf-8")
 				}
