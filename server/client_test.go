@@ -349,6 +349,8 @@ func TestClientCallsEveryOperation(t *testing.T) {
 		noError(t, c.DeletePolicySet(ctx, zone.ID, set.ID))
 	})
 
+	t.Run("state", func(t *testing.T) { callStateOperations(t, c, zone.ID) })
+
 	t.Run("admin tokens", func(t *testing.T) {
 		created := result(c.CreateAdminToken(ctx, client.NewAdminToken{
 			Name: "reader", Scope: client.AdminTokenScopeZone, ZoneID: &zone.ID, Capability: new(client.AdminTokenCapabilityRead), ExpiresIn: new(int64(time.Hour / time.Second)),

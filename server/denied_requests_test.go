@@ -80,6 +80,8 @@ var deniedEntities = map[string]string{
 	"/v1/zones/{zoneId}/resources/{id}":                        "resources/item-1",
 	"/v1/zones/{zoneId}/sessions":                              "zones/zone-1",
 	"/v1/zones/{zoneId}/signing-key/rotate":                    "zones/zone-1",
+	"/v1/zones/{zoneId}/state/apply":                           "zones/zone-1",
+	"/v1/zones/{zoneId}/state/plan":                            "zones/zone-1",
 	"/v1/zones/{zoneId}/step-up-challenges":                    "zones/zone-1",
 	"/v1/zones/{zoneId}/step-up-challenges/{id}":               "step-up-challenges/item-1",
 	"/v1/zones/{zoneId}/step-up-challenges/{id}/reject":        "step-up-challenges/item-1",

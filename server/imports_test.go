@@ -28,6 +28,7 @@ func TestPackageImports(t *testing.T) {
 		"server/issuer":              {module + "server/middleware", module + "server/problem", module + "gen/api", module + "gen/client", "github.com/labstack"},
 		"server/jobs":                {module + "server/middleware", module + "server/problem", module + "gen/api", module + "gen/client", "github.com/labstack"},
 		"server/limiter":             {module},
+		"server/state":               {module + "server/middleware", module + "server/problem", module + "gen/api", module + "gen/client", "github.com/labstack"},
 		"server/sts":                 {module},
 		"server/secret":              {module, "github.com/"},
 		"server/timestamp":           {module},

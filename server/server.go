@@ -32,6 +32,7 @@ import (
 	"caracal.run/management/server/policy"
 	"caracal.run/management/server/problem"
 	"caracal.run/management/server/provider"
+	"caracal.run/management/server/state"
 	"caracal.run/management/server/sts"
 	"caracal.run/management/store"
 	"caracal.run/management/store/ingest"
@@ -75,6 +76,7 @@ type Server struct {
 	issuer   *issuer.Issuer
 	denied   *deniedRequests
 
+	state          *state.Engine
 	operations     *operationTable // for calls within the process
 	usedTokens     *onetime.Tokens // of Control keys
 	usedAssertions *onetime.Tokens // of Control keys
@@ -184,6 +186,7 @@ func New(o Options) (*Server, http.Handler, error) {
 		config: c, store: o.Store, log: o.Log, traces: o.Traces, spec: spec,
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
 		denied:   newDeniedRequests(o.Store, o.Log),
+		state:    &state.Engine{Store: o.Store, CheckUpstreamURL: checkUpstream},
 		egress:   outbound,
 		exchange: provider.NewExchanger(outbound),
 		states:   oauthstate.New(o.Store, o.Redis),

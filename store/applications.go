@@ -62,10 +62,10 @@ type NewApplication struct {
 // secret, of which only a hash is stored. It returns zone_not_found,
 // system_zone_read_only, reserved_namespace or the code of an invalid trait.
 func (tx *Tx) CreateApplication(ctx context.Context, zone string, n NewApplication) (db.Application, string, error) {
-	if err := tx.checkReservedName(applicationName, n.Name); err != nil {
+	if err := tx.checkReservedName(ApplicationName, n.Name); err != nil {
 		return db.Application{}, "", err
 	}
-	if err := tx.checkTraits(n.Traits); err != nil {
+	if err := CheckTraits(tx.cause.Actor, n.Traits); err != nil {
 		return db.Application{}, "", err
 	}
 	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
@@ -87,7 +87,7 @@ type Registration struct {
 // exceed the limit. It returns zone_not_found, system_zone_read_only,
 // reserved_namespace, dcr_disabled or dcr_limit_exceeded.
 func (tx *Tx) RegisterApplication(ctx context.Context, zone string, r Registration) (db.Application, string, error) {
-	if err := tx.checkReservedName(applicationName, r.Name); err != nil {
+	if err := tx.checkReservedName(ApplicationName, r.Name); err != nil {
 		return db.Application{}, "", err
 	}
 	z, err := tx.lockZone(ctx, zone, shared)
@@ -150,11 +150,11 @@ func (tx *Tx) UpdateApplication(ctx context.Context, zone, id string, preconditi
 		return Application{}, code.NoFields
 	}
 	if p.Name != nil {
-		if err := tx.checkReservedName(applicationName, *p.Name); err != nil {
+		if err := tx.checkReservedName(ApplicationName, *p.Name); err != nil {
 			return Application{}, err
 		}
 	}
-	if err := tx.checkTraits(p.Traits); err != nil {
+	if err := CheckTraits(tx.cause.Actor, p.Traits); err != nil {
 		return Application{}, err
 	}
 	before, err := tx.lockApplication(ctx, zone, id, shared, precondition)
@@ -256,7 +256,7 @@ func (tx *Tx) lockApplication(ctx context.Context, zone, id string, mode lockMod
 	if err != nil {
 		return a, err
 	}
-	if err := tx.checkTraitAccess(a.Traits); err != nil {
+	if err := CheckTraitAccess(tx.cause.Actor, a.Traits); err != nil {
 		return a, err
 	}
 	return a, precondition.check(a.Version)

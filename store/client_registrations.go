@@ -48,7 +48,7 @@ type RegisteredClient struct {
 // invalid_registration_token.
 func (tx *Tx) RegisterClient(ctx context.Context, zone, token string, m ClientMetadata, lifetime int64) (RegisteredClient, string, error) {
 	client := RegisteredClient{Metadata: m}
-	if err := tx.checkReservedName(applicationName, m.Name); err != nil {
+	if err := tx.checkReservedName(ApplicationName, m.Name); err != nil {
 		return client, "", err
 	}
 	z, err := tx.lockZone(ctx, zone, shared)
@@ -137,7 +137,7 @@ func registeredClient(row db.GetClientRegistrationRow) (RegisteredClient, error)
 // deleted. The errors are application_not_found, trait_forbidden, reserved_namespace and
 // those of the zone.
 func (tx *Tx) UpdateRegisteredClient(ctx context.Context, zone, id string, m ClientMetadata) (RegisteredClient, error) {
-	if err := tx.checkReservedName(applicationName, m.Name); err != nil {
+	if err := tx.checkReservedName(ApplicationName, m.Name); err != nil {
 		return RegisteredClient{}, err
 	}
 	before, err := tx.lockApplication(ctx, zone, id, shared, Precondition{})

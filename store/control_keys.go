@@ -51,11 +51,11 @@ func (s *Store) ControlKeys(ctx context.Context, zone string, p Page) ([]db.List
 // reserved_namespace, trait_forbidden if the actor is not global, resource_quota_exceeded
 // or an error of the zone.
 func (tx *Tx) CreateControlKey(ctx context.Context, zone, name string, key controlkey.Key, jwks json.RawMessage) (db.Application, string, error) {
-	if err := tx.checkReservedName(applicationName, name); err != nil {
+	if err := tx.checkReservedName(ApplicationName, name); err != nil {
 		return db.Application{}, "", err
 	}
 	traits := key.Traits()
-	if err := tx.checkTraits(traits); err != nil {
+	if err := CheckTraits(tx.cause.Actor, traits); err != nil {
 		return db.Application{}, "", err
 	}
 	if _, err := tx.requireZone(ctx, zone, exclusive); err != nil {

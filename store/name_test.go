@@ -32,8 +32,8 @@ func FuzzNormalizeName(f *testing.F) {
 		if !norm.NFC.IsNormalString(normalized) || strings.TrimFunc(normalized, IsSpace) != normalized {
 			t.Errorf("%q became %q", name, normalized)
 		}
-		if reserved(zoneName, name) != reserved(zoneName, normalized) {
-			t.Errorf("%q is reserved: %t; %q: %t", name, reserved(zoneName, name), normalized, reserved(zoneName, normalized))
+		if reserved(ZoneName, name) != reserved(ZoneName, normalized) {
+			t.Errorf("%q is reserved: %t; %q: %t", name, reserved(ZoneName, name), normalized, reserved(ZoneName, normalized))
 		}
 	})
 }
@@ -49,7 +49,7 @@ func TestInvisibleCharactersDoNotHideReservedNames(t *testing.T) {
 		}
 		invisible++
 		for at := range len(name) {
-			if hidden := name[:at] + string(r) + name[at:]; !reserved(zoneName, hidden) {
+			if hidden := name[:at] + string(r) + name[at:]; !reserved(ZoneName, hidden) {
 				t.Errorf("%q is not reserved", hidden)
 			}
 		}
@@ -58,7 +58,7 @@ func TestInvisibleCharactersDoNotHideReservedNames(t *testing.T) {
 		t.Errorf("only %d characters are invisible", invisible)
 	}
 	for _, other := range []string{"Caracal sys", "caracal.system/", "x caracal.sys/", "Production"} {
-		if reserved(zoneName, other) {
+		if reserved(ZoneName, other) {
 			t.Errorf("%q is reserved", other)
 		}
 	}

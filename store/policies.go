@@ -73,7 +73,7 @@ type NewPolicyVersion struct{ Content, SchemaVersion string }
 // reserved_namespace, zone_not_found, system_zone_read_only or
 // policy_name_conflict.
 func (tx *Tx) CreatePolicy(ctx context.Context, zone string, n NewPolicy) (db.Policy, db.PolicyVersion, error) {
-	if err := tx.checkReservedName(policyName, n.Name); err != nil {
+	if err := tx.checkReservedName(PolicyName, n.Name); err != nil {
 		return db.Policy{}, db.PolicyVersion{}, err
 	}
 	if _, err := tx.requireZone(ctx, zone, shared); err != nil {

@@ -35,7 +35,7 @@ func (tx *Tx) CreatePolicySet(ctx context.Context, zone string, n NewPolicySet) 
 	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
 		return db.PolicySet{}, err
 	}
-	if err := tx.checkReservedName(policySetName, n.Name); err != nil {
+	if err := tx.checkReservedName(PolicySetName, n.Name); err != nil {
 		return db.PolicySet{}, err
 	}
 	set, err := tx.q.InsertPolicySet(ctx, db.InsertPolicySetParams{

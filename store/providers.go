@@ -91,7 +91,7 @@ func (tx *Tx) CreateProvider(ctx context.Context, zone string, key seal.DataKey,
 	row.SecretConfig, row.DataKey = sealProvider(key, zone, row.ID, n.Secrets)
 	insert := func(identifier string) (db.Provider, error) {
 		// A numbered identifier is checked too: caracal-sys is not reserved, caracal-sys-2 is.
-		if err := tx.checkReservedName(providerIdentifier, identifier); err != nil {
+		if err := tx.checkReservedName(ProviderIdentifier, identifier); err != nil {
 			return db.Provider{}, err
 		}
 		row.Name, row.Identifier = valueOr(n.Name, identifier), identifier
@@ -164,7 +164,7 @@ func (tx *Tx) UpdateProvider(ctx context.Context, zone, id string, precondition 
 	if p.Name == nil && p.Identifier == nil && p.Configure == nil {
 		return db.Provider{}, code.NoFields
 	}
-	if err := tx.checkReservedName(providerIdentifier, valueOr(p.Identifier, "")); err != nil {
+	if err := tx.checkReservedName(ProviderIdentifier, valueOr(p.Identifier, "")); err != nil {
 		return db.Provider{}, err
 	}
 	before, err := tx.lockProvider(ctx, zone, id, precondition)
@@ -293,7 +293,7 @@ func (tx *Tx) lockProvider(ctx context.Context, zone, id string, precondition Pr
 	if err != nil {
 		return p, notFoundAs(err, code.ProviderNotFound)
 	}
-	if err := tx.checkReservedName(providerIdentifier, p.Identifier); err != nil {
+	if err := tx.checkReservedName(ProviderIdentifier, p.Identifier); err != nil {
 		return p, err
 	}
 	return p, precondition.check(p.Version)

@@ -6,30 +6,35 @@ import (
 	"caracal.run/management/gen/code"
 )
 
-// A namespace is a prefix of names that are reserved for Caracal itself.
-type namespace string
+// A Namespace is a prefix of names that are reserved for Caracal itself.
+type Namespace string
 
+// The namespaces of the kinds of objects.
 const (
-	zoneName        namespace = "caracal.sys/"
-	zoneSlug        namespace = "caracal-sys-"
-	applicationName namespace = "caracal.sys/"
-	policyName      namespace = "caracal.sys/"
-	policySetName   namespace = "caracal.sys/"
+	ZoneName        Namespace = "caracal.sys/"
+	ZoneSlug        Namespace = "caracal-sys-"
+	ApplicationName Namespace = "caracal.sys/"
+	PolicyName      Namespace = "caracal.sys/"
+	PolicySetName   Namespace = "caracal.sys/"
 
-	providerIdentifier namespace = "provider://caracal-sys-"
-	resourceIdentifier namespace = "caracal-sys://"
+	ProviderIdentifier Namespace = "provider://caracal-sys-"
+	ResourceIdentifier Namespace = "caracal-sys://"
 )
 
 // reserved reports whether a name is in a reserved namespace, or looks as if it were.
-func reserved(ns namespace, name string) bool {
+func reserved(ns Namespace, name string) bool {
 	return strings.HasPrefix(skeleton(name), string(ns))
 }
 
-// checkReservedName returns reserved_namespace if a name is reserved and the actor
+// CheckReservedName returns reserved_namespace if a name is reserved and the actor
 // is not allowed to use reserved names.
-func (tx *Tx) checkReservedName(ns namespace, name string) error {
-	if reserved(ns, name) && !tx.cause.Actor.Bootstrap {
+func CheckReservedName(actor Actor, ns Namespace, name string) error {
+	if reserved(ns, name) && !actor.Bootstrap {
 		return code.ReservedNamespace.With("detail", "the 'caracal.sys' namespace is reserved for Caracal internal systems")
 	}
 	return nil
+}
+
+func (tx *Tx) checkReservedName(ns Namespace, name string) error {
+	return CheckReservedName(tx.cause.Actor, ns, name)
 }

@@ -32,10 +32,10 @@ func Operations(r db.Resource) ([]ResourceOperation, error) {
 // httpMethod matches the methods that HTTP allows: tokens (RFC 9110, section 5.6.2).
 var httpMethod = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Z-]+$")
 
-// normalizeOperations trims methods and paths and converts methods to upper case. It
+// NormalizeOperations trims methods and paths and converts methods to upper case. It
 // returns the code of the first rule that an operation violates, or
 // invalid_resource if scopes and operations are too large together.
-func normalizeOperations(operations []ResourceOperation, scopes []string) ([]ResourceOperation, error) {
+func NormalizeOperations(operations []ResourceOperation, scopes []string) ([]ResourceOperation, error) {
 	const maxSize = 64 << 10 // bytes; a list page contains hundreds of resources
 	normalized := make([]ResourceOperation, 0, len(operations))
 	seen, isScope, size := map[string]bool{}, map[string]bool{}, 0

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -246,7 +247,7 @@ func (tx *Tx) DeleteResource(ctx context.Context, zone, id string, precondition 
 	if control {
 		return code.ProtectedResource.With("detail", "control API resource cannot be deleted")
 	}
-	if err := tx.checkReservedName(resourceIdentifier, r.Identifier); err != nil {
+	if err := tx.checkReservedName(ResourceIdentifier, r.Identifier); err != nil {
 		return err
 	}
 	// Write the totals before the resource, in the same order as CreateResource, to
@@ -304,6 +305,16 @@ func (tx *Tx) lockResource(ctx context.Context, zone, id string, precondition Pr
 	return r, precondition.check(r.Version)
 }
 
+// CheckResourceIdentifier returns invalid_resource_identifier, reserved_namespace or
+// protected_resource if an actor cannot create a resource with an identifier, or change
+// one.
+func (s *Store) CheckResourceIdentifier(actor Actor, identifier string) error {
+	if identifier == s.controlAudience {
+		return code.ProtectedResource.With("detail", "control API resource is managed only through the Control console path")
+	}
+	return errors.Join(checkAudience(identifier, s.controlAudience), CheckReservedName(actor, ResourceIdentifier, identifier))
+}
+
 // checkResourceIdentifier returns invalid_resource_identifier if the new identifier
 // is invalid, and reserved_namespace or protected_resource if the actor is not
 // allowed to use the old or the new one.
@@ -312,7 +323,7 @@ func (tx *Tx) checkResourceIdentifier(before, after db.Resource) error {
 		return err
 	}
 	for _, identifier := range []string{before.Identifier, after.Identifier} {
-		if err := tx.checkReservedName(resourceIdentifier, identifier); err != nil {
+		if err := tx.checkReservedName(ResourceIdentifier, identifier); err != nil {
 			return err
 		}
 	}
@@ -349,7 +360,7 @@ func (tx *Tx) normalizeResource(ctx context.Context, zone string, r *db.Resource
 			return nil, code.GatewayApplicationRequired
 		}
 	}
-	normalized, err := normalizeOperations(operations, r.Scopes)
+	normalized, err := NormalizeOperations(operations, r.Scopes)
 	if err != nil {
 		return nil, err
 	}

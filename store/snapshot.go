@@ -22,6 +22,14 @@ func (s *Store) InSnapshot(ctx context.Context, f func(*Store) error) error {
 	default:
 		return code.TooManyExports
 	}
+	return s.snapshot(ctx, s.timeouts.settings+", "+listPlans, func(q *db.Queries) error {
+		return f(&Store{core: s.core, actor: s.actor, q: q, shared: q, frozen: q})
+	})
+}
+
+// snapshot calls f with queries that all see the database at the same moment. The
+// settings are those of the transaction, with the zone as their parameter.
+func (s *Store) snapshot(ctx context.Context, settings string, f func(*db.Queries) error) error {
 	conn, err := s.pool.acquire(ctx)
 	if err != nil {
 		return mapError(err)
@@ -29,12 +37,11 @@ func (s *Store) InSnapshot(ctx context.Context, f func(*Store) error) error {
 	defer conn.Release()
 	tx := &batcher{conn: conn.Conn()}
 	tx.deferred.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-	tx.deferred.Queue(s.timeouts.settings+", "+listPlans, s.actor.Zone)
+	tx.deferred.Queue(settings, s.actor.Zone)
 	defer func() {
 		rollbackCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.pool.acquireTimeout)
 		defer cancel()
 		tx.rollback(rollbackCtx)
 	}()
-	q := db.New(tx)
-	return mapError(f(&Store{core: s.core, actor: s.actor, q: q, shared: q, frozen: q}))
+	return mapError(f(db.New(tx)))
 }

@@ -13,11 +13,11 @@ import (
 
 var traitPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._:-]*$`)
 
-// checkTraits checks the traits of a new or changed application and returns the
-// error code of the first violation: trait_count_exceeded, trait_invalid,
+// CheckTraits checks the traits of an application that an actor creates or changes and
+// returns the error code of the first violation: trait_count_exceeded, trait_invalid,
 // trait_duplicate or trait_forbidden. The order of the checks and the texts of
 // the details are part of the API. The traits of a Control key are checked last.
-func (tx *Tx) checkTraits(traits []string) error {
+func CheckTraits(actor Actor, traits []string) error {
 	const maxTraits, maxLength = 32, 128
 	if len(traits) > maxTraits {
 		return code.TraitCountExceeded.With("detail", fmt.Sprintf("at most %d traits allowed", maxTraits))
@@ -31,7 +31,7 @@ func (tx *Tx) checkTraits(traits []string) error {
 		case slices.Contains(traits[:i], trait):
 			return code.TraitDuplicate.With("detail", fmt.Sprintf("duplicate trait '%s'", trait))
 		}
-		if err := tx.checkTraitAccess(traits[i : i+1]); err != nil {
+		if err := CheckTraitAccess(actor, traits[i:i+1]); err != nil {
 			return err
 		}
 	}
@@ -41,12 +41,12 @@ func (tx *Tx) checkTraits(traits []string) error {
 	return nil
 }
 
-// checkTraitAccess returns trait_forbidden if the actor is not global and a trait
+// CheckTraitAccess returns trait_forbidden if the actor is not global and a trait
 // is in a privileged namespace. Such an actor can neither set these traits nor
 // change an application that has them: otherwise any token with write access to
 // the zone could take over an application that acts for Caracal itself.
-func (tx *Tx) checkTraitAccess(traits []string) error {
-	if tx.cause.Actor.Global() {
+func CheckTraitAccess(actor Actor, traits []string) error {
+	if actor.Global() {
 		return nil
 	}
 	for _, trait := range traits {

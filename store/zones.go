@@ -40,22 +40,22 @@ type NewZone struct {
 // CreateZone creates a zone. It returns reserved_namespace or zone_slug_conflict.
 func (tx *Tx) CreateZone(ctx context.Context, n NewZone) (db.Zone, error) {
 	row := db.InsertZoneParams{ID: newID(), Name: n.Name, DCREnabled: n.DCREnabled}
-	if err := tx.checkReservedName(zoneName, n.Name); err != nil {
+	if err := tx.checkReservedName(ZoneName, n.Name); err != nil {
 		return db.Zone{}, err
 	}
 	var zone db.Zone
 	var err error
 	if n.Slug != nil {
-		if err := tx.checkReservedName(zoneSlug, *n.Slug); err != nil {
+		if err := tx.checkReservedName(ZoneSlug, *n.Slug); err != nil {
 			return db.Zone{}, err
 		}
-		row.Slug, row.Reserved = *n.Slug, reserved(zoneName, n.Name) || reserved(zoneSlug, *n.Slug)
+		row.Slug, row.Reserved = *n.Slug, reserved(ZoneName, n.Name) || reserved(ZoneSlug, *n.Slug)
 		zone, err = tx.q.InsertZone(ctx, row)
 		err = notFoundAs(err, code.ZoneSlugConflict)
 	} else {
-		row.Reserved = reserved(zoneName, n.Name)
+		row.Reserved = reserved(ZoneName, n.Name)
 		base := slugOf(n.Name, "zone")
-		if reserved(zoneSlug, base+"-") {
+		if reserved(ZoneSlug, base+"-") {
 			base = "zone-" + base // neither a generated slug nor a numbered one is in the reserved namespace
 		}
 		zone, err = insertWithUniqueName(base, row.ID, func(slug string) (db.Zone, error) {
@@ -123,10 +123,10 @@ func (tx *Tx) UpdateZone(ctx context.Context, id string, precondition Preconditi
 	case p.Name == nil && p.Slug == nil && p.DCREnabled == nil && p.OperatorCoauthorBadge == nil && p.OpenRegistration == nil:
 		return db.Zone{}, code.NoFields
 	}
-	if err := tx.checkReservedName(zoneName, valueOr(p.Name, "")); err != nil {
+	if err := tx.checkReservedName(ZoneName, valueOr(p.Name, "")); err != nil {
 		return db.Zone{}, err
 	}
-	if err := tx.checkReservedName(zoneSlug, valueOr(p.Slug, "")); err != nil {
+	if err := tx.checkReservedName(ZoneSlug, valueOr(p.Slug, "")); err != nil {
 		return db.Zone{}, err
 	}
 	mode := shared
@@ -153,7 +153,7 @@ func (tx *Tx) UpdateZone(ctx context.Context, id string, precondition Preconditi
 		DCREnabled: valueOr(p.DCREnabled, before.DCREnabled), OperatorCoauthorBadge: valueOr(p.OperatorCoauthorBadge, before.OperatorCoauthorBadge),
 		OpenRegistration: valueOr(p.OpenRegistration, before.OpenRegistration),
 	}
-	row.Reserved = reserved(zoneName, row.Name) || reserved(zoneSlug, row.Slug)
+	row.Reserved = reserved(ZoneName, row.Name) || reserved(ZoneSlug, row.Slug)
 	after := before
 	after.Name, after.Slug, after.DCREnabled, after.OperatorCoauthorBadge = row.Name, row.Slug, row.DCREnabled, row.OperatorCoauthorBadge
 	after.OpenRegistration = row.OpenRegistration

@@ -292,6 +292,32 @@ const (
 	SessionTypeUser        SessionType = "user"
 )
 
+// Defines values for StateAction.
+const (
+	StateActionCreate    StateAction = "create"
+	StateActionUnchanged StateAction = "unchanged"
+	StateActionUpdate    StateAction = "update"
+)
+
+// Defines values for StateKind.
+const (
+	StateKindApplication      StateKind = "application"
+	StateKindIdentityProvider StateKind = "identity-provider"
+	StateKindResource         StateKind = "resource"
+)
+
+// Defines values for StateMode.
+const (
+	StateModeAtomic StateMode = "atomic"
+)
+
+// Defines values for StateOutcomeStatus.
+const (
+	StateOutcomeStatusApplied   StateOutcomeStatus = "applied"
+	StateOutcomeStatusPlanned   StateOutcomeStatus = "planned"
+	StateOutcomeStatusUnchanged StateOutcomeStatus = "unchanged"
+)
+
 // Defines values for StepUpChallengeStatus.
 const (
 	StepUpChallengeStatusConsumed  StepUpChallengeStatus = "consumed"
@@ -3163,6 +3189,124 @@ type SigningKeyRotation struct {
 	ZoneID ID `json:"zone_id"`
 }
 
+// StateAction What an object requires.
+type StateAction string
+
+// StateChange A field that changes. The values of secrets are never returned; those of traits only to global tokens.
+type StateChange struct {
+	// After The value in the spec. Omitted if the value is not returned.
+	After json.RawMessage `json:"after,omitempty"`
+
+	// Before The present value. Omitted if the object does not exist yet or the value is not returned.
+	Before json.RawMessage `json:"before,omitempty"`
+
+	// Field Name of the field in the spec.
+	Field string `json:"field"`
+
+	// Sensitive Whether the values are not returned.
+	Sensitive bool `json:"sensitive"`
+}
+
+// StateDocument The objects that a zone should have. Their order has no meaning. Every problem of a document is listed in
+// `details.issues`, and a document with a problem is not applied.
+type StateDocument = json.RawMessage
+
+// StateKind Kind of an object.
+type StateKind string
+
+// StateMode How a document is applied: `atomic`, in one transaction.
+type StateMode string
+
+// StateObject An object that the zone should have.
+type StateObject = json.RawMessage
+
+// StateOutcome An object of the document, and what is or was to be done with it.
+type StateOutcome struct {
+	// Action What an object requires.
+	Action StateAction `json:"action"`
+
+	// Applied Whether the object is now as the document says.
+	Applied bool `json:"applied"`
+
+	// Changes The fields that change, with their values. Omitted if there are none.
+	Changes []StateChange `json:"changes,omitempty"`
+
+	// ClientSecret The client secret of an application that was created. It cannot be retrieved again.
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// Drift Names of the fields that differ from the spec. Omitted unless the action is `update`.
+	Drift []string `json:"drift,omitempty"`
+
+	// ID ID of the object. Omitted if it is not created yet.
+	ID *string `json:"id,omitempty"`
+
+	// Identity The name or identifier of the object, by which it is found in the zone.
+	Identity string `json:"identity"`
+
+	// Kind Kind of an object.
+	Kind StateKind `json:"kind"`
+
+	// Status Whether the action of an object was carried out: `planned`, `applied`, or `unchanged` if there was none.
+	Status StateOutcomeStatus `json:"status"`
+
+	// Warnings What the plan cannot express. Omitted if there is nothing.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// StateOutcomeStatus Whether the action of an object was carried out: `planned`, `applied`, or `unchanged` if there was none.
+type StateOutcomeStatus string
+
+// StateReport What has to be changed, or was changed, so that the zone is as the document says.
+type StateReport struct {
+	// Drift Whether the zone was not as the document says. To check a zone, require that `ok` is true and `drift` is false.
+	Drift bool `json:"drift"`
+
+	// DryRun Whether this is a plan.
+	DryRun bool `json:"dryRun"`
+
+	// Mode How a document is applied: `atomic`, in one transaction.
+	Mode StateMode `json:"mode"`
+
+	// Ok Whether no object failed.
+	Ok bool `json:"ok"`
+
+	// Outcomes The objects, in the order of the document.
+	Outcomes []StateOutcome `json:"outcomes"`
+
+	// PlanID Identifies the plan: the document and the present state of the objects that it is compared with.
+	PlanID string `json:"plan_id"`
+
+	// Prune Whether objects that the document does not contain are archived.
+	Prune bool `json:"prune"`
+
+	// Revision Identifies the state of the objects that the document is compared with, as it was before the changes. It changes whenever one of them does.
+	Revision string `json:"revision"`
+
+	// Summary Numbers of objects by what was, or is to be, done with them.
+	Summary StateSummary `json:"summary"`
+
+	// ZoneID An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zoneId"`
+}
+
+// StateSummary Numbers of objects by what was, or is to be, done with them.
+type StateSummary struct {
+	// Created Objects to create.
+	Created int `json:"created"`
+
+	// Failed Objects that could not be changed.
+	Failed int `json:"failed"`
+
+	// Pruned Objects to archive.
+	Pruned int `json:"pruned"`
+
+	// Unchanged Objects that are as the document says.
+	Unchanged int `json:"unchanged"`
+
+	// Updated Objects to update.
+	Updated int `json:"updated"`
+}
+
 // StepUpApproval The approval of a step-up challenge.
 type StepUpApproval struct {
 	// ApproverSubjectID `admin:` followed by the ID of the admin token.
@@ -4111,6 +4255,12 @@ type CreateResourceJSONRequestBody = NewResource
 // UpdateResourceJSONRequestBody defines body for UpdateResource for application/json ContentType.
 type UpdateResourceJSONRequestBody = ResourcePatch
 
+// ApplyStateJSONRequestBody defines body for ApplyState for application/json ContentType.
+type ApplyStateJSONRequestBody = StateDocument
+
+// PlanStateJSONRequestBody defines body for PlanState for application/json ContentType.
+type PlanStateJSONRequestBody = StateDocument
+
 // RejectStepUpChallengeJSONRequestBody defines body for RejectStepUpChallenge for application/json ContentType.
 type RejectStepUpChallengeJSONRequestBody = NewStepUpRejection
 
@@ -4437,6 +4587,12 @@ type ServerInterface interface {
 	// RotateSigningKey Rotate the signing key
 	// (POST /v1/zones/{zoneId}/signing-key/rotate)
 	RotateSigningKey(ctx echo.Context, zoneID ZoneID) error
+	// ApplyState Apply a document
+	// (POST /v1/zones/{zoneId}/state/apply)
+	ApplyState(ctx echo.Context, zoneID ZoneID) error
+	// PlanState Plan a document
+	// (POST /v1/zones/{zoneId}/state/plan)
+	PlanState(ctx echo.Context, zoneID ZoneID) error
 	// ListStepUpChallenges List step-up challenges
 	// (GET /v1/zones/{zoneId}/step-up-challenges)
 	ListStepUpChallenges(ctx echo.Context, zoneID ZoneID, params ListStepUpChallengesParams) error
@@ -7303,6 +7459,38 @@ func (w *ServerInterfaceWrapper) RotateSigningKey(ctx echo.Context) error {
 	return err
 }
 
+// ApplyState converts echo context to params.
+func (w *ServerInterfaceWrapper) ApplyState(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ApplyState(ctx, zoneID)
+	return err
+}
+
+// PlanState converts echo context to params.
+func (w *ServerInterfaceWrapper) PlanState(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PlanState(ctx, zoneID)
+	return err
+}
+
 // ListStepUpChallenges converts echo context to params.
 func (w *ServerInterfaceWrapper) ListStepUpChallenges(ctx echo.Context) error {
 	var err error
@@ -7568,6 +7756,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.UpdateResource, options.OperationMiddlewares["updateResource"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/sessions", wrapper.ListSessions, options.OperationMiddlewares["listSessions"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/signing-key/rotate", wrapper.RotateSigningKey, options.OperationMiddlewares["rotateSigningKey"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/state/apply", wrapper.ApplyState, options.OperationMiddlewares["applyState"]...)
+	router.POST(options.BaseURL+"/v1/zones/:zoneId/state/plan", wrapper.PlanState, options.OperationMiddlewares["planState"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges", wrapper.ListStepUpChallenges, options.OperationMiddlewares["listStepUpChallenges"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges/:id", wrapper.GetStepUpChallenge, options.OperationMiddlewares["getStepUpChallenge"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges/:id/reject", wrapper.RejectStepUpChallenge, options.OperationMiddlewares["rejectStepUpChallenge"]...)
@@ -9705,6 +9895,36 @@ func (response RotateSigningKey200JSONResponse) VisitRotateSigningKeyResponse(w 
 	return jsonresponse.Write(w, 200, SigningKeyRotation(response))
 }
 
+type ApplyStateRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *ApplyStateJSONRequestBody
+}
+
+type ApplyStateResponseObject interface {
+	VisitApplyStateResponse(w http.ResponseWriter) error
+}
+
+type ApplyState200JSONResponse StateReport
+
+func (response ApplyState200JSONResponse) VisitApplyStateResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, StateReport(response))
+}
+
+type PlanStateRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Body   *PlanStateJSONRequestBody
+}
+
+type PlanStateResponseObject interface {
+	VisitPlanStateResponse(w http.ResponseWriter) error
+}
+
+type PlanState200JSONResponse StateReport
+
+func (response PlanState200JSONResponse) VisitPlanStateResponse(w http.ResponseWriter) error {
+	return jsonresponse.Write(w, 200, StateReport(response))
+}
+
 type ListStepUpChallengesRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Params ListStepUpChallengesParams
@@ -10123,6 +10343,12 @@ type StrictServerInterface interface {
 	// RotateSigningKey Rotate the signing key
 	// (POST /v1/zones/{zoneId}/signing-key/rotate)
 	RotateSigningKey(ctx context.Context, request RotateSigningKeyRequestObject) (RotateSigningKeyResponseObject, error)
+	// ApplyState Apply a document
+	// (POST /v1/zones/{zoneId}/state/apply)
+	ApplyState(ctx context.Context, request ApplyStateRequestObject) (ApplyStateResponseObject, error)
+	// PlanState Plan a document
+	// (POST /v1/zones/{zoneId}/state/plan)
+	PlanState(ctx context.Context, request PlanStateRequestObject) (PlanStateResponseObject, error)
 	// ListStepUpChallenges List step-up challenges
 	// (GET /v1/zones/{zoneId}/step-up-challenges)
 	ListStepUpChallenges(ctx context.Context, request ListStepUpChallengesRequestObject) (ListStepUpChallengesResponseObject, error)
@@ -13609,6 +13835,102 @@ func (sh *strictHandler) RotateSigningKey(ctx echo.Context, zoneID ZoneID) error
 		return err
 	} else if validResponse, ok := response.(RotateSigningKeyResponseObject); ok {
 		return validResponse.VisitRotateSigningKeyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ApplyState operation middleware
+func (sh *strictHandler) ApplyState(ctx echo.Context, zoneID ZoneID) error {
+	var request ApplyStateRequestObject
+
+	request.ZoneID = zoneID
+
+	var body ApplyStateJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ApplyState(ctx.Request().Context(), request.(ApplyStateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApplyState")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ApplyStateResponseObject); ok {
+		return validResponse.VisitApplyStateResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PlanState operation middleware
+func (sh *strictHandler) PlanState(ctx echo.Context, zoneID ZoneID) error {
+	var request PlanStateRequestObject
+
+	request.ZoneID = zoneID
+
+	var body PlanStateJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PlanState(ctx.Request().Context(), request.(PlanStateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PlanState")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PlanStateResponseObject); ok {
+		return validResponse.VisitPlanStateResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -2403,6 +2403,126 @@ func (v SigningKeyRotation) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v StateChange) AppendJSON(b []byte) []byte {
+	b = append(b, `{"field":`...)
+	b = jsonresponse.AppendString(b, string(v.Field))
+	if len(v.Before) > 0 {
+		b = append(b, `,"before":`...)
+		b = jsonresponse.AppendRaw(b, v.Before)
+	}
+	if len(v.After) > 0 {
+		b = append(b, `,"after":`...)
+		b = jsonresponse.AppendRaw(b, v.After)
+	}
+	b = append(b, `,"sensitive":`...)
+	b = strconv.AppendBool(b, bool(v.Sensitive))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v StateOutcome) AppendJSON(b []byte) []byte {
+	b = append(b, `{"kind":`...)
+	b = jsonresponse.AppendString(b, string(v.Kind))
+	b = append(b, `,"identity":`...)
+	b = jsonresponse.AppendString(b, string(v.Identity))
+	b = append(b, `,"action":`...)
+	b = jsonresponse.AppendString(b, string(v.Action))
+	b = append(b, `,"status":`...)
+	b = jsonresponse.AppendString(b, string(v.Status))
+	b = append(b, `,"applied":`...)
+	b = strconv.AppendBool(b, bool(v.Applied))
+	if v.ID != nil {
+		b = append(b, `,"id":`...)
+		b = jsonresponse.AppendString(b, string(*v.ID))
+	}
+	if len(v.Drift) > 0 {
+		b = append(b, `,"drift":`...)
+		b = append(b, '[')
+		for i, item := range v.Drift {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = jsonresponse.AppendString(b, string(item))
+		}
+		b = append(b, ']')
+	}
+	if len(v.Changes) > 0 {
+		b = append(b, `,"changes":`...)
+		b = append(b, '[')
+		for i, item := range v.Changes {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = item.AppendJSON(b)
+		}
+		b = append(b, ']')
+	}
+	if len(v.Warnings) > 0 {
+		b = append(b, `,"warnings":`...)
+		b = append(b, '[')
+		for i, item := range v.Warnings {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = jsonresponse.AppendString(b, string(item))
+		}
+		b = append(b, ']')
+	}
+	if v.ClientSecret != nil {
+		b = append(b, `,"client_secret":`...)
+		b = jsonresponse.AppendString(b, string(*v.ClientSecret))
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v StateReport) AppendJSON(b []byte) []byte {
+	b = append(b, `{"ok":`...)
+	b = strconv.AppendBool(b, bool(v.Ok))
+	b = append(b, `,"dryRun":`...)
+	b = strconv.AppendBool(b, bool(v.DryRun))
+	b = append(b, `,"prune":`...)
+	b = strconv.AppendBool(b, bool(v.Prune))
+	b = append(b, `,"zoneId":`...)
+	b = jsonresponse.AppendString(b, string(v.ZoneID))
+	b = append(b, `,"mode":`...)
+	b = jsonresponse.AppendString(b, string(v.Mode))
+	b = append(b, `,"plan_id":`...)
+	b = jsonresponse.AppendString(b, string(v.PlanID))
+	b = append(b, `,"revision":`...)
+	b = jsonresponse.AppendString(b, string(v.Revision))
+	b = append(b, `,"outcomes":`...)
+	b = append(b, '[')
+	for i, item := range v.Outcomes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item.AppendJSON(b)
+	}
+	b = append(b, ']')
+	b = append(b, `,"summary":`...)
+	b = v.Summary.AppendJSON(b)
+	b = append(b, `,"drift":`...)
+	b = strconv.AppendBool(b, bool(v.Drift))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
+func (v StateSummary) AppendJSON(b []byte) []byte {
+	b = append(b, `{"created":`...)
+	b = strconv.AppendInt(b, int64(v.Created), 10)
+	b = append(b, `,"updated":`...)
+	b = strconv.AppendInt(b, int64(v.Updated), 10)
+	b = append(b, `,"unchanged":`...)
+	b = strconv.AppendInt(b, int64(v.Unchanged), 10)
+	b = append(b, `,"pruned":`...)
+	b = strconv.AppendInt(b, int64(v.Pruned), 10)
+	b = append(b, `,"failed":`...)
+	b = strconv.AppendInt(b, int64(v.Failed), 10)
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v StepUpApproval) AppendJSON(b []byte) []byte {
 	b = append(b, `{"id":`...)
 	b = jsonresponse.AppendString(b, string(v.ID))

@@ -320,6 +320,32 @@ const (
 	SessionTypeUser        SessionType = "user"
 )
 
+// The values of [StateAction].
+const (
+	StateActionCreate    StateAction = "create"
+	StateActionUnchanged StateAction = "unchanged"
+	StateActionUpdate    StateAction = "update"
+)
+
+// The values of [StateKind].
+const (
+	StateKindApplication      StateKind = "application"
+	StateKindIdentityProvider StateKind = "identity-provider"
+	StateKindResource         StateKind = "resource"
+)
+
+// The values of [StateMode].
+const (
+	StateModeAtomic StateMode = "atomic"
+)
+
+// The values of [StateOutcomeStatus].
+const (
+	StateOutcomeStatusApplied   StateOutcomeStatus = "applied"
+	StateOutcomeStatusPlanned   StateOutcomeStatus = "planned"
+	StateOutcomeStatusUnchanged StateOutcomeStatus = "unchanged"
+)
+
 // The values of [StepUpChallengeStatus].
 const (
 	StepUpChallengeStatusConsumed  StepUpChallengeStatus = "consumed"
@@ -4085,6 +4111,287 @@ type SigningKeyRotation struct {
 
 	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
 	ZoneID ID `json:"zone_id"`
+}
+
+// StateAction is what an object requires.
+type StateAction string
+
+// StateApplication is a managed application. It is found by its name, which
+// must then be unique among the zone's managed applications. A new application
+// gets a client secret, which `applyState` returns.
+type StateApplication struct {
+	// Display name of the application. It need not be unique. Leading and trailing
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
+	Name ApplicationName `json:"name"`
+
+	// Labels of the application: at most 32, without duplicates. A trait has 1 to
+	// 128 characters: a letter, followed by letters, digits and `._:-`. The part
+	// before the first `:` is its namespace. The namespaces `control` and
+	// `caracal.sys` are reserved for global tokens.
+	Traits *Traits `json:"traits,omitempty"`
+}
+
+// StateChange is a field that changes. The values of secrets are never
+// returned; those of traits only to global tokens.
+type StateChange struct {
+	// The value in the spec. Omitted if the value is not returned.
+	After json.RawMessage `json:"after,omitempty"`
+
+	// The present value. Omitted if the object does not exist yet or the value is
+	// not returned.
+	Before json.RawMessage `json:"before,omitempty"`
+
+	// Name of the field in the spec.
+	Field string `json:"field"`
+
+	// Whether the values are not returned.
+	Sensitive bool `json:"sensitive"`
+}
+
+// StateDocument is the objects that a zone should have. Their order has no
+// meaning. Every problem of a document is listed in `details.issues`, and a
+// document with a problem is not applied.
+type StateDocument struct {
+	// The objects, each once.
+	Objects []StateObject `json:"objects"`
+}
+
+// StateKind is the kind of an object.
+type StateKind string
+
+// StateMode is how a document is applied: `atomic`, in one transaction.
+type StateMode string
+
+// StateObject is an object that the zone should have. Its spec is that of the
+// kind, such as a StateApplication.
+type StateObject struct {
+	// Kind of an object.
+	Kind StateKind `json:"kind"`
+
+	// What the object should be.
+	Spec any `json:"spec"`
+}
+
+// StateObjectReference is an object of a document, for `state_not_applied`.
+type StateObjectReference struct {
+	// Name or identifier of the object.
+	Identity string `json:"identity"`
+
+	// Kind of an object.
+	Kind StateKind `json:"kind"`
+}
+
+// StateOperation is an operation of a resource. The combination of method and
+// path must be unique in the resource.
+type StateOperation struct {
+	// HTTP method (an RFC 9110 token). Converted to uppercase.
+	Method string `json:"method"`
+
+	// Path of the request. It must start with a slash, and must not contain a
+	// query, a fragment or control characters.
+	Path string `json:"path"`
+
+	// Scope that the request requires; one of the resource's scopes.
+	Scope string `json:"scope"`
+}
+
+// StateOutcome is an object of the document, and what is or was to be done with
+// it.
+type StateOutcome struct {
+	// What an object requires.
+	Action StateAction `json:"action"`
+
+	// Whether the object is now as the document says.
+	Applied bool `json:"applied"`
+
+	// The fields that change, with their values. Omitted if there are none.
+	Changes []StateChange `json:"changes,omitempty"`
+
+	// The client secret of an application that was created. It cannot be retrieved
+	// again.
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// Names of the fields that differ from the spec. Omitted unless the action is
+	// `update`.
+	Drift []string `json:"drift,omitempty"`
+
+	// ID of the object. Omitted if it is not created yet.
+	ID *string `json:"id,omitempty"`
+
+	// The name or identifier of the object, by which it is found in the zone.
+	Identity string `json:"identity"`
+
+	// Kind of an object.
+	Kind StateKind `json:"kind"`
+
+	// Whether the action of an object was carried out: `planned`, `applied`, or
+	// `unchanged` if there was none.
+	Status StateOutcomeStatus `json:"status"`
+
+	// What the plan cannot express. Omitted if there is nothing.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// StateOutcomeStatus is whether the action of an object was carried out:
+// `planned`, `applied`, or `unchanged` if there was none.
+type StateOutcomeStatus string
+
+// StateProvider is a provider. It is found by its identifier. A new provider
+// requires a kind, and one with another kind requires a `config`.
+//
+// A secret in `config` is stored when the provider is created, when its kind
+// changes, or if the provider does not have that secret. After that, it is not
+// compared, and replaced only if `rotate` contains its name.
+type StateProvider struct {
+	// Configuration of a provider, at most 64 KiB. It must match the kind of the
+	// provider: the `kind` in the request or, in an update without it, the stored
+	// one. The first rule that it violates is returned as
+	// `invalid_provider_config`.
+	Config ProviderConfigInput `json:"config,omitempty"`
+
+	// An identifier that consists of `provider://` and lowercase letters and
+	// digits, with single hyphens between them. It is unique among the zone's
+	// active providers. A blank value counts as omitted.
+	Identifier ProviderIdentifier `json:"identifier"`
+
+	// How the provider obtains the credential for a resource:
+	//
+	//   - `none`: The resource requires no credential.
+	//   - `caracal_mandate`: The credential is a token that Caracal issues.
+	//   - `oauth2_authorization_code`: Caracal requests an access token on behalf
+	//     of a user (RFC 6749, section 4.1).
+	//   - `oauth2_client_credentials`: Caracal requests an access token for itself
+	//     (RFC 6749, section 4.4).
+	//   - `api_key`: The credential is a stored API key.
+	//   - `bearer_token`: The credential is a stored bearer token.
+	Kind *ProviderKind `json:"kind,omitempty"`
+
+	// Display name of the provider. It need not be unique. A blank value counts as
+	// omitted. The default in a new provider is its identifier. Leading and
+	// trailing whitespace is removed, and the rest is normalized to Unicode NFC. A
+	// name must contain a visible character, and no control characters, line
+	// separators or bidirectional controls.
+	Name *ProviderName `json:"name,omitempty"`
+
+	// Names of secrets to replace by those in `config`, such as `client_secret`.
+	// They are replaced each time that the document is applied; remove the field
+	// afterwards.
+	Rotate []string `json:"rotate,omitempty"`
+}
+
+// StateReport is what has to be changed, or was changed, so that the zone is as
+// the document says.
+type StateReport struct {
+	// Whether the zone was not as the document says. To check a zone, require that
+	// `ok` is true and `drift` is false.
+	Drift bool `json:"drift"`
+
+	// Whether this is a plan.
+	DryRun bool `json:"dryRun"`
+
+	// How a document is applied: `atomic`, in one transaction.
+	Mode StateMode `json:"mode"`
+
+	// Whether no object failed.
+	OK bool `json:"ok"`
+
+	// The objects, in the order of the document.
+	Outcomes []StateOutcome `json:"outcomes"`
+
+	// Identifies the plan: the document and the present state of the objects that
+	// it is compared with.
+	PlanID string `json:"plan_id"`
+
+	// Whether objects that the document does not contain are archived.
+	Prune bool `json:"prune"`
+
+	// Identifies the state of the objects that the document is compared with, as it
+	// was before the changes. It changes whenever one of them does.
+	Revision string `json:"revision"`
+
+	// Numbers of objects by what was, or is to be, done with them.
+	Summary StateSummary `json:"summary"`
+
+	// An opaque identifier of 1 to 128 letters, digits and `_.:-`.
+	ZoneID ID `json:"zoneId"`
+}
+
+// StateResource is a resource. It is found by its identifier. It refers to its
+// credential provider by the identifier of the provider (`credential_provider`)
+// or by its ID (`credential_provider_id`), and to its gateway application by
+// the name of a managed application (`gateway_application`) or by its ID
+// (`gateway_application_id`). What it refers to by name or identifier can be in
+// the same document. A new resource requires both, a URL and scopes. The
+// control resource cannot be in a document.
+type StateResource struct {
+	// Identifier of the provider of the credential, such as `provider://ledger`.
+	CredentialProvider *string `json:"credential_provider,omitempty"`
+
+	// ID of the provider of the credential.
+	CredentialProviderID *string `json:"credential_provider_id,omitempty"`
+
+	// Name of the managed application with which gateways exchange tokens for the
+	// resource. Leading and trailing whitespace is removed, and the rest is
+	// normalized to Unicode NFC. A name must contain a visible character, and no
+	// control characters, line separators or bidirectional controls.
+	GatewayApplication *string `json:"gateway_application,omitempty"`
+
+	// ID of that application.
+	GatewayApplicationID *string `json:"gateway_application_id,omitempty"`
+
+	// The audience (`aud` claim) of tokens for the resource: an absolute URI
+	// without user name, password and invisible characters, with any scheme except
+	// `provider`, and with a host if the scheme is http or https. It is unique
+	// among the zone's active resources. The identifier of the control resource,
+	// the value of the setting CONTROL_AUDIENCE, need not be a URI.
+	Identifier ResourceIdentifier `json:"identifier"`
+
+	// Display name of the resource. It need not be unique. The default in a new
+	// resource is its identifier. Leading and trailing whitespace is removed, and
+	// the rest is normalized to Unicode NFC. A name must contain a visible
+	// character, and no control characters, line separators or bidirectional
+	// controls.
+	Name *ResourceName `json:"name,omitempty"`
+
+	// How gateways check requests:
+	//
+	//   - `enforced`: A request must match the method and path of one of the
+	//     operations, and its token must have the scope of that operation.
+	//   - `transport_uniform`: Requests are not checked against the operations.
+	OperationEnforcement *OperationEnforcement `json:"operation_enforcement,omitempty"`
+
+	// Operations of the resource.
+	Operations []StateOperation `json:"operations,omitempty"`
+
+	// Scopes that tokens for the resource can have. Scopes and operations together
+	// are limited to 64 KiB. Only scopes of lowercase letters, digits and `:_./-`
+	// can be granted to an application for a user (`createGrant`).
+	Scopes *ResourceScopes `json:"scopes,omitempty"`
+
+	// URL that gateways send requests to. The same rules apply as in
+	// `createResource`.
+	UpstreamURL *string `json:"upstream_url,omitempty"`
+}
+
+// StateSummary are the numbers of objects by what was, or is to be, done with
+// them.
+type StateSummary struct {
+	// Objects to create.
+	Created int `json:"created"`
+
+	// Objects that could not be changed.
+	Failed int `json:"failed"`
+
+	// Objects to archive.
+	Pruned int `json:"pruned"`
+
+	// Objects that are as the document says.
+	Unchanged int `json:"unchanged"`
+
+	// Objects to update.
+	Updated int `json:"updated"`
 }
 
 // StepUpApproval is the approval of a step-up challenge.

@@ -2155,6 +2155,57 @@ func (c *Client) RotateSigningKey(ctx context.Context, zoneID string, opts ...Ca
 	return send[SigningKeyRotation](ctx, c, request{operation: "rotateSigningKey", method: http.MethodPost, path: "/v1/zones/{zoneId}/signing-key/rotate", args: []string{zoneID}, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
+// PlanState compares a document with the zone, and returns what `applyState`
+// would change, without changing anything. It can be run for each proposed
+// change of the document, and regularly to find out whether somebody has
+// changed the zone: `drift` is then true.
+//
+// A zone that the document was applied to has no drift. Fields that a spec
+// omits are not compared. Values are compared in the form in which they are
+// stored: a name without surrounding white space, a host in lowercase, a
+// default value as if it were given, and scopes, traits and operations
+// regardless of their order.
+//
+// Secrets are not compared, and neither they nor the traits of applications are
+// returned to a token that is not global: the plan says only that they will
+// change.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeInvalidState],
+// [CodeZoneNotFound].
+func (c *Client) PlanState(ctx context.Context, zoneID string, body StateDocument, opts ...CallOption) (StateReport, error) {
+	return send[StateReport](ctx, c, request{operation: "planState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/plan", args: []string{zoneID}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
+}
+
+// ApplyState changes the zone so that it is as a document says, in one
+// transaction: if one object cannot be changed, nothing is. The error then
+// names the object. Objects that are as they should be are not written, so a
+// document can be applied any number of times.
+//
+// Objects are changed in the order of their dependencies, whatever the order of
+// the document is: applications and providers before the resources that refer
+// to them. The response has one outcome for each object, in the order of the
+// document. The client secret of a created application is returned in its
+// outcome, and only there.
+//
+// The rules for an object are those of the operation that creates or updates
+// it, such as `createApplication` and `updateApplication`, and so are the audit
+// entries.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `applications`, `providers`,
+// `resources`, `provider-grants`.
+//
+// Publishes no events.
+//
+// Error codes that are specific to this operation: [CodeInvalidState],
+// [CodeZoneNotFound], [CodeStateNotApplied], [CodeStateChanged].
+func (c *Client) ApplyState(ctx context.Context, zoneID string, body StateDocument, opts ...CallOption) (StateReport, error) {
+	return send[StateReport](ctx, c, request{operation: "applyState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/apply", args: []string{zoneID}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
+}
+
 // ListStepUpChallengesParams are the filters of [Client.ListStepUpChallenges]
 // and [Client.StepUpChallenges], to be passed as an option. Zero values are
 // omitted.

@@ -317,6 +317,14 @@ const (
 	// 422. The policy versions of the shadow version cannot be used. See detail and
 	// issues.
 	CodeInvalidShadowPolicyContract = "invalid_shadow_policy_contract"
+	// 400. The document is invalid or contradicts the zone. See details.issues.
+	CodeInvalidState = "invalid_state"
+	// 409. Nothing was applied, because an object could not be changed. See object,
+	// problem and detail.
+	CodeStateNotApplied = "state_not_applied"
+	// 409. The zone was changed since the plan was made, or again and again while
+	// it was made. Plan again.
+	CodeStateChanged = "state_changed"
 	// 400. The rejection is invalid. See details.issues.
 	CodeInvalidStepUpRejection = "invalid_step_up_rejection"
 	// 404. Step-up challenge not found in this zone.

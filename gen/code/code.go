@@ -336,6 +336,12 @@ const (
 	InvalidPolicyContract Code = "invalid_policy_contract"
 	// InvalidShadowPolicyContract: 422. The policy versions of the shadow version cannot be used. See detail and issues.
 	InvalidShadowPolicyContract Code = "invalid_shadow_policy_contract"
+	// InvalidState: 400. The document is invalid or contradicts the zone. See details.issues.
+	InvalidState Code = "invalid_state"
+	// StateNotApplied: 409. Nothing was applied, because an object could not be changed. See object, problem and detail.
+	StateNotApplied Code = "state_not_applied"
+	// StateChanged: 409. The zone was changed since the plan was made, or again and again while it was made. Plan again.
+	StateChanged Code = "state_changed"
 	// InvalidStepUpRejection: 400. The rejection is invalid. See details.issues.
 	InvalidStepUpRejection Code = "invalid_step_up_rejection"
 	// ChallengeNotFound: 404. Step-up challenge not found in this zone.
@@ -501,6 +507,9 @@ var Table = map[Code]Entry{
 	ReferencedPolicyVersionMissing:               {409, "", "A policy of the version was archived during the request. Add a version without it, and activate that."},
 	InvalidPolicyContract:                        {422, "", "The policy versions of the manifest cannot be used. See detail and issues."},
 	InvalidShadowPolicyContract:                  {422, "", "The policy versions of the shadow version cannot be used. See detail and issues."},
+	InvalidState:                                 {400, "body", "The document is invalid or contradicts the zone. See details.issues."},
+	StateNotApplied:                              {409, "", "Nothing was applied, because an object could not be changed. See object, problem and detail."},
+	StateChanged:                                 {409, "", "The zone was changed since the plan was made, or again and again while it was made. Plan again."},
 	InvalidStepUpRejection:                       {400, "body", "The rejection is invalid. See details.issues."},
 	ChallengeNotFound:                            {404, "", "Step-up challenge not found in this zone."},
 	ChallengeNotSatisfiable:                      {409, "", "The step-up challenge cannot be satisfied or rejected. See reason."},

@@ -346,6 +346,12 @@ type Problem struct {
 	// Message The violated rule, for some codes.
 	Message *string `json:"message,omitempty"`
 
+	// Object An object of a document, for `state_not_applied`.
+	Object *StateObjectReference `json:"object,omitempty"`
+
+	// Problem Error code of the object, for `state_not_applied`.
+	Problem *string `json:"problem,omitempty"`
+
 	// Reason Why a step-up challenge cannot be satisfied or rejected, for `challenge_not_satisfiable`. `already_satisfied`,
 	// `rejected`, `consumed` and `expired` follow from its status. `session_not_live`: its session is expired or revoked,
 	// or there is none in this zone. `self_approval`: the token belongs to the requester. The last two apply only to the
@@ -473,6 +479,36 @@ type SessionStatus = client.SessionStatus
 type SessionType = client.SessionType
 
 type SigningKeyRotation = client.SigningKeyRotation
+
+type StateAction = client.StateAction
+
+type StateApplication = client.StateApplication
+
+type StateChange = client.StateChange
+
+type StateDocument = client.StateDocument
+
+type StateKind = client.StateKind
+
+type StateMode = client.StateMode
+
+type StateObject = client.StateObject
+
+type StateObjectReference = client.StateObjectReference
+
+type StateOperation = client.StateOperation
+
+type StateOutcome = client.StateOutcome
+
+type StateOutcomeStatus = client.StateOutcomeStatus
+
+type StateProvider = client.StateProvider
+
+type StateReport = client.StateReport
+
+type StateResource = client.StateResource
+
+type StateSummary = client.StateSummary
 
 type StepUpApproval = client.StepUpApproval
 
@@ -1276,6 +1312,12 @@ type CreateResourceJSONRequestBody = NewResource
 
 // UpdateResourceJSONRequestBody defines body for UpdateResource for application/json ContentType.
 type UpdateResourceJSONRequestBody = ResourcePatch
+
+// ApplyStateJSONRequestBody defines body for ApplyState for application/json ContentType.
+type ApplyStateJSONRequestBody = StateDocument
+
+// PlanStateJSONRequestBody defines body for PlanState for application/json ContentType.
+type PlanStateJSONRequestBody = StateDocument
 
 // RejectStepUpChallengeJSONRequestBody defines body for RejectStepUpChallenge for application/json ContentType.
 type RejectStepUpChallengeJSONRequestBody = NewStepUpRejection
@@ -3551,6 +3593,94 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/signing-key/rotate (the `RotateSigningKey` operationId).
 	RotateSigningKey(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApplyStateWithBody Apply a document
+	//
+	// Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
+	// The error then names the object. Objects that are as they should be are not written, so a document can be applied
+	// any number of times.
+	//
+	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
+	// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+	// document. The client secret of a created application is returned in its outcome, and only there.
+	//
+	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
+	// `updateApplication`, and so are the audit entries.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
+	ApplyStateWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApplyState Apply a document
+	//
+	// Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
+	// The error then names the object. Objects that are as they should be are not written, so a document can be applied
+	// any number of times.
+	//
+	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
+	// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+	// document. The client secret of a created application is returned in its outcome, and only there.
+	//
+	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
+	// `updateApplication`, and so are the audit entries.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
+	ApplyState(ctx context.Context, zoneID ZoneID, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PlanStateWithBody Plan a document
+	//
+	// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
+	// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+	// `drift` is then true.
+	//
+	// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
+	// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
+	// as if it were given, and scopes, traits and operations regardless of their order.
+	//
+	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
+	// global: the plan says only that they will change.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
+	PlanStateWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PlanState Plan a document
+	//
+	// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
+	// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+	// `drift` is then true.
+	//
+	// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
+	// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
+	// as if it were given, and scopes, traits and operations regardless of their order.
+	//
+	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
+	// global: the plan says only that they will change.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
+	PlanState(ctx context.Context, zoneID ZoneID, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListStepUpChallenges List step-up challenges
 	//
@@ -7211,6 +7341,134 @@ func (c *Client) ListSessions(ctx context.Context, zoneID ZoneID, params *ListSe
 // Corresponds with POST /v1/zones/{zoneId}/signing-key/rotate (the `RotateSigningKey` operationId).
 func (c *Client) RotateSigningKey(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRotateSigningKeyRequest(c.Server, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApplyStateWithBody Apply a document
+//
+// Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
+// The error then names the object. Objects that are as they should be are not written, so a document can be applied
+// any number of times.
+//
+// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
+// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+// document. The client secret of a created application is returned in its outcome, and only there.
+//
+// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
+// `updateApplication`, and so are the audit entries.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
+func (c *Client) ApplyStateWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApplyStateRequestWithBody(c.Server, zoneID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApplyState Apply a document
+//
+// Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
+// The error then names the object. Objects that are as they should be are not written, so a document can be applied
+// any number of times.
+//
+// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
+// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+// document. The client secret of a created application is returned in its outcome, and only there.
+//
+// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
+// `updateApplication`, and so are the audit entries.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
+func (c *Client) ApplyState(ctx context.Context, zoneID ZoneID, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApplyStateRequest(c.Server, zoneID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PlanStateWithBody Plan a document
+//
+// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
+// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+// `drift` is then true.
+//
+// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
+// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
+// as if it were given, and scopes, traits and operations regardless of their order.
+//
+// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
+// global: the plan says only that they will change.
+//
+// Requires a token with read permission for the zone.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
+func (c *Client) PlanStateWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPlanStateRequestWithBody(c.Server, zoneID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PlanState Plan a document
+//
+// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
+// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+// `drift` is then true.
+//
+// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
+// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
+// as if it were given, and scopes, traits and operations regardless of their order.
+//
+// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
+// global: the plan says only that they will change.
+//
+// Requires a token with read permission for the zone.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
+func (c *Client) PlanState(ctx context.Context, zoneID ZoneID, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPlanStateRequest(c.Server, zoneID, body)
 	if err != nil {
 		return nil, err
 	}
@@ -13771,6 +14029,100 @@ func NewRotateSigningKeyRequest(server string, zoneID ZoneID) (*http.Request, er
 	return req, nil
 }
 
+// NewApplyStateRequest calls the generic ApplyState builder with application/json body
+func NewApplyStateRequest(server string, zoneID ZoneID, body ApplyStateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewApplyStateRequestWithBody(server, zoneID, "application/json", bodyReader)
+}
+
+// NewApplyStateRequestWithBody constructs an http.Request for the ApplyState method, with any body, and a specified content type
+func NewApplyStateRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/state/apply", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPlanStateRequest calls the generic PlanState builder with application/json body
+func NewPlanStateRequest(server string, zoneID ZoneID, body PlanStateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPlanStateRequestWithBody(server, zoneID, "application/json", bodyReader)
+}
+
+// NewPlanStateRequestWithBody constructs an http.Request for the PlanState method, with any body, and a specified content type
+func NewPlanStateRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/state/plan", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListStepUpChallengesRequest constructs an http.Request for the ListStepUpChallenges method
 func NewListStepUpChallengesRequest(server string, zoneID ZoneID, params *ListStepUpChallengesParams) (*http.Request, error) {
 	var err error
@@ -16411,6 +16763,94 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/signing-key/rotate (the `RotateSigningKey` operationId).
 	RotateSigningKeyWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*RotateSigningKeyResponse, error)
+
+	// ApplyStateWithBodyWithResponse Apply a document
+	//
+	// Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
+	// The error then names the object. Objects that are as they should be are not written, so a document can be applied
+	// any number of times.
+	//
+	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
+	// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+	// document. The client secret of a created application is returned in its outcome, and only there.
+	//
+	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
+	// `updateApplication`, and so are the audit entries.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
+	ApplyStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error)
+
+	// ApplyStateWithResponse Apply a document
+	//
+	// Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
+	// The error then names the object. Objects that are as they should be are not written, so a document can be applied
+	// any number of times.
+	//
+	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
+	// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+	// document. The client secret of a created application is returned in its outcome, and only there.
+	//
+	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
+	// `updateApplication`, and so are the audit entries.
+	//
+	// Requires a token with write permission for the zone.
+	//
+	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+	//
+	// Publishes no events.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
+	ApplyStateWithResponse(ctx context.Context, zoneID ZoneID, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error)
+
+	// PlanStateWithBodyWithResponse Plan a document
+	//
+	// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
+	// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+	// `drift` is then true.
+	//
+	// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
+	// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
+	// as if it were given, and scopes, traits and operations regardless of their order.
+	//
+	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
+	// global: the plan says only that they will change.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
+	PlanStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PlanStateResponse, error)
+
+	// PlanStateWithResponse Plan a document
+	//
+	// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
+	// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+	// `drift` is then true.
+	//
+	// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
+	// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
+	// as if it were given, and scopes, traits and operations regardless of their order.
+	//
+	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
+	// global: the plan says only that they will change.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
+	PlanStateWithResponse(ctx context.Context, zoneID ZoneID, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*PlanStateResponse, error)
 
 	// ListStepUpChallengesWithResponse List step-up challenges
 	//
@@ -21163,6 +21603,88 @@ func (r RotateSigningKeyResponse) ContentType() string {
 	return ""
 }
 
+type ApplyStateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StateReport
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ApplyStateResponse) GetJSON200() *StateReport {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ApplyStateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ApplyStateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ApplyStateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ApplyStateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PlanStateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StateReport
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PlanStateResponse) GetJSON200() *StateReport {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r PlanStateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PlanStateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PlanStateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PlanStateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListStepUpChallengesResponse200Headers the declared response headers of an HTTP 200 response for ListStepUpChallenges
 type ListStepUpChallengesResponse200Headers struct {
 	Link *string
@@ -24539,6 +25061,118 @@ func (c *ClientWithResponses) RotateSigningKeyWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseRotateSigningKeyResponse(rsp)
+}
+
+// ApplyStateWithBodyWithResponse Apply a document
+//
+// Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
+// The error then names the object. Objects that are as they should be are not written, so a document can be applied
+// any number of times.
+//
+// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
+// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+// document. The client secret of a created application is returned in its outcome, and only there.
+//
+// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
+// `updateApplication`, and so are the audit entries.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
+func (c *ClientWithResponses) ApplyStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error) {
+	rsp, err := c.ApplyStateWithBody(ctx, zoneID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApplyStateResponse(rsp)
+}
+
+// ApplyStateWithResponse Apply a document
+//
+// Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
+// The error then names the object. Objects that are as they should be are not written, so a document can be applied
+// any number of times.
+//
+// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
+// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+// document. The client secret of a created application is returned in its outcome, and only there.
+//
+// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
+// `updateApplication`, and so are the audit entries.
+//
+// Requires a token with write permission for the zone.
+//
+// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+//
+// Publishes no events.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
+func (c *ClientWithResponses) ApplyStateWithResponse(ctx context.Context, zoneID ZoneID, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error) {
+	rsp, err := c.ApplyState(ctx, zoneID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApplyStateResponse(rsp)
+}
+
+// PlanStateWithBodyWithResponse Plan a document
+//
+// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
+// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+// `drift` is then true.
+//
+// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
+// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
+// as if it were given, and scopes, traits and operations regardless of their order.
+//
+// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
+// global: the plan says only that they will change.
+//
+// Requires a token with read permission for the zone.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
+func (c *ClientWithResponses) PlanStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PlanStateResponse, error) {
+	rsp, err := c.PlanStateWithBody(ctx, zoneID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePlanStateResponse(rsp)
+}
+
+// PlanStateWithResponse Plan a document
+//
+// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
+// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+// `drift` is then true.
+//
+// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
+// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
+// as if it were given, and scopes, traits and operations regardless of their order.
+//
+// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
+// global: the plan says only that they will change.
+//
+// Requires a token with read permission for the zone.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
+func (c *ClientWithResponses) PlanStateWithResponse(ctx context.Context, zoneID ZoneID, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*PlanStateResponse, error) {
+	rsp, err := c.PlanState(ctx, zoneID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePlanStateResponse(rsp)
 }
 
 // ListStepUpChallengesWithResponse List step-up challenges
@@ -27997,6 +28631,58 @@ func ParseRotateSigningKeyResponse(rsp *http.Response) (*RotateSigningKeyRespons
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest SigningKeyRotation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseApplyStateResponse parses an HTTP response from a ApplyStateWithResponse call
+func ParseApplyStateResponse(rsp *http.Response) (*ApplyStateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ApplyStateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StateReport
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePlanStateResponse parses an HTTP response from a PlanStateWithResponse call
+func ParsePlanStateResponse(rsp *http.Response) (*PlanStateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PlanStateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StateReport
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -135,6 +135,10 @@ func TestHandler(t *testing.T) {
 		{"many parts", write(200, strings.Split(strings.Repeat("part.", 1000), ".")...), 200, strings.Repeat("part", 1000), true},
 		{"an error", write(422, large), 422, large, true},
 		{"created", write(201, large), 201, large, false},
+		{"not to be transformed", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Cache-Control", "no-store, no-transform")
+			_, _ = io.WriteString(w, large)
+		}, 200, large, false},
 		{"flushed while small", flushAfter("x", large), 200, "x" + large, false},
 		{"flushed before the body", flushAfter("", large), 200, large, false},
 		{"flushed when large", flushAfter(large, "x"), 200, large + "x", true},

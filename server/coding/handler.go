@@ -8,6 +8,7 @@ import "net/http"
 //   - with status 201 (Created): it may contain a secret that was generated in this
 //     request, and the length of a compressed response says something about its
 //     content (as in the attack BREACH),
+//   - with Cache-Control: no-transform (RFC 9111, section 5.2.2.6), for the same reason,
 //   - that is flushed before it exceeds MinSize, such as a stream of events.
 //
 // It does not change the ETag, because that is the version of an object for If-Match,

@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 )
 
@@ -54,7 +55,8 @@ func (w *writer) WriteHeader(status int) {
 	case status < http.StatusOK: // informational; the response follows
 		w.ResponseWriter.WriteHeader(status)
 	case w.status != 0:
-	case status == http.StatusCreated, status == http.StatusNoContent, status == http.StatusNotModified, w.Header().Get("Content-Encoding") != "":
+	case status == http.StatusCreated, status == http.StatusNoContent, status == http.StatusNotModified, w.Header().Get("Content-Encoding") != "",
+		strings.Contains(w.Header().Get("Cache-Control"), "no-transform"):
 		w.status, w.mode = status, plain
 		w.ResponseWriter.WriteHeader(status)
 	default:

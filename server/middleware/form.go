@@ -38,13 +38,13 @@ func (o *Operation) decodeForm(r *http.Request, text []byte) (map[string]any, er
 		return nil, o.invalidBody.At(percentEncoding)
 	}
 	for name := range r.URL.Query() {
-		if o.body.Properties[name] != nil {
+		if o.body.schema.Properties[name] != nil {
 			return nil, code.InvalidRequest.At("must be in the body, not in the URL", name)
 		}
 	}
 	object := map[string]any{}
-	for _, name := range slices.Sorted(maps.Keys(o.body.Properties)) {
-		schema := o.body.Properties[name].Value
+	for _, name := range slices.Sorted(maps.Keys(o.body.schema.Properties)) {
+		schema := o.body.schema.Properties[name].Value
 		given := values[name]
 		isList := schema.Type.Is(openapi3.TypeArray)
 		if len(given) > 1 && !isList {
@@ -73,13 +73,13 @@ func (o *Operation) decodeForm(r *http.Request, text []byte) (map[string]any, er
 			object[name] = given[0]
 		}
 	}
-	for _, name := range o.body.Required {
+	for _, name := range o.body.schema.Required {
 		if object[name] == nil {
 			return nil, code.InvalidRequest.At("is required", name)
 		}
 	}
 	for name, given := range values {
-		if len(given) > 1 && o.body.Properties[name] == nil {
+		if len(given) > 1 && o.body.schema.Properties[name] == nil {
 			return nil, code.InvalidRequest.At("a parameter must not be repeated") // its name may be a secret
 		}
 	}

@@ -151,7 +151,7 @@ func TestEveryKeywordOfTheSpecIsTranslated(t *testing.T) {
 			walk(o.ID+" "+p.Value.Name, p.Value.Schema.Value)
 		}
 		if o.body != nil {
-			walk(o.ID, o.body)
+			walk(o.ID, o.body.schema)
 		}
 	}
 	for _, keyword := range []string{"type", "required", "pattern", "minimum", "allOf", "minItems"} {

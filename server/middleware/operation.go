@@ -35,26 +35,28 @@ type Operation struct {
 	// that the segments before it name; "" if the path has no parameter.
 	entityKind, entityParam string
 
-	route         *routers.Route
-	pathParams    openapi3.Parameters
-	queryParams   openapi3.Parameters
-	invalidQuery  code.Code // the error code of invalid query parameters
-	takesIfMatch  bool
-	takesKey      bool             // has a header parameter Idempotency-Key
-	exports       bool             // has a query parameter format
-	body          *openapi3.Schema // nil: the operation takes no body
-	mediaTypes    []string         // of the body
-	challenge     string           // WWW-Authenticate of a response with status 401; "": that of admin tokens
-	invalidBody   code.Code        // the error code of a body that does not match the schema
-	ignoresBody   bool             // a body need not be sent, but must be JSON (x-ignored-body)
-	trimmedFields []string         // fields that are trimmed before they are validated (x-trim)
-	nameFields    []string         // fields that are names, and are normalized before they are validated (x-name)
-	readOnly      []string         // fields that an update accepts with their present value only (readOnly)
-	ignored       []string         // read-only fields that an update accepts with any value (x-ignored)
+	route        *routers.Route
+	pathParams   openapi3.Parameters
+	queryParams  openapi3.Parameters
+	invalidQuery code.Code // the error code of invalid query parameters
+	takesIfMatch bool
+	takesKey     bool      // has a header parameter Idempotency-Key
+	exports      bool      // has a query parameter format
+	body         *Schema   // nil: the operation takes no body
+	mediaTypes   []string  // of the body
+	challenge    string    // WWW-Authenticate of a response with status 401; "": that of admin tokens
+	invalidBody  code.Code // the error code of a body that does not match the schema
+	decodesBody  bool      // the operation itself validates the body, and decodes it
+	ignoresBody  bool      // a body need not be sent, but must be JSON (x-ignored-body)
+	readOnly     []string  // fields that an update accepts with their present value only (readOnly)
+	ignored      []string  // read-only fields that an update accepts with any value (x-ignored)
 }
 
 // Operations holds the operations of the spec by method and path, and by ID.
-type Operations struct{ byRoute, byID map[string]*Operation }
+type Operations struct {
+	byRoute, byID map[string]*Operation
+	state         *StateSchemas
+}
 
 // Operation returns the operation with an ID, or nil.
 func (o *Operations) Operation(id string) *Operation { return o.byID[id] }
@@ -108,7 +110,7 @@ var pathParameter = regexp.MustCompile(`\{([^}]+)\}`)
 // access rule, if access to its zone would not be checked, or if it takes a body but
 // has no error code for an invalid one.
 func NewOperations(spec *openapi3.T) (*Operations, error) {
-	all := &Operations{byRoute: map[string]*Operation{}, byID: map[string]*Operation{}}
+	all := &Operations{byRoute: map[string]*Operation{}, byID: map[string]*Operation{}, state: newStateSchemas(spec)}
 	for path, item := range spec.Paths.Map() {
 		for method, op := range item.Operations() {
 			o, err := newOperation(spec, path, item, method, op)
@@ -192,21 +194,15 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 	if body.Value.Discriminator != nil {
 		*body = openapi3.SchemaRef{Value: withoutAlternatives(body.Value)}
 	}
-	o.body = body.Value
-	for field, schema := range o.body.Properties {
-		if trim, _ := schema.Value.Extensions["x-trim"].(bool); trim {
-			o.trimmedFields = append(o.trimmedFields, field)
-		}
-		if name, _ := schema.Value.Extensions["x-name"].(bool); name {
-			o.nameFields = append(o.nameFields, field)
-		}
+	if o.decodesBody = body.Value.Extensions["x-checked-by"] == "state"; o.decodesBody {
+		*body = openapi3.SchemaRef{Value: anyValue}
+	}
+	o.body = newSchema(body.Value)
+	for field, schema := range body.Value.Properties {
 		if ignored, _ := schema.Value.Extensions["x-ignored"].(bool); ignored {
 			o.ignored = append(o.ignored, field)
 		} else if schema.Value.ReadOnly {
 			o.readOnly = append(o.readOnly, field)
-		}
-		if schema.Value.Extensions["x-union"] != nil {
-			o.body.Properties[field] = anyObject // another package knows which alternative applies
 		}
 	}
 	slices.Sort(o.readOnly) // the order of the issues in an error
@@ -214,30 +210,6 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		return nil, fmt.Errorf("the operation takes a body, but x-problems has no code for an invalid one")
 	}
 	return o, nil
-}
-
-// anyObject is the schema of an object that another package checks.
-var anyObject = openapi3.NewObjectSchema().NewRef()
-
-// withoutAlternatives returns a schema with a discriminator as one object: with the
-// fields that all alternatives have, and every value of the discriminator. Other
-// fields are any object. So the errors of a body do not depend on its alternative,
-// whose fields another package checks.
-func withoutAlternatives(union *openapi3.Schema) *openapi3.Schema {
-	object := *union.OneOf[0].Value
-	object.Properties = maps.Clone(object.Properties)
-	key := openapi3.NewStringSchema()
-	for _, one := range union.OneOf {
-		for name, field := range one.Value.Properties {
-			if name == union.Discriminator.PropertyName {
-				key.Enum = append(key.Enum, field.Value.Enum...)
-			} else if object.Properties[name].Value != field.Value {
-				object.Properties[name] = anyObject
-			}
-		}
-	}
-	object.Properties[union.Discriminator.PropertyName] = key.NewRef()
-	return &object
 }
 
 // entityKind returns the kind of the objects in a collection: its name or, if it

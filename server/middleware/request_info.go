@@ -40,6 +40,7 @@ type RequestInfo struct {
 	Precondition store.Precondition       // of If-Match
 	Idempotent   *store.IdempotentRequest // nil: it has no Idempotency-Key; see Idempotency
 	Body         []byte                   // without its content coding; nil unless it is valid
+	Document     any                      // the decoded body of an operation that validates it itself
 	Address      string                   // identifies the client to rate limits; see address
 	WantsHTML    bool                     // the operation has pages, and the request prefers them
 	WantsStream  bool                     // the operation can send a stream of events, and the request asks for it

@@ -14,13 +14,11 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
-	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/labstack/echo/v4"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/jsonresponse"
-	"caracal.run/management/store"
 )
 
 // Validate checks path, query and body against the spec, so that an operation
@@ -45,7 +43,9 @@ func Validate(bodyLimit int64) echo.MiddlewareFunc {
 				if err != nil {
 					return err
 				}
-				info.Body, info.readOnly = text, op.takeReadOnly(value)
+				if info.Body, info.readOnly = text, op.takeReadOnly(value); op.decodesBody {
+					info.Document, value = value, nil
+				}
 				c.Request().Body = validatedBody{value}
 				return at.locate(next(c))
 			}
@@ -180,12 +180,8 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 	if err != nil || o.ignoresBody {
 		return nil, nil, nil, at.locate(err)
 	}
-	invalid := o.normalize(value)
-	if err := o.body.VisitJSON(value, openapi3.MultiErrors(), openapi3.VisitAsRequest(), openapi3.DisableReadOnlyValidation()); err != nil {
-		addIssues(invalid, err, nil)
-	}
-	if len(invalid.Issues) > 0 {
-		return nil, nil, nil, at.locate(invalid)
+	if issues := o.body.Check(value); len(issues) > 0 {
+		return nil, nil, nil, at.locate(&code.Error{Code: o.invalidBody, Issues: issues})
 	}
 	return value, text, at, nil
 }
@@ -209,29 +205,6 @@ func (o *Operation) sanitize(value any) (any, error) {
 		return nil, o.invalidBody.At(message, path...)
 	}
 	return value, nil
-}
-
-// normalize trims fields and normalizes names, as the spec declares. The error that
-// it returns has an issue for each invalid name.
-func (o *Operation) normalize(body any) *code.Error {
-	invalid := &code.Error{Code: o.invalidBody}
-	object, _ := body.(map[string]any)
-	for _, field := range o.trimmedFields {
-		if s, ok := object[field].(string); ok {
-			object[field] = strings.TrimFunc(s, store.IsSpace)
-		}
-	}
-	for _, field := range o.nameFields {
-		if s, ok := object[field].(string); ok {
-			name, problem := store.NormalizeName(s)
-			if problem != "" {
-				invalid.Issues = append(invalid.Issues, code.Issue{Path: []string{field}, Message: problem})
-				continue
-			}
-			object[field] = name
-		}
-	}
-	return invalid
 }
 
 // decode decodes exactly one JSON value.

@@ -1,0 +1,108 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"caracal.run/management/gen/api"
+	"caracal.run/management/gen/code"
+	"caracal.run/management/server/jsonresponse"
+	"caracal.run/management/server/middleware"
+	"caracal.run/management/server/state"
+)
+
+// PlanState handles POST /v1/zones/{zoneId}/state/plan.
+func (s *Server) PlanState(ctx context.Context, req api.PlanStateRequestObject) (api.PlanStateResponseObject, error) {
+	document, err := s.stateDocument(ctx)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := s.state.Plan(ctx, cause(ctx).Actor, req.ZoneID, document)
+	if err != nil {
+		return nil, err
+	}
+	report, err := toStateReport(req.ZoneID, state.Report{Plan: plan})
+	return api.PlanState200JSONResponse(report), err
+}
+
+// ApplyState handles POST /v1/zones/{zoneId}/state/apply.
+func (s *Server) ApplyState(ctx context.Context, req api.ApplyStateRequestObject) (api.ApplyStateResponseObject, error) {
+	document, err := s.stateDocument(ctx)
+	if err != nil {
+		return nil, err
+	}
+	applied, err := s.state.Apply(ctx, cause(ctx), req.ZoneID, document)
+	if err != nil {
+		return nil, err
+	}
+	report, err := toStateReport(req.ZoneID, applied)
+	return appliedState(report), err
+}
+
+// An appliedState is the response of ApplyState. It can contain secrets that were generated
+// in this request, so it is not compressed.
+type appliedState api.StateReport
+
+// VisitApplyStateResponse writes the response.
+func (r appliedState) VisitApplyStateResponse(w http.ResponseWriter) error {
+	w.Header().Set("Cache-Control", "no-store, no-transform")
+	return jsonresponse.Write(w, http.StatusOK, api.StateReport(r))
+}
+
+// stateDocument decodes the document in the request that ctx belongs to. It returns
+// invalid_state.
+func (s *Server) stateDocument(ctx context.Context) (state.Document, error) {
+	document, issues := state.Decode(middleware.RequestInfoFrom(ctx).Document, s.spec.operations.StateSchemas())
+	if len(issues) > 0 {
+		return document, &code.Error{Code: code.InvalidState, Issues: issues}
+	}
+	return document, nil
+}
+
+func toStateReport(zone string, r state.Report) (api.StateReport, error) {
+	report := api.StateReport{
+		Ok: true, DryRun: r.Results == nil, ZoneID: zone, Mode: api.StateModeAtomic,
+		PlanID: r.Plan.ID, Revision: r.Plan.Revision, Drift: r.Plan.Drift(), Outcomes: make([]api.StateOutcome, len(r.Plan.Actions)),
+	}
+	for i, a := range r.Plan.Actions {
+		o := api.StateOutcome{
+			Kind: api.StateKind(a.Kind), Identity: a.Identity, Action: api.StateAction(a.Verb), Status: api.StateOutcomeStatusPlanned,
+			ID: nilIfEmpty(&a.ID), Drift: a.Drift(), Warnings: a.Warnings,
+		}
+		switch {
+		case a.Verb == state.Unchanged:
+			o.Status, o.Applied = api.StateOutcomeStatusUnchanged, true
+			report.Summary.Unchanged++
+		case a.Verb == state.Create:
+			report.Summary.Created++
+		default:
+			report.Summary.Updated++
+		}
+		if r.Results != nil && a.Verb != state.Unchanged {
+			o.Status, o.Applied = api.StateOutcomeStatusApplied, true
+			o.ID, o.ClientSecret = &r.Results[i].ID, nilIfEmpty(&r.Results[i].ClientSecret)
+		}
+		for _, c := range a.Changes {
+			change := api.StateChange{Field: c.Field, Sensitive: c.Sensitive}
+			var err error
+			if change.Before, err = jsonOf(c.Before); err != nil {
+				return report, err
+			}
+			if change.After, err = jsonOf(c.After); err != nil {
+				return report, err
+			}
+			o.Changes = append(o.Changes, change)
+		}
+		report.Outcomes[i] = o
+	}
+	return report, nil
+}
+
+// jsonOf returns a value in JSON, or nothing for nil.
+func jsonOf(value any) (json.RawMessage, error) {
+	if value == nil {
+		return nil, nil
+	}
+	return jsonresponse.Marshal(value)
+}

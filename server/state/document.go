@@ -1,0 +1,117 @@
+// Package state is declarative management: it compares a document, which lists the
+// objects that a zone should have, with the zone, and changes the zone accordingly.
+//
+// [Decode] turns a parsed document into a [Document], and reports everything that is
+// wrong with it. [Make] is a pure function that plans what to change. An [Engine] reads
+// the zone, plans, and carries a plan out in one transaction.
+//
+// The package does not depend on HTTP: the caller parses the text of a document, and
+// checks it against the schemas of the spec.
+package state
+
+import (
+	"encoding/json"
+
+	"caracal.run/management/store"
+)
+
+// A Kind is a kind of objects.
+type Kind string
+
+// The kinds.
+const (
+	Application Kind = "application"
+	Provider    Kind = "identity-provider"
+	Resource    Kind = "resource"
+)
+
+// A Document lists the objects that a zone should have. It is valid by itself, but may
+// contradict the zone.
+type Document struct{ Objects []Object }
+
+// An Object is an object that a zone should have.
+type Object struct {
+	Kind Kind
+	Spec Spec
+}
+
+// A Spec is what an object should be. A field that is nil is not compared.
+type Spec interface {
+	// Identity returns the name or identifier by which the object is found in the zone, and
+	// the name of the field that contains it.
+	Identity() (value, field string)
+}
+
+// Identity returns the name or identifier by which the object is found in the zone.
+func (o Object) Identity() string {
+	value, _ := o.Spec.Identity()
+	return value
+}
+
+// newSpec returns an empty spec of a kind, or nil if there is no such kind.
+func newSpec(kind Kind) Spec {
+	switch kind {
+	case Application:
+		return &ApplicationSpec{}
+	case Provider:
+		return &ProviderSpec{}
+	case Resource:
+		return &ResourceSpec{}
+	}
+	return nil
+}
+
+// An ApplicationSpec is the spec of a managed application.
+type ApplicationSpec struct {
+	Name   string    `json:"name"`
+	Traits *[]string `json:"traits"`
+}
+
+// Identity implements [Spec].
+func (s *ApplicationSpec) Identity() (value, field string) { return s.Name, "name" }
+
+// A ProviderSpec is the spec of a provider.
+type ProviderSpec struct {
+	Identifier string          `json:"identifier"`
+	Name       *string         `json:"name"`
+	Kind       *string         `json:"kind"`
+	Config     json.RawMessage `json:"config"` // with secrets; nil: not given
+	Rotate     []string        `json:"rotate"` // the names of secrets to replace
+}
+
+// Identity implements [Spec].
+func (s *ProviderSpec) Identity() (value, field string) { return s.Identifier, "identifier" }
+
+// A ResourceSpec is the spec of a resource.
+type ResourceSpec struct {
+	Identifier           string                     `json:"identifier"`
+	Name                 *string                    `json:"name"`
+	UpstreamURL          *string                    `json:"upstream_url"`
+	Scopes               *[]string                  `json:"scopes"`
+	CredentialProvider   *string                    `json:"credential_provider"` // its identifier
+	CredentialProviderID *string                    `json:"credential_provider_id"`
+	GatewayApplication   *string                    `json:"gateway_application"` // its name
+	GatewayApplicationID *string                    `json:"gateway_application_id"`
+	Operations           *[]store.ResourceOperation `json:"operations"`
+	OperationEnforcement *string                    `json:"operation_enforcement"`
+}
+
+// Identity implements [Spec].
+func (s *ResourceSpec) Identity() (value, field string) { return s.Identifier, "identifier" }
+
+// Kinds returns the kinds of objects that must be read to compare the document: those in
+// it, and those that its objects refer to.
+func (d Document) Kinds() store.StateKinds {
+	var kinds store.StateKinds
+	for _, o := range d.Objects {
+		switch o.Kind {
+		case Application:
+			kinds.Applications = true
+		case Provider:
+			kinds.Providers = true
+		case Resource:
+			kinds.Applications, kinds.Providers, kinds.Resources = true, true, true
+		}
+	}
+	return kinds
+}

@@ -1,0 +1,150 @@
+package state
+
+import (
+	"context"
+	"errors"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/store"
+	"caracal.run/management/store/seal"
+)
+
+// An Engine compares documents with zones, and applies them.
+type Engine struct {
+	Store *store.Store
+	// CheckUpstreamURL returns an error if an upstream URL is invalid.
+	CheckUpstreamURL func(url *string) error
+}
+
+// A Report is what has to be changed in a zone, or was changed.
+type Report struct {
+	Plan    *Plan
+	Results []Result // of the actions that were carried out; empty for a plan
+}
+
+// A Result is the result of an action.
+type Result struct {
+	ID           string // of the object
+	ClientSecret string // of a created application
+}
+
+// Plan plans what has to be changed so that a zone is as a document says. It returns
+// zone_not_found, or invalid_state with the issues of the document.
+func (e *Engine) Plan(ctx context.Context, actor store.Actor, zone string, d Document) (*Plan, error) {
+	live, err := e.Store.For(actor).ZoneState(ctx, zone, d.Kinds())
+	if err != nil {
+		return nil, err
+	}
+	plan, issues := Make(live, d, e.options(actor))
+	if len(issues) > 0 {
+		return nil, &code.Error{Code: code.InvalidState, Issues: issues}
+	}
+	return plan, nil
+}
+
+func (e *Engine) options(actor store.Actor) Options {
+	return Options{
+		Actor: actor, CheckUpstreamURL: e.CheckUpstreamURL,
+		CheckResourceIdentifier: func(identifier string) error { return e.Store.CheckResourceIdentifier(actor, identifier) },
+	}
+}
+
+// errChanged is the error of a transaction that finds the zone changed since the plan.
+var errChanged = errors.New("the zone was changed since the plan was made")
+
+// Apply changes a zone so that it is as a document says, in one transaction. It returns
+// state_not_applied if an object could not be changed, state_changed if the zone is
+// changed again and again, an error of Plan, or an error of the zone.
+//
+// It plans before the transaction, and plans again if the zone has changed until the
+// transaction has the zone lock.
+func (e *Engine) Apply(ctx context.Context, cause store.Cause, zone string, d Document) (Report, error) {
+	const maxAttempts = 5
+	for range maxAttempts {
+		plan, err := e.Plan(ctx, cause.Actor, zone, d)
+		if err != nil {
+			return Report{}, err
+		}
+		results, err := e.run(ctx, cause, zone, d, plan)
+		if !errors.Is(err, errChanged) {
+			return Report{plan, results}, err
+		}
+	}
+	return Report{}, code.StateChanged
+}
+
+// run carries a plan out.
+func (e *Engine) run(ctx context.Context, cause store.Cause, zone string, d Document, plan *Plan) (results []Result, err error) {
+	var key seal.DataKey
+	for _, a := range plan.Actions {
+		if a.step != nil && a.step.seals() {
+			if key, err = e.Store.DataKey(ctx, cause, zone); err != nil {
+				return nil, err
+			}
+			break
+		}
+	}
+	err = e.Store.InTx(ctx, cause, func(tx *store.Tx) error {
+		live, err := tx.LockZoneState(ctx, zone, d.Kinds())
+		if err != nil {
+			return err
+		}
+		if revision(live) != plan.Revision {
+			return errChanged
+		}
+		x := &execution{tx: tx, zone: zone, key: key, created: map[objectKey]string{}}
+		results, err = x.run(ctx, plan)
+		return err
+	})
+	return results, err
+}
+
+// An execution carries a plan out in a transaction.
+type execution struct {
+	tx      *store.Tx
+	zone    string
+	key     seal.DataKey
+	created map[objectKey]string // the IDs of created objects
+}
+
+// id returns the ID of an object, which may have been created by the same plan.
+func (x *execution) id(r *reference) string {
+	if r.id == "" {
+		return x.created[r.objectKey]
+	}
+	return r.id
+}
+
+// run carries out all actions, in the order of their dependencies. The results are in the
+// order of the plan.
+func (x *execution) run(ctx context.Context, plan *Plan) ([]Result, error) {
+	results := make([]Result, len(plan.Actions))
+	for _, i := range plan.order() {
+		a := plan.Actions[i]
+		if a.step == nil {
+			results[i].ID = a.ID
+			continue
+		}
+		result, err := a.step.run(ctx, x)
+		if err != nil {
+			return nil, notApplied(a, err)
+		}
+		results[i] = result
+		if a.Verb == Create {
+			x.created[objectKey{a.Kind, a.Identity}] = result.ID
+		}
+	}
+	return results, nil
+}
+
+// notApplied returns the error of an action, which names the object. An error without a
+// code is not about the object.
+func notApplied(a Action, err error) error {
+	if !errors.As(err, new(code.Code)) || errors.Is(err, code.ServiceUnavailable) {
+		return err
+	}
+	problem, detail := problemOf(err)
+	return &code.Error{Code: code.StateNotApplied, Cause: err, Fields: map[string]any{
+		"object": map[string]any{"kind": a.Kind, "identity": a.Identity}, "problem": problem, "detail": detail,
+	}}
+}

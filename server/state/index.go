@@ -1,0 +1,94 @@
+package state
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"caracal.run/management/gen/db"
+	"caracal.run/management/store"
+)
+
+// An index finds the objects of a zone by what documents name them by, and by their IDs.
+type index struct {
+	store.ZoneState
+	applications map[string][]*db.ListStateApplicationsRow // by name, which need not be unique
+	byID         map[objectKey]string                      // the identity of each object; identity in the key is its ID
+	providers    map[string]*db.ListStateProvidersRow
+	resources    map[string]*db.ListStateResourcesRow
+}
+
+func newIndex(zone store.ZoneState) index {
+	x := index{
+		ZoneState: zone, byID: map[objectKey]string{}, applications: map[string][]*db.ListStateApplicationsRow{},
+		providers: map[string]*db.ListStateProvidersRow{}, resources: map[string]*db.ListStateResourcesRow{},
+	}
+	for i := range zone.Applications {
+		a := &zone.Applications[i]
+		x.applications[a.Name] = append(x.applications[a.Name], a)
+		x.byID[objectKey{Application, a.ID}] = a.Name
+	}
+	for i := range zone.Providers {
+		p := &zone.Providers[i]
+		x.providers[p.Identifier] = p
+		x.byID[objectKey{Provider, p.ID}] = p.Identifier
+	}
+	for i := range zone.Resources {
+		x.resources[zone.Resources[i].Identifier] = &zone.Resources[i]
+	}
+	return x
+}
+
+// revision identifies the objects of a zone and their versions.
+func revision(zone store.ZoneState) string {
+	var all []string
+	add := func(kind Kind, id string, version int64) { all = append(all, fmt.Sprint(kind, " ", id, " ", version)) }
+	for _, a := range zone.Applications {
+		add(Application, a.ID, a.Version)
+	}
+	for _, p := range zone.Providers {
+		add(Provider, p.ID, p.Version)
+	}
+	for _, r := range zone.Resources {
+		add(Resource, r.ID, r.Version)
+	}
+	slices.Sort(all)
+	return digest([]byte(strings.Join(all, "\n")))
+}
+
+// id identifies what the plan changes, and the state of the zone that it is for. It does
+// not depend on the values of secrets.
+func (p *Plan) id() string {
+	type action struct {
+		Kind     Kind
+		Identity string
+		Verb     Verb
+		Changes  []Change
+	}
+	actions := make([]action, len(p.Actions))
+	for i, a := range p.Actions {
+		actions[i] = action{a.Kind, a.Identity, a.Verb, a.Changes}
+	}
+	slices.SortFunc(actions, func(a, b action) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Identity, b.Identity))
+	})
+	text, err := json.Marshal(actions)
+	if err != nil {
+		panic(err) // cannot happen: the values came from JSON or from rows
+	}
+	return digest([]byte(p.Revision), text)
+}
+
+// digest returns 128 bits of a hash, which is enough to detect any difference.
+func digest(parts ...[]byte) string {
+	const size = 16
+	h := sha256.New()
+	for _, part := range parts {
+		_, _ = fmt.Fprintf(h, "%d\n%s", len(part), part)
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:size])
+}

@@ -1,0 +1,251 @@
+package state
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/store"
+)
+
+// A Verb is what an object requires.
+type Verb string
+
+// The verbs.
+const (
+	Create    Verb = "create"
+	Update    Verb = "update"
+	Unchanged Verb = "unchanged"
+)
+
+// Options are what a plan depends on in addition to the document and the zone.
+type Options struct {
+	Actor store.Actor
+	// CheckResourceIdentifier returns an error if the actor cannot have a resource with an
+	// identifier.
+	CheckResourceIdentifier func(identifier string) error
+	// CheckUpstreamURL returns an error if an upstream URL is invalid.
+	CheckUpstreamURL func(url *string) error
+}
+
+// A Plan is what has to be changed so that a zone is as a document says.
+type Plan struct {
+	Actions  []Action // one for each object of the document, in its order
+	Revision string   // identifies the state of the zone that the document was compared with
+	ID       string   // identifies the plan: what is changed, and the revision
+}
+
+// Drift reports whether the zone is not as the document says.
+func (p *Plan) Drift() bool {
+	return slices.ContainsFunc(p.Actions, func(a Action) bool { return a.Verb != Unchanged })
+}
+
+// An Action is what an object of a document requires.
+type Action struct {
+	Kind     Kind
+	Identity string
+	Verb     Verb
+	ID       string // of the object; "" if it does not exist yet
+	Changes  []Change
+	Warnings []string
+	step     step // nil: there is nothing to do
+}
+
+// Drift returns the names of the fields that differ. It is empty for an object that does
+// not exist yet.
+func (a Action) Drift() (fields []string) {
+	if a.Verb != Update {
+		return nil
+	}
+	for _, c := range a.Changes {
+		field, _, _ := strings.Cut(c.Field, ".") // a secret is a part of the field that contains it
+		if !slices.Contains(fields, field) {
+			fields = append(fields, field)
+		}
+	}
+	return fields
+}
+
+// A Change is a field that changes. The values are nil if they are not known or sensitive.
+type Change struct {
+	Field         string
+	Before, After any
+	Sensitive     bool // the caller must not see the values
+}
+
+// A step carries an action out.
+type step interface {
+	run(context.Context, *execution) (Result, error)
+	// seals reports whether the step requires the data key of the zone.
+	seals() bool
+}
+
+// unsealed is embedded in steps that seal no secrets.
+type unsealed struct{}
+
+func (unsealed) seals() bool { return false }
+
+// Make plans what has to be changed so that a zone is as a document says. It returns every
+// issue that the document has in this zone; the plan can be used only if there are none.
+func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
+	p := &planner{Options: o, zone: newIndex(zone), declared: map[objectKey]int{}}
+	for i, object := range d.Objects {
+		p.declared[objectKey{object.Kind, object.Identity()}] = i
+	}
+	plan := &Plan{Revision: revision(zone)}
+	for i, object := range d.Objects {
+		p.at = i
+		a := Action{Kind: object.Kind, Identity: object.Identity(), Verb: Unchanged}
+		switch spec := object.Spec.(type) {
+		case *ApplicationSpec:
+			p.application(&a, spec)
+		case *ProviderSpec:
+			p.provider(&a, spec)
+		case *ResourceSpec:
+			p.resource(&a, spec)
+		}
+		plan.Actions = append(plan.Actions, a)
+	}
+	plan.ID = plan.id()
+	return plan, p.issues
+}
+
+// order returns the actions in an order in which they can be carried out: each object
+// after those that it refers to.
+func (p *Plan) order() []int {
+	position := map[Kind]int{Application: 1, Provider: 2, Resource: 3}
+	order := make([]int, len(p.Actions))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Compare(position[p.Actions[a].Kind], position[p.Actions[b].Kind])
+	})
+	return order
+}
+
+// An objectKey identifies an object by its kind and identity.
+type objectKey struct {
+	kind     Kind
+	identity string
+}
+
+// A planner has the state of [Make].
+type planner struct {
+	Options
+	zone     index
+	declared map[objectKey]int // the objects of the document
+	at       int               // index of the object that is being planned
+	issues   []code.Issue
+}
+
+// issue adds an issue about a field of the spec of the present object.
+func (p *planner) issue(message string, path ...string) {
+	p.issues = append(p.issues, code.Issue{Path: append([]string{"objects", strconv.Itoa(p.at), "spec"}, path...), Message: message})
+}
+
+// check adds the issues of an error that an operation would return for the present
+// object, and reports whether there is none. They are about a field of the spec, or the
+// fields that the error names.
+func (p *planner) check(err error, path ...string) bool {
+	if err == nil {
+		return true
+	}
+	var e *code.Error
+	if errors.As(err, &e) && len(e.Issues) > 0 {
+		for _, issue := range e.Issues {
+			named := issue.Path
+			if len(path) > 0 && len(named) > 0 && named[0] == path[0] {
+				named = named[1:]
+			}
+			p.issue(issue.Message, append(slices.Clone(path), named...)...)
+		}
+		return false
+	}
+	p.issue(Explain(err), path...)
+	return false
+}
+
+// Explain returns the code of an error, and what it says.
+func Explain(err error) string {
+	errCode, detail := problemOf(err)
+	return string(errCode) + ": " + detail
+}
+
+// problemOf returns the code of an error, and what it says: its detail or its sentence.
+func problemOf(err error) (errCode code.Code, detail string) {
+	if !errors.As(err, &errCode) {
+		return code.InternalError, code.Table[code.InternalError].Sentence
+	}
+	detail = code.Table[errCode].Sentence
+	var e *code.Error
+	if errors.As(err, &e) {
+		detail = cmp.Or(e.Sentence, detail)
+		if text, _ := e.Fields["detail"].(string); text != "" {
+			detail = text
+		}
+		for _, issue := range e.Issues {
+			detail = strings.TrimPrefix(strings.Join(issue.Path, ".")+": "+issue.Message, ": ")
+			break
+		}
+	}
+	return errCode, detail
+}
+
+// A reference is an object that another one refers to.
+type reference struct {
+	objectKey
+	id string // "": the same plan creates the object
+}
+
+// changed adds a field that changes to an action.
+func (a *Action) changed(field string, before, after any) {
+	a.Changes = append(a.Changes, Change{Field: field, Before: before, After: after})
+}
+
+// given adds a field of an object that does not exist yet, if the spec has it.
+func given[T any](a *Action, field string, value *T) {
+	if value != nil {
+		a.changed(field, nil, *value)
+	}
+}
+
+// differs adds a field to an action if the spec has it with another value than the object,
+// and reports whether it does.
+func differs[T comparable](a *Action, field string, before T, spec *T) bool {
+	if spec == nil || *spec == before {
+		return false
+	}
+	a.changed(field, before, *spec)
+	return true
+}
+
+// differsAsSet is like differs for lists whose order and repetitions have no meaning.
+func differsAsSet[T comparable](a *Action, field string, before []T, spec *[]T) bool {
+	if spec == nil || sameSet(before, *spec) {
+		return false
+	}
+	a.changed(field, before, *spec)
+	return true
+}
+
+func sameSet[T comparable](a, b []T) bool {
+	set := func(list []T) map[T]bool {
+		all := make(map[T]bool, len(list))
+		for _, value := range list {
+			all[value] = true
+		}
+		return all
+	}
+	one, other := set(a), set(b)
+	for value := range one {
+		if !other[value] {
+			return false
+		}
+	}
+	return len(one) == len(other)
+}
