@@ -15,3 +15,38 @@ ORDER BY created_at, id;
 SELECT id, name, identifier, upstream_url, scopes, credential_provider_id, gateway_application_id, operations, operation_enforcement, version FROM resources
 WHERE zone_id = @zone_id AND archived_at IS NULL AND identifier <> @excluded_identifier
 ORDER BY created_at, id;
+
+-- name: ListStatePolicies :many
+-- ListStatePolicies returns all active policies of a zone with their newest versions, without the content.
+SELECT p.id, p.name, p.description, p.owner_type, p.version, v.id AS version_id, v.version AS version_number, v.content_sha256, v.schema_version
+FROM policies AS p
+CROSS JOIN LATERAL (
+    SELECT * FROM policy_versions WHERE policy_versions.zone_id = p.zone_id AND policy_versions.policy_id = p.id AND policy_versions.version = p.latest_version LIMIT 1
+) AS v
+WHERE p.zone_id = @zone_id AND p.archived_at IS NULL
+ORDER BY p.created_at, p.id;
+
+-- name: ListStatePolicySets :many
+-- ListStatePolicySets returns all policy sets of a zone.
+SELECT id, name, description, latest_version, active_version_id, shadow_version_id, version FROM policy_sets
+WHERE zone_id = @zone_id AND archived_at IS NULL
+ORDER BY created_at, id;
+
+-- name: ListStateManifests :many
+-- ListStateManifests returns the entries of the newest and the active version of each policy set of a zone, in the order of
+-- the manifests.
+SELECT s.id AS policy_set_id, v.id AS version_id, v.version AS version_number, m.policy_version_id, p.version AS policy_version_number, policy.name AS policy_name
+FROM policy_sets AS s
+CROSS JOIN LATERAL (
+    SELECT * FROM policy_set_versions WHERE policy_set_versions.zone_id = s.zone_id AND policy_set_versions.policy_set_id = s.id AND policy_set_versions.version = s.latest_version
+    UNION
+    SELECT * FROM policy_set_versions WHERE policy_set_versions.zone_id = s.zone_id AND policy_set_versions.id = s.active_version_id
+) AS v
+JOIN policy_set_manifests AS m ON m.zone_id = s.zone_id AND m.policy_set_version_id = v.id
+CROSS JOIN LATERAL (SELECT * FROM policy_versions WHERE policy_versions.zone_id = m.zone_id AND policy_versions.id = m.policy_version_id LIMIT 1) AS p
+CROSS JOIN LATERAL (SELECT * FROM policies WHERE policies.zone_id = p.zone_id AND policies.id = p.policy_id LIMIT 1) AS policy
+WHERE s.zone_id = @zone_id AND s.archived_at IS NULL
+ORDER BY v.id, m.position;
+
+-- name: ListPolicyContents :many
+SELECT id, content, schema_version FROM policy_versions WHERE zone_id = @zone_id AND id = ANY (@ids::text[]);

@@ -27,7 +27,7 @@ func (s *Server) compileManifest(ctx context.Context, zone string, invalid code.
 	modules := mapSlice(ordered, func(s store.PolicySource) policy.Module {
 		return policy.Module{ID: s.ID, Content: s.Content, SchemaVersion: s.SchemaVersion}
 	})
-	key := zone + " " + manifestSHA256(manifest)
+	key := zone + " " + store.ManifestSHA256(manifest)
 	bundle, err := s.bundles.Bundle(ctx, key, func(context.Context) ([]policy.Module, error) { return modules, nil })
 	var compileErr *policy.CompileError
 	if errors.As(err, &compileErr) {

@@ -2,9 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"math"
 
 	"caracal.run/management/gen/api"
@@ -36,7 +33,7 @@ func (s *Server) AddPolicySetVersion(ctx context.Context, req api.AddPolicySetVe
 		Manifest:      mapSlice(req.Body.Manifest, func(e api.NewManifestEntry) string { return e.PolicyVersionID }),
 		SchemaVersion: valueOr(req.Body.SchemaVersion, policy.InputSchemaVersion),
 	}
-	n.ManifestSHA256 = manifestSHA256(n.Manifest)
+	n.ManifestSHA256 = store.ManifestSHA256(n.Manifest)
 	if !policy.SupportedSchemaVersion(n.SchemaVersion) {
 		return nil, code.InvalidSchemaVersion.With("detail", unsupportedSchemaVersion(n.SchemaVersion))
 	}
@@ -77,16 +74,4 @@ func toPolicySetVersion(v db.PolicySetVersion) api.PolicySetVersion {
 		ID: v.ID, PolicySetID: v.PolicySetID, Version: v.Version, ManifestSHA256: v.ManifestSHA256,
 		SchemaVersion: v.SchemaVersion, CreatedAt: timestamp.Time(v.CreatedAt),
 	}
-}
-
-// manifestSHA256 returns the digest of a manifest, in hexadecimal: of compact JSON, a
-// list of objects in the order of the manifest.
-func manifestSHA256(manifest []string) string {
-	type entry struct {
-		PolicyVersionID string `json:"policy_version_id"`
-	}
-	// An id of the zone's rows has no character that encoding/json escapes.
-	text, _ := json.Marshal(mapSlice(manifest, func(id string) entry { return entry{id} })) // cannot fail
-	digest := sha256.Sum256(text)
-	return hex.EncodeToString(digest[:])
 }

@@ -68,7 +68,7 @@ func toStateReport(zone string, r state.Report) (api.StateReport, error) {
 	for i, a := range r.Plan.Actions {
 		o := api.StateOutcome{
 			Kind: api.StateKind(a.Kind), Identity: a.Identity, Action: api.StateAction(a.Verb), Status: api.StateOutcomeStatusPlanned,
-			ID: nilIfEmpty(&a.ID), Drift: a.Drift(), Warnings: a.Warnings,
+			ID: nilIfEmpty(&a.ID), VersionID: nilIfEmpty(&a.Version), Drift: a.Drift(), Warnings: a.Warnings,
 		}
 		switch {
 		case a.Verb == state.Unchanged:
@@ -81,7 +81,7 @@ func toStateReport(zone string, r state.Report) (api.StateReport, error) {
 		}
 		if r.Results != nil && a.Verb != state.Unchanged {
 			o.Status, o.Applied = api.StateOutcomeStatusApplied, true
-			o.ID, o.ClientSecret = &r.Results[i].ID, nilIfEmpty(&r.Results[i].ClientSecret)
+			o.ID, o.VersionID, o.ClientSecret = &r.Results[i].ID, nilIfEmpty(&r.Results[i].VersionID), nilIfEmpty(&r.Results[i].ClientSecret)
 		}
 		for _, c := range a.Changes {
 			change := api.StateChange{Field: c.Field, Sensitive: c.Sensitive}

@@ -27,7 +27,7 @@ func TestPlanStateReportsEveryIssue(t *testing.T) {
 		want          []string
 	}{
 		{"nothing", ``, nil},
-		{"unknown kind", `{"kind":"widget","spec":{}}`, []string{"objects.0.kind: must be one of application, identity-provider, resource"}},
+		{"unknown kind", `{"kind":"widget","spec":{}}`, []string{"objects.0.kind: must be one of application, identity-provider, resource, policy, policy-set"}},
 		{"no kind", `{"spec":{}}`, []string{"objects.0.kind: is required"}},
 		{"no spec", `{"kind":"application"}`, []string{"objects.0.spec: is required"}},
 		{"not an object", `"application"`, []string{"objects.0: must be an object"}},
@@ -47,7 +47,7 @@ func TestPlanStateReportsEveryIssue(t *testing.T) {
 		{"an ambiguous name", `{"kind":"application","spec":{"name":"Twice"}}`, []string{"objects.0.spec.name: must be unique: the zone has several managed applications with this name"}},
 		{"an ambiguous reference", strings.Replace(resource(""), `"Gateway"`, `"Twice"`, 1), []string{"objects.0.spec.gateway_application: must be unique: the zone has several managed applications with this name"}},
 		{"a dangling reference", strings.NewReplacer("://ledger", "://other", `"Gateway"`, `"Nobody"`).Replace(resource("")), []string{
-			"objects.0.spec.credential_provider: neither the zone nor the document has such an identity-provider", "objects.0.spec.gateway_application: neither the zone nor the document has such an application"}},
+			"objects.0.spec.credential_provider: must be that of the zone or of the document: there is no such identity-provider", "objects.0.spec.gateway_application: must be that of the zone or of the document: there is no such application"}},
 		{"a dangling ID", strings.NewReplacer(`credential_provider":"provider://ledger"`, `credential_provider_id":"x"`).Replace(resource("")), []string{"objects.0.spec.credential_provider_id: no identity-provider of the zone has this ID"}},
 		{"both references", resource(`,"gateway_application_id":"x"`), []string{"objects.0.spec.gateway_application_id: must not be set together with gateway_application"}},
 		{"an incomplete resource", `{"kind":"resource","spec":{"identifier":"https://new.example.com"}}`, []string{"objects.0.spec.upstream_url: is required in a new resource",

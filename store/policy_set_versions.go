@@ -2,6 +2,9 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 
 	"caracal.run/management/gen/audit"
 	"caracal.run/management/gen/code"
@@ -105,4 +108,20 @@ func (s *Store) PolicySetsOfVersions(ctx context.Context, zone string, versions 
 		sets[r.ID] = r.PolicySetID
 	}
 	return sets, err
+}
+
+// ManifestSHA256 returns the digest of a manifest, in hexadecimal: of compact JSON, a
+// list of objects in the order of the manifest.
+func ManifestSHA256(manifest []string) string {
+	type entry struct {
+		PolicyVersionID string `json:"policy_version_id"`
+	}
+	entries := make([]entry, len(manifest))
+	for i, id := range manifest {
+		entries[i].PolicyVersionID = id
+	}
+	// An id of the zone's rows has no character that encoding/json escapes.
+	text, _ := json.Marshal(entries) // cannot fail
+	digest := sha256.Sum256(text)
+	return hex.EncodeToString(digest[:])
 }

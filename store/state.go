@@ -8,7 +8,7 @@ import (
 )
 
 // StateKinds are the kinds of objects that a ZoneState has.
-type StateKinds struct{ Applications, Providers, Resources bool }
+type StateKinds struct{ Applications, Providers, Resources, Policies, PolicySets bool }
 
 // A ZoneState is a zone with all its active objects of some kinds, the oldest first.
 type ZoneState struct {
@@ -16,6 +16,9 @@ type ZoneState struct {
 	Applications []db.ListStateApplicationsRow // managed ones
 	Providers    []db.ListStateProvidersRow
 	Resources    []db.ListStateResourcesRow // without the control resource
+	Policies     []db.ListStatePoliciesRow
+	PolicySets   []db.ListStatePolicySetsRow
+	Manifests    []db.ListStateManifestsRow // of the newest and the active version of each policy set
 }
 
 // ZoneState returns the state of an active zone at one moment, or zone_not_found.
@@ -53,7 +56,31 @@ func readZoneState(ctx context.Context, q *db.Queries, zone string, kinds StateK
 		}
 	}
 	if kinds.Resources {
-		s.Resources, err = q.ListStateResources(ctx, db.ListStateResourcesParams{ZoneID: zone, ExcludedIdentifier: controlAudience})
+		if s.Resources, err = q.ListStateResources(ctx, db.ListStateResourcesParams{ZoneID: zone, ExcludedIdentifier: controlAudience}); err != nil {
+			return s, err
+		}
+	}
+	if kinds.Policies {
+		if s.Policies, err = q.ListStatePolicies(ctx, zone); err != nil {
+			return s, err
+		}
+	}
+	if kinds.PolicySets {
+		if s.PolicySets, err = q.ListStatePolicySets(ctx, zone); err != nil {
+			return s, err
+		}
+		s.Manifests, err = q.ListStateManifests(ctx, zone)
 	}
 	return s, err
+}
+
+// PolicyContents returns those policy versions of a zone that have one of the ids, by
+// their ids.
+func (s *Store) PolicyContents(ctx context.Context, zone string, ids []string) (map[string]db.ListPolicyContentsRow, error) {
+	rows, err := s.q.ListPolicyContents(ctx, db.ListPolicyContentsParams{ZoneID: zone, Ids: ids})
+	contents := make(map[string]db.ListPolicyContentsRow, len(rows))
+	for _, r := range rows {
+		contents[r.ID] = r
+	}
+	return contents, err
 }

@@ -303,6 +303,8 @@ const (
 const (
 	StateKindApplication      StateKind = "application"
 	StateKindIdentityProvider StateKind = "identity-provider"
+	StateKindPolicy           StateKind = "policy"
+	StateKindPolicySet        StateKind = "policy-set"
 	StateKindResource         StateKind = "resource"
 )
 
@@ -3248,6 +3250,9 @@ type StateOutcome struct {
 
 	// Status Whether the action of an object was carried out: `planned`, `applied`, or `unchanged` if there was none.
 	Status StateOutcomeStatus `json:"status"`
+
+	// VersionID ID of the newest version of a policy, or of the version of a policy set that the spec describes. Omitted if there is none yet.
+	VersionID *string `json:"version_id,omitempty"`
 
 	// Warnings What the plan cannot express. Omitted if there is nothing.
 	Warnings []string `json:"warnings,omitempty"`

@@ -2468,6 +2468,10 @@ func (v StateOutcome) AppendJSON(b []byte) []byte {
 		}
 		b = append(b, ']')
 	}
+	if v.VersionID != nil {
+		b = append(b, `,"version_id":`...)
+		b = jsonresponse.AppendString(b, string(*v.VersionID))
+	}
 	if v.ClientSecret != nil {
 		b = append(b, `,"client_secret":`...)
 		b = jsonresponse.AppendString(b, string(*v.ClientSecret))

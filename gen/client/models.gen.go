@@ -331,6 +331,8 @@ const (
 const (
 	StateKindApplication      StateKind = "application"
 	StateKindIdentityProvider StateKind = "identity-provider"
+	StateKindPolicy           StateKind = "policy"
+	StateKindPolicySet        StateKind = "policy-set"
 	StateKindResource         StateKind = "resource"
 )
 
@@ -4230,6 +4232,10 @@ type StateOutcome struct {
 	// `unchanged` if there was none.
 	Status StateOutcomeStatus `json:"status"`
 
+	// ID of the newest version of a policy, or of the version of a policy set that
+	// the spec describes. Omitted if there is none yet.
+	VersionID *string `json:"version_id,omitempty"`
+
 	// What the plan cannot express. Omitted if there is nothing.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -4237,6 +4243,63 @@ type StateOutcome struct {
 // StateOutcomeStatus is whether the action of an object was carried out:
 // `planned`, `applied`, or `unchanged` if there was none.
 type StateOutcomeStatus string
+
+// StatePolicy is a policy. It is found by its name. A new policy requires
+// content. If the content or the schema version differs from the newest version
+// of the policy, a version is added. It has no effect until a version of a
+// policy set that contains it is active: list the policy in a `policy-set` with
+// `activate`.
+type StatePolicy struct {
+	// A Rego data document: a module of the package `caracal.authz`, with the
+	// comment `# caracal:data-document` before the package. It defines one or more
+	// of the documents that the decision contract reads: `app_ids`, `grants`,
+	// `confinement`, `restrict`, `risk` and `approval_tiers`. It must not define
+	// `result`, and must compile. With `import rego.v1`, it can use the syntax of
+	// Rego v1.
+	//
+	// Only `restrict` can depend on the input. Functions that read the network, the
+	// clock or a random source, or whose result can be far larger than their
+	// arguments, are not allowed (`forbidden_builtin:<name>`), nor are rules whose
+	// values can become too large (`too_complex`).
+	Content *PolicyContent `json:"content,omitempty"`
+
+	// What the policy is for. It cannot be changed.
+	Description *string `json:"description,omitempty"`
+
+	// Name of the policy. Leading and trailing whitespace is removed, and the rest
+	// is normalized to Unicode NFC. A name must contain a visible character, and no
+	// control characters, line separators or bidirectional controls.
+	Name string `json:"name"`
+
+	// Who owns the policy. Defaults to `customer`. It cannot be changed.
+	OwnerType *string `json:"owner_type,omitempty"`
+
+	// Schema version of the content: `2026-05-20`, the default, or `2026-03-16`,
+	// for content in the syntax before Rego v1.
+	SchemaVersion *PolicySchemaVersion `json:"schema_version,omitempty"`
+}
+
+// StatePolicySet is a policy set. It is found by its name. If `policies` is
+// given, the policy set has a version with the newest version of each of these
+// policies, including those that the document adds. A version is added only if
+// neither the active version nor the newest one consists of them.
+type StatePolicySet struct {
+	// True: this version is the active one of the zone, or the newest one if
+	// `policies` is not given. False: the policy set is not active. A shadow
+	// version remains as it is.
+	Activate *bool `json:"activate,omitempty"`
+
+	// What the policy set is for. It cannot be changed.
+	Description *string `json:"description,omitempty"`
+
+	// Name of the policy set. Leading and trailing whitespace is removed, and the
+	// rest is normalized to Unicode NFC. A name must contain a visible character,
+	// and no control characters, line separators or bidirectional controls.
+	Name string `json:"name"`
+
+	// Names of the policies, each once.
+	Policies []string `json:"policies,omitempty"`
+}
 
 // StateProvider is a provider. It is found by its identifier. A new provider
 // requires a kind, and one with another kind requires a `config`.

@@ -2185,9 +2185,9 @@ func (c *Client) PlanState(ctx context.Context, zoneID string, body StateDocumen
 //
 // Objects are changed in the order of their dependencies, whatever the order of
 // the document is: applications and providers before the resources that refer
-// to them. The response has one outcome for each object, in the order of the
-// document. The client secret of a created application is returned in its
-// outcome, and only there.
+// to them, policies before the policy sets that contain them. The response has
+// one outcome for each object, in the order of the document. The client secret
+// of a created application is returned in its outcome, and only there.
 //
 // The rules for an object are those of the operation that creates or updates
 // it, such as `createApplication` and `updateApplication`, and so are the audit
@@ -2196,9 +2196,13 @@ func (c *Client) PlanState(ctx context.Context, zoneID string, body StateDocumen
 // Requires a token with write permission for the zone.
 //
 // Records audit entries of these types: `applications`, `providers`,
-// `resources`, `provider-grants`.
+// `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`,
+// `policy-set-versions`.
 //
-// Publishes no events.
+// Publishes events on these streams:
+//
+//   - `caracal.policy.invalidate`: One event if another policy set version
+//     becomes active, or none is any more.
 //
 // Error codes that are specific to this operation: [CodeInvalidState],
 // [CodeZoneNotFound], [CodeStateNotApplied], [CodeStateChanged].

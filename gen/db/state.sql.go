@@ -10,6 +10,41 @@ import (
 	"encoding/json"
 )
 
+const listPolicyContents = `-- name: ListPolicyContents :many
+SELECT id, content, schema_version FROM policy_versions WHERE zone_id = $1 AND id = ANY ($2::text[])
+`
+
+type ListPolicyContentsParams struct {
+	ZoneID string   `db:"zone_id"`
+	Ids    []string `db:"ids"`
+}
+
+type ListPolicyContentsRow struct {
+	ID            string `db:"id"`
+	Content       string `db:"content"`
+	SchemaVersion string `db:"schema_version"`
+}
+
+func (q *Queries) ListPolicyContents(ctx context.Context, arg ListPolicyContentsParams) ([]ListPolicyContentsRow, error) {
+	rows, err := q.db.Query(ctx, listPolicyContents, arg.ZoneID, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListPolicyContentsRow{}
+	for rows.Next() {
+		var i ListPolicyContentsRow
+		if err := rows.Scan(&i.ID, &i.Content, &i.SchemaVersion); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listStateApplications = `-- name: ListStateApplications :many
 SELECT id, name, traits, version FROM applications
 WHERE zone_id = $1 AND archived_at IS NULL AND registration_method = 'managed'
@@ -37,6 +72,157 @@ func (q *Queries) ListStateApplications(ctx context.Context, zoneID string) ([]L
 			&i.ID,
 			&i.Name,
 			&i.Traits,
+			&i.Version,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listStateManifests = `-- name: ListStateManifests :many
+SELECT s.id AS policy_set_id, v.id AS version_id, v.version AS version_number, m.policy_version_id, p.version AS policy_version_number, policy.name AS policy_name
+FROM policy_sets AS s
+CROSS JOIN LATERAL (
+    SELECT zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by, created_at FROM policy_set_versions WHERE policy_set_versions.zone_id = s.zone_id AND policy_set_versions.policy_set_id = s.id AND policy_set_versions.version = s.latest_version
+    UNION
+    SELECT zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by, created_at FROM policy_set_versions WHERE policy_set_versions.zone_id = s.zone_id AND policy_set_versions.id = s.active_version_id
+) AS v
+JOIN policy_set_manifests AS m ON m.zone_id = s.zone_id AND m.policy_set_version_id = v.id
+CROSS JOIN LATERAL (SELECT zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by, created_at FROM policy_versions WHERE policy_versions.zone_id = m.zone_id AND policy_versions.id = m.policy_version_id LIMIT 1) AS p
+CROSS JOIN LATERAL (SELECT zone_id, id, name, description, owner_type, latest_version, created_by, version, created_at, updated_at, archived_at FROM policies WHERE policies.zone_id = p.zone_id AND policies.id = p.policy_id LIMIT 1) AS policy
+WHERE s.zone_id = $1 AND s.archived_at IS NULL
+ORDER BY v.id, m.position
+`
+
+type ListStateManifestsRow struct {
+	PolicySetID         string `db:"policy_set_id"`
+	VersionID           string `db:"version_id"`
+	VersionNumber       int32  `db:"version_number"`
+	PolicyVersionID     string `db:"policy_version_id"`
+	PolicyVersionNumber int32  `db:"policy_version_number"`
+	PolicyName          string `db:"policy_name"`
+}
+
+// ListStateManifests returns the entries of the newest and the active version of each policy set of a zone, in the order of
+// the manifests.
+func (q *Queries) ListStateManifests(ctx context.Context, zoneID string) ([]ListStateManifestsRow, error) {
+	rows, err := q.db.Query(ctx, listStateManifests, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListStateManifestsRow{}
+	for rows.Next() {
+		var i ListStateManifestsRow
+		if err := rows.Scan(
+			&i.PolicySetID,
+			&i.VersionID,
+			&i.VersionNumber,
+			&i.PolicyVersionID,
+			&i.PolicyVersionNumber,
+			&i.PolicyName,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listStatePolicies = `-- name: ListStatePolicies :many
+SELECT p.id, p.name, p.description, p.owner_type, p.version, v.id AS version_id, v.version AS version_number, v.content_sha256, v.schema_version
+FROM policies AS p
+CROSS JOIN LATERAL (
+    SELECT zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by, created_at FROM policy_versions WHERE policy_versions.zone_id = p.zone_id AND policy_versions.policy_id = p.id AND policy_versions.version = p.latest_version LIMIT 1
+) AS v
+WHERE p.zone_id = $1 AND p.archived_at IS NULL
+ORDER BY p.created_at, p.id
+`
+
+type ListStatePoliciesRow struct {
+	ID            string  `db:"id"`
+	Name          string  `db:"name"`
+	Description   *string `db:"description"`
+	OwnerType     string  `db:"owner_type"`
+	Version       int64   `db:"version"`
+	VersionID     string  `db:"version_id"`
+	VersionNumber int32   `db:"version_number"`
+	ContentSHA256 string  `db:"content_sha256"`
+	SchemaVersion string  `db:"schema_version"`
+}
+
+// ListStatePolicies returns all active policies of a zone with their newest versions, without the content.
+func (q *Queries) ListStatePolicies(ctx context.Context, zoneID string) ([]ListStatePoliciesRow, error) {
+	rows, err := q.db.Query(ctx, listStatePolicies, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListStatePoliciesRow{}
+	for rows.Next() {
+		var i ListStatePoliciesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.Description,
+			&i.OwnerType,
+			&i.Version,
+			&i.VersionID,
+			&i.VersionNumber,
+			&i.ContentSHA256,
+			&i.SchemaVersion,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listStatePolicySets = `-- name: ListStatePolicySets :many
+SELECT id, name, description, latest_version, active_version_id, shadow_version_id, version FROM policy_sets
+WHERE zone_id = $1 AND archived_at IS NULL
+ORDER BY created_at, id
+`
+
+type ListStatePolicySetsRow struct {
+	ID              string  `db:"id"`
+	Name            string  `db:"name"`
+	Description     *string `db:"description"`
+	LatestVersion   int32   `db:"latest_version"`
+	ActiveVersionID *string `db:"active_version_id"`
+	ShadowVersionID *string `db:"shadow_version_id"`
+	Version         int64   `db:"version"`
+}
+
+// ListStatePolicySets returns all policy sets of a zone.
+func (q *Queries) ListStatePolicySets(ctx context.Context, zoneID string) ([]ListStatePolicySetsRow, error) {
+	rows, err := q.db.Query(ctx, listStatePolicySets, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListStatePolicySetsRow{}
+	for rows.Next() {
+		var i ListStatePolicySetsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.Description,
+			&i.LatestVersion,
+			&i.ActiveVersionID,
+			&i.ShadowVersionID,
 			&i.Version,
 		); err != nil {
 			return nil, err

@@ -502,6 +502,10 @@ type StateOutcome = client.StateOutcome
 
 type StateOutcomeStatus = client.StateOutcomeStatus
 
+type StatePolicy = client.StatePolicy
+
+type StatePolicySet = client.StatePolicySet
+
 type StateProvider = client.StateProvider
 
 type StateReport = client.StateReport
@@ -3601,7 +3605,7 @@ type ClientInterface interface {
 	// any number of times.
 	//
 	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-	// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 	// document. The client secret of a created application is returned in its outcome, and only there.
 	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
@@ -3609,9 +3613,11 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
 	//
-	// Publishes no events.
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3625,7 +3631,7 @@ type ClientInterface interface {
 	// any number of times.
 	//
 	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-	// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 	// document. The client secret of a created application is returned in its outcome, and only there.
 	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
@@ -3633,9 +3639,11 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
 	//
-	// Publishes no events.
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -7358,7 +7366,7 @@ func (c *Client) RotateSigningKey(ctx context.Context, zoneID ZoneID, reqEditors
 // any number of times.
 //
 // Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 // document. The client secret of a created application is returned in its outcome, and only there.
 //
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
@@ -7366,9 +7374,11 @@ func (c *Client) RotateSigningKey(ctx context.Context, zoneID ZoneID, reqEditors
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
 //
-// Publishes no events.
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 //
 // Takes any type of body and a specified content type.
 //
@@ -7392,7 +7402,7 @@ func (c *Client) ApplyStateWithBody(ctx context.Context, zoneID ZoneID, contentT
 // any number of times.
 //
 // Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 // document. The client secret of a created application is returned in its outcome, and only there.
 //
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
@@ -7400,9 +7410,11 @@ func (c *Client) ApplyStateWithBody(ctx context.Context, zoneID ZoneID, contentT
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
 //
-// Publishes no events.
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -16771,7 +16783,7 @@ type ClientWithResponsesInterface interface {
 	// any number of times.
 	//
 	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-	// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 	// document. The client secret of a created application is returned in its outcome, and only there.
 	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
@@ -16779,9 +16791,11 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
 	//
-	// Publishes no events.
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -16795,7 +16809,7 @@ type ClientWithResponsesInterface interface {
 	// any number of times.
 	//
 	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-	// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 	// document. The client secret of a created application is returned in its outcome, and only there.
 	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
@@ -16803,9 +16817,11 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
 	//
-	// Publishes no events.
+	// Publishes events on these streams:
+	//
+	// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -25070,7 +25086,7 @@ func (c *ClientWithResponses) RotateSigningKeyWithResponse(ctx context.Context, 
 // any number of times.
 //
 // Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 // document. The client secret of a created application is returned in its outcome, and only there.
 //
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
@@ -25078,9 +25094,11 @@ func (c *ClientWithResponses) RotateSigningKeyWithResponse(ctx context.Context, 
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
 //
-// Publishes no events.
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -25100,7 +25118,7 @@ func (c *ClientWithResponses) ApplyStateWithBodyWithResponse(ctx context.Context
 // any number of times.
 //
 // Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-// providers before the resources that refer to them. The response has one outcome for each object, in the order of the
+// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 // document. The client secret of a created application is returned in its outcome, and only there.
 //
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
@@ -25108,9 +25126,11 @@ func (c *ClientWithResponses) ApplyStateWithBodyWithResponse(ctx context.Context
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`.
+// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
 //
-// Publishes no events.
+// Publishes events on these streams:
+//
+// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

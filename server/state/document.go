@@ -23,6 +23,8 @@ const (
 	Application Kind = "application"
 	Provider    Kind = "identity-provider"
 	Resource    Kind = "resource"
+	Policy      Kind = "policy"
+	PolicySet   Kind = "policy-set"
 )
 
 // A Document lists the objects that a zone should have. It is valid by itself, but may
@@ -57,6 +59,10 @@ func newSpec(kind Kind) Spec {
 		return &ProviderSpec{}
 	case Resource:
 		return &ResourceSpec{}
+	case Policy:
+		return &PolicySpec{}
+	case PolicySet:
+		return &PolicySetSpec{}
 	}
 	return nil
 }
@@ -99,6 +105,29 @@ type ResourceSpec struct {
 // Identity implements [Spec].
 func (s *ResourceSpec) Identity() (value, field string) { return s.Identifier, "identifier" }
 
+// A PolicySpec is the spec of a policy.
+type PolicySpec struct {
+	Name          string  `json:"name"`
+	Content       *string `json:"content"`
+	SchemaVersion *string `json:"schema_version"`
+	Description   *string `json:"description"`
+	OwnerType     *string `json:"owner_type"`
+}
+
+// Identity implements [Spec].
+func (s *PolicySpec) Identity() (value, field string) { return s.Name, "name" }
+
+// A PolicySetSpec is the spec of a policy set.
+type PolicySetSpec struct {
+	Name        string   `json:"name"`
+	Description *string  `json:"description"`
+	Policies    []string `json:"policies"` // names; nil: not given
+	Activate    *bool    `json:"activate"`
+}
+
+// Identity implements [Spec].
+func (s *PolicySetSpec) Identity() (value, field string) { return s.Name, "name" }
+
 // Kinds returns the kinds of objects that must be read to compare the document: those in
 // it, and those that its objects refer to.
 func (d Document) Kinds() store.StateKinds {
@@ -111,6 +140,10 @@ func (d Document) Kinds() store.StateKinds {
 			kinds.Providers = true
 		case Resource:
 			kinds.Applications, kinds.Providers, kinds.Resources = true, true, true
+		case Policy:
+			kinds.Policies = true
+		case PolicySet:
+			kinds.Policies, kinds.PolicySets = true, true
 		}
 	}
 	return kinds

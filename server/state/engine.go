@@ -25,6 +25,7 @@ type Report struct {
 // A Result is the result of an action.
 type Result struct {
 	ID           string // of the object
+	VersionID    string // of the version of a policy or policy set
 	ClientSecret string // of a created application
 }
 
@@ -36,6 +37,16 @@ func (e *Engine) Plan(ctx context.Context, actor store.Actor, zone string, d Doc
 		return nil, err
 	}
 	plan, issues := Make(live, d, e.options(actor))
+	if len(issues) == 0 {
+		if issues, err = checkContents(ctx, plan); err != nil {
+			return nil, err
+		}
+	}
+	if len(issues) == 0 { // a manifest of invalid contents would be reported for each of them again
+		if issues, err = e.checkManifests(ctx, actor, zone, plan); err != nil {
+			return nil, err
+		}
+	}
 	if len(issues) > 0 {
 		return nil, &code.Error{Code: code.InvalidState, Issues: issues}
 	}
@@ -92,7 +103,7 @@ func (e *Engine) run(ctx context.Context, cause store.Cause, zone string, d Docu
 		if revision(live) != plan.Revision {
 			return errChanged
 		}
-		x := &execution{tx: tx, zone: zone, key: key, created: map[objectKey]string{}}
+		x := &execution{tx: tx, zone: zone, key: key, created: map[objectKey]string{}, versions: map[string]string{}}
 		results, err = x.run(ctx, plan)
 		return err
 	})
@@ -105,6 +116,8 @@ type execution struct {
 	zone    string
 	key     seal.DataKey
 	created map[objectKey]string // the IDs of created objects
+
+	versions map[string]string // the IDs of added policy versions, by the name of the policy
 }
 
 // id returns the ID of an object, which may have been created by the same plan.
@@ -122,7 +135,7 @@ func (x *execution) run(ctx context.Context, plan *Plan) ([]Result, error) {
 	for _, i := range plan.order() {
 		a := plan.Actions[i]
 		if a.step == nil {
-			results[i].ID = a.ID
+			results[i] = Result{ID: a.ID, VersionID: a.Version}
 			continue
 		}
 		result, err := a.step.run(ctx, x)

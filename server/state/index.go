@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"caracal.run/management/gen/db"
@@ -20,12 +21,18 @@ type index struct {
 	byID         map[objectKey]string                      // the identity of each object; identity in the key is its ID
 	providers    map[string]*db.ListStateProvidersRow
 	resources    map[string]*db.ListStateResourcesRow
+	policies     map[string]*db.ListStatePoliciesRow
+	policySets   map[string]*db.ListStatePolicySetsRow
+	manifests    map[string][]db.ListStateManifestsRow // by the ID of the version
+	newest       map[string]string                     // the ID of the newest version of each policy set, by its ID
 }
 
 func newIndex(zone store.ZoneState) index {
 	x := index{
 		ZoneState: zone, byID: map[objectKey]string{}, applications: map[string][]*db.ListStateApplicationsRow{},
 		providers: map[string]*db.ListStateProvidersRow{}, resources: map[string]*db.ListStateResourcesRow{},
+		policies: map[string]*db.ListStatePoliciesRow{}, policySets: map[string]*db.ListStatePolicySetsRow{},
+		manifests: map[string][]db.ListStateManifestsRow{}, newest: map[string]string{},
 	}
 	for i := range zone.Applications {
 		a := &zone.Applications[i]
@@ -39,6 +46,20 @@ func newIndex(zone store.ZoneState) index {
 	}
 	for i := range zone.Resources {
 		x.resources[zone.Resources[i].Identifier] = &zone.Resources[i]
+	}
+	for i := range zone.Policies {
+		x.policies[zone.Policies[i].Name] = &zone.Policies[i]
+	}
+	latest := map[string]int32{} // the number of the newest version of each policy set
+	for i := range zone.PolicySets {
+		x.policySets[zone.PolicySets[i].Name] = &zone.PolicySets[i]
+		latest[zone.PolicySets[i].ID] = zone.PolicySets[i].LatestVersion
+	}
+	for _, m := range zone.Manifests {
+		x.manifests[m.VersionID] = append(x.manifests[m.VersionID], m)
+		if m.VersionNumber == latest[m.PolicySetID] {
+			x.newest[m.PolicySetID] = m.VersionID
+		}
 	}
 	return x
 }
@@ -55,6 +76,12 @@ func revision(zone store.ZoneState) string {
 	}
 	for _, r := range zone.Resources {
 		add(Resource, r.ID, r.Version)
+	}
+	for _, p := range zone.Policies {
+		add(Policy, p.ID, p.Version)
+	}
+	for _, s := range zone.PolicySets {
+		add(PolicySet, s.ID+" "+strconv.Itoa(int(s.LatestVersion)), s.Version)
 	}
 	slices.Sort(all)
 	return digest([]byte(strings.Join(all, "\n")))

@@ -50,9 +50,11 @@ type Action struct {
 	Identity string
 	Verb     Verb
 	ID       string // of the object; "" if it does not exist yet
+	Version  string // ID of the version of a policy or policy set; "" if it does not exist yet
 	Changes  []Change
 	Warnings []string
 	step     step // nil: there is nothing to do
+	object   int  // index of the object in the document
 }
 
 // Drift returns the names of the fields that differ. It is empty for an object that does
@@ -92,32 +94,48 @@ func (unsealed) seals() bool { return false }
 // Make plans what has to be changed so that a zone is as a document says. It returns every
 // issue that the document has in this zone; the plan can be used only if there are none.
 func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
-	p := &planner{Options: o, zone: newIndex(zone), declared: map[objectKey]int{}}
+	p := &planner{Options: o, zone: newIndex(zone), declared: map[objectKey]int{}, newest: map[string]policyVersion{}}
 	for i, object := range d.Objects {
 		p.declared[objectKey{object.Kind, object.Identity()}] = i
 	}
-	plan := &Plan{Revision: revision(zone)}
+	plan := &Plan{Revision: revision(zone), Actions: make([]Action, len(d.Objects))}
 	for i, object := range d.Objects {
-		p.at = i
-		a := Action{Kind: object.Kind, Identity: object.Identity(), Verb: Unchanged}
-		switch spec := object.Spec.(type) {
-		case *ApplicationSpec:
-			p.application(&a, spec)
-		case *ProviderSpec:
-			p.provider(&a, spec)
-		case *ResourceSpec:
-			p.resource(&a, spec)
+		plan.Actions[i] = Action{Kind: object.Kind, Identity: object.Identity(), Verb: Unchanged, object: i}
+		if set, ok := object.Spec.(*PolicySetSpec); ok && valueOr(set.Activate, false) {
+			p.activated = append(p.activated, i)
 		}
-		plan.Actions = append(plan.Actions, a)
+	}
+	for _, i := range plan.order() {
+		p.at = i
+		a := &plan.Actions[i]
+		switch spec := d.Objects[i].Spec.(type) {
+		case *ApplicationSpec:
+			p.application(a, spec)
+		case *ProviderSpec:
+			p.provider(a, spec)
+		case *ResourceSpec:
+			p.resource(a, spec)
+		case *PolicySpec:
+			p.policy(a, spec)
+		case *PolicySetSpec:
+			p.policySet(a, spec)
+		}
 	}
 	plan.ID = plan.id()
+	slices.SortStableFunc(p.issues, func(a, b code.Issue) int { return cmp.Compare(objectOf(a), objectOf(b)) })
 	return plan, p.issues
+}
+
+// objectOf returns the index of the object that an issue is about.
+func objectOf(issue code.Issue) int {
+	i, _ := strconv.Atoi(issue.Path[1]) // [planner.issue] has written it
+	return i
 }
 
 // order returns the actions in an order in which they can be carried out: each object
 // after those that it refers to.
 func (p *Plan) order() []int {
-	position := map[Kind]int{Application: 1, Provider: 2, Resource: 3}
+	position := map[Kind]int{Application: 1, Provider: 2, Resource: 3, Policy: 4, PolicySet: 5}
 	order := make([]int, len(p.Actions))
 	for i := range order {
 		order[i] = i
@@ -141,11 +159,19 @@ type planner struct {
 	declared map[objectKey]int // the objects of the document
 	at       int               // index of the object that is being planned
 	issues   []code.Issue
+
+	newest    map[string]policyVersion // of each policy, by its name, when the plan is carried out
+	activated []int                    // the policy sets that the document activates
 }
 
 // issue adds an issue about a field of the spec of the present object.
 func (p *planner) issue(message string, path ...string) {
-	p.issues = append(p.issues, code.Issue{Path: append([]string{"objects", strconv.Itoa(p.at), "spec"}, path...), Message: message})
+	p.issues = append(p.issues, issueAt(p.at, message, path...))
+}
+
+// issueAt returns an issue about a field of the spec of an object.
+func issueAt(object int, message string, path ...string) code.Issue {
+	return code.Issue{Path: append([]string{"objects", strconv.Itoa(object), "spec"}, path...), Message: message}
 }
 
 // check adds the issues of an error that an operation would return for the present

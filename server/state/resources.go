@@ -139,6 +139,10 @@ func (p *planner) find(kind Kind, identity string, field ...string) *reference {
 		if present := p.zone.resources[identity]; present != nil {
 			ids = append(ids, present.ID)
 		}
+	case Policy:
+		if present := p.zone.policies[identity]; present != nil {
+			ids = append(ids, present.ID)
+		}
 	}
 	_, declared := p.declared[objectKey{kind, identity}]
 	switch {
@@ -146,7 +150,7 @@ func (p *planner) find(kind Kind, identity string, field ...string) *reference {
 		p.issue("must be unique: the zone has several managed applications with this name", field...)
 		return nil
 	case len(ids) == 0 && !declared:
-		p.issue("neither the zone nor the document has such an "+string(kind), field...)
+		p.issue("must be that of the zone or of the document: there is no such "+string(kind), field...)
 		return nil
 	case len(ids) == 0:
 		return &reference{objectKey: objectKey{kind, identity}}
