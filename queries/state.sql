@@ -50,3 +50,9 @@ ORDER BY v.id, m.position;
 
 -- name: ListPolicyContents :many
 SELECT id, content, schema_version FROM policy_versions WHERE zone_id = @zone_id AND id = ANY (@ids::text[]);
+
+-- name: ListStateGrants :many
+-- ListStateGrants returns the active grants of some users.
+SELECT id, application_id, user_id, resource_id, scopes, version FROM grants
+WHERE zone_id = @zone_id AND user_id = ANY (@user_ids::text[]) AND status = 'active'
+ORDER BY created_at, id;

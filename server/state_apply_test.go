@@ -18,9 +18,9 @@ import (
 func TestApplyStateBringsUpEmptyZone(t *testing.T) {
 	t.Parallel()
 	z := newStateZone(t)
-	as := z.ClientFor(z.zone, "write")
+	as, reader := z.ClientFor(z.zone, "write"), z.ClientFor(z.zone, "read")
 	before := everythingOf(z.DB, z.zone)
-	plan := z.plan(t, z.ClientFor(z.zone, "read"), bootstrapDocument, "")
+	plan := z.plan(t, reader, bootstrapDocument, "")
 	expectVerbs(t, plan, "create https://invoices.example.com", "create Gateway", "create Billing", "create provider://ledger")
 	if !plan.DryRun || !plan.Drift || !plan.OK || plan.Summary.Created != 4 || plan.Outcomes[0].Status != "planned" {
 		t.Errorf("got %+v", plan)
@@ -76,8 +76,8 @@ func TestApplyStateUpdatesFields(t *testing.T) {
 		{"operations in another order", `[{"method":"get","path":" /invoices","scope":"invoices:read"},{"method":"POST","path":"/invoices","scope":"invoices:write"}]`,
 			`[{"method":"POST","path":"/invoices","scope":"invoices:write"},{"method":"GET","path":"/invoices","scope":"invoices:read"}]`, nil},
 		{"another operation", `{"method":"POST","path":"/invoices","scope":"invoices:write"}`, `{"method":"PUT","path":"/invoices","scope":"invoices:write"}`, []string{"update https://invoices.example.com operations"}},
-		{"enforcement", `"name":"Invoices"`, `"name":"Invoices","operation_enforcement":"transport_uniform"`, []string{"update https://invoices.example.com operation_enforcement"}},
 		{"the default enforcement", `"name":"Invoices"`, `"name":"Invoices","operation_enforcement":"enforced"`, nil},
+		{"enforcement", `"name":"Invoices"`, `"name":"Invoices","operation_enforcement":"transport_uniform"`, []string{"update https://invoices.example.com operation_enforcement"}},
 		{"another URL", `https://invoices.internal.`, `https://bills.internal.`, []string{"update https://invoices.example.com upstream_url"}},
 		{"another application", `"  Gateway "`, `"Billing"`, []string{"update https://invoices.example.com gateway_application"}},
 		{"the default of a configuration", `"client_id":"caracal"`, `"client_id":"caracal","client_auth_method":"client_secret_basic"`, nil},

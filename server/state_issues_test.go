@@ -27,7 +27,7 @@ func TestPlanStateReportsEveryIssue(t *testing.T) {
 		want          []string
 	}{
 		{"nothing", ``, nil},
-		{"unknown kind", `{"kind":"widget","spec":{}}`, []string{"objects.0.kind: must be one of application, identity-provider, resource, policy, policy-set"}},
+		{"unknown kind", `{"kind":"widget","spec":{}}`, []string{"objects.0.kind: must be one of zone, application, identity-provider, resource, policy, policy-set, grant"}},
 		{"no kind", `{"spec":{}}`, []string{"objects.0.kind: is required"}},
 		{"no spec", `{"kind":"application"}`, []string{"objects.0.spec: is required"}},
 		{"not an object", `"application"`, []string{"objects.0: must be an object"}},
@@ -46,7 +46,7 @@ func TestPlanStateReportsEveryIssue(t *testing.T) {
 			"objects.1.spec.kind: is required in a new provider"}},
 		{"an ambiguous name", `{"kind":"application","spec":{"name":"Twice"}}`, []string{"objects.0.spec.name: must be unique: the zone has several managed applications with this name"}},
 		{"an ambiguous reference", strings.Replace(resource(""), `"Gateway"`, `"Twice"`, 1), []string{"objects.0.spec.gateway_application: must be unique: the zone has several managed applications with this name"}},
-		{"a dangling reference", strings.NewReplacer("://ledger", "://other", `"Gateway"`, `"Nobody"`).Replace(resource("")), []string{
+		{"a dangling reference", strings.NewReplacer("://ledger", "://other", `"Gateway"`, `"Unknown"`).Replace(resource("")), []string{
 			"objects.0.spec.credential_provider: must be that of the zone or of the document: there is no such identity-provider", "objects.0.spec.gateway_application: must be that of the zone or of the document: there is no such application"}},
 		{"a dangling ID", strings.NewReplacer(`credential_provider":"provider://ledger"`, `credential_provider_id":"x"`).Replace(resource("")), []string{"objects.0.spec.credential_provider_id: no identity-provider of the zone has this ID"}},
 		{"both references", resource(`,"gateway_application_id":"x"`), []string{"objects.0.spec.gateway_application_id: must not be set together with gateway_application"}},

@@ -24,9 +24,15 @@ func policyDocument(set string, policies ...string) string {
 	return `{"objects":[` + strings.Join(objects, ",") + `]}`
 }
 
-// grantsOf returns the content of a policy that defines another document than documentOf.
-func grantsOf(text string) string {
-	return fmt.Sprintf("# caracal:data-document\npackage caracal.authz\n\nrisk := {%q: \"low\"}\n", text)
+// activeSet returns the IDs of the active policy set of a zone and of its version.
+func activeSet(z stateZone) (set, version string) {
+	return storetest.Value[string](z.DB, "SELECT id FROM policy_sets WHERE zone_id = $1 AND active_version_id IS NOT NULL", z.zone),
+		storetest.Value[string](z.DB, "SELECT active_version_id FROM policy_sets WHERE zone_id = $1 AND active_version_id IS NOT NULL", z.zone)
+}
+
+// riskOf returns the content of a policy that defines another document than documentOf.
+func riskOf(text string) string {
+	return fmt.Sprintf("# caracal:data-document\npackage caracal.authz\n\nrisk := [{\"scope\": %q, \"tier\": \"high\"}]\n", text)
 }
 
 func TestApplyStatePolicies(t *testing.T) {
@@ -34,11 +40,11 @@ func TestApplyStatePolicies(t *testing.T) {
 	z := newStateZone(t)
 	as := z.ClientFor(z.zone, "write")
 	p := policyZone{z.API, z.zone}
-	first := policyDocument(`,"activate":true`, "IDs="+documentOf("x"), "Risk="+grantsOf("read"))
+	first := policyDocument(`,"activate":true`, "IDs="+documentOf("x"), "Risk="+riskOf("read"))
 	plan := z.plan(t, as, first, "")
 	expectVerbs(t, plan, "create Set", "create Risk", "create IDs")
 	applied := z.apply(t, as, first, "")
-	set, version := p.active(t)
+	set, version := activeSet(z)
 	if o := outcome(t, applied, "Set"); *o.ID != set || *o.VersionID != version {
 		t.Errorf("got %+v, and %s %s is active", o, set, version)
 	}
@@ -51,19 +57,19 @@ func TestApplyStatePolicies(t *testing.T) {
 		t.Errorf("got %v, want %v", manifest.JSON200.Policies, want)
 	}
 	z.expectInSync(t, first)
-	z.expectInSync(t, policyDocument(`,"activate":true`, "Risk="+grantsOf("read"), "IDs="+documentOf("x")))
+	z.expectInSync(t, policyDocument(`,"activate":true`, "Risk="+riskOf("read"), "IDs="+documentOf("x")))
 	z.expectInSync(t, `{"objects":[{"kind":"policy-set","spec":{"name":"Set","activate":true}}]}`)
 	z.expectInSync(t, `{"objects":[{"kind":"policy","spec":{"name":"IDs"}}]}`)
 
-	second := policyDocument(`,"activate":true`, "IDs="+documentOf("y"), "Risk="+grantsOf("read"))
+	second := policyDocument(`,"activate":true`, "IDs="+documentOf("y"), "Risk="+riskOf("read"))
 	expectVerbs(t, z.plan(t, as, second, ""), "update Set policies", "unchanged Risk", "update IDs content")
 	updated := z.apply(t, as, second, "")
-	if again, v := p.active(t); again != set || v == version || v != *outcome(t, updated, "Set").VersionID || *outcome(t, updated, "IDs").ID != *outcome(t, applied, "IDs").ID {
+	if again, v := activeSet(z); again != set || v == version || v != *outcome(t, updated, "Set").VersionID || *outcome(t, updated, "IDs").ID != *outcome(t, applied, "IDs").ID {
 		t.Errorf("%s %s is active, of %+v", again, v, updated)
 	}
 	z.expectInSync(t, second)
 
-	inactive := policyDocument("", "IDs="+documentOf("z"), "Risk="+grantsOf("read"))
+	inactive := policyDocument("", "IDs="+documentOf("z"), "Risk="+riskOf("read"))
 	if o := outcome(t, z.apply(t, as, inactive, ""), "Set"); !slices.Equal(o.Warnings, []string{"the new version is not activated: set activate"}) {
 		t.Errorf("got %+v", o)
 	}
@@ -75,7 +81,7 @@ func TestApplyStatePolicies(t *testing.T) {
 
 	other := `{"objects":[{"kind":"policy-set","spec":{"name":"Other","policies":["IDs"],"activate":true}},{"kind":"policy-set","spec":{"name":"Set","activate":false}}]}`
 	replaced := z.apply(t, as, other, "")
-	if now, _ := p.active(t); now != *outcome(t, replaced, "Other").ID || !slices.Equal(outcome(t, replaced, "Other").Warnings, []string{"the policy set Set is deactivated"}) {
+	if now, _ := activeSet(z); now != *outcome(t, replaced, "Other").ID || !slices.Equal(outcome(t, replaced, "Other").Warnings, []string{"the policy set Set is deactivated"}) {
 		t.Errorf("%s is active, of %+v", now, replaced)
 	}
 	z.expectInSync(t, other)
@@ -95,7 +101,7 @@ func TestApplyStateKeepsShadowVersion(t *testing.T) {
 	z := newStateZone(t)
 	p := policyZone{z.API, z.zone}
 	z.apply(t, z.Admin, policyDocument(`,"activate":true`, "IDs="+documentOf("x")), "")
-	set, version := p.active(t)
+	set, version := activeSet(z)
 	p.activate(t, set, version, version)
 	z.apply(t, z.Admin, policyDocument(`,"activate":true`, "IDs="+documentOf("y")), "")
 	if shadow := storetest.Value[string](z.DB, "SELECT shadow_version_id FROM policy_sets WHERE id = $1", set); shadow != version {
@@ -115,7 +121,7 @@ func TestPlanStateReportsIssuesOfPolicies(t *testing.T) {
 		want          []string
 	}{
 		{"no content", `{"kind":"policy","spec":{"name":"New"}}`, []string{"objects.0.spec.content: is required in a new policy"}},
-		{"invalid content", `{"kind":"policy","spec":{"name":"New","content":"package x"}}`, []string{"objects.0.spec.content: 1:1: "}},
+		{"invalid content", `{"kind":"policy","spec":{"name":"New","content":"package x"}}`, []string{"objects.0.spec.content: 1:1: ", "objects.0.spec.content: 1:1: "}},
 		{"an unsupported schema version", `{"kind":"policy","spec":{"name":"New","content":"x","schema_version":"v1"}}`, []string{"objects.0.spec.schema_version: The schema version is not supported."}},
 		{"another schema version", `{"kind":"policy","spec":{"name":"IDs","schema_version":"2026-03-16"}}`, []string{"objects.0.spec.content: is required for another schema version"}},
 		{"an unknown policy", set(`,"policies":["IDs","Nothing"]`), []string{"objects.0.spec.policies.1: must be that of the zone or of the document: there is no such policy"}},

@@ -53,6 +53,10 @@ func mapError(err error) error {
 	return err
 }
 
+// Explained returns an error of a method of a transaction as [Store.InTx] would return it:
+// with its error code, if it has one.
+func Explained(err error) error { return mapError(err) }
+
 const queryCanceled = "57014"
 
 // isUnavailable reports whether an SQLSTATE describes the state of the server and

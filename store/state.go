@@ -7,8 +7,12 @@ import (
 	"caracal.run/management/gen/db"
 )
 
-// StateKinds are the kinds of objects that a ZoneState has.
-type StateKinds struct{ Applications, Providers, Resources, Policies, PolicySets bool }
+// StateKinds are the kinds of objects that a ZoneState has, and the users whose grants it
+// has.
+type StateKinds struct {
+	Applications, Providers, Resources, Policies, PolicySets bool
+	GrantsOf                                                 []string
+}
 
 // A ZoneState is a zone with all its active objects of some kinds, the oldest first.
 type ZoneState struct {
@@ -19,6 +23,7 @@ type ZoneState struct {
 	Policies     []db.ListStatePoliciesRow
 	PolicySets   []db.ListStatePolicySetsRow
 	Manifests    []db.ListStateManifestsRow // of the newest and the active version of each policy set
+	Grants       []db.ListStateGrantsRow    // active ones
 }
 
 // ZoneState returns the state of an active zone at one moment, or zone_not_found.
@@ -69,7 +74,12 @@ func readZoneState(ctx context.Context, q *db.Queries, zone string, kinds StateK
 		if s.PolicySets, err = q.ListStatePolicySets(ctx, zone); err != nil {
 			return s, err
 		}
-		s.Manifests, err = q.ListStateManifests(ctx, zone)
+		if s.Manifests, err = q.ListStateManifests(ctx, zone); err != nil {
+			return s, err
+		}
+	}
+	if len(kinds.GrantsOf) > 0 {
+		s.Grants, err = q.ListStateGrants(ctx, db.ListStateGrantsParams{ZoneID: zone, UserIds: kinds.GrantsOf})
 	}
 	return s, err
 }

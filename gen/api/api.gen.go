@@ -302,10 +302,12 @@ const (
 // Defines values for StateKind.
 const (
 	StateKindApplication      StateKind = "application"
+	StateKindGrant            StateKind = "grant"
 	StateKindIdentityProvider StateKind = "identity-provider"
 	StateKindPolicy           StateKind = "policy"
 	StateKindPolicySet        StateKind = "policy-set"
 	StateKindResource         StateKind = "resource"
+	StateKindZone             StateKind = "zone"
 )
 
 // Defines values for StateMode.
@@ -3242,7 +3244,7 @@ type StateOutcome struct {
 	// ID ID of the object. Omitted if it is not created yet.
 	ID *string `json:"id,omitempty"`
 
-	// Identity The name or identifier of the object, by which it is found in the zone.
+	// Identity The name or identifier of the object, by which it is found in the zone; `zone` for the zone itself; application, user and resource of a grant, separated by slashes.
 	Identity string `json:"identity"`
 
 	// Kind Kind of an object.

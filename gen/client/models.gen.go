@@ -330,10 +330,12 @@ const (
 // The values of [StateKind].
 const (
 	StateKindApplication      StateKind = "application"
+	StateKindGrant            StateKind = "grant"
 	StateKindIdentityProvider StateKind = "identity-provider"
 	StateKindPolicy           StateKind = "policy"
 	StateKindPolicySet        StateKind = "policy-set"
 	StateKindResource         StateKind = "resource"
+	StateKindZone             StateKind = "zone"
 )
 
 // The values of [StateMode].
@@ -346,6 +348,12 @@ const (
 	StateOutcomeStatusApplied   StateOutcomeStatus = "applied"
 	StateOutcomeStatusPlanned   StateOutcomeStatus = "planned"
 	StateOutcomeStatusUnchanged StateOutcomeStatus = "unchanged"
+)
+
+// The values of [StateZoneDCRShutdown].
+const (
+	StateZoneDCRShutdownKeepLive   StateZoneDCRShutdown = "keep_live"
+	StateZoneDCRShutdownRevokeLive StateZoneDCRShutdown = "revoke_live"
 )
 
 // The values of [StepUpChallengeStatus].
@@ -4160,6 +4168,30 @@ type StateDocument struct {
 	Objects []StateObject `json:"objects"`
 }
 
+// StateGrant is a grant: the scopes of a resource that an application may
+// request for a user. It is found by these three. If the scopes differ, a new
+// grant replaces the present one, because a grant never changes; sessions that
+// rest on the present one are revoked unless the new one permits as much. What
+// the grant refers to can be in the same document.
+type StateGrant struct {
+	// Name of the managed application. Leading and trailing whitespace is removed,
+	// and the rest is normalized to Unicode NFC. A name must contain a visible
+	// character, and no control characters, line separators or bidirectional
+	// controls.
+	Application string `json:"application"`
+
+	// Identifier of the resource.
+	Resource string `json:"resource"`
+
+	// Scopes of a grant: 1 to 200 lowercase letters, digits and `:_./-` each. A
+	// resource can declare scopes with other characters, such as `Read`; these
+	// cannot be granted. Scopes that are listed twice are kept.
+	Scopes GrantScopes `json:"scopes"`
+
+	// The subject (`sub` claim) in the user's tokens.
+	UserID string `json:"user_id"`
+}
+
 // StateKind is the kind of an object.
 type StateKind string
 
@@ -4222,7 +4254,9 @@ type StateOutcome struct {
 	// ID of the object. Omitted if it is not created yet.
 	ID *string `json:"id,omitempty"`
 
-	// The name or identifier of the object, by which it is found in the zone.
+	// The name or identifier of the object, by which it is found in the zone;
+	// `zone` for the zone itself; application, user and resource of a grant,
+	// separated by slashes.
 	Identity string `json:"identity"`
 
 	// Kind of an object.
@@ -4456,6 +4490,39 @@ type StateSummary struct {
 	// Objects to update.
 	Updated int `json:"updated"`
 }
+
+// StateZone is the settings of the zone itself.
+type StateZone struct {
+	// Whether applications can register dynamically.
+	DCREnabled *bool `json:"dcr_enabled,omitempty"`
+
+	// What happens to the registered applications when `dcr_enabled` changes to
+	// false; required if there are any. Allowed only with `dcr_enabled: false`.
+	DCRShutdown *StateZoneDCRShutdown `json:"dcr_shutdown,omitempty"`
+
+	// Display name of the zone. It need not be unique. Leading and trailing
+	// whitespace is removed, and the rest is normalized to Unicode NFC. A name must
+	// contain a visible character, and no control characters, line separators or
+	// bidirectional controls.
+	Name *ZoneName `json:"name,omitempty"`
+
+	// Whether clients can register with `registerClient` without a registration
+	// token, if `dcr_enabled` is true.
+	OpenRegistration *bool `json:"open_registration,omitempty"`
+
+	// Whether changes that are made through the operator assistant of Caracal are
+	// marked as co-authored by it.
+	OperatorCoauthorBadge *bool `json:"operator_coauthor_badge,omitempty"`
+
+	// A short name of lowercase letters, digits and hyphens. It is unique among all
+	// zones, including archived ones.
+	Slug *ZoneSlug `json:"slug,omitempty"`
+}
+
+// StateZoneDCRShutdown is what happens to the registered applications when
+// `dcr_enabled` changes to false; required if there are any. Allowed only with
+// `dcr_enabled: false`.
+type StateZoneDCRShutdown string
 
 // StepUpApproval is the approval of a step-up challenge.
 type StepUpApproval struct {

@@ -2172,10 +2172,12 @@ func (c *Client) RotateSigningKey(ctx context.Context, zoneID string, opts ...Ca
 //
 // Requires a token with read permission for the zone.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Error codes that are specific to this operation: [CodeInvalidState],
 // [CodeZoneNotFound].
 func (c *Client) PlanState(ctx context.Context, zoneID string, body StateDocument, opts ...CallOption) (StateReport, error) {
-	return send[StateReport](ctx, c, request{operation: "planState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/plan", args: []string{zoneID}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
+	return send[StateReport](ctx, c, request{operation: "planState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/plan", args: []string{zoneID}, body: body, status: 200, accept: "application/json"}, opts)
 }
 
 // ApplyState changes the zone so that it is as a document says, in one
@@ -2195,12 +2197,17 @@ func (c *Client) PlanState(ctx context.Context, zoneID string, body StateDocumen
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `applications`, `providers`,
+// Records audit entries of these types: `zones`, `applications`, `providers`,
 // `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`,
-// `policy-set-versions`.
+// `policy-set-versions`, `grants`, `sessions`, `agent-sessions`,
+// `delegation-edges`.
 //
 // Publishes events on these streams:
 //
+//   - `caracal.sessions.revoke`: One event per revoked session, agent session
+//     and delegation edge, as in `revokeGrant` and `updateZone`.
+//   - `caracal.agents.lifecycle`: One event per terminated agent session.
+//   - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 //   - `caracal.policy.invalidate`: One event if another policy set version
 //     becomes active, or none is any more.
 //

@@ -84,6 +84,54 @@ func (q *Queries) ListStateApplications(ctx context.Context, zoneID string) ([]L
 	return items, nil
 }
 
+const listStateGrants = `-- name: ListStateGrants :many
+SELECT id, application_id, user_id, resource_id, scopes, version FROM grants
+WHERE zone_id = $1 AND user_id = ANY ($2::text[]) AND status = 'active'
+ORDER BY created_at, id
+`
+
+type ListStateGrantsParams struct {
+	ZoneID  string   `db:"zone_id"`
+	UserIds []string `db:"user_ids"`
+}
+
+type ListStateGrantsRow struct {
+	ID            string   `db:"id"`
+	ApplicationID string   `db:"application_id"`
+	UserID        string   `db:"user_id"`
+	ResourceID    string   `db:"resource_id"`
+	Scopes        []string `db:"scopes"`
+	Version       int64    `db:"version"`
+}
+
+// ListStateGrants returns the active grants of some users.
+func (q *Queries) ListStateGrants(ctx context.Context, arg ListStateGrantsParams) ([]ListStateGrantsRow, error) {
+	rows, err := q.db.Query(ctx, listStateGrants, arg.ZoneID, arg.UserIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListStateGrantsRow{}
+	for rows.Next() {
+		var i ListStateGrantsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.ApplicationID,
+			&i.UserID,
+			&i.ResourceID,
+			&i.Scopes,
+			&i.Version,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listStateManifests = `-- name: ListStateManifests :many
 SELECT s.id AS policy_set_id, v.id AS version_id, v.version AS version_number, m.policy_version_id, p.version AS policy_version_number, policy.name AS policy_name
 FROM policy_sets AS s

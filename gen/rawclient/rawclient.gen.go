@@ -488,6 +488,8 @@ type StateChange = client.StateChange
 
 type StateDocument = client.StateDocument
 
+type StateGrant = client.StateGrant
+
 type StateKind = client.StateKind
 
 type StateMode = client.StateMode
@@ -513,6 +515,10 @@ type StateReport = client.StateReport
 type StateResource = client.StateResource
 
 type StateSummary = client.StateSummary
+
+type StateZone = client.StateZone
+
+type StateZoneDCRShutdown = client.StateZoneDCRShutdown
 
 type StepUpApproval = client.StepUpApproval
 
@@ -3613,10 +3619,13 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
+	// Records audit entries of these types: `zones`, `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`, `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge, as in `revokeGrant` and `updateZone`.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 	// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 	//
 	// Takes any type of body and a specified content type.
@@ -3639,10 +3648,13 @@ type ClientInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
+	// Records audit entries of these types: `zones`, `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`, `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge, as in `revokeGrant` and `updateZone`.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 	// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 	//
 	// Takes a body of the `application/json` content type.
@@ -3665,6 +3677,8 @@ type ClientInterface interface {
 	//
 	// Requires a token with read permission for the zone.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
@@ -3684,6 +3698,8 @@ type ClientInterface interface {
 	// global: the plan says only that they will change.
 	//
 	// Requires a token with read permission for the zone.
+	//
+	// Takes no `Idempotency-Key`: it changes nothing.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -7374,10 +7390,13 @@ func (c *Client) RotateSigningKey(ctx context.Context, zoneID ZoneID, reqEditors
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
+// Records audit entries of these types: `zones`, `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`, `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge, as in `revokeGrant` and `updateZone`.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 // - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 //
 // Takes any type of body and a specified content type.
@@ -7410,10 +7429,13 @@ func (c *Client) ApplyStateWithBody(ctx context.Context, zoneID ZoneID, contentT
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
+// Records audit entries of these types: `zones`, `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`, `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge, as in `revokeGrant` and `updateZone`.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 // - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 //
 // Takes a body of the `application/json` content type.
@@ -7446,6 +7468,8 @@ func (c *Client) ApplyState(ctx context.Context, zoneID ZoneID, body ApplyStateJ
 //
 // Requires a token with read permission for the zone.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
@@ -7475,6 +7499,8 @@ func (c *Client) PlanStateWithBody(ctx context.Context, zoneID ZoneID, contentTy
 // global: the plan says only that they will change.
 //
 // Requires a token with read permission for the zone.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -16791,10 +16817,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
+	// Records audit entries of these types: `zones`, `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`, `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge, as in `revokeGrant` and `updateZone`.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 	// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -16817,10 +16846,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with write permission for the zone.
 	//
-	// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
+	// Records audit entries of these types: `zones`, `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`, `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
 	//
 	// Publishes events on these streams:
 	//
+	// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge, as in `revokeGrant` and `updateZone`.
+	// - `caracal.agents.lifecycle`: One event per terminated agent session.
+	// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 	// - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -16843,6 +16875,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Requires a token with read permission for the zone.
 	//
+	// Takes no `Idempotency-Key`: it changes nothing.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
@@ -16862,6 +16896,8 @@ type ClientWithResponsesInterface interface {
 	// global: the plan says only that they will change.
 	//
 	// Requires a token with read permission for the zone.
+	//
+	// Takes no `Idempotency-Key`: it changes nothing.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -25094,10 +25130,13 @@ func (c *ClientWithResponses) RotateSigningKeyWithResponse(ctx context.Context, 
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
+// Records audit entries of these types: `zones`, `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`, `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge, as in `revokeGrant` and `updateZone`.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 // - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -25126,10 +25165,13 @@ func (c *ClientWithResponses) ApplyStateWithBodyWithResponse(ctx context.Context
 //
 // Requires a token with write permission for the zone.
 //
-// Records audit entries of these types: `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`.
+// Records audit entries of these types: `zones`, `applications`, `providers`, `resources`, `provider-grants`, `policies`, `policy-versions`, `policy-sets`, `policy-set-versions`, `grants`, `sessions`, `agent-sessions`, `delegation-edges`.
 //
 // Publishes events on these streams:
 //
+// - `caracal.sessions.revoke`: One event per revoked session, agent session and delegation edge, as in `revokeGrant` and `updateZone`.
+// - `caracal.agents.lifecycle`: One event per terminated agent session.
+// - `caracal.delegations.invalidate`: One event per revoked delegation edge.
 // - `caracal.policy.invalidate`: One event if another policy set version becomes active, or none is any more.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -25158,6 +25200,8 @@ func (c *ClientWithResponses) ApplyStateWithResponse(ctx context.Context, zoneID
 //
 // Requires a token with read permission for the zone.
 //
+// Takes no `Idempotency-Key`: it changes nothing.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
@@ -25183,6 +25227,8 @@ func (c *ClientWithResponses) PlanStateWithBodyWithResponse(ctx context.Context,
 // global: the plan says only that they will change.
 //
 // Requires a token with read permission for the zone.
+//
+// Takes no `Idempotency-Key`: it changes nothing.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -145,7 +145,7 @@ func validateResponse(r *http.Request, resp *http.Response, body []byte) error {
 		return fmt.Errorf("the header X-Request-Id is missing")
 	}
 	path := r.URL.EscapedPath()
-	if strings.HasPrefix(path, "/v1/") && resp.Header.Get("Cache-Control") != "no-store" {
+	if strings.HasPrefix(path, "/v1/") && !strings.HasPrefix(resp.Header.Get("Cache-Control"), "no-store") {
 		return fmt.Errorf("Cache-Control: no-store is missing")
 	}
 	// No browser may interpret as HTML what is in a response, except the pages that are HTML.

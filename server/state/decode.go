@@ -44,13 +44,16 @@ func Decode(tree any, schemas Schemas) (Document, []code.Issue) {
 			continue
 		}
 		identity, field := spec.Identity()
+		if field != "" {
+			at = append(at, field)
+		}
 		if identity == "" {
-			issues = append(issues, code.Issue{Path: append(at, field), Message: "must not be empty"})
+			issues = append(issues, code.Issue{Path: at, Message: "must not be empty"})
 			continue
 		}
 		key := kind + " " + identity
 		if first, duplicate := seen[key]; duplicate {
-			issues = append(issues, code.Issue{Path: append(at, field), Message: fmt.Sprintf("must not be that of objects[%d], too", first)})
+			issues = append(issues, code.Issue{Path: at, Message: fmt.Sprintf("must not be that of objects[%d], too", first)})
 			continue
 		}
 		seen[key] = i

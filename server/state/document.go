@@ -20,11 +20,13 @@ type Kind string
 
 // The kinds.
 const (
+	Zone        Kind = "zone"
 	Application Kind = "application"
 	Provider    Kind = "identity-provider"
 	Resource    Kind = "resource"
 	Policy      Kind = "policy"
 	PolicySet   Kind = "policy-set"
+	Grant       Kind = "grant"
 )
 
 // A Document lists the objects that a zone should have. It is valid by itself, but may
@@ -40,7 +42,7 @@ type Object struct {
 // A Spec is what an object should be. A field that is nil is not compared.
 type Spec interface {
 	// Identity returns the name or identifier by which the object is found in the zone, and
-	// the name of the field that contains it.
+	// the name of the field that contains it, or "" if it consists of several.
 	Identity() (value, field string)
 }
 
@@ -53,6 +55,8 @@ func (o Object) Identity() string {
 // newSpec returns an empty spec of a kind, or nil if there is no such kind.
 func newSpec(kind Kind) Spec {
 	switch kind {
+	case Zone:
+		return &ZoneSpec{}
 	case Application:
 		return &ApplicationSpec{}
 	case Provider:
@@ -63,9 +67,24 @@ func newSpec(kind Kind) Spec {
 		return &PolicySpec{}
 	case PolicySet:
 		return &PolicySetSpec{}
+	case Grant:
+		return &GrantSpec{}
 	}
 	return nil
 }
+
+// A ZoneSpec has the settings of the zone itself.
+type ZoneSpec struct {
+	Name                  *string `json:"name"`
+	Slug                  *string `json:"slug"`
+	DCREnabled            *bool   `json:"dcr_enabled"`
+	OperatorCoauthorBadge *bool   `json:"operator_coauthor_badge"`
+	OpenRegistration      *bool   `json:"open_registration"`
+	DCRShutdown           *string `json:"dcr_shutdown"`
+}
+
+// Identity implements [Spec].
+func (s *ZoneSpec) Identity() (value, field string) { return "zone", "" }
 
 // An ApplicationSpec is the spec of a managed application.
 type ApplicationSpec struct {
@@ -128,12 +147,28 @@ type PolicySetSpec struct {
 // Identity implements [Spec].
 func (s *PolicySetSpec) Identity() (value, field string) { return s.Name, "name" }
 
+// A GrantSpec is the spec of a grant.
+type GrantSpec struct {
+	Application string   `json:"application"` // its name
+	UserID      string   `json:"user_id"`
+	Resource    string   `json:"resource"` // its identifier
+	Scopes      []string `json:"scopes"`
+}
+
+// Identity implements [Spec].
+func (s *GrantSpec) Identity() (value, field string) {
+	return s.Application + "/" + s.UserID + "/" + s.Resource, ""
+}
+
 // Kinds returns the kinds of objects that must be read to compare the document: those in
 // it, and those that its objects refer to.
 func (d Document) Kinds() store.StateKinds {
 	var kinds store.StateKinds
 	for _, o := range d.Objects {
 		switch o.Kind {
+		case Grant:
+			kinds.Applications, kinds.Resources = true, true
+			kinds.GrantsOf = append(kinds.GrantsOf, o.Spec.(*GrantSpec).UserID)
 		case Application:
 			kinds.Applications = true
 		case Provider:

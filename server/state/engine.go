@@ -150,14 +150,15 @@ func (x *execution) run(ctx context.Context, plan *Plan) ([]Result, error) {
 	return results, nil
 }
 
-// notApplied returns the error of an action, which names the object. An error without a
-// code is not about the object.
+// notApplied returns the error of an action, which names the object. An error that is not
+// about the object, such as one of the database, is returned unchanged.
 func notApplied(a Action, err error) error {
-	if !errors.As(err, new(code.Code)) || errors.Is(err, code.ServiceUnavailable) {
+	mapped := store.Explained(err)
+	if !errors.As(mapped, new(code.Code)) || errors.Is(mapped, code.ServiceUnavailable) {
 		return err
 	}
-	problem, detail := problemOf(err)
-	return &code.Error{Code: code.StateNotApplied, Cause: err, Fields: map[string]any{
+	problem, detail := problemOf(mapped)
+	return &code.Error{Code: code.StateNotApplied, Cause: mapped, Fields: map[string]any{
 		"object": map[string]any{"kind": a.Kind, "identity": a.Identity}, "problem": problem, "detail": detail,
 	}}
 }

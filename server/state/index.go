@@ -24,7 +24,8 @@ type index struct {
 	policies     map[string]*db.ListStatePoliciesRow
 	policySets   map[string]*db.ListStatePolicySetsRow
 	manifests    map[string][]db.ListStateManifestsRow // by the ID of the version
-	newest       map[string]string                     // the ID of the newest version of each policy set, by its ID
+	grants       map[grantKey][]*db.ListStateGrantsRow
+	newest       map[string]string // the ID of the newest version of each policy set, by its ID
 }
 
 func newIndex(zone store.ZoneState) index {
@@ -32,7 +33,7 @@ func newIndex(zone store.ZoneState) index {
 		ZoneState: zone, byID: map[objectKey]string{}, applications: map[string][]*db.ListStateApplicationsRow{},
 		providers: map[string]*db.ListStateProvidersRow{}, resources: map[string]*db.ListStateResourcesRow{},
 		policies: map[string]*db.ListStatePoliciesRow{}, policySets: map[string]*db.ListStatePolicySetsRow{},
-		manifests: map[string][]db.ListStateManifestsRow{}, newest: map[string]string{},
+		manifests: map[string][]db.ListStateManifestsRow{}, newest: map[string]string{}, grants: map[grantKey][]*db.ListStateGrantsRow{},
 	}
 	for i := range zone.Applications {
 		a := &zone.Applications[i]
@@ -50,6 +51,11 @@ func newIndex(zone store.ZoneState) index {
 	for i := range zone.Policies {
 		x.policies[zone.Policies[i].Name] = &zone.Policies[i]
 	}
+	for i := range zone.Grants {
+		g := &zone.Grants[i]
+		k := grantKey{g.ApplicationID, g.UserID, g.ResourceID}
+		x.grants[k] = append(x.grants[k], g)
+	}
 	latest := map[string]int32{} // the number of the newest version of each policy set
 	for i := range zone.PolicySets {
 		x.policySets[zone.PolicySets[i].Name] = &zone.PolicySets[i]
@@ -63,6 +69,9 @@ func newIndex(zone store.ZoneState) index {
 	}
 	return x
 }
+
+// A grantKey is what a grant is about.
+type grantKey struct{ application, user, resource string }
 
 // revision identifies the objects of a zone and their versions.
 func revision(zone store.ZoneState) string {
@@ -83,6 +92,10 @@ func revision(zone store.ZoneState) string {
 	for _, s := range zone.PolicySets {
 		add(PolicySet, s.ID+" "+strconv.Itoa(int(s.LatestVersion)), s.Version)
 	}
+	for _, g := range zone.Grants {
+		add(Grant, g.ID, g.Version)
+	}
+	add(Zone, zone.Zone.ID, zone.Zone.Version)
 	slices.Sort(all)
 	return digest([]byte(strings.Join(all, "\n")))
 }

@@ -94,7 +94,7 @@ func (unsealed) seals() bool { return false }
 // Make plans what has to be changed so that a zone is as a document says. It returns every
 // issue that the document has in this zone; the plan can be used only if there are none.
 func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
-	p := &planner{Options: o, zone: newIndex(zone), declared: map[objectKey]int{}, newest: map[string]policyVersion{}}
+	p := &planner{Options: o, zone: newIndex(zone), document: d, declared: map[objectKey]int{}, newest: map[string]policyVersion{}}
 	for i, object := range d.Objects {
 		p.declared[objectKey{object.Kind, object.Identity()}] = i
 	}
@@ -109,6 +109,8 @@ func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
 		p.at = i
 		a := &plan.Actions[i]
 		switch spec := d.Objects[i].Spec.(type) {
+		case *ZoneSpec:
+			p.zoneSettings(a, spec)
 		case *ApplicationSpec:
 			p.application(a, spec)
 		case *ProviderSpec:
@@ -119,6 +121,8 @@ func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
 			p.policy(a, spec)
 		case *PolicySetSpec:
 			p.policySet(a, spec)
+		case *GrantSpec:
+			p.grant(a, spec)
 		}
 	}
 	plan.ID = plan.id()
@@ -135,7 +139,7 @@ func objectOf(issue code.Issue) int {
 // order returns the actions in an order in which they can be carried out: each object
 // after those that it refers to.
 func (p *Plan) order() []int {
-	position := map[Kind]int{Application: 1, Provider: 2, Resource: 3, Policy: 4, PolicySet: 5}
+	position := map[Kind]int{Application: 1, Provider: 2, Resource: 3, Policy: 4, PolicySet: 5, Grant: 6}
 	order := make([]int, len(p.Actions))
 	for i := range order {
 		order[i] = i
@@ -156,6 +160,7 @@ type objectKey struct {
 type planner struct {
 	Options
 	zone     index
+	document Document
 	declared map[objectKey]int // the objects of the document
 	at       int               // index of the object that is being planned
 	issues   []code.Issue

@@ -1,0 +1,48 @@
+package state
+
+import (
+	"context"
+
+	"caracal.run/management/store"
+)
+
+// zoneSettings plans the settings of the zone.
+func (p *planner) zoneSettings(a *Action, spec *ZoneSpec) {
+	present := p.zone.Zone
+	a.ID = present.ID
+	disables := spec.DCREnabled != nil && !*spec.DCREnabled
+	if spec.DCRShutdown != nil && !disables {
+		p.issue("is allowed only with dcr_enabled: false", "dcr_shutdown")
+	}
+	var patch store.ZonePatch
+	if differs(a, "name", present.Name, spec.Name) {
+		patch.Name = spec.Name
+		p.check(store.CheckReservedName(p.Actor, store.ZoneName, *spec.Name), "name")
+	}
+	if differs(a, "slug", present.Slug, spec.Slug) {
+		patch.Slug = spec.Slug
+		p.check(store.CheckReservedName(p.Actor, store.ZoneSlug, *spec.Slug), "slug")
+	}
+	if differs(a, "dcr_enabled", present.DCREnabled, spec.DCREnabled) {
+		patch.DCREnabled, patch.DCRShutdown = spec.DCREnabled, spec.DCRShutdown
+	}
+	if differs(a, "operator_coauthor_badge", present.OperatorCoauthorBadge, spec.OperatorCoauthorBadge) {
+		patch.OperatorCoauthorBadge = spec.OperatorCoauthorBadge
+	}
+	if differs(a, "open_registration", present.OpenRegistration, spec.OpenRegistration) {
+		patch.OpenRegistration = spec.OpenRegistration
+	}
+	if len(a.Changes) > 0 {
+		a.Verb, a.step = Update, updateZone{patch: patch}
+	}
+}
+
+type updateZone struct {
+	unsealed
+	patch store.ZonePatch
+}
+
+func (s updateZone) run(ctx context.Context, x *execution) (Result, error) {
+	_, err := x.tx.UpdateZone(ctx, x.zone, store.Precondition{}, s.patch)
+	return Result{ID: x.zone}, err
+}
