@@ -90,9 +90,9 @@ func reportMissing(recorded map[string]bool) int {
 	return 1
 }
 
-// sharedCodes are returned by middleware before the operation is known: it is
-// enough to see each once, in any operation.
-var sharedCodes = []code.Code{code.RateLimited, code.InternalError, code.ServiceUnavailable}
+// sharedCodes are returned by middleware before the operation is known, or in the same way
+// for all operations: it is enough to see each once, in any operation.
+var sharedCodes = []code.Code{code.RateLimited, code.InternalError, code.ServiceUnavailable, code.IdempotencyKeyInUse, code.IdempotencyKeyReused}
 
 // An outcome is named by an operation and what it returned or did: a status and
 // an error code, the stream of an event, or the kind of an audit entry.
