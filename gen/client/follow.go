@@ -38,9 +38,11 @@ const (
 // resumes after the last event that it has received. It ends when the context ends, or
 // with an error that another attempt cannot correct, which it yields, such as
 // [CodeEventPositionGone] or [CodeInvalidAdminToken].
-func (c *Client) FollowZoneEvents(ctx context.Context, zoneID, lastEventID string) iter.Seq2[ZoneEvent, error] {
+//
+// With [ResponseJSON], the text is that of the event.
+func (c *Client) FollowZoneEvents(ctx context.Context, zoneID, lastEventID string, opts ...CallOption) iter.Seq2[ZoneEvent, error] {
 	return func(yield func(ZoneEvent, error) bool) {
-		f := follower{client: c, zone: zoneID, last: lastEventID}
+		f := follower{client: c, zone: zoneID, last: lastEventID, options: apply(opts)}
 		for failures := 0; ; failures++ {
 			received, err := f.receive(ctx, yield)
 			switch {
@@ -69,9 +71,10 @@ var errStopped = errors.New("stopped")
 
 // A follower receives the events of a zone.
 type follower struct {
-	client *Client
-	zone   string
-	last   string // the id of the last event, "now" or ""
+	client  *Client
+	zone    string
+	last    string // the id of the last event, "now" or ""
+	options func(*call)
 }
 
 // receive opens a stream, and yields its events until it ends. It reports whether it
@@ -79,6 +82,7 @@ type follower struct {
 func (f *follower) receive(ctx context.Context, yield func(ZoneEvent, error) bool) (received bool, err error) {
 	r := request{operation: "listZoneEvents", method: http.MethodGet, path: "/v1/zones/{zoneId}/events", args: []string{f.zone}, status: http.StatusOK, accept: "text/event-stream"}
 	position := func(call *call) {
+		f.options(call)
 		if f.last == "now" || f.last == "" {
 			call.setParams(map[string]any{"after": f.last})
 		} else {
@@ -125,6 +129,9 @@ func (f *follower) receive(ctx context.Context, yield func(ZoneEvent, error) boo
 		var event ZoneEvent
 		if err := json.Unmarshal(data, &event); err != nil || event.ID == "" {
 			return received, resp.fail(fmt.Sprintf("an event of the stream is not JSON of the API: %.100q", data), nil)
+		}
+		if resp.call.json != nil {
+			*resp.call.json = bytes.Clone(data)
 		}
 		data = data[:0]
 		if !yield(event, nil) {
