@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -137,7 +138,7 @@ func confirm(cmd *cobra.Command, question string) error {
 	var reply string
 	_, _ = fmt.Fscanln(cmd.InOrStdin(), &reply) // an empty line is an error, and no
 	if reply = strings.ToLower(reply); reply != "y" && reply != "yes" {
-		return usageError("not confirmed: nothing was changed")
+		return errors.New("not confirmed: nothing was changed")
 	}
 	return nil
 }

@@ -39,24 +39,25 @@ func eventsCommand(a *apiCaller) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			received := func(event client.ZoneEvent, err error) error {
+			received := func(event json.RawMessage, err error) error {
 				if err != nil {
 					return err
 				}
 				if err := a.printEvent(cmd, event); err != nil || resume == "" {
 					return err
 				}
-				return os.WriteFile(resume, []byte(event.ID+"\n"), 0o600)
+				return os.WriteFile(resume, []byte(eventNoun.idOf(event)+"\n"), 0o600)
 			}
 			if once {
-				for event, err := range c.ZoneEvents(cmd.Context(), zone, client.ListZoneEventsParams{After: position}) {
+				for event, err := range pages(cmd.Context(), c, zone, "", zoneList((*client.Client).ListZoneEvents), client.ListZoneEventsParams{After: position}) {
 					if err := received(event, err); err != nil {
 						return err
 					}
 				}
 				return nil
 			}
-			for event, err := range c.FollowZoneEvents(cmd.Context(), zone, position) {
+			var event json.RawMessage
+			for _, err := range c.FollowZoneEvents(cmd.Context(), zone, position, client.ResponseJSON(&event)) {
 				if err != nil && cmd.Context().Err() != nil {
 					return nil // Ctrl-C ends it
 				}
@@ -83,24 +84,25 @@ repetition. -o json prints one line of JSON for each event.
 `
 
 // printEvent prints an event as soon as it arrives.
-func (a *apiCaller) printEvent(cmd *cobra.Command, event client.ZoneEvent) error {
+func (a *apiCaller) printEvent(cmd *cobra.Command, event json.RawMessage) error {
 	out := cmd.OutOrStdout()
-	text, err := json.Marshal(event)
-	if err != nil {
-		return err
-	}
 	switch a.output {
 	case "json":
-		_, err = fmt.Fprintf(out, "%s\n", text)
+		_, err := fmt.Fprintf(out, "%s\n", event)
+		return err
 	case "yaml":
-		if _, err = fmt.Fprintln(out, "---"); err == nil {
-			err = a.printText(out, text)
+		if _, err := fmt.Fprintln(out, "---"); err != nil {
+			return err
 		}
+		return a.printText(out, event)
 	case "name":
-		_, err = fmt.Fprintln(out, eventNoun.idOf(text))
-	default:
-		occurred, _ := json.Marshal(event.OccurredAt) // a time is always valid JSON
-		_, err = fmt.Fprintf(out, "%-8s %s  %-32s %-36s  %s by %s\n", event.ID, cell(occurred), printable(event.Type), printable(event.EntityID), printable(event.Operation), printable(event.ActorName))
+		_, err := fmt.Fprintln(out, eventNoun.idOf(event))
+		return err
 	}
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(event, &values); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "%-8s %s  %-32s %-36s  %s by %s\n", cell(values["id"]), cell(values["occurred_at"]), cell(values["type"]), cell(values["entity_id"]), cell(values["operation"]), cell(values["actor_name"]))
 	return err
 }

@@ -58,6 +58,15 @@ func TestEvents(t *testing.T) {
 	if got := types(); got != nil {
 		t.Errorf("after now, the events are %v", got)
 	}
+	var page struct{ Rows []json.RawMessage }
+	if err := json.Unmarshal(a.Do("GET", "/v1/zones/"+zone+"/events?after=0", "", "Authorization", "Bearer "+servertest.Bootstrap).Body, &page); err != nil {
+		t.Fatal(err)
+	}
+	for i, line := range strings.Split(strings.TrimSpace(s.ok("events", "--once", "--after", "0", "-o", "json")), "\n") {
+		if line != string(page.Rows[i]) {
+			t.Errorf("the event is %s, want that of the API, %s", line, page.Rows[i])
+		}
+	}
 	table := s.ok("events", "--once", "--after", "0")
 	if lines := strings.Split(strings.TrimSpace(table), "\n"); len(lines) != 3 || !strings.Contains(lines[2], "providers.created") || !strings.Contains(lines[2], "createProvider by bootstrap") {
 		t.Errorf("the table is\n%s", table)
@@ -75,10 +84,10 @@ func TestEvents(t *testing.T) {
 	in, out := io.Pipe()
 	ended := make(chan int)
 	var stderr bytes.Buffer
-	go func() { ended <- s.start(ctx, nil, out, &stderr, "events", "--resume", position) }()
+	go func() { ended <- s.start(ctx, nil, out, &stderr, "events", "--resume", position, "-o", "json") }()
 	s.ok("zone", "update", zone, "--set", "name=Renamed")
 	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil || !strings.Contains(line, "zones.updated") {
+	if err != nil || !json.Valid([]byte(line)) || !strings.Contains(line, `"type":"zones.updated"`) {
 		t.Errorf("followed %q, %v", line, err)
 	}
 	cancel()

@@ -5,14 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 )
 
 // An input is the body of a request: a file, and fields that replace those of the file.
@@ -21,6 +18,8 @@ type input struct {
 	values   []string // field=value
 	fromFile []string // field=file
 	optional bool     // without any, the body is an empty object
+
+	document document // the file
 }
 
 // inputAbout is the part of the help about these flags.
@@ -49,15 +48,16 @@ func (in *input) body(cmd *cobra.Command) (json.RawMessage, error) {
 	text := json.RawMessage("{}")
 	if in.file != "" {
 		var err error
-		if text, err = readDocument(cmd, in.file); err != nil {
+		if in.document, err = readDocument(cmd, in.file); err != nil {
 			return nil, err
 		}
+		text = in.document.json
 	}
 	if len(in.values)+len(in.fromFile) == 0 {
 		return text, nil
 	}
-	document, err := decodeJSON(text)
-	object, isObject := document.(map[string]any)
+	value, err := decodeJSON(text)
+	object, isObject := value.(map[string]any)
 	if err != nil || !isObject {
 		return nil, invalidUsage(cmd, "--set requires that %s is an object", in.file)
 	}
@@ -95,6 +95,15 @@ func (in *input) body(cmd *cobra.Command) (json.RawMessage, error) {
 		}
 	}
 	return json.Marshal(object)
+}
+
+// locate adds positions in the file to the invalid fields of an error, unless flags have
+// replaced fields of the file.
+func (in *input) locate(err error) error {
+	if len(in.values)+len(in.fromFile) > 0 {
+		return err
+	}
+	return in.document.locate(err)
 }
 
 // decodeJSON decodes one JSON value, and keeps numbers as they are.
@@ -146,39 +155,4 @@ func setField(object map[string]any, path string, value any) error {
 		object[first] = inner
 	}
 	return setField(inner, rest, value)
-}
-
-// readInput reads a file, or the standard input if its name is -.
-func readInput(cmd *cobra.Command, name string) ([]byte, error) {
-	if name == "-" {
-		return io.ReadAll(cmd.InOrStdin())
-	}
-	return os.ReadFile(name)
-}
-
-// readDocument reads a file with one JSON or YAML document, and returns it as JSON.
-func readDocument(cmd *cobra.Command, name string) (json.RawMessage, error) {
-	text, err := readInput(cmd, name)
-	if err != nil {
-		return nil, err
-	}
-	if json.Valid(text) {
-		return text, nil
-	}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	var document, another any
-	if err := decoder.Decode(&document); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = errors.New("is empty")
-		}
-		return nil, fmt.Errorf("%s: neither JSON nor YAML: %w", name, err)
-	}
-	if !errors.Is(decoder.Decode(&another), io.EOF) {
-		return nil, fmt.Errorf("%s: must be one document", name)
-	}
-	converted, err := json.Marshal(document)
-	if err != nil {
-		return nil, fmt.Errorf("%s: cannot be JSON: %w", name, err)
-	}
-	return converted, nil
 }

@@ -21,6 +21,7 @@ import (
 const (
 	exitFailed  = 1
 	exitInvalid = 2
+	exitDrift   = 2 // of verify, all of whose other errors are exitFailed
 )
 
 func main() {
@@ -37,7 +38,7 @@ func main() {
 func printError(out io.Writer, err error) {
 	var settings server.ConfigErrors
 	switch {
-	case err == nil, errors.As(err, new(loggedError)):
+	case err == nil, errors.As(err, new(loggedError)), errors.Is(err, errDrift): // the output shows it
 	case errors.As(err, &settings):
 		for _, e := range settings {
 			fmt.Fprintln(out, "caracald: invalid setting:", e)
@@ -53,6 +54,10 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
+	case errors.Is(err, errDrift):
+		return exitDrift
+	case errors.As(err, new(verifyError)):
+		return exitFailed
 	case errors.As(err, new(usageError)), errors.As(err, new(server.ConfigErrors)):
 		return exitInvalid
 	}

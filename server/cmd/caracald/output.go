@@ -105,12 +105,12 @@ func printFields(out io.Writer, object json.RawMessage) error {
 		if err != nil {
 			return err
 		}
-		text, err := yaml.Marshal(node)
-		if err != nil {
+		var text strings.Builder
+		if err := writeYAML(&text, node); err != nil {
 			return err
 		}
 		fmt.Fprintln(out, f.name)
-		for line := range strings.Lines(string(text)) {
+		for line := range strings.Lines(text.String()) {
 			fmt.Fprintf(out, "  %s\n", printable(strings.TrimRight(line, "\n")))
 		}
 	}
@@ -131,9 +131,7 @@ func (a *apiCaller) printText(out io.Writer, text json.RawMessage) error {
 		if err != nil {
 			return err
 		}
-		encoder := yaml.NewEncoder(out)
-		encoder.SetIndent(2)
-		return errors.Join(encoder.Encode(node), encoder.Close())
+		return writeYAML(out, node)
 	}
 	var b bytes.Buffer
 	if err := json.Indent(&b, bytes.TrimSpace(text), "", "  "); err != nil {
@@ -142,6 +140,12 @@ func (a *apiCaller) printText(out io.Writer, text json.RawMessage) error {
 	b.WriteByte('\n')
 	_, err := b.WriteTo(out)
 	return err
+}
+
+func writeYAML(out io.Writer, node *yaml.Node) error {
+	encoder := yaml.NewEncoder(out)
+	encoder.SetIndent(2)
+	return errors.Join(encoder.Encode(node), encoder.Close())
 }
 
 // cell returns a value for a table, on one line.
@@ -169,6 +173,7 @@ func cell(value json.RawMessage) string {
 
 // printable returns a text on one line that cannot control a terminal.
 func printable(text string) string {
+	text = strings.ReplaceAll(text, "\t", "    ")
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -96,27 +99,48 @@ func (a *apiCaller) listCommand(n *noun) *cobra.Command {
 // maxPage is the largest page that the API returns.
 const maxPage = 200
 
-// listAll requests pages until there is no next one, or until the limit, if it is not 0.
+// listAll returns the items of all pages, or the first ones up to the limit, if it is not 0.
 func listAll(cmd *cobra.Command, c *client.Client, zone, id string, list lister, limit int, opts ...client.ListOption) (items []json.RawMessage, err error) {
-	for cursor := ""; ; {
-		size := maxPage
-		if limit > 0 {
-			size = min(size, limit-len(items))
-		}
-		var text json.RawMessage
-		next, err := list(cmd.Context(), c, zone, id, append(opts, client.Limit(size), client.Cursor(cursor), client.ResponseJSON(&text))...)
+	size := maxPage
+	if limit > 0 {
+		size = min(size, limit)
+	}
+	for item, err := range pages(cmd.Context(), c, zone, id, list, append(opts, client.Limit(size))...) {
 		if err != nil {
 			return nil, err
 		}
-		page, err := pageItems(text)
-		if err != nil {
-			return nil, err
+		if items = append(items, item); len(items) == limit {
+			break
 		}
-		items = append(items, page...)
-		if next == "" || len(items) == limit {
-			return items, nil
+	}
+	return items, nil
+}
+
+// pages returns an iterator over the items of all pages. If a request fails, it yields the
+// error and stops.
+func pages(ctx context.Context, c *client.Client, zone, id string, list lister, opts ...client.ListOption) iter.Seq2[json.RawMessage, error] {
+	return func(yield func(json.RawMessage, error) bool) {
+		for cursor := ""; ; {
+			var text json.RawMessage
+			next, err := list(ctx, c, zone, id, append(slices.Clip(opts), client.Cursor(cursor), client.ResponseJSON(&text))...)
+			var items []json.RawMessage
+			if err == nil {
+				items, err = pageItems(text)
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, item := range items {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if next == "" {
+				return
+			}
+			cursor = next
 		}
-		cursor = next
 	}
 }
 
@@ -184,7 +208,7 @@ func (a *apiCaller) actionCommand(n *noun, action action) *cobra.Command {
 			}
 			opts = append(opts, client.RequestJSON(body))
 		}
-		return a.call(cmd, n, action.call, strings.Join(args, ""), opts...)
+		return in.locate(a.call(cmd, n, action.call, strings.Join(args, ""), opts...))
 	}
 	if action.noID {
 		cmd.Use, cmd.Args = action.name, arguments()
@@ -228,7 +252,7 @@ of the service.
 			if err != nil {
 				return err
 			}
-			return a.call(cmd, n, n.create, "", client.RequestJSON(body))
+			return in.locate(a.call(cmd, n, n.create, "", client.RequestJSON(body)))
 		},
 	}
 	in.addFlags(cmd)
@@ -250,7 +274,7 @@ func (a *apiCaller) updateCommand(n *noun) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.call(cmd, n, n.update, args[0], append(ifMatch(etag), client.RequestJSON(body))...)
+			return in.locate(a.call(cmd, n, n.update, args[0], append(ifMatch(etag), client.RequestJSON(body))...))
 		},
 	}
 	in.addFlags(cmd)

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"caracal.run/management/gen/client"
+)
+
+// A document is a file with JSON or YAML.
+type document struct {
+	name string
+	json json.RawMessage
+	root *yaml.Node // for the positions of values; nil: they are unknown
+}
+
+// readInput reads a file, or the standard input if its name is -.
+func readInput(cmd *cobra.Command, name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(cmd.InOrStdin())
+	}
+	return os.ReadFile(name)
+}
+
+// readDocument reads a file with one JSON or YAML document.
+func readDocument(cmd *cobra.Command, name string) (document, error) {
+	d := document{name: name}
+	text, err := readInput(cmd, name)
+	if err != nil {
+		return d, err
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var root, another yaml.Node
+	err = decoder.Decode(&root)
+	if err == nil {
+		d.root = &root
+	}
+	switch {
+	case json.Valid(text): // although it may not be YAML
+		d.json = text
+		return d, nil
+	case errors.Is(err, io.EOF):
+		return d, fmt.Errorf("%s: is empty", name)
+	case err != nil:
+		return d, fmt.Errorf("%s: neither JSON nor YAML: %w", name, err)
+	case !errors.Is(decoder.Decode(&another), io.EOF):
+		return d, fmt.Errorf("%s: must be one document", name)
+	}
+	var value any
+	if err := root.Decode(&value); err != nil {
+		return d, fmt.Errorf("%s: %w", name, err)
+	}
+	if d.json, err = json.Marshal(value); err != nil {
+		return d, fmt.Errorf("%s: cannot be JSON: %w", name, err)
+	}
+	return d, nil
+}
+
+// locate adds the line and the column in the document to each invalid field that an error
+// of the API names.
+func (d document) locate(err error) error {
+	e, isResponse := errors.AsType[*client.Error](err)
+	if !isResponse || d.root == nil {
+		return err
+	}
+	located := *e
+	located.Fields = make([]client.FieldError, len(e.Fields))
+	for i, f := range e.Fields {
+		if line, column, found := position(d.root, f.Path); found {
+			f.Path = fmt.Sprintf("%s:%d:%d: %s", d.name, line, column, f.Path)
+		}
+		located.Fields[i] = f
+	}
+	return &located
+}
+
+// position returns where the value is at a path, such as "objects.0.kind". If there is
+// none, because a field is missing, it is that of the object or list that lacks it.
+func position(node *yaml.Node, path string) (line, column int, found bool) {
+	if node.Kind == yaml.DocumentNode && len(node.Content) == 1 {
+		node = node.Content[0]
+	}
+	first, rest, _ := strings.Cut(path, ".")
+	switch index, err := strconv.Atoi(first); {
+	case first == "":
+	case node.Kind == yaml.SequenceNode && err == nil && index >= 0 && index < len(node.Content):
+		return position(node.Content[index], rest)
+	case node.Kind == yaml.MappingNode:
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			if node.Content[i].Value == first {
+				return position(node.Content[i+1], rest)
+			}
+		}
+	}
+	return node.Line, node.Column, node.Line > 0
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"caracal.run/management/gen/client"
+	"caracal.run/management/server/servertest"
+)
+
+const stateDocument = `objects:
+- kind: application
+  spec: {name: Billing}
+- kind: identity-provider
+  spec:
+    identifier: provider://ledger
+    name: Ledger
+    kind: bearer_token
+    config: {bearer_token: "${LEDGER_TOKEN}"}
+- kind: policy
+  spec:
+    name: Restrict
+    content: |
+      # caracal:data-document
+      package caracal.authz
+
+      restrict := []
+`
+
+// A document is planned, applied and verified, and each exit code says how it ended.
+func TestStateCommands(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	s := newShell(t, a, zone)
+	s.variables["LEDGER_TOKEN"] = "hunter2-ledger"
+	file := s.file("zone.yaml", stateDocument)
+	expect := func(code int, want []string, args ...string) (stdout string) {
+		t.Helper()
+		stdout, stderr, got := s.run("", args...)
+		for _, text := range want {
+			if !strings.Contains(stdout, text) {
+				t.Errorf("%v: the output does not contain %q:\n%s", args, text, stdout)
+			}
+		}
+		if got != code || strings.Contains(stdout+stderr, "hunter2") || strings.Contains(stdout, "\x1b") || strings.Contains(stderr, "caracald: ") {
+			t.Errorf("%v: exit code %d, want %d\n%s%s", args, got, code, stdout, stderr)
+		}
+		return stdout
+	}
+	created := []string{
+		"+ application        Billing\n", "+ identity-provider  provider://ledger\n", "(will change)\n", "+ policy             Restrict\n",
+		"      + restrict := []\n", "\nPlan: 3 to create, 0 to update, 0 unchanged.\n",
+	}
+	expect(0, created, "plan", file)
+	expect(exitDrift, created, "verify", file)
+	planID := strings.TrimSpace(s.ok("plan", file, "-o", "name"))
+	var report client.StateReport
+	if err := json.Unmarshal([]byte(s.ok("plan", file, "-o", "json")), &report); err != nil || report.PlanID != planID || report.Summary.Created != 3 {
+		t.Errorf("the plan is %+v, %v", report, err)
+	}
+	expect(0, append(created, "\nApplied: 3 created, 0 updated, 0 unchanged.\n", "Client secret of the application Billing ("), "apply", file, "--plan-id", planID)
+	unchanged := []string{"= application        Billing\n", "\nThe zone is as the document says.\n"}
+	expect(0, unchanged, "verify", file)
+	expect(0, unchanged, "apply", file)
+	expect(0, nil, "apply", file, "-o", "json")
+	if _, stderr, code := s.run("", "apply", file, "--plan-id", planID); code != exitFailed || !strings.Contains(stderr, "was changed since the plan") {
+		t.Errorf("another plan is applied: %d, %s", code, stderr)
+	}
+
+	changed := strings.NewReplacer("name: Ledger", "name: Books", "restrict := []", "restrict := [1]").Replace(stateDocument)
+	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(exitDrift, []string{
+		"= application        Billing\n", "~ identity-provider  provider://ledger\n    name  Ledger → Books\n", "~ policy             Restrict\n    content\n      - restrict := []\n      + restrict := [1]\n",
+		"\nPlan: 0 to create, 2 to update, 1 unchanged.\n",
+	}, "verify", file)
+	if err := json.Unmarshal([]byte(expect(exitDrift, nil, "verify", file, "-o", "json")), &report); err != nil || !report.Drift {
+		t.Errorf("the report is %+v, %v", report, err)
+	}
+	if _, stderr, code := s.run(changed, "plan", "-"); code != 0 {
+		t.Errorf("the standard input: %d, %s", code, stderr)
+	}
+}
+
+// Errors name the line of the document, and are no drift.
+func TestInvalidState(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	s := newShell(t, a, a.Zone().ID)
+	for _, tt := range []struct{ name, text, want string }{
+		{"unknown field", "objects:\n- kind: application\n  spec:\n    name: Billing\n    color: red\n", ":5:12: objects.0.spec.color: "},
+		{"missing field", "objects:\n- kind: application\n  spec:\n    traits: []\n", ":4:5: objects.0.spec.name: "},
+		{"JSON", "{\"objects\": [\n  {\"kind\": \"nix\", \"spec\": {}}]}", ":2:12: objects.0.kind: "},
+		{"empty", "", "is empty"},
+		{"not YAML", "{", "neither JSON nor YAML"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := &shell{t, s.variables}
+			file := s.file("zone.yaml", tt.text)
+			for _, command := range []string{"plan", "apply", "verify"} {
+				if stdout, stderr, code := s.run("", command, file); code != exitFailed || stdout != "" || !strings.Contains(stderr, tt.want) || strings.Count(stderr, "caracald: ") != 1 {
+					t.Errorf("%s: exit code %d, want %q\n%s%s", command, code, tt.want, stdout, stderr)
+				}
+			}
+		})
+	}
+	for _, tt := range []struct {
+		args string
+		code int
+	}{
+		{"plan", exitInvalid}, {"apply", exitInvalid}, {"verify", exitFailed}, {"verify --nix x", exitFailed}, {"verify /does/not/exist", exitFailed},
+		{"verify -o xml x", exitFailed}, {"verify --zone x --context nix x", exitFailed},
+	} {
+		if _, stderr, code := s.run("", strings.Fields(tt.args)...); code != tt.code || strings.Count(stderr, "caracald: ") != 1 {
+			t.Errorf("%s: exit code %d, want %d\n%s", tt.args, code, tt.code, stderr)
+		}
+	}
+}
+
+// Variables replace placeholders in the configuration of providers only, and never the
+// credential of the command.
+func TestPlaceholders(t *testing.T) {
+	t.Parallel()
+	s := &apiCaller{getenv: func(name string) string {
+		return map[string]string{"SECRET": "hunter2", "CARACAL_ADMIN_TOKEN": "hunter2"}[name]
+	}}
+	for text, want := range map[string]string{
+		`{"a":"${SECRET}","b":[{"c":"${SECRET}"}],"d":1}`:                               `{"a":"hunter2","b":[{"c":"hunter2"}],"d":1}`,
+		`{"a":"${CARACAL_ADMIN_TOKEN}","b":"x ${SECRET}","c":"$SECRET","d":"${UNSET}"}`: `{"a":"${CARACAL_ADMIN_TOKEN}","b":"x ${SECRET}","c":"$SECRET","d":"${UNSET}"}`,
+	} {
+		value, err := decodeJSON([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := json.Marshal(s.replacePlaceholders(value, map[string]bool{}))
+		if err != nil || string(got) != want {
+			t.Errorf("%s becomes %s, %v, want %s", text, got, err, want)
+		}
+	}
+}
+
+// A plan is in colors only if the painter has them, and shows only the lines of a text that
+// differ.
+func TestPrintReport(t *testing.T) {
+	t.Parallel()
+	report := client.StateReport{
+		OK: true, Drift: true, Summary: client.StateSummary{Updated: 1, Pruned: 1},
+		Outcomes: []client.StateOutcome{
+			{Kind: "resource", Identity: "x\x1b[31m", Action: "update", Warnings: []string{"careful"}, Changes: []client.StateChange{
+				{Field: "scopes", Before: json.RawMessage(`["a"]`), After: json.RawMessage(`["a","b"]`)},
+				{Field: "content", Before: json.RawMessage(`"same\nold\nsame\n"`), After: json.RawMessage(`"same\nnew\nsame\n"`)},
+				{Field: "key", Sensitive: true},
+			}},
+			{Kind: "policy", Identity: "p", Action: "prune"},
+		},
+	}
+	var plain, colored strings.Builder
+	painter{&plain, false}.printReport(report)
+	painter{&colored, true}.printReport(report)
+	const want = `~ resource  x [31m
+    scopes   a → a,b
+    content
+      - old
+      + new
+    key      (will change)
+    warning: careful
+- policy    p
+
+Plan: 0 to create, 1 to update, 0 unchanged, 1 to archive.
+`
+	if plain.String() != want {
+		t.Errorf("the plan is\n%s\nwant\n%s", &plain, want)
+	}
+	if !strings.Contains(colored.String(), "\x1b[31m- policy    p\x1b[0m\n") {
+		t.Errorf("in colors, the plan is %q", colored.String())
+	}
+}
