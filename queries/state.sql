@@ -56,3 +56,10 @@ SELECT id, content, schema_version FROM policy_versions WHERE zone_id = @zone_id
 SELECT id, application_id, user_id, resource_id, scopes, version FROM grants
 WHERE zone_id = @zone_id AND user_id = ANY (@user_ids::text[]) AND status = 'active'
 ORDER BY created_at, id;
+
+-- name: ListActiveStateGrants :many
+-- ListActiveStateGrants returns active grants, the newest first.
+SELECT id, application_id, user_id, resource_id, scopes, version FROM grants
+WHERE zone_id = @zone_id AND status = 'active'
+ORDER BY created_at DESC, id DESC
+LIMIT @row_limit;

@@ -12,6 +12,7 @@ import (
 type StateKinds struct {
 	Applications, Providers, Resources, Policies, PolicySets bool
 	GrantsOf                                                 []string
+	MaxGrants                                                int32 // if not 0: of any user, but no more than these
 }
 
 // A ZoneState is a zone with all its active objects of some kinds, the oldest first.
@@ -76,6 +77,15 @@ func readZoneState(ctx context.Context, q *db.Queries, zone string, kinds StateK
 		}
 		if s.Manifests, err = q.ListStateManifests(ctx, zone); err != nil {
 			return s, err
+		}
+	}
+	if kinds.MaxGrants > 0 {
+		rows, err := q.ListActiveStateGrants(ctx, db.ListActiveStateGrantsParams{ZoneID: zone, RowLimit: kinds.MaxGrants})
+		if err != nil {
+			return s, err
+		}
+		for _, r := range rows {
+			s.Grants = append(s.Grants, db.ListStateGrantsRow(r))
 		}
 	}
 	if len(kinds.GrantsOf) > 0 {

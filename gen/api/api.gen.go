@@ -4151,6 +4151,12 @@ type ListSessionsParams struct {
 	SubjectID *string `form:"subject_id,omitempty" json:"subject_id,omitempty"`
 }
 
+// ExportStateParams defines parameters for ExportState.
+type ExportStateParams struct {
+	// Kinds Kinds of the objects. Defaults to all kinds but grants.
+	Kinds []StateKind `form:"kinds,omitempty" json:"kinds,omitempty"`
+}
+
 // ListStepUpChallengesParams defines parameters for ListStepUpChallenges.
 type ListStepUpChallengesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -4354,6 +4360,9 @@ type ServerInterface interface {
 	// DiscoverProvider Discover the configuration of a provider
 	// (POST /v1/providers/discover)
 	DiscoverProvider(ctx echo.Context) error
+	// GetStateSchema Get the JSON Schema of documents
+	// (GET /v1/state/schema)
+	GetStateSchema(ctx echo.Context) error
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx echo.Context, params ListZonesParams) error
@@ -4594,6 +4603,9 @@ type ServerInterface interface {
 	// RotateSigningKey Rotate the signing key
 	// (POST /v1/zones/{zoneId}/signing-key/rotate)
 	RotateSigningKey(ctx echo.Context, zoneID ZoneID) error
+	// ExportState Export a zone as a document
+	// (GET /v1/zones/{zoneId}/state)
+	ExportState(ctx echo.Context, zoneID ZoneID, params ExportStateParams) error
 	// ApplyState Apply a document
 	// (POST /v1/zones/{zoneId}/state/apply)
 	ApplyState(ctx echo.Context, zoneID ZoneID) error
@@ -5072,6 +5084,15 @@ func (w *ServerInterfaceWrapper) DiscoverProvider(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DiscoverProvider(ctx)
+	return err
+}
+
+// GetStateSchema converts echo context to params.
+func (w *ServerInterfaceWrapper) GetStateSchema(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetStateSchema(ctx)
 	return err
 }
 
@@ -7466,6 +7487,31 @@ func (w *ServerInterfaceWrapper) RotateSigningKey(ctx echo.Context) error {
 	return err
 }
 
+// ExportState converts echo context to params.
+func (w *ServerInterfaceWrapper) ExportState(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "zoneId" -------------
+	var zoneID ZoneID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "zoneId", ctx.Param("zoneId"), &zoneID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportStateParams
+	// ------------- Optional query parameter "kinds" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "kinds", ctx.QueryParams(), &params.Kinds, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter kinds: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ExportState(ctx, zoneID, params)
+	return err
+}
+
 // ApplyState converts echo context to params.
 func (w *ServerInterfaceWrapper) ApplyState(ctx echo.Context) error {
 	var err error
@@ -7683,6 +7729,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/policy-templates", wrapper.ListPolicyTemplates, options.OperationMiddlewares["listPolicyTemplates"]...)
 	router.GET(options.BaseURL+"/v1/policy-templates/:id", wrapper.GetPolicyTemplate, options.OperationMiddlewares["getPolicyTemplate"]...)
 	router.POST(options.BaseURL+"/v1/providers/discover", wrapper.DiscoverProvider, options.OperationMiddlewares["discoverProvider"]...)
+	router.GET(options.BaseURL+"/v1/state/schema", wrapper.GetStateSchema, options.OperationMiddlewares["getStateSchema"]...)
 	router.GET(options.BaseURL+"/v1/zones", wrapper.ListZones, options.OperationMiddlewares["listZones"]...)
 	router.POST(options.BaseURL+"/v1/zones", wrapper.CreateZone, options.OperationMiddlewares["createZone"]...)
 	router.DELETE(options.BaseURL+"/v1/zones/:zoneId", wrapper.DeleteZone, options.OperationMiddlewares["deleteZone"]...)
@@ -7763,6 +7810,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/zones/:zoneId/resources/:id", wrapper.UpdateResource, options.OperationMiddlewares["updateResource"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/sessions", wrapper.ListSessions, options.OperationMiddlewares["listSessions"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/signing-key/rotate", wrapper.RotateSigningKey, options.OperationMiddlewares["rotateSigningKey"]...)
+	router.GET(options.BaseURL+"/v1/zones/:zoneId/state", wrapper.ExportState, options.OperationMiddlewares["exportState"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/state/apply", wrapper.ApplyState, options.OperationMiddlewares["applyState"]...)
 	router.POST(options.BaseURL+"/v1/zones/:zoneId/state/plan", wrapper.PlanState, options.OperationMiddlewares["planState"]...)
 	router.GET(options.BaseURL+"/v1/zones/:zoneId/step-up-challenges", wrapper.ListStepUpChallenges, options.OperationMiddlewares["listStepUpChallenges"]...)
@@ -8262,6 +8310,21 @@ type DiscoverProvider200JSONResponse ProviderDiscovery
 
 func (response DiscoverProvider200JSONResponse) VisitDiscoverProviderResponse(w http.ResponseWriter) error {
 	return jsonresponse.Write(w, 200, ProviderDiscovery(response))
+}
+
+type GetStateSchemaRequestObject struct {
+}
+
+type GetStateSchemaResponseObject interface {
+	VisitGetStateSchemaResponse(w http.ResponseWriter) error
+}
+
+type GetStateSchema200Response struct {
+}
+
+func (response GetStateSchema200Response) VisitGetStateSchemaResponse(w http.ResponseWriter) error {
+	w.WriteHeader(200)
+	return nil
 }
 
 type ListZonesRequestObject struct {
@@ -9902,6 +9965,23 @@ func (response RotateSigningKey200JSONResponse) VisitRotateSigningKeyResponse(w 
 	return jsonresponse.Write(w, 200, SigningKeyRotation(response))
 }
 
+type ExportStateRequestObject struct {
+	ZoneID ZoneID `json:"zoneId"`
+	Params ExportStateParams
+}
+
+type ExportStateResponseObject interface {
+	VisitExportStateResponse(w http.ResponseWriter) error
+}
+
+type ExportState200Response struct {
+}
+
+func (response ExportState200Response) VisitExportStateResponse(w http.ResponseWriter) error {
+	w.WriteHeader(200)
+	return nil
+}
+
 type ApplyStateRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
 	Body   *ApplyStateJSONRequestBody
@@ -10110,6 +10190,9 @@ type StrictServerInterface interface {
 	// DiscoverProvider Discover the configuration of a provider
 	// (POST /v1/providers/discover)
 	DiscoverProvider(ctx context.Context, request DiscoverProviderRequestObject) (DiscoverProviderResponseObject, error)
+	// GetStateSchema Get the JSON Schema of documents
+	// (GET /v1/state/schema)
+	GetStateSchema(ctx context.Context, request GetStateSchemaRequestObject) (GetStateSchemaResponseObject, error)
 	// ListZones List zones
 	// (GET /v1/zones)
 	ListZones(ctx context.Context, request ListZonesRequestObject) (ListZonesResponseObject, error)
@@ -10350,6 +10433,9 @@ type StrictServerInterface interface {
 	// RotateSigningKey Rotate the signing key
 	// (POST /v1/zones/{zoneId}/signing-key/rotate)
 	RotateSigningKey(ctx context.Context, request RotateSigningKeyRequestObject) (RotateSigningKeyResponseObject, error)
+	// ExportState Export a zone as a document
+	// (GET /v1/zones/{zoneId}/state)
+	ExportState(ctx context.Context, request ExportStateRequestObject) (ExportStateResponseObject, error)
 	// ApplyState Apply a document
 	// (POST /v1/zones/{zoneId}/state/apply)
 	ApplyState(ctx context.Context, request ApplyStateRequestObject) (ApplyStateResponseObject, error)
@@ -11182,6 +11268,29 @@ func (sh *strictHandler) DiscoverProvider(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(DiscoverProviderResponseObject); ok {
 		return validResponse.VisitDiscoverProviderResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetStateSchema operation middleware
+func (sh *strictHandler) GetStateSchema(ctx echo.Context) error {
+	var request GetStateSchemaRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetStateSchema(ctx.Request().Context(), request.(GetStateSchemaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetStateSchema")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetStateSchemaResponseObject); ok {
+		return validResponse.VisitGetStateSchemaResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -13842,6 +13951,32 @@ func (sh *strictHandler) RotateSigningKey(ctx echo.Context, zoneID ZoneID) error
 		return err
 	} else if validResponse, ok := response.(RotateSigningKeyResponseObject); ok {
 		return validResponse.VisitRotateSigningKeyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ExportState operation middleware
+func (sh *strictHandler) ExportState(ctx echo.Context, zoneID ZoneID, params ExportStateParams) error {
+	var request ExportStateRequestObject
+
+	request.ZoneID = zoneID
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ExportState(ctx.Request().Context(), request.(ExportStateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExportState")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ExportStateResponseObject); ok {
+		return validResponse.VisitExportStateResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -235,8 +235,10 @@ func formOf(object []byte) ([]byte, error) {
 // element.
 func (c *call) setParams(values map[string]any) {
 	for name, value := range values {
-		if list, ok := value.([]string); ok {
-			c.params[name] = list
+		if list := reflect.ValueOf(value); list.Kind() == reflect.Slice {
+			for i := range list.Len() {
+				c.params.Add(name, fmt.Sprint(list.Index(i)))
+			}
 		} else if !reflect.ValueOf(value).IsZero() {
 			c.params.Set(name, fmt.Sprint(value))
 		}

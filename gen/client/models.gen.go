@@ -1730,6 +1730,21 @@ type DeterminingPolicy struct {
 	Policy string `json:"policy"`
 }
 
+// ExportedStateDocument is a document, which is also a `StateDocument`.
+type ExportedStateDocument struct {
+	// The objects of the zone.
+	Objects []ExportedStateObject `json:"objects"`
+}
+
+// ExportedStateObject is an object of the zone, which is also a `StateObject`.
+type ExportedStateObject struct {
+	// Kind of an object.
+	Kind StateKind `json:"kind"`
+
+	// The spec of the kind, such as `StateResource`.
+	Spec map[string]interface{} `json:"spec"`
+}
+
 // FieldList are the names of fields, separated by commas. White space around a
 // name is ignored.
 type FieldList = string

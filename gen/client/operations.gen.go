@@ -2217,6 +2217,44 @@ func (c *Client) ApplyState(ctx context.Context, zoneID string, body StateDocume
 	return send[StateReport](ctx, c, request{operation: "applyState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/apply", args: []string{zoneID}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
+// ExportStateParams are the query parameters of [Client.ExportState]. Zero
+// values are omitted.
+type ExportStateParams struct {
+	// Kinds of the objects. Defaults to all kinds but grants.
+	Kinds []string
+}
+
+// ExportState returns the zone as a document for `applyState`, with which
+// another zone can be set up, or which can be kept in version control from then
+// on. A plan of it is empty. Its order is always the same.
+//
+// It has no IDs and no secrets. Each secret of a provider is a placeholder,
+// such as `${LEDGER_CLIENT_SECRET}`, which keeps the stored secret if the
+// provider has one; otherwise, replace it by the secret: `caracald apply` takes
+// it from the environment variable of that name. Traits are returned to global
+// tokens only. Control keys, dynamically registered applications and the
+// control resource are not in the document, nor are the name and the slug of
+// the zone. What a document cannot express is omitted; in YAML, a comment says
+// so. A request that accepts `application/yaml` gets YAML.
+//
+// Requires a token with read permission for the zone.
+//
+// Error codes that are specific to this operation: [CodeInvalidQuery],
+// [CodeZoneNotFound], [CodeStateNotExportable].
+func (c *Client) ExportState(ctx context.Context, zoneID string, params ExportStateParams, opts ...CallOption) (string, error) {
+	return sendText(ctx, c, request{operation: "exportState", method: http.MethodGet, path: "/v1/zones/{zoneId}/state", args: []string{zoneID}, query: map[string]any{"kinds": params.Kinds}, status: 200, accept: "application/yaml"}, opts)
+}
+
+// GetStateSchema returns the JSON Schema (draft 7) of documents, with which
+// editors complete and check them. In YAML, the first line of a document tells
+// the editor where it is: `# yaml-language-server: $schema=` followed by the
+// URL of this operation.
+//
+// Requires no token.
+func (c *Client) GetStateSchema(ctx context.Context, opts ...CallOption) (string, error) {
+	return sendText(ctx, c, request{operation: "getStateSchema", method: http.MethodGet, path: "/v1/state/schema", status: 200, accept: "application/schema+json", public: true}, opts)
+}
+
 // ListStepUpChallengesParams are the filters of [Client.ListStepUpChallenges]
 // and [Client.StepUpChallenges], to be passed as an option. Zero values are
 // omitted.

@@ -322,6 +322,8 @@ const (
 	// 409. Nothing was applied, because an object could not be changed. See object,
 	// problem and detail.
 	CodeStateNotApplied = "state_not_applied"
+	// 409. The zone cannot be written as a document.
+	CodeStateNotExportable = "state_not_exportable"
 	// 409. The zone was changed since the plan was made, or again and again while
 	// it was made. Plan again.
 	CodeStateChanged = "state_changed"

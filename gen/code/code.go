@@ -340,6 +340,8 @@ const (
 	InvalidState Code = "invalid_state"
 	// StateNotApplied: 409. Nothing was applied, because an object could not be changed. See object, problem and detail.
 	StateNotApplied Code = "state_not_applied"
+	// StateNotExportable: 409. The zone cannot be written as a document.
+	StateNotExportable Code = "state_not_exportable"
 	// StateChanged: 409. The zone was changed since the plan was made, or again and again while it was made. Plan again.
 	StateChanged Code = "state_changed"
 	// InvalidStepUpRejection: 400. The rejection is invalid. See details.issues.
@@ -509,6 +511,7 @@ var Table = map[Code]Entry{
 	InvalidShadowPolicyContract:                  {422, "", "The policy versions of the shadow version cannot be used. See detail and issues."},
 	InvalidState:                                 {400, "body", "The document is invalid or contradicts the zone. See details.issues."},
 	StateNotApplied:                              {409, "", "Nothing was applied, because an object could not be changed. See object, problem and detail."},
+	StateNotExportable:                           {409, "", "The zone cannot be written as a document."},
 	StateChanged:                                 {409, "", "The zone was changed since the plan was made, or again and again while it was made. Plan again."},
 	InvalidStepUpRejection:                       {400, "body", "The rejection is invalid. See details.issues."},
 	ChallengeNotFound:                            {404, "", "Step-up challenge not found in this zone."},

@@ -10,6 +10,55 @@ import (
 	"encoding/json"
 )
 
+const listActiveStateGrants = `-- name: ListActiveStateGrants :many
+SELECT id, application_id, user_id, resource_id, scopes, version FROM grants
+WHERE zone_id = $1 AND status = 'active'
+ORDER BY created_at DESC, id DESC
+LIMIT $2
+`
+
+type ListActiveStateGrantsParams struct {
+	ZoneID   string `db:"zone_id"`
+	RowLimit int32  `db:"row_limit"`
+}
+
+type ListActiveStateGrantsRow struct {
+	ID            string   `db:"id"`
+	ApplicationID string   `db:"application_id"`
+	UserID        string   `db:"user_id"`
+	ResourceID    string   `db:"resource_id"`
+	Scopes        []string `db:"scopes"`
+	Version       int64    `db:"version"`
+}
+
+// ListActiveStateGrants returns active grants, the newest first.
+func (q *Queries) ListActiveStateGrants(ctx context.Context, arg ListActiveStateGrantsParams) ([]ListActiveStateGrantsRow, error) {
+	rows, err := q.db.Query(ctx, listActiveStateGrants, arg.ZoneID, arg.RowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListActiveStateGrantsRow{}
+	for rows.Next() {
+		var i ListActiveStateGrantsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.ApplicationID,
+			&i.UserID,
+			&i.ResourceID,
+			&i.Scopes,
+			&i.Version,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listPolicyContents = `-- name: ListPolicyContents :many
 SELECT id, content, schema_version FROM policy_versions WHERE zone_id = $1 AND id = ANY ($2::text[])
 `

@@ -135,6 +135,10 @@ type DeniedAuditEvent = client.DeniedAuditEvent
 
 type DeterminingPolicy = client.DeterminingPolicy
 
+type ExportedStateDocument = client.ExportedStateDocument
+
+type ExportedStateObject = client.ExportedStateObject
+
 type FieldList = client.FieldList
 
 type Grant = client.Grant
@@ -1200,6 +1204,12 @@ type ListSessionsParams struct {
 	SubjectID *string `form:"subject_id,omitempty" json:"subject_id,omitempty"`
 }
 
+// ExportStateParams defines parameters for ExportState.
+type ExportStateParams struct {
+	// Kinds Kinds of the objects. Defaults to all kinds but grants.
+	Kinds []StateKind `form:"kinds,omitempty" json:"kinds,omitempty"`
+}
+
 // ListStepUpChallengesParams defines parameters for ListStepUpChallenges.
 type ListStepUpChallengesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -1918,6 +1928,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
 	DiscoverProvider(ctx context.Context, body DiscoverProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetStateSchema Get the JSON Schema of documents
+	//
+	// Returns the JSON Schema (draft 7) of documents, with which editors complete and check them. In YAML, the first line of a
+	// document tells the editor where it is: `# yaml-language-server: $schema=` followed by the URL of this operation.
+	//
+	// Requires no token.
+	//
+	// Corresponds with GET /v1/state/schema (the `GetStateSchema` operationId).
+	GetStateSchema(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListZones List zones
 	//
@@ -3604,6 +3624,22 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/zones/{zoneId}/signing-key/rotate (the `RotateSigningKey` operationId).
 	RotateSigningKey(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ExportState Export a zone as a document
+	//
+	// Returns the zone as a document for `applyState`, with which another zone can be set up, or which can be kept in version
+	// control from then on. A plan of it is empty. Its order is always the same.
+	//
+	// It has no IDs and no secrets. Each secret of a provider is a placeholder, such as `${LEDGER_CLIENT_SECRET}`, which keeps
+	// the stored secret if the provider has one; otherwise, replace it by the secret: `caracald apply` takes it from the
+	// environment variable of that name. Traits are returned to global tokens only. Control keys, dynamically registered
+	// applications and the control resource are not in the document, nor are the name and the slug of the zone. What
+	// a document cannot express is omitted; in YAML, a comment says so. A request that accepts `application/yaml` gets YAML.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/state (the `ExportState` operationId).
+	ExportState(ctx context.Context, zoneID ZoneID, params *ExportStateParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ApplyStateWithBody Apply a document
 	//
 	// Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
@@ -4620,6 +4656,26 @@ func (c *Client) DiscoverProviderWithBody(ctx context.Context, contentType strin
 // Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
 func (c *Client) DiscoverProvider(ctx context.Context, body DiscoverProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDiscoverProviderRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetStateSchema Get the JSON Schema of documents
+//
+// Returns the JSON Schema (draft 7) of documents, with which editors complete and check them. In YAML, the first line of a
+// document tells the editor where it is: `# yaml-language-server: $schema=` followed by the URL of this operation.
+//
+// Requires no token.
+//
+// Corresponds with GET /v1/state/schema (the `GetStateSchema` operationId).
+func (c *Client) GetStateSchema(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetStateSchemaRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -7375,6 +7431,32 @@ func (c *Client) RotateSigningKey(ctx context.Context, zoneID ZoneID, reqEditors
 	return c.Client.Do(req)
 }
 
+// ExportState Export a zone as a document
+//
+// Returns the zone as a document for `applyState`, with which another zone can be set up, or which can be kept in version
+// control from then on. A plan of it is empty. Its order is always the same.
+//
+// It has no IDs and no secrets. Each secret of a provider is a placeholder, such as `${LEDGER_CLIENT_SECRET}`, which keeps
+// the stored secret if the provider has one; otherwise, replace it by the secret: `caracald apply` takes it from the
+// environment variable of that name. Traits are returned to global tokens only. Control keys, dynamically registered
+// applications and the control resource are not in the document, nor are the name and the slug of the zone. What
+// a document cannot express is omitted; in YAML, a comment says so. A request that accepts `application/yaml` gets YAML.
+//
+// Requires a token with read permission for the zone.
+//
+// Corresponds with GET /v1/zones/{zoneId}/state (the `ExportState` operationId).
+func (c *Client) ExportState(ctx context.Context, zoneID ZoneID, params *ExportStateParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportStateRequest(c.Server, zoneID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ApplyStateWithBody Apply a document
 //
 // Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
@@ -8882,6 +8964,33 @@ func NewDiscoverProviderRequestWithBody(server string, contentType string, body 
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetStateSchemaRequest constructs an http.Request for the GetStateSchema method
+func NewGetStateSchemaRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/state/schema")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -14067,6 +14176,67 @@ func NewRotateSigningKeyRequest(server string, zoneID ZoneID) (*http.Request, er
 	return req, nil
 }
 
+// NewExportStateRequest constructs an http.Request for the ExportState method
+func NewExportStateRequest(server string, zoneID ZoneID, params *ExportStateParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "zoneId", zoneID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/zones/%s/state", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Kinds != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kinds", params.Kinds, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewApplyStateRequest calls the generic ApplyState builder with application/json body
 func NewApplyStateRequest(server string, zoneID ZoneID, body ApplyStateJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -15008,6 +15178,18 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/providers/discover (the `DiscoverProvider` operationId).
 	DiscoverProviderWithResponse(ctx context.Context, body DiscoverProviderJSONRequestBody, reqEditors ...RequestEditorFn) (*DiscoverProviderResponse, error)
+
+	// GetStateSchemaWithResponse Get the JSON Schema of documents
+	//
+	// Returns the JSON Schema (draft 7) of documents, with which editors complete and check them. In YAML, the first line of a
+	// document tells the editor where it is: `# yaml-language-server: $schema=` followed by the URL of this operation.
+	//
+	// Requires no token.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/state/schema (the `GetStateSchema` operationId).
+	GetStateSchemaWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStateSchemaResponse, error)
 
 	// ListZonesWithResponse List zones
 	//
@@ -16802,6 +16984,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/zones/{zoneId}/signing-key/rotate (the `RotateSigningKey` operationId).
 	RotateSigningKeyWithResponse(ctx context.Context, zoneID ZoneID, reqEditors ...RequestEditorFn) (*RotateSigningKeyResponse, error)
 
+	// ExportStateWithResponse Export a zone as a document
+	//
+	// Returns the zone as a document for `applyState`, with which another zone can be set up, or which can be kept in version
+	// control from then on. A plan of it is empty. Its order is always the same.
+	//
+	// It has no IDs and no secrets. Each secret of a provider is a placeholder, such as `${LEDGER_CLIENT_SECRET}`, which keeps
+	// the stored secret if the provider has one; otherwise, replace it by the secret: `caracald apply` takes it from the
+	// environment variable of that name. Traits are returned to global tokens only. Control keys, dynamically registered
+	// applications and the control resource are not in the document, nor are the name and the slug of the zone. What
+	// a document cannot express is omitted; in YAML, a comment says so. A request that accepts `application/yaml` gets YAML.
+	//
+	// Requires a token with read permission for the zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/zones/{zoneId}/state (the `ExportState` operationId).
+	ExportStateWithResponse(ctx context.Context, zoneID ZoneID, params *ExportStateParams, reqEditors ...RequestEditorFn) (*ExportStateResponse, error)
+
 	// ApplyStateWithBodyWithResponse Apply a document
 	//
 	// Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
@@ -18131,6 +18331,47 @@ func (r DiscoverProviderResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DiscoverProviderResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetStateSchemaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationSchemaJSON200 the response for an HTTP 200 `application/schema+json` response
+	ApplicationSchemaJSON200 *map[string]interface{}
+}
+
+// GetApplicationSchemaJSON200 returns the response for an HTTP 200 `application/schema+json` response
+func (r GetStateSchemaResponse) GetApplicationSchemaJSON200() *map[string]interface{} {
+	return r.ApplicationSchemaJSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetStateSchemaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetStateSchemaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetStateSchemaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetStateSchemaResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -21655,6 +21896,47 @@ func (r RotateSigningKeyResponse) ContentType() string {
 	return ""
 }
 
+type ExportStateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ExportedStateDocument
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ExportStateResponse) GetJSON200() *ExportedStateDocument {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ExportStateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExportStateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExportStateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExportStateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ApplyStateResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -22684,6 +22966,24 @@ func (c *ClientWithResponses) DiscoverProviderWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseDiscoverProviderResponse(rsp)
+}
+
+// GetStateSchemaWithResponse Get the JSON Schema of documents
+//
+// Returns the JSON Schema (draft 7) of documents, with which editors complete and check them. In YAML, the first line of a
+// document tells the editor where it is: `# yaml-language-server: $schema=` followed by the URL of this operation.
+//
+// Requires no token.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/state/schema (the `GetStateSchema` operationId).
+func (c *ClientWithResponses) GetStateSchemaWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStateSchemaResponse, error) {
+	rsp, err := c.GetStateSchema(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetStateSchemaResponse(rsp)
 }
 
 // ListZonesWithResponse List zones
@@ -25115,6 +25415,30 @@ func (c *ClientWithResponses) RotateSigningKeyWithResponse(ctx context.Context, 
 	return ParseRotateSigningKeyResponse(rsp)
 }
 
+// ExportStateWithResponse Export a zone as a document
+//
+// Returns the zone as a document for `applyState`, with which another zone can be set up, or which can be kept in version
+// control from then on. A plan of it is empty. Its order is always the same.
+//
+// It has no IDs and no secrets. Each secret of a provider is a placeholder, such as `${LEDGER_CLIENT_SECRET}`, which keeps
+// the stored secret if the provider has one; otherwise, replace it by the secret: `caracald apply` takes it from the
+// environment variable of that name. Traits are returned to global tokens only. Control keys, dynamically registered
+// applications and the control resource are not in the document, nor are the name and the slug of the zone. What
+// a document cannot express is omitted; in YAML, a comment says so. A request that accepts `application/yaml` gets YAML.
+//
+// Requires a token with read permission for the zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/zones/{zoneId}/state (the `ExportState` operationId).
+func (c *ClientWithResponses) ExportStateWithResponse(ctx context.Context, zoneID ZoneID, params *ExportStateParams, reqEditors ...RequestEditorFn) (*ExportStateResponse, error) {
+	rsp, err := c.ExportState(ctx, zoneID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExportStateResponse(rsp)
+}
+
 // ApplyStateWithBodyWithResponse Apply a document
 //
 // Changes the zone so that it is as a document says, in one transaction: if one object cannot be changed, nothing is.
@@ -26143,6 +26467,32 @@ func ParseDiscoverProviderResponse(rsp *http.Response) (*DiscoverProviderRespons
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetStateSchemaResponse parses an HTTP response from a GetStateSchemaWithResponse call
+func ParseGetStateSchemaResponse(rsp *http.Response) (*GetStateSchemaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetStateSchemaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest map[string]interface{}
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationSchemaJSON200 = &dest
 
 	}
 
@@ -28697,6 +29047,32 @@ func ParseRotateSigningKeyResponse(rsp *http.Response) (*RotateSigningKeyRespons
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest SigningKeyRotation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExportStateResponse parses an HTTP response from a ExportStateWithResponse call
+func ParseExportStateResponse(rsp *http.Response) (*ExportStateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExportStateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ExportedStateDocument
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -139,8 +139,12 @@ func (o *clientOperation) setBodies(spec, op *yaml.Node) error {
 		}
 		o.status = n
 		for mediaType, content := range pairs(get(response, "content")) {
-			if mediaType != "application/json" && get(get(response, "content"), "application/json") != nil {
-				continue // of several media types, the client accepts JSON
+			preferred := "application/json"
+			if get(get(response, "content"), yamlType) != nil {
+				preferred = yamlType // a document, to be kept as it is
+			}
+			if mediaType != preferred && get(get(response, "content"), preferred) != nil {
+				continue
 			}
 			schema := get(content, "schema")
 			if rows := get(get(deref(spec, schema), "properties"), "rows"); o.isList && rows != nil {

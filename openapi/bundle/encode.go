@@ -70,13 +70,13 @@ func newEncoders(spec *yaml.Node, file *ast.File) *encoders {
 }
 
 // addResponses adds the types of all JSON responses that are not errors. Free-form
-// objects have no encoder.
+// objects have no encoder, nor have documents that are also sent as YAML.
 func (e *encoders) addResponses() error {
 	for path, item := range pairs(get(e.spec, "paths")) {
 		for method, op := range pairs(item) {
 			for status, response := range pairs(get(op, "responses")) {
 				schema := get(get(get(response, "content"), "application/json"), "schema")
-				if schema == nil || get(response, "x-problem") != nil {
+				if schema == nil || get(response, "x-problem") != nil || get(get(response, "content"), yamlType) != nil {
 					continue
 				}
 				if items := get(schema, "items"); items != nil {

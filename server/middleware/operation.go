@@ -30,6 +30,7 @@ type Operation struct {
 	noHead                                   bool // does not support HEAD (x-head: false)
 	hasPages                                 bool // has HTML pages (x-html)
 	streams                                  bool // can send a stream of server-sent events
+	hasDocument                              bool // returns a document that is also written as YAML
 
 	// The entity that a request is about: the last path parameter, and the kind
 	// that the segments before it name; "" if the path has no parameter.
@@ -163,6 +164,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 		if n, err := strconv.Atoi(status); err == nil && n < 300 {
 			o.success = n
 			o.streams = response.Value.Content["text/event-stream"] != nil
+			o.hasDocument = response.Value.Content[yamlType] != nil
 		}
 	}
 	for _, p := range slices.Concat(item.Parameters, op.Parameters) {

@@ -43,6 +43,7 @@ type RequestInfo struct {
 	Document     any                      // the decoded body of an operation that validates it itself
 	Address      string                   // identifies the client to rate limits; see address
 	WantsHTML    bool                     // the operation has pages, and the request prefers them
+	WantsYAML    bool                     // the operation has a document, and the request accepts it as YAML
 	WantsStream  bool                     // the operation can send a stream of events, and the request asks for it
 	LastEventID  string                   // of the last event that the client has received; "" if it is not given
 	Trace        string                   // the W3C trace id; "" if the request has none
@@ -192,6 +193,7 @@ func RequestContext(operations *Operations, publicURL string) echo.MiddlewareFun
 			info := &RequestInfo{Method: r.Method, Path: r.URL.EscapedPath(), PublicURL: publicURL, Address: address(c.RealIP()), Credentials: r.Header.Values("Authorization")}
 			info.Operation, info.routeError = operations.find(c)
 			info.WantsHTML = info.Operation != nil && info.Operation.hasPages && prefersHTML(r.Header)
+			info.WantsYAML = info.Operation != nil && info.Operation.hasDocument && accepts(r.Header, yamlType)
 			if info.Operation != nil && info.Operation.streams {
 				info.WantsStream = accepts(r.Header, "text/event-stream")
 				info.LastEventID = strings.Join(r.Header.Values("Last-Event-Id"), ",")

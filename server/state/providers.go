@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
@@ -19,10 +20,15 @@ func (p *planner) provider(a *Action, spec *ProviderSpec) {
 	}
 	present := p.zone.providers[spec.Identifier]
 	if present == nil {
-		p.newProvider(a, spec)
+		if p.resolvePlaceholders(spec, nil) {
+			p.newProvider(a, spec)
+		}
 		return
 	}
 	a.ID = present.ID
+	if !p.resolvePlaceholders(spec, present.SecretConfigKeys) {
+		return
+	}
 	step := updateProvider{id: a.ID, spec: spec}
 	if differs(a, "name", present.Name, spec.Name) {
 		step.name = spec.Name
@@ -52,6 +58,21 @@ func (p *planner) provider(a *Action, spec *ProviderSpec) {
 	}
 	a.Verb, a.step = Update, step
 	p.check(store.CheckReservedName(p.Actor, store.ProviderIdentifier, spec.Identifier), "identifier")
+}
+
+// resolvePlaceholders removes the placeholders of stored secrets from a configuration. It adds
+// an issue for each placeholder of another secret, and reports whether there is none.
+func (p *planner) resolvePlaceholders(spec *ProviderSpec, stored []string) bool {
+	valid := true
+	config, names := provider.WithoutPlaceholders(spec.Config)
+	for _, name := range names {
+		if !slices.Contains(stored, name) || slices.Contains(spec.Rotate, name) {
+			p.issue("must be the secret: this is a placeholder", append([]string{"config"}, strings.SplitN(name, ".", 2)...)...)
+			valid = false
+		}
+	}
+	spec.Config = config
+	return valid
 }
 
 // newProvider plans a provider that does not exist yet.
