@@ -53,7 +53,7 @@ Exit codes: 0 success, 1 failure, 2 invalid arguments or settings.`,
 		}
 		root.AddCommand(command)
 	}
-	for _, command := range []*cobra.Command{contextCommand(a), planCommand(a), applyCommand(a), verifyCommand(a), eventsCommand(a), auditCommand(a)} {
+	for _, command := range []*cobra.Command{contextCommand(a), planCommand(a), applyCommand(a), verifyCommand(a), exportCommand(a), eventsCommand(a), auditCommand(a)} {
 		command.GroupID = clientGroup
 		root.AddCommand(command)
 	}

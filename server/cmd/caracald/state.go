@@ -121,6 +121,9 @@ applications, which the API returns only this time.
 				return nil
 			}
 			if !yes {
+				if !people && isTerminal(cmd.InOrStdin()) {
+					painter{out: cmd.ErrOrStderr()}.printReport(plan)
+				}
 				if err := confirm(cmd, "Make these changes?"); err != nil {
 					return err
 				}

@@ -86,6 +86,36 @@ func TestStateCommands(t *testing.T) {
 	}
 }
 
+// An exported zone has no drift, and another zone can be set up with it.
+func TestExport(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	s := newShell(t, a, a.Zone().ID)
+	s.variables["LEDGER_TOKEN"] = "hunter2-ledger"
+	s.ok("apply", s.file("zone.yaml", stateDocument))
+	file := s.file("exported.yaml", "")
+	s.ok("export", "--file", file)
+	text, err := os.ReadFile(file)
+	if err != nil || s.ok("export") != string(text) || strings.Contains(string(text), "hunter2") {
+		t.Errorf("exported\n%s, %v", text, err)
+	}
+	s.ok("verify", file)
+	if policies := s.ok("export", "--kinds", "policy,policy-set"); !strings.Contains(policies, "kind: policy") || strings.Contains(policies, "kind: application") {
+		t.Errorf("the policies are\n%s", policies)
+	}
+	if _, stderr, code := s.run("", "export", "--kinds", "nix"); code != exitFailed || !strings.Contains(stderr, "kinds") {
+		t.Errorf("an unknown kind: %d, %s", code, stderr)
+	}
+	s.variables["CARACAL_ZONE"] = a.Zone().ID
+	if _, stderr, code := s.run("", "apply", file); code != exitFailed || !strings.Contains(stderr, "bearer_token: must be the secret") {
+		t.Errorf("without the secret: %d, %s", code, stderr)
+	}
+	s.variables["LEDGER_BEARER_TOKEN"] = "hunter2-ledger"
+	if stdout, stderr, code := s.run("", "apply", file); code != 0 || !strings.Contains(stderr, "from the environment: LEDGER_BEARER_TOKEN.") || strings.Contains(stdout, "hunter2") {
+		t.Errorf("with the secret: %d, %s\n%s", code, stderr, stdout)
+	}
+}
+
 // Errors name the line of the document, and are no drift.
 func TestInvalidState(t *testing.T) {
 	t.Parallel()
