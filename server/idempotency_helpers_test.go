@@ -88,7 +88,7 @@ func (r repeater) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // withoutIdempotencyKey are the POST and PATCH operations that take no Idempotency-Key.
 var withoutIdempotencyKey = []string{
-	"validatePolicy", "simulatePolicySet", "simulatePolicySetBatch", "comparePolicySetVersions", "discoverProvider", // change nothing
+	"validatePolicy", "simulatePolicySet", "simulatePolicySetBatch", "comparePolicySetVersions", "discoverProvider", "planState", // change nothing
 	"testProvider", "authorizeProviderGrant", // record what they do, and can be repeated
 	"registerClient", "issueToken", // of OAuth, whose clients send no key
 }

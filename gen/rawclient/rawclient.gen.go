@@ -1768,6 +1768,10 @@ type ClientInterface interface {
 	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 	// denied, except a malformed request and one above the limit of its address.
 	//
+	// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
+	// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
+	// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
 	// Takes any type of body and a specified content type.
@@ -1794,6 +1798,10 @@ type ClientInterface interface {
 	// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
 	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 	// denied, except a malformed request and one above the limit of its address.
+	//
+	// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
+	// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
+	// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
 	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
@@ -4395,6 +4403,10 @@ func (c *Client) UpdateAuditRetention(ctx context.Context, params *UpdateAuditRe
 // exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 // denied, except a malformed request and one above the limit of its address.
 //
+// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
+// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
+// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+//
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //
 // Takes any type of body and a specified content type.
@@ -4431,6 +4443,10 @@ func (c *Client) InvokeControlWithBody(ctx context.Context, contentType string, 
 // The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
 // exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 // denied, except a malformed request and one above the limit of its address.
+//
+// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
+// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
+// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //
@@ -15008,6 +15024,10 @@ type ClientWithResponsesInterface interface {
 	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 	// denied, except a malformed request and one above the limit of its address.
 	//
+	// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
+	// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
+	// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -15034,6 +15054,10 @@ type ClientWithResponsesInterface interface {
 	// The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
 	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 	// denied, except a malformed request and one above the limit of its address.
+	//
+	// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
+	// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
+	// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
 	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
@@ -22731,6 +22755,10 @@ func (c *ClientWithResponses) UpdateAuditRetentionWithResponse(ctx context.Conte
 // exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 // denied, except a malformed request and one above the limit of its address.
 //
+// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
+// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
+// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+//
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -22763,6 +22791,10 @@ func (c *ClientWithResponses) InvokeControlWithBodyWithResponse(ctx context.Cont
 // The operation is available if CARACAL_CONTROL_ENABLED is `true`, and open while the file CONTROL_GATE_FILE
 // exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 // denied, except a malformed request and one above the limit of its address.
+//
+// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
+// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
+// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //
