@@ -63,3 +63,24 @@ SELECT id, application_id, user_id, resource_id, scopes, version FROM grants
 WHERE zone_id = @zone_id AND status = 'active'
 ORDER BY created_at DESC, id DESC
 LIMIT @row_limit;
+
+-- name: ListStateGrantsOfOwner :many
+-- ListStateGrantsOfOwner returns the active grants that an owner manages.
+SELECT g.id, g.application_id, g.user_id, g.resource_id, g.scopes, g.version
+FROM state_owners AS o
+CROSS JOIN LATERAL (SELECT * FROM grants WHERE grants.zone_id = o.zone_id AND grants.id = o.object_id LIMIT 1) AS g
+WHERE o.zone_id = @zone_id AND o.owner = @owner AND o.kind = 'grant' AND g.status = 'active'
+ORDER BY g.created_at, g.id;
+
+-- name: ListStateOwners :many
+-- ListStateOwners returns who manages what in a zone, also what was archived since.
+SELECT kind, object_id, owner FROM state_owners WHERE zone_id = @zone_id;
+
+-- name: SetStateOwner :exec
+-- SetStateOwner makes an owner manage objects. It does not write those that it manages already.
+INSERT INTO state_owners (zone_id, kind, object_id, owner)
+SELECT @zone_id, (@kinds::text[])[n], (@object_ids::text[])[n], @owner FROM generate_subscripts(@object_ids::text[], 1) AS n
+ON CONFLICT (zone_id, kind, object_id) DO UPDATE SET owner = excluded.owner WHERE state_owners.owner <> excluded.owner;
+
+-- name: DeleteStateOwner :exec
+DELETE FROM state_owners WHERE zone_id = @zone_id AND kind = @kind AND object_id = @object_id;

@@ -14,7 +14,7 @@ import (
 
 // PlanState handles POST /v1/zones/{zoneId}/state/plan.
 func (s *Server) PlanState(ctx context.Context, req api.PlanStateRequestObject) (api.PlanStateResponseObject, error) {
-	document, err := s.stateDocument(ctx)
+	document, err := s.stateDocument(ctx, req.Params.Prune)
 	if err != nil {
 		return nil, err
 	}
@@ -28,11 +28,13 @@ func (s *Server) PlanState(ctx context.Context, req api.PlanStateRequestObject) 
 
 // ApplyState handles POST /v1/zones/{zoneId}/state/apply.
 func (s *Server) ApplyState(ctx context.Context, req api.ApplyStateRequestObject) (api.ApplyStateResponseObject, error) {
-	document, err := s.stateDocument(ctx)
+	document, err := s.stateDocument(ctx, req.Params.Prune)
 	if err != nil {
 		return nil, err
 	}
-	applied, err := s.state.Apply(ctx, cause(ctx), req.ZoneID, document)
+	applied, err := s.state.Apply(ctx, cause(ctx), req.ZoneID, document, state.ApplyOptions{
+		PlanID: req.Params.PlanID, Revision: req.Params.Revision, ConfirmPrune: valueOr(req.Params.ConfirmPrune, false),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -50,10 +52,11 @@ func (r appliedState) VisitApplyStateResponse(w http.ResponseWriter) error {
 	return jsonresponse.Write(w, http.StatusOK, api.StateReport(r))
 }
 
-// stateDocument decodes the document in the request that ctx belongs to. It returns
-// invalid_state.
-func (s *Server) stateDocument(ctx context.Context) (state.Document, error) {
+// stateDocument decodes the document in the request that ctx belongs to. The parameter
+// prune has the same effect as the field of the document. It returns invalid_state.
+func (s *Server) stateDocument(ctx context.Context, prune *bool) (state.Document, error) {
 	document, issues := state.Decode(middleware.RequestInfoFrom(ctx).Document, s.spec.operations.StateSchemas())
+	document.Prune.Enabled = document.Prune.Enabled || valueOr(prune, false)
 	if len(issues) > 0 {
 		return document, &code.Error{Code: code.InvalidState, Issues: issues}
 	}
@@ -62,7 +65,7 @@ func (s *Server) stateDocument(ctx context.Context) (state.Document, error) {
 
 func toStateReport(zone string, r state.Report) (api.StateReport, error) {
 	report := api.StateReport{
-		Ok: true, DryRun: r.Results == nil, ZoneID: zone, Mode: api.StateModeAtomic,
+		Ok: true, DryRun: r.Results == nil, Prune: r.Plan.Prunes, ZoneID: zone, Mode: api.StateModeAtomic,
 		PlanID: r.Plan.ID, Revision: r.Plan.Revision, Drift: r.Plan.Drift(), Outcomes: make([]api.StateOutcome, len(r.Plan.Actions)),
 	}
 	for i, a := range r.Plan.Actions {
@@ -76,6 +79,8 @@ func toStateReport(zone string, r state.Report) (api.StateReport, error) {
 			report.Summary.Unchanged++
 		case a.Verb == state.Create:
 			report.Summary.Created++
+		case a.Verb == state.Archive:
+			report.Summary.Pruned++
 		default:
 			report.Summary.Updated++
 		}

@@ -140,7 +140,7 @@ func TestApplyStateIsAtomic(t *testing.T) {
 	z := newStateZone(t, "API_MAX_RESOURCES_PER_ZONE=1")
 	two := strings.Replace(bootstrapDocument, `{"objects":[`, `{"objects":[{"kind":"resource","spec":{"identifier":"https://two.example.com","upstream_url":"https://two.example.com",
 		"scopes":["a"],"credential_provider":"provider://ledger","gateway_application":"Gateway"}},`, 1)
-	resp, err := z.Admin.ApplyStateWithResponse(t.Context(), z.zone, document(t, two))
+	resp, err := z.Admin.ApplyStateWithResponse(t.Context(), z.zone, nil, document(t, two))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestApplyStateConcurrently(t *testing.T) {
 		var all []func()
 		for i := range statuses {
 			all = append(all, func() {
-				resp, err := z.Admin.ApplyStateWithResponse(t.Context(), z.zone, document(t, documents[i%len(documents)]))
+				resp, err := z.Admin.ApplyStateWithResponse(t.Context(), z.zone, nil, document(t, documents[i%len(documents)]))
 				if err == nil {
 					statuses[i] = resp.StatusCode()
 				}

@@ -48,7 +48,7 @@ const bootstrapDocument = `{"objects":[
 
 func (z stateZone) plan(t testing.TB, as *rawclient.ClientWithResponses, text string, want code.Code) client.StateReport {
 	t.Helper()
-	resp, err := as.PlanStateWithResponse(context.Background(), z.zone, document(t, text))
+	resp, err := as.PlanStateWithResponse(context.Background(), z.zone, nil, document(t, text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,12 @@ func (z stateZone) plan(t testing.TB, as *rawclient.ClientWithResponses, text st
 
 func (z stateZone) apply(t testing.TB, as *rawclient.ClientWithResponses, text string, want code.Code) client.StateReport {
 	t.Helper()
-	resp, err := as.ApplyStateWithResponse(context.Background(), z.zone, document(t, text))
+	return z.applyWith(t, as, nil, text, want)
+}
+
+func (z stateZone) applyWith(t testing.TB, as *rawclient.ClientWithResponses, params *rawclient.ApplyStateParams, text string, want code.Code) client.StateReport {
+	t.Helper()
+	resp, err := as.ApplyStateWithResponse(context.Background(), z.zone, params, document(t, text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +80,7 @@ func (z stateZone) apply(t testing.TB, as *rawclient.ClientWithResponses, text s
 // issuesOf plans a document that is invalid, and returns its issues as "path: message".
 func (z stateZone) issuesOf(t testing.TB, as *rawclient.ClientWithResponses, text string) []string {
 	t.Helper()
-	resp, err := as.PlanStateWithResponse(context.Background(), z.zone, document(t, text))
+	resp, err := as.PlanStateWithResponse(context.Background(), z.zone, nil, document(t, text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,15 +137,15 @@ func outcome(t testing.TB, r client.StateReport, identity string) client.StateOu
 // callStateOperations calls the operations through the client.
 func callStateOperations(t *testing.T, c *client.Client, zone string) {
 	d := client.StateDocument{Objects: []client.StateObject{{Kind: client.StateKindApplication, Spec: client.StateApplication{Name: "Declared"}}}}
-	plan, err := c.PlanState(t.Context(), zone, d)
+	plan, err := c.PlanState(t.Context(), zone, client.PlanStateParams{}, d)
 	if err != nil || !plan.Drift {
 		t.Fatalf("got %+v, %v", plan, err)
 	}
-	applied, err := c.ApplyState(t.Context(), zone, d)
+	applied, err := c.ApplyState(t.Context(), zone, client.ApplyStateParams{}, d)
 	if err != nil || applied.PlanID != plan.PlanID || applied.Outcomes[0].ClientSecret == nil {
 		t.Errorf("got %+v, %v", applied, err)
 	}
 	d.Objects[0].Spec = map[string]any{"nam": "x"}
-	_, err = c.PlanState(t.Context(), zone, d)
+	_, err = c.PlanState(t.Context(), zone, client.PlanStateParams{}, d)
 	expectCode(t, err, client.CodeInvalidState)
 }

@@ -37,7 +37,7 @@ func TestApplyStateZone(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	taken := z.Zone().Slug
-	resp, err := as.ApplyStateWithResponse(t.Context(), z.zone, document(t, settings(`"slug":"`+taken+`"`)))
+	resp, err := as.ApplyStateWithResponse(t.Context(), z.zone, nil, document(t, settings(`"slug":"`+taken+`"`)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,6 +61,7 @@ func twoZones(db *storetest.DB) {
 		db.StepUpChallenge(zone, session)
 		db.SigningKey(zone)
 		db.IdempotencyKey(zone, 1)
+		db.Exec("INSERT INTO state_owners (zone_id, kind, object_id, owner) VALUES ($1, 'application', $2, 'owner')", zone, application)
 		db.AuditEvent(zone, nil)
 		db.Exec("INSERT INTO audit_chain_checkpoints (zone_id, first_seq, last_seq, last_content_sha256, rows) VALUES ($1, 1, 1, 'x', 1)", zone)
 		db.Exec("INSERT INTO audit_ingest_alerts (zone_id, id, event_id, kind, detail) VALUES ($1, 'alert', 'e', 'content_mismatch_on_replay', 'x')", zone)

@@ -70,7 +70,7 @@ func TestServiceRoleCannotRewriteAuditLogOrDeleteRows(t *testing.T) {
 		"UPDATE signing_keys SET public_jwk = '{}'", "UPDATE idempotency_keys SET request = ''", "UPDATE idempotency_keys SET created_at = '-infinity'"}
 	for _, table := range tables(db) {
 		switch table {
-		case "outbox", "data_keys", "application_secrets", "client_registrations", "registration_tokens", "audit_decision_counts", "audit_unsealed":
+		case "outbox", "data_keys", "application_secrets", "client_registrations", "registration_tokens", "state_owners", "audit_decision_counts", "audit_unsealed":
 		case "sessions", "agent_sessions", "delegation_edges", "step_up_challenges", "signing_keys", "idempotency_keys": // those that have ended can be deleted
 			asService(t, db, store.AllZones, func(ctx context.Context, tx pgx.Tx) {
 				if tag, err := tx.Exec(ctx, "DELETE FROM "+table); err != nil || tag.RowsAffected() > 0 {

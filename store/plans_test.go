@@ -87,6 +87,7 @@ func fillTables(db *storetest.DB) {
 		SELECT 'z' || n % 20 + 1, 'c' || n, 's' || n % 40000, 'u' || n, 'human_approval', 'x', t, t + interval '30 minutes', CASE WHEN n % 4 < 2 THEN t END, CASE WHEN n % 4 < 2 THEN 'x' END,
 			CASE WHEN n % 4 = 2 THEN t END, CASE WHEN n % 4 = 2 THEN 'x' END, CASE WHEN n % 4 = 2 THEN 'x' END, CASE WHEN n % 4 = 0 THEN t END
 		FROM (SELECT n, now() - n * interval '1 second' AS t FROM generate_series(1, 100000) AS n) AS all_of_them`)
+	db.Exec("INSERT INTO state_owners (zone_id, kind, object_id, owner) SELECT 'z' || n % 2000 + 1, CASE WHEN n % 2 = 0 THEN 'grant' ELSE 'policy' END, 'x' || n, 'o' || n % 3 FROM generate_series(1, 100000) AS n")
 	fillAuditEvents(db)
 	db.Exec("INSERT INTO leases (name, holder, term, expires_at) SELECT 'l' || n, 'x', n, now() FROM generate_series(1, 2000) AS n")
 	for _, table := range storetest.Column[string](db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
@@ -12,7 +13,8 @@ import (
 type StateKinds struct {
 	Applications, Providers, Resources, Policies, PolicySets bool
 	GrantsOf                                                 []string
-	MaxGrants                                                int32 // if not 0: of any user, but no more than these
+	MaxGrants                                                int32  // if not 0: of any user, but no more than these
+	Owner                                                    string // "": none; otherwise, the state has what it manages, and who manages what
 }
 
 // A ZoneState is a zone with all its active objects of some kinds, the oldest first.
@@ -25,6 +27,7 @@ type ZoneState struct {
 	PolicySets   []db.ListStatePolicySetsRow
 	Manifests    []db.ListStateManifestsRow // of the newest and the active version of each policy set
 	Grants       []db.ListStateGrantsRow    // active ones
+	Owners       []db.ListStateOwnersRow
 }
 
 // ZoneState returns the state of an active zone at one moment, or zone_not_found.
@@ -89,9 +92,40 @@ func readZoneState(ctx context.Context, q *db.Queries, zone string, kinds StateK
 		}
 	}
 	if len(kinds.GrantsOf) > 0 {
-		s.Grants, err = q.ListStateGrants(ctx, db.ListStateGrantsParams{ZoneID: zone, UserIds: kinds.GrantsOf})
+		if s.Grants, err = q.ListStateGrants(ctx, db.ListStateGrantsParams{ZoneID: zone, UserIds: kinds.GrantsOf}); err != nil {
+			return s, err
+		}
+	}
+	if kinds.Owner == "" {
+		return s, nil
+	}
+	if s.Owners, err = q.ListStateOwners(ctx, zone); err != nil {
+		return s, err
+	}
+	owned, err := q.ListStateGrantsOfOwner(ctx, db.ListStateGrantsOfOwnerParams{ZoneID: zone, Owner: kinds.Owner})
+	for _, g := range owned {
+		if !slices.Contains(kinds.GrantsOf, g.UserID) {
+			s.Grants = append(s.Grants, db.ListStateGrantsRow(g))
+		}
 	}
 	return s, err
+}
+
+// A ManagedObject is an object that an owner manages, of a kind of documents.
+type ManagedObject struct{ Kind, ID string }
+
+// SetStateOwner makes an owner manage objects of a zone.
+func (tx *Tx) SetStateOwner(ctx context.Context, zone, owner string, objects []ManagedObject) error {
+	p := db.SetStateOwnerParams{ZoneID: zone, Owner: owner}
+	for _, o := range objects {
+		p.Kinds, p.ObjectIds = append(p.Kinds, o.Kind), append(p.ObjectIds, o.ID)
+	}
+	return db.New(deferredConn{tx.conn}).SetStateOwner(ctx, p)
+}
+
+// RemoveStateOwner removes the owner of an object, which is archived or revoked.
+func (tx *Tx) RemoveStateOwner(ctx context.Context, zone string, o ManagedObject) error {
+	return db.New(deferredConn{tx.conn}).DeleteStateOwner(ctx, db.DeleteStateOwnerParams{ZoneID: zone, Kind: o.Kind, ObjectID: o.ID})
 }
 
 // PolicyContents returns those policy versions of a zone that have one of the ids, by

@@ -295,6 +295,7 @@ const (
 // Defines values for StateAction.
 const (
 	StateActionCreate    StateAction = "create"
+	StateActionPrune     StateAction = "prune"
 	StateActionUnchanged StateAction = "unchanged"
 	StateActionUpdate    StateAction = "update"
 )
@@ -320,6 +321,15 @@ const (
 	StateOutcomeStatusApplied   StateOutcomeStatus = "applied"
 	StateOutcomeStatusPlanned   StateOutcomeStatus = "planned"
 	StateOutcomeStatusUnchanged StateOutcomeStatus = "unchanged"
+)
+
+// Defines values for StatePruneKind.
+const (
+	StatePruneKindApplication      StatePruneKind = "application"
+	StatePruneKindIdentityProvider StatePruneKind = "identity-provider"
+	StatePruneKindPolicy           StatePruneKind = "policy"
+	StatePruneKindPolicySet        StatePruneKind = "policy-set"
+	StatePruneKindResource         StatePruneKind = "resource"
 )
 
 // Defines values for StepUpChallengeStatus.
@@ -3229,7 +3239,7 @@ type StateOutcome struct {
 	// Action What an object requires.
 	Action StateAction `json:"action"`
 
-	// Applied Whether the object is now as the document says.
+	// Applied Whether the object is now as the document says, or archived if it is pruned.
 	Applied bool `json:"applied"`
 
 	// Changes The fields that change, with their values. Omitted if there are none.
@@ -3263,6 +3273,9 @@ type StateOutcome struct {
 // StateOutcomeStatus Whether the action of an object was carried out: `planned`, `applied`, or `unchanged` if there was none.
 type StateOutcomeStatus string
 
+// StatePruneKind Kind of objects that can be pruned, also those that another owner manages. Grants are pruned only if the owner manages them.
+type StatePruneKind string
+
 // StateReport What has to be changed, or was changed, so that the zone is as the document says.
 type StateReport struct {
 	// Drift Whether the zone was not as the document says. To check a zone, require that `ok` is true and `drift` is false.
@@ -3277,7 +3290,7 @@ type StateReport struct {
 	// Ok Whether no object failed.
 	Ok bool `json:"ok"`
 
-	// Outcomes The objects, in the order of the document.
+	// Outcomes The objects, in the order of the document, and then those that are pruned.
 	Outcomes []StateOutcome `json:"outcomes"`
 
 	// PlanID Identifies the plan: the document and the present state of the objects that it is compared with.
@@ -4157,6 +4170,27 @@ type ExportStateParams struct {
 	Kinds []StateKind `form:"kinds,omitempty" json:"kinds,omitempty"`
 }
 
+// ApplyStateParams defines parameters for ApplyState.
+type ApplyStateParams struct {
+	// Prune Prunes, as if the document had `prune: true`.
+	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
+
+	// PlanID `plan_id` of a plan: the document is applied only if exactly this would be changed. Otherwise, `state_changed` is returned.
+	PlanID *string `form:"plan_id,omitempty" json:"plan_id,omitempty"`
+
+	// Revision `revision` of a plan: the document is applied only if none of the objects that it is compared with was changed since. Otherwise, `state_changed` is returned.
+	Revision *string `form:"revision,omitempty" json:"revision,omitempty"`
+
+	// ConfirmPrune Whether more objects can be pruned than `prune_max_share` allows.
+	ConfirmPrune *bool `form:"confirm_prune,omitempty" json:"confirm_prune,omitempty"`
+}
+
+// PlanStateParams defines parameters for PlanState.
+type PlanStateParams struct {
+	// Prune Prunes, as if the document had `prune: true`.
+	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
+}
+
 // ListStepUpChallengesParams defines parameters for ListStepUpChallenges.
 type ListStepUpChallengesParams struct {
 	// Limit Maximum number of items per page. Defaults to 200.
@@ -4608,10 +4642,10 @@ type ServerInterface interface {
 	ExportState(ctx echo.Context, zoneID ZoneID, params ExportStateParams) error
 	// ApplyState Apply a document
 	// (POST /v1/zones/{zoneId}/state/apply)
-	ApplyState(ctx echo.Context, zoneID ZoneID) error
+	ApplyState(ctx echo.Context, zoneID ZoneID, params ApplyStateParams) error
 	// PlanState Plan a document
 	// (POST /v1/zones/{zoneId}/state/plan)
-	PlanState(ctx echo.Context, zoneID ZoneID) error
+	PlanState(ctx echo.Context, zoneID ZoneID, params PlanStateParams) error
 	// ListStepUpChallenges List step-up challenges
 	// (GET /v1/zones/{zoneId}/step-up-challenges)
 	ListStepUpChallenges(ctx echo.Context, zoneID ZoneID, params ListStepUpChallengesParams) error
@@ -7523,8 +7557,38 @@ func (w *ServerInterfaceWrapper) ApplyState(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ApplyStateParams
+	// ------------- Optional query parameter "prune" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prune", ctx.QueryParams(), &params.Prune, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prune: %s", err))
+	}
+
+	// ------------- Optional query parameter "plan_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "plan_id", ctx.QueryParams(), &params.PlanID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter plan_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "revision" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "revision", ctx.QueryParams(), &params.Revision, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter revision: %s", err))
+	}
+
+	// ------------- Optional query parameter "confirm_prune" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "confirm_prune", ctx.QueryParams(), &params.ConfirmPrune, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter confirm_prune: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ApplyState(ctx, zoneID)
+	err = w.Handler.ApplyState(ctx, zoneID, params)
 	return err
 }
 
@@ -7539,8 +7603,17 @@ func (w *ServerInterfaceWrapper) PlanState(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zoneId: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PlanStateParams
+	// ------------- Optional query parameter "prune" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prune", ctx.QueryParams(), &params.Prune, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prune: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.PlanState(ctx, zoneID)
+	err = w.Handler.PlanState(ctx, zoneID, params)
 	return err
 }
 
@@ -9984,6 +10057,7 @@ func (response ExportState200Response) VisitExportStateResponse(w http.ResponseW
 
 type ApplyStateRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
+	Params ApplyStateParams
 	Body   *ApplyStateJSONRequestBody
 }
 
@@ -9999,6 +10073,7 @@ func (response ApplyState200JSONResponse) VisitApplyStateResponse(w http.Respons
 
 type PlanStateRequestObject struct {
 	ZoneID ZoneID `json:"zoneId"`
+	Params PlanStateParams
 	Body   *PlanStateJSONRequestBody
 }
 
@@ -13984,10 +14059,11 @@ func (sh *strictHandler) ExportState(ctx echo.Context, zoneID ZoneID, params Exp
 }
 
 // ApplyState operation middleware
-func (sh *strictHandler) ApplyState(ctx echo.Context, zoneID ZoneID) error {
+func (sh *strictHandler) ApplyState(ctx echo.Context, zoneID ZoneID, params ApplyStateParams) error {
 	var request ApplyStateRequestObject
 
 	request.ZoneID = zoneID
+	request.Params = params
 
 	var body ApplyStateJSONRequestBody
 	var err error
@@ -14032,10 +14108,11 @@ func (sh *strictHandler) ApplyState(ctx echo.Context, zoneID ZoneID) error {
 }
 
 // PlanState operation middleware
-func (sh *strictHandler) PlanState(ctx echo.Context, zoneID ZoneID) error {
+func (sh *strictHandler) PlanState(ctx echo.Context, zoneID ZoneID, params PlanStateParams) error {
 	var request PlanStateRequestObject
 
 	request.ZoneID = zoneID
+	request.Params = params
 
 	var body PlanStateJSONRequestBody
 	var err error

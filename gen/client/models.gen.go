@@ -323,6 +323,7 @@ const (
 // The values of [StateAction].
 const (
 	StateActionCreate    StateAction = "create"
+	StateActionPrune     StateAction = "prune"
 	StateActionUnchanged StateAction = "unchanged"
 	StateActionUpdate    StateAction = "update"
 )
@@ -348,6 +349,15 @@ const (
 	StateOutcomeStatusApplied   StateOutcomeStatus = "applied"
 	StateOutcomeStatusPlanned   StateOutcomeStatus = "planned"
 	StateOutcomeStatusUnchanged StateOutcomeStatus = "unchanged"
+)
+
+// The values of [StatePruneKind].
+const (
+	StatePruneKindApplication      StatePruneKind = "application"
+	StatePruneKindIdentityProvider StatePruneKind = "identity-provider"
+	StatePruneKindPolicy           StatePruneKind = "policy"
+	StatePruneKindPolicySet        StatePruneKind = "policy-set"
+	StatePruneKindResource         StatePruneKind = "resource"
 )
 
 // The values of [StateZoneDCRShutdown].
@@ -4181,6 +4191,26 @@ type StateChange struct {
 type StateDocument struct {
 	// The objects, each once.
 	Objects []StateObject `json:"objects"`
+
+	// Who manages the objects of the document, such as the name of a team or a
+	// repository. Applying the document makes this owner manage all of them.
+	// Leading and trailing whitespace is removed, and the rest is normalized to
+	// Unicode NFC. A name must contain a visible character, and no control
+	// characters, line separators or bidirectional controls.
+	Owner *string `json:"owner,omitempty"`
+
+	// Whether objects that the document does not contain are archived, or revoked
+	// if they are grants: those that the owner manages, and those of the kinds in
+	// `prune_kinds`. Requires `owner` or `prune_kinds`. Defaults to false.
+	Prune *bool `json:"prune,omitempty"`
+
+	// Kinds of which the document contains every object, also those that another
+	// owner manages.
+	PruneKinds []StatePruneKind `json:"prune_kinds,omitempty"`
+
+	// The largest share of the objects of a kind that can be pruned without
+	// confirmation, if more than 5 of them are pruned. Defaults to 0.5.
+	PruneMaxShare *float32 `json:"prune_max_share,omitempty"`
 }
 
 // StateGrant is a grant: the scopes of a resource that an application may
@@ -4252,7 +4282,7 @@ type StateOutcome struct {
 	// What an object requires.
 	Action StateAction `json:"action"`
 
-	// Whether the object is now as the document says.
+	// Whether the object is now as the document says, or archived if it is pruned.
 	Applied bool `json:"applied"`
 
 	// The fields that change, with their values. Omitted if there are none.
@@ -4393,6 +4423,10 @@ type StateProvider struct {
 	Rotate []string `json:"rotate,omitempty"`
 }
 
+// StatePruneKind is the kind of objects that can be pruned, also those that
+// another owner manages. Grants are pruned only if the owner manages them.
+type StatePruneKind string
+
 // StateReport is what has to be changed, or was changed, so that the zone is as
 // the document says.
 type StateReport struct {
@@ -4409,7 +4443,7 @@ type StateReport struct {
 	// Whether no object failed.
 	OK bool `json:"ok"`
 
-	// The objects, in the order of the document.
+	// The objects, in the order of the document, and then those that are pruned.
 	Outcomes []StateOutcome `json:"outcomes"`
 
 	// Identifies the plan: the document and the present state of the objects that

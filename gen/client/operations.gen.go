@@ -2161,6 +2161,13 @@ func (c *Client) RotateSigningKey(ctx context.Context, zoneID string, opts ...Ca
 	return send[SigningKeyRotation](ctx, c, request{operation: "rotateSigningKey", method: http.MethodPost, path: "/v1/zones/{zoneId}/signing-key/rotate", args: []string{zoneID}, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
+// PlanStateParams are the query parameters of [Client.PlanState]. Zero values
+// are omitted.
+type PlanStateParams struct {
+	// Prunes, as if the document had `prune: true`.
+	Prune bool
+}
+
 // PlanState compares a document with the zone, and returns what `applyState`
 // would change, without changing anything. It can be run for each proposed
 // change of the document, and regularly to find out whether somebody has
@@ -2182,8 +2189,24 @@ func (c *Client) RotateSigningKey(ctx context.Context, zoneID string, opts ...Ca
 //
 // Error codes that are specific to this operation: [CodeInvalidState],
 // [CodeZoneNotFound].
-func (c *Client) PlanState(ctx context.Context, zoneID string, body StateDocument, opts ...CallOption) (StateReport, error) {
-	return send[StateReport](ctx, c, request{operation: "planState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/plan", args: []string{zoneID}, body: body, status: 200, accept: "application/json"}, opts)
+func (c *Client) PlanState(ctx context.Context, zoneID string, params PlanStateParams, body StateDocument, opts ...CallOption) (StateReport, error) {
+	return send[StateReport](ctx, c, request{operation: "planState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/plan", args: []string{zoneID}, query: map[string]any{"prune": params.Prune}, body: body, status: 200, accept: "application/json"}, opts)
+}
+
+// ApplyStateParams are the query parameters of [Client.ApplyState]. Zero values
+// are omitted.
+type ApplyStateParams struct {
+	// Prunes, as if the document had `prune: true`.
+	Prune bool
+	// `plan_id` of a plan: the document is applied only if exactly this would be
+	// changed. Otherwise, `state_changed` is returned.
+	PlanID string
+	// `revision` of a plan: the document is applied only if none of the objects
+	// that it is compared with was changed since. Otherwise, `state_changed` is
+	// returned.
+	Revision string
+	// Whether more objects can be pruned than `prune_max_share` allows.
+	ConfirmPrune bool
 }
 
 // ApplyState changes the zone so that it is as a document says, in one
@@ -2196,6 +2219,15 @@ func (c *Client) PlanState(ctx context.Context, zoneID string, body StateDocumen
 // to them, policies before the policy sets that contain them. The response has
 // one outcome for each object, in the order of the document. The client secret
 // of a created application is returned in its outcome, and only there.
+//
+// A document can prune: objects that it does not contain are archived, if its
+// `owner` manages them or their kind is in its `prune_kinds`. Control keys,
+// registered applications, the control resource, the provider
+// `provider://none`, objects with reserved names and the zone itself are never
+// pruned. They are pruned after all other changes, in the reverse order of
+// their dependencies. If too large a share of the objects of a kind would be
+// pruned, nothing is applied and `prune_share_exceeded` is returned, unless
+// `confirm_prune` is true.
 //
 // The rules for an object are those of the operation that creates or updates
 // it, such as `createApplication` and `updateApplication`, and so are the audit
@@ -2218,9 +2250,10 @@ func (c *Client) PlanState(ctx context.Context, zoneID string, body StateDocumen
 //     becomes active, or none is any more.
 //
 // Error codes that are specific to this operation: [CodeInvalidState],
-// [CodeZoneNotFound], [CodeStateNotApplied], [CodeStateChanged].
-func (c *Client) ApplyState(ctx context.Context, zoneID string, body StateDocument, opts ...CallOption) (StateReport, error) {
-	return send[StateReport](ctx, c, request{operation: "applyState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/apply", args: []string{zoneID}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
+// [CodeZoneNotFound], [CodeStateNotApplied], [CodeStateChanged],
+// [CodePruneShareExceeded].
+func (c *Client) ApplyState(ctx context.Context, zoneID string, params ApplyStateParams, body StateDocument, opts ...CallOption) (StateReport, error) {
+	return send[StateReport](ctx, c, request{operation: "applyState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/apply", args: []string{zoneID}, query: map[string]any{"prune": params.Prune, "plan_id": params.PlanID, "revision": params.Revision, "confirm_prune": params.ConfirmPrune}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // ExportStateParams are the query parameters of [Client.ExportState]. Zero

@@ -324,6 +324,10 @@ const (
 	CodeStateNotApplied = "state_not_applied"
 	// 409. The zone cannot be written as a document.
 	CodeStateNotExportable = "state_not_exportable"
+	// 409. Nothing was applied, because too large a share of the objects of a kind
+	// would be pruned. See details.issues. If that is intended, confirm it with
+	// confirm_prune, or set prune_max_share in the document.
+	CodePruneShareExceeded = "prune_share_exceeded"
 	// 409. The zone was changed since the plan was made, or again and again while
 	// it was made. Plan again.
 	CodeStateChanged = "state_changed"

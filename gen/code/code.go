@@ -342,6 +342,8 @@ const (
 	StateNotApplied Code = "state_not_applied"
 	// StateNotExportable: 409. The zone cannot be written as a document.
 	StateNotExportable Code = "state_not_exportable"
+	// PruneShareExceeded: 409. Nothing was applied, because too large a share of the objects of a kind would be pruned. See details.issues. If that is intended, confirm it with confirm_prune, or set prune_max_share in the document.
+	PruneShareExceeded Code = "prune_share_exceeded"
 	// StateChanged: 409. The zone was changed since the plan was made, or again and again while it was made. Plan again.
 	StateChanged Code = "state_changed"
 	// InvalidStepUpRejection: 400. The rejection is invalid. See details.issues.
@@ -512,6 +514,7 @@ var Table = map[Code]Entry{
 	InvalidState:                                 {400, "body", "The document is invalid or contradicts the zone. See details.issues."},
 	StateNotApplied:                              {409, "", "Nothing was applied, because an object could not be changed. See object, problem and detail."},
 	StateNotExportable:                           {409, "", "The zone cannot be written as a document."},
+	PruneShareExceeded:                           {409, "", "Nothing was applied, because too large a share of the objects of a kind would be pruned. See details.issues. If that is intended, confirm it with confirm_prune, or set prune_max_share in the document."},
 	StateChanged:                                 {409, "", "The zone was changed since the plan was made, or again and again while it was made. Plan again."},
 	InvalidStepUpRejection:                       {400, "body", "The rejection is invalid. See details.issues."},
 	ChallengeNotFound:                            {404, "", "Step-up challenge not found in this zone."},

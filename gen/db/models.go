@@ -533,6 +533,13 @@ type SigningKey struct {
 	RetiresAt  *time.Time      `db:"retires_at"`
 }
 
+type StateOwner struct {
+	ZoneID   string `db:"zone_id"`
+	Kind     string `db:"kind"`
+	ObjectID string `db:"object_id"`
+	Owner    string `db:"owner"`
+}
+
 type StepUpChallenge struct {
 	ZoneID              string          `db:"zone_id"`
 	ID                  string          `db:"id"`

@@ -10,6 +10,21 @@ import (
 	"encoding/json"
 )
 
+const deleteStateOwner = `-- name: DeleteStateOwner :exec
+DELETE FROM state_owners WHERE zone_id = $1 AND kind = $2 AND object_id = $3
+`
+
+type DeleteStateOwnerParams struct {
+	ZoneID   string `db:"zone_id"`
+	Kind     string `db:"kind"`
+	ObjectID string `db:"object_id"`
+}
+
+func (q *Queries) DeleteStateOwner(ctx context.Context, arg DeleteStateOwnerParams) error {
+	_, err := q.db.Exec(ctx, deleteStateOwner, arg.ZoneID, arg.Kind, arg.ObjectID)
+	return err
+}
+
 const listActiveStateGrants = `-- name: ListActiveStateGrants :many
 SELECT id, application_id, user_id, resource_id, scopes, version FROM grants
 WHERE zone_id = $1 AND status = 'active'
@@ -181,6 +196,56 @@ func (q *Queries) ListStateGrants(ctx context.Context, arg ListStateGrantsParams
 	return items, nil
 }
 
+const listStateGrantsOfOwner = `-- name: ListStateGrantsOfOwner :many
+SELECT g.id, g.application_id, g.user_id, g.resource_id, g.scopes, g.version
+FROM state_owners AS o
+CROSS JOIN LATERAL (SELECT zone_id, id, application_id, user_id, resource_id, scopes, status, version, created_at, updated_at FROM grants WHERE grants.zone_id = o.zone_id AND grants.id = o.object_id LIMIT 1) AS g
+WHERE o.zone_id = $1 AND o.owner = $2 AND o.kind = 'grant' AND g.status = 'active'
+ORDER BY g.created_at, g.id
+`
+
+type ListStateGrantsOfOwnerParams struct {
+	ZoneID string `db:"zone_id"`
+	Owner  string `db:"owner"`
+}
+
+type ListStateGrantsOfOwnerRow struct {
+	ID            string   `db:"id"`
+	ApplicationID string   `db:"application_id"`
+	UserID        string   `db:"user_id"`
+	ResourceID    string   `db:"resource_id"`
+	Scopes        []string `db:"scopes"`
+	Version       int64    `db:"version"`
+}
+
+// ListStateGrantsOfOwner returns the active grants that an owner manages.
+func (q *Queries) ListStateGrantsOfOwner(ctx context.Context, arg ListStateGrantsOfOwnerParams) ([]ListStateGrantsOfOwnerRow, error) {
+	rows, err := q.db.Query(ctx, listStateGrantsOfOwner, arg.ZoneID, arg.Owner)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListStateGrantsOfOwnerRow{}
+	for rows.Next() {
+		var i ListStateGrantsOfOwnerRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.ApplicationID,
+			&i.UserID,
+			&i.ResourceID,
+			&i.Scopes,
+			&i.Version,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listStateManifests = `-- name: ListStateManifests :many
 SELECT s.id AS policy_set_id, v.id AS version_id, v.version AS version_number, m.policy_version_id, p.version AS policy_version_number, policy.name AS policy_name
 FROM policy_sets AS s
@@ -224,6 +289,37 @@ func (q *Queries) ListStateManifests(ctx context.Context, zoneID string) ([]List
 			&i.PolicyVersionNumber,
 			&i.PolicyName,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listStateOwners = `-- name: ListStateOwners :many
+SELECT kind, object_id, owner FROM state_owners WHERE zone_id = $1
+`
+
+type ListStateOwnersRow struct {
+	Kind     string `db:"kind"`
+	ObjectID string `db:"object_id"`
+	Owner    string `db:"owner"`
+}
+
+// ListStateOwners returns who manages what in a zone, also what was archived since.
+func (q *Queries) ListStateOwners(ctx context.Context, zoneID string) ([]ListStateOwnersRow, error) {
+	rows, err := q.db.Query(ctx, listStateOwners, zoneID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListStateOwnersRow{}
+	for rows.Next() {
+		var i ListStateOwnersRow
+		if err := rows.Scan(&i.Kind, &i.ObjectID, &i.Owner); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -431,4 +527,28 @@ func (q *Queries) ListStateResources(ctx context.Context, arg ListStateResources
 		return nil, err
 	}
 	return items, nil
+}
+
+const setStateOwner = `-- name: SetStateOwner :exec
+INSERT INTO state_owners (zone_id, kind, object_id, owner)
+SELECT $1, ($2::text[])[n], ($3::text[])[n], $4 FROM generate_subscripts($3::text[], 1) AS n
+ON CONFLICT (zone_id, kind, object_id) DO UPDATE SET owner = excluded.owner WHERE state_owners.owner <> excluded.owner
+`
+
+type SetStateOwnerParams struct {
+	ZoneID    string   `db:"zone_id"`
+	Kinds     []string `db:"kinds"`
+	ObjectIds []string `db:"object_ids"`
+	Owner     string   `db:"owner"`
+}
+
+// SetStateOwner makes an owner manage objects. It does not write those that it manages already.
+func (q *Queries) SetStateOwner(ctx context.Context, arg SetStateOwnerParams) error {
+	_, err := q.db.Exec(ctx, setStateOwner,
+		arg.ZoneID,
+		arg.Kinds,
+		arg.ObjectIds,
+		arg.Owner,
+	)
+	return err
 }

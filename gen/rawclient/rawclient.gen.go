@@ -514,6 +514,8 @@ type StatePolicySet = client.StatePolicySet
 
 type StateProvider = client.StateProvider
 
+type StatePruneKind = client.StatePruneKind
+
 type StateReport = client.StateReport
 
 type StateResource = client.StateResource
@@ -1208,6 +1210,27 @@ type ListSessionsParams struct {
 type ExportStateParams struct {
 	// Kinds Kinds of the objects. Defaults to all kinds but grants.
 	Kinds []StateKind `form:"kinds,omitempty" json:"kinds,omitempty"`
+}
+
+// ApplyStateParams defines parameters for ApplyState.
+type ApplyStateParams struct {
+	// Prune Prunes, as if the document had `prune: true`.
+	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
+
+	// PlanID `plan_id` of a plan: the document is applied only if exactly this would be changed. Otherwise, `state_changed` is returned.
+	PlanID *string `form:"plan_id,omitempty" json:"plan_id,omitempty"`
+
+	// Revision `revision` of a plan: the document is applied only if none of the objects that it is compared with was changed since. Otherwise, `state_changed` is returned.
+	Revision *string `form:"revision,omitempty" json:"revision,omitempty"`
+
+	// ConfirmPrune Whether more objects can be pruned than `prune_max_share` allows.
+	ConfirmPrune *bool `form:"confirm_prune,omitempty" json:"confirm_prune,omitempty"`
+}
+
+// PlanStateParams defines parameters for PlanState.
+type PlanStateParams struct {
+	// Prune Prunes, as if the document had `prune: true`.
+	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
 }
 
 // ListStepUpChallengesParams defines parameters for ListStepUpChallenges.
@@ -3658,6 +3681,12 @@ type ClientInterface interface {
 	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 	// document. The client secret of a created application is returned in its outcome, and only there.
 	//
+	// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
+	// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
+	// reserved names and the zone itself are never pruned. They are pruned after all other changes, in the reverse order of
+	// their dependencies. If too large a share of the objects of a kind would be pruned, nothing is applied and
+	// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
+	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
 	// `updateApplication`, and so are the audit entries.
 	//
@@ -3675,7 +3704,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
-	ApplyStateWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ApplyStateWithBody(ctx context.Context, zoneID ZoneID, params *ApplyStateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ApplyState Apply a document
 	//
@@ -3686,6 +3715,12 @@ type ClientInterface interface {
 	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
 	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 	// document. The client secret of a created application is returned in its outcome, and only there.
+	//
+	// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
+	// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
+	// reserved names and the zone itself are never pruned. They are pruned after all other changes, in the reverse order of
+	// their dependencies. If too large a share of the objects of a kind would be pruned, nothing is applied and
+	// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
 	// `updateApplication`, and so are the audit entries.
@@ -3704,7 +3739,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
-	ApplyState(ctx context.Context, zoneID ZoneID, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ApplyState(ctx context.Context, zoneID ZoneID, params *ApplyStateParams, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PlanStateWithBody Plan a document
 	//
@@ -3726,7 +3761,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
-	PlanStateWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	PlanStateWithBody(ctx context.Context, zoneID ZoneID, params *PlanStateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PlanState Plan a document
 	//
@@ -3748,7 +3783,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
-	PlanState(ctx context.Context, zoneID ZoneID, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	PlanState(ctx context.Context, zoneID ZoneID, params *PlanStateParams, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListStepUpChallenges List step-up challenges
 	//
@@ -7483,6 +7518,12 @@ func (c *Client) ExportState(ctx context.Context, zoneID ZoneID, params *ExportS
 // providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 // document. The client secret of a created application is returned in its outcome, and only there.
 //
+// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
+// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
+// reserved names and the zone itself are never pruned. They are pruned after all other changes, in the reverse order of
+// their dependencies. If too large a share of the objects of a kind would be pruned, nothing is applied and
+// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
+//
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
 // `updateApplication`, and so are the audit entries.
 //
@@ -7500,8 +7541,8 @@ func (c *Client) ExportState(ctx context.Context, zoneID ZoneID, params *ExportS
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
-func (c *Client) ApplyStateWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewApplyStateRequestWithBody(c.Server, zoneID, contentType, body)
+func (c *Client) ApplyStateWithBody(ctx context.Context, zoneID ZoneID, params *ApplyStateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApplyStateRequestWithBody(c.Server, zoneID, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7522,6 +7563,12 @@ func (c *Client) ApplyStateWithBody(ctx context.Context, zoneID ZoneID, contentT
 // providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 // document. The client secret of a created application is returned in its outcome, and only there.
 //
+// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
+// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
+// reserved names and the zone itself are never pruned. They are pruned after all other changes, in the reverse order of
+// their dependencies. If too large a share of the objects of a kind would be pruned, nothing is applied and
+// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
+//
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
 // `updateApplication`, and so are the audit entries.
 //
@@ -7539,8 +7586,8 @@ func (c *Client) ApplyStateWithBody(ctx context.Context, zoneID ZoneID, contentT
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
-func (c *Client) ApplyState(ctx context.Context, zoneID ZoneID, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewApplyStateRequest(c.Server, zoneID, body)
+func (c *Client) ApplyState(ctx context.Context, zoneID ZoneID, params *ApplyStateParams, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApplyStateRequest(c.Server, zoneID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7571,8 +7618,8 @@ func (c *Client) ApplyState(ctx context.Context, zoneID ZoneID, body ApplyStateJ
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
-func (c *Client) PlanStateWithBody(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPlanStateRequestWithBody(c.Server, zoneID, contentType, body)
+func (c *Client) PlanStateWithBody(ctx context.Context, zoneID ZoneID, params *PlanStateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPlanStateRequestWithBody(c.Server, zoneID, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7603,8 +7650,8 @@ func (c *Client) PlanStateWithBody(ctx context.Context, zoneID ZoneID, contentTy
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
-func (c *Client) PlanState(ctx context.Context, zoneID ZoneID, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPlanStateRequest(c.Server, zoneID, body)
+func (c *Client) PlanState(ctx context.Context, zoneID ZoneID, params *PlanStateParams, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPlanStateRequest(c.Server, zoneID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -14254,18 +14301,18 @@ func NewExportStateRequest(server string, zoneID ZoneID, params *ExportStatePara
 }
 
 // NewApplyStateRequest calls the generic ApplyState builder with application/json body
-func NewApplyStateRequest(server string, zoneID ZoneID, body ApplyStateJSONRequestBody) (*http.Request, error) {
+func NewApplyStateRequest(server string, zoneID ZoneID, params *ApplyStateParams, body ApplyStateJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewApplyStateRequestWithBody(server, zoneID, "application/json", bodyReader)
+	return NewApplyStateRequestWithBody(server, zoneID, params, "application/json", bodyReader)
 }
 
 // NewApplyStateRequestWithBody constructs an http.Request for the ApplyState method, with any body, and a specified content type
-func NewApplyStateRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+func NewApplyStateRequestWithBody(server string, zoneID ZoneID, params *ApplyStateParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -14290,6 +14337,69 @@ func NewApplyStateRequestWithBody(server string, zoneID ZoneID, contentType stri
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Prune != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prune", *params.Prune, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PlanID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "plan_id", *params.PlanID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Revision != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "revision", *params.Revision, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ConfirmPrune != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "confirm_prune", *params.ConfirmPrune, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
@@ -14301,18 +14411,18 @@ func NewApplyStateRequestWithBody(server string, zoneID ZoneID, contentType stri
 }
 
 // NewPlanStateRequest calls the generic PlanState builder with application/json body
-func NewPlanStateRequest(server string, zoneID ZoneID, body PlanStateJSONRequestBody) (*http.Request, error) {
+func NewPlanStateRequest(server string, zoneID ZoneID, params *PlanStateParams, body PlanStateJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewPlanStateRequestWithBody(server, zoneID, "application/json", bodyReader)
+	return NewPlanStateRequestWithBody(server, zoneID, params, "application/json", bodyReader)
 }
 
 // NewPlanStateRequestWithBody constructs an http.Request for the PlanState method, with any body, and a specified content type
-func NewPlanStateRequestWithBody(server string, zoneID ZoneID, contentType string, body io.Reader) (*http.Request, error) {
+func NewPlanStateRequestWithBody(server string, zoneID ZoneID, params *PlanStateParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -14335,6 +14445,33 @@ func NewPlanStateRequestWithBody(server string, zoneID ZoneID, contentType strin
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Prune != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prune", *params.Prune, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
@@ -17036,6 +17173,12 @@ type ClientWithResponsesInterface interface {
 	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 	// document. The client secret of a created application is returned in its outcome, and only there.
 	//
+	// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
+	// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
+	// reserved names and the zone itself are never pruned. They are pruned after all other changes, in the reverse order of
+	// their dependencies. If too large a share of the objects of a kind would be pruned, nothing is applied and
+	// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
+	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
 	// `updateApplication`, and so are the audit entries.
 	//
@@ -17053,7 +17196,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
-	ApplyStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error)
+	ApplyStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, params *ApplyStateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error)
 
 	// ApplyStateWithResponse Apply a document
 	//
@@ -17064,6 +17207,12 @@ type ClientWithResponsesInterface interface {
 	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
 	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 	// document. The client secret of a created application is returned in its outcome, and only there.
+	//
+	// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
+	// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
+	// reserved names and the zone itself are never pruned. They are pruned after all other changes, in the reverse order of
+	// their dependencies. If too large a share of the objects of a kind would be pruned, nothing is applied and
+	// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
 	// `updateApplication`, and so are the audit entries.
@@ -17082,7 +17231,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
-	ApplyStateWithResponse(ctx context.Context, zoneID ZoneID, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error)
+	ApplyStateWithResponse(ctx context.Context, zoneID ZoneID, params *ApplyStateParams, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error)
 
 	// PlanStateWithBodyWithResponse Plan a document
 	//
@@ -17104,7 +17253,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
-	PlanStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PlanStateResponse, error)
+	PlanStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, params *PlanStateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PlanStateResponse, error)
 
 	// PlanStateWithResponse Plan a document
 	//
@@ -17126,7 +17275,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
-	PlanStateWithResponse(ctx context.Context, zoneID ZoneID, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*PlanStateResponse, error)
+	PlanStateWithResponse(ctx context.Context, zoneID ZoneID, params *PlanStateParams, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*PlanStateResponse, error)
 
 	// ListStepUpChallengesWithResponse List step-up challenges
 	//
@@ -25481,6 +25630,12 @@ func (c *ClientWithResponses) ExportStateWithResponse(ctx context.Context, zoneI
 // providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 // document. The client secret of a created application is returned in its outcome, and only there.
 //
+// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
+// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
+// reserved names and the zone itself are never pruned. They are pruned after all other changes, in the reverse order of
+// their dependencies. If too large a share of the objects of a kind would be pruned, nothing is applied and
+// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
+//
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
 // `updateApplication`, and so are the audit entries.
 //
@@ -25498,8 +25653,8 @@ func (c *ClientWithResponses) ExportStateWithResponse(ctx context.Context, zoneI
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
-func (c *ClientWithResponses) ApplyStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error) {
-	rsp, err := c.ApplyStateWithBody(ctx, zoneID, contentType, body, reqEditors...)
+func (c *ClientWithResponses) ApplyStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, params *ApplyStateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error) {
+	rsp, err := c.ApplyStateWithBody(ctx, zoneID, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -25515,6 +25670,12 @@ func (c *ClientWithResponses) ApplyStateWithBodyWithResponse(ctx context.Context
 // Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
 // providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
 // document. The client secret of a created application is returned in its outcome, and only there.
+//
+// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
+// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
+// reserved names and the zone itself are never pruned. They are pruned after all other changes, in the reverse order of
+// their dependencies. If too large a share of the objects of a kind would be pruned, nothing is applied and
+// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 //
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
 // `updateApplication`, and so are the audit entries.
@@ -25533,8 +25694,8 @@ func (c *ClientWithResponses) ApplyStateWithBodyWithResponse(ctx context.Context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/state/apply (the `ApplyState` operationId).
-func (c *ClientWithResponses) ApplyStateWithResponse(ctx context.Context, zoneID ZoneID, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error) {
-	rsp, err := c.ApplyState(ctx, zoneID, body, reqEditors...)
+func (c *ClientWithResponses) ApplyStateWithResponse(ctx context.Context, zoneID ZoneID, params *ApplyStateParams, body ApplyStateJSONRequestBody, reqEditors ...RequestEditorFn) (*ApplyStateResponse, error) {
+	rsp, err := c.ApplyState(ctx, zoneID, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -25561,8 +25722,8 @@ func (c *ClientWithResponses) ApplyStateWithResponse(ctx context.Context, zoneID
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
-func (c *ClientWithResponses) PlanStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PlanStateResponse, error) {
-	rsp, err := c.PlanStateWithBody(ctx, zoneID, contentType, body, reqEditors...)
+func (c *ClientWithResponses) PlanStateWithBodyWithResponse(ctx context.Context, zoneID ZoneID, params *PlanStateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PlanStateResponse, error) {
+	rsp, err := c.PlanStateWithBody(ctx, zoneID, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -25589,8 +25750,8 @@ func (c *ClientWithResponses) PlanStateWithBodyWithResponse(ctx context.Context,
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/zones/{zoneId}/state/plan (the `PlanState` operationId).
-func (c *ClientWithResponses) PlanStateWithResponse(ctx context.Context, zoneID ZoneID, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*PlanStateResponse, error) {
-	rsp, err := c.PlanState(ctx, zoneID, body, reqEditors...)
+func (c *ClientWithResponses) PlanStateWithResponse(ctx context.Context, zoneID ZoneID, params *PlanStateParams, body PlanStateJSONRequestBody, reqEditors ...RequestEditorFn) (*PlanStateResponse, error) {
+	rsp, err := c.PlanState(ctx, zoneID, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}

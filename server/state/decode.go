@@ -22,8 +22,8 @@ type Schemas interface {
 // be used only if there are none. It normalizes the tree.
 func Decode(tree any, schemas Schemas) (Document, []code.Issue) {
 	issues := schemas.Document(tree)
-	var d Document
 	fields, _ := tree.(map[string]any)
+	d := decodeOptions(fields)
 	objects, _ := fields["objects"].([]any)
 	seen := map[string]int{} // the index of each object, by kind and identity
 	for i, value := range objects {
@@ -60,6 +60,23 @@ func Decode(tree any, schemas Schemas) (Document, []code.Issue) {
 		d.Objects = append(d.Objects, Object{Kind: Kind(kind), Spec: spec})
 	}
 	return d, issues
+}
+
+// decodeOptions returns a document without objects.
+func decodeOptions(fields map[string]any) Document {
+	const defaultMaxShare = 0.5
+	d := Document{Prune: Prune{MaxShare: defaultMaxShare}}
+	d.Owner, _ = fields["owner"].(string)
+	d.Prune.Enabled, _ = fields["prune"].(bool)
+	kinds, _ := fields["prune_kinds"].([]any)
+	for _, kind := range kinds {
+		name, _ := kind.(string)
+		d.Prune.Kinds = append(d.Prune.Kinds, Kind(name))
+	}
+	if share, given := fields["prune_max_share"].(json.Number); given {
+		d.Prune.MaxShare, _ = share.Float64()
+	}
+	return d
 }
 
 // decodeSpec copies a value that matches the schema of its kind to a spec.

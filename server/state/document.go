@@ -31,7 +31,18 @@ const (
 
 // A Document lists the objects that a zone should have. It is valid by itself, but may
 // contradict the zone.
-type Document struct{ Objects []Object }
+type Document struct {
+	Owner   string // who manages the objects; "": not given
+	Prune   Prune
+	Objects []Object
+}
+
+// Prune says which objects that a document does not contain are archived.
+type Prune struct {
+	Enabled  bool
+	Kinds    []Kind  // of which every object is archived; of the other kinds, those of the owner
+	MaxShare float64 // of the objects of a kind that can be pruned without confirmation
+}
 
 // An Object is an object that a zone should have.
 type Object struct {
@@ -180,6 +191,16 @@ func (d Document) Kinds() store.StateKinds {
 		case PolicySet:
 			kinds.Policies, kinds.PolicySets = true, true
 		}
+	}
+	if kinds.Owner = d.Owner; d.Prune.Enabled && d.Owner != "" {
+		kinds.Applications, kinds.Providers, kinds.Resources, kinds.Policies, kinds.PolicySets = true, true, true, true, true
+	}
+	for _, kind := range d.Prune.Kinds {
+		kinds.Applications = kinds.Applications || kind == Application
+		kinds.Providers = kinds.Providers || kind == Provider
+		kinds.Resources = kinds.Resources || kind == Resource
+		kinds.Policies = kinds.Policies || kind == Policy
+		kinds.PolicySets = kinds.PolicySets || kind == PolicySet
 	}
 	return kinds
 }

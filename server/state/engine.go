@@ -60,20 +60,42 @@ func (e *Engine) options(actor store.Actor) Options {
 	}
 }
 
+// ApplyOptions are the conditions under which a document is applied.
+type ApplyOptions struct {
+	PlanID       *string // only if the plan is this one
+	Revision     *string // only if the zone is in this state
+	ConfirmPrune bool    // whatever share of the objects of a kind is pruned
+}
+
+// check returns state_changed or prune_share_exceeded if a plan must not be carried out.
+func (o ApplyOptions) check(plan *Plan) error {
+	switch {
+	case o.PlanID != nil && *o.PlanID != plan.ID, o.Revision != nil && *o.Revision != plan.Revision:
+		return code.StateChanged
+	case len(plan.exceeded) > 0 && !o.ConfirmPrune:
+		return &code.Error{Code: code.PruneShareExceeded, Issues: plan.exceeded}
+	}
+	return nil
+}
+
 // errChanged is the error of a transaction that finds the zone changed since the plan.
 var errChanged = errors.New("the zone was changed since the plan was made")
 
 // Apply changes a zone so that it is as a document says, in one transaction. It returns
 // state_not_applied if an object could not be changed, state_changed if the zone is
-// changed again and again, an error of Plan, or an error of the zone.
+// changed again and again, an error of the options, an error of Plan, or an error of the
+// zone.
 //
 // It plans before the transaction, and plans again if the zone has changed until the
 // transaction has the zone lock.
-func (e *Engine) Apply(ctx context.Context, cause store.Cause, zone string, d Document) (Report, error) {
+func (e *Engine) Apply(ctx context.Context, cause store.Cause, zone string, d Document, o ApplyOptions) (Report, error) {
 	const maxAttempts = 5
 	for range maxAttempts {
 		plan, err := e.Plan(ctx, cause.Actor, zone, d)
 		if err != nil {
+			return Report{}, err
+		}
+		if err := o.check(plan); err != nil {
 			return Report{}, err
 		}
 		results, err := e.run(ctx, cause, zone, d, plan)
@@ -104,8 +126,10 @@ func (e *Engine) run(ctx context.Context, cause store.Cause, zone string, d Docu
 			return errChanged
 		}
 		x := &execution{tx: tx, zone: zone, key: key, created: map[objectKey]string{}, versions: map[string]string{}}
-		results, err = x.run(ctx, plan)
-		return err
+		if results, err = x.run(ctx, plan); err != nil || d.Owner == "" {
+			return err
+		}
+		return x.own(ctx, d.Owner, plan, results)
 	})
 	return results, err
 }
@@ -148,6 +172,17 @@ func (x *execution) run(ctx context.Context, plan *Plan) ([]Result, error) {
 		}
 	}
 	return results, nil
+}
+
+// own makes an owner manage the objects of the document.
+func (x *execution) own(ctx context.Context, owner string, plan *Plan, results []Result) error {
+	var objects []store.ManagedObject
+	for i, a := range plan.Actions {
+		if a.Verb != Archive && a.Kind != Zone {
+			objects = append(objects, store.ManagedObject{Kind: string(a.Kind), ID: results[i].ID})
+		}
+	}
+	return x.tx.SetStateOwner(ctx, x.zone, owner, objects)
 }
 
 // notApplied returns the error of an action, which names the object. An error that is not

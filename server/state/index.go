@@ -25,7 +25,8 @@ type index struct {
 	policySets   map[string]*db.ListStatePolicySetsRow
 	manifests    map[string][]db.ListStateManifestsRow // by the ID of the version
 	grants       map[grantKey][]*db.ListStateGrantsRow
-	newest       map[string]string // the ID of the newest version of each policy set, by its ID
+	newest       map[string]string              // the ID of the newest version of each policy set, by its ID
+	owners       map[store.ManagedObject]string // who manages an object
 }
 
 func newIndex(zone store.ZoneState) index {
@@ -33,7 +34,7 @@ func newIndex(zone store.ZoneState) index {
 		ZoneState: zone, byID: map[objectKey]string{}, applications: map[string][]*db.ListStateApplicationsRow{},
 		providers: map[string]*db.ListStateProvidersRow{}, resources: map[string]*db.ListStateResourcesRow{},
 		policies: map[string]*db.ListStatePoliciesRow{}, policySets: map[string]*db.ListStatePolicySetsRow{},
-		manifests: map[string][]db.ListStateManifestsRow{}, newest: map[string]string{}, grants: map[grantKey][]*db.ListStateGrantsRow{},
+		manifests: map[string][]db.ListStateManifestsRow{}, newest: map[string]string{}, owners: map[store.ManagedObject]string{}, grants: map[grantKey][]*db.ListStateGrantsRow{},
 	}
 	for i := range zone.Applications {
 		a := &zone.Applications[i]
@@ -47,9 +48,13 @@ func newIndex(zone store.ZoneState) index {
 	}
 	for i := range zone.Resources {
 		x.resources[zone.Resources[i].Identifier] = &zone.Resources[i]
+		x.byID[objectKey{Resource, zone.Resources[i].ID}] = zone.Resources[i].Identifier
 	}
 	for i := range zone.Policies {
 		x.policies[zone.Policies[i].Name] = &zone.Policies[i]
+	}
+	for _, o := range zone.Owners {
+		x.owners[store.ManagedObject{Kind: o.Kind, ID: o.ObjectID}] = o.Owner
 	}
 	for i := range zone.Grants {
 		g := &zone.Grants[i]
@@ -94,6 +99,9 @@ func revision(zone store.ZoneState) string {
 	}
 	for _, g := range zone.Grants {
 		add(Grant, g.ID, g.Version)
+	}
+	for _, o := range zone.Owners {
+		all = append(all, fmt.Sprintf("owner %s %s %q", o.Kind, o.ObjectID, o.Owner))
 	}
 	add(Zone, zone.Zone.ID, zone.Zone.Version)
 	slices.Sort(all)

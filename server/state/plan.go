@@ -20,6 +20,7 @@ const (
 	Create    Verb = "create"
 	Update    Verb = "update"
 	Unchanged Verb = "unchanged"
+	Archive   Verb = "prune"
 )
 
 // Options are what a plan depends on in addition to the document and the zone.
@@ -34,9 +35,11 @@ type Options struct {
 
 // A Plan is what has to be changed so that a zone is as a document says.
 type Plan struct {
-	Actions  []Action // one for each object of the document, in its order
-	Revision string   // identifies the state of the zone that the document was compared with
-	ID       string   // identifies the plan: what is changed, and the revision
+	Actions  []Action // one for each object of the document, in its order, and then those that are pruned
+	Prunes   bool     // whether objects can be pruned
+	exceeded []code.Issue
+	Revision string // identifies the state of the zone that the document was compared with
+	ID       string // identifies the plan: what is changed, and the revision
 }
 
 // Drift reports whether the zone is not as the document says.
@@ -98,7 +101,7 @@ func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
 	for i, object := range d.Objects {
 		p.declared[objectKey{object.Kind, object.Identity()}] = i
 	}
-	plan := &Plan{Revision: revision(zone), Actions: make([]Action, len(d.Objects))}
+	plan := &Plan{Revision: revision(zone), Prunes: d.Prune.Enabled, Actions: make([]Action, len(d.Objects))}
 	for i, object := range d.Objects {
 		plan.Actions[i] = Action{Kind: object.Kind, Identity: object.Identity(), Verb: Unchanged, object: i}
 		if set, ok := object.Spec.(*PolicySetSpec); ok && valueOr(set.Activate, false) {
@@ -124,7 +127,11 @@ func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
 		case *GrantSpec:
 			p.grant(a, spec)
 		}
+		if owner := p.zone.owners[store.ManagedObject{Kind: string(a.Kind), ID: a.ID}]; d.Owner != "" && owner != "" && owner != d.Owner {
+			a.Warnings = append(a.Warnings, "the object was managed by "+owner)
+		}
 	}
+	p.prune(plan)
 	plan.ID = plan.id()
 	slices.SortStableFunc(p.issues, func(a, b code.Issue) int { return cmp.Compare(objectOf(a), objectOf(b)) })
 	return plan, p.issues
@@ -132,7 +139,10 @@ func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
 
 // objectOf returns the index of the object that an issue is about.
 func objectOf(issue code.Issue) int {
-	i, _ := strconv.Atoi(issue.Path[1]) // [planner.issue] has written it
+	if len(issue.Path) < 2 {
+		return -1 // about the document
+	}
+	i, _ := strconv.Atoi(issue.Path[1]) // [issueAt] has written it
 	return i
 }
 
@@ -144,9 +154,13 @@ func (p *Plan) order() []int {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		return cmp.Compare(position[p.Actions[a].Kind], position[p.Actions[b].Kind])
-	})
+	at := func(i int) int {
+		if p.Actions[i].Verb == Archive { // after everything else, in the reverse order
+			return 2*len(position) - position[p.Actions[i].Kind]
+		}
+		return position[p.Actions[i].Kind]
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(at(a), at(b)) })
 	return order
 }
 

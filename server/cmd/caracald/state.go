@@ -103,7 +103,7 @@ applications, which the API returns only this time.
 			if err != nil {
 				return err
 			}
-			plan, text, err := a.requestState(cmd, document, (*client.Client).PlanState)
+			plan, text, err := a.requestState(cmd, document, planState)
 			if err != nil {
 				return err
 			}
@@ -128,7 +128,7 @@ applications, which the API returns only this time.
 					return err
 				}
 			}
-			applied, text, err := a.requestState(cmd, document, (*client.Client).ApplyState)
+			applied, text, err := a.requestState(cmd, document, applyState(planID))
 			if err != nil {
 				return err
 			}
@@ -210,6 +210,18 @@ func (a *apiCaller) replacePlaceholders(value any, used map[string]bool) any {
 	return value
 }
 
+func planState(c *client.Client, ctx context.Context, zone string, d client.StateDocument, opts ...client.CallOption) (client.StateReport, error) {
+	return c.PlanState(ctx, zone, client.PlanStateParams{}, d, opts...)
+}
+
+// applyState returns the operation that applies a document only if the plan is the one with
+// an ID, or whatever it is if the ID is "".
+func applyState(planID string) stateOperation {
+	return func(c *client.Client, ctx context.Context, zone string, d client.StateDocument, opts ...client.CallOption) (client.StateReport, error) {
+		return c.ApplyState(ctx, zone, client.ApplyStateParams{PlanID: planID}, d, opts...)
+	}
+}
+
 // A stateOperation is planState or applyState.
 type stateOperation = func(*client.Client, context.Context, string, client.StateDocument, ...client.CallOption) (client.StateReport, error)
 
@@ -229,7 +241,7 @@ func (a *apiCaller) plan(cmd *cobra.Command, name string) (client.StateReport, e
 	if err != nil {
 		return client.StateReport{}, err
 	}
-	report, text, err := a.requestState(cmd, document, (*client.Client).PlanState)
+	report, text, err := a.requestState(cmd, document, planState)
 	if err != nil {
 		return report, err
 	}

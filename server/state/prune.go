@@ -1,0 +1,110 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"caracal.run/management/gen/code"
+	"caracal.run/management/store"
+)
+
+// prune adds the objects to archive, which the document does not contain, to a plan.
+func (p *planner) prune(plan *Plan) {
+	prune, owner := p.document.Prune, p.document.Owner
+	if !prune.Enabled {
+		return
+	}
+	if owner == "" && len(prune.Kinds) == 0 {
+		p.issues = append(p.issues, code.Issue{Path: []string{"prune"}, Message: "requires owner or prune_kinds"})
+		return
+	}
+	for _, kind := range []Kind{Grant, PolicySet, Policy, Resource, Provider, Application} {
+		all, pruned := 0, 0
+		for _, a := range p.present(kind) {
+			managed := owner != "" && p.zone.owners[store.ManagedObject{Kind: string(kind), ID: a.ID}] == owner
+			if !managed && !slices.Contains(prune.Kinds, kind) {
+				continue
+			}
+			all++
+			if _, declared := p.declared[objectKey{kind, a.Identity}]; declared {
+				continue
+			}
+			pruned++
+			a.Kind, a.Verb, a.object = kind, Archive, -1
+			a.step = archive{kind: kind, id: a.ID}
+			plan.Actions = append(plan.Actions, a)
+		}
+		const few = 5
+		if pruned > few && float64(pruned) > prune.MaxShare*float64(all) {
+			plan.exceeded = append(plan.exceeded, code.Issue{Path: []string{}, Message: fmt.Sprintf("%d of %d objects of kind %s would be pruned", pruned, all, kind)})
+		}
+	}
+}
+
+// present returns the objects of a kind that can be pruned, the newest first. Objects that
+// Caracal itself or clients create are not among them.
+func (p *planner) present(kind Kind) (all []Action) {
+	add := func(id, identity string, ns store.Namespace) {
+		if ns == "" || store.CheckReservedName(store.Actor{}, ns, identity) == nil {
+			all = append(all, Action{ID: id, Identity: identity})
+		}
+	}
+	switch kind {
+	case Application:
+		for _, a := range p.zone.Applications {
+			if store.CheckTraitAccess(store.Actor{}, a.Traits) == nil { // not a Control key
+				add(a.ID, a.Name, store.ApplicationName)
+			}
+		}
+	case Provider:
+		for _, x := range p.zone.Providers {
+			if x.Identifier != "provider://none" && x.ID != "provider-none-"+p.zone.Zone.ID {
+				add(x.ID, x.Identifier, store.ProviderIdentifier)
+			}
+		}
+	case Resource:
+		for _, r := range p.zone.Resources {
+			add(r.ID, r.Identifier, store.ResourceIdentifier)
+		}
+	case Policy:
+		for _, x := range p.zone.Policies {
+			add(x.ID, x.Name, store.PolicyName)
+		}
+	case PolicySet:
+		for _, s := range p.zone.PolicySets {
+			add(s.ID, s.Name, store.PolicySetName)
+			if last := len(all) - 1; s.ActiveVersionID != nil && last >= 0 && all[last].ID == s.ID && len(p.activated) == 0 {
+				all[last].Warnings = append(all[last].Warnings, "the policy set is active: no policies apply afterwards")
+			}
+		}
+	case Grant:
+		for _, g := range p.zone.Grants {
+			spec := GrantSpec{
+				Application: p.zone.byID[objectKey{Application, g.ApplicationID}], UserID: g.UserID, Resource: p.zone.byID[objectKey{Resource, g.ResourceID}],
+			}
+			identity, _ := spec.Identity()
+			add(g.ID, identity, "")
+		}
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// An archive archives an object, or revokes it if it is a grant.
+type archive struct {
+	unsealed
+	kind Kind
+	id   string
+}
+
+func (s archive) run(ctx context.Context, x *execution) (Result, error) {
+	remove := map[Kind]func(context.Context, string, string, store.Precondition) error{
+		Application: x.tx.DeleteApplication, Provider: x.tx.DeleteProvider, Resource: x.tx.DeleteResource,
+		Policy: x.tx.DeletePolicy, PolicySet: x.tx.DeletePolicySet, Grant: x.tx.RevokeGrant,
+	}[s.kind]
+	if err := remove(ctx, x.zone, s.id, store.Precondition{}); err != nil {
+		return Result{}, err
+	}
+	return Result{ID: s.id}, x.tx.RemoveStateOwner(ctx, x.zone, store.ManagedObject{Kind: string(s.kind), ID: s.id})
+}
