@@ -348,6 +348,19 @@ func TestInput(t *testing.T) {
 	}
 }
 
+func TestCreateWithIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	s := newShell(t, a, a.Zone().ID)
+	create := []string{"application", "create", "--set", "name=Billing", "--set", "registration_method=managed", "--idempotency-key", "run-1"}
+	if first, second := s.ok(create...), s.ok(create...); first != second {
+		t.Errorf("the repeated request printed %s, the first one %s", second, first)
+	}
+	if got := strings.Fields(s.ok("application", "list", "-o", "name")); len(got) != 1 {
+		t.Errorf("created %v", got)
+	}
+}
+
 // An error has the code, the sentence, the issues by field and the ID of the request.
 func TestErrorsOfTheAPI(t *testing.T) {
 	t.Parallel()

@@ -32,7 +32,8 @@ its path.
 Commands that call the API of a service use the URL in CARACAL_URL and the admin
 token in CARACAL_ADMIN_TOKEN, or a context: see caracald context -h.
 
-Exit codes: 0 success, 1 failure, 2 invalid arguments or settings.`,
+Exit codes: 0 success, 1 failure, 2 invalid arguments or settings. Those of verify
+are 0 no drift, 1 failure, 2 drift.`,
 		Version:       version(),
 		SilenceErrors: true, // main prints the error
 		SilenceUsage:  true,

@@ -238,6 +238,7 @@ func (a *apiCaller) actionCommand(n *noun, action action) *cobra.Command {
 
 func (a *apiCaller) createCommand(n *noun) *cobra.Command {
 	var in input
+	var key string
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Create " + n.one(),
@@ -252,10 +253,15 @@ of the service.
 			if err != nil {
 				return err
 			}
-			return in.locate(a.call(cmd, n, n.create, "", client.RequestJSON(body)))
+			opts := []client.CallOption{client.RequestJSON(body)}
+			if key != "" {
+				opts = append(opts, client.IdempotencyKey(key))
+			}
+			return in.locate(a.call(cmd, n, n.create, "", opts...))
 		},
 	}
 	in.addFlags(cmd)
+	cmd.Flags().StringVar(&key, "idempotency-key", "", "`key` of the request: another request with it creates nothing, and prints the same")
 	a.addOutput(cmd)
 	return cmd
 }
