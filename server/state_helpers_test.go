@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"caracal.run/management/gen"
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/rawclient"
@@ -148,4 +149,11 @@ func callStateOperations(t *testing.T, c *client.Client, zone string) {
 	d.Objects[0].Spec = map[string]any{"nam": "x"}
 	_, err = c.PlanState(t.Context(), zone, client.PlanStateParams{}, d)
 	expectCode(t, err, client.CodeInvalidState)
+	exported, err := c.ExportState(t.Context(), zone, client.ExportStateParams{Kinds: []string{"application", "zone"}})
+	if err != nil || !strings.Contains(exported, "name: Declared\n") || !strings.Contains(exported, "- kind: zone\n") || strings.Contains(exported, "identity-provider") {
+		t.Errorf("got %s, %v", exported, err)
+	}
+	if schema, err := c.GetStateSchema(t.Context()); err != nil || schema != string(gen.StateSchema) {
+		t.Errorf("got %.100s, %v", schema, err)
+	}
 }

@@ -235,10 +235,8 @@ func formOf(object []byte) ([]byte, error) {
 // element.
 func (c *call) setParams(values map[string]any) {
 	for name, value := range values {
-		if list := reflect.ValueOf(value); list.Kind() == reflect.Slice {
-			for i := range list.Len() {
-				c.params.Add(name, fmt.Sprint(list.Index(i)))
-			}
+		if list, ok := value.([]string); ok {
+			c.params[name] = list
 		} else if !reflect.ValueOf(value).IsZero() {
 			c.params.Set(name, fmt.Sprint(value))
 		}
