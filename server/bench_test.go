@@ -31,10 +31,11 @@ type caller struct {
 	client  *http.Client
 	url     string
 	accepts string // Accept-Encoding; "": not sent
+	key     string // Idempotency-Key; "": not sent
 }
 
 func newCaller(url string) caller {
-	return caller{&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}}, url, ""}
+	return caller{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}}, url: url}
 }
 
 func (c caller) call(b *testing.B, method, path, body string, want int) {
@@ -48,6 +49,9 @@ func (c caller) call(b *testing.B, method, path, body string, want int) {
 	}
 	if c.accepts != "" {
 		r.Header.Set("Accept-Encoding", c.accepts)
+	}
+	if c.key != "" {
+		r.Header.Set("Idempotency-Key", c.key)
 	}
 	c.send(b, r, want)
 }
@@ -186,6 +190,27 @@ func BenchmarkCreateZone(b *testing.B) {
 		})
 		b.Run("application/"+in.name, func(b *testing.B) {
 			x.run(b, func(c caller, _ int64) {
+				c.call(b, "POST", x.zone+"/applications", `{"name":"Billing","registration_method":"managed"}`, 201)
+			})
+		})
+	}
+}
+
+// BenchmarkIdempotencyKey creates applications without a key, with one, and with one that was
+// used before by most requests, so that the stored response is returned.
+func BenchmarkIdempotencyKey(b *testing.B) {
+	x := newBench(b)
+	for _, with := range []struct {
+		name string
+		key  func(n int64) string
+	}{
+		{"without", func(int64) string { return "" }},
+		{"new", func(n int64) string { return fmt.Sprint("new-", n) }},
+		{"used", func(n int64) string { return fmt.Sprint("used-", n%10) }},
+	} {
+		b.Run(with.name, func(b *testing.B) {
+			x.run(b, func(c caller, n int64) {
+				c.key = with.key(n)
 				c.call(b, "POST", x.zone+"/applications", `{"name":"Billing","registration_method":"managed"}`, 201)
 			})
 		})
