@@ -16,7 +16,7 @@ import (
 
 func auditCommand(a *apiCaller) *cobra.Command {
 	cmd := &cobra.Command{Use: "audit", Short: "Export, verify and explain the audit logs of a zone", Example: "  caracald audit export --file audit.ndjson\n  caracald audit verify audit.ndjson"}
-	cmd.AddCommand(auditExportCommand(a), auditVerifyCommand(), auditExplainCommand(a))
+	cmd.AddCommand(auditExportCommand(a), auditHeadCommand(a), auditVerifyCommand(), auditExplainCommand(a))
 	return cmd
 }
 
@@ -39,7 +39,7 @@ FILE - is the standard input.`, server.UsedByAuditVerify),
 	flags := cmd.Flags()
 	flags.BoolVar(&o.filtered, "filtered", false, "accept that rows are missing between those in the file, because the export was filtered or retention has deleted them")
 	flags.BoolVar(&o.redacted, "redacted", false, "accept audit events with redacted values, whose content cannot be verified")
-	flags.StringVar(&o.headFile, "head", "", "`file` with the response of …/admin-audit/head or …/audit/head, which the export must contain")
+	flags.StringVar(&o.headFile, "head", "", "`file` with the head of the log that audit head printed, which the export must contain")
 	return cmd
 }
 

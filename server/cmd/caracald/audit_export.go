@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,11 +33,7 @@ unchanged. caracald audit verify verifies an export as ndjson later, without the
 			case format != "ndjson" && format != "csv":
 				return invalidUsage(cmd, "--format must be ndjson or csv, not %q", format)
 			}
-			connect := a.connectToZone
-			if log == "global" {
-				connect = func(*cobra.Command) (*client.Client, string, error) { return a.connect() }
-			}
-			c, zone, err := connect(cmd)
+			c, zone, err := a.connectToLog(cmd, log)
 			if err != nil {
 				return err
 			}
@@ -55,14 +50,12 @@ unchanged. caracald audit verify verifies an export as ndjson later, without the
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&log, "log", "entries", "`log` to export: entries, events or global")
 	flags.StringVar(&format, "format", "ndjson", "`format`: ndjson, which can be verified, or csv")
 	flags.StringVar(&file, "file", "", "`file` to write (default: the standard output)")
 	flags.StringVar(&since, "since", "", "export only what happened at this `time` or later, such as 2026-07-01T00:00:00Z")
 	flags.StringVar(&until, "until", "", "export only what happened before this `time`")
-	for flag, values := range map[string][]string{"log": {"entries", "events", "global"}, "format": {"ndjson", "csv"}} {
-		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(slices.Clone(values), cobra.ShellCompDirectiveNoFileComp)) // fails only without the flag
-	}
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"ndjson", "csv"}, cobra.ShellCompDirectiveNoFileComp)) // fails only without the flag
+	addLog(cmd, &log)
 	a.addConnection(cmd)
 	a.addZone(cmd)
 	return cmd

@@ -133,12 +133,19 @@ func TestAuditExport(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		head := s.file("head.json", s.ok("audit", "head", "--log", tt.log))
+		if got := s.ok("audit", "verify", file, "--head", head); strings.Contains(got, "after the last one") {
+			t.Errorf("%s: with its head: %s", tt.log, got)
+		}
 		if piped := s.ok("audit", "export", "--log", tt.log); piped != string(text) {
 			t.Errorf("%s: the standard output is %q, the file %q", tt.log, piped, text)
 		}
 	}
 	if got := s.ok("audit", "export", "--format", "csv", "--since", "2100-01-01T00:00:00Z"); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "id,") {
 		t.Errorf("CSV of nothing is %q", got)
+	}
+	if _, stderr, code := s.run("", "audit", "head", "--log", "nix"); code != exitInvalid || !strings.Contains(stderr, "--log must be") {
+		t.Errorf("an unknown log: %d, %s", code, stderr)
 	}
 	for args, want := range map[string]string{
 		"--log nix": "--log must be", "--format xml": "--format must be", "--file /does/not/exist/x": "no such file", "--since yesterday": "since: ",

@@ -217,7 +217,7 @@ var nouns = []*noun{
 		list: globalList((*client.Client).ListAdminTokens), get: globalGet((*client.Client).GetAdminToken), create: globalCreate((*client.Client).CreateAdminToken),
 		update: globalUpdate((*client.Client).UpdateAdminToken), delete: globalDelete((*client.Client).DeleteAdminToken),
 		actions: []action{
-			{name: "show", does: "Print which token the credential is, with its zone, permissions and expiry", call: getOwnAdminToken, noID: true},
+			{name: "show", does: "Print which token the credential is, with its zone, permissions and expiry", call: noObject((*client.Client).GetOwnAdminToken), noID: true},
 		},
 	},
 }

@@ -11,11 +11,6 @@ func getPolicy(ctx context.Context, c *client.Client, zone, id string, opts ...c
 	return err
 }
 
-func getOwnAdminToken(ctx context.Context, c *client.Client, _, _ string, opts ...client.CallOption) error {
-	_, err := c.GetOwnAdminToken(ctx, opts...)
-	return err
-}
-
 func getActivationStatus(ctx context.Context, c *client.Client, zone, id string, opts ...client.CallOption) error {
 	_, err := c.GetActivationStatus(ctx, zone, id, client.GetActivationStatusParams{}, opts...)
 	return err
@@ -54,6 +49,22 @@ func zoneGet[T any](f func(*client.Client, context.Context, string, string, ...c
 func globalGet[T any](f func(*client.Client, context.Context, string, ...client.CallOption) (T, error)) operation {
 	return func(ctx context.Context, c *client.Client, _, id string, opts ...client.CallOption) error {
 		_, err := f(c, ctx, id, opts...)
+		return err
+	}
+}
+
+// zoneOnly is of an operation that concerns the zone.
+func zoneOnly[T any](f func(*client.Client, context.Context, string, ...client.CallOption) (T, error)) operation {
+	return func(ctx context.Context, c *client.Client, zone, _ string, opts ...client.CallOption) error {
+		_, err := f(c, ctx, zone, opts...)
+		return err
+	}
+}
+
+// noObject is of an operation that concerns no object.
+func noObject[T any](f func(*client.Client, context.Context, ...client.CallOption) (T, error)) operation {
+	return func(ctx context.Context, c *client.Client, _, _ string, opts ...client.CallOption) error {
+		_, err := f(c, ctx, opts...)
 		return err
 	}
 }
