@@ -152,3 +152,40 @@ func TestPlanStateReportsIssuesOfPolicies(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 }
+
+// A content refers to applications by name, also to one that the same document creates.
+func TestApplyStatePolicyNamesApplications(t *testing.T) {
+	t.Parallel()
+	z := newStateZone(t)
+	content := func(names ...string) string {
+		text := "# caracal:data-document\npackage caracal.authz\n\napp_ids := {"
+		for i, name := range names {
+			text += fmt.Sprintf("%q: %q, ", fmt.Sprint("a", i), "${application:"+name+"}")
+		}
+		return strings.TrimSuffix(text, ", ") + "}\n"
+	}
+	with := func(text string, applications ...string) string {
+		objects := []string{strings.Trim(policyDocument(`,"activate":true`, "IDs="+text), `{}`)[len(`"objects":[`):]}
+		for _, name := range applications {
+			objects = append([]string{fmt.Sprintf(`{"kind":"application","spec":{"name":%q}}`, name)}, objects...)
+		}
+		return `{"objects":[` + strings.Join(objects, ",") + `}`
+	}
+	id := newApplication(t, z.API, z.zone).ID
+	z.DB.Exec("UPDATE applications SET name = 'Ledger' WHERE id = $1", id)
+	document := with(content("Ledger", "Billing é"), "Billing é")
+	billing := *outcome(t, z.apply(t, z.Admin, document, ""), "Billing é").ID
+	stored := storetest.Value[string](z.DB, "SELECT content FROM policy_versions WHERE zone_id = $1", z.zone)
+	if want := fmt.Sprintf(`app_ids := {"a0": %q, "a1": %q}`, id, billing); !strings.Contains(stored, want) {
+		t.Errorf("stored %s, want %s", stored, want)
+	}
+	z.expectInSync(t, document)
+	if got := z.exported(t, servertest.Bootstrap, ""); !strings.Contains(got, "${application:Billing é}") || strings.Contains(got, id) || strings.Contains(got, billing) {
+		t.Errorf("got %s", got)
+	} else {
+		z.expectUnchanged(t, got, jsonType)
+	}
+	if got := z.issuesOf(t, z.Admin, with(content("Absent"))); len(got) != 1 || !strings.HasPrefix(got[0], "objects.1.spec.content: must be that of the zone or of the document") {
+		t.Errorf("got %q", got)
+	}
+}

@@ -4324,10 +4324,11 @@ type StateOutcome struct {
 type StateOutcomeStatus string
 
 // StatePolicy is a policy. It is found by its name. A new policy requires
-// content. If the content or the schema version differs from the newest version
-// of the policy, a version is added. It has no effect until a version of a
-// policy set that contains it is active: list the policy in a `policy-set` with
-// `activate`.
+// content. In the content, `${application:Billing}` stands for the ID of the
+// managed application Billing, of the zone or of the same document. If the
+// content or the schema version differs from the newest version of the policy,
+// a version is added. It has no effect until a version of a policy set that
+// contains it is active: list the policy in a `policy-set` with `activate`.
 type StatePolicy struct {
 	// A Rego data document: a module of the package `caracal.authz`, with the
 	// comment `# caracal:data-document` before the package. It defines one or more

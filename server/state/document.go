@@ -188,6 +188,9 @@ func (d Document) Kinds() store.StateKinds {
 			kinds.Applications, kinds.Providers, kinds.Resources = true, true, true
 		case Policy:
 			kinds.Policies = true
+			if content := o.Spec.(*PolicySpec).Content; content != nil && applicationReference.MatchString(*content) {
+				kinds.Applications = true
+			}
 		case PolicySet:
 			kinds.Policies, kinds.PolicySets = true, true
 		}

@@ -86,7 +86,7 @@ func (e *Engine) Export(ctx context.Context, actor store.Actor, zone string, kin
 	from := e.Store.For(actor)
 	has := func(kind Kind) bool { return slices.Contains(kinds, kind) }
 	read := store.StateKinds{
-		Applications: has(Application) || has(Resource) || has(Grant), Providers: has(Provider) || has(Resource),
+		Applications: has(Application) || has(Resource) || has(Policy) || has(Grant), Providers: has(Provider) || has(Resource),
 		Resources: has(Resource) || has(Grant), Policies: has(Policy) || has(PolicySet), PolicySets: has(PolicySet),
 	}
 	if has(Grant) {
@@ -206,9 +206,16 @@ func (x *exporter) exportResources() {
 }
 
 func (x *exporter) exportPolicies(contents map[string]db.ListPolicyContentsRow) {
+	var references []string // IDs of applications, each followed by a reference to it by name
+	for _, a := range x.Applications {
+		if reference := "${application:" + a.Name + "}"; len(x.applications[a.Name]) == 1 && applicationReference.FindString(reference) == reference {
+			references = append(references, a.ID, reference)
+		}
+	}
+	names := strings.NewReplacer(references...)
 	for _, p := range sortedBy(x.Policies, func(p db.ListStatePoliciesRow) string { return p.Name }) {
 		if store.CheckReservedName(x.actor, store.PolicyName, p.Name) == nil {
-			x.add(Policy, exportedPolicy{p.Name, p.Description, p.OwnerType, p.SchemaVersion, contents[p.VersionID].Content}, "")
+			x.add(Policy, exportedPolicy{p.Name, p.Description, p.OwnerType, p.SchemaVersion, names.Replace(contents[p.VersionID].Content)}, "")
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/policy"
@@ -23,8 +24,37 @@ type policyVersion struct {
 	content       *string // nil: it is stored
 }
 
+// applicationReference matches a reference to an application in a content, which stands for
+// its ID.
+var applicationReference = regexp.MustCompile(`\$\{application:([^{}]+)\}`)
+
+// withIDs returns a content with the IDs of the applications that it refers to by name, except
+// those that the plan creates.
+func (p *planner) withIDs(content string) string {
+	return applicationReference.ReplaceAllStringFunc(content, func(text string) string {
+		if found := p.find(Application, applicationReference.FindStringSubmatch(text)[1], "content"); found != nil && found.id != "" {
+			return found.id
+		}
+		return text
+	})
+}
+
+// withIDs returns a content with the IDs of the created applications that it refers to.
+func (x *execution) withIDs(content string) string {
+	return applicationReference.ReplaceAllStringFunc(content, func(text string) string {
+		if id := x.created[objectKey{Application, applicationReference.FindStringSubmatch(text)[1]}]; id != "" {
+			return id
+		}
+		return text
+	})
+}
+
 // policy plans a policy.
 func (p *planner) policy(a *Action, spec *PolicySpec) {
+	content := spec.Content
+	if content != nil {
+		content = new(p.withIDs(*content))
+	}
 	present := p.zone.policies[spec.Name]
 	if present == nil {
 		a.Verb = Create
@@ -38,7 +68,7 @@ func (p *planner) policy(a *Action, spec *PolicySpec) {
 			p.issue("is required in a new policy", "content")
 			return
 		}
-		added := policyVersion{spec.Name, 1, "", valueOr(spec.SchemaVersion, policy.InputSchemaVersion), spec.Content}
+		added := policyVersion{spec.Name, 1, "", valueOr(spec.SchemaVersion, policy.InputSchemaVersion), content}
 		p.newest[spec.Name] = added
 		a.step = changePolicy{spec: spec, version: added}
 		return
@@ -46,9 +76,9 @@ func (p *planner) policy(a *Action, spec *PolicySpec) {
 	a.ID = present.ID
 	p.cannotChange(a, "description", present.Description, spec.Description)
 	p.cannotChange(a, "owner_type", &present.OwnerType, spec.OwnerType)
-	newest := policyVersion{spec.Name, present.VersionNumber, present.VersionID, valueOr(spec.SchemaVersion, present.SchemaVersion), spec.Content}
-	if spec.Content != nil {
-		digest := sha256.Sum256([]byte(*spec.Content))
+	newest := policyVersion{spec.Name, present.VersionNumber, present.VersionID, valueOr(spec.SchemaVersion, present.SchemaVersion), content}
+	if content != nil {
+		digest := sha256.Sum256([]byte(*content))
 		if sum := hex.EncodeToString(digest[:]); sum != present.ContentSHA256 {
 			a.changed("content", map[string]string{"sha256": present.ContentSHA256}, map[string]string{"sha256": sum})
 		}
@@ -119,7 +149,7 @@ type changePolicy struct {
 }
 
 func (s changePolicy) run(ctx context.Context, x *execution) (Result, error) {
-	n := store.NewPolicyVersion{Content: *s.version.content, SchemaVersion: s.version.schemaVersion}
+	n := store.NewPolicyVersion{Content: x.withIDs(*s.version.content), SchemaVersion: s.version.schemaVersion}
 	if s.id == "" {
 		created, version, err := x.tx.CreatePolicy(ctx, x.zone, store.NewPolicy{
 			Name: s.spec.Name, Description: s.spec.Description, OwnerType: valueOr(s.spec.OwnerType, defaultOwnerType), FirstVersion: n,
