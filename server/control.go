@@ -98,7 +98,7 @@ func (s *Server) InvokeControl(ctx context.Context, _ api.InvokeControlRequestOb
 // control_token_replayed, service_unavailable, or the error of the operation as
 // [controlError] maps it.
 func (s *Server) invoke(ctx context.Context, caller *middleware.ControlCaller, invocation control.Invocation) (controlResult, error) {
-	call, err := invocation.Resolve(caller.Scopes)
+	call, err := invocation.Resolve(caller.ZoneID, caller.Scopes)
 	if err != nil {
 		return controlResult{}, err
 	}

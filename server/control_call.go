@@ -126,6 +126,7 @@ func resultOf(r *middleware.Buffer) (controlResult, error) {
 		ID         string          `json:"id"`
 		Rows       json.RawMessage `json:"rows"`
 		NextCursor *string         `json:"next_cursor"`
+		Outcomes   []stateOutcome  `json:"outcomes"`
 	}
 	if err := json.Unmarshal(result.body, &object); err != nil {
 		return result, err
@@ -136,7 +137,18 @@ func resultOf(r *middleware.Buffer) (controlResult, error) {
 	if object.ID != "" {
 		result.objects = []string{object.ID}
 	}
+	for _, o := range object.Outcomes {
+		if o.Status == api.StateOutcomeStatusApplied {
+			result.objects = append(result.objects, o.ID)
+		}
+	}
 	return result, nil
+}
+
+// A stateOutcome is the outcome of an object in a document.
+type stateOutcome struct {
+	ID     string                 `json:"id"`
+	Status api.StateOutcomeStatus `json:"status"`
 }
 
 // cursorOf returns the cursor of the next page in a Link header.

@@ -39,8 +39,6 @@ func kindOfStatus(status int) string {
 		return "conflict"
 	case http.StatusTooManyRequests:
 		return "rate_limited"
-	case http.StatusNotImplemented:
-		return "unsupported"
 	case http.StatusServiceUnavailable:
 		return "unavailable"
 	}
@@ -60,6 +58,9 @@ func writeEnvelope(w http.ResponseWriter, r *http.Request, err error) bool {
 	errCode := problem.Code(err)
 	entry := code.Table[errCode]
 	body := controlFailure{RequestID: info.RequestID, Error: controlFailureInfo{Code: kindOfStatus(entry.Status), Reason: entry.Sentence, Problem: errCode}}
+	if errCode == code.ControlZoneMismatch {
+		body.Error.Code = "zone_mismatch"
+	}
 	var codeErr *code.Error
 	if errors.As(err, &codeErr) {
 		body.Error.Reason = cmp.Or(codeErr.Sentence, body.Error.Reason)

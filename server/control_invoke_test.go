@@ -210,8 +210,8 @@ func TestInvokeControlRefusesCommandsAndFlags(t *testing.T) {
 		{`{"command":"app","subcommand":"drop"}`, code.ControlDenied, `subcommand "drop" not allowed for "app"`},
 		{`{"command":"app"}`, code.ControlDenied, `subcommand "" not allowed for "app"`},
 		{`{"command":"explain","subcommand":"get"}`, code.ControlDenied, `command "explain" takes no subcommand`},
-		{`{"command":"state","subcommand":"plan"}`, code.ControlUnsupported, `command "state" is not supported yet`},
-		{`{"command":"ensure","subcommand":"policy"}`, code.ControlUnsupported, `command "ensure" is not supported yet`},
+		{`{"command":"state","subcommand":"plan"}`, code.ControlInvalid, `flag "document" is required`},
+		{`{"command":"ensure","subcommand":"policy"}`, code.ControlInvalid, `flag "spec" is required`},
 		{invocation("app", "get", `{}`), code.ControlInvalid, `flag "id" is required`},
 		{invocation("app", "get", `{"id":""}`), code.ControlInvalid, `flag "id" is required`},
 		{invocation("app", "get", `{"id":7}`), code.ControlInvalid, `flag "id" must be of kind text`},
@@ -232,7 +232,7 @@ func TestInvokeControlRefusesCommandsAndFlags(t *testing.T) {
 		{invocation("app", "get", `{"id":"`+object+`"}`), code.ControlNotFound, `application_not_found: Application not found in this zone.`},
 	} {
 		status := code.Table[tt.want].Status
-		kind := map[int]string{400: "invalid", 403: "denied", 404: "not_found", 501: "unsupported"}[status]
+		kind := map[int]string{400: "invalid", 403: "denied", 404: "not_found"}[status]
 		b.refused(b.send(b.token(everyControlScope()...), tt.body), tt.want, kind, tt.reason)
 	}
 }

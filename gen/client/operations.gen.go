@@ -895,7 +895,7 @@ func (c *Client) DeleteRegisteredClient(ctx context.Context, zoneID, id string, 
 // Error codes that are specific to this operation: [CodeControlInvalid],
 // [CodeControlUnauthenticated], [CodeControlTokenReplayed],
 // [CodeControlDenied], [CodeNotFound], [CodeControlNotFound],
-// [CodeControlConflict], [CodeRateLimited], [CodeControlUnsupported],
+// [CodeControlConflict], [CodeControlZoneMismatch], [CodeRateLimited],
 // [CodeControlUpstream], [CodeControlDisabled], [CodeServiceUnavailable].
 func (c *Client) InvokeControl(ctx context.Context, body ControlInvocation, opts ...CallOption) (ControlResult, error) {
 	return send[ControlResult](ctx, c, request{operation: "invokeControl", method: http.MethodPost, path: "/v1/control/invoke", body: body, status: 200, accept: "application/json", control: true, takesKey: true}, opts)

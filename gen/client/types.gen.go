@@ -139,8 +139,8 @@ const (
 	CodeControlNotFound = "control_not_found"
 	// 409. The operation conflicts with the present state of the zone.
 	CodeControlConflict = "control_conflict"
-	// 501. The command is not supported yet.
-	CodeControlUnsupported = "control_unsupported"
+	// 409. The document is about another zone than that of the token.
+	CodeControlZoneMismatch = "control_zone_mismatch"
 	// 502. The operation failed, and it is unknown whether it changed anything.
 	CodeControlUpstream = "control_upstream"
 	// 503. The Control API is closed. Its file CONTROL_GATE_FILE does not exist.

@@ -184,8 +184,8 @@ const (
 	ControlNotFound Code = "control_not_found"
 	// ControlConflict: 409. The operation conflicts with the present state of the zone.
 	ControlConflict Code = "control_conflict"
-	// ControlUnsupported: 501. The command is not supported yet.
-	ControlUnsupported Code = "control_unsupported"
+	// ControlZoneMismatch: 409. The document is about another zone than that of the token.
+	ControlZoneMismatch Code = "control_zone_mismatch"
 	// ControlUpstream: 502. The operation failed, and it is unknown whether it changed anything.
 	ControlUpstream Code = "control_upstream"
 	// ControlDisabled: 503. The Control API is closed. Its file CONTROL_GATE_FILE does not exist.
@@ -435,7 +435,7 @@ var Table = map[Code]Entry{
 	ControlDenied:                   {403, "", "The command is unknown or cannot be invoked through the Control API, or the token lacks its scope."},
 	ControlNotFound:                 {404, "", "The object of the command does not exist in the zone of the token."},
 	ControlConflict:                 {409, "", "The operation conflicts with the present state of the zone."},
-	ControlUnsupported:              {501, "", "The command is not supported yet."},
+	ControlZoneMismatch:             {409, "", "The document is about another zone than that of the token."},
 	ControlUpstream:                 {502, "", "The operation failed, and it is unknown whether it changed anything."},
 	ControlDisabled:                 {503, "", "The Control API is closed. Its file CONTROL_GATE_FILE does not exist."},
 	InvalidAdminTokenRequest:        {400, "body", "The admin token request is invalid. See details.issues."},

@@ -61,9 +61,9 @@ type Call struct {
 	Changes   bool           // whether it can change something
 }
 
-// Resolve finds the command of an invocation and returns its call. It returns
-// control_denied, control_unsupported, or control_invalid if a flag is invalid.
-func (i Invocation) Resolve(scopes []string) (Call, error) {
+// Resolve finds the command of an invocation and returns its call, by a token of a zone with scopes. It returns
+// control_denied, control_zone_mismatch, or control_invalid if a flag is invalid.
+func (i Invocation) Resolve(zone string, scopes []string) (Call, error) {
 	s, err := find(i.Command, i.Subcommand)
 	if err != nil {
 		return Call{}, err
@@ -72,20 +72,27 @@ func (i Invocation) Resolve(scopes []string) (Call, error) {
 		return Call{}, err
 	}
 	if s.Scope != "" && !slices.Contains(scopes, s.Scope) {
-		denied := code.ControlDenied.Saying("missing scope " + s.Scope)
-		denied.Fields = map[string]any{"remediation": "Request a token with this scope. The Control key must have it."}
-		return Call{}, denied
+		return Call{}, missingScope(s.Scope)
+	}
+	if err := s.checkNames(i.Flags); err != nil {
+		return Call{}, err
+	}
+	if s.declares {
+		return s.callState(i.Flags, zone, scopes)
 	}
 	return s.call(i.Flags)
+}
+
+func missingScope(scope string) error {
+	denied := code.ControlDenied.Saying("missing scope " + scope)
+	denied.Fields = map[string]any{"remediation": "Request a token with this scope. The Control key must have it."}
+	return denied
 }
 
 // find returns a subcommand of the catalog, or the error of one that cannot be invoked.
 func find(command, subcommand string) (Subcommand, error) {
 	denied := func(format string, args ...any) (Subcommand, error) {
 		return Subcommand{}, code.ControlDenied.Saying(fmt.Sprintf(format, args...))
-	}
-	if unsupported[command] {
-		return Subcommand{}, code.ControlUnsupported.Saying(fmt.Sprintf(`command "%s" is not supported yet`, command))
 	}
 	if reason, known := elsewhere[command]; known {
 		return denied(reason, command)
@@ -158,12 +165,6 @@ func (s Subcommand) call(flags map[string]any) (Call, error) {
 	if body == nil {
 		body = map[string]any{}
 	}
-	for _, name := range slices.Sorted(maps.Keys(flags)) {
-		known := slices.ContainsFunc(s.Flags, func(f Flag) bool { return f.Name == name })
-		if !known && !(c.Changes && name == idempotencyFlag) {
-			return c, invalid(`unknown flag "%s": %s`, name, s.accepted())
-		}
-	}
 	takesBody := len(s.constants) > 0
 	for _, f := range s.Flags {
 		value, given := flags[f.Name]
@@ -200,7 +201,20 @@ func (s Subcommand) call(flags map[string]any) (Call, error) {
 	return c, nil
 }
 
-func (s Subcommand) changes() bool { return s.Scope != "" && !strings.HasSuffix(s.Scope, ":"+read) }
+// checkNames returns an error if the subcommand does not have one of the flags.
+func (s Subcommand) checkNames(flags map[string]any) error {
+	for _, name := range slices.Sorted(maps.Keys(flags)) {
+		known := slices.ContainsFunc(s.Flags, func(f Flag) bool { return f.Name == name })
+		if !known && !(s.changes() && name == idempotencyFlag) {
+			return invalid(`unknown flag "%s": %s`, name, s.accepted())
+		}
+	}
+	return nil
+}
+
+func (s Subcommand) changes() bool {
+	return s.applies || s.Scope != "" && !strings.HasSuffix(s.Scope, ":"+read)
+}
 
 func (s Subcommand) accepted() string {
 	var names []string

@@ -22,6 +22,8 @@ type Subcommand struct {
 	Flags         []Flag
 	operation     string         // ID of the operation that it calls; "": [describe]
 	constants     map[string]any // fields of the body that no flag sets
+	declares      bool           // it compares objects with the zone, and requires the scopes of their kinds
+	applies       bool           // it declares, and changes the zone
 }
 
 // A Kind is the kind of the value of a flag.
@@ -168,6 +170,12 @@ var Commands = []Command{
 			text("version", "version_id", "ID of the version.").required(), text("shadow", "shadow_version_id", "ID of the shadow version.")),
 		sub("policy-set", "delete", remove, "deletePolicySet", "Archive a policy set.", id),
 	}},
+	{"state", "Declarative management: a document with the objects that the zone should have.", []Subcommand{
+		declarative("apply", "Change the zone so that it is as the document says.", true, document, prune, dryRun),
+		declarative("plan", "Return what apply would change.", false, document, prune),
+		declarative("verify", "The same as plan, to check the zone: drift is false if it is as the document says.", false, document, prune),
+	}},
+	{"ensure", "Declarative management of one object.", ensure()},
 	{"catalog", "This catalog.", []Subcommand{
 		{Name: "describe", Summary: "List the commands, their flags and the scopes that they require."},
 	}},
@@ -217,6 +225,3 @@ var elsewhere = map[string]string{
 	"doctor": notZoneOnly, "zone": notZoneOnly, "manifest": notExposed, "debug": notExposed, "completion": notExposed, "control": localOnly,
 	"agent": notExposed, "delegation": notExposed, // a Coordinator has them
 }
-
-// unsupported has the commands of declarative management.
-var unsupported = map[string]bool{"state": true, "ensure": true}

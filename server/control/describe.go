@@ -32,13 +32,13 @@ type FlagDescription struct {
 
 // Declarative describes declarative management.
 type Declarative struct {
-	Kinds          []any  `json:"kinds"`
-	DocumentSchema string `json:"documentSchema"`
+	Kinds          []StateKind `json:"kinds"`
+	DocumentSchema string      `json:"documentSchema"`
 }
 
 // Describe describes the catalog.
 func Describe() Description {
-	d := Description{Declarative: Declarative{Kinds: []any{}, DocumentSchema: "Declarative management is not supported yet."}}
+	d := Description{Declarative: Declarative{Kinds: StateKinds, DocumentSchema: documentSchema}}
 	for _, c := range Commands {
 		command := CommandDescription{Command: c.Name, Summary: c.Summary, Subcommands: []SubcommandDescription{}}
 		for _, s := range c.Subcommands {
@@ -60,3 +60,6 @@ func Describe() Description {
 	}
 	return d
 }
+
+const documentSchema = `An object with "objects", an array of {"kind", "spec"}, and optionally "owner", "prune", "prune_kinds" and ` +
+	`"prune_max_share": the schema StateDocument of the API specification, without the kind "zone".`
