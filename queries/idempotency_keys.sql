@@ -1,13 +1,21 @@
 -- name: GetIdempotencyKey :one
--- GetIdempotencyKey returns the stored response of a request. No other transaction sees the row before the response.
-SELECT request, wrapped_by, wrapped, response FROM idempotency_keys WHERE zone_id = @zone_id AND id = @id;
+-- GetIdempotencyKey returns the stored response of a request, and whether it is no longer kept. No other transaction sees
+-- the row before the response.
+SELECT wrapped_by, wrapped, response, created_at < now() - interval '24 hours' AS expired FROM idempotency_keys WHERE zone_id = @zone_id AND id = @id;
 
 -- name: InsertIdempotencyKey :exec
 -- InsertIdempotencyKey takes the lock of the key until the end of the transaction. It violates idempotency_key_in_use if
 -- another transaction has the lock, and the primary key if one that had it has committed. Without the lock, the primary
 -- key alone would make it wait for the other transaction.
-INSERT INTO idempotency_keys (zone_id, id, request, wrapped_by, wrapped, locked)
-VALUES (@zone_id, @id, @request, @wrapped_by, @wrapped, pg_try_advisory_xact_lock(hashtextextended('idempotency key:' || @zone_id || ':' || @id, 0)));
+INSERT INTO idempotency_keys (zone_id, id, wrapped_by, wrapped, locked)
+VALUES (@zone_id, @id, @wrapped_by, @wrapped, pg_try_advisory_xact_lock(hashtextextended('idempotency key:' || @zone_id || ':' || @id, 0)));
+
+-- name: DeleteExpiredIdempotencyKey :exec
+-- DeleteExpiredIdempotencyKey deletes a key that is no longer kept, so that it can be inserted again. It does not wait for
+-- another transaction that does the same: InsertIdempotencyKey then violates idempotency_key_in_use.
+DELETE FROM idempotency_keys WHERE (zone_id, id) IN (
+    SELECT old.zone_id, old.id FROM idempotency_keys AS old
+    WHERE old.zone_id = @zone_id AND old.id = @id AND old.created_at < now() - interval '24 hours' FOR UPDATE SKIP LOCKED);
 
 -- name: SetIdempotentResponse :exec
 UPDATE idempotency_keys SET response = @response::bytea WHERE zone_id = @zone_id AND id = @id;

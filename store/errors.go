@@ -64,6 +64,7 @@ const queryCanceled = "57014"
 func isUnavailable(sqlstate string) bool {
 	return slices.Contains([]string{
 		"25006",                // read-only transaction: the server is a standby after a failover
+		"25P03",                // idle-in-transaction timeout: this process took long between two statements
 		"55P03", queryCanceled, // lock_timeout and statement_timeout
 		"57P01", "57P02", "57P03", "57P05", // shutting down, crashed, starting, idle-session timeout
 	}, sqlstate) || strings.HasPrefix(sqlstate, "08") || strings.HasPrefix(sqlstate, "53")

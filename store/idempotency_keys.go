@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -33,9 +34,9 @@ import (
 // It is used by one goroutine at a time.
 type IdempotentRequest struct {
 	zone, id string
-	request  []byte // its SHA-256
+	digest   []byte // of the request
+	expired  bool   // there is a row that is no longer kept
 	key      seal.DataKey
-	wrapped  seal.Wrapped
 	tx       *Tx // the open transaction; nil: none
 }
 
@@ -46,8 +47,9 @@ type IdempotencyKey struct {
 	Actor, Operation, Path, Text string
 }
 
-// id returns the id of the row. It is a digest, so that it does not contain the key, which
-// the client may have made from something confidential.
+// id returns the id of the row: a digest of the key and its scope, of one length however
+// long they are. Guesses of the key can be tested against it in the database, so that it
+// hides random keys, but not one made from something confidential that can be guessed.
 func (k IdempotencyKey) id() string {
 	digest := sha256.New()
 	for _, part := range []string{k.Actor, k.Operation, k.Path, k.Text} {
@@ -72,29 +74,47 @@ func storedResponse(zone, id string) seal.Location {
 
 // BeginIdempotent returns the stored response of a request, or, if there is none, the
 // request to process. digest identifies the request without its key: BeginIdempotent returns
-// idempotency_key_reused if the key was used for another one.
+// idempotency_key_reused if the key was used for another one. The digest is sealed with the
+// response: passwords in requests could be guessed with it.
+//
+// It returns another error if the key-encryption key of the stored response is missing. The
+// request must not be processed then, because it has been.
 func (s *Store) BeginIdempotent(ctx context.Context, actor Actor, key IdempotencyKey, digest [sha256.Size]byte) (*IdempotentRequest, seal.Plaintext, error) {
-	r := &IdempotentRequest{zone: key.Zone, id: key.id(), request: digest[:]}
+	r := &IdempotentRequest{zone: key.Zone, id: key.id(), digest: digest[:]}
 	row, err := s.For(actor).shared.GetIdempotencyKey(ctx, db.GetIdempotencyKeyParams{ZoneID: r.zone, ID: r.id})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		r.key, r.wrapped = s.keys.NewDataKey(r.zone, recordKey)
 		return r, nil, nil
 	case err != nil:
 		return nil, nil, err
-	case subtle.ConstantTimeCompare(row.Request, r.request) == 0:
+	case row.Expired: // the job has not deleted it yet
+		r.expired = true
+		return r, nil, nil
+	}
+	stored, response, err := s.openResponse(r.zone, r.id, row.WrappedBy, row.Wrapped, row.Response)
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("stored response of a request: %w", err)
+	case subtle.ConstantTimeCompare(stored, r.digest) == 0:
 		return nil, nil, code.IdempotencyKeyReused
 	}
-	response, err := s.openResponse(r.zone, r.id, row.WrappedBy, row.Wrapped, row.Response)
-	return nil, response, err
+	return nil, response, nil
 }
 
-func (c *core) openResponse(zone, id, wrappedBy string, wrapped, response []byte) (seal.Plaintext, error) {
+// openResponse returns the digest of a request and the response to it.
+func (c *core) openResponse(zone, id, wrappedBy string, wrapped, sealed []byte) (digest, response seal.Plaintext, err error) {
 	key, err := c.keys.Unwrap(seal.Wrapped{Zone: zone, Number: recordKey, KEKID: wrappedBy, Bytes: wrapped})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return key.Open(storedResponse(zone, id), response)
+	text, err := key.Open(storedResponse(zone, id), sealed)
+	if err == nil && len(text) < sha256.Size {
+		err = seal.ErrDecrypt
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return text[:sha256.Size], text[sha256.Size:], nil
 }
 
 // insert queues the insertion of the row. It is sent with the first statement of the
@@ -103,9 +123,15 @@ func (r *IdempotentRequest) insert(ctx context.Context, tx *Tx) error {
 	if r.tx != nil {
 		return errors.New("a request with an Idempotency-Key must have one transaction")
 	}
-	return db.New(deferredConn{tx.conn}).InsertIdempotencyKey(ctx, db.InsertIdempotencyKeyParams{
-		ZoneID: r.zone, ID: r.id, Request: r.request, WrappedBy: r.wrapped.KEKID, Wrapped: r.wrapped.Bytes,
-	})
+	deferred := db.New(deferredConn{tx.conn})
+	if r.expired {
+		if err := deferred.DeleteExpiredIdempotencyKey(ctx, db.DeleteExpiredIdempotencyKeyParams{ZoneID: r.zone, ID: r.id}); err != nil {
+			return err
+		}
+	}
+	key, wrapped := tx.keys.NewRecordKey(r.zone, recordKey)
+	r.key = key
+	return deferred.InsertIdempotencyKey(ctx, db.InsertIdempotencyKeyParams{ZoneID: r.zone, ID: r.id, WrappedBy: wrapped.KEKID, Wrapped: wrapped.Bytes})
 }
 
 // Pending reports whether the request has changed something and must be committed.
@@ -119,7 +145,7 @@ func (r *IdempotentRequest) Commit(ctx context.Context, response seal.Plaintext)
 	r.tx = nil
 	defer tx.close(ctx)
 	err := db.New(deferredConn{tx.conn}).SetIdempotentResponse(ctx, db.SetIdempotentResponseParams{
-		ZoneID: r.zone, ID: r.id, Response: r.key.Seal(storedResponse(r.zone, r.id), response),
+		ZoneID: r.zone, ID: r.id, Response: r.key.Seal(storedResponse(r.zone, r.id), slices.Concat(r.digest, response)),
 	})
 	if err == nil {
 		err = tx.commit(ctx)
@@ -178,7 +204,7 @@ func (v *verifier) openResponses(ctx context.Context) error {
 			return err
 		}
 		for _, row := range rows {
-			if _, err := v.store.openResponse(row.ZoneID, row.ID, row.WrappedBy, row.Wrapped, row.Response); err != nil {
+			if _, _, err := v.store.openResponse(row.ZoneID, row.ID, row.WrappedBy, row.Wrapped, row.Response); err != nil {
 				return fmt.Errorf("zone %s: %w", row.ZoneID, err)
 			}
 			v.count()

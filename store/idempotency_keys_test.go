@@ -2,7 +2,9 @@ package store_test
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"strings"
 	"testing"
 
 	"caracal.run/management/gen/code"
@@ -41,17 +43,75 @@ func TestStoredResponsesAreRewrapped(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	id := process(t, openStore(t, d, kek1), idempotencyKey)
-	if err := openStore(t, d, kek2).CheckKeys(t.Context()); !errors.Is(err, store.ErrKeyMissing) {
-		t.Errorf("got %v", err)
-	}
 	run(t, openStore(t, d, kek2, kek1).RewrapDataKeys, 1)
+	s := openStore(t, d, kek2)
+	run(t, s.VerifySecrets, 1)
+	_, stored, err := s.BeginIdempotent(t.Context(), cause.Actor, idempotencyKey, sha256.Sum256([]byte("request")))
+	if err != nil || string(stored) != id {
+		t.Errorf("got %s, %v", []byte(stored), err)
+	}
+}
+
+// Without the key-encryption key of a stored response, the service runs, and does not
+// process the request again.
+func TestStoredResponseWhoseKeyIsMissing(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	process(t, openStore(t, d, kek1), idempotencyKey)
 	s := openStore(t, d, kek2)
 	if err := s.CheckKeys(t.Context()); err != nil {
 		t.Error(err)
 	}
-	run(t, s.VerifySecrets, 1)
-	_, stored, err := s.BeginIdempotent(t.Context(), cause.Actor, idempotencyKey, sha256.Sum256([]byte("request")))
-	if err != nil || string(stored) != id {
+	r, stored, err := s.BeginIdempotent(t.Context(), cause.Actor, idempotencyKey, sha256.Sum256([]byte("request")))
+	if r != nil || stored != nil || err == nil || !strings.Contains(err.Error(), "stored response") || !strings.Contains(err.Error(), "is missing") {
+		t.Errorf("got %v, %v, %v", r, stored, err)
+	}
+}
+
+// A digest of a request with a password would allow to guess the password.
+func TestStoredResponseHasNoDigestOfRequest(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	process(t, openStore(t, d, kek1), idempotencyKey)
+	digest := sha256.Sum256([]byte("request"))
+	if row := storetest.Value[string](d, "SELECT to_jsonb(k)::text FROM idempotency_keys AS k"); strings.Contains(row, hex.EncodeToString(digest[:])) {
+		t.Errorf("got %s", row)
+	}
+}
+
+// A key that is no longer kept is another key, although it is not deleted yet. Of two
+// requests that replace it, one fails at once.
+func TestExpiredIdempotencyKeyIsReplaced(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	s := openStore(t, d, kek1)
+	first := process(t, s, idempotencyKey)
+	d.Exec("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
+	other, stored, err := s.BeginIdempotent(t.Context(), cause.Actor, idempotencyKey, sha256.Sum256([]byte("other")))
+	if err != nil || stored != nil {
+		t.Fatal(stored, err)
+	}
+	of := cause
+	of.Idempotent = other
+	create := func(tx *store.Tx) error {
+		_, err := tx.CreateZone(t.Context(), store.NewZone{Name: "Zone"})
+		return err
+	}
+	if err := s.InTx(t.Context(), of, create); err != nil {
+		t.Fatal(err)
+	}
+	concurrent, _, err := s.BeginIdempotent(t.Context(), cause.Actor, idempotencyKey, sha256.Sum256([]byte("other")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	of.Idempotent = concurrent
+	if err := s.InTx(t.Context(), of, create); !errors.Is(err, code.IdempotencyKeyInUse) {
+		t.Errorf("got %v", err)
+	}
+	other.Rollback(t.Context())
+	second := process(t, s, idempotencyKey)
+	_, stored, err = s.BeginIdempotent(t.Context(), cause.Actor, idempotencyKey, sha256.Sum256([]byte("request")))
+	if err != nil || string(stored) != second || first == second {
 		t.Errorf("got %s, %v", []byte(stored), err)
 	}
 }

@@ -67,7 +67,7 @@ func TestServiceRoleCannotRewriteAuditLogOrDeleteRows(t *testing.T) {
 		"UPDATE grants SET scopes = scopes || 'more'::text", "UPDATE grants SET user_id = ''", "UPDATE grant_scopes SET scope = ''",
 		"UPDATE audit_seals SET hash = previous", "TRUNCATE audit_seals", "TRUNCATE audit_seal_heads", "UPDATE audit_unsealed SET entry_id = ''",
 		"UPDATE step_up_challenges SET expires_at = 'infinity'", "UPDATE step_up_challenges SET consumed_at = NULL", "SELECT challenge_secret_hash FROM step_up_challenges", "SELECT * FROM step_up_challenges",
-		"UPDATE signing_keys SET public_jwk = '{}'", "UPDATE idempotency_keys SET request = ''", "UPDATE idempotency_keys SET created_at = '-infinity'"}
+		"UPDATE signing_keys SET public_jwk = '{}'", "UPDATE idempotency_keys SET locked = true", "UPDATE idempotency_keys SET created_at = '-infinity'"}
 	for _, table := range tables(db) {
 		switch table {
 		case "outbox", "data_keys", "application_secrets", "client_registrations", "registration_tokens", "state_owners", "audit_decision_counts", "audit_unsealed":

@@ -58,8 +58,8 @@ func fillTables(db *storetest.DB) {
 		SELECT 'z' || (n - 1) / 2 + 1, 2 - n % 2, CASE WHEN n % 100 = 0 THEN 'old' ELSE 'new' END, 'x', now() - n * interval '1 minute', CASE WHEN n % 2 = 1 THEN now() END FROM generate_series(1, 40000) AS n`)
 	db.Exec(`INSERT INTO signing_keys (zone_id, id, public_jwk, private_key, data_key, retires_at)
 		SELECT 'z' || (n - 1) / 2 + 1, 'k' || n, '{}', 'x', 2, CASE WHEN n % 2 = 1 THEN now() + interval '1 hour' END FROM generate_series(1, 40000) AS n`)
-	db.Exec(`INSERT INTO idempotency_keys (zone_id, id, locked, request, wrapped_by, wrapped, response, created_at)
-		SELECT 'z' || n % 2000, 'i' || n, true, 'x', CASE WHEN n % 100 = 0 THEN 'old' ELSE 'new' END, 'x', 'x', now() - n * interval '5 seconds' FROM generate_series(1, 20000) AS n`)
+	db.Exec(`INSERT INTO idempotency_keys (zone_id, id, locked, wrapped_by, wrapped, response, created_at)
+		SELECT 'z' || n % 2000, 'i' || n, true, CASE WHEN n % 100 = 0 THEN 'old' ELSE 'new' END, 'x', 'x', now() - n * interval '5 seconds' FROM generate_series(1, 20000) AS n`)
 	db.Exec(`INSERT INTO providers (zone_id, id, name, identifier, kind, secret_config_keys, secret_config, data_key, created_at, archived_at)
 		SELECT 'z' || n % 20 + 1, 'p' || n, 'x' || n % 1000, 'provider://p' || n, CASE WHEN n % 3 = 0 THEN 'api_key' ELSE 'bearer_token' END, CASE WHEN n % 10 > 0 THEN '{}' ELSE '{api_key}'::text[] END,
 			CASE WHEN n % 10 = 0 THEN 'x'::bytea END, CASE WHEN n % 10 = 0 THEN 2 END, now() - n * interval '1 second', CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 40000) AS n`)

@@ -42,7 +42,9 @@ type Tx struct {
 // InTx runs fn in a transaction and commits if fn returns nil. After a deadlock
 // or serialization failure it retries, up to three attempts in total, so fn must
 // be repeatable and have no effect outside the transaction. The transaction of an
-// [IdempotentRequest] remains open; after it, the request must not begin another.
+// [IdempotentRequest] remains open; after it, the request must not begin another. A
+// deadlock or serialization failure of its commit is not retried: the client repeats the
+// request.
 func (s *Store) InTx(ctx context.Context, cause Cause, fn func(*Tx) error) error {
 	const maxAttempts = 3
 	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("caracal.run/management/store").Start(ctx, "transaction")

@@ -9,6 +9,24 @@ import (
 	"context"
 )
 
+const deleteExpiredIdempotencyKey = `-- name: DeleteExpiredIdempotencyKey :exec
+DELETE FROM idempotency_keys WHERE (zone_id, id) IN (
+    SELECT old.zone_id, old.id FROM idempotency_keys AS old
+    WHERE old.zone_id = $1 AND old.id = $2 AND old.created_at < now() - interval '24 hours' FOR UPDATE SKIP LOCKED)
+`
+
+type DeleteExpiredIdempotencyKeyParams struct {
+	ZoneID string `db:"zone_id"`
+	ID     string `db:"id"`
+}
+
+// DeleteExpiredIdempotencyKey deletes a key that is no longer kept, so that it can be inserted again. It does not wait for
+// another transaction that does the same: InsertIdempotencyKey then violates idempotency_key_in_use.
+func (q *Queries) DeleteExpiredIdempotencyKey(ctx context.Context, arg DeleteExpiredIdempotencyKeyParams) error {
+	_, err := q.db.Exec(ctx, deleteExpiredIdempotencyKey, arg.ZoneID, arg.ID)
+	return err
+}
+
 const deleteIdempotencyKeys = `-- name: DeleteIdempotencyKeys :execrows
 DELETE FROM idempotency_keys WHERE (zone_id, id) IN (
     SELECT old.zone_id, old.id FROM idempotency_keys AS old
@@ -25,7 +43,7 @@ func (q *Queries) DeleteIdempotencyKeys(ctx context.Context, rowLimit int32) (in
 }
 
 const getIdempotencyKey = `-- name: GetIdempotencyKey :one
-SELECT request, wrapped_by, wrapped, response FROM idempotency_keys WHERE zone_id = $1 AND id = $2
+SELECT wrapped_by, wrapped, response, created_at < now() - interval '24 hours' AS expired FROM idempotency_keys WHERE zone_id = $1 AND id = $2
 `
 
 type GetIdempotencyKeyParams struct {
@@ -34,34 +52,34 @@ type GetIdempotencyKeyParams struct {
 }
 
 type GetIdempotencyKeyRow struct {
-	Request   []byte `db:"request"`
 	WrappedBy string `db:"wrapped_by"`
 	Wrapped   []byte `db:"wrapped"`
 	Response  []byte `db:"response"`
+	Expired   bool   `db:"expired"`
 }
 
-// GetIdempotencyKey returns the stored response of a request. No other transaction sees the row before the response.
+// GetIdempotencyKey returns the stored response of a request, and whether it is no longer kept. No other transaction sees
+// the row before the response.
 func (q *Queries) GetIdempotencyKey(ctx context.Context, arg GetIdempotencyKeyParams) (GetIdempotencyKeyRow, error) {
 	row := q.db.QueryRow(ctx, getIdempotencyKey, arg.ZoneID, arg.ID)
 	var i GetIdempotencyKeyRow
 	err := row.Scan(
-		&i.Request,
 		&i.WrappedBy,
 		&i.Wrapped,
 		&i.Response,
+		&i.Expired,
 	)
 	return i, err
 }
 
 const insertIdempotencyKey = `-- name: InsertIdempotencyKey :exec
-INSERT INTO idempotency_keys (zone_id, id, request, wrapped_by, wrapped, locked)
-VALUES ($1, $2, $3, $4, $5, pg_try_advisory_xact_lock(hashtextextended('idempotency key:' || $1 || ':' || $2, 0)))
+INSERT INTO idempotency_keys (zone_id, id, wrapped_by, wrapped, locked)
+VALUES ($1, $2, $3, $4, pg_try_advisory_xact_lock(hashtextextended('idempotency key:' || $1 || ':' || $2, 0)))
 `
 
 type InsertIdempotencyKeyParams struct {
 	ZoneID    string `db:"zone_id"`
 	ID        string `db:"id"`
-	Request   []byte `db:"request"`
 	WrappedBy string `db:"wrapped_by"`
 	Wrapped   []byte `db:"wrapped"`
 }
@@ -73,7 +91,6 @@ func (q *Queries) InsertIdempotencyKey(ctx context.Context, arg InsertIdempotenc
 	_, err := q.db.Exec(ctx, insertIdempotencyKey,
 		arg.ZoneID,
 		arg.ID,
-		arg.Request,
 		arg.WrappedBy,
 		arg.Wrapped,
 	)

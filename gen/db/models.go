@@ -263,7 +263,6 @@ type IdempotencyKey struct {
 	ZoneID    string    `db:"zone_id"`
 	ID        string    `db:"id"`
 	Locked    bool      `db:"locked"`
-	Request   []byte    `db:"request"`
 	WrappedBy string    `db:"wrapped_by"`
 	Wrapped   []byte    `db:"wrapped"`
 	Response  []byte    `db:"response"`

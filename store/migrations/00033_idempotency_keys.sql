@@ -8,10 +8,9 @@ CREATE TABLE idempotency_keys (
     id         text COLLATE "C" NOT NULL,                    -- a digest of the actor, the operation, the path and the key
     -- Whether the transaction has got the lock of the key. Another transaction has it while it processes a request with the key.
     locked     boolean NOT NULL CONSTRAINT idempotency_key_in_use CHECK (locked),
-    request    bytea NOT NULL,                               -- the SHA-256 of the request
     wrapped_by text COLLATE "C" NOT NULL,                    -- the id of the key-encryption key
     wrapped    bytea NOT NULL,                               -- the data key of this row only
-    response   bytea,                                        -- sealed; null until the end of the transaction
+    response   bytea,                                        -- a digest of the request and the response, sealed; null until the end of the transaction
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (zone_id, id)
 );

@@ -132,6 +132,13 @@ func (k *Keys) Missing(ids []string) []string {
 // the source cannot be read, the current key wraps.
 func (k *Keys) NewDataKey(zone string, number int32) (DataKey, Wrapped) {
 	_ = k.Reload()
+	return k.NewRecordKey(zone, number)
+}
+
+// NewRecordKey is NewDataKey for a key that seals one record, which is deleted soon. It does
+// not reload the source, which would read a file for each record: until this process has
+// read the keys of a rotation, the record needs the old key.
+func (k *Keys) NewRecordKey(zone string, number int32) (DataKey, Wrapped) {
 	bytes := make([]byte, chacha20poly1305.KeySize)
 	_, _ = rand.Read(bytes) // never fails (crypto/rand)
 	created := DataKey{Number: number, zone: zone, cipherKey: newCipherKey(bytes)}

@@ -191,8 +191,8 @@ func (d *DB) SigningKey(zone string) string {
 func (d *DB) IdempotencyKey(zone string, hoursAgo int) string {
 	d.tb.Helper()
 	k := id("idempotency-key")
-	d.Exec(`INSERT INTO idempotency_keys (zone_id, id, locked, request, wrapped_by, wrapped, response, created_at)
-		VALUES ($1, $2, true, 'x', 'kek', 'x', 'x', now() - $3 * interval '1 hour')`, zone, k, hoursAgo)
+	d.Exec(`INSERT INTO idempotency_keys (zone_id, id, locked, wrapped_by, wrapped, response, created_at)
+		VALUES ($1, $2, true, 'kek', 'x', 'x', now() - $3 * interval '1 hour')`, zone, k, hoursAgo)
 	return k
 }
 
