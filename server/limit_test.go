@@ -141,5 +141,8 @@ func TestInvokeControlStatesRateLimitOfKey(t *testing.T) {
 	}
 	if raw := b.invoke("app", "list", "{}"); raw.StatusCode() == http.StatusTooManyRequests { // unless a window begins
 		checkRateLimit(t, raw, `"actor";q=2;w=3600`, 0)
+		if _, reset, _ := strings.Cut(raw.Header.Get("RateLimit"), ";t="); raw.Header.Get("Retry-After") != reset {
+			t.Errorf("Retry-After: %q, want %q", raw.Header.Get("Retry-After"), reset)
+		}
 	}
 }

@@ -34,7 +34,7 @@ func NewRateLimit(name string, limit *limiter.Limiter) *RateLimit {
 func (info *RequestInfo) Allow(l *RateLimit, key string) bool {
 	quota, allowed := l.limit.Take(key)
 	if l.policy != nil {
-		info.limited.by, info.limited.quota = l, quota
+		info.limited.by, info.limited.quota, info.limited.denied = l, quota, !allowed
 	}
 	return allowed
 }
@@ -43,9 +43,12 @@ func (info *RequestInfo) Allow(l *RateLimit, key string) bool {
 type limited struct {
 	by     *RateLimit // nil: none
 	quota  limiter.Quota
+	denied bool
 	header [1]string // RateLimit; part of the request info, so that it needs no allocation
 }
 
+// setHeaders sets the headers of the limit. If it denied the request, Retry-After is the time
+// until its next window, which need not be a minute.
 func (l *limited) setHeaders(h http.Header) {
 	if l.by == nil {
 		return
@@ -54,8 +57,12 @@ func (l *limited) setHeaders(h http.Header) {
 	text := append(make([]byte, 0, maxSize), l.by.prefix...)
 	text = strconv.AppendInt(text, l.quota.Remaining, 10)
 	text = append(text, ";t="...)
-	text = strconv.AppendInt(text, int64((l.quota.Reset+time.Second-1)/time.Second), 10)
+	reset := int64((l.quota.Reset + time.Second - 1) / time.Second)
+	text = strconv.AppendInt(text, reset, 10)
 	l.header[0] = string(text)
+	if l.denied {
+		h.Set("Retry-After", strconv.FormatInt(reset, 10))
+	}
 	h["Ratelimit-Policy"], h["Ratelimit"] = l.by.policy, l.header[:]
 }
 
