@@ -33,14 +33,19 @@ func readInput(cmd *cobra.Command, name string) ([]byte, error) {
 
 // readDocument reads a file with one JSON or YAML document.
 func readDocument(cmd *cobra.Command, name string) (document, error) {
-	d := document{name: name}
 	text, err := readInput(cmd, name)
 	if err != nil {
-		return d, err
+		return document{}, err
 	}
+	return parseDocument(name, text)
+}
+
+// parseDocument parses JSON or YAML.
+func parseDocument(name string, text []byte) (document, error) {
+	d := document{name: name}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var root, another yaml.Node
-	err = decoder.Decode(&root)
+	err := decoder.Decode(&root)
 	if err == nil {
 		d.root = &root
 	}

@@ -24,6 +24,7 @@ CARACAL_ADMIN_TOKEN.
 `
 
 func planCommand(a *apiCaller) *cobra.Command {
+	var prune bool
 	cmd := &cobra.Command{
 		Use:   "plan FILE",
 		Short: "Print what apply would change in a zone",
@@ -33,10 +34,11 @@ document says: + is created, ~ is updated, - is archived, = is unchanged. Change
 		Example: "  caracald plan zone.yaml\n  caracald plan zone.yaml -o json",
 		Args:    arguments("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := a.plan(cmd, args[0])
+			_, err := a.plan(cmd, args[0], prune)
 			return err
 		},
 	}
+	addPrune(cmd, &prune)
 	a.addConnection(cmd)
 	a.addZone(cmd)
 	a.addOutput(cmd)
@@ -53,6 +55,7 @@ type verifyError struct{ error }
 func (e verifyError) Unwrap() error { return e.error }
 
 func verifyCommand(a *apiCaller) *cobra.Command {
+	var prune bool
 	failed := func(err error) error {
 		if err == nil || errors.Is(err, errDrift) {
 			return err
@@ -70,13 +73,14 @@ arguments or settings.
 		Example: "  caracald verify zone.yaml || notify 'The zone has drifted.'",
 		Args:    func(cmd *cobra.Command, args []string) error { return failed(arguments("FILE")(cmd, args)) },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			report, err := a.plan(cmd, args[0])
+			report, err := a.plan(cmd, args[0], prune)
 			if err == nil && (report.Drift || !report.OK) {
 				err = errDrift
 			}
 			return err
 		},
 	}
+	addPrune(cmd, &prune)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return failed(invalidUsage(cmd, "%v", err)) })
 	a.addConnection(cmd)
 	a.addZone(cmd)
@@ -88,7 +92,7 @@ arguments or settings.
 
 func applyCommand(a *apiCaller) *cobra.Command {
 	var planID string
-	var yes bool
+	var yes, prune, confirmPrune bool
 	cmd := &cobra.Command{
 		Use:   "apply FILE",
 		Short: "Change a zone so that it is as a document says",
@@ -103,7 +107,7 @@ applications, which the API returns only this time.
 			if err != nil {
 				return err
 			}
-			plan, text, err := a.requestState(cmd, document, planState)
+			plan, text, err := a.requestState(cmd, document, planState(prune))
 			if err != nil {
 				return err
 			}
@@ -128,7 +132,9 @@ applications, which the API returns only this time.
 					return err
 				}
 			}
-			applied, text, err := a.requestState(cmd, document, applyState(planID))
+			applied, text, err := a.requestState(cmd, document, func(c *client.Client, ctx context.Context, zone string, d client.StateDocument, opts ...client.CallOption) (client.StateReport, error) {
+				return c.ApplyState(ctx, zone, client.ApplyStateParams{PlanID: plan.PlanID, Prune: prune, ConfirmPrune: confirmPrune}, d, opts...)
+			})
 			if err != nil {
 				return err
 			}
@@ -136,10 +142,6 @@ applications, which the API returns only this time.
 				return a.printReportText(cmd, applied, text)
 			}
 			out := cmd.OutOrStdout()
-			if applied.PlanID != plan.PlanID {
-				fmt.Fprintln(out, "\nThe zone was changed after this plan was made. Instead, this was applied:")
-				a.painterOf(cmd).printReport(applied)
-			}
 			fmt.Fprintf(out, "\nApplied: %s.\n", summary(applied.Summary, "created", "updated", "archived"))
 			for _, o := range applied.Outcomes {
 				if o.ClientSecret != nil {
@@ -151,6 +153,8 @@ applications, which the API returns only this time.
 	}
 	cmd.Flags().StringVar(&planID, "plan-id", "", "apply only if the `plan` is this one (plan -o name): neither the document nor the zone was changed since")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVar(&confirmPrune, "confirm-prune", false, "archive also more objects than the document allows with prune_max_share")
+	addPrune(cmd, &prune)
 	a.addConnection(cmd)
 	a.addZone(cmd)
 	a.addOutput(cmd)
@@ -210,20 +214,18 @@ func (a *apiCaller) replacePlaceholders(value any, used map[string]bool) any {
 	return value
 }
 
-func planState(c *client.Client, ctx context.Context, zone string, d client.StateDocument, opts ...client.CallOption) (client.StateReport, error) {
-	return c.PlanState(ctx, zone, client.PlanStateParams{}, d, opts...)
-}
+// A stateOperation performs planState or applyState.
+type stateOperation = func(*client.Client, context.Context, string, client.StateDocument, ...client.CallOption) (client.StateReport, error)
 
-// applyState returns the operation that applies a document only if the plan is the one with
-// an ID, or whatever it is if the ID is "".
-func applyState(planID string) stateOperation {
+func planState(prune bool) stateOperation {
 	return func(c *client.Client, ctx context.Context, zone string, d client.StateDocument, opts ...client.CallOption) (client.StateReport, error) {
-		return c.ApplyState(ctx, zone, client.ApplyStateParams{PlanID: planID}, d, opts...)
+		return c.PlanState(ctx, zone, client.PlanStateParams{Prune: prune}, d, opts...)
 	}
 }
 
-// A stateOperation is planState or applyState.
-type stateOperation = func(*client.Client, context.Context, string, client.StateDocument, ...client.CallOption) (client.StateReport, error)
+func addPrune(cmd *cobra.Command, prune *bool) {
+	cmd.Flags().BoolVar(prune, "prune", false, "archive objects that the document does not contain, as if it had prune: true")
+}
 
 // requestState performs an operation with a document. It returns the report, also as JSON.
 func (a *apiCaller) requestState(cmd *cobra.Command, d document, f stateOperation) (report client.StateReport, text json.RawMessage, err error) {
@@ -236,12 +238,12 @@ func (a *apiCaller) requestState(cmd *cobra.Command, d document, f stateOperatio
 }
 
 // plan plans a document, and prints the plan.
-func (a *apiCaller) plan(cmd *cobra.Command, name string) (client.StateReport, error) {
+func (a *apiCaller) plan(cmd *cobra.Command, name string, prune bool) (client.StateReport, error) {
 	document, err := a.readState(cmd, name)
 	if err != nil {
 		return client.StateReport{}, err
 	}
-	report, text, err := a.requestState(cmd, document, planState)
+	report, text, err := a.requestState(cmd, document, planState(prune))
 	if err != nil {
 		return report, err
 	}

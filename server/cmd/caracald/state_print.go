@@ -41,31 +41,45 @@ func (a *apiCaller) painterOf(cmd *cobra.Command) painter {
 }
 
 // printPlan prints the plan of a document for people. The API describes the content of a
-// policy by its hash, so this compares the content in the document with that of the newest
-// version.
+// policy by its hash, so this compares the content in the document with that in an export.
 func (a *apiCaller) printPlan(cmd *cobra.Command, d document, r client.StateReport) {
-	contents := policyContents(d)
+	var present map[string]string // contents by the names of the policies; nil: not known yet
+	wanted := policyContents(d)
 	for _, o := range r.Outcomes {
-		content, given := contents[o.Identity]
-		if o.Kind != client.StateKindPolicy || o.Action != client.StateActionUpdate || o.ID == nil || !given {
+		if o.Kind != client.StateKindPolicy || o.Action != client.StateActionUpdate {
 			continue
 		}
-		c, zone, err := a.connectToZone(cmd)
-		if err != nil {
-			continue
+		if present == nil {
+			present = a.exportedPolicies(cmd)
 		}
-		policy, err := c.GetPolicy(cmd.Context(), zone, *o.ID, client.GetPolicyParams{Content: "latest"})
-		if err != nil || len(policy.Versions) == 0 {
-			continue // the hashes are printed
-		}
+		before, known := present[o.Identity]
+		after, given := wanted[o.Identity]
 		for i := range o.Changes {
-			if change := &o.Changes[i]; change.Field == "content" {
-				change.Before, _ = json.Marshal(policy.Versions[0].Content) // texts are always valid JSON
-				change.After, _ = json.Marshal(content)
+			if change := &o.Changes[i]; change.Field == "content" && known && given {
+				change.Before, _ = json.Marshal(before) // texts are always valid JSON
+				change.After, _ = json.Marshal(after)
 			}
 		}
 	}
 	a.painterOf(cmd).printReport(r)
+}
+
+// exportedPolicies returns the contents of the policies of the zone, by their names, as a
+// document has them. It is empty if they cannot be exported: the hashes are printed then.
+func (a *apiCaller) exportedPolicies(cmd *cobra.Command) map[string]string {
+	c, zone, err := a.connectToZone(cmd)
+	if err != nil {
+		return map[string]string{}
+	}
+	text, err := c.ExportState(cmd.Context(), zone, client.ExportStateParams{Kinds: []string{string(client.StateKindPolicy)}})
+	if err != nil {
+		return map[string]string{}
+	}
+	exported, err := parseDocument("export.yaml", []byte(text))
+	if err != nil {
+		return map[string]string{}
+	}
+	return policyContents(exported)
 }
 
 // policyContents returns the content of each policy in a document, by its name.

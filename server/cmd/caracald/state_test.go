@@ -81,6 +81,8 @@ func TestStateCommands(t *testing.T) {
 	if err := json.Unmarshal([]byte(expect(exitDrift, nil, "verify", file, "-o", "json")), &report); err != nil || !report.Drift {
 		t.Errorf("the report is %+v, %v", report, err)
 	}
+	s.ok("application", "create", "--set", "name=Forgotten", "--set", "registration_method=managed")
+	expect(exitDrift, []string{"\n- application        Forgotten\n", "1 to archive"}, "verify", s.file("prune.yaml", "prune_kinds: [application]\n"+changed), "--prune")
 	if _, stderr, code := s.run(changed, "plan", "-"); code != 0 {
 		t.Errorf("the standard input: %d, %s", code, stderr)
 	}
