@@ -107,6 +107,7 @@ type controlResult struct {
 	body       json.RawMessage // nil: no content
 	nextCursor *string         // of a list
 	changes    bool            // the command can change something
+	partial    bool            // some objects of a document could not be changed
 	objects    []string        // IDs of the changed objects
 }
 
@@ -141,6 +142,7 @@ func resultOf(r *middleware.Buffer) (controlResult, error) {
 		if o.Status == api.StateOutcomeStatusApplied {
 			result.objects = append(result.objects, o.ID)
 		}
+		result.partial = result.partial || o.Status == api.StateOutcomeStatusFailed
 	}
 	return result, nil
 }

@@ -17,6 +17,7 @@ import (
 const (
 	outcomeDenied  = "denied"  // it was denied, and nothing was done
 	outcomeApplied = "applied" // it was done
+	outcomePartial = "partial" // a part of it was done
 	outcomeFailed  = "failed"  // the operation changed nothing
 	outcomeUnknown = "unknown" // it may or may not have changed something
 )
@@ -25,6 +26,8 @@ const (
 func outcomeOf(result controlResult, err error) (outcome, reason string) {
 	var codeErr *code.Error
 	switch errors.As(err, &codeErr); {
+	case err == nil && result.partial:
+		return outcomePartial, ""
 	case err == nil:
 		return outcomeApplied, ""
 	case errors.Is(err, code.ControlTokenReplayed):
@@ -65,7 +68,7 @@ func controlEvent(info *middleware.RequestInfo, caller *middleware.ControlCaller
 		Subject: "anonymous", Command: i.Command, Subcommand: i.Subcommand, Reason: reason, IdempotencyKey: i.IdempotencyKey, AuthorizedBy: i.AuthorizedBy,
 		Outcome: outcome, ObjectIDs: objects,
 	}
-	if outcome == outcomeApplied {
+	if outcome == outcomeApplied || outcome == outcomePartial {
 		e.Decision = "allow"
 	}
 	if caller != nil {

@@ -59,6 +59,16 @@ func TestControlState(t *testing.T) {
 	}
 }
 
+func TestControlStateWithBestEffort(t *testing.T) {
+	t.Parallel()
+	b := newControlBench(t)
+	raw := b.invoke("state", "apply", flagsOf("document", partialDocument, `,"mode":"best_effort"`))
+	servertest.Expect(t, raw, http.StatusOK, "")
+	if r := decode[struct{ Result client.StateReport }](t, raw).Result; r.OK || r.Summary.Failed != 2 || r.Summary.Created != 2 {
+		t.Errorf("got %+v", r)
+	}
+}
+
 func TestControlStateRequiresScopesOfKinds(t *testing.T) {
 	t.Parallel()
 	b := newControlBench(t)
@@ -112,7 +122,7 @@ func TestControlStateRejectsInvalidDocuments(t *testing.T) {
 	for text, why := range map[string]string{`null`: `spec must be a JSON object`, `[]`: `spec must be a JSON object`, `x`: `flag "spec" must be valid JSON`} {
 		b.refused(b.invoke("ensure", "application", flagsOf("spec", text, "")), code.ControlInvalid, "invalid", why)
 	}
-	b.refused(b.invoke("state", "plan", flagsOf("document", `{"objects":[]}`, `,"dry-run":true`)), code.ControlInvalid, "invalid", `unknown flag "dry-run": the command takes document, prune`)
+	b.refused(b.invoke("state", "plan", flagsOf("document", `{"objects":[]}`, `,"dry-run":true`)), code.ControlInvalid, "invalid", `unknown flag "dry-run": the command takes document, prune, mode`)
 	raw := b.invoke("ensure", "application", flagsOf("spec", `{"name":"Key","traits":["control:invoke"]}`, ""))
 	servertest.Expect(t, raw, 0, code.ControlInvalid)
 }

@@ -18,7 +18,7 @@ func (s *Server) PlanState(ctx context.Context, req api.PlanStateRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	plan, err := s.state.Plan(ctx, cause(ctx).Actor, req.ZoneID, document)
+	plan, err := s.state.Plan(ctx, cause(ctx).Actor, req.ZoneID, document, stateMode(req.Params.Mode))
 	if err != nil {
 		return nil, err
 	}
@@ -33,13 +33,17 @@ func (s *Server) ApplyState(ctx context.Context, req api.ApplyStateRequestObject
 		return nil, err
 	}
 	applied, err := s.state.Apply(ctx, cause(ctx), req.ZoneID, document, state.ApplyOptions{
-		PlanID: req.Params.PlanID, Revision: req.Params.Revision, ConfirmPrune: valueOr(req.Params.ConfirmPrune, false),
+		Mode: stateMode(req.Params.Mode), PlanID: req.Params.PlanID, Revision: req.Params.Revision, ConfirmPrune: valueOr(req.Params.ConfirmPrune, false),
 	})
 	if err != nil {
 		return nil, err
 	}
 	report, err := toStateReport(req.ZoneID, applied)
 	return appliedState(report), err
+}
+
+func stateMode[Parameter ~string](mode *Parameter) state.Mode {
+	return state.Mode(valueOr(mode, Parameter(state.Atomic)))
 }
 
 // An appliedState is the response of ApplyState. It can contain secrets that were generated
@@ -65,13 +69,27 @@ func (s *Server) stateDocument(ctx context.Context, prune *bool) (state.Document
 
 func toStateReport(zone string, r state.Report) (api.StateReport, error) {
 	report := api.StateReport{
-		Ok: true, DryRun: r.Results == nil, Prune: r.Plan.Prunes, ZoneID: zone, Mode: api.StateModeAtomic,
+		Ok: true, DryRun: r.Results == nil, Prune: r.Plan.Prunes, ZoneID: zone, Mode: api.StateMode(r.Plan.Mode),
 		PlanID: r.Plan.ID, Revision: r.Plan.Revision, Drift: r.Plan.Drift(), Outcomes: make([]api.StateOutcome, len(r.Plan.Actions)),
 	}
 	for i, a := range r.Plan.Actions {
 		o := api.StateOutcome{
 			Kind: api.StateKind(a.Kind), Identity: a.Identity, Action: api.StateAction(a.Verb), Status: api.StateOutcomeStatusPlanned,
 			ID: nilIfEmpty(&a.ID), VersionID: nilIfEmpty(&a.Version), Drift: a.Drift(), Warnings: a.Warnings,
+		}
+		failure := a.Failure
+		if r.Results != nil {
+			failure = r.Results[i].Failure
+		}
+		if failure != nil {
+			o.Status, o.Error = api.StateOutcomeStatusFailed, &api.StateFailure{Code: api.StateFailureCode(failure.Code), Reason: failure.Reason}
+			if a.Verb != state.Archive {
+				o.Action, o.Drift = api.StateActionUnchanged, nil
+			}
+			report.Ok, report.Drift = false, true
+			report.Summary.Failed++
+			report.Outcomes[i] = o
+			continue
 		}
 		switch {
 		case a.Verb == state.Unchanged:
@@ -84,7 +102,7 @@ func toStateReport(zone string, r state.Report) (api.StateReport, error) {
 		default:
 			report.Summary.Updated++
 		}
-		if r.Results != nil && a.Verb != state.Unchanged {
+		if r.Results != nil && a.Verb != state.Unchanged && r.Results[i].Done {
 			o.Status, o.Applied = api.StateOutcomeStatusApplied, true
 			o.ID, o.VersionID, o.ClientSecret = &r.Results[i].ID, nilIfEmpty(&r.Results[i].VersionID), nilIfEmpty(&r.Results[i].ClientSecret)
 		}

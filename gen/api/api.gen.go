@@ -300,6 +300,15 @@ const (
 	StateActionUpdate    StateAction = "update"
 )
 
+// Defines values for StateFailureCode.
+const (
+	StateFailureCodeConflict StateFailureCode = "conflict"
+	StateFailureCodeDenied   StateFailureCode = "denied"
+	StateFailureCodeInvalid  StateFailureCode = "invalid"
+	StateFailureCodeNotFound StateFailureCode = "not_found"
+	StateFailureCodeUpstream StateFailureCode = "upstream"
+)
+
 // Defines values for StateKind.
 const (
 	StateKindApplication      StateKind = "application"
@@ -313,12 +322,14 @@ const (
 
 // Defines values for StateMode.
 const (
-	StateModeAtomic StateMode = "atomic"
+	StateModeAtomic     StateMode = "atomic"
+	StateModeBestEffort StateMode = "best_effort"
 )
 
 // Defines values for StateOutcomeStatus.
 const (
 	StateOutcomeStatusApplied   StateOutcomeStatus = "applied"
+	StateOutcomeStatusFailed    StateOutcomeStatus = "failed"
 	StateOutcomeStatusPlanned   StateOutcomeStatus = "planned"
 	StateOutcomeStatusUnchanged StateOutcomeStatus = "unchanged"
 )
@@ -3225,10 +3236,26 @@ type StateChange struct {
 // `details.issues`, and a document with a problem is not applied.
 type StateDocument = json.RawMessage
 
+// StateFailure Why an object cannot be changed, in the mode `best_effort`.
+type StateFailure struct {
+	// Code Kind of the error: the spec is `invalid`, the change is `denied`, something is `not_found`, there is a `conflict`, or another error (`upstream`).
+	Code StateFailureCode `json:"code"`
+
+	// Reason What is wrong.
+	Reason string `json:"reason"`
+}
+
+// StateFailureCode Kind of the error: the spec is `invalid`, the change is `denied`, something is `not_found`, there is a `conflict`, or another error (`upstream`).
+type StateFailureCode string
+
 // StateKind Kind of an object.
 type StateKind string
 
-// StateMode How a document is applied: `atomic`, in one transaction.
+// StateMode How a document is applied:
+//
+//   - `atomic`: All objects are changed, or none. A document with a problem is not applied.
+//   - `best_effort`: All objects are changed that can be. The others have the status `failed`, and their `error` says why.
+//     If there are any, nothing is pruned. A document that does not match the schema is not applied.
 type StateMode string
 
 // StateObject An object that the zone should have.
@@ -3251,6 +3278,9 @@ type StateOutcome struct {
 	// Drift Names of the fields that differ from the spec. Omitted unless the action is `update`.
 	Drift []string `json:"drift,omitempty"`
 
+	// Error Why an object cannot be changed, in the mode `best_effort`.
+	Error *StateFailure `json:"error,omitempty"`
+
 	// ID ID of the object. Omitted if it is not created yet.
 	ID *string `json:"id,omitempty"`
 
@@ -3260,7 +3290,7 @@ type StateOutcome struct {
 	// Kind Kind of an object.
 	Kind StateKind `json:"kind"`
 
-	// Status Whether the action of an object was carried out: `planned`, `applied`, or `unchanged` if there was none.
+	// Status Whether the action of an object was carried out: `planned`, `applied`, `unchanged` if there was none, or `failed`.
 	Status StateOutcomeStatus `json:"status"`
 
 	// VersionID ID of the newest version of a policy, or of the version of a policy set that the spec describes. Omitted if there is none yet.
@@ -3270,7 +3300,7 @@ type StateOutcome struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-// StateOutcomeStatus Whether the action of an object was carried out: `planned`, `applied`, or `unchanged` if there was none.
+// StateOutcomeStatus Whether the action of an object was carried out: `planned`, `applied`, `unchanged` if there was none, or `failed`.
 type StateOutcomeStatus string
 
 // StatePruneKind Kind of objects that can be pruned, also those that another owner manages. Grants are pruned only if the owner manages them.
@@ -3284,7 +3314,11 @@ type StateReport struct {
 	// DryRun Whether this is a plan.
 	DryRun bool `json:"dryRun"`
 
-	// Mode How a document is applied: `atomic`, in one transaction.
+	// Mode How a document is applied:
+	//
+	// - `atomic`: All objects are changed, or none. A document with a problem is not applied.
+	// - `best_effort`: All objects are changed that can be. The others have the status `failed`, and their `error` says why.
+	//   If there are any, nothing is pruned. A document that does not match the schema is not applied.
 	Mode StateMode `json:"mode"`
 
 	// Ok Whether no object failed.
@@ -4172,6 +4206,9 @@ type ExportStateParams struct {
 
 // ApplyStateParams defines parameters for ApplyState.
 type ApplyStateParams struct {
+	// Mode How the document is applied. Defaults to `atomic`.
+	Mode *StateMode `form:"mode,omitempty" json:"mode,omitempty"`
+
 	// Prune Prunes, as if the document had `prune: true`.
 	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
 
@@ -4187,6 +4224,9 @@ type ApplyStateParams struct {
 
 // PlanStateParams defines parameters for PlanState.
 type PlanStateParams struct {
+	// Mode How the document is applied. Defaults to `atomic`.
+	Mode *StateMode `form:"mode,omitempty" json:"mode,omitempty"`
+
 	// Prune Prunes, as if the document had `prune: true`.
 	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
 }
@@ -7559,6 +7599,13 @@ func (w *ServerInterfaceWrapper) ApplyState(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ApplyStateParams
+	// ------------- Optional query parameter "mode" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "mode", ctx.QueryParams(), &params.Mode, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter mode: %s", err))
+	}
+
 	// ------------- Optional query parameter "prune" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "prune", ctx.QueryParams(), &params.Prune, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
@@ -7605,6 +7652,13 @@ func (w *ServerInterfaceWrapper) PlanState(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params PlanStateParams
+	// ------------- Optional query parameter "mode" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "mode", ctx.QueryParams(), &params.Mode, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter mode: %s", err))
+	}
+
 	// ------------- Optional query parameter "prune" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "prune", ctx.QueryParams(), &params.Prune, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})

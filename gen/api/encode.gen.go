@@ -2420,6 +2420,15 @@ func (v StateChange) AppendJSON(b []byte) []byte {
 }
 
 // AppendJSON appends v as JSON and returns the extended buffer.
+func (v StateFailure) AppendJSON(b []byte) []byte {
+	b = append(b, `{"code":`...)
+	b = jsonresponse.AppendString(b, string(v.Code))
+	b = append(b, `,"reason":`...)
+	b = jsonresponse.AppendString(b, string(v.Reason))
+	return append(b, '}')
+}
+
+// AppendJSON appends v as JSON and returns the extended buffer.
 func (v StateOutcome) AppendJSON(b []byte) []byte {
 	b = append(b, `{"kind":`...)
 	b = jsonresponse.AppendString(b, string(v.Kind))
@@ -2471,6 +2480,10 @@ func (v StateOutcome) AppendJSON(b []byte) []byte {
 	if v.VersionID != nil {
 		b = append(b, `,"version_id":`...)
 		b = jsonresponse.AppendString(b, string(*v.VersionID))
+	}
+	if v.Error != nil {
+		b = append(b, `,"error":`...)
+		b = v.Error.AppendJSON(b)
 	}
 	if v.ClientSecret != nil {
 		b = append(b, `,"client_secret":`...)

@@ -93,6 +93,7 @@ var encoders = []jsonresponse.Encoder{
 	SessionPage{},
 	SigningKeyRotation{},
 	StateChange{},
+	StateFailure{},
 	StateOutcome{},
 	StateReport{},
 	StateSummary{},

@@ -328,6 +328,15 @@ const (
 	StateActionUpdate    StateAction = "update"
 )
 
+// The values of [StateFailureCode].
+const (
+	StateFailureCodeConflict StateFailureCode = "conflict"
+	StateFailureCodeDenied   StateFailureCode = "denied"
+	StateFailureCodeInvalid  StateFailureCode = "invalid"
+	StateFailureCodeNotFound StateFailureCode = "not_found"
+	StateFailureCodeUpstream StateFailureCode = "upstream"
+)
+
 // The values of [StateKind].
 const (
 	StateKindApplication      StateKind = "application"
@@ -341,12 +350,14 @@ const (
 
 // The values of [StateMode].
 const (
-	StateModeAtomic StateMode = "atomic"
+	StateModeAtomic     StateMode = "atomic"
+	StateModeBestEffort StateMode = "best_effort"
 )
 
 // The values of [StateOutcomeStatus].
 const (
 	StateOutcomeStatusApplied   StateOutcomeStatus = "applied"
+	StateOutcomeStatusFailed    StateOutcomeStatus = "failed"
 	StateOutcomeStatusPlanned   StateOutcomeStatus = "planned"
 	StateOutcomeStatusUnchanged StateOutcomeStatus = "unchanged"
 )
@@ -4213,6 +4224,22 @@ type StateDocument struct {
 	PruneMaxShare *float32 `json:"prune_max_share,omitempty"`
 }
 
+// StateFailure is the why an object cannot be changed, in the mode
+// `best_effort`.
+type StateFailure struct {
+	// Kind of the error: the spec is `invalid`, the change is `denied`, something
+	// is `not_found`, there is a `conflict`, or another error (`upstream`).
+	Code StateFailureCode `json:"code"`
+
+	// What is wrong.
+	Reason string `json:"reason"`
+}
+
+// StateFailureCode is the kind of the error: the spec is `invalid`, the change
+// is `denied`, something is `not_found`, there is a `conflict`, or another
+// error (`upstream`).
+type StateFailureCode string
+
 // StateGrant is a grant: the scopes of a resource that an application may
 // request for a user. It is found by these three. If the scopes differ, a new
 // grant replaces the present one, because a grant never changes; sessions that
@@ -4240,7 +4267,13 @@ type StateGrant struct {
 // StateKind is the kind of an object.
 type StateKind string
 
-// StateMode is how a document is applied: `atomic`, in one transaction.
+// StateMode is how a document is applied:
+//
+//   - `atomic`: All objects are changed, or none. A document with a problem is
+//     not applied.
+//   - `best_effort`: All objects are changed that can be. The others have the
+//     status `failed`, and their `error` says why. If there are any, nothing is
+//     pruned. A document that does not match the schema is not applied.
 type StateMode string
 
 // StateObject is an object that the zone should have. Its spec is that of the
@@ -4296,6 +4329,9 @@ type StateOutcome struct {
 	// `update`.
 	Drift []string `json:"drift,omitempty"`
 
+	// Why an object cannot be changed, in the mode `best_effort`.
+	Error *StateFailure `json:"error,omitempty"`
+
 	// ID of the object. Omitted if it is not created yet.
 	ID *string `json:"id,omitempty"`
 
@@ -4307,8 +4343,8 @@ type StateOutcome struct {
 	// Kind of an object.
 	Kind StateKind `json:"kind"`
 
-	// Whether the action of an object was carried out: `planned`, `applied`, or
-	// `unchanged` if there was none.
+	// Whether the action of an object was carried out: `planned`, `applied`,
+	// `unchanged` if there was none, or `failed`.
 	Status StateOutcomeStatus `json:"status"`
 
 	// ID of the newest version of a policy, or of the version of a policy set that
@@ -4320,7 +4356,7 @@ type StateOutcome struct {
 }
 
 // StateOutcomeStatus is whether the action of an object was carried out:
-// `planned`, `applied`, or `unchanged` if there was none.
+// `planned`, `applied`, `unchanged` if there was none, or `failed`.
 type StateOutcomeStatus string
 
 // StatePolicy is a policy. It is found by its name. A new policy requires
@@ -4438,7 +4474,13 @@ type StateReport struct {
 	// Whether this is a plan.
 	DryRun bool `json:"dryRun"`
 
-	// How a document is applied: `atomic`, in one transaction.
+	// How a document is applied:
+	//
+	//   - `atomic`: All objects are changed, or none. A document with a problem is
+	//     not applied.
+	//   - `best_effort`: All objects are changed that can be. The others have the
+	//     status `failed`, and their `error` says why. If there are any, nothing is
+	//     pruned. A document that does not match the schema is not applied.
 	Mode StateMode `json:"mode"`
 
 	// Whether no object failed.

@@ -2164,6 +2164,8 @@ func (c *Client) RotateSigningKey(ctx context.Context, zoneID string, opts ...Ca
 // PlanStateParams are the query parameters of [Client.PlanState]. Zero values
 // are omitted.
 type PlanStateParams struct {
+	// How the document is applied. Defaults to `atomic`.
+	Mode StateMode
 	// Prunes, as if the document had `prune: true`.
 	Prune bool
 }
@@ -2190,12 +2192,14 @@ type PlanStateParams struct {
 // Error codes that are specific to this operation: [CodeInvalidState],
 // [CodeZoneNotFound].
 func (c *Client) PlanState(ctx context.Context, zoneID string, params PlanStateParams, body StateDocument, opts ...CallOption) (StateReport, error) {
-	return send[StateReport](ctx, c, request{operation: "planState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/plan", args: []string{zoneID}, query: map[string]any{"prune": params.Prune}, body: body, status: 200, accept: "application/json"}, opts)
+	return send[StateReport](ctx, c, request{operation: "planState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/plan", args: []string{zoneID}, query: map[string]any{"mode": params.Mode, "prune": params.Prune}, body: body, status: 200, accept: "application/json"}, opts)
 }
 
 // ApplyStateParams are the query parameters of [Client.ApplyState]. Zero values
 // are omitted.
 type ApplyStateParams struct {
+	// How the document is applied. Defaults to `atomic`.
+	Mode StateMode
 	// Prunes, as if the document had `prune: true`.
 	Prune bool
 	// `plan_id` of a plan: the document is applied only if exactly this would be
@@ -2253,7 +2257,7 @@ type ApplyStateParams struct {
 // [CodeZoneNotFound], [CodeStateNotApplied], [CodeStateChanged],
 // [CodePruneShareExceeded].
 func (c *Client) ApplyState(ctx context.Context, zoneID string, params ApplyStateParams, body StateDocument, opts ...CallOption) (StateReport, error) {
-	return send[StateReport](ctx, c, request{operation: "applyState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/apply", args: []string{zoneID}, query: map[string]any{"prune": params.Prune, "plan_id": params.PlanID, "revision": params.Revision, "confirm_prune": params.ConfirmPrune}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
+	return send[StateReport](ctx, c, request{operation: "applyState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/apply", args: []string{zoneID}, query: map[string]any{"mode": params.Mode, "prune": params.Prune, "plan_id": params.PlanID, "revision": params.Revision, "confirm_prune": params.ConfirmPrune}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // ExportStateParams are the query parameters of [Client.ExportState]. Zero

@@ -492,6 +492,10 @@ type StateChange = client.StateChange
 
 type StateDocument = client.StateDocument
 
+type StateFailure = client.StateFailure
+
+type StateFailureCode = client.StateFailureCode
+
 type StateGrant = client.StateGrant
 
 type StateKind = client.StateKind
@@ -1214,6 +1218,9 @@ type ExportStateParams struct {
 
 // ApplyStateParams defines parameters for ApplyState.
 type ApplyStateParams struct {
+	// Mode How the document is applied. Defaults to `atomic`.
+	Mode *StateMode `form:"mode,omitempty" json:"mode,omitempty"`
+
 	// Prune Prunes, as if the document had `prune: true`.
 	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
 
@@ -1229,6 +1236,9 @@ type ApplyStateParams struct {
 
 // PlanStateParams defines parameters for PlanState.
 type PlanStateParams struct {
+	// Mode How the document is applied. Defaults to `atomic`.
+	Mode *StateMode `form:"mode,omitempty" json:"mode,omitempty"`
+
 	// Prune Prunes, as if the document had `prune: true`.
 	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
 }
@@ -14346,6 +14356,18 @@ func NewApplyStateRequestWithBody(server string, zoneID ZoneID, params *ApplySta
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
+		if params.Mode != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "mode", *params.Mode, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Prune != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prune", *params.Prune, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
@@ -14455,6 +14477,18 @@ func NewPlanStateRequestWithBody(server string, zoneID ZoneID, params *PlanState
 		// styled parameters, preserving literal commas as delimiters
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
+
+		if params.Mode != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "mode", *params.Mode, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
 
 		if params.Prune != nil {
 

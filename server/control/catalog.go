@@ -171,9 +171,9 @@ var Commands = []Command{
 		sub("policy-set", "delete", remove, "deletePolicySet", "Archive a policy set.", id),
 	}},
 	{"state", "Declarative management: a document with the objects that the zone should have.", []Subcommand{
-		declarative("apply", "Change the zone so that it is as the document says.", true, document, prune, dryRun),
-		declarative("plan", "Return what apply would change.", false, document, prune),
-		declarative("verify", "The same as plan, to check the zone: drift is false if it is as the document says.", false, document, prune),
+		declarative("apply", "Change the zone so that it is as the document says.", true, document, prune, mode, dryRun),
+		declarative("plan", "Return what apply would change.", false, document, prune, mode),
+		declarative("verify", "The same as plan, to check the zone: drift is false if it is as the document says.", false, document, prune, mode),
 	}},
 	{"ensure", "Declarative management of one object.", ensure()},
 	{"catalog", "This catalog.", []Subcommand{

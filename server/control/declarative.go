@@ -39,6 +39,7 @@ const (
 var (
 	document = text(documentFlag, "", "The document: JSON.").required()
 	dryRun   = text(dryRunFlag, "", "Only plan the changes.").of(Boolean)
+	mode     = query(text("mode", "", "atomic (the default): all objects are changed, or none. best_effort: those that can be."), "mode")
 	prune    = text(pruneFlag, "", "Archive what the document does not contain, as prune in the document.").of(Boolean)
 )
 
@@ -82,6 +83,9 @@ func (s Subcommand) callState(flags map[string]any, zone string, scopes []string
 	c := Call{Operation: "planState", Path: map[string]string{}, Query: url.Values{}, Body: body}
 	if s.applies && !dry {
 		c.Operation, c.Changes = "applyState", true
+	}
+	if mode, given := values["mode"].(string); given {
+		c.Query.Set("mode", mode)
 	}
 	prunes, _ := values[pruneFlag].(bool)
 	if prunes {

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/store"
@@ -27,25 +28,38 @@ type Result struct {
 	ID           string // of the object
 	VersionID    string // of the version of a policy or policy set
 	ClientSecret string // of a created application
+	Failure      *Failure
+	Done         bool // whether the object is as the document says, or archived
 }
 
 // Plan plans what has to be changed so that a zone is as a document says. It returns
-// zone_not_found, or invalid_state with the issues of the document.
-func (e *Engine) Plan(ctx context.Context, actor store.Actor, zone string, d Document) (*Plan, error) {
+// zone_not_found, or invalid_state with the issues of the document. In the mode BestEffort,
+// the issues of an object are its failure.
+func (e *Engine) Plan(ctx context.Context, actor store.Actor, zone string, d Document, mode Mode) (*Plan, error) {
 	live, err := e.Store.For(actor).ZoneState(ctx, zone, d.Kinds())
 	if err != nil {
 		return nil, err
 	}
 	plan, issues := Make(live, d, e.options(actor))
+	plan.Mode = mode
+	if mode == BestEffort {
+		issues = plan.fail(issues)
+	}
 	if len(issues) == 0 {
 		if issues, err = checkContents(ctx, plan); err != nil {
 			return nil, err
 		}
 	}
+	if mode == BestEffort {
+		issues = plan.fail(issues)
+	}
 	if len(issues) == 0 { // a manifest of invalid contents would be reported for each of them again
 		if issues, err = e.checkManifests(ctx, actor, zone, plan); err != nil {
 			return nil, err
 		}
+	}
+	if mode == BestEffort {
+		issues = plan.fail(issues)
 	}
 	if len(issues) > 0 {
 		return nil, &code.Error{Code: code.InvalidState, Issues: issues}
@@ -60,8 +74,18 @@ func (e *Engine) options(actor store.Actor) Options {
 	}
 }
 
+// A Mode is how a document is applied.
+type Mode string
+
+// The modes.
+const (
+	Atomic     Mode = "atomic"      // all objects or none
+	BestEffort Mode = "best_effort" // all objects that can be changed
+)
+
 // ApplyOptions are the conditions under which a document is applied.
 type ApplyOptions struct {
+	Mode         Mode
 	PlanID       *string // only if the plan is this one
 	Revision     *string // only if the zone is in this state
 	ConfirmPrune bool    // whatever share of the objects of a kind is pruned
@@ -91,7 +115,7 @@ var errChanged = errors.New("the zone was changed since the plan was made")
 func (e *Engine) Apply(ctx context.Context, cause store.Cause, zone string, d Document, o ApplyOptions) (Report, error) {
 	const maxAttempts = 5
 	for range maxAttempts {
-		plan, err := e.Plan(ctx, cause.Actor, zone, d)
+		plan, err := e.Plan(ctx, cause.Actor, zone, d, o.Mode)
 		if err != nil {
 			return Report{}, err
 		}
@@ -154,19 +178,31 @@ func (x *execution) id(r *reference) string {
 
 // run carries out all actions, in the order of their dependencies. The results are in the
 // order of the plan.
-func (x *execution) run(ctx context.Context, plan *Plan) ([]Result, error) {
-	results := make([]Result, len(plan.Actions))
+func (x *execution) run(ctx context.Context, plan *Plan) (results []Result, err error) {
+	results = make([]Result, len(plan.Actions))
+	failed := slices.ContainsFunc(plan.Actions, func(a Action) bool { return a.Failure != nil })
 	for _, i := range plan.order() {
 		a := plan.Actions[i]
 		if a.step == nil {
-			results[i] = Result{ID: a.ID, VersionID: a.Version}
+			results[i] = Result{ID: a.ID, VersionID: a.Version, Failure: a.Failure, Done: a.Failure == nil}
 			continue
 		}
-		result, err := a.step.run(ctx, x)
-		if err != nil {
+		if plan.Mode == BestEffort {
+			if a.Verb == Archive && failed {
+				results[i].ID = a.ID // nothing is pruned if an object failed
+				continue
+			}
+			if results[i], err = x.try(ctx, a); err != nil {
+				return nil, err
+			}
+			if failed = failed || results[i].Failure != nil; results[i].Failure != nil {
+				continue
+			}
+		} else if results[i], err = a.step.run(ctx, x); err != nil {
 			return nil, notApplied(a, err)
 		}
-		results[i] = result
+		result := &results[i]
+		result.Done = true
 		if a.Verb == Create {
 			x.created[objectKey{a.Kind, a.Identity}] = result.ID
 		}
@@ -174,11 +210,27 @@ func (x *execution) run(ctx context.Context, plan *Plan) ([]Result, error) {
 	return results, nil
 }
 
+// try carries an action out. If it fails, nothing of it remains.
+func (x *execution) try(ctx context.Context, a Action) (result Result, err error) {
+	err = x.tx.Savepoint(ctx, func() error {
+		result, err = a.step.run(ctx, x)
+		return err
+	})
+	if err == nil {
+		return result, nil
+	}
+	var problem *code.Error
+	if !errors.As(notApplied(a, err), &problem) {
+		return Result{}, err
+	}
+	return Result{ID: a.ID, Failure: newFailure(store.Explained(err))}, nil
+}
+
 // own makes an owner manage the objects of the document.
 func (x *execution) own(ctx context.Context, owner string, plan *Plan, results []Result) error {
 	var objects []store.ManagedObject
 	for i, a := range plan.Actions {
-		if a.Verb != Archive && a.Kind != Zone {
+		if a.Verb != Archive && a.Kind != Zone && results[i].Done {
 			objects = append(objects, store.ManagedObject{Kind: string(a.Kind), ID: results[i].ID})
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,7 +37,8 @@ type Options struct {
 // A Plan is what has to be changed so that a zone is as a document says.
 type Plan struct {
 	Actions  []Action // one for each object of the document, in its order, and then those that are pruned
-	Prunes   bool     // whether objects can be pruned
+	Mode     Mode
+	Prunes   bool // whether objects can be pruned
 	exceeded []code.Issue
 	Revision string // identifies the state of the zone that the document was compared with
 	ID       string // identifies the plan: what is changed, and the revision
@@ -44,7 +46,7 @@ type Plan struct {
 
 // Drift reports whether the zone is not as the document says.
 func (p *Plan) Drift() bool {
-	return slices.ContainsFunc(p.Actions, func(a Action) bool { return a.Verb != Unchanged })
+	return slices.ContainsFunc(p.Actions, func(a Action) bool { return a.Verb != Unchanged || a.Failure != nil })
 }
 
 // An Action is what an object of a document requires.
@@ -56,8 +58,9 @@ type Action struct {
 	Version  string // ID of the version of a policy or policy set; "" if it does not exist yet
 	Changes  []Change
 	Warnings []string
-	step     step // nil: there is nothing to do
-	object   int  // index of the object in the document
+	Failure  *Failure // why the object cannot be changed; nil: it can
+	step     step     // nil: there is nothing to do
+	object   int      // index of the object in the document
 }
 
 // Drift returns the names of the fields that differ. It is empty for an object that does
@@ -80,6 +83,49 @@ type Change struct {
 	Field         string
 	Before, After any
 	Sensitive     bool // the caller must not see the values
+}
+
+// A Failure is why an object cannot be changed.
+type Failure struct {
+	Code   string // invalid, denied, not_found, conflict or upstream
+	Reason string
+}
+
+// newFailure returns the failure of an error that has a code.
+func newFailure(err error) *Failure {
+	errCode, _ := problemOf(err)
+	kind := "upstream"
+	switch code.Table[errCode].Status {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		kind = "invalid"
+	case http.StatusForbidden:
+		kind = "denied"
+	case http.StatusNotFound:
+		kind = "not_found"
+	case http.StatusConflict, http.StatusPreconditionFailed:
+		kind = "conflict"
+	}
+	return &Failure{kind, Explain(err)}
+}
+
+// fail marks the objects that issues are about as failed, and returns the issues that are
+// about none.
+func (p *Plan) fail(issues []code.Issue) (others []code.Issue) {
+	for _, issue := range issues {
+		i := objectOf(issue)
+		if i < 0 {
+			others = append(others, issue)
+			continue
+		}
+		a := &p.Actions[i]
+		reason := strings.TrimPrefix(strings.Join(issue.Path[min(3, len(issue.Path)):], ".")+": "+issue.Message, ": ") // without objects, the index and spec
+		if a.Failure == nil {
+			*a = Action{Kind: a.Kind, Identity: a.Identity, Verb: Unchanged, object: i, Failure: &Failure{"invalid", reason}}
+		} else {
+			a.Failure.Reason += "; " + reason
+		}
+	}
+	return others
 }
 
 // A step carries an action out.

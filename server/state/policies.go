@@ -154,10 +154,14 @@ func (s changePolicy) run(ctx context.Context, x *execution) (Result, error) {
 		created, version, err := x.tx.CreatePolicy(ctx, x.zone, store.NewPolicy{
 			Name: s.spec.Name, Description: s.spec.Description, OwnerType: valueOr(s.spec.OwnerType, defaultOwnerType), FirstVersion: n,
 		})
-		x.versions[s.spec.Name] = version.ID
+		if err == nil {
+			x.versions[s.spec.Name] = version.ID
+		}
 		return Result{ID: created.ID, VersionID: version.ID}, err
 	}
 	version, err := x.tx.AddPolicyVersion(ctx, x.zone, s.id, n)
-	x.versions[s.spec.Name] = version.ID
+	if err == nil {
+		x.versions[s.spec.Name] = version.ID
+	}
 	return Result{ID: s.id, VersionID: version.ID}, err
 }

@@ -267,6 +267,9 @@ func (s changePolicySet) run(ctx context.Context, x *execution) (result Result, 
 			if v.id == "" {
 				v.id = x.versions[v.policy]
 			}
+			if v.id == "" {
+				return result, code.PolicyVersionNotFound // it could not be added
+			}
 			n.Manifest = append(n.Manifest, v.id)
 		}
 		n.ManifestSHA256 = store.ManifestSHA256(n.Manifest)
