@@ -22,7 +22,7 @@ import (
 )
 
 // Config holds the settings. The value of each is in an environment variable, or in
-// a file whose path is in the variable with the suffix _FILE. The README's table is
+// a file whose path is in the variable with the suffix _FILE. The table in the guides is
 // generated from these tags.
 type Config struct {
 	Mode           string        `env:"CARACAL_MODE" default:"stable" help:"dev, rc (release candidate) or stable; rc and stable require STREAMS_HMAC_KEY, and disable /docs and /metrics by default"`
@@ -238,7 +238,7 @@ func SettingsHelp(used func(setting string) bool) string {
 	return b.String()
 }
 
-// SettingsTable returns the settings as a Markdown table, for the README.
+// SettingsTable returns the settings as a Markdown table, for the guides.
 func SettingsTable() string {
 	var b strings.Builder
 	b.WriteString("| setting | default | description |\n| --- | --- | --- |\n")

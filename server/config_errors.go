@@ -94,7 +94,7 @@ func (all ConfigErrors) of(used func(setting string) bool) error {
 var prefixes = []string{"CARACAL_", "API_", "ADMIN_", "CONTROL_", "DATABASE_", "DB_", "OUTBOX_", "READY_", "REDIS_URL", "STREAMS_", "STS_", "GATEWAY_STS_", "ZONE_KEK", "METRICS_", "TRUST_PROXY"}
 
 // otherVariables are variables with these prefixes that other commands read, or that the
-// README's tour sets.
+// tours set.
 var otherVariables = []string{"CARACAL_MIGRATE_URL", "CARACAL_URL", "CARACAL_ZONE", "CARACAL_DATA"}
 
 // UnknownSettings returns the names of the variables in an environment that begin like

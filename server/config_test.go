@@ -94,13 +94,13 @@ func TestConfigRedactsSecrets(t *testing.T) {
 	}
 }
 
-func TestConfigIsDocumentedInREADME(t *testing.T) {
+func TestConfigIsDocumentedInGuide(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
+	guide, err := os.ReadFile("docs/guides/settings.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(readme), SettingsTable()) {
-		t.Errorf("README.md must contain:\n%s", SettingsTable())
+	if !strings.Contains(string(guide), SettingsTable()) {
+		t.Errorf("settings.md must contain:\n%s", SettingsTable())
 	}
 }

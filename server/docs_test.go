@@ -24,6 +24,8 @@ func TestDocsContentSecurityPolicy(t *testing.T) {
 		"/docs/samples.js":           "text/javascript; charset=utf-8",
 		"/docs/schema.js":            "text/javascript; charset=utf-8",
 		"/docs/search.js":            "text/javascript; charset=utf-8",
+		"/docs/theme.js":             "text/javascript; charset=utf-8",
+		"/docs/guides/tour":          "text/html; charset=utf-8",
 		"/docs/style.css":            "text/css; charset=utf-8",
 		"/docs/icon.svg":             "image/svg+xml",
 		"/docs/errors.json":          "application/json; charset=utf-8",
@@ -57,7 +59,7 @@ func TestDocsContentSecurityPolicy(t *testing.T) {
 			servertest.Expect(t, a.Do("POST", path, ""), 0, code.MethodNotAllowed)
 		})
 	}
-	for _, path := range []string{"/docs/nothing", "/docs/docs.go", "/docs/page.html", "/docs/swagger-ui.js", "/docs/%2e%2e/config.go", "/docsx"} {
+	for _, path := range []string{"/docs/nothing", "/docs/docs.go", "/docs/page.html", "/docs/guides", "/docs/guides/nothing", "/docs/guides/tour.md", "/docs/swagger-ui.js", "/docs/%2e%2e/config.go", "/docsx"} {
 		servertest.Expect(t, a.Do("GET", path, ""), 0, code.NotFound)
 	}
 }

@@ -26,16 +26,16 @@ const redisPassword = "canary-password"
 var limited = []string{"API_V1_RATE_LIMIT_PER_MIN=100000", "READY_RATE_LIMIT_PER_MIN=100000", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=100000",
 	"CONTROL_INVOKE_IP_RATE_LIMIT_PER_MIN=100000", "CONTROL_RATE_CAPACITY=100000"}
 
-// aclRules returns the rules of the README's example of a Redis user.
+// aclRules returns the rules of the guide's example of a Redis user.
 func aclRules(t *testing.T) []string {
 	t.Helper()
-	readme, err := os.ReadFile("../README.md")
+	guide, err := os.ReadFile("docs/guides/production.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`(?m)^ACL SETUSER caracal (.*)$`).FindSubmatch(readme)
+	line := regexp.MustCompile(`(?m)^ACL SETUSER caracal (.*)$`).FindSubmatch(guide)
 	if line == nil {
-		t.Fatal("the README has no ACL SETUSER line")
+		t.Fatal("the guide has no ACL SETUSER line")
 	}
 	return strings.Fields(strings.Replace(string(line[1]), ">password", ">"+redisPassword, 1))
 }
@@ -91,9 +91,9 @@ func firstRedisLine(t *testing.T, a *servertest.API) redisLine {
 	return redisLines(a)[0]
 }
 
-// The user of the README is permitted all that the service does, and Redis denies none
+// The user of the guide is permitted all that the service does, and Redis denies none
 // of its commands.
-func TestRedisUserOfREADMESuffices(t *testing.T) {
+func TestRedisUserOfGuideSuffices(t *testing.T) {
 	t.Parallel()
 	r := storetest.StartRedis(t)
 	url := setUser(t, r, "caracal", aclRules(t))
@@ -138,7 +138,7 @@ func TestRedisUserOfREADMESuffices(t *testing.T) {
 	}
 }
 
-// Without one of the README's rules, /ready and the log name what does not work.
+// Without one of the guide's rules, /ready and the log name what does not work.
 func TestRedisNamesMissingPermission(t *testing.T) {
 	t.Parallel()
 	r := storetest.StartRedis(t)
@@ -195,7 +195,7 @@ func TestRedisNamesMissingPermission(t *testing.T) {
 	for _, rule := range rules {
 		grants, optional := strings.ContainsAny(rule[:1], "+~%"), rule == "+client|setname"
 		if grants && !optional && !slices.ContainsFunc(tests, func(tt row) bool { return tt.rule == rule }) {
-			t.Errorf("the README has the rule %s, which the service does not need", rule)
+			t.Errorf("the guide has the rule %s, which the service does not need", rule)
 		}
 	}
 }

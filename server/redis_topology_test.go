@@ -26,7 +26,7 @@ func waitForEvent(t *testing.T, a *servertest.API, stream string) {
 	})
 }
 
-// A cluster of three nodes, to which the service connects as a user with the README's
+// A cluster of three nodes, to which the service connects as a user with the guide's
 // permissions. Its keys are on all of the nodes.
 func TestRedisCluster(t *testing.T) {
 	t.Parallel()

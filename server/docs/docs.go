@@ -1,7 +1,8 @@
 // Package docs serves /docs, an interactive reference of the API. The page is
 // rendered in the browser from /openapi.yaml, so it always matches the spec. It
 // renders the operations with Swagger UI, whose files come unmodified from a Go
-// module.
+// module. The guides at /docs/guides/ are rendered by this package, from the Markdown
+// files that the README links to.
 //
 // The package depends neither on the store nor on the operations. The page sends
 // ordinary requests, with the token that its user entered.
@@ -35,7 +36,7 @@ import (
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-//go:embed page.html init.js samples.js schema.js search.js services.js style.css icon.svg
+//go:embed page.html guide.html guides/*.md init.js samples.js schema.js search.js services.js theme.js style.css icon.svg
 var assets embed.FS
 
 // Router is the part of [echo.Echo] that [Register] uses.
@@ -43,18 +44,25 @@ type Router interface {
 	GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFunc) *echo.Route
 }
 
-// Register adds the routes of the page and of its files. The page refers to them, and
-// to the spec, below the path under which its user reaches the service; "" is the
+// Register adds the routes of the page, of its files and of the guides. They refer to each
+// other, and to the spec, below the path under which its user reaches the service; "" is the
 // root.
 func Register(r Router, publicPath string) {
 	for at, f := range files() {
 		r.GET(at, f.serve)
 	}
-	// References are the only attributes that start with a slash.
-	page := bytes.ReplaceAll(read(assets, "page.html"), []byte(`="/`), []byte(`="`+html.EscapeString(publicPath)+`/`))
-	for _, at := range []string{"/docs", "/docs/"} {
-		r.GET(at, newFile("page.html", compress(page)).serve)
+	page := newFile("page.html", compress(below(publicPath, read(assets, "page.html"))))
+	r.GET("/docs", page.serve)
+	r.GET("/docs/", page.serve)
+	for _, g := range guides() {
+		r.GET("/docs/guides/"+g.Name, newFile("guide.html", compress(below(publicPath, g.page))).serve)
 	}
+}
+
+// below returns a page whose references are below a path. References are the only
+// attributes that start with a slash.
+func below(publicPath string, page []byte) []byte {
+	return bytes.ReplaceAll(page, []byte(`="/`), []byte(`="`+html.EscapeString(publicPath)+`/`))
 }
 
 // file is a file of the page, compressed with gzip, because browsers accept that and
@@ -74,7 +82,7 @@ var files = sync.OnceValue(func() map[string]file {
 		panic(err) // cannot happen: numbers and strings
 	}
 	all := map[string]file{"/docs/errors.json": newFile("errors.json", compress(table))}
-	for _, name := range []string{"init.js", "samples.js", "schema.js", "search.js", "services.js", "style.css", "icon.svg"} {
+	for _, name := range []string{"init.js", "samples.js", "schema.js", "search.js", "services.js", "theme.js", "style.css", "icon.svg"} {
 		all["/docs/"+name] = newFile(name, compress(read(assets, name)))
 	}
 	for _, name := range []string{"swagger-ui-bundle.js", "swagger-ui.css"} {

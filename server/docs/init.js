@@ -6,6 +6,7 @@ import { samplesComponent } from "./samples.js";
 import { resolve, schemaComponent } from "./schema.js";
 import { matcher, words, wordsOf } from "./search.js";
 import { showServices } from "./services.js";
+import "./theme.js";
 
 const root = document.documentElement;
 const base = new URL("..", import.meta.url); // of the API, which may be below a path
@@ -16,26 +17,6 @@ function element(tag, properties = {}, ...children) {
   node.append(...children);
   return node;
 }
-
-// Color scheme: the system's, unless the user has chosen one.
-
-const dark = matchMedia("(prefers-color-scheme: dark)");
-
-function showTheme() {
-  const chosen = localStorage.getItem("caracal.theme");
-  root.style.colorScheme = chosen ?? "";
-  $("theme").setAttribute("aria-pressed", (chosen ?? (dark.matches ? "dark" : "light")) === "dark");
-}
-
-$("theme").addEventListener("click", () => {
-  const chosen = $("theme").getAttribute("aria-pressed") === "true" ? "light" : "dark";
-  // A choice that equals the system's color scheme is not stored.
-  if ((chosen === "dark") === dark.matches) localStorage.removeItem("caracal.theme");
-  else localStorage.setItem("caracal.theme", chosen);
-  showTheme();
-});
-dark.addEventListener("change", showTheme);
-showTheme();
 
 // The token is stored in sessionStorage, so that closing the tab deletes it.
 // It is never part of a URL.

@@ -17,7 +17,7 @@ import (
 	"caracal.run/management/server"
 )
 
-// Exit codes, which the usage and the README document.
+// Exit codes, which the usage and the guides document.
 const (
 	exitFailed  = 1
 	exitInvalid = 2
