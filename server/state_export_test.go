@@ -232,3 +232,36 @@ func TestGetStateSchema(t *testing.T) {
 		t.Errorf("got %v %.100s", raw.Header, raw.Body)
 	}
 }
+
+// A placeholder is never stored: not in a URL, in a list, in another text, or with white space.
+func TestStateRefusesMisplacedPlaceholders(t *testing.T) {
+	t.Parallel()
+	z := newStateZone(t)
+	for _, tt := range []struct{ fields, want string }{
+		{`"client_secret":" ${LEDGER_SECRET}\n"`, "objects.0.spec.config.client_secret: must be the secret: this is a placeholder"},
+		{`"client_secret":"x","token_params":{"password":"${X} "}`, "objects.0.spec.config.token_params.password: must be the secret: this is a placeholder"},
+		{`"client_secret":"Bearer ${X}"`, "objects.0.spec.config.client_secret: must not contain a placeholder, which stands for a secret as a whole"},
+		{`"client_secret":"x","scope":"${lower}"`, "objects.0.spec.config.scope: must not contain a placeholder, which stands for a secret as a whole"},
+		{`"client_secret":"x","token_endpoint":"https://login.example.com/token?api_key=%24%7BX%7D"`, "objects.0.spec.config.token_endpoint: must not contain a placeholder, which stands for a secret as a whole"},
+		{`"client_secret":"x","allowed_token_hosts":["login.example.com","${X}"]`, "objects.0.spec.config.allowed_token_hosts: must not contain a placeholder, which stands for a secret as a whole"},
+	} {
+		config := `"token_endpoint":"https://login.example.com/token","allowed_token_hosts":["login.example.com"],"client_id":"x",` + tt.fields
+		raw := z.sent("plan", `{"objects":[{"kind":"identity-provider","spec":{"identifier":"provider://a","kind":"oauth2_client_credentials","config":{`+config+`}}}]}`, jsonType)
+		servertest.Expect(t, raw, 0, code.InvalidState)
+		var problem struct {
+			Details struct {
+				Issues []struct {
+					Path    []string
+					Message string
+				}
+			}
+		}
+		if err := json.Unmarshal(raw.Body, &problem); err != nil || len(problem.Details.Issues) != 1 {
+			t.Errorf("%s: got %s, %v", tt.fields, raw.Body, err)
+			continue
+		}
+		if issue := problem.Details.Issues[0]; strings.Join(issue.Path, ".")+": "+issue.Message != tt.want {
+			t.Errorf("%s: got %v", tt.fields, issue)
+		}
+	}
+}

@@ -2181,6 +2181,8 @@ type PlanStateParams struct {
 // default value as if it were given, and scopes, traits and operations
 // regardless of their order.
 //
+// A document can be 8 times as large as the bodies of other requests.
+//
 // Secrets are not compared, and neither they nor the traits of applications are
 // returned to a token that is not global: the plan says only that they will
 // change.

@@ -3761,6 +3761,8 @@ type ClientInterface interface {
 	// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
 	// as if it were given, and scopes, traits and operations regardless of their order.
 	//
+	// A document can be 8 times as large as the bodies of other requests.
+	//
 	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 	// global: the plan says only that they will change.
 	//
@@ -3782,6 +3784,8 @@ type ClientInterface interface {
 	// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
 	// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
 	// as if it were given, and scopes, traits and operations regardless of their order.
+	//
+	// A document can be 8 times as large as the bodies of other requests.
 	//
 	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 	// global: the plan says only that they will change.
@@ -7618,6 +7622,8 @@ func (c *Client) ApplyState(ctx context.Context, zoneID ZoneID, params *ApplySta
 // in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
 // as if it were given, and scopes, traits and operations regardless of their order.
 //
+// A document can be 8 times as large as the bodies of other requests.
+//
 // Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 // global: the plan says only that they will change.
 //
@@ -7649,6 +7655,8 @@ func (c *Client) PlanStateWithBody(ctx context.Context, zoneID ZoneID, params *P
 // A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
 // in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
 // as if it were given, and scopes, traits and operations regardless of their order.
+//
+// A document can be 8 times as large as the bodies of other requests.
 //
 // Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 // global: the plan says only that they will change.
@@ -17277,6 +17285,8 @@ type ClientWithResponsesInterface interface {
 	// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
 	// as if it were given, and scopes, traits and operations regardless of their order.
 	//
+	// A document can be 8 times as large as the bodies of other requests.
+	//
 	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 	// global: the plan says only that they will change.
 	//
@@ -17298,6 +17308,8 @@ type ClientWithResponsesInterface interface {
 	// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
 	// in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
 	// as if it were given, and scopes, traits and operations regardless of their order.
+	//
+	// A document can be 8 times as large as the bodies of other requests.
 	//
 	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 	// global: the plan says only that they will change.
@@ -25746,6 +25758,8 @@ func (c *ClientWithResponses) ApplyStateWithResponse(ctx context.Context, zoneID
 // in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
 // as if it were given, and scopes, traits and operations regardless of their order.
 //
+// A document can be 8 times as large as the bodies of other requests.
+//
 // Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 // global: the plan says only that they will change.
 //
@@ -25773,6 +25787,8 @@ func (c *ClientWithResponses) PlanStateWithBodyWithResponse(ctx context.Context,
 // A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
 // in the form in which they are stored: a name without surrounding white space, a host in lowercase, a default value
 // as if it were given, and scopes, traits and operations regardless of their order.
+//
+// A document can be 8 times as large as the bodies of other requests.
 //
 // Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 // global: the plan says only that they will change.

@@ -39,7 +39,7 @@ func Validate(bodyLimit int64) echo.MiddlewareFunc {
 				return err
 			}
 			if op.body != nil || op.ignoresBody {
-				value, text, at, err := op.readBody(c.Response(), c.Request(), bodyLimit)
+				value, text, source, err := op.readBody(c.Response(), c.Request(), bodyLimit)
 				if err != nil {
 					return err
 				}
@@ -47,7 +47,7 @@ func Validate(bodyLimit int64) echo.MiddlewareFunc {
 					info.Document, value = value, nil
 				}
 				c.Request().Body = validatedBody{value}
-				return at.locate(next(c))
+				return source.locate(next(c))
 			}
 			return next(c)
 		}
@@ -150,25 +150,29 @@ func (o *Operation) checkParameters(c echo.Context) error {
 
 // readBody reads and validates the body. It returns the value and the text, which is JSON or
 // a form without content coding, and where the fields of a YAML body are.
-func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, at positions, err error) {
+func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64) (value any, text []byte, source yamlText, err error) {
 	switch absent := r.ContentLength == 0 && r.Header.Get("Content-Type") == ""; {
 	case absent && o.ignoresBody:
-		return nil, nil, nil, nil
+		return nil, nil, source, nil
 	case absent:
-		return nil, nil, nil, o.invalidBody.At("is required")
+		return nil, nil, source, o.invalidBody.At("is required")
+	}
+	const documentFactor = 8 // a document has what other operations take one by one
+	if o.decodesBody {
+		limit *= documentFactor
 	}
 	if o.mediaTypes[0] == formType {
 		limit = min(limit, maxForm)
 	}
 	text, mediaType, err := readText(w, r, limit, o.mediaTypes)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, source, err
 	}
 	switch mediaType {
 	case formType:
 		value, err = o.decodeForm(r, text)
 	case yamlType:
-		if value, at, err = decodeYAML(text); err == nil {
+		if value, source, err = decodeYAML(text); err == nil {
 			value, err = o.sanitize(value)
 		}
 		if err == nil {
@@ -178,12 +182,12 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 		value, err = o.decodeJSON(text)
 	}
 	if err != nil || o.ignoresBody {
-		return nil, nil, nil, at.locate(err)
+		return nil, nil, source, source.locate(err)
 	}
 	if issues := o.body.Check(value); len(issues) > 0 {
-		return nil, nil, nil, at.locate(&code.Error{Code: o.invalidBody, Issues: issues})
+		return nil, nil, source, source.locate(&code.Error{Code: o.invalidBody, Issues: issues})
 	}
-	return value, text, at, nil
+	return value, text, source, nil
 }
 
 // decodeJSON decodes a body and sanitizes it.

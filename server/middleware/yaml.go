@@ -18,58 +18,94 @@ import (
 // yamlType is the media type of YAML (RFC 9512).
 const yamlType = "application/yaml"
 
-// positions are the lines and columns of the values of a YAML text, by their paths.
-type positions map[string]position
-
-type position struct{ line, column int } // from 1
+// A yamlText knows where the values of a YAML body are. The zero value is another body.
+type yamlText struct{ root *yaml.Node }
 
 // locate adds the lines and columns to the issues of an error. That of a field that is
 // missing is that of the object.
-func (p positions) locate(err error) error {
+func (t yamlText) locate(err error) error {
 	var codeErr *code.Error
-	if p == nil || !errors.As(err, &codeErr) {
+	if t.root == nil || !errors.As(err, &codeErr) {
 		return err
 	}
 	for i := range codeErr.Issues {
-		issue := &codeErr.Issues[i]
-		for path := issue.Path; issue.Line == 0; path = path[:len(path)-1] {
-			at := p[pathKey(path)]
-			if issue.Line, issue.Column = at.line, at.column; len(path) == 0 {
-				break
-			}
+		if issue := &codeErr.Issues[i]; issue.Line == 0 {
+			issue.Line, issue.Column = t.position(issue.Path)
 		}
 	}
 	return err
 }
 
-func pathKey(path []string) string { return strings.Join(path, "\x00") }
+// position returns where the value at a path is, or the last value on the way to it. A field
+// is where its name is.
+func (t yamlText) position(path []string) (line, column int) {
+	node := t.root
+	line, column = node.Line, node.Column
+	for _, name := range path {
+		var next *yaml.Node
+		switch node.Kind {
+		case yaml.MappingNode:
+			for i := 0; i+1 < len(node.Content) && next == nil; i += 2 {
+				if field := node.Content[i]; field.Value == name {
+					next, line, column = node.Content[i+1], field.Line, field.Column
+				}
+			}
+		case yaml.SequenceNode:
+			if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(node.Content) {
+				next = node.Content[i]
+				line, column = next.Line, next.Column
+			}
+		}
+		if next == nil {
+			break
+		}
+		node = next
+	}
+	return line, column
+}
 
 // decodeYAML decodes exactly one YAML document to the values that the same document in JSON
-// has, and returns where they are in the text.
-func decodeYAML(text []byte) (any, positions, error) {
+// has.
+func decodeYAML(text []byte) (any, yamlText, error) {
 	switch {
 	case !utf8.Valid(text):
-		return nil, nil, code.InvalidJSON.At(notUTF8)
+		return nil, yamlText{}, code.InvalidJSON.At(notUTF8)
 	case bytes.HasPrefix(text, []byte(byteOrderMark)):
-		return nil, nil, code.InvalidJSON.At("must not start with a byte order mark (U+FEFF)")
+		return nil, yamlText{}, code.InvalidJSON.At("must not start with a byte order mark (U+FEFF)")
+	case mayHaveTooManyValues(text):
+		return nil, yamlText{}, code.InvalidJSON.At("must not have so many values")
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var document, next yaml.Node
 	switch err := decoder.Decode(&document); {
 	case errors.Is(err, io.EOF):
-		return nil, nil, code.InvalidJSON.At("must not be empty")
+		return nil, yamlText{}, code.InvalidJSON.At("must not be empty")
 	case err != nil:
-		return nil, nil, code.InvalidJSON.At(yamlErrorMessage(err))
+		return nil, yamlText{}, code.InvalidJSON.At(yamlErrorMessage(err))
 	}
 	if err := decoder.Decode(&next); !errors.Is(err, io.EOF) {
-		return nil, nil, code.InvalidJSON.At("must be a single YAML document")
+		return nil, yamlText{}, code.InvalidJSON.At("must be a single YAML document")
 	}
-	c := yamlConverter{positions{}, code.Error{Code: code.InvalidJSON}}
+	c := yamlConverter{code.Error{Code: code.InvalidJSON}}
 	value := c.convert(document.Content[0], nil)
 	if len(c.invalid.Issues) > 0 {
-		return nil, nil, c.at.locate(&c.invalid)
+		return nil, yamlText{}, &c.invalid
 	}
-	return value, c.at, nil
+	return value, yamlText{document.Content[0]}, nil
+}
+
+// mayHaveTooManyValues reports whether a text has more characters that separate values than
+// any document needs. Each value takes hundreds of bytes of memory when it is parsed.
+func mayHaveTooManyValues(text []byte) bool {
+	const maxSeparators = 400_000
+	n := 0
+	for _, b := range text {
+		switch b {
+		case ',', ':', '-', '?', '[', '{':
+			n++
+		}
+	}
+	return n > maxSeparators
 }
 
 // yamlErrorMessage returns the message of a syntax error. It does not quote the text,
@@ -84,25 +120,23 @@ func yamlErrorMessage(err error) string {
 
 // A yamlConverter converts nodes to the values that encoding/json decodes, with numbers as
 // [json.Number].
-type yamlConverter struct {
-	at      positions
-	invalid code.Error
-}
+type yamlConverter struct{ invalid code.Error }
 
-func (c *yamlConverter) fail(path []string, message string) any {
-	c.invalid.Issues = append(c.invalid.Issues, code.Issue{Path: path, Message: message})
+// fail adds an issue about the value at a path, unless there are many already.
+func (c *yamlConverter) fail(node *yaml.Node, path []string, message string) any {
+	const maxIssues = 100
+	if len(c.invalid.Issues) < maxIssues {
+		c.invalid.Issues = append(c.invalid.Issues, code.Issue{Path: path, Message: message, Line: node.Line, Column: node.Column})
+	}
 	return nil
 }
 
 func (c *yamlConverter) convert(node *yaml.Node, path []string) any {
-	if key := pathKey(path); c.at[key] == (position{}) { // that of a field is where its name is
-		c.at[key] = position{node.Line, node.Column}
-	}
 	switch {
 	case len(path) > maxDepth:
-		return c.fail(nil, tooDeep)
+		return c.fail(node, nil, tooDeep)
 	case node.Kind == yaml.AliasNode || node.Anchor != "":
-		return c.fail(path, "must not have an anchor or alias")
+		return c.fail(node, path, "must not have an anchor or alias")
 	}
 	switch node.Kind {
 	case yaml.MappingNode:
@@ -125,16 +159,13 @@ func (c *yamlConverter) object(node *yaml.Node, path []string) any {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		name, value := node.Content[i], node.Content[i+1]
 		if name.Kind != yaml.ScalarNode || name.ShortTag() != "!!str" {
-			c.at[pathKey(path)] = position{name.Line, name.Column}
-			return c.fail(path, "must have names of fields that are text")
+			return c.fail(name, path, "must have names of fields that are text")
 		}
 		field := child(path, name.Value)
 		if _, twice := object[name.Value]; twice {
-			c.at[pathKey(field)] = position{name.Line, name.Column}
-			c.fail(field, "must not be given twice")
+			c.fail(name, field, "must not be given twice")
 			continue
 		}
-		c.at[pathKey(field)] = position{name.Line, name.Column}
 		object[name.Value] = c.convert(value, field)
 	}
 	return object
@@ -162,5 +193,5 @@ func (c *yamlConverter) scalar(node *yaml.Node, path []string) any {
 			}
 		}
 	}
-	return c.fail(path, "must be text, a number, true, false or null")
+	return c.fail(node, path, "must be text, a number, true, false or null")
 }

@@ -29,7 +29,7 @@ objects:
       nothing: ~
   - {kind: resource, spec: {scopes: [read, 'a"b'], big: 9223372036854775808}}
 `
-	got, at, err := decodeYAML([]byte(text))
+	got, source, err := decodeYAML([]byte(text))
 	want := map[string]any{"prune": true, "objects": []any{
 		map[string]any{"kind": "policy", "spec": map[string]any{
 			"name": "yes", "content": "package p\nallow := true\n", "since": "2026-01-02", "share": json.Number("0.5"), "count": json.Number("16"), "nothing": nil,
@@ -39,12 +39,13 @@ objects:
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %#v, %v", got, err)
 	}
-	for path, want := range map[string]position{"": {3, 1}, "objects": {4, 1}, "objects 0": {5, 5}, "objects 0 spec name": {7, 7}, "objects 1 spec scopes 1": {15, 44}} {
-		if got := at[pathKey(strings.Fields(path))]; got != want {
+	for path, want := range map[string][2]int{"": {3, 1}, "objects": {4, 1}, "objects 0": {5, 5}, "objects 0 spec name": {7, 7}, "objects 1 spec scopes 1": {15, 44}} {
+		line, column := source.position(strings.Fields(path))
+		if got := [2]int{line, column}; got != want {
 			t.Errorf("%q is at %v, want %v", path, got, want)
 		}
 	}
-	located := at.locate(code.InvalidBody.At("is required", "objects", "0", "spec", "owner", "id"))
+	located := source.locate(code.InvalidBody.At("is required", "objects", "0", "spec", "owner", "id"))
 	if issue := located.(*code.Error).Issues[0]; issue.Line != 6 || issue.Column != 5 {
 		t.Errorf("a missing field is at %d:%d", issue.Line, issue.Column)
 	}
@@ -57,17 +58,18 @@ func TestDecodeYAMLFails(t *testing.T) {
 		{"# nothing\n", " 0:0 must not be empty"},
 		{"a: [", " 0:0 must be YAML: line 1: did not find expected node content"},
 		{"a: 1\n---\nb: 2\n", " 0:0 must be a single YAML document"},
-		{"a: &x 1\nb: *x\n", "a 1:1 must not have an anchor or alias"},
+		{"a: &x 1\nb: *x\n", "a 1:4 must not have an anchor or alias"},
 		{"a: *secret\n", " 0:0 must be YAML"},
 		{"a:\n  <<: {b: 1}\n", "a 2:3 must have names of fields that are text"},
 		{"a:\n  1: b\n", "a 2:3 must have names of fields that are text"},
 		{"a: 1\nb: 2\na: 3\n", "a 3:1 must not be given twice"},
 		{"a:\n- .nan\n", "a 0 2:3 must be text, a number, true, false or null"},
-		{"a: !!binary aGk=\n", "a 1:1 must be text, a number, true, false or null"},
-		{"a: !secret x\n", "a 1:1 must be text, a number, true, false or null"},
+		{"a: !!binary aGk=\n", "a 1:4 must be text, a number, true, false or null"},
+		{"a: !secret x\n", "a 1:4 must be text, a number, true, false or null"},
 		{"a: \"\xff\"\n", " 0:0 must be UTF-8"},
 		{byteOrderMark + "a: 1\n", " 0:0 must not start with a byte order mark (U+FEFF)"},
-		{strings.Repeat("[", 100) + strings.Repeat("]", 100), " 1:1 must not be nested deeper than 64 levels"},
+		{"a: [" + strings.Repeat("1,", 400_000) + "]", " 0:0 must not have so many values"},
+		{strings.Repeat("[", 100) + strings.Repeat("]", 100), " 1:66 must not be nested deeper than 64 levels"},
 	} {
 		_, _, err := decodeYAML([]byte(tt.text))
 		var codeErr *code.Error

@@ -64,12 +64,16 @@ func (p *planner) provider(a *Action, spec *ProviderSpec) {
 // an issue for each placeholder of another secret, and reports whether there is none.
 func (p *planner) resolvePlaceholders(spec *ProviderSpec, stored []string) bool {
 	valid := true
-	config, names := provider.WithoutPlaceholders(spec.Config)
+	config, names, misplaced := provider.WithoutPlaceholders(spec.Config)
 	for _, name := range names {
 		if !slices.Contains(stored, name) || slices.Contains(spec.Rotate, name) {
 			p.issue("must be the secret: this is a placeholder", append([]string{"config"}, strings.SplitN(name, ".", 2)...)...)
 			valid = false
 		}
+	}
+	for _, name := range misplaced {
+		p.issue("must not contain a placeholder, which stands for a secret as a whole", append([]string{"config"}, strings.SplitN(name, ".", 2)...)...)
+		valid = false
 	}
 	spec.Config = config
 	return valid

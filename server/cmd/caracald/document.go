@@ -60,6 +60,7 @@ func parseDocument(name string, text []byte) (document, error) {
 	case !errors.Is(decoder.Decode(&another), io.EOF):
 		return d, fmt.Errorf("%s: must be one document", name)
 	}
+	keepTimes(&root)
 	var value any
 	if err := root.Decode(&value); err != nil {
 		return d, fmt.Errorf("%s: %w", name, err)
@@ -107,4 +108,14 @@ func position(node *yaml.Node, path string) (line, column int, found bool) {
 		}
 	}
 	return node.Line, node.Column, node.Line > 0
+}
+
+// keepTimes makes dates and times text, as they are in JSON.
+func keepTimes(n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!timestamp" {
+		n.Tag = "!!str"
+	}
+	for _, child := range n.Content {
+		keepTimes(child)
+	}
 }

@@ -6,21 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"caracal.run/management/gen/client"
+	"caracal.run/management/server/provider"
 )
 
 // stateAbout is the part of the help about documents.
 const stateAbout = `
 FILE is a document with the objects that the zone should have, as JSON or YAML; - is the
-standard input. caracald export writes one. A value such as ${LEDGER_API_KEY} in the config
+standard input. caracald export writes one. A secret such as ${LEDGER_API_KEY} in the config
 of a provider is replaced by the environment variable of that name, if it is set, except
-CARACAL_ADMIN_TOKEN.
+CARACAL_ADMIN_TOKEN. Fields that are not secret are not.
 `
 
 func planCommand(a *apiCaller) *cobra.Command {
@@ -176,8 +176,11 @@ func (a *apiCaller) readState(cmd *cobra.Command, name string) (document, error)
 	objects, _ := root["objects"].([]any) // the service reports anything else
 	for _, o := range objects {
 		object, _ := o.(map[string]any)
-		if spec, _ := object["spec"].(map[string]any); object["kind"] == "identity-provider" && spec["config"] != nil {
-			spec["config"] = a.replacePlaceholders(spec["config"], used)
+		spec, _ := object["spec"].(map[string]any)
+		if config, _ := spec["config"].(map[string]any); object["kind"] == "identity-provider" {
+			for _, name := range provider.ReplacePlaceholders(config, a.secretVariable) {
+				used[name] = true
+			}
 		}
 	}
 	if len(used) == 0 {
@@ -188,30 +191,13 @@ func (a *apiCaller) readState(cmd *cobra.Command, name string) (document, error)
 	return d, err
 }
 
-// placeholder matches a text that stands for the value of a variable.
-var placeholder = regexp.MustCompile(`^\$\{([A-Z0-9_]+)\}$`)
-
-// replacePlaceholders replaces the texts in a value that are placeholders of variables that
-// are set, and adds the variables to used.
-func (a *apiCaller) replacePlaceholders(value any, used map[string]bool) any {
-	switch value := value.(type) {
-	case map[string]any:
-		for name, v := range value {
-			value[name] = a.replacePlaceholders(v, used)
-		}
-	case []any:
-		for i, v := range value {
-			value[i] = a.replacePlaceholders(v, used)
-		}
-	case string:
-		match := placeholder.FindStringSubmatch(value)
-		if match == nil || match[1] == "CARACAL_ADMIN_TOKEN" || a.getenv(match[1]) == "" {
-			return value
-		}
-		used[match[1]] = true
-		return a.getenv(match[1])
+// secretVariable returns the value of a variable that a document may name: any but the
+// credential of this program.
+func (a *apiCaller) secretVariable(name string) string {
+	if name == "CARACAL_ADMIN_TOKEN" {
+		return ""
 	}
-	return value
+	return a.getenv(name)
 }
 
 // A stateOperation performs planState or applyState.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"caracal.run/management/gen/client"
+	"caracal.run/management/server/provider"
 	"caracal.run/management/server/servertest"
 )
 
@@ -153,7 +154,7 @@ func TestInvalidState(t *testing.T) {
 	}
 }
 
-// Variables replace placeholders in the configuration of providers only, and never the
+// Variables replace placeholders of secrets only, and never the
 // credential of the command.
 func TestPlaceholders(t *testing.T) {
 	t.Parallel()
@@ -161,15 +162,16 @@ func TestPlaceholders(t *testing.T) {
 		return map[string]string{"SECRET": "hunter2", "CARACAL_ADMIN_TOKEN": "hunter2"}[name]
 	}}
 	for text, want := range map[string]string{
-		`{"a":"${SECRET}","b":[{"c":"${SECRET}"}],"d":1}`:                               `{"a":"hunter2","b":[{"c":"hunter2"}],"d":1}`,
-		`{"a":"${CARACAL_ADMIN_TOKEN}","b":"x ${SECRET}","c":"$SECRET","d":"${UNSET}"}`: `{"a":"${CARACAL_ADMIN_TOKEN}","b":"x ${SECRET}","c":"$SECRET","d":"${UNSET}"}`,
+		`{"client_secret":" ${SECRET}\n","token_params":{"password":"${SECRET}","audience":"${SECRET}"}}`: `{"client_secret":"hunter2","token_params":{"audience":"${SECRET}","password":"hunter2"}}`,
+		`{"client_id":"${SECRET}","allowed_token_hosts":["${SECRET}"],"token_endpoint":"${SECRET}"}`:      `{"allowed_token_hosts":["${SECRET}"],"client_id":"${SECRET}","token_endpoint":"${SECRET}"}`,
+		`{"api_key":"${CARACAL_ADMIN_TOKEN}","bearer_token":"x ${SECRET}","private_key":"${UNSET}"}`:      `{"api_key":"${CARACAL_ADMIN_TOKEN}","bearer_token":"x ${SECRET}","private_key":"${UNSET}"}`,
 	} {
-		value, err := decodeJSON([]byte(text))
-		if err != nil {
+		var config map[string]any
+		if err := json.Unmarshal([]byte(text), &config); err != nil {
 			t.Fatal(err)
 		}
-		got, err := json.Marshal(s.replacePlaceholders(value, map[string]bool{}))
-		if err != nil || string(got) != want {
+		provider.ReplacePlaceholders(config, s.secretVariable)
+		if got, err := json.Marshal(config); err != nil || string(got) != want {
 			t.Errorf("%s becomes %s, %v, want %s", text, got, err, want)
 		}
 	}
