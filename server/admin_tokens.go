@@ -109,7 +109,7 @@ func (s *Server) UpdateAdminToken(ctx context.Context, req api.UpdateAdminTokenR
 		return nil, err
 	}
 	if t.Version != version {
-		s.verifier.InvalidateCache() // other replicas are notified
+		afterCommit(ctx, func(error) { s.verifier.InvalidateCache() }) // other replicas are notified
 	}
 	return api.UpdateAdminToken200JSONResponse{Body: toAdminToken(t), Headers: api.UpdateAdminToken200ResponseHeaders{ETag: etag(t.Version)}}, nil
 }

@@ -86,12 +86,48 @@ func (s *Server) InvokeControl(ctx context.Context, _ api.InvokeControlRequestOb
 		return nil, code.InvalidJSON.Because(err)
 	}
 	result, err := s.invoke(ctx, info.Control, invocation)
-	outcome, reason := outcomeOf(result, err)
-	s.auditEvents.add(controlEvent(info, info.Control, invocation, outcome, reason, result.objects))
+	publish := func(err error) {
+		outcome, reason := outcomeOf(result, err)
+		s.auditEvents.add(controlEvent(info, info.Control, invocation, outcome, reason, result.objects))
+	}
 	if err != nil {
+		publish(err)
 		return nil, err
 	}
+	afterCommit(ctx, publish)
 	return api.InvokeControl200JSONResponse{Ok: true, Result: result.body, NextCursor: result.nextCursor}, nil
+}
+
+// useControlToken uses up the token of a caller, unless the same request has. It returns
+// control_token_replayed or service_unavailable.
+func (s *Server) useControlToken(ctx context.Context, caller *middleware.ControlCaller) error {
+	if caller.Used {
+		return nil
+	}
+	err := s.usedTokens.Use(ctx, caller.TokenID, caller.ExpiresAt.Add(controlTokenLeeway))
+	if errors.Is(err, onetime.ErrUsed) {
+		return code.ControlTokenReplayed
+	}
+	caller.Used = err == nil
+	return err
+}
+
+// beforeReplay uses up the token of an invocation that is answered with a stored response,
+// and publishes its audit event. It returns the errors of useControlToken.
+func (s *Server) beforeReplay(ctx context.Context, info *middleware.RequestInfo) error {
+	if info.Control == nil {
+		return nil
+	}
+	invocation, err := control.ParseInvocation(info.Body)
+	if err != nil {
+		return code.InvalidJSON.Because(err)
+	}
+	outcome, reason := outcomeReplayed, ""
+	if err = s.useControlToken(ctx, info.Control); err != nil {
+		outcome, reason = outcomeOf(controlResult{}, err)
+	}
+	s.auditEvents.add(controlEvent(info, info.Control, invocation, outcome, reason, nil))
+	return err
 }
 
 // invoke runs a command. It returns the errors of [control.Invocation.Resolve],
@@ -102,10 +138,7 @@ func (s *Server) invoke(ctx context.Context, caller *middleware.ControlCaller, i
 	if err != nil {
 		return controlResult{}, err
 	}
-	switch err := s.usedTokens.Use(ctx, caller.TokenID, caller.ExpiresAt.Add(controlTokenLeeway)); {
-	case errors.Is(err, onetime.ErrUsed):
-		return controlResult{}, code.ControlTokenReplayed
-	case err != nil:
+	if err := s.useControlToken(ctx, caller); err != nil {
 		return controlResult{}, err
 	}
 	if call.Operation == "" {

@@ -71,10 +71,14 @@ func (r recordRoutes) DELETE(path string, h echo.HandlerFunc, _ ...echo.Middlewa
 func (t *operationTable) call(ctx context.Context, caller *middleware.ControlCaller, call control.Call) (*middleware.Buffer, error) {
 	op := t.operations.Operation(call.Operation)
 	outer := middleware.RequestInfoFrom(ctx)
-	ctx = middleware.WithRequestInfo(ctx, &middleware.RequestInfo{
+	inner := &middleware.RequestInfo{
 		RequestID: outer.RequestID, Operation: op, Control: caller, Method: outer.Method, Path: outer.Path,
-		PublicURL: outer.PublicURL, Address: outer.Address, Trace: outer.Trace, Idempotent: outer.Idempotent,
-	})
+		PublicURL: outer.PublicURL, Address: outer.Address, Trace: outer.Trace,
+	}
+	if op.TakesKey || op.Method == http.MethodDelete { // those have one transaction
+		inner.Idempotent = outer.Idempotent
+	}
+	ctx = middleware.WithRequestInfo(ctx, inner)
 	r := &http.Request{Method: op.Method, URL: &url.URL{RawQuery: call.Query.Encode()}, Header: http.Header{}, Body: http.NoBody}
 	if call.Body != nil {
 		text, err := jsonresponse.Marshal(call.Body)

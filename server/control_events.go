@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,6 +21,8 @@ const (
 	outcomePartial = "partial" // a part of it was done
 	outcomeFailed  = "failed"  // the operation changed nothing
 	outcomeUnknown = "unknown" // it may or may not have changed something
+	// It was done before: the response is the stored one of that invocation.
+	outcomeReplayed = "replayed"
 )
 
 // outcomeOf returns the outcome of an invocation and the reason of its audit event.
@@ -68,7 +71,7 @@ func controlEvent(info *middleware.RequestInfo, caller *middleware.ControlCaller
 		Subject: "anonymous", Command: i.Command, Subcommand: i.Subcommand, Reason: reason, IdempotencyKey: i.IdempotencyKey, AuthorizedBy: i.AuthorizedBy,
 		Outcome: outcome, ObjectIDs: objects,
 	}
-	if outcome == outcomeApplied || outcome == outcomePartial {
+	if slices.Contains([]string{outcomeApplied, outcomePartial, outcomeReplayed}, outcome) {
 		e.Decision = "allow"
 	}
 	if caller != nil {

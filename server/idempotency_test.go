@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -202,32 +203,30 @@ func TestConcurrentRequestsWithOneKeyHaveOneEffect(t *testing.T) {
 	}
 }
 
-// Each invocation has a token of its own, so that the key belongs to the Control key.
-func TestInvokeControlWithIdempotencyKey(t *testing.T) {
+// A path that is written in another way is the same path.
+func TestIdempotencyKeyHasDecodedPathAsScope(t *testing.T) {
 	t.Parallel()
-	b := newControlBench(t)
-	send := func(token, flags string) servertest.RawResponse {
-		return b.Do("POST", "/v1/control/invoke", invocation("app", "create", flags), keyed(token, "key")...)
+	a := servertest.New(t)
+	zone := a.Zone().ID
+	create := func(zone string) servertest.RawResponse {
+		return a.Do("POST", "/v1/zones/"+zone+"/applications", managed, keyed(servertest.Bootstrap, "key")...)
 	}
-	first := send(b.token(everyControlScope()...), `{"name":"Billing"}`)
-	servertest.Expect(t, first, http.StatusOK, "")
-	token := b.token(everyControlScope()...)
-	if again := send(token, `{"name":"Billing"}`); !isReplay(first, again) {
+	first := create(zone)
+	servertest.Expect(t, first, http.StatusCreated, "")
+	if again := create(fmt.Sprintf("%%%02X", zone[0]) + zone[1:]); !isReplay(first, again) {
 		t.Errorf("got %d %s", again.StatusCode(), again.Body)
 	}
-	servertest.Expect(t, send(token, `{"name":"Other"}`), 0, code.IdempotencyKeyReused)
-	fewer := b.token(client.ControlScopeControlAppRead)
-	servertest.Expect(t, send(fewer, `{"name":"Billing"}`), 0, code.IdempotencyKeyReused) // the response is that of another scope
-	if n := storetest.Value[int](b.DB, "SELECT count(*) FROM applications WHERE name IN ('Billing', 'Other')"); n != 1 {
-		t.Errorf("there are %d applications", n)
+}
+
+// The response to a caller with approval permission can be another one.
+func TestIdempotencyKeyDependsOnApprovalPermission(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	token := a.Token("", "write")
+	create := func() servertest.RawResponse {
+		return a.Do("POST", "/v1/zones", `{"name":"Production"}`, keyed(token.Token, "key")...)
 	}
-	id := storetest.Value[string](b.DB, "SELECT id FROM idempotency_keys")
-	b.DB.Exec("DELETE FROM idempotency_keys")
-	defer holdLock(t, b.DB, "idempotency key:"+b.zone+":"+id)()
-	raw := send(token, `{"name":"Billing"}`)
-	servertest.Expect(t, raw, 0, code.IdempotencyKeyInUse)
-	if raw.Header.Get("Retry-After") != "1" {
-		t.Errorf("Retry-After: %q", raw.Header.Get("Retry-After"))
-	}
-	servertest.Expect(t, b.Do("POST", "/v1/control/invoke", invocation("app", "list", "{}"), keyed(b.token(), "")...), 0, code.InvalidIdempotencyKey)
+	servertest.Expect(t, create(), http.StatusCreated, "")
+	servertest.Expect(t, a.Do("PATCH", "/v1/admin-tokens/"+token.ID, `{"can_approve":true}`, keyed(servertest.Bootstrap, "approve")...), http.StatusOK, "")
+	servertest.Expect(t, create(), 0, code.IdempotencyKeyReused)
 }

@@ -264,7 +264,7 @@ func (s *Server) handler() http.Handler {
 		middleware.LimitByToken(s.limits.token),
 		middleware.Validate(s.config.BodyLimit),
 		middleware.Deadline(s.config.StatementTimeout.duration()+s.config.ConnectTimeout.duration(), exportTimeout),
-		middleware.Idempotency(s.store),
+		middleware.Idempotency(s.store, s.beforeReplay),
 	)
 	api.RegisterHandlers(headForGet{e}, api.NewStrictHandler(s, nil))
 	if s.config.Docs != nil && *s.config.Docs {
@@ -293,6 +293,13 @@ func (e headForGet) GET(path string, h echo.HandlerFunc, m ...echo.MiddlewareFun
 
 // cause returns the audit context of the request that ctx belongs to.
 func cause(ctx context.Context) store.Cause { return middleware.RequestInfoFrom(ctx).Cause() }
+
+// afterCommit calls f when what the request of ctx changed is committed, as
+// [store.IdempotentRequest.AfterCommit] does. The transaction of a request with an
+// Idempotency-Key is still open when its operation returns.
+func afterCommit(ctx context.Context, f func(error)) {
+	middleware.RequestInfoFrom(ctx).Idempotent.AfterCommit(f)
+}
 
 // inTx returns the result of a change in a transaction that the request of ctx causes.
 func inTx[T any](ctx context.Context, s *Server, change func(*store.Tx) (T, error)) (result T, err error) {

@@ -37,7 +37,7 @@ func (s *Server) RotateSigningKey(ctx context.Context, req api.RotateSigningKeyR
 	if err != nil {
 		return nil, err
 	}
-	s.issuer.Forget(req.ZoneID)
+	afterCommit(ctx, func(error) { s.issuer.Forget(req.ZoneID) })
 	return api.RotateSigningKey200JSONResponse{Rotated: true, ZoneID: req.ZoneID, Kid: key.ID}, nil
 }
 

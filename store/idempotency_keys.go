@@ -38,13 +38,15 @@ type IdempotentRequest struct {
 	expired  bool   // there is a row that is no longer kept
 	key      seal.DataKey
 	tx       *Tx // the open transaction; nil: none
+	ended    []func(error)
 }
 
-// An IdempotencyKey is a key and its scope: keys of other actors, operations and paths are
-// other keys.
+// An IdempotencyKey is a key and its scope: keys of other actors, operations and path
+// parameters are other keys.
 type IdempotencyKey struct {
-	Zone                         string // of the objects that the operation changes, or NoZone
-	Actor, Operation, Path, Text string
+	Zone                   string // of the objects that the operation changes, or NoZone
+	Actor, Operation, Text string
+	Params                 []string // the values of the path parameters
 }
 
 // id returns the id of the row: a digest of the key and its scope, of one length however
@@ -52,7 +54,7 @@ type IdempotencyKey struct {
 // hides random keys, but not one made from something confidential that can be guessed.
 func (k IdempotencyKey) id() string {
 	digest := sha256.New()
-	for _, part := range []string{k.Actor, k.Operation, k.Path, k.Text} {
+	for _, part := range append([]string{k.Actor, k.Operation, k.Text}, k.Params...) {
 		_ = binary.Write(digest, binary.BigEndian, uint64(len(part)))
 		_, _ = digest.Write([]byte(part))
 	}
@@ -137,14 +139,37 @@ func (r *IdempotentRequest) insert(ctx context.Context, tx *Tx) error {
 // Pending reports whether the request has changed something and must be committed.
 func (r *IdempotentRequest) Pending() bool { return r.tx != nil }
 
+// AfterCommit calls f when the transaction of the request has ended, with the error of
+// Commit, or internal_error if it was rolled back. If no transaction is open, what the
+// operation changed is committed: AfterCommit then calls f at once, with nil. r can be nil,
+// of a request without a key.
+func (r *IdempotentRequest) AfterCommit(f func(error)) {
+	if r == nil || !r.Pending() {
+		f(nil)
+		return
+	}
+	r.ended = append(r.ended, f)
+}
+
+// end calls the functions of AfterCommit.
+func (r *IdempotentRequest) end(err error) {
+	for _, f := range r.ended {
+		f(err)
+	}
+	r.ended = nil
+}
+
 // Commit stores the response and commits the transaction of the request. It returns
 // idempotency_key_in_use or service_unavailable. If it returns service_unavailable, the
 // transaction may have been committed.
-func (r *IdempotentRequest) Commit(ctx context.Context, response seal.Plaintext) error {
+func (r *IdempotentRequest) Commit(ctx context.Context, response seal.Plaintext) (err error) {
 	tx := r.tx
 	r.tx = nil
-	defer tx.close(ctx)
-	err := db.New(deferredConn{tx.conn}).SetIdempotentResponse(ctx, db.SetIdempotentResponseParams{
+	defer func() {
+		tx.close(ctx)
+		r.end(err)
+	}()
+	err = db.New(deferredConn{tx.conn}).SetIdempotentResponse(ctx, db.SetIdempotentResponseParams{
 		ZoneID: r.zone, ID: r.id, Response: r.key.Seal(storedResponse(r.zone, r.id), slices.Concat(r.digest, response)),
 	})
 	if err == nil {
@@ -161,6 +186,7 @@ func (r *IdempotentRequest) Rollback(ctx context.Context) {
 	if r.tx != nil {
 		r.tx.close(ctx)
 		r.tx = nil
+		r.end(code.InternalError.Because(errors.New("the transaction was rolled back")))
 	}
 }
 

@@ -7,13 +7,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"caracal.run/management/gen/code"
 	"caracal.run/management/store"
 	"caracal.run/management/store/seal"
 	"caracal.run/management/store/storetest"
 )
 
-var idempotencyKey = store.IdempotencyKey{Zone: store.NoZone, Actor: "a", Operation: "o", Path: "p", Text: "key"}
+var idempotencyKey = store.IdempotencyKey{Zone: store.NoZone, Actor: "a", Operation: "o", Params: []string{"p"}, Text: "key"}
 
 // process processes a request, which creates a zone and returns its id.
 func process(t *testing.T, s *store.Store, key store.IdempotencyKey) (id string) {
@@ -113,6 +115,74 @@ func TestExpiredIdempotencyKeyIsReplaced(t *testing.T) {
 	_, stored, err = s.BeginIdempotent(t.Context(), cause.Actor, idempotencyKey, sha256.Sum256([]byte("request")))
 	if err != nil || string(stored) != second || first == second {
 		t.Errorf("got %s, %v", []byte(stored), err)
+	}
+}
+
+// What depends on the commit is done after it, and learns how it ended.
+func TestAfterCommit(t *testing.T) {
+	t.Parallel()
+	d := storetest.New(t)
+	s := openStore(t, d, kek1)
+	var none *store.IdempotentRequest
+	zones := func() int { return storetest.Value[int](d, "SELECT count(*) FROM zones") }
+	for _, tt := range []struct {
+		name  string
+		end   func(*store.IdempotentRequest)
+		zones int
+		want  error
+	}{
+		{"no key", nil, 0, nil},
+		{"rolled back", func(r *store.IdempotentRequest) { r.Rollback(t.Context()) }, 0, code.InternalError},
+		{"committed", func(r *store.IdempotentRequest) { _ = r.Commit(t.Context(), nil) }, 1, nil},
+		{"connection lost", func(r *store.IdempotentRequest) {
+			d.EndActiveConnections()
+			_ = r.Commit(t.Context(), nil)
+		}, 1, code.ServiceUnavailable},
+	} {
+		r := none
+		if tt.end != nil {
+			key := idempotencyKey
+			key.Text = tt.name
+			var err error
+			if r, _, err = s.BeginIdempotent(t.Context(), cause.Actor, key, [sha256.Size]byte{}); err != nil {
+				t.Fatal(err)
+			}
+			of := cause
+			of.Idempotent = r
+			err = s.InTx(t.Context(), of, func(tx *store.Tx) error {
+				_, err := tx.CreateZone(t.Context(), store.NewZone{Name: "Zone"})
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		calls := 0
+		r.AfterCommit(func(err error) {
+			calls++
+			if n := zones(); n != tt.zones || !errors.Is(err, tt.want) {
+				t.Errorf("%s: got %v with %d zones, want %v with %d", tt.name, err, n, tt.want, tt.zones)
+			}
+		})
+		if tt.end != nil {
+			if calls != 0 {
+				t.Errorf("%s: called before the end", tt.name)
+			}
+			tt.end(r)
+			r.Rollback(t.Context())
+		}
+		if calls != 1 {
+			t.Errorf("%s: called %d times", tt.name, calls)
+		}
+	}
+}
+
+// If Postgres ends the transaction of a request while its response is made, the request can
+// be repeated.
+func TestIdleTransactionThatWasEndedIsUnavailable(t *testing.T) {
+	t.Parallel()
+	if err := store.Explained(&pgconn.PgError{Code: "25P03"}); !errors.Is(err, code.ServiceUnavailable) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -883,11 +883,11 @@ func (c *Client) DeleteRegisteredClient(ctx context.Context, zoneID, id string, 
 // event of type `control.invoke`, also if it is denied, except a malformed
 // request and one above the limit of its address.
 //
-// An `Idempotency-Key` belongs to the Control key: a repeated invocation can
-// have another token, with the same scopes. If it was stored, because it
-// changed something, its response is returned again, the token is not used up,
-// and there is no other audit event. The flag `idempotency-key` of a command is
-// only recorded in the audit event.
+// An `Idempotency-Key` belongs to the Control key: a repeated invocation has
+// another token, with the same scopes. It uses up this token and publishes an
+// audit event with the outcome `replayed`. An invocation is processed again if
+// it changed nothing. The flag `idempotency-key` of a command is only recorded
+// in the audit event.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by
 // default.

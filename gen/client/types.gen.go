@@ -56,7 +56,8 @@ const (
 	// compressed with gzip. See details.issues.
 	CodeUnsupportedMediaType = "unsupported_media_type"
 	// 422. The Idempotency-Key was used for another request: with another query,
-	// body or If-Match. Choose a new key for each request.
+	// body or If-Match, or by a caller with other permissions. Choose a new key for
+	// each request.
 	CodeIdempotencyKeyReused = "idempotency_key_reused"
 	// 429. Too many requests. Retry after the number of seconds in the Retry-After
 	// header.

@@ -114,7 +114,7 @@ const (
 	PayloadTooLarge Code = "payload_too_large"
 	// UnsupportedMediaType: 415. The request body must have the media type that the operation takes, in most cases application/json, in UTF-8, either without a Content-Encoding or compressed with gzip. See details.issues.
 	UnsupportedMediaType Code = "unsupported_media_type"
-	// IdempotencyKeyReused: 422. The Idempotency-Key was used for another request: with another query, body or If-Match. Choose a new key for each request.
+	// IdempotencyKeyReused: 422. The Idempotency-Key was used for another request: with another query, body or If-Match, or by a caller with other permissions. Choose a new key for each request.
 	IdempotencyKeyReused Code = "idempotency_key_reused"
 	// RateLimited: 429. Too many requests. Retry after the number of seconds in the Retry-After header.
 	RateLimited Code = "rate_limited"
@@ -400,7 +400,7 @@ var Table = map[Code]Entry{
 	VersionConflict:                 {412, "", "The item was modified since it was last read. Retrieve it again and retry with the new ETag."},
 	PayloadTooLarge:                 {413, "", "The request body exceeds the maximum allowed size."},
 	UnsupportedMediaType:            {415, "", "The request body must have the media type that the operation takes, in most cases application/json, in UTF-8, either without a Content-Encoding or compressed with gzip. See details.issues."},
-	IdempotencyKeyReused:            {422, "", "The Idempotency-Key was used for another request: with another query, body or If-Match. Choose a new key for each request."},
+	IdempotencyKeyReused:            {422, "", "The Idempotency-Key was used for another request: with another query, body or If-Match, or by a caller with other permissions. Choose a new key for each request."},
 	RateLimited:                     {429, "", "Too many requests. Retry after the number of seconds in the Retry-After header."},
 	HeaderTooLarge:                  {431, "", "The request headers exceed the maximum allowed size."},
 	InternalError:                   {500, "", "An internal error occurred. If it persists, contact your administrator and include the requestId."},

@@ -1801,9 +1801,9 @@ type ClientInterface interface {
 	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 	// denied, except a malformed request and one above the limit of its address.
 	//
-	// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
-	// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
-	// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+	// An `Idempotency-Key` belongs to the Control key: a repeated invocation has another token, with the same scopes. It
+	// uses up this token and publishes an audit event with the outcome `replayed`. An invocation is processed again if it
+	// changed nothing. The flag `idempotency-key` of a command is only recorded in the audit event.
 	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
@@ -1832,9 +1832,9 @@ type ClientInterface interface {
 	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 	// denied, except a malformed request and one above the limit of its address.
 	//
-	// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
-	// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
-	// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+	// An `Idempotency-Key` belongs to the Control key: a repeated invocation has another token, with the same scopes. It
+	// uses up this token and publishes an audit event with the outcome `replayed`. An invocation is processed again if it
+	// changed nothing. The flag `idempotency-key` of a command is only recorded in the audit event.
 	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
@@ -4452,9 +4452,9 @@ func (c *Client) UpdateAuditRetention(ctx context.Context, params *UpdateAuditRe
 // exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 // denied, except a malformed request and one above the limit of its address.
 //
-// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
-// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
-// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+// An `Idempotency-Key` belongs to the Control key: a repeated invocation has another token, with the same scopes. It
+// uses up this token and publishes an audit event with the outcome `replayed`. An invocation is processed again if it
+// changed nothing. The flag `idempotency-key` of a command is only recorded in the audit event.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //
@@ -4493,9 +4493,9 @@ func (c *Client) InvokeControlWithBody(ctx context.Context, contentType string, 
 // exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 // denied, except a malformed request and one above the limit of its address.
 //
-// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
-// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
-// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+// An `Idempotency-Key` belongs to the Control key: a repeated invocation has another token, with the same scopes. It
+// uses up this token and publishes an audit event with the outcome `replayed`. An invocation is processed again if it
+// changed nothing. The flag `idempotency-key` of a command is only recorded in the audit event.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //
@@ -15203,9 +15203,9 @@ type ClientWithResponsesInterface interface {
 	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 	// denied, except a malformed request and one above the limit of its address.
 	//
-	// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
-	// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
-	// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+	// An `Idempotency-Key` belongs to the Control key: a repeated invocation has another token, with the same scopes. It
+	// uses up this token and publishes an audit event with the outcome `replayed`. An invocation is processed again if it
+	// changed nothing. The flag `idempotency-key` of a command is only recorded in the audit event.
 	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
@@ -15234,9 +15234,9 @@ type ClientWithResponsesInterface interface {
 	// exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 	// denied, except a malformed request and one above the limit of its address.
 	//
-	// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
-	// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
-	// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+	// An `Idempotency-Key` belongs to the Control key: a repeated invocation has another token, with the same scopes. It
+	// uses up this token and publishes an audit event with the outcome `replayed`. An invocation is processed again if it
+	// changed nothing. The flag `idempotency-key` of a command is only recorded in the audit event.
 	//
 	// An address can make 120 requests, and a key 60 invocations, per minute, by default.
 	//
@@ -22950,9 +22950,9 @@ func (c *ClientWithResponses) UpdateAuditRetentionWithResponse(ctx context.Conte
 // exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 // denied, except a malformed request and one above the limit of its address.
 //
-// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
-// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
-// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+// An `Idempotency-Key` belongs to the Control key: a repeated invocation has another token, with the same scopes. It
+// uses up this token and publishes an audit event with the outcome `replayed`. An invocation is processed again if it
+// changed nothing. The flag `idempotency-key` of a command is only recorded in the audit event.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //
@@ -22987,9 +22987,9 @@ func (c *ClientWithResponses) InvokeControlWithBodyWithResponse(ctx context.Cont
 // exists. Each invocation publishes an audit event of type `control.invoke`, also if it is
 // denied, except a malformed request and one above the limit of its address.
 //
-// An `Idempotency-Key` belongs to the Control key: a repeated invocation can have another token, with the same scopes.
-// If it was stored, because it changed something, its response is returned again, the token is not used up, and there
-// is no other audit event. The flag `idempotency-key` of a command is only recorded in the audit event.
+// An `Idempotency-Key` belongs to the Control key: a repeated invocation has another token, with the same scopes. It
+// uses up this token and publishes an audit event with the outcome `replayed`. An invocation is processed again if it
+// changed nothing. The flag `idempotency-key` of a command is only recorded in the audit event.
 //
 // An address can make 120 requests, and a key 60 invocations, per minute, by default.
 //

@@ -17,6 +17,7 @@ type ControlCaller struct {
 	ZoneID    string
 	Scopes    []string  // of the token, as far as the key still has them
 	ExpiresAt time.Time // of the token
+	Used      bool      // the request has used the token up
 }
 
 // Actor returns the key as an actor in its zone.

@@ -1,17 +1,20 @@
 package middleware
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"maps"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/labstack/echo/v4"
 
 	"caracal.run/management/gen/code"
+	"caracal.run/management/server/problem"
 	"caracal.run/management/store"
 	"caracal.run/management/store/seal"
 )
@@ -38,25 +41,26 @@ func parseIdempotencyKey(lines []string) (string, error) {
 // otherwise sends the response of the operation after it was committed with the change.
 //
 // It comes after [Authorize], so that a stored response is only sent to a caller who may
-// send the request now, and after [Validate], which reads the body. It returns
-// idempotency_key_in_use and idempotency_key_reused.
-func Idempotency(s *store.Store) echo.MiddlewareFunc {
+// send the request now, and after [Validate], which reads the body. It calls beforeReplay
+// before it sends a stored response, and returns its error, or idempotency_key_in_use or
+// idempotency_key_reused.
+func Idempotency(s *store.Store, beforeReplay func(context.Context, *RequestInfo) error) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			info := RequestInfoFrom(c.Request().Context())
 			if info.key == "" {
 				return next(c)
 			}
-			replayed, err := replay(c, s, info)
+			replayed, err := replay(c, s, info, beforeReplay)
 			if replayed || err != nil {
 				return err
 			}
 			err = process(c, info, next)
-			if !errors.Is(err, code.IdempotencyKeyInUse) {
+			if status := code.Table[problem.Code(err)].Status; err == nil || status < 400 || status > 499 {
 				return err
 			}
-			// The other request may have ended since.
-			replayed, replayErr := replay(c, s, info)
+			// Another request with the key may have been committed since, and be why this one failed.
+			replayed, replayErr := replay(c, s, info, beforeReplay)
 			if replayed || replayErr != nil {
 				return replayErr
 			}
@@ -67,9 +71,16 @@ func Idempotency(s *store.Store) echo.MiddlewareFunc {
 
 // replay sends the stored response of a request and reports whether there is one. Otherwise,
 // it sets the Idempotent of the request.
-func replay(c echo.Context, s *store.Store, info *RequestInfo) (bool, error) {
+func replay(c echo.Context, s *store.Store, info *RequestInfo, before func(context.Context, *RequestInfo) error) (bool, error) {
 	ctx, by := c.Request().Context(), info.Cause()
-	key := store.IdempotencyKey{Zone: by.Actor.Zone, Actor: by.Actor.ID, Operation: by.Operation, Path: by.Path, Text: info.key}
+	key := store.IdempotencyKey{Zone: by.Actor.Zone, Actor: by.Actor.ID, Operation: by.Operation, Text: info.key}
+	for _, p := range info.Operation.pathParams {
+		value, err := pathParam(c, p.Value.Name)
+		if err != nil {
+			return false, err
+		}
+		key.Params = append(key.Params, value)
+	}
 	if zone, err := pathParam(c, "zoneId"); err == nil && zone != "" {
 		key.Zone = zone
 	} else if by.Actor.Global() {
@@ -82,6 +93,9 @@ func replay(c echo.Context, s *store.Store, info *RequestInfo) (bool, error) {
 	}
 	var response Buffer
 	if err := json.Unmarshal(stored, &response); err != nil {
+		return false, err
+	}
+	if err := before(ctx, info); err != nil {
 		return false, err
 	}
 	c.Response().Header().Set("Idempotency-Replayed", "true")
@@ -113,7 +127,7 @@ func process(c echo.Context, info *RequestInfo, next echo.HandlerFunc) error {
 }
 
 // digest returns a digest of what the response depends on, besides the path: the query,
-// If-Match and the body and, for a token of a Control key, its scopes.
+// If-Match, the body, and what the caller may do.
 func (info *RequestInfo) digest(r *http.Request) (sum [sha256.Size]byte) {
 	digest := sha256.New()
 	write := func(text string) {
@@ -122,8 +136,9 @@ func (info *RequestInfo) digest(r *http.Request) (sum [sha256.Size]byte) {
 	}
 	write(r.URL.RawQuery)
 	write(strings.Join(r.Header.Values("If-Match"), ","))
+	write(strconv.FormatBool(info.Cause().Actor.CanApprove))
 	if info.Control != nil {
-		write(strings.Join(info.Control.Scopes, " "))
+		write(strings.Join(slices.Compact(slices.Sorted(slices.Values(info.Control.Scopes))), " "))
 	}
 	_, _ = digest.Write(info.Body)
 	digest.Sum(sum[:0])

@@ -32,6 +32,8 @@ type Operation struct {
 	streams                                  bool // can send a stream of server-sent events
 	hasDocument                              bool // returns a document that is also written as YAML
 
+	TakesKey bool // has a header parameter Idempotency-Key
+
 	// The entity that a request is about: the last path parameter, and the kind
 	// that the segments before it name; "" if the path has no parameter.
 	entityKind, entityParam string
@@ -41,7 +43,6 @@ type Operation struct {
 	queryParams  openapi3.Parameters
 	invalidQuery code.Code // the error code of invalid query parameters
 	takesIfMatch bool
-	takesKey     bool      // has a header parameter Idempotency-Key
 	exports      bool      // has a query parameter format
 	body         *Schema   // nil: the operation takes no body
 	mediaTypes   []string  // of the body
@@ -176,7 +177,7 @@ func newOperation(spec *openapi3.T, path string, item *openapi3.PathItem, method
 			o.exports = o.exports || p.Value.Name == "format"
 		case openapi3.ParameterInHeader:
 			o.takesIfMatch = o.takesIfMatch || p.Value.Name == "If-Match"
-			o.takesKey = o.takesKey || p.Value.Name == idempotencyKeyHeader
+			o.TakesKey = o.TakesKey || p.Value.Name == idempotencyKeyHeader
 		}
 	}
 	o.invalidQuery = code.InvalidQuery

@@ -93,7 +93,7 @@ func (o *Operation) checkParameters(c echo.Context) error {
 		}
 		RequestInfoFrom(r.Context()).Precondition = precondition
 	}
-	if o.takesKey {
+	if o.TakesKey {
 		key, err := parseIdempotencyKey(r.Header.Values(idempotencyKeyHeader))
 		if err != nil {
 			return err

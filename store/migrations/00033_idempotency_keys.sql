@@ -5,7 +5,7 @@
 -- +goose Up
 CREATE TABLE idempotency_keys (
     zone_id    text COLLATE "C" NOT NULL,                    -- '-': of a request about no zone
-    id         text COLLATE "C" NOT NULL,                    -- a digest of the actor, the operation, the path and the key
+    id         text COLLATE "C" NOT NULL,                    -- a digest of the actor, the operation, its path parameters and the key
     -- Whether the transaction has got the lock of the key. Another transaction has it while it processes a request with the key.
     locked     boolean NOT NULL CONSTRAINT idempotency_key_in_use CHECK (locked),
     wrapped_by text COLLATE "C" NOT NULL,                    -- the id of the key-encryption key

@@ -128,10 +128,10 @@ func (d *DB) Disable() {
 }
 
 // EndActiveConnections ends the connections of the service role on which a statement
-// runs or a transaction is open. The service can reconnect.
+// runs or a transaction is open, and waits until they have ended. The service can reconnect.
 func (d *DB) EndActiveConnections() {
 	d.tb.Helper()
-	admin(d.tb, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+d.name+"' AND state LIKE ANY ('{active,idle in transaction%}') AND usename = '"+private.Service+"'")
+	admin(d.tb, "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = '"+d.name+"' AND state LIKE ANY ('{active,idle in transaction%}') AND usename = '"+private.Service+"'")
 }
 
 // Enable makes the database available again.
