@@ -18,8 +18,9 @@ import (
 
 // A controlCase is one way to invoke a subcommand.
 type controlCase struct {
-	flags string
-	want  string // a part of the body
+	flags  string
+	want   string                // a part of the body
+	scopes []client.ControlScope // of a document; that of another command is in the catalog
 }
 
 // controlCases returns a case of each subcommand that succeeds. Each has objects of its
@@ -50,59 +51,97 @@ func controlCases(t *testing.T, b controlBench) map[string]func() controlCase {
 		return string(text)
 	}
 	byID := func(create func() string) func() controlCase {
-		return func() controlCase { id := create(); return controlCase{flags("id", id), `"ok":true`} }
+		return func() controlCase { id := create(); return controlCase{flags: flags("id", id), want: `"ok":true`} }
 	}
 	first := func(create func() (string, string)) func() string {
 		return func() string { id, _ := create(); return id }
 	}
 	always := func(flags, want string) func() controlCase {
-		return func() controlCase { return controlCase{flags, want} }
+		return func() controlCase { return controlCase{flags: flags, want: want} }
+	}
+	const kindRead, kindWrite = client.ControlScopeControlAppRead, client.ControlScopeControlAppWrite
+	stateDocument := flagsOf("document", `{"objects":[{"kind":"application","spec":{"name":"Declared"}}]}`, "")
+	ensured := func(command, spec string) func() controlCase {
+		scopes := []client.ControlScope{client.ControlScope("control:" + command + ":read"), client.ControlScope("control:" + command + ":write")}
+		return func() controlCase { return controlCase{flagsOf("spec", spec, ""), `"action":"create"`, scopes} }
 	}
 	return map[string]func() controlCase{
+		"state plan": func() controlCase {
+			return controlCase{stateDocument, `"dryRun":true`, []client.ControlScope{kindRead}}
+		},
+		"state verify": func() controlCase {
+			return controlCase{stateDocument, `"dryRun":true`, []client.ControlScope{kindRead}}
+		},
+		"state apply": func() controlCase {
+			return controlCase{stateDocument, `"dryRun":false`, []client.ControlScope{kindRead, kindWrite}}
+		},
+
+		"ensure application":       ensured("app", `{"name":"Ensured"}`),
+		"ensure identity-provider": ensured("identity-provider", `{"identifier":"provider://ensured","kind":"none"}`),
+		"ensure policy":            ensured("policy", `{"name":"Ensured","content":"# caracal:data-document\npackage caracal.authz\n\nrestrict := []\n"}`),
+		"ensure policy-set":        ensured("policy-set", `{"name":"Ensured"}`),
+		"ensure resource": func() controlCase {
+			return ensured("resource", fmt.Sprintf(`{"identifier":"https://ensured.example.com","upstream_url":"https://up.example.com","scopes":["read"],"credential_provider_id":%q,"gateway_application_id":%q}`, provider(), app()))()
+		},
+		"ensure grant": func() controlCase {
+			client, resource := app(), resource()
+			b.DB.Exec("UPDATE applications SET name = 'Granted' WHERE id = $1", client)
+			b.DB.Exec("UPDATE resources SET identifier = 'https://granted.example.com' WHERE id = $1", resource)
+			return ensured("grant", `{"application":"Granted","user_id":"ada","resource":"https://granted.example.com","scopes":["read"]}`)()
+		},
+
 		"app list": always(`{}`, `"result":[`), "app get": byID(app), "app delete": byID(app),
-		"app create": func() controlCase { return controlCase{flags("name", name("app")), `"client_secret":"cs_`} },
-		"app patch":  func() controlCase { return controlCase{flags("id", app(), "name", "Renamed"), `"name":"Renamed"`} },
+		"app create": func() controlCase {
+			return controlCase{flags: flags("name", name("app")), want: `"client_secret":"cs_`}
+		},
+		"app patch": func() controlCase {
+			return controlCase{flags: flags("id", app(), "name", "Renamed"), want: `"name":"Renamed"`}
+		},
 		"app dcr": func() controlCase {
-			return controlCase{flags("name", name("job"), "expires-in", "60"), `"registration_method":"dcr"`}
+			return controlCase{flags: flags("name", name("job"), "expires-in", "60"), want: `"registration_method":"dcr"`}
 		},
 
 		"resource list": always(`{}`, `"result":[`), "resource get": byID(resource), "resource delete": byID(resource),
 		"resource create": func() controlCase {
-			return controlCase{flags("name", name("resource"), "scopes", "read, write", "upstream-url", "https://up.example.com", "gateway-application-id", app(),
-				"credential-provider-id", provider(), "operations", `[{"method":"GET","path":"/x","scope":"read"}]`), `"scopes":["read","write"]`}
+			return controlCase{flags: flags("name", name("resource"), "scopes", "read, write", "upstream-url", "https://up.example.com", "gateway-application-id", app(),
+				"credential-provider-id", provider(), "operations", `[{"method":"GET","path":"/x","scope":"read"}]`), want: `"scopes":["read","write"]`}
 		},
-		"resource patch": func() controlCase { return controlCase{flags("id", resource(), "name", "Renamed"), `"name":"Renamed"`} },
+		"resource patch": func() controlCase {
+			return controlCase{flags: flags("id", resource(), "name", "Renamed"), want: `"name":"Renamed"`}
+		},
 
 		"identity-provider list": always(`{}`, `"result":[`), "identity-provider get": byID(provider), "identity-provider delete": byID(provider),
 		"identity-provider create": func() controlCase {
-			return controlCase{flags("name", name("provider"), "kind", "api_key", "config", `{"header_name":"X-Key","api_key":"hush-1"}`), `"secret_config_keys":["api_key"]`}
+			return controlCase{flags: flags("name", name("provider"), "kind", "api_key", "config", `{"header_name":"X-Key","api_key":"hush-1"}`), want: `"secret_config_keys":["api_key"]`}
 		},
-		"identity-provider patch": func() controlCase { return controlCase{flags("id", provider(), "name", "Renamed"), `"name":"Renamed"`} },
+		"identity-provider patch": func() controlCase {
+			return controlCase{flags: flags("id", provider(), "name", "Renamed"), want: `"name":"Renamed"`}
+		},
 
 		"policy list": always(`{}`, `"result":[`), "policy get": byID(first(policy)), "policy delete": byID(first(policy)),
 		"policy validate": always(flags("content", document), `"valid":true`),
 		"policy create": func() controlCase {
-			return controlCase{flags("name", name("policy"), "content", document), `"created_by":"key"`}
+			return controlCase{flags: flags("name", name("policy"), "content", document), want: `"created_by":"key"`}
 		},
 		"policy version": func() controlCase {
 			id, _ := policy()
-			return controlCase{flags("id", id, "content", document), `"version":2`}
+			return controlCase{flags: flags("id", id, "content", document), want: `"version":2`}
 		},
 
 		"policy-set list": always(`{}`, `"result":[`), "policy-set get": byID(first(set)), "policy-set delete": byID(first(set)),
-		"policy-set create": func() controlCase { return controlCase{flags("name", name("set")), `"created_by":"key"`} },
+		"policy-set create": func() controlCase { return controlCase{flags: flags("name", name("set")), want: `"created_by":"key"`} },
 		"policy-set simulate": func() controlCase {
 			id, version := set()
-			return controlCase{flags("id", id, "version", version, "input", `{}`), `"ok":true`}
+			return controlCase{flags: flags("id", id, "version", version, "input", `{}`), want: `"ok":true`}
 		},
 		"policy-set version": func() controlCase {
 			id, _ := set()
 			_, version := policy()
-			return controlCase{flags("id", id, "policy-versions", []string{version}), `"ok":true`}
+			return controlCase{flags: flags("id", id, "policy-versions", []string{version}), want: `"ok":true`}
 		},
 		"policy-set activate": func() controlCase {
 			id, version := set()
-			return controlCase{flags("id", id, "version", version), `"activated":true`}
+			return controlCase{flags: flags("id", id, "version", version), want: `"activated":true`}
 		},
 
 		"catalog describe": always(`{}`, `"control:grant:read"`),
@@ -111,12 +150,12 @@ func controlCases(t *testing.T, b controlBench) map[string]func() controlCase {
 		"explain ": func() controlCase {
 			request := name("request-")[:8]
 			b.DB.AuditEvent(b.zone, map[string]any{"request_id": request, "decision": "deny"})
-			return controlCase{flags("request-id", request), `"final_decision":"deny"`}
+			return controlCase{flags: flags("request-id", request), want: `"final_decision":"deny"`}
 		},
 
 		"grant list": always(flags("user-id", "user-1"), `"result":[`), "grant get": byID(grant), "grant revoke": byID(grant),
 		"grant create": func() controlCase {
-			return controlCase{flags("application-id", app(), "user-id", "user-9", "resource-id", resource(), "scopes", []string{"read"}), `"user_id":"user-9"`}
+			return controlCase{flags: flags("application-id", app(), "user-id", "user-9", "resource-id", resource(), "scopes", []string{"read"}), want: `"user_id":"user-9"`}
 		},
 	}
 }
@@ -138,17 +177,18 @@ func TestInvokeControlEveryCommand(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				b := b
 				b.t = t
-				only := []client.ControlScope{}
+				tt := make()
+				only := append([]client.ControlScope{}, tt.scopes...)
 				if s.Scope != "" {
 					only = append(only, client.ControlScope(s.Scope))
-					others := slices.DeleteFunc(everyControlScope(), func(scope client.ControlScope) bool { return string(scope) == s.Scope })
-					tt := make()
-					b.refused(b.send(b.token(others...), invocation(c.Name, s.Name, tt.flags)), code.ControlDenied, "denied", "missing scope "+s.Scope)
-					if !controlkey.IsScope(s.Scope) {
-						t.Errorf("no key can have the scope %s", s.Scope)
+				}
+				for _, required := range only {
+					others := slices.DeleteFunc(everyControlScope(), func(scope client.ControlScope) bool { return scope == required })
+					b.refused(b.send(b.token(others...), invocation(c.Name, s.Name, tt.flags)), code.ControlDenied, "denied", "missing scope "+string(required))
+					if !controlkey.IsScope(string(required)) {
+						t.Errorf("no key can have the scope %s", required)
 					}
 				}
-				tt := make()
 				raw := b.send(b.token(only...), invocation(c.Name, s.Name, tt.flags))
 				servertest.Expect(t, raw, http.StatusOK, "")
 				if !strings.Contains(string(raw.Body), tt.want) {
