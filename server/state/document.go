@@ -201,9 +201,9 @@ func (d Document) Kinds() store.StateKinds {
 	for _, kind := range d.Prune.Kinds {
 		kinds.Applications = kinds.Applications || kind == Application
 		kinds.Providers = kinds.Providers || kind == Provider
-		kinds.Resources = kinds.Resources || kind == Resource
+		kinds.Resources = kinds.Resources || kind == Resource || kind == Provider || kind == Application // which resources refer to
 		kinds.Policies = kinds.Policies || kind == Policy
-		kinds.PolicySets = kinds.PolicySets || kind == PolicySet
+		kinds.PolicySets = kinds.PolicySets || kind == PolicySet || kind == Policy
 	}
 	return kinds
 }

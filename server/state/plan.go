@@ -143,7 +143,9 @@ func (unsealed) seals() bool { return false }
 // Make plans what has to be changed so that a zone is as a document says. It returns every
 // issue that the document has in this zone; the plan can be used only if there are none.
 func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
-	p := &planner{Options: o, zone: newIndex(zone), document: d, declared: map[objectKey]int{}, newest: map[string]policyVersion{}}
+	p := &planner{
+		Options: o, zone: newIndex(zone), document: d, declared: map[objectKey]int{}, newest: map[string]policyVersion{}, referenced: map[store.ManagedObject][]code.Issue{},
+	}
 	for i, object := range d.Objects {
 		p.declared[objectKey{object.Kind, object.Identity()}] = i
 	}
@@ -224,6 +226,10 @@ type planner struct {
 	declared map[objectKey]int // the objects of the document
 	at       int               // index of the object that is being planned
 	issues   []code.Issue
+
+	// referenced has, for each object of the zone that the document refers to, the issues to
+	// add if it would be archived.
+	referenced map[store.ManagedObject][]code.Issue
 
 	newest    map[string]policyVersion // of each policy, by its name, when the plan is carried out
 	activated []int                    // the policy sets that the document activates

@@ -61,6 +61,9 @@ func (p *planner) selectVersion(a *Action, step *changePolicySet, set, active st
 			return false
 		}
 		for _, m := range p.zone.manifests[step.version] {
+			if present := p.zone.policies[m.PolicyName]; present != nil {
+				p.refers(Policy, present.ID, "policies")
+			}
 			step.manifest = append(step.manifest, policyVersion{policy: m.PolicyName, number: m.PolicyVersionNumber, id: m.PolicyVersionID})
 		}
 		return true

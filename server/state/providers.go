@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 
 	"caracal.run/management/gen/code"
@@ -14,19 +15,22 @@ import (
 )
 
 // provider plans a provider.
-func (p *planner) provider(a *Action, spec *ProviderSpec) {
+func (p *planner) provider(a *Action, declared *ProviderSpec) {
+	copied := *declared // a document can be planned again
+	spec := &copied
 	if spec.Name != nil && *spec.Name == "" {
 		spec.Name = nil // a blank name counts as omitted
 	}
 	present := p.zone.providers[spec.Identifier]
 	if present == nil {
-		if p.resolvePlaceholders(spec, nil) {
+		if _, valid := p.resolvePlaceholders(spec, nil); valid {
 			p.newProvider(a, spec)
 		}
 		return
 	}
 	a.ID = present.ID
-	if !p.resolvePlaceholders(spec, present.SecretConfigKeys) {
+	kept, valid := p.resolvePlaceholders(spec, present.SecretConfigKeys)
+	if !valid {
 		return
 	}
 	step := updateProvider{id: a.ID, spec: spec}
@@ -38,6 +42,12 @@ func (p *planner) provider(a *Action, spec *ProviderSpec) {
 		p.checkConfig(err)
 		return
 	}
+	for _, name := range kept { // unless the kind changes, or another host would get it
+		if !slices.Contains(changed.SecretKeys, name) {
+			p.mustBeSecret(name)
+		}
+	}
+	p.checkRotated(spec.Rotate, changed.Secrets.Names())
 	if changed.Public != nil {
 		step.configures, step.secrets = true, len(changed.Secrets) > 0
 		if kind := string(changed.Kind); kind != present.Kind {
@@ -60,14 +70,15 @@ func (p *planner) provider(a *Action, spec *ProviderSpec) {
 	p.check(store.CheckReservedName(p.Actor, store.ProviderIdentifier, spec.Identifier), "identifier")
 }
 
-// resolvePlaceholders removes the placeholders of stored secrets from a configuration. It adds
-// an issue for each placeholder of another secret, and reports whether there is none.
-func (p *planner) resolvePlaceholders(spec *ProviderSpec, stored []string) bool {
-	valid := true
+// resolvePlaceholders removes the placeholders of stored secrets from a configuration, and
+// returns the names of these secrets. It adds an issue for each placeholder of another
+// secret, and reports whether there is none.
+func (p *planner) resolvePlaceholders(spec *ProviderSpec, stored []string) (kept []string, valid bool) {
+	valid = true
 	config, names, misplaced := provider.WithoutPlaceholders(spec.Config)
 	for _, name := range names {
 		if !slices.Contains(stored, name) || slices.Contains(spec.Rotate, name) {
-			p.issue("must be the secret: this is a placeholder", append([]string{"config"}, strings.SplitN(name, ".", 2)...)...)
+			p.mustBeSecret(name)
 			valid = false
 		}
 	}
@@ -76,7 +87,22 @@ func (p *planner) resolvePlaceholders(spec *ProviderSpec, stored []string) bool 
 		valid = false
 	}
 	spec.Config = config
-	return valid
+	return names, valid
+}
+
+// mustBeSecret adds an issue for the placeholder of a secret that cannot be kept.
+func (p *planner) mustBeSecret(name string) {
+	p.issue("must be the secret: this is a placeholder", append([]string{"config"}, strings.SplitN(name, ".", 2)...)...)
+}
+
+// checkRotated adds an issue for each name in rotate that is not one of the secrets that the
+// configuration supplies.
+func (p *planner) checkRotated(rotate, supplied []string) {
+	for i, name := range rotate {
+		if !slices.Contains(supplied, name) {
+			p.issue("must be the name of a secret in config", "rotate", strconv.Itoa(i))
+		}
+	}
 }
 
 // newProvider plans a provider that does not exist yet.
@@ -102,6 +128,7 @@ func (p *planner) newProvider(a *Action, spec *ProviderSpec) {
 		p.checkConfig(err)
 		return
 	}
+	p.checkRotated(spec.Rotate, checked.Secrets.Names())
 	a.changed("config", nil, checked.Public)
 	for _, name := range checked.Secrets.Names() {
 		a.Changes = append(a.Changes, Change{Field: "config." + name, Sensitive: true})

@@ -31,6 +31,7 @@ func (p *planner) prune(plan *Plan) {
 				continue
 			}
 			pruned++
+			p.issues = append(p.issues, p.referenced[store.ManagedObject{Kind: string(kind), ID: a.ID}]...)
 			a.Kind, a.Verb, a.object = kind, Archive, -1
 			a.step = archive{kind: kind, id: a.ID}
 			plan.Actions = append(plan.Actions, a)

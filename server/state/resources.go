@@ -19,6 +19,12 @@ func (p *planner) resource(a *Action, spec *ResourceSpec) {
 	step := changeResource{spec: spec}
 	if present != nil {
 		a.ID, step.id = present.ID, present.ID
+		if !hasCredential {
+			p.refers(Provider, present.CredentialProviderID, "credential_provider")
+		}
+		if !hasGateway && present.GatewayApplicationID != nil {
+			p.refers(Application, *present.GatewayApplicationID, "gateway_application")
+		}
 		if !p.compareResource(a, &step, present, credential, gateway) {
 			return
 		}
@@ -118,6 +124,7 @@ func (p *planner) reference(kind Kind, field string, identity, id *string) (foun
 			return nil, true
 		}
 		found = &reference{objectKey{kind, name}, *id}
+		p.refers(kind, *id, field+"_id")
 	}
 	return found, identity != nil || id != nil
 }
@@ -155,7 +162,15 @@ func (p *planner) find(kind Kind, identity string, field ...string) *reference {
 	case len(ids) == 0:
 		return &reference{objectKey: objectKey{kind, identity}}
 	}
+	p.refers(kind, ids[0], field...)
 	return &reference{objectKey{kind, identity}, ids[0]}
+}
+
+// refers records that the present object refers to an object of the zone in a field of its
+// spec, so that the plan does not archive that.
+func (p *planner) refers(kind Kind, id string, field ...string) {
+	o := store.ManagedObject{Kind: string(kind), ID: id}
+	p.referenced[o] = append(p.referenced[o], issueAt(p.at, "refers to an object that would be archived: add it to the document", field...))
 }
 
 // fieldOf returns the name of the field that refers to an object: by its identity, if that
