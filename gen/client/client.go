@@ -283,9 +283,9 @@ const idempotencyKey = "Idempotency-Key"
 
 // IdempotencyKey sets the key by which the service recognizes a repeated request: 1 to
 // 255 visible ASCII characters. Otherwise, the call returns an error and sends no
-// request. By default, each call has a random key, with which the client retries it. Set
-// a key to repeat a call later, for example after a restart of the program. It must not
-// be used for another call.
+// request. By default, each call that the client can retry has a random key. Set a key to
+// repeat a call later, for example after a restart of the program. It must not be used for
+// another call, and the call returns an error if the operation takes no key.
 func IdempotencyKey(key string) CallOption {
 	return func(c *call) {
 		if !validKey.MatchString(key) {

@@ -184,7 +184,7 @@ func (c *Client) newCall(r request, options func(*call)) (*call, error) {
 	if !r.public {
 		c.authorize(call.header)
 	}
-	if r.takesKey {
+	if r.takesKey && c.repeats(call) { // otherwise, a key would only make net/http repeat the call
 		call.header.Set(idempotencyKey, rand.Text())
 	}
 	if r.body != nil {
@@ -203,6 +203,9 @@ func (c *Client) newCall(r request, options func(*call)) (*call, error) {
 		}
 	}
 	options(call)
+	if !r.takesKey && call.header.Get(idempotencyKey) != "" {
+		call.fail(errors.New("the operation takes no Idempotency-Key"))
+	}
 	call.url = c.base + path
 	if len(call.params) > 0 {
 		call.url += "?" + call.params.Encode()
@@ -291,6 +294,9 @@ func (c *Client) roundTrip(ctx context.Context, call *call) (*http.Response, err
 		return nil, err
 	}
 	req.Header = call.header.Clone()
+	if call.control {
+		req.GetBody = nil // net/http would send the request again by itself, with the same token, because it has a key
+	}
 	if call.control && c.controlToken != nil {
 		token, err := c.controlToken(ctx)
 		if err != nil {

@@ -76,7 +76,9 @@
 // recognizes a request that it has processed, and returns the response again (see
 // [IdempotencyKey]). It retries other writes only after 429, because the service has
 // not processed the request then: DELETE and PUT, and operations whose description says
-// that they take no key. It does not retry what cannot succeed, such as a
+// that they take no key. A version of the service without support for keys ignores them,
+// and can process a repeated request twice: upgrade every replica of the service before
+// this package. The client does not retry what cannot succeed, such as a
 // connection to a server with an untrusted certificate. It waits as long as the
 // Retry-After header requires, in seconds or until a date. If that is more than 30
 // seconds, or would exceed the deadline of the call, the call returns the error

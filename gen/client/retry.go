@@ -14,6 +14,12 @@ import (
 // firstWait is the minimum wait before the first retry. It doubles with each retry.
 const firstWait = 100 * time.Millisecond
 
+// repeats reports whether the client itself repeats calls like this one: retries are
+// enabled, and each attempt of an invocation of the Control API can have its own token.
+func (c *Client) repeats(call *call) bool {
+	return c.maxRetries > 0 && (!call.control || c.controlToken != nil)
+}
+
 // repeatable reports whether a call can be sent again although the service may have
 // processed it: it only reads, or the service recognizes it by its Idempotency-Key.
 // A token of the Control API is for one invocation, so that another attempt needs
