@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -267,7 +268,11 @@ func TestAnonymousRegistrationLimit(t *testing.T) {
 	a := servertest.New(t)
 	path := "/v1/zones/" + registeringZone(a) + "/register"
 	const limit = 60
+	left := func() int {
+		return int(time.Hour/time.Second - time.Duration(time.Now().Unix())%(time.Hour/time.Second))
+	} // seconds of the hour
 	for registered := 0; ; {
+		before := left()
 		raw := withToken(a, "POST", path, "", serviceClient)
 		if raw.StatusCode() == http.StatusCreated {
 			registered++
@@ -278,6 +283,9 @@ func TestAnonymousRegistrationLimit(t *testing.T) {
 			continue
 		}
 		servertest.Expect(t, raw, 0, code.DCRLimitExceeded)
+		if wait, err := strconv.Atoi(raw.Header.Get("Retry-After")); err != nil || wait > before || wait < min(left(), before) {
+			t.Errorf("Retry-After: %q with %d seconds left", raw.Header.Get("Retry-After"), before)
+		}
 		if registered < limit || registered > 2*limit { // an hour may end in between
 			t.Errorf("%d clients were registered, want %d", registered, limit)
 		}

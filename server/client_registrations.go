@@ -31,7 +31,7 @@ func (s *Server) RegisterClient(ctx context.Context, req api.RegisterClientReque
 	if err := s.store.For(cause.Actor).MayRegister(ctx, req.ZoneID, info.Bearer); err != nil {
 		return nil, err
 	}
-	if info.Bearer == "" && !s.limits.anonymousRegistrations.Allow(req.ZoneID+":"+info.Address) {
+	if info.Bearer == "" && !info.AllowUnstated(s.limits.anonymousRegistrations, req.ZoneID+":"+info.Address) {
 		return nil, code.DCRLimitExceeded.Saying("60 clients have registered from this address within the hour without a registration token. Use a token, or retry later.")
 	}
 	var client store.RegisteredClient

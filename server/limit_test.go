@@ -123,11 +123,47 @@ func TestResponsesStateRateLimit(t *testing.T) {
 		checkRateLimit(t, raw, `"address";q=5;w=60`, 0)
 	}
 	health := a.Do("GET", "/health", "")
+	shared := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=1000")
+	public := shared.Do("GET", metadataPath+openZone(shared), "")
+	servertest.Expect(t, public, http.StatusOK, "")
 	unlimited := servertest.New(t).Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...)
-	for _, raw := range []servertest.RawResponse{health, unlimited} {
+	for _, raw := range []servertest.RawResponse{health, public, unlimited} {
 		if raw.Header.Get("RateLimit") != "" || raw.Header.Get("RateLimit-Policy") != "" {
 			t.Errorf("got %v", raw.Header)
 		}
+	}
+}
+
+// Of the limits per address and per token, responses state the one with less left.
+func TestResponsesStateTighterRateLimit(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=1000")
+	token := a.Token("", "read").Token
+	var raw servertest.RawResponse
+	for range 2 { // unless a window begins in between, more requests came from the address than with the token
+		for range 3 {
+			a.Do("GET", "/v1/zones", "", bearer(servertest.Bootstrap)...)
+		}
+		raw = a.Do("GET", "/v1/zones", "", bearer(token)...)
+		servertest.Expect(t, raw, http.StatusOK, "")
+		if strings.HasPrefix(raw.Header.Get("RateLimit"), `"address"`) {
+			break
+		}
+	}
+	checkRateLimit(t, raw, `"address";q=1000;w=60`, 998)
+}
+
+// A response that another limit denied does not say that requests are left.
+func TestResponseOfUnstatedLimitStatesNone(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t, "API_V1_RATE_LIMIT_PER_MIN=1000", "ADMIN_AUTH_FAIL_LIMIT_PER_MIN=3")
+	var denied servertest.RawResponse
+	until(t, 20, code.RateLimited, func() servertest.RawResponse {
+		denied = a.Do("GET", "/v1/zones", "", bearer("wrong")...)
+		return denied
+	})
+	if denied.Header.Get("RateLimit") != "" || denied.Header.Get("RateLimit-Policy") != "" {
+		t.Errorf("got %v", denied.Header)
 	}
 }
 

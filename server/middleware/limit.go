@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -29,40 +30,51 @@ func NewRateLimit(name string, limit *limiter.Limiter) *RateLimit {
 	return l
 }
 
-// Allow counts the request for a key and reports whether it is within the limit. The
-// response says what is left of this limit, instead of one that was applied before.
+// Allow counts the request for a key and reports whether it is within the limit. If the
+// limit denies it, or has no more left than those that were applied before, the response
+// says what is left of it.
 func (info *RequestInfo) Allow(l *RateLimit, key string) bool {
 	quota, allowed := l.limit.Take(key)
-	if l.policy != nil {
+	if l.policy != nil && (!allowed || info.limited.by == nil || quota.Remaining <= info.limited.quota.Remaining) {
 		info.limited.by, info.limited.quota, info.limited.denied = l, quota, !allowed
 	}
 	return allowed
 }
 
-// limited is the limit that was applied to a request last.
+// AllowUnstated is Allow for a limit of which responses do not say what is left.
+func (info *RequestInfo) AllowUnstated(l *limiter.Limiter, key string) bool {
+	quota, allowed := l.Take(key)
+	if !allowed {
+		info.limited.by, info.limited.quota, info.limited.denied = nil, quota, true
+	}
+	return allowed
+}
+
+// limited is the limit that denied a request, or of which the least is left.
 type limited struct {
-	by     *RateLimit // nil: none
+	by     *RateLimit // nil: none, or an unstated one
 	quota  limiter.Quota
 	denied bool
 	header [1]string // RateLimit; part of the request info, so that it needs no allocation
 }
 
 // setHeaders sets the headers of the limit. If it denied the request, Retry-After is the time
-// until its next window, which need not be a minute.
-func (l *limited) setHeaders(h http.Header) {
-	if l.by == nil {
+// until its next window, which need not be a minute. A response that another limit denied
+// does not say that requests are left, and one that caches share says nothing about a caller.
+func (l *limited) setHeaders(h http.Header, status int) {
+	reset := int64((l.quota.Reset + time.Second - 1) / time.Second)
+	if l.denied {
+		h.Set("Retry-After", strconv.FormatInt(reset, 10))
+	}
+	if l.by == nil || status == http.StatusTooManyRequests && !l.denied || strings.HasPrefix(h.Get("Cache-Control"), "public") {
 		return
 	}
 	const maxSize = 64
 	text := append(make([]byte, 0, maxSize), l.by.prefix...)
 	text = strconv.AppendInt(text, l.quota.Remaining, 10)
 	text = append(text, ";t="...)
-	reset := int64((l.quota.Reset + time.Second - 1) / time.Second)
 	text = strconv.AppendInt(text, reset, 10)
 	l.header[0] = string(text)
-	if l.denied {
-		h.Set("Retry-After", strconv.FormatInt(reset, 10))
-	}
 	h["Ratelimit-Policy"], h["Ratelimit"] = l.by.policy, l.header[:]
 }
 

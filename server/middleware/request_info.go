@@ -212,7 +212,7 @@ func RequestContext(operations *Operations, publicURL string) echo.MiddlewareFun
 				h.Set("Vary", "Accept-Encoding")
 			}
 			c.Response().Before(func() {
-				info.limited.setHeaders(h)
+				info.limited.setHeaders(h, c.Response().Status)
 				if h.Get("Content-Type") == "application/json" {
 					h.Set("Content-Type", "application/json; charset=utf-8")
 				}
