@@ -68,6 +68,10 @@ func TestApplyStatePrunesWhatOwnerManages(t *testing.T) {
 	if resp.JSON200.PlanID != plan.PlanID {
 		t.Error("the parameter has another effect than the field")
 	}
+	resp, err = as.PlanStateWithResponse(t.Context(), z.zone, &rawclient.PlanStateParams{Prune: new(false)}, document(t, prune))
+	if err != nil || resp.JSON200 == nil || resp.JSON200.Prune || len(pruned(*resp.JSON200)) != 0 {
+		t.Errorf("%v: prune=false does not override the document", err)
+	}
 	done := z.apply(t, as, prune, "")
 	if got := pruned(done); !slices.Equal(got, want) || !outcome(t, done, "Billing").Applied {
 		t.Errorf("got %q", verbs(done))
@@ -122,8 +126,9 @@ func TestApplyStatePruneShare(t *testing.T) {
 	}
 	z.apply(t, z.Admin, applications(12, ""), "")
 	text := applications(5, `"prune":true,`)
-	if r := z.plan(t, z.Admin, text, ""); r.Summary.Pruned != 7 {
-		t.Errorf("got %+v", r.Summary)
+	r := z.plan(t, z.Admin, text, "")
+	if w := r.Outcomes[5].Warnings; r.Summary.Pruned != 7 || !slices.Equal(w, []string{"7 of 12 objects of kind application would be pruned, which requires confirm_prune"}) {
+		t.Errorf("got %+v with the warnings %q", r.Summary, w)
 	}
 	resp, err := z.Admin.ApplyStateWithResponse(t.Context(), z.zone, nil, document(t, text))
 	if err != nil {

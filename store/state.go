@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"slices"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
@@ -103,8 +102,12 @@ func readZoneState(ctx context.Context, q *db.Queries, zone string, kinds StateK
 		return s, err
 	}
 	owned, err := q.ListStateGrantsOfOwner(ctx, db.ListStateGrantsOfOwnerParams{ZoneID: zone, Owner: kinds.Owner})
+	users := make(map[string]bool, len(kinds.GrantsOf))
+	for _, user := range kinds.GrantsOf {
+		users[user] = true
+	}
 	for _, g := range owned {
-		if !slices.Contains(kinds.GrantsOf, g.UserID) {
+		if !users[g.UserID] {
 			s.Grants = append(s.Grants, db.ListStateGrantsRow(g))
 		}
 	}

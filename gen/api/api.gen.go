@@ -3327,7 +3327,7 @@ type StateReport struct {
 	// Outcomes The objects, in the order of the document, and then those that are pruned.
 	Outcomes []StateOutcome `json:"outcomes"`
 
-	// PlanID Identifies the plan: the document and the present state of the objects that it is compared with.
+	// PlanID Identifies the plan: what would be changed, who would manage the objects, and the present state of the objects that the document is compared with. It depends on which secrets would be written, but not on their values.
 	PlanID string `json:"plan_id"`
 
 	// Prune Whether objects that the document does not contain are archived.
@@ -4209,7 +4209,7 @@ type ApplyStateParams struct {
 	// Mode How the document is applied. Defaults to `atomic`.
 	Mode *StateMode `form:"mode,omitempty" json:"mode,omitempty"`
 
-	// Prune Prunes, as if the document had `prune: true`.
+	// Prune Whether to prune, whatever the document says in `prune`.
 	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
 
 	// PlanID `plan_id` of a plan: the document is applied only if exactly this would be changed. Otherwise, `state_changed` is returned.
@@ -4227,7 +4227,7 @@ type PlanStateParams struct {
 	// Mode How the document is applied. Defaults to `atomic`.
 	Mode *StateMode `form:"mode,omitempty" json:"mode,omitempty"`
 
-	// Prune Prunes, as if the document had `prune: true`.
+	// Prune Whether to prune, whatever the document says in `prune`.
 	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
 }
 

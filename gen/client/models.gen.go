@@ -4489,8 +4489,9 @@ type StateReport struct {
 	// The objects, in the order of the document, and then those that are pruned.
 	Outcomes []StateOutcome `json:"outcomes"`
 
-	// Identifies the plan: the document and the present state of the objects that
-	// it is compared with.
+	// Identifies the plan: what would be changed, who would manage the objects, and
+	// the present state of the objects that the document is compared with. It
+	// depends on which secrets would be written, but not on their values.
 	PlanID string `json:"plan_id"`
 
 	// Whether objects that the document does not contain are archived.

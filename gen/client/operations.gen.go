@@ -2166,7 +2166,7 @@ func (c *Client) RotateSigningKey(ctx context.Context, zoneID string, opts ...Ca
 type PlanStateParams struct {
 	// How the document is applied. Defaults to `atomic`.
 	Mode StateMode
-	// Prunes, as if the document had `prune: true`.
+	// Whether to prune, whatever the document says in `prune`.
 	Prune bool
 }
 
@@ -2202,7 +2202,7 @@ func (c *Client) PlanState(ctx context.Context, zoneID string, params PlanStateP
 type ApplyStateParams struct {
 	// How the document is applied. Defaults to `atomic`.
 	Mode StateMode
-	// Prunes, as if the document had `prune: true`.
+	// Whether to prune, whatever the document says in `prune`.
 	Prune bool
 	// `plan_id` of a plan: the document is applied only if exactly this would be
 	// changed. Otherwise, `state_changed` is returned.

@@ -1221,7 +1221,7 @@ type ApplyStateParams struct {
 	// Mode How the document is applied. Defaults to `atomic`.
 	Mode *StateMode `form:"mode,omitempty" json:"mode,omitempty"`
 
-	// Prune Prunes, as if the document had `prune: true`.
+	// Prune Whether to prune, whatever the document says in `prune`.
 	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
 
 	// PlanID `plan_id` of a plan: the document is applied only if exactly this would be changed. Otherwise, `state_changed` is returned.
@@ -1239,7 +1239,7 @@ type PlanStateParams struct {
 	// Mode How the document is applied. Defaults to `atomic`.
 	Mode *StateMode `form:"mode,omitempty" json:"mode,omitempty"`
 
-	// Prune Prunes, as if the document had `prune: true`.
+	// Prune Whether to prune, whatever the document says in `prune`.
 	Prune *bool `form:"prune,omitempty" json:"prune,omitempty"`
 }
 

@@ -54,11 +54,15 @@ func (s createApplication) run(ctx context.Context, x *execution) (Result, error
 	return Result{ID: created.ID, ClientSecret: secret}, err
 }
 
+func (s createApplication) effect() any { return s.spec.Traits }
+
 type updateApplication struct {
 	unsealed
 	id     string
 	traits []string
 }
+
+func (s updateApplication) effect() any { return s.traits }
 
 func (s updateApplication) run(ctx context.Context, x *execution) (Result, error) {
 	_, err := x.tx.UpdateApplication(ctx, x.zone, s.id, store.Precondition{}, store.ApplicationPatch{Traits: append([]string{}, s.traits...)})

@@ -25,7 +25,7 @@ func Decode(tree any, schemas Schemas) (Document, []code.Issue) {
 	fields, _ := tree.(map[string]any)
 	d := decodeOptions(fields)
 	objects, _ := fields["objects"].([]any)
-	seen := map[string]int{} // the index of each object, by kind and identity
+	seen := map[any]int{} // the index of each object, by its key
 	for i, value := range objects {
 		object, _ := value.(map[string]any)
 		kind, _ := object["kind"].(string)
@@ -51,7 +51,7 @@ func Decode(tree any, schemas Schemas) (Document, []code.Issue) {
 			issues = append(issues, code.Issue{Path: at, Message: "must not be empty"})
 			continue
 		}
-		key := kind + " " + identity
+		key := Object{Kind(kind), spec}.key()
 		if first, duplicate := seen[key]; duplicate {
 			issues = append(issues, code.Issue{Path: at, Message: fmt.Sprintf("must not be that of objects[%d], too", first)})
 			continue

@@ -63,6 +63,15 @@ func (o Object) Identity() string {
 	return value
 }
 
+// key identifies the object in its document. The identity of a grant does not, because names
+// and users can contain slashes.
+func (o Object) key() any {
+	if grant, isGrant := o.Spec.(*GrantSpec); isGrant {
+		return grant.key()
+	}
+	return objectKey{o.Kind, o.Identity()}
+}
+
 // newSpec returns an empty spec of a kind, or nil if there is no such kind.
 func newSpec(kind Kind) Spec {
 	switch kind {
@@ -170,6 +179,8 @@ type GrantSpec struct {
 func (s *GrantSpec) Identity() (value, field string) {
 	return s.Application + "/" + s.UserID + "/" + s.Resource, ""
 }
+
+func (s *GrantSpec) key() grantKey { return grantKey{s.Application, s.UserID, s.Resource} }
 
 // Kinds returns the kinds of objects that must be read to compare the document: those in
 // it, and those that its objects refer to.

@@ -44,6 +44,8 @@ func (e *Engine) Plan(ctx context.Context, actor store.Actor, zone string, d Doc
 	plan.Mode = mode
 	if mode == BestEffort {
 		issues = plan.fail(issues)
+	} else {
+		issues = append(issues, plan.failures()...)
 	}
 	if len(issues) == 0 {
 		if issues, err = checkContents(ctx, plan); err != nil {
@@ -183,7 +185,7 @@ func (x *execution) run(ctx context.Context, plan *Plan) (results []Result, err 
 	failed := slices.ContainsFunc(plan.Actions, func(a Action) bool { return a.Failure != nil })
 	for _, i := range plan.order() {
 		a := plan.Actions[i]
-		if a.step == nil {
+		if a.step == nil || a.Failure != nil {
 			results[i] = Result{ID: a.ID, VersionID: a.Version, Failure: a.Failure, Done: a.Failure == nil}
 			continue
 		}

@@ -76,6 +76,8 @@ type changeGrant struct {
 	revokes               []string // IDs
 }
 
+func (s changeGrant) effect() any { return [2]any{s.keeps, s.revokes} }
+
 func (s changeGrant) run(ctx context.Context, x *execution) (Result, error) {
 	result := Result{ID: s.keeps}
 	if s.keeps == "" {

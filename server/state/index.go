@@ -75,7 +75,7 @@ func newIndex(zone store.ZoneState) index {
 	return x
 }
 
-// A grantKey is what a grant is about.
+// A grantKey is what a grant is about: IDs, or in documents a name, a user and an identifier.
 type grantKey struct{ application, user, resource string }
 
 // revision identifies the objects of a zone and their versions.
@@ -108,27 +108,33 @@ func revision(zone store.ZoneState) string {
 	return digest([]byte(strings.Join(all, "\n")))
 }
 
-// id identifies what the plan changes, and the state of the zone that it is for. It does
-// not depend on the values of secrets.
-func (p *Plan) id() string {
+// id identifies what the plan changes, who manages the objects then, and the state of the
+// zone that it is for. It depends on which secrets are written, but not on their values,
+// which could be guessed from it.
+func (p *Plan) id(owner string) string {
 	type action struct {
 		Kind     Kind
 		Identity string
 		Verb     Verb
+		ID       string
 		Changes  []Change
+		Effect   any
 	}
 	actions := make([]action, len(p.Actions))
 	for i, a := range p.Actions {
-		actions[i] = action{a.Kind, a.Identity, a.Verb, a.Changes}
+		actions[i] = action{a.Kind, a.Identity, a.Verb, a.ID, a.Changes, nil}
+		if a.step != nil {
+			actions[i].Effect = a.step.effect()
+		}
 	}
 	slices.SortFunc(actions, func(a, b action) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Identity, b.Identity))
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Identity, b.Identity), cmp.Compare(a.ID, b.ID))
 	})
 	text, err := json.Marshal(actions)
 	if err != nil {
 		panic(err) // cannot happen: the values came from JSON or from rows
 	}
-	return digest([]byte(p.Revision), text)
+	return digest([]byte(p.Revision), []byte(owner), text)
 }
 
 // digest returns 128 bits of a hash, which is enough to detect any difference.

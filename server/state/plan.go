@@ -61,6 +61,7 @@ type Action struct {
 	Failure  *Failure // why the object cannot be changed; nil: it can
 	step     step     // nil: there is nothing to do
 	object   int      // index of the object in the document
+	grant    grantKey // of a grant that is pruned
 }
 
 // Drift returns the names of the fields that differ. It is empty for an object that does
@@ -128,9 +129,22 @@ func (p *Plan) fail(issues []code.Issue) (others []code.Issue) {
 	return others
 }
 
+// failures returns the failures of the objects to archive as issues.
+func (p *Plan) failures() (issues []code.Issue) {
+	for _, a := range p.Actions {
+		if a.Verb == Archive && a.Failure != nil {
+			issues = append(issues, code.Issue{Path: []string{"prune"}, Message: string(a.Kind) + " " + a.Identity + ": " + a.Failure.Reason})
+		}
+	}
+	return issues
+}
+
 // A step carries an action out.
 type step interface {
 	run(context.Context, *execution) (Result, error)
+	// effect returns, as a value for JSON, what the step does that the changes do not say. It
+	// contains no secrets.
+	effect() any
 	// seals reports whether the step requires the data key of the zone.
 	seals() bool
 }
@@ -140,14 +154,19 @@ type unsealed struct{}
 
 func (unsealed) seals() bool { return false }
 
+// explicit is embedded in steps that do only what the changes say.
+type explicit struct{}
+
+func (explicit) effect() any { return nil }
+
 // Make plans what has to be changed so that a zone is as a document says. It returns every
 // issue that the document has in this zone; the plan can be used only if there are none.
 func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
 	p := &planner{
-		Options: o, zone: newIndex(zone), document: d, declared: map[objectKey]int{}, newest: map[string]policyVersion{}, referenced: map[store.ManagedObject][]code.Issue{},
+		Options: o, zone: newIndex(zone), document: d, declared: map[any]int{}, newest: map[string]policyVersion{}, referenced: map[store.ManagedObject][]code.Issue{},
 	}
 	for i, object := range d.Objects {
-		p.declared[objectKey{object.Kind, object.Identity()}] = i
+		p.declared[object.key()] = i
 	}
 	plan := &Plan{Revision: revision(zone), Prunes: d.Prune.Enabled, Actions: make([]Action, len(d.Objects))}
 	for i, object := range d.Objects {
@@ -180,7 +199,7 @@ func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
 		}
 	}
 	p.prune(plan)
-	plan.ID = plan.id()
+	plan.ID = plan.id(d.Owner)
 	slices.SortStableFunc(p.issues, func(a, b code.Issue) int { return cmp.Compare(objectOf(a), objectOf(b)) })
 	return plan, p.issues
 }
@@ -223,8 +242,8 @@ type planner struct {
 	Options
 	zone     index
 	document Document
-	declared map[objectKey]int // the objects of the document
-	at       int               // index of the object that is being planned
+	declared map[any]int // the objects of the document, by their keys
+	at       int         // index of the object that is being planned
 	issues   []code.Issue
 
 	// referenced has, for each object of the zone that the document refers to, the issues to

@@ -7,13 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"unicode/utf8"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/policy"
 	"caracal.run/management/store"
 )
 
-const defaultOwnerType = "customer"
+const (
+	defaultOwnerType = "customer"
+	maxContent       = 1 << 20 // characters, as in the spec
+)
 
 // A policyVersion is the newest version of a policy when the plan is carried out.
 type policyVersion struct {
@@ -28,11 +32,23 @@ type policyVersion struct {
 // its ID.
 var applicationReference = regexp.MustCompile(`\$\{application:([^{}]+)\}`)
 
+// referredApplication returns the name in a reference to an application.
+func referredApplication(reference string) string {
+	name, _ := store.NormalizeName(applicationReference.FindStringSubmatch(reference)[1])
+	return name
+}
+
+// withDummyIDs returns a content with an ID in place of each application that the plan
+// creates, so that it is checked as it will be stored.
+func withDummyIDs(content string) string {
+	return applicationReference.ReplaceAllString(content, "00000000-0000-7000-8000-000000000000")
+}
+
 // withIDs returns a content with the IDs of the applications that it refers to by name, except
 // those that the plan creates.
 func (p *planner) withIDs(content string) string {
 	return applicationReference.ReplaceAllStringFunc(content, func(text string) string {
-		if found := p.find(Application, applicationReference.FindStringSubmatch(text)[1], "content"); found != nil && found.id != "" {
+		if found := p.find(Application, referredApplication(text), "content"); found != nil && found.id != "" {
 			return found.id
 		}
 		return text
@@ -42,7 +58,7 @@ func (p *planner) withIDs(content string) string {
 // withIDs returns a content with the IDs of the created applications that it refers to.
 func (x *execution) withIDs(content string) string {
 	return applicationReference.ReplaceAllStringFunc(content, func(text string) string {
-		if id := x.created[objectKey{Application, applicationReference.FindStringSubmatch(text)[1]}]; id != "" {
+		if id := x.created[objectKey{Application, referredApplication(text)}]; id != "" {
 			return id
 		}
 		return text
@@ -118,7 +134,12 @@ func checkContents(ctx context.Context, plan *Plan) (issues []code.Issue, err er
 			issues = append(issues, issueAt(a.object, code.Table[code.InvalidSchemaVersion].Sentence, "schema_version"))
 			continue
 		}
-		_, err := policy.Validate(ctx, *version.content, version.schemaVersion)
+		content := withDummyIDs(*version.content)
+		if utf8.RuneCountInString(content) > maxContent {
+			issues = append(issues, issueAt(a.object, fmt.Sprintf("must have at most %d characters with the IDs of applications", maxContent), "content"))
+			continue
+		}
+		_, err := policy.Validate(ctx, content, version.schemaVersion)
 		var invalid *policy.CompileError
 		switch {
 		case errors.As(err, &invalid):
@@ -143,6 +164,7 @@ func positioned(issue policy.Issue) string {
 // A changePolicy creates a policy, or adds a version to one.
 type changePolicy struct {
 	unsealed
+	explicit
 	id      string // "": creates it
 	spec    *PolicySpec
 	version policyVersion

@@ -234,7 +234,7 @@ func (e *Engine) modules(ctx context.Context, actor store.Actor, zone string, ma
 	modules := make([]policy.Module, len(manifest))
 	for i, v := range manifest {
 		if v.content != nil {
-			modules[i] = policy.Module{ID: v.policy, Content: *v.content, SchemaVersion: v.schemaVersion}
+			modules[i] = policy.Module{ID: v.policy, Content: withDummyIDs(*v.content), SchemaVersion: v.schemaVersion}
 		} else {
 			modules[i] = policy.Module{ID: v.policy, Content: contents[v.id].Content, SchemaVersion: contents[v.id].SchemaVersion}
 		}
@@ -253,6 +253,10 @@ type changePolicySet struct {
 	manifest               []policyVersion
 	activates, deactivates bool
 	shadow                 *string
+}
+
+func (s changePolicySet) effect() any {
+	return []any{s.version, s.adds, manifestIDs(s.manifest), s.activates, s.deactivates, s.shadow}
 }
 
 func (s changePolicySet) run(ctx context.Context, x *execution) (result Result, err error) {

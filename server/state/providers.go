@@ -197,6 +197,8 @@ type createProvider struct {
 	config provider.Config
 }
 
+func (s createProvider) effect() any { return s.spec.Rotate }
+
 func (s createProvider) seals() bool { return len(s.config.Secrets) > 0 }
 
 func (s createProvider) run(ctx context.Context, x *execution) (Result, error) {
@@ -213,6 +215,8 @@ type updateProvider struct {
 	configures bool // the configuration changes
 	secrets    bool // secrets are written
 }
+
+func (s updateProvider) effect() any { return s.spec.Rotate }
 
 func (s updateProvider) seals() bool { return s.secrets }
 

@@ -27,7 +27,11 @@ func (p *planner) prune(plan *Plan) {
 				continue
 			}
 			all++
-			if _, declared := p.declared[objectKey{kind, a.Identity}]; declared {
+			var key any = objectKey{kind, a.Identity}
+			if kind == Grant {
+				key = a.grant
+			}
+			if _, declared := p.declared[key]; declared {
 				continue
 			}
 			pruned++
@@ -38,7 +42,35 @@ func (p *planner) prune(plan *Plan) {
 		}
 		const few = 5
 		if pruned > few && float64(pruned) > prune.MaxShare*float64(all) {
-			plan.exceeded = append(plan.exceeded, code.Issue{Path: []string{}, Message: fmt.Sprintf("%d of %d objects of kind %s would be pruned", pruned, all, kind)})
+			message := fmt.Sprintf("%d of %d objects of kind %s would be pruned", pruned, all, kind)
+			plan.exceeded = append(plan.exceeded, code.Issue{Path: []string{}, Message: message})
+			first := &plan.Actions[len(plan.Actions)-pruned]
+			first.Warnings = append(first.Warnings, message+", which requires confirm_prune")
+		}
+	}
+	p.checkUses(plan)
+}
+
+// checkUses marks providers that cannot be archived as failed, because a resource of the zone
+// that is not in the document refers to them, and warns of resources that lose their gateway
+// application.
+func (p *planner) checkUses(plan *Plan) {
+	archived := map[objectKey]*Action{} // by ID
+	for i := range plan.Actions {
+		if a := &plan.Actions[i]; a.Verb == Archive {
+			archived[objectKey{a.Kind, a.ID}] = a
+		}
+	}
+	for _, r := range p.zone.Resources {
+		_, declared := p.declared[objectKey{Resource, r.Identifier}]
+		if declared || archived[objectKey{Resource, r.ID}] != nil {
+			continue
+		}
+		if a := archived[objectKey{Provider, r.CredentialProviderID}]; a != nil && a.Failure == nil {
+			a.Failure = &Failure{"conflict", "provider_in_use: the resource " + r.Identifier + " refers to it"}
+		}
+		if a := archived[objectKey{Application, valueOr(r.GatewayApplicationID, "")}]; a != nil {
+			a.Warnings = append(a.Warnings, "the resource "+r.Identifier+" loses its gateway application")
 		}
 	}
 }
@@ -47,7 +79,7 @@ func (p *planner) prune(plan *Plan) {
 // Caracal itself or clients create are not among them.
 func (p *planner) present(kind Kind) (all []Action) {
 	add := func(id, identity string, ns store.Namespace) {
-		if ns == "" || store.CheckReservedName(store.Actor{}, ns, identity) == nil {
+		if store.CheckReservedName(store.Actor{}, ns, identity) == nil {
 			all = append(all, Action{ID: id, Identity: identity})
 		}
 	}
@@ -84,8 +116,7 @@ func (p *planner) present(kind Kind) (all []Action) {
 			spec := GrantSpec{
 				Application: p.zone.byID[objectKey{Application, g.ApplicationID}], UserID: g.UserID, Resource: p.zone.byID[objectKey{Resource, g.ResourceID}],
 			}
-			identity, _ := spec.Identity()
-			add(g.ID, identity, "")
+			all = append(all, Action{ID: g.ID, Identity: Object{Grant, &spec}.Identity(), grant: spec.key()})
 		}
 	}
 	slices.Reverse(all)
@@ -95,6 +126,7 @@ func (p *planner) present(kind Kind) (all []Action) {
 // An archive archives an object, or revokes it if it is a grant.
 type archive struct {
 	unsealed
+	explicit
 	kind Kind
 	id   string
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"caracal.run/management/gen/db"
 	"caracal.run/management/store"
@@ -170,7 +171,11 @@ func (p *planner) find(kind Kind, identity string, field ...string) *reference {
 // spec, so that the plan does not archive that.
 func (p *planner) refers(kind Kind, id string, field ...string) {
 	o := store.ManagedObject{Kind: string(kind), ID: id}
-	p.referenced[o] = append(p.referenced[o], issueAt(p.at, "refers to an object that would be archived: add it to the document", field...))
+	issue := issueAt(p.at, "refers to an object that would be archived: add it to the document", field...)
+	if n := len(p.referenced[o]); n > 0 && slices.Equal(p.referenced[o][n-1].Path, issue.Path) {
+		return // a content can refer to an application many times
+	}
+	p.referenced[o] = append(p.referenced[o], issue)
 }
 
 // fieldOf returns the name of the field that refers to an object: by its identity, if that
@@ -211,6 +216,7 @@ func identityOf(r *reference) *string {
 // A changeResource creates a resource, or updates one.
 type changeResource struct {
 	unsealed
+	explicit
 	id                  string // "": creates it
 	spec                *ResourceSpec
 	patch               store.ResourcePatch // without references

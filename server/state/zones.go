@@ -25,6 +25,7 @@ func (p *planner) zoneSettings(a *Action, spec *ZoneSpec) {
 	}
 	if differs(a, "dcr_enabled", present.DCREnabled, spec.DCREnabled) {
 		patch.DCREnabled, patch.DCRShutdown = spec.DCREnabled, spec.DCRShutdown
+		given(a, "dcr_shutdown", spec.DCRShutdown)
 	}
 	if differs(a, "operator_coauthor_badge", present.OperatorCoauthorBadge, spec.OperatorCoauthorBadge) {
 		patch.OperatorCoauthorBadge = spec.OperatorCoauthorBadge
@@ -41,6 +42,8 @@ type updateZone struct {
 	unsealed
 	patch store.ZonePatch
 }
+
+func (s updateZone) effect() any { return s.patch.DCRShutdown }
 
 func (s updateZone) run(ctx context.Context, x *execution) (Result, error) {
 	_, err := x.tx.UpdateZone(ctx, x.zone, store.Precondition{}, s.patch)
