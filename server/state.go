@@ -34,6 +34,7 @@ func (s *Server) ApplyState(ctx context.Context, req api.ApplyStateRequestObject
 	}
 	applied, err := s.state.Apply(ctx, cause(ctx), req.ZoneID, document, state.ApplyOptions{
 		Mode: stateMode(req.Params.Mode), PlanID: req.Params.PlanID, Revision: req.Params.Revision, ConfirmPrune: valueOr(req.Params.ConfirmPrune, false),
+		TakeOwnership: valueOr(req.Params.TakeOwnership, false),
 	})
 	if err != nil {
 		return nil, err

@@ -4220,6 +4220,9 @@ type ApplyStateParams struct {
 
 	// ConfirmPrune Whether more objects can be pruned than `prune_max_share` allows.
 	ConfirmPrune *bool `form:"confirm_prune,omitempty" json:"confirm_prune,omitempty"`
+
+	// TakeOwnership Whether the document's `owner` also takes objects that another owner manages. Otherwise, `invalid_state` names them.
+	TakeOwnership *bool `form:"take_ownership,omitempty" json:"take_ownership,omitempty"`
 }
 
 // PlanStateParams defines parameters for PlanState.
@@ -7632,6 +7635,13 @@ func (w *ServerInterfaceWrapper) ApplyState(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "confirm_prune", ctx.QueryParams(), &params.ConfirmPrune, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter confirm_prune: %s", err))
+	}
+
+	// ------------- Optional query parameter "take_ownership" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "take_ownership", ctx.QueryParams(), &params.TakeOwnership, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter take_ownership: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments

@@ -4204,10 +4204,11 @@ type StateDocument struct {
 	Objects []StateObject `json:"objects"`
 
 	// Who manages the objects of the document, such as the name of a team or a
-	// repository. Applying the document makes this owner manage all of them.
-	// Leading and trailing whitespace is removed, and the rest is normalized to
-	// Unicode NFC. A name must contain a visible character, and no control
-	// characters, line separators or bidirectional controls.
+	// repository. Applying the document makes this owner manage all of them;
+	// objects that another owner manages only with `take_ownership`. Leading and
+	// trailing whitespace is removed, and the rest is normalized to Unicode NFC. A
+	// name must contain a visible character, and no control characters, line
+	// separators or bidirectional controls.
 	Owner *string `json:"owner,omitempty"`
 
 	// Whether objects that the document does not contain are archived, or revoked

@@ -2183,6 +2183,9 @@ type PlanStateParams struct {
 //
 // A document can be 8 times as large as the bodies of other requests.
 //
+// If the document has an `owner` that does not manage an object yet, the field
+// `owner` differs.
+//
 // Secrets are not compared, and neither they nor the traits of applications are
 // returned to a token that is not global: the plan says only that they will
 // change.
@@ -2213,6 +2216,9 @@ type ApplyStateParams struct {
 	Revision string
 	// Whether more objects can be pruned than `prune_max_share` allows.
 	ConfirmPrune bool
+	// Whether the document's `owner` also takes objects that another owner manages.
+	// Otherwise, `invalid_state` names them.
+	TakeOwnership bool
 }
 
 // ApplyState changes the zone so that it is as a document says, in one
@@ -2259,7 +2265,7 @@ type ApplyStateParams struct {
 // [CodeZoneNotFound], [CodeStateNotApplied], [CodeStateChanged],
 // [CodePruneShareExceeded].
 func (c *Client) ApplyState(ctx context.Context, zoneID string, params ApplyStateParams, body StateDocument, opts ...CallOption) (StateReport, error) {
-	return send[StateReport](ctx, c, request{operation: "applyState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/apply", args: []string{zoneID}, query: map[string]any{"mode": params.Mode, "prune": params.Prune, "plan_id": params.PlanID, "revision": params.Revision, "confirm_prune": params.ConfirmPrune}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
+	return send[StateReport](ctx, c, request{operation: "applyState", method: http.MethodPost, path: "/v1/zones/{zoneId}/state/apply", args: []string{zoneID}, query: map[string]any{"mode": params.Mode, "prune": params.Prune, "plan_id": params.PlanID, "revision": params.Revision, "confirm_prune": params.ConfirmPrune, "take_ownership": params.TakeOwnership}, body: body, status: 200, accept: "application/json", takesKey: true}, opts)
 }
 
 // ExportStateParams are the query parameters of [Client.ExportState]. Zero

@@ -1232,6 +1232,9 @@ type ApplyStateParams struct {
 
 	// ConfirmPrune Whether more objects can be pruned than `prune_max_share` allows.
 	ConfirmPrune *bool `form:"confirm_prune,omitempty" json:"confirm_prune,omitempty"`
+
+	// TakeOwnership Whether the document's `owner` also takes objects that another owner manages. Otherwise, `invalid_state` names them.
+	TakeOwnership *bool `form:"take_ownership,omitempty" json:"take_ownership,omitempty"`
 }
 
 // PlanStateParams defines parameters for PlanState.
@@ -3763,6 +3766,8 @@ type ClientInterface interface {
 	//
 	// A document can be 8 times as large as the bodies of other requests.
 	//
+	// If the document has an `owner` that does not manage an object yet, the field `owner` differs.
+	//
 	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 	// global: the plan says only that they will change.
 	//
@@ -3786,6 +3791,8 @@ type ClientInterface interface {
 	// as if it were given, and scopes, traits and operations regardless of their order.
 	//
 	// A document can be 8 times as large as the bodies of other requests.
+	//
+	// If the document has an `owner` that does not manage an object yet, the field `owner` differs.
 	//
 	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 	// global: the plan says only that they will change.
@@ -7624,6 +7631,8 @@ func (c *Client) ApplyState(ctx context.Context, zoneID ZoneID, params *ApplySta
 //
 // A document can be 8 times as large as the bodies of other requests.
 //
+// If the document has an `owner` that does not manage an object yet, the field `owner` differs.
+//
 // Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 // global: the plan says only that they will change.
 //
@@ -7657,6 +7666,8 @@ func (c *Client) PlanStateWithBody(ctx context.Context, zoneID ZoneID, params *P
 // as if it were given, and scopes, traits and operations regardless of their order.
 //
 // A document can be 8 times as large as the bodies of other requests.
+//
+// If the document has an `owner` that does not manage an object yet, the field `owner` differs.
 //
 // Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 // global: the plan says only that they will change.
@@ -14424,6 +14435,18 @@ func NewApplyStateRequestWithBody(server string, zoneID ZoneID, params *ApplySta
 
 		}
 
+		if params.TakeOwnership != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "take_ownership", *params.TakeOwnership, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -17287,6 +17310,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// A document can be 8 times as large as the bodies of other requests.
 	//
+	// If the document has an `owner` that does not manage an object yet, the field `owner` differs.
+	//
 	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 	// global: the plan says only that they will change.
 	//
@@ -17310,6 +17335,8 @@ type ClientWithResponsesInterface interface {
 	// as if it were given, and scopes, traits and operations regardless of their order.
 	//
 	// A document can be 8 times as large as the bodies of other requests.
+	//
+	// If the document has an `owner` that does not manage an object yet, the field `owner` differs.
 	//
 	// Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 	// global: the plan says only that they will change.
@@ -25760,6 +25787,8 @@ func (c *ClientWithResponses) ApplyStateWithResponse(ctx context.Context, zoneID
 //
 // A document can be 8 times as large as the bodies of other requests.
 //
+// If the document has an `owner` that does not manage an object yet, the field `owner` differs.
+//
 // Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 // global: the plan says only that they will change.
 //
@@ -25789,6 +25818,8 @@ func (c *ClientWithResponses) PlanStateWithBodyWithResponse(ctx context.Context,
 // as if it were given, and scopes, traits and operations regardless of their order.
 //
 // A document can be 8 times as large as the bodies of other requests.
+//
+// If the document has an `owner` that does not manage an object yet, the field `owner` differs.
 //
 // Secrets are not compared, and neither they nor the traits of applications are returned to a token that is not
 // global: the plan says only that they will change.

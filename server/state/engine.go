@@ -87,17 +87,20 @@ const (
 
 // ApplyOptions are the conditions under which a document is applied.
 type ApplyOptions struct {
-	Mode         Mode
-	PlanID       *string // only if the plan is this one
-	Revision     *string // only if the zone is in this state
-	ConfirmPrune bool    // whatever share of the objects of a kind is pruned
+	Mode          Mode
+	PlanID        *string // only if the plan is this one
+	Revision      *string // only if the zone is in this state
+	ConfirmPrune  bool    // whatever share of the objects of a kind is pruned
+	TakeOwnership bool    // also of objects that another owner manages
 }
 
-// check returns state_changed or prune_share_exceeded if a plan must not be carried out.
+// check returns state_changed, invalid_state or prune_share_exceeded if a plan must not be carried out.
 func (o ApplyOptions) check(plan *Plan) error {
 	switch {
 	case o.PlanID != nil && *o.PlanID != plan.ID, o.Revision != nil && *o.Revision != plan.Revision:
 		return code.StateChanged
+	case len(plan.taken) > 0 && !o.TakeOwnership:
+		return &code.Error{Code: code.InvalidState, Issues: plan.taken}
 	case len(plan.exceeded) > 0 && !o.ConfirmPrune:
 		return &code.Error{Code: code.PruneShareExceeded, Issues: plan.exceeded}
 	}

@@ -38,10 +38,11 @@ type Options struct {
 type Plan struct {
 	Actions  []Action // one for each object of the document, in its order, and then those that are pruned
 	Mode     Mode
-	Prunes   bool // whether objects can be pruned
-	exceeded []code.Issue
-	Revision string // identifies the state of the zone that the document was compared with
-	ID       string // identifies the plan: what is changed, and the revision
+	Prunes   bool         // whether objects can be pruned
+	exceeded []code.Issue // how many objects are pruned, if they are too many
+	taken    []code.Issue // the objects that another owner manages
+	Revision string       // identifies the state of the zone that the document was compared with
+	ID       string       // identifies the plan: what is changed, and the revision
 }
 
 // Drift reports whether the zone is not as the document says.
@@ -194,14 +195,30 @@ func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
 		case *GrantSpec:
 			p.grant(a, spec)
 		}
-		if owner := p.zone.owners[store.ManagedObject{Kind: string(a.Kind), ID: a.ID}]; d.Owner != "" && owner != "" && owner != d.Owner {
-			a.Warnings = append(a.Warnings, "the object was managed by "+owner)
-		}
+		p.owner(plan, a)
 	}
 	p.prune(plan)
 	plan.ID = plan.id(d.Owner)
 	slices.SortStableFunc(p.issues, func(a, b code.Issue) int { return cmp.Compare(objectOf(a), objectOf(b)) })
 	return plan, p.issues
+}
+
+// owner plans that the owner of the document manages an object of the zone.
+func (p *planner) owner(plan *Plan, a *Action) {
+	present, owner := p.zone.owners[store.ManagedObject{Kind: string(a.Kind), ID: a.ID}], p.document.Owner
+	if owner == "" || a.Kind == Zone || a.ID == "" || present == owner {
+		return
+	}
+	var before any
+	if present != "" {
+		before = present
+		a.Warnings = append(a.Warnings, "the object is managed by "+present+": requires take_ownership")
+		plan.taken = append(plan.taken, code.Issue{Path: []string{"objects", strconv.Itoa(p.at)}, Message: "is managed by " + present + ": requires take_ownership"})
+	}
+	a.changed("owner", before, owner)
+	if a.Verb == Unchanged {
+		a.Verb = Update
+	}
 }
 
 // objectOf returns the index of the object that an issue is about.
