@@ -3,8 +3,10 @@ package state
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 
+	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 	"caracal.run/management/store"
 )
@@ -106,6 +108,9 @@ func (p *planner) compareResource(a *Action, step *changeResource, present *db.L
 // it adds an issue and returns false.
 func (p *planner) operations(operations []store.ResourceOperation, scopes []string) ([]store.ResourceOperation, bool) {
 	normalized, err := store.NormalizeOperations(operations, scopes)
+	if e := (*code.Error)(nil); errors.As(err, &e) && len(e.Issues) > 0 {
+		return normalized, p.check(err) // which names the field, operations or scopes
+	}
 	return normalized, p.check(err, "operations")
 }
 
