@@ -39,7 +39,7 @@ func TestApplyStatePolicies(t *testing.T) {
 	t.Parallel()
 	z := newStateZone(t)
 	as := z.ClientFor(z.zone, "write")
-	p := policyZone{z.API, z.zone}
+	p := policyZone(z)
 	first := policyDocument(`,"activate":true`, "IDs="+documentOf("x"), "Risk="+riskOf("read"))
 	plan := z.plan(t, as, first, "")
 	expectVerbs(t, plan, "create Set", "create Risk", "create IDs")
@@ -99,7 +99,7 @@ func TestApplyStatePolicies(t *testing.T) {
 func TestApplyStateKeepsShadowVersion(t *testing.T) {
 	t.Parallel()
 	z := newStateZone(t)
-	p := policyZone{z.API, z.zone}
+	p := policyZone(z)
 	z.apply(t, z.Admin, policyDocument(`,"activate":true`, "IDs="+documentOf("x")), "")
 	set, version := activeSet(z)
 	p.activate(t, set, version, version)
