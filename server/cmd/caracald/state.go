@@ -92,7 +92,7 @@ arguments or settings.
 
 func applyCommand(a *apiCaller) *cobra.Command {
 	var planID string
-	var yes, prune, confirmPrune bool
+	var yes, prune, confirmPrune, takeOwnership bool
 	cmd := &cobra.Command{
 		Use:   "apply FILE",
 		Short: "Change a zone so that it is as a document says",
@@ -133,7 +133,7 @@ applications, which the API returns only this time.
 				}
 			}
 			applied, text, err := a.requestState(cmd, document, func(c *client.Client, ctx context.Context, zone string, d client.StateDocument, opts ...client.CallOption) (client.StateReport, error) {
-				return c.ApplyState(ctx, zone, client.ApplyStateParams{PlanID: plan.PlanID, Prune: prune, ConfirmPrune: confirmPrune}, d, opts...)
+				return c.ApplyState(ctx, zone, client.ApplyStateParams{PlanID: plan.PlanID, Prune: prune, ConfirmPrune: confirmPrune, TakeOwnership: takeOwnership}, d, opts...)
 			})
 			if err != nil {
 				return err
@@ -154,6 +154,7 @@ applications, which the API returns only this time.
 	cmd.Flags().StringVar(&planID, "plan-id", "", "apply only if the `plan` is this one (plan -o name): neither the document nor the zone was changed since")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	cmd.Flags().BoolVar(&confirmPrune, "confirm-prune", false, "archive also more objects than the document allows with prune_max_share")
+	cmd.Flags().BoolVar(&takeOwnership, "take-ownership", false, "manage also objects that the document of another owner manages")
 	addPrune(cmd, &prune)
 	a.addConnection(cmd)
 	a.addZone(cmd)

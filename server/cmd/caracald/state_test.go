@@ -84,6 +84,13 @@ func TestStateCommands(t *testing.T) {
 	}
 	s.ok("application", "create", "--set", "name=Forgotten", "--set", "registration_method=managed")
 	expect(exitDrift, []string{"\n- application        Forgotten\n", "1 to archive"}, "verify", s.file("prune.yaml", "prune_kinds: [application]\n"+changed), "--prune")
+	s.ok("apply", s.file("ours.yaml", "owner: ours\n"+changed))
+	theirs := s.file("theirs.yaml", "owner: theirs\n"+changed)
+	if _, stderr, code := s.run("", "apply", theirs); code != exitFailed || !strings.Contains(stderr, "ours") {
+		t.Errorf("objects of another owner: %d, %s", code, stderr)
+	}
+	s.ok("apply", theirs, "--take-ownership")
+	s.ok("verify", theirs)
 	if _, stderr, code := s.run(changed, "plan", "-"); code != 0 {
 		t.Errorf("the standard input: %d, %s", code, stderr)
 	}
