@@ -3,7 +3,9 @@ package state
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
+	"time"
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/store"
@@ -119,7 +121,14 @@ var errChanged = errors.New("the zone was changed since the plan was made")
 // transaction has the zone lock.
 func (e *Engine) Apply(ctx context.Context, cause store.Cause, zone string, d Document, o ApplyOptions) (Report, error) {
 	const maxAttempts = 5
-	for range maxAttempts {
+	for attempt := range maxAttempts {
+		if attempt > 0 { // let the others finish, which have changed the zone
+			select {
+			case <-time.After(rand.N(20 * time.Millisecond << attempt)):
+			case <-ctx.Done():
+				return Report{}, code.ServiceUnavailable.Because(ctx.Err())
+			}
+		}
 		plan, err := e.Plan(ctx, cause.Actor, zone, d, o.Mode)
 		if err != nil {
 			return Report{}, err
