@@ -194,12 +194,12 @@ func TestSharedReadSurvivesLostConnection(t *testing.T) {
 		var all sync.WaitGroup
 		for range 8 {
 			all.Go(func() {
-				if got, err := shared[int](t.Context(), s, "SELECT 1 FROM pg_sleep(0.2)"); err != nil || len(got) != 1 {
+				if got, err := shared[int](t.Context(), s, "SELECT 1 FROM pg_sleep(0.1)"); err != nil || len(got) != 1 {
 					t.Errorf("%v, %v", got, err)
 				}
 			})
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)  // all reads together take less than the limit of a pipeline
 		if s.Stat().AcquiredConns() == 0 { // a read that has waited for a shared connection for too long has taken one
 			d.EndActiveConnections()
 			lost++
