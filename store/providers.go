@@ -301,12 +301,22 @@ func (tx *Tx) lockProvider(ctx context.Context, zone, id string, precondition Pr
 
 const kindNone = "none"
 
+const noneProviderIdentifier = "provider://none"
+
+func noneProviderID(zone string) string { return "provider-none-" + zone }
+
+// IsNoneProvider reports whether a provider is the one that a zone has for resources without a
+// credential.
+func IsNoneProvider(zone, id, identifier string) bool {
+	return id == noneProviderID(zone) || identifier == noneProviderIdentifier
+}
+
 // noneProvider locks an active provider of kind none and returns its id. It creates
 // the provider, with an id derived from the zone's, when the zone needs it for the
 // first time. The transaction must have the zone lock in exclusive mode.
 func (tx *Tx) noneProvider(ctx context.Context, zone string) (string, error) {
 	const name = "No credential"
-	id, identifier := "provider-none-"+zone, "provider://none"
+	id, identifier := noneProviderID(zone), noneProviderIdentifier
 	kind, err := tx.q.LockProviderShared(ctx, db.LockProviderSharedParams{ZoneID: zone, ID: id})
 	switch {
 	case err == nil && kind == kindNone:

@@ -2172,8 +2172,8 @@ type PlanStateParams struct {
 
 // PlanState compares a document with the zone, and returns what `applyState`
 // would change, without changing anything. It can be run for each proposed
-// change of the document, and regularly to find out whether somebody has
-// changed the zone: `drift` is then true.
+// change of the document, and regularly to find out whether the zone was
+// changed in another way: `drift` is then true.
 //
 // A zone that the document was applied to has no drift. Fields that a spec
 // omits are not compared. Values are compared in the form in which they are
@@ -2297,9 +2297,9 @@ func (c *Client) ExportState(ctx context.Context, zoneID string, params ExportSt
 }
 
 // GetStateSchema returns the JSON Schema (draft 7) of documents, with which
-// editors complete and check them. In YAML, the first line of a document tells
-// the editor where it is: `# yaml-language-server: $schema=` followed by the
-// URL of this operation.
+// editors complete and check them. In YAML, the first line of a document says
+// where the schema is: `# yaml-language-server: $schema=` followed by the URL
+// of this operation.
 //
 // Requires no token.
 func (c *Client) GetStateSchema(ctx context.Context, opts ...CallOption) (string, error) {

@@ -1976,7 +1976,7 @@ type ClientInterface interface {
 	// GetStateSchema Get the JSON Schema of documents
 	//
 	// Returns the JSON Schema (draft 7) of documents, with which editors complete and check them. In YAML, the first line of a
-	// document tells the editor where it is: `# yaml-language-server: $schema=` followed by the URL of this operation.
+	// document says where the schema is: `# yaml-language-server: $schema=` followed by the URL of this operation.
 	//
 	// Requires no token.
 	//
@@ -3757,7 +3757,7 @@ type ClientInterface interface {
 	// PlanStateWithBody Plan a document
 	//
 	// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
-	// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+	// run for each proposed change of the document, and regularly to find out whether the zone was changed in another way:
 	// `drift` is then true.
 	//
 	// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
@@ -3783,7 +3783,7 @@ type ClientInterface interface {
 	// PlanState Plan a document
 	//
 	// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
-	// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+	// run for each proposed change of the document, and regularly to find out whether the zone was changed in another way:
 	// `drift` is then true.
 	//
 	// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
@@ -4741,7 +4741,7 @@ func (c *Client) DiscoverProvider(ctx context.Context, body DiscoverProviderJSON
 // GetStateSchema Get the JSON Schema of documents
 //
 // Returns the JSON Schema (draft 7) of documents, with which editors complete and check them. In YAML, the first line of a
-// document tells the editor where it is: `# yaml-language-server: $schema=` followed by the URL of this operation.
+// document says where the schema is: `# yaml-language-server: $schema=` followed by the URL of this operation.
 //
 // Requires no token.
 //
@@ -7622,7 +7622,7 @@ func (c *Client) ApplyState(ctx context.Context, zoneID ZoneID, params *ApplySta
 // PlanStateWithBody Plan a document
 //
 // Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
-// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+// run for each proposed change of the document, and regularly to find out whether the zone was changed in another way:
 // `drift` is then true.
 //
 // A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
@@ -7658,7 +7658,7 @@ func (c *Client) PlanStateWithBody(ctx context.Context, zoneID ZoneID, params *P
 // PlanState Plan a document
 //
 // Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
-// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+// run for each proposed change of the document, and regularly to find out whether the zone was changed in another way:
 // `drift` is then true.
 //
 // A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
@@ -15408,7 +15408,7 @@ type ClientWithResponsesInterface interface {
 	// GetStateSchemaWithResponse Get the JSON Schema of documents
 	//
 	// Returns the JSON Schema (draft 7) of documents, with which editors complete and check them. In YAML, the first line of a
-	// document tells the editor where it is: `# yaml-language-server: $schema=` followed by the URL of this operation.
+	// document says where the schema is: `# yaml-language-server: $schema=` followed by the URL of this operation.
 	//
 	// Requires no token.
 	//
@@ -17301,7 +17301,7 @@ type ClientWithResponsesInterface interface {
 	// PlanStateWithBodyWithResponse Plan a document
 	//
 	// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
-	// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+	// run for each proposed change of the document, and regularly to find out whether the zone was changed in another way:
 	// `drift` is then true.
 	//
 	// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
@@ -17327,7 +17327,7 @@ type ClientWithResponsesInterface interface {
 	// PlanStateWithResponse Plan a document
 	//
 	// Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
-	// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+	// run for each proposed change of the document, and regularly to find out whether the zone was changed in another way:
 	// `drift` is then true.
 	//
 	// A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
@@ -23225,7 +23225,7 @@ func (c *ClientWithResponses) DiscoverProviderWithResponse(ctx context.Context, 
 // GetStateSchemaWithResponse Get the JSON Schema of documents
 //
 // Returns the JSON Schema (draft 7) of documents, with which editors complete and check them. In YAML, the first line of a
-// document tells the editor where it is: `# yaml-language-server: $schema=` followed by the URL of this operation.
+// document says where the schema is: `# yaml-language-server: $schema=` followed by the URL of this operation.
 //
 // Requires no token.
 //
@@ -25778,7 +25778,7 @@ func (c *ClientWithResponses) ApplyStateWithResponse(ctx context.Context, zoneID
 // PlanStateWithBodyWithResponse Plan a document
 //
 // Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
-// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+// run for each proposed change of the document, and regularly to find out whether the zone was changed in another way:
 // `drift` is then true.
 //
 // A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared
@@ -25810,7 +25810,7 @@ func (c *ClientWithResponses) PlanStateWithBodyWithResponse(ctx context.Context,
 // PlanStateWithResponse Plan a document
 //
 // Compares a document with the zone, and returns what `applyState` would change, without changing anything. It can be
-// run for each proposed change of the document, and regularly to find out whether somebody has changed the zone:
+// run for each proposed change of the document, and regularly to find out whether the zone was changed in another way:
 // `drift` is then true.
 //
 // A zone that the document was applied to has no drift. Fields that a spec omits are not compared. Values are compared

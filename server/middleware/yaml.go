@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"caracal.run/management/gen/code"
+	"caracal.run/management/server/yamltext"
 )
 
 // yamlType is the media type of YAML (RFC 9512).
@@ -30,38 +31,10 @@ func (t yamlText) locate(err error) error {
 	}
 	for i := range codeErr.Issues {
 		if issue := &codeErr.Issues[i]; issue.Line == 0 {
-			issue.Line, issue.Column = t.position(issue.Path)
+			issue.Line, issue.Column = yamltext.Position(t.root, issue.Path)
 		}
 	}
 	return err
-}
-
-// position returns where the value at a path is, or the last value on the way to it. A field
-// is where its name is.
-func (t yamlText) position(path []string) (line, column int) {
-	node := t.root
-	line, column = node.Line, node.Column
-	for _, name := range path {
-		var next *yaml.Node
-		switch node.Kind {
-		case yaml.MappingNode:
-			for i := 0; i+1 < len(node.Content) && next == nil; i += 2 {
-				if field := node.Content[i]; field.Value == name {
-					next, line, column = node.Content[i+1], field.Line, field.Column
-				}
-			}
-		case yaml.SequenceNode:
-			if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(node.Content) {
-				next = node.Content[i]
-				line, column = next.Line, next.Column
-			}
-		}
-		if next == nil {
-			break
-		}
-		node = next
-	}
-	return line, column
 }
 
 // decodeYAML decodes exactly one YAML document to the values that the same document in JSON

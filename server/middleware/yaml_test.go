@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"caracal.run/management/gen/code"
+	"caracal.run/management/server/yamltext"
 )
 
 func TestDecodeYAML(t *testing.T) {
@@ -40,7 +41,7 @@ objects:
 		t.Errorf("got %#v, %v", got, err)
 	}
 	for path, want := range map[string][2]int{"": {3, 1}, "objects": {4, 1}, "objects 0": {5, 5}, "objects 0 spec name": {7, 7}, "objects 1 spec scopes 1": {15, 44}} {
-		line, column := source.position(strings.Fields(path))
+		line, column := yamltext.Position(source.root, strings.Fields(path))
 		if got := [2]int{line, column}; got != want {
 			t.Errorf("%q is at %v, want %v", path, got, want)
 		}

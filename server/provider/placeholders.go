@@ -114,7 +114,7 @@ func isSecretField(name string) bool {
 }
 
 // eachText calls f for every text in a configuration, with its name. remove removes a text that
-// can be a secret: a field, or a member of one.
+// can be a secret: a field, or a parameter in one.
 func eachText(config map[string]any, f func(name, text string, remove func())) {
 	var walk func(name string, value any)
 	walk = func(name string, value any) {
@@ -126,8 +126,8 @@ func eachText(config map[string]any, f func(name, text string, remove func())) {
 				walk(name, element)
 			}
 		case map[string]any:
-			for _, member := range value {
-				walk(name, member)
+			for _, element := range value {
+				walk(name, element)
 			}
 		}
 	}

@@ -44,31 +44,28 @@ func (e *Engine) Plan(ctx context.Context, actor store.Actor, zone string, d Doc
 	}
 	plan, issues := Make(live, d, e.options(actor))
 	plan.Mode = mode
-	if mode == BestEffort {
-		issues = plan.fail(issues)
-	} else {
+	if mode == Atomic {
 		issues = append(issues, plan.failures()...)
 	}
-	if len(issues) == 0 {
-		if issues, err = checkContents(ctx, plan); err != nil {
+	checks := []func() ([]code.Issue, error){ // each if there are no issues yet: a manifest of invalid contents would be reported again
+		func() ([]code.Issue, error) { return checkContents(ctx, plan) },
+		func() ([]code.Issue, error) { return e.checkManifests(ctx, actor, zone, plan) },
+	}
+	for {
+		if mode == BestEffort {
+			issues = plan.fail(issues)
+		}
+		if len(issues) > 0 {
+			return nil, &code.Error{Code: code.InvalidState, Issues: issues}
+		}
+		if len(checks) == 0 {
+			return plan, nil
+		}
+		if issues, err = checks[0](); err != nil {
 			return nil, err
 		}
+		checks = checks[1:]
 	}
-	if mode == BestEffort {
-		issues = plan.fail(issues)
-	}
-	if len(issues) == 0 { // a manifest of invalid contents would be reported for each of them again
-		if issues, err = e.checkManifests(ctx, actor, zone, plan); err != nil {
-			return nil, err
-		}
-	}
-	if mode == BestEffort {
-		issues = plan.fail(issues)
-	}
-	if len(issues) > 0 {
-		return nil, &code.Error{Code: code.InvalidState, Issues: issues}
-	}
-	return plan, nil
 }
 
 func (e *Engine) options(actor store.Actor) Options {

@@ -92,7 +92,7 @@ func (p *planner) present(kind Kind) (all []Action) {
 		}
 	case Provider:
 		for _, x := range p.zone.Providers {
-			if x.Identifier != "provider://none" && x.ID != "provider-none-"+p.zone.Zone.ID {
+			if !store.IsNoneProvider(p.zone.Zone.ID, x.ID, x.Identifier) {
 				add(x.ID, x.Identifier, store.ProviderIdentifier)
 			}
 		}

@@ -335,7 +335,7 @@ func TestInput(t *testing.T) {
 		{"several documents", "a: 1\n---\nb: 1\n", []string{"-f", "-"}, exitFailed, "must be one document"},
 		{"not an object", "[]", []string{"-f", "-", "--set", "a=1"}, exitInvalid, "requires that - is an object"},
 		{"unknown field", "", []string{"-f", body, "--set", "color=red"}, exitFailed, "  color: "},
-		{"unknown field in a file", "name: x\nregistration_method: managed\ncolor: red\n", []string{"-f", "-"}, exitFailed, "  -:3:8: color: "},
+		{"unknown field in a file", "name: x\nregistration_method: managed\ncolor: red\n", []string{"-f", "-"}, exitFailed, "  -:3:1: color: "},
 		{"number", "", []string{"-f", body, "--set", "name=42"}, exitFailed, "  name: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
 	"caracal.run/management/gen/client"
+	"caracal.run/management/server/yamltext"
 )
 
 // A document is a file with JSON or YAML.
@@ -81,33 +81,11 @@ func (d document) locate(err error) error {
 	located := *e
 	located.Fields = make([]client.FieldError, len(e.Fields))
 	for i, f := range e.Fields {
-		if line, column, found := position(d.root, f.Path); found {
-			f.Path = fmt.Sprintf("%s:%d:%d: %s", d.name, line, column, f.Path)
-		}
+		line, column := yamltext.Position(d.root, strings.Split(f.Path, "."))
+		f.Path = fmt.Sprintf("%s:%d:%d: %s", d.name, line, column, f.Path)
 		located.Fields[i] = f
 	}
 	return &located
-}
-
-// position returns where the value is at a path, such as "objects.0.kind". If there is
-// none, because a field is missing, it is that of the object or list that lacks it.
-func position(node *yaml.Node, path string) (line, column int, found bool) {
-	if node.Kind == yaml.DocumentNode && len(node.Content) == 1 {
-		node = node.Content[0]
-	}
-	first, rest, _ := strings.Cut(path, ".")
-	switch index, err := strconv.Atoi(first); {
-	case first == "":
-	case node.Kind == yaml.SequenceNode && err == nil && index >= 0 && index < len(node.Content):
-		return position(node.Content[index], rest)
-	case node.Kind == yaml.MappingNode:
-		for i := 0; i+1 < len(node.Content); i += 2 {
-			if node.Content[i].Value == first {
-				return position(node.Content[i+1], rest)
-			}
-		}
-	}
-	return node.Line, node.Column, node.Line > 0
 }
 
 // keepTimes makes dates and times text, as they are in JSON.

@@ -5,11 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"caracal.run/management/server/secret"
 )
 
 // An input is the body of a request: a file, and fields that replace those of the file.
@@ -36,9 +37,9 @@ func (in *input) addFlags(cmd *cobra.Command) {
 	flags.StringArrayVar(&in.fromFile, "set-file", nil, "`field=file` with the text of the field; can be repeated")
 }
 
-// secretField matches fields whose values are secrets: other users see the arguments of a
-// process, and shells keep them.
-var secretField = regexp.MustCompile(`(^|[._])(secret|token|password|api_key|private_key)$`)
+// isSecret reports whether the value of a field is a secret, which must not be an argument:
+// other users see the arguments of a process, and shells keep them.
+func isSecret(field string) bool { return secret.IsName(field[strings.LastIndexByte(field, '.')+1:]) }
 
 // body returns the body as JSON.
 func (in *input) body(cmd *cobra.Command) (json.RawMessage, error) {
@@ -87,7 +88,7 @@ func (in *input) body(cmd *cobra.Command) (json.RawMessage, error) {
 			return nil, err
 		}
 		value := string(text)
-		if secretField.MatchString(name) {
+		if isSecret(name) {
 			value = strings.TrimRight(value, "\r\n")
 		}
 		if err := setField(object, name, value); err != nil {
@@ -133,7 +134,7 @@ func hasSecret(name string, value any) bool {
 	case []any:
 		return slices.ContainsFunc(value, func(v any) bool { return hasSecret(name, v) })
 	}
-	return secretField.MatchString(name)
+	return isSecret(name)
 }
 
 // setField sets a field of an object. The names of nested fields are separated by dots.

@@ -30,15 +30,15 @@ type noun struct {
 
 // An action is another operation on an object.
 type action struct {
-	name    string
-	does    string // its summary, as a sentence without a period
-	about   string // more of its description
-	call    operation
-	listed  lister // instead of call, if the action lists what an object has
-	columns string // of what is listed
-	body    string // flags of the body, in the example; "": none
-	noBody  bool   // the body can be omitted
-	noID    bool   // it concerns no object
+	name     string
+	does     string // its summary, as a sentence without a period
+	about    string // more of its description
+	call     operation
+	listed   lister // instead of call, if the action lists what an object has
+	columns  string // of what is listed
+	body     string // flags of the body, in the example; "": none
+	optional bool   // the body can be omitted
+	noID     bool   // it concerns no object
 }
 
 // A lister requests a page, of what an object has if it has an ID, and returns the cursor
@@ -73,7 +73,7 @@ var nouns = []*noun{
 		list: zoneList((*client.Client).ListApplications), get: zoneGet((*client.Client).GetApplication), create: zoneCreate((*client.Client).CreateApplication),
 		update: zoneUpdate((*client.Client).UpdateApplication), delete: zoneDelete((*client.Client).DeleteApplication),
 		actions: []action{
-			{name: "rotate-secret", does: "Replace the client secret of an application", about: "Prints the new secret, which the API returns only this time.", call: zoneUpdate((*client.Client).RotateApplicationSecret), body: "--set overlap_seconds=3600", noBody: true},
+			{name: "rotate-secret", does: "Replace the client secret of an application", about: "Prints the new secret, which the API returns only this time.", call: zoneUpdate((*client.Client).RotateApplicationSecret), body: "--set overlap_seconds=3600", optional: true},
 		},
 	},
 	{

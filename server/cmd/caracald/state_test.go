@@ -132,9 +132,9 @@ func TestInvalidState(t *testing.T) {
 	a := servertest.New(t)
 	s := newShell(t, a, a.Zone().ID)
 	for _, tt := range []struct{ name, text, want string }{
-		{"unknown field", "objects:\n- kind: application\n  spec:\n    name: Billing\n    color: red\n", ":5:12: objects.0.spec.color: "},
-		{"missing field", "objects:\n- kind: application\n  spec:\n    traits: []\n", ":4:5: objects.0.spec.name: "},
-		{"JSON", "{\"objects\": [\n  {\"kind\": \"nix\", \"spec\": {}}]}", ":2:12: objects.0.kind: "},
+		{"unknown field", "objects:\n- kind: application\n  spec:\n    name: Billing\n    color: red\n", ":5:5: objects.0.spec.color: "},
+		{"missing field", "objects:\n- kind: application\n  spec:\n    traits: []\n", ":3:3: objects.0.spec.name: "},
+		{"JSON", "{\"objects\": [\n  {\"kind\": \"nix\", \"spec\": {}}]}", ":2:4: objects.0.kind: "},
 		{"empty", "", "is empty"},
 		{"not YAML", "{", "neither JSON nor YAML"},
 	} {

@@ -201,7 +201,7 @@ func (a *apiCaller) actionCommand(n *noun, action action) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var opts []client.CallOption
 		if action.body != "" {
-			in.optional = action.noBody
+			in.optional = action.optional
 			body, err := in.body(cmd)
 			if err != nil {
 				return err
