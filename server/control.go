@@ -112,8 +112,7 @@ func (s *Server) useControlToken(ctx context.Context, caller *middleware.Control
 	return err
 }
 
-// beforeReplay uses up the token of an invocation that is answered with a stored response,
-// and publishes its audit event. It returns the errors of useControlToken.
+// beforeReplay uses up the token of an invocation whose response is a stored one, and publishes its audit event. It returns the errors of useControlToken.
 func (s *Server) beforeReplay(ctx context.Context, info *middleware.RequestInfo) error {
 	if info.Control == nil {
 		return nil

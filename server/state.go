@@ -73,7 +73,9 @@ func toStateReport(zone string, r state.Report) (api.StateReport, error) {
 		Ok: true, DryRun: r.Results == nil, Prune: r.Plan.Prunes, ZoneID: zone, Mode: api.StateMode(r.Plan.Mode),
 		PlanID: r.Plan.ID, Revision: r.Plan.Revision, Drift: r.Plan.Drift(), Outcomes: make([]api.StateOutcome, len(r.Plan.Actions)),
 	}
-	for i, a := range r.Plan.Actions {
+	changes := 0
+	for _, i := range r.Plan.Order() {
+		a := r.Plan.Actions[i]
 		o := api.StateOutcome{
 			Kind: api.StateKind(a.Kind), Identity: a.Identity, Action: api.StateAction(a.Verb), Status: api.StateOutcomeStatusPlanned,
 			ID: nilIfEmpty(&a.ID), VersionID: nilIfEmpty(&a.Version), Drift: a.Drift(), Warnings: a.Warnings,
@@ -91,6 +93,10 @@ func toStateReport(zone string, r state.Report) (api.StateReport, error) {
 			report.Summary.Failed++
 			report.Outcomes[i] = o
 			continue
+		}
+		if a.Verb != state.Unchanged {
+			changes++
+			o.Order = new(changes)
 		}
 		switch {
 		case a.Verb == state.Unchanged:

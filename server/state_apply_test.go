@@ -25,6 +25,11 @@ func TestApplyStateBringsUpEmptyZone(t *testing.T) {
 	if !plan.DryRun || !plan.Drift || !plan.OK || plan.Summary.Created != 4 || plan.Outcomes[0].Status != "planned" {
 		t.Errorf("got %+v", plan)
 	}
+	for identity, order := range map[string]int{"Gateway": 1, "Billing": 2, "provider://ledger": 3, "https://invoices.example.com": 4} {
+		if got := outcome(t, plan, identity).Order; got == nil || *got != order {
+			t.Errorf("%s is changed at %v, want %d", identity, got, order)
+		}
+	}
 	if everythingOf(z.DB, z.zone) != before {
 		t.Error("the plan changed the zone")
 	}

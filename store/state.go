@@ -31,8 +31,12 @@ type ZoneState struct {
 
 // ZoneState returns the state of an active zone at one moment, or zone_not_found.
 func (s *Store) ZoneState(ctx context.Context, zone string, kinds StateKinds) (state ZoneState, err error) {
-	err = s.snapshot(ctx, s.timeouts.settings, func(q *db.Queries) (err error) {
-		state, err = readZoneState(ctx, q, zone, kinds, s.controlAudience)
+	err = s.snapshot(ctx, s.timeouts.settings, func(q *db.Queries) error {
+		present, err := q.GetZone(ctx, zone)
+		if err != nil {
+			return notFoundAs(err, code.ZoneNotFound)
+		}
+		state, err = readZoneState(ctx, q, present, kinds, s.controlAudience)
 		return err
 	})
 	return state, err
@@ -42,17 +46,17 @@ func (s *Store) ZoneState(ctx context.Context, zone string, kinds StateKinds) (s
 // zone until the transaction ends, and returns the state of the zone. It returns
 // zone_not_found or system_zone_read_only.
 func (tx *Tx) LockZoneState(ctx context.Context, zone string, kinds StateKinds) (ZoneState, error) {
-	if _, err := tx.requireZone(ctx, zone, exclusive); err != nil {
+	present, err := tx.requireZone(ctx, zone, exclusive)
+	if err != nil {
 		return ZoneState{}, err
 	}
-	return readZoneState(ctx, tx.q, zone, kinds, tx.controlAudience)
+	return readZoneState(ctx, tx.q, present, kinds, tx.controlAudience)
 }
 
 // readZoneState reads each kind with one query, of any number of objects.
-func readZoneState(ctx context.Context, q *db.Queries, zone string, kinds StateKinds, controlAudience string) (s ZoneState, err error) {
-	if s.Zone, err = q.GetZone(ctx, zone); err != nil {
-		return s, notFoundAs(err, code.ZoneNotFound)
-	}
+func readZoneState(ctx context.Context, q *db.Queries, present db.Zone, kinds StateKinds, controlAudience string) (s ZoneState, err error) {
+	s.Zone = present
+	zone := present.ID
 	if kinds.Applications {
 		if s.Applications, err = q.ListStateApplications(ctx, zone); err != nil {
 			return s, err

@@ -3290,6 +3290,9 @@ type StateOutcome struct {
 	// Kind Kind of an object.
 	Kind StateKind `json:"kind"`
 
+	// Order Position among the changes in the order in which they are made. Omitted if the object does not change.
+	Order *int `json:"order,omitempty"`
+
 	// Status Whether the action of an object was carried out: `planned`, `applied`, `unchanged` if there was none, or `failed`.
 	Status StateOutcomeStatus `json:"status"`
 

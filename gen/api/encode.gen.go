@@ -2438,6 +2438,10 @@ func (v StateOutcome) AppendJSON(b []byte) []byte {
 	b = jsonresponse.AppendString(b, string(v.Action))
 	b = append(b, `,"status":`...)
 	b = jsonresponse.AppendString(b, string(v.Status))
+	if v.Order != nil {
+		b = append(b, `,"order":`...)
+		b = strconv.AppendInt(b, int64(*v.Order), 10)
+	}
 	b = append(b, `,"applied":`...)
 	b = strconv.AppendBool(b, bool(v.Applied))
 	if v.ID != nil {

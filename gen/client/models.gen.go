@@ -4344,6 +4344,10 @@ type StateOutcome struct {
 	// Kind of an object.
 	Kind StateKind `json:"kind"`
 
+	// Position among the changes in the order in which they are made. Omitted if
+	// the object does not change.
+	Order *int `json:"order,omitempty"`
+
 	// Whether the action of an object was carried out: `planned`, `applied`,
 	// `unchanged` if there was none, or `failed`.
 	Status StateOutcomeStatus `json:"status"`

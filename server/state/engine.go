@@ -192,7 +192,7 @@ func (x *execution) id(r *reference) string {
 func (x *execution) run(ctx context.Context, plan *Plan) (results []Result, err error) {
 	results = make([]Result, len(plan.Actions))
 	failed := slices.ContainsFunc(plan.Actions, func(a Action) bool { return a.Failure != nil })
-	for _, i := range plan.order() {
+	for _, i := range plan.Order() {
 		a := plan.Actions[i]
 		if a.step == nil || a.Failure != nil {
 			results[i] = Result{ID: a.ID, VersionID: a.Version, Failure: a.Failure, Done: a.Failure == nil}

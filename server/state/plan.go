@@ -176,7 +176,7 @@ func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
 			p.activated = append(p.activated, i)
 		}
 	}
-	for _, i := range plan.order() {
+	for _, i := range plan.Order() {
 		p.at = i
 		a := &plan.Actions[i]
 		switch spec := d.Objects[i].Spec.(type) {
@@ -230,9 +230,9 @@ func objectOf(issue code.Issue) int {
 	return i
 }
 
-// order returns the actions in an order in which they can be carried out: each object
+// Order returns the indexes of the actions in an order in which they can be carried out: each object
 // after those that it refers to.
-func (p *Plan) order() []int {
+func (p *Plan) Order() []int {
 	position := map[Kind]int{Application: 1, Provider: 2, Resource: 3, Policy: 4, PolicySet: 5, Grant: 6}
 	order := make([]int, len(p.Actions))
 	for i := range order {
