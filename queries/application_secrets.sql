@@ -7,16 +7,6 @@ SELECT application_id, id, created_at, expires_at, coalesce(expires_at <= now(),
 WHERE zone_id = @zone_id AND application_id = ANY (@application_ids::text[])
 ORDER BY application_id, created_at, id;
 
--- name: ListSecretHashes :many
--- ListSecretHashes returns the hashes of the client secrets that an application can use now.
-SELECT secrets.secret_hash FROM application_secrets AS secrets
-JOIN applications ON applications.zone_id = secrets.zone_id AND applications.id = secrets.application_id
-JOIN zones ON zones.id = secrets.zone_id
-WHERE secrets.zone_id = @zone_id AND secrets.application_id = @application_id
-  AND (secrets.expires_at IS NULL OR secrets.expires_at > now())
-  AND (applications.expires_at IS NULL OR applications.expires_at > now())
-  AND applications.archived_at IS NULL AND zones.archived_at IS NULL;
-
 -- name: LimitApplicationSecrets :exec
 -- LimitApplicationSecrets makes the client secrets of an application expire after a number of seconds, unless they expire
 -- earlier.

@@ -13,9 +13,14 @@ LEFT JOIN application_secrets AS secrets ON secrets.zone_id = applications.zone_
 WHERE applications.zone_id = @zone_id AND applications.id = @id AND applications.archived_at IS NULL
 ORDER BY secrets.created_at, secrets.id;
 
--- name: GetApplicationByID :one
--- GetApplicationByID returns an active application of any active zone.
-SELECT applications.* FROM applications JOIN zones ON zones.id = applications.zone_id
+-- name: GetClient :one
+-- GetClient returns an active application of any active zone, and the hashes of the client secrets that it can use now.
+SELECT sqlc.embed(applications), ARRAY(
+    SELECT secrets.secret_hash FROM application_secrets AS secrets
+    WHERE secrets.zone_id = applications.zone_id AND secrets.application_id = applications.id
+      AND (secrets.expires_at IS NULL OR secrets.expires_at > now()) AND (applications.expires_at IS NULL OR applications.expires_at > now())
+)::text[] AS secret_hashes
+FROM applications JOIN zones ON zones.id = applications.zone_id
 WHERE applications.id = @id AND applications.archived_at IS NULL AND zones.archived_at IS NULL;
 
 -- name: LockApplication :exec

@@ -1,9 +1,13 @@
--- name: InsertApplicationSession :one
--- InsertApplicationSession inserts a session of an application, if that is active.
+-- name: InsertApplicationSession :exec
+-- InsertApplicationSession inserts a session of an application. It violates session_has_active_application if the
+-- application or its zone is not active.
 INSERT INTO sessions (zone_id, id, session_type, subject_id, application_id, expires_at)
-SELECT a.zone_id, @id, 'application', a.id, a.id, @expires_at::timestamptz FROM applications AS a
-WHERE a.zone_id = @zone_id AND a.id = @application_id AND a.archived_at IS NULL AND (a.expires_at IS NULL OR a.expires_at > now())
-RETURNING *;
+SELECT @zone_id, @id, 'application', a.id, a.id, @expires_at::timestamptz
+FROM (SELECT) AS one LEFT JOIN (
+    SELECT applications.id FROM applications JOIN zones ON zones.id = applications.zone_id
+    WHERE applications.zone_id = @zone_id AND applications.id = @application_id AND applications.archived_at IS NULL
+      AND (applications.expires_at IS NULL OR applications.expires_at > now()) AND zones.archived_at IS NULL
+) AS a ON true;
 
 -- name: RevokeSessionsOfApplications :many
 -- RevokeSessionsOfApplications revokes the active sessions of applications and the active descendants of all their

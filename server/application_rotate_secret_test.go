@@ -33,7 +33,8 @@ func rotateSecret(t *testing.T, a *servertest.API, zone, id string, body client.
 // verifies reports whether a secret is valid.
 func verifies(t *testing.T, a *servertest.API, zone, id, secret string) bool {
 	t.Helper()
-	return a.DB.Store().For(store.System).VerifyClientSecret(t.Context(), zone, id, secret, nil) == nil
+	client, err := a.DB.Store().For(store.Actor{Zone: zone}).Client(t.Context(), id)
+	return err == nil && client.VerifySecret(t.Context(), secret, nil) == nil
 }
 
 func TestRotateApplicationSecret(t *testing.T) {

@@ -119,19 +119,18 @@ func (s *Server) authenticateClient(ctx context.Context, address string, c clien
 		}
 		return nil
 	}
-	system := s.store.For(store.System)
-	app, err := system.ApplicationByID(ctx, c.id)
+	app, err := s.store.For(store.System).Client(ctx, c.id)
 	if err != nil && !errors.Is(err, code.ApplicationNotFound) {
 		return db.Application{}, err
 	}
 	if c.assertion != "" {
-		err = s.verifyAssertion(ctx, app, c)
+		err = s.verifyAssertion(ctx, app.Application, c)
 	} else {
-		err = system.VerifyClientSecret(ctx, app.ZoneID, c.id, c.secret, mayHash) // takes as long if there is no such application
+		err = app.VerifySecret(ctx, c.secret, mayHash) // takes as long if there is no such application
 	}
 	switch {
 	case err == nil:
-		return app, nil
+		return app.Application, nil
 	case !errors.Is(err, issuer.ErrInvalid) && !errors.Is(err, store.ErrInvalidSecret):
 		return db.Application{}, err
 	case !failures.Allow(byAddress) || !failures.Allow(byClient):
@@ -139,7 +138,7 @@ func (s *Server) authenticateClient(ctx context.Context, address string, c clien
 	}
 	denied := invalidClient()
 	denied.Cause = err
-	return app, denied
+	return app.Application, denied
 }
 
 // verifyAssertion returns an error that wraps [issuer.ErrInvalid] unless an assertion

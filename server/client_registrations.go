@@ -68,12 +68,15 @@ func (s *Server) UpdateRegisteredClient(ctx context.Context, req api.UpdateRegis
 	if u.ClientSecret != nil {
 		// Only a secret that this service has generated is compared, so that no request costs a hash.
 		neverHash := func() error { return store.ErrInvalidSecret }
-		err := s.store.For(cause.Actor).VerifyClientSecret(ctx, req.ZoneID, req.ID, *u.ClientSecret, neverHash)
-		if errors.Is(err, store.ErrInvalidSecret) {
-			return nil, code.InvalidClientMetadata.At("must be the present client secret", "client_secret")
+		client, err := s.store.For(cause.Actor).Client(ctx, req.ID)
+		if err == nil {
+			err = client.VerifySecret(ctx, *u.ClientSecret, neverHash)
 		}
-		if err != nil {
-			return nil, err
+		switch {
+		case errors.Is(err, store.ErrInvalidSecret):
+			return nil, code.InvalidClientMetadata.At("must be the present client secret", "client_secret")
+		case err != nil:
+			return nil, asClientError(err)
 		}
 	}
 	metadata, err := clientMetadata(&api.ClientMetadata{

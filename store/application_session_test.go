@@ -42,7 +42,7 @@ func TestCreateApplicationSession(t *testing.T) {
 		{"archived", zone, archived.ID, code.ApplicationNotFound},
 		{"expired", zone, expired.ID, code.ApplicationNotFound},
 		{"unknown", zone, "unknown", code.ApplicationNotFound},
-		{"archived zone", archivedZone, ofArchivedZone.ID, code.ZoneNotFound},
+		{"archived zone", archivedZone, ofArchivedZone.ID, code.ApplicationNotFound},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -120,7 +120,7 @@ func TestVerifyClientSecretAsksBeforeHashing(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if err := s.VerifyClientSecret(t.Context(), zone, tt.application, tt.secret, func() error { return limited }); !errors.Is(err, tt.want) {
+			if err := verifySecret(t, s, tt.application, tt.secret, func() error { return limited }); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
 		})

@@ -21,13 +21,6 @@ func (s *Store) Application(ctx context.Context, zone, id string) (Application, 
 	return getApplication(ctx, s.shared, zone, id)
 }
 
-// ApplicationByID returns an active application of any active zone that the actor can
-// access, or application_not_found. It may have expired.
-func (s *Store) ApplicationByID(ctx context.Context, id string) (db.Application, error) {
-	a, err := s.shared.GetApplicationByID(ctx, id)
-	return a, notFoundAs(err, code.ApplicationNotFound)
-}
-
 // An ApplicationFilter selects applications. A nil field selects all.
 type ApplicationFilter struct{ Name, RegistrationMethod *string }
 

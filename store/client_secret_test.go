@@ -60,6 +60,16 @@ func choose(t *testing.T, s *store.Store, a db.Application, secret string) {
 	}
 }
 
+// verifySecret verifies a client secret of an application, which need not exist.
+func verifySecret(t *testing.T, s *store.Store, application, secret string, mayHash func() error) error {
+	t.Helper()
+	client, err := s.Client(t.Context(), application)
+	if err != nil && !errors.Is(err, code.ApplicationNotFound) {
+		t.Fatal(err)
+	}
+	return client.VerifySecret(t.Context(), secret, mayHash)
+}
+
 func TestVerifyClientSecret(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
@@ -112,14 +122,14 @@ func TestVerifyClientSecret(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			err := s.VerifyClientSecret(t.Context(), tt.zone, tt.application, tt.secret, nil)
+			err := verifySecret(t, d.Store().For(store.Actor{Zone: tt.zone}), tt.application, tt.secret, nil)
 			if tt.valid && err != nil || !tt.valid && !errors.Is(err, store.ErrInvalidSecret) {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
-	if err := d.Store().For(store.Actor{Zone: otherZone}).VerifyClientSecret(t.Context(), zone, a.ID, first, nil); !errors.Is(err, store.ErrInvalidSecret) {
-		t.Errorf("an actor of another zone verifies the secret: %v", err)
+	if err := verifySecret(t, s, a.ID, first, nil); err != nil {
+		t.Errorf("the service does not verify the secret: %v", err)
 	}
 }
 
@@ -156,7 +166,7 @@ func TestVerifyClientSecretHashesWithoutChosenSecret(t *testing.T) {
 	}
 }
 
-func TestApplicationByID(t *testing.T) {
+func TestClient(t *testing.T) {
 	t.Parallel()
 	d := storetest.New(t)
 	s := d.Store().For(store.System)
@@ -178,7 +188,7 @@ func TestApplicationByID(t *testing.T) {
 		{"archived", archived.ID, store.System, code.ApplicationNotFound},
 		{"of an archived zone", ofArchivedZone.ID, store.System, code.ApplicationNotFound},
 	} {
-		got, err := d.Store().For(tt.actor).ApplicationByID(t.Context(), tt.id)
+		got, err := d.Store().For(tt.actor).Client(t.Context(), tt.id)
 		if !errors.Is(err, tt.want) || tt.want == nil && (got.ID != a.ID || got.ZoneID != zone) {
 			t.Errorf("%s: got %+v, %v", tt.name, got, err)
 		}
@@ -283,7 +293,7 @@ func TestMigrationKeepsSecrets(t *testing.T) {
 		application, secret string
 		want                error
 	}{{a.ID, newest, nil}, {a.ID, first, store.ErrInvalidSecret}, {chosen.ID, chosenSecret, nil}} {
-		if err := s.VerifyClientSecret(t.Context(), zone, tt.application, tt.secret, nil); !errors.Is(err, tt.want) {
+		if err := verifySecret(t, s, tt.application, tt.secret, nil); !errors.Is(err, tt.want) {
 			t.Errorf("got %v, want %v", err, tt.want)
 		}
 	}
@@ -298,7 +308,7 @@ func TestLimitIsCheckedAgainBeforeHash(t *testing.T) {
 	t.Parallel()
 	limited := errors.New("limited")
 	calls := 0
-	err := storetest.New(t).Store().VerifyClientSecret(t.Context(), "zone", "application", "a guess", func() error {
+	err := store.Client{}.VerifySecret(t.Context(), "a guess", func() error {
 		if calls++; calls == 2 {
 			return limited
 		}

@@ -23,7 +23,10 @@ var constraintCodes = map[string]code.Code{
 	"policies_name_taken":        code.PolicyNameConflict,
 	"policy_sets_name_taken":     code.PolicySetNameConflict,
 	"idempotency_key_in_use":     code.IdempotencyKeyInUse,
-	"idempotency_keys_pkey":      code.IdempotencyKeyInUse, // a request with the key was committed since it was looked up
+
+	"session_has_active_application": code.ApplicationNotFound,
+
+	"idempotency_keys_pkey": code.IdempotencyKeyInUse, // a request with the key was committed since it was looked up
 }
 
 // mapError maps a constraint violation to its error code, and an unreachable

@@ -28,7 +28,7 @@ func VerifySecret(ctx context.Context, hashes []string, secret string) error {
 		argonSlots <- struct{}{}
 		defer func() { <-argonSlots }()
 	}
-	return verifySecret(ctx, hashes, secret, nil)
+	return Client{secretHashes: hashes}.VerifySecret(ctx, secret, nil)
 }
 
 // ProviderBase returns the identifier that is generated from a provider's name.

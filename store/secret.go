@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
+	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 )
 
@@ -78,9 +79,22 @@ func argonHash(ctx context.Context, text string, salt []byte, mayHash func() err
 // ErrInvalidSecret says that a secret is not a valid client secret of an application.
 var ErrInvalidSecret = errors.New("invalid client secret")
 
-// VerifyClientSecret returns nil if a text is a client secret of an active application
-// that has not expired, of a zone that is not archived, and the secret has not expired
-// either. Otherwise it returns ErrInvalidSecret, or service_unavailable.
+// A Client is an application that authenticates. The zero Client has no secret.
+type Client struct {
+	db.Application
+	secretHashes []string // of the secrets that it can use now
+}
+
+// Client returns an active application of any active zone that the actor can access, or
+// application_not_found. It may have expired.
+func (s *Store) Client(ctx context.Context, id string) (Client, error) {
+	row, err := s.shared.GetClient(ctx, id)
+	return Client{row.Application, row.SecretHashes}, notFoundAs(err, code.ApplicationNotFound)
+}
+
+// VerifySecret returns nil if a text was a client secret of the application when the client
+// was read, and neither had expired. Otherwise it returns ErrInvalidSecret, or
+// service_unavailable.
 //
 // The duration does not reveal which applications exist: a text that does not have the
 // form of a generated secret is hashed with Argon2id once, also if there is no chosen
@@ -91,18 +105,10 @@ var ErrInvalidSecret = errors.New("invalid client secret")
 // If mayHash is not nil, it is called before a text is hashed with Argon2id, and its error is
 // returned instead. So a rate limit of failures bounds what guesses cost, and does not lock
 // out clients with generated secrets.
-func (s *Store) VerifyClientSecret(ctx context.Context, zone, application, secret string, mayHash func() error) error {
-	hashes, err := s.shared.ListSecretHashes(ctx, db.ListSecretHashesParams{ZoneID: zone, ApplicationID: application})
-	if err != nil {
-		return err
-	}
-	return verifySecret(ctx, hashes, secret, mayHash)
-}
-
-func verifySecret(ctx context.Context, hashes []string, secret string, mayHash func() error) error {
+func (c Client) VerifySecret(ctx context.Context, secret string, mayHash func() error) error {
 	generated, valid := string(hashGenerated(secret)), 0
 	var chosen []string
-	for _, hash := range hashes {
+	for _, hash := range c.secretHashes {
 		valid |= subtle.ConstantTimeCompare([]byte(hash), []byte(generated))
 		if strings.HasPrefix(hash, argonPrefix) {
 			chosen = append(chosen, hash)

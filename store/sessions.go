@@ -2,10 +2,10 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"caracal.run/management/gen/audit"
-	"caracal.run/management/gen/code"
 	"caracal.run/management/gen/db"
 )
 
@@ -41,17 +41,14 @@ func (s *Store) Sessions(ctx context.Context, zone string, f SessionFilter, p Pa
 }
 
 // CreateApplicationSession creates a session of an application for itself, with an ID that
-// the caller has chosen. It returns application_not_found if the application is not active,
-// or an error of the zone. An application that is archived at the same time has no session
-// afterwards.
+// the caller has chosen. It waits for no result, so that the whole transaction is one round
+// trip: if the application or its zone is not active, the commit returns
+// application_not_found. An application that is archived at the same time has no active
+// session afterwards.
 func (tx *Tx) CreateApplicationSession(ctx context.Context, zone, application, id string, expiresAt time.Time) error {
-	if _, err := tx.requireZone(ctx, zone, shared); err != nil {
-		return err
-	}
-	session, err := tx.q.InsertApplicationSession(ctx, db.InsertApplicationSessionParams{ZoneID: zone, ApplicationID: application, ID: id, ExpiresAt: expiresAt})
-	if err != nil {
-		return notFoundAs(err, code.ApplicationNotFound)
-	}
-	tx.record(zone, audit.Sessions, id, diff(nil, snapshot(audit.Sessions, session)))
-	return nil
+	tx.record(zone, audit.Sessions, id, diff(nil, auditFields{"status": "active"}))
+	return errors.Join(
+		tx.lockZoneID(ctx, zone, shared),
+		db.New(deferredConn{tx.conn}).InsertApplicationSession(ctx, db.InsertApplicationSessionParams{ZoneID: zone, ApplicationID: application, ID: id, ExpiresAt: expiresAt}),
+	)
 }

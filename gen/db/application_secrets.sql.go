@@ -162,39 +162,3 @@ func (q *Queries) ListExpiredSecrets(ctx context.Context, arg ListExpiredSecrets
 	}
 	return items, nil
 }
-
-const listSecretHashes = `-- name: ListSecretHashes :many
-SELECT secrets.secret_hash FROM application_secrets AS secrets
-JOIN applications ON applications.zone_id = secrets.zone_id AND applications.id = secrets.application_id
-JOIN zones ON zones.id = secrets.zone_id
-WHERE secrets.zone_id = $1 AND secrets.application_id = $2
-  AND (secrets.expires_at IS NULL OR secrets.expires_at > now())
-  AND (applications.expires_at IS NULL OR applications.expires_at > now())
-  AND applications.archived_at IS NULL AND zones.archived_at IS NULL
-`
-
-type ListSecretHashesParams struct {
-	ZoneID        string `db:"zone_id"`
-	ApplicationID string `db:"application_id"`
-}
-
-// ListSecretHashes returns the hashes of the client secrets that an application can use now.
-func (q *Queries) ListSecretHashes(ctx context.Context, arg ListSecretHashesParams) ([]string, error) {
-	rows, err := q.db.Query(ctx, listSecretHashes, arg.ZoneID, arg.ApplicationID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []string{}
-	for rows.Next() {
-		var secret_hash string
-		if err := rows.Scan(&secret_hash); err != nil {
-			return nil, err
-		}
-		items = append(items, secret_hash)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}

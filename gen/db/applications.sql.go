@@ -99,28 +99,39 @@ func (q *Queries) GetApplication(ctx context.Context, arg GetApplicationParams) 
 	return items, nil
 }
 
-const getApplicationByID = `-- name: GetApplicationByID :one
-SELECT applications.zone_id, applications.id, applications.name, applications.registration_method, applications.traits, applications.version, applications.created_at, applications.updated_at, applications.expires_at, applications.archived_at, applications.control_key, applications.jwks FROM applications JOIN zones ON zones.id = applications.zone_id
+const getClient = `-- name: GetClient :one
+SELECT applications.zone_id, applications.id, applications.name, applications.registration_method, applications.traits, applications.version, applications.created_at, applications.updated_at, applications.expires_at, applications.archived_at, applications.control_key, applications.jwks, ARRAY(
+    SELECT secrets.secret_hash FROM application_secrets AS secrets
+    WHERE secrets.zone_id = applications.zone_id AND secrets.application_id = applications.id
+      AND (secrets.expires_at IS NULL OR secrets.expires_at > now()) AND (applications.expires_at IS NULL OR applications.expires_at > now())
+)::text[] AS secret_hashes
+FROM applications JOIN zones ON zones.id = applications.zone_id
 WHERE applications.id = $1 AND applications.archived_at IS NULL AND zones.archived_at IS NULL
 `
 
-// GetApplicationByID returns an active application of any active zone.
-func (q *Queries) GetApplicationByID(ctx context.Context, id string) (Application, error) {
-	row := q.db.QueryRow(ctx, getApplicationByID, id)
-	var i Application
+type GetClientRow struct {
+	Application  Application `db:"application"`
+	SecretHashes []string    `db:"secret_hashes"`
+}
+
+// GetClient returns an active application of any active zone, and the hashes of the client secrets that it can use now.
+func (q *Queries) GetClient(ctx context.Context, id string) (GetClientRow, error) {
+	row := q.db.QueryRow(ctx, getClient, id)
+	var i GetClientRow
 	err := row.Scan(
-		&i.ZoneID,
-		&i.ID,
-		&i.Name,
-		&i.RegistrationMethod,
-		&i.Traits,
-		&i.Version,
-		&i.CreatedAt,
-		&i.UpdatedAt,
-		&i.ExpiresAt,
-		&i.ArchivedAt,
-		&i.ControlKey,
-		&i.Jwks,
+		&i.Application.ZoneID,
+		&i.Application.ID,
+		&i.Application.Name,
+		&i.Application.RegistrationMethod,
+		&i.Application.Traits,
+		&i.Application.Version,
+		&i.Application.CreatedAt,
+		&i.Application.UpdatedAt,
+		&i.Application.ExpiresAt,
+		&i.Application.ArchivedAt,
+		&i.Application.ControlKey,
+		&i.Application.Jwks,
+		&i.SecretHashes,
 	)
 	return i, err
 }

@@ -64,45 +64,33 @@ func (q *Queries) ExpireSessions(ctx context.Context, arg ExpireSessionsParams) 
 	return items, nil
 }
 
-const insertApplicationSession = `-- name: InsertApplicationSession :one
+const insertApplicationSession = `-- name: InsertApplicationSession :exec
 INSERT INTO sessions (zone_id, id, session_type, subject_id, application_id, expires_at)
-SELECT a.zone_id, $1, 'application', a.id, a.id, $2::timestamptz FROM applications AS a
-WHERE a.zone_id = $3 AND a.id = $4 AND a.archived_at IS NULL AND (a.expires_at IS NULL OR a.expires_at > now())
-RETURNING zone_id, id, session_type, subject_id, parent_id, status, expires_at, authenticated_at, created_at, revoked_at, revoked_reason, application_id, ends_at
+SELECT $1, $2, 'application', a.id, a.id, $3::timestamptz
+FROM (SELECT) AS one LEFT JOIN (
+    SELECT applications.id FROM applications JOIN zones ON zones.id = applications.zone_id
+    WHERE applications.zone_id = $1 AND applications.id = $4 AND applications.archived_at IS NULL
+      AND (applications.expires_at IS NULL OR applications.expires_at > now()) AND zones.archived_at IS NULL
+) AS a ON true
 `
 
 type InsertApplicationSessionParams struct {
+	ZoneID        string    `db:"zone_id"`
 	ID            string    `db:"id"`
 	ExpiresAt     time.Time `db:"expires_at"`
-	ZoneID        string    `db:"zone_id"`
 	ApplicationID string    `db:"application_id"`
 }
 
-// InsertApplicationSession inserts a session of an application, if that is active.
-func (q *Queries) InsertApplicationSession(ctx context.Context, arg InsertApplicationSessionParams) (Session, error) {
-	row := q.db.QueryRow(ctx, insertApplicationSession,
+// InsertApplicationSession inserts a session of an application. It violates session_has_active_application if the
+// application or its zone is not active.
+func (q *Queries) InsertApplicationSession(ctx context.Context, arg InsertApplicationSessionParams) error {
+	_, err := q.db.Exec(ctx, insertApplicationSession,
+		arg.ZoneID,
 		arg.ID,
 		arg.ExpiresAt,
-		arg.ZoneID,
 		arg.ApplicationID,
 	)
-	var i Session
-	err := row.Scan(
-		&i.ZoneID,
-		&i.ID,
-		&i.SessionType,
-		&i.SubjectID,
-		&i.ParentID,
-		&i.Status,
-		&i.ExpiresAt,
-		&i.AuthenticatedAt,
-		&i.CreatedAt,
-		&i.RevokedAt,
-		&i.RevokedReason,
-		&i.ApplicationID,
-		&i.EndsAt,
-	)
-	return i, err
+	return err
 }
 
 const listEndedSessions = `-- name: ListEndedSessions :many
