@@ -6,13 +6,16 @@ SELECT pg_try_advisory_xact_lock(hashtextextended('audit-seals', 0));
 -- name: ListUnsealed :many
 -- ListUnsealed returns the next entries to seal. Their order is that of the commits as far as it matters: a transaction
 -- inserts its entries last, when it has its locks, so an entry on a changed object is after those of earlier changes.
-SELECT u.zone_id, u.position, u.entry_id,
-    EXISTS (SELECT FROM audit_seals AS s WHERE s.zone_id = u.zone_id AND s.entry_id = u.entry_id) AS sealed
-FROM audit_unsealed AS u ORDER BY u.position LIMIT @row_limit;
+-- Each LIMIT 1 in LATERAL here makes Postgres look each row up in an index, even if it has no statistics of the table yet:
+-- it would read the whole table, which grows much between two runs of autovacuum.
+SELECT u.zone_id, u.position, u.entry_id, (s.seq IS NOT NULL)::boolean AS sealed
+FROM audit_unsealed AS u
+LEFT JOIN LATERAL (SELECT seq FROM audit_seals WHERE zone_id = u.zone_id AND entry_id = u.entry_id LIMIT 1) AS s ON true
+ORDER BY u.position LIMIT @row_limit;
 
 -- name: GetAuditEntries :many
 SELECT e.* FROM (SELECT unnest(@zone_ids::text[]) AS zone_id, unnest(@ids::text[]) AS id) AS wanted
-JOIN audit_entries AS e ON e.zone_id = wanted.zone_id AND e.id = wanted.id;
+CROSS JOIN LATERAL (SELECT * FROM audit_entries WHERE zone_id = wanted.zone_id AND id = wanted.id LIMIT 1) AS e;
 
 -- name: ListChainEnds :many
 -- ListChainEnds returns the head and the last seal of each zone that has one; they differ only if someone changed one of them.

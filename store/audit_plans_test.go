@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"caracal.run/management/store/storetest"
@@ -10,13 +11,17 @@ import (
 // fillAuditEntries inserts audit entries with seals in zone z1, each with an actor, kind,
 // object, method, request and status that are common. Four have rare ones instead.
 func fillAuditEntries(db *storetest.DB, count int) {
+	insertAuditEntries(db, count)
+	db.Exec("ANALYZE audit_entries")
+	db.Exec("ANALYZE audit_seals")
+}
+
+func insertAuditEntries(db *storetest.DB, count int) {
 	db.Exec(`INSERT INTO audit_entries (zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at)
 		SELECT 'z1', 'e-' || n, 'r-' || coalesce(rare, (n % 10)::text), 'a-' || coalesce(rare, (n % 10)::text), 'a', 'zone', 'o', 'a', CASE WHEN rare IS NULL THEN 'POST' ELSE 'GET' END, 'p',
 			'k-' || coalesce(rare, (n % 10)::text), 'i-' || coalesce(rare, (n % 10)::text), CASE WHEN rare IS NULL THEN 201 ELSE 404 END, '{}', now() - n * interval '1 second'
 		FROM (SELECT n, CASE WHEN n % ($1 / 4) = 0 THEN 'rare' END AS rare FROM generate_series(1, $1) AS n) AS numbers`, count)
 	db.Exec("INSERT INTO audit_seals (zone_id, seq, entry_id, previous, hash, occurred_at) SELECT zone_id, row_number() OVER (ORDER BY occurred_at), id, '', '', occurred_at FROM audit_entries")
-	db.Exec("ANALYZE audit_entries")
-	db.Exec("ANALYZE audit_seals")
 }
 
 // A page of the list of audit entries is read from the index of its filter, in order: how
@@ -58,4 +63,24 @@ func TestListAuditEntriesReadsOnlyAPage(t *testing.T) {
 	before := storetest.Value[string](db, "SELECT (max(occurred_at) - interval '50000 seconds')::text FROM audit_entries")
 	between := listPlan{"listAuditEntries", map[string]string{"Since": since, "BeforeTime": before}, "audit_entries_listed", 10, 10}
 	between.check(t, db, -1, []string{"audit_seals_listed"}, 10)
+}
+
+// Sealing looks each entry and seal up, also while Postgres has no statistics of tables
+// that have grown since autovacuum last looked at them.
+func TestSealEntriesReadsOnlyItsQueue(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	db.Exec("ALTER TABLE audit_entries SET (autovacuum_enabled = off)")
+	db.Exec("ALTER TABLE audit_seals SET (autovacuum_enabled = off)")
+	insertAuditEntries(db, 5_000)
+	conn := genericPlanner(t, db)
+	all := statements(t)
+	for name, want := range map[string][]string{
+		"listUnsealed":    {"Limit", "Nested Loop", "Index Scan on audit_unsealed_queue", "Limit", "Index Scan on audit_seals_by_entry"},
+		"getAuditEntries": {"Nested Loop", "ProjectSet", "Result", "Limit", "Index Scan on audit_entries_pkey"},
+	} {
+		if got := nodesOf(plan(t, conn, name, all[name])); !slices.Equal(got, want) {
+			t.Errorf("%s: the plan is %q, want %q", name, got, want)
+		}
+	}
 }

@@ -214,6 +214,13 @@ func planner(t *testing.T) *pgx.Conn {
 	t.Helper()
 	db := storetest.New(t)
 	fillTables(db)
+	return genericPlanner(t, db)
+}
+
+// genericPlanner returns a connection that plans statements under row-level security, for
+// any parameters.
+func genericPlanner(t *testing.T, db *storetest.DB) *pgx.Conn {
+	t.Helper()
 	conn, err := pgx.Connect(t.Context(), db.OwnerURL()) // row-level security applies to the owner too, and it has the privileges to run every statement
 	if err != nil {
 		t.Fatal(err)

@@ -49,7 +49,7 @@ func (q *Queries) DeleteUnsealed(ctx context.Context, positions []int64) error {
 
 const getAuditEntries = `-- name: GetAuditEntries :many
 SELECT e.zone_id, e.id, e.request_id, e.actor_id, e.actor_name, e.actor_scope, e.operation, e.action, e.method, e.path, e.entity_type, e.entity_id, e.status_code, e.payload, e.occurred_at FROM (SELECT unnest($1::text[]) AS zone_id, unnest($2::text[]) AS id) AS wanted
-JOIN audit_entries AS e ON e.zone_id = wanted.zone_id AND e.id = wanted.id
+CROSS JOIN LATERAL (SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at FROM audit_entries WHERE zone_id = wanted.zone_id AND id = wanted.id LIMIT 1) AS e
 `
 
 type GetAuditEntriesParams struct {
@@ -296,9 +296,10 @@ func (q *Queries) ListSeals(ctx context.Context, arg ListSealsParams) ([]ListSea
 }
 
 const listUnsealed = `-- name: ListUnsealed :many
-SELECT u.zone_id, u.position, u.entry_id,
-    EXISTS (SELECT FROM audit_seals AS s WHERE s.zone_id = u.zone_id AND s.entry_id = u.entry_id) AS sealed
-FROM audit_unsealed AS u ORDER BY u.position LIMIT $1
+SELECT u.zone_id, u.position, u.entry_id, (s.seq IS NOT NULL)::boolean AS sealed
+FROM audit_unsealed AS u
+LEFT JOIN LATERAL (SELECT seq FROM audit_seals WHERE zone_id = u.zone_id AND entry_id = u.entry_id LIMIT 1) AS s ON true
+ORDER BY u.position LIMIT $1
 `
 
 type ListUnsealedRow struct {
@@ -310,6 +311,8 @@ type ListUnsealedRow struct {
 
 // ListUnsealed returns the next entries to seal. Their order is that of the commits as far as it matters: a transaction
 // inserts its entries last, when it has its locks, so an entry on a changed object is after those of earlier changes.
+// Each LIMIT 1 in LATERAL here makes Postgres look each row up in an index, even if it has no statistics of the table yet:
+// it would read the whole table, which grows much between two runs of autovacuum.
 func (q *Queries) ListUnsealed(ctx context.Context, rowLimit int32) ([]ListUnsealedRow, error) {
 	rows, err := q.db.Query(ctx, listUnsealed, rowLimit)
 	if err != nil {
