@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"strconv"
@@ -78,6 +79,7 @@ type bench struct {
 	counted caller // a client of a second service, whose round trips to Postgres are counted
 	counter *roundTripCounter
 	zone    string // the zone's path
+	callers int    // how many call at once
 	n       atomic.Int64
 }
 
@@ -94,14 +96,24 @@ func newBench(b *testing.B, prepare ...func(*storetest.DB)) *bench {
 	zone := a.Zone()
 	db.Exec(`INSERT INTO applications (zone_id, id, name, registration_method, traits)
 		SELECT $1, 'application-' || n, 'Application ' || n, 'managed', '{team:payments}' FROM generate_series(1, 50) AS n`, zone.ID)
-	return &bench{API: a, direct: newCaller(a.URL), counted: newCaller(counted.URL), counter: counter, zone: "/v1/zones/" + zone.ID}
+	return &bench{API: a, direct: newCaller(a.URL), counted: newCaller(counted.URL), counter: counter, zone: "/v1/zones/" + zone.ID, callers: 8}
+}
+
+// runWithManyCallers runs f also with so many callers that reads wait for each other, and
+// travel to Postgres together.
+func (x *bench) runWithManyCallers(b *testing.B, f func(c caller, n int64)) {
+	for _, callers := range []int{8, 64} {
+		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) {
+			x.callers = callers
+			x.run(b, f)
+		})
+	}
 }
 
 // run calls f b.N times, several at once, each time with another number. The round
 // trips are those of calls before the timer starts.
 func (x *bench) run(b *testing.B, f func(c caller, n int64)) {
 	b.Helper()
-	const concurrently = 4 // for each CPU
 	const few = 20
 	for range few { // statements get prepared, the token gets cached
 		f(x.direct, x.n.Add(1))
@@ -113,7 +125,7 @@ func (x *bench) run(b *testing.B, f func(c caller, n int64)) {
 	}
 	trips := x.counter.trips.Load() - before
 	b.ReportAllocs()
-	b.SetParallelism(concurrently)
+	b.SetParallelism(max(1, x.callers/runtime.GOMAXPROCS(0)))
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
@@ -131,7 +143,7 @@ func BenchmarkGetHealth(b *testing.B) {
 
 func BenchmarkGetZone(b *testing.B) {
 	x := newBench(b)
-	x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone, "", 200) })
+	x.runWithManyCallers(b, func(c caller, _ int64) { c.call(b, "GET", x.zone, "", 200) })
 }
 
 // BenchmarkMiddleware measures the cost of authentication, rate limits, validation,
@@ -153,7 +165,7 @@ func BenchmarkMiddleware(b *testing.B) {
 
 func BenchmarkListApplications(b *testing.B) {
 	x := newBench(b)
-	x.run(b, func(c caller, _ int64) { c.call(b, "GET", x.zone+"/applications?limit=50", "", 200) })
+	x.runWithManyCallers(b, func(c caller, _ int64) { c.call(b, "GET", x.zone+"/applications?limit=50", "", 200) })
 }
 
 // BenchmarkListAuditEntries lists 100 of 100,000 audit entries with their seals.
