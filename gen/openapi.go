@@ -11,6 +11,12 @@ import _ "embed"
 //go:embed openapi.yaml
 var OpenAPI []byte
 
+// Requests is the part of the document that requests are checked with, as JSON: without
+// descriptions, examples, failures, and the schemas of responses.
+//
+//go:embed requests.json
+var Requests []byte
+
 // StateSchema is the JSON Schema of a document that describes the desired state of a zone.
 //
 //go:embed state.schema.json

@@ -104,10 +104,11 @@ func (m metricsText) VisitGetMetricsResponse(w http.ResponseWriter) error {
 
 // GetOpenAPIJSON handles GET /openapi.json.
 func (s *Server) GetOpenAPIJSON(context.Context, api.GetOpenAPIJSONRequestObject) (api.GetOpenAPIJSONResponseObject, error) {
-	return openAPIJSON(s.spec.json), nil
+	text, err := s.specJSON()
+	return openAPIJSON(text), err
 }
 
-// openAPIJSON is the response of /openapi.json, which was encoded at startup.
+// openAPIJSON is the response of /openapi.json.
 type openAPIJSON []byte
 
 // VisitGetOpenAPIJSONResponse writes the response.
@@ -119,5 +120,5 @@ func (o openAPIJSON) VisitGetOpenAPIJSONResponse(w http.ResponseWriter) error {
 
 // GetOpenAPIYAML handles GET /openapi.yaml.
 func (s *Server) GetOpenAPIYAML(context.Context, api.GetOpenAPIYAMLRequestObject) (api.GetOpenAPIYAMLResponseObject, error) {
-	return api.GetOpenAPIYAML200ApplicationYAMLResponse{Body: bytes.NewReader(s.spec.yaml), ContentLength: int64(len(s.spec.yaml))}, nil
+	return api.GetOpenAPIYAML200ApplicationYAMLResponse{Body: bytes.NewReader(s.spec), ContentLength: int64(len(s.spec))}, nil
 }

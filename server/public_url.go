@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/getkin/kin-openapi/openapi3"
 )
 
 // A PublicURL is the URL under which clients reach the service: absolute, or its path
@@ -48,21 +50,29 @@ func (c *Config) baseURL() string {
 	return string(c.PublicURL)
 }
 
-// withServer returns the spec with the public URL as its server.
-func (d specDocument) withServer(public PublicURL) (specDocument, error) {
+// specWithServer returns the OpenAPI document, as YAML, with the public URL as its server.
+func specWithServer(document []byte, public PublicURL) ([]byte, error) {
 	if public == "" {
-		return d, nil
+		return document, nil
 	}
 	quoted, err := json.Marshal(string(public))
 	if err != nil {
-		return d, err
+		return nil, err
 	}
-	for document, key := range map[*[]byte]string{&d.json: `"url":`, &d.yaml: `- {url: `} {
-		old := []byte(key + `"/"`)
-		if bytes.Count(*document, old) != 1 {
-			return d, fmt.Errorf("spec: %s must occur once", old)
-		}
-		*document = bytes.Replace(*document, old, append([]byte(key), quoted...), 1)
+	const key = `- {url: `
+	old := []byte(key + `"/"`)
+	if bytes.Count(document, old) != 1 {
+		return nil, fmt.Errorf("spec: %s must occur once", old)
 	}
-	return d, nil
+	return bytes.Replace(document, old, append([]byte(key), quoted...), 1), nil
+}
+
+// jsonSpec returns the OpenAPI document as JSON. This takes a second, so it is done when the
+// document is first requested.
+func jsonSpec(document []byte) ([]byte, error) {
+	spec, err := openapi3.NewLoader().LoadFromData(document)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(spec)
 }

@@ -7,7 +7,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -86,8 +85,10 @@ type Server struct {
 	metrics  *metrics
 	traces   trace.TracerProvider
 	limits   limits
-	draining chan struct{} // closed when the shutdown begins
-	spec     specDocument
+	draining chan struct{}          // closed when the shutdown begins
+	requests *middleware.Operations // the operations of the spec
+	spec     []byte                 // the OpenAPI document as YAML
+	specJSON func() ([]byte, error)
 
 	controlKeyLimit, applicationLimit *middleware.RateLimit // of limits
 }
@@ -127,38 +128,27 @@ func (l limits) named() []namedLimit {
 
 var _ api.StrictServerInterface = (*Server)(nil)
 
-// A specDocument is the spec, loaded once per process.
-type specDocument struct {
-	json, yaml []byte
-	operations *middleware.Operations
-}
-
-var loadSpec = sync.OnceValues(func() (specDocument, error) {
-	spec, err := openapi3.NewLoader().LoadFromData(gen.OpenAPI)
+// loadOperations returns the operations of the spec, which are loaded once per process.
+var loadOperations = sync.OnceValues(func() (*middleware.Operations, error) {
+	spec, err := openapi3.NewLoader().LoadFromData(gen.Requests)
 	if err != nil {
-		return specDocument{}, fmt.Errorf("spec: %w", err)
-	}
-	if err := spec.Validate(context.Background()); err != nil {
-		return specDocument{}, fmt.Errorf("spec: %w", err)
-	}
-	text, err := json.Marshal(spec)
-	if err != nil {
-		return specDocument{}, fmt.Errorf("spec: %w", err)
+		return nil, fmt.Errorf("spec: %w", err)
 	}
 	operations, err := middleware.NewOperations(spec)
 	if err != nil {
-		return specDocument{}, fmt.Errorf("spec: %w", err)
+		return nil, fmt.Errorf("spec: %w", err)
 	}
-	return specDocument{json: text, yaml: gen.OpenAPI, operations: operations}, nil
+	return operations, nil
 })
 
 // New returns a server and its HTTP handler. It fails if an HMAC key is invalid.
 func New(o Options) (*Server, http.Handler, error) {
 	c := o.Config
-	spec, err := loadSpec()
-	if err == nil {
-		spec, err = spec.withServer(c.PublicURL)
+	operations, err := loadOperations()
+	if err != nil {
+		return nil, nil, err
 	}
+	spec, err := specWithServer(gen.OpenAPI, c.PublicURL)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -183,7 +173,7 @@ func New(o Options) (*Server, http.Handler, error) {
 	perMinute := func(prefix string, limit int) *limiter.Limiter { return limiter.New(prefix, time.Minute, limit) }
 	m, outbound := newMetrics(), egress.New(c.Egress)
 	s := &Server{
-		config: c, store: o.Store, log: o.Log, traces: o.Traces, spec: spec,
+		config: c, store: o.Store, log: o.Log, traces: o.Traces, requests: operations, spec: spec, specJSON: sync.OnceValues(func() ([]byte, error) { return jsonSpec(spec) }),
 		verifier: auth.New(o.Store, o.Log, c.LastUsedDebounce.duration()),
 		denied:   newDeniedRequests(o.Store, o.Log),
 		state:    &state.Engine{Store: o.Store, CheckUpstreamURL: checkUpstream},
@@ -227,7 +217,7 @@ func New(o Options) (*Server, http.Handler, error) {
 	s.applicationLimit = middleware.NewRateLimit(middleware.ActorLimit, s.limits.tokens)
 	s.usedTokens = onetime.New(controlTokenPrefix, o.Redis)
 	s.usedAssertions = onetime.New(assertionPrefix, o.Redis)
-	s.operations = newOperationTable(s, spec.operations, middleware.Validate(c.BodyLimit))
+	s.operations = newOperationTable(s, operations, middleware.Validate(c.BodyLimit))
 	s.streams = newEventStreams(o.Store.For(store.System), s.sealer.Changed)
 	if stsKey != nil {
 		s.sts = sts.New(c.STSURL, stsKey, 0)
@@ -251,7 +241,7 @@ func (s *Server) handler() http.Handler {
 	}
 	e.Pre(routeByEncodedPath)
 	e.Use(
-		middleware.RequestContext(s.spec.operations, string(s.config.PublicURL)),
+		middleware.RequestContext(s.requests, string(s.config.PublicURL)),
 		middleware.Trace(s.traces),
 		middleware.Log(s.log, s.metrics.observe, s.denied.add, func(w http.ResponseWriter, r *http.Request, err error) bool {
 			return writeEnvelope(w, r, err) || writeErrorPage(w, r, err)

@@ -60,7 +60,7 @@ func (r appliedState) VisitApplyStateResponse(w http.ResponseWriter) error {
 // stateDocument decodes the document in the request that ctx belongs to. The parameter
 // prune overrides the field of the document. It returns invalid_state.
 func (s *Server) stateDocument(ctx context.Context, prune *bool) (state.Document, error) {
-	document, issues := state.Decode(middleware.RequestInfoFrom(ctx).Document, s.spec.operations.StateSchemas())
+	document, issues := state.Decode(middleware.RequestInfoFrom(ctx).Document, s.requests.StateSchemas())
 	document.Prune.Enabled = valueOr(prune, document.Prune.Enabled)
 	if len(issues) > 0 {
 		return document, &code.Error{Code: code.InvalidState, Issues: issues}
