@@ -37,11 +37,17 @@ func (p *auditPublisher) add(event ingest.Event) {
 }
 
 // run publishes queued events until ctx is done, and then tries once to publish the
-// remaining ones.
+// remaining ones. It waits a little for more events: a command for one costs almost as much
+// as one for many, and they are ingested at intervals anyway.
 func (p *auditPublisher) run(ctx context.Context) {
+	const coalesce = 10 * time.Millisecond
 	for {
 		select {
 		case event := <-p.queue:
+			select {
+			case <-time.After(coalesce):
+			case <-ctx.Done():
+			}
 			p.publish(ctx, p.batch(event))
 		case <-ctx.Done():
 			for {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -47,12 +48,11 @@ type texts []string
 
 // UnmarshalJSON reads a string or a list of strings.
 func (t *texts) UnmarshalJSON(text []byte) error {
-	var one string
-	if json.Unmarshal(text, &one) == nil {
-		*t = texts{one}
-		return nil
+	if text[0] == '[' {
+		return json.Unmarshal(text, (*[]string)(t))
 	}
-	return json.Unmarshal(text, (*[]string)(t))
+	*t = texts{""}
+	return json.Unmarshal(text, &(*t)[0])
 }
 
 // unixTime is a time in seconds since the Unix epoch, of which a fraction is ignored
@@ -62,11 +62,8 @@ type unixTime int64
 // UnmarshalJSON reads a number.
 func (t *unixTime) UnmarshalJSON(text []byte) error {
 	const largest = 1 << 40 // far enough in the future
-	var seconds float64
-	if err := json.Unmarshal(text, &seconds); err != nil {
-		return err
-	}
-	if seconds < 0 || seconds > largest {
+	seconds, err := strconv.ParseFloat(string(text), 64) // of a JSON text, it accepts numbers only
+	if err != nil || seconds < 0 || seconds > largest {
 		return errMalformed
 	}
 	*t = unixTime(math.Floor(seconds))
