@@ -207,6 +207,36 @@ func TestIssueTokenChecksRequest(t *testing.T) {
 	}
 }
 
+// The error of a request without several parameters names all of them: most OAuth clients
+// show the description only.
+func TestIssueTokenNamesMissingParameters(t *testing.T) {
+	t.Parallel()
+	a := servertest.New(t)
+	key := newControlKey(t, a, a.Zone().ID, client.ControlScopeControlAppRead)
+	for _, tt := range []struct {
+		name    string
+		changes []string
+		missing []string
+	}{
+		{"scope", []string{"scope", ""}, []string{"scope"}},
+		{"scope and resource", []string{"scope", "", "resource", ""}, []string{"resource", "scope"}},
+		{"all", []string{"grant_type", "", "scope", "", "resource", ""}, []string{"grant_type", "resource", "scope"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			raw := requestToken(a, tokenForm(key, tt.changes...))
+			expectToken(t, raw, code.InvalidRequest, 400)
+			got := decode[rawclient.Problem](t, raw)
+			var named []string
+			for _, issue := range got.Details.Issues {
+				named = append(named, issue.Path...)
+			}
+			if want := "Required parameters are missing: " + strings.Join(tt.missing, ", ") + "."; got.ErrorDescription != want || !slices.Equal(named, tt.missing) {
+				t.Errorf("got %s", raw.Body)
+			}
+		})
+	}
+}
+
 // expectToken fails the test unless a response has a status and an error code.
 func expectToken(t *testing.T, raw servertest.RawResponse, want code.Code, status int) {
 	t.Helper()

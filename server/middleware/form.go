@@ -73,10 +73,8 @@ func (o *Operation) decodeForm(r *http.Request, text []byte) (map[string]any, er
 			object[name] = given[0]
 		}
 	}
-	for _, name := range o.body.schema.Required {
-		if object[name] == nil {
-			return nil, code.InvalidRequest.At("is required", name)
-		}
+	if err := o.missingParameters(object); err != nil {
+		return nil, err
 	}
 	for name, given := range values {
 		if len(given) > 1 && o.body.schema.Properties[name] == nil {
@@ -84,4 +82,23 @@ func (o *Operation) decodeForm(r *http.Request, text []byte) (map[string]any, er
 		}
 	}
 	return object, nil
+}
+
+// missingParameters returns invalid_request, which names all required parameters that are
+// missing. An array can be empty; the schema says whether it is allowed to be, if nothing else
+// is missing.
+func (o *Operation) missingParameters(object map[string]any) error {
+	var names []string
+	missing := &code.Error{Code: code.InvalidRequest}
+	for _, name := range o.body.schema.Required {
+		if list, isList := object[name].([]any); object[name] == nil || isList && len(list) == 0 {
+			names = append(names, name)
+			missing.Issues = append(missing.Issues, code.Issue{Path: []string{name}, Message: "is required"})
+		}
+	}
+	if !slices.ContainsFunc(names, func(name string) bool { return object[name] == nil }) {
+		return nil
+	}
+	missing.Sentence = "Required parameters are missing: " + strings.Join(names, ", ") + "."
+	return missing
 }
