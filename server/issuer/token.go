@@ -61,7 +61,7 @@ type unixTime int64
 
 // UnmarshalJSON reads a number.
 func (t *unixTime) UnmarshalJSON(text []byte) error {
-	const largest = 1 << 40 // far enough in the future
+	const largest = 1 << 40                              // far enough in the future
 	seconds, err := strconv.ParseFloat(string(text), 64) // of a JSON text, it accepts numbers only
 	if err != nil || seconds < 0 || seconds > largest {
 		return errMalformed
