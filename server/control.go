@@ -88,7 +88,7 @@ func (s *Server) InvokeControl(ctx context.Context, _ api.InvokeControlRequestOb
 	result, err := s.invoke(ctx, info.Control, invocation)
 	publish := func(err error) {
 		outcome, reason := outcomeOf(result, err)
-		s.auditEvents.add(controlEvent(info, info.Control, invocation, outcome, reason, result.objects))
+		s.recordInvocation(info, invocation, outcome, reason, result.objects)
 	}
 	if err != nil {
 		publish(err)
@@ -125,7 +125,7 @@ func (s *Server) beforeReplay(ctx context.Context, info *middleware.RequestInfo)
 	if err = s.useControlToken(ctx, info.Control); err != nil {
 		outcome, reason = outcomeOf(controlResult{}, err)
 	}
-	s.auditEvents.add(controlEvent(info, info.Control, invocation, outcome, reason, nil))
+	s.recordInvocation(info, invocation, outcome, reason, nil)
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/control"
 	"caracal.run/management/server/middleware"
+	"caracal.run/management/server/problem"
 	"caracal.run/management/store/ingest"
 )
 
@@ -80,4 +81,18 @@ func controlEvent(info *middleware.RequestInfo, caller *middleware.ControlCaller
 	}
 	e.Metadata = metadata
 	return e
+}
+
+// recordInvocation publishes the audit event of an invocation by an authenticated caller.
+func (s *Server) recordInvocation(info *middleware.RequestInfo, i control.Invocation, outcome, reason string, objects []string) {
+	info.Control.Recorded = true
+	s.auditEvents.add(controlEvent(info, info.Control, i, outcome, reason, objects))
+}
+
+// recordRejected publishes the audit event of a request that failed before it was an
+// invocation: because its body is too large, for example.
+func (s *Server) recordRejected(info *middleware.RequestInfo, err error) {
+	if !info.Control.Recorded {
+		s.recordInvocation(info, control.Invocation{}, outcomeDenied, string(problem.Code(err)), nil)
+	}
 }

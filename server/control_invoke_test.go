@@ -285,8 +285,21 @@ func TestInvokeControlWithManyFlags(t *testing.T) {
 		many = append(many, fmt.Sprintf(`"%d":1`, i))
 	}
 	b.refused(b.send(b.token(), invocation("app", "list", "{"+strings.Join(many, ",")+"}")), code.ControlInvalid, "invalid", "too many flags (max 32)")
+	many = append(many, many...)
+	b.refusedAndRecorded(b.send(b.token(), invocation("app", "list", "{"+strings.Join(many, ",")+"}")), code.PayloadTooLarge)
+	b.refusedAndRecorded(b.send(b.token(), `{"command":`), code.InvalidJSON)
 	huge := invocation("app", "list", `{"x":"`+strings.Repeat("x", control.MaxBodyBytes)+`"}`)
 	servertest.Expect(t, b.send(b.token(), huge), 0, code.PayloadTooLarge)
+}
+
+// refusedAndRecorded checks the error of a request that is no invocation, and its audit event.
+func (b controlBench) refusedAndRecorded(raw servertest.RawResponse, want code.Code) {
+	b.t.Helper()
+	servertest.Expect(b.t, raw, 0, want)
+	b.expectOutcome(raw, "deny denied")
+	if reason := storetest.Value[string](b.DB, "SELECT metadata::jsonb ->> 'reason' FROM audit_events WHERE request_id = $1", raw.Header.Get("X-Request-Id")); reason != string(want) {
+		b.t.Errorf("the reason is %q, want %q", reason, want)
+	}
 }
 
 // A flag that is like a path reaches no other zone.
@@ -296,16 +309,20 @@ func TestInvokeControlPathsInFlags(t *testing.T) {
 	other := b.Zone().ID
 	theirs := newApplication(t, b.API, other).ID
 	before := everythingOf(b.DB, other)
+	identifying := []string{"id", "request-id", "application-id", "resource-id", "gateway-application-id", "credential-provider-id", "version", "shadow", "policy-versions"}
 	for _, c := range control.Commands {
 		for _, s := range c.Subcommands {
 			for _, f := range s.Flags {
-				if f.Name != "id" && f.Name != "request-id" || c.Name == "audit" {
+				if !slices.Contains(identifying, f.Name) {
 					continue
 				}
 				for _, value := range []string{
 					"../../" + other, "..", ".", "/", other + "/applications/" + theirs, "..%2f..%2f" + other, "%2e%2e%2f" + other, "%252e%252e%252f" + other,
 					`..\\` + other, "x?zone_id=" + other, "x#" + other, theirs + "\u0000", " " + theirs, strings.Repeat("x", 129),
 				} {
+					if f.Kind == control.List && strings.HasPrefix(value, " ") {
+						continue // texts of a list are trimmed
+					}
 					flags := map[string]any{f.Name: value}
 					for _, required := range s.Flags {
 						if required.Required && required.Name != f.Name {

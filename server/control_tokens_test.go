@@ -50,7 +50,9 @@ func TestInvokeControlTokenIsForOneInvocation(t *testing.T) {
 		servertest.Expect(t, b.send(token, tt.body), http.StatusOK, tt.want)
 	}
 	b.refused(b.send(token, listApps), code.ControlTokenReplayed, "unauthenticated", "The Control token was already used. Request a new one.")
-	if got := strings.Join(b.reasons(b.zone, 6), "\n"); got != strings.TrimSpace(`
+	if got := strings.Join(b.reasons(b.zone, 8), "\n"); got != strings.TrimSpace(`
+deny: invalid_json
+deny: control_invalid
 deny: flag "id" is required
 deny: missing scope control:app:write
 allow: 

@@ -249,7 +249,7 @@ func (s *Server) handler() http.Handler {
 		middleware.Recover(),
 		middleware.LimitByAddress(s.limits.address),
 		middleware.Authenticate(s.verifier, s.limits.authFailures),
-		middleware.AuthenticateControl(s.authenticateControl),
+		middleware.AuthenticateControl(s.authenticateControl, s.recordRejected),
 		middleware.Authorize(s.verifier, s.config.ApproveWithWrite),
 		middleware.LimitByToken(s.limits.token),
 		middleware.Validate(s.config.BodyLimit),

@@ -155,7 +155,7 @@ func checkFlags(flags map[string]any) error {
 	return nil
 }
 
-// idPattern is the pattern of identifiers in paths, which are neither . nor ..
+// idPattern is the pattern of IDs, which are neither . nor ..
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9_.\-:]{1,128}$`)
 
 // call returns the call of a subcommand with flags.
@@ -184,11 +184,7 @@ func (s Subcommand) call(flags map[string]any) (Call, error) {
 		}
 		switch f.target {
 		case inPath:
-			text, _ := converted.(string)
-			if !idPattern.MatchString(text) || text == "." || text == ".." {
-				return c, invalid(`flag "%s" is not an ID`, f.Name)
-			}
-			c.Path[f.field] = text
+			c.Path[f.field], _ = converted.(string)
 		case inQuery:
 			c.Query.Set(f.field, fmt.Sprint(converted))
 		case inBody:
@@ -239,7 +235,7 @@ func (f Flag) convert(value any) (any, error) {
 	switch f.Kind {
 	case Text:
 		if isText {
-			return given, nil
+			return given, f.check(given)
 		}
 	case Number:
 		number, isNumber := value.(json.Number)
@@ -274,6 +270,15 @@ func (f Flag) convert(value any) (any, error) {
 	return nil, invalid(`flag "%s" must be of kind %s`, f.Name, f.Kind)
 }
 
+// check returns an error if a text of a flag for IDs is none. An empty text is as if the flag
+// was not given.
+func (f Flag) check(text string) error {
+	if f.isID && text != "" && (!idPattern.MatchString(text) || text == "." || text == "..") {
+		return invalid(`flag "%s" is not an ID`, f.Name)
+	}
+	return nil
+}
+
 // list converts text with commas, or an array of such texts. Empty elements are left out.
 func (f Flag) list(value any) (any, error) {
 	elements, isArray := value.([]any)
@@ -289,6 +294,9 @@ func (f Flag) list(value any) (any, error) {
 		for part := range strings.SplitSeq(text, ",") {
 			if part = strings.TrimSpace(part); part == "" {
 				continue
+			}
+			if err := f.check(part); err != nil {
+				return nil, err
 			}
 			if f.element != "" {
 				all = append(all, map[string]any{f.element: part})

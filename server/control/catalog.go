@@ -46,6 +46,7 @@ type Flag struct {
 	Kind          Kind
 	Required      bool
 	Nullable      bool // null removes the value
+	isID          bool // the text, or each text of the list, is the ID of an object
 	target        target
 	field         string // name of the parameter or field that it sets
 	element       string // not "": each text of a list becomes an object with this field
@@ -61,7 +62,7 @@ const (
 
 // The flags that several subcommands have.
 var (
-	id     = Flag{Name: "id", Summary: "ID of the object.", Kind: Text, Required: true, target: inPath, field: "id"}
+	id     = Flag{Name: "id", Summary: "ID of the object.", Kind: Text, Required: true, isID: true, target: inPath, field: "id"}
 	limit  = query(Flag{Name: "limit", Summary: "Maximum number of items.", Kind: Number}, "limit")
 	cursor = query(Flag{Name: "cursor", Summary: "next_cursor of the previous page.", Kind: Text}, "cursor")
 )
@@ -73,6 +74,11 @@ func query(f Flag, field string) Flag {
 
 func text(name, field, summary string) Flag {
 	return Flag{Name: name, Summary: summary, Kind: Text, field: field}
+}
+
+// objectID returns a flag for the ID of an object.
+func objectID(name, field, summary string) Flag {
+	return Flag{Name: name, Summary: summary, Kind: Text, isID: true, field: field}
 }
 
 func (f Flag) of(kind Kind) Flag { f.Kind = kind; return f }
@@ -104,8 +110,8 @@ var (
 		text("identifier", "identifier", "Identifier of the resource: the audience of its tokens."),
 		text("scopes", "scopes", "Scopes of the resource.").of(List),
 		text("upstream-url", "upstream_url", "URL of the upstream service.").nullable(),
-		text("gateway-application-id", "gateway_application_id", "ID of the application that exchanges tokens at the gateway.").nullable(),
-		text("credential-provider-id", "credential_provider_id", "ID of the credential provider.").nullable(),
+		objectID("gateway-application-id", "gateway_application_id", "ID of the application that exchanges tokens at the gateway.").nullable(),
+		objectID("credential-provider-id", "credential_provider_id", "ID of the credential provider.").nullable(),
 		text("operations", "operations", "Operations of the resource: a JSON array of objects with method, path and scope.").of(Array),
 		text("operation-enforcement", "operation_enforcement", "enforced or transport_uniform."),
 	}
@@ -161,13 +167,13 @@ var Commands = []Command{
 		sub("policy-set", "list", read, "listPolicySets", "List the policy sets.", limit, cursor),
 		sub("policy-set", "get", read, "getPolicySet", "Retrieve a policy set.", id),
 		sub("policy-set", "simulate", read, "simulatePolicySet", "Decide about an input with a version of a policy set.", id,
-			text("version", "version_id", "ID of the version.").required(), text("input", "input", "Input: a JSON object.").of(Object)),
+			objectID("version", "version_id", "ID of the version.").required(), text("input", "input", "Input: a JSON object.").of(Object)),
 		sub("policy-set", "create", write, "createPolicySet", "Create a policy set.",
 			text("name", "name", "Name of the policy set.").required(), description),
 		sub("policy-set", "version", write, "addPolicySetVersion", "Add a version of a policy set.", id,
-			Flag{Name: "policy-versions", Summary: "IDs of the policy versions.", Kind: List, Required: true, field: "manifest", element: "policy_version_id"}),
+			Flag{Name: "policy-versions", Summary: "IDs of the policy versions.", Kind: List, Required: true, isID: true, field: "manifest", element: "policy_version_id"}),
 		sub("policy-set", "activate", write, "activatePolicySet", "Activate a version of a policy set.", id,
-			text("version", "version_id", "ID of the version.").required(), text("shadow", "shadow_version_id", "ID of the shadow version.")),
+			objectID("version", "version_id", "ID of the version.").required(), objectID("shadow", "shadow_version_id", "ID of the shadow version.")),
 		sub("policy-set", "delete", remove, "deletePolicySet", "Archive a policy set.", id),
 	}},
 	{"state", "Declarative management: a document with the objects that the zone should have.", []Subcommand{
@@ -187,20 +193,20 @@ var Commands = []Command{
 		sub("audit", "tail", read, "listAuditEvents", "List the latest audit events.",
 			query(text("since", "", "Earliest time, in RFC 3339 format."), "since"), query(text("until", "", "Latest time, in RFC 3339 format."), "until"),
 			query(text("decision", "", "allow or deny."), "decision"), query(text("event-type", "", "Type of the events."), "event_type"),
-			query(text("request-id", "", "ID of a request."), "request_id"), limit, cursor),
+			query(objectID("request-id", "", "ID of a request."), "request_id"), limit, cursor),
 	}},
 	{"explain", "Why a request was allowed or denied.", []Subcommand{
 		sub("explain", "", read, "explainRequest", "Explain the decision about a request.",
-			Flag{Name: "request-id", Summary: "ID of the request.", Kind: Text, Required: true, target: inPath, field: "requestId"}),
+			Flag{Name: "request-id", Summary: "ID of the request.", Kind: Text, Required: true, isID: true, target: inPath, field: "requestId"}),
 	}},
 	{"grant", "Grants.", []Subcommand{
 		sub("grant", "list", read, "listGrants", "List the grants.",
-			query(text("application-id", "", "ID of an application."), "application_id"), query(text("user-id", "", "ID of a user."), "user_id"),
-			query(text("resource-id", "", "ID of a resource."), "resource_id"), limit, cursor),
+			query(objectID("application-id", "", "ID of an application."), "application_id"), query(text("user-id", "", "ID of a user."), "user_id"),
+			query(objectID("resource-id", "", "ID of a resource."), "resource_id"), limit, cursor),
 		sub("grant", "get", read, "getGrant", "Retrieve a grant.", id),
 		sub("grant", "create", write, "createGrant", "Create a grant.",
-			text("application-id", "application_id", "ID of the application.").required(), text("user-id", "user_id", "ID of the user.").required(),
-			text("resource-id", "resource_id", "ID of the resource.").required(), text("scopes", "scopes", "Scopes that the application may request.").of(List)),
+			objectID("application-id", "application_id", "ID of the application.").required(), text("user-id", "user_id", "ID of the user.").required(),
+			objectID("resource-id", "resource_id", "ID of the resource.").required(), text("scopes", "scopes", "Scopes that the application may request.").of(List)),
 		sub("grant", "revoke", remove, "revokeGrant", "Revoke a grant.", id),
 	}},
 }

@@ -18,6 +18,7 @@ type ControlCaller struct {
 	Scopes    []string  // of the token, as far as the key still has them
 	ExpiresAt time.Time // of the token
 	Used      bool      // the request has used the token up
+	Recorded  bool      // the invocation has its audit event
 }
 
 // Actor returns the key as an actor in its zone.
@@ -27,8 +28,9 @@ func (c *ControlCaller) Actor() store.Actor {
 
 // AuthenticateControl authenticates the callers of operations that take a token of a
 // Control key, with a function that returns the caller or the error of the response. It
-// runs before the body is read.
-func AuthenticateControl(authenticate func(context.Context, *RequestInfo) (*ControlCaller, error)) echo.MiddlewareFunc {
+// runs before the body is read. It calls rejected if the request of an authenticated caller
+// fails.
+func AuthenticateControl(authenticate func(context.Context, *RequestInfo) (*ControlCaller, error), rejected func(*RequestInfo, error)) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			ctx := c.Request().Context()
@@ -41,7 +43,10 @@ func AuthenticateControl(authenticate func(context.Context, *RequestInfo) (*Cont
 				return err
 			}
 			info.Control = caller
-			return next(c)
+			if err = next(c); err != nil {
+				rejected(info, err)
+			}
+			return err
 		}
 	}
 }
