@@ -54,12 +54,9 @@ func (s *Server) auditEntries(ctx context.Context, zone string, p api.ListAuditE
 	if isExport(p.Format) {
 		return exportOf(ctx, s, entries, *p.Format, page.After), nil
 	}
-	rows, err := entries.page(ctx, s.storeFor(ctx), page)
-	if err != nil {
-		return nil, err
-	}
-	rows, link, next := paginateRows(ctx, rows, page, scope, entries.position)
-	return selectedPage[*store.ListedAuditEntry]{rows, selected.page, next, link}, nil
+	return selectPage(ctx, page, scope, selected.page, entries.position, func(visit func(*store.ListedAuditEntry)) error {
+		return s.storeFor(ctx).EachAuditEntry(ctx, zone, filter, page, visit)
+	})
 }
 
 // An auditEntryResponse is a response of both lists: a page or an export.

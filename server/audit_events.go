@@ -64,12 +64,20 @@ func (s *Server) ListAuditEvents(ctx context.Context, req api.ListAuditEventsReq
 	if isExport(req.Params.Format) {
 		return exportOf(ctx, s, events, *req.Params.Format, page.After), nil
 	}
-	rows, err := events.page(ctx, s.storeFor(ctx), page)
-	if err != nil {
-		return nil, err
-	}
-	rows, link, next := paginateRows(ctx, rows, page, scope, events.position)
-	return selectedPage[*auditEvent]{rows, selected.page, next, link}, nil
+	return selectPage(ctx, page, scope, selected.page, events.position, func(visit func(*auditEvent)) error {
+		if !withEvidence {
+			var event auditEvent
+			return s.storeFor(ctx).EachAuditEvent(ctx, req.ZoneID, filter, page, func(e *db.ListedAuditEvent) {
+				event = auditEvent{ListedAuditEvent: e}
+				visit(&event)
+			})
+		}
+		rows, err := events.page(ctx, s.storeFor(ctx), page)
+		for _, row := range rows {
+			visit(row)
+		}
+		return err
+	})
 }
 
 // An auditEvent is a row of the list of audit events.

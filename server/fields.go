@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/hex"
 	"net/http"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/jsonresponse"
 	"caracal.run/management/server/timestamp"
+	"caracal.run/management/store"
 )
 
 // A field is a field of the rows of a list that a request can select fields of. The
@@ -94,49 +96,59 @@ func (r selectedRow[Row]) AppendJSON(b []byte) []byte {
 
 // A selectedPage is the response with a page of rows with the fields that a request
 // selects.
-type selectedPage[Row any] struct {
-	rows       []Row
-	fields     []field[Row]
-	next, link *string
+type selectedPage struct {
+	body jsonresponse.Buffer
+	link *string
 }
 
-// AppendJSON appends the page as an object.
-func (p selectedPage[Row]) AppendJSON(b []byte) []byte {
-	b = append(b, `{"rows":[`...)
-	for i, row := range p.rows {
-		if i > 0 {
-			b = append(b, ',')
+// selectPage returns a page of a list. The function each calls its argument with each row
+// of the page, and with the one after it if there is a next page, and need not keep any.
+func selectPage[Row any](ctx context.Context, page store.Page, scope string, fields []field[Row], position func(Row) store.Position, each func(func(Row)) error) (p selectedPage, err error) {
+	p.body = jsonresponse.NewBuffer(func(b []byte) []byte {
+		var last store.Position
+		rows := 0
+		b = append(b, `{"rows":[`...)
+		err = each(func(row Row) {
+			if rows++; rows > int(page.Limit) {
+				return
+			}
+			if rows > 1 {
+				b = append(b, ',')
+			}
+			b = selectedRow[Row]{row, fields}.AppendJSON(b)
+			if rows == int(page.Limit) {
+				last = position(row)
+				last.ID = strings.Clone(last.ID)
+			}
+		})
+		b = append(b, `],"next_cursor":`...)
+		if rows <= int(page.Limit) {
+			return append(b, "null}"...)
 		}
-		b = selectedRow[Row]{row, p.fields}.AppendJSON(b)
-	}
-	b = append(b, `],"next_cursor":`...)
-	if p.next == nil {
-		return append(b, "null}"...)
-	}
-	return append(jsonresponse.AppendString(b, *p.next), '}')
+		var next *string
+		p.link, next = nextPage(ctx, page, scope, last)
+		return append(jsonresponse.AppendString(b, *next), '}')
+	})
+	return p, err
 }
 
-func (p selectedPage[Row]) write(w http.ResponseWriter) error {
+func (p selectedPage) write(w http.ResponseWriter) error {
 	if p.link != nil {
 		w.Header().Set("Link", *p.link)
 	}
-	return jsonresponse.Write(w, http.StatusOK, p)
+	return p.body.Send(w, http.StatusOK)
 }
 
 // VisitListAuditEntriesResponse writes the response.
-func (p selectedPage[Row]) VisitListAuditEntriesResponse(w http.ResponseWriter) error {
-	return p.write(w)
-}
+func (p selectedPage) VisitListAuditEntriesResponse(w http.ResponseWriter) error { return p.write(w) }
 
 // VisitListZonelessAuditEntriesResponse writes the response.
-func (p selectedPage[Row]) VisitListZonelessAuditEntriesResponse(w http.ResponseWriter) error {
+func (p selectedPage) VisitListZonelessAuditEntriesResponse(w http.ResponseWriter) error {
 	return p.write(w)
 }
 
 // VisitListAuditEventsResponse writes the response.
-func (p selectedPage[Row]) VisitListAuditEventsResponse(w http.ResponseWriter) error {
-	return p.write(w)
-}
+func (p selectedPage) VisitListAuditEventsResponse(w http.ResponseWriter) error { return p.write(w) }
 
 // cellOf replaces the JSON value that begins at an index of b by the text of a cell of
 // CSV: that of a string, those of the elements of an array, separated by spaces, and

@@ -23,11 +23,25 @@ type ListedAuditEntry = db.ListAuditEntriesRow
 // fields of the filter each select many entries, and few entries match all of them, it
 // returns filters_too_broad.
 func (s *Store) AuditEntries(ctx context.Context, zone string, f AuditFilter, p Page) ([]ListedAuditEntry, error) {
-	if !f.hasSeveral() {
-		return auditEntries(ctx, s.inOrder(), zone, f, p)
+	conn, mapTimeout := s.auditEntryReads(zone, f)
+	entries, err := auditEntries(ctx, db.New(conn), zone, f, p)
+	return entries, mapTimeout(err)
+}
+
+// EachAuditEntry calls visit with each entry of a page like that of AuditEntries. An entry
+// is valid until visit returns: visit must copy what it keeps, such as texts.
+func (s *Store) EachAuditEntry(ctx context.Context, zone string, f AuditFilter, p Page, visit func(*ListedAuditEntry)) error {
+	conn, mapTimeout := s.auditEntryReads(zone, f)
+	return mapTimeout(eachRow(conn, func(q *db.Queries) ([]ListedAuditEntry, error) { return auditEntries(ctx, q, zone, f, p) }, visit))
+}
+
+// auditEntryReads returns the connection for a page, and a function that maps the error of
+// its query.
+func (s *Store) auditEntryReads(zone string, f AuditFilter) (conn db.DBTX, mapTimeout func(error) error) {
+	if f.hasSeveral() {
+		return s.searchReads(zone), filtersTooBroad
 	}
-	entries, err := auditEntries(ctx, s.search(), zone, f, p)
-	return entries, filtersTooBroad(err)
+	return s.listReads(zone), func(err error) error { return err }
 }
 
 // hasSeveral reports whether several fields are set, other than the times.

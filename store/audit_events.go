@@ -24,64 +24,97 @@ type AuditEventFilter struct {
 // fields each select many events, and few events match all of them, it returns
 // filters_too_broad.
 func (s *Store) AuditEvents(ctx context.Context, zone string, f AuditEventFilter, p Page) ([]db.ListedAuditEvent, error) {
-	events, err := s.auditEvents(ctx, zone, f, p)
-	if len(f.fields()) > 1 {
-		err = filtersTooBroad(err)
-	}
-	return events, err
-}
-
-func (s *Store) auditEvents(ctx context.Context, zone string, f AuditEventFilter, p Page) ([]db.ListedAuditEvent, error) {
-	q := s.inOrder()
-	before, since := p.After, f.Since
-	if !f.Until.IsZero() && !before.Time.Before(f.Until) {
-		before = Position{Time: f.Until} // precedes all rows of this time
-	}
-	by, selectsMany, err := f.mostSelective(ctx, q, zone, before.Time, since)
+	list, err := s.auditEventList(ctx, zone, f, p)
 	if err != nil {
 		return nil, err
 	}
-	if selectsMany {
-		q = s.search()
+	events, err := list.page(ctx, db.New(list.conn))
+	return events, list.mapTimeout(err)
+}
+
+// EachAuditEvent calls visit with each event of a page like that of AuditEvents. An event
+// is valid until visit returns: visit must copy what it keeps, such as texts.
+func (s *Store) EachAuditEvent(ctx context.Context, zone string, f AuditEventFilter, p Page, visit func(*db.ListedAuditEvent)) error {
+	list, err := s.auditEventList(ctx, zone, f, p)
+	if err != nil {
+		return err
 	}
-	switch by {
+	return list.mapTimeout(eachRow(list.conn, func(q *db.Queries) ([]db.ListedAuditEvent, error) { return list.page(ctx, q) }, visit))
+}
+
+// An auditEventList is a page of audit events that is to be read.
+type auditEventList struct {
+	zone   string
+	filter AuditEventFilter
+	after  Position
+	limit  int32
+	by     string // the field of the filter whose index is scanned; "" for none
+	conn   db.DBTX
+}
+
+func (s *Store) auditEventList(ctx context.Context, zone string, f AuditEventFilter, p Page) (auditEventList, error) {
+	list := auditEventList{zone: zone, filter: f, after: p.After, limit: p.Limit + 1, conn: s.listReads(zone)}
+	if !f.Until.IsZero() && !list.after.Time.Before(f.Until) {
+		list.after = Position{Time: f.Until} // precedes all rows of this time
+	}
+	by, selectsMany, err := f.mostSelective(ctx, s.inOrder(), zone, list.after.Time, f.Since)
+	list.by = by
+	if selectsMany {
+		list.conn = s.searchReads(zone)
+	}
+	return list, list.mapTimeout(err)
+}
+
+// mapTimeout returns filters_too_broad in place of a timeout if the filter has several
+// fields.
+func (l auditEventList) mapTimeout(err error) error {
+	if len(l.filter.fields()) > 1 {
+		return filtersTooBroad(err)
+	}
+	return err
+}
+
+// page returns the page from the index of its field.
+func (l auditEventList) page(ctx context.Context, q *db.Queries) ([]db.ListedAuditEvent, error) {
+	zone, f, before, since, limit := l.zone, l.filter, l.after, l.filter.Since, l.limit
+	switch l.by {
 	case "request_id":
 		return q.ListAuditEventsByRequest(ctx, db.ListAuditEventsByRequestParams{
 			ZoneID: zone, RequestID: *f.RequestID, SessionID: f.SessionID, AgentSessionID: f.AgentSessionID, Label: f.Label, ApplicationID: f.ApplicationID,
-			EventType: f.EventType, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: p.Limit + 1,
+			EventType: f.EventType, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: limit,
 		})
 	case "session_id":
 		return q.ListAuditEventsBySession(ctx, db.ListAuditEventsBySessionParams{
 			ZoneID: zone, SessionID: *f.SessionID, RequestID: f.RequestID, AgentSessionID: f.AgentSessionID, Label: f.Label, ApplicationID: f.ApplicationID,
-			EventType: f.EventType, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: p.Limit + 1,
+			EventType: f.EventType, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: limit,
 		})
 	case "agent_session_id":
 		return q.ListAuditEventsByAgentSession(ctx, db.ListAuditEventsByAgentSessionParams{
 			ZoneID: zone, AgentSessionID: *f.AgentSessionID, RequestID: f.RequestID, SessionID: f.SessionID, Label: f.Label, ApplicationID: f.ApplicationID,
-			EventType: f.EventType, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: p.Limit + 1,
+			EventType: f.EventType, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: limit,
 		})
 	case "label":
 		return q.ListAuditEventsByLabel(ctx, db.ListAuditEventsByLabelParams{
 			ZoneID: zone, Label: *f.Label, RequestID: f.RequestID, SessionID: f.SessionID, AgentSessionID: f.AgentSessionID, ApplicationID: f.ApplicationID,
-			EventType: f.EventType, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: p.Limit + 1,
+			EventType: f.EventType, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: limit,
 		})
 	case "application_id":
 		return q.ListAuditEventsByApplication(ctx, db.ListAuditEventsByApplicationParams{
 			ZoneID: zone, ApplicationID: *f.ApplicationID, RequestID: f.RequestID, SessionID: f.SessionID, AgentSessionID: f.AgentSessionID, Label: f.Label,
-			EventType: f.EventType, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: p.Limit + 1,
+			EventType: f.EventType, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: limit,
 		})
 	case "event_type":
 		return q.ListAuditEventsByType(ctx, db.ListAuditEventsByTypeParams{
 			ZoneID: zone, EventType: *f.EventType, RequestID: f.RequestID, SessionID: f.SessionID, AgentSessionID: f.AgentSessionID, Label: f.Label,
-			ApplicationID: f.ApplicationID, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: p.Limit + 1,
+			ApplicationID: f.ApplicationID, Decision: f.Decision, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: limit,
 		})
 	case "decision":
 		return q.ListAuditEventsByDecision(ctx, db.ListAuditEventsByDecisionParams{
 			ZoneID: zone, Decision: *f.Decision, RequestID: f.RequestID, SessionID: f.SessionID, AgentSessionID: f.AgentSessionID, Label: f.Label,
-			ApplicationID: f.ApplicationID, EventType: f.EventType, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: p.Limit + 1,
+			ApplicationID: f.ApplicationID, EventType: f.EventType, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: limit,
 		})
 	}
-	return q.ListAuditEvents(ctx, db.ListAuditEventsParams{ZoneID: zone, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: p.Limit + 1})
+	return q.ListAuditEvents(ctx, db.ListAuditEventsParams{ZoneID: zone, BeforeTime: before.Time, BeforeID: before.ID, Since: since, RowLimit: limit})
 }
 
 // WholeAuditEvents returns listed audit events of a zone with all columns, in their order.

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"caracal.run/management/gen/audit"
+	"caracal.run/management/gen/db"
 )
 
 // Defer adds a statement to the batch that is sent with the transaction's next
@@ -36,7 +37,7 @@ func ProviderBase(name string) string { return providerBase(name) }
 
 // SharedQuery runs a query as the reads of a store that share connections.
 func (s *Store) SharedQuery(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return sharedReads{s.pipelines, s.scoped(s.pool, s.actor.Zone)}.Query(ctx, sql, args...)
+	return sharedReads{pipelines: s.pipelines, pooled: s.scoped(s.pool, s.actor.Zone)}.Query(ctx, sql, args...)
 }
 
 // PooledQuery runs a query on a connection of its own.
@@ -67,4 +68,9 @@ func MostSelective(ctx context.Context, s *Store, zone string, f GrantFilter) (s
 func MostSelectiveOfEvents(ctx context.Context, s *Store, zone string, f AuditEventFilter) (string, error) {
 	field, _, err := f.mostSelective(ctx, s.inOrder(), zone, FirstPosition.Time, time.Time{})
 	return field, err
+}
+
+// ListConnections returns the connections for lists of a zone.
+func (s *Store) ListConnections(zone string) []db.DBTX {
+	return []db.DBTX{s.listReads(zone), s.searchReads(zone)}
 }

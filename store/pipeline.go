@@ -62,14 +62,32 @@ type pipelines struct {
 type sharedRead struct {
 	settings, zone, sql string
 	args                []any
+	reuse               bool // the reader returns the memory of the rows when it closes them
 
 	done    chan struct{}
 	fields  []pgconn.FieldDescription
-	values  []byte  // the encoded values of all rows
-	lengths []int32 // of each value; -1 is NULL
+	values  []byte     // the encoded values of all rows
+	lengths []int32    // of each value; -1 is NULL
+	memory  *rowMemory // of both, if it is reused
 	tag     pgconn.CommandTag
 	err     error
 	retry   bool // the pipeline could not run it: run it on a pooled connection
+}
+
+// A rowMemory is the memory of rows that are read and then forgotten.
+type rowMemory struct {
+	values  []byte
+	lengths []int32
+}
+
+var rowMemories = sync.Pool{New: func() any { return new(rowMemory) }}
+
+// release lets later reads use the memory of the rows.
+func (r *sharedRead) release() {
+	if r.memory != nil && cap(r.memory.values) <= maxKeptBuffer {
+		rowMemories.Put(r.memory)
+	}
+	r.memory, r.values, r.lengths = nil, nil, nil
 }
 
 func newPipelines(s *Store) *pipelines {
@@ -86,7 +104,7 @@ func (p *pipelines) close() {
 
 // read runs a query on a shared connection. It reports false if the query must be run
 // on a pooled connection instead.
-func (p *pipelines) read(ctx context.Context, settings, zone, sql string, args []any) (*sharedRead, bool) {
+func (p *pipelines) read(ctx context.Context, r *sharedRead) (*sharedRead, bool) {
 	if p.connected.Load() == 0 {
 		p.start.Do(func() { // by the first read: many programs need no more than the pool
 			for range maxPipelines {
@@ -95,7 +113,7 @@ func (p *pipelines) read(ctx context.Context, settings, zone, sql string, args [
 		})
 		return nil, false
 	}
-	r := &sharedRead{settings: settings, zone: zone, sql: sql, args: args, done: make(chan struct{})}
+	r.done = make(chan struct{})
 	select {
 	case p.reads <- r:
 	default: // every pipeline is busy
@@ -334,6 +352,10 @@ func (p *pipeline) receive(pipeline *pgconn.Pipeline, r *sharedRead) (retry bool
 // readRows copies the values of all rows, as the connection reuses its buffer.
 func (p *pipeline) readRows(results *pgconn.ResultReader, r *sharedRead) (err error) {
 	values, lengths := p.values[:0], p.lengths[:0]
+	if r.reuse {
+		r.memory = rowMemories.Get().(*rowMemory)
+		values, lengths = r.memory.values[:0], r.memory.lengths[:0]
+	}
 	for results.NextRow() {
 		for _, value := range results.Values() {
 			if value == nil {
@@ -343,9 +365,15 @@ func (p *pipeline) readRows(results *pgconn.ResultReader, r *sharedRead) (err er
 			values, lengths = append(values, value...), append(lengths, int32(len(value)))
 		}
 	}
-	r.values, r.lengths = slices.Clone(values), slices.Clone(lengths)
-	if cap(values) <= maxKeptBuffer {
-		p.values, p.lengths = values, lengths
+	switch {
+	case r.reuse:
+		r.values, r.lengths = values, lengths
+		r.memory.values, r.memory.lengths = values, lengths
+	default:
+		r.values, r.lengths = slices.Clone(values), slices.Clone(lengths)
+		if cap(values) <= maxKeptBuffer {
+			p.values, p.lengths = values, lengths
+		}
 	}
 	r.tag, err = results.Close()
 	return err
@@ -355,6 +383,11 @@ func (p *pipeline) readRows(results *pgconn.ResultReader, r *sharedRead) (err er
 type sharedReads struct {
 	pipelines *pipelines
 	pooled    scoped
+	reuse     bool // see sharedRead
+}
+
+func (s sharedReads) read(ctx context.Context, sql string, args []any) (*sharedRead, bool) {
+	return s.pipelines.read(ctx, &sharedRead{settings: s.pooled.settings, zone: s.pooled.zone, sql: sql, args: args, reuse: s.reuse})
 }
 
 // Exec is for statements that change rows, which are not run again if a connection is
@@ -364,14 +397,14 @@ func (s sharedReads) Exec(ctx context.Context, sql string, args ...any) (pgconn.
 }
 
 func (s sharedReads) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if r, finished := s.pipelines.read(ctx, s.pooled.settings, s.pooled.zone, sql, args); finished {
+	if r, finished := s.read(ctx, sql, args); finished {
 		return newRowReader(r), mapError(r.err)
 	}
 	return s.pooled.Query(ctx, sql, args...)
 }
 
 func (s sharedReads) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if r, finished := s.pipelines.read(ctx, s.pooled.settings, s.pooled.zone, sql, args); finished {
+	if r, finished := s.read(ctx, sql, args); finished {
 		return singleRow{newRowReader(r)}
 	}
 	return s.pooled.QueryRow(ctx, sql, args...)

@@ -15,7 +15,8 @@ import (
 )
 
 // A rowReader implements [pgx.Rows] for the copied rows of a shared read. The strings and
-// bytes that it scans share the memory of the copy, which is not written again.
+// bytes that it scans share the memory of the copy. It is not written again, or else not
+// until the rows are closed: see eachRow.
 type rowReader struct {
 	read    *sharedRead
 	row     [][]byte // the values of the current row; nil is NULL
@@ -51,6 +52,9 @@ func (r *rowReader) Next() bool {
 		r.row[i], r.values = r.values[:n:n], r.values[n:]
 	}
 	r.lengths = r.lengths[len(r.row):]
+	if r.read.reuse {
+		r.texts = r.texts[:0]
+	}
 	return true
 }
 
@@ -122,7 +126,8 @@ func (r *rowReader) Close() {
 		typeMaps.Put(r.types)
 		r.types = nil
 	}
-	r.lengths = nil
+	r.values, r.lengths = nil, nil
+	r.read.release()
 }
 
 func (r *rowReader) Err() error                                   { return mapError(r.err) }

@@ -22,14 +22,15 @@ func (s *Store) InSnapshot(ctx context.Context, f func(*Store) error) error {
 	default:
 		return code.TooManyExports
 	}
-	return s.snapshot(ctx, s.timeouts.settings+", "+listPlans, func(q *db.Queries) error {
-		return f(&Store{core: s.core, actor: s.actor, q: q, shared: q, frozen: q})
+	return s.snapshot(ctx, s.timeouts.settings+", "+listPlans, func(conn db.DBTX) error {
+		q := db.New(conn)
+		return f(&Store{core: s.core, actor: s.actor, q: q, shared: q, frozen: conn})
 	})
 }
 
-// snapshot calls f with queries that all see the database at the same moment. The
-// settings are those of the transaction, with the zone as their parameter.
-func (s *Store) snapshot(ctx context.Context, settings string, f func(*db.Queries) error) error {
+// snapshot calls f with a connection whose queries all see the database at the same
+// moment. The settings are those of the transaction, with the zone as their parameter.
+func (s *Store) snapshot(ctx context.Context, settings string, f func(db.DBTX) error) error {
 	conn, err := s.pool.acquire(ctx)
 	if err != nil {
 		return mapError(err)
@@ -43,5 +44,5 @@ func (s *Store) snapshot(ctx context.Context, settings string, f func(*db.Querie
 		defer cancel()
 		tx.rollback(rollbackCtx)
 	}()
-	return mapError(f(db.New(tx)))
+	return mapError(f(tx))
 }

@@ -31,7 +31,8 @@ type ZoneState struct {
 
 // ZoneState returns the state of an active zone at one moment, or zone_not_found.
 func (s *Store) ZoneState(ctx context.Context, zone string, kinds StateKinds) (state ZoneState, err error) {
-	err = s.snapshot(ctx, s.timeouts.settings, func(q *db.Queries) error {
+	err = s.snapshot(ctx, s.timeouts.settings, func(conn db.DBTX) error {
+		q := db.New(conn)
 		present, err := q.GetZone(ctx, zone)
 		if err != nil {
 			return notFoundAs(err, code.ZoneNotFound)

@@ -54,7 +54,7 @@ type Store struct {
 	actor  Actor
 	q      *db.Queries // each query on a connection of its own
 	shared *db.Queries // reads of a bounded size, which share connections
-	frozen *db.Queries // not nil: every read sees the same snapshot; see InSnapshot
+	frozen db.DBTX     // not nil: every read sees the same snapshot; see InSnapshot
 }
 
 // A core contains what the stores of all actors share.
@@ -216,30 +216,41 @@ func (s *Store) Committed() <-chan struct{} { return s.committed }
 // For returns the store scoped to an actor.
 func (s *Store) For(actor Actor) *Store {
 	pooled := s.scoped(s.pool, actor.Zone)
-	return &Store{core: s.core, actor: actor, q: db.New(pooled), shared: db.New(sharedReads{s.pipelines, pooled})}
+	return &Store{core: s.core, actor: actor, q: db.New(pooled), shared: db.New(sharedReads{pipelines: s.pipelines, pooled: pooled})}
 }
 
 // inOrder returns the queries for pages of lists, which share connections like others of
 // a bounded size, with setListScope.
-func (s *Store) inOrder() *db.Queries {
+func (s *Store) inOrder() *db.Queries { return db.New(s.listReads(s.actor.Zone)) }
+
+// listReads returns the connection of inOrder for the rows of a zone, which are the only
+// ones that a global actor can see through it.
+func (s *Store) listReads(zone string) db.DBTX {
 	if s.frozen != nil {
 		return s.frozen
 	}
-	pooled := s.scoped(s.pool, s.actor.Zone)
-	pooled.settings = setListScope
-	return db.New(sharedReads{s.pipelines, pooled})
+	return sharedReads{pipelines: s.pipelines, pooled: s.listScope(zone)}
 }
 
-// search returns the queries for pages of lists whose rows match several filters, like
-// inOrder. No index has all of the filters, so that Postgres can read any number of rows:
-// they have a connection of their own, and less time.
-func (s *Store) search() *db.Queries {
+// searchReads is like listReads, for pages of lists whose rows match several filters. No
+// index has all of the filters, so that Postgres can read any number of rows: they have a
+// connection of their own, and less time.
+func (s *Store) searchReads(zone string) db.DBTX {
 	if s.frozen != nil {
 		return s.frozen
 	}
-	pooled := s.scoped(s.pool, s.actor.Zone)
-	pooled.settings, pooled.statementTimeout = setListScope, s.timeouts.search
-	return db.New(pooled)
+	pooled := s.listScope(zone)
+	pooled.statementTimeout = s.timeouts.search
+	return pooled
+}
+
+func (s *Store) listScope(zone string) scoped {
+	if !s.actor.Global() {
+		zone = s.actor.Zone
+	}
+	pooled := s.scoped(s.pool, zone)
+	pooled.settings = setListScope
+	return pooled
 }
 
 // filtersTooBroad returns filters_too_broad in place of the error of a search that took

@@ -12,6 +12,18 @@ var verbatim = func() (table [utf8.RuneSelf]bool) {
 	return table
 }()
 
+// verbatim8 reports whether the first eight bytes of s are not escaped. It can report false
+// for such bytes, too.
+func verbatim8(s string) bool {
+	const each, high = 0x0101_0101_0101_0101, 0x8080_8080_8080_8080 // bytes of 1 and of 128
+	if len(s) < 8 {
+		return false
+	}
+	w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	control, quote, backslash := w-each*' ', (w^each*'"')-each, (w^each*'\\')-each // the high bit is set in the lowest of such bytes
+	return (w|control|quote|backslash)&high == 0
+}
+
 const hex = "0123456789abcdef"
 
 // AppendString appends s as a JSON string and returns the extended buffer. It
@@ -21,6 +33,10 @@ func AppendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0 // s[start:i] is to be copied verbatim
 	for i := 0; i < len(s); {
+		if verbatim8(s[i:]) {
+			i += 8
+			continue
+		}
 		c := s[i]
 		if c < utf8.RuneSelf {
 			if verbatim[c] {

@@ -28,6 +28,20 @@ func Write[T Encoder](w http.ResponseWriter, status int, body T) error {
 	return send(w, status, buffer)
 }
 
+// A Buffer is a body that is encoded already.
+type Buffer struct{ bytes *[]byte }
+
+// NewBuffer returns the body that a function appends to a buffer.
+func NewBuffer(appendBody func([]byte) []byte) Buffer {
+	b := buffers.Get().(*[]byte)
+	*b = appendBody((*b)[:0])
+	return Buffer{b}
+}
+
+// Send sends the body, once, with the given status. It returns an error if the client has
+// disconnected.
+func (b Buffer) Send(w http.ResponseWriter, status int) error { return send(w, status, b.bytes) }
+
 // WriteList sends items as an array, with the given status. It returns an error
 // if the client has disconnected.
 func WriteList[T Encoder](w http.ResponseWriter, status int, items []T) error {

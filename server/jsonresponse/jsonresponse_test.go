@@ -58,6 +58,13 @@ func TestAppendStringEqualsEncodingJSON(t *testing.T) {
 			check(string([]byte{byte(c), byte(d)}))
 		}
 	}
+	const long = "0123456789abcdefghijklmno~"
+	for c := range 256 { // at each place of words of eight bytes
+		for i := range long {
+			check(long[:i] + string([]byte{byte(c)}) + long[i:])
+			check(long[:i] + string([]byte{byte(c), byte(c)}) + long[i:])
+		}
+	}
 	for _, s := range []string{"\ufffd", "😀", "a😀\xffb\xf0\x9f\x98", "\xed\xa0\x80", "日本語 \u2028\u2029", `<a href="x">&\`} {
 		check(s)
 	}
