@@ -75,12 +75,18 @@ func TestSealEntriesReadsOnlyItsQueue(t *testing.T) {
 	insertAuditEntries(db, 5_000)
 	conn := genericPlanner(t, db)
 	all := statements(t)
+	for _, statement := range []string{"BEGIN", all["tryLockSealing"]} { // which has settings for the others
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, want := range map[string][]string{
+		"listChainEnds":   {"Nested Loop", "Nested Loop", "ProjectSet", "Result", "Index Scan on audit_seal_heads_pkey", "Limit", "Index Scan on audit_seals_pkey"},
 		"listUnsealed":    {"Limit", "Nested Loop", "Index Scan on audit_unsealed_queue", "Limit", "Index Scan on audit_seals_by_entry"},
 		"getAuditEntries": {"Nested Loop", "ProjectSet", "Result", "Limit", "Index Scan on audit_entries_pkey"},
 	} {
-		if got := nodesOf(plan(t, conn, name, all[name])); !slices.Equal(got, want) {
-			t.Errorf("%s: the plan is %q, want %q", name, got, want)
+		if got := nodesOf(plan(t, conn, name, all[name])); len(got) < len(want) || !slices.Equal(got[len(got)-len(want):], want) {
+			t.Errorf("%s: the plan is %q, want one that ends with %q", name, got, want)
 		}
 	}
 }

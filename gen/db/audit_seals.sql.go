@@ -311,8 +311,7 @@ type ListUnsealedRow struct {
 
 // ListUnsealed returns the next entries to seal. Their order is that of the commits as far as it matters: a transaction
 // inserts its entries last, when it has its locks, so an entry on a changed object is after those of earlier changes.
-// Each LIMIT 1 in LATERAL here makes Postgres look each row up in an index, even if it has no statistics of the table yet:
-// it would read the whole table, which grows much between two runs of autovacuum.
+// Each LIMIT 1 in LATERAL here makes Postgres look each row up in an index, also without statistics, and not read the table.
 func (q *Queries) ListUnsealed(ctx context.Context, rowLimit int32) ([]ListUnsealedRow, error) {
 	rows, err := q.db.Query(ctx, listUnsealed, rowLimit)
 	if err != nil {
@@ -340,10 +339,12 @@ func (q *Queries) ListUnsealed(ctx context.Context, rowLimit int32) ([]ListUnsea
 
 const tryLockSealing = `-- name: TryLockSealing :one
 SELECT pg_try_advisory_xact_lock(hashtextextended('audit-seals', 0))
+FROM set_config('enable_bitmapscan', 'off', true) AS bitmapscan, set_config('enable_sort', 'off', true) AS sort
 `
 
 // TryLockSealing takes the lock of the replica that seals entries, until the end of the transaction. It returns false if
-// another replica has it.
+// another replica has it. Until then, Postgres also prefers an index that has the wanted order to a bitmap and a sort: the
+// statements below must be fast also before it has statistics of the tables, which grow much between two runs of autovacuum.
 func (q *Queries) TryLockSealing(ctx context.Context) (bool, error) {
 	row := q.db.QueryRow(ctx, tryLockSealing)
 	var pg_try_advisory_xact_lock bool
