@@ -81,7 +81,7 @@ func TestSealEntriesReadsOnlyItsQueue(t *testing.T) {
 		}
 	}
 	for name, want := range map[string][]string{
-		"listChainEnds":   {"Nested Loop", "Nested Loop", "ProjectSet", "Result", "Index Scan on audit_seal_heads_pkey", "Limit", "Index Scan on audit_seals_pkey"},
+		"listChainEnds":   {"Limit", "Index Scan on audit_seals_pkey"}, // after the heads, of which there are few
 		"listUnsealed":    {"Limit", "Nested Loop", "Index Scan on audit_unsealed_queue", "Limit", "Index Scan on audit_seals_by_entry"},
 		"getAuditEntries": {"Nested Loop", "ProjectSet", "Result", "Limit", "Index Scan on audit_entries_pkey"},
 	} {
