@@ -73,14 +73,16 @@ WHERE o.zone_id = @zone_id AND o.owner = @owner AND o.kind = 'grant' AND g.statu
 ORDER BY g.created_at, g.id;
 
 -- name: ListStateOwners :many
--- ListStateOwners returns who manages what in a zone, also what was archived since.
+-- ListStateOwners returns who manages what in a zone.
 SELECT kind, object_id, owner FROM state_owners WHERE zone_id = @zone_id;
 
 -- name: SetStateOwner :exec
--- SetStateOwner makes an owner manage objects. It does not write those that it manages already.
+-- SetStateOwner makes an owner manage objects.
 INSERT INTO state_owners (zone_id, kind, object_id, owner)
 SELECT @zone_id, (@kinds::text[])[n], (@object_ids::text[])[n], @owner FROM generate_subscripts(@object_ids::text[], 1) AS n
-ON CONFLICT (zone_id, kind, object_id) DO UPDATE SET owner = excluded.owner WHERE state_owners.owner <> excluded.owner;
+ON CONFLICT (zone_id, kind, object_id) DO UPDATE SET owner = excluded.owner;
 
--- name: DeleteStateOwner :exec
-DELETE FROM state_owners WHERE zone_id = @zone_id AND kind = @kind AND object_id = @object_id;
+-- name: DeleteStateOwners :exec
+DELETE FROM state_owners AS o
+USING (SELECT unnest(@kinds::text[]) AS kind, unnest(@object_ids::text[]) AS object_id) AS removed
+WHERE o.zone_id = @zone_id AND o.kind = removed.kind AND o.object_id = removed.object_id;

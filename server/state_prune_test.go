@@ -19,6 +19,11 @@ func owned(text, fields string) string {
 	return strings.Replace(text, `{"objects"`, `{`+fields+`,"objects"`, 1)
 }
 
+// withPolicies adds a policy, and an active policy set with it, to a document.
+func withPolicies(text string) string {
+	return strings.Replace(text, `{"objects":[`, `{"objects":[{"kind":"policy","spec":{"name":"IDs","content":`+fmt.Sprintf("%q", documentOf("x"))+`}},{"kind":"policy-set","spec":{"name":"Set","policies":["IDs"],"activate":true}},`, 1)
+}
+
 // pruned returns the identities of the objects that a report prunes, in its order.
 func pruned(r client.StateReport) []string {
 	var all []string
@@ -35,7 +40,7 @@ func TestApplyStatePrunesWhatOwnerManages(t *testing.T) {
 	z := newStateZone(t)
 	as := z.ClientFor(z.zone, "write")
 	const owner = `"owner":"payments"`
-	all := strings.Replace(grantDocument(`["invoices:read"]`), `{"objects":[`, `{"objects":[{"kind":"policy","spec":{"name":"IDs","content":`+fmt.Sprintf("%q", documentOf("x"))+`}},{"kind":"policy-set","spec":{"name":"Set","policies":["IDs"],"activate":true}},`, 1)
+	all := withPolicies(grantDocument(`["invoices:read"]`))
 	applied := z.apply(t, as, owned(all, owner), "")
 	z.DB.Exec("UPDATE applications SET name = 'Manual' WHERE id = $1", newApplication(t, z.API, z.zone).ID)
 	z.apply(t, as, owned(`{"objects":[{"kind":"application","spec":{"name":"Theirs"}}]}`, `"owner":"others"`), "")

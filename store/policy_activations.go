@@ -226,7 +226,11 @@ func (tx *Tx) recordActivation(ctx context.Context, zone, action string, before 
 	}
 	e := newEvent(zone, streamPolicyInvalidate, f)
 	p.OutboxID = e.id
-	tx.record(zone, audit.PolicySets, before.ID, diff(snapshot(audit.PolicySets, before), snapshot(audit.PolicySets, after)), e)
+	change := diff(snapshot(audit.PolicySets, before), snapshot(audit.PolicySets, after))
+	if action == "delete" {
+		change.Change = deleted.Change
+	}
+	tx.record(zone, audit.PolicySets, before.ID, change, e)
 	return e.id, db.New(deferredConn{tx.conn}).InsertPolicyActivation(ctx, p) // sent with the event
 }
 

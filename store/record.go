@@ -56,6 +56,9 @@ func (tx *Tx) flush(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := tx.removeOwners(ctx); err != nil {
+		return err
+	}
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	for entries := range slices.Chunk(tx.entries, chunkSize) {

@@ -119,23 +119,6 @@ func readZoneState(ctx context.Context, q *db.Queries, present db.Zone, kinds St
 	return s, err
 }
 
-// A ManagedObject is an object that an owner manages, of a kind of documents.
-type ManagedObject struct{ Kind, ID string }
-
-// SetStateOwner makes an owner manage objects of a zone.
-func (tx *Tx) SetStateOwner(ctx context.Context, zone, owner string, objects []ManagedObject) error {
-	p := db.SetStateOwnerParams{ZoneID: zone, Owner: owner}
-	for _, o := range objects {
-		p.Kinds, p.ObjectIds = append(p.Kinds, o.Kind), append(p.ObjectIds, o.ID)
-	}
-	return db.New(deferredConn{tx.conn}).SetStateOwner(ctx, p)
-}
-
-// RemoveStateOwner removes the owner of an object, which is archived or revoked.
-func (tx *Tx) RemoveStateOwner(ctx context.Context, zone string, o ManagedObject) error {
-	return db.New(deferredConn{tx.conn}).DeleteStateOwner(ctx, db.DeleteStateOwnerParams{ZoneID: zone, Kind: o.Kind, ObjectID: o.ID})
-}
-
 // PolicyContents returns those policy versions of a zone that have one of the ids, by
 // their ids.
 func (s *Store) PolicyContents(ctx context.Context, zone string, ids []string) (map[string]db.ListPolicyContentsRow, error) {

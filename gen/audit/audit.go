@@ -54,7 +54,7 @@ var Kinds = map[Kind]Columns{
 		Tracked:  map[string]string{"name": "name", "registration_method": "registration_method", "traits": "traits", "expires_at": "expires_at", "jwks": "jwks"},
 		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "id", "control_key", "version", "created_at", "updated_at", "archived_at"},
-		Parts:    []string{"secrets", "client_metadata"},
+		Parts:    []string{"secrets", "client_metadata", "owner"},
 	},
 	Sessions: {
 		Table:    "sessions",
@@ -79,6 +79,7 @@ var Kinds = map[Kind]Columns{
 		Tracked:  map[string]string{"name": "name", "identifier": "identifier", "kind": "kind", "config_json": "config_json", "secret_config_keys": "secret_config_keys"},
 		Redacted: map[string]string{"secret_config": "secret_config"},
 		Ignored:  []string{"zone_id", "id", "name_hash", "data_key", "version", "created_at", "updated_at", "archived_at"},
+		Parts:    []string{"owner"},
 	},
 	ProviderGrants: {
 		Table:    "provider_grants",
@@ -103,18 +104,21 @@ var Kinds = map[Kind]Columns{
 		Tracked:  map[string]string{"name": "name", "identifier": "identifier", "upstream_url": "upstream_url", "scopes": "scopes", "credential_provider_id": "credential_provider_id", "gateway_application_id": "gateway_application_id", "operations": "operations", "operation_enforcement": "operation_enforcement"},
 		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "id", "version", "created_at", "updated_at", "archived_at"},
+		Parts:    []string{"owner"},
 	},
 	Grants: {
 		Table:    "grants",
 		Tracked:  map[string]string{"application_id": "application_id", "user_id": "user_id", "resource_id": "resource_id", "scopes": "scopes", "status": "status"},
 		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "id", "version", "created_at", "updated_at"},
+		Parts:    []string{"owner"},
 	},
 	Policies: {
 		Table:    "policies",
 		Tracked:  map[string]string{"name": "name", "description": "description", "owner_type": "owner_type"},
 		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "id", "latest_version", "created_by", "version", "created_at", "updated_at", "archived_at"},
+		Parts:    []string{"owner"},
 	},
 	PolicyVersions: {
 		Table:    "policy_versions",
@@ -127,6 +131,7 @@ var Kinds = map[Kind]Columns{
 		Tracked:  map[string]string{"name": "name", "description": "description", "active_version_id": "active_version_id", "shadow_version_id": "shadow_version_id"},
 		Redacted: map[string]string{},
 		Ignored:  []string{"zone_id", "id", "latest_version", "created_by", "version", "created_at", "updated_at", "archived_at"},
+		Parts:    []string{"owner"},
 	},
 	PolicySetVersions: {
 		Table:    "policy_set_versions",

@@ -2229,8 +2229,9 @@ type ApplyStateParams struct {
 // Objects are changed in the order of their dependencies, whatever the order of
 // the document is: applications and providers before the resources that refer
 // to them, policies before the policy sets that contain them. The response has
-// one outcome for each object, in the order of the document. The client secret
-// of a created application is returned in its outcome, and only there.
+// one outcome for each object, in the order of the document; `order` is its
+// position among the changes. The client secret of a created application is
+// returned in its outcome, and only there.
 //
 // A document can prune: objects that it does not contain are archived, if its
 // `owner` manages them or their kind is in its `prune_kinds`. Control keys,
@@ -2243,7 +2244,8 @@ type ApplyStateParams struct {
 //
 // The rules for an object are those of the operation that creates or updates
 // it, such as `createApplication` and `updateApplication`, and so are the audit
-// entries.
+// entries. If another owner manages an object now, its audit entry has the
+// field `owner`, also if nothing else of the object changes.
 //
 // Requires a token with write permission for the zone.
 //

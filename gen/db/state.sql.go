@@ -10,18 +10,20 @@ import (
 	"encoding/json"
 )
 
-const deleteStateOwner = `-- name: DeleteStateOwner :exec
-DELETE FROM state_owners WHERE zone_id = $1 AND kind = $2 AND object_id = $3
+const deleteStateOwners = `-- name: DeleteStateOwners :exec
+DELETE FROM state_owners AS o
+USING (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) AS removed
+WHERE o.zone_id = $3 AND o.kind = removed.kind AND o.object_id = removed.object_id
 `
 
-type DeleteStateOwnerParams struct {
-	ZoneID   string `db:"zone_id"`
-	Kind     string `db:"kind"`
-	ObjectID string `db:"object_id"`
+type DeleteStateOwnersParams struct {
+	Kinds     []string `db:"kinds"`
+	ObjectIds []string `db:"object_ids"`
+	ZoneID    string   `db:"zone_id"`
 }
 
-func (q *Queries) DeleteStateOwner(ctx context.Context, arg DeleteStateOwnerParams) error {
-	_, err := q.db.Exec(ctx, deleteStateOwner, arg.ZoneID, arg.Kind, arg.ObjectID)
+func (q *Queries) DeleteStateOwners(ctx context.Context, arg DeleteStateOwnersParams) error {
+	_, err := q.db.Exec(ctx, deleteStateOwners, arg.Kinds, arg.ObjectIds, arg.ZoneID)
 	return err
 }
 
@@ -309,7 +311,7 @@ type ListStateOwnersRow struct {
 	Owner    string `db:"owner"`
 }
 
-// ListStateOwners returns who manages what in a zone, also what was archived since.
+// ListStateOwners returns who manages what in a zone.
 func (q *Queries) ListStateOwners(ctx context.Context, zoneID string) ([]ListStateOwnersRow, error) {
 	rows, err := q.db.Query(ctx, listStateOwners, zoneID)
 	if err != nil {
@@ -532,7 +534,7 @@ func (q *Queries) ListStateResources(ctx context.Context, arg ListStateResources
 const setStateOwner = `-- name: SetStateOwner :exec
 INSERT INTO state_owners (zone_id, kind, object_id, owner)
 SELECT $1, ($2::text[])[n], ($3::text[])[n], $4 FROM generate_subscripts($3::text[], 1) AS n
-ON CONFLICT (zone_id, kind, object_id) DO UPDATE SET owner = excluded.owner WHERE state_owners.owner <> excluded.owner
+ON CONFLICT (zone_id, kind, object_id) DO UPDATE SET owner = excluded.owner
 `
 
 type SetStateOwnerParams struct {
@@ -542,7 +544,7 @@ type SetStateOwnerParams struct {
 	Owner     string   `db:"owner"`
 }
 
-// SetStateOwner makes an owner manage objects. It does not write those that it manages already.
+// SetStateOwner makes an owner manage objects.
 func (q *Queries) SetStateOwner(ctx context.Context, arg SetStateOwnerParams) error {
 	_, err := q.db.Exec(ctx, setStateOwner,
 		arg.ZoneID,

@@ -3691,8 +3691,8 @@ type ClientInterface interface {
 	// any number of times.
 	//
 	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
-	// document. The client secret of a created application is returned in its outcome, and only there.
+	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has
+	// one outcome for each object, in the order of the document; `order` is its position among the changes. The client secret of a created application is returned in its outcome, and only there.
 	//
 	// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
 	// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
@@ -3701,7 +3701,8 @@ type ClientInterface interface {
 	// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
-	// `updateApplication`, and so are the audit entries.
+	// `updateApplication`, and so are the audit entries. If another owner manages an object now, its audit entry has the
+	// field `owner`, also if nothing else of the object changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -3726,8 +3727,8 @@ type ClientInterface interface {
 	// any number of times.
 	//
 	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
-	// document. The client secret of a created application is returned in its outcome, and only there.
+	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has
+	// one outcome for each object, in the order of the document; `order` is its position among the changes. The client secret of a created application is returned in its outcome, and only there.
 	//
 	// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
 	// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
@@ -3736,7 +3737,8 @@ type ClientInterface interface {
 	// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
-	// `updateApplication`, and so are the audit entries.
+	// `updateApplication`, and so are the audit entries. If another owner manages an object now, its audit entry has the
+	// field `owner`, also if nothing else of the object changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -7536,8 +7538,8 @@ func (c *Client) ExportState(ctx context.Context, zoneID ZoneID, params *ExportS
 // any number of times.
 //
 // Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
-// document. The client secret of a created application is returned in its outcome, and only there.
+// providers before the resources that refer to them, policies before the policy sets that contain them. The response has
+// one outcome for each object, in the order of the document; `order` is its position among the changes. The client secret of a created application is returned in its outcome, and only there.
 //
 // A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
 // `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
@@ -7546,7 +7548,8 @@ func (c *Client) ExportState(ctx context.Context, zoneID ZoneID, params *ExportS
 // `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 //
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
-// `updateApplication`, and so are the audit entries.
+// `updateApplication`, and so are the audit entries. If another owner manages an object now, its audit entry has the
+// field `owner`, also if nothing else of the object changes.
 //
 // Requires a token with write permission for the zone.
 //
@@ -7581,8 +7584,8 @@ func (c *Client) ApplyStateWithBody(ctx context.Context, zoneID ZoneID, params *
 // any number of times.
 //
 // Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
-// document. The client secret of a created application is returned in its outcome, and only there.
+// providers before the resources that refer to them, policies before the policy sets that contain them. The response has
+// one outcome for each object, in the order of the document; `order` is its position among the changes. The client secret of a created application is returned in its outcome, and only there.
 //
 // A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
 // `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
@@ -7591,7 +7594,8 @@ func (c *Client) ApplyStateWithBody(ctx context.Context, zoneID ZoneID, params *
 // `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 //
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
-// `updateApplication`, and so are the audit entries.
+// `updateApplication`, and so are the audit entries. If another owner manages an object now, its audit entry has the
+// field `owner`, also if nothing else of the object changes.
 //
 // Requires a token with write permission for the zone.
 //
@@ -17235,8 +17239,8 @@ type ClientWithResponsesInterface interface {
 	// any number of times.
 	//
 	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
-	// document. The client secret of a created application is returned in its outcome, and only there.
+	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has
+	// one outcome for each object, in the order of the document; `order` is its position among the changes. The client secret of a created application is returned in its outcome, and only there.
 	//
 	// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
 	// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
@@ -17245,7 +17249,8 @@ type ClientWithResponsesInterface interface {
 	// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
-	// `updateApplication`, and so are the audit entries.
+	// `updateApplication`, and so are the audit entries. If another owner manages an object now, its audit entry has the
+	// field `owner`, also if nothing else of the object changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -17270,8 +17275,8 @@ type ClientWithResponsesInterface interface {
 	// any number of times.
 	//
 	// Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
-	// document. The client secret of a created application is returned in its outcome, and only there.
+	// providers before the resources that refer to them, policies before the policy sets that contain them. The response has
+	// one outcome for each object, in the order of the document; `order` is its position among the changes. The client secret of a created application is returned in its outcome, and only there.
 	//
 	// A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
 	// `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
@@ -17280,7 +17285,8 @@ type ClientWithResponsesInterface interface {
 	// `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 	//
 	// The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
-	// `updateApplication`, and so are the audit entries.
+	// `updateApplication`, and so are the audit entries. If another owner manages an object now, its audit entry has the
+	// field `owner`, also if nothing else of the object changes.
 	//
 	// Requires a token with write permission for the zone.
 	//
@@ -25700,8 +25706,8 @@ func (c *ClientWithResponses) ExportStateWithResponse(ctx context.Context, zoneI
 // any number of times.
 //
 // Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
-// document. The client secret of a created application is returned in its outcome, and only there.
+// providers before the resources that refer to them, policies before the policy sets that contain them. The response has
+// one outcome for each object, in the order of the document; `order` is its position among the changes. The client secret of a created application is returned in its outcome, and only there.
 //
 // A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
 // `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
@@ -25710,7 +25716,8 @@ func (c *ClientWithResponses) ExportStateWithResponse(ctx context.Context, zoneI
 // `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 //
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
-// `updateApplication`, and so are the audit entries.
+// `updateApplication`, and so are the audit entries. If another owner manages an object now, its audit entry has the
+// field `owner`, also if nothing else of the object changes.
 //
 // Requires a token with write permission for the zone.
 //
@@ -25741,8 +25748,8 @@ func (c *ClientWithResponses) ApplyStateWithBodyWithResponse(ctx context.Context
 // any number of times.
 //
 // Objects are changed in the order of their dependencies, whatever the order of the document is: applications and
-// providers before the resources that refer to them, policies before the policy sets that contain them. The response has one outcome for each object, in the order of the
-// document. The client secret of a created application is returned in its outcome, and only there.
+// providers before the resources that refer to them, policies before the policy sets that contain them. The response has
+// one outcome for each object, in the order of the document; `order` is its position among the changes. The client secret of a created application is returned in its outcome, and only there.
 //
 // A document can prune: objects that it does not contain are archived, if its `owner` manages them or their kind is in its
 // `prune_kinds`. Control keys, registered applications, the control resource, the provider `provider://none`, objects with
@@ -25751,7 +25758,8 @@ func (c *ClientWithResponses) ApplyStateWithBodyWithResponse(ctx context.Context
 // `prune_share_exceeded` is returned, unless `confirm_prune` is true.
 //
 // The rules for an object are those of the operation that creates or updates it, such as `createApplication` and
-// `updateApplication`, and so are the audit entries.
+// `updateApplication`, and so are the audit entries. If another owner manages an object now, its audit entry has the
+// field `owner`, also if nothing else of the object changes.
 //
 // Requires a token with write permission for the zone.
 //

@@ -245,7 +245,7 @@ func (x *execution) own(ctx context.Context, owner string, plan *Plan, results [
 			objects = append(objects, store.ManagedObject{Kind: string(a.Kind), ID: results[i].ID})
 		}
 	}
-	return x.tx.SetStateOwner(ctx, x.zone, owner, objects)
+	return x.tx.SetStateOwner(ctx, x.zone, owner, objects, plan.owners)
 }
 
 // notApplied returns the error of an action, which names the object. An error that is not

@@ -43,6 +43,8 @@ type Plan struct {
 	taken    []code.Issue // the objects that another owner manages
 	Revision string       // identifies the state of the zone that the document was compared with
 	ID       string       // identifies the plan: what is changed, and the revision
+
+	owners map[store.ManagedObject]string // who manages what before
 }
 
 // Drift reports whether the zone is not as the document says.
@@ -169,7 +171,7 @@ func Make(zone store.ZoneState, d Document, o Options) (*Plan, []code.Issue) {
 	for i, object := range d.Objects {
 		p.declared[object.key()] = i
 	}
-	plan := &Plan{Revision: revision(zone), Prunes: d.Prune.Enabled, Actions: make([]Action, len(d.Objects))}
+	plan := &Plan{Revision: revision(zone), Prunes: d.Prune.Enabled, Actions: make([]Action, len(d.Objects)), owners: p.zone.owners}
 	for i, object := range d.Objects {
 		plan.Actions[i] = Action{Kind: object.Kind, Identity: object.Identity(), Verb: Unchanged, object: i}
 		if set, ok := object.Spec.(*PolicySetSpec); ok && valueOr(set.Activate, false) {

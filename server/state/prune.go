@@ -139,5 +139,5 @@ func (s archive) run(ctx context.Context, x *execution) (Result, error) {
 	if err := remove(ctx, x.zone, s.id, store.Precondition{}); err != nil {
 		return Result{}, err
 	}
-	return Result{ID: s.id}, x.tx.RemoveStateOwner(ctx, x.zone, store.ManagedObject{Kind: string(s.kind), ID: s.id})
+	return Result{ID: s.id}, nil
 }

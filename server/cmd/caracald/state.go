@@ -29,7 +29,8 @@ func planCommand(a *apiCaller) *cobra.Command {
 		Use:   "plan FILE",
 		Short: "Print what apply would change in a zone",
 		Long: `Compares a document with a zone, and prints what has to be changed so that the zone is as the
-document says: + is created, ~ is updated, - is archived, = is unchanged. Changes nothing.
+document says: + is created, ~ is updated, - is archived, = is unchanged. Changes nothing. The
+objects are in the order of the document; -o json also has the order of the changes.
 ` + stateAbout + apiVariables,
 		Example: "  caracald plan zone.yaml\n  caracald plan zone.yaml -o json",
 		Args:    arguments("FILE"),
