@@ -33,14 +33,14 @@ WHERE zone_id = @zone_id AND archived_at IS NULL
 ORDER BY created_at, id;
 
 -- name: ListStateManifests :many
--- ListStateManifests returns the entries of the newest and the active version of each policy set of a zone, in the order of
--- the manifests.
-SELECT s.id AS policy_set_id, v.id AS version_id, v.version AS version_number, m.policy_version_id, p.version AS policy_version_number, policy.name AS policy_name
+-- ListStateManifests returns the entries of the newest, the active and the shadow version of each policy set of a zone, in
+-- the order of the manifests.
+SELECT s.id AS policy_set_id, v.id AS version_id, v.version AS version_number, m.policy_version_id, p.version AS policy_version_number, p.policy_id, policy.name AS policy_name
 FROM policy_sets AS s
 CROSS JOIN LATERAL (
     SELECT * FROM policy_set_versions WHERE policy_set_versions.zone_id = s.zone_id AND policy_set_versions.policy_set_id = s.id AND policy_set_versions.version = s.latest_version
     UNION
-    SELECT * FROM policy_set_versions WHERE policy_set_versions.zone_id = s.zone_id AND policy_set_versions.id = s.active_version_id
+    SELECT * FROM policy_set_versions WHERE policy_set_versions.zone_id = s.zone_id AND policy_set_versions.id IN (s.active_version_id, s.shadow_version_id)
 ) AS v
 JOIN policy_set_manifests AS m ON m.zone_id = s.zone_id AND m.policy_set_version_id = v.id
 CROSS JOIN LATERAL (SELECT * FROM policy_versions WHERE policy_versions.zone_id = m.zone_id AND policy_versions.id = m.policy_version_id LIMIT 1) AS p

@@ -90,6 +90,42 @@ func TestApplyStatePrunesWhatOwnerManages(t *testing.T) {
 	}
 }
 
+// A policy in the active policy set is not archived, and the plan says so.
+func TestPlanStateFindsPoliciesInUse(t *testing.T) {
+	t.Parallel()
+	z := newStateZone(t)
+	as, p := z.ClientFor(z.zone, "write"), policyZone(z)
+	const prune = `"prune":true,"prune_kinds":["policy"]`
+	refused := func(version string) []string {
+		return []string{"prune: policy Risk: policy_in_use: the " + version + " version of the active policy set Set contains it"}
+	}
+	z.apply(t, as, policyDocument(`,"activate":true`, "IDs="+documentOf("x"), "Risk="+riskOf("read")), "")
+	set, first := activeSet(z)
+	without := policyDocument("", "IDs="+documentOf("x"))
+	activated := policyDocument(`,"activate":true`, "IDs="+documentOf("x"))
+	if got := z.issuesOf(t, as, owned(without, prune)); !slices.Equal(got, refused("active")) {
+		t.Errorf("with a new version that is not active: got %q", got)
+	}
+	z.apply(t, as, owned(without, prune), code.InvalidState)
+	if got := pruned(z.plan(t, as, owned(activated, prune), "")); !slices.Equal(got, []string{"policy Risk"}) {
+		t.Errorf("with a new active version: got %q", got)
+	}
+	inactive := `{"objects":[{"kind":"policy","spec":{"name":"IDs"}},{"kind":"policy-set","spec":{"name":"Set","activate":false,"policies":["IDs"]}}]}`
+	if got := pruned(z.plan(t, as, owned(inactive, prune), "")); !slices.Equal(got, []string{"policy Risk"}) {
+		t.Errorf("with an inactive policy set: got %q", got)
+	}
+	z.apply(t, as, activated, "")
+	_, second := activeSet(z)
+	p.activate(t, set, second, first)
+	if got := z.issuesOf(t, as, owned(activated, prune)); !slices.Equal(got, refused("shadow")) {
+		t.Errorf("with a shadow version: got %q", got)
+	}
+	sets := `{"owner":"x","prune":true,"prune_kinds":["policy","policy-set"],"objects":[]}`
+	if got := pruned(z.apply(t, as, sets, "")); !slices.Equal(got, []string{"policy-set Set", "policy IDs", "policy Risk"}) {
+		t.Errorf("without the policy set: got %q", got)
+	}
+}
+
 func TestApplyStateNeverPrunesWhatCaracalManages(t *testing.T) {
 	t.Parallel()
 	z := newStateZone(t)

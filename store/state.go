@@ -24,7 +24,7 @@ type ZoneState struct {
 	Resources    []db.ListStateResourcesRow // without the control resource
 	Policies     []db.ListStatePoliciesRow
 	PolicySets   []db.ListStatePolicySetsRow
-	Manifests    []db.ListStateManifestsRow // of the newest and the active version of each policy set
+	Manifests    []db.ListStateManifestsRow // of the newest, the active and the shadow version of each policy set
 	Grants       []db.ListStateGrantsRow    // active ones
 	Owners       []db.ListStateOwnersRow
 }

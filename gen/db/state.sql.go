@@ -249,12 +249,12 @@ func (q *Queries) ListStateGrantsOfOwner(ctx context.Context, arg ListStateGrant
 }
 
 const listStateManifests = `-- name: ListStateManifests :many
-SELECT s.id AS policy_set_id, v.id AS version_id, v.version AS version_number, m.policy_version_id, p.version AS policy_version_number, policy.name AS policy_name
+SELECT s.id AS policy_set_id, v.id AS version_id, v.version AS version_number, m.policy_version_id, p.version AS policy_version_number, p.policy_id, policy.name AS policy_name
 FROM policy_sets AS s
 CROSS JOIN LATERAL (
     SELECT zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by, created_at FROM policy_set_versions WHERE policy_set_versions.zone_id = s.zone_id AND policy_set_versions.policy_set_id = s.id AND policy_set_versions.version = s.latest_version
     UNION
-    SELECT zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by, created_at FROM policy_set_versions WHERE policy_set_versions.zone_id = s.zone_id AND policy_set_versions.id = s.active_version_id
+    SELECT zone_id, id, policy_set_id, version, manifest_sha256, schema_version, created_by, created_at FROM policy_set_versions WHERE policy_set_versions.zone_id = s.zone_id AND policy_set_versions.id IN (s.active_version_id, s.shadow_version_id)
 ) AS v
 JOIN policy_set_manifests AS m ON m.zone_id = s.zone_id AND m.policy_set_version_id = v.id
 CROSS JOIN LATERAL (SELECT zone_id, id, policy_id, version, content, content_sha256, schema_version, created_by, created_at FROM policy_versions WHERE policy_versions.zone_id = m.zone_id AND policy_versions.id = m.policy_version_id LIMIT 1) AS p
@@ -269,11 +269,12 @@ type ListStateManifestsRow struct {
 	VersionNumber       int32  `db:"version_number"`
 	PolicyVersionID     string `db:"policy_version_id"`
 	PolicyVersionNumber int32  `db:"policy_version_number"`
+	PolicyID            string `db:"policy_id"`
 	PolicyName          string `db:"policy_name"`
 }
 
-// ListStateManifests returns the entries of the newest and the active version of each policy set of a zone, in the order of
-// the manifests.
+// ListStateManifests returns the entries of the newest, the active and the shadow version of each policy set of a zone, in
+// the order of the manifests.
 func (q *Queries) ListStateManifests(ctx context.Context, zoneID string) ([]ListStateManifestsRow, error) {
 	rows, err := q.db.Query(ctx, listStateManifests, zoneID)
 	if err != nil {
@@ -289,6 +290,7 @@ func (q *Queries) ListStateManifests(ctx context.Context, zoneID string) ([]List
 			&i.VersionNumber,
 			&i.PolicyVersionID,
 			&i.PolicyVersionNumber,
+			&i.PolicyID,
 			&i.PolicyName,
 		); err != nil {
 			return nil, err

@@ -51,9 +51,9 @@ func (p *planner) prune(plan *Plan) {
 	p.checkUses(plan)
 }
 
-// checkUses marks providers that cannot be archived as failed, because a resource of the zone
-// that is not in the document refers to them, and warns of resources that lose their gateway
-// application.
+// checkUses marks objects that cannot be archived as failed: providers to which a resource of
+// the zone refers that is not in the document, and policies in the active policy set. It warns
+// of resources that lose their gateway application.
 func (p *planner) checkUses(plan *Plan) {
 	archived := map[objectKey]*Action{} // by ID
 	for i := range plan.Actions {
@@ -73,6 +73,51 @@ func (p *planner) checkUses(plan *Plan) {
 			a.Warnings = append(a.Warnings, "the resource "+r.Identifier+" loses its gateway application")
 		}
 	}
+	set, policies := p.enforced(plan)
+	for id, version := range policies {
+		if a := archived[objectKey{Policy, id}]; a != nil && a.Failure == nil {
+			a.Failure = &Failure{"conflict", "policy_in_use: the " + version + " version of the active policy set " + set + " contains it"}
+		}
+	}
+}
+
+// enforced returns the name of the policy set that is active when the plan is carried out,
+// and for the ID of each policy in it the version that contains it, active or shadow.
+func (p *planner) enforced(plan *Plan) (set string, policies map[string]string) {
+	active, shadow, added := "", "", []policyVersion(nil) // a version, or the manifest of one that the plan adds
+	for _, s := range p.zone.PolicySets {
+		if s.ActiveVersionID != nil {
+			set, active, shadow = s.Name, *s.ActiveVersionID, valueOr(s.ShadowVersionID, "")
+		}
+	}
+	for _, a := range plan.Actions {
+		if a.Kind != PolicySet {
+			continue
+		}
+		change, changes := a.step.(changePolicySet)
+		switch {
+		case changes && change.activates:
+			set, active, shadow, added = a.Identity, change.version, valueOr(change.shadow, ""), nil
+			if change.adds {
+				added = change.manifest
+			}
+		case a.Identity == set && (a.Verb == Archive || changes && change.deactivates):
+			set, active, shadow = "", "", ""
+		}
+	}
+	policies = map[string]string{}
+	for _, m := range p.zone.manifests[shadow] {
+		policies[m.PolicyID] = "shadow"
+	}
+	for _, m := range p.zone.manifests[active] {
+		policies[m.PolicyID] = "active"
+	}
+	for _, v := range added {
+		if present := p.zone.policies[v.policy]; present != nil {
+			policies[present.ID] = "active"
+		}
+	}
+	return set, policies
 }
 
 // present returns the objects of a kind that can be pruned, the newest first. Objects that
