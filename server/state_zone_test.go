@@ -8,6 +8,7 @@ import (
 
 	"caracal.run/management/gen/client"
 	"caracal.run/management/gen/code"
+	"caracal.run/management/gen/rawclient"
 	"caracal.run/management/server/servertest"
 	"caracal.run/management/store/storetest"
 )
@@ -52,8 +53,27 @@ func TestApplyStateZone(t *testing.T) {
 		t.Fatal(err)
 	}
 	servertest.Expect(t, registered, http.StatusCreated, "")
-	z.apply(t, as, settings(`"dcr_enabled":false`), code.StateNotApplied)
+	if got := z.issuesOf(t, as, settings(`"dcr_enabled":false`)); !slices.Equal(got, []string{"objects.0.spec.dcr_shutdown: is required to disable dcr_enabled, because registered applications are active: 1"}) {
+		t.Errorf("got %q", got)
+	}
+	z.apply(t, as, settings(`"dcr_enabled":false`), code.InvalidState)
+	z.expectInSync(t, settings(`"dcr_enabled":true`))
+	warnings := func(fields string) []string { return z.plan(t, as, settings(fields), "").Outcomes[0].Warnings }
+	if got := warnings(`"dcr_enabled":false,"dcr_shutdown":"keep_live"`); !slices.Equal(got, []string{"registered applications that remain active: 1"}) {
+		t.Errorf("got %q", got)
+	}
+	revoking := z.plan(t, as, settings(`"dcr_enabled":false,"dcr_shutdown":"revoke_live"`), "")
+	if got := revoking.Outcomes[0].Warnings; !slices.Equal(got, []string{"registered applications that are archived, with their sessions and agents: 1"}) {
+		t.Errorf("got %q", got)
+	}
+	z.DB.DCRApplications(z.zone, 1)
+	z.applyWith(t, as, &rawclient.ApplyStateParams{PlanID: &revoking.PlanID}, settings(`"dcr_enabled":false,"dcr_shutdown":"revoke_live"`), code.StateChanged)
 	z.apply(t, as, settings(`"dcr_enabled":false,"dcr_shutdown":"revoke_live"`), "")
+	z.apply(t, as, settings(`"dcr_enabled":true`), "")
+	if got := warnings(`"dcr_enabled":false,"dcr_shutdown":"revoke_live"`); got != nil {
+		t.Errorf("without registered applications: got %q", got)
+	}
+	z.apply(t, as, settings(`"dcr_enabled":false`), "")
 	z.expectInSync(t, settings(`"dcr_enabled":false,"dcr_shutdown":"revoke_live"`))
 	if storetest.Value[bool](z.DB, "SELECT archived_at IS NULL FROM applications WHERE id = $1", registered.JSON201.ID) {
 		t.Error("the registered application was kept")

@@ -11,6 +11,7 @@ import (
 // has.
 type StateKinds struct {
 	Applications, Providers, Resources, Policies, PolicySets bool
+	Registered                                               bool // how many registered applications are active
 	GrantsOf                                                 []string
 	MaxGrants                                                int32  // if not 0: of any user, but no more than these
 	Owner                                                    string // "": none; otherwise, the state has what it manages, and who manages what
@@ -27,6 +28,7 @@ type ZoneState struct {
 	Manifests    []db.ListStateManifestsRow // of the newest, the active and the shadow version of each policy set
 	Grants       []db.ListStateGrantsRow    // active ones
 	Owners       []db.ListStateOwnersRow
+	Registered   int64 // active applications that clients have registered
 }
 
 // ZoneState returns the state of an active zone at one moment, or zone_not_found.
@@ -60,6 +62,11 @@ func readZoneState(ctx context.Context, q *db.Queries, present db.Zone, kinds St
 	zone := present.ID
 	if kinds.Applications {
 		if s.Applications, err = q.ListStateApplications(ctx, zone); err != nil {
+			return s, err
+		}
+	}
+	if kinds.Registered {
+		if s.Registered, err = q.CountActiveDCRApplications(ctx, zone); err != nil {
 			return s, err
 		}
 	}

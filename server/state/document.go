@@ -106,6 +106,9 @@ type ZoneSpec struct {
 // Identity implements [Spec].
 func (s *ZoneSpec) Identity() (value, field string) { return "zone", "" }
 
+// disablesDCR reports whether applications cannot register dynamically.
+func (s *ZoneSpec) disablesDCR() bool { return s.DCREnabled != nil && !*s.DCREnabled }
+
 // An ApplicationSpec is the spec of a managed application.
 type ApplicationSpec struct {
 	Name   string    `json:"name"`
@@ -188,6 +191,8 @@ func (d Document) Kinds() store.StateKinds {
 	var kinds store.StateKinds
 	for _, o := range d.Objects {
 		switch o.Kind {
+		case Zone:
+			kinds.Registered = o.Spec.(*ZoneSpec).disablesDCR()
 		case Grant:
 			kinds.Applications, kinds.Resources = true, true
 			kinds.GrantsOf = append(kinds.GrantsOf, o.Spec.(*GrantSpec).UserID)

@@ -103,6 +103,9 @@ func revision(zone store.ZoneState) string {
 	for _, o := range zone.Owners {
 		all = append(all, fmt.Sprintf("owner %s %s %q", o.Kind, o.ObjectID, o.Owner))
 	}
+	if zone.Registered > 0 {
+		all = append(all, fmt.Sprintf("registered %d", zone.Registered))
+	}
 	add(Zone, zone.Zone.ID, zone.Zone.Version)
 	slices.Sort(all)
 	return digest([]byte(strings.Join(all, "\n")))

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"fmt"
 
 	"caracal.run/management/store"
 )
@@ -10,8 +11,7 @@ import (
 func (p *planner) zoneSettings(a *Action, spec *ZoneSpec) {
 	present := p.zone.Zone
 	a.ID = present.ID
-	disables := spec.DCREnabled != nil && !*spec.DCREnabled
-	if spec.DCRShutdown != nil && !disables {
+	if spec.DCRShutdown != nil && !spec.disablesDCR() {
 		p.issue("is allowed only with dcr_enabled: false", "dcr_shutdown")
 	}
 	var patch store.ZonePatch
@@ -26,6 +26,9 @@ func (p *planner) zoneSettings(a *Action, spec *ZoneSpec) {
 	if differs(a, "dcr_enabled", present.DCREnabled, spec.DCREnabled) {
 		patch.DCREnabled, patch.DCRShutdown = spec.DCREnabled, spec.DCRShutdown
 		given(a, "dcr_shutdown", spec.DCRShutdown)
+		if p.zone.Registered > 0 {
+			p.registered(a, spec.DCRShutdown, p.zone.Registered)
+		}
 	}
 	if differs(a, "operator_coauthor_badge", present.OperatorCoauthorBadge, spec.OperatorCoauthorBadge) {
 		patch.OperatorCoauthorBadge = spec.OperatorCoauthorBadge
@@ -35,6 +38,19 @@ func (p *planner) zoneSettings(a *Action, spec *ZoneSpec) {
 	}
 	if len(a.Changes) > 0 {
 		a.Verb, a.step = Update, updateZone{patch: patch}
+	}
+}
+
+// registered says what happens to the active registered applications when registration is
+// disabled.
+func (p *planner) registered(a *Action, shutdown *string, active int64) {
+	switch valueOr(shutdown, "") {
+	case "":
+		p.issue(fmt.Sprintf("is required to disable dcr_enabled, because registered applications are active: %d", active), "dcr_shutdown")
+	case "keep_live":
+		a.Warnings = append(a.Warnings, fmt.Sprintf("registered applications that remain active: %d", active))
+	case "revoke_live":
+		a.Warnings = append(a.Warnings, fmt.Sprintf("registered applications that are archived, with their sessions and agents: %d", active))
 	}
 }
 
