@@ -4,13 +4,12 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // EvaluationTimeout limits the processor time of the evaluation of the rules of policies
 // and of a decision. What else the machine does is not counted, so that a decision does
-// not depend on it, unless the evaluation takes longer than [maxDuration].
+// not depend on it, unless the evaluation takes longer than [maxDuration]. (It is counted
+// on systems other than Linux: see [threadTime].)
 const EvaluationTimeout = 250 * time.Millisecond
 
 // maxDuration limits the duration of an evaluation on a busy machine.
@@ -69,11 +68,4 @@ func (d *deadline) Cancelled() bool {
 		d.timer.Reset(left)
 	}
 	return false
-}
-
-// threadTime returns the processor time of the current thread.
-func threadTime() time.Duration {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // fails only for an unknown clock
-	return time.Duration(t.Nano())
 }

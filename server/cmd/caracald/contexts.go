@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -34,10 +34,11 @@ type apiContext struct {
 func contextsFile(getenv func(string) string) (string, error) {
 	dir := getenv("XDG_CONFIG_HOME")
 	if dir == "" {
-		if getenv("HOME") == "" {
+		home := cmp.Or(getenv("HOME"), getenv("USERPROFILE")) // the latter on Windows
+		if home == "" {
 			return "", errors.New("neither XDG_CONFIG_HOME nor HOME is set: the configuration file is unknown")
 		}
-		dir = filepath.Join(getenv("HOME"), ".config")
+		dir = filepath.Join(home, ".config")
 	}
 	return filepath.Join(dir, "caracal", "config.yaml"), nil
 }
@@ -62,11 +63,8 @@ func readContexts(getenv func(string) string) (*contexts, error) {
 	if err != nil {
 		return nil, err
 	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
-		return nil, fmt.Errorf("%s belongs to another user: it must be yours, because it contains credentials", name)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s contains credentials, and its permissions %04o let other users use it: run chmod 600 %[1]s", name, mode)
+	if err := checkPrivate(name, info); err != nil {
+		return nil, err
 	}
 	decoder := yaml.NewDecoder(file)
 	decoder.KnownFields(true)
