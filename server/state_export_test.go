@@ -80,7 +80,7 @@ func TestExportState(t *testing.T) {
 		}
 	}
 	for _, wanted := range []string{
-		"# yaml-language-server: $schema=http://localhost", "/v1/state/schema\n", "name: 'Mail: yes'", "# config has other secrets, which are omitted: token_endpoint.api_key",
+		"# yaml-language-server: $schema=http://localhost", "/v1/state/schema\n# Not in this document:\n# - registered applications, which clients create: 1\nobjects:\n", "name: 'Mail: yes'", "# config has other secrets, which are omitted: token_endpoint.api_key",
 		"client_secret: ${MAIL_CLIENT_SECRET}", "password: ${MAIL_TOKEN_PARAMS_PASSWORD}", "content: |\n", `description: "yes"`,
 	} {
 		if !strings.Contains(inYAML, wanted) {
@@ -97,6 +97,35 @@ func TestExportState(t *testing.T) {
 	}
 	if got, want := strings.Join(kinds, " "), "zone application application identity-provider identity-provider identity-provider identity-provider resource policy policy policy-set policy-set grant"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// An export says which grants it leaves out, and has no comment if there are none.
+func TestExportStateNamesOmittedGrants(t *testing.T) {
+	t.Parallel()
+	z := newStateZone(t)
+	exported := func() string {
+		text := z.exported(t, servertest.Bootstrap, "?kinds=grant", "Accept", yamlType)
+		z.expectUnchanged(t, text, yamlType)
+		_, text, _ = strings.Cut(text, "\n")
+		return text
+	}
+	applied := z.apply(t, z.Admin, grantDocument(`["invoices:read"]`), "")
+	resource, billing := *outcome(t, applied, "https://invoices.example.com").ID, *outcome(t, applied, "Billing").ID
+	const kept = "objects:\n  - kind: grant\n    spec:\n      application: Billing\n      user_id: user-7\n      resource: https://invoices.example.com\n      scopes:\n        - invoices:read\n"
+	if got := exported(); got != kept {
+		t.Errorf("got %s", got)
+	}
+	z.DB.DCRApplications(z.zone, 1)
+	registered := storetest.Value[string](z.DB, "SELECT id FROM applications WHERE zone_id = $1 AND registration_method = 'dcr'", z.zone)
+	z.DB.Grant(z.zone, registered, resource)
+	repeated := z.DB.Grant(z.zone, billing, resource)
+	z.DB.Exec("UPDATE grants SET scopes = '{invoices:read}' WHERE zone_id = $1", z.zone)
+	z.DB.Exec("INSERT INTO grants (zone_id, id, application_id, user_id, resource_id, scopes) SELECT zone_id, 'x' || id, application_id, user_id, resource_id, scopes FROM grants WHERE id = $1", repeated)
+	want := "# Not in this document:\n# - grants of applications that are not managed or not active, or for resources that no document can have: 1\n" +
+		"# - grants that others repeat, for the same application, user and resource: 2\n" + kept
+	if got := exported(); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
 	}
 }
 
@@ -134,6 +163,7 @@ func TestExportStateBringsUpAnotherZone(t *testing.T) {
 	servertest.Expect(t, to.sent("apply", replaced, yamlType), http.StatusOK, "")
 	to.expectUnchanged(t, document, yamlType)
 	same := to.exported(t, servertest.Bootstrap, everyKind, "Accept", yamlType)
+	document = strings.Replace(document, "# Not in this document:\n# - registered applications, which clients create: 1\n", "", 1)
 	if want := strings.Replace(document, "    # config has other secrets, which are omitted: token_endpoint.api_key\n", "", 1); same != strings.ReplaceAll(want, "  # config has other secrets, which are omitted: token_endpoint.api_key\n", "") {
 		t.Errorf("got\n%s\nwant\n%s", same, want)
 	}

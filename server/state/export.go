@@ -19,6 +19,7 @@ import (
 // An Exported is a zone as a document, whose plan is empty. It has no IDs and no secrets.
 type Exported struct {
 	Objects []ExportedObject `json:"objects"`
+	notes   []string         // the objects that the document leaves out; empty: none
 }
 
 // An ExportedObject is an object of the zone, as a document has it.
@@ -89,6 +90,7 @@ func (e *Engine) Export(ctx context.Context, actor store.Actor, zone string, kin
 		Applications: has(Application) || has(Resource) || has(Policy) || has(Grant), Providers: has(Provider) || has(Resource),
 		Resources: has(Resource) || has(Grant), Policies: has(Policy) || has(PolicySet), PolicySets: has(PolicySet),
 	}
+	read.Registered = has(Application)
 	if has(Grant) {
 		read.MaxGrants = MaxExportedGrants + 1
 	}
@@ -121,7 +123,7 @@ func (e *Engine) Export(ctx context.Context, actor store.Actor, zone string, kin
 			export.add()
 		}
 	}
-	return Exported{append([]ExportedObject{}, x.objects...)}, x.err
+	return Exported{append([]ExportedObject{}, x.objects...), x.notes}, x.err
 }
 
 // An exporter collects the objects of a document.
@@ -129,6 +131,7 @@ type exporter struct {
 	index
 	actor   store.Actor
 	objects []ExportedObject
+	notes   []string
 	err     error // the first one
 }
 
@@ -141,7 +144,15 @@ func (x *exporter) zone() {
 	x.add(Zone, exportedZone{z.DCREnabled, z.OperatorCoauthorBadge, z.OpenRegistration}, "")
 }
 
+// omitted adds that a document leaves some objects out.
+func (x *exporter) omitted(objects string, n int) {
+	if n > 0 {
+		x.notes = append(x.notes, fmt.Sprintf("%s: %d", objects, n))
+	}
+}
+
 func (x *exporter) exportApplications() {
+	x.omitted("registered applications, which clients create", int(x.Registered))
 	for _, a := range sortedBy(x.Applications, func(a db.ListStateApplicationsRow) string { return a.Name }) {
 		if _, isKey, err := controlkey.Parse(a.Traits); isKey || err != nil || store.CheckReservedName(x.actor, store.ApplicationName, a.Name) != nil {
 			continue
@@ -254,12 +265,20 @@ func (x *exporter) exportGrants() {
 		resources[r.ID] = r.Identifier
 	}
 	var grants []exportedGrant
+	foreign, repeated := 0, 0
 	for key, present := range x.grants {
 		grant := exportedGrant{x.application(key.application), key.user, resources[key.resource], present[0].Scopes}
-		if len(present) == 1 && grant.Application != "" && grant.Resource != "" { // a document has no others
+		switch {
+		case grant.Application == "" || grant.Resource == "":
+			foreign += len(present)
+		case len(present) > 1:
+			repeated += len(present)
+		default:
 			grants = append(grants, grant)
 		}
 	}
+	x.omitted("grants of applications that are not managed or not active, or for resources that no document can have", foreign)
+	x.omitted("grants that others repeat, for the same application, user and resource", repeated)
 	slices.SortFunc(grants, func(a, b exportedGrant) int {
 		return cmp.Or(cmp.Compare(a.Application, b.Application), cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.Resource, b.Resource))
 	})

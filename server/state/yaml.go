@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -21,7 +22,7 @@ func (d Exported) YAML(comment string) ([]byte, error) {
 		return nil, err
 	}
 	root := document.Content[0]
-	root.HeadComment = comment
+	root.HeadComment = strings.Join(append([]string{comment}, d.omissions()...), "\n")
 	for i, object := range root.Content[1].Content {
 		object.HeadComment = d.Objects[i].note
 	}
@@ -30,6 +31,17 @@ func (d Exported) YAML(comment string) ([]byte, error) {
 	encoder.SetIndent(2)
 	err = encoder.Encode(&document)
 	return text.Bytes(), err
+}
+
+// omissions returns comments on the objects that the document leaves out.
+func (d Exported) omissions() (lines []string) {
+	if len(d.notes) > 0 {
+		lines = append(lines, "Not in this document:")
+	}
+	for _, note := range d.notes {
+		lines = append(lines, "- "+note)
+	}
+	return lines
 }
 
 // setStyles makes nodes that were parsed from JSON look as people write YAML: in blocks, with
