@@ -22,7 +22,7 @@ func decode[T any](t *testing.T, raw servertest.RawResponse) T {
 // eventually waits until a condition is true. It fails the test after 10 seconds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !condition() {
 		if time.Now().After(deadline) {
 			t.Fatalf("timed out waiting until %s", what)

@@ -121,10 +121,8 @@ func TestRedisSentinel(t *testing.T) {
 	if n := master.Admin.XLen(t.Context(), stream).Val(); n != 1 {
 		t.Errorf("the stream of the master has %d entries, want 1", n)
 	}
-	if err := sentinel.Failover(t.Context(), "main").Err(); err != nil {
-		t.Fatal(err)
-	}
 	eventually(t, "the replica is the master", func() bool {
+		_ = sentinel.Failover(t.Context(), "main") // again: on a busy machine, it finds the replica too slow and gives up
 		return slices.Contains(strings.Fields(replica.Admin.Info(t.Context(), "replication").Val()), "role:master")
 	})
 	waitForEvent(t, a, stream)
