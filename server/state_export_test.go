@@ -250,7 +250,20 @@ func TestStateOfYAMLSaysLines(t *testing.T) {
 			t.Errorf("%s is not in %s", wanted, raw.Body)
 		}
 	}
-	servertest.Expect(t, z.sent("plan", "objects: [", yamlType), 0, code.InvalidJSON)
+	for _, tt := range []struct{ text, mediaType, want string }{
+		{"objects:\n  - kind: application\n   spec: {}\n", yamlType, `{"path":[],"message":"must be YAML: did not find expected '-' indicator","line":3,"column":4}`},
+		{"{\"objects\": [\n  {},\n]}", "application/json", `{"path":[],"message":"must be JSON: invalid character ']' looking for beginning of value","line":3,"column":1}`},
+		{"{\"objects\": [],\n \"objects\": []}", "application/json", `{"path":["objects"],"message":"must not be given twice","line":2,"column":2}`},
+	} {
+		raw := z.sent("plan", tt.text, tt.mediaType)
+		servertest.Expect(t, raw, 0, code.InvalidJSON)
+		if !strings.Contains(string(raw.Body), tt.want) {
+			t.Errorf("%s is not in %s", tt.want, raw.Body)
+		}
+	}
+	for _, mediaType := range []string{yamlType, "application/json"} { // editors write it into files
+		servertest.Expect(t, z.sent("plan", "\ufeff{\"objects\": []}", mediaType), http.StatusOK, "")
+	}
 	servertest.Expect(t, z.sent("plan", "objects: []", "text/yaml"), 0, code.UnsupportedMediaType)
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"caracal.run/management/gen/code"
 	"caracal.run/management/server/jsonresponse"
+	"caracal.run/management/server/yamltext"
 )
 
 // Validate checks path, query and body against the spec, so that an operation
@@ -168,6 +169,9 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 	if err != nil {
 		return nil, nil, source, err
 	}
+	if o.decodesBody {
+		text = bytes.TrimPrefix(text, []byte(byteOrderMark)) // which editors write into files
+	}
 	switch mediaType {
 	case formType:
 		value, err = o.decodeForm(r, text)
@@ -192,6 +196,11 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 
 // decodeJSON decodes a body and sanitizes it.
 func (o *Operation) decodeJSON(text []byte) (any, error) {
+	if o.decodesBody { // people write it
+		if err := yamltext.CheckJSON(text); err != nil {
+			return nil, invalidText(err)
+		}
+	}
 	value, err := decode(text)
 	if err != nil {
 		return nil, err

@@ -1,13 +1,10 @@
 package middleware
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -43,21 +40,12 @@ func decodeYAML(text []byte) (any, yamlText, error) {
 	switch {
 	case !utf8.Valid(text):
 		return nil, yamlText{}, code.InvalidJSON.At(notUTF8)
-	case bytes.HasPrefix(text, []byte(byteOrderMark)):
-		return nil, yamlText{}, code.InvalidJSON.At("must not start with a byte order mark (U+FEFF)")
 	case mayHaveTooManyValues(text):
 		return nil, yamlText{}, code.InvalidJSON.At("must not have so many values")
 	}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	var document, next yaml.Node
-	switch err := decoder.Decode(&document); {
-	case errors.Is(err, io.EOF):
-		return nil, yamlText{}, code.InvalidJSON.At("must not be empty")
-	case err != nil:
-		return nil, yamlText{}, code.InvalidJSON.At(yamlErrorMessage(err))
-	}
-	if err := decoder.Decode(&next); !errors.Is(err, io.EOF) {
-		return nil, yamlText{}, code.InvalidJSON.At("must be a single YAML document")
+	document, err := yamltext.Parse(text)
+	if err != nil {
+		return nil, yamlText{}, invalidText(err)
 	}
 	c := yamlConverter{code.Error{Code: code.InvalidJSON}}
 	value := c.convert(document.Content[0], nil)
@@ -65,6 +53,15 @@ func decodeYAML(text []byte) (any, yamlText, error) {
 		return nil, yamlText{}, &c.invalid
 	}
 	return value, yamlText{document.Content[0]}, nil
+}
+
+// invalidText returns invalid_json with the position of an error of package yamltext.
+func invalidText(err error) error {
+	invalid, located := errors.AsType[*yamltext.Error](err)
+	if !located {
+		return code.InvalidJSON.Because(err)
+	}
+	return &code.Error{Code: code.InvalidJSON, Issues: []code.Issue{{Path: invalid.Path, Message: invalid.Message, Line: invalid.Line, Column: invalid.Column}}}
 }
 
 // mayHaveTooManyValues reports whether a text has more characters that separate values than
@@ -79,16 +76,6 @@ func mayHaveTooManyValues(text []byte) bool {
 		}
 	}
 	return n > maxSeparators
-}
-
-// yamlErrorMessage returns the message of a syntax error. It does not quote the text,
-// which may be secret.
-func yamlErrorMessage(err error) string {
-	message := strings.TrimPrefix(err.Error(), "yaml: ")
-	if strings.ContainsAny(message, "'\"`") {
-		return "must be YAML"
-	}
-	return "must be YAML: " + message
 }
 
 // A yamlConverter converts nodes to the values that encoding/json decodes, with numbers as

@@ -57,10 +57,10 @@ func TestDecodeYAMLFails(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{"", " 0:0 must not be empty"},
 		{"# nothing\n", " 0:0 must not be empty"},
-		{"a: [", " 0:0 must be YAML: line 1: did not find expected node content"},
-		{"a: 1\n---\nb: 2\n", " 0:0 must be a single YAML document"},
+		{"a: [", " 1:4 must be YAML: did not find expected node content"},
+		{"a: 1\n---\nb: 2\n", " 2:1 must be a single YAML document"},
 		{"a: &x 1\nb: *x\n", "a 1:4 must not have an anchor or alias"},
-		{"a: *secret\n", " 0:0 must be YAML"},
+		{"a: *secret\n", " 1:4 must be YAML: unknown anchor"},
 		{"a:\n  <<: {b: 1}\n", "a 2:3 must have names of fields that are text"},
 		{"a:\n  1: b\n", "a 2:3 must have names of fields that are text"},
 		{"a: 1\nb: 2\na: 3\n", "a 3:1 must not be given twice"},
@@ -68,7 +68,6 @@ func TestDecodeYAMLFails(t *testing.T) {
 		{"a: !!binary aGk=\n", "a 1:4 must be text, a number, true, false or null"},
 		{"a: !secret x\n", "a 1:4 must be text, a number, true, false or null"},
 		{"a: \"\xff\"\n", " 0:0 must be UTF-8"},
-		{byteOrderMark + "a: 1\n", " 0:0 must not start with a byte order mark (U+FEFF)"},
 		{"a: [" + strings.Repeat("1,", 400_000) + "]", " 0:0 must not have so many values"},
 		{strings.Repeat("[", 100) + strings.Repeat("]", 100), " 1:66 must not be nested deeper than 64 levels"},
 	} {

@@ -1,4 +1,5 @@
-// Package yamltext finds values in YAML texts, for messages about them.
+// Package yamltext parses documents in YAML or JSON, and finds values in them, for messages that
+// say the line and the column.
 package yamltext
 
 import (

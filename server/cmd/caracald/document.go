@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,33 +43,45 @@ func readDocument(cmd *cobra.Command, name string) (document, error) {
 
 // parseDocument parses JSON or YAML.
 func parseDocument(name string, text []byte) (document, error) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // a byte order mark, which some editors write
 	d := document{name: name}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	var root, another yaml.Node
-	err := decoder.Decode(&root)
-	if err == nil {
-		d.root = &root
+	root, invalid := yamltext.Parse(text)
+	if invalid == nil {
+		d.root = root
 	}
-	switch {
-	case json.Valid(text): // although it may not be YAML
-		d.json = text
-		return d, nil
-	case errors.Is(err, io.EOF):
-		return d, fmt.Errorf("%s: is empty", name)
-	case err != nil:
-		return d, fmt.Errorf("%s: neither JSON nor YAML: %w", name, err)
-	case !errors.Is(decoder.Decode(&another), io.EOF):
-		return d, fmt.Errorf("%s: must be one document", name)
+	isJSON := strings.EqualFold(filepath.Ext(name), ".json") || json.Valid(text)
+	if isJSON || invalid != nil && bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		d.json = text // although it may not be YAML
+		return d, inFile(name, yamltext.CheckJSON(text))
 	}
-	keepTimes(&root)
+	if invalid == nil {
+		invalid = yamltext.FieldTwice(root.Content[0])
+	}
+	if invalid != nil {
+		return d, inFile(name, invalid)
+	}
+	keepTimes(root)
 	var value any
 	if err := root.Decode(&value); err != nil {
 		return d, fmt.Errorf("%s: %w", name, err)
 	}
+	var err error
 	if d.json, err = json.Marshal(value); err != nil {
 		return d, fmt.Errorf("%s: cannot be JSON: %w", name, err)
 	}
 	return d, nil
+}
+
+// inFile adds the name of a file to an error of package yamltext.
+func inFile(name string, err error) error {
+	invalid, located := errors.AsType[*yamltext.Error](err)
+	switch {
+	case err == nil:
+		return nil
+	case located && invalid.Line > 0:
+		return fmt.Errorf("%s:%w", name, err)
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // locate adds the line and the column in the document to each invalid field that an error
@@ -82,7 +95,7 @@ func (d document) locate(err error) error {
 	located.Fields = make([]client.FieldError, len(e.Fields))
 	for i, f := range e.Fields {
 		line, column := yamltext.Position(d.root, strings.Split(f.Path, "."))
-		f.Path = fmt.Sprintf("%s:%d:%d: %s", d.name, line, column, f.Path)
+		f.Path = strings.TrimSuffix(fmt.Sprintf("%s:%d:%d: %s", d.name, line, column, f.Path), ": ")
 		located.Fields[i] = f
 	}
 	return &located

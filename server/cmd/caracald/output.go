@@ -253,7 +253,10 @@ func printAPIError(out io.Writer, err error) {
 	e, _ := errors.AsType[*client.Error](err)
 	fmt.Fprintf(out, "caracald: %s: %s\n", e.Code, printable(e.Description))
 	for _, f := range e.Fields {
-		fmt.Fprintf(out, "  %s: %s\n", printable(f.Path), printable(f.Message))
+		if f.Path != "" { // otherwise it is about the whole body
+			f.Message = f.Path + ": " + f.Message
+		}
+		fmt.Fprintf(out, "  %s\n", printable(f.Message))
 	}
 	issues := client.PolicyIssues(e)
 	for _, issue := range issues {

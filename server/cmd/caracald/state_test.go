@@ -135,12 +135,25 @@ func TestInvalidState(t *testing.T) {
 		{"unknown field", "objects:\n- kind: application\n  spec:\n    name: Billing\n    color: red\n", ":5:5: objects.0.spec.color: "},
 		{"missing field", "objects:\n- kind: application\n  spec:\n    traits: []\n", ":3:3: objects.0.spec.name: "},
 		{"JSON", "{\"objects\": [\n  {\"kind\": \"nix\", \"spec\": {}}]}", ":2:4: objects.0.kind: "},
-		{"empty", "", "is empty"},
-		{"not YAML", "{", "neither JSON nor YAML"},
+		{"a byte order mark", "\ufeffobjects:\n- kind: nix\n  spec: {}\n", ":2:3: objects.0.kind: "},
+		{"nothing", "# nothing\n", "zone.yaml: must not be empty\n"},
+		{"null", "~\n", "zone.yaml:1:1: must not be null\n"},
+		{"a list", "---\n- a\n", "zone.yaml:2:1: must be an object\n"},
+		{"two documents", "objects: []\n---\nobjects: []\n", "zone.yaml:2:1: must be a single YAML document\n"},
+		{"indentation", "objects:\n  - kind: application\n    spec:\n      name: x\n     traits: []\n", "zone.yaml:5:6: must be YAML: did not find expected key\n"},
+		{"a tab", "objects:\n  - kind: application\n\tspec: {}\n", "zone.yaml:3:1: must be YAML: found a tab "},
+		{"a field twice", "objects: []\nowner: a\nobjects: []\n", "zone.yaml:3:1: objects: must not be given twice\n"},
+		{"neither JSON nor YAML", "{\"objects\": []\n\"owner\": 1}", "zone.yaml:2:1: must be JSON: invalid character"},
+		{"a comma in JSON", "{\"objects\": [\n  {},\n]}", "zone.json:3:1: must be JSON: invalid character ']'"},
+		{"a field twice in JSON", "{\"owner\": \"a\",\n \"owner\": \"b\", \"objects\": []}", "zone.json:2:2: owner: must not be given twice\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &shell{t, s.variables}
-			file := s.file("zone.yaml", tt.text)
+			name := "zone.yaml"
+			if strings.Contains(tt.want, "zone.json") {
+				name = "zone.json"
+			}
+			file := s.file(name, tt.text)
 			for _, command := range []string{"plan", "apply", "verify"} {
 				if stdout, stderr, code := s.run("", command, file); code != exitFailed || stdout != "" || !strings.Contains(stderr, tt.want) || strings.Count(stderr, "caracald: ") != 1 {
 					t.Errorf("%s: exit code %d, want %q\n%s%s", command, code, tt.want, stdout, stderr)
