@@ -104,11 +104,7 @@ applications, which the API returns only this time.
 		Example: "  caracald apply zone.yaml\n  caracald apply zone.yaml --yes --plan-id \"$(caracald plan zone.yaml -o name)\"",
 		Args:    arguments("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			document, err := a.readState(cmd, args[0])
-			if err != nil {
-				return err
-			}
-			plan, text, err := a.requestState(cmd, document, planState(prune))
+			document, plan, text, err := a.requestPlan(cmd, args[0], prune)
 			if err != nil {
 				return err
 			}
@@ -163,15 +159,16 @@ applications, which the API returns only this time.
 	return cmd
 }
 
-// readState reads a document, and replaces the placeholders of secrets in it by variables.
-func (a *apiCaller) readState(cmd *cobra.Command, name string) (document, error) {
+// readState reads a document, and replaces the placeholders of secrets in it by variables,
+// whose names it returns.
+func (a *apiCaller) readState(cmd *cobra.Command, name string) (document, []string, error) {
 	d, err := readDocument(cmd, name)
 	if err != nil {
-		return d, err
+		return d, nil, err
 	}
 	value, err := decodeJSON(d.json)
 	if err != nil {
-		return d, err
+		return d, nil, err
 	}
 	used := map[string]bool{}
 	root, _ := value.(map[string]any)
@@ -185,12 +182,10 @@ func (a *apiCaller) readState(cmd *cobra.Command, name string) (document, error)
 			}
 		}
 	}
-	if len(used) == 0 {
-		return d, nil
+	if len(used) > 0 {
+		d.json, err = json.Marshal(value)
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "Secrets are taken from the environment: %s.\n", strings.Join(slices.Sorted(maps.Keys(used)), ", "))
-	d.json, err = json.Marshal(value)
-	return d, err
+	return d, slices.Sorted(maps.Keys(used)), err
 }
 
 // secretVariable returns the value of a variable that a document may name: any but the
@@ -225,13 +220,22 @@ func (a *apiCaller) requestState(cmd *cobra.Command, d document, f stateOperatio
 	return report, text, d.locate(err)
 }
 
+// requestPlan reads a document and plans it. It prints which secrets the service has got.
+func (a *apiCaller) requestPlan(cmd *cobra.Command, name string, prune bool) (document, client.StateReport, json.RawMessage, error) {
+	d, secrets, err := a.readState(cmd, name)
+	if err != nil {
+		return d, client.StateReport{}, nil, err
+	}
+	report, text, err := a.requestState(cmd, d, planState(prune))
+	if err == nil && len(secrets) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Secrets are taken from the environment: %s.\n", strings.Join(secrets, ", "))
+	}
+	return d, report, text, err
+}
+
 // plan plans a document, and prints the plan.
 func (a *apiCaller) plan(cmd *cobra.Command, name string, prune bool) (client.StateReport, error) {
-	document, err := a.readState(cmd, name)
-	if err != nil {
-		return client.StateReport{}, err
-	}
-	report, text, err := a.requestState(cmd, document, planState(prune))
+	document, report, text, err := a.requestPlan(cmd, name, prune)
 	if err != nil {
 		return report, err
 	}

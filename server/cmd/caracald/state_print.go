@@ -116,6 +116,9 @@ func (p painter) printReport(r client.StateReport) {
 			fields = max(fields, len(c.Field))
 		}
 		for _, c := range o.Changes {
+			if o.Kind == client.StateKindPolicySet && c.Field == "policies" {
+				c.Before, c.After = policyLines(c.Before), policyLines(c.After)
+			}
 			p.printChange(o.Action, fields, c)
 		}
 		for _, warning := range o.Warnings {
@@ -164,6 +167,24 @@ func (p painter) printChange(action client.StateAction, width int, c client.Stat
 	default:
 		p.printf("", "    %-*s  %s → %s", width, c.Field, before, after)
 	}
+}
+
+// policyLines returns the policies of a policy set as a text with a line for each, such as
+// Ledger v1.
+func policyLines(value json.RawMessage) json.RawMessage {
+	var policies []struct {
+		Policy  string
+		Version int
+	}
+	if json.Unmarshal(value, &policies) != nil || len(policies) == 0 {
+		return value
+	}
+	names := make([]string, len(policies))
+	for i, p := range policies {
+		names[i] = fmt.Sprintf("%s v%d", p.Policy, p.Version)
+	}
+	text, _ := json.Marshal(strings.Join(names, "\n")) // texts are always valid JSON
+	return text
 }
 
 // isText reports whether a value is a text of several lines.

@@ -86,6 +86,12 @@ func TestStateCommands(t *testing.T) {
 	expect(exitDrift, []string{"\n- application        Forgotten\n", "1 to archive"}, "verify", s.file("prune.yaml", "prune_kinds: [application]\n"+changed), "--prune")
 	s.ok("apply", s.file("ours.yaml", "owner: ours\n"+changed))
 	theirs := s.file("theirs.yaml", "owner: theirs\n"+changed)
+	url := s.variables["CARACAL_URL"]
+	s.variables["CARACAL_URL"] = "http://127.0.0.1:1"
+	if _, stderr, code := s.run("", "plan", file); code != exitFailed || strings.Contains(stderr, "Secrets are taken") {
+		t.Errorf("no service took the secrets: %d, %s", code, stderr)
+	}
+	s.variables["CARACAL_URL"] = url
 	if _, stderr, code := s.run("", "apply", theirs); code != exitFailed || !strings.Contains(stderr, "ours") {
 		t.Errorf("objects of another owner: %d, %s", code, stderr)
 	}
@@ -209,27 +215,39 @@ func TestPrintReport(t *testing.T) {
 				{Field: "content", Before: json.RawMessage(`"same\nold\nsame\n"`), After: json.RawMessage(`"same\nnew\nsame\n"`)},
 				{Field: "key", Sensitive: true},
 			}},
+			{Kind: "policy-set", Identity: "one", Action: "update", Changes: []client.StateChange{
+				{Field: "policies", Before: json.RawMessage(`[{"policy":"Ledger","version":1}]`), After: json.RawMessage(`[{"policy":"Ledger","version":2}]`)},
+			}},
+			{Kind: "policy-set", Identity: "two", Action: "update", Changes: []client.StateChange{
+				{Field: "policies", Before: json.RawMessage(`[]`), After: json.RawMessage(`[{"policy":"Ledger","version":2},{"policy":"Mail","version":1}]`)},
+			}},
 			{Kind: "policy", Identity: "p", Action: "prune"},
 		},
 	}
 	var plain, colored strings.Builder
 	painter{&plain, false}.printReport(report)
 	painter{&colored, true}.printReport(report)
-	const want = `~ resource  x [31m
+	const want = `~ resource    x [31m
     scopes   a → a,b
     content
       - old
       + new
     key      (will change)
     warning: careful
-- policy    p
+~ policy-set  one
+    policies  Ledger v1 → Ledger v2
+~ policy-set  two
+    policies
+      + Ledger v2
+      + Mail v1
+- policy      p
 
 Plan: 0 to create, 1 to update, 0 unchanged, 1 to archive.
 `
 	if plain.String() != want {
 		t.Errorf("the plan is\n%s\nwant\n%s", &plain, want)
 	}
-	if !strings.Contains(colored.String(), "\x1b[31m- policy    p\x1b[0m\n") {
+	if !strings.Contains(colored.String(), "\x1b[31m- policy      p\x1b[0m\n") {
 		t.Errorf("in colors, the plan is %q", colored.String())
 	}
 }
