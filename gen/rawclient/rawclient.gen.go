@@ -155,10 +155,10 @@ type ID = client.ID
 
 // Issue An error about one field of the request.
 type Issue struct {
-	// Column Column of the field in a body in YAML, or of the object that misses it.
+	// Column Column of the field in a body in YAML, of the object that misses it, or of a syntax error in a document for a zone.
 	Column *int `json:"column,omitempty"`
 
-	// Line Line of the field in a body in YAML, or of the object that misses it.
+	// Line Line of the field in a body in YAML, of the object that misses it, or of a syntax error in a document for a zone.
 	Line *int `json:"line,omitempty"`
 
 	// Message What is wrong, phrased to follow the name of the field, such as `must not be empty`.

@@ -63,7 +63,7 @@ type Issue struct {
 	Path    []string // the names and indexes that lead to the field
 	Message string   // follows the name of the field: "must not be empty"
 
-	Line, Column int // of the field in a YAML body, from 1; 0: another body
+	Line, Column int // of the field in a YAML body, or of a syntax error in a document, from 1; 0: another body
 }
 
 func (c Code) Error() string { return string(c) }
