@@ -15,21 +15,17 @@ WITH entries AS (
 INSERT INTO audit_unsealed (zone_id, entry_id) SELECT e.zone_id, e.id FROM entries AS e ORDER BY e.n;
 
 -- name: ListAuditEntries :many
--- ListAuditEntries returns entries newest first, after a position and not before a time. The seals of the page are among as
--- many seals in the same order. The queries below read the index of the filter that their names say, check the other
--- filters for each row, and search the seal of each row.
+-- ListAuditEntries returns entries newest first, after a position and not before a time, and searches the seal of each: one
+-- seal at a time, because to join the page with a page of seals, Postgres can read all these seals again for each entry. The
+-- queries below read the index of the filter that their names say, and check the other filters for each row.
 SELECT e.zone_id, e.id, e.request_id, e.actor_id, e.actor_name, e.actor_scope, e.operation, e.action, e.method, e.path, e.entity_type, e.entity_id,
     e.status_code, e.payload, e.occurred_at, coalesce(s.seq, 0) AS chain_seq, s.previous, s.hash, s.mac
-FROM (
-    SELECT * FROM audit_entries AS a
-    WHERE a.zone_id = @zone_id AND (a.occurred_at, a.id) < (@before_time::timestamptz, @before_id::text) AND a.occurred_at >= @since::timestamptz
-    ORDER BY a.occurred_at DESC, a.id DESC LIMIT @row_limit
-) AS e LEFT JOIN (
-    SELECT * FROM audit_seals AS b
-    WHERE b.zone_id = @zone_id AND (b.occurred_at, b.entry_id) < (@before_time::timestamptz, @before_id::text) AND b.occurred_at >= @since::timestamptz
-    ORDER BY b.occurred_at DESC, b.entry_id DESC LIMIT @row_limit
-) AS s ON s.occurred_at = e.occurred_at AND s.entry_id = e.id
-ORDER BY e.occurred_at DESC, e.id DESC;
+FROM audit_entries AS e LEFT JOIN LATERAL (
+    SELECT * FROM audit_seals AS b WHERE b.zone_id = e.zone_id AND b.occurred_at = e.occurred_at AND b.entry_id = e.id LIMIT 1
+) AS s ON true
+WHERE e.zone_id = @zone_id AND (e.occurred_at, e.id) < (@before_time::timestamptz, @before_id::text) AND e.occurred_at >= @since::timestamptz
+ORDER BY e.occurred_at DESC, e.id DESC
+LIMIT @row_limit;
 
 -- name: ListAuditEntriesByRequest :many
 SELECT * FROM listed_audit_entries

@@ -67,16 +67,12 @@ func (q *Queries) InsertAuditEntries(ctx context.Context, arg InsertAuditEntries
 const listAuditEntries = `-- name: ListAuditEntries :many
 SELECT e.zone_id, e.id, e.request_id, e.actor_id, e.actor_name, e.actor_scope, e.operation, e.action, e.method, e.path, e.entity_type, e.entity_id,
     e.status_code, e.payload, e.occurred_at, coalesce(s.seq, 0) AS chain_seq, s.previous, s.hash, s.mac
-FROM (
-    SELECT zone_id, id, request_id, actor_id, actor_name, actor_scope, operation, action, method, path, entity_type, entity_id, status_code, payload, occurred_at FROM audit_entries AS a
-    WHERE a.zone_id = $1 AND (a.occurred_at, a.id) < ($2::timestamptz, $3::text) AND a.occurred_at >= $4::timestamptz
-    ORDER BY a.occurred_at DESC, a.id DESC LIMIT $5
-) AS e LEFT JOIN (
-    SELECT zone_id, seq, entry_id, previous, hash, mac, occurred_at FROM audit_seals AS b
-    WHERE b.zone_id = $1 AND (b.occurred_at, b.entry_id) < ($2::timestamptz, $3::text) AND b.occurred_at >= $4::timestamptz
-    ORDER BY b.occurred_at DESC, b.entry_id DESC LIMIT $5
-) AS s ON s.occurred_at = e.occurred_at AND s.entry_id = e.id
+FROM audit_entries AS e LEFT JOIN LATERAL (
+    SELECT zone_id, seq, entry_id, previous, hash, mac, occurred_at FROM audit_seals AS b WHERE b.zone_id = e.zone_id AND b.occurred_at = e.occurred_at AND b.entry_id = e.id LIMIT 1
+) AS s ON true
+WHERE e.zone_id = $1 AND (e.occurred_at, e.id) < ($2::timestamptz, $3::text) AND e.occurred_at >= $4::timestamptz
 ORDER BY e.occurred_at DESC, e.id DESC
+LIMIT $5
 `
 
 type ListAuditEntriesParams struct {
@@ -109,9 +105,9 @@ type ListAuditEntriesRow struct {
 	Mac        []byte    `db:"mac"`
 }
 
-// ListAuditEntries returns entries newest first, after a position and not before a time. The seals of the page are among as
-// many seals in the same order. The queries below read the index of the filter that their names say, check the other
-// filters for each row, and search the seal of each row.
+// ListAuditEntries returns entries newest first, after a position and not before a time, and searches the seal of each: one
+// seal at a time, because to join the page with a page of seals, Postgres can read all these seals again for each entry. The
+// queries below read the index of the filter that their names say, and check the other filters for each row.
 func (q *Queries) ListAuditEntries(ctx context.Context, arg ListAuditEntriesParams) ([]ListAuditEntriesRow, error) {
 	rows, err := q.db.Query(ctx, listAuditEntries,
 		arg.ZoneID,
