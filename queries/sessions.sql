@@ -1,8 +1,8 @@
 -- name: InsertApplicationSession :exec
--- InsertApplicationSession inserts a session of an application. It violates session_has_active_application if the
--- application or its zone is not active.
+-- InsertApplicationSession inserts a session of an application. If the application or its zone is not active, there is no
+-- id to insert, and it fails: the transaction waits for no result that could say so.
 INSERT INTO sessions (zone_id, id, session_type, subject_id, application_id, expires_at)
-SELECT @zone_id, @id, 'application', a.id, a.id, @expires_at::timestamptz
+SELECT @zone_id, CASE WHEN a.id IS NOT NULL THEN @id::text END, 'application', a.id, a.id, @expires_at::timestamptz
 FROM (SELECT) AS one LEFT JOIN (
     SELECT applications.id FROM applications JOIN zones ON zones.id = applications.zone_id
     WHERE applications.zone_id = @zone_id AND applications.id = @application_id AND applications.archived_at IS NULL

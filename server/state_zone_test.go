@@ -78,6 +78,11 @@ func TestApplyStateZone(t *testing.T) {
 	if storetest.Value[bool](z.DB, "SELECT archived_at IS NULL FROM applications WHERE id = $1", registered.JSON201.ID) {
 		t.Error("the registered application was kept")
 	}
+	// While registration is disabled, what becomes of them changes no plan.
+	z.DB.DCRApplications(z.zone, 1)
+	disabled := z.plan(t, as, settings(`"dcr_enabled":false`), "")
+	z.DB.DCRApplications(z.zone, 1)
+	z.applyWith(t, as, &rawclient.ApplyStateParams{PlanID: &disabled.PlanID}, settings(`"dcr_enabled":false`), "")
 }
 
 // grantDocument adds a grant to bootstrapDocument.

@@ -24,8 +24,6 @@ var constraintCodes = map[string]code.Code{
 	"policy_sets_name_taken":     code.PolicySetNameConflict,
 	"idempotency_key_in_use":     code.IdempotencyKeyInUse,
 
-	"session_has_active_application": code.ApplicationNotFound,
-
 	"idempotency_keys_pkey": code.IdempotencyKeyInUse, // a request with the key was committed since it was looked up
 }
 
@@ -46,6 +44,9 @@ func mapError(err error) error {
 		if errCode, ok := constraintCodes[pg.ConstraintName]; ok {
 			return errCode.Because(err)
 		}
+		if pg.Code == notNullViolation && pg.TableName == "sessions" && pg.ColumnName == "id" { // see InsertApplicationSession
+			return code.ApplicationNotFound.Because(err)
+		}
 		if isUnavailable(pg.Code) {
 			return code.ServiceUnavailable.Because(err)
 		}
@@ -60,7 +61,10 @@ func mapError(err error) error {
 // with its error code, if it has one.
 func Explained(err error) error { return mapError(err) }
 
-const queryCanceled = "57014"
+const (
+	notNullViolation = "23502"
+	queryCanceled    = "57014"
+)
 
 // isUnavailable reports whether an SQLSTATE describes the state of the server and
 // not an error in the statement.

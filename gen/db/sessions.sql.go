@@ -66,7 +66,7 @@ func (q *Queries) ExpireSessions(ctx context.Context, arg ExpireSessionsParams) 
 
 const insertApplicationSession = `-- name: InsertApplicationSession :exec
 INSERT INTO sessions (zone_id, id, session_type, subject_id, application_id, expires_at)
-SELECT $1, $2, 'application', a.id, a.id, $3::timestamptz
+SELECT $1, CASE WHEN a.id IS NOT NULL THEN $2::text END, 'application', a.id, a.id, $3::timestamptz
 FROM (SELECT) AS one LEFT JOIN (
     SELECT applications.id FROM applications JOIN zones ON zones.id = applications.zone_id
     WHERE applications.zone_id = $1 AND applications.id = $4 AND applications.archived_at IS NULL
@@ -81,8 +81,8 @@ type InsertApplicationSessionParams struct {
 	ApplicationID string    `db:"application_id"`
 }
 
-// InsertApplicationSession inserts a session of an application. It violates session_has_active_application if the
-// application or its zone is not active.
+// InsertApplicationSession inserts a session of an application. If the application or its zone is not active, there is no
+// id to insert, and it fails: the transaction waits for no result that could say so.
 func (q *Queries) InsertApplicationSession(ctx context.Context, arg InsertApplicationSessionParams) error {
 	_, err := q.db.Exec(ctx, insertApplicationSession,
 		arg.ZoneID,

@@ -270,8 +270,8 @@ func (f Flag) convert(value any) (any, error) {
 	return nil, invalid(`flag "%s" must be of kind %s`, f.Name, f.Kind)
 }
 
-// check returns an error if a text of a flag for IDs is none. An empty text is as if the flag
-// was not given.
+// check returns an error if a text of a flag for IDs is none. An empty text is left to
+// the operation.
 func (f Flag) check(text string) error {
 	if f.isID && text != "" && (!idPattern.MatchString(text) || text == "." || text == "..") {
 		return invalid(`flag "%s" is not an ID`, f.Name)

@@ -103,7 +103,7 @@ func revision(zone store.ZoneState) string {
 	for _, o := range zone.Owners {
 		all = append(all, fmt.Sprintf("owner %s %s %q", o.Kind, o.ObjectID, o.Owner))
 	}
-	if zone.Registered > 0 {
+	if zone.Registered > 0 && zone.Zone.DCREnabled { // otherwise, they change no plan
 		all = append(all, fmt.Sprintf("registered %d", zone.Registered))
 	}
 	add(Zone, zone.Zone.ID, zone.Zone.Version)
