@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"errors"
+	"net/http"
 	"slices"
 	"time"
 
@@ -92,7 +93,12 @@ func (s *Server) recordInvocation(info *middleware.RequestInfo, i control.Invoca
 // recordRejected publishes the audit event of a request that failed before it was an
 // invocation: because its body is too large, for example.
 func (s *Server) recordRejected(info *middleware.RequestInfo, err error) {
-	if !info.Control.Recorded {
-		s.recordInvocation(info, control.Invocation{}, outcomeDenied, string(problem.Code(err)), nil)
+	if info.Control.Recorded {
+		return
 	}
+	errCode, outcome := problem.Code(err), outcomeDenied
+	if code.Table[errCode].Status >= http.StatusInternalServerError {
+		outcome = outcomeUnknown // to an earlier attempt with the same idempotency key
+	}
+	s.recordInvocation(info, control.Invocation{}, outcome, string(errCode), nil)
 }
