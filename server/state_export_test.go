@@ -261,8 +261,8 @@ func TestStateOfYAMLSaysLines(t *testing.T) {
 			t.Errorf("%s is not in %s", tt.want, raw.Body)
 		}
 	}
-	for _, mediaType := range []string{yamlType, "application/json"} { // editors write it into files
-		servertest.Expect(t, z.sent("plan", "\ufeff{\"objects\": []}", mediaType), http.StatusOK, "")
+	for _, mediaType := range []string{yamlType, "application/json"} {
+		servertest.Expect(t, z.sent("plan", "\ufeff{\"objects\": []}", mediaType), 0, code.InvalidJSON)
 	}
 	servertest.Expect(t, z.sent("plan", "objects: []", "text/yaml"), 0, code.UnsupportedMediaType)
 }
@@ -288,7 +288,12 @@ func TestStateRefusesMisplacedPlaceholders(t *testing.T) {
 		{`"client_secret":"x","token_endpoint":"https://login.example.com/token?api_key=%24%7BX%7D"`, "objects.0.spec.config.token_endpoint: must not contain a placeholder, which stands for a secret as a whole"},
 		{`"client_secret":"x","allowed_token_hosts":["login.example.com","${X}"]`, "objects.0.spec.config.allowed_token_hosts: must not contain a placeholder, which stands for a secret as a whole"},
 	} {
-		config := `"token_endpoint":"https://login.example.com/token","allowed_token_hosts":["login.example.com"],"client_id":"x",` + tt.fields
+		config := `"client_id":"x",` + tt.fields
+		for name, value := range map[string]string{"token_endpoint": `"https://login.example.com/token"`, "allowed_token_hosts": `["login.example.com"]`} {
+			if !strings.Contains(tt.fields, name) {
+				config += `,"` + name + `":` + value
+			}
+		}
 		raw := z.sent("plan", `{"objects":[{"kind":"identity-provider","spec":{"identifier":"provider://a","kind":"oauth2_client_credentials","config":{`+config+`}}}]}`, jsonType)
 		servertest.Expect(t, raw, 0, code.InvalidState)
 		var problem struct {

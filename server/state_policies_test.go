@@ -189,3 +189,28 @@ func TestApplyStatePolicyNamesApplications(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A policy set that becomes inactive has the policies of its newest version, not those of
+// the version that was active.
+func TestApplyStateDeactivatesOlderVersion(t *testing.T) {
+	t.Parallel()
+	z := newStateZone(t)
+	const content = `"# caracal:data-document\npackage caracal.authz\n\napp_ids := {\"1\": \"a\"}\n"`
+	document := func(fields string) string {
+		return `{"objects":[{"kind":"policy","spec":{"name":"First","content":` + content + `}},{"kind":"policy","spec":{"name":"Second","content":` + content + `}},` +
+			`{"kind":"policy-set","spec":{"name":"Set",` + fields + `}}]}`
+	}
+	other := `"policies":["First"]}},{"kind":"policy-set","spec":{"name":"Other","policies":["First"]`
+	for _, fields := range []string{
+		`"policies":["First","Second"],"activate":true`,
+		`"policies":["First"]`, // a newer version, which is not activated
+		`"policies":["First","Second"],"activate":false`,
+		other,
+		`"policies":["First","Second"],"activate":true`,
+		other,
+		`"policies":["First","Second"]}},{"kind":"policy-set","spec":{"name":"Other","activate":true`,
+	} {
+		z.apply(t, z.Admin, document(fields), "")
+		z.expectInSync(t, document(fields))
+	}
+}

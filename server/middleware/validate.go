@@ -169,9 +169,6 @@ func (o *Operation) readBody(w http.ResponseWriter, r *http.Request, limit int64
 	if err != nil {
 		return nil, nil, source, err
 	}
-	if o.decodesBody {
-		text = bytes.TrimPrefix(text, []byte(byteOrderMark)) // which editors write into files
-	}
 	switch mediaType {
 	case formType:
 		value, err = o.decodeForm(r, text)
@@ -226,7 +223,7 @@ func decode(text []byte) (any, error) {
 		return nil, code.InvalidJSON.At(notUTF8)
 	}
 	if bytes.HasPrefix(text, []byte(byteOrderMark)) {
-		return nil, code.InvalidJSON.At("must not start with a byte order mark (U+FEFF)") // RFC 8259, section 8.1
+		return nil, code.InvalidJSON.At(startsWithMark) // RFC 8259, section 8.1
 	}
 	if at := loneSurrogate(text); at >= 0 {
 		return nil, code.InvalidJSON.At(fmt.Sprintf("must not contain a lone surrogate, such as the escape at byte %d", at+1))
@@ -299,6 +296,7 @@ const (
 	percentEncoding = "must use valid percent-encoding"
 	notUTF8         = "must be UTF-8"
 	nulCharacter    = "must not contain a NUL character"
+	startsWithMark  = "must not start with a byte order mark (U+FEFF)"
 )
 
 var tooDeep = fmt.Sprintf("must not be nested deeper than %d levels", maxDepth)

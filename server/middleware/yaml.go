@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ func decodeYAML(text []byte) (any, yamlText, error) {
 	switch {
 	case !utf8.Valid(text):
 		return nil, yamlText{}, code.InvalidJSON.At(notUTF8)
+	case bytes.HasPrefix(text, []byte(byteOrderMark)):
+		return nil, yamlText{}, code.InvalidJSON.At(startsWithMark)
 	case mayHaveTooManyValues(text):
 		return nil, yamlText{}, code.InvalidJSON.At("must not have so many values")
 	}

@@ -71,7 +71,11 @@ func (p *planner) selectVersion(a *Action, step *changePolicySet, set, active st
 	if !p.resolveManifest(step, spec.Policies) {
 		return false
 	}
+	stays := valueOr(spec.Activate, len(p.activated) == 0) // active
 	for _, version := range []string{active, step.version} {
+		if version == active && version != step.version && !stays {
+			continue // afterwards, the newest version is compared
+		}
 		if version != "" && sameSet(versionIDs(p.zone.manifests[version]), manifestIDs(step.manifest)) {
 			step.version = version
 			return true
