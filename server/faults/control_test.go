@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -47,38 +46,13 @@ func newControlKey(t *testing.T, s *service, zone string) client.CreatedControlK
 	return key
 }
 
-// post sends a request. It returns status 0 if there is no complete response.
-func (c controlCaller) post(to, path, contentType, bearer, body string, timeout time.Duration) (status int, text string) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to+path, strings.NewReader(body))
-	if err != nil {
-		c.t.Error(err)
-		return 0, ""
-	}
-	r.Header.Set("Content-Type", contentType)
-	if bearer != "" {
-		r.Header.Set("Authorization", "Bearer "+bearer)
-	}
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return 0, ""
-	}
-	defer resp.Body.Close()
-	all, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, ""
-	}
-	return resp.StatusCode, string(all)
-}
-
 // token returns a token, from the first replica that issues one.
 func (c controlCaller) token() string {
 	form := url.Values{
 		"grant_type": {"client_credentials"}, "client_id": {c.key.ID}, "client_secret": {c.key.ClientSecret}, "resource": {c.key.Resource}, "scope": {"control:app:write"},
 	}.Encode()
 	for {
-		status, body := c.post(c.next(), "/oauth/2/token", "application/x-www-form-urlencoded", "", form, maxRequestTime)
+		status, body := post(c.t, c.next()+"/oauth/2/token", form, map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, maxRequestTime)
 		var issued client.IssuedToken
 		switch {
 		case status == http.StatusOK && json.Unmarshal([]byte(body), &issued) == nil:
@@ -92,7 +66,8 @@ func (c controlCaller) token() string {
 
 // create invokes a command that creates an application.
 func (c controlCaller) create(at, token, name string, timeout time.Duration) (status int, body string) {
-	return c.post(at, "/v1/control/invoke", "application/json", token, fmt.Sprintf(`{"command":"app","subcommand":"create","flags":{"name":%q}}`, name), timeout)
+	command := fmt.Sprintf(`{"command":"app","subcommand":"create","flags":{"name":%q}}`, name)
+	return post(c.t, at+"/v1/control/invoke", command, map[string]string{"Content-Type": "application/json", "Authorization": "Bearer " + token}, timeout)
 }
 
 // A process that is killed while an invocation waits for Postgres has used its token up, and

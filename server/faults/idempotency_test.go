@@ -70,26 +70,32 @@ func (c keyedCaller) create(name string) string {
 // send sends a request once. It returns status 0 if there is no complete response.
 func (c keyedCaller) send(name, key string, timeout time.Duration) (status int, body string) {
 	c.attempts.Add(1)
+	headers := map[string]string{"Content-Type": "application/json", "Authorization": "Bearer " + token, "Idempotency-Key": key}
+	return post(c.t, c.next()+c.path, fmt.Sprintf(`{"name":%q,"registration_method":"managed"}`, name), headers, timeout)
+}
+
+// post sends a request. It returns status 0 if there is no complete response.
+func post(t *testing.T, to, body string, headers map[string]string, timeout time.Duration) (status int, text string) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.next()+c.path, strings.NewReader(fmt.Sprintf(`{"name":%q,"registration_method":"managed"}`, name)))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(body))
 	if err != nil {
-		c.t.Error(err)
+		t.Error(err)
 		return 0, ""
 	}
-	r.Header.Set("Authorization", "Bearer "+token)
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("Idempotency-Key", key)
+	for name, value := range headers {
+		r.Header.Set(name, value)
+	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return 0, ""
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
+	all, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return 0, ""
 	}
-	return resp.StatusCode, string(text)
+	return resp.StatusCode, string(all)
 }
 
 // However often a request is repeated, and whatever is killed meanwhile, it creates one
